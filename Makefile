@@ -1,0 +1,51 @@
+# `make help` lists what there is. PYTHON names the interpreter, SLOW=1 adds the slow tests, JOBS the test processes.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format bench starter-eval lock clean
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+SLOW ?=
+JOBS ?= auto
+ARGS ?=
+MARKERS := not gpu$(if $(SLOW),, and not slow)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install requirements.lock and the project into .venv; nothing the second time
+$(STAMP): requirements.lock pyproject.toml deploy/setup.sh
+	@PYTHON="$(PYTHON)" deploy/setup.sh
+	@touch $@
+
+demo: setup ## label the bundled sample images with the bundled models, into ./demo
+	@$(BIN)/vouch demo
+
+# One thread a process: the tests are many and small, and torch's threads would fight over the cores.
+test: setup ## run the tests but those that need a GPU; SLOW=1 adds those that take long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile -m "$(MARKERS)" \
+	  --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+
+lint: setup ## ruff (rules, format) and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## let ruff put the files in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## measure, print the tables and write them under benchmarks/
+	$(BIN)/python -m benchmarks $(ARGS)
+
+starter-eval: setup ## measure the bundled models on scenes that they have not seen
+	$(BIN)/python -m starter.evaluate $(ARGS)
+
+# No index, no header: the lock names versions and hashes, never addresses.
+lock: setup ## resolve pyproject.toml into requirements.lock again
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
+	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml >/dev/null
+
+clean: ## remove .venv, the demo and what tools leave behind
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

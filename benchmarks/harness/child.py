@@ -1,0 +1,84 @@
+"""Calls a function in a fresh process, and says how long it took and how much memory it held."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, validate_call
+from pydantic_core import from_json, to_json
+
+from benchmarks.harness.memory import peak_bytes
+from schemas.errors import VouchError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ROOT: Final = Path(__file__).parents[2]
+LAST_LINES: Final = 25
+
+
+class Measured(BaseModel, Generic[R]):
+    """What a function has returned, and what it took."""
+
+    value: R
+    seconds: float
+    """Wall-clock time of the call alone: starting Python and importing the function's module are not in it."""
+    peak_bytes: int
+    """Most memory that the whole process has held, Python and imports included, its own children not."""
+
+
+def in_child(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Measured[R]:
+    """Call a function of a module in a Python process of its own.
+
+    Args:
+        function: At the top of its module, with annotated arguments and result that pydantic can write as JSON.
+        args: None: its arguments have names.
+        kwargs: Its arguments.
+
+    Returns:
+        What it returned, with time and peak memory.
+
+    Raises:
+        VouchError: The process failed; ends with the last lines that it said.
+    """
+    if args:
+        raise TypeError("arguments travel by name")
+    name = f"{function.__module__}:{function.__qualname__}"
+    with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
+        request, answer, log = (Path(folder) / part for part in ("request.json", "answer.json", "log.txt"))
+        request.write_bytes(to_json(kwargs))
+        command = [sys.executable, "-m", "benchmarks.harness.child", name, str(request), str(answer)]
+        with log.open("wb") as file:
+            done = subprocess.run(command, cwd=ROOT, env=_environment(), stdout=file, stderr=file, check=False)  # noqa: S603 - our own module
+        if done.returncode or not answer.is_file():
+            said = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            raise VouchError(f"{name} ended with exit status {done.returncode}; it said last:\n" + "\n".join(said))
+        returned = function.__annotations__["return"]
+        measured: Measured[R] = TypeAdapter(Measured[returned]).validate_json(answer.read_bytes())  # type: ignore[valid-type] # known at run time
+        return measured
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path}
+
+
+def _main(name: str, request: str, answer: str) -> None:
+    module, attribute = name.split(":")
+    function: Callable[..., Any] = validate_call(getattr(import_module(module), attribute))
+    arguments = from_json(Path(request).read_bytes())
+    started = time.perf_counter()
+    value = function(**arguments)
+    taken = time.perf_counter() - started
+    measured = Measured[Any](value=value, seconds=taken, peak_bytes=peak_bytes())
+    Path(answer).write_bytes(to_json(measured))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,118 @@
+"""The loop that one writes with the three packages: one image at a time, and one crop at a time."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.obvious_models import ObviousModels
+from schemas.campaign.models import DetectorConfig
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+TEXT_THRESHOLD: Final = 0.25
+"""groundingdino's own default."""
+
+
+def run_obvious_loop(
+    files: Sequence[Path], classes: Sequence[str], models: ObviousModels, config: DetectorConfig, out: Path
+) -> int:
+    """Label images and write them as COCO.
+
+    Args:
+        files: The images.
+        classes: Joined to one caption.
+        models: The packages' models.
+        config: Its min_score is groundingdino's box_threshold; of boxes that overlap by its nms_iou the best stays.
+        out: Gets the JSON.
+
+    Returns:
+        The number of labels.
+    """
+    import numpy as np
+    from groundingdino.util.inference import predict
+    from PIL import Image
+    from torchvision.ops import nms  # type: ignore[import-untyped] # ships no types
+
+    caption = ". ".join(classes)
+    texts = _embed_texts(classes, models)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, file in enumerate(files, 1):
+        image = Image.open(file).convert("RGB")
+        inputs, _ = models.transform(image, None)
+        boxes, scores, phrases = predict(
+            models.detector, inputs, caption, config.min_score, TEXT_THRESHOLD, models.device
+        )
+        images.append({"id": number, "file_name": str(file), "width": image.width, "height": image.height})
+        if not len(boxes):
+            continue
+        xyxy = _to_pixels(boxes, image.width, image.height)
+        kept = nms(xyxy, scores, config.nms_iou).tolist()
+        masks = _segment(np.asarray(image), xyxy[kept], models)
+        for place, mask in zip(kept, masks, strict=True):
+            box, phrase = xyxy[place], phrases[place]
+            class_index = classes.index(phrase) if phrase in classes else None
+            probabilities = _score(image, box, texts, models)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": class_index,
+                    "bbox": [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()],
+                    "segmentation": mask,
+                    "iscrowd": 0,
+                    "score": scores[place].item(),
+                    "clip": None if class_index is None else probabilities[class_index],
+                }
+            )
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
+    out.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return len(annotations)
+
+
+def _embed_texts(classes: Sequence[str], models: ObviousModels) -> "torch.Tensor":
+    import torch
+
+    with torch.no_grad():
+        features: torch.Tensor = models.scorer.encode_text(
+            models.tokenize([f"a photo of a {name}." for name in classes]).to(models.device), normalize=True
+        )
+    return features
+
+
+def _to_pixels(boxes: "torch.Tensor", width: int, height: int) -> "torch.Tensor":
+    """(N, 4) of groundingdino, cxcywh in [0, 1], as xyxy in pixels."""
+    import torch
+    from torchvision.ops import box_convert
+
+    xyxy: torch.Tensor = box_convert(boxes * torch.tensor([width, height] * 2), in_fmt="cxcywh", out_fmt="xyxy")
+    return xyxy
+
+
+def _segment(pixels: Any, xyxy: "torch.Tensor", models: ObviousModels) -> list[dict[str, Any]]:  # noqa: ANN401 - array
+    """Compressed COCO RLE of each box's mask."""
+    import numpy as np
+    from pycocotools import mask as mask_utils
+
+    models.segmenter.set_image(pixels)
+    prompts = models.segmenter.transform.apply_boxes_torch(xyxy, pixels.shape[:2]).to(models.device)
+    masks, _, _ = models.segmenter.predict_torch(None, None, boxes=prompts, multimask_output=False)
+    encoded = [mask_utils.encode(np.asfortranarray(mask)) for mask in masks[:, 0].cpu().numpy().astype(np.uint8)]
+    return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in encoded]
+
+
+def _score(image: "Image.Image", box: "torch.Tensor", texts: "torch.Tensor", models: ObviousModels) -> list[float]:
+    """Probability of each class for the crop of one box."""
+    import torch
+
+    left, top, right, bottom = box.round().int().tolist()
+    left, top = min(max(left, 0), image.width - 1), min(max(top, 0), image.height - 1)
+    crop = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    with torch.no_grad():
+        features = models.scorer.encode_image(models.preprocess(crop)[None].to(models.device), normalize=True)
+        logits = models.scorer.logit_scale.exp() * features @ texts.T
+    probabilities: list[float] = logits.softmax(dim=-1)[0].tolist()
+    return probabilities

@@ -1,0 +1,12 @@
+"""What can be asked of every benchmark."""
+
+from pydantic import Field
+
+from schemas.base import Strict
+
+
+class Options(Strict):
+    """How much is measured."""
+
+    quick: bool = Field(False, description="Small sizes and one repetition: shows that everything works, no more.")
+    huge: bool = Field(False, description="Adds the sizes that take many minutes.")

@@ -1,0 +1,96 @@
+"""What the flow costs over a bare loop: at its start, and for every shard."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from benchmarks.campaigns import write_campaign
+from benchmarks.harness.child import in_child
+from benchmarks.harness.table import Table
+from benchmarks.harness.words import seconds
+from benchmarks.jobs import run_bare, run_flow
+from benchmarks.options import Options
+from benchmarks.pictures import draw_pictures
+
+SHARD_SIZE: Final = 4
+SHARDS: Final = (2, 50)
+REPETITIONS: Final = 3
+REAL_SHARD: Final = 1000
+"""Images of a shard by default."""
+TOLERATED: Final = 0.01
+
+
+def measure(options: Options) -> Table:
+    """Label few and many tiny shards with the flow and without, one after the other."""
+    few, many = (1, 3) if options.quick else SHARDS
+    times = in_child(_times, shards=[few, many], repetitions=1 if options.quick else REPETITIONS).value
+    loop, flow = times["loop"], times["flow"]
+    shards = many - few
+    per_loop, per_flow = (loop[1] - loop[0]) / shards, (flow[1] - flow[0]) / shards
+    cost, fixed = per_flow - per_loop, flow[0] - loop[0] - few * (per_flow - per_loop)
+    fast = TOLERATED * REAL_SHARD / cost if cost > 0 else float("inf")
+    sizes = [f"{count} shard{'s' if count > 1 else ''}" for count in (few, many)]
+    names = ["first start of the embedded server", *sizes, "each shard"]
+    cells = [
+        ["", seconds(times["start"][0]), ""],
+        *([seconds(loop[place]), seconds(flow[place]), seconds(flow[place] - loop[place])] for place in (0, 1)),
+        [seconds(per_loop), seconds(per_flow), seconds(cost)],
+    ]
+    rows = [[name, *row] for name, row in zip(names, cells, strict=True)]
+    rows.append(["each run", "", "", seconds(fixed)])
+    rows.append([f"images/s at which a shard of {REAL_SHARD:,} loses 1 %", "", "", f"{fast:,.0f}"])
+    return Table(
+        title="cost of orchestration",
+        columns=["", "bare loop", "flow", "flow - loop"],
+        rows=rows,
+        notes=[
+            f"Whole jobs with backends without models, shards of {SHARD_SIZE} images; medians, loop and flow in turn.",
+            "Each shard: the difference between the two sizes, so that what a run costs once drops out; each run: the "
+            "rest of the difference.",
+            "The server starts once a process; as here, the first start of all also makes its database. The figure is "
+            "the first flow less a later one, so importing Prefect is in it.",
+        ],
+        figures={
+            "server_start_seconds": times["start"][0],
+            "loop_shard_seconds": per_loop,
+            "flow_shard_seconds": per_flow,
+            "cost_shard_seconds": cost,
+            "cost_run_seconds": fixed,
+        },
+    )
+
+
+def _times(shards: list[int], repetitions: int) -> dict[str, list[float]]:
+    """Median seconds of the loop and of the flow for each number of shards, and of the first start of the server."""
+    with tempfile.TemporaryDirectory(prefix="vouch-bench-") as name:
+        folder = Path(name)
+        home = folder / "prefect"
+        for count in shards:
+            draw_pictures(folder / f"images-{count}", count * SHARD_SIZE)
+        # The first runs import everything; the first flow also starts the server.
+        _timed(folder, "loop", shards[0], "first", home)
+        first = _timed(folder, "flow", shards[0], "first", home)
+        taken: dict[tuple[str, int], list[float]] = {}
+        for repetition in range(repetitions):
+            for count in shards:
+                for kind in ("loop", "flow"):
+                    spent = _timed(folder, kind, count, str(repetition), home)
+                    taken.setdefault((kind, count), []).append(spent)
+    medians = {key: statistics.median(values) for key, values in taken.items()}
+    return {kind: [medians[kind, count] for count in shards] for kind in ("loop", "flow")} | {
+        "start": [first - medians["flow", shards[0]]]
+    }
+
+
+def _timed(folder: Path, kind: str, count: int, attempt: str, home: Path) -> float:
+    campaign = write_campaign(
+        folder / f"{kind}-{count}-{attempt}", folder / f"images-{count}", run={"shard_size": SHARD_SIZE}
+    )
+    started = time.perf_counter()
+    summary = run_bare(campaign) if kind == "loop" else run_flow(campaign, home)
+    spent = time.perf_counter() - started
+    if summary.shards_processed != count:
+        raise RuntimeError(f"{summary.shards_processed} of {count} shards were worked off")
+    return spent

@@ -1,0 +1,25 @@
+"""The benchmarks by name, in the order in which they run."""
+
+from typing import Final, Protocol
+
+from benchmarks import end_to_end, export, listing, memory, orchestration, stage_shares
+from benchmarks.harness.table import Table
+from benchmarks.options import Options
+
+
+class Benchmark(Protocol):
+    """One benchmark."""
+
+    def __call__(self, options: Options) -> Table:
+        """Measure."""
+        ...
+
+
+BENCHMARKS: Final[dict[str, Benchmark]] = {
+    "end_to_end": end_to_end.measure,
+    "stage_shares": stage_shares.measure,
+    "orchestration": orchestration.measure,
+    "memory": memory.measure,
+    "listing": listing.measure,
+    "export": export.measure,
+}

@@ -1,0 +1,128 @@
+"""Where the time of the job goes, step by step, and how much of it the models take."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+from benchmarks.harness.child import in_child
+from benchmarks.harness.table import Table
+from benchmarks.harness.words import seconds, share
+from benchmarks.options import Options
+from benchmarks.samples import IMAGES, QUICK_IMAGES, copy_samples, sample_campaign
+from benchmarks.stage_timer import StageTimer
+
+STEPS: Final = ("acquire", "detect", "segment", "score", "route", "tables", "write", "rest")
+STORAGE: Final = ("acquire", "write")
+REPETITIONS: Final = 5
+
+
+def measure(options: Options) -> Table:
+    """Time every step of one shard of the samples, models loaded and warm."""
+    images, repetitions = (QUICK_IMAGES, 1) if options.quick else (IMAGES, REPETITIONS)
+    found = in_child(_times, images=images, repetitions=repetitions).value
+    taken, forward = found["seconds"], found["forward"]
+    whole, models = sum(taken.values()), sum(forward.values())
+    storage = sum(taken[step] for step in STORAGE)
+    rows = [
+        [step, seconds(taken[step]), share(taken[step] / whole), seconds(forward[step]) if forward[step] else ""]
+        for step in STEPS
+    ]
+    rows.append(["all", seconds(whole), "100.0 %", seconds(models)])
+    kinds = {
+        "in models": models,
+        "in storage and decoding": storage,
+        "in the code around them": whole - models - storage,
+    }
+    rows += [[name, seconds(value), share(value / whole), ""] for name, value in kinds.items()]
+    threads = " and ".join(f"{name} {seconds(value)}" for name, value in found["in_threads"].items())
+    return Table(
+        title="share of time of each step, sample images, bundled models",
+        columns=["", "time", "share", "of it in torch modules"],
+        rows=rows,
+        notes=[
+            f"One call of process_shard, the median one of {repetitions}; every step's calls are wrapped with a timer, "
+            "a wrapped call inside another counts for itself alone.",
+            "acquire: the main thread's waiting for decoded images and plans; its threads work beside the models, "
+            f"where they took: {threads}.",
+            "tables: laying out rows and counting them; write: parts and marker; rest: all else of process_shard.",
+            "In models: the outermost calls of torch modules. In storage and decoding: acquire and write. The code "
+            "around them is all else: resizing, class rules, RLE, tables, and Python itself.",
+        ],
+        figures={f"{step}_seconds": taken[step] for step in STEPS}
+        | {f"{step}_modules_seconds": value for step, value in forward.items() if value}
+        | {f"share {name}": value / whole for name, value in kinds.items()},
+        device=found["device"],
+    )
+
+
+def _times(images: int, repetitions: int) -> dict[str, Any]:
+    """Seconds by step, in all and in torch modules, and those of the threads; and the device."""
+    import torch
+
+    from benchmarks.jobs import run_bare
+
+    on_gpu = torch.cuda.is_available()
+    with tempfile.TemporaryDirectory(prefix="vouch-bench-") as name:
+        folder = Path(name)
+        copy_samples(folder / "images", images)
+        run_bare(sample_campaign(folder / "warm-up", folder / "images"))
+        campaigns = [sample_campaign(folder / str(number), folder / "images") for number in range(repetitions)]
+        timers = [_timed(campaign, torch.cuda.synchronize if on_gpu else lambda: None) for campaign in campaigns]
+    timer = sorted(timers, key=lambda each: sum(each.seconds.values()))[len(timers) // 2]
+    return {
+        "seconds": {step: timer.seconds[step] for step in STEPS},
+        "forward": {step: timer.forward[step] for step in STEPS},
+        "in_threads": dict(timer.in_threads),
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+    }
+
+
+def _timed(campaign: Path, synchronize: Callable[[], object]) -> StageTimer:
+    """Work off the shards of a campaign under a timer."""
+    from schemas.campaign.loading import load_campaign
+    from tasks.campaign_run import CampaignRun
+    from tasks.shard import shard as work
+
+    timer = StageTimer()
+    with CampaignRun(load_campaign(campaign)) as run:
+        run.plan()
+        pending = run.pending()
+        with _wrapped(timer), timer.watch_modules(synchronize):
+            whole = timer.wrap("rest", work.process_shard)
+            for shard in pending:
+                whole(shard.id, run.settings)
+    return timer
+
+
+@contextmanager
+def _wrapped(timer: StageTimer) -> Iterator[None]:
+    """Wrap what process_shard calls."""
+    from tasks.acquire import acquire as acquiring
+    from tasks.acquire.acquire import acquire
+    from tasks.acquire.decode import decode
+    from tasks.detect.step import Detect
+    from tasks.score.step import Score
+    from tasks.segment.step import Segment
+    from tasks.shard import shard, tables
+    from tasks.store.local import LocalStore
+
+    steps: dict[str, list[tuple[Any, str]]] = {
+        "acquire": [(shard, "read_plan"), (shard, "read_marker"), (shard, "best_marker")],
+        "detect": [(Detect, "__call__")],
+        "segment": [(Segment, "__call__")],
+        "score": [(Score, "__call__")],
+        "route": [(tables, "route")],
+        "tables": [(shard, "chunk_tables"), (shard, "join_tables"), (shard, "count")],
+        "write": [(shard, "write_part"), (shard, "write_marker")],
+    }
+    with ExitStack() as stack:
+        for step, places in steps.items():
+            for owner, name in places:
+                stack.enter_context(patch.object(owner, name, timer.wrap(step, getattr(owner, name))))
+        stack.enter_context(patch.object(shard, "acquire", timer.wrap_generator("acquire", acquire)))
+        stack.enter_context(patch.object(acquiring, "decode", timer.wrap_in_threads("decoding", decode)))
+        stack.enter_context(patch.object(LocalStore, "get", timer.wrap_in_threads("fetching", LocalStore.get)))
+        yield

@@ -1,0 +1,113 @@
+"""Times the steps of `process_shard` from outside, by wrapping what it calls."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+
+class StageTimer:
+    """Seconds by name, exclusive: time in a wrapped call is taken from the wrapped call around it."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.in_threads: defaultdict[str, float] = defaultdict(float)
+        """Sums over threads that run beside the steps."""
+        self.forward: defaultdict[str, float] = defaultdict(float)
+        """By step, seconds in the outermost calls of torch modules; part of `seconds`."""
+        self._depth = 0
+        self._open: list[str] = []
+        self._since = 0.0
+        self._lock = Lock()
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Count what a function takes under a name."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passes on whatever comes
+            with self._in(name):
+                return function(*args, **kwargs)
+
+        return timed
+
+    def wrap_generator(self, name: str, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """Count the waiting for each item of a generator."""
+
+        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:  # noqa: ANN401 - passes on whatever comes
+            items = function(*args, **kwargs)
+            try:
+                while True:
+                    with self._in(name):
+                        item = next(items, self)
+                    if item is self:
+                        return
+                    yield item
+            finally:
+                items.close()  # type: ignore[attr-defined] # acquire is a generator
+
+        return timed
+
+    def wrap_in_threads(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Sum what a function takes in whatever thread."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passes on whatever comes
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                with self._lock:
+                    self.in_threads[name] += time.perf_counter() - started
+
+        return timed
+
+    @contextmanager
+    def watch_modules(self, synchronize: Callable[[], object]) -> Iterator[None]:
+        """Count the outermost calls of torch modules while the block runs.
+
+        Args:
+            synchronize: Waits until the device has done what it was given.
+        """
+        from torch.nn.modules import module
+
+        began = 0.0
+
+        def enter(*_: object) -> None:
+            nonlocal began
+            if self._depth == 0:
+                synchronize()
+                began = time.perf_counter()
+            self._depth += 1
+
+        def leave(*_: object) -> None:
+            self._depth -= 1
+            if self._depth == 0:
+                synchronize()
+                self.forward[self._open[-1]] += time.perf_counter() - began
+
+        hooks = [
+            module.register_module_forward_pre_hook(enter),
+            module.register_module_forward_hook(leave, always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @contextmanager
+    def _in(self, name: str) -> Iterator[None]:
+        self._charge()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._open.pop()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now

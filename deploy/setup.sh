@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Sets up .venv from requirements.lock: `make setup` calls it, and so do the Dockerfiles.
+#   deploy/setup.sh              finds python3 (3.11 or 3.12; or $PYTHON), makes .venv, installs the lock and the project
+# uv installs about ten times as fast as pip; where it cannot be had, or cannot reach the index that pip is
+# configured for, pip installs the same files by the same hashes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=.venv
+
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; }
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.12 python3.11}; do
+    if fits "$candidate"; then
+      echo "$candidate"
+      return
+    fi
+  done
+  local wanted=${PYTHON:-python3}
+  echo "setup: Python 3.11 or 3.12 is needed and $("$wanted" --version 2>/dev/null || echo "no $wanted") was found;" \
+    "install one and name it, as in: make setup PYTHON=/usr/bin/python3.12" >&2
+  return 1
+}
+
+make_venv() {
+  local python
+  if fits $venv/bin/python && $venv/bin/python -m pip --version >/dev/null 2>&1; then
+    return
+  fi
+  python=$(find_python)
+  if ! "$python" -m venv --clear $venv; then
+    echo "setup: $python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2
+    return 1
+  fi
+}
+
+# The lock's own entry of uv: version and hashes, nothing else.
+install_uv() {
+  local entry
+  entry=$(mktemp)
+  awk '/^uv==/ {on = 1} on && /^[^ ]/ && !/^uv==/ {exit} on' requirements.lock >"$entry"
+  $venv/bin/python -m pip install -q --no-deps --require-hashes -r "$entry" || return 1
+  rm -f "$entry"
+}
+
+install_lock() {
+  if install_uv && $venv/bin/uv pip install --python $venv/bin/python --no-deps --require-hashes \
+    --compile-bytecode -r requirements.lock; then
+    return
+  fi
+  echo "setup: uv could not install the lock; pip does, which takes some minutes more" >&2
+  $venv/bin/python -m pip install --no-deps --require-hashes -r requirements.lock
+}
+
+make_venv
+install_lock
+$venv/bin/python -m pip install -q --no-deps --no-build-isolation --editable .
+echo "setup: $($venv/bin/python --version) in $venv is ready"

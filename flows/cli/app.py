@@ -1,0 +1,59 @@
+"""Puts the commands together; imports nothing heavy, so that `vouch --help` answers at once."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from flows.cli import demo, export, init, models, run, scenes, status
+from flows.cli.epilog import epilog
+
+app = typer.Typer(
+    name="vouch",
+    help="Labels images for object-detection training sets: a bucket of images in, a COCO data set out.",
+    epilog=epilog("vouch demo", "vouch init cats --source s3://photos/2026", "vouch run cats/campaign.yaml"),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command(epilog=epilog(*init.EXAMPLES))(init.init)
+app.command(epilog=epilog(*run.EXAMPLES))(run.run)
+app.command(epilog=epilog(*status.EXAMPLES))(status.status)
+app.command(epilog=epilog(*export.EXAMPLES))(export.export)
+app.add_typer(models.models)
+app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
+app.command(epilog=epilog(*scenes.EXAMPLES))(scenes.scenes)
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    # Without this, a terminated run would leave its embedded server behind.
+    signal.signal(signal.SIGTERM, _terminated)
+    app()
+
+
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"vouch {version('vouch')}")
+    except PackageNotFoundError:
+        print("vouch (run from its sources, not installed)")
+    raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def _options(version: Version = False) -> None:  # its callback has answered already
+    pass
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    del frame
+    sys.exit(128 + number)

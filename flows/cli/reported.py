@@ -1,0 +1,89 @@
+"""Ends every command the same way: an exit code, and one line on standard error when it is not 0."""
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Final, ParamSpec
+
+import typer
+
+from flows.console.log import log_path, start_log
+from flows.console.streams import printable
+from schemas.errors import CampaignError, VouchError
+
+OK: Final = 0
+FAILURE: Final = 1
+USERS_MISTAKE: Final = 2
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+Arguments = ParamSpec("Arguments")
+
+logger = logging.getLogger(__name__)
+
+
+def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Decorate a command: start the log file and turn errors into a line and an exit code.
+
+    Args:
+        command: Raises VouchError for what the user should read; anything else is a bug, whose traceback goes to
+            the log file.
+
+    Returns:
+        The command to register.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        log = start_log()
+        logger.info("vouch %s", " ".join(sys.argv[1:]))
+        code = OK
+        try:
+            command(*args, **kwargs)
+        except VouchError as error:
+            logger.info("ended with an error", exc_info=True)
+            code = error.exit_code
+            # The lines of a campaign's problems begin with file and line, so that editors and terminals link them.
+            words = str(error) if isinstance(error, CampaignError) else f"vouch: {error}"
+            print(printable(words), file=sys.stderr)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            _say("interrupted; finished work is kept: run the same command again to resume")
+        except SystemExit as end:
+            # Only a signal to terminate ends a command so.
+            code = end.code if isinstance(end.code, int) else FAILURE
+            _say("terminated; finished work is kept: run the same command again to resume")
+        except BrokenPipeError:
+            # Whoever read the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Exception as error:
+            logger.exception("unexpected error")
+            code, word = _ended_by(error)
+            words = " ".join(str(error).split()) or "no further words"
+            _say(
+                f"{word}; finished work is kept: run the same command again to resume"
+                if word
+                else f"unexpected {type(error).__name__}: {words[:300]} (traceback in {log or log_path()})"
+            )
+        if code != OK:
+            raise typer.Exit(code)
+
+    return run
+
+
+def _ended_by(error: BaseException) -> tuple[int, str]:
+    """Exit code and word (empty: none) of a signal that an error hides, as Prefect's when it starts a task."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return INTERRUPTED, "interrupted"
+        if type(cause).__name__ == "TerminationSignal":
+            return TERMINATED, "terminated"
+        cause = cause.__context__
+    return FAILURE, ""
+
+
+def _say(words: str) -> None:
+    print(printable(f"vouch: {words}"), file=sys.stderr)

@@ -1,0 +1,32 @@
+"""`vouch status`: how far a campaign is."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from flows.cli.reported import reported
+
+EXAMPLES: Final = ("vouch status campaign.yaml", "vouch status campaign.yaml --json | jq .pending")
+
+
+@reported
+def status(
+    campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Tell how far a campaign is, also while it runs: images, labels, shards, failures, the data set.
+
+    Reads the workspace alone; no model is loaded and the source is not listed.
+    """
+    from flows.console.output import print_json
+    from flows.console.status import print_status
+    from flows.console.streams import terminal
+    from schemas.campaign.loading import load_campaign
+    from tasks.collect.status import read_status
+
+    found = read_status(load_campaign(campaign))
+    if as_json:
+        print_json(terminal(), found.model_dump(mode="json"))
+    else:
+        print_status(terminal().results(), found)

@@ -1,0 +1,174 @@
+"""Shows how a run goes on: a live line on a terminal, a plain line now and then elsewhere."""
+
+import logging
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from flows.console.streams import printable
+from tasks.shard.events import Event, Exporting, Listing, Loading, Planned
+from tasks.shard.events import Progress as Step
+
+PLAIN_EVERY_S: Final = 10.0
+"""Seconds between two plain lines."""
+RATE_OVER_S: Final = 60.0
+"""The rate is that of about the last minute, so that time left follows what the machine does now."""
+
+
+class RunProgress:
+    """Turns the events of a run into a progress display; use it in a with block, and call it with each event.
+
+    Progress bars need a terminal that can redraw; without one, or when plain is asked for, a line is printed at each
+    new phase and every ten seconds.
+    """
+
+    def __init__(self, console: Console, plain: bool) -> None:
+        """Prepare; nothing is drawn before the block is entered."""
+        self._plain = plain or not console.is_terminal
+        self._console = console
+        self._state = _State()
+        self._bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), _Figures(self._state),
+            console=console, auto_refresh=False,
+        )  # fmt: skip
+        self._task = self._bar.add_task(self._state.phase, total=None)
+        self._live = Live(self._bar, console=console, refresh_per_second=5, transient=True)
+        self._said = (time.monotonic(), "")
+        self._warnings = _Warnings(console)
+
+    def __enter__(self) -> Self:
+        """Begin to draw, and to pass on what the steps warn of."""
+        logging.getLogger("tasks").addHandler(self._warnings)
+        if self._plain:
+            self._say()
+        else:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Clear the live line."""
+        logging.getLogger("tasks").removeHandler(self._warnings)
+        if not self._plain:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event; safe from any one thread at a time."""
+        state = self._state
+        state.take(event)
+        if self._plain:
+            self._say()
+        else:
+            self._bar.update(self._task, description=state.phase, completed=state.through, total=state.total or None)
+
+    def _say(self) -> None:
+        now, (then, phase) = time.monotonic(), self._said
+        if phase == self._state.phase and now - then < PLAIN_EVERY_S:
+            return
+        self._said = (now, self._state.phase)
+        # The first image of an export says nothing yet.
+        new_export = phase != self._state.phase and self._state.phase.startswith("exporting")
+        figures = "" if new_export else self._state.figures()
+        self._console.print(
+            f"{self._state.phase}{': ' if figures else ''}{figures}", highlight=False, soft_wrap=True, markup=False
+        )
+
+
+class _Warnings(logging.Handler):
+    """Shows warnings, such as batches halved for want of memory; errors are counted and listed at the end."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self._console.print(printable(record.getMessage()), highlight=False, soft_wrap=True, markup=False)
+
+
+class _State:
+    """The figures so far."""
+
+    def __init__(self) -> None:
+        self.phase = "starting"
+        self.through = self.total = self.new = self.accepted = self.review = self.failed = 0
+        self._recent: list[tuple[float, int]] = []
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Listing(keys):
+                self.phase = "listing the source"
+                self.through, self.total = keys, 0
+            case Planned(images, done, _):
+                self.phase = "planned"
+                self.through, self.total = done, images
+            case Loading(what):
+                self.phase = f"loading {what}"
+            case Exporting(images, step):
+                self.phase = f"exporting {step}"
+                self.through, self.total = images, 0
+            case Step(done, failed, accepted, review):
+                self.phase = "labelling"
+                self.through += done + failed
+                self.new += done + failed
+                self.failed += failed
+                self.accepted += accepted
+                self.review += review
+                self._note()
+
+    def figures(self) -> str:
+        if self.phase == "listing the source":
+            return f"{self.through:,} keys"
+        if self.phase.startswith("exporting"):
+            return f"{self.through:,} images"
+        if self.phase == "planned":
+            return f"{self.total:,} images, {self.total - self.through:,} to label"
+        if self.phase != "labelling":
+            return ""
+        rate = self.rate()
+        parts = [f"{self.through:,} of {self.total:,} images"]
+        if rate:
+            left = max(0, self.total - self.through) / rate
+            parts.append(f"{rate:.1f} images/s, {spoken_time(left)} left")
+        parts.append(f"{self.accepted:,} accepted, {self.review:,} review, {self.failed:,} failed")
+        return " | ".join(parts)
+
+    def rate(self) -> float:
+        """Images a second, lately; 0 while unknown."""
+        if len(self._recent) < 2:
+            return 0.0
+        (first, before), (last, after) = self._recent[0], self._recent[-1]
+        return max(0.0, (after - before) / (last - first)) if last > first else 0.0
+
+    def _note(self) -> None:
+        now = time.monotonic()
+        self._recent.append((now, self.new))
+        while len(self._recent) > 2 and now - self._recent[1][0] > RATE_OVER_S:
+            self._recent.pop(0)
+
+
+class _Figures(ProgressColumn):
+    def __init__(self, state: _State) -> None:
+        super().__init__()
+        self._state = state
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002 - as columns are called
+        return Text(self._state.figures())
+
+
+def spoken_time(seconds: float) -> str:
+    """`42 s`, `12 min 3 s`, `5 h 7 min`, `3 d 4 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

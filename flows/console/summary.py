@@ -1,0 +1,91 @@
+"""The tables at the end of a run."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.console.progress import spoken_time
+from flows.console.streams import printable
+from schemas.records import ClassCounts
+from schemas.summary import ExportOutcome, RunSummary
+
+MOST_REASONS: Final = 5
+
+
+def print_summary(console: Console, summary: RunSummary) -> None:
+    """Print the figures of a run, its classes, why images failed, and where the output lies."""
+    console.print(_figures(summary))
+    if summary.classes:
+        console.print(class_table(summary.classes))
+    print_reasons(console, summary.reasons)
+    for shard, reason in sorted(summary.shard_errors.items()):
+        _say(console, f"shard {shard} could not be finished: {reason}")
+    if not summary.accepts:
+        _say(
+            console,
+            "Nothing was accepted: no threshold allows it. Every label waits for review; to accept labels on your own "
+            "word, set routing.accept and run again (only the routing is done again).",
+        )
+    if summary.export is not None:
+        _say(console, f"data set: {summary.export.annotations_file}")
+        print_missed(console, summary.export)
+    _say(console, f"workspace: {summary.workspace}")
+
+
+def class_table(classes: Mapping[str, ClassCounts]) -> Table:
+    """Accepted and waiting labels of each class."""
+    table = Table("class", title_justify="left")
+    for name in ("accepted", "review"):
+        table.add_column(name, justify="right")
+    for name, counts in classes.items():
+        table.add_row(name, f"{counts.accepted:,}", f"{counts.review:,}")
+    return table
+
+
+def print_reasons(console: Console, reasons: Mapping[str, int]) -> None:
+    """Print why images failed, the most frequent reasons first."""
+    ordered = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
+    for reason, count in ordered[:MOST_REASONS]:
+        _say(console, f"{count:,} image{'s' if count > 1 else ''} failed: {reason}")
+    if len(ordered) > MOST_REASONS:
+        rest = sum(count for _, count in ordered[MOST_REASONS:])
+        _say(console, f"{rest:,} more failed for {len(ordered) - MOST_REASONS} other reasons")
+
+
+def print_missed(console: Console, export: ExportOutcome) -> None:
+    """Say when annotations name images that do not lie beside them."""
+    if export.images_missed:
+        _say(
+            console,
+            f"{export.images_missed:,} of its images could not be put beside the annotations: gone, changed since they "
+            "were labelled, or with a key that no file can have; run again, or leave them out in training",
+        )
+
+
+def _figures(summary: RunSummary) -> Table:
+    table = Table(show_header=False, title=f"run {summary.run}", title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    images = f"{summary.images:,} ({summary.new_images:,} new or changed, {summary.removed_images:,} removed)"
+    rows = {
+        "images": images,
+        "done": f"{summary.done:,}",
+        "failed": f"{summary.failed:,}",
+        "pending": f"{summary.pending:,}",
+        "labels": f"{summary.labels:,}",
+        "accepted": f"{summary.accepted:,}",
+        "review": f"{summary.review:,}",
+        "shards": f"{summary.shards:,} ({summary.shards_processed:,} worked off now)",
+        "time": f"{spoken_time(summary.seconds)} ({summary.images_per_second:.1f} images/s)",
+        "policy": summary.policy,
+    }
+    for name, value in rows.items():
+        if name != "pending" or summary.pending:
+            table.add_row(name, value)
+    return table
+
+
+def _say(console: Console, words: str) -> None:
+    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,24 @@
+"""Settings of other packages that must stand before they are imported."""
+
+import os
+from typing import Final
+
+DEFAULTS: Final = {
+    # No package reports home.
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "FIFTYONE_DO_NOT_TRACK": "true",
+    # The first embedded start migrates its database, which takes longer than Prefect's 20 seconds.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # The tokenizers' own threads deadlock after a fork, and complain.
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def prepare_environment() -> None:
+    """Set what the user has not set; call it before prefect, transformers or fiftyone are imported."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)

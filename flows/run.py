@@ -1,0 +1,139 @@
+"""The main flow: plan what is new, work off the shards, export the data set."""
+
+import logging
+import time
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.markdown import summary_markdown
+from flows.task import house_task, with_retries
+from schemas.campaign.loading import load_campaign
+from schemas.errors import UserError
+from schemas.records import Generation, Marker
+from schemas.summary import ExportOutcome, RunSummary
+from tasks.campaign_run import CampaignRun, Worked
+from tasks.shard.events import OnEvent, ignore
+from tasks.shard.settings import ShardSettings
+from tasks.shard.shard import process_shard
+
+logger = logging.getLogger(__name__)
+
+FAILURES_IN_A_ROW = 3
+"""Shards failing one after the other, each after its retries, that end a run."""
+
+# What listens belongs to this process alone: it is no parameter, for Prefect would store and send those.
+_listener: ContextVar[OnEvent] = ContextVar("listener", default=ignore)
+
+
+def run_campaign(
+    campaign: Path, *, on_event: OnEvent = ignore, retry_failed: bool = False, export: bool = True
+) -> RunSummary:
+    """Run a campaign file as a flow in this process.
+
+    Args:
+        campaign: The campaign file.
+        on_event: Told how the run goes on.
+        retry_failed: Try images that failed in an earlier run once more.
+        export: Write the data set at the end.
+
+    Returns:
+        The run in figures.
+
+    Raises:
+        UserError: The campaign, the source, the workspace or the models cannot be used.
+        VouchError: The storage failed.
+    """
+    token = _listener.set(on_event)
+    try:
+        return RunSummary.model_validate(vouch_run(str(campaign), retry_failed=retry_failed, export=export))
+    finally:
+        _listener.reset(token)
+
+
+@flow(name="vouch-run", persist_result=False)
+def vouch_run(campaign: str, retry_failed: bool = False, export: bool = True) -> dict[str, Any]:
+    """Label what is new in the source of a campaign and export the data set.
+
+    Args:
+        campaign: Path of the campaign file on the machine that runs the flow.
+        retry_failed: Try images that failed in an earlier run once more.
+        export: Write the data set at the end.
+
+    Returns:
+        The RunSummary as JSON values.
+    """
+    started = time.monotonic()
+    config = load_campaign(Path(campaign))
+    with CampaignRun(config, _listener.get()) as run:
+        plan_shards(run, retry_failed)
+        worked = _work_off(run)
+        exported = export_labels(run) if export else None
+        summary = run.summary(worked, exported, time.monotonic() - started)
+    _publish(summary)
+    return summary.model_dump(mode="json")
+
+
+@house_task("plan")
+def plan_shards(run: CampaignRun, retry_failed: bool) -> Generation | None:
+    """Plan what is new or changed."""
+    return run.plan(retry_failed=retry_failed)
+
+
+@house_task("shard")
+def work_off_shard(shard: str, settings: ShardSettings) -> Marker:
+    """Work off one shard."""
+    return process_shard(shard, settings, _listener.get())
+
+
+@house_task("export")
+def export_labels(run: CampaignRun) -> ExportOutcome:
+    """Write the data set."""
+    return run.export()
+
+
+def _work_off(run: CampaignRun) -> Worked:
+    """Work off what is due, one shard after the other, since the models fill the machine already.
+
+    A shard that fails after all its retries is noted and does not keep the others from being done; after several in a
+    row the fault is not the shards' (a full disk, a dead GPU) and the rest is left for the next run.
+    """
+    worked = Worked()
+    started = time.monotonic()
+    in_a_row = 0
+    for shard in run.pending():
+        run.check_lock()
+        attempt = with_retries(work_off_shard, run.campaign.run, f"shard-{shard.id}")
+        result = attempt(shard.id, run.settings, return_state=True).result(raise_on_failure=False)
+        if isinstance(result, UserError):
+            raise result
+        if isinstance(result, Marker):
+            worked.shards += 1
+            worked.images += result.counts.images
+            in_a_row = 0
+            continue
+        worked.errors[shard.id] = _in_words(result)
+        in_a_row += 1
+        if in_a_row == FAILURES_IN_A_ROW:
+            break
+    worked.seconds = time.monotonic() - started
+    return worked
+
+
+def _in_words(error: object) -> str:
+    if isinstance(error, TimeoutError):
+        return "took longer than run.shard_timeout_s allows; raise it, or make run.shard_size smaller for new images"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _publish(summary: RunSummary) -> None:
+    """Show the summary in Prefect; a server that has gone away takes nothing from a run that is done."""
+    try:
+        create_markdown_artifact(
+            summary_markdown(summary), key="vouch-run", description=f"run {summary.run} in figures"
+        )
+    except Exception:
+        logger.warning("the summary could not be shown in Prefect", exc_info=True)

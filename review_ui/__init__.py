@@ -1,0 +1,1 @@
+"""People's review of labels."""

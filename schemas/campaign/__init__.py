@@ -1,0 +1,1 @@
+"""The campaign file, section by section."""

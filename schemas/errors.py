@@ -1,0 +1,37 @@
+"""Errors that reach the user as one line: what is wrong, and what to do about it."""
+
+
+class VouchError(Exception):
+    """An operation failed for a reason outside the user's input (exit code 1)."""
+
+    exit_code = 1
+
+
+class UserError(VouchError):
+    """The user's input or set-up is at fault, and the message says how to mend it (exit code 2)."""
+
+    exit_code = 2
+
+
+class CampaignError(UserError):
+    """The campaign file cannot be read or does not fit its schema."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, unsafe, of another architecture, or not the pinned file."""
+
+
+class StoreError(VouchError):
+    """Object storage did not do what was asked, after all retries."""
+
+
+class ObjectMissingError(StoreError):
+    """No object has this key (deleted between list and get, perhaps)."""
+
+
+class StoreAccessError(UserError):
+    """The bucket or folder is missing, refuses access, or its endpoint does not answer."""
+
+
+class WorkspaceBusyError(UserError):
+    """Another run holds this workspace."""

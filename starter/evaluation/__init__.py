@@ -1,0 +1,1 @@
+"""Measures the starter models on scenes that they have not seen."""

@@ -1,0 +1,1 @@
+"""The drawn world: scenes of emoji with exact ground truth."""

@@ -1,0 +1,213 @@
+"""Draws one scene with its exact ground truth."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import UserError
+from starter.scenes.background import background
+from starter.scenes.sprites import sprite
+from starter.scenes.vocabulary import COLOURS, DISTRACTORS, HELD_OUT, SPLITS, Noun
+
+_MOST_COVERED = 0.5
+# Share of a new object that may lie over others: more, and it would be drawn on top of one thing, not beside it.
+_MOST_COVERING = 0.35
+_ATTEMPTS = 12
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One drawn object of the vocabulary.
+
+    Attributes:
+        noun: Its class name.
+        colour: Its colour word, or None if the noun is not tinted.
+        xyxy: Box of the visible part (x0, y0, x1, y1) in pixels; x1 and y1 are exclusive edges.
+        mask: (H, W) bool, the visible part.
+        occlusion: Share of the whole object that other objects or the image's edge hide, in [0, 1].
+    """
+
+    noun: str
+    colour: str | None
+    xyxy: tuple[float, float, float, float]
+    mask: NDArray[np.bool_]
+    occlusion: float
+
+    @property
+    def phrase(self) -> str:
+        """The noun with its colour, if it has one: "blue car"."""
+        return f"{self.colour} {self.noun}" if self.colour else self.noun
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene: image (H, W, 3) uint8 RGB and the vocabulary's objects in it, back to front."""
+
+    image: NDArray[np.uint8]
+    objects: tuple[SceneObject, ...]
+
+
+@dataclass
+class _Placed:
+    """A sprite on the canvas: `whole` is its full area in pixels, patch edges included or not."""
+
+    noun: Noun | None
+    colour: str | None
+    rgba: NDArray[np.float32]
+    left: int
+    top: int
+    whole: int
+    visible: NDArray[np.bool_]
+
+
+def draw_scene(seed: int, index: int, split: str, height: int = 256, width: int = 256, most: int = 12) -> Scene:
+    """Draw scene number `index` of the world `seed`; the same arguments give the same pixels.
+
+    Args:
+        seed: Which world.
+        index: Which scene of it.
+        split: One of vocabulary.SPLITS.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        most: At most this many objects; about one scene in twenty is empty.
+
+    Returns:
+        The scene with its ground truth.
+
+    Raises:
+        UserError: The split is unknown, or the font is missing.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    rng = np.random.default_rng([seed, index])
+    canvas = background(rng, height, width)
+    count = 0 if rng.random() < 0.05 else int(min(1 + rng.poisson(min(4.0, most * 0.6)), most))
+    placed: list[_Placed] = []
+    for _ in range(count):
+        _place(rng, placed, _choose(rng, split), (height, width), count)
+    for _ in range(int(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1]))):
+        glyph = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))]
+        _place(rng, placed, (None, None, glyph), (height, width), count + 2)
+    _composite(rng, canvas, placed)
+    return Scene(_photograph(rng, canvas), tuple(_truth(item) for item in placed if item.noun is not None))
+
+
+def _choose(rng: np.random.Generator, split: str) -> tuple[Noun | None, str | None, str]:
+    nouns, held_out = SPLITS[split]
+    if held_out and rng.random() < 0.6:
+        # Enough objects to measure held-out pairs on, among others that look like them.
+        nouns = tuple(noun for noun in nouns if noun.tinted)
+    noun = nouns[int(rng.integers(len(nouns)))]
+    if not noun.tinted:
+        return noun, None, noun.glyph
+    wanted = held_out and rng.random() < 0.5
+    colours = [colour for colour in COLOURS if ((colour, noun.name) in HELD_OUT) == wanted]
+    return noun, colours[int(rng.integers(len(colours)))], noun.glyph
+
+
+def _place(
+    rng: np.random.Generator,
+    placed: list[_Placed],
+    choice: tuple[Noun | None, str | None, str],
+    shape: tuple[int, int],
+    count: int,
+) -> None:
+    """Put one sprite in front of the others where it hides none of them too much; give up after some tries."""
+    noun, colour, glyph = choice
+    height, width = shape
+    hue = None if colour is None else COLOURS[colour] + rng.uniform(-7, 7)
+    art = sprite(glyph, None if hue is None else float(round(hue)))
+    largest = 0.5 if count <= 4 else 0.36
+    for attempt in range(_ATTEMPTS):
+        share = float(np.exp(rng.uniform(np.log(0.15), np.log(largest)))) * (1.0 - 0.04 * attempt)
+        patch = _transform(rng, art, share * min(height, width))
+        size = patch.shape[0]
+        left = int(rng.integers(-size // 6, max(width - size + size // 6, 1)))
+        top = int(rng.integers(-size // 6, max(height - size + size // 6, 1)))
+        solid = patch[..., 3] > 0.5
+        visible = np.zeros(shape, bool)
+        y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + size, height), min(left + size, width)
+        visible[y0:y1, x0:x1] = solid[y0 - top : y1 - top, x0 - left : x1 - left]
+        whole = int(solid.sum())
+        if visible.sum() < (1 - _MOST_COVERED) * whole or whole < 40:
+            continue
+        hidden = [(item, item.visible & ~visible) for item in placed]
+        if sum(int(item.visible.sum()) - int(rest.sum()) for item, rest in hidden) > _MOST_COVERING * whole:
+            continue
+        if all(rest.sum() >= (1 - _MOST_COVERED) * item.whole for item, rest in hidden):
+            for item, rest in hidden:
+                item.visible = rest
+            placed.append(_Placed(noun, colour, patch, left, top, whole, visible))
+            return
+
+
+def _transform(rng: np.random.Generator, art: NDArray[np.float32], size: float) -> NDArray[np.float32]:
+    """Scale to about `size` pixels, squeeze, rotate, flip and relight a sprite; returns a square patch."""
+    angle = float(np.clip(rng.normal(0, 14), -40, 40)) if rng.random() < 0.85 else float(rng.uniform(-90, 90))
+    squeeze = float(rng.uniform(0.85, 1.18))
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    while art.shape[0] > 2.2 * size:
+        art = np.asarray(
+            cv2.resize(art, (art.shape[1] // 2, art.shape[0] // 2), interpolation=cv2.INTER_AREA), np.float32
+        )
+    side = int(np.ceil(size * 1.3)) + 2
+    scale = size / art.shape[0]
+    cos, sin = np.cos(np.deg2rad(angle)) * scale, np.sin(np.deg2rad(angle)) * scale
+    matrix = np.array([[cos * flip * squeeze, -sin / squeeze, 0], [sin * flip * squeeze, cos / squeeze, 0]])
+    centre = (art.shape[0] - 1) / 2
+    matrix[:, 2] = (side - 1) / 2 - matrix[:, :2] @ np.array([centre, centre])
+    patch = np.asarray(cv2.warpAffine(art, matrix, (side, side), flags=cv2.INTER_LINEAR), np.float32)
+    light = np.float32(rng.uniform(0.72, 1.12))
+    cast = rng.uniform(0.94, 1.06, 3).astype(np.float32)
+    patch[..., :3] = np.minimum(patch[..., :3] * light * cast, patch[..., 3:])
+    return patch
+
+
+def _composite(rng: np.random.Generator, canvas: NDArray[np.float32], placed: list[_Placed]) -> None:
+    """Draw all patches onto the canvas, back to front, some with a shadow."""
+    shadows = rng.random() < 0.6
+    offset, strength = rng.integers(-4, 7, 2), float(rng.uniform(0.2, 0.5))
+    for item in placed:
+        if shadows:
+            soft = cv2.GaussianBlur(item.rgba[..., 3], (0, 0), 1.0 + item.rgba.shape[0] / 30)
+            dark = np.zeros((*soft.shape, 4), np.float32)
+            dark[..., 3] = soft * strength
+            _over(canvas, dark, item.left + int(offset[0]), item.top + int(offset[1]))
+        _over(canvas, item.rgba, item.left, item.top)
+
+
+def _over(canvas: NDArray[np.float32], rgba: NDArray[np.float32], left: int, top: int) -> None:
+    height, width = canvas.shape[:2]
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = min(top + rgba.shape[0], height), min(left + rgba.shape[1], width)
+    if y0 < y1 and x0 < x1:
+        part = rgba[y0 - top : y1 - top, x0 - left : x1 - left]
+        region = canvas[y0:y1, x0:x1]
+        region *= 1.0 - part[..., 3:]
+        region += part[..., :3]
+
+
+def _photograph(rng: np.random.Generator, canvas: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """What a camera and a file format do: exposure, white balance, blur, noise, JPEG."""
+    canvas = canvas * (rng.uniform(0.82, 1.12) * rng.uniform(0.95, 1.05, 3)).astype(np.float32)
+    if rng.random() < 0.3:
+        canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.3, 1.0))), np.float32)
+    if rng.random() < 0.5:
+        grain = rng.standard_normal(canvas.shape, np.float32)
+        canvas = canvas + np.float32(rng.uniform(0.005, 0.04)) * grain
+    pixels = np.clip(canvas * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        quality = int(rng.integers(45, 95))
+        _, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        pixels = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _truth(item: _Placed) -> SceneObject:
+    assert item.noun is not None
+    rows, columns = np.flatnonzero(item.visible.any(axis=1)), np.flatnonzero(item.visible.any(axis=0))
+    xyxy = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+    occlusion = 1.0 - float(item.visible.sum()) / item.whole
+    return SceneObject(item.noun.name, item.colour, xyxy, item.visible, occlusion)

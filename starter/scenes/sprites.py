@@ -1,0 +1,83 @@
+"""Emoji of the Noto Color Emoji font as premultiplied RGBA arrays, rendered once and tinted on demand."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from schemas.errors import UserError
+
+FONT_ENVIRONMENT_VARIABLE = "VOUCH_EMOJI_FONT"
+_FONT_PATHS = (
+    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",  # Debian, Ubuntu
+    "/usr/share/fonts/noto/NotoColorEmoji.ttf",  # Arch
+    "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",  # Fedora
+    "/usr/share/fonts/google-noto-emoji/NotoColorEmoji.ttf",
+)
+# The font holds bitmaps of one size only; FreeType accepts no other.
+_BITMAP_SIZE = 109
+_SIDE = 128
+
+
+@lru_cache(maxsize=1024)
+def sprite(glyph: str, hue: float | None = None) -> NDArray[np.float32]:
+    """Return a glyph, centred on a square canvas.
+
+    Args:
+        glyph: One emoji character.
+        hue: If given, the glyph's dominant hue is moved to this hue in degrees [0, 360).
+
+    Returns:
+        (128, 128, 4) float32 RGBA, colour premultiplied by alpha, all in [0, 1]. Do not write to it.
+
+    Raises:
+        UserError: The font is not installed.
+    """
+    image = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
+    ImageDraw.Draw(image).text((8, 8), glyph, font=_font(), embedded_color=True)
+    box = image.getbbox()
+    if box is None:
+        raise UserError(f"the emoji font has no glyph {glyph!r}: install a newer fonts-noto-color-emoji")
+    cut = image.crop(box)
+    cut.thumbnail((_SIDE, _SIDE))
+    canvas = Image.new("RGBA", (_SIDE, _SIDE), (0, 0, 0, 0))
+    canvas.paste(cut, ((_SIDE - cut.width) // 2, (_SIDE - cut.height) // 2))
+    rgba = np.asarray(canvas, np.float32) / 255.0
+    rgb = rgba[..., :3] if hue is None else _tint(rgba, hue)
+    premultiplied = np.concatenate([rgb * rgba[..., 3:], rgba[..., 3:]], axis=2)
+    premultiplied.setflags(write=False)
+    return premultiplied
+
+
+@lru_cache(maxsize=1)
+def _font() -> ImageFont.FreeTypeFont:
+    named = os.environ.get(FONT_ENVIRONMENT_VARIABLE)
+    for path in (named,) if named else _FONT_PATHS:
+        if Path(path).is_file():
+            return ImageFont.truetype(path, _BITMAP_SIZE)
+    raise UserError(
+        "the Noto Color Emoji font is missing: install the package fonts-noto-color-emoji, "
+        f"or name the font file in {FONT_ENVIRONMENT_VARIABLE}"
+    )
+
+
+def _tint(rgba: NDArray[np.float32], hue: float) -> NDArray[np.float32]:
+    """Move pixels near the dominant hue to another hue; leave grey, black, white and other hues alone."""
+    hsv = cv2.cvtColor(np.ascontiguousarray(rgba[..., :3]), cv2.COLOR_RGB2HSV)
+    coloured = (hsv[..., 1] > 0.2) & (rgba[..., 3] > 0.1)
+    histogram, _ = np.histogram(hsv[..., 0][coloured], bins=36, range=(0, 360), weights=hsv[..., 1][coloured])
+    dominant = (float(np.argmax(histogram)) + 0.5) * 10.0
+    distance = (hsv[..., 0] - dominant + 180.0) % 360.0 - 180.0
+    moved = coloured & (np.abs(distance) < 45.0)
+    hsv[..., 0] = np.where(moved, (hue + 0.3 * distance) % 360.0, hsv[..., 0])
+    # Pastel glyphs are strengthened, or their red would be pink.
+    boost = max(0.8 / max(float(hsv[..., 1][moved].mean()), 0.1), 1.0)
+    hsv[..., 1] = np.where(moved, np.clip(hsv[..., 1] * boost, 0.0, 1.0), hsv[..., 1])
+    # Yellow reads as olive unless it is bright.
+    lift = 0.22 if 30.0 < hue < 75.0 else 0.0
+    hsv[..., 2] = np.where(moved, np.clip(hsv[..., 2] + lift * (1.0 - hsv[..., 2]), 0.0, 1.0), hsv[..., 2])
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32)

@@ -1,0 +1,1 @@
+"""One command a model trains it on drawn scenes."""

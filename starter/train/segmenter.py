@@ -1,0 +1,161 @@
+"""Trains the starter SAM: `python -m starter.train.segmenter --help`."""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from starter.scenes.vocabulary import SPLITS
+from starter.train.architectures import segmenter_architecture
+from starter.train.cache import scene_cache
+from starter.train.run import WEIGHTS, Run, RunOptions
+from starter.train.segmenter_batch import SegmenterImage, segmenter_image
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train until the minutes are over; run again with the same --work to go on."""
+    options = _options().parse_args(arguments)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    available = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(available if options.device == "auto" else options.device)
+    scenes = scene_cache(options.cache, options.scenes, 1000, options.split, 256, options.workers)
+    held = scene_cache(options.cache, 200, 7, options.split, 256, options.workers)
+    architecture = segmenter_architecture(options.side, options.width, options.depth)
+    model = new_segmenter(architecture).to(device).train()
+    run = Run(
+        "segmenter",
+        model,
+        RunOptions(options.minutes, options.learning_rate, options.work, options.out, options.save_every),
+        architecture,
+    )
+    rng = np.random.default_rng([options.seed, run.step])
+
+    def losses() -> dict[str, Tensor]:
+        images: list[SegmenterImage] = []
+        while len(images) < options.batch:
+            image = segmenter_image(rng, scenes, int(rng.integers(len(scenes.images))), options.side)
+            if image is not None:
+                images.append(image)
+        return segmenter_losses(model, images)
+
+    def measure(averaged: nn.Module) -> dict[str, float]:
+        fixed = np.random.default_rng(0)
+        drawn = [segmenter_image(fixed, held, index, options.side) for index in range(48)]
+        averaged.eval()
+        with torch.inference_mode():
+            overlaps = torch.cat(
+                [_overlap(*_predict(averaged, [image], device)[:2]) for image in drawn if image is not None]
+            )
+        return {"held_mean_iou": float(overlaps.mean())}
+
+    run.loop(losses, measure, options.measure_every)
+
+
+def new_segmenter(architecture: dict[str, Any]) -> nn.Module:
+    """Build an untrained SAM, as the loading code does."""
+    from tasks.models.sam.architecture import build_sam
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "segmenter.json"
+        path.write_text(json.dumps(architecture), encoding="utf-8")
+        built: nn.Module = build_sam(path)
+        return built
+
+
+def segmenter_losses(model: nn.Module, images: list[SegmenterImage]) -> dict[str, Tensor]:
+    """Cross entropy around the box, dice, and the error of the model's own estimate of its IoU.
+
+    Returns:
+        Named scalar losses, weighted; their sum is to be minimised.
+    """
+    device = next(model.parameters()).device
+    logits, masks, estimate, boxes = _predict(model, images, device)
+    near = _near(boxes, masks.shape[-2:])
+    entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    probability = logits.sigmoid()
+    shared = (probability * masks).sum((1, 2))
+    dice = 1 - (2 * shared + 1) / (probability.sum((1, 2)) + masks.sum((1, 2)) + 1)
+    return {
+        "entropy": 2 * ((entropy * near).sum((1, 2)) / near.sum((1, 2))).mean(),
+        "dice": dice.mean(),
+        "estimate": functional.mse_loss(estimate, _overlap(logits.detach(), masks)),
+    }
+
+
+def _predict(
+    model: nn.Module, images: list[SegmenterImage], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits (N, S, S) of all boxes, their true masks padded alike, estimated IoU (N,) and the boxes (N, 4)."""
+    sam: Any = model
+    inputs = torch.stack([sam.preprocess(image.pixels.to(device)) for image in images])
+    side = inputs.shape[-1]
+    with torch.autocast(device.type, torch.bfloat16):
+        features = sam.image_encoder(inputs).float()
+    found = []
+    for number, image in enumerate(images):
+        boxes = image.boxes.to(device)
+        sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+        with torch.autocast(device.type, torch.bfloat16):
+            low, estimate = sam.mask_decoder(
+                image_embeddings=features[number : number + 1],
+                image_pe=sam.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=False,
+            )
+        padded = functional.pad(
+            image.masks.to(device), (0, side - image.masks.shape[2], 0, side - image.masks.shape[1])
+        )
+        found.append((low.float(), padded, estimate[:, 0].float(), boxes))
+    low, masks, estimates, boxes = (torch.cat(parts) for parts in zip(*found, strict=True))
+    logits = functional.interpolate(low, (side, side), mode="bilinear", align_corners=False)[:, 0]
+    return logits, masks, estimates, boxes
+
+
+def _near(boxes: Tensor, size: torch.Size) -> Tensor:
+    """(N, S, S) 1 in and around each box, a little elsewhere."""
+    margin = 0.15 * (boxes[:, 2:] - boxes[:, :2])
+    low, high = boxes[:, :2] - margin, boxes[:, 2:] + margin
+    y = torch.arange(size[0], device=boxes.device)[None, :, None]
+    x = torch.arange(size[1], device=boxes.device)[None, None, :]
+    inside = (x >= low[:, 0, None, None]) & (x < high[:, 0, None, None])
+    inside = inside & (y >= low[:, 1, None, None]) & (y < high[:, 1, None, None])
+    return torch.where(inside, 1.0, 0.02)
+
+
+def _overlap(logits: Tensor, masks: Tensor) -> Tensor:
+    found, wanted = logits > 0, masks > 0.5
+    return (found & wanted).sum((1, 2)).float() / (found | wanted).sum((1, 2)).clamp(min=1)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=15.0, help="training time over all resumptions")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
+    parser.add_argument("--split", default="core", choices=[name for name in SPLITS if "heldout" not in name])
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--side", type=int, default=192, help="longer side of the input in pixels")
+    parser.add_argument("--width", type=int, default=128, help="channels of the image encoder")
+    parser.add_argument("--depth", type=int, default=4, help="blocks of the image encoder")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--measure-every", type=int, default=150)
+    parser.add_argument("--save-every", type=float, default=120.0, help="seconds")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=WEIGHTS.parent / ".cache")
+    parser.add_argument("--work", type=Path, default=WEIGHTS.parent / ".cache" / "segmenter")
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Fetches images and turns every supported file into RGB pixels."""

@@ -1,0 +1,1 @@
+"""Reads a run's tables back: as labelled images, and as counts."""

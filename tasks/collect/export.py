@@ -1,0 +1,112 @@
+"""Writes a run's data set into the workspace."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+from schemas.campaign.campaign import Campaign
+from schemas.errors import ObjectMissingError, UserError
+from schemas.records import Current
+from schemas.summary import ExportOutcome
+from tasks.collect.images import labelled_images
+from tasks.export.coco import write_coco
+from tasks.export.images import place_images
+from tasks.plan.ledger import Ledger
+from tasks.shard.events import Exporting, OnEvent, ignore
+from tasks.shard.markers import read_current
+from tasks.store.open import open_store
+from tasks.store.store import Store
+
+
+def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOutcome:
+    """Export what the last run of a campaign left, without labelling anything.
+
+    Raises:
+        UserError: The campaign has not been run yet, or the data set is another run's.
+        StoreError: The workspace cannot be read or written.
+    """
+    workspace = open_store(campaign.workspace)
+    current = read_current(workspace, campaign.run.name)
+    if current is None:
+        raise UserError(f"run {campaign.run.name!r} in {workspace.uri} has no labels yet; use `vouch run` first")
+    with Ledger.load(workspace, campaign.run.name) as ledger:
+        return export_run(campaign, ledger, current, on_event)
+
+
+def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: OnEvent = ignore) -> ExportOutcome:
+    """Write exports/<name>/ of everything that is done under the settings of `current`.
+
+    Args:
+        campaign: Says where, and what the data set looks like.
+        ledger: The run's ledger.
+        current: Settings whose labels are exported, with the categories.
+        on_event: Told of progress.
+
+    Returns:
+        Where the data set lies.
+
+    Raises:
+        UserError: Links were asked for and one side is no folder.
+        StoreError: The workspace cannot be read or written, or an image has gone.
+    """
+    source, workspace = open_store(campaign.source), open_store(campaign.workspace)
+    config, run = campaign.export, campaign.run.name
+    check_export_name(campaign, workspace)
+    prefix = f"exports/{config.name}"
+    root = f"{workspace.uri.rstrip('/')}/{prefix}"
+    # Images first: annotations that name absent images would be worse than images without annotations.
+    missed = 0
+    if config.images != "none":
+        images = labelled_images(workspace, run, ledger, current.fingerprint)
+        told = _counter(on_event, "images")
+        missed = len(place_images(images, source, workspace, prefix, config.images, progress=told))
+    summary = write_coco(
+        labelled_images(workspace, run, ledger, current.fingerprint),
+        current.classes,
+        config,
+        workspace,
+        prefix,
+        run=run,
+        created=datetime.now(UTC),
+        version=current.fingerprint,
+        image_root=source.uri if config.images == "none" else root,
+        progress=_counter(on_event, "annotations"),
+    )
+    return ExportOutcome(
+        uri=root,
+        annotations_file=f"{root}/annotations.json",
+        images=summary.images,
+        annotations=summary.annotations,
+        accepted=sum(counts.accepted for counts in summary.classes.values()),
+        images_missed=missed,
+    )
+
+
+def check_export_name(campaign: Campaign, workspace: Store) -> None:
+    """Make sure that no other run's data set would be overwritten.
+
+    Raises:
+        UserError: exports/<name> is another run's.
+    """
+    key = f"exports/{campaign.export.name}/dataset.json"
+    try:
+        owner = json.loads(workspace.get(key).data).get("run")
+    except (ObjectMissingError, ValueError, AttributeError):
+        return
+    if owner not in (None, campaign.run.name):
+        raise UserError(
+            f"exports/{campaign.export.name} in {workspace.uri} is the data set of run {owner!r}; choose another "
+            f"export.name for run {campaign.run.name!r}"
+        )
+
+
+def _counter(on_event: OnEvent, step: Literal["annotations", "images"]) -> Callable[[int], None]:
+    seen = 0
+
+    def count(images: int) -> None:
+        nonlocal seen
+        seen += images
+        on_event(Exporting(seen, step))
+
+    return count

@@ -1,0 +1,1 @@
+"""Labels to data sets that trainers read."""

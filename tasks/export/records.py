@@ -1,0 +1,88 @@
+"""What an export is made of, and what it reports."""
+
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from schemas.base import Strict
+
+
+class ExportLabel(NamedTuple):
+    """One box; a tuple, since there are millions."""
+
+    label_id: str
+    """Stable id of the label."""
+    class_name: str
+    """One of the categories."""
+    xyxy: tuple[float, float, float, float]
+    """Pixels of the EXIF-oriented original, right and bottom exclusive."""
+    rle_counts: bytes | None
+    """Compressed COCO RLE of the image's size; None without a mask."""
+    area: int
+    """Pixels of the mask; 0 without one."""
+    score: float
+    """Detector score in [0, 1]."""
+    p_correct: float | None
+    """Calibrated probability in [0, 1]; None before there is a calibrator."""
+    decision: Literal["accept", "review"]
+    """accept: a plain label; review: undecided."""
+    policy: str
+    """Version of the policy that decided."""
+
+
+class ExportImage(NamedTuple):
+    """One labelled image."""
+
+    key: str
+    """Key relative to the source."""
+    width: int
+    """Pixels of the EXIF-oriented original."""
+    height: int
+    """Pixels of the EXIF-oriented original."""
+    labels: list[ExportLabel]
+    """In the order in which they get their ids; may be empty."""
+    sha256: str | None = None
+    """Hex of the file's content: images of one content share a split."""
+    orientation: int = 1
+    """EXIF orientation 1..8 that was applied before labelling."""
+
+
+class ClassCounts(Strict):
+    """How the labels of one class ended; they sum to the labels that came in."""
+
+    accepted: int = Field(0, ge=0, description="Written as plain labels because a policy accepted them.")
+    undecided: int = Field(0, ge=0, description="Written although they wait for review.")
+    dropped: int = Field(0, ge=0, description="Left out because they wait for review.")
+    unusable: int = Field(0, ge=0, description="Left out because their box has no extent inside the image.")
+
+
+class SplitCounts(Strict):
+    """What one annotation file holds."""
+
+    file: str = Field(description="Key of the annotation file, relative to the workspace.")
+    images: int = Field(0, ge=0, description="Images in it.")
+    annotations: int = Field(0, ge=0, description="Annotations in it, crowd regions included.")
+    classes: dict[str, int] = Field(description="Category -> annotations, crowd regions included.")
+
+
+class ExportSummary(Strict):
+    """What was written; kept as dataset.json beside the annotations."""
+
+    name: str = Field(description="Name of the data set.")
+    run: str = Field(description="Run whose labels they are.")
+    preset: str = Field(description="Trainer it is meant for.")
+    undecided_as: Literal["ignore", "drop", "include"] = Field(
+        description="What became of labels that wait for review."
+    )
+    image_root: str = Field(description="Folder or uri that file names are relative to.")
+    images: int = Field(ge=0, description="Images written.")
+    images_without_annotations: int = Field(ge=0, description="Of them, those without any annotation.")
+    images_incomplete: int = Field(
+        ge=0, description="Of them, those with a label left out: objects look like background."
+    )
+    images_rotated: int = Field(
+        ge=0, description="Of them, those whose EXIF orientation a reader must apply, or boxes will not fit."
+    )
+    annotations: int = Field(ge=0, description="Annotations written, crowd regions included.")
+    classes: dict[str, ClassCounts] = Field(description="Category -> how its labels ended.")
+    splits: dict[str, SplitCounts] = Field(description="all, and train, val, test where asked for.")

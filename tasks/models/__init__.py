@@ -1,0 +1,1 @@
+"""Model backends: one protocol a kind, one file or folder a backend."""

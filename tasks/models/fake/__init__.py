@@ -1,0 +1,1 @@
+"""Backends without models, for tests and measurements of everything else."""

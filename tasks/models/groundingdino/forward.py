@@ -1,0 +1,102 @@
+"""GroundingDINO's forward pass, with the text done once for all images."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tasks.models.exact import compute_in_fp32
+
+if TYPE_CHECKING:
+    from groundingdino.util.misc import NestedTensor
+
+TextFeatures = dict[str, Tensor]
+
+
+def encode_text(model: Any, input_ids: tuple[int, ...], device: str) -> TextFeatures:  # noqa: ANN401
+    """Run the text side up to where images come in.
+
+    Args:
+        model: groundingdino-py's GroundingDINO.
+        input_ids: (T,) tokens of one caption.
+        device: Where the model is.
+
+    Returns:
+        encoded_text (1, T, 256), text_token_mask (1, T), position_ids (1, T), text_self_attention_masks (1, T, T).
+    """
+    from groundingdino.models.GroundingDINO.bertwarper import generate_masks_with_special_tokens_and_transfer_map
+
+    ids = torch.tensor([input_ids])
+    tokens = {"input_ids": ids}
+    # Loops over tokens and would wait for the device at each, hence on the CPU.
+    masks, places, _ = generate_masks_with_special_tokens_and_transfer_map(tokens, model.specical_tokens, None)
+    text = {
+        "text_token_mask": torch.ones_like(ids, dtype=torch.bool),
+        "position_ids": places,
+        "text_self_attention_masks": masks,
+    }
+    text = {name: value.to(device) for name, value in text.items()}
+    encoded = model.bert(
+        input_ids=ids.to(device),
+        attention_mask=text["text_self_attention_masks" if model.sub_sentence_present else "text_token_mask"],
+        token_type_ids=torch.zeros_like(ids).to(device),
+        position_ids=text["position_ids"] if model.sub_sentence_present else None,
+    )
+    return {"encoded_text": model.feat_map(encoded["last_hidden_state"]), **text}
+
+
+def encode_images(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:  # noqa: ANN401
+    """Run the image backbone, which no text reaches.
+
+    Args:
+        model: groundingdino-py's GroundingDINO.
+        images: (B, 3, H, W) float32, normalised, nothing padded.
+
+    Returns:
+        Per level: features (B, 256, h, w), padding masks (B, h, w) that are all False, position embeddings.
+    """
+    from groundingdino.util.misc import NestedTensor
+
+    def unpadded(features: Tensor) -> "NestedTensor":
+        return NestedTensor(features, torch.zeros_like(features[:, 0], dtype=torch.bool))
+
+    maps, positions = model.backbone(unpadded(images))
+    levels = [project(level.tensors) for project, level in zip(model.input_proj, maps, strict=False)]
+    for project in model.input_proj[len(maps) :]:
+        levels.append(project(maps[-1].tensors if len(levels) == len(maps) else levels[-1]))
+        positions.append(model.backbone[1](unpadded(levels[-1])).to(levels[-1].dtype))
+    return levels, [unpadded(level).mask for level in levels], positions
+
+
+def find(
+    model: Any,  # noqa: ANN401
+    encoded: tuple[list[Tensor], list[Tensor], list[Tensor]],
+    text: TextFeatures,
+) -> tuple[Tensor, Tensor]:
+    """Let text and images meet.
+
+    Args:
+        model: groundingdino-py's GroundingDINO.
+        encoded: What `encode_images` returned.
+        text: What `encode_text` returned for one caption, asked of all B images.
+
+    Returns:
+        Logits (B, Q, 256), -inf beyond the caption, and boxes (B, Q, 4): centre x, y, width, height in [0, 1].
+    """
+    from groundingdino.util.misc import inverse_sigmoid
+
+    levels, masks, positions = encoded
+    batch = len(levels[0])
+    # A dictionary of this call's own, because the transformer writes into it.
+    texts = {name: value.expand(batch, *value.shape[1:]) for name, value in text.items()}
+    states, references, *_ = model.transformer(levels, masks, None, positions, None, None, texts)
+    boxes = (model.bbox_embed[-1](states[-1]) + inverse_sigmoid(references[-2])).sigmoid()
+    return model.class_embed[-1](states[-1], texts), boxes
+
+
+def keep_heads_exact(model: Any) -> None:  # noqa: ANN401
+    """Make box and class heads compute in fp32 whatever the rest does."""
+    transformer = model.transformer
+    heads = [*model.bbox_embed, *model.class_embed, transformer.enc_out_bbox_embed, transformer.enc_out_class_embed]
+    for head in {id(head): head for head in heads if head is not None}.values():
+        compute_in_fp32(head)

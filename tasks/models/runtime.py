@@ -1,0 +1,68 @@
+"""The device and number format that the models run in."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schemas.campaign.models import ModelsConfig
+from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where and how to compute."""
+
+    device: str
+    """cpu, cuda:N or mps."""
+    precision: str
+    """fp32 or bf16."""
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """The floating type of activations."""
+        import torch
+
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def choose_runtime(config: ModelsConfig) -> Runtime:
+    """Settle `auto`, and refuse what this machine does not have.
+
+    Raises:
+        UserError: The device is unknown or absent, or cannot compute in the precision asked for.
+    """
+    import torch
+
+    if config.cpu_threads is not None:
+        torch.set_num_threads(config.cpu_threads)
+    device = _device(config.device)
+    cuda_bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    if config.precision == "auto":
+        return Runtime(device, "bf16" if cuda_bf16 else "fp32")
+    if config.precision == "bf16" and device.startswith("cuda") and not cuda_bf16:
+        raise UserError("models.precision: this GPU has no bf16; use fp32 or auto")
+    return Runtime(device, config.precision)
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if asked == "cpu":
+        return asked
+    if asked == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError("models.device: this machine has no mps device; use cpu or auto")
+        return asked
+    kind, _, number = asked.partition(":")
+    if kind != "cuda" or not (number == "" or number.isdecimal()):
+        raise UserError(f"models.device: {asked!r} is no device; use auto, cpu, cuda, cuda:N or mps")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(number or 0)
+    if index >= count:
+        has = f"{count} CUDA device(s)" if count else "no CUDA device"
+        raise UserError(f"models.device: {asked} was asked for and this machine has {has}; use cpu or auto")
+    return f"cuda:{index}"

@@ -1,0 +1,189 @@
+"""What all plans of a run together say: which shard holds each image now."""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from schemas.errors import StoreError
+from schemas.records import Generation, ShardRef
+from tasks.plan.layout import generation_key, plan_folder, removed_key
+from tasks.plan.read_plan import read_plan
+from tasks.store.store import Store
+from tasks.store.threads import map_ordered
+
+READ_THREADS = 8
+CACHE_KIB = 32 * 1024
+
+TABLES = """
+CREATE TABLE images (key TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT NULL, shard INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE shards (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, count INTEGER NOT NULL,
+    first_key TEXT NOT NULL);
+"""
+BY_SHARD = "CREATE INDEX images_by_shard ON images (shard)"
+
+
+class Ledger:
+    """The fold of all generations of a run, in an unnamed SQLite file on local disk.
+
+    The file lies where TMPDIR says and vanishes with the process, however that ends. Memory stays at SQLite's page
+    cache for any number of images. Keys compare by their UTF-8 bytes.
+    """
+
+    def __init__(self) -> None:
+        """Start with no images."""
+        # An empty name is a private file that is unlinked as soon as it is made.
+        self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self.database.execute("PRAGMA journal_mode = OFF")
+        self.database.execute("PRAGMA synchronous = OFF")
+        self.database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self.database.execute("PRAGMA temp_store = FILE")
+        self.database.executescript(TABLES)
+        self.lock = threading.RLock()
+        self.generation = 0
+        """Number of the last generation; 0 before the first."""
+
+    @classmethod
+    def load(cls, workspace: Store, run: str) -> "Ledger":
+        """Fold the plans of a run; use the result in a with block.
+
+        Args:
+            workspace: The workspace's store.
+            run: Name of the run.
+
+        Raises:
+            StoreError: A generation is missing, or the local disk is full.
+        """
+        ledger = cls()
+        try:
+            with disk_errors():
+                for number in _generations(workspace, run):
+                    ledger._fold(workspace, run, number)
+                ledger.database.execute(BY_SHARD)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    def count(self) -> int:
+        """Count the images that the source holds, as of the last generation."""
+        with self.lock:
+            return int(self.database.execute("SELECT count(*) FROM images").fetchone()[0])
+
+    def shards(self) -> list[ShardRef]:
+        """List the shards that still hold an image, by generation and then by first key.
+
+        A shard's count is what it was cut with: of its images, others may hold some by now.
+        """
+        query = """SELECT id, count, first_key FROM shards
+            WHERE EXISTS (SELECT 1 FROM images WHERE shard = shards.number) ORDER BY number"""
+        with self.lock:
+            return [ShardRef(id=i, count=count, first_key=key) for i, count, key in self.database.execute(query)]
+
+    def keys_of(self, shard_id: str) -> set[str]:
+        """Give the keys that a shard holds now: those that no later shard holds and that have not left the source."""
+        query = "SELECT key FROM images WHERE shard = (SELECT number FROM shards WHERE id = ?)"
+        with self.lock:
+            return {key for (key,) in self.database.execute(query, (shard_id,))}
+
+    def next_place(self) -> int:
+        """Give the place in the order that the next shard added will have."""
+        with self.lock:
+            return 1 + int(self.database.execute("SELECT coalesce(max(number), 0) FROM shards").fetchone()[0])
+
+    def add_shards(self, shards: Iterable[ShardRef]) -> None:
+        """Append shards that hold nothing yet, in consecutive places."""
+        rows = (
+            (place, shard.id, shard.count, shard.first_key) for place, shard in enumerate(shards, self.next_place())
+        )
+        with self.lock, self.transaction():
+            # A shard comes again when a change is undone: all its images come with it, so its old place is free.
+            self.database.executemany("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)", rows)
+
+    def close(self) -> None:
+        """Delete the file."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        """Nothing to do: the ledger is loaded."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Delete the file."""
+        self.close()
+
+    def _fold(self, workspace: Store, run: str, number: int) -> None:
+        generation = _generation(workspace, run, number)
+        if generation.removed:
+            key = removed_key(run, number, generation.removed_id)
+            with workspace.open_reader(key) as file, self.transaction():
+                for batch in pq.ParquetFile(file).iter_batches(columns=["key"]):
+                    self._remove(batch)
+        plans = map_ordered(lambda shard: read_plan(workspace, run, shard.id), generation.shards, READ_THREADS)
+        place = self.next_place()
+        self.add_shards(generation.shards)
+        with self.transaction():
+            for images in plans:
+                rows = ((*image, place) for image in images)
+                self.database.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", rows)
+                place += 1
+        self.generation = number
+
+    def _remove(self, batch: pa.RecordBatch) -> None:
+        rows = ((key,) for key in batch.column(0).to_pylist())
+        self.database.executemany("DELETE FROM images WHERE key = ?", rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Group changes, which is faster."""
+        self.database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            # Nothing is rolled back without a journal, and nothing needs to be: an error ends the ledger.
+            self.database.execute("COMMIT")
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn SQLite's complaints about the local disk into one line.
+
+    Raises:
+        StoreError: The disk with temporary files is full or broken.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"planning needs temporary disk space ({error}); free some or set TMPDIR elsewhere") from error
+
+
+def _generation(workspace: Store, run: str, number: int) -> Generation:
+    key = generation_key(run, number)
+    try:
+        return Generation.model_validate_json(workspace.get(key).data)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise StoreError(
+            f"{workspace.uri}/{key} is no plan of this version ({problem}); restore it or start another run"
+        ) from error
+
+
+def _generations(workspace: Store, run: str) -> list[int]:
+    folder = plan_folder(run)
+    names = (info.key.removeprefix(folder) for info in workspace.list(folder))
+    numbers = sorted(int(name.removesuffix(".json")) for name in names if name.endswith(".json"))
+    if numbers != list(range(1, len(numbers) + 1)):
+        missing = next(number for number in range(1, numbers[-1]) if number not in numbers)
+        raise StoreError(
+            f"{workspace.uri}/{generation_key(run, missing)} is missing from the plan; restore it or start another run"
+        )
+    return numbers

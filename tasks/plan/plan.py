@@ -1,0 +1,193 @@
+"""Compares the source with what is planned already, and cuts what is new or changed into shards."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import UserError, WorkspaceBusyError
+from schemas.records import Generation, ImageRef, ShardRef
+from schemas.tables import PLAN, REMOVED
+from tasks.fingerprint import LENGTH, fingerprint
+from tasks.plan.layout import generation_key, removed_key, shard_key
+from tasks.plan.ledger import Ledger, disk_errors
+from tasks.store.store import Store
+from tasks.store.threads import map_ordered
+
+BATCH_ROWS = 10_000
+WRITE_THREADS = 8
+
+TABLES = """
+DROP TABLE IF EXISTS listed;
+DROP TABLE IF EXISTS retried;
+DROP TABLE IF EXISTS planned;
+CREATE TABLE listed (key TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE retried (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE planned (key TEXT PRIMARY KEY, shard INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+# What the listing does not know (no etag, size -1) cannot be told from what the ledger knows.
+DUE = """
+SELECT listed.key, listed.etag, listed.size, retried.key IS NOT NULL
+FROM listed LEFT JOIN images ON images.key = listed.key LEFT JOIN retried ON retried.key = listed.key
+WHERE images.key IS NULL OR retried.key IS NOT NULL
+    OR (listed.etag <> '' AND listed.etag <> images.etag) OR (listed.size >= 0 AND listed.size <> images.size)
+ORDER BY listed.key
+"""
+
+GONE = """
+SELECT key FROM images WHERE NOT EXISTS (SELECT 1 FROM listed WHERE listed.key = images.key) ORDER BY key
+"""
+
+APPLY = """
+DELETE FROM images WHERE NOT EXISTS (SELECT 1 FROM listed WHERE listed.key = images.key);
+INSERT OR REPLACE INTO images
+    SELECT listed.key, listed.etag, listed.size, planned.shard FROM planned JOIN listed ON listed.key = planned.key;
+DROP TABLE listed;
+DROP TABLE retried;
+DROP TABLE planned;
+"""
+
+
+class _Cut(NamedTuple):
+    shard: ShardRef
+    images: list[ImageRef]
+
+
+def plan(
+    source: Iterable[ImageRef],
+    workspace: Store,
+    run: str,
+    ledger: Ledger,
+    shard_size: int,
+    retry: Iterable[str] = (),
+    *,
+    progress: Callable[[int], None] | None = None,
+    allow_empty: bool = False,
+) -> Generation | None:
+    """Write the next generation of a run's plan, in constant memory for any number of images.
+
+    Images that are new or whose etag or size changed, and those of `retry`, are cut in the order of their keys'
+    UTF-8 bytes into new shards; images that left the source are noted as removed. An etag "" or size -1 of the source
+    counts as unchanged. The same source after the same plans gives the same shards, also after a kill half-way: the
+    generation's record is written last, and what was written before it does not exist without it.
+
+    Args:
+        source: What the source holds now, in any order; the first of several rows with one key counts.
+        workspace: The workspace's store.
+        run: Name of the run.
+        ledger: The run's ledger; it holds the new generation afterwards.
+        shard_size: Images a shard, but for the last one.
+        retry: Keys to plan again although unchanged (failed images); those that the source lacks are passed over.
+        progress: Called now and then with the number of rows read from the source.
+        allow_empty: Accept that the source has become empty, and let go of all images.
+
+    Returns:
+        What was added; None when nothing changed and so nothing was written.
+
+    Raises:
+        UserError: The source is empty.
+        WorkspaceBusyError: Another run has planned in the meantime.
+        StoreError: The local disk for temporary files is full, or the workspace cannot be written.
+    """
+    number = ledger.generation + 1
+    with ledger.lock, disk_errors():
+        listed = _stage(source, ledger, retry, progress)
+        if listed == 0:
+            _refuse_empty(ledger.count(), allow_empty=allow_empty)
+        shards = _write_shards(workspace, run, ledger, shard_size, number)
+        removed, removed_id = _write_removed(workspace, run, ledger, number)
+        if not shards and not removed:
+            return None
+        generation = Generation(
+            number=number, shards=tuple(shards), removed=removed, removed_id=removed_id, listed=listed
+        )
+        record = generation.model_dump_json(indent=1).encode()
+        if not workspace.put(generation_key(run, number), record, if_absent=True):
+            raise WorkspaceBusyError(f"another process has planned run {run!r} at the same time; start this one again")
+        ledger.add_shards(shards)
+        ledger.database.executescript(APPLY)
+        ledger.generation = number
+        return generation
+
+
+def _stage(
+    source: Iterable[ImageRef], ledger: Ledger, retry: Iterable[str], progress: Callable[[int], None] | None
+) -> int:
+    ledger.database.executescript(TABLES)
+    rows = iter(source)
+    read = 0
+    with ledger.transaction():
+        ledger.database.executemany("INSERT OR IGNORE INTO retried VALUES (?)", ((key,) for key in retry))
+        while batch := list(islice(rows, BATCH_ROWS)):
+            ledger.database.executemany("INSERT OR IGNORE INTO listed VALUES (?, ?, ?)", batch)
+            read += len(batch)
+            if progress is not None:
+                progress(read)
+    return int(ledger.database.execute("SELECT count(*) FROM listed").fetchone()[0])
+
+
+def _refuse_empty(planned: int, *, allow_empty: bool) -> None:
+    if planned == 0:
+        raise UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
+    if not allow_empty:
+        raise UserError(
+            f"the source is empty now, but {planned} images of it are planned; check the prefix in source.uri and"
+            " source.include, or start another run"
+        )
+
+
+def _write_shards(workspace: Store, run: str, ledger: Ledger, shard_size: int, number: int) -> list[ShardRef]:
+    def write(cut: _Cut) -> _Cut:
+        workspace.put(shard_key(run, cut.shard.id), _table_bytes(cut.images), if_absent=True)
+        return cut
+
+    shards: list[ShardRef] = []
+    first = ledger.next_place()
+    with ledger.transaction():
+        for shard, images in map_ordered(write, _cuts(ledger, shard_size, number), WRITE_THREADS):
+            place = first + len(shards)
+            rows = ((ref.key, place) for ref in images)
+            ledger.database.executemany("INSERT INTO planned VALUES (?, ?)", rows)
+            shards.append(shard)
+    return shards
+
+
+def _cuts(ledger: Ledger, shard_size: int, number: int) -> Iterator[_Cut]:
+    rows = ledger.database.execute(DUE)
+    while chunk := list(islice(rows, shard_size)):
+        images = [ImageRef(key, etag, size) for key, etag, size, _ in chunk]
+        # A shard that repeats images unchanged must not be taken for the one that failed with them.
+        attempt = number if any(retried for *_, retried in chunk) else 0
+        shard_id = fingerprint(images, attempt)
+        yield _Cut(ShardRef(id=shard_id, count=len(images), first_key=images[0].key), images)
+
+
+def _table_bytes(images: list[ImageRef]) -> bytes:
+    columns = zip(*images, strict=True)
+    table = pa.table([list(column) for column in columns], schema=PLAN)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _write_removed(workspace: Store, run: str, ledger: Ledger, number: int) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    count = 0
+    for (key,) in ledger.database.execute(GONE):
+        digest.update(key.encode() + b"\0")
+        count += 1
+    if count == 0:
+        return 0, ""
+    removed_id = digest.hexdigest()[:LENGTH]
+    rows = ledger.database.execute(GONE)
+    with (
+        workspace.open_writer(removed_key(run, number, removed_id)) as file,
+        pq.ParquetWriter(file, REMOVED, compression="zstd") as writer,
+    ):
+        while batch := rows.fetchmany(BATCH_ROWS):
+            writer.write_table(pa.table([[key for (key,) in batch]], schema=REMOVED))
+    return count, removed_id

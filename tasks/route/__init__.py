@@ -1,0 +1,1 @@
+"""Decides which labels are accepted and which go to review."""

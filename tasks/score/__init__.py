@@ -1,0 +1,1 @@
+"""Compares every crop with its class and with everything else it might be."""

@@ -1,0 +1,1 @@
+"""Works off one shard: from keys to tables, with a marker written last."""

@@ -1,0 +1,62 @@
+"""What a run tells while it goes on, for progress bars and logs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The source is being listed."""
+
+    keys: int
+    """Keys seen so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The plan stands."""
+
+    images: int
+    """Images of the source."""
+    done: int
+    """Of them, those in shards that are done already."""
+    shards: int
+    """Shards to work off now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Models are being loaded."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Some more images of a shard are through; figures since the last such event.
+
+    A shard that is tried again takes back what it said: then figures are negative.
+    """
+
+    done: int
+    failed: int
+    accepted: int
+    review: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exporting:
+    """The data set is being written."""
+
+    images: int
+    """Images written so far."""
+    step: Literal["annotations", "images"]
+
+
+Event = Listing | Planned | Loading | Progress | Exporting
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Tell nobody."""

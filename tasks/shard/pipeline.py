@@ -1,0 +1,67 @@
+"""The steps with their models, loaded once a process, and the keys of what each depends on."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from schemas.campaign.campaign import Campaign
+from schemas.policy import Policy
+from tasks.acquire.decode import VERSION as DECODING
+from tasks.detect.step import Detect
+from tasks.fingerprint import fingerprint
+from tasks.models.registry import load_detector, load_scorer, load_segmenter
+from tasks.models.runtime import choose_runtime
+from tasks.score.step import Score
+from tasks.segment.step import Segment
+
+ROUTING = 1
+"""Raised whenever the router could decide differently on the same signals."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Detect, segment and score, ready to run."""
+
+    detect: Detect
+    segment: Segment
+    score: Score
+    acquire_key: str
+
+    def stages(self, policy: Policy) -> dict[str, str]:
+        """Stage name -> key of all that its table depends on, beside the images; a stage's key covers its inputs'."""
+        detect = fingerprint(self.acquire_key, self.detect.key)
+        segment = fingerprint(detect, self.segment.key)
+        score = fingerprint(detect, self.score.key)
+        return {
+            "images": fingerprint(segment, score),
+            "detect": detect,
+            "segment": segment,
+            "score": score,
+            "route": fingerprint(segment, score, ROUTING, policy.model_dump(mode="json")),
+        }
+
+
+def load_pipeline(campaign: Campaign) -> Pipeline:
+    """Load the campaign's models, or give those that this process has loaded already.
+
+    Raises:
+        UserError: A backend, checkpoint, device or prompt cannot be used.
+    """
+    return _load(campaign.model_copy(update={"routing": None, "export": None, "run": None, "workspace": None}))
+
+
+@lru_cache(maxsize=1)
+def _load(campaign: Campaign) -> Pipeline:
+    models = campaign.models
+    runtime = choose_runtime(models)
+    # Prompts are checked with the detector alone, before the larger files are read.
+    detect = Detect(load_detector(models.detector, runtime), campaign.classes, models.detector)
+    segment = Segment(load_segmenter(models.segmenter, runtime))
+    score = Score(load_scorer(models.scorer, runtime), campaign.classes, models.scorer)
+    score.prepare()
+    limits = [campaign.source.max_image_mb, campaign.source.max_pixels]
+    return Pipeline(detect, segment, score, fingerprint(DECODING, limits))
+
+
+def stages_fingerprint(stages: dict[str, str]) -> str:
+    """Name of a set of stage keys, as in markers."""
+    return fingerprint(stages)

@@ -1,0 +1,141 @@
+"""Works off one shard: fetch, detect, segment, score, route, write; the marker comes last."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from schemas.errors import VouchError
+from schemas.records import Marker, ShardCounts
+from tasks.acquire.acquire import Acquired, acquire
+from tasks.plan.read_plan import read_plan
+from tasks.route.router import route
+from tasks.shard.chunk import run_steps
+from tasks.shard.counts import count, progress_of
+from tasks.shard.earlier import PIXEL_STAGES, Earlier, best_marker, read_earlier, standing
+from tasks.shard.events import OnEvent, Progress, ignore
+from tasks.shard.markers import read_marker, write_marker
+from tasks.shard.parts import read_part, write_part
+from tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
+from tasks.shard.settings import ShardSettings
+from tasks.shard.tables import chunk_tables, join_tables
+from tasks.shard.work import Work
+from tasks.store.open import open_store
+from tasks.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+CHUNK_IMAGES = 32
+CHUNK_BYTES = 256 << 20
+FEW_IMAGES = 4
+"""Shards of fewer tell a bad image from a fault of the surroundings no better than a coin."""
+
+
+def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignore) -> Marker:
+    """Work off one shard of the run's plan; the one function that any engine calls.
+
+    What is done already is not done again: with a marker under the present settings nothing happens, and of an older
+    marker the stages that depend on nothing that has changed are kept. Any number of workers may do the same shard
+    at once or be killed at any moment: parts are named by their content and the first marker counts.
+
+    Args:
+        shard: Id of a shard in the run's plan.
+        settings: The campaign and the policy.
+        on_event: Told of progress, in figures since the last event.
+
+    Returns:
+        The marker, written or found.
+
+    Raises:
+        UserError: The set-up is at fault (models, access), so that no other shard would fare better.
+        VouchError: The workspace failed, or every image of the shard failed for an unforeseen reason.
+    """
+    campaign = settings.campaign
+    workspace = open_store(campaign.workspace)
+    pipeline = load_pipeline(campaign)
+    stages = pipeline.stages(settings.policy)
+    fingerprint = stages_fingerprint(stages)
+    marker = read_marker(workspace, settings.run, shard, fingerprint)
+    if marker is not None:
+        on_event(progress_of(marker.counts))
+        return marker
+    told = _Told(on_event)
+    try:
+        tables = _tables(shard, settings, workspace, pipeline, stages, told)
+        counts = count(tables)
+        _refuse_hopeless(shard, counts)
+        parts = {stage: write_part(workspace, settings.run, shard, stage, table) for stage, table in tables.items()}
+    except BaseException:
+        told.take_back()
+        raise
+    marker = Marker(shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts)
+    return write_marker(workspace, settings.run, marker)
+
+
+def _tables(
+    shard: str, settings: ShardSettings, workspace: Store, pipeline: Pipeline, stages: dict[str, str], told: "_Told"
+) -> dict[str, pa.Table]:
+    older = best_marker(workspace, settings.run, shard, stages)
+    earlier = Earlier()
+    if older is not None:
+        if set(PIXEL_STAGES) <= set(standing(older, stages)):
+            return _rerouted(older, settings, workspace, told)
+        earlier = read_earlier(workspace, older, stages)
+    source = open_store(settings.campaign.source)
+    refs = read_plan(workspace, settings.run, shard)
+    class_names = [entry.name for entry in settings.campaign.classes]
+    chunks = []
+    images = acquire(refs, source, settings.campaign.source, settings.campaign.run.fetch_threads)
+    for works in _handfuls(images, earlier):
+        run_steps([work for work in works if work.failed is None], pipeline, class_names)
+        chunks.append(chunk_tables(works, pipeline, settings.policy))
+        told(progress_of(count(chunks[-1])))
+    return join_tables(chunks)
+
+
+def _rerouted(older: Marker, settings: ShardSettings, workspace: Store, told: "_Told") -> dict[str, pa.Table]:
+    tables = {stage: read_part(workspace, older.parts[stage], stage) for stage in ("images", *PIXEL_STAGES)}
+    tables["route"] = route(tables["detect"], tables["segment"], tables["score"], settings.policy)
+    told(progress_of(count(tables)))
+    return tables
+
+
+def _handfuls(images: Iterator[Acquired], earlier: Earlier) -> Iterator[Sequence[Work]]:
+    """Gather images into lists that are enough for full batches and small enough for memory."""
+    works: list[Work] = []
+    held = 0
+    for item in images:
+        kept = earlier.kept(item.ref.key, item.image.sha256) if item.image else {}
+        works.append(Work(item.ref, item.image, item.failed, kept))
+        held += item.image.pixels.nbytes if item.image else 0
+        if len(works) >= CHUNK_IMAGES or held >= CHUNK_BYTES:
+            yield works
+            works, held = [], 0
+    if works:
+        yield works
+
+
+def _refuse_hopeless(shard: str, counts: ShardCounts) -> None:
+    """A shard of which nothing but unforeseen errors came has met a fault of ours or of its surroundings."""
+    if counts.done or not all(": unforeseen" in reason for reason in counts.reasons):
+        return
+    reason = next(iter(counts.reasons))
+    # One image that a model cannot take must not keep its small shard from ever being done; a store comes back.
+    if counts.images >= FEW_IMAGES or reason.startswith("fetch"):
+        raise VouchError(f"all {counts.images} images of shard {shard} failed, the first with {reason}; see the log")
+
+
+class _Told:
+    """Passes events on, and can take back what it said when a shard has to be tried again."""
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self._said: list[Progress] = []
+
+    def __call__(self, event: Progress) -> None:
+        self._said.append(event)
+        self._on_event(event)
+
+    def take_back(self) -> None:
+        for event in self._said:
+            self._on_event(Progress(-event.done, -event.failed, -event.accepted, -event.review))

@@ -1,0 +1,1 @@
+"""Object storage: one protocol over a local folder and S3, manifests, filters, the workspace lock."""

@@ -1,0 +1,148 @@
+"""Keeps a second run off a workspace that one is using; saves work and confusion, correctness never depends on it."""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from pydantic import Field, ValidationError
+
+from schemas.base import Strict
+from schemas.errors import ObjectMissingError, VouchError, WorkspaceBusyError
+from tasks.store.process import ProcessId, is_alive, this_process
+from tasks.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class LockRecord(Strict):
+    """Who holds a run, as runs/<run>/lock.json says it."""
+
+    token: str = Field(description="Random name of this holding.")
+    host: str = Field(description="Host name, for people.")
+    place: str = Field(description="Machine, boot and process namespace within which pid means something.")
+    pid: int = Field(description="Process.")
+    started: str = Field(description="Start of the process in kernel ticks; tells it from a later one of that pid.")
+    since: float = Field(description="When the lock was taken, in seconds since 1970.")
+    heartbeat: float = Field(description="When it was last renewed, in seconds since 1970.")
+
+
+class WorkspaceLock:
+    """Holds `runs/<run>/lock.json` for the length of a with block.
+
+    The lock of a process of this machine that no longer runs is taken over at once, that of another machine when
+    its heartbeat is older than `stale_s`. A daemon thread renews it.
+    """
+
+    def __init__(
+        self, store: Store, run: str, *, renew_s: float = 20.0, stale_s: float = 120.0, settle_s: float = 1.0
+    ) -> None:
+        """Prepare the lock of a run; nothing is written before the block is entered.
+
+        Args:
+            store: The workspace.
+            run: Name of the run.
+            renew_s: Seconds between two heartbeats.
+            stale_s: Age in seconds from which another machine's heartbeat counts as dead.
+            settle_s: Seconds after a takeover before looking whether somebody else took it over as well.
+        """
+        self._store = store
+        self._run = run
+        self._key = f"runs/{run}/lock.json"
+        self._renew_s, self._stale_s, self._settle_s = renew_s, stale_s, settle_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.lost = False
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            WorkspaceBusyError: Another run holds it.
+        """
+        place, pid, started = this_process()
+        now = time.time()
+        self._record = LockRecord(
+            token=secrets.token_hex(16), host=socket.gethostname(), place=place, pid=pid, started=started,
+            since=now, heartbeat=now,
+        )  # fmt: skip
+        self._take()
+        self.lost = False
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._renew, name=f"lock {self._run}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lock back, if it is still ours."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        # After a fork the child leaves the block too, and must not give away its parent's lock.
+        if os.getpid() != self._record.pid:
+            return
+        try:
+            holder = self._read()
+            if holder is not None and holder.token == self._record.token:
+                self._store.delete(self._key)
+        except VouchError as problem:
+            logger.warning("the lock of run %r stays behind and will be taken over: %s", self._run, problem)
+
+    def _take(self) -> None:
+        if self._store.put(self._key, self._bytes(), if_absent=True):
+            return
+        holder = self._read()
+        if holder is not None and not self._is_stale(holder):
+            raise WorkspaceBusyError(self._complaint(holder))
+        if holder is not None:
+            logger.warning("taking over run %r from process %d on %s", self._run, holder.pid, holder.host)
+        self._store.put(self._key, self._bytes())
+        # Of several that take over at once the last writer has it; the others find that out here.
+        time.sleep(self._settle_s)
+        holder = self._read()
+        if holder is not None and holder.token != self._record.token:
+            raise WorkspaceBusyError(self._complaint(holder))
+
+    def _is_stale(self, holder: LockRecord) -> bool:
+        alive = is_alive(ProcessId(holder.place, holder.pid, holder.started))
+        return time.time() - holder.heartbeat > self._stale_s if alive is None else not alive
+
+    def _complaint(self, holder: LockRecord) -> str:
+        since = datetime.fromtimestamp(holder.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return (
+            f"run {self._run!r} in {self._store.uri} is in use by process {holder.pid} on {holder.host} since {since};"
+            f" wait for it, stop it, or choose another run name (a dead one on another machine is taken over"
+            f" after {self._stale_s:.0f} s)"
+        )
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._renew_s):
+            try:
+                holder = self._read()
+                if holder is not None and holder.token != self._record.token:
+                    self.lost = True
+                    logger.error("run %r was taken over: %s", self._run, self._complaint(holder))
+                    return
+                self._record = self._record.model_copy(update={"heartbeat": time.time()})
+                self._store.put(self._key, self._bytes())
+            except VouchError as problem:
+                logger.warning("could not renew the lock of run %r: %s", self._run, problem)
+
+    def _read(self) -> LockRecord | None:
+        try:
+            return LockRecord.model_validate_json(self._store.get(self._key).data)
+        except ObjectMissingError:
+            return None
+        except ValidationError:
+            logger.warning("%s/%s is no lock record and is replaced", self._store.uri, self._key)
+            return None
+
+    def _bytes(self) -> bytes:
+        return self._record.model_dump_json().encode()

@@ -1,0 +1,91 @@
+"""The protocol of object storage that a local folder and S3 share."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+
+class ObjectInfo(NamedTuple):
+    """One object of a listing; a tuple, since there are millions."""
+
+    key: str
+    """Key relative to the store's uri, with forward slashes."""
+    etag: str
+    """Version tag: changes whenever the content does."""
+    size: int
+    """Bytes."""
+
+
+class Blob(NamedTuple):
+    """An object's content and the version that was read."""
+
+    data: bytes
+    """The whole content."""
+    etag: str
+    """Version tag of exactly this content: compare it with the listed one to see a change."""
+
+
+class Store(Protocol):
+    """Objects below one uri, safe for use from many threads.
+
+    Keys are relative to the uri and use forward slashes. Every method raises StoreAccessError when the bucket or
+    folder is missing or refuses access, and StoreError when it fails for another reason after all retries.
+    """
+
+    uri: str
+    """s3://bucket/prefix or an absolute folder; carries no secret, so it may be printed."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose keys start with `prefix`, in the order of their keys' UTF-8 bytes.
+
+        Reads page by page (S3) or folder by folder, so memory does not grow with the number of objects. A folder
+        that does not exist has no objects.
+        """
+        ...
+
+    def get(self, key: str) -> Blob:
+        """Read a whole object.
+
+        Raises:
+            ObjectMissingError: No object has this key.
+        """
+        ...
+
+    def open_reader(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """Read a large object as a seekable file (an object of S3 is downloaded to temporary local disk first).
+
+        Raises:
+            ObjectMissingError: No object has this key.
+        """
+        ...
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Look an object up without reading it; None when there is none."""
+        ...
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Write a whole object at once: readers see the old content or the new, never a part.
+
+        Args:
+            key: Where to.
+            data: The content.
+            if_absent: Write only when no object has this key. Of several writers at most one wins, on every folder
+                with hard links and every S3 store that honours If-None-Match; elsewhere a look comes before the write.
+
+        Returns:
+            False when `if_absent` was asked for and another writer's object was there already, else True.
+        """
+        ...
+
+    def open_writer(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """Write a large object as a stream; it appears whole when the block ends, and not at all if it raises."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+        ...
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object lies on this machine's disk; None for S3. The file need not exist."""
+        ...

@@ -1,0 +1,97 @@
+"""Time is counted once, for the innermost step that it was spent in."""
+
+import pytest
+
+from benchmarks import stage_timer
+from benchmarks.stage_timer import StageTimer
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only `spend` moves."""
+
+    class Clock:
+        now = 100.0
+
+        def spend(self, seconds):
+            self.now += seconds
+
+    clock = Clock()
+    monkeypatch.setattr(stage_timer.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_a_step_inside_another_counts_for_itself_alone(clock):
+    timer = StageTimer()
+    inner = timer.wrap("inner", clock.spend)
+
+    def work():
+        clock.spend(1)
+        inner(10)
+        clock.spend(2)
+        inner(20)
+
+    clock.spend(1000)
+    timer.wrap("outer", work)()
+    clock.spend(1000)
+    assert timer.seconds == {"outer": 3, "inner": 30}
+
+
+def test_a_step_that_raises_still_counts(clock):
+    timer = StageTimer()
+
+    def fail():
+        clock.spend(5)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        timer.wrap("step", fail)()
+    timer.wrap("other", clock.spend)(7)
+    assert timer.seconds == {"step": 5, "other": 7}
+
+
+def test_of_a_generator_only_the_waiting_counts(clock):
+    timer = StageTimer()
+
+    def items():
+        for number in range(3):
+            clock.spend(4)
+            yield number
+
+    for _ in timer.wrap_generator("items", items)():
+        clock.spend(100)
+    assert timer.seconds == {"items": 12}
+
+
+def test_threads_are_summed_apart(clock):
+    timer = StageTimer()
+    for _ in range(3):
+        timer.wrap_in_threads("decoding", clock.spend)(2)
+    assert timer.in_threads == {"decoding": 6}
+    assert not timer.seconds
+
+
+def test_modules_count_once_however_deep_they_lie(clock):
+    import torch
+
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            clock.spend(3)
+            return x
+
+    timer = StageTimer()
+    model = torch.nn.Sequential(Layer(), torch.nn.Sequential(Layer(), Layer()))
+
+    def step():
+        clock.spend(1)
+        return model(torch.zeros(1))
+
+    waits = []
+    with timer.watch_modules(lambda: waits.append(clock.now)):
+        timer.wrap("detect", step)()
+        with pytest.raises(TypeError):
+            timer.wrap("detect", lambda: model())()
+    timer.wrap("detect", step)()
+    assert timer.forward == {"detect": 9}
+    assert timer.seconds == {"detect": 20}
+    assert waits == [101, 110, 110, 110]

@@ -1,0 +1,103 @@
+"""What tests of several rooms need: images to label, and campaigns that label them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from schemas.campaign.campaign import Campaign
+from schemas.campaign.loading import load_campaign
+from schemas.records import Marker
+from schemas.summary import RunSummary
+from tasks.campaign_run import CampaignRun, Worked
+from tasks.shard.shard import process_shard
+
+FAKE_MODELS = {
+    "device": "cpu",
+    "detector": {"backend": "fake"},
+    "segmenter": {"backend": "fake"},
+    "scorer": {"backend": "fake"},
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a real S3-compatible server where none is named."""
+    if not os.environ.get("S3_TEST_ENDPOINT"):
+        for item in items:
+            if item.get_closest_marker("s3"):
+                item.add_marker(pytest.mark.skip(reason="S3_TEST_ENDPOINT names no server"))
+
+
+def draw(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
+    """A dark picture with one to four bright rectangles."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    pixels = rng.integers(0, 40, (height, width, 3), dtype=np.uint8)
+    for _ in range(rng.integers(1, 5)):
+        x, y = rng.integers(0, width - 20), rng.integers(0, height - 20)
+        w, h = rng.integers(10, 20, 2)
+        pixels[y : y + h, x : x + w] = rng.integers(150, 255, 3, dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def make_images() -> Callable[..., list[str]]:
+    """Write images 000.png, 001.png ... into a folder, and give their keys."""
+
+    def make(folder: Path, count: int, start: int = 0) -> list[str]:
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = [f"{number:03d}.png" for number in range(start, start + count)]
+        for number, key in enumerate(keys, start):
+            draw(number).save(folder / key)
+        return keys
+
+    return make
+
+
+@pytest.fixture
+def write_campaign(tmp_path: Path) -> Callable[..., Path]:
+    """Write a campaign of fake models over tmp_path/images; keyword arguments replace whole sections."""
+
+    def write(name: str = "campaign.yaml", **sections: Any) -> Path:
+        content = {
+            "source": str(tmp_path / "images"),
+            "workspace": str(tmp_path / "workspace"),
+            "classes": ["cat", {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}],
+            "models": FAKE_MODELS,
+            "routing": {"accept": {"detector_score": 0.5}},
+            "run": {"shard_size": 4, "retry_delay_s": 0},
+        }
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(content | sections))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_campaign(write_campaign: Callable[..., Path]) -> Callable[..., Campaign]:
+    """As write_campaign, loaded."""
+
+    def make(**sections: Any) -> Campaign:
+        return load_campaign(write_campaign(**sections))
+
+    return make
+
+
+@pytest.fixture
+def label() -> Callable[..., tuple[RunSummary, list[Marker]]]:
+    """Run a campaign: plan, work off all shards, export."""
+
+    def run(campaign: Campaign, **how: bool) -> tuple[RunSummary, list[Marker]]:
+        with CampaignRun(campaign) as session:
+            session.plan(**how)
+            markers = [process_shard(shard.id, session.settings) for shard in session.pending()]
+            worked = Worked(shards=len(markers), images=sum(marker.counts.images for marker in markers))
+            return session.summary(worked, session.export(), 1.0), markers
+
+    return run

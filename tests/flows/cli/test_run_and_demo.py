@@ -1,0 +1,163 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from schemas.campaign.starter_text import starter_campaign_text
+from schemas.errors import StoreError
+
+FAKE = {"backend": "fake"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server():
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def campaign(tmp_path, make_images, write_campaign):
+    make_images(tmp_path / "images", 6)
+    (tmp_path / "images" / "x.png").touch()
+    return write_campaign()
+
+
+def test_run_shows_its_progress_and_a_summary(vouch, campaign, tmp_path):
+    answer = vouch("run", campaign)
+    assert answer.code == 0, answer.err
+    for words in ("7 (7 new or changed, 0 removed)", "1 image failed: acquire: the file has zero bytes",
+                  f"data set: {tmp_path}/workspace/exports/coco/annotations.json"):  # fmt: skip
+        assert words in answer.out
+    lines = answer.err.splitlines()
+    assert lines[0] == "starting"
+    assert "planned: 7 images, 7 to label" in lines
+    assert any(line.startswith("labelling: ") and "images" in line for line in lines)
+    assert (tmp_path / "workspace" / "exports" / "coco" / "annotations.json").is_file()
+
+
+def test_json_is_one_object_and_a_second_run_has_nothing_to_do(vouch, campaign):
+    first = json.loads(vouch("run", campaign, "--json").out)
+    assert (first["images"], first["done"], first["failed"], first["shards_processed"]) == (7, 6, 1, 2)
+    second = json.loads(vouch("run", campaign, "--json").out)
+    assert (second["new_images"], second["shards_processed"], second["labels"]) == (0, 0, first["labels"])
+
+
+def test_retry_failed_and_no_export(vouch, campaign, tmp_path):
+    assert vouch("run", campaign, "--no-export").code == 0
+    assert not (tmp_path / "workspace" / "exports").exists()
+    summary = json.loads(vouch("run", campaign, "--retry-failed", "--json").out)
+    assert summary["new_images"] == 1
+
+
+def test_without_thresholds_nothing_is_accepted_and_that_is_said(vouch, tmp_path, make_images, write_campaign):
+    make_images(tmp_path / "images", 2)
+    answer = vouch("run", write_campaign(routing={}))
+    assert answer.code == 0
+    assert "Nothing was accepted: no threshold allows it." in answer.out
+
+
+def test_shards_that_fail_end_with_1_and_the_others_are_kept(vouch, campaign, monkeypatch, write_campaign):
+    import flows.run
+
+    def broken(shard, settings, on_event):
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(flows.run, "process_shard", broken)
+    answer = vouch("run", write_campaign(run={"shard_size": 4, "retries": 0}), "--json")
+    assert answer.code == 1
+    assert "7 images of 2 shards are not labelled" in answer.err
+    assert set(json.loads(answer.out)["shard_errors"].values()) == {"no space left"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "code", "words"),
+    [
+        ({"source": "./nowhere"}, 2, "does not exist"),
+        ({"models": {"device": "cuda:99", "detector": FAKE, "segmenter": FAKE, "scorer": FAKE}}, 2, "cuda:99"),
+        ({"models": {"detector": {"backend": "x"}, "segmenter": FAKE, "scorer": FAKE}}, 2, "unknown backend 'x'"),
+    ],
+)
+def test_mistakes_are_one_line(vouch, write_campaign, tmp_path, sections, code, words):
+    (tmp_path / "images").mkdir()
+    answer = vouch("run", write_campaign(**sections))
+    assert answer.code == code
+    last = answer.err.splitlines()[-1]
+    assert last.startswith("vouch: ")
+    assert words in last
+    assert "Traceback" not in answer.err
+
+
+def test_demo_labels_the_samples_keeps_an_edited_campaign_and_draws(vouch, tmp_path):
+    from flows.cli.demo import ACCEPT
+
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "campaign.yaml").write_text(
+        starter_campaign_text(
+            {
+                "source": {"uri": "./images", "include": ["scene-0000*.jpg"]},
+                "workspace": {"uri": "./workspace"},
+                "classes": [{"name": "cat"}],
+                "models": {"device": "cpu", "detector": FAKE, "segmenter": FAKE, "scorer": FAKE},
+                "routing": {"accept": {"detector_score": ACCEPT["detector_score"]}},
+            }
+        )
+    )
+    answer = vouch("demo", folder)
+    assert answer.code == 0, answer.err
+    assert "the demo's own choice" in answer.out
+    assert "No precision is certified" in answer.out
+    assert str(folder / "preview.jpg") in answer.out
+    assert Image.open(folder / "preview.jpg").size[0] > 1000
+    summary = json.loads(vouch("demo", folder, "--json").out)
+    assert summary["images"] == summary["done"] == 10
+    assert summary["shards_processed"] == 0
+    assert summary["preview"] == str(folder / "preview.jpg")
+
+
+def test_the_campaign_that_the_demo_writes(tmp_path):
+    from flows.cli.demo import ACCEPT, _prepare
+    from schemas.campaign.loading import load_campaign
+
+    path = _prepare(tmp_path / "demo")
+    campaign = load_campaign(path)
+    assert campaign.routing.accept is not None
+    assert campaign.routing.accept.required() == ACCEPT
+    assert "No precision is certified by them" in " ".join(path.read_text().replace("#", "").split())
+    assert len(list((tmp_path / "demo" / "images").iterdir())) == 48
+    assert {model.checkpoint for model in (campaign.models.detector, campaign.models.segmenter)} == {"starter"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "words"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "term")]
+)
+def test_a_run_that_is_interrupted_resumes(tmp_path, make_images, write_campaign, number, code, words):
+    make_images(tmp_path / "images", 400)
+    path = write_campaign(run={"shard_size": 20})
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {"VOUCH_LOG": str(tmp_path / "log"), "PREFECT_HOME": str(tmp_path / "prefect")}
+    call = [sys.executable, "-m", "flows.cli", "run", str(path), "--json"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(call, **options) as process:
+        for line in process.stderr:
+            if line.startswith("labelling"):
+                break
+        time.sleep(0.3)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert out == ""
+    assert f"vouch: {words}" in err
+    assert "Traceback" not in err
+    again = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300, check=True)
+    summary = json.loads(again.stdout)
+    assert summary["done"] == 400
+    assert summary["shards_processed"] < summary["shards"] == 20

@@ -1,0 +1,89 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from flows.console import progress as module
+from flows.console.progress import RunProgress, spoken_time
+from tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_plain_lines(clock):
+    out = io.StringIO()
+    with RunProgress(Console(file=out, width=200), plain=True) as progress:
+        for event in (Loading("detector"), Listing(1000), Listing(2500), Planned(2500, 500, 2)):
+            progress(event)
+        for _ in range(3):
+            clock[0] += 6
+            progress(Progress(done=99, failed=1, accepted=20, review=5))
+        progress(Exporting(1, "annotations"))
+        clock[0] += 11
+        progress(Exporting(900, "annotations"))
+    assert out.getvalue().splitlines() == [
+        "starting",
+        "loading detector",
+        "listing the source: 1,000 keys",
+        "planned: 2,500 images, 2,000 to label",
+        "labelling: 600 of 2,500 images | 20 accepted, 5 review, 1 failed",
+        "labelling: 800 of 2,500 images | 16.7 images/s, 1 min 42 s left | 60 accepted, 15 review, 3 failed",
+        "exporting annotations",
+        "exporting annotations: 900 images",
+    ]
+
+
+def test_a_shard_that_is_tried_again_takes_back_what_it_said(clock):
+    out = io.StringIO()
+    with RunProgress(Console(file=out, width=200), plain=True) as progress:
+        progress(Planned(10, 0, 1))
+        progress(Progress(5, 1, 3, 2))
+        clock[0] += 20
+        progress(Progress(-5, -1, -3, -2))
+    assert out.getvalue().splitlines()[-1] == "labelling: 0 of 10 images | 0 accepted, 0 review, 0 failed"
+
+
+def test_live_line_on_a_terminal_is_drawn_and_removed(clock):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=160, legacy_windows=False)
+    with RunProgress(console, plain=False) as progress:
+        progress(Planned(100, 0, 1))
+        progress(Progress(40, 2, 7, 3))
+    text = out.getvalue()
+    assert "42 of 100 images" in text
+    assert "7 accepted, 3 review, 2 failed" in text
+    assert text.endswith("\x1b[2K")
+
+
+def test_without_a_terminal_lines_are_plain_unasked(clock):
+    out = io.StringIO()
+    with RunProgress(Console(file=out), plain=False) as progress:
+        progress(Listing(3))
+    assert out.getvalue() == "starting\nlisting the source: 3 keys\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (90000, "1 d 1 h")],
+)
+def test_spoken_time(seconds, words):
+    assert spoken_time(seconds) == words
+
+
+def test_warnings_of_the_steps_reach_the_terminal_and_errors_do_not():
+    import logging
+
+    file = io.StringIO()
+    with RunProgress(Console(file=file, width=200), plain=True):
+        logging.getLogger("tasks.batching").warning("out of device memory: batches of %d\x1b[2J", 2)
+        logging.getLogger("tasks.shard.chunk").error("detect failed for 1.jpg")
+    logging.getLogger("tasks.batching").warning("too late")
+    assert "out of device memory: batches of 2" in file.getvalue()
+    assert "\x1b" not in file.getvalue()
+    assert "1.jpg" not in file.getvalue()
+    assert "too late" not in file.getvalue()

@@ -1,0 +1,160 @@
+"""The flow: one run from images to a data set, its artifact, its retries, its refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.environment import prepare_environment
+from schemas.errors import StoreError, UserError, WorkspaceBusyError
+from schemas.records import Marker
+from tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
+from tasks.store.lock import WorkspaceLock
+from tasks.store.open import open_store
+
+prepare_environment()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server():
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def test_a_folder_becomes_a_data_set(tmp_path, make_images, write_campaign):
+    from flows.run import run_campaign
+
+    make_images(tmp_path / "images", 6)
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+    events = []
+    summary = run_campaign(write_campaign(), on_event=events.append)
+    assert (summary.images, summary.done, summary.failed, summary.pending) == (7, 6, 1, 0)
+    assert summary.shards == summary.shards_processed == 2
+    assert summary.labels == summary.accepted + summary.review > 0
+    assert set(summary.classes) == {"cat", "dog"}
+    exported = json.loads(Path(summary.export.annotations_file).read_text())
+    assert len(exported["images"]) == 6
+    assert len(exported["annotations"]) == summary.export.annotations == summary.labels
+    assert {type(event) for event in events} == {Loading, Listing, Planned, Progress, Exporting}
+    assert sum(event.done for event in events if isinstance(event, Progress)) == 6
+
+
+def test_the_summary_becomes_an_artifact(tmp_path, make_images, write_campaign):
+    from prefect.client.orchestration import get_client
+
+    from flows.run import run_campaign
+
+    make_images(tmp_path / "images", 2)
+    summary = run_campaign(write_campaign(), export=False)
+    assert summary.export is None
+    with get_client(sync_client=True) as client:
+        found = client.request("POST", "/artifacts/filter", json={"sort": "CREATED_DESC", "limit": 1}).json()
+    assert found[0]["key"] == "vouch-run"
+    assert f"| labels | {summary.labels} |" in found[0]["data"]
+
+
+def test_a_shard_is_tried_again_and_the_others_go_on(tmp_path, make_images, write_campaign, monkeypatch):
+    import flows.run as flow
+
+    make_images(tmp_path / "images", 12)
+    work, tries = flow.process_shard, {}
+
+    def fragile(shard, settings, on_event) -> Marker:
+        tries[shard] = tries.get(shard, 0) + 1
+        first = next(iter(tries))
+        if shard == first or tries[shard] == 1:
+            raise StoreError("the store is down")
+        return work(shard, settings, on_event)
+
+    monkeypatch.setattr(flow, "process_shard", fragile)
+    summary = flow.run_campaign(write_campaign())
+    assert sorted(tries.values()) == [2, 2, 3]
+    assert list(summary.shard_errors.values()) == ["the store is down"]
+    assert (summary.done, summary.pending) == (8, 4)
+    monkeypatch.undo()
+    assert flow.run_campaign(write_campaign()).done == 12
+
+
+def test_a_run_gives_up_when_nothing_works(tmp_path, make_images, write_campaign, monkeypatch):
+    import flows.run as flow
+
+    make_images(tmp_path / "images", 24)
+    tried = set()
+
+    def broken(shard, settings, on_event) -> Marker:
+        tried.add(shard)
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(flow, "process_shard", broken)
+    summary = flow.run_campaign(write_campaign(run={"shard_size": 4, "retries": 0}))
+    assert len(tried) == len(summary.shard_errors) == flow.FAILURES_IN_A_ROW
+    assert summary.pending == 24
+
+
+def test_a_shard_that_takes_too_long_says_which_setting(tmp_path, make_images, write_campaign, monkeypatch):
+    import time
+
+    import flows.run as flow
+
+    make_images(tmp_path / "images", 2)
+    monkeypatch.setattr(flow, "process_shard", lambda *_: time.sleep(20))
+    summary = flow.run_campaign(write_campaign(run={"retries": 0, "shard_timeout_s": 0.5}))
+    assert "run.shard_timeout_s" in next(iter(summary.shard_errors.values()))
+
+
+def test_a_users_mistake_ends_the_run_at_once(tmp_path, make_images, write_campaign, monkeypatch):
+    import flows.run as flow
+
+    make_images(tmp_path / "images", 8)
+    tries = []
+
+    def refuse(shard, settings, on_event):
+        tries.append(shard)
+        raise UserError("the bucket refuses access; check the credentials")
+
+    monkeypatch.setattr(flow, "process_shard", refuse)
+    with pytest.raises(UserError, match="refuses access"):
+        flow.run_campaign(write_campaign())
+    assert len(tries) == 1
+
+
+def test_two_runs_on_one_workspace_are_refused(tmp_path, make_images, write_campaign):
+    from flows.run import run_campaign
+
+    make_images(tmp_path / "images", 2)
+    from schemas.campaign.loading import load_campaign
+
+    path = write_campaign()
+    with (
+        WorkspaceLock(open_store(load_campaign(path).workspace), "main"),
+        pytest.raises(WorkspaceBusyError, match="in use by process"),
+    ):
+        run_campaign(path)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"source": "nowhere"}, "does not exist"),
+        ({"models": {"device": "cuda:7"}}, "this machine has"),
+        ({"models": {"detector": {"backend": "yolo"}}}, "unknown backend 'yolo'; use one of"),
+        ({"models": {"detector": {"backend": "fake"}, "segmenter": {"checkpoint": "/no/such.pth"}}}, "no/such.pth"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(tmp_path, make_images, write_campaign, sections, message):
+    from flows.run import run_campaign
+
+    make_images(tmp_path / "images", 2)
+    with pytest.raises(UserError, match=message) as caught:
+        run_campaign(write_campaign(**sections))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_source_is_refused(tmp_path, write_campaign):
+    from flows.run import run_campaign
+
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match="holds no image"):
+        run_campaign(write_campaign())

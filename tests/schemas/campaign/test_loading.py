@@ -1,0 +1,243 @@
+from pathlib import Path
+
+import pytest
+
+from schemas.campaign.loading import MAX_BYTES, load_campaign
+from schemas.errors import CampaignError, UserError
+
+GOOD = "source: images\nworkspace: {uri: s3://bucket/ws}\nclasses: [cat]\n"
+
+
+def load(tmp_path: Path, text: str, name: str = "campaign.yaml"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return load_campaign(path)
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(CampaignError) as caught:
+        load(tmp_path, text)
+    assert caught.value.exit_code == 2
+    return [line.removeprefix(str(tmp_path) + "/") for line in str(caught.value).splitlines()]
+
+
+def test_smallest_campaign(tmp_path):
+    campaign = load(tmp_path, GOOD)
+    assert campaign.source.uri == str(tmp_path / "images")
+    assert campaign.workspace.uri == "s3://bucket/ws"
+    assert campaign.classes[0].texts == ("cat",)
+
+
+def test_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+    assert load(tmp_path, "\ufeff" + GOOD).classes[0].name == "cat"
+
+
+def test_sections_and_keys_without_a_value_have_their_defaults(tmp_path):
+    campaign = load(tmp_path, GOOD + "models:\n  detector:\n    batch_size:\nexport: ~\nrun:\n")
+    assert campaign == load(tmp_path, GOOD)
+
+
+def test_every_problem_is_told_at_once_with_its_line(tmp_path):
+    text = """\
+source:
+  uri: 5
+  s3: {threads: many}
+classes:
+  - prompts: [a, ""]
+  - 5
+  - name: 7
+    accept: {clip_probabilty: 1}
+models:
+  precision: fp-32
+  scorer: {templates: 5, contexts: [1.0]}
+  detector:
+    batchsize: 3
+    sha256: abc
+    batch_size: 1.5
+    min_score: 1.5
+export: {splits: {train: 1.0}, preset: yolo}
+run: {name: "-", retries: 99}
+routing: 3
+"""
+    assert problems(tmp_path, text) == [
+        "campaign.yaml:1: workspace: missing: Where plans, labels, policies and exports are kept.",
+        'campaign.yaml:2: source.uri: must be a text, not 5; put it in quotes: "5"',
+        "campaign.yaml:3: source.s3.threads: must be a whole number, not 'many'",
+        "campaign.yaml:5: classes[0].name: missing: Name of the category in the export.",
+        "campaign.yaml:5: classes[0].prompts: an empty prompt finds nothing; remove it",
+        'campaign.yaml:6: classes[1]: must be a section of keys, not 5; a text goes in quotes: "5"',
+        'campaign.yaml:7: classes[2].name: must be a text, not 7; put it in quotes: "7"',
+        "campaign.yaml:8: classes[2].accept.clip_probabilty: unknown key; did you mean clip_probability?",
+        "campaign.yaml:10: models.precision: must be 'auto', 'fp32' or 'bf16', not 'fp-32'; did you mean fp32?",
+        "campaign.yaml:11: models.scorer.contexts: has too few items",
+        "campaign.yaml:11: models.scorer.templates: must be 'plain', 'photo' or 'imagenet' or a list, as in [one, two]"
+        ", not 5",
+        "campaign.yaml:13: models.detector.batchsize: unknown key; did you mean batch_size?",
+        "campaign.yaml:14: models.detector.sha256: 'abc' is not a SHA-256: 64 digits of 0-9 and a-f",
+        "campaign.yaml:15: models.detector.batch_size: must be a whole number, not 1.5",
+        "campaign.yaml:16: models.detector.min_score: must be at most 1, not 1.5",
+        "campaign.yaml:17: export.preset: must be 'coco', 'detectron2', 'yolox', 'rtdetr', 'torchvision' or "
+        "'zero_based', not 'yolo'; did you mean yolox?",
+        "campaign.yaml:17: export.splits: train + val + test must be 1, not 1.2",
+        "campaign.yaml:18: run.name: '-' is not a name: letters, digits, '.', '_' and '-', the first a letter or digit",
+        "campaign.yaml:18: run.retries: must be at most 20, not 99",
+        "campaign.yaml:19: routing: must be a section of keys, not 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [
+        ("detector: x\n", "campaign.yaml:4: detector: unknown key; did you mean models.detector?"),
+        (
+            "batch_size: 1\n",
+            "campaign.yaml:4: batch_size: unknown key; did you mean models.detector.batch_size or "
+            "models.segmenter.batch_size or models.scorer.batch_size?",
+        ),
+        (
+            "zzz: 1\n",
+            "campaign.yaml:4: zzz: unknown key; use one of source, workspace, classes, models, routing, export, run",
+        ),
+        (
+            "zzz:\n",
+            "campaign.yaml:4: zzz: unknown key; use one of source, workspace, classes, models, routing, export, run",
+        ),
+        ("run: {retries: true}\n", "campaign.yaml:4: run.retries: must be a number, not true"),
+        ("run: {retry_delay_s: .inf}\n", "campaign.yaml:4: run.retry_delay_s: must be a finite number"),
+        ("run: {retry_delay_s: -1}\n", "campaign.yaml:4: run.retry_delay_s: must be at least 0, not -1"),
+        ("run: {shard_timeout_s: 0}\n", "campaign.yaml:4: run.shard_timeout_s: must be greater than 0, not 0"),
+        (
+            "routing: {accept: {}}\n",
+            "campaign.yaml:4: routing.accept: names no signal, which would accept everything; "
+            "give at least one least value",
+        ),
+        (
+            "routing:\n  accept:\n    sam_iou:\n",
+            "campaign.yaml:5: routing.accept: names no signal, which would accept "
+            "everything; give at least one least value",
+        ),
+        ("run: {name: a}\nrun: {name: b}\n", "campaign.yaml:5: run: given twice, first in line 4; keep one"),
+        (
+            "models: !!python/object/apply:os.system [id]\n",
+            "campaign.yaml:4: models: the tag tag:yaml.org,2002:python/object/apply:os.system is not allowed; write "
+            "the value alone",
+        ),
+        ("run: {[1]: 2}\n", "campaign.yaml:4: run: a key must be a text"),
+        ("run: {a: 1\n", "campaign.yaml:5: not YAML: expected ',' or '}', but got '<stream end>'"),
+        (
+            "run:\n\tname: a\n",
+            "campaign.yaml:5: not YAML: found character '\\t' that cannot start any token; "
+            "indent with spaces, not tabs",
+        ),
+        ("---\na: 1\n", "campaign.yaml:4: not YAML: but found another document"),
+    ],
+)
+def test_one_problem(tmp_path, extra, line):
+    assert problems(tmp_path, GOOD + extra) == [line]
+
+
+def test_class_declared_twice(tmp_path):
+    assert problems(tmp_path, GOOD.replace("[cat]", "[cat, Cat]")) == [
+        "campaign.yaml:3: classes: class declared twice: cat; give all its prompts to one class"
+    ]
+
+
+def test_no_class(tmp_path):
+    assert problems(tmp_path, GOOD.replace("[cat]", "[]")) == ["campaign.yaml:3: classes: must have at least 1 of them"]
+
+
+def test_words_that_older_yaml_reads_as_switches_are_texts(tmp_path):
+    campaign = load(tmp_path, GOOD.replace("[cat]", "[no, on, 2020-01-01, 12:30]"))
+    assert [entry.name for entry in campaign.classes] == ["no", "on", "2020-01-01", "12:30"]
+
+
+@pytest.mark.parametrize("key", ["aws_secret_access_key", "password", "session_token"])
+def test_credentials_are_refused_and_never_repeated(tmp_path, key):
+    (line,) = problems(tmp_path, GOOD.replace("source: images", f"source: {{uri: images, s3: {{{key}: hunter2}}}}"))
+    assert "environment variables" in line
+    assert "hunter2" not in line
+
+
+def test_user_and_password_of_an_address_are_not_repeated(tmp_path):
+    (line,) = problems(tmp_path, GOOD + 'export: {images: "https://me:hunter2@host/x"}\n')
+    assert "hunter2" not in line
+    assert "https://host/x" in line
+
+
+def test_file_problems(tmp_path):
+    with pytest.raises(CampaignError, match=r"no such file; `vouch init`"):
+        load_campaign(tmp_path / "none.yaml")
+    with pytest.raises(CampaignError, match="is a folder"):
+        load_campaign(tmp_path)
+    with pytest.raises(CampaignError, match="it is empty"):
+        load(tmp_path, "# nothing\n")
+    with pytest.raises(CampaignError, match="must be a section of keys"):
+        load(tmp_path, "- a\n")
+    with pytest.raises(CampaignError, match="larger than 1 MiB"):
+        load(tmp_path, GOOD + "#" * MAX_BYTES)
+    (tmp_path / "latin.yaml").write_bytes(b"source: caf\xe9\n")
+    with pytest.raises(CampaignError, match="not UTF-8"):
+        load_campaign(tmp_path / "latin.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"source: \x00\n")
+    with pytest.raises(CampaignError, match="not YAML"):
+        load_campaign(tmp_path / "binary.yaml")
+
+
+def test_bombs(tmp_path):
+    layers = "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(12))
+    with pytest.raises(CampaignError, match="more than 200000 values"):
+        load(tmp_path, "a: &a [1, 1, 1, 1]\n" + layers)
+    with pytest.raises(CampaignError, match="alias contains itself"):
+        load(tmp_path, "a: &a [*a]\n")
+    with pytest.raises(CampaignError, match="nested too deeply"):
+        load(tmp_path, "[" * 50_000)
+
+
+def test_aliases_and_merge_keys_share_settings(tmp_path):
+    campaign = load(
+        tmp_path,
+        """\
+source: {uri: s3://a/b, s3: &store {region: x, threads: 3}}
+workspace: {uri: s3://a/c, s3: {<<: *store, threads: 4}}
+classes: [cat]
+""",
+    )
+    assert (campaign.source.s3.region, campaign.source.s3.threads) == ("x", 3)
+    assert (campaign.workspace.s3.region, campaign.workspace.s3.threads) == ("x", 4)
+
+
+def test_local_paths_are_relative_to_the_file(tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "sam.pth").touch()
+    monkeypatch.chdir(tmp_path.parent)
+    text = GOOD + (
+        "models:\n  detector: {checkpoint: ./missing.pth, text_encoder: ~/bert}\n"
+        "  segmenter: {checkpoint: weights/sam.pth}\n  scorer: {checkpoint: owner/name, architecture: ViT-B-32}\n"
+    )
+    models = load(tmp_path, text).models
+    assert models.detector.checkpoint == str(tmp_path / "missing.pth")
+    assert models.detector.text_encoder == str(Path("~/bert").expanduser())
+    assert models.segmenter.checkpoint == str(tmp_path / "weights" / "sam.pth")
+    assert models.scorer.checkpoint == "owner/name"
+    assert models.scorer.architecture == "ViT-B-32"
+
+
+@pytest.mark.parametrize("name", ["'  '", r'"a\nb"', r'"\e[31mred"'])
+def test_class_names_are_one_line(tmp_path, name):
+    found = problems(tmp_path, f"source: images\nworkspace: w\nclasses: [{name}]\n")
+    assert found == ["campaign.yaml:3: classes[0]: the name of a class must be one line of text"]
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", r'"a\0b"'])
+@pytest.mark.parametrize(
+    "places",
+    ["source: {}\nworkspace: w", "source: s\nworkspace: {}", "source: {{uri: s, manifest: {}}}\nworkspace: w"],
+)
+def test_paths_that_cannot_be_are_refused(tmp_path, path, places):
+    with pytest.raises(UserError, match="is no usable path"):
+        load(tmp_path, f"{places.format(path)}\nclasses: [cat]\n")
+
+
+def test_a_checkpoint_name_longer_than_a_file_name_is_a_name(tmp_path):
+    text = f"models: {{detector: {{checkpoint: {'x' * 300}}}}}\n"
+    assert load(tmp_path, GOOD + text).models.detector.checkpoint == "x" * 300

@@ -1,0 +1,50 @@
+"""The measurements agree with what can be counted by hand, and run on the bundled models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from starter import evaluate
+from starter.evaluation.scorer import measure_scorer
+from starter.evaluation.segmenter import _boundary, _iou, measure_segmenter
+
+
+def test_boundary_is_a_ring_of_two_percent_of_the_diagonal() -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[40:60, 40:60] = True
+    # 2 % of 141 px is 3 px: 20 x 20 less 14 x 14.
+    assert _boundary(mask).sum() == 400 - 196
+    assert _boundary(np.ones((100, 100), bool)).sum() == 10_000 - 94 * 94
+    assert _iou(mask, np.roll(mask, 10, axis=0)) == pytest.approx(200 / 600)
+    assert _iou(np.zeros((4, 4), bool), np.zeros((4, 4), bool)) == 1
+
+
+def test_segmenter_and_scorer_are_measured_on_fresh_scenes() -> None:
+    masks = measure_segmenter(6)
+    assert masks.keys() == {"mean_iou", "boundary_iou", "iou_error"}
+    assert 0.6 < masks["mean_iou"] <= 1
+    assert masks["boundary_iou"] < masks["mean_iou"]
+    names = measure_scorer(12)
+    assert names.keys() == {"top1", "phrase_top1", "held_out_top1", "background_top1"}
+    assert all(0 <= value <= 1 for value in names.values())
+    assert names["top1"] > 0.6
+
+
+def test_one_part_is_measured_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "segmenter.md").write_text("# Card\n\n<!-- figures -->\n<!-- /figures -->\n\nEnd.\n")
+    out = tmp_path / "table.md"
+    arguments = ["--only", "segmenter", "--scenes", "4", "--out", str(out), "--cards", str(tmp_path)]
+    assert evaluate.main(arguments) == 0
+    assert "segmenter from true boxes, mean IoU: 0." in capsys.readouterr().out
+    assert "segmenter from true boxes, mean IoU | 0." in out.read_text()
+    assert "detector" not in out.read_text().split("|", 1)[1]
+    card = (tmp_path / "segmenter.md").read_text()
+    assert "| scenes a figure | 4 |" in card
+    assert card.endswith("End.\n")
+
+
+def test_an_unwritable_table_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "absent" / "table.md"
+    assert evaluate.main(["--only", "segmenter", "--scenes", "1", "--out", str(out)]) == 2
+    assert f"cannot write {out}" in capsys.readouterr().err

@@ -1,0 +1,26 @@
+"""The report says honestly what is met."""
+
+from starter.evaluation.report import ROWS, report
+
+
+def test_verdicts_follow_target_and_floor() -> None:
+    figures = {
+        "detector.map50": 0.91,
+        "detector.map": 0.60,
+        "detector.held_out_map50": 0.10,
+        "detector.false_boxes": 0.10,
+        "segmenter.boundary_iou": 0.5,
+    }
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in report(figures, 10, "a desk").splitlines()}
+    words = {row.key: row.words for row in ROWS}
+    assert lines[words["detector.map50"]].endswith("| 0.910 | ≥ 0.90 | ≥ 0.80 | target met |")
+    assert lines[words["detector.map"]].endswith("| floor met |")
+    assert lines[words["detector.held_out_map50"]].endswith("| not met |")
+    assert lines[words["detector.false_boxes"]].endswith("| 0.100 | ≤ 0.15 | ≤ 0.40 | target met |")
+    assert lines[words["segmenter.boundary_iou"]].endswith("| 0.500 |  |  |  |")
+    assert words["scorer.top1"] not in lines
+
+
+def test_more_false_boxes_than_the_floor_are_not_met() -> None:
+    assert "| 0.500 | ≤ 0.15 | ≤ 0.40 | not met |" in report({"detector.false_boxes": 0.5}, 10, "a desk")
+    assert "| 0.300 | ≤ 0.15 | ≤ 0.40 | floor met |" in report({"detector.false_boxes": 0.3}, 10, "a desk")

@@ -1,0 +1,34 @@
+"""The cache gives back what was drawn, and draws only what is missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from starter.scenes.scene import draw_scene
+from starter.train import cache
+from starter.train.cache import scene_cache
+
+
+def test_scenes_come_back_as_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_CHUNK", 3)
+    kept = scene_cache(tmp_path, 3, 1001, "core", 64)
+    assert kept.images.shape == (3, 64, 64, 3)
+    for index in range(3):
+        scene = draw_scene(1001, index, "core", 64, 64)
+        assert (kept.images[index] == scene.image).all()
+        assert kept.nouns[index] == [item.noun for item in scene.objects]
+        assert kept.colours[index] == [item.colour for item in scene.objects]
+        masks = np.unpackbits(kept.masks[index], axis=-1, count=64).astype(bool)
+        for item, box, mask in zip(scene.objects, kept.boxes[index], masks, strict=True):
+            assert np.allclose(box * 64, item.xyxy)
+            assert (mask == item.mask).all()
+
+
+def test_what_is_there_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_CHUNK", 2)
+    scene_cache(tmp_path, 2, 1002, "core", 64)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    more = scene_cache(tmp_path, 4, 1002, "core", 64)
+    assert len(more.images) == 4
+    assert all(path.stat().st_mtime_ns == when for path, when in written.items())

@@ -1,0 +1,135 @@
+"""Training the detector: prompts name what they should, and a few steps learn."""
+
+import json
+
+import numpy as np
+import pytest
+
+from starter.scenes.vocabulary import CORE, HELD_OUT
+from starter.train.card import update_card
+from starter.train.prompts import draw_prompt
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    from starter.train.run import WEIGHTS
+
+    return AutoTokenizer.from_pretrained(str(WEIGHTS / "tokenizer"))
+
+
+def prompts(tokenizer, nouns, colours, count=300):
+    rng = np.random.default_rng(3)
+    return [draw_prompt(rng, tokenizer, CORE, nouns, colours) for _ in range(count)]
+
+
+def test_prompt_names_objects_by_their_tokens(tokenizer):
+    seen_colour = False
+    for prompt in prompts(tokenizer, ["car", "dog"], ["red", None]):
+        ids = tokenizer(prompt.caption)["input_ids"]
+        texts = [tokenizer.decode(ids[start:end]) for start, end in prompt.spans]
+        assert texts == [text.strip() for text in prompt.caption.split(".")[:-1]]
+        car, dog = prompt.targets
+        if car >= 0:
+            assert texts[car] in {"car", "automobile", "red car", "red automobile"}
+            seen_colour |= texts[car].startswith("red")
+        if dog >= 0:
+            assert texts[dog] in {"dog", "puppy"}
+    assert seen_colour
+
+
+def test_prompt_asks_for_absent_things_and_leaves_present_ones_out(tokenizer):
+    drawn = prompts(tokenizer, ["dog"], [None])
+    assert any(prompt.targets == [-1] for prompt in drawn)
+    assert sum(prompt.targets == [-1] for prompt in drawn) < len(drawn) / 2
+    assert all(len(prompt.spans) > 1 for prompt in drawn)
+
+
+def test_no_prompt_names_a_held_out_pair(tokenizer):
+    names = {noun.name: (noun.name, *noun.synonyms) for noun in CORE}
+    held_out = {f"{colour} {name}" for colour, noun in HELD_OUT if noun in names for name in names[noun]}
+    tinted = [noun.name for noun in CORE if noun.tinted]
+    for prompt in prompts(tokenizer, tinted, ["red"] * len(tinted)):
+        assert not held_out & {text.strip() for text in prompt.caption.split(".")}
+
+
+def test_card_keeps_the_words_around_its_tables(tmp_path):
+    card = tmp_path / "detector.md"
+    card.write_text("# Detector\n\n<!-- training -->\nold\n<!-- /training -->\n\nLimits.\n")
+    update_card(card, "training", {"Steps": "3"})
+    update_card(card, "figures", {"mAP50": "0.9"})
+    update_card(card, "figures", {"mAP50": "0.8"})
+    text = card.read_text()
+    assert "old" not in text
+    assert "| Steps | 3 |" in text
+    assert "Limits." in text
+    assert "| mAP50 | 0.8 |" in text
+    assert "0.9" not in text
+
+
+@pytest.fixture
+def small_world(tmp_path, monkeypatch):
+    from starter.train import cache
+
+    monkeypatch.setattr(cache, "_CHUNK", 4)
+    return cache.scene_cache(tmp_path, 4, 5, "core", 96)
+
+
+@pytest.mark.slow
+def test_a_few_steps_on_one_batch_lower_the_loss_and_leave_loadable_weights(tmp_path, small_world, tokenizer):
+    import torch
+
+    from starter.train.architectures import detector_architecture
+    from starter.train.batches import normalised_batch
+    from starter.train.detection_loss import DetectionLoss
+    from starter.train.detector import start_quiet
+    from starter.train.run import WEIGHTS, Run, RunOptions
+    from tasks.models.groundingdino.compat import build_groundingdino
+    from tasks.models.weights.digest import sha256_of
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    architecture = detector_architecture(len(tokenizer), 32, (1, 1, 1, 1))
+    model = build_groundingdino(architecture, WEIGHTS / "tokenizer")
+    start_quiet(model)
+    options = RunOptions(10.0, 1e-3, tmp_path / "work", tmp_path / "out", warmup=1)
+    run = Run("detector", model, options, architecture)
+    loss = DetectionLoss(run.model)
+    images = normalised_batch(small_world.images[:4], (96, 96))
+    asked = [draw_prompt(rng, tokenizer, CORE, small_world.nouns[i], small_world.colours[i]) for i in range(4)]
+    totals = []
+
+    def losses():
+        parts = loss(images, asked, small_world.boxes[:4])
+        totals.append(float(sum(parts.values()).detach()))
+        return parts
+
+    run.loop(losses, lambda _: {"recall": 0.0}, measure_every=1000, most_steps=25)
+    assert np.mean(totals[-3:]) < 0.7 * np.mean(totals[:3])
+    pinned = json.loads((tmp_path / "out" / "checksums.json").read_text())
+    assert pinned["detector.safetensors"] == sha256_of(tmp_path / "out" / "detector.safetensors")
+    resumed = Run("detector", build_groundingdino(architecture, WEIGHTS / "tokenizer"), options, architecture)
+    assert resumed.step == 25
+
+
+def test_scores_move_by_a_constant_and_boxes_stay():
+    import torch
+
+    from starter.train.architectures import detector_architecture
+    from starter.train.calibrate import shift_logits
+    from starter.train.detector import start_quiet
+    from starter.train.run import WEIGHTS
+    from tasks.models.groundingdino.compat import build_groundingdino
+
+    torch.manual_seed(1)
+    model = build_groundingdino(detector_architecture(4000, 32, (1, 1, 1, 1)), WEIGHTS / "tokenizer")
+    start_quiet(model)
+    images = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        before = model(images, captions=["red car. dog."] * 2)
+        shift_logits(model, -1.25)
+        after = model(images, captions=["red car. dog."] * 2)
+    # Proposals may come in another order; as a set they stay.
+    first, second = (out["pred_logits"][..., :7].flatten(1).sort(1).values for out in (before, after))
+    assert torch.allclose(first - 1.25, second, atol=1e-2)

@@ -1,0 +1,81 @@
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from schemas.campaign.storage import S3Options
+from tasks.store.local import LocalStore
+from tasks.store.s3 import S3Store
+from tasks.store.store import Store
+
+REAL = os.environ.get("S3_TEST_ENDPOINT")
+BACKENDS = ["local", "moto", pytest.param("real", marks=pytest.mark.s3)]
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-access")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+
+
+def options(endpoint: str, **changes: object) -> S3Options:
+    return S3Options.model_validate(
+        {"endpoint_url": endpoint, "path_style": True, "checksums": "when_required", "max_attempts": 2} | changes
+    )
+
+
+@pytest.fixture
+def moto_store(moto_endpoint: str, credentials: None) -> Iterator[S3Store]:
+    yield from _bucket(moto_endpoint)
+
+
+@pytest.fixture
+def real_store(request: pytest.FixtureRequest) -> Iterator[S3Store]:
+    if REAL is None:
+        pytest.skip("S3_TEST_ENDPOINT names no server")
+    yield from _bucket(REAL)
+
+
+@pytest.fixture(params=["moto", pytest.param("real", marks=pytest.mark.s3)])
+def s3_store(request: pytest.FixtureRequest) -> S3Store:
+    return request.getfixturevalue(f"{request.param}_store")
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return LocalStore(tmp_path / "store")
+    return request.getfixturevalue(f"{request.param}_store")
+
+
+def _bucket(endpoint: str) -> Iterator[S3Store]:
+    bucket = f"vouch-test-{os.getpid()}-{os.urandom(4).hex()}"
+    store = S3Store(bucket, "some/prefix", options(endpoint))
+    store.client.create_bucket(Bucket=bucket)
+    yield store
+    for page in store.client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for item in page.get("Contents", []):
+            store.client.delete_object(Bucket=bucket, Key=item["Key"])
+    store.client.delete_bucket(Bucket=bucket)
+
+
+@pytest.fixture
+def make_options() -> Callable[..., S3Options]:
+    return options

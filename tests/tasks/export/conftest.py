@@ -1,0 +1,116 @@
+"""A small labelled data set: real pictures, real masks, every kind of label."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_utils
+
+from schemas.campaign.export import ExportConfig
+from tasks.export.coco import write_coco
+from tasks.export.images import place_images
+from tasks.export.records import ExportImage, ExportLabel, ExportSummary
+from tasks.store.local import LocalStore
+
+CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
+CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+PREFIX = "exports/coco"
+
+
+class Written(NamedTuple):
+    """An export on disk."""
+
+    folder: Path
+    summary: ExportSummary
+    images: list[ExportImage]
+
+
+def ellipse(height: int, width: int, box: tuple[float, float, float, float]) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    inside = ((columns - (x0 + x1) / 2) / ((x1 - x0) / 2)) ** 2 + ((rows - (y0 + y1) / 2) / ((y1 - y0) / 2)) ** 2
+    return (inside < 1).astype(np.uint8)
+
+
+def label(
+    number: int,
+    class_name: str,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    decision: str = "accept",
+    masked: bool = True,
+) -> ExportLabel:
+    """A label on an image of size (height, width)."""
+    mask = np.asfortranarray(ellipse(*size, box))
+    counts = mask_utils.encode(mask)["counts"] if masked else None
+    area = int(mask.sum()) if masked else 0
+    return ExportLabel(f"{number:016x}", class_name, box, counts, area, 0.875, 0.9, decision, "p1")
+
+
+@pytest.fixture
+def images() -> list[ExportImage]:
+    a, b = (60, 80), (90, 50)
+    return [
+        ExportImage(
+            "north/a.jpg",
+            80,
+            60,
+            [
+                label(1, CLASSES[0], (10.128, 5.0, 40.5, 45.25), a),
+                label(2, CLASSES[1], (30.0, 20.0, 79.5, 60.0), a),
+                label(3, CLASSES[2], (1.0, 30.0, 21.0, 55.0), a, "review"),
+            ],
+            "aa",
+        ),
+        ExportImage('south/näch"ste.png', 50, 90, [label(4, CLASSES[1], (0.0, 0.0, 50.0, 90.0), b)], "bb"),
+        ExportImage("empty.png", 50, 90, [], "cc"),
+        ExportImage(
+            "south/doubtful.png",
+            50,
+            90,
+            [label(5, CLASSES[0], (7.2, 8.1, 7.6, 8.4), b, "review"), label(6, CLASSES[0], (3, 40, 30, 80), b)],
+            "dd",
+        ),
+    ]
+
+
+@pytest.fixture
+def source(tmp_path: Path, images: list[ExportImage]) -> LocalStore:
+    folder = tmp_path / "source"
+    for number, image in enumerate(images):
+        path = folder / image.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (image.height, image.width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return LocalStore(folder)
+
+
+@pytest.fixture
+def write(tmp_path: Path, images: list[ExportImage], source: LocalStore) -> Callable[..., Written]:
+    """Writes the images with an ExportConfig of the given fields."""
+    workspace = LocalStore(tmp_path / "workspace")
+
+    def run(given: list[ExportImage] | None = None, **fields: object) -> Written:
+        config = ExportConfig(**fields)
+        chosen = images if given is None else given
+        if config.images != "none":
+            bare = [image._replace(sha256=None) for image in chosen]
+            assert place_images(bare, source, workspace, PREFIX, config.images) == []
+        summary = write_coco(
+            iter(chosen),
+            CLASSES,
+            config,
+            workspace,
+            PREFIX,
+            run="main",
+            created=CREATED,
+            version="7",
+            image_root=source.uri,
+        )
+        return Written(workspace.root / PREFIX, summary, chosen)
+
+    return run

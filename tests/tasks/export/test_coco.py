@@ -1,0 +1,260 @@
+"""What the COCO file says, and what the summary says about it."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as mask_utils
+
+from schemas.campaign.export import ExportConfig
+from tasks.export.coco import write_coco
+from tasks.export.presets import PRESETS
+from tasks.export.records import ExportImage, ExportLabel, ExportSummary
+from tasks.export.splits import split_of
+from tasks.store.local import LocalStore
+
+CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
+CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+
+def read(written, name="annotations.json"):
+    return json.loads((written.folder / name).read_text(encoding="utf-8"))
+
+
+def test_the_file_says_what_came_in(write, images):
+    document = read(write(description="d", contributor="c", licences=[{"name": "CC0", "url": "u"}]))
+    assert list(document) == ["info", "licenses", "images", "annotations", "categories"]
+    assert document["info"] == {
+        "description": "d",
+        "version": "7",
+        "year": 2026,
+        "contributor": "c",
+        "date_created": "2026-03-04T05:06:07+00:00",
+    }
+    assert document["licenses"] == [{"id": 1, "name": "CC0", "url": "u"}]
+    assert [entry["name"] for entry in document["categories"]] == list(CLASSES)
+    assert [entry["id"] for entry in document["categories"]] == [1, 2, 3]
+    assert document["images"][1] == {
+        "id": 2,
+        "file_name": 'south/näch"ste.png',
+        "width": 50,
+        "height": 90,
+        "license": 1,
+    }
+    first = document["annotations"][0]
+    given = images[0].labels[0]
+    assert first == {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [10.13, 5.0, 30.37, 40.25],
+        "area": given.area,
+        "iscrowd": 0,
+        "segmentation": {"size": [60, 80], "counts": given.rle_counts.decode()},
+        "score": 0.875,
+        "p_correct": 0.9,
+        "decision": "accept",
+        "policy": "p1",
+        "label_id": "0000000000000001",
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_category_ids_are_those_of_the_preset(write, preset):
+    document = read(write(preset=preset))
+    first = {"rtdetr": 0, "zero_based": 0}.get(preset, 1)
+    assert [entry["id"] for entry in document["categories"]] == [first, first + 1, first + 2]
+    assert [entry["category_id"] - first for entry in document["annotations"]] == [0, 1, 2, 1, 0, 0]
+    assert min(entry["id"] for entry in document["images"] + document["annotations"]) == 1
+    assert PRESETS[preset].reason
+
+
+def test_undecided_labels_become_crowd_regions(write):
+    written = write(undecided="ignore")
+    crowd = {entry["label_id"][-1]: (entry["iscrowd"], entry["decision"]) for entry in read(written)["annotations"]}
+    assert crowd["3"] == crowd["5"] == (1, "review")
+    assert crowd["1"] == crowd["6"] == (0, "accept")
+    assert written.summary.classes[CLASSES[2]].undecided == 1
+
+
+def test_undecided_labels_can_be_dropped_and_are_counted(write):
+    written = write(undecided="drop")
+    ids = [entry["label_id"][-1] for entry in read(written)["annotations"]]
+    assert ids == ["1", "2", "4", "6"]
+    assert written.summary.classes[CLASSES[2]].dropped == 1
+    assert written.summary.classes[CLASSES[0]].model_dump() == {
+        "accepted": 2,
+        "undecided": 0,
+        "dropped": 1,
+        "unusable": 0,
+    }
+    assert written.summary.images_incomplete == 2
+    assert written.summary.images_without_annotations == 1
+
+
+def test_undecided_labels_can_be_plain(write):
+    annotations = read(write(undecided="include"))["annotations"]
+    assert {entry["iscrowd"] for entry in annotations} == {0}
+    assert [entry["decision"] for entry in annotations].count("review") == 2
+
+
+def test_a_label_without_a_mask_keeps_its_box(write, images):
+    bare = images[0].labels[0]._replace(rle_counts=None, area=0, p_correct=None, score=float("nan"))
+    entry = read(write([images[0]._replace(labels=[bare])]))["annotations"][0]
+    assert entry["segmentation"] == []
+    assert entry["area"] == pytest.approx(30.37 * 40.25, abs=0.01)
+    assert entry["score"] is None
+    assert "p_correct" not in entry
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(5, 5, 5.001, 9), (5, 9, 9, 5), (float("nan"), 1, 2, 3), (0, 0, float("inf"), 5), (-3, 0, 5, 5), (0, 0, 81, 5)],
+)
+def test_a_box_without_extent_inside_the_image_is_left_out_and_counted(write, images, box):
+    odd = images[0].labels[0]._replace(xyxy=box)
+    written = write([images[0]._replace(labels=[odd, images[0].labels[1]])])
+    annotations = read(written)["annotations"]
+    assert [entry["id"] for entry in annotations] == [1]
+    assert annotations[0]["label_id"] == images[0].labels[1].label_id
+    assert written.summary.classes[CLASSES[0]].unusable == 1
+
+
+def test_an_undecided_region_without_a_pixel_is_its_box_filled(write, images):
+    box = (2.5, 10.2, 7.5, 60.0)
+    bare = images[0].labels[0]._replace(rle_counts=None, area=0, decision="review", xyxy=box)
+    entry = read(write([images[0]._replace(labels=[bare])]))["annotations"][0]
+    expected = np.zeros((60, 80), dtype=np.uint8)
+    expected[10:60, 2:8] = 1
+    np.testing.assert_array_equal(mask_utils.decode(entry["segmentation"]), expected)
+
+
+def test_orientation_is_noted(write, images):
+    written = write([images[0]._replace(orientation=6), images[1]])
+    entries = read(written)["images"]
+    assert entries[0]["exif_orientation"] == 6
+    assert "exif_orientation" not in entries[1]
+    assert written.summary.images_rotated == 1
+
+
+def test_equal_input_gives_equal_bytes(write):
+    def contents(written):
+        return {path.name: path.read_bytes() for path in written.folder.iterdir()}
+
+    splits = {"train": 0.4, "val": 0.3, "test": 0.3}
+    assert contents(write(splits=splits)) == contents(write(splits=splits))
+
+
+def test_no_images_are_a_data_set_too(write):
+    written = write([])
+    document = read(written)
+    assert document["images"] == document["annotations"] == []
+    assert written.summary.images == 0
+
+
+def test_splits_hold_every_image_once_under_its_own_ids(write, images):
+    many = [image._replace(key=f"{i}/{image.key}", sha256=f"{i}{image.sha256}") for i in range(10) for image in images]
+    written = write(many, splits={"train": 0.5, "val": 0.25, "test": 0.25})
+    whole = read(written)
+    parts = [read(written, f"annotations_{name}.json") for name in ("train", "val", "test")]
+    for kind in ("images", "annotations"):
+        assert sorted((e for part in parts for e in part[kind]), key=lambda e: e["id"]) == whole[kind]
+    for part, name in zip(parts, ("train", "val", "test"), strict=True):
+        assert {entry["image_id"] for entry in part["annotations"]} <= {entry["id"] for entry in part["images"]}
+        counts = written.summary.splits[name]
+        assert counts.images == len(part["images"]) > 0
+        assert counts.annotations == len(part["annotations"]) == sum(counts.classes.values())
+
+
+def test_images_of_one_content_share_a_split(write, images):
+    config = ExportConfig(splits={"train": 0.5, "val": 0.5, "test": 0.0})
+    twins = [images[0]._replace(key=f"copy-{i}.jpg", sha256="same") for i in range(30)]
+    written = write(twins, splits=config.splits)
+    assert sorted(counts.images for name, counts in written.summary.splits.items() if name != "all") == [0, 30]
+    assert not (written.folder / "annotations_test.json").exists()
+    without = {split_of(config.splits, image.key) for image in twins}
+    assert without == {"train", "val"}
+
+
+def test_splits_of_an_earlier_export_do_not_stay(write):
+    assert (write(splits={}).folder / "annotations_val.json").exists()
+    assert not (write().folder / "annotations_val.json").exists()
+
+
+def test_the_summary_lies_beside_the_annotations(write, images):
+    written = write(splits={})
+    assert ExportSummary.model_validate_json((written.folder / "dataset.json").read_text()) == written.summary
+    assert written.summary.splits["all"].file == "exports/coco/annotations.json"
+    total = sum(sum(counts.model_dump().values()) for counts in written.summary.classes.values())
+    assert total == sum(len(image.labels) for image in images)
+
+
+def test_an_error_on_the_way_leaves_no_file(tmp_path, images):
+    def broken():
+        yield images[0]
+        raise RuntimeError("lost the table")
+
+    store = LocalStore(tmp_path / "workspace")
+    with pytest.raises(RuntimeError, match="lost the table"):
+        write_coco(
+            broken(), CLASSES, ExportConfig(), store, "e", run="main", created=CREATED, version="1", image_root="r"
+        )
+    assert list(store.list()) == []
+
+
+def test_progress_counts_images(tmp_path, images):
+    steps = []
+    store = LocalStore(tmp_path / "workspace")
+    arguments = {"run": "main", "created": CREATED, "version": "1", "image_root": "r"}
+    write_coco(images, CLASSES, ExportConfig(), store, "e", progress=steps.append, **arguments)
+    assert sum(steps) == len(images)
+
+
+labels = st.builds(
+    ExportLabel,
+    label_id=st.text(max_size=8),
+    class_name=st.sampled_from(CLASSES),
+    xyxy=st.tuples(*[st.floats(-5, 50, width=32)] * 4),
+    rle_counts=st.none() | st.binary().map(lambda raw: bytes(48 + byte % 64 for byte in raw)),
+    area=st.integers(0, 100),
+    score=st.floats(0, 1),
+    p_correct=st.none() | st.floats(0, 1),
+    decision=st.sampled_from(["accept", "review"]),
+    policy=st.text(max_size=4),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(st.text(max_size=8), st.lists(labels, max_size=4)), max_size=5),
+    undecided=st.sampled_from(["ignore", "drop", "include"]),
+)
+def test_ids_have_no_gap_and_counts_sum(tmp_path: Path, rows, undecided):
+    images = [ExportImage(key, 40, 45, found) for key, found in rows]
+    store = LocalStore(tmp_path)
+    config = ExportConfig(undecided=undecided)
+    summary = write_coco(images, CLASSES, config, store, "e", run="main", created=CREATED, version="1", image_root="r")
+    document = json.loads((tmp_path / "e" / "annotations.json").read_text(encoding="utf-8"))
+    assert [entry["id"] for entry in document["images"]] == list(range(1, len(images) + 1))
+    assert [entry["file_name"] for entry in document["images"]] == [key for key, _ in rows]
+    assert [entry["id"] for entry in document["annotations"]] == list(range(1, summary.annotations + 1))
+    for entry in document["annotations"]:
+        x, y, width, height = entry["bbox"]
+        assert width > 0
+        assert height > 0
+        assert x >= 0
+        assert x + width <= 40 + 1e-6
+        assert y >= 0
+        assert y + height <= 45 + 1e-6
+        assert entry["area"] > 0
+    total = sum(sum(counts.model_dump().values()) for counts in summary.classes.values())
+    assert total == sum(len(found) for _, found in rows)
+    by_id = {label.label_id: label for _, found in rows for label in found}
+    for entry in document["annotations"]:
+        given_label = by_id[entry["label_id"]]
+        if len(by_id) == total and given_label.rle_counts is not None and given_label.area > 0:
+            assert entry["segmentation"] == {"size": [45, 40], "counts": given_label.rle_counts.decode()}

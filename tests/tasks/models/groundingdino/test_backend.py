@@ -1,0 +1,260 @@
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.campaign.models import DetectorConfig
+from schemas.errors import CheckpointError, UserError
+from tasks.models.groundingdino.backend import GroundingDino, load
+from tasks.models.groundingdino.captions import plain_text
+from tasks.models.groundingdino.resize import normalise, resize_image, resized_shape
+from tasks.models.protocols import Phrase, Pixels, RawDetections
+from tasks.models.registry import load_detector
+from tasks.models.runtime import Runtime
+
+Make = Callable[..., DetectorConfig]
+
+CPU = Runtime("cpu", "fp32")
+TEXTS = ["fire", "fire hydrant", "hot dog", "cat", "the red truck"]
+
+
+def phrases_of(texts: list[str]) -> list[Phrase]:
+    return [Phrase(text, index) for index, text in enumerate(texts)]
+
+
+def picture(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detector(config: Make) -> GroundingDino:
+    loaded = load_detector(config(), CPU)
+    assert isinstance(loaded, GroundingDino)
+    return loaded
+
+
+def by_the_package(detector: GroundingDino, image: Pixels, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (Q, 4) xyxy in pixels and scores (Q, P), from the package's own forward, one image and one caption."""
+    model = detector._model
+    height, width = image.shape[:2]
+    shape = resized_shape(height, width, detector._architecture.resize)
+    pixels = normalise(torch.tensor(resize_image(image, shape))[None], shape)
+    caption = " . ".join(plain_text(text) for text in texts) + " ."
+    with torch.no_grad():
+        answer = model(pixels, captions=[caption])
+    encoded = model.tokenizer(caption, return_offsets_mapping=True)
+    scores, place = [], 0
+    for text in texts:
+        stop = place + len(plain_text(text))
+        owned = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a >= place and b <= stop and b > a]
+        scores.append(answer["pred_logits"][0][:, owned].sigmoid().amax(1).numpy())
+        place = stop + 3
+    x, y, w, h = answer["pred_boxes"][0].numpy().T
+    boxes = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1) * [width, height, width, height]
+    return np.clip(boxes, 0, [width, height, width, height]), np.stack(scores, axis=1)
+
+
+def assert_close(ours: RawDetections, boxes: np.ndarray, scores: np.ndarray) -> None:
+    np.testing.assert_allclose(ours.scores, scores, atol=1e-5)
+    np.testing.assert_allclose(ours.boxes, boxes, atol=1e-5 * boxes.max())
+
+
+def test_equals_the_package_s_own_forward(detector: GroundingDino) -> None:
+    images = [picture(70, 90, 1), picture(70, 90, 2), picture(120, 64, 3)]
+    found = detector.detect(images, phrases_of(TEXTS), 0.0)
+    for image, ours in zip(images, found, strict=True):
+        assert_close(ours, *by_the_package(detector, image, TEXTS))
+    assert np.ptp(found[0].scores) > 0.05
+    assert np.ptp(found[0].boxes) > 5
+
+
+def test_scores_below_the_least_are_left_out(detector: GroundingDino) -> None:
+    image = picture(70, 90)
+    everything = detector.detect([image], phrases_of(TEXTS), 0.0)[0]
+    least = float(np.median(everything.scores.max(axis=1)))
+    some = detector.detect([image], phrases_of(TEXTS), least)[0]
+    keep = everything.scores.max(axis=1) >= least
+    assert 0 < keep.sum() < len(keep)
+    np.testing.assert_array_equal(some.boxes, everything.boxes[keep])
+    np.testing.assert_array_equal(some.scores, everything.scores[keep])
+    assert detector.detect([image], phrases_of(TEXTS), 1.0)[0].boxes.shape == (0, 4)
+
+
+def test_order_and_company_do_not_matter(detector: GroundingDino, config: Make) -> None:
+    shapes = [(70, 90), (64, 64), (70, 90), (200, 90), (64, 64), (70, 90)]
+    images = [picture(height, width, seed) for seed, (height, width) in enumerate(shapes)]
+    together = detector.detect(images, phrases_of(TEXTS), 0.0)
+    backwards = detector.detect(images[::-1], phrases_of(TEXTS), 0.0)[::-1]
+    alone = load(config(batch_size=1), CPU).detect(images, phrases_of(TEXTS), 0.0)
+    for a, b, c in zip(together, backwards, alone, strict=True):
+        assert_close(a, b.boxes, b.scores)
+        assert_close(a, c.boxes, c.scores)
+
+
+def test_asking_again_gives_the_same(detector: GroundingDino) -> None:
+    image = picture(70, 90)
+    first = detector.detect([image], phrases_of(TEXTS), 0.0)[0]
+    for number in range(6):  # more sets of phrases than are remembered
+        detector.detect([image], phrases_of(["dog", f"car {number}"]), 0.0)
+    again = detector.detect([image], phrases_of(TEXTS), 0.0)[0]
+    np.testing.assert_array_equal(first.scores, again.scores)
+
+
+def test_three_hundred_phrases_equal_their_passes_asked_alone(detector: GroundingDino) -> None:
+    from tasks.models.groundingdino.captions import pack_captions
+
+    texts = [f"{colour} {thing} {n}" for n in range(25) for colour in ("red", "green", "blue") for thing in "abcd"]
+    image = picture(64, 64)
+    found = detector.detect([image], phrases_of(texts), 0.0)[0]
+    captions = pack_captions(texts, detector._model.tokenizer, 256)
+    assert len(captions) > 3
+    assert found.scores.shape == (20 * len(captions), 300)
+    for number, caption in enumerate(captions):
+        rows = slice(20 * number, 20 * (number + 1))
+        columns = list(caption.phrases)
+        boxes, scores = by_the_package(detector, image, [texts[index] for index in columns])
+        assert_close(RawDetections(found.boxes[rows], found.scores[rows][:, columns]), boxes, scores)
+        assert not np.delete(found.scores[rows], columns, axis=1).any()
+
+
+def test_equal_phrases_have_equal_scores(detector: GroundingDino) -> None:
+    found = detector.detect([picture(64, 64)], phrases_of(["dog", "cat", "Dog."]), 0.0)[0]
+    np.testing.assert_array_equal(found.scores[:, 0], found.scores[:, 2])
+    assert not np.array_equal(found.scores[:, 0], found.scores[:, 1])
+
+
+def test_boxes_are_pixels_of_the_image_given(detector: GroundingDino) -> None:
+    for shape in [(40, 400), (400, 40), (1, 1), (3, 900), (64, 64)]:
+        boxes = detector.detect([picture(*shape)], phrases_of(TEXTS), 0.0)[0].boxes
+        assert boxes.dtype == np.float32
+        assert (boxes >= 0).all()
+        assert (boxes[:, [0, 2]] <= shape[1]).all()
+        assert (boxes[:, [1, 3]] <= shape[0]).all()
+        assert (boxes[:, 2:] >= boxes[:, :2]).all()
+
+
+def test_infinite_numbers_of_one_image_stay_its_own(
+    detector: GroundingDino, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tasks.models.groundingdino import backend
+
+    def poisoned(images: torch.Tensor, least: tuple[int, int]) -> torch.Tensor:
+        pixels = normalise(images, least)
+        pixels[images.float().mean((1, 2, 3)) > 250] = torch.nan
+        return pixels
+
+    images = [picture(64, 64, 0), np.full((64, 64, 3), 255, np.uint8), picture(64, 64, 2)]
+    whole = detector.detect(images, phrases_of(TEXTS), 0.0)
+    monkeypatch.setattr(backend, "normalise", poisoned)
+    found = detector.detect(images, phrases_of(TEXTS), 0.0)
+    assert np.isnan(found[1].scores).all()
+    assert found[1].scores.shape == (1, len(TEXTS))
+    for index in (0, 2):
+        assert_close(found[index], whole[index].boxes, whole[index].scores)
+    assert capsys.readouterr().out == ""
+
+
+def test_nothing_to_do(detector: GroundingDino) -> None:
+    assert detector.detect([], phrases_of(TEXTS), 0.3) == []
+    empty = detector.detect([picture(64, 64)], [], 0.3)[0]
+    assert (empty.boxes.shape, empty.scores.shape) == ((0, 4), (0, 0))
+
+
+def test_bf16_is_near_fp32(detector: GroundingDino, config: Make) -> None:
+    image = picture(70, 90)
+    exact = detector.detect([image], phrases_of(TEXTS), 0.0)[0]
+    fast = load(config(), Runtime("cpu", "bf16"))
+    near = fast.detect([image], phrases_of(TEXTS), 0.0)[0]
+    assert near.scores.dtype == np.float32
+    assert len(np.unique(near.boxes)) > 0.9 * len(np.unique(exact.boxes))  # bf16 coordinates would coincide
+    assert abs(np.sort(near.scores[:, 0]).mean() - np.sort(exact.scores[:, 0]).mean()) < 0.02
+    assert fast.fingerprint != detector.fingerprint
+
+
+def test_too_long_a_phrase_is_a_user_error(detector: GroundingDino) -> None:
+    detector.check(phrases_of(TEXTS))
+    with pytest.raises(UserError, match="the text window holds 253"):
+        detector.check(phrases_of(["cat", "dog " * 254]))
+
+
+def test_fingerprint_follows_what_results_depend_on(detector: GroundingDino, config: Make, saved: Path) -> None:
+    assert load(config(batch_size=3), CPU).fingerprint == detector.fingerprint
+    path = saved.parent / "larger.json"
+    path.write_text((saved / "tiny.json").read_text().replace('"short_side": 64', '"short_side": 96'))
+    try:
+        assert load(config(architecture=str(path)), CPU).fingerprint != detector.fingerprint
+    finally:
+        path.unlink()
+
+
+def test_tokenizer_with_too_many_pieces(config: Make, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(tiny_tokenizer))
+    tokenizer.add_tokens([f"new{number}" for number in range(200)])
+    tokenizer.save_pretrained(str(tmp_path))
+    with pytest.raises(CheckpointError, match="pieces and the checkpoint 200; give the tokenizer that belongs to it"):
+        load(config(text_encoder=str(tmp_path)), CPU)
+
+
+def test_checkpoint_of_another_architecture(config: Make) -> None:
+    with pytest.raises(CheckpointError, match=r"of another architecture than swin_t \(\d+ of \d+ tensors fit; first"):
+        load(config(architecture="swin_t"), CPU)
+    with pytest.raises(CheckpointError, match="the checkpoint does not say its own"):
+        load(config(architecture=None), CPU)
+
+
+def test_bundled_layout_is_found_without_a_word(
+    detector: GroundingDino, saved: Path, tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import save_file
+
+    from tasks.models.weights import resolve
+
+    state = {name: value.clone() for name, value in detector._model.state_dict().items()}
+    save_file(state, tmp_path / "detector.safetensors")
+    sha = hashlib.sha256((tmp_path / "detector.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "checksums.json").write_text(json.dumps({"detector.safetensors": sha}))
+    shutil.copy(saved / "tiny.json", tmp_path / "detector.json")
+    shutil.copytree(tiny_tokenizer, tmp_path / "tokenizer")
+    monkeypatch.setattr(resolve, "STARTER", tmp_path)
+    bundled = load(DetectorConfig(), CPU)
+    image = picture(70, 90)
+    ours, theirs = (each.detect([image], phrases_of(TEXTS), 0.0)[0] for each in (bundled, detector))
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+@pytest.mark.slow
+def test_full_size_swin_t_in_the_official_layout(
+    tiny_tokenizer: Path, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real size, with the wrapping and the extra names of the published file, through the public path."""
+    import dataclasses
+
+    from tasks.models.groundingdino.architectures import read_architecture
+    from tasks.models.groundingdino.compat import build_groundingdino
+    from tasks.models.weights.official import OFFICIAL
+
+    model = build_groundingdino(read_architecture("swin_t").model_dump(), tiny_tokenizer)
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    state["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
+    state["module.label_enc.weight"] = torch.zeros(2001, 256)
+    monkeypatch.setenv("VOUCH_CACHE", str(tmp_path))
+    path = tmp_path / "checkpoints" / "groundingdino_swint_ogc.pth"
+    path.parent.mkdir()
+    torch.save({"model": state}, path)
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    name = "groundingdino_swint_ogc"
+    monkeypatch.setitem(OFFICIAL, name, dataclasses.replace(OFFICIAL[name], sha256=sha))
+    detector = load(DetectorConfig(checkpoint=name, text_encoder=str(tiny_tokenizer)), CPU)
+    image = picture(480, 640)
+    found = detector.detect([image], phrases_of(TEXTS), 0.0)[0]
+    boxes, scores = by_the_package(detector, image, TEXTS)
+    # Random weights leave near-ties among the proposals, so the queries are compared as a set of scores.
+    np.testing.assert_allclose(np.sort(found.scores, axis=0), np.sort(scores, axis=0), atol=1e-4)
+    assert found.boxes.shape == boxes.shape == (900, 4)

@@ -1,0 +1,60 @@
+"""Devices and number formats."""
+
+import pytest
+import torch
+
+from schemas.campaign.models import DetectorConfig, ModelsConfig
+from schemas.errors import UserError
+from tasks.models.registry import DETECTORS, SCORERS, SEGMENTERS, load_detector, load_scorer, load_segmenter
+from tasks.models.runtime import Runtime, choose_runtime
+
+
+def test_auto_is_what_the_machine_has():
+    runtime = choose_runtime(ModelsConfig())
+    if torch.cuda.is_available():
+        assert runtime.device == "cuda:0"
+    else:
+        assert runtime == Runtime("cpu", "fp32")
+        assert runtime.dtype is torch.float32
+
+
+def test_bf16_can_be_asked_for():
+    assert choose_runtime(ModelsConfig(device="cpu", precision="bf16")).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:-1", "tpu:0", ""])
+def test_what_is_no_device_is_refused(device):
+    with pytest.raises(UserError, match="is no device; use auto, cpu, cuda"):
+        choose_runtime(ModelsConfig(device=device))
+
+
+def test_a_device_that_is_absent_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="cuda was asked for and this machine has no CUDA device; use cpu or auto"):
+        choose_runtime(ModelsConfig(device="cuda"))
+
+
+def test_unknown_backends_name_the_known_ones():
+    with pytest.raises(UserError, match=r"models\.detector\.backend: unknown backend 'yolo'; use one of fake, "):
+        load_detector(DetectorConfig(backend="yolo"), Runtime("cpu", "fp32"))
+
+
+def test_every_registered_backend_exists():
+    from importlib import import_module
+
+    for table in (DETECTORS, SEGMENTERS, SCORERS):
+        for place in table.values():
+            module, attribute = place.split(":")
+            assert callable(getattr(import_module(module), attribute))
+
+
+def test_fakes_are_loaded_by_name():
+    from schemas.campaign.models import ScorerConfig, SegmenterConfig
+
+    runtime = Runtime("cpu", "fp32")
+    loaded = [
+        load_detector(DetectorConfig(backend="fake"), runtime),
+        load_segmenter(SegmenterConfig(backend="fake"), runtime),
+        load_scorer(ScorerConfig(backend="fake"), runtime),
+    ]
+    assert len({model.fingerprint for model in loaded}) == 3

@@ -1,0 +1,40 @@
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from schemas.records import Generation, ImageRef
+from tasks.plan.ledger import Ledger
+from tasks.plan.plan import plan
+from tasks.store.local import LocalStore
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "workspace")
+
+
+class Planner:
+    """Plans as separate processes do: each time from what the workspace says."""
+
+    def __init__(self, workspace: LocalStore) -> None:
+        self.workspace = workspace
+
+    def __call__(self, source: Iterable[ImageRef], size: int = 3, **more: object) -> Generation | None:
+        with Ledger.load(self.workspace, "r") as ledger:
+            generation = plan(source, self.workspace, "r", ledger, size, **more)
+            after = state(ledger)
+        with Ledger.load(self.workspace, "r") as ledger:
+            assert state(ledger) == after
+        return generation
+
+
+def state(ledger: Ledger) -> tuple[object, ...]:
+    rows = ledger.database.execute("SELECT * FROM images ORDER BY key").fetchall()
+    shards = ledger.shards()
+    return ledger.generation, ledger.count(), rows, [(shard, ledger.keys_of(shard.id)) for shard in shards]
+
+
+@pytest.fixture
+def planner(workspace: LocalStore) -> Planner:
+    return Planner(workspace)

@@ -1,0 +1,312 @@
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import StoreError, UserError, WorkspaceBusyError
+from schemas.records import Generation, ImageRef
+from tasks.plan.ledger import Ledger
+from tasks.plan.plan import plan
+from tasks.plan.read_plan import read_plan
+from tasks.store.local import LocalStore
+
+Plan = Callable[..., Generation | None]
+
+
+def refs(keys: str, etag: str = "1") -> list[ImageRef]:
+    return [ImageRef(key, etag, 10) for key in keys]
+
+
+def planned(workspace: LocalStore, generation: Generation | None) -> list[list[ImageRef]]:
+    assert generation is not None
+    return [read_plan(workspace, "r", shard.id) for shard in generation.shards]
+
+
+def files(workspace: LocalStore) -> dict[str, bytes]:
+    return {info.key: workspace.get(info.key).data for info in workspace.list()}
+
+
+def test_the_first_plan_cuts_everything_in_key_order(workspace: LocalStore, planner: Plan) -> None:
+    generation = planner(refs("gbacfed"))
+    assert planned(workspace, generation) == [refs("abc"), refs("def"), refs("g")]
+    assert [(shard.first_key, shard.count) for shard in generation.shards] == [("a", 3), ("d", 3), ("g", 1)]
+    assert (generation.number, generation.listed, generation.removed) == (1, 7, 0)
+    assert all(len(shard.id) == 16 and int(shard.id, 16) >= 0 for shard in generation.shards)
+
+
+def test_an_unchanged_source_writes_nothing(workspace: LocalStore, planner: Plan) -> None:
+    planner(refs("abcd"))
+    before = files(workspace)
+    assert planner(reversed(refs("abcd"))) is None
+    assert files(workspace) == before
+
+
+def test_only_what_is_new_or_changed_is_planned_again(workspace: LocalStore, planner: Plan) -> None:
+    first = planner(refs("abcdef"))
+    second = planner([*refs("acdef"), ImageRef("b", "2", 10), ImageRef("bb", "1", 10), ImageRef("f2", "1", 10)])
+    assert planned(workspace, second) == [[ImageRef("b", "2", 10), ImageRef("bb", "1", 10), ImageRef("f2", "1", 10)]]
+    third = planner([*refs("acde"), ImageRef("b", "2", 11), ImageRef("bb", "1", 10), ImageRef("f2", "1", 10)])
+    assert planned(workspace, third) == [[ImageRef("b", "2", 11)]]
+    assert (third.number, third.removed) == (3, 1)
+    with Ledger.load(workspace, "r") as ledger:
+        assert ledger.keys_of(first.shards[0].id) == {"a", "c"}
+        assert ledger.keys_of(first.shards[1].id) == {"d", "e"}
+        assert ledger.keys_of(second.shards[0].id) == {"bb", "f2"}
+        assert ledger.keys_of(third.shards[0].id) == {"b"}
+        assert ledger.keys_of("unknown") == set()
+        assert ledger.count() == 7
+
+
+def test_a_shard_without_images_is_no_longer_listed(workspace: LocalStore, planner: Plan) -> None:
+    first = planner(refs("abcdef"))
+    planner(refs("abc"))
+    with Ledger.load(workspace, "r") as ledger:
+        assert ledger.shards() == [first.shards[0]]
+
+
+def test_an_image_may_leave_and_come_back(workspace: LocalStore, planner: Plan) -> None:
+    first = planner(refs("abcd"), 2)
+    second = planner(refs("ab"), 2)
+    assert (second.shards, second.removed) == ((), 2)
+    third = planner(refs("abcd"), 2)
+    assert third.shards == first.shards[1:]
+    with Ledger.load(workspace, "r") as ledger:
+        assert [ledger.keys_of(shard.id) for shard in ledger.shards()] == [{"a", "b"}, {"c", "d"}]
+
+
+def test_a_change_may_be_undone(workspace: LocalStore, planner: Plan) -> None:
+    first = planner(refs("ab"), 2)
+    planner(refs("ab", "2"), 2)
+    third = planner(refs("ab"), 2)
+    assert third.shards == first.shards
+    with Ledger.load(workspace, "r") as ledger:
+        assert ledger.shards() == list(first.shards)
+
+
+def test_a_duplicate_counts_once(workspace: LocalStore, planner: Plan) -> None:
+    generation = planner([*refs("aab"), ImageRef("b", "2", 10)])
+    assert planned(workspace, generation) == [refs("ab")]
+    assert generation.listed == 2
+
+
+def test_what_the_source_does_not_know_counts_as_unchanged(planner: Plan) -> None:
+    planner([ImageRef("a", "1", 10), ImageRef("b", "", -1)])
+    assert planner([ImageRef("a", "", -1), ImageRef("b", "", -1)]) is None
+    assert planner([ImageRef("a", "", 10), ImageRef("b", "", -1)]) is None
+    assert planner([ImageRef("a", "", 11), ImageRef("b", "", -1)]).shards[0].count == 1
+    # A tag that becomes known is planned once, so that later changes show.
+    assert planner([ImageRef("a", "", 11), ImageRef("b", "7", 10)]).shards[0].count == 1
+    assert planner([ImageRef("a", "", 11), ImageRef("b", "7", 10)]) is None
+
+
+def test_failed_images_are_planned_again_under_another_id(workspace: LocalStore, planner: Plan) -> None:
+    first = planner(refs("abc"))
+    second = planner(refs("abc"), retry=["a", "b", "c", "left the source"])
+    third = planner(refs("abc"), retry={"a", "b", "c"})
+    assert planned(workspace, second) == planned(workspace, third) == [refs("abc")]
+    assert len({first.shards[0].id, second.shards[0].id, third.shards[0].id}) == 3
+    with Ledger.load(workspace, "r") as ledger:
+        assert ledger.shards() == list(third.shards)
+
+
+def test_an_empty_source_is_refused(workspace: LocalStore, planner: Plan) -> None:
+    with pytest.raises(UserError, match=r"source\.include"):
+        planner([])
+    with pytest.raises(UserError, match=r"source\.uri"):
+        planner([], allow_empty=True)
+    assert files(workspace) == {}
+    planner(refs("abc"))
+    with pytest.raises(UserError, match="3 images"):
+        planner([])
+    assert planner([], allow_empty=True).removed == 3
+    with Ledger.load(workspace, "r") as ledger:
+        assert (ledger.count(), ledger.shards()) == (0, [])
+
+
+def test_progress_counts_rows(planner: Plan) -> None:
+    seen: list[int] = []
+    planner((ImageRef(str(i), "", 1) for i in range(25_000)), 10_000, progress=seen.append)
+    assert seen == [10_000, 20_000, 25_000]
+
+
+def test_a_listing_that_fails_plans_nothing(workspace: LocalStore) -> None:
+    def source() -> Iterator[ImageRef]:
+        yield from refs("abc")
+        raise StoreError("the listing broke off")
+
+    with Ledger.load(workspace, "r") as ledger:
+        with pytest.raises(StoreError, match="broke off"):
+            plan(source(), workspace, "r", ledger, 2)
+        assert files(workspace) == {}
+        assert plan(refs("abc"), workspace, "r", ledger, 2).listed == 3
+
+
+def test_of_two_planners_one_wins(workspace: LocalStore) -> None:
+    with Ledger.load(workspace, "r") as one, Ledger.load(workspace, "r") as two:
+        assert plan(refs("abc"), workspace, "r", one, 2) is not None
+        with pytest.raises(WorkspaceBusyError, match="start this one again"):
+            plan(refs("abd"), workspace, "r", two, 2)
+        assert (two.count(), two.generation, two.shards()) == (0, 0, [])
+    with Ledger.load(workspace, "r") as ledger:
+        assert ledger.keys_of(ledger.shards()[1].id) == {"c"}
+
+
+def test_removals_of_the_planner_that_lost_do_not_count(workspace: LocalStore, planner: Plan) -> None:
+    planner(refs("abcd"))
+    with Ledger.load(workspace, "r") as one, Ledger.load(workspace, "r") as two:
+        plan(refs("ab"), workspace, "r", one, 2)
+        with pytest.raises(WorkspaceBusyError):
+            plan(refs("cd"), workspace, "r", two, 2)
+    with Ledger.load(workspace, "r") as ledger:
+        assert {key for shard in ledger.shards() for key in ledger.keys_of(shard.id)} == {"a", "b"}
+
+
+def test_a_full_temporary_disk_is_one_line(workspace: LocalStore) -> None:
+    with Ledger.load(workspace, "r") as ledger:
+        ledger.database.execute("PRAGMA max_page_count = 20")
+        with pytest.raises(StoreError, match="TMPDIR"):
+            plan((ImageRef(f"{i:0100}", "", 1) for i in range(20_000)), workspace, "r", ledger, 100)
+
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=3)
+SOURCES = st.lists(st.dictionaries(KEYS, st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(SOURCES, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_the_ledger_is_the_last_source(
+    tmp_path_factory: pytest.TempPathFactory, sources: list[dict[str, int]], size: int, rng: random.Random
+) -> None:
+    workspace = LocalStore(tmp_path_factory.mktemp("w"))
+    for source in sources:
+        rows = [ImageRef(key, str(version), version) for key, version in source.items()]
+        rng.shuffle(rows)
+        with Ledger.load(workspace, "r") as ledger:
+            plan(rows, workspace, "r", ledger, size)
+    with Ledger.load(workspace, "r") as ledger:
+        held: dict[str, int] = {}
+        for shard in ledger.shards():
+            images = read_plan(workspace, "r", shard.id)
+            assert [ref.key for ref in images] == sorted((ref.key for ref in images), key=str.encode)
+            assert (shard.count, shard.first_key) == (len(images), images[0].key)
+            assert 1 <= len(images) <= size
+            live = ledger.keys_of(shard.id)
+            assert live
+            assert not held.keys() & live
+            held |= {ref.key: ref.size for ref in images if ref.key in live}
+        assert held == sources[-1]
+        assert ledger.count() == len(held)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from schemas.records import ImageRef
+from tasks.plan.ledger import Ledger
+from tasks.plan.plan import plan
+from tasks.store.local import LocalStore
+
+workspace = LocalStore(Path(sys.argv[1]))
+first = int(sys.argv[2])
+with Ledger.load(workspace, "r") as ledger:
+    print("loaded", flush=True)
+    plan((ImageRef(f"{i:06d}.jpg", "1", i) for i in range(first, first + 4000)), workspace, "r", ledger, 10)
+"""
+
+
+def start(folder: Path, first: int) -> "subprocess.Popen[str]":
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(first)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "loaded\n"
+    return child
+
+
+def test_a_plan_that_is_killed_and_run_again_is_the_same_as_one_that_was_not(tmp_path: Path) -> None:
+    whole, broken = LocalStore(tmp_path / "whole"), LocalStore(tmp_path / "broken")
+    rng = random.Random(5)
+    kills = 0
+    for first in (0, 2000):  # the second one also removes
+        assert start(whole.root, first).wait() == 0
+        for _ in range(5):
+            child = start(broken.root, first)
+            seen = rng.randrange(1, 350)
+            while child.poll() is None and sum(1 for _ in broken.list("runs/r/plan/")) < seen + first // 10:
+                time.sleep(0.001)
+            child.send_signal(signal.SIGKILL)
+            kills += child.wait() == -signal.SIGKILL
+            child.stdout.close()
+        assert start(broken.root, first).wait() == 0
+        assert files(broken) == files(whole)
+    assert kills >= 5
+    leftovers = [path.name for path in broken.root.rglob("*") if path.name.startswith(".vouch-")]
+    assert leftovers == []
+
+
+MEMORY = """
+import json, sys
+from pathlib import Path
+from schemas.records import ImageRef
+from tasks.plan.ledger import Ledger
+from tasks.plan.plan import plan
+from tasks.store.local import LocalStore
+
+def source(count):
+    return (ImageRef(f"images/{i // 1000:05d}/some-name-{i:09d}.jpg", f"{i:032x}", i) for i in range(count))
+
+def peak():
+    # Of this program alone: getrusage's figure starts from that of the process that started it.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+workspace = LocalStore(Path(sys.argv[1]))
+peaks = []
+for count in (100_000, 300_000):
+    run = f"r{count}"
+    with Ledger.load(workspace, run) as ledger:
+        plan(source(count), workspace, run, ledger, 1000)
+    with Ledger.load(workspace, run) as ledger:
+        assert plan(source(count - 5000), workspace, run, ledger, 1000).removed == 5000
+    peaks.append(peak())
+print(json.dumps(peaks))
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    first, second = json.loads(run.stdout)
+    # The first run fills SQLite's page cache; 200,000 more images held in memory would take over 60 MiB.
+    assert second - first < 40
+    assert second < 400
+
+
+def test_the_ledger_answers_threads(workspace: LocalStore, planner: Plan) -> None:
+    generation = planner(refs("abcdefghijkl"), 2)
+    answers: list[set[str]] = []
+    with Ledger.load(workspace, "r") as ledger:
+        threads = [
+            threading.Thread(target=lambda shard=shard: answers.append(ledger.keys_of(shard.id)))
+            for shard in generation.shards
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(map(sorted, answers)) == [["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"], ["i", "j"], ["k", "l"]]
+
+
+def test_a_lost_generation_is_named(workspace: LocalStore, planner: Plan) -> None:
+    planner(refs("abc"))
+    planner(refs("abcd"))
+    workspace.delete("runs/r/plan/000001.json")
+    with pytest.raises(StoreError, match=r"plan/000001\.json is missing"):
+        Ledger.load(workspace, "r")

@@ -1,0 +1,319 @@
+"""One shard: what is written, what is kept, what fails alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from schemas.errors import StoreError, VouchError
+from schemas.tables import STAGES
+from tasks.campaign_run import CampaignRun
+from tasks.detect.step import Detect
+from tasks.score.step import Score
+from tasks.segment.step import Segment
+from tasks.shard.events import Progress
+from tasks.shard.markers import markers_of
+from tasks.shard.parts import read_part
+from tasks.shard.pipeline import _load
+from tasks.shard.shard import process_shard
+from tasks.store.local import LocalStore
+from tasks.store.open import open_store
+
+
+@pytest.fixture(autouse=True)
+def _fresh_models():
+    """Models that a test has spoilt must not serve another."""
+    _load.cache_clear()
+    yield
+    _load.cache_clear()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many images each step has seen."""
+    seen = {"detect": 0, "segment": 0, "score": 0}
+    for name, step in (("detect", Detect), ("segment", Segment), ("score", Score)):
+        original = step.__call__
+
+        def call(self, images, *rest, name=name, original=original):
+            seen[name] += len(images)
+            return original(self, images, *rest)
+
+        monkeypatch.setattr(step, "__call__", call)
+    return seen
+
+
+def test_every_stage_has_its_table_and_rows_agree(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 6)
+    campaign = make_campaign()
+    summary, markers = label(campaign)
+    assert summary.images == summary.done == 6
+    assert summary.labels > 0
+    assert summary.labels == summary.accepted + summary.review
+    workspace = open_store(campaign.workspace)
+    for marker in markers:
+        tables = {stage: read_part(workspace, part, stage) for stage, part in marker.parts.items()}
+        assert set(tables) == set(STAGES)
+        ids = tables["detect"]["label_id"].to_pylist()
+        assert len(set(ids)) == len(ids)
+        for stage in ("segment", "score", "route"):
+            assert tables[stage]["label_id"].to_pylist() == ids
+        assert sum(tables["images"]["labels"].to_pylist()) == len(ids)
+
+
+def test_a_second_run_does_nothing(tmp_path, make_images, make_campaign, label, counted):
+    make_images(tmp_path / "images", 5)
+    campaign = make_campaign()
+    first, _ = label(campaign)
+    before = dict(counted)
+    second, markers = label(campaign)
+    assert markers == []
+    assert counted == before
+    assert second.labels == first.labels
+    assert second.new_images == 0
+
+
+def test_new_and_changed_images_alone_are_done(tmp_path, make_images, make_campaign, label, counted):
+    make_images(tmp_path / "images", 5)
+    campaign = make_campaign()
+    label(campaign)
+    counted.update(detect=0)
+    make_images(tmp_path / "images", 2, start=5)
+    (tmp_path / "images" / "000.png").write_bytes((tmp_path / "images" / "006.png").read_bytes())
+    (tmp_path / "images" / "001.png").unlink()
+    summary, _ = label(campaign)
+    assert counted["detect"] == 3
+    assert summary.images == summary.done == 6
+    assert summary.new_images == 3
+    assert summary.removed_images == 1
+    exported = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
+    names = sorted(image["file_name"] for image in exported["images"])
+    assert names == ["000.png", "002.png", "003.png", "004.png", "005.png", "006.png"]
+
+
+def test_a_changed_threshold_only_routes_again(tmp_path, make_images, make_campaign, label, counted):
+    make_images(tmp_path / "images", 5)
+    first, _ = label(make_campaign(routing={"accept": {"detector_score": 0.0}}))
+    before = dict(counted)
+    second, markers = label(make_campaign(routing={}))
+    assert counted == before
+    assert len(markers) == 2
+    assert first.accepted == first.labels == second.review
+    assert second.accepted == 0
+    assert not second.accepts
+
+
+def test_a_changed_scorer_keeps_boxes_and_masks(tmp_path, make_images, make_campaign, label, counted):
+    make_images(tmp_path / "images", 5)
+    _, before = label(make_campaign())
+    seen = dict(counted)
+    fake = {"backend": "fake"}
+    models = {"device": "cpu", "detector": fake, "segmenter": fake, "scorer": fake | {"temperature": 0.5}}
+    _, after = label(make_campaign(models=models))
+    assert counted == {**seen, "score": seen["score"] + 5}
+    for old, new in zip(before, after, strict=True):
+        assert old.parts["detect"] == new.parts["detect"]
+        assert old.parts["segment"] == new.parts["segment"]
+        assert old.parts["score"] != new.parts["score"]
+
+
+def test_a_changed_prompt_does_everything_again(tmp_path, make_images, make_campaign, label, counted):
+    make_images(tmp_path / "images", 4)
+    label(make_campaign())
+    label(make_campaign(classes=["cat", "horse"]))
+    assert counted == {"detect": 8, "segment": 8, "score": 8}
+
+
+def test_bad_images_fail_with_their_reason_and_the_rest_goes_on(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 3)
+    (tmp_path / "images" / "zero.jpg").write_bytes(b"")
+    (tmp_path / "images" / "text.png").write_text("<html>not found</html>")
+    data = (tmp_path / "images" / "000.png").read_bytes()
+    (tmp_path / "images" / "cut.png").write_bytes(data[: len(data) // 2])
+    summary, _ = label(make_campaign())
+    assert (summary.images, summary.done, summary.failed) == (6, 3, 3)
+    assert sum(summary.reasons.values()) == 3
+    assert all(reason.startswith("acquire: ") for reason in summary.reasons)
+
+
+def test_what_could_not_be_fetched_is_tried_again_by_the_next_run(
+    tmp_path, make_images, make_campaign, label, monkeypatch
+):
+    keys = make_images(tmp_path / "images", 5)
+    campaign = make_campaign()
+    fetch = LocalStore.get
+
+    def lose_one(self, key):
+        if key == keys[2]:
+            raise StoreError("the connection was cut")
+        return fetch(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "get", lose_one)
+        summary, _ = label(campaign)
+    assert (summary.done, summary.failed) == (4, 1)
+    assert summary.reasons == {"fetch: unforeseen StoreError: the connection was cut": 1}
+    again, markers = label(campaign)
+    assert sum(marker.counts.images for marker in markers) == 1
+    assert (again.done, again.failed, again.images) == (5, 0, 5)
+
+
+def test_failed_images_are_retried_alone_when_asked(tmp_path, make_images, make_campaign, label, monkeypatch):
+    make_images(tmp_path / "images", 6)
+    campaign = make_campaign()
+    original = Segment.__call__
+    poison = Image.open(tmp_path / "images" / "003.png").tobytes()
+
+    def fragile(self, images, boxes):
+        if any(image.tobytes() == poison for image in images):
+            raise ValueError("cannot take this one")
+        return original(self, images, boxes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "__call__", fragile)
+        label(campaign)
+    untouched, markers = label(campaign)
+    assert markers == []
+    assert untouched.failed == 1
+    again, markers = label(campaign, retry_failed=True)
+    assert sum(marker.counts.images for marker in markers) == 1
+    assert (again.done, again.failed, again.images) == (6, 0, 6)
+
+
+def test_an_error_of_one_image_costs_that_image_alone(tmp_path, make_images, make_campaign, label, monkeypatch):
+    make_images(tmp_path / "images", 6)
+    original = Segment.__call__
+    poison = Image.open(tmp_path / "images" / "003.png").tobytes()
+
+    def fragile(self, images, boxes):
+        if any(image.tobytes() == poison for image in images):
+            raise ValueError("cannot take this one")
+        return original(self, images, boxes)
+
+    monkeypatch.setattr(Segment, "__call__", fragile)
+    summary, _ = label(make_campaign())
+    assert (summary.done, summary.failed) == (5, 1)
+    assert list(summary.reasons) == ["segment: unforeseen ValueError: cannot take this one"]
+
+
+def test_memory_that_never_suffices_fails_the_image(tmp_path, make_images, make_campaign, label, monkeypatch):
+    make_images(tmp_path / "images", 2)
+
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    original = Segment.__call__
+
+    def full(self, images, boxes):
+        if len(images) > 1 or len(boxes[0]) > 1:
+            raise OutOfMemoryError("CUDA out of memory")
+        return original(self, images, boxes)
+
+    monkeypatch.setattr(Segment, "__call__", full)
+    summary, _ = label(make_campaign())
+    assert summary.done + summary.failed == 2
+    assert set(summary.reasons) <= {"segment: does not fit the device's memory, even alone"}
+
+
+def test_a_shard_of_nothing_but_unforeseen_errors_is_not_done(tmp_path, make_images, make_campaign, monkeypatch):
+    make_images(tmp_path / "images", 4)
+    campaign = make_campaign()
+
+    def broken(self, images):
+        raise RuntimeError("no such kernel")
+
+    told = []
+    with CampaignRun(campaign) as run:
+        run.plan()
+        (shard,) = run.pending()
+        monkeypatch.setattr(Detect, "__call__", broken)
+        with pytest.raises(VouchError, match="no such kernel"):
+            process_shard(shard.id, run.settings, told.append)
+        assert run.pending() == [shard]
+    steps = [event for event in told if isinstance(event, Progress)]
+    assert steps
+    assert sum(event.failed for event in steps) == 0
+
+
+def test_two_workers_on_one_shard_agree(tmp_path, make_images, make_campaign):
+    make_images(tmp_path / "images", 3)
+    campaign = make_campaign()
+    with CampaignRun(campaign) as run:
+        run.plan()
+        (shard,) = run.pending()
+        first = process_shard(shard.id, run.settings)
+        marker = next((tmp_path / "workspace/runs/main/done").rglob("*.json"))
+        kept = marker.read_bytes()
+        marker.unlink()
+        second = process_shard(shard.id, run.settings)
+        assert first == second
+        assert marker.read_bytes() == kept
+        assert markers_of(open_store(campaign.workspace), "main", shard.id) == [first]
+
+
+def test_a_damaged_part_is_named(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 3)
+    _, (marker,) = label(make_campaign())
+    part = tmp_path / "workspace" / marker.parts["score"].name
+    part.write_bytes(part.read_bytes()[:-8] + b"deadbeef")
+    with pytest.raises(VouchError, match="is not the file that was written"):
+        label(make_campaign(routing={}))
+
+
+def test_nothing_of_this_machine_goes_into_the_results(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 4)
+    label(make_campaign())
+    label(make_campaign(workspace=str(tmp_path / "other")))
+
+    def content(folder: Path) -> dict[str, bytes]:
+        files = (path for path in (folder / "runs").rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    assert content(tmp_path / "workspace") == content(tmp_path / "other")
+
+
+def test_a_bad_image_does_not_hold_up_a_small_shard(tmp_path, make_images, make_campaign, label, monkeypatch):
+    make_images(tmp_path / "images", 1)
+
+    def broken(self, images):
+        raise RuntimeError("cannot take this one")
+
+    monkeypatch.setattr(Detect, "__call__", broken)
+    summary, _ = label(make_campaign())
+    assert (summary.failed, summary.pending) == (1, 0)
+
+
+def test_a_source_that_fails_leaves_its_shards_to_the_next_run(
+    tmp_path, make_images, make_campaign, label, monkeypatch
+):
+    keys = make_images(tmp_path / "images", 2)
+    campaign, original = make_campaign(), LocalStore.get
+
+    def away(self, key):
+        if key in keys:
+            raise StoreError("the store asks to slow down")
+        return original(self, key)
+
+    with monkeypatch.context() as patch, CampaignRun(campaign) as run:
+        run.plan()
+        (shard,) = run.pending()
+        patch.setattr(LocalStore, "get", away)
+        with pytest.raises(VouchError, match="the store asks to slow down"):
+            process_shard(shard.id, run.settings)
+    summary, _ = label(campaign)
+    assert (summary.done, summary.failed, summary.pending) == (2, 0, 0)
+
+
+def test_a_missing_part_says_how_to_mend_it(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 3)
+    campaign = make_campaign()
+    first, (marker,) = label(campaign)
+    (tmp_path / "workspace" / marker.parts["score"].name).unlink()
+    markers = f"runs/main/done/{marker.shard}"
+    with pytest.raises(StoreError, match=f"is missing; delete {markers}/, and the shard is worked off again"):
+        read_part(open_store(campaign.workspace), marker.parts["score"], "score")
+    shutil.rmtree(tmp_path / "workspace" / markers)
+    again, _ = label(campaign)
+    assert again.labels == first.labels

@@ -1,0 +1,35 @@
+"""Run lengths: the same bytes as pycocotools gives."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as mask_utils
+
+from tasks.rle import rle_of_crop, rle_of_runs
+
+crops = hnp.arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7)))
+margins = st.tuples(*[st.integers(0, 3)] * 4)
+
+
+@settings(deadline=None)
+@given(crop=crops, margins=margins)
+def test_a_crop_encodes_as_the_whole_mask(crop, margins):
+    left, top, right, bottom = margins
+    whole = np.pad(crop, ((top, bottom), (left, right)))
+    found = rle_of_crop(crop, left, top, *whole.shape)
+    assert found == mask_utils.encode(np.asfortranarray(whole.astype(np.uint8)))["counts"]
+    decoded = mask_utils.decode({"size": list(whole.shape), "counts": found})
+    np.testing.assert_array_equal(decoded, whole)
+
+
+def test_an_empty_and_a_full_mask():
+    none = np.zeros(0, dtype=np.int64)
+    assert rle_of_runs(none, none, 3, 4) == mask_utils.encode(np.zeros((3, 4), dtype=np.uint8, order="F"))["counts"]
+    found = rle_of_runs(np.array([0, 3, 6, 9]), np.array([3, 6, 9, 12]), 3, 4)
+    assert found == mask_utils.encode(np.ones((3, 4), dtype=np.uint8, order="F"))["counts"]
+
+
+def test_a_crop_without_extent_is_empty():
+    found = rle_of_crop(np.zeros((0, 5), dtype=bool), 1, 2, 6, 7)
+    assert mask_utils.area({"size": [6, 7], "counts": found}) == 0

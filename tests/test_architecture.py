@@ -1,0 +1,54 @@
+"""Imports go one way, and what must stay light stays light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {"flows", "tasks", "schemas", "review_ui", "starter", "benchmarks", "tests"}
+ALLOWED = {
+    "schemas": {"schemas"},
+    "tasks": {"tasks", "schemas"},
+    "review_ui": {"review_ui", "tasks", "schemas"},
+    "starter": {"starter", "tasks", "schemas"},
+    "flows": {"flows", "tasks", "schemas", "review_ui", "starter"},
+}
+FORBIDDEN = {"schemas": {"numpy", "torch", "prefect"}, "tasks": {"prefect"}, "flows": {"numpy", "torch"}}
+
+
+def _imports(room: str) -> Iterator[tuple[Path, str]]:
+    for path in sorted((ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name.partition(".")[0]) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield path, node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_imports_go_one_way(room):
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path, name in _imports(room)
+        if (name in ROOMS and name not in ALLOWED[room]) or name in FORBIDDEN.get(room, set())
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("flows.cli", ["torch", "prefect", "fiftyone", "numpy", "pyarrow", "transformers"]),
+        ("tasks.collect.export", ["torch", "prefect", "fiftyone", "transformers"]),
+        ("tasks.models.registry", ["torch", "transformers", "groundingdino", "segment_anything", "open_clip"]),
+        ("schemas.campaign.campaign", ["torch", "numpy", "pyarrow"]),
+    ],
+)
+def test_imports_stay_light(module, heavy):
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & {set(heavy)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == []
