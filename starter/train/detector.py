@@ -16,7 +16,7 @@ from starter.train.cache import SceneCache, scene_cache
 from starter.train.calibrate import calibrate
 from starter.train.detection_loss import DetectionLoss
 from starter.train.prompts import Prompt, draw_prompt
-from starter.train.run import WEIGHTS, Run, RunOptions, export
+from starter.train.run import WEIGHTS, Run, RunOptions, export, start_from
 from tasks.models.groundingdino.compat import build_groundingdino
 
 _SIDE, _LONG_SIDE = 192, 256
@@ -34,6 +34,7 @@ def main() -> None:
     architecture = detector_architecture(pieces, options.width, tuple(options.depths), options.queries)
     model = build_groundingdino(architecture, tokenizer_dir).to(device)
     start_quiet(model)
+    start_from(model, options.start)
     pools = _pools(options)
     held = scene_cache(options.cache, 200, 7, options.split, _SIDE, options.workers)
     run = Run("detector", model, _run_options(options), architecture)
@@ -142,6 +143,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int, help="end after this many steps, whatever the minutes say")
+    parser.add_argument("--start", type=Path, help="weights to begin from, such as the bundled ones")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from starter.train.card import update_card
@@ -158,6 +158,12 @@ class Run:
         for group in self.optimizer.param_groups:
             group["fused"] = True
         self.step, self.elapsed = state["step"], state["elapsed"]
+
+
+def start_from(model: nn.Module, weights: Path | None) -> None:
+    """Load weights of the same sizes to begin from, as `export` wrote them; None leaves the model as it is."""
+    if weights is not None:
+        model.load_state_dict(load_file(weights))
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from starter.scenes.vocabulary import SPLITS
 from starter.train.architectures import segmenter_architecture
 from starter.train.cache import scene_cache
-from starter.train.run import WEIGHTS, Run, RunOptions
+from starter.train.run import WEIGHTS, Run, RunOptions, start_from
 from starter.train.segmenter_batch import SegmenterImage, segmenter_image
 
 
@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     held = scene_cache(options.cache, 200, 7, options.split, 256, options.workers)
     architecture = segmenter_architecture(options.side, options.width, options.depth)
     model = new_segmenter(architecture).to(device).train()
+    start_from(model, options.start)
     run = Run(
         "segmenter",
         model,
@@ -138,6 +139,7 @@ def _overlap(logits: Tensor, masks: Tensor) -> Tensor:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=15.0, help="training time over all resumptions")
+    parser.add_argument("--start", type=Path, help="weights to begin from, such as the bundled ones")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.store.local import LocalStore
+
 RUN = """
 import sys
 from pathlib import Path
@@ -39,10 +41,13 @@ def _finish(campaign: Path) -> float:
 
 
 def _content(workspace: Path) -> dict[str, bytes]:
-    """Every file that markers or plans speak of; times in the export are left out."""
-    files = [path for folder in ("runs", "exports", "policies") for path in (workspace / folder).rglob("*")]
-    names = {str(path.relative_to(workspace)): path for path in files if path.is_file()}
-    content = {name: path.read_bytes() for name, path in names.items() if not name.endswith("lock.json")}
+    """Every object that markers or plans speak of; times in the export are left out.
+
+    The store's own listing, so without temporary files: a process killed while it writes leaves one behind.
+    """
+    store = LocalStore(workspace)
+    keys = [info.key for folder in ("runs/", "exports/", "policies/") for info in store.list(folder)]
+    content = {key: store.get(key).data for key in keys if not key.endswith("lock.json")}
     for name, data in content.items():
         if name.endswith("annotations.json"):
             content[name] = _without_times(data)
