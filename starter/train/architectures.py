@@ -6,7 +6,11 @@ TEXT_LENGTH = 256
 
 
 def detector_architecture(
-    vocabulary_size: int, width: int = 32, depths: tuple[int, ...] = (2, 2, 2, 2), queries: int = 30
+    vocabulary_size: int,
+    width: int = 32,
+    depths: tuple[int, ...] = (2, 2, 2, 2),
+    queries: int = 30,
+    short_side: int = 192,
 ) -> dict[str, Any]:
     """Build arguments of the starter GroundingDINO.
 
@@ -15,6 +19,7 @@ def detector_architecture(
         width: Channels of the first Swin stage.
         depths: Blocks of the four Swin stages.
         queries: Boxes the decoder follows; more than any scene has objects.
+        short_side: What images are resized to, in pixels; the long side follows, up to 1.6 times as much.
 
     Returns:
         {"groundingdino": SLConfig fields, "swin": ..., "bert": BertConfig fields, "resize": sides in pixels}.
@@ -81,7 +86,7 @@ def detector_architecture(
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
-        "resize": {"short_side": 160, "long_side": 256},
+        "resize": {"short_side": short_side, "long_side": short_side * 8 // 5},
     }
 
 

@@ -31,7 +31,8 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     tokenizer_dir = options.out / "tokenizer"
     pieces = len((tokenizer_dir / "vocab.txt").read_text(encoding="utf-8").splitlines())
-    architecture = detector_architecture(pieces, options.width, tuple(options.depths), options.queries)
+    sizes = (options.width, tuple(options.depths), options.queries, options.sides[-1])
+    architecture = detector_architecture(pieces, *sizes)
     model = build_groundingdino(architecture, tokenizer_dir).to(device)
     start_quiet(model)
     start_from(model, options.start)
@@ -149,7 +150,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
     parser.add_argument("--split", default="core", choices=[name for name in SPLITS if "heldout" not in name])
     parser.add_argument("--scenes", type=int, default=8000)
-    parser.add_argument("--sides", type=int, nargs="+", default=[128, 160, 160], help="pixels, each for an equal time")
+    parser.add_argument("--sides", type=int, nargs="+", default=[128, 160, 192], help="pixels, each for an equal time")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--width", type=int, default=32)

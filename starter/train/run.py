@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from starter.train.card import update_card
 
@@ -161,9 +162,19 @@ class Run:
 
 
 def start_from(model: nn.Module, weights: Path | None) -> None:
-    """Load weights of the same sizes to begin from, as `export` wrote them; None leaves the model as it is."""
-    if weights is not None:
-        model.load_state_dict(load_file(weights))
+    """Load weights to begin from, as `export` wrote them; None leaves the model as it is.
+
+    A grid of positions (1, H, W, C) that was learned for another input side is resized to the model's.
+    """
+    if weights is None:
+        return
+    state = load_file(weights)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("pos_embed") and name in state and state[name].shape != tensor.shape:
+            grid = state[name].float().permute(0, 3, 1, 2)
+            resized = functional.interpolate(grid, tensor.shape[1:3], mode="bicubic", align_corners=False)
+            state[name] = resized.permute(0, 2, 3, 1)
+    model.load_state_dict(state)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
