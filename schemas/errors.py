@@ -33,5 +33,9 @@ class StoreAccessError(UserError):
     """The bucket or folder is missing, refuses access, or its endpoint does not answer."""
 
 
+class ObjectRefusedError(StoreAccessError):
+    """The bucket answers, but denies access to this object."""
+
+
 class WorkspaceBusyError(UserError):
     """Another run holds this workspace."""

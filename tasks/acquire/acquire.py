@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.campaign.storage import Source
-from schemas.errors import ObjectMissingError, StoreAccessError, StoreError
+from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError
 from schemas.records import Failed, ImageRef
 from tasks.acquire.decode import DecodedImage, decode
 from tasks.store.store import Store
+
+DENIED: Final = "access denied; grant s3:GetObject to the credentials in use"
+"""The reason of an image that the bucket keeps from us."""
 
 _MEGABYTE: Final = 1_000_000
 # Decoded pixels that may wait for the consumer; one image always may.
@@ -39,11 +42,11 @@ def acquire(refs: Sequence[ImageRef], store: Store, source: Source, threads: int
         threads: Threads that fetch and decode.
 
     Yields:
-        One item a ref; an object that is missing, changed, too large, damaged or unreadable has `failed` set.
+        One item a ref; an object that is missing, changed, denied, too large, damaged or unreadable has `failed` set.
 
     Raises:
-        StoreAccessError: The bucket refuses access or does not answer at all. (In a folder, whose access was checked
-            before, a file without read permission is one bad file.)
+        StoreAccessError: The bucket is missing, does not know the credentials, or does not answer at all. (In a
+            folder, whose access was checked before, a file without read permission is one bad file.)
     """
     window: deque[Future[Acquired]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="acquire")
@@ -69,6 +72,8 @@ def _acquire_one(ref: ImageRef, store: Store, source: Source) -> Acquired:
         outcome = _fetch_and_decode(ref, store, source)
     except ObjectMissingError:
         outcome = Failed(step="fetch", reason="deleted since it was listed")
+    except ObjectRefusedError:
+        outcome = Failed(step="fetch", reason=DENIED)
     except (StoreError, StoreAccessError) as error:
         if isinstance(error, StoreAccessError) and store.local_path(ref.key) is None:
             raise

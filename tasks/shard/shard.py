@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from schemas.errors import VouchError
 from schemas.records import Marker, ShardCounts
-from tasks.acquire.acquire import Acquired, acquire
+from tasks.acquire.acquire import DENIED, Acquired, acquire
 from tasks.plan.read_plan import read_plan
 from tasks.route.router import route
 from tasks.shard.chunk import run_steps
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 CHUNK_IMAGES = 32
 CHUNK_BYTES = 256 << 20
 FEW_IMAGES = 4
+_DENIED = f"fetch: {DENIED}"
 """Shards of fewer tell a bad image from a fault of the surroundings no better than a coin."""
 
 
@@ -116,12 +117,13 @@ def _handfuls(images: Iterator[Acquired], earlier: Earlier) -> Iterator[Sequence
 
 
 def _refuse_hopeless(shard: str, counts: ShardCounts) -> None:
-    """A shard of which nothing but unforeseen errors came has met a fault of ours or of its surroundings."""
-    if counts.done or not all(": unforeseen" in reason for reason in counts.reasons):
+    """A shard of which nothing but unforeseen errors and denied access came has met a fault of its surroundings."""
+    if counts.done or not all(": unforeseen" in reason or reason == _DENIED for reason in counts.reasons):
         return
     reason = next(iter(counts.reasons))
-    # One image that a model cannot take must not keep its small shard from ever being done; a store comes back.
-    if counts.images >= FEW_IMAGES or reason.startswith("fetch"):
+    # One image that a model cannot take, or that is denied, must not keep its small shard from ever being done; a
+    # store comes back.
+    if counts.images >= FEW_IMAGES or reason.startswith("fetch: unforeseen"):
         raise VouchError(f"all {counts.images} images of shard {shard} failed, the first with {reason}; see the log")
 
 

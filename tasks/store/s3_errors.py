@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from schemas.errors import ObjectMissingError, StoreAccessError, StoreError, VouchError
+from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -58,6 +58,7 @@ def s3_errors(what: str, *, permission: str, key: str | None = None) -> Iterator
 
     Raises:
         ObjectMissingError: The object does not exist.
+        ObjectRefusedError: Access to the object is denied.
         StoreAccessError: Something that the user can mend: the bucket, credentials, endpoint, region.
         StoreError: Anything else, after boto3's own retries.
     """
@@ -96,11 +97,15 @@ def _from_answer(error: "ClientError", what: str, permission: str, key: str | No
         return StoreError(f"cannot {what}: the store is full or its quota is used up; free some space and run again")
     if code in BUSY:
         return StoreError(f"cannot {what}: the store asks to slow down; lower s3.threads or set retry_mode: adaptive")
-    known = ACCESS.get(SYNONYMS.get(code, code)) or (ACCESS["AccessDenied"] if status == "403" else None)
+    meant = SYNONYMS.get(code, code)
+    if meant not in ACCESS and status == "403":
+        meant = "AccessDenied"
+    known = ACCESS.get(meant)
     if known is not None:
         region = _region(error)
         hint = known.format(permission=permission, region=f" ({region})" if region else "")
-        return StoreAccessError(f"cannot {what}: {hint}")
+        kind = ObjectRefusedError if meant == "AccessDenied" and key is not None else StoreAccessError
+        return kind(f"cannot {what}: {hint}")
     if code == status:
         hint = "check s3.endpoint_url, or try again later"
         return StoreError(f"cannot {what}: the endpoint answers {status} without saying why; {hint}")

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from schemas.campaign.storage import Source
-from schemas.errors import StoreAccessError, StoreError
+from schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
 from schemas.records import ImageRef
-from tasks.acquire.acquire import acquire
+from tasks.acquire.acquire import DENIED, acquire
 from tasks.store.local import LocalStore
 from tasks.store.store import Blob
 
@@ -147,6 +147,15 @@ class Bucket(Counting):
 def test_a_bucket_that_refuses_ends_it(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
     with pytest.raises(StoreAccessError, match="no permission"):
         list(acquire(refs, Bucket(store.root, refuse), source, 4))
+
+
+def test_an_object_that_is_denied_is_one_bad_image(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    def deny(key: str) -> None:
+        if key == "007.png":
+            raise ObjectRefusedError("not yours")
+
+    reasons = failures(acquire(refs, Bucket(store.root, deny), source, 4))
+    assert reasons == {"007.png": DENIED}
 
 
 def test_a_file_without_permission_is_one_bad_file(store: LocalStore, refs: list[ImageRef], source: Source) -> None:

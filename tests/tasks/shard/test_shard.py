@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from schemas.errors import StoreError, VouchError
+from schemas.errors import ObjectRefusedError, StoreError, VouchError
 from schemas.tables import STAGES
+from tasks.acquire.acquire import DENIED
 from tasks.campaign_run import CampaignRun
 from tasks.detect.step import Detect
 from tasks.score.step import Score
@@ -235,6 +236,29 @@ def test_a_shard_of_nothing_but_unforeseen_errors_is_not_done(tmp_path, make_ima
     steps = [event for event in told if isinstance(event, Progress)]
     assert steps
     assert sum(event.failed for event in steps) == 0
+
+
+@pytest.mark.parametrize(("denied", "ends"), [(1, False), (3, False), (4, True)])
+def test_denied_images_are_failed_ones_unless_all_are(tmp_path, make_images, make_campaign, monkeypatch, denied, ends):
+    keys = make_images(tmp_path / "images", denied)
+
+    fetch = LocalStore.get
+
+    def deny(self, key):
+        if key in keys:
+            raise ObjectRefusedError("not yours")
+        return fetch(self, key)
+
+    with CampaignRun(make_campaign()) as run:
+        run.plan()
+        (shard,) = run.pending()
+        monkeypatch.setattr(LocalStore, "get", deny)
+        if ends:
+            with pytest.raises(VouchError, match=rf"all {denied} images .* grant s3:GetObject"):
+                process_shard(shard.id, run.settings)
+        else:
+            counts = process_shard(shard.id, run.settings).counts
+            assert (counts.failed, counts.reasons) == (len(keys), {f"fetch: {DENIED}": denied})
 
 
 def test_two_workers_on_one_shard_agree(tmp_path, make_images, make_campaign):

@@ -12,7 +12,7 @@ from botocore import exceptions as e
 from botocore.parsers import ResponseParserError
 
 from schemas.campaign.storage import S3Options
-from schemas.errors import ObjectMissingError, StoreAccessError, StoreError, VouchError
+from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
 from tasks.store import s3
 from tasks.store.open import check_readable, check_writable
 from tasks.store.s3 import S3Store
@@ -247,7 +247,7 @@ def test_a_bucket_that_takes_no_writes_is_explained(scripted: Scripted, make_opt
     scripted.answers = [refusal(403, "AccessDenied")]
     with pytest.raises(StoreAccessError, match="grant s3:PutObject"):
         check_writable(S3Store("b", "p", make_options(scripted.endpoint)))
-    with pytest.raises(StoreAccessError, match="grant s3:GetObject"):
+    with pytest.raises(ObjectRefusedError, match="grant s3:GetObject"):
         S3Store("b", "p", make_options(scripted.endpoint)).stat("x")
 
 
