@@ -33,10 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         for part in options.only or _PARTS:
             found = _measure(part)(options.scenes)
             figures |= {f"{part}.{name}": value for name, value in found.items()}
-            for row in ROWS:
-                if row.key.startswith(f"{part}.") and row.key in figures:
-                    sys.stdout.write(f"{row.words}: {figures[row.key]:.3f}\n")
-                    sys.stdout.flush()
+            sys.stdout.writelines(f"{words}: {value}\n" for words, value in _rows(part, figures).items())
+            sys.stdout.flush()
         options.out.write_text(report(figures, options.scenes, _machine()), encoding="utf-8")
         if options.cards:
             _update_cards(options.cards, figures, options.scenes)
@@ -70,9 +68,17 @@ def _measure(part: str) -> Callable[[int], dict[str, float]]:
 
 def _update_cards(folder: Path, figures: Mapping[str, float], scenes: int) -> None:
     for part in ("detector", "segmenter", "scorer"):
-        rows = {row.words: f"{figures[row.key]:.3f}" for row in ROWS if row.key.startswith(part) and row.key in figures}
+        rows = _rows(part, figures)
         if rows:
             update_card(folder / f"{part}.md", "figures", {**rows, "scenes a figure": str(scenes)})
+
+
+def _rows(part: str, figures: Mapping[str, float]) -> dict[str, str]:
+    """The figures of a part in words, the other emoji style's last."""
+    keys = {row.key: row.words for row in ROWS} | {row.other: f"another emoji style: {row.words}" for row in ROWS}
+    return {
+        words: f"{figures[key]:.3f}" for key, words in keys.items() if key.startswith(f"{part}.") and key in figures
+    }
 
 
 def _machine() -> str:

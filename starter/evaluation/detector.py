@@ -1,4 +1,4 @@
-"""Measures the detector: seen classes, held-out colour and noun pairs, boxes for classes that are absent."""
+"""Measures the detector: seen classes, held-out colour and noun pairs, another style, absent classes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.campaign.models import DetectorConfig
-from starter.scenes.scene import Scene, SceneObject, draw_scene
+from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
+from starter.scenes.scene import Scene, SceneObject
 from starter.scenes.vocabulary import HELD_OUT, SPLITS
 from tasks.models.protocols import Detector, Phrase, RawDetections
 from tasks.models.registry import load_detector
@@ -32,39 +33,66 @@ def measure_detector(count: int, config: DetectorConfig | None = None) -> dict[s
     Returns:
         map50, map (nouns of the core split, all prompted); held_out_map50 (pairs never trained on, all prompted,
         among the same nouns in other colours); false_boxes (boxes an image at the default score, when only absent
-        nouns are prompted); precision, recall (at the default score, IoU 0.5).
+        nouns are prompted); precision, recall (at the default score, IoU 0.5); mean_score (of the boxes kept there);
+        other_map50, other_map, other_precision, other_recall, other_mean_score (the same in the other emoji style).
     """
     config = config or DetectorConfig()
     detector = load_detector(config, Runtime("cpu", "fp32"))
     nouns = [noun.name for noun in SPLITS["core"][0]]
     pairs = sorted(f"{colour} {noun}" for colour, noun in HELD_OUT if noun in nouns)
-    seen = [_scene(SEEN_SEED, index, "core") for index in range(count)]
-    held_out = [_scene(HELD_OUT_SEED, index, "core-heldout") for index in range(count)]
-    found = [_find(detector, config, scene, nouns) for scene in seen]
-    figures = _average_precision(seen, found, nouns, lambda item: item.noun)
-    named = [_find(detector, config, scene, pairs) for scene in held_out]
+    seen = [fresh_scene(SEEN_SEED, index, "core") for index in range(count)]
+    held_out = [fresh_scene(HELD_OUT_SEED, index, "core-heldout") for index in range(count)]
+    other = [fresh_scene(SEEN_SEED, index, "core", OTHER_STYLE) for index in range(count)]
+    named = [find(detector, config, scene, pairs) for scene in held_out]
     unseen = _average_precision(held_out, named, pairs, lambda item: item.phrase)
-    precision, recall = _at_threshold(seen, found, nouns, config.min_score)
     return {
-        "map50": figures["map50"],
-        "map": figures["map"],
+        **_of_nouns(detector, config, seen, nouns),
         "held_out_map50": unseen["map50"],
         "false_boxes": float(np.mean([_false_boxes(detector, config, scene, nouns) for scene in seen])),
-        "precision": precision,
-        "recall": recall,
+        **{f"other_{name}": value for name, value in _of_nouns(detector, config, other, nouns).items()},
     }
 
 
-def _scene(seed: int, index: int, split: str) -> Scene:
-    """A scene of 256 to 384 px a side."""
-    height, width = (int(side) for side in np.random.default_rng([seed, index, 1]).integers(256, 385, 2))
-    return draw_scene(seed, index, split, height, width)
-
-
-def _find(detector: Detector, config: DetectorConfig, scene: Scene, texts: Sequence[str]) -> Boxes:
+def find(detector: Detector, config: DetectorConfig, scene: Scene, texts: Sequence[str]) -> Boxes:
+    """Look for texts in a scene; the best text of each box counts, and of boxes that overlap the best one."""
     phrases = [Phrase(text, index) for index, text in enumerate(texts)]
     raw = detector.detect([scene.image], phrases, _LEAST_SCORE)[0]
     return _merged(raw, config.nms_iou)
+
+
+def count_hits(objects: Sequence[tuple[str, Sequence[float]]], found: Boxes, names: Sequence[str], least: float) -> int:
+    """Count the boxes at or above a score that find an object: its name, IoU 0.5, each object once at most.
+
+    Args:
+        objects: Name and xyxy box of each true object.
+        found: Boxes; their phrase indices are places in `names`.
+        names: What was asked for.
+        least: Score from which boxes count.
+    """
+    boxes, scores, labels = found
+    free = list(objects)
+    for index in np.flatnonzero(scores >= least):
+        fits = [(_iou(boxes[index], item[1]), item) for item in free if item[0] == names[int(labels[index])]]
+        overlap, match = max(fits, key=lambda fit: fit[0], default=(0.0, None))
+        if match is not None and overlap >= 0.5:
+            free.remove(match)
+    return len(objects) - len(free)
+
+
+def _of_nouns(
+    detector: Detector, config: DetectorConfig, scenes: Sequence[Scene], nouns: Sequence[str]
+) -> dict[str, float]:
+    """All nouns prompted: average precision, and what is found at the default score."""
+    found = [find(detector, config, scene, nouns) for scene in scenes]
+    truth = [[(item.noun, item.xyxy) for item in scene.objects] for scene in scenes]
+    hits = sum(count_hits(*pair, nouns, config.min_score) for pair in zip(truth, found, strict=True))
+    kept = np.concatenate([scores[scores >= config.min_score] for _, scores, _ in found])
+    return {
+        **_average_precision(scenes, found, nouns, lambda item: item.noun),
+        "precision": hits / max(len(kept), 1),
+        "recall": hits / max(sum(map(len, truth)), 1),
+        "mean_score": float(kept.mean()) if len(kept) else 0.0,
+    }
 
 
 def _merged(raw: RawDetections, iou: float) -> Boxes:
@@ -121,24 +149,6 @@ def _annotation(image: int, xyxy: Iterable[float], category: int) -> dict[str, A
     return {"image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
 
 
-def _at_threshold(
-    scenes: Sequence[Scene], found: Sequence[Boxes], names: Sequence[str], least: float
-) -> tuple[float, float]:
-    """Precision and recall of boxes at or above a score; each object is found by one box at most."""
-    hits = boxes_kept = objects = 0
-    for scene, (boxes, scores, labels) in zip(scenes, found, strict=True):
-        free = list(scene.objects)
-        for index in np.flatnonzero(scores >= least):
-            name = names[int(labels[index])]
-            match = max(free, key=lambda item: _iou(boxes[index], item.xyxy) * (item.noun == name), default=None)
-            boxes_kept += 1
-            if match is not None and match.noun == name and _iou(boxes[index], match.xyxy) >= 0.5:
-                free.remove(match)
-                hits += 1
-        objects += len(scene.objects)
-    return hits / max(boxes_kept, 1), hits / max(objects, 1)
-
-
 def _iou(first: Iterable[float], second: Iterable[float]) -> float:
     a, b = np.asarray(tuple(first)), np.asarray(tuple(second))
     common = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
@@ -148,5 +158,5 @@ def _iou(first: Iterable[float], second: Iterable[float]) -> float:
 def _false_boxes(detector: Detector, config: DetectorConfig, scene: Scene, nouns: Sequence[str]) -> int:
     """Boxes at the default score when every noun that is not in the scene is asked for."""
     present = {item.noun for item in scene.objects}
-    _, scores, _ = _find(detector, config, scene, [noun for noun in nouns if noun not in present])
+    _, scores, _ = find(detector, config, scene, [noun for noun in nouns if noun not in present])
     return int((scores >= config.min_score).sum())

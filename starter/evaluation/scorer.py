@@ -6,12 +6,14 @@ from typing import Final
 import numpy as np
 
 from schemas.campaign.models import ScorerConfig
-from starter.scenes.scene import SceneObject, draw_scene
+from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
+from starter.scenes.scene import SceneObject
 from starter.scenes.vocabulary import COLOURS, HELD_OUT, SPLITS
 from tasks.models.protocols import Floats, Pixels, Scorer
 from tasks.models.registry import load_scorer
 from tasks.models.runtime import Runtime
 from tasks.score.crops import crop
+from tasks.score.softmax import softmax
 from tasks.score.templates import fill, templates_of
 
 SEEN_SEED: Final = 14
@@ -28,7 +30,9 @@ def measure_scorer(count: int, config: ScorerConfig | None = None) -> dict[str, 
     Returns:
         top1 (nouns of the core split and the background texts compete); phrase_top1 (all nouns, tinted ones in
         every colour, held-out pairs among them, compete); held_out_top1 (the same for objects of held-out pairs);
-        background_top1 (random squares that touch no object go to a background text rather than to a noun).
+        background_top1 (random squares that touch no object go to a background text rather than to a noun);
+        probability (mean softmax probability of the answers that top1 counts); other_top1, other_probability (the
+        same in the other emoji style).
     """
     config = config or ScorerConfig()
     scorer = load_scorer(config, Runtime("cpu", "fp32"))
@@ -44,6 +48,9 @@ def measure_scorer(count: int, config: ScorerConfig | None = None) -> dict[str, 
     exact = _bank(scorer, phrases, templates)
     objects, crops, empty = _crops(SEEN_SEED, count, "core")
     seen = scorer.embed_crops(crops)
+    strangers, strange_crops, _ = _crops(SEEN_SEED, count, "core", OTHER_STYLE)
+    strange = scorer.embed_crops(strange_crops)
+    factor = scorer.logit_scale if config.temperature is None else 1 / config.temperature
     others, held_out_crops, _ = _crops(HELD_OUT_SEED, count, "core-heldout")
     unseen = [number for number, item in enumerate(others) if (item.colour, item.noun) in HELD_OUT]
     held_out = scorer.embed_crops([held_out_crops[number] for number in unseen])
@@ -52,6 +59,9 @@ def measure_scorer(count: int, config: ScorerConfig | None = None) -> dict[str, 
         "phrase_top1": _share(seen @ exact.T, [phrases.index(item.phrase) for item in objects]),
         "held_out_top1": _share(held_out @ exact.T, [phrases.index(others[number].phrase) for number in unseen]),
         "background_top1": float(np.mean((scorer.embed_crops(empty) @ plain.T).argmax(axis=1) >= len(names))),
+        "probability": _confidence(seen @ plain.T, factor),
+        "other_top1": _share(strange @ plain.T, [names.index(item.noun) for item in strangers]),
+        "other_probability": _confidence(strange @ plain.T, factor),
     }
 
 
@@ -66,17 +76,25 @@ def _share(similarities: Floats, right: Sequence[int]) -> float:
     return float(np.mean(similarities.argmax(axis=1) == np.asarray(right)))
 
 
-def _crops(seed: int, count: int, split: str) -> tuple[list[SceneObject], list[Pixels], list[Pixels]]:
+def _confidence(similarities: Floats, factor: float) -> float:
+    """Mean probability of the most similar text."""
+    competes = np.ones(similarities.shape, np.bool_)
+    return float(softmax(similarities, competes, similarities.argmax(axis=1), factor)[0].mean())
+
+
+def _crops(
+    seed: int, count: int, split: str, style: str = "noto"
+) -> tuple[list[SceneObject], list[Pixels], list[Pixels]]:
     """Objects of the scenes, their crops, and squares in which nothing is."""
     objects: list[SceneObject] = []
     crops: list[Pixels] = []
     empty: list[Pixels] = []
     for index in range(count):
-        rng = np.random.default_rng([seed, index, 1])
-        height, width = (int(side) for side in rng.integers(256, 385, 2))
-        scene = draw_scene(seed, index, split, height, width)
+        scene = fresh_scene(seed, index, split, style)
+        height, width = scene.image.shape[:2]
         objects += scene.objects
         crops += [crop(scene.image, np.asarray(item.xyxy, np.float32), 1.0) for item in scene.objects]
+        rng = np.random.default_rng([seed, index, 2])
         side = int(rng.integers(30, 100))
         left, top = int(rng.integers(width - side)), int(rng.integers(height - side))
         if not any(item.mask[top : top + side, left : left + side].any() for item in scene.objects):

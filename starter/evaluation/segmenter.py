@@ -5,7 +5,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.campaign.models import SegmenterConfig
-from starter.scenes.scene import draw_scene
+from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
+from tasks.models.protocols import Segmenter
 from tasks.models.registry import load_segmenter
 from tasks.models.runtime import Runtime
 
@@ -26,19 +27,22 @@ def measure_segmenter(count: int, config: SegmenterConfig | None = None) -> dict
 
     Returns:
         mean_iou over objects; boundary_iou likewise (Cheng et al., Boundary IoU, CVPR 2021, eq. 2); iou_error, the
-        mean absolute error of the model's own estimate of its IoU.
+        mean absolute error of the model's own estimate of its IoU; other_mean_iou, other_boundary_iou,
+        other_iou_error (the same in the other emoji style).
     """
+    segmenter = load_segmenter(config or SegmenterConfig(), Runtime("cpu", "fp32"))
+    other = _of_style(segmenter, count, OTHER_STYLE)
+    return _of_style(segmenter, count, "noto") | {f"other_{name}": value for name, value in other.items()}
+
+
+def _of_style(segmenter: Segmenter, count: int, style: str) -> dict[str, float]:
     from pycocotools import mask as coco_mask
 
-    segmenter = load_segmenter(config or SegmenterConfig(), Runtime("cpu", "fp32"))
     overlaps: list[float] = []
     boundaries: list[float] = []
     errors: list[float] = []
     for start in range(0, count, _BATCH):
-        scenes = []
-        for index in range(start, min(start + _BATCH, count)):
-            height, width = (int(side) for side in np.random.default_rng([SEED, index, 1]).integers(256, 385, 2))
-            scenes.append(draw_scene(SEED, index, "core", height, width))
+        scenes = [fresh_scene(SEED, index, "core", style) for index in range(start, min(start + _BATCH, count))]
         boxes = [np.asarray([item.xyxy for item in scene.objects], np.float32).reshape(-1, 4) for scene in scenes]
         answers = segmenter.segment([scene.image for scene in scenes], boxes)
         for scene, masks in zip(scenes, answers, strict=True):

@@ -10,14 +10,10 @@ import numpy as np
 
 from schemas.errors import UserError
 from starter.scenes.scene import Scene, draw_scene
+from starter.scenes.sprites import style_of
 from starter.scenes.vocabulary import SPLITS
 
 TRUTH = "ground_truth.json"
-_LICENCE = {
-    "id": 1,
-    "name": "SIL Open Font License 1.1 (glyphs: Noto Color Emoji)",
-    "url": "https://openfontlicense.org",
-}
 
 
 def generate_scenes(
@@ -28,6 +24,7 @@ def generate_scenes(
     smallest: int = 256,
     largest: int = 384,
     on_scene: Callable[[int], None] | None = None,
+    style: str = "noto",
 ) -> Path:
     """Draw scenes with exact ground truth; the same arguments write the same files.
 
@@ -40,6 +37,7 @@ def generate_scenes(
         smallest: Least height and width in pixels.
         largest: Greatest height and width in pixels.
         on_scene: Called with the number of scenes written so far, after each.
+        style: How things look: "noto" (what the bundled models know) or "twitter" (never trained on).
 
     Returns:
         The path of ground_truth.json: COCO instances with compressed RLE masks; each annotation's `attributes` hold
@@ -48,9 +46,11 @@ def generate_scenes(
     Raises:
         UserError: The arguments make no sense, the folder cannot be written or has scenes already, or the emoji
             font is missing.
+        VouchError: The bundled sheet of another style is missing or damaged.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    style_of(style)
     if count < 1 or seed < 0:
         raise UserError(f"cannot draw {count} scenes of seed {seed}: at least one scene, and a seed from 0 on")
     if not 64 <= smallest <= largest <= 4096:
@@ -59,7 +59,7 @@ def generate_scenes(
         out.mkdir(parents=True, exist_ok=True)
         if any(out.glob("scene-*.jpg")) or (out / TRUTH).exists():
             raise UserError(f"{out} already holds scenes: name another folder, or empty it")
-        return _write(out, count, seed, split, smallest, largest, on_scene)
+        return _write(out, count, seed, split, smallest, largest, on_scene, style)
     except OSError as error:
         raise UserError(f"cannot write scenes to {out}: {error.strerror or error}") from error
 
@@ -72,6 +72,7 @@ def _write(
     smallest: int,
     largest: int,
     on_scene: Callable[[int], None] | None,
+    style: str,
 ) -> Path:
     names = [noun.name for noun in SPLITS[split][0]]
     images: list[dict[str, Any]] = []
@@ -79,7 +80,7 @@ def _write(
     for index in range(count):
         # A stream of its own, so that the size does not move what is drawn at a given size.
         height, width = np.random.default_rng([seed, index, 1]).integers(smallest, largest + 1, 2).tolist()
-        scene = draw_scene(seed, index, split, height, width)
+        scene = draw_scene(seed, index, split, height, width, style=style)
         file_name = f"scene-{index:05d}.jpg"
         _, data = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
         (out / file_name).write_bytes(data.tobytes())
@@ -88,8 +89,8 @@ def _write(
         if on_scene is not None:
             on_scene(index + 1)
     document = {
-        "info": {"description": "Drawn scenes with exact ground truth", "split": split, "seed": seed},
-        "licenses": [_LICENCE],
+        "info": {"description": "Drawn scenes with exact ground truth", "split": split, "seed": seed, "style": style},
+        "licenses": [{"id": 1, "name": style_of(style).licence, "url": style_of(style).licence_url}],
         "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
         "images": images,
         "annotations": annotations,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import UserError
 from starter.scenes.background import background
-from starter.scenes.sprites import sprite
+from starter.scenes.sprites import sprite, style_of
 from starter.scenes.vocabulary import COLOURS, DISTRACTORS, HELD_OUT, SPLITS, Noun
 
 _MOST_COVERED = 0.5
@@ -62,7 +62,9 @@ class _Placed:
     visible: NDArray[np.bool_]
 
 
-def draw_scene(seed: int, index: int, split: str, height: int = 256, width: int = 256, most: int = 12) -> Scene:
+def draw_scene(
+    seed: int, index: int, split: str, height: int = 256, width: int = 256, most: int = 12, style: str = "noto"
+) -> Scene:
     """Draw scene number `index` of the world `seed`; the same arguments give the same pixels.
 
     Args:
@@ -72,24 +74,27 @@ def draw_scene(seed: int, index: int, split: str, height: int = 256, width: int 
         height: Image height in pixels.
         width: Image width in pixels.
         most: At most this many objects; about one scene in twenty is empty.
+        style: One of sprites.STYLES.
 
     Returns:
         The scene with its ground truth.
 
     Raises:
-        UserError: The split is unknown, or the font is missing.
+        UserError: The split or the style is unknown, or the font is missing.
+        VouchError: The bundled sheet of another style is missing or damaged.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    style_of(style)
     rng = np.random.default_rng([seed, index])
     canvas = background(rng, height, width)
     count = 0 if rng.random() < 0.05 else int(min(1 + rng.poisson(min(4.0, most * 0.6)), most))
     placed: list[_Placed] = []
     for _ in range(count):
-        _place(rng, placed, _choose(rng, split), (height, width), count)
+        _place(rng, placed, _choose(rng, split), (height, width), count, style)
     for _ in range(int(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1]))):
         glyph = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))]
-        _place(rng, placed, (None, None, glyph), (height, width), count + 2)
+        _place(rng, placed, (None, None, glyph), (height, width), count + 2, style)
     _composite(rng, canvas, placed)
     return Scene(_photograph(rng, canvas), tuple(_truth(item) for item in placed if item.noun is not None))
 
@@ -113,12 +118,13 @@ def _place(
     choice: tuple[Noun | None, str | None, str],
     shape: tuple[int, int],
     count: int,
+    style: str,
 ) -> None:
     """Put one sprite in front of the others where it hides none of them too much; give up after some tries."""
     noun, colour, glyph = choice
     height, width = shape
     hue = None if colour is None else COLOURS[colour] + rng.uniform(-7, 7)
-    art = sprite(glyph, None if hue is None else float(round(hue)))
+    art = sprite(glyph, None if hue is None else float(round(hue)), style)
     largest = 0.5 if count <= 4 else 0.36
     for attempt in range(_ATTEMPTS):
         share = float(np.exp(rng.uniform(np.log(0.15), np.log(largest)))) * (1.0 - 0.04 * attempt)

@@ -1,6 +1,8 @@
-"""Emoji of the Noto Color Emoji font as premultiplied RGBA arrays, rendered once and tinted on demand."""
+"""Emoji of one style or another as premultiplied RGBA arrays, rendered once and tinted on demand."""
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from schemas.errors import UserError
+from starter.scenes.sheet import CREDIT, sheet_glyph
 
 FONT_ENVIRONMENT_VARIABLE = "VOUCH_EMOJI_FONT"
 _FONT_PATHS = (
@@ -23,26 +26,39 @@ _BITMAP_SIZE = 109
 _SIDE = 128
 
 
+@dataclass(frozen=True)
+class Style:
+    """A way of drawing emoji.
+
+    Attributes:
+        render: Gives a glyph as an RGBA image of about 128 pixels.
+        licence: Name of the licence, and whose glyphs they are.
+        licence_url: Where the licence can be read.
+    """
+
+    render: Callable[[str], Image.Image]
+    licence: str
+    licence_url: str
+
+
 @lru_cache(maxsize=1024)
-def sprite(glyph: str, hue: float | None = None) -> NDArray[np.float32]:
+def sprite(glyph: str, hue: float | None = None, style: str = "noto") -> NDArray[np.float32]:
     """Return a glyph, centred on a square canvas.
 
     Args:
         glyph: One emoji character.
         hue: If given, the glyph's dominant hue is moved to this hue in degrees [0, 360).
+        style: One of STYLES.
 
     Returns:
         (128, 128, 4) float32 RGBA, colour premultiplied by alpha, all in [0, 1]. Do not write to it.
 
     Raises:
-        UserError: The font is not installed.
+        UserError: The style is unknown, or its font is not installed.
+        VouchError: The bundled sheet is missing or damaged.
     """
-    image = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
-    ImageDraw.Draw(image).text((8, 8), glyph, font=_font(), embedded_color=True)
-    box = image.getbbox()
-    if box is None:
-        raise UserError(f"the emoji font has no glyph {glyph!r}: install a newer fonts-noto-color-emoji")
-    cut = image.crop(box)
+    rendered = style_of(style).render(glyph)
+    cut = rendered.crop(rendered.getbbox())
     cut.thumbnail((_SIDE, _SIDE))
     canvas = Image.new("RGBA", (_SIDE, _SIDE), (0, 0, 0, 0))
     canvas.paste(cut, ((_SIDE - cut.width) // 2, (_SIDE - cut.height) // 2))
@@ -51,6 +67,29 @@ def sprite(glyph: str, hue: float | None = None) -> NDArray[np.float32]:
     premultiplied = np.concatenate([rgb * rgba[..., 3:], rgba[..., 3:]], axis=2)
     premultiplied.setflags(write=False)
     return premultiplied
+
+
+def style_of(name: str) -> Style:
+    """Return the style of a name.
+
+    Raises:
+        UserError: There is none of this name.
+    """
+    if name not in STYLES:
+        raise UserError(f"unknown style {name!r}: choose one of {', '.join(STYLES)}")
+    return STYLES[name]
+
+
+def _noto(glyph: str) -> Image.Image:
+    image = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
+    ImageDraw.Draw(image).text((8, 8), glyph, font=_font(), embedded_color=True)
+    if image.getbbox() is None:
+        raise UserError(f"the emoji font has no glyph {glyph!r}: install a newer fonts-noto-color-emoji")
+    return image
+
+
+def _twitter(glyph: str) -> Image.Image:
+    return sheet_glyph(glyph).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
 @lru_cache(maxsize=1)
@@ -81,3 +120,10 @@ def _tint(rgba: NDArray[np.float32], hue: float) -> NDArray[np.float32]:
     lift = 0.22 if 30.0 < hue < 75.0 else 0.0
     hsv[..., 2] = np.where(moved, np.clip(hsv[..., 2] + lift * (1.0 - hsv[..., 2]), 0.0, 1.0), hsv[..., 2])
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32)
+
+
+STYLES: dict[str, Style] = {
+    "noto": Style(_noto, "SIL Open Font License 1.1 (glyphs: Noto Color Emoji)", "https://openfontlicense.org"),
+    # Never trained on: shows what becomes of the models where the world looks a little different.
+    "twitter": Style(_twitter, f"CC BY 4.0 (glyphs: {CREDIT})", "https://creativecommons.org/licenses/by/4.0/"),
+}

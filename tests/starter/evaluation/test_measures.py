@@ -5,9 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from schemas.campaign.models import DetectorConfig
 from starter import evaluate
+from starter.evaluation.detector import count_hits, measure_detector
 from starter.evaluation.scorer import measure_scorer
 from starter.evaluation.segmenter import _boundary, _iou, measure_segmenter
+
+
+def with_other(names: set[str]) -> set[str]:
+    return names | {f"other_{name}" for name in names}
 
 
 def test_boundary_is_a_ring_of_two_percent_of_the_diagonal() -> None:
@@ -22,13 +28,38 @@ def test_boundary_is_a_ring_of_two_percent_of_the_diagonal() -> None:
 
 def test_segmenter_and_scorer_are_measured_on_fresh_scenes() -> None:
     masks = measure_segmenter(6)
-    assert masks.keys() == {"mean_iou", "boundary_iou", "iou_error"}
+    assert masks.keys() == with_other({"mean_iou", "boundary_iou", "iou_error"})
     assert 0.6 < masks["mean_iou"] <= 1
     assert masks["boundary_iou"] < masks["mean_iou"]
     names = measure_scorer(12)
-    assert names.keys() == {"top1", "phrase_top1", "held_out_top1", "background_top1"}
+    assert names.keys() == with_other({"top1", "probability"}) | {"phrase_top1", "held_out_top1", "background_top1"}
     assert all(0 <= value <= 1 for value in names.values())
     assert names["top1"] > 0.6
+    assert names["top1"] > names["other_top1"]
+
+
+def test_detector_is_measured_on_fresh_scenes_of_both_styles() -> None:
+    found = measure_detector(6)
+    styled = {"map50", "map", "precision", "recall", "mean_score"}
+    assert found.keys() == with_other(styled) | {"held_out_map50", "false_boxes"}
+    assert found["map50"] > 0.4
+    assert found["map50"] > found["other_map50"]
+    assert found["mean_score"] >= DetectorConfig().min_score
+
+
+def test_hits_are_boxes_of_the_right_name_and_place_each_object_once() -> None:
+    objects = [("cat", (0, 0, 10, 10)), ("dog", (20, 20, 40, 40))]
+    boxes = np.asarray([[0, 0, 10, 10], [0, 0, 9, 10], [20, 20, 40, 30.1], [20, 20, 40, 40]], np.float32)
+    scores = np.asarray([0.9, 0.8, 0.7, 0.2], np.float32)
+
+    def hits(labels: list[int], least: float) -> int:
+        return count_hits(objects, (boxes, scores, np.asarray(labels)), ["cat", "dog"], least)
+
+    assert hits([0, 0, 1, 1], 0.3) == 2
+    assert hits([0, 0, 0, 1], 0.3) == 1
+    assert hits([0, 0, 0, 1], 0.1) == 2
+    assert hits([1, 1, 0, 0], 0.1) == 0
+    assert hits([0, 0, 1, 1], 0.95) == 0
 
 
 def test_one_part_is_measured_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,9 +69,11 @@ def test_one_part_is_measured_and_written(tmp_path: Path, capsys: pytest.Capture
     assert evaluate.main(arguments) == 0
     assert "segmenter from true boxes, mean IoU: 0." in capsys.readouterr().out
     assert "segmenter from true boxes, mean IoU | 0." in out.read_text()
+    assert "## Another emoji style, never trained on" in out.read_text()
     assert "detector" not in out.read_text().split("|", 1)[1]
     card = (tmp_path / "segmenter.md").read_text()
     assert "| scenes a figure | 4 |" in card
+    assert "| another emoji style: segmenter from true boxes, mean IoU | 0." in card
     assert card.endswith("End.\n")
 
 

@@ -47,6 +47,19 @@ def test_truth_loads_as_coco_and_is_exact(tmp_path: Path, capsys: pytest.Capture
     assert seen == len(coco.anns) > 5
 
 
+def test_another_style_is_named_with_its_licence(tmp_path: Path) -> None:
+    noto, twitter = (
+        json.loads(generate_scenes(tmp_path / style, 1, smallest=64, largest=64, style=style).read_text())
+        for style in ("noto", "twitter")
+    )
+    assert (noto["info"]["style"], twitter["info"]["style"]) == ("noto", "twitter")
+    assert "Noto Color Emoji" in noto["licenses"][0]["name"]
+    assert "Twemoji" in twitter["licenses"][0]["name"]
+    assert "creativecommons.org/licenses/by/4.0" in twitter["licenses"][0]["url"]
+    pictures = [(tmp_path / style / "scene-00000.jpg").read_bytes() for style in ("noto", "twitter")]
+    assert pictures[0] != pictures[1]
+
+
 def test_progress_is_told(tmp_path: Path) -> None:
     told: list[int] = []
     generate_scenes(tmp_path / "out", 3, smallest=64, largest=64, on_scene=told.append)
@@ -57,6 +70,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"split": "train"}, "unknown split 'train'"),
+        ({"style": "oil"}, "unknown style 'oil'"),
         ({"count": 0}, "cannot draw 0 scenes"),
         ({"seed": -1}, "seed from 0 on"),
         ({"smallest": 300, "largest": 200}, "300 to 200 pixels"),

@@ -81,6 +81,20 @@ def test_vocabulary_is_large_enough_and_unambiguous() -> None:
         assert any((colour, name) not in HELD_OUT for colour in COLOURS)
 
 
+def test_another_style_shows_the_same_things_on_the_same_ground() -> None:
+    first, second = (draw_scene(3, 5, "core", 160, 200, style=style) for style in ("noto", "twitter"))
+    assert first.objects
+    assert (first.objects[0].noun, first.objects[0].colour) == (second.objects[0].noun, second.objects[0].colour)
+    assert (first.image != second.image).any()
+    again = draw_scene(3, 5, "core", 160, 200, style="twitter")
+    assert (second.image == again.image).all()
+
+
+def test_unknown_style_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown style 'oil'"):
+        draw_scene(0, 0, "core", style="oil")
+
+
 def test_unknown_split_is_refused() -> None:
     with pytest.raises(UserError, match=r"unknown split 'everything': choose one of core"):
         draw_scene(0, 0, "everything")
