@@ -135,7 +135,16 @@ def test_the_campaign_that_the_demo_writes(tmp_path):
     assert {model.checkpoint for model in (campaign.models.detector, campaign.models.segmenter)} == {"starter"}
 
 
+@pytest.fixture
+def heeded_interrupts():
+    """Tests that run in the background may have been started with SIGINT ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize(
     ("number", "code", "words"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "term")]
 )

@@ -69,7 +69,7 @@ def save_grounding(kind: str, folder: Path) -> None:
         encoder_attention_heads=4, decoder_layers=2, decoder_ffn_dim=64, decoder_attention_heads=4, d_model=256,
         encoder_n_points=2, decoder_n_points=2,
     )  # fmt: skip
-    model = getattr(tf, f"{name}ForObjectDetection")(config)
+    model = fresh(getattr(tf, f"{name}ForObjectDetection"), config)
     processor = tf.GroundingDinoProcessor(
         tf.GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 128}), bert_tokenizer()
     )
@@ -86,10 +86,16 @@ def save_owl(kind: str, folder: Path) -> None:
         vision_config={**sizes, "image_size": 64, "patch_size": 16},
         projection_dim=32,
     )
-    model = getattr(tf, f"{name}ForObjectDetection")(config)
+    model = fresh(getattr(tf, f"{name}ForObjectDetection"), config)
     images = getattr(tf, f"{name}ImageProcessor")(size={"height": 64, "width": 64})
     processor = getattr(tf, f"{name}Processor")(images, clip_tokenizer(folder.parent / f"{kind}-tokens"))
     save(model, processor, folder)
+
+
+def fresh(kind: Any, config: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return kind(config)
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:

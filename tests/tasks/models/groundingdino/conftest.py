@@ -17,11 +17,12 @@ def spread(model: Any, seed: int = 0) -> None:
     """Random weights that make scores and boxes differ; fresh ones give almost the same box everywhere."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5)
             else:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+                scale = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+                parameter.copy_(scale + torch.randn(parameter.shape, generator=generator) * 0.05)
         model.transformer.decoder.norm.weight.mul_(0.1)  # else the sigmoid of every logit is 0 or 1
         model.transformer.decoder.norm.bias.mul_(0.1)
 
