@@ -70,11 +70,11 @@ def count_hits(objects: Sequence[tuple[str, Sequence[float]]], found: Boxes, nam
         least: Score from which boxes count.
     """
     boxes, scores, labels = found
-    free = list(objects)
+    free = set(range(len(objects)))
     for index in np.flatnonzero(scores >= least):
-        fits = [(_iou(boxes[index], item[1]), item) for item in free if item[0] == names[int(labels[index])]]
-        overlap, match = max(fits, key=lambda fit: fit[0], default=(0.0, None))
-        if match is not None and overlap >= 0.5:
+        named = [place for place in free if objects[place][0] == names[int(labels[index])]]
+        overlap, match = max(((_iou(boxes[index], objects[place][1]), place) for place in named), default=(0.0, -1))
+        if overlap >= 0.5:
             free.remove(match)
     return len(objects) - len(free)
 

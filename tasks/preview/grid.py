@@ -22,9 +22,13 @@ UNDECIDED: Final = "#8c8c8c"
 
 
 def draw_grid(
-    images: Sequence[tuple[Pixels, ExportImage]], class_names: Sequence[str], columns: int = 4, side: int = 320
+    images: Sequence[tuple[Pixels, ExportImage]],
+    class_names: Sequence[str],
+    columns: int = 4,
+    side: int = 320,
+    captions: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Draw images with their labels, each in a square tile with its key under it.
+    """Draw images with their labels, each in a square tile with a line under it.
 
     Accepted labels have the colour of their class, with mask, box, name and detector score; labels that wait for
     review have a thin grey box and a question mark.
@@ -34,6 +38,7 @@ def draw_grid(
         class_names: All classes; a class's place gives its colour.
         columns: Tiles in a row.
         side: Width and height of a tile in pixels.
+        captions: The line under each image; by default its key, and how many labels were accepted.
 
     Returns:
         An RGB picture.
@@ -48,7 +53,8 @@ def draw_grid(
         left, top = GAP + place % columns * width, GAP + place // columns * height
         tile = _draw_labels(pixels, image, class_names, side)
         sheet.paste(tile, (left + (side - tile.width) // 2, top + (side - tile.height) // 2))
-        pen.text((left, top + side + 4), _caption(image, font, side), fill=INK, font=font)
+        caption = _caption(image, font, side) if captions is None else captions[place]
+        pen.text((left, top + side + 4), caption, fill=INK, font=font)
     return sheet
 
 

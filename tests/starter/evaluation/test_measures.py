@@ -60,6 +60,8 @@ def test_hits_are_boxes_of_the_right_name_and_place_each_object_once() -> None:
     assert hits([0, 0, 0, 1], 0.1) == 2
     assert hits([1, 1, 0, 0], 0.1) == 0
     assert hits([0, 0, 1, 1], 0.95) == 0
+    twins = [("cat", np.asarray([0, 0, 10, 10])), ("cat", np.asarray([0, 0, 10, 10]))]
+    assert count_hits(twins, (boxes, scores, np.zeros(4, int)), ["cat", "dog"], 0.3) == 2
 
 
 def test_one_part_is_measured_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,3 +58,11 @@ def test_long_keys_are_cut():
     pixels = np.zeros((8, 8, 3), np.uint8)
     sheet = draw_grid([(pixels, ExportImage("folder/" * 50 + "a.png", 8, 8, []))], ["cat"], side=200)
     assert (np.asarray(sheet)[:, -GAP + 1 :] == PAPER).all()
+
+
+def test_captions_of_ones_own_stand_under_the_images():
+    image = (np.zeros((8, 8, 3), np.uint8), ExportImage("a.png", 8, 8, []))
+    own, blank = (np.asarray(draw_grid([image], ["cat"], side=200, captions=[words])) for words in ("found", ""))
+    assert (blank[GAP + 200 :] == PAPER).all()
+    assert (own[GAP + 200 :] != PAPER).any()
+    assert (own[: GAP + 200] == blank[: GAP + 200]).all()
