@@ -1,0 +1,157 @@
+"""Exact tests and bounds for a share of wrong labels.
+
+Which bound is valid depends on how the labels were drawn. Labels drawn one by one, with our own seed, from a fixed
+batch: the count of wrong ones is hypergeometric whatever the batch is like, so clustering of errors within images does
+not matter. Whole images drawn: use `korn_graubard`, for the binomial breaks its promise there.
+"""
+
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+_MOST_LABELS: Final = 10_000_000
+_ROUNDING: Final = 1e-9
+"""Keeps (1 - 0.9) * 10 = 0.9999999999999998 from being cut to 0."""
+
+
+def wrong_allowed(labels: ArrayLike, limit: ArrayLike) -> Ints:
+    """Most wrong labels that a set may hold: floor(limit * labels).
+
+    Args:
+        labels: Sizes of the sets.
+        limit: Share allowed, 1 - T, in [0, 1].
+    """
+    return np.asarray(np.floor(np.asarray(labels) * np.asarray(limit) + _ROUNDING), np.int64)
+
+
+def binomial_p(errors: ArrayLike, reviewed: ArrayLike, limit: ArrayLike) -> Floats:
+    """P-value of "the share of wrong labels is above `limit`": P(Binomial(n, limit) <= k).
+
+    For draws without replacement it is an upper bound of the exact one wherever it is below 1/2, as the hypergeometric
+    has the lighter lower tail (W. Uhlmann, Metrika 10, 1966).
+
+    Args:
+        errors: Wrong among the reviewed, k.
+        reviewed: Reviewed labels, n; with n = 0 the p-value is 1.
+        limit: Share allowed, 1 - T.
+
+    Returns:
+        P-values, in the common shape of the arguments.
+    """
+    return np.asarray(stats.binom.cdf(np.asarray(errors), np.asarray(reviewed), np.asarray(limit)), np.float64)
+
+
+def hypergeometric_p(errors: ArrayLike, reviewed: ArrayLike, labels: ArrayLike, limit: ArrayLike) -> Floats:
+    """P-value of "more than `limit` of these N labels are wrong", exact for draws without replacement.
+
+    P(Hypergeometric(N, floor(limit N) + 1, n) <= k), the least favourable member of the hypothesis.
+
+    Args:
+        errors: Wrong among the reviewed, k.
+        reviewed: Reviewed labels, n.
+        labels: Labels that they were drawn from, N.
+        limit: Share allowed, 1 - T, below 1.
+
+    Returns:
+        P-values, in the common shape of the arguments; 1 where N = 0.
+    """
+    size = np.asarray(labels, np.int64)
+    least_wrong = np.minimum(wrong_allowed(size, limit) + 1, size)
+    found = stats.hypergeom.cdf(np.asarray(errors), size, least_wrong, np.asarray(reviewed))
+    return np.asarray(np.where(size > 0, found, 1.0), np.float64)
+
+
+def upper_bound(errors: ArrayLike, reviewed: ArrayLike, delta: float) -> Floats:
+    """One-sided Clopper-Pearson upper bound of a share: Beta(1 - delta; k + 1, n - k).
+
+    Args:
+        errors: Count, k.
+        reviewed: Trials, n; the bound is 1 where k = n, so also without any.
+        delta: Chance that the bound is too low.
+
+    Returns:
+        Bounds in [0, 1] (Clopper and Pearson, Biometrika 26, 1934).
+    """
+    count, trials = np.asarray(errors, np.float64), np.asarray(reviewed, np.float64)
+    rest = np.maximum(trials - count, 0)
+    bound = stats.beta.ppf(1 - delta, count + 1, np.where(rest > 0, rest, 1.0))
+    return np.asarray(np.where(rest > 0, bound, 1.0), np.float64)
+
+
+def lower_bound(successes: ArrayLike, reviewed: ArrayLike, delta: float) -> Floats:
+    """One-sided Clopper-Pearson lower bound of a share, 1 - `upper_bound` of its complement."""
+    return 1 - upper_bound(np.asarray(reviewed) - np.asarray(successes), reviewed, delta)
+
+
+def most_errors(reviewed: ArrayLike, limit: ArrayLike, delta: float) -> Ints:
+    """Most errors among n reviewed labels with which `binomial_p` is still at most delta; -1 where none is."""
+    trials, share = np.asarray(reviewed), np.asarray(limit)
+    guess = np.asarray(stats.binom.ppf(delta, trials, share))
+    # ppf gives the first k whose CDF reaches delta, which is one too many unless it meets delta exactly.
+    exact = stats.binom.cdf(guess, trials, share) <= delta
+    return np.where(exact, guess, guess - 1).astype(np.int64)
+
+
+def labels_needed(errors: int, limit: float, delta: float) -> int:
+    """Fewest reviewed labels that certify a share in spite of so many errors.
+
+    Args:
+        errors: Wrong labels expected among them.
+        limit: Share allowed, 1 - T, above 0.
+        delta: 1 - confidence, above 0.
+
+    Returns:
+        The least n with P(Binomial(n, limit) <= errors) <= delta.
+
+    Raises:
+        ValueError: limit or delta is not in (0, 1), or more than ten million labels were needed.
+    """
+    if not (0 < limit < 1 and 0 < delta < 1):
+        raise ValueError(f"limit {limit} and delta {delta} must lie between 0 and 1")
+    low, high = errors, errors + 1
+    while stats.binom.cdf(errors, high, limit) > delta:
+        low, high = high, 2 * high
+        if high > _MOST_LABELS:
+            raise ValueError(f"more than {_MOST_LABELS:,} labels were needed")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if stats.binom.cdf(errors, middle, limit) <= delta else (middle, high)
+    return high
+
+
+def korn_graubard(errors: Ints, reviewed: Ints, delta: float) -> float:
+    """Upper bound of the share of wrong labels when whole images were drawn and every label of each was reviewed.
+
+    With p = sum(errors) / sum(reviewed), n labels in m images and the cluster variance of the ratio
+    v = m/(m-1) sum_j (k_j - p n_j)^2 / n^2: deff = max(1, v / (p (1-p) / n)),
+    n* = n / deff (t_{n-1} / t_{m-1})^2 at the quantile 1 - delta, bound Beta(1 - delta; p n* + 1, n* - p n*)
+    (E. L. Korn and B. I. Graubard, Survey Methodology 24, 1998). Without any error the sample says nothing of
+    clustering; then n* is the number of images, as if the labels of one image were copies of each other.
+
+    Args:
+        errors: (m,) wrong labels of each drawn image.
+        reviewed: (m,) labels of each drawn image, above 0: an image without labels says nothing here.
+        delta: Chance that the bound is too low.
+
+    Returns:
+        The bound in [0, 1]; 1 with fewer than two images.
+    """
+    images, labels = len(reviewed), int(reviewed.sum())
+    if images < 2 or labels == 0:
+        return 1.0
+    share = float(errors.sum() / labels)
+    if share >= 1:
+        return 1.0
+    if share == 0:
+        return float(upper_bound(0, images, delta))
+    variance = images / (images - 1) * float(((errors - share * reviewed) ** 2).sum()) / labels**2
+    design_effect = max(1.0, variance / (share * (1 - share) / labels))
+    quantiles = stats.t.ppf(1 - delta, [labels - 1, images - 1])
+    effective = labels / design_effect * float(quantiles[0] / quantiles[1]) ** 2
+    return float(upper_bound(share * effective, effective, delta))

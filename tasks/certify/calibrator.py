@@ -1,0 +1,110 @@
+"""Turns the signals of labels into the probability that each is correct.
+
+p = g(sigmoid(b + sum_s w_s (x_s - m_s) / d_s + sum_s v_s [x_s missing] + o_class)): a logistic regression on
+standardised signals with an offset for each class, and g, a monotone correction where labels were many enough to show
+that it helps.
+
+A missing signal (NaN or infinite) stands at its mean, and adds the weight v_s that labels with the same gap have
+earned. Where too few labels with that gap were reviewed to fit v_s, the label has no probability (NaN), and no
+threshold accepts it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from schemas.errors import UserError
+from tasks.certify.bounds import Floats, Ints
+
+_ROWS = 100_000
+"""Labels that are worked on at once: bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """A fitted calibrator; every field is plain, so that a policy can carry it."""
+
+    signals: tuple[str, ...]
+    """Names of the S columns."""
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+    """Standard deviations, above 0."""
+    weights: tuple[float, ...]
+    gap_weights: tuple[float | None, ...]
+    """Weight of each signal's absence; None: too few labels to tell, so no probability."""
+    intercept: float
+    offsets: Mapping[str, float]
+    """Offset of each class; a class not named has 0, that of the average class."""
+    knots: tuple[tuple[float, float], ...] = ()
+    """(sigmoid, probability), both rising: g is linear between them, constant outside; none: g is the identity."""
+
+    def probabilities(self, signals: NDArray[Any], classes: NDArray[np.integer[Any]], names: tuple[str, ...]) -> Floats:
+        """Give the probability of each label that it is correct.
+
+        Args:
+            signals: (N, S) in the order of `signals`; NaN or infinite where missing.
+            classes: (N,) index into names.
+            names: Class names.
+
+        Returns:
+            (N,) in [0, 1], rounded to float32's values as tables hold them, so that a threshold chosen on these numbers
+            means the same labels later; NaN where a signal is missing whose absence was not fitted.
+        """
+        offsets = np.array([self.offsets.get(name, 0.0) for name in names])
+        found = np.empty(len(signals))
+        for start in range(0, len(signals), _ROWS):
+            rows = slice(start, start + _ROWS)
+            found[rows] = expit(self._linear(np.asarray(signals[rows], np.float64)) + offsets[classes[rows]])
+        if self.knots:
+            found = np.interp(found, *np.array(self.knots).T)
+        return found.astype(np.float32).astype(np.float64)
+
+    def _linear(self, signals: Floats) -> Floats:
+        missing = ~np.isfinite(signals)
+        scaled = np.where(missing, 0.0, (signals - self.means) / self.deviations)
+        total = scaled @ np.array(self.weights) + self.intercept
+        for column in np.flatnonzero(missing.any(axis=0)):
+            weight = self.gap_weights[column]
+            total[missing[:, column]] += np.nan if weight is None else weight
+        return np.asarray(total, np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values that JSON can say, NaN-free."""
+        return asdict(self) | {"offsets": dict(self.offsets)}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Calibrator":
+        """Read what `to_dict` gave, also after a way through JSON.
+
+        Raises:
+            UserError: Keys are missing or unknown, columns differ in number, or a number is not finite.
+        """
+        try:
+            plain = {key: _tuples(value) for key, value in values.items()}
+            calibrator = Calibrator(**plain)
+            columns = len(calibrator.signals)
+            numbers = np.array([calibrator.means, calibrator.deviations, calibrator.weights], np.float64)
+            rest = [calibrator.intercept, *calibrator.offsets.values(), *(x for knot in calibrator.knots for x in knot)]
+            rest += [weight for weight in calibrator.gap_weights if weight is not None]
+            sound = numbers.shape == (3, columns) and len(calibrator.gap_weights) == columns
+            sound = sound and bool(np.isfinite(numbers).all() and np.isfinite(np.array(rest, np.float64)).all())
+            sound = sound and bool((numbers[1] > 0).all())
+        except (TypeError, ValueError, AttributeError):
+            sound = False
+        if not sound:
+            raise UserError("the policy's calibrator is damaged; restore the policy, or certify again")
+        return calibrator
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401 - plain JSON
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def class_indices(classes: NDArray[Any]) -> tuple[Ints, tuple[str, ...]]:
+    """Give each label's index into the sorted names of the classes, and those names."""
+    names, indices = np.unique(np.asarray(classes), return_inverse=True)
+    return indices.reshape(-1).astype(np.int64), tuple(str(name) for name in names)

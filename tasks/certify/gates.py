@@ -1,0 +1,143 @@
+"""Gates A and B: what a random sample says of every threshold of a ladder.
+
+A: of the labels that are accepted, at least T are correct. B: of the labels that are delivered (the accepted ones, and
+those that people looked at and kept), at least T are correct.
+
+Both rest on a simple random sample, drawn with our own seed from a fixed set of labels. A part of such a sample that is
+cut out by a rule fixed beforehand is, given its size, a simple random sample of the part of the set that the rule cuts
+out. So the sampled labels at or above a threshold stand for the accepted set, and the sampled labels that would be
+delivered stand for the delivered set, whatever the labels, the scores and their clustering are. All labels of one score
+are accepted together or not at all; a label whose score is NaN never is.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tasks.certify.bounds import Bools, Floats, Ints, binomial_p, hypergeometric_p, upper_bound
+from tasks.certify.reviewers import TRUSTED, ReviewerError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Reviewed labels that were drawn without replacement, each set of n with equal chance."""
+
+    scores: Floats
+    """(n,) p(correct); NaN: never accepted."""
+    wrong: Bools
+    """(n,) verdict of the reviewer."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a sample says of L thresholds, strict to loose."""
+
+    gate: str
+    """A or B."""
+    thresholds: Floats
+    reviewed: Ints
+    """(L,) sampled labels that stand for the set in question."""
+    errors: Ints
+    """(L,) accepted and wrong among them."""
+    limits: Floats
+    """(L,) share of errors that is tested, 1 - T after correction for what reviewers miss."""
+    p_values: Floats
+    """(L,) of "fewer than T of the set are correct"."""
+    delta: float
+    """What is left of the promised delta for these tests; the rest was spent on the correction."""
+
+    def bound(self, step: int) -> float:
+        """Upper bound of the share of errors at one threshold, as reviewers see them, at confidence 1 - delta."""
+        return float(upper_bound(self.errors[step], self.reviewed[step], self.delta))
+
+
+A: Final = "A"
+B: Final = "B"
+
+
+def gate_a(
+    sample: Sample,
+    thresholds: Floats,
+    accepted: Ints,
+    precision: float,
+    delta: float,
+    reviewers: ReviewerError = TRUSTED,
+) -> Evidence:
+    """Test the precision of the accepted set at every threshold.
+
+    With n_t sampled labels at or above t, k_t of them wrong, of N_t accepted ones:
+    p(t) = P(Hypergeometric(N_t, floor((1-T) N_t) + 1, n_t) <= k_t). Reviewers who miss wrong labels thin the count:
+    then p(t) = P(Binomial(n_t, (1-T)(1-eta)) <= k_t), eta the upper bound of the share that they miss, and its delta is
+    taken off. (The prototype's plan tests at the full delta with an eta that is itself only an upper bound with some
+    confidence; here both together keep the promise.)
+
+    Args:
+        sample: Drawn from a set that holds every label at or above the loosest threshold.
+        thresholds: (L,) descending, fixed before the sample was reviewed.
+        accepted: (L,) labels of the set at or above each.
+        precision: T.
+        delta: 1 - confidence.
+        reviewers: How many wrong labels reviewers miss, at most.
+    """
+    scores, limit = _orderable(sample.scores), (1 - precision) * (1 - reviewers.accepted)
+    reviewed, errors = _at_or_above(scores, thresholds), _at_or_above(scores[sample.wrong], thresholds)
+    if reviewers.accepted > 0:
+        p_values = binomial_p(errors, reviewed, limit)
+    else:
+        p_values = hypergeometric_p(errors, reviewed, accepted, limit)
+    limits = np.full(len(thresholds), limit)
+    return Evidence(A, thresholds, reviewed, errors, limits, p_values, delta - reviewers.spent)
+
+
+def gate_b(
+    sample: Sample, thresholds: Floats, precision: float, delta: float, reviewers: ReviewerError = TRUSTED
+) -> Evidence:
+    """Test the precision of the delivered set at every threshold.
+
+    Sampled labels that are routed and wrong are dropped, since people remove or mend them. Of the n_d that are left, k
+    are accepted and wrong: p(t) = P(Binomial(n_d, 1-T) <= k), an upper bound of the hypergeometric one, whose set has a
+    size that nobody knows. A label that people mend is delivered correct but not counted, which is on the safe side.
+
+    Reviewers who miss wrong labels leave some in the routed part too. With r of the sampled labels routed and called
+    wrong, at most q = u/(1-u) such labels come on each delivered one, u being the Clopper-Pearson bound of
+    r/(r + n_d); they leave at most eta_r/(1-eta_r) q wrong ones each. So the test is at
+    (1-T - q eta_r/(1-eta_r)) (1-eta_a); a limit of zero or less certifies nothing. Half of what the bounds of eta left
+    of delta goes to u. (The plan says only "add the reviewers' residual error".)
+
+    Args:
+        sample: Drawn from the set that the promise is about, or from all of its labels at or above some score below the
+            loosest threshold: leaving out labels that all go to people leaves out correct ones only, unless reviewers
+            miss wrong ones, so it is on the safe side for reviewers who can be trusted.
+        thresholds: (L,) descending, fixed before the sample was reviewed.
+        precision: T.
+        delta: 1 - confidence.
+        reviewers: How many wrong labels reviewers miss, at most.
+    """
+    scores, wrong = _orderable(sample.scores), sample.wrong
+    errors = _at_or_above(scores[wrong], thresholds)
+    delivered = errors + np.int64((~wrong).sum())
+    delta_left = delta - reviewers.spent
+    limits = np.full(len(thresholds), 1 - precision)
+    if reviewers.routed > 0:
+        delta_left /= 2
+        routed_wrong = np.int64(wrong.sum()) - errors
+        share = upper_bound(routed_wrong, routed_wrong + delivered, delta_left)
+        each = np.divide(share, 1 - share, out=np.full(len(share), np.inf), where=share < 1)
+        limits = limits - each * reviewers.routed / (1 - reviewers.routed) if reviewers.routed < 1 else limits * 0
+    limits = np.maximum(limits * (1 - reviewers.accepted), 0)
+    p_values = np.where(limits > 0, binomial_p(errors, delivered, limits), 1.0)
+    return Evidence(B, thresholds, delivered, errors, limits, p_values, delta_left)
+
+
+def accepted_counts(scores: Floats, thresholds: Floats) -> Ints:
+    """Labels at or above each threshold, (L,)."""
+    return _at_or_above(_orderable(scores), thresholds)
+
+
+def _orderable(scores: Floats) -> Floats:
+    return np.where(np.isnan(scores), -np.inf, scores)
+
+
+def _at_or_above(scores: Floats, thresholds: Floats) -> Ints:
+    return np.asarray(len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left"), np.int64)

@@ -1,0 +1,157 @@
+"""Draws the labels that people shall look at, each draw seeded and with known inclusion probabilities.
+
+Every draw has a purpose and a seed; different purposes give independent draws from one seed. What certifies is drawn
+label by label from a fixed set; that makes the binomial and hypergeometric tests valid, however errors cluster.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tasks.certify.bounds import Bools, Floats, Ints
+
+FIRST: Final = 1
+CERTIFICATION: Final = 2
+AUDIT: Final = 3
+IMAGES: Final = 4
+SCORE_BINS: Final = 10
+AUDIT_BINS: Final = 4
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Drawn items."""
+
+    rows: Ints
+    """(n,) indices, in the order in which they are to be shown."""
+    inclusion: Floats
+    """(n,) probability with which each was to be drawn, in (0, 1]."""
+
+
+def generator(seed: int, purpose: int, batch: int = 0) -> np.random.Generator:
+    """Give a generator whose stream is its own for each seed, purpose and batch."""
+    return np.random.default_rng([seed, purpose, batch])
+
+
+def first_sample(scores: Floats, count: int, seed: int) -> Drawn:
+    """Draw what the calibrator is fitted to: half over the range of a score, half uniformly.
+
+    Half of the labels come in equal numbers from `SCORE_BINS` equally wide bins of the score between its 1st and 99th
+    percentile (bins with too few labels are taken whole, the others share what is left), then the other half uniformly
+    from the rest. With s_h = m_h / N_h in bin h and n_u of the N - n_s others, the inclusion probability is
+    s_h + (1 - s_h) n_u / (N - n_s).
+
+    Args:
+        scores: (N,) any score of the fit side's labels, before a calibrator the detector's; NaN is a bin of its own.
+        count: How many; all are taken where there are no more.
+        seed: Seed of the campaign's sampling.
+    """
+    rng = generator(seed, FIRST)
+    bins = score_bins(scores, SCORE_BINS)
+    sizes = np.bincount(bins)
+    taken = allocate(sizes, min(count, len(scores)) // 2)
+    spread = _from_strata(bins, taken, rng)
+    rest = np.setdiff1d(np.arange(len(scores)), spread)
+    uniform = rng.permutation(rest)[: min(count, len(scores)) - len(spread)]
+    shares = np.divide(taken, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
+    rows = rng.permutation(np.concatenate([spread, uniform]))
+    share = shares[bins[rows]]
+    return Drawn(rows, share + (1 - share) * (len(uniform) / len(rest) if len(rest) else 0.0))
+
+
+def certification_sample(among: Bools, count: int, seed: int, look: int = 0) -> Drawn:
+    """Draw what certifies: a simple random sample of the labels marked.
+
+    For gate B mark the certify side, for gate A its labels at or above the plan's region. The rows are the beginning of
+    a random order, so a larger draw of the same seed begins with the smaller one. Reviewing more after a look at the
+    result is another look, and spends another part of delta (`groups.delta_of_look`).
+
+    Args:
+        among: (N,) True where a label may be drawn.
+        count: How many; all are taken where there are no more.
+        seed: Seed of the campaign's sampling.
+        look: Number of the policy or certification that it is for: others have other orders.
+    """
+    candidates = np.flatnonzero(among)
+    rows = generator(seed, CERTIFICATION, look).permutation(candidates)[:count]
+    return Drawn(rows, np.full(len(rows), len(rows) / max(1, len(candidates))))
+
+
+def audit_sample(classes: Ints, probabilities: Floats, count: int, seed: int, batch: int) -> Drawn:
+    """Draw accepted labels for a blind audit, stratified by class and score.
+
+    Strata are class x quarter of p(correct) within the batch. Each gets two labels where it has them, so that every
+    variance can be estimated, and the rest in proportion to its size. Where two a stratum are more than count, the
+    quarters are joined, then the classes.
+
+    Args:
+        classes: (N,) class index of every accepted label of the batch.
+        probabilities: (N,) their p(correct).
+        count: How many; all are taken where there are no more.
+        seed: Seed of the campaign's sampling.
+        batch: Number of the batch.
+
+    Returns:
+        The rows with the inclusion probability m_h / N_h, which is to be stored with each.
+    """
+    strata = audit_strata(classes, probabilities, count)
+    sizes = np.bincount(strata)
+    taken = allocate(sizes, count, least=2, proportional=True)
+    rng = generator(seed, AUDIT, batch)
+    rows = rng.permutation(_from_strata(strata, taken, rng))
+    return Drawn(rows, (taken / np.maximum(sizes, 1))[strata[rows]])
+
+
+def audit_strata(classes: Ints, probabilities: Floats, count: int) -> Ints:
+    """Stratum of each accepted label, (N,): as fine as two labels of each allow."""
+    order = np.argsort(probabilities, kind="stable")
+    quarter = np.empty(len(order), np.int64)
+    quarter[order] = np.arange(len(order)) * AUDIT_BINS // max(1, len(order))
+    for strata in (classes * AUDIT_BINS + quarter, classes, quarter):
+        found, index = np.unique(strata, return_inverse=True)
+        if 2 * len(found) <= count:
+            return np.asarray(index.reshape(-1), np.int64)
+    return np.zeros(len(order), np.int64)
+
+
+def score_bins(scores: Floats, bins: int) -> Ints:
+    """Bin of each score, (N,): equally wide between the 1st and 99th percentile, open outside; NaN in a last one."""
+    known = np.isfinite(scores)
+    found = np.full(len(scores), bins, np.int64)
+    if known.any():
+        low, high = np.percentile(scores[known], [1, 99])
+        found[known] = np.searchsorted(np.linspace(low, high, bins + 1)[1:-1], scores[known], side="right")
+    return found
+
+
+def allocate(sizes: Ints, count: int, least: int = 0, proportional: bool = False) -> Ints:
+    """Divide count labels among strata, no stratum getting more than it has.
+
+    Args:
+        sizes: (H,) labels of each stratum.
+        count: How many in all; all are taken where there are no more.
+        least: At least so many for each, where it has them and count allows.
+        proportional: Divide by size, else equally.
+    """
+    count = min(count, int(sizes.sum()))
+    taken = np.minimum(sizes, least) if np.minimum(sizes, least).sum() <= count else np.zeros_like(sizes)
+    while (left := count - int(taken.sum())) > 0:
+        room = sizes - taken
+        weights = np.where(room > 0, sizes if proportional else 1, 0).astype(np.float64)
+        more = np.minimum(room, np.floor(left * weights / weights.sum()).astype(np.int64))
+        if not more.any():
+            # What is left over by rounding goes to where there is most room.
+            more = np.zeros_like(sizes)
+            more[np.argsort(-room, kind="stable")[: min(left, int((room > 0).sum()))]] = 1
+        taken = taken + more
+    return np.asarray(taken, np.int64)
+
+
+def _from_strata(strata: Ints, taken: Ints, rng: np.random.Generator) -> Ints:
+    """So many rows of each stratum, drawn without replacement."""
+    order = rng.permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]
+    starts = np.cumsum(np.bincount(strata, minlength=len(taken))) - np.bincount(strata, minlength=len(taken))
+    place = np.arange(len(order)) - starts[strata[order]]
+    return np.asarray(order[place < taken[strata[order]]], np.int64)

@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+
+from tasks.certify.expiry import Monitor
+
+DELTA = 0.1
+
+
+def run(seed, rates, audited=40, labels=2000, precision=0.95):
+    """Batch at which the monitor expires, None where it never does; each batch has its share of wrong labels."""
+    rng = np.random.default_rng([41, seed])
+    monitor = Monitor(precision, DELTA)
+    for batch, rate in enumerate(rates):
+        wrong = rng.random(audited) < rate
+        monitor = monitor.after(wrong, np.full(audited, audited / labels), labels)
+        if monitor.expired:
+            return batch
+    return None
+
+
+def test_false_expiry_stays_below_delta_over_a_long_run():
+    expired = [run(seed, [0.05] * 150) is not None for seed in range(300)]
+    assert 0 < np.mean(expired) <= DELTA + 2 * np.sqrt(0.09 / 300)
+
+
+def test_a_fixed_test_every_batch_would_expire_falsely():
+    from tasks.certify.bounds import binomial_p
+
+    rng = np.random.default_rng(1)
+    errors = np.cumsum(rng.binomial(40, 0.05, (300, 150)), axis=1)
+    reviewed = 40 * np.arange(1, 151)
+    upper_tail = 1 - binomial_p(errors - 1, reviewed, 0.05)
+    assert (upper_tail <= DELTA).any(axis=1).mean() > 0.3
+
+
+@pytest.mark.parametrize("good", [0, 20, 200])
+def test_a_fall_is_noticed_soon_even_after_a_long_good_time(good):
+    delays = [run(seed, [0.02] * good + [0.2] * 40) for seed in range(40)]
+    assert None not in delays
+    assert np.median(delays) - good <= 6
+
+
+def test_a_stratified_audit_is_weighed():
+    """A small stratum that is audited far too often is very wrong, but the batch as a whole keeps the promise."""
+    rng = np.random.default_rng(2)
+    inclusion = np.repeat([100 / 200, 100 / 9800], 100)
+    rates = np.repeat([0.5, 0.0408], 100)
+    expired = unweighted = 0
+    for _ in range(200):
+        fair, careless = Monitor(0.95, DELTA), Monitor(0.95, DELTA)
+        for _ in range(10):
+            wrong = rng.random(200) < rates
+            fair = fair.after(wrong, inclusion, 10_000)
+            careless = careless.after(wrong, np.full(200, 200 / 10_000), 10_000)
+        expired += fair.expired
+        unweighted += careless.expired
+    assert expired / 200 <= DELTA + 2 * np.sqrt(0.09 / 200)
+    assert unweighted == 200
+
+
+def test_the_start_is_worth_one_and_an_empty_batch_changes_nothing():
+    monitor = Monitor(0.95, DELTA)
+    assert monitor.wealth == 1
+    assert monitor.after(np.zeros(0, np.bool_), np.zeros(0), 100) == monitor
+    assert not monitor.expired
+
+
+def test_expired_stays_expired():
+    monitor = Monitor(0.95, DELTA)
+    for _ in range(5):
+        monitor = monitor.after(np.ones(40, np.bool_), np.full(40, 0.1), 400)
+    assert monitor.expired
+    for _ in range(100):
+        monitor = monitor.after(np.zeros(40, np.bool_), np.full(40, 0.1), 400)
+    assert monitor.wealth < 1 / DELTA
+    assert monitor.expired
+
+
+def test_disaster_does_not_overflow():
+    monitor = Monitor(0.99, DELTA)
+    for _ in range(50):
+        monitor = monitor.after(np.ones(500, np.bool_), np.full(500, 0.5), 1000)
+    assert np.isfinite(monitor.wealth)
+
+
+def test_json_and_back():
+    monitor = Monitor(0.95, DELTA).after(np.arange(40) < 3, np.full(40, 0.1), 400)
+    assert Monitor.from_dict(json.loads(json.dumps(monitor.to_dict()))) == monitor

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.certify.sampling import allocate, audit_sample, audit_strata, certification_sample, first_sample, score_bins
+
+SCORES = np.random.default_rng(0).beta(5, 2, 500)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(0, 300), st.integers(0, 3), st.booleans())
+def test_shares_add_up_and_stay_within_their_strata(sizes, count, least, proportional):
+    sizes = np.array(sizes, np.int64)
+    taken = allocate(sizes, count, least, proportional)
+    assert taken.sum() == min(count, sizes.sum())
+    assert (taken >= 0).all()
+    assert (taken <= sizes).all()
+    if np.minimum(sizes, least).sum() <= count:
+        assert (taken >= np.minimum(sizes, least)).all()
+
+
+def frequencies(draw, size, draws=3000):
+    """How often each row was drawn."""
+    counts = np.zeros(size)
+    for seed in range(draws):
+        counts[draw(seed).rows] += 1
+    return counts / draws
+
+
+def declared(drawn, size):
+    found = np.full(size, np.nan)
+    found[drawn.rows] = drawn.inclusion
+    return found
+
+
+def test_the_first_sample_is_drawn_as_declared():
+    size, draws = len(SCORES), 3000
+    drawn = first_sample(SCORES, 60, 0)
+    assert len(drawn.rows) == len(set(drawn.rows.tolist())) == 60
+    assert (drawn.inclusion > 0).all()
+    seen, said = frequencies(lambda seed: first_sample(SCORES, 60, seed), size, draws), declared(drawn, size)
+    error = (seen - said)[drawn.rows] / np.sqrt(said * (1 - said) / draws)[drawn.rows]
+    assert np.abs(error).max() < 4.5
+
+
+def test_half_of_it_spreads_over_the_range():
+    bins = score_bins(SCORES, 10)
+    drawn = np.bincount(bins[first_sample(SCORES, 100, 3).rows], minlength=10)
+    assert drawn.min() >= min(5, np.bincount(bins).min())
+
+
+def test_missing_scores_are_drawn_too():
+    scores = np.where(np.arange(400) < 40, np.nan, np.linspace(0, 1, 400))
+    rows = first_sample(scores, 88, 1).rows
+    assert (rows < 40).sum() >= 4
+
+
+def test_all_are_taken_where_there_are_no_more():
+    drawn = first_sample(SCORES[:30], 100, 0)
+    assert sorted(drawn.rows) == list(range(30))
+    assert drawn.inclusion == pytest.approx(np.ones(30))
+    assert len(first_sample(np.zeros(0), 10, 0).rows) == 0
+
+
+def test_the_certification_sample_is_simple_random():
+    among = np.arange(60) % 3 == 0
+    seen = frequencies(lambda seed: certification_sample(among, 5, seed), 60)
+    assert seen[~among].max() == 0
+    assert np.abs(seen[among] - 0.25).max() < 4 * np.sqrt(0.25 * 0.75 / 3000)
+
+
+def test_a_larger_certification_sample_begins_with_the_smaller_one():
+    among = np.ones(100, np.bool_)
+    small, large = certification_sample(among, 10, 5).rows, certification_sample(among, 50, 5).rows
+    assert np.array_equal(large[:10], small)
+    assert not np.array_equal(certification_sample(among, 10, 5, look=1).rows, small)
+    assert not np.array_equal(certification_sample(among, 10, 6).rows, small)
+
+
+def test_purposes_have_streams_of_their_own():
+    scores = np.linspace(0, 1, 1000)
+    fit = set(first_sample(scores, 300, 9).rows.tolist())
+    certifying = set(certification_sample(np.ones(1000, np.bool_), 300, 9).rows.tolist())
+    assert 60 < len(fit & certifying) < 120
+
+
+def test_the_audit_is_drawn_as_declared_and_reaches_every_stratum():
+    classes, probabilities = np.array([0] * 300 + [1] * 60 + [2] * 5), np.linspace(0.5, 1, 365)
+    strata = audit_strata(classes, probabilities, 60)
+    drawn = audit_sample(classes, probabilities, 60, 1, 0)
+    assert len(drawn.rows) == 60
+    assert set(strata[drawn.rows]) == set(strata)
+    seen = frequencies(lambda seed: audit_sample(classes, probabilities, 60, seed, 0), 365)
+    said = declared(drawn, 365)[drawn.rows]
+    assert np.abs(seen[drawn.rows] - said).max() < 0.04
+    assert not np.array_equal(audit_sample(classes, probabilities, 60, 1, 1).rows, drawn.rows)
+
+
+def test_strata_grow_coarser_where_the_audit_is_small():
+    classes, probabilities = np.repeat(np.arange(10), 40), np.tile(np.linspace(0, 1, 40), 10)
+    assert [len(np.unique(audit_strata(classes, probabilities, n))) for n in (100, 30, 10, 5)] == [40, 10, 4, 1]
+    assert len(audit_sample(np.zeros(0, np.int64), np.zeros(0), 10, 0, 0).rows) == 0
