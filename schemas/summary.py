@@ -14,6 +14,10 @@ class ExportOutcome(Strict):
     images: int = Field(ge=0)
     annotations: int = Field(ge=0, description="Crowd regions of undecided boxes included.")
     accepted: int = Field(ge=0, description="Of them, plain labels.")
+    split_files: list[str] = Field(default_factory=list, description="Beside it, the annotation file of each split.")
+    images_rotated: int = Field(
+        0, ge=0, description="Images whose EXIF orientation a reader must apply, or boxes will not fit."
+    )
     images_missed: int = Field(
         0, ge=0, description="Images that could not be copied or linked: gone, or changed since they were labelled."
     )

@@ -10,7 +10,8 @@ from schemas.errors import WorkspaceBusyError
 from schemas.records import ClassCounts, Current, Generation, ShardRef, Step
 from schemas.summary import ExportOutcome, RunSummary
 from tasks.collect.export import check_export_name, export_run
-from tasks.collect.totals import add_up, failed_keys
+from tasks.collect.failures import failed_images
+from tasks.collect.totals import add_up
 from tasks.plan.ledger import Ledger
 from tasks.plan.plan import plan
 from tasks.plan.source import list_source
@@ -78,7 +79,8 @@ class CampaignRun:
             UserError: The source is empty or cannot be listed.
         """
         step: Step | None = None if retry_failed else "fetch"
-        retry = failed_keys(self._workspace, self._name, self._ledger, self._current.fingerprint, step=step)
+        failed = failed_images(self._workspace, self._name, self._ledger, self._current.fingerprint, step=step)
+        retry = [image.key for image in failed]
         self._generation = plan(
             list_source(self.campaign.source, self._source, workspace=self.campaign.workspace),
             self._workspace,
@@ -96,9 +98,9 @@ class CampaignRun:
         finished = shards_done(self._workspace, self._name, self._current.fingerprint)
         shards = self._ledger.shards()
         due = [shard for shard in shards if shard.id not in finished]
-        images = self._ledger.count()
-        waiting = images if len(due) == len(shards) else sum(len(self._ledger.keys_of(shard.id)) for shard in due)
-        self._on_event(Planned(images, images - waiting, len(due)))
+        waiting = 0 if len(due) == len(shards) else sum(len(self._ledger.keys_of(shard.id)) for shard in due)
+        done = self._ledger.count() - waiting if waiting else 0
+        self._on_event(Planned(done + sum(shard.count for shard in due), done, len(due)))
         return due
 
     def check_lock(self) -> None:

@@ -33,7 +33,7 @@ def export(
     from flows.console.output import print_json
     from flows.console.progress import RunProgress
     from flows.console.streams import quiet
-    from flows.console.summary import print_missed
+    from flows.console.summary import print_export
     from schemas.campaign.loading import load_campaign
     from tasks.collect.export import export_campaign
 
@@ -51,10 +51,10 @@ def export(
             print_json(terminal, outcome.model_dump(mode="json"))
             return
         terminal.results().print(
-            f"{outcome.images:,} images, {outcome.annotations:,} annotations, {outcome.accepted:,} of them accepted\n"
-            f"data set: {outcome.annotations_file}", highlight=False, markup=False, soft_wrap=True,
+            f"{outcome.images:,} images, {outcome.annotations:,} annotations, {outcome.accepted:,} of them accepted",
+            highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
-        print_missed(terminal.results(), outcome)
+        print_export(terminal.results(), outcome)
 
 
 def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -56,7 +56,8 @@ def init(
         campaign.write_text(starter_campaign_text(values), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another folder") from error
-    print(f"wrote {campaign}\nname your classes in it, then: vouch run {campaign}")
+    first = "look it over" if class_names else "name your classes in it"
+    print(f"wrote {campaign}\n{first}, then: vouch run {campaign}")
 
 
 def _source(given: str | None, directory: Path) -> str:

@@ -52,9 +52,10 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             code = INTERRUPTED
             _say("interrupted; finished work is kept: run the same command again to resume")
         except SystemExit as end:
-            # Only a signal to terminate ends a command so.
-            code = end.code if isinstance(end.code, int) else FAILURE
-            _say("terminated; finished work is kept: run the same command again to resume")
+            # Otherwise it is rich, which ends a command so when whoever read its output has gone.
+            if end.code == TERMINATED:
+                code = TERMINATED
+                _say("terminated; finished work is kept: run the same command again to resume")
         except BrokenPipeError:
             # Whoever read the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -128,7 +128,7 @@ class _State:
         if self.phase.startswith("exporting"):
             return f"{self.through:,} images"
         if self.phase == "planned":
-            return f"{self.total:,} images, {self.total - self.through:,} to label"
+            return f"{self.total - self.through:,} images to work through, {self.through:,} done before"
         if self.phase != "labelling":
             return ""
         rate = self.rate()

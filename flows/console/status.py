@@ -13,7 +13,7 @@ def print_status(console: Console, status: RunStatus) -> None:
     table.add_column()
     table.add_column(justify="right")
     rows = {
-        "now": f"running: {status.running}" if status.running else "resting",
+        "now": _now(status),
         "shards": f"{status.shards_done:,} of {status.shards:,} done",
         "images": f"{status.images:,}",
         "done": f"{status.done:,}",
@@ -36,3 +36,9 @@ def print_status(console: Console, status: RunStatus) -> None:
     )
     for line in (f"data set: {words}", f"workspace: {status.workspace}"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _now(status: RunStatus) -> str:
+    if status.running:
+        return f"running: {status.running}"
+    return "resting" if status.shards else "not begun: vouch run begins it"

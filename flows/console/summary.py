@@ -11,7 +11,7 @@ from flows.console.streams import printable
 from schemas.records import ClassCounts
 from schemas.summary import ExportOutcome, RunSummary
 
-MOST_REASONS: Final = 5
+MOST_REASONS: Final = 12
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
@@ -29,8 +29,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
             "word, set routing.accept and run again (only the routing is done again).",
         )
     if summary.export is not None:
-        _say(console, f"data set: {summary.export.annotations_file}")
-        print_missed(console, summary.export)
+        print_export(console, summary.export)
     _say(console, f"workspace: {summary.workspace}")
 
 
@@ -51,11 +50,22 @@ def print_reasons(console: Console, reasons: Mapping[str, int]) -> None:
         _say(console, f"{count:,} image{'s' if count > 1 else ''} failed: {reason}")
     if len(ordered) > MOST_REASONS:
         rest = sum(count for _, count in ordered[MOST_REASONS:])
-        _say(console, f"{rest:,} more failed for {len(ordered) - MOST_REASONS} other reasons")
+        _say(console, f"{rest:,} more images failed, for other reasons")
+    if ordered:
+        _say(console, "`vouch status CAMPAIGN --failed` names every image that failed")
 
 
-def print_missed(console: Console, export: ExportOutcome) -> None:
-    """Say when annotations name images that do not lie beside them."""
+def print_export(console: Console, export: ExportOutcome) -> None:
+    """Say where the data set lies, and what a reader of its images must know."""
+    _say(console, f"data set: {export.annotations_file}")
+    for file in export.split_files:
+        _say(console, f"    split: {file}")
+    if export.images_rotated:
+        _say(
+            console,
+            f"{export.images_rotated:,} of its images carry an EXIF orientation, and boxes are those of the upright "
+            "image: OpenCV turns it by itself, with Pillow call ImageOps.exif_transpose",
+        )
     if export.images_missed:
         _say(
             console,
@@ -78,7 +88,8 @@ def _figures(summary: RunSummary) -> Table:
         "accepted": f"{summary.accepted:,}",
         "review": f"{summary.review:,}",
         "shards": f"{summary.shards:,} ({summary.shards_processed:,} worked off now)",
-        "time": f"{spoken_time(summary.seconds)} ({summary.images_per_second:.1f} images/s)",
+        "time": spoken_time(summary.seconds),
+        "speed": f"{summary.images_per_second:.1f} images/s while labelling",
         "policy": summary.policy,
     }
     for name, value in rows.items():

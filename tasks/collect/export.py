@@ -54,7 +54,8 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
     config, run = campaign.export, campaign.run.name
     check_export_name(campaign, workspace)
     prefix = f"exports/{config.name}"
-    root = f"{workspace.uri.rstrip('/')}/{prefix}"
+    base = workspace.uri.rstrip("/")
+    root = f"{base}/{prefix}"
     # Images first: annotations that name absent images would be worse than images without annotations.
     missed = 0
     if config.images != "none":
@@ -79,6 +80,8 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         images=summary.images,
         annotations=summary.annotations,
         accepted=sum(counts.accepted for counts in summary.classes.values()),
+        split_files=[f"{base}/{split.file}" for name, split in summary.splits.items() if name != "all"],
+        images_rotated=summary.images_rotated,
         images_missed=missed,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.records import ClassCounts, Marker, ShardCounts, Step
+from schemas.records import ClassCounts, Marker, ShardCounts
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
 from tasks.shard.counts import count
@@ -56,20 +56,6 @@ def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Tota
         live = ledger.keys_of(marker.shard)
         _add(totals, marker.counts if len(live) == marker.counts.images else _count_live(workspace, marker, live))
     return totals
-
-
-def failed_keys(workspace: Store, run: str, ledger: Ledger, fingerprint: str, *, step: Step | None = None) -> list[str]:
-    """List the keys of the images that failed, at one step or at any, in plan order."""
-    keys: list[str] = []
-    for marker in current_markers(workspace, run, ledger, fingerprint):
-        reasons = [reason for reason in marker.counts.reasons if step is None or reason.startswith(f"{step}: ")]
-        if reasons:
-            live = ledger.keys_of(marker.shard)
-            table = read_part(workspace, marker.parts["images"], "images", ["key", "outcome", "step"])
-            chosen = pc.equal(table["outcome"], "failed") if step is None else pc.equal(table["step"], step)
-            failed = table.filter(chosen)["key"].to_pylist()
-            keys.extend(key for key in failed if key in live)
-    return keys
 
 
 def _count_live(workspace: Store, marker: Marker, live: set[str]) -> ShardCounts:

@@ -18,7 +18,8 @@ class Planned:
     """The plan stands."""
 
     images: int
-    """Images of the source."""
+    """Images to go through: those of the source, and those that shards still to be worked off were cut with, but which
+    have changed or left since (a shard is worked off whole)."""
     done: int
     """Of them, those in shards that are done already."""
     shards: int

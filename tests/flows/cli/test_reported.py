@@ -45,6 +45,8 @@ def test_success_says_nothing(end):
         (StoreError("gone"), 1, "vouch: gone\n"),
         (StoreError("cannot read \x1b[31m.png"), 1, "vouch: cannot read \ufffd[31m.png\n"),
         (CampaignError("c.yaml:1: a\nc.yaml:2: b"), 2, "c.yaml:1: a\nc.yaml:2: b\n"),
+        (SystemExit(143), 143, "vouch: terminated; finished work is kept: run the same command again to resume\n"),
+        (SystemExit(1), 0, ""),  # rich's, when whoever read its output has gone
         (KeyboardInterrupt(), 130, "vouch: interrupted; finished work is kept: run the same command again to resume\n"),
     ],
 )

@@ -37,7 +37,7 @@ def test_run_shows_its_progress_and_a_summary(vouch, campaign, tmp_path):
         assert words in answer.out
     lines = answer.err.splitlines()
     assert lines[0] == "starting"
-    assert "planned: 7 images, 7 to label" in lines
+    assert "planned: 7 images to work through, 0 done before" in lines
     assert any(line.startswith("labelling: ") and "images" in line for line in lines)
     assert (tmp_path / "workspace" / "exports" / "coco" / "annotations.json").is_file()
 

@@ -37,6 +37,15 @@ def test_status_after_a_run(vouch, labelled):
         assert words in text
 
 
+def test_failed_images_are_named(vouch, labelled, write_campaign):
+    assert vouch("status", labelled, "--failed").out == "x.png\tacquire\tthe file has zero bytes\n"
+    found = json.loads(vouch("status", labelled, "--failed", "--json").out)
+    assert found == {"failed": [{"key": "x.png", "step": "acquire", "reason": "the file has zero bytes"}]}
+    fresh = write_campaign("fresh.yaml", workspace="fresh")
+    assert vouch("status", fresh, "--failed").out == ""
+    assert "not begun: vouch run begins it" in vouch("status", fresh).out
+
+
 def test_status_shows_what_is_pending_after_a_change_and_who_runs(
     vouch, labelled, make_campaign, make_images, tmp_path
 ):

@@ -30,7 +30,7 @@ def test_plain_lines(clock):
         "starting",
         "loading detector",
         "listing the source: 1,000 keys",
-        "planned: 2,500 images, 2,000 to label",
+        "planned: 2,000 images to work through, 500 done before",
         "labelling: 600 of 2,500 images | 20 accepted, 5 review, 1 failed",
         "labelling: 800 of 2,500 images | 16.7 images/s, 1 min 42 s left | 60 accepted, 15 review, 3 failed",
         "exporting annotations",

@@ -50,9 +50,17 @@ def test_what_could_not_be_finished_is_named():
 
 
 def test_many_reasons_are_cut():
-    words = text(summary(reasons={f"acquire: [bold]{i}": 10 - i for i in range(8)}))
-    assert "10 images failed: acquire: [bold]0" in words
-    assert "12 more failed for 3 other reasons" in words
+    words = text(summary(reasons={f"acquire: [bold]{i}": 20 - i for i in range(15)}))
+    assert "20 images failed: acquire: [bold]0" in words
+    assert "21 more images failed, for other reasons" in words
+    assert "`vouch status CAMPAIGN --failed` names every image that failed" in words
+
+
+def test_splits_and_turned_images_are_told():
+    export = ExportOutcome.model_validate({**EXPORT, "split_files": ["/w/a_train.json"], "images_rotated": 2})
+    words = text(summary(export=export))
+    assert "split: /w/a_train.json" in words
+    assert "2 of its images carry an EXIF orientation" in words
 
 
 def test_images_that_are_missing_beside_the_annotations_are_told():

@@ -14,7 +14,7 @@ from tasks.campaign_run import CampaignRun
 from tasks.detect.step import Detect
 from tasks.score.step import Score
 from tasks.segment.step import Segment
-from tasks.shard.events import Progress
+from tasks.shard.events import Planned, Progress
 from tasks.shard.markers import markers_of
 from tasks.shard.parts import read_part
 from tasks.shard.pipeline import _load
@@ -236,6 +236,23 @@ def test_a_shard_of_nothing_but_unforeseen_errors_is_not_done(tmp_path, make_ima
     steps = [event for event in told if isinstance(event, Progress)]
     assert steps
     assert sum(event.failed for event in steps) == 0
+
+
+def test_what_is_told_of_the_work_adds_up(tmp_path, make_images, make_campaign, label):
+    keys = make_images(tmp_path / "images", 8)
+    label(make_campaign())
+    make_images(tmp_path / "images", 1, start=20)
+    (tmp_path / "images" / keys[0]).unlink()
+    told = []
+    with CampaignRun(make_campaign(routing={"accept": {"detector_score": 0.9}}), told.append) as run:
+        run.plan()
+        for shard in run.pending():
+            process_shard(shard.id, run.settings, told.append)
+    (planned,) = [event for event in told if isinstance(event, Planned)]
+    through = sum(event.done + event.failed for event in told if isinstance(event, Progress))
+    # The image that left is routed with the rest of its shard.
+    assert (planned.images, planned.done) == (9, 0)
+    assert through == 9
 
 
 @pytest.mark.parametrize(("denied", "ends"), [(1, False), (3, False), (4, True)])
