@@ -5,6 +5,7 @@ from typing import Final, Protocol
 from benchmarks import end_to_end, export, listing, memory, orchestration, stage_shares
 from benchmarks.harness.table import Table
 from benchmarks.options import Options
+from benchmarks.routing import after_table, contract_table, size
 
 
 class Benchmark(Protocol):
@@ -22,4 +23,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "memory": memory.measure,
     "listing": listing.measure,
     "export": export.measure,
+    "routing_contract": contract_table.measure,
+    "routing_after": after_table.measure,
+    "routing_size": size.measure,
 }

@@ -84,6 +84,28 @@ def upper_bound(errors: ArrayLike, reviewed: ArrayLike, delta: float) -> Floats:
     return np.asarray(np.where(rest > 0, bound, 1.0), np.float64)
 
 
+def hypergeometric_upper_bound(errors: int, reviewed: int, labels: int, delta: float) -> float:
+    """One-sided upper bound of the share of wrong labels among N, of which n were drawn without replacement.
+
+    The largest K / N with P(Hypergeometric(N, K, n) <= k) > delta, so it is at most a limit exactly where
+    `hypergeometric_p` certifies that limit.
+
+    Args:
+        errors: Wrong among the reviewed, k.
+        reviewed: Reviewed labels, n.
+        labels: Labels that they were drawn from, N.
+        delta: Chance that the bound is too low.
+    """
+    if labels == 0:
+        return 1.0
+    # Between what is known to be wrong and what could be; the CDF falls as K grows.
+    low, high = errors, labels - (reviewed - errors) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if stats.hypergeom.cdf(errors, labels, middle, reviewed) > delta else (low, middle)
+    return low / labels
+
+
 def lower_bound(successes: ArrayLike, reviewed: ArrayLike, delta: float) -> Floats:
     """One-sided Clopper-Pearson lower bound of a share, 1 - `upper_bound` of its complement."""
     return 1 - upper_bound(np.asarray(reviewed) - np.asarray(successes), reviewed, delta)
@@ -132,7 +154,9 @@ def korn_graubard(errors: Ints, reviewed: Ints, delta: float) -> float:
     v = m/(m-1) sum_j (k_j - p n_j)^2 / n^2: deff = max(1, v / (p (1-p) / n)),
     n* = n / deff (t_{n-1} / t_{m-1})^2 at the quantile 1 - delta, bound Beta(1 - delta; p n* + 1, n* - p n*)
     (E. L. Korn and B. I. Graubard, Survey Methodology 24, 1998). Without any error the sample says nothing of
-    clustering; then n* is the number of images, as if the labels of one image were copies of each other.
+    clustering; then n* is the number of images, as if the labels of one image were copies of each other. The bound is
+    approximate, unlike those of labels drawn one by one: with strong clustering it may be a little too low a little
+    more often than delta says. Draw labels, not images, where precision is to be certified.
 
     Args:
         errors: (m,) wrong labels of each drawn image.

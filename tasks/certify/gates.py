@@ -15,7 +15,15 @@ from typing import Final
 
 import numpy as np
 
-from tasks.certify.bounds import Bools, Floats, Ints, binomial_p, hypergeometric_p, upper_bound
+from tasks.certify.bounds import (
+    Bools,
+    Floats,
+    Ints,
+    binomial_p,
+    hypergeometric_p,
+    hypergeometric_upper_bound,
+    upper_bound,
+)
 from tasks.certify.reviewers import TRUSTED, ReviewerError
 
 
@@ -46,10 +54,15 @@ class Evidence:
     """(L,) of "fewer than T of the set are correct"."""
     delta: float
     """What is left of the promised delta for these tests; the rest was spent on the correction."""
+    sizes: Ints | None = None
+    """(L,) labels of the set, where the test knows them."""
 
     def bound(self, step: int) -> float:
         """Upper bound of the share of errors at one threshold, as reviewers see them, at confidence 1 - delta."""
-        return float(upper_bound(self.errors[step], self.reviewed[step], self.delta))
+        errors, reviewed = int(self.errors[step]), int(self.reviewed[step])
+        if self.sizes is None:
+            return float(upper_bound(errors, reviewed, self.delta))
+        return hypergeometric_upper_bound(errors, reviewed, int(self.sizes[step]), self.delta)
 
 
 A: Final = "A"
@@ -86,8 +99,8 @@ def gate_a(
         p_values = binomial_p(errors, reviewed, limit)
     else:
         p_values = hypergeometric_p(errors, reviewed, accepted, limit)
-    limits = np.full(len(thresholds), limit)
-    return Evidence(A, thresholds, reviewed, errors, limits, p_values, delta - reviewers.spent)
+    limits, sizes = np.full(len(thresholds), limit), None if reviewers.accepted > 0 else accepted
+    return Evidence(A, thresholds, reviewed, errors, limits, p_values, delta - reviewers.spent, sizes)
 
 
 def gate_b(

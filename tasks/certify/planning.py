@@ -16,8 +16,8 @@ from tasks.certify.ladder import ladder
 POWER: Final = 0.8
 QUANTILES: Final = (np.arange(25) + 0.5) / 25
 """Of the predicted share of wrong labels; sums over them stand for integrals."""
-REGIONS: Final = 25
-STARTS: Final = 50
+REGIONS: Final = 20
+STARTS: Final = 20
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from scipy.special import expit, logit
 
 from schemas.errors import UserError
 from tasks.certify.audit import Estimate
-from tasks.certify.bounds import Ints, lower_bound
+from tasks.certify.bounds import Floats, Ints, lower_bound
 from tasks.certify.sampling import IMAGES, Drawn, allocate, generator
 
 BOOTSTRAPS: Final = 1_000
+WIDEST: Final = 6.0
+"""Standard errors on either side that an interval has at most."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ def image_sample(strata: Ints, count: int, seed: int) -> Drawn:
 def recall(searched: SearchedImages, sizes: Ints, delta: float, seed: int, bootstraps: int = BOOTSTRAPS) -> Estimate:
     """Estimate the share of objects that were found: R = sum(found / pi) / sum(objects / pi).
 
-    The interval is from a bootstrap over images within strata, so clustering of misses within an image is in it. Each
-    resample draws m_h - 1 images of a stratum with replacement and weighs them m_h / (m_h - 1), which makes the
-    variance unbiased for few images too (J. N. K. Rao and C. F. J. Wu, JASA 83, 1988), and goes by the square root of
-    1 - m_h / M_h of the way from the whole sample; a fully searched stratum is known. The standard error is taken to
-    the logit scale, divided by R (1 - R), and goes with Student's t of m - H degrees of freedom: the interval stays in
-    [0, 1] and is skewed as recall near 1 is, where plain percentiles are too narrow on the lower side.
+    The interval is a bootstrap-t over images within strata (B. Efron, Canadian Journal of Statistics 9, 1981), so
+    clustering of misses within an image is in it: images are resampled within their strata, each resample's R is
+    taken to the logit scale and divided by its own standard error (a ratio's, by linearisation), and the quantiles of
+    these, never below those of Student's t for the smallest stratum, stand beside the sample's own standard error.
+    Plain percentiles missed the truth too often: a few images with many objects of large weight make R and its spread
+    go together. A stratum of which only a handful of searched images has objects is still too few for any of them.
 
     Without a miss, or without a find, the bootstrap has no width; then the bound is Clopper and Pearson's with the
     images that have objects as trials, as if the objects of an image were copies of each other.
@@ -82,29 +84,75 @@ def recall(searched: SearchedImages, sizes: Ints, delta: float, seed: int, boots
         bound = float(lower_bound(np.sum(searched.objects > 0), np.sum(searched.objects > 0), delta / 2))
         return Estimate(found / objects, bound, 1.0) if found else Estimate(0.0, 0.0, 1 - bound)
     value = found / objects
-    error = _standard_error(searched, sizes, drawn, generator(seed, IMAGES, 1), bootstraps) / (value * (1 - value))
-    freedom = max(1, len(weights) - int((drawn > 0).sum()))
-    width = error * float(stats.t.ppf(1 - delta / 2, freedom))
-    low, high = expit(logit(value) + np.array([-width, width])).tolist()
-    return Estimate(value, low, high)
+    moments = _moments(searched)
+    own = [part.sum(axis=1)[None] for part in _by_stratum(moments, searched.strata, drawn)]
+    error = float(_logit_error(own, sizes, drawn, value, complete=True)[0])
+    low, high = _quantiles(moments, searched.strata, sizes, drawn, value, generator(seed, IMAGES, 1), bootstraps, delta)
+    lowest, highest = expit(logit(value) - error * np.array([high, low])).tolist()
+    return Estimate(value, lowest, highest)
 
 
-def _standard_error(
-    searched: SearchedImages, sizes: Ints, drawn: Ints, rng: np.random.Generator, bootstraps: int
-) -> float:
-    """Standard deviation of resampled recalls."""
-    found, objects = np.zeros(bootstraps), np.zeros(bootstraps)
-    for stratum in np.flatnonzero(drawn):
-        inside = np.flatnonzero(searched.strata == stratum)
-        count, weight = len(inside), float(sizes[stratum] / drawn[stratum])
-        sums = np.stack([searched.found[inside], searched.objects[inside]]).astype(np.float64)
-        total = sums.sum(axis=1)
-        if count > 1:
-            times = rng.multinomial(count - 1, np.full(count, 1 / count), bootstraps) * (count / (count - 1))
-            # Shrunk towards the whole by what of the stratum was searched: nothing is unknown of a full one.
-            kept = np.sqrt(max(0.0, 1 - weight**-1))
-            found += weight * (total[0] + kept * (times @ sums[0] - total[0]))
-            objects += weight * (total[1] + kept * (times @ sums[1] - total[1]))
-        else:
-            found, objects = found + weight * total[0], objects + weight * total[1]
-    return float(np.std(found / np.maximum(objects, 1e-12)))
+def _moments(searched: SearchedImages) -> Floats:
+    """Found f, objects o, f^2, f o and o^2 of each image, (5, m): what ratios and their variances are made of."""
+    found, objects = searched.found.astype(np.float64), searched.objects.astype(np.float64)
+    return np.stack([found, objects, found**2, found * objects, objects**2])
+
+
+def _by_stratum(moments: Floats, strata: Ints, drawn: Ints) -> list[Floats]:
+    return [moments[:, strata == stratum] for stratum in range(len(drawn))]
+
+
+def _logit_error(sums: list[Floats], sizes: Ints, drawn: Ints, value: Floats | float, *, complete: bool) -> Floats:
+    """Standard error of logit R by linearisation, (B,).
+
+    v = sum_h w_h^2 (1 - m_h/M_h) m_h/(m_h - 1) (sum e^2 - (sum e)^2 / m_h) / O^2 with e = f - R o, over R (1 - R).
+
+    Args:
+        sums: For each stratum the sums of the moments, (B, 5).
+        sizes: (H,) images of each stratum.
+        drawn: (H,) searched ones.
+        value: (B,) R, or one R.
+        complete: Count what of a stratum was searched as known; resamples are drawn with replacement, so not there.
+    """
+    variance, objects = np.zeros(len(sums[0])), np.zeros(len(sums[0]))
+    for part, size, count in zip(sums, sizes, drawn, strict=True):
+        if not count:
+            continue
+        weight = size / count
+        residual = part[:, 0] - value * part[:, 1]
+        squares = part[:, 2] - 2 * value * part[:, 3] + value**2 * part[:, 4]
+        open_share = 1 - 1 / weight if complete else 1.0
+        spread = np.maximum(squares - residual**2 / count, 0) * count / max(1, count - 1)
+        variance += weight**2 * open_share * spread
+        objects += weight * part[:, 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.sqrt(variance) / objects / (value * (1 - value)), np.float64)
+
+
+def _quantiles(
+    moments: Floats,
+    strata: Ints,
+    sizes: Ints,
+    drawn: Ints,
+    value: float,
+    rng: np.random.Generator,
+    bootstraps: int,
+    delta: float,
+) -> tuple[float, float]:
+    """The delta/2 and 1 - delta/2 quantiles of (logit R* - logit R) / error* over resamples."""
+    sums, found, objects = [], np.zeros(bootstraps), np.zeros(bootstraps)
+    for part, size, count in zip(_by_stratum(moments, strata, drawn), sizes, drawn, strict=True):
+        times = rng.multinomial(count, np.full(count, 1 / count), bootstraps) if count else np.zeros((bootstraps, 0))
+        sums.append(times @ part.T)
+        found += size / max(1, count) * sums[-1][:, 0]
+        objects += size / max(1, count) * sums[-1][:, 1]
+    resampled = found / np.maximum(objects, 1e-12)
+    error = _logit_error(sums, sizes, drawn, resampled, complete=False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (logit(resampled) - logit(value)) / error
+    # A resample without a miss, or without a find, lies as far out as can be.
+    ratio = np.where((resampled > 0) & (resampled < 1), ratio, np.where(resampled >= value, np.inf, -np.inf))
+    low, high = np.quantile(ratio, [delta / 2, 1 - delta / 2], method="inverted_cdf")
+    least = float(stats.t.ppf(1 - delta / 2, max(1, int(drawn[drawn > 0].min()) - 1)))
+    least = min(least, WIDEST)
+    return float(np.clip(low, -WIDEST, -least)), float(np.clip(high, least, WIDEST))

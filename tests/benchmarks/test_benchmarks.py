@@ -7,6 +7,41 @@ from benchmarks.options import Options
 from benchmarks.registry import BENCHMARKS
 
 SLOW = pytest.mark.slow
+WORLDS = [
+    "plain",
+    "four kinds of errors",
+    "ICC .15",
+    "ICC .30",
+    "absent classes, ICC .15",
+    "duplicates and parts",
+    "grouped, 40 Zipf classes",
+    "tired reviewers",
+]
+TARGETS = ("0.95", "0.98", "0.99")
+CONTRACT = [
+    *(f"{world}, T {target}, {gate}" for world in WORLDS for target in TARGETS for gate in "AB"),
+    *(f"just {side} T, T {target}, {gate}" for target in TARGETS for side in ("below", "above") for gate in "AB"),
+    *(f"{kind}, {gate}" for kind in ("worst", "floor") for gate in "AB"),
+]
+AFTER = [
+    *(f"whole images, T {target}, ICC {icc}, broken" for target in TARGETS for icc in ("0.00", "0.15", "0.30")),
+    *(
+        f"audit, precision {audit}, covered"
+        for audit in ("0.90", "0.96", "0.96, off by -0.10", "0.99", "0.99, off by 0.01")
+    ),
+    *(f"expiry, T {target}, falsely expired" for target in TARGETS),
+    *(
+        f"expiry, T 0.95, wrong from .03 to {rate} after {good} batches, noticed"
+        for good in (0, 50, 200)
+        for rate in ("0.10", "0.20")
+    ),
+    *(
+        f"recall, {kind}, {images} images, covered"
+        for kind in ("independent misses", "misses by image", "whole images missed")
+        for images in (90, 300)
+    ),
+    *(f"worst {kind}" for kind in ("broken", "covered", "falsely expired")),
+]
 ROWS = [
     pytest.param("end_to_end", "obvious loop; Vouch; Vouch : loop", marks=SLOW),
     pytest.param(
@@ -29,6 +64,13 @@ ROWS = [
     ),
     pytest.param("listing", "folder, 2,000; folder, 2,000, nothing new; made up, 5,000"),
     pytest.param("export", "1,000 labels; limit for 1,000,000"),
+    pytest.param("routing_contract", "; ".join(CONTRACT), marks=SLOW),
+    pytest.param("routing_after", "; ".join(AFTER)),
+    pytest.param(
+        "routing_size",
+        "split and first sample; fit; probabilities; certify both gates; decide; all, 20,000 labels; "
+        "limit for 1,000,000",
+    ),
 ]
 
 

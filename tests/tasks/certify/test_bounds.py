@@ -7,6 +7,7 @@ from scipy import stats
 from tasks.certify.bounds import (
     binomial_p,
     hypergeometric_p,
+    hypergeometric_upper_bound,
     korn_graubard,
     labels_needed,
     lower_bound,
@@ -59,6 +60,17 @@ def test_the_hypergeometric_test_is_exact_and_sharper():
     assert hypergeometric_p(3, 200, 400, 0.05) < binomial_p(3, 200, 0.05)
     assert hypergeometric_p(3, 200, 10_000_000, 0.05) == pytest.approx(binomial_p(3, 200, 0.05), rel=1e-3)
     assert hypergeometric_p(0, 0, 0, 0.05) == 1
+
+
+@given(st.integers(1, 400), st.integers(0, 400), st.integers(0, 30), st.sampled_from([0.01, 0.05, 0.2]))
+def test_the_hypergeometric_bound_and_test_agree(labels, reviewed, errors, limit):
+    reviewed = min(reviewed, labels)
+    errors = min(errors, reviewed)
+    bound = hypergeometric_upper_bound(errors, reviewed, labels, 0.1)
+    assert errors / labels <= bound <= 1
+    if wrong_allowed(labels, limit) < labels - (reviewed - errors):
+        certified = hypergeometric_p(errors, reviewed, labels, limit) <= 0.1
+        assert certified == (bound * labels <= wrong_allowed(labels, limit) + 1e-6)
 
 
 def test_shares_are_counted_without_rounding_errors():

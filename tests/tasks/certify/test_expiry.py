@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from schemas.errors import UserError
 from tasks.certify.expiry import Monitor
 
 DELTA = 0.1
@@ -88,3 +89,9 @@ def test_disaster_does_not_overflow():
 def test_json_and_back():
     monitor = Monitor(0.95, DELTA).after(np.arange(40) < 3, np.full(40, 0.1), 400)
     assert Monitor.from_dict(json.loads(json.dumps(monitor.to_dict()))) == monitor
+
+
+@pytest.mark.parametrize("change", [{"stakes": [0.0]}, {"stakes": None}, {"more": 1}])
+def test_a_damaged_record_is_refused(change):
+    with pytest.raises(UserError, match="record of audits is damaged"):
+        Monitor.from_dict(Monitor(0.95, DELTA).to_dict() | change)

@@ -1,0 +1,1 @@
+"""Does the contract hold? Simulated worlds in which the truth is known."""

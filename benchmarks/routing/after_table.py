@@ -1,0 +1,219 @@
+"""What stands beside the gates: whole-image samples, audits, expiry and recall, each against its nominal rate."""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from benchmarks.harness.table import Table
+from benchmarks.options import Options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DRAWS: Final = 2_000
+DELTA: Final = 0.1
+BATCHES: Final = 365
+AUDITED: Final = 40
+LABELS: Final = 2_000
+"""Accepted labels of an audited batch."""
+BOOTSTRAPS: Final = 400
+
+
+class Row(NamedTuple):
+    """One measured rate."""
+
+    name: str
+    rate: float
+    bound: str
+    """What the rate should be."""
+    naive: float | None
+    """The rate of the obvious way."""
+    detail: str
+
+
+def measure(options: Options) -> Table:
+    """Measure every rate."""
+    import numpy as np
+
+    draws = 4 if options.quick else DRAWS
+    rows = [*_whole_images(draws), *_audits(draws), *_expiries(draws), *_delays(draws), *_recalls(draws)]
+    errors = [float(np.sqrt(row.rate * (1 - row.rate) / draws)) for row in rows]
+    cells = [
+        [
+            row.name,
+            f"{row.rate:.3f} ± {error:.3f}",
+            row.bound,
+            "" if row.naive is None else f"{row.naive:.3f}",
+            row.detail,
+        ]
+        for row, error in zip(rows, errors, strict=True)
+    ]
+    for kind, pick in (("broken", max), ("covered", min), ("falsely expired", max)):
+        worst = pick(row.rate for row in rows if row.name.endswith(kind))
+        others = [row.naive for row in rows if row.name.endswith(kind) and row.naive is not None]
+        cells.append([f"worst {kind}", f"{worst:.3f}", "", f"{pick(others):.3f}" if others else "", ""])
+    return Table(
+        title=f"audits, expiry, recall and whole-image samples, {draws:,} draws each, delta {DELTA:.2f}",
+        columns=["", "rate ± SE", "should be", "naive", ""],
+        rows=cells,
+        notes=[
+            "Whole images: 200 images, every label reviewed, exactly 1 - T of all labels wrong, correlated within "
+            "images; broken: the bound is below the truth. Naive: the binomial bound.",
+            "Audit: 150 of 4,000 accepted labels; the interval holds the truth. 'Off': the calibrator is. Naive: "
+            "the normal interval of the unweighted share.",
+            f"Expiry: {AUDITED} audited labels a batch, {BATCHES} batches at exactly the promised precision. Naive: a "
+            "binomial test of all audits so far, at delta, after every batch.",
+            "Noticed: expired within 60 batches after precision fell; delays in batches of audited labels.",
+            "Recall: 3,000 images in three strata, equally many searched of each; the 90% interval holds the truth. "
+            "Naive: the same estimate with the normal interval of so many objects drawn one by one.",
+            "Other work ran on the machine meanwhile; no figure of this table is a time.",
+        ],
+        figures={f"{row.name}: rate": row.rate for row in rows}
+        | {f"{row.name}: naive": row.naive for row in rows if row.naive is not None},
+    )
+
+
+def _whole_images(draws: int) -> list[Row]:
+    import numpy as np
+
+    from tasks.certify.bounds import korn_graubard, upper_bound
+
+    found = []
+    for precision in (0.95, 0.98, 0.99):
+        for correlation in (0.0, 0.15, 0.3):
+            rng = np.random.default_rng([1, int(100 * precision), int(100 * correlation)])
+            share, images = 1 - precision, 200
+            labels = 1 + rng.poisson(4, (draws, images))
+            spread = (1 - correlation) / max(correlation, 1e-9)
+            chance = rng.beta(share * spread, (1 - share) * spread, (draws, images)) if correlation else share
+            wrong = rng.binomial(labels, chance)
+            bounds = [korn_graubard(k, n, DELTA) for k, n in zip(wrong, labels, strict=True)]
+            plain = upper_bound(wrong.sum(axis=1), labels.sum(axis=1), DELTA)
+            name = f"whole images, T {precision:.2f}, ICC {correlation:.2f}, broken"
+            rate = float((np.array(bounds) < share).mean())
+            found.append(Row(name, rate, f"≤ {DELTA:.2f}", float((plain < share).mean()), ""))
+    return found
+
+
+def _audits(draws: int) -> list[Row]:
+    import numpy as np
+    from scipy import stats
+
+    from tasks.certify.audit import audited_precision
+    from tasks.certify.sampling import audit_sample, audit_strata
+
+    found = []
+    for precision, off in ((0.9, 0.0), (0.96, 0.0), (0.96, -0.1), (0.99, 0.0), (0.99, 0.01)):
+        covered, plain, widths = [], [], []
+        for seed in range(draws):
+            rng = np.random.default_rng([2, seed])
+            chance = 1 - (1 - precision) * 2 * rng.random(4_000)
+            correct = rng.random(4_000) < chance
+            classes, said = rng.integers(0, 3, 4_000), np.clip(chance + off, 0, 1)
+            drawn = audit_sample(classes, said, 150, seed, 0)
+            strata, verdicts = audit_strata(classes, said, 150), correct[drawn.rows]
+            estimate = audited_precision(said, strata, drawn.rows, verdicts, drawn.inclusion, DELTA)
+            covered.append(estimate.low <= correct.mean() <= estimate.high)
+            widths.append(estimate.high - estimate.low)
+            share = verdicts.mean()
+            half = stats.norm.ppf(1 - DELTA / 2) * np.sqrt(share * (1 - share) / 150)
+            plain.append(abs(share - correct.mean()) <= half)
+        name = f"audit, precision {precision:.2f}{', off by ' + format(off, '.2f') if off else ''}, covered"
+        detail = f"mean width {np.mean(widths):.3f}"
+        found.append(Row(name, float(np.mean(covered)), f"≥ {1 - DELTA:.2f}", float(np.mean(plain)), detail))
+    return found
+
+
+def _expiries(draws: int) -> list[Row]:
+    import numpy as np
+
+    from tasks.certify.bounds import binomial_p
+
+    found = []
+    for precision in (0.95, 0.98, 0.99):
+        rng = np.random.default_rng([3, int(100 * precision)])
+        errors = rng.binomial(AUDITED, 1 - precision, (draws, BATCHES))
+        when = _expired_at(errors, precision)
+        total = np.cumsum(errors, axis=1)
+        upper = 1 - binomial_p(total - 1, AUDITED * np.arange(1, BATCHES + 1), 1 - precision)
+        name = f"expiry, T {precision:.2f}, falsely expired"
+        rate, plain = float((when < BATCHES).mean()), float((upper <= DELTA).any(axis=1).mean())
+        found.append(Row(name, rate, f"≤ {DELTA:.2f}", plain, f"within {BATCHES} batches"))
+    return found
+
+
+def _delays(draws: int) -> list[Row]:
+    import numpy as np
+
+    found, precision = [], 0.95
+    for good in (0, 50, 200):
+        for after in (0.10, 0.20):
+            rng = np.random.default_rng([4, good, int(100 * after)])
+            chances = np.repeat([0.03, after], [good, 60])
+            when = _expired_at(rng.binomial(AUDITED, chances, (min(draws, 500), len(chances))), precision)
+            late = np.where(when >= good, when - good + 1.0, np.nan)
+            noticed = float((late <= 60).mean())
+            times = np.nanpercentile(np.where(late <= 60, late, np.inf), [50, 90])
+            said = " and ".join(f"{time:.0f}" if np.isfinite(time) else "more than 60" for time in times)
+            name = f"expiry, T 0.95, wrong from .03 to {after:.2f} after {good} batches, noticed"
+            found.append(Row(name, noticed, "", None, f"median and 90% of delays: {said}"))
+    return found
+
+
+def _expired_at(errors: "np.ndarray", precision: float) -> "np.ndarray":
+    """Batch at which each run of batches expires, their number where it never does."""
+    import numpy as np
+
+    from tasks.certify.expiry import Monitor
+
+    when = np.full(len(errors), errors.shape[1])
+    inclusion, places = np.full(AUDITED, AUDITED / LABELS), np.arange(AUDITED)
+    for run, counts in enumerate(errors):
+        monitor = Monitor(precision, DELTA)
+        for batch, count in enumerate(counts):
+            monitor = monitor.after(places < count, inclusion, LABELS)
+            if monitor.expired:
+                when[run] = batch
+                break
+    return when
+
+
+def _recalls(draws: int) -> list[Row]:
+    import numpy as np
+    from scipy import stats
+
+    from tasks.certify.recall import SearchedImages, image_sample, recall
+
+    found = []
+    for kind in ("independent misses", "misses by image", "whole images missed"):
+        for searched in (90, 300):
+            covered, plain, widths = [], [], []
+            for seed in range(draws):
+                strata, hits, objects = _searched_world(kind, seed)
+                rows = image_sample(strata, searched, seed).rows
+                sample = SearchedImages(strata[rows], hits[rows], objects[rows])
+                estimate = recall(sample, np.bincount(strata), DELTA, seed, BOOTSTRAPS)
+                truth = hits.sum() / objects.sum()
+                covered.append(estimate.low <= truth <= estimate.high)
+                widths.append(estimate.high - estimate.low)
+                half = stats.norm.ppf(1 - DELTA / 2) * np.sqrt(
+                    estimate.value * (1 - estimate.value) / objects[rows].sum()
+                )
+                plain.append(abs(estimate.value - truth) <= half)
+            name = f"recall, {kind}, {searched} images, covered"
+            detail = f"mean width {np.mean(widths):.3f}"
+            found.append(Row(name, float(np.mean(covered)), f"{1 - DELTA:.2f}", float(np.mean(plain)), detail))
+    return found
+
+
+def _searched_world(kind: str, seed: int) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    """Stratum, found objects and objects of 3,000 images: no boxes, boxes, CLIP says present but no box."""
+    import numpy as np
+
+    rng = np.random.default_rng([5, seed])
+    strata = rng.choice(3, 3_000, p=[0.3, 0.6, 0.1])
+    objects = np.where(strata == 0, rng.poisson(0.15, 3_000), 1 + rng.poisson(3, 3_000))
+    rate = np.array([0.3, 0.92, 0.5])[strata]
+    if kind == "independent misses":
+        return strata, rng.binomial(objects, rate), objects
+    # Beta of the same mean: correlation .3 within an image, or an image is found or missed as a whole.
+    chance = rng.beta(rate * 7 / 3, (1 - rate) * 7 / 3) if kind == "misses by image" else rng.random(3_000) < rate
+    return strata, rng.binomial(objects, chance), objects

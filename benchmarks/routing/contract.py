@@ -1,0 +1,219 @@
+"""One campaign in one drawn batch: fit, certify, and look at the truth."""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from benchmarks.routing.worlds import SIGNALS, Batch, World, draw
+from tasks.certify.bounds import Bools, Floats, Ints
+from tasks.certify.calibrator_fit import fit_calibrator
+from tasks.certify.gates import Evidence, Sample, accepted_counts, gate_a, gate_b
+from tasks.certify.groups import certified_groups
+from tasks.certify.ladder import certified_step, ladder
+from tasks.certify.planning import FitLabels, plan_gate_a
+from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
+from tasks.certify.sampling import certification_sample, first_sample, generator
+from tasks.certify.split import fit_share
+
+DELTA: Final = 0.1
+PRECISIONS: Final = (0.95, 0.98, 0.99)
+REVIEWS: Final = 1_600
+FIT_REVIEWS: Final = 400
+PLANTED: Final = 300
+FALSE_ALARMS: Final = 0.01
+
+
+class Kept(NamedTuple):
+    """What came of one rule in one draw."""
+
+    automated: float
+    """Share of all labels of the batch that it accepted; the fit side counts as not accepted."""
+    broken: bool
+    """It accepted something, and the true precision is below T, in any group."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A batch with a calibrator: what is known on the certify side, and the truth."""
+
+    labels: int
+    """Of the whole batch."""
+    scores: Floats
+    wrong: Bools
+    called_wrong: Bools
+    """What a reviewer says, or would say."""
+    groups: list[Bools]
+    fit: FitLabels
+    fit_groups: list[Bools]
+    reviewers: dict[str, ReviewerError]
+    """For each gate."""
+    seed: int
+
+
+def play(world: World, number: int, reviews: int = REVIEWS) -> dict[tuple[str, float], Kept]:
+    """Play one campaign.
+
+    Args:
+        world: Where.
+        number: Which draw: equal numbers give equal results.
+        reviews: Labels that people look at, those for fitting included, known-wrong plants not.
+
+    Returns:
+        Rule and precision -> result. Rules: gates A and B; "oracle", the best threshold on the same score for one who
+        knows the truth; "ideal", the same on the true posterior; "naive", the loosest threshold at which the reviewed
+        certification labels look good enough; "score", the gate with the detector score alone; "trusting", the gate
+        without correction where reviewers are tired.
+    """
+    rng = np.random.default_rng([2026, number])
+    batch = draw(world, rng)
+    fit_reviews = min(FIT_REVIEWS, reviews // 2)
+    share = fit_share(len(batch.correct), fit_reviews)
+    fitting = (rng.random(world.images) < share)[batch.images]
+    asked = PRECISIONS if world.only is None else (world.only,)
+    found: dict[tuple[str, float], Kept] = {}
+    campaign = _campaign(world, batch, fitting, fit_reviews, np.arange(len(SIGNALS)), number)
+    for precision in asked:
+        found |= {(rule, precision): kept for rule, kept in _rules(campaign, precision, reviews - fit_reviews).items()}
+        found |= {(f"{gate} ideal", precision): kept for gate, kept in _oracle(batch.ideal, ~batch.correct, precision)}
+    if 0.95 in asked and world.informative and not world.grouped and not world.tired:
+        alone = _campaign(world, batch, fitting, fit_reviews, np.zeros(1, np.int64), number)
+        for gate, evidence in _evidence(alone, 0.95, reviews - fit_reviews, corrected=True).items():
+            found[f"{gate} score", 0.95] = _kept(alone, gate, evidence, 0.95)
+    return found
+
+
+def _campaign(world: World, batch: Batch, fitting: Bools, reviews: int, columns: Ints, seed: int) -> Campaign:
+    """Draw and review the first sample, fit, and score the certify side."""
+    rng = generator(seed, 99)
+    names, signals = tuple(map(str, range(world.classes))), batch.signals[:, columns]
+    # One signal alone is to be ranked as it is, without offsets of classes.
+    classes = batch.classes if len(columns) > 1 else np.zeros_like(batch.classes)
+    fit_rows, rows = np.flatnonzero(fitting), np.flatnonzero(~fitting)
+    first = first_sample(batch.signals[fit_rows, 0], reviews, seed)
+    fit_rows = fit_rows[first.rows]
+    prevalence = float((~batch.correct[fit_rows]).mean())
+    seen = _called_wrong(~batch.correct[fit_rows], _missed_share(prevalence) if world.tired else 0.0, world, rng)
+    fitted = fit_calibrator(
+        signals[fit_rows],
+        tuple(SIGNALS[column] for column in columns),
+        classes[fit_rows],
+        names,
+        ~seen,
+        batch.images[fit_rows],
+        seed,
+    )
+    scores = fitted.calibrator.probabilities(signals[rows], classes[rows], names)
+    wrong = ~batch.correct[rows]
+    members = [np.arange(world.classes)]
+    if world.grouped:
+        members = certified_groups(np.bincount(batch.classes[rows], minlength=world.classes), REVIEWS, 0.95, DELTA)
+    # The queue of gate A is mostly right labels, so plants are what makes wrong ones less rare; that of B is mixed.
+    eta = _missed_share(0.25)
+    reviewers = {"A": TRUSTED, "B": TRUSTED}
+    if world.tired:
+        missed = rng.binomial(PLANTED, eta, 2).tolist()
+        reviewers["A"] = reviewer_error(PLANTED, missed[0], DELTA)
+        reviewers["B"] = reviewer_error(PLANTED, missed[0], DELTA, PLANTED, missed[1])
+    return Campaign(
+        labels=len(batch.correct),
+        scores=scores,
+        wrong=wrong,
+        called_wrong=_called_wrong(wrong, eta if world.tired else 0.0, world, rng),
+        groups=[np.isin(batch.classes[rows], group) for group in members],
+        fit=FitLabels(fitted.held_out, seen, 1 / first.inclusion),
+        fit_groups=[np.isin(batch.classes[fit_rows], group) for group in members],
+        reviewers=reviewers,
+        seed=seed,
+    )
+
+
+def _missed_share(prevalence: float) -> float:
+    """Share of wrong labels that tired reviewers miss, by the share of wrong labels in their queue."""
+    return float(np.clip(0.2 - 0.5 * prevalence, 0.02, 0.2))
+
+
+def _called_wrong(wrong: Bools, missed: float, world: World, rng: np.random.Generator) -> Bools:
+    if not world.tired:
+        return wrong
+    chance = rng.random(len(wrong))
+    return np.where(wrong, chance >= missed, chance < FALSE_ALARMS)
+
+
+def _rules(campaign: Campaign, precision: float, reviews: int) -> dict[str, Kept]:
+    found = {}
+    for gate, evidence in _evidence(campaign, precision, reviews, corrected=True).items():
+        found[gate] = _kept(campaign, gate, evidence, precision)
+    if campaign.reviewers["A"].spent:
+        for gate, evidence in _evidence(campaign, precision, reviews, corrected=False).items():
+            found[f"{gate} trusting"] = _kept(campaign, gate, evidence, precision)
+    rows = certification_sample(np.ones(len(campaign.scores), np.bool_), reviews, campaign.seed, look=3).rows
+    steps = ladder(campaign.scores)
+    for gate, threshold in _naive(campaign.scores[rows], campaign.called_wrong[rows], steps, precision).items():
+        found[f"{gate} naive"] = _truth(campaign, gate, [threshold] * len(campaign.groups), precision)
+    found |= {f"{gate} oracle": kept for gate, kept in _oracle(campaign.scores, campaign.wrong, precision)}
+    return found
+
+
+def _evidence(campaign: Campaign, precision: float, reviews: int, *, corrected: bool) -> dict[str, list[Evidence]]:
+    """Evidence of both gates for every group."""
+    delta = DELTA / len(campaign.groups)
+    found: dict[str, list[Evidence]] = {"A": [], "B": []}
+    rows = certification_sample(np.ones(len(campaign.scores), np.bool_), reviews, campaign.seed).rows
+    drawn = Sample(campaign.scores[rows], campaign.called_wrong[rows])
+    for group, fit_group in zip(campaign.groups, campaign.fit_groups, strict=True):
+        scores = campaign.scores[group]
+        part = Sample(drawn.scores[group[rows]], drawn.wrong[group[rows]])
+        reviewers = campaign.reviewers if corrected else {"A": TRUSTED, "B": TRUSTED}
+        found["B"].append(gate_b(part, ladder(scores), precision, delta, reviewers["B"]))
+        fit = FitLabels(campaign.fit.scores[fit_group], campaign.fit.wrong[fit_group], campaign.fit.weights[fit_group])
+        share = int(reviews * group.mean())
+        tested = 1 - (1 - precision) * (1 - reviewers["A"].accepted)
+        plan = plan_gate_a(scores, fit, share, tested, delta - reviewers["A"].spent)
+        chosen = np.flatnonzero(group)[certification_sample(scores >= plan.region, share, campaign.seed, look=1).rows]
+        sample = Sample(campaign.scores[chosen], campaign.called_wrong[chosen])
+        counts = accepted_counts(scores, plan.thresholds)
+        found["A"].append(gate_a(sample, plan.thresholds, counts, precision, delta, reviewers["A"]))
+    return found
+
+
+def _kept(campaign: Campaign, gate: str, evidence: list[Evidence], precision: float) -> Kept:
+    steps = [(one, certified_step(one)) for one in evidence]
+    thresholds = [np.inf if step is None else float(one.thresholds[step]) for one, step in steps]
+    return _truth(campaign, gate, thresholds, precision)
+
+
+def _truth(campaign: Campaign, gate: str, thresholds: list[float], precision: float) -> Kept:
+    """Hold the truth against thresholds, one a group."""
+    automated, broken = 0, False
+    for group, threshold in zip(campaign.groups, thresholds, strict=True):
+        accepted = group & (campaign.scores >= threshold)
+        kept = accepted if gate == "A" else accepted | (group & ~campaign.called_wrong)
+        automated += int(accepted.sum())
+        errors = int((kept & campaign.wrong).sum())
+        broken |= bool(accepted.any()) and errors > (1 - precision) * int(kept.sum()) + 1e-9
+    return Kept(automated / campaign.labels, broken)
+
+
+def _naive(scores: Floats, wrong: Bools, steps: Floats, precision: float) -> dict[str, float]:
+    """The loosest thresholds at which the reviewed labels look good enough, infinite without any."""
+    evidence = {
+        "A": gate_a(Sample(scores, wrong), steps, np.ones(len(steps), np.int64), precision, DELTA),
+        "B": gate_b(Sample(scores, wrong), steps, precision, DELTA),
+    }
+    found = {}
+    for gate, one in evidence.items():
+        good = np.flatnonzero((one.reviewed > 0) & (one.errors <= (1 - precision) * one.reviewed))
+        found[gate] = float(steps[good[-1]]) if len(good) else float("inf")
+    return found
+
+
+def _oracle(scores: Floats, wrong: Bools, precision: float) -> list[tuple[str, Kept]]:
+    """The most labels that any threshold may accept under each gate, reviewers making no mistakes."""
+    errors = np.cumsum(wrong[np.argsort(-scores, kind="stable")])
+    accepted = np.arange(1, len(errors) + 1)
+    found = []
+    for gate, size in (("A", accepted), ("B", errors + int((~wrong).sum()))):
+        good = np.flatnonzero(errors <= (1 - precision) * size + 1e-9)
+        found.append((gate, Kept(float(good[-1] + 1) / len(errors) if len(good) else 0.0, False)))
+    return found
