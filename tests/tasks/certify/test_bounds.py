@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -35,6 +35,7 @@ def test_impossible_questions_are_refused():
         labels_needed(0, 1e-9, 0.1)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3000), st.sampled_from([0.5, 0.05, 0.02, 0.01]), st.sampled_from([0.1, 0.05, 0.01]))
 def test_most_errors_is_the_last_count_that_passes(reviewed, limit, delta):
     most = int(most_errors(reviewed, limit, delta))
@@ -42,6 +43,7 @@ def test_most_errors_is_the_last_count_that_passes(reviewed, limit, delta):
     assert binomial_p(most + 1, reviewed, limit) > delta
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0.01, 0.3), st.integers(1, 300), st.sampled_from([0.1, 0.02]))
 def test_both_tests_keep_their_level_for_every_set(labels, limit, reviewed, delta):
     """Exact probability to certify the least bad set that breaks the promise, by summing over all samples."""
@@ -62,6 +64,7 @@ def test_the_hypergeometric_test_is_exact_and_sharper():
     assert hypergeometric_p(0, 0, 0, 0.05) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(0, 400), st.integers(0, 30), st.sampled_from([0.01, 0.05, 0.2]))
 def test_the_hypergeometric_bound_and_test_agree(labels, reviewed, errors, limit):
     reviewed = min(reviewed, labels)

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.certify.gates import Evidence, Sample, accepted_counts, gate_a
@@ -9,6 +9,7 @@ from tasks.certify.sampling import certification_sample
 DELTA = 0.1
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9, np.nan]), max_size=50), st.integers(1, 20))
 def test_a_ladder_descends_over_values_that_are_there(scores, steps):
     scores = np.array(scores, np.float64)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.certify.sampling import allocate, audit_sample, audit_strata, certification_sample, first_sample, score_bins
@@ -8,6 +8,7 @@ from tasks.certify.sampling import allocate, audit_sample, audit_strata, certifi
 SCORES = np.random.default_rng(0).beta(5, 2, 500)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(0, 300), st.integers(0, 3), st.booleans())
 def test_shares_add_up_and_stay_within_their_strata(sizes, count, least, proportional):
     sizes = np.array(sizes, np.int64)
