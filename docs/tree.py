@@ -14,6 +14,7 @@ OTHER = {
     "Makefile": "One target a job: `make help`.",
     ".ci/run": "What continuous integration runs.",
     "docs/design.md": "How Vouch is built.",
+    "docs/evaluate.md": "Labels against ground truth: what `vouch evaluate` compares and reports.",
     "docs/starter.md": "The bundled models and the drawn world that they know.",
     "docs/tree.py": "Writes this tree.",
     "CHANGELOG.md": "What changed.",

@@ -50,3 +50,30 @@ def rle_of_crop(crop: NDArray[np.bool_], left: int, top: int, height: int, width
     column, row = np.divmod(edges, rows + 1)
     pixels = (left + column) * height + top + row
     return rle_of_runs(pixels[0::2], pixels[1::2], height, width)
+
+
+def is_rle(counts: bytes, height: int, width: int) -> bool:
+    """Tell whether bytes are compressed COCO RLE counts of a mask of this size.
+
+    The encoding is rleToString's of common/maskApi.c in cocoapi: five bits a character, low ones first, from "0" on;
+    0x20 says that more follow, 0x10 of the last one is the sign; from the fourth on a count is less the one two before.
+
+    Args:
+        counts: The bytes.
+        height: Rows of the mask.
+        width: Columns of the mask.
+    """
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 0x20:
+        return False
+    ends = np.flatnonzero(digits & 0x20 == 0)
+    starts = np.append(0, ends[:-1] + 1)
+    places = np.arange(len(digits)) - np.repeat(starts, ends - starts + 1)
+    # No count of an image that fits into memory is longer.
+    if places.max() > 10:
+        return False
+    values = np.add.reduceat((digits & 0x1F) << (5 * places), starts)
+    values -= np.where(digits[ends] & 0x10, 1 << (5 * (ends - starts + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return bool(values.min() >= 0 and values.sum() == height * width)

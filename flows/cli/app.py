@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import demo, export, init, models, run, scenes, status
+from flows.cli import demo, evaluate, export, init, models, run, scenes, status
 from flows.cli.epilog import epilog
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command(epilog=epilog(*init.EXAMPLES))(init.init)
 app.command(epilog=epilog(*run.EXAMPLES))(run.run)
 app.command(epilog=epilog(*status.EXAMPLES))(status.status)
 app.command(epilog=epilog(*export.EXAMPLES))(export.export)
+app.command(epilog=epilog(*evaluate.EXAMPLES))(evaluate.evaluate)
 app.add_typer(models.models)
 app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
 app.command(epilog=epilog(*scenes.EXAMPLES))(scenes.scenes)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from flows.console.streams import printable
-from tasks.shard.events import Event, Exporting, Listing, Loading, Planned
+from tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned
 from tasks.shard.events import Progress as Step
 
 PLAIN_EVERY_S: Final = 10.0
@@ -72,9 +72,9 @@ class RunProgress:
         if phase == self._state.phase and now - then < PLAIN_EVERY_S:
             return
         self._said = (now, self._state.phase)
-        # The first image of an export says nothing yet.
-        new_export = phase != self._state.phase and self._state.phase.startswith("exporting")
-        figures = "" if new_export else self._state.figures()
+        # The first image of an export or a comparison says nothing yet.
+        first = phase != self._state.phase and self._state.phase.startswith(("exporting", "comparing"))
+        figures = "" if first else self._state.figures()
         self._console.print(
             f"{self._state.phase}{': ' if figures else ''}{figures}", highlight=False, soft_wrap=True, markup=False
         )
@@ -113,6 +113,9 @@ class _State:
             case Exporting(images, step):
                 self.phase = f"exporting {step}"
                 self.through, self.total = images, 0
+            case Comparing(images):
+                self.phase = "comparing"
+                self.through, self.total = images, 0
             case Step(done, failed, accepted, review):
                 self.phase = "labelling"
                 self.through += done + failed
@@ -125,7 +128,7 @@ class _State:
     def figures(self) -> str:
         if self.phase == "listing the source":
             return f"{self.through:,} keys"
-        if self.phase.startswith("exporting"):
+        if self.phase.startswith(("exporting", "comparing")):
             return f"{self.through:,} images"
         if self.phase == "planned":
             return f"{self.total - self.through:,} images to work through, {self.through:,} done before"

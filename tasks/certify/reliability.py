@@ -26,8 +26,9 @@ class Reliability:
 def reliability(probabilities: Floats, correct: Bools, weights: Floats, bins: int = 15) -> Reliability:
     """Hold probabilities against verdicts, in bins of equal mass.
 
-    Bins hold equally many labels, which biases the error less than bins of equal width (K. Nixon et al., Measuring
-    Calibration in Deep Learning, 2019). Even a perfect calibrator has an error above 0, from chance within the bins.
+    Bins hold equally many labels as far as equal probabilities allow, which biases the error less than bins of equal
+    width (K. Nixon et al., Measuring Calibration in Deep Learning, 2019). Even a perfect calibrator has an error above
+    0, from chance within the bins.
 
     Args:
         probabilities: (n,) held-out p(correct); labels without one are left out.
@@ -42,6 +43,8 @@ def reliability(probabilities: Floats, correct: Bools, weights: Floats, bins: in
     if not count:
         return Reliability(np.zeros(0), np.zeros(0), np.zeros(0, np.int64), float("nan"), float("nan"))
     place = np.arange(len(order)) * count // len(order)
+    # Equal probabilities share a bin: which of them stand first says nothing.
+    place = np.unique(place[np.searchsorted(p, p)], return_inverse=True)[1]
     mass = np.bincount(place, weight)
     stated, seen = np.bincount(place, weight * p) / mass, np.bincount(place, weight * right) / mass
     return Reliability(

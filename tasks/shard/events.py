@@ -55,7 +55,15 @@ class Exporting:
     step: Literal["annotations", "images"]
 
 
-Event = Listing | Planned | Loading | Progress | Exporting
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """Labels are being compared with ground truth."""
+
+    images: int
+    """Images compared so far."""
+
+
+Event = Listing | Planned | Loading | Progress | Exporting | Comparing
 OnEvent = Callable[[Event], None]
 
 

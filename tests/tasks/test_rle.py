@@ -1,12 +1,13 @@
 """Run lengths: the same bytes as pycocotools gives."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as mask_utils
 
-from tasks.rle import rle_of_crop, rle_of_runs
+from tasks.rle import is_rle, rle_of_crop, rle_of_runs
 
 crops = hnp.arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7)))
 margins = st.tuples(*[st.integers(0, 3)] * 4)
@@ -33,3 +34,22 @@ def test_an_empty_and_a_full_mask():
 def test_a_crop_without_extent_is_empty():
     found = rle_of_crop(np.zeros((0, 5), dtype=bool), 1, 2, 6, 7)
     assert mask_utils.area({"size": [6, 7], "counts": found}) == 0
+
+
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    runs=st.lists(st.integers(0, 1600), max_size=6),
+    other=st.integers(1, 40),
+)
+def test_counts_are_known_from_others(height, width, runs, other):
+    cuts = sorted(min(run, height * width) for run in runs)
+    counts = np.diff([0, *cuts, height * width]).tolist()
+    compressed = mask_utils.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+    assert is_rle(compressed, height, width)
+    assert is_rle(compressed, height, other) == (other == width)
+
+
+@pytest.mark.parametrize("counts", [b"", b"abc", b"~~~~", b"0P1", b"\x00\x01", b"0o"])
+def test_what_is_no_run_length_encoding(counts):
+    assert not is_rle(counts, 10, 20)

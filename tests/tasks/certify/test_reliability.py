@@ -40,3 +40,12 @@ def test_missing_probabilities_are_left_out():
     found = reliability(np.array([0.5, np.nan]), np.array([True, False]), np.ones(2))
     assert found.labels.tolist() == [1]
     assert np.isnan(reliability(np.array([np.nan]), np.array([True]), np.ones(1)).brier)
+
+
+def test_equal_probabilities_share_a_bin():
+    probabilities, correct = np.repeat([0.2, 0.8], 50), np.arange(100) % 4 == 0
+    found = reliability(probabilities, np.sort(correct), np.ones(100), bins=10)
+    assert found.labels.tolist() == [50, 50]
+    assert found.stated == pytest.approx([0.2, 0.8])
+    assert found.seen == pytest.approx([0, 0.5])
+    assert found.calibration_error == pytest.approx(0.25)

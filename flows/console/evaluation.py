@@ -1,0 +1,184 @@
+"""The tables of `vouch evaluate`."""
+
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.console.streams import printable
+from schemas.evaluation import Confusion, Evaluation, Reliability, RiskPoint, SignalCurves
+
+MOST_CELLS: Final = 8
+"""Classes of a confusion matrix that is still shown whole; of larger ones the most frequent confusions are."""
+MOST_PAIRS: Final = 15
+COVERAGE_ROWS: Final = 10
+
+_LEFT: Final = {
+    "without_truth": "labelled images are not in the truth",
+    "not_labelled": "images of the truth have not been labelled",
+    "ambiguous": "labelled images fit no file_name alone",
+    "other_size": "images have another size in the truth",
+}
+
+
+def print_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """Print what was compared, and the figures."""
+    _print_pairs(console, evaluation)
+    _show(console, "COCO average precision of all labels, by detector_score", _average_precision_table(evaluation))
+    _show(console, f"labels at IoU {evaluation.iou_threshold}", _quality_table(evaluation))
+    _show(console, "average precision by class", _class_ap_table(evaluation))
+    _show(console, "labels by class: of accepted alone, then of accepted + review", _class_quality_table(evaluation))
+    for name, curves in evaluation.signals.items():
+        _print_curves(console, name, curves)
+    _print_confusion(console, "accepted", evaluation.confusion_accepted)
+    _print_confusion(console, "accepted + review", evaluation.confusion_accepted_and_review)
+
+
+def _print_pairs(console: Console, evaluation: Evaluation) -> None:
+    images, classes = evaluation.images, evaluation.classes
+    how = "by file_name" if images.rule == "file_name" else "by the last parts of their paths"
+    _say(console, f"run {evaluation.run} against {evaluation.truth}")
+    _say(console, f"{images.evaluated:,} images compared, paired {how}; {len(classes.common):,} classes, by name")
+    for why, words in _LEFT.items():
+        if count := getattr(images, why):
+            shown = ", ".join(images.examples.get(why, ()))
+            _say(console, f"left out: {count:,} {words}: {shown}{' ...' if count > 3 else ''}")
+    alone = {"classes of the run": classes.without_truth, "categories of the truth": classes.not_labelled}
+    for what, left in alone.items():
+        if left:
+            shown = ", ".join(f"{name} ({count:,})" for name, count in list(left.items())[:MOST_PAIRS])
+            _say(console, f"left out: {len(left):,} {what} alone: {shown}{' ...' if len(left) > MOST_PAIRS else ''}")
+    if evaluation.crowds:
+        _say(console, f"{evaluation.crowds:,} crowd regions: what lies on them is neither right nor wrong")
+    if not evaluation.accepted_and_review.labels:
+        _say(console, "there are no labels of these classes on these images; what needs one is left empty")
+    if evaluation.masks is None:
+        missing = evaluation.masks_missing
+        why = f"{missing:,} annotations have no mask" if missing else "the truth has no annotation here"
+        _say(console, f"masks are not compared: {why}")
+
+
+def _average_precision_table(evaluation: Evaluation) -> Table:
+    table = _table("", "mAP", "AP50", "AP75", "AR100")
+    for name, found in (("boxes", evaluation.boxes), ("masks", evaluation.masks)):
+        if found is not None:
+            table.add_row(name, *map(_share, (found.map, found.ap50, found.ap75, found.ar100)))
+    return table
+
+
+def _quality_table(evaluation: Evaluation) -> Table:
+    table = _table("", "labels", "correct", "wrong", "ignored", "objects", "precision", "recall")
+    rows = {"accepted": evaluation.accepted, "accepted + review": evaluation.accepted_and_review}
+    for name, found in rows.items():
+        counts = (found.labels, found.correct, found.wrong, found.ignored, found.objects)
+        table.add_row(name, *(f"{count:,}" for count in counts), _share(found.precision), _share(found.recall))
+    return table
+
+
+def _class_ap_table(evaluation: Evaluation) -> Table:
+    table = _table("class", "objects", "AP", "AP50", "mask AP", "mask AP50")
+    for name, boxes in evaluation.boxes.classes.items():
+        masks = evaluation.masks.classes[name] if evaluation.masks is not None else None
+        values = [boxes.ap, boxes.ap50, *((masks.ap, masks.ap50) if masks is not None else (None, None))]
+        table.add_row(printable(name), f"{boxes.objects:,}", *map(_share, values))
+    return table
+
+
+def _class_quality_table(evaluation: Evaluation) -> Table:
+    table = _table("class", "accepted", "precision", "recall", "all", "precision", "recall")
+    for name, everything in evaluation.accepted_and_review.classes.items():
+        cells: list[str] = []
+        for found in (evaluation.accepted.classes[name], everything):
+            cells += [f"{found.labels:,}", _share(found.precision), _share(found.recall)]
+        table.add_row(printable(name), *cells)
+    return table
+
+
+def _print_curves(console: Console, name: str, curves: SignalCurves) -> None:
+    _show(console, f"{name}: labels at or above a threshold, of accepted + review", _sweep_table(name, curves))
+    if curves.missing:
+        _say(console, f"{curves.missing:,} of {curves.labels:,} labels have no {name}; no threshold keeps them")
+    area = "" if curves.aurc is None else f", area under risk {curves.aurc:.4f}"
+    _show(console, f"{name}: risk and coverage{area}", _coverage_table(name, curves))
+    if curves.reliability is not None:
+        title = f"{name}: reliability, equal-mass ECE {curves.reliability.ece:.4f}"
+        _show(console, title, _reliability_table(name, curves.reliability))
+
+
+def _sweep_table(name: str, curves: SignalCurves) -> Table:
+    table = _table(f"least {name}", "labels", "share", "precision", "recall")
+    digits = max((len(f"{row.threshold:.10g}".partition(".")[2]) for row in curves.sweep), default=0)
+    for row in curves.sweep:
+        values = map(_share, (row.share, row.precision, row.recall))
+        table.add_row(f"{row.threshold:.{digits}f}", f"{row.labels:,}", *values)
+    return table
+
+
+def _coverage_table(name: str, curves: SignalCurves) -> Table:
+    table = _table("share kept, best first", "precision", f"least {name}")
+    shown: list[RiskPoint] = []
+    for row in range(1, COVERAGE_ROWS + 1):
+        wanted = row / COVERAGE_ROWS - 1e-9
+        point = next((point for point in curves.risk_coverage if point.coverage >= wanted), None)
+        if point is not None and point not in shown:
+            shown.append(point)
+            table.add_row(_share(point.coverage), _share(point.precision), f"{point.threshold:.4g}")
+    return table
+
+
+def _reliability_table(name: str, found: Reliability) -> Table:
+    table = _table(f"mean {name}", "labels", "precision")
+    for one in found.bins:
+        table.add_row(f"{one.score:.3f}", f"{one.labels:,}", _share(one.precision))
+    return table
+
+
+def _print_confusion(console: Console, what: str, matrix: Confusion) -> None:
+    names = [printable(name) for name in matrix.names]
+    if len(names) <= MOST_CELLS + 1:
+        table = _table("labelled as", *names)
+        for name, counts in zip(names, matrix.counts, strict=True):
+            table.add_row(name, *(f"{count:,}" if count else "." for count in counts))
+        _show(console, f"confusion of {what} labels: rows are labels, columns the truth", table)
+        return
+    background = len(names) - 1
+    # What was missed, or on nothing, is in the tables above; here it would hide the rest.
+    pairs = sorted(
+        (-matrix.counts[row][column], row, column)
+        for row in range(background)
+        for column in range(background)
+        if row != column and matrix.counts[row][column]
+    )
+    table = _table("labelled as", "true class", "labels")
+    for count, row, column in pairs[:MOST_PAIRS]:
+        table.add_row(names[row], names[column], f"{-count:,}")
+    if pairs:
+        _show(console, f"most frequent confusions of {what} labels", table)
+    swapped, nowhere = -sum(count for count, _, _ in pairs), sum(counts[background] for counts in matrix.counts)
+    _say(
+        console,
+        f"of {what} labels {swapped:,} are on an object of another class and {nowhere:,} on no object or on one found "
+        f"already; {sum(matrix.counts[background]):,} objects were not found",
+    )
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table()
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _show(console: Console, title: str, table: Table) -> None:
+    """A table under its title, which is a line of its own: a table's title would be wrapped to its width."""
+    _say(console, f"\n{title}")
+    console.print(table)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _say(console: Console, words: str) -> None:
+    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)

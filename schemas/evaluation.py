@@ -1,0 +1,141 @@
+"""What a comparison of a run's labels with ground truth reports."""
+
+from pydantic import Field
+
+from schemas.base import Strict
+
+
+class ImagePairs(Strict):
+    """Which images were compared, and which were left out."""
+
+    rule: str = Field(description="file_name: whole keys were equal; path_end: the last parts of the paths were.")
+    evaluated: int = Field(ge=0, description="Images compared.")
+    without_truth: int = Field(ge=0, description="Labelled images that the truth does not name.")
+    not_labelled: int = Field(ge=0, description="Images of the truth that the run has not labelled.")
+    ambiguous: int = Field(ge=0, description="Labelled images that fit several file names, or share one.")
+    other_size: int = Field(ge=0, description="Images whose width or height differs, so boxes would not fit.")
+    examples: dict[str, tuple[str, ...]] = Field(description="Some of those left out, under the names above.")
+
+
+class ClassPairs(Strict):
+    """Which classes were compared, and which were left out."""
+
+    common: tuple[str, ...] = Field(description="Classes of the run that the truth has too.")
+    without_truth: dict[str, int] = Field(description="Classes of the run alone -> labels left out.")
+    not_labelled: dict[str, int] = Field(description="Categories of the truth alone -> annotations left out.")
+
+
+class ClassAp(Strict):
+    """Average precision of one class; None when the truth has no object of it."""
+
+    objects: int = Field(ge=0, description="Objects in the truth, crowds aside.")
+    ap: float | None = Field(description="Mean over IoU 0.50, 0.55 ... 0.95.")
+    ap50: float | None = Field(description="At IoU 0.50.")
+    recall50: float | None = Field(description="Greatest recall at IoU 0.50.")
+    precision_at_recall: tuple[float, ...] = Field(description="At IoU 0.50 and recall 0, 0.01 ... 1; empty if none.")
+
+
+class AveragePrecision(Strict):
+    """COCO's detection figures over all labels, accepted or not; None when the truth holds no object."""
+
+    map: float | None = Field(description="Mean of the classes' AP.")
+    ap50: float | None = Field(description="The same at IoU 0.50 alone.")
+    ap75: float | None = Field(description="The same at IoU 0.75 alone.")
+    ar100: float | None = Field(description="Mean greatest recall, at most 100 labels of a class in an image.")
+    classes: dict[str, ClassAp] = Field(description="Class name -> its figures.")
+
+
+class Quality(Strict):
+    """How many labels are right, and how many objects they find."""
+
+    labels: int = Field(ge=0, description="correct + wrong + ignored.")
+    correct: int = Field(ge=0, description="Class right, IoU with an object large enough, no duplicate.")
+    wrong: int = Field(ge=0)
+    ignored: int = Field(ge=0, description="On a crowd region: neither right nor wrong.")
+    objects: int = Field(ge=0, description="Objects in the truth, crowds aside.")
+    precision: float | None = Field(description="correct / (correct + wrong); None without labels.")
+    recall: float | None = Field(description="correct / objects; None without objects.")
+
+
+class LabelQuality(Quality):
+    """The same over all classes and for each."""
+
+    classes: dict[str, Quality] = Field(description="Class name -> its figures.")
+
+
+class SweepRow(Strict):
+    """What would stay if only labels at or above a threshold were kept."""
+
+    threshold: float
+    labels: int = Field(ge=0, description="Labels kept, those on crowd regions aside.")
+    share: float = Field(description="Of all labels.")
+    precision: float | None
+    recall: float | None
+
+
+class RiskPoint(Strict):
+    """The share of labels kept when the best are kept first, and how many of them are right."""
+
+    coverage: float = Field(description="Share of all labels.")
+    precision: float
+    threshold: float = Field(description="Least value of the signal among them.")
+
+
+class ReliabilityBin(Strict):
+    """Labels of similar score."""
+
+    labels: int = Field(ge=1)
+    score: float = Field(description="Their mean score.")
+    precision: float = Field(description="Share of them that is right.")
+
+
+class Reliability(Strict):
+    """Whether a score means what it says."""
+
+    ece: float = Field(description="Expected calibration error: mean |score - precision| over the bins.")
+    bins: tuple[ReliabilityBin, ...] = Field(description="Of equal mass as far as ties allow.")
+
+
+class SignalCurves(Strict):
+    """How well one signal tells right labels from wrong ones."""
+
+    labels: int = Field(ge=0, description="Labels, those on crowd regions aside.")
+    missing: int = Field(ge=0, description="Of them, those without a value; they are kept by no threshold.")
+    sweep: tuple[SweepRow, ...]
+    risk_coverage: tuple[RiskPoint, ...]
+    aurc: float | None = Field(
+        description="Area under the curve of risk (1 - precision) over coverage; less is better."
+    )
+    reliability: Reliability | None = Field(description="None for a signal that is no number from 0 to 1.")
+
+
+class Confusion(Strict):
+    """Which class was labelled as which; the last row and column are background."""
+
+    names: tuple[str, ...] = Field(description="Classes, then background.")
+    counts: tuple[tuple[int, ...], ...] = Field(
+        description="counts[i][j]: labels of class i on objects of class j; row background: objects not found; column "
+        "background: labels on no object, or on one that was found already."
+    )
+
+
+class Evaluation(Strict):
+    """The whole comparison."""
+
+    truth: str = Field(description="The ground-truth file.")
+    run: str = Field(description="Name of the run.")
+    workspace: str = Field(description="Uri of the workspace.")
+    version: str = Field(description="Fingerprint of the settings that made the labels.")
+    policy: str = Field(description="Version of the policy that decided.")
+    iou_threshold: float = Field(description="From here on a label is on an object, where nothing else is said.")
+    images: ImagePairs
+    classes: ClassPairs
+    crowds: int = Field(ge=0, description="Crowd regions of the truth; what lies on them is neither right nor wrong.")
+    boxes: AveragePrecision
+    masks: AveragePrecision | None = Field(description="None when the truth has no masks.")
+    masks_missing: int = Field(ge=0, description="Annotations compared that have no mask.")
+    accepted: LabelQuality = Field(description="Of the accepted labels alone.")
+    accepted_and_review: LabelQuality = Field(description="Of all labels.")
+    signals: dict[str, SignalCurves] = Field(description="Signal -> what thresholds on it would do.")
+    confusion_accepted: Confusion
+    confusion_accepted_and_review: Confusion

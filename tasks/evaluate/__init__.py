@@ -1,0 +1,1 @@
+"""Compares a run's labels with ground truth."""

@@ -1,0 +1,225 @@
+"""Compares the labels of a campaign's run with a COCO ground-truth file."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from schemas.campaign.campaign import Campaign
+from schemas.errors import UserError
+from schemas.evaluation import ClassPairs, Evaluation, ImagePairs
+from schemas.records import Current
+from tasks.collect.label_arrays import SIGNAL_STAGES, LabelArrays, label_arrays
+from tasks.evaluate.arrays import ImageLabels
+from tasks.evaluate.comparison import SCORE, Comparison
+from tasks.evaluate.matching import IOU_THRESHOLD
+from tasks.evaluate.pairing import PairedClasses, PairedImages, pair_classes, pair_images
+from tasks.evaluate.truth import Truth, TruthObject, read_truth
+from tasks.evaluate.truth_arrays import objects_of
+from tasks.plan.ledger import Ledger
+from tasks.shard.markers import read_current
+from tasks.store.open import open_store
+
+PROBABILITY: Final = "p_correct"
+EXAMPLES: Final = 3
+
+
+def evaluate_campaign(
+    campaign: Campaign,
+    truth_file: Path,
+    signals: Sequence[str] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Compare what the last run of a campaign left with ground truth; nothing is labelled.
+
+    Args:
+        campaign: Says where the labels are.
+        truth_file: COCO instances; the file is held in memory, the run's labels are not.
+        signals: Columns to draw curves of, beside the detector's score and, where there is one, p_correct.
+        progress: Called with the number of images compared so far.
+
+    Raises:
+        UserError: The run has no labels, the file is no COCO file, the two share no image or no class, or there is
+            no such signal.
+        StoreError: The workspace cannot be read.
+    """
+    _check_signals(signals)
+    workspace, run = open_store(campaign.workspace), campaign.run.name
+    current = read_current(workspace, run)
+    if current is None:
+        raise UserError(f"run {run!r} in {workspace.uri} has no labels yet; use `vouch run` first")
+    truth = read_truth(truth_file)
+    classes = _common_classes(current, truth)
+    wanted = list(dict.fromkeys((SCORE, PROBABILITY, *signals)))
+    with Ledger.load(workspace, run) as ledger:
+        pairs = pair_images(_keys(ledger), [image.file_name for image in truth.images])
+        if not pairs.places:
+            raise UserError(_no_image(truth, ledger, pairs))
+        session = _Session(truth, classes, pairs, wanted)
+        for labels in label_arrays(workspace, run, ledger, current.fingerprint, wanted):
+            session.add(labels)
+            if progress is not None:
+                progress(session.compared)
+    if not session.compared:
+        raise UserError(session.nothing_compared(run))
+    return session.evaluation(run, workspace.uri, current, signals)
+
+
+class _Session:
+    """What is gathered while the images go by."""
+
+    def __init__(self, truth: Truth, classes: PairedClasses, pairs: PairedImages, signals: Sequence[str]) -> None:
+        self._truth = truth
+        self._classes = classes
+        self._pairs = pairs
+        self._places = {name: place for place, name in enumerate(classes.common)}
+        paired = [truth.images[place].id for place in pairs.places.values()]
+        common = [item for number in paired for item in self._common(number)]
+        self._masks_missing = sum(item.segmentation is None for item in common)
+        # Without the masks of some objects, a mask on one of them would count as wrong.
+        self._masks = bool(common) and not self._masks_missing
+        self._comparison = Comparison(classes.common, signals, self._masks)
+        self._left: dict[str, list[str]] = defaultdict(list)
+        self._left_count: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
+        self._met: set[int] = set()
+        self._ambiguous = frozenset(pairs.ambiguous)
+        self._crowds = self.compared = 0
+
+    def add(self, labels: LabelArrays) -> None:
+        place = self._pairs.places.get(labels.key)
+        if place is None:
+            self._leave("ambiguous" if labels.key in self._ambiguous else "without_truth", labels.key)
+            return
+        image = self._truth.images[place]
+        self._met.add(place)
+        size = (labels.height, labels.width)
+        if (image.height or labels.height, image.width or labels.width) != size:
+            self._leave("other_size", labels.key)
+            return
+        items = self._common(image.id)
+        classes = [self._classes.place_of_category[item.category_id] for item in items]
+        objects = objects_of(items, classes, size, self._truth.path, self._masks)
+        self._crowds += int(objects.crowd.sum())
+        self._comparison.add(place, self._labels(labels), objects)
+        self.compared += 1
+
+    def _common(self, number: int | str) -> list[TruthObject]:
+        items = self._truth.objects.get(number, [])
+        return [item for item in items if item.category_id in self._classes.place_of_category]
+
+    def _labels(self, labels: LabelArrays) -> ImageLabels:
+        """The labels of common classes; the others are counted."""
+        self._unknown.update(name for name in labels.class_name if name not in self._places)
+        kept = np.array([name in self._places for name in labels.class_name], np.bool_)
+        size = [labels.height, labels.width]
+        counts = [counts for counts, keep in zip(labels.rle_counts, kept, strict=True) if keep]
+        return ImageLabels(
+            class_index=np.array([self._places[n] for n in labels.class_name if n in self._places], np.int64),
+            xyxy=labels.xyxy[kept],
+            accepted=labels.accepted[kept],
+            signals={name: values[kept] for name, values in labels.signals.items()},
+            masks=[{"size": size, "counts": one} for one in counts] if self._masks else None,
+        )
+
+    def _leave(self, why: str, name: str) -> None:
+        self._left_count[why] += 1
+        if len(self._left[why]) < EXAMPLES:
+            self._left[why].append(name)
+
+    def nothing_compared(self, run: str) -> str:
+        if self._left_count["other_size"]:
+            return (
+                f"{self._truth.path}: gives every image another width or height than it has; was it made for resized "
+                "images?"
+            )
+        return f"{self._truth.path}: run {run!r} has labelled none of its images yet; use `vouch run` first"
+
+    def evaluation(self, run: str, workspace: str, current: Current, asked: Sequence[str]) -> Evaluation:
+        figures = self._comparison.figures()
+        curves = figures.signals
+        if PROBABILITY not in asked and curves[PROBABILITY].missing == curves[PROBABILITY].labels:
+            # No calibrator yet.
+            curves = {name: curve for name, curve in curves.items() if name != PROBABILITY}
+        for place, image in enumerate(self._truth.images):
+            if place not in self._met:
+                self._leave("not_labelled", image.file_name)
+        return Evaluation(
+            truth=str(self._truth.path),
+            run=run,
+            workspace=workspace,
+            version=current.fingerprint,
+            policy=current.policy,
+            iou_threshold=IOU_THRESHOLD,
+            images=self._image_pairs(),
+            classes=self._class_pairs(),
+            crowds=self._crowds,
+            masks_missing=self._masks_missing,
+            **figures._replace(signals=curves)._asdict(),
+        )
+
+    def _image_pairs(self) -> ImagePairs:
+        count = self._left_count
+        return ImagePairs(
+            rule=self._pairs.rule,
+            evaluated=self.compared,
+            without_truth=count["without_truth"],
+            not_labelled=count["not_labelled"],
+            ambiguous=count["ambiguous"],
+            other_size=count["other_size"],
+            examples={why: tuple(names) for why, names in self._left.items()},
+        )
+
+    def _class_pairs(self) -> ClassPairs:
+        annotations = self._truth.counts()
+        return ClassPairs(
+            common=self._classes.common,
+            without_truth={name: self._unknown[name] for name in self._classes.run_only},
+            not_labelled={name: annotations[name] for name in self._classes.truth_only},
+        )
+
+
+def _check_signals(signals: Sequence[str]) -> None:
+    for name in signals:
+        if name not in SIGNAL_STAGES:
+            raise UserError(f"--signal: there is no signal {name!r}; choose among {', '.join(SIGNAL_STAGES)}")
+
+
+def _keys(ledger: Ledger) -> Iterator[str]:
+    for shard in ledger.shards():
+        yield from sorted(ledger.keys_of(shard.id))
+
+
+def _common_classes(current: Current, truth: Truth) -> PairedClasses:
+    classes = pair_classes(current.classes, truth.categories)
+    if not classes.common:
+        raise UserError(
+            f"{truth.path}: shares no class with the run; it has {_some(truth.categories.values())}, the run "
+            f"{_some(current.classes)}; classes are paired by name"
+        )
+    return classes
+
+
+def _no_image(truth: Truth, ledger: Ledger, pairs: PairedImages) -> str:
+    if not truth.images:
+        return f"{truth.path}: names no image"
+    if not ledger.count():
+        return "the source of the run held no image; use `vouch run` again"
+    if pairs.ambiguous:
+        return (
+            f"{truth.path}: its file names do not tell the run's images apart: {pairs.ambiguous[0]!r}, say, has no "
+            "file_name of its own; write file names as the run's keys are"
+        )
+    key = next(_keys(ledger))
+    return (
+        f"{truth.path}: shares no image with the run; it names {truth.images[0].file_name!r}, say, and the run "
+        f"{key!r}; images are paired by file_name and key"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    everything = list(names)
+    words = ", ".join(everything[:EXAMPLES]) or "none"
+    return f"{words} and {len(everything) - EXAMPLES} more" if len(everything) > EXAMPLES else words

@@ -1,0 +1,48 @@
+"""Labels as arrays: the same labels as the export streams, with their signals."""
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tasks.collect.images import labelled_images
+from tasks.collect.label_arrays import SIGNAL_STAGES, label_arrays
+from tasks.plan.ledger import Ledger
+from tasks.shard.markers import read_current
+from tasks.store.open import open_store
+
+
+def test_signals_are_numbers_that_say_something_of_a_label():
+    assert {"detector_score", "sam_iou", "clip_margin", "p_correct", "relative_area"} <= SIGNAL_STAGES.keys()
+    assert not {"x0", "mask_y1", "label_id", "class_name", "rle_counts", "decision"} & SIGNAL_STAGES.keys()
+
+
+def test_as_the_export_streams_them(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 6)
+    campaign = make_campaign()
+    label(campaign)
+    # One image leaves, one comes: the first shard holds less than its tables.
+    (tmp_path / "images" / "001.png").unlink()
+    (tmp_path / "images" / "x.png").touch()
+    label(campaign)
+    workspace = open_store(campaign.workspace)
+    current = read_current(workspace, "main")
+    names = ("detector_score", "p_correct", "mask_area", "clip_margin", "border_sides")
+    with Ledger.load(workspace, "main") as ledger:
+        expected = list(labelled_images(workspace, "main", ledger, current.fingerprint))
+        found = list(label_arrays(workspace, "main", ledger, current.fingerprint, names))
+    assert [image.key for image in found] == [image.key for image in expected]
+    assert len(found) == 5
+    for image, export in zip(found, expected, strict=True):
+        assert (image.width, image.height) == (export.width, export.height)
+        assert image.class_name == [one.class_name for one in export.labels]
+        assert image.accepted.tolist() == [one.decision == "accept" for one in export.labels]
+        assert image.rle_counts == [one.rle_counts for one in export.labels]
+        np.testing.assert_array_equal(image.xyxy, np.array([one.xyxy for one in export.labels]).reshape(-1, 4))
+        np.testing.assert_array_equal(image.signals["detector_score"], [one.score for one in export.labels])
+        np.testing.assert_array_equal(image.signals["mask_area"], [one.area for one in export.labels])
+        assert np.isnan(image.signals["p_correct"]).all()
+        assert {values.dtype for values in image.signals.values()} == {np.dtype(np.float32)}
+    margins = np.concatenate([image.signals["clip_margin"] for image in found])
+    parts = sorted((tmp_path / "workspace").rglob("score-*.parquet"))
+    written = np.concatenate([pq.read_table(part)["clip_margin"].to_numpy() for part in parts])
+    assert len(margins) > 0
+    assert set(margins.tolist()) <= set(written.tolist())
