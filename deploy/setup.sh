@@ -45,7 +45,8 @@ install_uv() {
 }
 
 install_lock() {
-  if install_uv && $venv/bin/uv pip install --python $venv/bin/python --no-deps --require-hashes \
+  echo "setup: installing what requirements.lock names into $venv"
+  if install_uv && $venv/bin/uv pip install --quiet --python $venv/bin/python --no-deps --require-hashes \
     --compile-bytecode -r requirements.lock; then
     return
   fi
