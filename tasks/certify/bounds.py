@@ -152,11 +152,14 @@ def korn_graubard(errors: Ints, reviewed: Ints, delta: float) -> float:
 
     With p = sum(errors) / sum(reviewed), n labels in m images and the cluster variance of the ratio
     v = m/(m-1) sum_j (k_j - p n_j)^2 / n^2: deff = max(1, v / (p (1-p) / n)),
-    n* = n / deff (t_{n-1} / t_{m-1})^2 at the quantile 1 - delta, bound Beta(1 - delta; p n* + 1, n* - p n*)
-    (E. L. Korn and B. I. Graubard, Survey Methodology 24, 1998). Without any error the sample says nothing of
-    clustering; then n* is the number of images, as if the labels of one image were copies of each other. The bound is
-    approximate, unlike those of labels drawn one by one: with strong clustering it may be a little too low a little
-    more often than delta says. Draw labels, not images, where precision is to be certified.
+    n* = n / deff (t_{n-1} / t_{c-1})^2 at the quantile 1 - delta, bound Beta(1 - delta; p n* + 1, n* - p n*)
+    (E. L. Korn and B. I. Graubard, Survey Methodology 24, 1998). They take m - 1 degrees of freedom; here it is the
+    number c of images with an error, two at least, less one, for these alone tell how errors cluster, and with few of
+    them m - 1 promised too much. Without any error the sample says nothing of clustering; then n* is the number of
+    images, as if the labels of one image were copies of each other.
+
+    The bound is approximate, unlike those of labels drawn one by one. Draw labels, not images, where precision is to be
+    certified.
 
     Args:
         errors: (m,) wrong labels of each drawn image.
@@ -176,6 +179,7 @@ def korn_graubard(errors: Ints, reviewed: Ints, delta: float) -> float:
         return float(upper_bound(0, images, delta))
     variance = images / (images - 1) * float(((errors - share * reviewed) ** 2).sum()) / labels**2
     design_effect = max(1.0, variance / (share * (1 - share) / labels))
-    quantiles = stats.t.ppf(1 - delta, [labels - 1, images - 1])
+    telling = max(2, int((errors > 0).sum()))
+    quantiles = stats.t.ppf(1 - delta, [labels - 1, telling - 1])
     effective = labels / design_effect * float(quantiles[0] / quantiles[1]) ** 2
     return float(upper_bound(share * effective, effective, delta))
