@@ -34,7 +34,7 @@ def run_obvious_loop(
     import numpy as np
     from groundingdino.util.inference import predict
     from PIL import Image
-    from torchvision.ops import nms  # type: ignore[import-untyped] # ships no types
+    from torchvision.ops import nms
 
     caption = ". ".join(classes)
     texts = _embed_texts(classes, models)

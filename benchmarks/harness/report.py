@@ -14,7 +14,8 @@ from schemas.base import Strict
 HEAD = """# Results
 
 Written by `make bench`; `python -m benchmarks --help` says how to run some of them alone. Every benchmark ran in a
-process of its own, one after the other, with nothing else to do on the machine. The raw figures are in results/.
+process of its own, one after the other, with nothing else to do on the machine unless its notes say so. The raw figures
+are in results/.
 """
 
 

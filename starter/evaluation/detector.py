@@ -98,7 +98,7 @@ def _of_nouns(
 def _merged(raw: RawDetections, iou: float) -> Boxes:
     """The best phrase of each box, and of boxes that overlap more than `iou` the best one."""
     from torch import from_numpy
-    from torchvision.ops import nms  # type: ignore[import-untyped]  # torchvision ships no types
+    from torchvision.ops import nms
 
     if not len(raw.boxes):
         return raw.boxes, np.zeros(0, np.float32), np.zeros(0, np.int64)

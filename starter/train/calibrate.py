@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torchvision.ops import box_convert, box_iou, nms  # type: ignore[import-untyped]  # torchvision ships no types
+from torchvision.ops import box_convert, box_iou, nms
 
 from schemas.campaign.models import DetectorConfig
 from starter.scenes.vocabulary import SPLITS

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import (  # type: ignore[import-untyped]  # torchvision ships no types
+from torchvision.ops import (
     box_convert,
     box_iou,
     generalized_box_iou,

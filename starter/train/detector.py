@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert, box_iou  # type: ignore[import-untyped]  # torchvision ships no types
+from torchvision.ops import box_convert, box_iou
 
 from starter.scenes.vocabulary import SPLITS
 from starter.train.architectures import detector_architecture
