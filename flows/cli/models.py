@@ -32,9 +32,10 @@ def list_models(as_json: Json = False) -> None:
         for entry in entries:
             terminal.results().print(_line(entry), highlight=False, soft_wrap=True, markup=False)
         terminal.remarks().print(
-            "A checkpoint may also be a path, s3://bucket/key or hf://owner/repo[@revision]/file; "
-            "the transformers backend takes hf://owner/repo. A scorer's may be any that open_clip names, as "
-            "architecture/tag: ViT-L-14/laion2b_s32b_b82k; `vouch models check CAMPAIGN` fetches it.", soft_wrap=True, markup=False, highlight=False,
+            "A checkpoint may also be a path, s3://bucket/key or hf://owner/repo[@revision]/file; the transformers "
+            "backend takes hf://owner/repo. A scorer's may be any that open_clip names, as architecture/tag: "
+            "ViT-L-14/laion2b_s32b_b82k; `vouch models check CAMPAIGN` fetches it.",
+            soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
 
 
