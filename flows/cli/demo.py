@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = ("vouch demo", "vouch demo /tmp/demo --json")
 
-ACCEPT: Final = {"detector_score": 0.35, "clip_probability": 0.5}
+ACCEPT: Final = {"detector_score": 0.55, "clip_probability": 0.5}
 """What the demo's campaign accepts; chosen by trying on these very samples, so nothing follows for other images."""
 
 NOTE: Final = (
