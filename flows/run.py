@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows.embedded_server import embedded_server
 from flows.markdown import summary_markdown
 from flows.task import house_task, with_retries
 from schemas.campaign.loading import load_campaign
@@ -49,7 +50,8 @@ def run_campaign(
     """
     token = _listener.set(on_event)
     try:
-        return RunSummary.model_validate(vouch_run(str(campaign), retry_failed=retry_failed, export=export))
+        with embedded_server():
+            return RunSummary.model_validate(vouch_run(str(campaign), retry_failed=retry_failed, export=export))
     finally:
         _listener.reset(token)
 

@@ -1,5 +1,6 @@
 """Puts the commands together; imports nothing heavy, so that `vouch --help` answers at once."""
 
+import functools
 import signal
 import sys
 from types import FrameType
@@ -9,6 +10,7 @@ import typer
 
 from flows.cli import demo, evaluate, export, init, models, run, scenes, status
 from flows.cli.epilog import epilog
+from flows.embedded_server import has_died, leave_at_once
 
 app = typer.Typer(
     name="vouch",
@@ -31,8 +33,23 @@ app.command(epilog=epilog(*scenes.EXAMPLES))(scenes.scenes)
 def main() -> None:
     """Run the command line; ends the process."""
     # Without this, a terminated run would leave its embedded server behind.
-    signal.signal(signal.SIGTERM, _terminated)
-    app()
+    for number in (signal.SIGTERM, *_heeded(signal.SIGHUP)):
+        signal.signal(number, _terminated)
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        # All is said and done but what others do when the interpreter ends: the impatient need not wait for that.
+        for number in _heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, functools.partial(_leave, code))
+        if has_died():
+            leave_at_once(code)
+        raise
+
+
+def _heeded(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Those that whoever started us does not want ignored, as nohup does SIGHUP and a shell's & SIGINT."""
+    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _version(asked: bool) -> None:
@@ -58,3 +75,8 @@ def _options(version: Version = False) -> None:  # its callback has answered alr
 def _terminated(number: int, frame: FrameType | None) -> None:
     del frame
     sys.exit(128 + number)
+
+
+def _leave(code: int, number: int, frame: FrameType | None) -> None:
+    del number, frame
+    leave_at_once(code)

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, ParamSpec
 
 import typer
@@ -16,6 +17,7 @@ from schemas.errors import CampaignError, VouchError
 OK: Final = 0
 FAILURE: Final = 1
 USERS_MISTAKE: Final = 2
+HUNG_UP: Final = 129
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
@@ -53,15 +55,18 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             _say("interrupted; finished work is kept: run the same command again to resume")
         except SystemExit as end:
             # Otherwise it is rich, which ends a command so when whoever read its output has gone.
-            if end.code == TERMINATED:
-                code = TERMINATED
+            if end.code in (HUNG_UP, TERMINATED):
+                code = end.code
                 _say("terminated; finished work is kept: run the same command again to resume")
         except BrokenPipeError:
             # Whoever read the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
-            logger.exception("unexpected error")
             code, word = _ended_by(error)
+            if word:
+                logger.info("%s, hidden by %s: %s", word, type(error).__name__, error)
+            else:
+                logger.exception("unexpected error")
             words = " ".join(str(error).split()) or "no further words"
             _say(
                 f"{word}; finished work is kept: run the same command again to resume"
@@ -82,9 +87,13 @@ def _ended_by(error: BaseException) -> tuple[int, str]:
             return INTERRUPTED, "interrupted"
         if type(cause).__name__ == "TerminationSignal":
             return TERMINATED, "terminated"
+        if isinstance(cause, SystemExit) and cause.code in (HUNG_UP, TERMINATED):
+            return cause.code, "terminated"
         cause = cause.__context__
     return FAILURE, ""
 
 
 def _say(words: str) -> None:
-    print(printable(f"vouch: {words}"), file=sys.stderr)
+    # The terminal may be closed already.
+    with suppress(OSError):
+        print(printable(f"vouch: {words}"), file=sys.stderr)

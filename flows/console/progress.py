@@ -37,7 +37,11 @@ class RunProgress:
             console=console, auto_refresh=False,
         )  # fmt: skip
         self._task = self._bar.add_task(self._state.phase, total=None)
-        self._live = Live(self._bar, console=console, refresh_per_second=5, transient=True)
+        # Others' words go to the log (streams.quiet); redirected, they would come back to the terminal.
+        self._live = Live(
+            self._bar, console=console, refresh_per_second=5, transient=True,
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
         self._said = (time.monotonic(), "")
         self._warnings = _Warnings(console)
 

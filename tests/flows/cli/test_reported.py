@@ -1,4 +1,5 @@
 import logging
+from functools import partial
 
 import pytest
 import typer
@@ -79,9 +80,15 @@ class TerminationSignal(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("sent", "code", "word"), [(KeyboardInterrupt, 130, "interrupted"), (TerminationSignal, 143, "terminated")]
+    ("sent", "code", "word"),
+    [
+        (KeyboardInterrupt, 130, "interrupted"),
+        (TerminationSignal, 143, "terminated"),
+        (partial(SystemExit, 129), 129, "terminated"),
+    ],
 )
 def test_a_signal_that_an_error_hides_is_told(end, sent, code, word):
     hidden = ValueError("Task run is not set")
     hidden.__context__ = sent()
     assert end(hidden) == (code, f"vouch: {word}; finished work is kept: run the same command again to resume\n")
+    assert "Traceback" not in log_path().read_text()

@@ -1,0 +1,119 @@
+"""Prefect's embedded server: out of reach of the terminal's Ctrl-C, and never outliving this process."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar, NoReturn
+
+from flows import leash
+from schemas.errors import VouchError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def embedded_server() -> Iterator[None]:
+    """Start the server that Prefect needs where no PREFECT_API_URL names one; it ends with this process.
+
+    Prefect's client would start it by itself, as a child in our process group. The terminal sends Ctrl-C to all of
+    that group: the server would be gone at once, and Prefect would try for minutes to tell it of the interruption.
+    Inside the block Prefect gives a server that has died seconds instead of minutes, and keeps no copy of the log
+    there, since nobody reads it.
+
+    Raises:
+        RuntimeError: The server does not start.
+        VouchError: The server died, and what Prefect did in the block failed.
+    """
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+        temporary_settings,
+    )
+
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        yield
+        return
+    _start()
+    try:
+        with temporary_settings(set_defaults={PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_LOGGING_TO_API_ENABLED: False}):
+            yield
+    except Exception as error:
+        if isinstance(error, VouchError) or not has_died() or _hides_a_signal(error):
+            raise
+        raise VouchError(
+            "Prefect's embedded server died during the run (was it killed, or out of memory?); "
+            "finished work is kept: run the same command again to resume"
+        ) from error
+
+
+def has_died() -> bool:
+    """Whether the server was started here and is no more; Prefect would try for minutes to send it the rest."""
+    return _Apart.latest is not None and _Apart.latest.poll() is not None
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End the process without what is left to do at its exit, and the server with it."""
+    if _Apart.latest is not None and _Apart.latest.poll() is None:
+        _Apart.latest.terminate()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _start() -> None:
+    """Have Prefect start its server, through a Popen that sets the child apart; Prefect ends it when we exit."""
+    try:
+        from prefect.server.api import server as module
+
+        server = module.SubprocessASGIServer()
+        if server.running:
+            return
+        with _set_apart(module):
+            server.start()
+        apart = isinstance(server.server_process, _Apart)
+    except (ImportError, AttributeError):
+        logger.info("Prefect has another embedded server than the one known here", exc_info=True)
+        apart = False
+    if not apart:
+        logger.warning("Prefect starts its embedded server by itself: Ctrl-C reaches that too, and may take minutes")
+
+
+@contextmanager
+def _set_apart(module: ModuleType) -> Iterator[None]:
+    """Let a module's subprocess.Popen be ours."""
+    before = module.subprocess
+    module.subprocess = SimpleNamespace(**vars(before) | {"Popen": _Apart})  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.subprocess = before  # type: ignore[attr-defined]
+
+
+class _Apart(subprocess.Popen[Any]):
+    """A child in a session of its own that gets SIGTERM when we are killed, where the system can do that."""
+
+    latest: ClassVar["_Apart | None"] = None
+
+    def __init__(self, args: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - Popen's own
+        # The leash is the starting thread's: only the main thread lasts as long as the process.
+        lasting = threading.current_thread() is threading.main_thread()
+        if sys.platform == "linux" and lasting:
+            # Not in preexec_fn, which may deadlock where there are threads.
+            args = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *args]
+        super().__init__(args, **options | {"start_new_session": True})
+        type(self).latest = self
+
+
+def _hides_a_signal(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None and isinstance(cause, Exception):
+        cause = cause.__context__
+    return cause is not None
