@@ -15,6 +15,9 @@ DEFAULTS: Final = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     # The tokenizers' own threads deadlock after a fork, and complain.
     "TOKENIZERS_PARALLELISM": "false",
+    # torch's idle threads (GNU OpenMP) spin for some milliseconds, each on a core. A fifteenth of that is as fast on an
+    # idle machine, and 3.5 times as fast where another process wants the cores (measured: the demo, two cores).
+    "GOMP_SPINCOUNT": "20000",
 }
 
 
