@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
 from flows import leash
+from flows.signals import signal_behind
 from schemas.errors import VouchError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def embedded_server() -> Iterator[None]:
         with temporary_settings(set_defaults={PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_LOGGING_TO_API_ENABLED: False}):
             yield
     except Exception as error:
-        if isinstance(error, VouchError) or not has_died() or _hides_a_signal(error):
+        if isinstance(error, VouchError) or not has_died() or signal_behind(error) is not None:
             raise
         raise VouchError(
             "Prefect's embedded server died during the run (was it killed, or out of memory?); "
@@ -79,7 +80,7 @@ def _start() -> None:
         with _set_apart(module):
             server.start()
         apart = isinstance(server.server_process, _Apart)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, KeyError):
         logger.info("Prefect has another embedded server than the one known here", exc_info=True)
         apart = False
     if not apart:
@@ -88,13 +89,14 @@ def _start() -> None:
 
 @contextmanager
 def _set_apart(module: ModuleType) -> Iterator[None]:
-    """Let a module's subprocess.Popen be ours."""
-    before = module.subprocess
-    module.subprocess = SimpleNamespace(**vars(before) | {"Popen": _Apart})  # type: ignore[attr-defined]
+    """Let a module's subprocess.Popen be ours; everybody else's stays what it is."""
+    names = vars(module)
+    before = names["subprocess"]
+    names["subprocess"] = SimpleNamespace(**vars(before) | {"Popen": _Apart})
     try:
         yield
     finally:
-        module.subprocess = before  # type: ignore[attr-defined]
+        names["subprocess"] = before
 
 
 class _Apart(subprocess.Popen[Any]):
@@ -110,10 +112,3 @@ class _Apart(subprocess.Popen[Any]):
             args = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *args]
         super().__init__(args, **options | {"start_new_session": True})
         type(self).latest = self
-
-
-def _hides_a_signal(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None and isinstance(cause, Exception):
-        cause = cause.__context__
-    return cause is not None

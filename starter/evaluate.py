@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from schemas.errors import VouchError
+from schemas.errors import UserError
+from starter.command import exit_code
 from starter.evaluation.report import ROWS, report
 from starter.train.card import update_card
 
@@ -28,23 +29,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("EVALUATION.md"))
     parser.add_argument("--cards", type=Path, help="folder of model cards whose figures are brought up to date")
     options = parser.parse_args(arguments)
-    figures: dict[str, float] = {}
-    try:
+
+    def work() -> str:
+        figures: dict[str, float] = {}
         for part in options.only or _PARTS:
             found = _measure(part)(options.scenes)
             figures |= {f"{part}.{name}": value for name, value in found.items()}
             sys.stdout.writelines(f"{words}: {value}\n" for words, value in _rows(part, figures).items())
             sys.stdout.flush()
-        options.out.write_text(report(figures, options.scenes, _machine()), encoding="utf-8")
-        if options.cards:
-            _update_cards(options.cards, figures, options.scenes)
-    except VouchError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    except OSError as error:
-        sys.stderr.write(f"cannot write {options.out}: {error.strerror or error}; choose another --out\n")
-        return 2
-    return 0
+        try:
+            options.out.write_text(report(figures, options.scenes, _machine()), encoding="utf-8")
+            if options.cards:
+                _update_cards(options.cards, figures, options.scenes)
+        except OSError as error:
+            raise UserError(f"cannot write {error.filename}: {error.strerror or error}; choose another path") from error
+        return f"written to {options.out}"
+
+    return exit_code(work)
 
 
 def _measure(part: str) -> Callable[[int], dict[str, float]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from schemas.campaign.models import DetectorConfig, SegmenterConfig
-from schemas.errors import UserError, VouchError
+from schemas.errors import UserError
+from starter.command import exit_code
 from starter.evaluation.detector import HELD_OUT_SEED, SEEN_SEED, Boxes, count_hits, find
 from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
 from starter.scenes.scene import Scene, SceneObject
@@ -128,13 +129,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("path", type=Path, help="the picture; its ending says the format")
     parser.add_argument("--columns", type=int, default=4, help="scenes in a row")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> str:
         write_grid(options.path, options.columns)
-    except VouchError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    sys.stdout.write(f"{options.path}\n")
-    return 0
+        return str(options.path)
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

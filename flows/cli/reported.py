@@ -12,14 +12,12 @@ import typer
 
 from flows.console.log import log_path, start_log
 from flows.console.streams import printable
+from flows.signals import Ended, signal_behind
 from schemas.errors import CampaignError, VouchError
 
 OK: Final = 0
 FAILURE: Final = 1
 USERS_MISTAKE: Final = 2
-HUNG_UP: Final = 129
-INTERRUPTED: Final = 130
-TERMINATED: Final = 143
 
 Arguments = ParamSpec("Arguments")
 
@@ -50,47 +48,31 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             # The lines of a campaign's problems begin with file and line, so that editors and terminals link them.
             words = str(error) if isinstance(error, CampaignError) else f"vouch: {error}"
             print(printable(words), file=sys.stderr)
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-            _say("interrupted; finished work is kept: run the same command again to resume")
-        except SystemExit as end:
+        except (KeyboardInterrupt, SystemExit) as error:
             # Otherwise it is rich, which ends a command so when whoever read its output has gone.
-            if end.code in (HUNG_UP, TERMINATED):
-                code = end.code
-                _say("terminated; finished work is kept: run the same command again to resume")
+            if ended := signal_behind(error):
+                code = _say_ended(ended)
         except BrokenPipeError:
             # Whoever read the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
-            code, word = _ended_by(error)
-            if word:
-                logger.info("%s, hidden by %s: %s", word, type(error).__name__, error)
+            if ended := signal_behind(error):
+                logger.info("%s, hidden by %s: %s", ended.word, type(error).__name__, error)
+                code = _say_ended(ended)
             else:
                 logger.exception("unexpected error")
-            words = " ".join(str(error).split()) or "no further words"
-            _say(
-                f"{word}; finished work is kept: run the same command again to resume"
-                if word
-                else f"unexpected {type(error).__name__}: {words[:300]} (traceback in {log or log_path()})"
-            )
+                code = FAILURE
+                words = " ".join(str(error).split()) or "no further words"
+                _say(f"unexpected {type(error).__name__}: {words[:300]} (traceback in {log or log_path()})")
         if code != OK:
             raise typer.Exit(code)
 
     return run
 
 
-def _ended_by(error: BaseException) -> tuple[int, str]:
-    """Exit code and word (empty: none) of a signal that an error hides, as Prefect's when it starts a task."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, KeyboardInterrupt):
-            return INTERRUPTED, "interrupted"
-        if type(cause).__name__ == "TerminationSignal":
-            return TERMINATED, "terminated"
-        if isinstance(cause, SystemExit) and cause.code in (HUNG_UP, TERMINATED):
-            return cause.code, "terminated"
-        cause = cause.__context__
-    return FAILURE, ""
+def _say_ended(ended: Ended) -> int:
+    _say(f"{ended.word}; finished work is kept: run the same command again to resume")
+    return ended.code
 
 
 def _say(words: str) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from schemas.errors import UserError, VouchError
+from starter.command import exit_code
 from starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
 
 SHEET: Final = Path(__file__).with_name("twitter.png")
@@ -116,13 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("package", type=Path, help="folder of the unpacked npm package emoji-datasource-twitter")
     parser.add_argument("--out", type=Path, default=SHEET, help="the PNG file to write")
     options = parser.parse_args(arguments)
-    try:
-        count = make_sheet(options.package, options.out)
-    except VouchError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    sys.stdout.write(f"{count} glyphs in {options.out}\n")
-    return 0
+    return exit_code(lambda: f"{make_sheet(options.package, options.out)} glyphs in {options.out}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 CHUNK_IMAGES = 32
 CHUNK_BYTES = 256 << 20
 FEW_IMAGES = 4
-_DENIED = f"fetch: {DENIED}"
 """Shards of fewer tell a bad image from a fault of the surroundings no better than a coin."""
+_DENIED = f"fetch: {DENIED}"
 
 
 def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignore) -> Marker:

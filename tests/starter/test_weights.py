@@ -91,7 +91,7 @@ def test_detector_finds_in_the_samples_what_it_finds_elsewhere() -> None:
     objects = hits = kept = 0
     for image in TRUTH["images"]:
         rows = truth(image)
-        named = [(NAMES[row["category_id"] - 1], box) for row, box in zip(rows, boxes(rows), strict=True)]  # type: ignore[operator]
+        named = [(NAMES[row["category_id"] - 1], box) for row, box in zip(rows, boxes(rows), strict=True)]
         found = find(detector, config, Scene(pixels(image), ()), NAMES)
         objects += len(named)
         hits += count_hits(named, found, NAMES, config.min_score)
@@ -127,6 +127,6 @@ def test_scorer_names_true_crops() -> None:
     for image in SOME:
         view, rows = pixels(image), truth(image)
         crops += [crop(view, box, 1.0) for box in boxes(rows)]
-        wanted += [row["category_id"] - 1 for row in rows]  # type: ignore[operator]
+        wanted += [row["category_id"] - 1 for row in rows]
     answers = (scorer.embed_crops(crops) @ texts.T).argmax(axis=1)
     assert np.mean(answers == np.asarray(wanted)) > measured("scorer.top1") - 0.06

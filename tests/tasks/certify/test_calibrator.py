@@ -118,8 +118,11 @@ def test_held_out_means_that_no_label_of_the_image_was_seen():
     assert fitted.brier > 0.25
 
 
+def plateau(logits):
+    return np.where(logits > 0, 0.97, 0.15)
+
+
 def test_the_monotone_correction_comes_only_where_it_helps():
-    plateau = lambda logits: np.where(logits > 0, 0.97, 0.15)  # noqa: E731
     data = labels(3000, shape=plateau)
     fitted = fit(*data)
     assert fitted.isotonic
@@ -130,7 +133,7 @@ def test_the_monotone_correction_comes_only_where_it_helps():
 
 
 def test_the_correction_keeps_the_order_and_makes_no_ties():
-    data = labels(3000, shape=lambda logits: np.where(logits > 0, 0.97, 0.15))
+    data = labels(3000, shape=plateau)
     calibrator = fit(*data).calibrator
     x, y = np.array(calibrator.knots).T
     assert (np.diff(x) > 0).all()
@@ -141,7 +144,7 @@ def test_the_correction_keeps_the_order_and_makes_no_ties():
 
 @pytest.mark.parametrize("count", [300, 2000])
 def test_json_and_back(count):
-    data = labels(count, shape=lambda logits: np.where(logits > 0, 0.97, 0.15))
+    data = labels(count, shape=plateau)
     calibrator = fit(*data).calibrator
     again = Calibrator.from_dict(json.loads(json.dumps(calibrator.to_dict(), allow_nan=False)))
     assert again == calibrator

@@ -1,0 +1,24 @@
+"""Ends the programs of this room alike: an exit code, and one line where something went wrong."""
+
+import sys
+from collections.abc import Callable
+
+from schemas.errors import VouchError
+
+
+def exit_code(work: Callable[[], str]) -> int:
+    """Do the work of a program.
+
+    Args:
+        work: Returns what is to be printed at the end.
+
+    Returns:
+        0, or the exit code of the VouchError that it raised, whose words go to standard error.
+    """
+    try:
+        words = work()
+    except VouchError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{words}\n")
+    return 0
