@@ -24,10 +24,12 @@ COMMENT = re.compile(r"^#(?!!| syntax)\s*(.+)$", re.MULTILINE)
 
 def tree() -> str:
     """Give the tree as text, a line a file; data, samples and tests are told by their folders."""
-    names = subprocess.run(["git", "ls-files", *ROOMS], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # Files that are new and not yet added stand in it too: the tree is written before the commit that adds them.
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *ROOMS]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     lines = [f"{name:<44} {words}" for name, words in OTHER.items()]
     folder = ""
-    for name in sorted(names.splitlines(), key=_place):
+    for name in sorted(set(names.splitlines()), key=_place):
         path = ROOT / name
         words = _words(path)
         if words is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 
 from schemas.campaign.campaign import Campaign
@@ -23,6 +24,13 @@ FAKE_MODELS = {
     "segmenter": {"backend": "fake"},
     "scorer": {"backend": "fake"},
 }
+
+
+# The same examples every time, so that a run of the suite says something about the change and not about its luck;
+# `--hypothesis-profile=search` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=2000, deadline=None)
+settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

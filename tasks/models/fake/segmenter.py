@@ -54,7 +54,8 @@ def _ellipses(height: int, width: int, boxes: Floats) -> Masks:
 def _counts(height: int, width: int, box: NDArray[np.float32]) -> bytes:
     """Compressed RLE of pixels whose centres lie in the ellipse; columns only, so that no mask is ever drawn."""
     x0, y0, x1, y1 = (float(value) for value in box)
-    columns = np.arange(max(0, int(x0)), min(width, int(np.ceil(x1))))
+    # A box without width holds no centre, though one may lie on it.
+    columns = np.arange(max(0, int(x0)), min(width, int(np.ceil(x1)))) if x1 > x0 else np.zeros(0)
     across = (columns + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 1e-6)
     half = np.sqrt(np.clip(1 - across**2, 0, None)) * (y1 - y0) / 2
     middle = (y0 + y1) / 2

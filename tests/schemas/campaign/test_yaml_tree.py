@@ -1,8 +1,9 @@
 import json
+import re
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.campaign.yaml_tree import parse_yaml
@@ -25,9 +26,19 @@ def test_json_reads_as_itself(value):
     assert not tree.problems
 
 
+class Quoting(yaml.SafeDumper):
+    """Quotes texts like 1e5 and 0o7 too: numbers in YAML 1.2, and none in the YAML 1.1 that PyYAML writes."""
+
+
+Quoting.add_implicit_resolver(
+    "newer number", re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+$|0o[0-7]+$"), list("-+.0123456789")
+)
+
+
 @given(plain)
+@example(["1e5", "0o7", "-.5E+3", {"a": "0E0"}])
 def test_what_pyyaml_writes_reads_as_itself(value):
-    assert parse_yaml(yaml.safe_dump(value, allow_unicode=True)).data == value
+    assert parse_yaml(yaml.dump(value, Dumper=Quoting, allow_unicode=True)).data == value
 
 
 @pytest.mark.parametrize(

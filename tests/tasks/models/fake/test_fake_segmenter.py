@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
@@ -30,6 +30,7 @@ def decoded(counts):
 
 @settings(deadline=None)
 @given(rows=st.lists(st.tuples(numbers, numbers, numbers, numbers), max_size=4))
+@example(rows=[(1.5, 0.0, 1.5, 1.0)])
 def test_masks_are_the_ellipses_of_their_boxes(segmenter, rows):
     boxes = boxes_of(*rows)
     masks = segmenter.segment([IMAGE], [boxes])[0]
