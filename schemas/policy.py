@@ -1,11 +1,35 @@
 """The routing policy: which labels are accepted, by which rule, on whose word."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.base import Strict
+from schemas.campaign.routing import Gate
 from schemas.signals import Thresholds
+
+CORRECT_MEANS = "class right, box acceptable as it is, not a duplicate"
+"""The definition of a correct label that verdicts are given by."""
+
+
+class GroupCertificate(Strict):
+    """What the reviewed samples say of one group."""
+
+    labels: int = Field(ge=0, description="Labels of the group on the certify side.")
+    accepted: int = Field(ge=0, description="Of them, those at or above the threshold.")
+    reviewed: int = Field(ge=0, description="Reviewed labels that stand for the set of the promise, n.")
+    errors: int = Field(ge=0, description="Wrong among them, k.")
+    limit: float = Field(ge=0, le=1, description="Share of wrong labels tested: 1 - T, less what reviewers miss.")
+    bound: float = Field(ge=0, le=1, description="Upper bound of the share of wrong labels that reviewers see.")
+    p_value: float = Field(ge=0, le=1, description="Of the hypothesis that the promise does not hold.")
+    delta: float = Field(ge=0, le=1, description="Level of the test: this group's part of 1 - confidence.")
+    tested: tuple[float, ...] = Field(description="Thresholds tested, in their order, up to the first that failed.")
+    refusal: str = Field("", description="Why nothing is accepted; empty where something is.")
+    more_reviews: int | None = Field(None, description="About how many more reviews would certify it, if known.")
+    accepted_precision: float | None = Field(None, description="A: estimated precision of the accepted labels.")
+    accepted_at_least: float = Field(0, ge=0, le=1, description="Its lower bound, for reading.")
+    delivered_precision: float | None = Field(None, description="B: estimated precision of the delivered labels.")
+    delivered_at_least: float = Field(0, ge=0, le=1, description="Its lower bound, for reading.")
 
 
 class Group(Strict):
@@ -13,14 +37,66 @@ class Group(Strict):
 
     name: str = Field(description="Name for people.")
     classes: tuple[str, ...] = Field(min_length=1, description="Class names.")
-    accept: Thresholds | None = Field(description="What a label needs; None: every label goes to review.")
+    accept: Thresholds | None = Field(None, description="Signals that a label needs; None: no such rule.")
+    p_correct: float | None = Field(None, ge=0, le=1, description="Least p(correct) of a certified rule; None: none.")
+    certificate: GroupCertificate | None = Field(None, description="What the rule rests on; certified policies alone.")
+
+
+class Reviewers(Strict):
+    """How many wrong labels reviewers miss, as known-wrong plants showed."""
+
+    planted: int = Field(0, ge=0, description="Known-wrong labels shown; 0: reviewers are taken at their word.")
+    missed: int = Field(0, ge=0, description="Of them, called correct.")
+    accepted: float = Field(0, ge=0, le=1, description="Upper bound of the share missed among acceptable labels.")
+    routed: float = Field(0, ge=0, le=1, description="The same among labels that people get in any case.")
+    spent: float = Field(0, ge=0, le=1, description="Part of 1 - confidence that these bounds use up.")
+
+
+class Certification(Strict):
+    """What makes a policy certified; enough to check and to repeat it."""
+
+    definition_of_correct: str = Field(CORRECT_MEANS, description="What reviewers were asked.")
+    precision: float = Field(gt=0, lt=1, description="T.")
+    confidence: float = Field(gt=0, lt=1, description="1 - delta.")
+    gate: Gate = Field(description="What the promise is about.")
+    look: int = Field(ge=1, description="Which look at certification labels this was; each spends a part of delta.")
+    inputs: dict[str, str] = Field(description="What labels depend on (models, prompts ...) -> its fingerprint.")
+    calibrator: dict[str, Any] = Field(description="As tasks.certify.calibrator.Calibrator.to_dict gives it.")
+    fit_labels: int = Field(ge=0, description="Reviewed labels that it was fitted to.")
+    brier: float = Field(ge=0, description="Held-out mean of (p - correct)^2.")
+    brier_of_rate: float = Field(ge=0, description="The same of the constant share of correct labels.")
+    fit_share: float = Field(ge=0, le=1, description="Share of images kept for fitting; their labels go to review.")
+    seed: int = Field(ge=0, description="Seed of the split and of every draw.")
+    plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts it rests on.")
+    verdicts: str = Field(description="Fingerprint of those verdicts.")
+    reviewers: Reviewers = Field(Reviewers(), description="Correction for what reviewers miss.")
+    simulated: bool = Field(False, description="Verdicts came from a simulated reviewer, so nothing is certified.")
+    reference: dict[str, tuple[float, ...]] = Field(
+        {}, description="Signal -> 101 percentiles on the batch that was certified, to notice drift by."
+    )
+    audit_expiry: str = Field(
+        "on a changed fingerprint at once; by audits when the wealth of bets against the promise reaches 1/delta",
+        description="When the policy expires.",
+    )
+    created: str = Field(description="Date and time, ISO 8601, UTC.")
 
 
 class Policy(Strict):
     """A versioned set of rules, kept as policies/<version>.json."""
 
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Its name.")
-    basis: Literal["user_thresholds"] = Field(
-        "user_thresholds", description="Why it may accept: thresholds that the user allowed, uncertified."
+    basis: Literal["user_thresholds", "certified"] = Field(
+        "user_thresholds",
+        description="Why it may accept: thresholds that the user allowed, uncertified, or reviewed samples.",
     )
     groups: tuple[Group, ...] = Field(min_length=1, description="Every class is in exactly one.")
+    certification: Certification | None = Field(None, description="What a certified policy rests on.")
+
+    @model_validator(mode="after")
+    def _rules_fit_the_basis(self) -> "Policy":
+        certified = self.basis == "certified"
+        if certified != (self.certification is not None):
+            raise ValueError("a certified policy, and no other, carries its certification")
+        if any((group.accept is not None) if certified else (group.p_correct is not None) for group in self.groups):
+            raise ValueError("certified policies accept by p_correct, others by the user's thresholds")
+        return self

@@ -91,3 +91,4 @@ class Current(Strict):
     fingerprint: str = Field(description="As in the markers.")
     policy: str = Field(description="Version of the policy.")
     classes: tuple[str, ...] = Field(description="Class names, in the order declared.")
+    inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")

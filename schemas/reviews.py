@@ -1,0 +1,104 @@
+"""What people are asked, and what they answer: review plans, their tasks, and verdicts."""
+
+from typing import Final, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from schemas.base import Strict
+from schemas.campaign.routing import Gate
+
+Purpose = Literal["fit", "certify", "audit", "plant", "doubtful", "image", "possible_miss"]
+"""Why something is asked: to fit the calibrator; to certify; blind audit of accepted labels; a known-wrong label that
+shows what reviewers miss; to decide a doubtful label; to search an image exhaustively; to look for one class that CLIP
+sees and no box shows."""
+
+LABEL_VERDICTS: Final = ("correct", "wrong_class", "bad_box", "not_an_object")
+"""Answers about one label. A second box on an object is not_an_object: it is no further object."""
+IMAGE_VERDICTS: Final = ("checked", "missed")
+"""Answers about an image: all objects (of class_name, or of every class) are known now; one that no label shows."""
+
+TASKS = pa.schema(
+    [
+        pa.field("place", pa.int32(), nullable=False),  # order in which to ask, from 0
+        pa.field("purpose", pa.string(), nullable=False),
+        pa.field("label_id", pa.string()),  # null: the question is about the image; plants have an id of their own
+        pa.field("key", pa.string(), nullable=False),  # of the image, relative to the source
+        pa.field("class_name", pa.string()),  # null for an image: every class
+        pa.field("x0", pa.float32()),  # xyxy, pixels of the EXIF-oriented original; null for an image
+        pa.field("y0", pa.float32()),
+        pa.field("x1", pa.float32()),
+        pa.field("y1", pa.float32()),
+        pa.field("p_correct", pa.float32()),  # null before there is a calibrator
+        pa.field("stratum", pa.int32()),  # of audits and images: index into the plan's strata
+        pa.field("inclusion", pa.float64()),  # probability with which it was to be drawn, (0, 1]; null if chosen
+        pa.field("seconds", pa.float32(), nullable=False),  # expected
+    ]
+)
+"""reviews/plans/<run>/<number>-tasks.parquet, in the order of `place`."""
+
+VERDICTS = pa.schema(
+    [
+        pa.field("label_id", pa.string()),  # null: about the image
+        pa.field("key", pa.string()),  # of the image; may be null where label_id is given
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("class_name", pa.string()),  # the right one; of checked: null for every class
+        pa.field("x0", pa.float32()),  # box as it should be, xyxy, pixels of the EXIF-oriented original
+        pa.field("y0", pa.float32()),
+        pa.field("x1", pa.float32()),
+        pa.field("y1", pa.float32()),
+        pa.field("reviewer", pa.string(), nullable=False),
+        pa.field("seconds", pa.float32()),
+        pa.field("reviewed_at", pa.timestamp("us", tz="UTC")),
+        pa.field("simulated", pa.bool_(), nullable=False),  # answered from ground truth by a program
+    ]
+)
+"""reviews/<name>.parquet: append-only; no file is ever changed."""
+
+
+class GroupPlan(Strict):
+    """A group of classes that will be certified together, declared before its labels are reviewed."""
+
+    name: str = Field(description="Name for people.")
+    classes: tuple[str, ...] = Field(min_length=1, description="Class names.")
+    thresholds: tuple[float, ...] = Field(description="The ladder of p(correct), strict to loose.")
+    region: float | None = Field(None, description="Least p(correct) of the labels drawn from; None: all of them.")
+    power: float | None = Field(None, description="Predicted chance that the first threshold passes.")
+
+
+class Stratum(Strict):
+    """A part of what was drawn from."""
+
+    name: str = Field(description="Name for people.")
+    size: int = Field(ge=0, description="Labels, or images, in it.")
+    drawn: int = Field(ge=0, description="Of them, drawn.")
+
+
+class AuditPlan(Strict):
+    """The accepted labels that a blind audit was drawn from."""
+
+    policy: str = Field(description="Version of the policy that accepted them.")
+    labels: int = Field(ge=0, description="How many.")
+    mean_p_correct: float = Field(ge=0, le=1, description="Mean of their p(correct).")
+    strata: tuple[Stratum, ...] = Field(description="Class and score.")
+
+
+class ReviewPlan(Strict):
+    """What one `vouch plan-reviews` asked for; written after its tasks, so a plan without it does not exist."""
+
+    number: int = Field(ge=1, description="1, 2, 3 ... within the run.")
+    run: str = Field(description="Name of the run.")
+    created: str = Field(description="Date and time, ISO 8601, UTC.")
+    inputs: dict[str, str] = Field(description="What the labels depend on -> its fingerprint.")
+    precision: float = Field(description="T that was asked for.")
+    confidence: float = Field(description="1 - delta that was asked for.")
+    gate: Gate = Field(description="What the promise is to be about.")
+    seed: int = Field(ge=0, description="Seed of the split and of every draw.")
+    fit_share: float = Field(ge=0, le=1, description="Share of images kept for fitting; fixed by the first plan.")
+    calibrator: str | None = Field(None, description="Fingerprint of the calibrator that ordered certification tasks.")
+    groups: tuple[GroupPlan, ...] = Field((), description="For certification tasks; empty without any.")
+    audit: AuditPlan | None = Field(None, description="For audits.")
+    image_strata: tuple[Stratum, ...] = Field((), description="For image checks.")
+    counts: dict[Purpose, int] = Field(description="Purpose -> tasks.")
+    seconds: float = Field(ge=0, description="Expected time of all tasks.")
+    tasks_sha256: str = Field(description="Hex of SHA-256 over the bytes of the table of tasks.")
