@@ -22,7 +22,7 @@ from tasks.store.store import Store
 from tasks.store.threads import map_ordered
 
 SIGNALS: Final = tuple(name for name in SIGNAL_STAGES if name not in ("p_correct", "mask_area"))
-"""What a calibrator may look at, in the order of its columns; pixels of a mask say little but how large the image is."""
+"""What a calibrator may look at, in column order; pixels of a mask say little but how large the image is."""
 BOX: Final = ("x0", "y0", "x1", "y1")
 _THREADS: Final = 4
 
