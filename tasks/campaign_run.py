@@ -51,11 +51,12 @@ class CampaignRun:
             self._ledger = stack.enter_context(Ledger.load(self._workspace, self._name))
             policy = choose_policy(campaign.classes, campaign.routing, self._workspace)
             self._on_event(Loading("models"))
-            stages = load_pipeline(campaign).stages(policy)
+            pipeline = load_pipeline(campaign)
             self._current = Current(
-                fingerprint=stages_fingerprint(stages),
+                fingerprint=stages_fingerprint(pipeline.stages(policy)),
                 policy=policy.version,
                 classes=tuple(entry.name for entry in campaign.classes),
+                inputs=pipeline.inputs,
             )
             self.settings = ShardSettings(campaign, policy)
             self._exit = stack.pop_all()

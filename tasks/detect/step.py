@@ -62,6 +62,14 @@ class Detect:
             config.max_boxes,
         )
         """What the step's rows depend on, beside the images."""
+        self.inputs = {
+            "detector weights": detector.fingerprint,
+            "prompts": fingerprint(
+                [[phrase.text, phrase.class_index, phrase.negative] for phrase in self._phrases], self._class_names
+            ),
+            "detector settings": fingerprint(_VERSION, least, config.nms_iou, config.max_boxes),
+        }
+        """The same by what a user can change: name -> its fingerprint."""
 
     def __call__(self, images: Sequence[Pixels]) -> list[Detections | Failed]:
         """Find the labels of each (H, W, 3) uint8 image.

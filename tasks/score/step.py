@@ -57,6 +57,18 @@ class Score:
             self._contexts,
             self._factor,
         )
+        """What the step's rows depend on, beside the images and the boxes."""
+        self.inputs = {
+            "scorer weights": scorer.fingerprint,
+            "scorer texts": fingerprint(
+                [[entry.name, entry.texts, entry.negatives] for entry in self._classes],
+                self._templates,
+                self._background,
+            ),
+            # The model's own temperature belongs to its weights.
+            "scorer settings": fingerprint(_VERSION, LEAST_SIDE, self._contexts, config.temperature),
+        }
+        """The same by what a user can change: name -> its fingerprint."""
 
     def prepare(self) -> None:
         """Embed the texts now.

@@ -20,6 +20,8 @@ class Segment:
         self._segmenter = segmenter
         self.key = fingerprint("segment", 1, segmenter.fingerprint)
         """What the step's rows depend on, beside the images and the boxes."""
+        self.inputs = {"segmenter weights": self.key}
+        """The same by what a user can change: name -> its fingerprint."""
 
     def __call__(self, images: Sequence[Pixels], boxes: Sequence[Floats]) -> list[Masks | Failed]:
         """Mask the boxes of each image.

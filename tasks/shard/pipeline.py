@@ -1,5 +1,6 @@
 """The steps with their models, loaded once a process, and the keys of what each depends on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,7 +37,21 @@ class Pipeline:
             "detect": detect,
             "segment": segment,
             "score": score,
-            "route": fingerprint(segment, score, ROUTING, policy.model_dump(mode="json")),
+            "route": route_key(segment, score, policy),
+        }
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What labels depend on, in words that a user knows -> its fingerprint.
+
+        Together they determine the keys of all stages whose rows a label's signals come from: where one of those
+        changes, so does an input.
+        """
+        return {
+            "image decoding": self.acquire_key,
+            **self.detect.inputs,
+            **self.segment.inputs,
+            **self.score.inputs,
         }
 
 
@@ -60,6 +75,22 @@ def _load(campaign: Campaign) -> Pipeline:
     score.prepare()
     limits = [campaign.source.max_image_mb, campaign.source.max_pixels]
     return Pipeline(detect, segment, score, fingerprint(DECODING, limits))
+
+
+def route_key(segment: str, score: str, policy: Policy) -> str:
+    """Key of what decisions depend on.
+
+    Args:
+        segment: Key of the segment stage.
+        score: Key of the score stage.
+        policy: What decides.
+    """
+    return fingerprint(segment, score, ROUTING, policy.model_dump(mode="json"))
+
+
+def rerouted(stages: Mapping[str, str], policy: Policy) -> dict[str, str]:
+    """Give the stage keys of the same labels under another policy; no model is needed."""
+    return {**stages, "route": route_key(stages["segment"], stages["score"], policy)}
 
 
 def stages_fingerprint(stages: dict[str, str]) -> str:

@@ -1,0 +1,86 @@
+"""Every change to what labels depend on shows, under the name that a user knows."""
+
+import pytest
+
+from schemas.campaign.models import DetectorConfig
+from schemas.policy import Group, Policy
+from tasks.detect.step import Detect
+from tasks.models.fake.detector import FakeDetector
+from tasks.models.fake.scorer import FakeScorer
+from tasks.models.fake.segmenter import FakeSegmenter
+from tasks.score.step import Score
+from tasks.segment.step import Segment
+from tasks.shard.markers import read_current
+from tasks.shard.pipeline import load_pipeline, rerouted
+from tasks.store.open import open_store
+
+FAKE = {"backend": "fake"}
+MODELS = {"device": "cpu", "detector": FAKE, "segmenter": FAKE, "scorer": FAKE}
+POLICY = Policy(version="v1", groups=(Group(name="all", classes=("cat", "dog")),))
+OTHER = Policy(version="v2", groups=(Group(name="all", classes=("cat", "dog")),))
+
+
+def model(part, **settings):
+    return {"models": MODELS | {part: FAKE | settings}}
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"classes": ["cat", "horse"]}, {"prompts", "scorer texts"}),
+        ({"classes": ["dog", "cat"]}, {"prompts", "scorer texts"}),
+        ({"classes": ["cat", {"name": "dog", "negatives": ["wolf"]}]}, {"prompts", "scorer texts"}),
+        ({"classes": ["cat", {"name": "dog", "min_score": 0.4}]}, {"detector settings"}),
+        (model("detector", min_score=0.4), {"detector settings"}),
+        (model("detector", nms_iou=0.4), {"detector settings"}),
+        (model("detector", max_boxes=4), {"detector settings"}),
+        (model("scorer", contexts=[1, 2]), {"scorer settings"}),
+        (model("scorer", temperature=0.5), {"scorer settings"}),
+        (model("scorer", templates="plain"), {"scorer texts"}),
+        (model("scorer", background=["sky"]), {"scorer texts"}),
+        ({"max_pixels": 10**6}, {"image decoding"}),
+    ],
+)
+def test_a_change_shows_in_keys_and_inputs(make_campaign, tmp_path, change, names):
+    plain = {"classes": ["cat", "dog"], "models": MODELS}
+    if "max_pixels" in change:
+        change = {"source": {"uri": str(tmp_path / "images"), **change}}
+    before, after = (load_pipeline(make_campaign(**sections)) for sections in (plain, plain | change))
+    assert {name for name, value in after.inputs.items() if value != before.inputs[name]} == names
+    assert after.stages(POLICY) != before.stages(POLICY)
+
+
+@pytest.mark.parametrize(("part", "name"), [("detector", "detector weights"), ("segmenter", "segmenter weights"),
+                                            ("scorer", "scorer weights")])  # fmt: skip
+def test_other_weights_show(make_campaign, monkeypatch, part, name):
+    campaign = make_campaign()
+    kind = {"detector": FakeDetector, "segmenter": FakeSegmenter, "scorer": FakeScorer}[part]
+
+    def step():
+        if part == "segmenter":
+            return Segment(FakeSegmenter())
+        if part == "scorer":
+            return Score(FakeScorer(), campaign.classes, campaign.models.scorer)
+        return Detect(FakeDetector(), campaign.classes, DetectorConfig(backend="fake"))
+
+    before = step()
+    monkeypatch.setattr(kind, "fingerprint", "another")
+    after = step()
+    assert [key for key, value in after.inputs.items() if value != before.inputs[key]] == [name]
+    assert after.key != before.key
+
+
+def test_a_policy_is_no_input_and_changes_routing_alone(make_campaign):
+    pipeline = load_pipeline(make_campaign())
+    stages, others = pipeline.stages(POLICY), pipeline.stages(OTHER)
+    assert [name for name in stages if stages[name] != others[name]] == ["route"]
+    assert rerouted(stages, OTHER) == others
+
+
+def test_a_run_writes_its_inputs(make_images, make_campaign, label, tmp_path):
+
+    make_images(tmp_path / "images", 1)
+    campaign = make_campaign()
+    label(campaign)
+    current = read_current(open_store(campaign.workspace), campaign.run.name)
+    assert current.inputs == load_pipeline(campaign).inputs
