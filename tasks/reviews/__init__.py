@@ -1,0 +1,1 @@
+"""Review plans and verdicts: written, read, checked, imported, and resolved to one answer a label."""

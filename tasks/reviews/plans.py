@@ -1,0 +1,113 @@
+"""Writes and reads review plans: what people were asked."""
+
+import hashlib
+import re
+from collections import Counter
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from schemas.errors import ObjectMissingError, StoreError
+from schemas.reviews import TASKS, ReviewPlan
+from tasks.store.store import Store
+from tasks.store.threads import map_ordered
+
+_THREADS: Final = 4
+_RECORD: Final = re.compile(r"(\d{4,})\.json")
+
+
+def write_plan(workspace: Store, run: str, plan: ReviewPlan, tasks: pa.Table) -> ReviewPlan:
+    """Write a plan under the next free number: its tasks first, its record last.
+
+    Of two planners that write at once each gets a number of its own. An interrupted planner leaves tasks without a
+    record: such a plan does not exist, and its number is skipped unless the same tasks are planned again.
+
+    Args:
+        workspace: The workspace.
+        run: Name of the run.
+        plan: What was drawn and why; its run, number, counts, seconds and tasks_sha256 are set here.
+        tasks: Rows of schemas.reviews.TASKS, in any order.
+
+    Returns:
+        The plan as written.
+
+    Raises:
+        StoreError: The workspace cannot be written.
+        ValueError: The tasks do not have the schema.
+    """
+    ordered = pa.table({name: tasks[name] for name in TASKS.names}).cast(TASKS).sort_by("place")
+    sink = pa.BufferOutputStream()
+    pq.write_table(ordered.combine_chunks(), sink, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    changes = {
+        "run": run,
+        "counts": dict(Counter(ordered["purpose"].to_pylist())),
+        "seconds": float(pc.sum(ordered["seconds"]).as_py() or 0),
+        "tasks_sha256": hashlib.sha256(data).hexdigest(),
+    }
+    number = max(_numbers(workspace, run), default=0)
+    while True:
+        number += 1
+        # Tasks of another planner must stay as they are: its record, written or about to be, names their hash.
+        if not workspace.put(_tasks_key(run, number), data, if_absent=True) and not _is_there(
+            workspace, _tasks_key(run, number), changes["tasks_sha256"]
+        ):
+            continue
+        written = ReviewPlan.model_validate(plan.model_dump() | changes | {"number": number})
+        if workspace.put(_record_key(run, number), written.model_dump_json(indent=1).encode(), if_absent=True):
+            return written
+
+
+def read_plans(workspace: Store, run: str) -> list[tuple[ReviewPlan, pa.Table]]:
+    """Read every plan of a run with its tasks, in the order of their numbers.
+
+    Raises:
+        StoreError: A plan is damaged, or its tasks are missing or not those that were planned.
+    """
+    return list(map_ordered(lambda number: _read(workspace, run, number), _numbers(workspace, run), _THREADS))
+
+
+def _read(workspace: Store, run: str, number: int) -> tuple[ReviewPlan, pa.Table]:
+    key, tasks_key = _record_key(run, number), _tasks_key(run, number)
+    try:
+        plan = ReviewPlan.model_validate_json(workspace.get(key).data)
+    except ValidationError:
+        raise StoreError(f"{workspace.uri}/{key} is no review plan of this version; restore it") from None
+    try:
+        data = workspace.get(tasks_key).data
+    except ObjectMissingError:
+        raise StoreError(f"{workspace.uri}/{tasks_key} is missing; restore it, or remove {key} as well") from None
+    if hashlib.sha256(data).hexdigest() != plan.tasks_sha256:
+        raise StoreError(f"{workspace.uri}/{tasks_key} is not the file that was planned; restore it")
+    table = pq.read_table(pa.BufferReader(data))
+    if not table.schema.equals(TASKS):
+        raise StoreError(f"{workspace.uri}/{tasks_key} is of another version of Vouch; use that version")
+    return plan, table
+
+
+def _numbers(workspace: Store, run: str) -> list[int]:
+    folder = _folder(run)
+    names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
+    return sorted(int(name[1]) for name in names if name)
+
+
+def _is_there(workspace: Store, key: str, sha256: object) -> bool:
+    try:
+        return hashlib.sha256(workspace.get(key).data).hexdigest() == sha256
+    except ObjectMissingError:
+        return False
+
+
+def _folder(run: str) -> str:
+    return f"reviews/plans/{run}/"
+
+
+def _record_key(run: str, number: int) -> str:
+    return f"{_folder(run)}{number:04d}.json"
+
+
+def _tasks_key(run: str, number: int) -> str:
+    return f"{_folder(run)}{number:04d}-tasks.parquet"

@@ -1,0 +1,189 @@
+"""Makes one answer a label of all verdicts on it, and gathers those about images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
+from tasks.reviews.verdicts import BOX, in_time
+
+DISPUTED: Final = "disputed"
+ANSWERS: Final = (*LABEL_VERDICTS, DISPUTED)
+"""What an answer may be; the codes of Answers are places in it."""
+CORRECT, WRONG, IN_DISPUTE, NO_ANSWER = 0, 1, 2, -1
+"""Values of Answers.wrong_of."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What people together say of n labels: those that have a verdict."""
+
+    label_ids: tuple[str, ...]
+    """In the order of their first verdicts."""
+    verdict: list[str]
+    """n members of ANSWERS."""
+    class_name: list[str | None]
+    """The right class, where one was given and all who gave one agree."""
+    boxes: NDArray[np.float32]
+    """(n, 4) xyxy, pixels of the EXIF-oriented original: the box as it should be, the latest given; NaN without."""
+    seconds: NDArray[np.float64]
+    """(n,) time of all reviewers; NaN where none was given."""
+    simulated: NDArray[np.bool_]
+    """(n,) whether a verdict came from a simulated reviewer."""
+    reviewers: NDArray[np.int64]
+    """(n,) how many gave a verdict."""
+    ids: pa.StringArray
+    """label_ids, for look-up."""
+
+    def places(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.int64]:
+        """Find labels: (m,) places in label_ids, -1 for those without an answer."""
+        wanted = label_ids if isinstance(label_ids, pa.Array | pa.ChunkedArray) else pa.array(label_ids, pa.string())
+        return _numbers(pc.index_in(wanted, value_set=self.ids).fill_null(-1), np.int64)
+
+    def wrong_of(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.int8]:
+        """Say of labels whether they are wrong, (m,): 0 correct, 1 wrong, 2 disputed, -1 no answer."""
+        codes = np.array([CORRECT, WRONG, WRONG, WRONG, IN_DISPUTE], np.int8)
+        place = {name: code for code, name in enumerate(ANSWERS)}
+        return self._of(codes[[place[name] for name in self.verdict]], label_ids, NO_ANSWER)
+
+    def seconds_of(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.float64]:
+        """Give the time that labels took, (m,), NaN where it is unknown."""
+        return self._of(self.seconds, label_ids, np.nan)
+
+    def simulated_of(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.bool_]:
+        """Say of labels whether a simulated reviewer answered, (m,)."""
+        return self._of(self.simulated, label_ids, False)
+
+    def _of(self, values: NDArray[Any], label_ids: Sequence[str] | pa.Array, missing: object) -> NDArray[Any]:
+        places = self.places(label_ids)
+        # One entry more, which -1 finds.
+        return np.append(values, np.array([missing], values.dtype))[places]
+
+
+@dataclass(frozen=True)
+class ImageAnswers:
+    """What people say of whole images."""
+
+    checked: pa.Table
+    """key, class_name (null: every class), simulated: each pair once, in the order of the first verdicts."""
+    missed: pa.Table
+    """key, class_name, x0, y0, x1, y1 (pixels, xyxy), reviewer, simulated: each object once, as exactly stated."""
+    seconds: float
+    """Time of all verdicts about images, each once."""
+
+
+def resolve(verdicts: pa.Table) -> Answers:
+    """Resolve the verdicts of every label to one answer.
+
+    A later verdict of a reviewer replaces his earlier one: later by reviewed_at (none counts as earliest), and at
+    equal times by the order of rows. Equal verdicts of several reviewers agree, different ones make the label
+    disputed. Rows that come again change nothing.
+
+    Args:
+        verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
+    """
+    about_labels = pc.is_in(verdicts["verdict"], value_set=pa.array(LABEL_VERDICTS))
+    rows = in_time(verdicts.filter(about_labels))
+    label, ids = _codes(rows["label_id"])
+    reviewer, names = _codes(rows["reviewer"])
+    last = _last_of_each(label * max(1, len(names)) + reviewer)
+    # By label, and in time within each.
+    last = last[np.argsort(label[last], kind="stable")]
+    rows, label = rows.take(pa.array(last)), label[last]
+    starts = np.flatnonzero(np.diff(label, prepend=-1))
+    code = _numbers(pc.index_in(rows["verdict"], value_set=pa.array(ANSWERS)), np.int64)
+    least, most = _reduced(np.minimum, code, starts), _reduced(np.maximum, code, starts)
+    agreed = np.where(least == most, least, ANSWERS.index(DISPUTED))
+    return Answers(
+        label_ids=tuple(ids.to_pylist()),
+        verdict=[ANSWERS[place] for place in agreed.tolist()],
+        class_name=_agreed_classes(rows["class_name"], starts),
+        boxes=_latest_boxes(rows, starts),
+        seconds=_sum_of_known(_numbers(rows["seconds"], np.float64), starts),
+        simulated=_reduced(np.logical_or, _numbers(rows["simulated"], np.bool_), starts),
+        reviewers=np.diff(np.append(starts, len(label))),
+        ids=ids,
+    )
+
+
+def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:
+    """Gather the verdicts about images, each once, however often it came.
+
+    Args:
+        verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
+    """
+    rows = in_time(verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(IMAGE_VERDICTS))))
+    rows = _distinct(rows, rows.column_names)
+    checked = rows.filter(pc.equal(rows["verdict"], "checked"))
+    missed = rows.filter(pc.equal(rows["verdict"], "missed"))
+    return ImageAnswers(
+        checked=_distinct(checked, ["key", "class_name"]).select(["key", "class_name", "simulated"]),
+        missed=_distinct(missed, ["key", "class_name", *BOX, "reviewer"]).select(
+            ["key", "class_name", *BOX, "reviewer", "simulated"]
+        ),
+        seconds=float(pc.sum(rows["seconds"]).as_py() or 0),
+    )
+
+
+def _distinct(table: pa.Table, names: list[str]) -> pa.Table:
+    """The first row of each combination of values, in order."""
+    codes = np.zeros(table.num_rows, np.int64)
+    for name in names:
+        code, values = _codes(table[name])
+        # Renumbered at every step, so that numbers stay small.
+        codes = np.unique(codes * (len(values) + 1) + code, return_inverse=True)[1].astype(np.int64)
+    first = np.sort(np.unique(codes, return_index=True)[1])
+    return table.take(pa.array(first, pa.int64()))
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
+    """Number the values of a column in the order of their first rows, null included."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    return _numbers(encoded.indices, np.int64), encoded.dictionary
+
+
+def _last_of_each(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The last place of each value, ascending."""
+    places = np.unique(codes[::-1], return_index=True)[1]
+    return np.sort(len(codes) - 1 - places)
+
+
+def _agreed_classes(column: pa.ChunkedArray, starts: NDArray[np.int64]) -> list[str | None]:
+    code, names = _codes(column)
+    valid = _numbers(column.is_valid(), np.bool_)
+    least = _reduced(np.minimum, np.where(valid, code, len(names)), starts)
+    most = _reduced(np.maximum, np.where(valid, code, -1), starts)
+    values = names.to_pylist()
+    return [values[low] if low == high else None for low, high in zip(least.tolist(), most.tolist(), strict=True)]
+
+
+def _latest_boxes(rows: pa.Table, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+    boxes = np.stack([_numbers(rows[side], np.float32) for side in BOX], axis=1)
+    given = np.where(np.isnan(boxes).any(axis=1), -1, np.arange(len(boxes)))
+    latest = _reduced(np.maximum, given, starts)
+    # One row more, which -1 finds.
+    known: NDArray[np.float32] = np.concatenate([boxes, np.full((1, 4), np.nan, np.float32)])[latest]
+    return known
+
+
+def _sum_of_known(values: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    known = ~np.isnan(values)
+    total = _reduced(np.add, np.where(known, values, 0.0), starts)
+    return np.where(_reduced(np.logical_or, known, starts), total, np.nan)
+
+
+def _reduced(function: np.ufunc, values: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[Any]:
+    """Apply a reduction to each label's rows."""
+    reduced: NDArray[Any] = function.reduceat(values, starts) if len(starts) else values[:0]
+    return reduced
+
+
+def _numbers(column: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
+    """A column as numbers, null as NaN."""
+    plain = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    return np.asarray(plain, dtype)

@@ -1,0 +1,134 @@
+"""Writes and reads verdicts: what people answered."""
+
+import hashlib
+import re
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.errors import StoreError
+from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
+from tasks.store.store import Store
+from tasks.store.threads import map_ordered
+
+FOLDER: Final = "reviews/"
+BOX: Final = ("x0", "y0", "x1", "y1")
+
+_THREADS: Final = 4
+_SUFFIX: Final = ".parquet"
+_HASH_DIGITS: Final = 32
+_ORDER: Final = ("reviewed_at", "label_id", "key", "reviewer")
+
+
+def write_verdicts(workspace: Store, table: pa.Table) -> str:
+    """Append verdicts as reviews/<name>.parquet, the name being a hash of its content.
+
+    The same verdicts again, in whatever order, have the same name, and nothing is written. Order counts only between
+    verdicts of one reviewer on one thing at one time, where the last is the one that holds.
+
+    Args:
+        workspace: The workspace.
+        table: Rows of schemas.reviews.VERDICTS; NaN is taken as null.
+
+    Returns:
+        The name; empty without a row, for which no file is written.
+
+    Raises:
+        StoreError: The workspace cannot be written.
+        ValueError: The rows do not have the schema, or are no verdicts.
+    """
+    given = pa.table({name: table[name] for name in VERDICTS.names}).cast(VERDICTS)
+    if not given.num_rows:
+        return ""
+    for name in (*BOX, "seconds"):
+        column = given[name]
+        given = given.set_column(
+            given.schema.get_field_index(name), VERDICTS.field(name), pc.if_else(pc.is_nan(column), None, column)
+        )
+    if trouble := _trouble(given):
+        raise ValueError(trouble)
+    sink = pa.BufferOutputStream()
+    # A stable sort: see above for the order that is kept.
+    ordered = given.take(pc.sort_indices(given, sort_keys=[(name, "ascending") for name in _ORDER])).combine_chunks()
+    pq.write_table(ordered, sink, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    name = _name(data)
+    workspace.put(f"{FOLDER}{name}{_SUFFIX}", data, if_absent=True)
+    return name
+
+
+def read_verdicts(workspace: Store) -> pa.Table:
+    """Read every verdict of a workspace, whatever run it is about.
+
+    Returns:
+        Rows of schemas.reviews.VERDICTS by time (those without one first), then by name of file, then as in the file.
+
+    Raises:
+        StoreError: A file is damaged, or holds no verdicts.
+    """
+    names = [info.key.removeprefix(FOLDER) for info in workspace.list(FOLDER)]
+    names = [name for name in names if name.endswith(_SUFFIX) and "/" not in name]
+    tables = map_ordered(lambda name: _read(workspace, name), names, _THREADS)
+    return in_time(pa.concat_tables([VERDICTS.empty_table(), *tables]))
+
+
+def in_time(verdicts: pa.Table) -> pa.Table:
+    """Order verdicts by time, those without one first and equal times as they come."""
+    times = verdicts["reviewed_at"].cast(pa.int64()).fill_null(np.iinfo(np.int64).min).to_numpy()
+    order = pa.array(np.argsort(times, kind="stable"), pa.int64())
+    # Taking strings of many chunks is slow.
+    return verdicts.combine_chunks().take(order)
+
+
+def _read(workspace: Store, name: str) -> pa.Table:
+    uri = f"{workspace.uri}/{FOLDER}{name}"
+    data = workspace.get(f"{FOLDER}{name}").data
+    stem = name.removesuffix(_SUFFIX)
+    if re.fullmatch(f"[0-9a-f]{{{_HASH_DIGITS}}}", stem) and stem != _name(data):
+        raise StoreError(f"{uri} is not the file that was written; restore it, or move it away")
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError):
+        raise StoreError(f"{uri} is no readable Parquet file; restore it, or move it away") from None
+    if not table.schema.equals(VERDICTS):
+        raise StoreError(
+            f"{uri} does not have the columns of verdicts; move it away and use `vouch verdicts CAMPAIGN FILE`"
+        )
+    if trouble := _trouble(table):
+        raise StoreError(f"{uri}: {trouble}; restore it, or move it away")
+    return table
+
+
+def _trouble(table: pa.Table) -> str:
+    """Why rows of the schema are no verdicts; empty if they are."""
+    if any(table[field.name].null_count for field in VERDICTS if not field.nullable):
+        return "a verdict, its reviewer or whether it is simulated is missing"
+    verdict = table["verdict"]
+    about_image = pc.is_in(verdict, value_set=pa.array(IMAGE_VERDICTS))
+    known = pc.or_(about_image, pc.is_in(verdict, value_set=pa.array(LABEL_VERDICTS)))
+    if not _all(known):
+        unknown = pc.filter(verdict, pc.invert(known))[0].as_py()
+        return f"{unknown!r} is no verdict"
+    if not _all(pc.if_else(about_image, pc.is_valid(table["key"]), pc.is_valid(table["label_id"]))):
+        return "a verdict names neither a label nor an image"
+    sides = np.stack([np.asarray(table[side].to_numpy(), np.float64) for side in BOX], axis=1)
+    given = ~np.isnan(sides).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        fine = np.isfinite(sides).all(axis=1) & (sides[:, 2:] > sides[:, :2]).all(axis=1)
+    if (given & ~fine).any():
+        return "a box is not x0 < x1, y0 < y1 in finite numbers"
+    missed = pc.equal(verdict, "missed").to_numpy()
+    if (missed & ~given).any() or not _all(pc.or_(pc.invert(pa.array(missed)), pc.is_valid(table["class_name"]))):
+        return "a missed object has no box or no class"
+    return ""
+
+
+def _all(column: pa.ChunkedArray) -> bool:
+    return bool(pc.all(column, min_count=0).as_py())
+
+
+def _name(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]

@@ -1,0 +1,146 @@
+import math
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.reviews import LABEL_VERDICTS, VERDICTS
+from tasks.reviews.resolve import missed_and_checked, resolve
+
+
+def test_later_word_of_one_reviewer_replaces_the_earlier(verdicts):
+    found = resolve(
+        verdicts(
+            {"label_id": "a", "verdict": "bad_box", "at": 9},
+            {"label_id": "a", "verdict": "correct", "at": 1},
+            {"label_id": "b", "verdict": "correct", "at": None},
+            {"label_id": "b", "verdict": "not_an_object", "at": None},
+            {"label_id": "c", "verdict": "correct", "at": 0},
+            {"label_id": "c", "verdict": "wrong_class", "at": None},
+        )
+    )
+    answer = dict(zip(found.label_ids, found.verdict, strict=True))
+    assert answer == {"a": "bad_box", "b": "not_an_object", "c": "correct"}
+    assert found.wrong_of(["c", "?", "a", "b"]).tolist() == [0, -1, 1, 1]
+    assert found.reviewers.tolist() == [1, 1, 1]
+
+
+def test_reviewers_agree_or_dispute(verdicts):
+    found = resolve(
+        verdicts(
+            {"label_id": "a", "verdict": "correct"},
+            {"label_id": "a", "verdict": "correct", "reviewer": "bob", "simulated": True, "seconds": 2},
+            {"label_id": "b", "verdict": "bad_box", "seconds": 1},
+            {"label_id": "b", "verdict": "not_an_object", "reviewer": "bob", "seconds": 2},
+            {"label_id": "c", "verdict": "correct"},
+            {"label_id": "c", "verdict": "bad_box", "reviewer": "bob"},
+            {"label_id": "c", "verdict": "correct", "reviewer": "bob", "at": 1},
+        )
+    )
+    assert found.wrong_of(pa.array(["a", "b", "c"])).tolist() == [0, 2, 0]
+    assert found.simulated_of(["a", "b", "?"]).tolist() == [True, False, False]
+    assert np.array_equal(found.seconds_of(["a", "b", "c", "?"]), [2, 3, np.nan, np.nan], equal_nan=True)
+
+
+def test_corrections(verdicts):
+    found = resolve(
+        verdicts(
+            {"label_id": "a", "verdict": "wrong_class", "class_name": "cat"},
+            {"label_id": "a", "verdict": "wrong_class", "class_name": "cat", "reviewer": "bob"},
+            {"label_id": "b", "verdict": "wrong_class", "class_name": "cat"},
+            {"label_id": "b", "verdict": "wrong_class", "class_name": "dog", "reviewer": "bob"},
+            {"label_id": "c", "verdict": "wrong_class", "class_name": "cat"},
+            {"label_id": "c", "verdict": "wrong_class", "reviewer": "bob"},
+            {"label_id": "d", "verdict": "bad_box", "box": (1, 2, 3, 4), "at": 5},
+            {"label_id": "d", "verdict": "bad_box", "box": (5, 6, 7, 8), "reviewer": "bob"},
+            {"label_id": "d", "verdict": "bad_box", "reviewer": "eve", "at": 9},
+        )
+    )
+    assert dict(zip(found.label_ids, found.class_name, strict=True)) == {"a": "cat", "b": None, "c": "cat", "d": None}
+    assert found.boxes[found.places(["d"])[0]].tolist() == [1, 2, 3, 4]
+    assert np.isnan(found.boxes[found.places(["a", "b", "c"])]).all()
+
+
+def test_images_count_once(verdicts):
+    table = verdicts(
+        {"key": "a.png", "verdict": "checked", "seconds": 4},
+        {"key": "a.png", "verdict": "checked", "seconds": 4},
+        {"key": "a.png", "verdict": "checked", "class_name": "cat", "reviewer": "bob"},
+        {"key": "a.png", "verdict": "checked", "reviewer": "bob"},
+        {"key": "a.png", "verdict": "missed", "class_name": "cat", "box": (1, 2, 3, 4), "seconds": 2},
+        {"key": "a.png", "verdict": "missed", "class_name": "cat", "box": (1, 2, 3, 4), "at": 3},
+        {"key": "a.png", "verdict": "missed", "class_name": "cat", "box": (1, 2, 3, 5)},
+        {"label_id": "a", "key": "a.png"},
+    )
+    found = missed_and_checked(table)
+    assert found.checked.select(["key", "class_name"]).to_pylist() == [
+        {"key": "a.png", "class_name": None},
+        {"key": "a.png", "class_name": "cat"},
+    ]
+    assert found.missed["y1"].to_pylist() == [4, 5]
+    assert found.seconds == 6
+    assert resolve(table).label_ids == ("a",)
+
+
+def test_no_verdicts(verdicts):
+    found = resolve(verdicts())
+    assert found.label_ids == ()
+    assert found.boxes.shape == (0, 4)
+    assert found.wrong_of(["x"]).tolist() == [-1]
+    assert found.wrong_of([]).tolist() == []
+    assert missed_and_checked(verdicts()).missed.num_rows == 0
+
+
+ROW = st.fixed_dictionaries(
+    {
+        "label_id": st.sampled_from("abc"),
+        "verdict": st.sampled_from(LABEL_VERDICTS),
+        "class_name": st.sampled_from([None, "cat", "dog"]),
+        "reviewer": st.sampled_from(["ann", "bob", "eve"]),
+        "reviewed_at": st.none() | st.integers(0, 4),
+        "seconds": st.none() | st.integers(0, 3).map(float),
+        "simulated": st.booleans(),
+    }
+)
+
+
+def table(rows):
+    return pa.Table.from_pylist([dict.fromkeys(VERDICTS.names) | row for row in rows], schema=VERDICTS)
+
+
+def told(found):
+    values = (found.verdict, found.class_name, found.seconds.tolist(), found.simulated.tolist())
+    rows = {
+        name: [None if isinstance(value, float) and math.isnan(value) else value for value in row]
+        for name, *row in zip(found.label_ids, *values, strict=True)
+    }
+    return dict(sorted(rows.items()))
+
+
+@given(st.lists(ROW, max_size=20))
+def test_as_a_plain_loop_says(rows):
+    words: dict[str, dict[str, dict]] = {}
+    for row in sorted(rows, key=lambda row: -1 if row["reviewed_at"] is None else row["reviewed_at"]):
+        words.setdefault(row["label_id"], {})[row["reviewer"]] = row
+    expected = {}
+    for label_id, by_reviewer in sorted(words.items()):
+        last = list(by_reviewer.values())
+        said, classes = {row["verdict"] for row in last}, {row["class_name"] for row in last} - {None}
+        seconds = [row["seconds"] for row in last if row["seconds"] is not None]
+        expected[label_id] = [
+            said.pop() if len(said) == 1 else "disputed",
+            classes.pop() if len(classes) == 1 else None,
+            sum(seconds) if seconds else None,
+            any(row["simulated"] for row in last),
+        ]
+    assert told(resolve(table(rows))) == expected
+
+
+@given(st.lists(ROW, max_size=12))
+def test_rows_that_come_again_change_nothing(rows):
+    once = told(resolve(table(rows)))
+    assert told(resolve(table([row for row in rows for _ in range(2)]))) == once
+    timed = [row for row in rows if row["reviewed_at"] is not None]
+    if len({(row["label_id"], row["reviewer"], row["reviewed_at"]) for row in timed}) == len(timed) == len(rows):
+        assert told(resolve(table(rows + rows[::-1]))) == once

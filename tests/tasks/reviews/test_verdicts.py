@@ -1,0 +1,105 @@
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.errors import StoreError
+from schemas.reviews import VERDICTS
+from tasks.reviews.verdicts import read_verdicts, write_verdicts
+from tasks.store.local import LocalStore
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return LocalStore(tmp_path / "workspace")
+
+
+def keys(store) -> list[str]:
+    return [info.key for info in store.list("reviews/")]
+
+
+def test_same_rows_again_write_nothing(store, verdicts):
+    rows = [{"label_id": f"{number}", "at": number} for number in range(5)]
+    name = write_verdicts(store, verdicts(*rows))
+    assert write_verdicts(store, verdicts(*rows[::-1])) == name
+    assert keys(store) == [f"reviews/{name}.parquet"]
+    assert write_verdicts(store, verdicts(*rows[1:])) != name
+    assert len(keys(store)) == 2
+
+
+def test_read_in_the_order_of_time_then_file_then_row(workspace, verdicts):
+    later = write_verdicts(workspace, verdicts({"label_id": "c", "at": 2}, {"label_id": "a", "at": 0}))
+    first, second = (
+        write_verdicts(workspace, verdicts({"label_id": name, "at": 1, "verdict": "bad_box"})) for name in "xy"
+    )
+    write_verdicts(workspace, verdicts({"label_id": "never", "at": None}))
+    middle = [name for _, name in sorted([(first, "x"), (second, "y")])]
+    assert read_verdicts(workspace)["label_id"].to_pylist() == ["never", "a", *middle, "c"]
+    assert later not in (first, second)
+
+
+def test_order_of_one_reviewers_words_on_one_label_is_kept(workspace, verdicts):
+    said = ("correct", "bad_box", "correct", "not_an_object")
+    write_verdicts(workspace, verdicts(*({"label_id": "1", "verdict": word} for word in said)))
+    assert tuple(read_verdicts(workspace)["verdict"].to_pylist()) == said
+
+
+def test_nothing_written_nothing_read(workspace, verdicts):
+    assert write_verdicts(workspace, verdicts()) == ""
+    assert keys(workspace) == []
+    assert read_verdicts(workspace).equals(VERDICTS.empty_table())
+
+
+def test_plans_and_other_files_are_no_verdicts(workspace, verdicts):
+    write_verdicts(workspace, verdicts({"label_id": "1"}))
+    workspace.put("reviews/plans/main/0001-tasks.parquet", b"x")
+    workspace.put("reviews/notes.txt", b"x")
+    assert read_verdicts(workspace).num_rows == 1
+
+
+def test_nan_is_null(workspace, verdicts):
+    nan = float("nan")
+    write_verdicts(workspace, verdicts({"label_id": "1", "seconds": nan, "box": (nan, nan, nan, nan)}))
+    assert read_verdicts(workspace).select(["x0", "seconds"]).to_pylist() == [{"x0": None, "seconds": None}]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"label_id": "1", "verdict": "good"}, "'good' is no verdict"),
+        ({"key": "a.png"}, "names neither a label nor an image"),
+        ({"label_id": "1", "verdict": "checked"}, "names neither a label nor an image"),
+        ({"label_id": "1", "box": (1, 2, 3, None)}, "a box is not"),
+        ({"label_id": "1", "box": (1, 2, float("inf"), 3)}, "a box is not"),
+        ({"label_id": "1", "box": (1, 2, 1, 3)}, "a box is not"),
+        ({"key": "a.png", "verdict": "missed", "class_name": "cat"}, "a missed object has no box or no class"),
+        ({"key": "a.png", "verdict": "missed", "box": (1, 2, 3, 4)}, "a missed object has no box or no class"),
+    ],
+)
+def test_what_is_no_verdict_is_neither_written_nor_read(workspace, verdicts, row, problem):
+    table = verdicts({"label_id": "0"}, row)
+    with pytest.raises(ValueError, match=problem):
+        write_verdicts(workspace, table)
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    workspace.put("reviews/mine.parquet", sink.getvalue())
+    with pytest.raises(StoreError, match=rf"mine\.parquet: .*{problem}.*move it away") as caught:
+        read_verdicts(workspace)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_files_are_named(workspace, verdicts):
+    name = write_verdicts(workspace, verdicts({"label_id": "1"}))
+    workspace.put(f"reviews/{name}.parquet", b"cut")
+    with pytest.raises(StoreError, match=rf"{name}\.parquet is not the file that was written"):
+        read_verdicts(workspace)
+    workspace.delete(f"reviews/{name}.parquet")
+    workspace.put("reviews/mine.parquet", b"PAR1 but not really")
+    with pytest.raises(StoreError, match=r"mine\.parquet is no readable Parquet file"):
+        read_verdicts(workspace)
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"label_id": ["1"]}), sink)
+    workspace.put("reviews/mine.parquet", sink.getvalue())
+    with pytest.raises(StoreError, match=r"mine\.parquet does not have the columns of verdicts"):
+        read_verdicts(workspace)
