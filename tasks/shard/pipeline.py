@@ -14,7 +14,7 @@ from tasks.models.runtime import choose_runtime
 from tasks.score.step import Score
 from tasks.segment.step import Segment
 
-ROUTING = 1
+ROUTING = 2
 """Raised whenever the router could decide differently on the same signals."""
 
 

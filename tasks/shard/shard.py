@@ -96,7 +96,7 @@ def _tables(
 
 def _rerouted(older: Marker, settings: ShardSettings, workspace: Store, told: "_Told") -> dict[str, pa.Table]:
     tables = {stage: read_part(workspace, older.parts[stage], stage) for stage in ("images", *PIXEL_STAGES)}
-    tables["route"] = route(tables["detect"], tables["segment"], tables["score"], settings.policy)
+    tables["route"] = route(tables["images"], tables["detect"], tables["segment"], tables["score"], settings.policy)
     told(progress_of(count(tables)))
     return tables
 

@@ -35,12 +35,13 @@ def chunk_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> d
         "segment", done, lambda group: pipeline.segment.table((labels[id(w)], w.boxes, _there(w.masks)) for w in group)
     )
     score = _gather("score", done, lambda group: pipeline.score.table((labels[id(w)], _there(w.scores)) for w in group))
+    images = _images(works)
     return {
-        "images": _images(works),
+        "images": images,
         "detect": detect,
         "segment": segment,
         "score": score,
-        "route": route(detect, segment, score, policy),
+        "route": route(images, detect, segment, score, policy),
     }
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.errors import UserError, VouchError
 from schemas.policy import Group, Policy
 from schemas.signals import SIGNALS, Thresholds
-from schemas.tables import DECISIONS, DETECTIONS, MASKS, SCORES
+from schemas.tables import DECISIONS, DETECTIONS, IMAGES, MASKS, SCORES
 from tasks.route.router import route
 
 IN_TABLE = {
@@ -25,10 +25,11 @@ FILLER = {pa.string(): "", pa.binary(): b"", pa.int64(): 0, pa.int8(): 0, pa.flo
 
 
 def tables(classes: list[str], **signals: list[float | None]) -> list[pa.Table]:
-    """The three tables of N labels, with every signal not given at 0.5."""
+    """The four tables of N labels on one image, with every signal not given at 0.5."""
     ids = [f"label-{index}" for index in range(len(classes))]
     columns: dict[str, list[object]] = {"label_id": ids, "class_name": classes, **signals}
-    return [
+    images = pa.table({"key": pa.array([""], pa.string()), "sha256": pa.array(["0"], pa.string())})
+    return [images] + [
         pa.table(
             [pa.array(columns.get(field.name, [FILLER[field.type]] * len(ids)), field.type) for field in schema],
             schema=pa.schema([field.with_nullable(True) for field in schema]),
@@ -122,7 +123,7 @@ def test_chunked_tables_route_alike() -> None:
 
 
 def test_no_labels() -> None:
-    empty = [schema.empty_table() for schema in (DETECTIONS, MASKS, SCORES)]
+    empty = [schema.empty_table() for schema in (IMAGES, DETECTIONS, MASKS, SCORES)]
     table = route(*empty, policy(dog=Thresholds(sam_iou=0.5)))
     assert table.num_rows == 0
     assert table.schema.equals(DECISIONS)
@@ -130,11 +131,11 @@ def test_no_labels() -> None:
 
 
 def test_tables_of_other_labels_are_refused() -> None:
-    detect, segment, score = tables(["dog", "dog"])
+    images, detect, segment, score = tables(["dog", "dog"])
     with pytest.raises(VouchError, match="not of the same labels"):
-        route(detect, segment.slice(0, 1), score, policy(dog=None))
+        route(images, detect, segment.slice(0, 1), score, policy(dog=None))
     with pytest.raises(VouchError, match="not of the same labels"):
-        route(detect, segment, score.take([1, 0]), policy(dog=None))
+        route(images, detect, segment, score.take([1, 0]), policy(dog=None))
 
 
 def test_class_without_a_rule_is_refused() -> None:
