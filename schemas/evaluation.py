@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from schemas.base import Strict
+from schemas.campaign.routing import Gate
 
 
 class ImagePairs(Strict):
@@ -119,6 +120,45 @@ class Confusion(Strict):
     )
 
 
+class TruePrecision(Strict):
+    """How a set of labels was routed, and what came of it; labels that have no truth are not in it."""
+
+    labels: int = Field(ge=0, description="Labels.")
+    accepted: int = Field(ge=0, description="Of them, accepted.")
+    automation: float | None = Field(description="accepted / labels; None without labels.")
+    accepted_precision: float | None = Field(description="A: share of the accepted labels that is correct.")
+    delivered_precision: float | None = Field(
+        description="B: share of the delivered labels that is correct: the accepted ones and the correct ones among "
+        "the others, for people remove or mend the wrong ones."
+    )
+
+
+class GroupTruth(TruePrecision):
+    """The promise about one group of classes, and what is true."""
+
+    name: str = Field(description="Name of the group.")
+    threshold: float | None = Field(description="Least p(correct) that is accepted; None: nothing is.")
+    certified: float | None = Field(
+        description="Precision that the reviewed sample showed, as reviewers see it; None: nothing was certified."
+    )
+    kept: bool | None = Field(description="Whether the precision is what was promised; None: nothing was accepted.")
+
+
+class ContractTruth(Strict):
+    """Whether the promise of a certified policy holds."""
+
+    policy: str = Field(description="Version of the policy.")
+    precision: float = Field(description="T.")
+    confidence: float = Field(description="Of the promise, for all groups together.")
+    gate: Gate = Field(description="What the promise is about.")
+    simulated: bool = Field(description="The policy rests on a simulated reviewer.")
+    held: bool | None = Field(description="Every group's promise is kept; None: nothing was accepted.")
+    groups: tuple[GroupTruth, ...] = Field(description="On the side that was certified, which the promise is about.")
+    certified_side: TruePrecision = Field(description="All groups together.")
+    whole_run: TruePrecision = Field(description="The images kept for fitting included, whose labels go to review.")
+    without_truth: dict[str, int] = Field(description="Why -> labels left out.")
+
+
 class Evaluation(Strict):
     """The whole comparison."""
 
@@ -136,6 +176,7 @@ class Evaluation(Strict):
     masks_missing: int = Field(ge=0, description="Annotations compared that have no mask.")
     accepted: LabelQuality = Field(description="Of the accepted labels alone.")
     accepted_and_review: LabelQuality = Field(description="Of all labels.")
+    contract: ContractTruth | None = Field(description="None where no certified policy decided.")
     signals: dict[str, SignalCurves] = Field(description="Signal -> what thresholds on it would do.")
     confusion_accepted: Confusion
     confusion_accepted_and_review: Confusion

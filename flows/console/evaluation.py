@@ -6,7 +6,16 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.console.streams import printable
-from schemas.evaluation import Confusion, Evaluation, Reliability, RiskPoint, SignalCurves
+from schemas.evaluation import (
+    Confusion,
+    ContractTruth,
+    Evaluation,
+    GroupTruth,
+    Reliability,
+    RiskPoint,
+    SignalCurves,
+    TruePrecision,
+)
 
 MOST_CELLS: Final = 8
 """Classes of a confusion matrix that is still shown whole; of larger ones the most frequent confusions are."""
@@ -26,6 +35,8 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     _print_pairs(console, evaluation)
     _show(console, "COCO average precision of all labels, by detector_score", _average_precision_table(evaluation))
     _show(console, f"labels at IoU {evaluation.iou_threshold}", _quality_table(evaluation))
+    if evaluation.contract is not None:
+        print_contract(console, evaluation.contract)
     _show(console, "average precision by class", _class_ap_table(evaluation))
     _show(console, "labels by class: of accepted alone, then of accepted + review", _class_quality_table(evaluation))
     for name, curves in evaluation.signals.items():
@@ -72,6 +83,39 @@ def _quality_table(evaluation: Evaluation) -> Table:
     for name, found in rows.items():
         counts = (found.labels, found.correct, found.wrong, found.ignored, found.objects)
         table.add_row(name, *(f"{count:,}" for count in counts), _share(found.precision), _share(found.recall))
+    return table
+
+
+def print_contract(console: Console, contract: ContractTruth) -> None:
+    """Print what a certified policy promised, and what is true."""
+    promise = (
+        f"at least {contract.precision:g} of the {contract.gate} labels correct, confidence {contract.confidence:g}"
+    )
+    whose = ", certified by a simulated reviewer" if contract.simulated else ""
+    _show(console, f"contract of {contract.policy}{whose}: {promise}", _contract_table(contract))
+    answer = {
+        None: "nothing was accepted, so nothing was promised",
+        True: "the contract held",
+        False: f"the contract is BROKEN; chance alone does that in up to {1 - contract.confidence:.0%} of campaigns",
+    }[contract.held]
+    _say(
+        console,
+        f"{answer}. Precision A: of the accepted labels; B: of those delivered, wrong ones under review removed.",
+    )
+    for why, count in contract.without_truth.items():
+        _say(console, f"left out of the contract: {count:,} labels, {why}")
+
+
+def _contract_table(contract: ContractTruth) -> Table:
+    table = _table("group", "labels", "accepted", "automation", "precision A", "precision B", "certified", "kept")
+    rows: list[tuple[str, TruePrecision]] = [(group.name, group) for group in contract.groups]
+    rows += [("certified side", contract.certified_side), ("whole run", contract.whole_run)]
+    for name, found in rows:
+        cells = [f"{found.labels:,}", f"{found.accepted:,}"]
+        cells += map(_share, (found.automation, found.accepted_precision, found.delivered_precision))
+        if isinstance(found, GroupTruth):
+            cells += [_share(found.certified), {None: "-", True: "yes", False: "NO"}[found.kept]]
+        table.add_row(printable(name), *cells)
     return table
 
 

@@ -9,18 +9,22 @@ import numpy as np
 
 from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError
-from schemas.evaluation import ClassPairs, Evaluation, ImagePairs
+from schemas.evaluation import ClassPairs, ContractTruth, Evaluation, ImagePairs
 from schemas.records import Current
 from tasks.collect.label_arrays import SIGNAL_STAGES, LabelArrays, label_arrays
 from tasks.evaluate.arrays import ImageLabels
 from tasks.evaluate.comparison import SCORE, Comparison
+from tasks.evaluate.contract import contract_truth
 from tasks.evaluate.matching import IOU_THRESHOLD
 from tasks.evaluate.pairing import PairedClasses, PairedImages, pair_classes, pair_images
 from tasks.evaluate.truth import Truth, TruthObject, read_truth
 from tasks.evaluate.truth_arrays import objects_of
 from tasks.plan.ledger import Ledger
+from tasks.route.policy import read_policy
 from tasks.shard.markers import read_current
+from tasks.simulate.truth import truth_of_run
 from tasks.store.open import open_store
+from tasks.store.store import Store
 
 PROBABILITY: Final = "p_correct"
 EXAMPLES: Final = 3
@@ -62,9 +66,22 @@ def evaluate_campaign(
             session.add(labels)
             if progress is not None:
                 progress(session.compared)
-    if not session.compared:
-        raise UserError(session.nothing_compared(run))
-    return session.evaluation(run, workspace.uri, current, signals)
+        if not session.compared:
+            raise UserError(session.nothing_compared(run))
+        contract = _contract(campaign, workspace, ledger, current, truth)
+    return session.evaluation(run, workspace.uri, current, signals, contract)
+
+
+def _contract(
+    campaign: Campaign, workspace: Store, ledger: Ledger, current: Current, truth: Truth
+) -> ContractTruth | None:
+    """Hold the promise of a certified policy against the truth; only then all labels are held in memory."""
+    run = campaign.run.name
+    declared = [entry for entry in campaign.classes if entry.name in current.classes]
+    policy = read_policy(workspace, current.policy, declared)
+    return (
+        contract_truth(*truth_of_run(workspace, run, ledger, current, truth), policy) if policy.certification else None
+    )
 
 
 class _Session:
@@ -137,7 +154,9 @@ class _Session:
             )
         return f"{self._truth.path}: run {run!r} has labelled none of its images yet; use `vouch run` first"
 
-    def evaluation(self, run: str, workspace: str, current: Current, asked: Sequence[str]) -> Evaluation:
+    def evaluation(
+        self, run: str, workspace: str, current: Current, asked: Sequence[str], contract: ContractTruth | None
+    ) -> Evaluation:
         figures = self._comparison.figures()
         curves = figures.signals
         if PROBABILITY not in asked and curves[PROBABILITY].missing == curves[PROBABILITY].labels:
@@ -157,6 +176,7 @@ class _Session:
             classes=self._class_pairs(),
             crowds=self._crowds,
             masks_missing=self._masks_missing,
+            contract=contract,
             **figures._replace(signals=curves)._asdict(),
         )
 

@@ -78,9 +78,20 @@ def truth_of_campaign(
     current = current_of(workspace, run)
     truth = read_truth(truth_file)
     with Ledger.load(workspace, run) as ledger:
-        labels = read_run_labels(workspace, run, ledger, current)
-        sizes = _image_sizes(workspace, run, ledger, current)
-    return labels, truth_of_labels(labels, sizes, truth, progress)
+        return truth_of_run(workspace, run, ledger, current, truth, progress)
+
+
+def truth_of_run(
+    workspace: Store,
+    run: str,
+    ledger: Ledger,
+    current: Current,
+    truth: Truth,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[RunLabels, RunTruth]:
+    """As `truth_of_campaign`, where the ledger is open and the ground truth read."""
+    labels = read_run_labels(workspace, run, ledger, current)
+    return labels, truth_of_labels(labels, _image_sizes(workspace, run, ledger, current), truth, progress)
 
 
 def truth_of_labels(
