@@ -1,0 +1,141 @@
+"""A reviewer who knows the ground truth, and errs as often as he is told to."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.reviews import LABEL_VERDICTS, VERDICTS
+from tasks.contract.costs import CHANGE_CLASS_S, CHECK_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S
+from tasks.contract.run_labels import RunLabels
+from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
+from tasks.simulate.truth import RunTruth
+
+REVIEWER: Final = "simulated"
+SECONDS: Final = np.array([VERIFY_S, VERIFY_S + CHANGE_CLASS_S, VERIFY_S + CLICK_BOX_S, VERIFY_S], np.float64)
+"""Time of each of LABEL_VERDICTS: looking, and what has to be mended."""
+PLANT: Final = "plant"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How often the reviewer errs."""
+
+    missed: float = 0.0
+    """Share of wrong labels, plants included, that he calls correct."""
+    false_alarms: float = 0.0
+    """Share of correct labels that he calls not an object."""
+
+
+PERFECT: Final = Errors()
+
+
+def answer(
+    tasks: pa.Table,
+    labels: RunLabels,
+    truth: RunTruth,
+    at: datetime,
+    errors: Errors = PERFECT,
+    seed: int = 0,
+    reviewer: str = REVIEWER,
+) -> pa.Table:
+    """Answer a review plan's tasks from ground truth.
+
+    Known-wrong plants are called not an object. Whole images get a `checked` row, and a `missed` one for each object
+    (of the class asked for, or of any) that no label shows. What has no truth is not answered, as a person may skip it.
+    Whether the reviewer errs depends on seed, reviewer and label alone: asked again he says the same.
+
+    Args:
+        tasks: Rows of schemas.reviews.TASKS.
+        labels: All labels of the run.
+        truth: The right answers about them.
+        at: When he begins; each answer is given after those before it.
+        errors: How often he errs about labels; he misses no object in an image.
+        seed: Seed of his errors.
+        reviewer: His name.
+
+    Returns:
+        Rows of schemas.reviews.VERDICTS, all simulated, in the order asked.
+    """
+    asked = tasks.sort_by("place").to_pylist()
+    rows = labels.places([task["label_id"] or "" for task in asked])
+    image_of = {key: number for number, key in enumerate(labels.keys.to_pylist())}
+    session = _Session(labels, truth, errors, seed, reviewer)
+    found: list[dict[str, Any]] = []
+    clock = at
+    for task, row in zip(asked, rows.tolist(), strict=True):
+        if task["label_id"] is None:
+            answers = list(session.image(image_of.get(task["key"]), task))
+        else:
+            answers = list(session.label(row, task))
+        for one in answers:
+            clock += timedelta(seconds=one["seconds"])
+            found.append(one | {"reviewer": reviewer, "reviewed_at": clock, "simulated": True})
+    return pa.Table.from_pylist(found, schema=VERDICTS)
+
+
+def chances(label_ids: list[str], seed: int, reviewer: str = REVIEWER) -> np.ndarray:
+    """Number in [0, 1) of each label, which decides whether the reviewer errs on it, (n,)."""
+    digests = (hashlib.sha256(f"errs\n{seed}\n{reviewer}\n{label_id}".encode()).digest() for label_id in label_ids)
+    return np.fromiter(((int.from_bytes(digest[:8]) >> 11) / 2**53 for digest in digests), np.float64, len(label_ids))
+
+
+def called(verdict: np.ndarray, chance: np.ndarray, errors: Errors) -> np.ndarray:
+    """What the reviewer says of labels.
+
+    Args:
+        verdict: (n,) right answers, places in LABEL_VERDICTS; UNKNOWN stays.
+        chance: (n,) as `chances` gives it.
+        errors: How often he errs.
+
+    Returns:
+        (n,) places in LABEL_VERDICTS, or UNKNOWN.
+    """
+    wrong = (verdict != CORRECT) & (verdict != UNKNOWN)
+    said = np.where(wrong & (chance < errors.missed), CORRECT, verdict)
+    alarmed = (verdict == CORRECT) & (chance < errors.false_alarms)
+    return np.where(alarmed, NOT_AN_OBJECT, said).astype(np.int8)
+
+
+class _Session:
+    def __init__(self, labels: RunLabels, truth: RunTruth, errors: Errors, seed: int, reviewer: str) -> None:
+        self._labels, self._truth = labels, truth
+        self._errors, self._seed, self._reviewer = errors, seed, reviewer
+
+    def label(self, row: int, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        planted = task["purpose"] == PLANT
+        right = NOT_AN_OBJECT if planted else int(self._truth.verdict[row]) if row >= 0 else UNKNOWN
+        if right == UNKNOWN:
+            return
+        chance = chances([task["label_id"]], self._seed, self._reviewer)
+        said = int(called(np.array([right]), chance, self._errors)[0])
+        one = {"label_id": task["label_id"], "key": task["key"], "verdict": LABEL_VERDICTS[said]}
+        one["seconds"] = float(SECONDS[said])
+        if said in (WRONG_CLASS, BAD_BOX):
+            one["class_name"] = self._labels.class_names[int(self._truth.class_index[row])]
+            if said == BAD_BOX:
+                one |= _box(self._truth.boxes[row])
+        yield one
+
+    def image(self, image: int | None, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if image is None or not self._truth.known[image]:
+            return
+        asked = task["class_name"]
+        for place in np.flatnonzero(self._truth.missed_image == image).tolist():
+            name, box = self._labels.class_names[int(self._truth.missed_class[place])], self._truth.missed_boxes[place]
+            if asked in (None, name) and (box[2:] > box[:2]).all():
+                one = {"label_id": None, "key": task["key"], "verdict": "missed", "class_name": name}
+                yield one | _box(box) | {"seconds": DRAW_BOX_S}
+        checks = len(self._labels.class_names) if asked is None else 1
+        yield {
+            "label_id": None, "key": task["key"], "verdict": "checked", "class_name": asked,
+            "seconds": CHECK_CLASS_S * checks,
+        }  # fmt: skip
+
+
+def _box(box: np.ndarray) -> dict[str, float]:
+    return dict(zip(("x0", "y0", "x1", "y1"), box.tolist(), strict=True))

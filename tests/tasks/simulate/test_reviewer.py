@@ -1,0 +1,126 @@
+"""The simulated reviewer."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from schemas.reviews import LABEL_VERDICTS, TASKS, VERDICTS
+from tasks.contract.costs import CHANGE_CLASS_S, CHECK_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S
+from tasks.reviews.resolve import missed_and_checked, resolve
+from tasks.reviews.verdicts import read_verdicts, write_verdicts
+from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
+from tasks.simulate.reviewer import Errors, answer, called
+from tasks.store.local import LocalStore
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def tasks_of(*rows: dict) -> pa.Table:
+    return pa.Table.from_pylist([{"place": place, "seconds": 1.6} | row for place, row in enumerate(rows)], TASKS)
+
+
+def about(labels, rows, purpose="fit") -> pa.Table:
+    keys = labels.keys.to_pylist()
+    return tasks_of(
+        *(
+            {
+                "purpose": purpose,
+                "label_id": labels.label_ids[int(row)].as_py(),
+                "key": keys[int(labels.image_index[row])],
+                "class_name": labels.class_names[int(labels.class_index[row])],
+            }
+            for row in rows
+        )
+    )
+
+
+def test_every_label_gets_its_right_answer(make_run, tmp_path):
+    labels, truth = make_run(images=20)
+    found = answer(about(labels, np.arange(labels.count)), labels, truth, AT)
+    assert found.schema.equals(VERDICTS)
+    assert [LABEL_VERDICTS.index(name) for name in found["verdict"].to_pylist()] == truth.verdict.tolist()
+    seconds = dict(zip(found["verdict"].to_pylist(), found["seconds"].to_pylist(), strict=True))
+    assert seconds == pytest.approx(
+        {"correct": VERIFY_S, "wrong_class": VERIFY_S + CHANGE_CLASS_S, "bad_box": VERIFY_S + CLICK_BOX_S}
+        | {"not_an_object": VERIFY_S}
+    )
+    assert all(found["simulated"].to_pylist())
+    times = found["reviewed_at"].to_pylist()
+    assert times[0] > AT
+    assert times == sorted(times)
+    for row, right in zip(found.to_pylist(), range(labels.count), strict=True):
+        wrong_class = truth.verdict[right] == WRONG_CLASS
+        name = labels.class_names[truth.class_index[right]]
+        assert row["class_name"] == (name if truth.verdict[right] in (WRONG_CLASS, BAD_BOX) else None)
+        assert not wrong_class or name != labels.class_names[labels.class_index[right]]
+        assert row["x0"] == (2 if truth.verdict[right] == BAD_BOX else None)
+    store = LocalStore(tmp_path)
+    write_verdicts(store, found)
+    assert resolve(read_verdicts(store)).wrong_of(labels.label_ids).tolist() == (truth.verdict != CORRECT).tolist()
+
+
+def test_errors_come_at_their_rates_and_stay(make_run):
+    labels, truth = make_run(images=600)
+    asked, errors = about(labels, np.arange(labels.count)), Errors(missed=0.3, false_alarms=0.1)
+    found = answer(asked, labels, truth, AT, errors, seed=1)
+    said = np.array([LABEL_VERDICTS.index(name) for name in found["verdict"].to_pylist()])
+    assert (said[~truth.correct] == CORRECT).mean() == pytest.approx(0.3, abs=0.05)
+    assert (said[truth.correct] == NOT_AN_OBJECT).mean() == pytest.approx(0.1, abs=0.03)
+    turned = about(labels, np.arange(labels.count)[::-1])
+    again = answer(turned, labels, truth, AT, errors, seed=1)
+    assert again["verdict"].to_pylist() == found["verdict"].to_pylist()[::-1]
+    other = answer(asked, labels, truth, AT, errors, seed=2)
+    assert other["verdict"].to_pylist() != found["verdict"].to_pylist()
+
+
+def test_plants_are_wrong_or_missed(make_run):
+    labels, truth = make_run(images=2)
+    plants = [{"purpose": "plant", "label_id": f"plant-{number}", "key": "00000.jpg"} for number in range(200)]
+    assert set(answer(tasks_of(*plants), labels, truth, AT)["verdict"].to_pylist()) == {"not_an_object"}
+    said = answer(tasks_of(*plants), labels, truth, AT, Errors(missed=0.4))["verdict"].to_pylist()
+    assert said.count("correct") / 200 == pytest.approx(0.4, abs=0.12)
+
+
+def test_images_are_searched(make_run):
+    labels, truth = make_run(images=21)
+    found = answer(
+        tasks_of(
+            {"purpose": "image", "key": "00000.jpg"},
+            {"purpose": "possible_miss", "key": "00010.jpg", "class_name": "cat"},
+            {"purpose": "possible_miss", "key": "00010.jpg", "class_name": "dog"},
+            {"purpose": "image", "key": "00001.jpg"},
+            {"purpose": "image", "key": "unknown.jpg"},
+        ),
+        labels,
+        truth,
+        AT,
+    )
+    rows = [(row["verdict"], row["key"], row["class_name"], row["seconds"]) for row in found.to_pylist()]
+    assert rows == [
+        ("missed", "00000.jpg", "cat", pytest.approx(DRAW_BOX_S)),
+        ("checked", "00000.jpg", None, pytest.approx(2 * CHECK_CLASS_S)),
+        ("checked", "00010.jpg", "cat", pytest.approx(CHECK_CLASS_S)),
+        ("missed", "00010.jpg", "dog", pytest.approx(DRAW_BOX_S)),
+        ("checked", "00010.jpg", "dog", pytest.approx(CHECK_CLASS_S)),
+        ("checked", "00001.jpg", None, pytest.approx(2 * CHECK_CLASS_S)),
+    ]
+    assert missed_and_checked(found).missed.num_rows == 2
+
+
+def test_what_has_no_truth_is_not_answered(make_run):
+    labels, truth = make_run(images=2)
+    verdict = truth.verdict.copy()
+    verdict[3] = UNKNOWN
+    found = answer(about(labels, range(10)), labels, replace(truth, verdict=verdict), AT)
+    assert "label-3" not in found["label_id"].to_pylist()
+    assert found.num_rows == 9
+    unknown = tasks_of({"purpose": "certify", "label_id": "another", "key": "00000.jpg"})
+    assert answer(unknown, labels, truth, AT).num_rows == 0
+
+
+def test_called_leaves_unknown_alone():
+    verdict = np.array([CORRECT, BAD_BOX, UNKNOWN])
+    assert called(verdict, np.zeros(3), Errors(1.0, 1.0)).tolist() == [NOT_AN_OBJECT, CORRECT, UNKNOWN]
