@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import Strict
 
-Step = Literal["fetch", "acquire", "detect", "segment", "score", "route"]
+Step = Literal["fetch", "acquire", "detect", "segment", "score", "presence", "route"]
 
 
 class ImageRef(NamedTuple):

@@ -83,6 +83,15 @@ SCORES = pa.schema(
 )
 """Row for row as DETECTIONS."""
 
+PRESENCE = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("class_name", pa.string(), nullable=False),
+        pa.field("clip_presence", pa.float32(), nullable=False),  # probability of the class, greatest of all views
+    ]
+)
+"""Classes that CLIP sees in an image of which the image has no label: images in plan order, classes in theirs."""
+
 DECISIONS = pa.schema(
     [
         pa.field("label_id", pa.string(), nullable=False),
@@ -99,6 +108,7 @@ STAGES = {
     "detect": DETECTIONS,
     "segment": MASKS,
     "score": SCORES,
+    "presence": PRESENCE,
     "route": DECISIONS,
 }
 """Stage name -> schema of the table that it writes for every shard."""

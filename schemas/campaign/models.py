@@ -74,6 +74,11 @@ class ScorerConfig(Checkpoint):
     temperature: float | None = Field(
         None, gt=0, examples=[0.01], description="Softmax temperature of cosine similarities; empty: the model's own."
     )
+    presence: bool = Field(
+        True,
+        description="Look at whole images too, five crops each, for classes without a label; what is seen is asked "
+        "for as a possible miss.",
+    )
 
 
 class ModelsConfig(Strict):

@@ -32,3 +32,23 @@ def softmax(
     # By logits: far below the best, probabilities are all zero and would tie.
     best = logits.argmax(axis=1)
     return own, np.where(np.isfinite(logits[rows, best]), probabilities[rows, best], 0), best
+
+
+def class_softmax(similarities: Floats, competes: NDArray[np.bool_], factor: float) -> NDArray[np.float64]:
+    """Probability of every class, as `softmax` has it for one; work and memory grow with N (T + C) beside a product.
+
+    Args:
+        similarities: (N, T) cosines, the C classes first.
+        competes: (C, T) the texts that count for each class; every class counts for every other.
+        factor: 1 / temperature.
+
+    Returns:
+        (N, C); NaN in the rows of which a similarity is NaN.
+    """
+    count = len(competes)
+    logits = similarities.astype(np.float64) * factor
+    # Less the greatest of the texts that count for all; of another, a class's own negative, only an excess can
+    # overflow, and at e^600 the class's probability is 0 already.
+    logits = np.minimum(logits - logits[:, competes.all(axis=0)].max(axis=1, keepdims=True), 600)
+    weights = np.exp(logits)
+    return np.asarray(weights[:, :count] / (weights @ competes.T.astype(np.float64)), np.float64)

@@ -16,7 +16,7 @@ from tasks.models.protocols import Floats, Pixels, Scorer
 from tasks.score.bank import TextBank, text_bank
 from tasks.score.crops import LEAST_SIDE, crop
 from tasks.score.scores import Scores, score_table
-from tasks.score.softmax import softmax
+from tasks.score.softmax import class_softmax, softmax
 from tasks.score.templates import templates_of
 
 _VERSION: Final = 1
@@ -115,6 +115,15 @@ class Score:
             start = rows.stop
             results.append(self._score(tight[rows], wide[rows], np.asarray(classes, np.int64)))
         return results
+
+    def class_probabilities(self, crops: Sequence[Pixels]) -> NDArray[np.float64]:
+        """Probability of every class in each crop, against what competes with it, (N, C); NaN where CLIP gave NaN.
+
+        Raises:
+            UserError: As `prepare`.
+        """
+        similarities = self._bank.similarities(self._scorer.embed_crops(crops))
+        return class_softmax(similarities, self._bank.competes, self._factor)
 
     def table(self, rows: Iterable[tuple[Sequence[str], Scores]]) -> pa.Table:
         """Lay out the scores of images as a table.

@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def run_steps(works: Sequence[Work], pipeline: Pipeline, class_names: list[str]) -> None:
-    """Detect, segment and score, in place; an image that a step gives up is marked failed and leaves the line.
+    """Detect, segment, score and look for further classes, in place.
+
+    An image that a step gives up is marked failed and leaves the line.
 
     Rows that a work keeps from an earlier marker are not computed again. An unforeseen error, memory that does not
     suffice included, costs only the image that causes it: the handful is halved until it stands alone.
@@ -41,6 +43,12 @@ def run_steps(works: Sequence[Work], pipeline: Pipeline, class_names: list[str])
             [work.pixels for work in group], [work.boxes for work in group], [work.class_indices for work in group]
         ),
         "scores",
+    )
+    _step(
+        "presence",
+        works,
+        lambda group: pipeline.presence([work.pixels for work in group], [work.class_indices for work in group]),
+        "presence",
     )
 
 

@@ -11,6 +11,7 @@ from tasks.detect.step import Detect
 from tasks.fingerprint import fingerprint
 from tasks.models.registry import load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import choose_runtime
+from tasks.score.presence import Presence
 from tasks.score.step import Score
 from tasks.segment.step import Segment
 
@@ -20,11 +21,12 @@ ROUTING = 2
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Detect, segment and score, ready to run."""
+    """All steps that look at pixels, ready to run."""
 
     detect: Detect
     segment: Segment
     score: Score
+    presence: Presence
     acquire_key: str
 
     def stages(self, policy: Policy) -> dict[str, str]:
@@ -32,11 +34,13 @@ class Pipeline:
         detect = fingerprint(self.acquire_key, self.detect.key)
         segment = fingerprint(detect, self.segment.key)
         score = fingerprint(detect, self.score.key)
+        presence = fingerprint(detect, self.presence.key)
         return {
-            "images": fingerprint(segment, score),
+            "images": fingerprint(segment, score, presence),
             "detect": detect,
             "segment": segment,
             "score": score,
+            "presence": presence,
             "route": route_key(segment, score, policy),
         }
 
@@ -73,8 +77,9 @@ def _load(campaign: Campaign) -> Pipeline:
     segment = Segment(load_segmenter(models.segmenter, runtime))
     score = Score(load_scorer(models.scorer, runtime), campaign.classes, models.scorer)
     score.prepare()
+    presence = Presence(score, campaign.classes, models.scorer.presence)
     limits = [campaign.source.max_image_mb, campaign.source.max_pixels]
-    return Pipeline(detect, segment, score, fingerprint(DECODING, limits))
+    return Pipeline(detect, segment, score, presence, fingerprint(DECODING, limits))
 
 
 def route_key(segment: str, score: str, policy: Policy) -> str:

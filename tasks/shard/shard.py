@@ -12,7 +12,7 @@ from tasks.plan.read_plan import read_plan
 from tasks.route.router import route
 from tasks.shard.chunk import run_steps
 from tasks.shard.counts import count, progress_of
-from tasks.shard.earlier import PIXEL_STAGES, Earlier, best_marker, read_earlier, standing
+from tasks.shard.earlier import KEPT_STAGES, Earlier, best_marker, read_earlier, standing
 from tasks.shard.events import OnEvent, Progress, ignore
 from tasks.shard.markers import read_marker, write_marker
 from tasks.shard.parts import read_part, write_part
@@ -79,7 +79,7 @@ def _tables(
     older = best_marker(workspace, settings.run, shard, stages)
     earlier = Earlier()
     if older is not None:
-        if set(PIXEL_STAGES) <= set(standing(older, stages)):
+        if set(KEPT_STAGES) <= set(standing(older, stages)):
             return _rerouted(older, settings, workspace, told)
         earlier = read_earlier(workspace, older, stages)
     source = open_store(settings.campaign.source)
@@ -95,7 +95,7 @@ def _tables(
 
 
 def _rerouted(older: Marker, settings: ShardSettings, workspace: Store, told: "_Told") -> dict[str, pa.Table]:
-    tables = {stage: read_part(workspace, older.parts[stage], stage) for stage in ("images", *PIXEL_STAGES)}
+    tables = {stage: read_part(workspace, older.parts[stage], stage) for stage in ("images", *KEPT_STAGES)}
     tables["route"] = route(tables["images"], tables["detect"], tables["segment"], tables["score"], settings.policy)
     told(progress_of(count(tables)))
     return tables

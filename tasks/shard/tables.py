@@ -25,7 +25,8 @@ def chunk_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> d
         policy: Decides over the labels.
 
     Returns:
-        Stage -> its table; all but `images` have a row a label of the images that did not fail, in one order.
+        Stage -> its table; `detect`, `segment`, `score` and `route` have a row a label of the images that did not
+        fail, in one order; `presence` a row for each further class that CLIP sees in one of these.
     """
     done = [work for work in works if work.failed is None]
     detect = _gather("detect", done, lambda group: pipeline.detect.table(map(_found, group)))
@@ -35,12 +36,16 @@ def chunk_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> d
         "segment", done, lambda group: pipeline.segment.table((labels[id(w)], w.boxes, _there(w.masks)) for w in group)
     )
     score = _gather("score", done, lambda group: pipeline.score.table((labels[id(w)], _there(w.scores)) for w in group))
+    presence = _gather(
+        "presence", done, lambda group: pipeline.presence.table((w.ref.key, _there(w.presence)) for w in group)
+    )
     images = _images(works)
     return {
         "images": images,
         "detect": detect,
         "segment": segment,
         "score": score,
+        "presence": presence,
         "route": route(images, detect, segment, score, policy),
     }
 

@@ -10,6 +10,7 @@ from schemas.records import Failed, ImageRef
 from tasks.acquire.decode import DecodedImage
 from tasks.detect.detections import Detections
 from tasks.models.protocols import Floats, Masks, Pixels
+from tasks.score.presence import Present
 from tasks.score.scores import Scores
 
 
@@ -25,6 +26,7 @@ class Work:
     detections: Detections | None = None
     masks: Masks | None = None
     scores: Scores | None = None
+    presence: Present | None = None
     boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     class_indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -37,7 +39,7 @@ class Work:
 
     def forget(self) -> None:
         """Let go of what the steps found, so that they can be run again."""
-        self.detections = self.masks = self.scores = None
+        self.detections = self.masks = self.scores = self.presence = None
 
     def take_boxes(self, class_names: list[str]) -> None:
         """Fill boxes and classes from the detections, or from rows that were kept."""

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from schemas.errors import ObjectRefusedError, StoreError, VouchError
+from schemas.records import Marker
 from schemas.tables import STAGES
 from tasks.acquire.acquire import DENIED
 from tasks.campaign_run import CampaignRun
 from tasks.detect.step import Detect
+from tasks.score.presence import Presence
 from tasks.score.step import Score
 from tasks.segment.step import Segment
 from tasks.shard.events import Planned, Progress
@@ -34,8 +36,9 @@ def _fresh_models():
 @pytest.fixture
 def counted(monkeypatch):
     """How many images each step has seen."""
-    seen = {"detect": 0, "segment": 0, "score": 0}
-    for name, step in (("detect", Detect), ("segment", Segment), ("score", Score)):
+    steps = {"detect": Detect, "segment": Segment, "score": Score, "presence": Presence}
+    seen = dict.fromkeys(steps, 0)
+    for name, step in steps.items():
         original = step.__call__
 
         def call(self, images, *rest, name=name, original=original):
@@ -62,6 +65,10 @@ def test_every_stage_has_its_table_and_rows_agree(tmp_path, make_images, make_ca
         for stage in ("segment", "score", "route"):
             assert tables[stage]["label_id"].to_pylist() == ids
         assert sum(tables["images"]["labels"].to_pylist()) == len(ids)
+        pairs = tables["presence"].select(["key", "class_name"]).to_pylist()
+        assert pairs
+        labelled = {(row["key"], row["class_name"]) for row in tables["detect"].to_pylist()}
+        assert not labelled & {(row["key"], row["class_name"]) for row in pairs}
 
 
 def test_a_second_run_does_nothing(tmp_path, make_images, make_campaign, label, counted):
@@ -113,18 +120,62 @@ def test_a_changed_scorer_keeps_boxes_and_masks(tmp_path, make_images, make_camp
     fake = {"backend": "fake"}
     models = {"device": "cpu", "detector": fake, "segmenter": fake, "scorer": fake | {"temperature": 0.5}}
     _, after = label(make_campaign(models=models))
-    assert counted == {**seen, "score": seen["score"] + 5}
+    assert counted == {**seen, "score": seen["score"] + 5, "presence": seen["presence"] + 5}
     for old, new in zip(before, after, strict=True):
         assert old.parts["detect"] == new.parts["detect"]
         assert old.parts["segment"] == new.parts["segment"]
         assert old.parts["score"] != new.parts["score"]
 
 
+def test_presence_switched_off_and_on_changes_presence_alone(tmp_path, make_images, make_campaign, label, counted):
+    make_images(tmp_path / "images", 5)
+    _, before = label(make_campaign())
+    seen = dict(counted)
+    fake = {"backend": "fake"}
+    models = {"device": "cpu", "detector": fake, "segmenter": fake, "scorer": fake | {"presence": False}}
+    summary, without = label(make_campaign(models=models))
+    assert counted == {**seen, "presence": seen["presence"] + 5}
+    assert summary.done == 5
+    for old, new in zip(before, without, strict=True):
+        assert {stage for stage in STAGES if old.stages[stage] != new.stages[stage]} == {"images", "presence"}
+        assert {stage for stage in STAGES if old.parts[stage] != new.parts[stage]} == {"presence"}
+        assert new.parts["presence"].rows == 0
+    _, again = label(make_campaign())
+    assert again == []
+
+
+def aged(folder: Path, marker: Marker, **stages: str | None) -> None:
+    """Make a shard's only marker one of other settings: keys of stages as given, without those that are None."""
+    gone = {stage for stage, key in stages.items() if key is None}
+    content = json.loads((folder / f"{marker.fingerprint}.json").read_text())
+    content["stages"] = {k: v for k, v in (content["stages"] | stages).items() if k not in gone}
+    content["parts"] = {k: v for k, v in content["parts"].items() if k not in gone}
+    content["fingerprint"] = "0" * len(marker.fingerprint)
+    (folder / f"{marker.fingerprint}.json").unlink()
+    (folder / f"{content['fingerprint']}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("stages", "redone"),
+    [({"presence": None}, "presence"), ({"presence": "0"}, "presence"), ({"segment": "0"}, "segment")],
+)
+def test_an_older_marker_lends_all_stages_that_it_has(
+    tmp_path, make_images, make_campaign, label, counted, stages, redone
+):
+    make_images(tmp_path / "images", 3)
+    _, (marker,) = label(make_campaign())
+    aged(tmp_path / "workspace/runs/main/done" / marker.shard, marker, images="0", **stages)
+    seen = dict(counted)
+    _, (again,) = label(make_campaign())
+    assert counted == {**seen, redone: seen[redone] + 3}
+    assert again == marker
+
+
 def test_a_changed_prompt_does_everything_again(tmp_path, make_images, make_campaign, label, counted):
     make_images(tmp_path / "images", 4)
     label(make_campaign())
     label(make_campaign(classes=["cat", "horse"]))
-    assert counted == {"detect": 8, "segment": 8, "score": 8}
+    assert counted == {"detect": 8, "segment": 8, "score": 8, "presence": 8}
 
 
 def test_bad_images_fail_with_their_reason_and_the_rest_goes_on(tmp_path, make_images, make_campaign, label):
