@@ -20,6 +20,8 @@ def summary_markdown(summary: RunSummary) -> str:
         "shards worked off": summary.shards_processed,
         "seconds": summary.seconds,
         "policy": summary.policy,
+        "accepted by": summary.policy_basis,
+        **({"policy expired": summary.policy_expired} if summary.policy_expired else {}),
     }
     parts = [f"# Run {_plain(summary.run)}", _table(("", ""), [(name, str(value)) for name, value in figures.items()])]
     classes = [(name, str(c.accepted), str(c.review)) for name, c in summary.classes.items()]

@@ -42,6 +42,8 @@ class RunSummary(Strict):
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
     policy: str = Field(description="Version of the policy that decided.")
+    policy_basis: str = Field(description="On what basis it accepts, in words.")
+    policy_expired: str = Field("", description="Why the policy in force accepts nothing any more; empty: it holds.")
     accepts: bool = Field(description="Whether the policy can accept anything.")
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
     seconds: float = Field(ge=0, description="Wall-clock time of this run.")

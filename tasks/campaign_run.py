@@ -12,10 +12,12 @@ from schemas.summary import ExportOutcome, RunSummary
 from tasks.collect.export import check_export_name, export_run
 from tasks.collect.failures import failed_images
 from tasks.collect.totals import add_up
+from tasks.contract.choose import choose_policy
 from tasks.plan.ledger import Ledger
 from tasks.plan.plan import plan
 from tasks.plan.source import list_source
-from tasks.route.policy import choose_policy
+from tasks.route.policy import check_fits
+from tasks.route.spoken import accepts, basis
 from tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
 from tasks.shard.markers import shards_done, write_current
 from tasks.shard.pipeline import load_pipeline, stages_fingerprint
@@ -49,9 +51,11 @@ class CampaignRun:
         with ExitStack() as stack:
             self._lock = stack.enter_context(WorkspaceLock(self._workspace, self._name))
             self._ledger = stack.enter_context(Ledger.load(self._workspace, self._name))
-            policy = choose_policy(campaign.classes, campaign.routing, self._workspace)
+            self._chosen = choose_policy(campaign, self._workspace)
+            policy = self._chosen.policy
             self._on_event(Loading("models"))
             pipeline = load_pipeline(campaign)
+            check_fits(policy, pipeline.inputs)
             self._current = Current(
                 fingerprint=stages_fingerprint(pipeline.stages(policy)),
                 policy=policy.version,
@@ -149,7 +153,9 @@ class CampaignRun:
             classes={name: totals.classes.get(name, ClassCounts()) for name in self._current.classes},
             reasons=dict(totals.reasons.most_common()),
             policy=policy.version,
-            accepts=any(group.accept is not None and group.accept.required() for group in policy.groups),
+            policy_basis=basis(policy),
+            policy_expired=self._chosen.expired,
+            accepts=accepts(policy),
             shard_errors=worked.errors,
             seconds=round(seconds, 3),
             images_per_second=round(worked.images / worked.seconds, 3) if worked.seconds else 0.0,

@@ -22,11 +22,18 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     print_reasons(console, summary.reasons)
     for shard, reason in sorted(summary.shard_errors.items()):
         _say(console, f"shard {shard} could not be finished: {reason}")
-    if not summary.accepts:
+    if summary.policy_expired:
         _say(
             console,
-            "Nothing was accepted: no threshold allows it. Every label waits for review; to accept labels on your own "
-            "word, set routing.accept and run again (only the routing is done again).",
+            f"The policy has EXPIRED: {summary.policy_expired}. Every label waits for review until you certify again: "
+            "`vouch plan-reviews` tells what to review.",
+        )
+    elif not summary.accepts:
+        _say(
+            console,
+            "Nothing was accepted: no threshold allows it. Every label waits for review; `vouch plan-reviews` tells "
+            "what to review so that a threshold can be certified. To accept labels on your own word, set "
+            "routing.accept and run again (only the routing is done again).",
         )
     if summary.export is not None:
         print_export(console, summary.export)
@@ -91,6 +98,7 @@ def _figures(summary: RunSummary) -> Table:
         "time": spoken_time(summary.seconds),
         "speed": f"{summary.images_per_second:.1f} images/s while labelling",
         "policy": summary.policy,
+        "accepted by": summary.policy_basis,
     }
     for name, value in rows.items():
         if name != "pending" or summary.pending:

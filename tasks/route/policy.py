@@ -1,9 +1,10 @@
 """Makes, keeps and reads the policies that labels are routed by."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
 from pydantic import ValidationError
 
 from schemas.campaign.classes import ClassConfig
@@ -11,10 +12,14 @@ from schemas.campaign.routing import RoutingConfig
 from schemas.errors import ObjectMissingError, UserError
 from schemas.policy import Group, Policy
 from schemas.signals import Thresholds
+from tasks.certify.calibrator import Calibrator
 from tasks.fingerprint import fingerprint
 from tasks.store.store import Store
 
-_FOLDER: Final = "policies"
+FOLDER: Final = "policies"
+CERTIFY_AGAIN: Final = (
+    "set routing.policy: none to label without it, then certify again (vouch plan-reviews tells what to review)"
+)
 
 
 def default_policy(classes: Sequence[ClassConfig], routing: RoutingConfig) -> Policy:
@@ -38,56 +43,98 @@ def default_policy(classes: Sequence[ClassConfig], routing: RoutingConfig) -> Po
     return Policy(version=f"user-{fingerprint([group.model_dump(mode='json') for group in groups])}", groups=groups)
 
 
-def choose_policy(classes: Sequence[ClassConfig], routing: RoutingConfig, workspace: Store) -> Policy:
-    """Read the policy that `routing.policy` names, or make the default one and keep it.
-
-    Raises:
-        UserError: As `read_policy` and `write_policy`.
-    """
-    if routing.policy is not None:
-        return read_policy(workspace, routing.policy, classes)
-    policy = default_policy(classes, routing)
-    write_policy(workspace, policy)
-    return policy
-
-
-def read_policy(workspace: Store, version: str, classes: Sequence[ClassConfig]) -> Policy:
+def read_policy(
+    workspace: Store, version: str, classes: Sequence[ClassConfig], named_by: str = "routing.policy"
+) -> Policy:
     """Read policies/<version>.json.
 
     Args:
         workspace: Where policies are kept.
         version: Its name.
         classes: The declared classes; the policy may know more.
+        named_by: What asks for it, for messages.
 
     Raises:
         UserError: There is no such policy, it cannot be read, is filed under another's name, has no rule for a declared
             class or two for one.
     """
-    key = _key(version)
+    key = policy_key(version)
     try:
         policy = Policy.model_validate_json(workspace.get(key).data)
+        _try_calibrator(policy, [entry.name for entry in classes])
     except ObjectMissingError:
         raise UserError(
-            f"routing.policy: {workspace.uri} has no {key}; name a policy that is there, or leave it empty"
+            f"{named_by}: {workspace.uri} has no {key}; set routing.policy to one that is there, or to none"
         ) from None
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        detail = f"{place}: {problem['msg']}" if place else problem["msg"]
-        raise UserError(f"routing.policy: {key} is damaged or no policy ({detail}); restore or replace it") from None
+    except (ValidationError, _DamagedError) as error:
+        raise UserError(
+            f"{named_by}: {key} is damaged or no policy ({_detail(error)}); restore or replace it"
+        ) from None
     if policy.version != version:
-        raise UserError(f"routing.policy: {key} holds the policy {policy.version!r}; rename one or the other")
+        raise UserError(f"{named_by}: {key} holds the policy {policy.version!r}; rename one or the other")
     counts = Counter(name for group in policy.groups for name in group.classes)
     missing = [entry.name for entry in classes if entry.name not in counts]
+    if missing and policy.certification is not None:
+        raise UserError(f"{named_by}: {version} was certified without {', '.join(missing)}; {CERTIFY_AGAIN}")
     if missing:
         raise UserError(
-            f"routing.policy: {version} has no rule for {', '.join(missing)}; add each to a group of {key}, "
+            f"{named_by}: {version} has no rule for {', '.join(missing)}; add each to a group of {key}, "
             "or leave routing.policy empty"
         )
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise UserError(f"routing.policy: {version} has several rules for {', '.join(twice)}; keep one in {key}")
+        raise UserError(f"{named_by}: {version} has several rules for {', '.join(twice)}; keep one in {key}")
     return policy
+
+
+def check_fits(policy: Policy, inputs: Mapping[str, str]) -> None:
+    """Refuse a certified policy for labels that come from other models, prompts or settings than it was certified with.
+
+    Args:
+        policy: Any policy; one without a certification fits everything.
+        inputs: What the labels depend on, as `Pipeline.inputs` and `Current.inputs` have it.
+
+    Raises:
+        UserError: Inputs have changed; it names them.
+    """
+    if policy.certification is None:
+        return
+    changed = changed_inputs(policy.certification.inputs, inputs)
+    if changed:
+        raise UserError(
+            f"policy {policy.version} was certified with other {', '.join(changed)}, so it says nothing of these "
+            f"labels; {CERTIFY_AGAIN}"
+        )
+
+
+def changed_inputs(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Name the inputs that differ, those that one side lacks included."""
+    names = dict.fromkeys([*after, *before])
+    return [name for name in names if before.get(name) != after.get(name)]
+
+
+def check_promise(policy: Policy, routing: RoutingConfig) -> None:
+    """Refuse a certified policy that promises less than the campaign asks for, or something else.
+
+    Raises:
+        UserError: Its precision or confidence is lower, or its gate is the other one: neither promise contains the
+            other, since people who keep wrong labels are no fault of the accepted ones.
+    """
+    promise = policy.certification
+    if promise is None:
+        return
+    less = [
+        f"{name} {getattr(promise, name):g}, not {getattr(routing, name):g}"
+        for name in ("precision", "confidence")
+        if getattr(promise, name) < getattr(routing, name)
+    ]
+    if promise.gate != routing.gate:
+        less.append(f"gate {promise.gate}, not {routing.gate}")
+    if less:
+        raise UserError(
+            f"policy {policy.version} certifies {', '.join(less)}; change routing to what it certifies, or "
+            f"{CERTIFY_AGAIN}"
+        )
 
 
 def write_policy(workspace: Store, policy: Policy) -> None:
@@ -96,13 +143,40 @@ def write_policy(workspace: Store, policy: Policy) -> None:
     Raises:
         UserError: Another policy has this version already.
     """
-    key, data = _key(policy.version), policy.model_dump_json(indent=2).encode() + b"\n"
+    key, data = policy_key(policy.version), policy.model_dump_json(indent=2).encode() + b"\n"
     if not workspace.put(key, data, if_absent=True) and workspace.get(key).data != data:
         raise UserError(f"{workspace.uri} has another policy of version {policy.version}; give this one another name")
 
 
-def _key(version: str) -> str:
-    return f"{_FOLDER}/{version}.json"
+def policy_key(version: str) -> str:
+    """Key of a policy in the workspace."""
+    return f"{FOLDER}/{version}.json"
+
+
+class _DamagedError(ValueError):
+    """A policy that its schema allows and that cannot be used."""
+
+
+def _try_calibrator(policy: Policy, classes: list[str]) -> None:
+    """Its schema says little of a calibrator, so it is tried on one label of each class."""
+    if policy.certification is None:
+        return
+    try:
+        calibrator = Calibrator.from_dict(policy.certification.calibrator)
+        signals = np.array([calibrator.means] * len(classes), np.float64).reshape(len(classes), -1)
+        found = calibrator.probabilities(signals, np.arange(len(classes)), tuple(classes))
+    except (UserError, TypeError, ValueError):
+        found = np.full(1, np.nan)
+    if not ((found >= 0) & (found <= 1)).all():
+        raise _DamagedError("certification.calibrator: gives no probabilities")
+
+
+def _detail(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
 def _spoken(rule: Thresholds | None) -> str:

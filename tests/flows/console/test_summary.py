@@ -17,7 +17,7 @@ def summary(**changes) -> RunSummary:
         "run": "main", "workspace": "/w", "images": 1234, "done": 8, "failed": 2, "pending": 0, "new_images": 10,
         "removed_images": 1, "shards": 3, "shards_processed": 2, "labels": 20, "accepted": 12, "review": 8,
         "classes": {"cat": ClassCounts(accepted=12, review=8)}, "reasons": {"acquire: truncated": 2}, "policy": "user",
-        "accepts": True, "shard_errors": {}, "seconds": 65.0, "images_per_second": 0.2,
+        "policy_basis": "user thresholds, not certified", "accepts": True, "shard_errors": {}, "seconds": 65.0, "images_per_second": 0.2,
         "export": ExportOutcome.model_validate({"images_missed": 0, **EXPORT}),
     }  # fmt: skip
     return RunSummary.model_validate({**values, **changes})
@@ -32,7 +32,8 @@ def text(value: RunSummary) -> str:
 def test_figures_classes_reasons_and_places():
     words = text(summary())
     for part in ("1,234 (10 new or changed, 1 removed)", "1 min 5 s", "cat", "2 images failed: acquire: truncated",
-                 "data set: /w/exports/coco/annotations.json", "workspace: /w"):  # fmt: skip
+                 "data set: /w/exports/coco/annotations.json", "workspace: /w",
+                 "user thresholds, not certified"):  # fmt: skip
         assert part in words
     assert "pending" not in words
     assert "Nothing was accepted" not in words
@@ -40,6 +41,12 @@ def test_figures_classes_reasons_and_places():
 
 def test_nothing_accepted_is_explained():
     assert "Nothing was accepted: no threshold allows it." in text(summary(accepts=False))
+
+
+def test_an_expired_policy_is_told_loudly():
+    words = text(summary(accepts=False, policy_expired="audits found 9 of 30 wrong"))
+    assert "The policy has EXPIRED: audits found 9 of 30 wrong. Every label waits for review" in words
+    assert "Nothing was accepted" not in words
 
 
 def test_what_could_not_be_finished_is_named():

@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,7 +9,7 @@ from schemas.campaign.routing import RoutingConfig
 from schemas.errors import UserError
 from schemas.policy import Group, Policy
 from schemas.signals import Thresholds
-from tasks.route.policy import choose_policy, default_policy, read_policy, write_policy
+from tasks.route.policy import check_fits, check_promise, default_policy, read_policy, write_policy
 from tasks.store.local import LocalStore
 
 HIGH = Thresholds(clip_probability=0.9)
@@ -48,15 +50,16 @@ def test_version_follows_the_rules() -> None:
 
 
 def test_kept_and_read_again(workspace: LocalStore) -> None:
-    policy = choose_policy(CLASSES, RoutingConfig(accept=LOW), workspace)
-    assert choose_policy(CLASSES, RoutingConfig(accept=LOW), workspace) == policy
+    policy = default_policy(CLASSES, RoutingConfig(accept=LOW))
+    write_policy(workspace, policy)
+    write_policy(workspace, policy)
     assert read_policy(workspace, policy.version, CLASSES) == policy
-    assert choose_policy(CLASSES, RoutingConfig(policy=policy.version), workspace) == policy
     assert [info.key for info in workspace.list()] == [f"policies/{policy.version}.json"]
 
 
 def test_a_policy_may_know_more_classes(workspace: LocalStore) -> None:
-    policy = choose_policy(CLASSES, RoutingConfig(), workspace)
+    policy = default_policy(CLASSES, RoutingConfig())
+    write_policy(workspace, policy)
     assert read_policy(workspace, policy.version, CLASSES[:1]) == policy
 
 
@@ -69,7 +72,7 @@ def test_a_version_never_changes(workspace: LocalStore) -> None:
 def test_missing_class_is_refused(workspace: LocalStore) -> None:
     write_policy(workspace, Policy(version="v1", groups=(Group(name="a", classes=("dog",), accept=LOW),)))
     with pytest.raises(UserError, match="no rule for cat, car, bus"):
-        choose_policy(CLASSES, RoutingConfig(policy="v1"), workspace)
+        read_policy(workspace, "v1", CLASSES)
 
 
 def test_two_rules_are_refused(workspace: LocalStore) -> None:
@@ -81,11 +84,12 @@ def test_two_rules_are_refused(workspace: LocalStore) -> None:
 
 def test_absent_policy(workspace: LocalStore) -> None:
     with pytest.raises(UserError, match=r"has no policies/v9\.json"):
-        choose_policy(CLASSES, RoutingConfig(policy="v9"), workspace)
+        read_policy(workspace, "v9", CLASSES)
 
 
 def test_policy_under_another_name(workspace: LocalStore) -> None:
-    policy = choose_policy(CLASSES, RoutingConfig(), workspace)
+    policy = default_policy(CLASSES, RoutingConfig())
+    write_policy(workspace, policy)
     workspace.put("policies/best.json", workspace.get(f"policies/{policy.version}.json").data)
     with pytest.raises(UserError, match="holds the policy 'user-"):
         read_policy(workspace, "best", CLASSES)
@@ -99,3 +103,71 @@ def test_damaged_policy_is_one_line(workspace: LocalStore, data: bytes) -> None:
     with pytest.raises(UserError, match=r"policies/v1\.json is damaged or no policy") as caught:
         read_policy(workspace, "v1", CLASSES)
     assert "\n" not in str(caught.value)
+
+
+def test_a_certified_policy_comes_back_as_it_was(workspace: LocalStore, certified: Callable[..., Policy]) -> None:
+    policy = certified({"dog": 0.9, "cat": None, "car": 0.8, "bus": 0.7})
+    write_policy(workspace, policy)
+    # JSON knows no tuples.
+    assert read_policy(workspace, policy.version, CLASSES).model_dump_json() == policy.model_dump_json()
+
+
+def test_a_class_declared_later_is_not_certified(workspace: LocalStore, certified: Callable[..., Policy]) -> None:
+    policy = certified({"dog": 0.9, "car": 0.8, "bus": 0.7})
+    write_policy(workspace, policy)
+    with pytest.raises(UserError, match=r"certified-1-test was certified without cat; set routing\.policy: none"):
+        read_policy(workspace, policy.version, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"calibrator": {}},
+        {"means": []},
+        {"weights": ["much"]},
+        {"weights": [float("nan")]},
+        {"offsets": {"dog": "1"}},
+        {"offsets": {"dog": None}},
+        {"offsets": ["dog"]},
+        {"knots": [[0.1, 2.0]]},
+        {"knots": [[0.1]]},
+        {"intercept": "x"},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_damaged_calibrator_is_one_line(
+    workspace: LocalStore, certified: Callable[..., Policy], damage: dict[str, Any]
+) -> None:
+    policy = certified({"dog": 0.9, "cat": None, "car": 0.8, "bus": 0.7})
+    assert policy.certification is not None
+    calibrator = {} if "calibrator" in damage else policy.certification.calibrator | damage
+    broken = policy.certification.model_copy(update={"calibrator": calibrator})
+    write_policy(workspace, policy.model_copy(update={"certification": broken}))
+    with pytest.raises(UserError, match=r"certified-1-test\.json is damaged or no policy") as caught:
+        read_policy(workspace, policy.version, CLASSES)
+    assert "\n" not in str(caught.value)
+
+
+def test_changed_inputs_are_named(certified: Callable[..., Policy]) -> None:
+    policy = certified({"dog": 0.9}, inputs={"prompts": "1", "detector weights": "2", "gone": "3"})
+    check_fits(policy, {"prompts": "1", "detector weights": "2", "gone": "3"})
+    check_fits(default_policy(CLASSES, RoutingConfig()), {"prompts": "other"})
+    with pytest.raises(UserError, match="certified with other prompts, scorer texts, gone, so it says nothing"):
+        check_fits(policy, {"prompts": "9", "detector weights": "2", "scorer texts": "4"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"precision": 0.98}, "precision 0.95, not 0.98"),
+        ({"confidence": 0.95}, "confidence 0.9, not 0.95"),
+        ({"gate": "accepted"}, "gate delivered, not accepted"),
+    ],
+)
+def test_a_lesser_promise_is_refused(certified: Callable[..., Policy], asked: dict[str, Any], problem: str) -> None:
+    policy = certified({"dog": 0.9})
+    check_promise(policy, RoutingConfig())
+    check_promise(policy, RoutingConfig(precision=0.9, confidence=0.8))
+    with pytest.raises(UserError, match=problem):
+        check_promise(policy, RoutingConfig(**asked))

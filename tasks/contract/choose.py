@@ -1,0 +1,51 @@
+"""Chooses the policy that a run is routed by."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.campaign.campaign import Campaign
+from schemas.campaign.routing import RoutingConfig
+from schemas.policy import Policy
+from tasks.contract.in_force import version_in_force
+from tasks.route.policy import check_promise, default_policy, read_policy, write_policy
+from tasks.store.store import Store
+
+NONE: Final = "none"
+"""Value of routing.policy and of --policy that stands for the thresholds of the campaign."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A policy, and what a user must know about the choice."""
+
+    policy: Policy
+    expired: str = ""
+    """Why the policy in force accepts nothing any more; empty while it holds."""
+
+
+def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
+    """Choose by routing.policy.
+
+    It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the policy in
+    force of the run and, where there is none, to those thresholds.
+
+    Raises:
+        UserError: As `read_policy`, `check_promise` and `write_policy`.
+        StoreError: The record of the policy in force is damaged.
+    """
+    version = wanted_version(campaign.routing, workspace, campaign.run.name)
+    if version is None:
+        policy = default_policy(campaign.classes, campaign.routing)
+        write_policy(workspace, policy)
+        return Chosen(policy)
+    named = campaign.routing.policy is not None
+    policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "policy in force")
+    check_promise(policy, campaign.routing)
+    return Chosen(policy)
+
+
+def wanted_version(routing: RoutingConfig, workspace: Store, run: str) -> str | None:
+    """Give the version to route by; None: the thresholds of the campaign."""
+    if routing.policy is None:
+        return version_in_force(workspace, run)
+    return None if routing.policy.lower() == NONE else routing.policy
