@@ -72,7 +72,7 @@ B: Final = "B"
 def gate_a(
     sample: Sample,
     thresholds: Floats,
-    accepted: Ints,
+    accepted: Ints | None,
     precision: float,
     delta: float,
     reviewers: ReviewerError = TRUSTED,
@@ -88,18 +88,20 @@ def gate_a(
     Args:
         sample: Drawn from a set that holds every label at or above the loosest threshold.
         thresholds: (L,) descending, fixed before the sample was reviewed.
-        accepted: (L,) labels of the set at or above each.
+        accepted: (L,) labels of the set at or above each; None where unknown: then the binomial test stands for the
+            hypergeometric one, which it bounds.
         precision: T.
         delta: 1 - confidence.
         reviewers: How many wrong labels reviewers miss, at most.
     """
     scores, limit = _orderable(sample.scores), (1 - precision) * (1 - reviewers.accepted)
     reviewed, errors = _at_or_above(scores, thresholds), _at_or_above(scores[sample.wrong], thresholds)
-    if reviewers.accepted > 0:
+    sizes = None if reviewers.accepted > 0 else accepted
+    if sizes is None:
         p_values = binomial_p(errors, reviewed, limit)
     else:
-        p_values = hypergeometric_p(errors, reviewed, accepted, limit)
-    limits, sizes = np.full(len(thresholds), limit), None if reviewers.accepted > 0 else accepted
+        p_values = hypergeometric_p(errors, reviewed, sizes, limit)
+    limits = np.full(len(thresholds), limit)
     return Evidence(A, thresholds, reviewed, errors, limits, p_values, delta - reviewers.spent, sizes)
 
 

@@ -1,0 +1,152 @@
+"""Judges a certification sample: thresholds that keep the promise, group by group, on plain arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.reviews import GroupPlan
+from tasks.certify.bounds import Bools, Floats
+from tasks.certify.certificate import Certificate, Precisions, both_precisions, certify
+from tasks.certify.gates import Evidence, Sample, accepted_counts, gate_a, gate_b
+from tasks.certify.reviewers import TRUSTED, ReviewerError
+from tasks.contract.declare import Candidates, Promise
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """The certification sample with its verdicts."""
+
+    scores: Floats
+    """(n,) p(correct) by the calibrator of the round; NaN: never accepted."""
+    wrong: Bools
+    """(n,) verdicts; disputed labels count as wrong."""
+    classes: tuple[str, ...]
+    """(n,) class of each."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The result for one declared group."""
+
+    plan: GroupPlan
+    classes: tuple[str, ...]
+    """Those of the group that the promise is about."""
+    left_out: tuple[str, ...]
+    """Those without a label in the sample: they go to people."""
+    certificate: Certificate
+    precisions: Precisions
+    limit: float
+    """Share of errors that was tested."""
+    delta: float
+    """Level of the test."""
+    labels: int
+    """Labels of `classes` on the certify side."""
+    accepted: int
+    """Of them, those that are accepted."""
+    drawn: int
+    """Sampled labels of the group."""
+
+
+def judge(
+    reviewed: Reviewed,
+    groups: Sequence[GroupPlan],
+    candidates: Candidates,
+    promise: Promise,
+    delta: float,
+    reviewers: ReviewerError = TRUSTED,
+    *,
+    whole: bool = True,
+) -> list[Judged]:
+    """Test every group's ladder on its part of the sample.
+
+    delta is shared out equally among the groups, after what the bounds on the reviewers' errors use up once for all. A
+    class of which no label was drawn is left out of its group: given which labels were drawn, the sample is a simple
+    random sample of the others, so their promise stands without it.
+
+    Args:
+        reviewed: The whole draw with its verdicts.
+        groups: As declared, before it was reviewed.
+        candidates: All labels; under gate "accepted" the ones that the sample was drawn from, unless not `whole`.
+        promise: What is to be certified.
+        delta: The part of 1 - confidence that this look may spend.
+        reviewers: What they miss, at most; its bounds must hold with what they spend of this delta.
+        whole: Whether candidates are just the labels that were drawn from; if some came or went since, the test that
+            needs no sizes is taken, and the promise is about the labels as they were.
+    """
+    # gate_a and gate_b take off what the reviewers' bounds spent; here that is done once for all groups.
+    each = (delta - reviewers.spent) / len(groups) + reviewers.spent
+    return [_judge(reviewed, group, candidates, promise, each, reviewers, whole) for group in groups]
+
+
+def _judge(
+    reviewed: Reviewed,
+    group: GroupPlan,
+    candidates: Candidates,
+    promise: Promise,
+    delta: float,
+    reviewers: ReviewerError,
+    whole: bool,
+) -> Judged:
+    classes = np.array(reviewed.classes, dtype=np.str_)
+    part = np.isin(classes, group.classes)
+    sample = Sample(reviewed.scores[part], reviewed.wrong[part])
+    seen = set(classes[part].tolist())
+    kept = tuple(name for name in group.classes if name in seen)
+    scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
+    thresholds = np.array(group.thresholds, np.float64)
+    evidence = _evidence(sample, thresholds, scores, promise, delta, reviewers, whole)
+    certificate = certify(evidence, int(part.sum()))
+    threshold = certificate.threshold
+    accepted = int((scores >= threshold).sum()) if threshold is not None else 0
+    precisions = both_precisions(sample, threshold, 1 - promise.confidence)
+    if promise.gate == "accepted":
+        precisions = _delivered_of_region(precisions, scores, threshold)
+    return Judged(
+        plan=group,
+        classes=kept,
+        left_out=tuple(name for name in group.classes if name not in seen),
+        certificate=certificate,
+        precisions=precisions,
+        limit=float(evidence.limits[0]) if len(thresholds) else 1 - promise.precision,
+        delta=evidence.delta,
+        labels=len(scores),
+        accepted=accepted,
+        drawn=int(part.sum()),
+    )
+
+
+def _evidence(
+    sample: Sample,
+    thresholds: Floats,
+    scores: Floats,
+    promise: Promise,
+    delta: float,
+    reviewers: ReviewerError,
+    whole: bool,
+) -> Evidence:
+    if promise.gate == "delivered":
+        return gate_b(sample, thresholds, promise.precision, delta, reviewers)
+    counts = accepted_counts(scores, thresholds) if whole else None
+    return gate_a(sample, thresholds, counts, promise.precision, delta, reviewers)
+
+
+def _delivered_of_region(found: Precisions, scores: Floats, threshold: float | None) -> Precisions:
+    """Precision B where only labels of a region were drawn.
+
+    Labels that people keep are correct by their word, so B is at least A, and so is its lower bound; the estimate takes
+    the routed labels to be correct as often as their p(correct) says.
+    """
+    if threshold is None:
+        return Precisions(found.accepted, found.accepted_at_least, float("nan"), 0.0, 0.0)
+    routed = float(np.nansum(scores[~(scores >= threshold)]))
+    accepted = int((scores >= threshold).sum())
+    wrong = (1 - found.accepted) * accepted
+    delivered = 1 - wrong / (accepted + routed) if accepted + routed else float("nan")
+    return Precisions(
+        accepted=found.accepted,
+        accepted_at_least=found.accepted_at_least,
+        delivered=delivered,
+        delivered_at_least=found.accepted_at_least,
+        automated=accepted / max(1, len(scores)),
+    )

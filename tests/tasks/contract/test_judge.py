@@ -1,0 +1,184 @@
+"""Declaring, drawing and judging: one campaign on plain arrays."""
+
+import numpy as np
+import pytest
+
+from schemas.reviews import GroupPlan
+from tasks.certify.groups import delta_of_look
+from tasks.certify.reviewers import TRUSTED, ReviewerError
+from tasks.certify.sampling import first_sample
+from tasks.contract.declare import Candidates, Promise, declare_groups, draw_groups, region_of, reviews_to_start
+from tasks.contract.fit import fit_rows
+from tasks.contract.judge import Reviewed, judge
+
+SHARE = 0.3
+
+
+def fitted(world, seed, reviews=200):
+    labels = world.labels
+    side = labels.fit_side(SHARE, seed)
+    among = np.flatnonzero(side)
+    drawn = first_sample(labels.signals[among, 0].astype(np.float64), reviews, seed)
+    rows = among[drawn.rows]
+    fit = fit_rows(labels, rows, world.wrong[rows], 1 / drawn.inclusion, seed)
+    return fit, Candidates(fit.scores, labels.class_index, labels.class_names, ~side)
+
+
+def played(world, promise, seed, reviews=500, look=1):
+    fit, candidates = fitted(world, seed)
+    fit_classes = world.labels.class_index[fit.rows]
+    groups = declare_groups(candidates, fit.labels, fit_classes, promise, reviews, look)
+    rows = draw_groups(candidates, groups, promise.gate, reviews, seed, 0).rows
+    return candidates, groups, rows
+
+
+def reviewed(world, candidates, rows):
+    names = tuple(world.labels.class_names[place] for place in world.labels.class_index[rows])
+    return Reviewed(candidates.scores[rows], world.wrong[rows], names)
+
+
+def broken(world, candidates, found, promise):
+    """Whether something is accepted that breaks the promise, and how much is accepted."""
+    kept_promise, accepted = True, 0
+    for one in found:
+        if one.certificate.threshold is None:
+            continue
+        inside = candidates.of(one.plan.model_copy(update={"classes": one.classes}))
+        taken = inside & (candidates.scores >= one.certificate.threshold)
+        delivered = taken | (inside & ~world.wrong) if promise.gate == "delivered" else taken
+        accepted += int(taken.sum())
+        assert one.accepted == taken.sum()
+        kept_promise &= (taken & world.wrong).sum() <= (1 - promise.precision) * delivered.sum() + 1e-9
+    return not kept_promise, accepted
+
+
+@pytest.mark.parametrize("gate", ["delivered", "accepted"])
+def test_a_campaign_certifies(make_world, gate):
+    world, promise = make_world(images=2_000, share_wrong=0.15), Promise(0.9, 0.9, gate)
+    candidates, groups, rows = played(world, promise, seed=1, reviews=800)
+    assert sorted(name for group in groups for name in group.classes) == ["class 0", "class 1"]
+    assert candidates.certify_side[rows].all()
+    assert len(set(rows.tolist())) == len(rows) <= 800
+    found = judge(reviewed(world, candidates, rows), groups, candidates, promise, 0.08)
+    wrongly, accepted = broken(world, candidates, found, promise)
+    assert not wrongly
+    assert accepted > 0.3 * candidates.certify_side.sum()
+    for one in found:
+        assert one.precisions.accepted_at_least <= one.precisions.accepted <= 1
+        assert one.precisions.delivered_at_least <= one.precisions.delivered <= 1
+        assert one.delta == pytest.approx(0.08 / len(groups))
+        if gate == "accepted":
+            assert one.plan.power >= 0.8
+            assert (candidates.scores[rows] >= min(group.region for group in groups)).all()
+
+
+def test_a_larger_draw_begins_with_the_smaller(make_world):
+    world = make_world(images=1_000)
+    for gate in ("delivered", "accepted"):
+        candidates, groups, small = played(world, Promise(0.8, 0.9, gate), seed=3, reviews=300)
+        large = draw_groups(candidates, groups, gate, 600, 3, 0).rows
+        other = draw_groups(candidates, groups, gate, 300, 3, 1).rows
+        assert set(small.tolist()) < set(large.tolist())
+        assert set(other.tolist()) != set(small.tolist())
+        if gate == "accepted":
+            inside = np.any([region_of(candidates, group) for group in groups], axis=0)
+            assert inside[large].all()
+
+
+@pytest.mark.parametrize("gate", ["delivered", "accepted"])
+def test_all_wrong_and_all_right(make_world, gate):
+    for wrong in (True, False):
+        world = make_world(images=500)
+        world.wrong[:] = wrong
+        promise = Promise(0.95, 0.9, gate)
+        candidates, groups, rows = played(world, promise, seed=0, reviews=400)
+        found = judge(reviewed(world, candidates, rows), groups, candidates, promise, 0.08)
+        for one in found:
+            if wrong:
+                assert one.certificate.threshold is None
+                assert one.certificate.refusal
+            else:
+                assert one.accepted == one.labels
+        assert len(rows) == 0 or gate == "delivered" or not wrong
+
+
+def test_gate_a_says_how_many_reviews_would_give_a_start(make_world):
+    world, promise = make_world(images=3_000, share_wrong=0.1), Promise(0.95, 0.9, "accepted")
+    fit, candidates = fitted(world, 0, 400)
+    classes = world.labels.class_index[fit.rows]
+    groups = declare_groups(candidates, fit.labels, classes, promise, 20)
+    assert not any(group.thresholds for group in groups)
+    assert len(draw_groups(candidates, groups, "accepted", 20, 0, 0).rows) == 0
+    more = reviews_to_start(candidates, fit.labels, classes, promise, 20)
+    assert more is not None
+    assert any(group.thresholds for group in declare_groups(candidates, fit.labels, classes, promise, more))
+
+
+def test_a_class_without_a_sampled_label_is_left_out(make_world):
+    world, promise = make_world(images=800, classes=3, share_wrong=0.1), Promise(0.9, 0.9, "delivered")
+    candidates, _, rows = played(world, promise, seed=2, reviews=400)
+    rows = rows[world.labels.class_index[rows] != 2]
+    thresholds = tuple(np.unique(candidates.scores[candidates.certify_side])[::-1][::40].tolist())
+    group = GroupPlan(name="all classes", classes=world.labels.class_names, thresholds=thresholds)
+    (found,) = judge(reviewed(world, candidates, rows), (group,), candidates, promise, 0.08)
+    assert found.left_out == ("class 2",)
+    assert found.classes == ("class 0", "class 1")
+    assert found.labels == (candidates.certify_side & (world.labels.class_index != 2)).sum()
+
+
+def test_without_a_sampled_label_nothing_is_certified(make_world):
+    world, promise = make_world(images=200), Promise(0.9, 0.9, "delivered")
+    candidates, groups, _ = played(world, promise, seed=2, reviews=100)
+    for one in judge(reviewed(world, candidates, np.zeros(0, np.int64)), groups, candidates, promise, 0.08):
+        assert one.certificate.threshold is None
+        assert one.certificate.more_reviews
+        assert one.labels == 0
+
+
+def test_reviewers_who_miss_wrong_labels_cost_and_their_bounds_are_paid_once(make_world):
+    world, promise = make_world(images=2_000, share_wrong=0.15), Promise(0.9, 0.9, "delivered")
+    candidates, _, rows = played(world, promise, seed=1, reviews=800)
+    groups = tuple(
+        GroupPlan(name=name, classes=(name,), thresholds=tuple(np.linspace(1, 0, 50).tolist()))
+        for name in world.labels.class_names
+    )
+    tired = ReviewerError(0.1, 0.1, 0.016)
+    sample = reviewed(world, candidates, rows)
+    trusting = judge(sample, groups, candidates, promise, 0.08, TRUSTED)
+    careful = judge(sample, groups, candidates, promise, 0.08, tired)
+    assert sum(one.accepted for one in careful) < sum(one.accepted for one in trusting)
+    # Gate B takes half of what is left for the bound on the routed labels.
+    assert careful[0].delta == pytest.approx((0.08 - 0.016) / 2 / 2)
+
+
+def test_without_the_labels_drawn_from_the_binomial_test_is_taken(make_world):
+    world, promise = make_world(images=400, share_wrong=0.05), Promise(0.9, 0.9, "accepted")
+    candidates, groups, rows = played(world, promise, seed=1, reviews=900)
+    sample = reviewed(world, candidates, rows)
+    exact = judge(sample, groups, candidates, promise, 0.08)
+    plain = judge(sample, groups, candidates, promise, 0.08, whole=False)
+    assert exact[0].certificate.p_value < plain[0].certificate.p_value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gate", ["delivered", "accepted"])
+def test_the_promise_is_kept_as_often_as_promised(make_world, gate):
+    """Three looks at a growing sample, until something is certified: violations stay within delta."""
+    draws, broke, automated = 200, 0, []
+    promise = Promise(0.9, 0.8, gate)
+    for seed in range(draws):
+        world = make_world(images=400, share_wrong=0.2, seed=seed)
+        fit, candidates = fitted(world, seed, 150)
+        groups = declare_groups(candidates, fit.labels, world.labels.class_index[fit.rows], promise, 300)
+        for look in (1, 2, 3):
+            rows = draw_groups(candidates, groups, gate, 150 * look, seed, 0).rows
+            delta = delta_of_look(1 - promise.confidence, look)
+            found = judge(reviewed(world, candidates, rows), groups, candidates, promise, delta)
+            wrongly, accepted = broken(world, candidates, found, promise)
+            if accepted:
+                break
+        broke += wrongly
+        automated.append(accepted / candidates.certify_side.sum())
+    delta = 1 - promise.confidence
+    assert broke / draws <= delta + 2 * np.sqrt(delta * (1 - delta) / draws)
+    assert np.mean(automated) > (0.3 if gate == "delivered" else 0.05)
