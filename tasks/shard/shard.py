@@ -9,14 +9,14 @@ from schemas.errors import VouchError
 from schemas.records import Marker, ShardCounts
 from tasks.acquire.acquire import DENIED, Acquired, acquire
 from tasks.plan.read_plan import read_plan
-from tasks.route.router import route
 from tasks.shard.chunk import run_steps
 from tasks.shard.counts import count, progress_of
 from tasks.shard.earlier import KEPT_STAGES, Earlier, best_marker, read_earlier, standing
 from tasks.shard.events import OnEvent, Progress, ignore
 from tasks.shard.markers import read_marker, write_marker
-from tasks.shard.parts import read_part, write_part
+from tasks.shard.parts import write_part
 from tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
+from tasks.shard.reroute import reroute_shard
 from tasks.shard.settings import ShardSettings
 from tasks.shard.tables import chunk_tables, join_tables
 from tasks.shard.work import Work
@@ -60,9 +60,15 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
     if marker is not None:
         on_event(progress_of(marker.counts))
         return marker
+    older = best_marker(workspace, settings.run, shard, stages)
+    if older is not None and set(KEPT_STAGES) <= set(standing(older, stages)):
+        marker = reroute_shard(workspace, settings.run, older, settings.policy)
+        on_event(progress_of(marker.counts))
+        return marker
     told = _Told(on_event)
     try:
-        tables = _tables(shard, settings, workspace, pipeline, stages, told)
+        earlier = Earlier() if older is None else read_earlier(workspace, older, stages)
+        tables = _tables(shard, settings, workspace, pipeline, earlier, told)
         counts = count(tables)
         _refuse_hopeless(shard, counts)
         parts = {stage: write_part(workspace, settings.run, shard, stage, table) for stage, table in tables.items()}
@@ -74,14 +80,8 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
 
 
 def _tables(
-    shard: str, settings: ShardSettings, workspace: Store, pipeline: Pipeline, stages: dict[str, str], told: "_Told"
+    shard: str, settings: ShardSettings, workspace: Store, pipeline: Pipeline, earlier: Earlier, told: "_Told"
 ) -> dict[str, pa.Table]:
-    older = best_marker(workspace, settings.run, shard, stages)
-    earlier = Earlier()
-    if older is not None:
-        if set(KEPT_STAGES) <= set(standing(older, stages)):
-            return _rerouted(older, settings, workspace, told)
-        earlier = read_earlier(workspace, older, stages)
     source = open_store(settings.campaign.source)
     refs = read_plan(workspace, settings.run, shard)
     class_names = [entry.name for entry in settings.campaign.classes]
@@ -92,13 +92,6 @@ def _tables(
         chunks.append(chunk_tables(works, pipeline, settings.policy))
         told(progress_of(count(chunks[-1])))
     return join_tables(chunks)
-
-
-def _rerouted(older: Marker, settings: ShardSettings, workspace: Store, told: "_Told") -> dict[str, pa.Table]:
-    tables = {stage: read_part(workspace, older.parts[stage], stage) for stage in ("images", *KEPT_STAGES)}
-    tables["route"] = route(tables["images"], tables["detect"], tables["segment"], tables["score"], settings.policy)
-    told(progress_of(count(tables)))
-    return tables
 
 
 def _handfuls(images: Iterator[Acquired], earlier: Earlier) -> Iterator[Sequence[Work]]:

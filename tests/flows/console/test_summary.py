@@ -17,7 +17,8 @@ def summary(**changes) -> RunSummary:
         "run": "main", "workspace": "/w", "images": 1234, "done": 8, "failed": 2, "pending": 0, "new_images": 10,
         "removed_images": 1, "shards": 3, "shards_processed": 2, "labels": 20, "accepted": 12, "review": 8,
         "classes": {"cat": ClassCounts(accepted=12, review=8)}, "reasons": {"acquire: truncated": 2}, "policy": "user",
-        "policy_basis": "user thresholds, not certified", "accepts": True, "shard_errors": {}, "seconds": 65.0, "images_per_second": 0.2,
+        "policy_basis": "user thresholds, not certified", "accepts": True, "shard_errors": {}, "seconds": 65.0,
+        "images_per_second": 0.2,
         "export": ExportOutcome.model_validate({"images_missed": 0, **EXPORT}),
     }  # fmt: skip
     return RunSummary.model_validate({**values, **changes})
