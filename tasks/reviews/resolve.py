@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
+from tasks.reviews.distinct import codes_of, distinct, numbers
 from tasks.reviews.verdicts import BOX, in_time
 
 DISPUTED: Final = "disputed"
@@ -43,7 +44,7 @@ class Answers:
     def places(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.int64]:
         """Find labels: (m,) places in label_ids, -1 for those without an answer."""
         wanted = label_ids if isinstance(label_ids, pa.Array | pa.ChunkedArray) else pa.array(label_ids, pa.string())
-        return _numbers(pc.index_in(wanted, value_set=self.ids).fill_null(-1), np.int64)
+        return numbers(pc.index_in(wanted, value_set=self.ids).fill_null(-1), np.int64)
 
     def wrong_of(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.int8]:
         """Say of labels whether they are wrong, (m,): 0 correct, 1 wrong, 2 disputed, -1 no answer."""
@@ -87,16 +88,10 @@ def resolve(verdicts: pa.Table) -> Answers:
     Args:
         verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
     """
-    about_labels = pc.is_in(verdicts["verdict"], value_set=pa.array(LABEL_VERDICTS))
-    rows = in_time(verdicts.filter(about_labels))
-    label, ids = _codes(rows["label_id"])
-    reviewer, names = _codes(rows["reviewer"])
-    last = _last_of_each(label * max(1, len(names)) + reviewer)
-    # By label, and in time within each.
-    last = last[np.argsort(label[last], kind="stable")]
-    rows, label = rows.take(pa.array(last)), label[last]
+    rows = standing(verdicts)
+    label, ids = codes_of(rows["label_id"])
     starts = np.flatnonzero(np.diff(label, prepend=-1))
-    code = _numbers(pc.index_in(rows["verdict"], value_set=pa.array(ANSWERS)), np.int64)
+    code = numbers(pc.index_in(rows["verdict"], value_set=pa.array(ANSWERS)), np.int64)
     least, most = _reduced(np.minimum, code, starts), _reduced(np.maximum, code, starts)
     agreed = np.where(least == most, least, ANSWERS.index(DISPUTED))
     return Answers(
@@ -104,11 +99,24 @@ def resolve(verdicts: pa.Table) -> Answers:
         verdict=[ANSWERS[place] for place in agreed.tolist()],
         class_name=_agreed_classes(rows["class_name"], starts),
         boxes=_latest_boxes(rows, starts),
-        seconds=_sum_of_known(_numbers(rows["seconds"], np.float64), starts),
-        simulated=_reduced(np.logical_or, _numbers(rows["simulated"], np.bool_), starts),
+        seconds=_sum_of_known(numbers(rows["seconds"], np.float64), starts),
+        simulated=_reduced(np.logical_or, numbers(rows["simulated"], np.bool_), starts),
         reviewers=np.diff(np.append(starts, len(label))),
         ids=ids,
     )
+
+
+def standing(verdicts: pa.Table) -> pa.Table:
+    """Keep the last verdict of each reviewer on each label: rows label by label, in time within each.
+
+    Args:
+        verdicts: Rows of schemas.reviews.VERDICTS; those about images are left out.
+    """
+    rows = in_time(verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(LABEL_VERDICTS))))
+    label, _ = codes_of(rows["label_id"])
+    reviewer, names = codes_of(rows["reviewer"])
+    last = _last_of_each(label * max(1, len(names)) + reviewer)
+    return rows.take(pa.array(last[np.argsort(label[last], kind="stable")], pa.int64()))
 
 
 def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:
@@ -118,33 +126,16 @@ def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:
         verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
     """
     rows = in_time(verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(IMAGE_VERDICTS))))
-    rows = _distinct(rows, rows.column_names)
+    rows = distinct(rows, rows.column_names)
     checked = rows.filter(pc.equal(rows["verdict"], "checked"))
     missed = rows.filter(pc.equal(rows["verdict"], "missed"))
     return ImageAnswers(
-        checked=_distinct(checked, ["key", "class_name"]).select(["key", "class_name", "simulated"]),
-        missed=_distinct(missed, ["key", "class_name", *BOX, "reviewer"]).select(
+        checked=distinct(checked, ["key", "class_name"]).select(["key", "class_name", "simulated"]),
+        missed=distinct(missed, ["key", "class_name", *BOX, "reviewer"]).select(
             ["key", "class_name", *BOX, "reviewer", "simulated"]
         ),
         seconds=float(pc.sum(rows["seconds"]).as_py() or 0),
     )
-
-
-def _distinct(table: pa.Table, names: list[str]) -> pa.Table:
-    """The first row of each combination of values, in order."""
-    codes = np.zeros(table.num_rows, np.int64)
-    for name in names:
-        code, values = _codes(table[name])
-        # Renumbered at every step, so that numbers stay small.
-        codes = np.unique(codes * (len(values) + 1) + code, return_inverse=True)[1].astype(np.int64)
-    first = np.sort(np.unique(codes, return_index=True)[1])
-    return table.take(pa.array(first, pa.int64()))
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
-    """Number the values of a column in the order of their first rows, null included."""
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    return _numbers(encoded.indices, np.int64), encoded.dictionary
 
 
 def _last_of_each(codes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -154,8 +145,8 @@ def _last_of_each(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _agreed_classes(column: pa.ChunkedArray, starts: NDArray[np.int64]) -> list[str | None]:
-    code, names = _codes(column)
-    valid = _numbers(column.is_valid(), np.bool_)
+    code, names = codes_of(column)
+    valid = numbers(column.is_valid(), np.bool_)
     least = _reduced(np.minimum, np.where(valid, code, len(names)), starts)
     most = _reduced(np.maximum, np.where(valid, code, -1), starts)
     values = names.to_pylist()
@@ -163,7 +154,7 @@ def _agreed_classes(column: pa.ChunkedArray, starts: NDArray[np.int64]) -> list[
 
 
 def _latest_boxes(rows: pa.Table, starts: NDArray[np.int64]) -> NDArray[np.float32]:
-    boxes = np.stack([_numbers(rows[side], np.float32) for side in BOX], axis=1)
+    boxes = np.stack([numbers(rows[side], np.float32) for side in BOX], axis=1)
     given = np.where(np.isnan(boxes).any(axis=1), -1, np.arange(len(boxes)))
     latest = _reduced(np.maximum, given, starts)
     # One row more, which -1 finds.
@@ -181,9 +172,3 @@ def _reduced(function: np.ufunc, values: NDArray[Any], starts: NDArray[np.int64]
     """Apply a reduction to each label's rows."""
     reduced: NDArray[Any] = function.reduceat(values, starts) if len(starts) else values[:0]
     return reduced
-
-
-def _numbers(column: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
-    """A column as numbers, null as NaN."""
-    plain = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
-    return np.asarray(plain, dtype)

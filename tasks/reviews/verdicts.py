@@ -48,8 +48,8 @@ def write_verdicts(workspace: Store, table: pa.Table) -> str:
         given = given.set_column(
             given.schema.get_field_index(name), VERDICTS.field(name), pc.if_else(pc.is_nan(column), None, column)
         )
-    if trouble := _trouble(given):
-        raise ValueError(trouble)
+    if problem := trouble(given):
+        raise ValueError(problem)
     sink = pa.BufferOutputStream()
     # A stable sort: see above for the order that is kept.
     ordered = given.take(pc.sort_indices(given, sort_keys=[(name, "ascending") for name in _ORDER])).combine_chunks()
@@ -97,13 +97,13 @@ def _read(workspace: Store, name: str) -> pa.Table:
         raise StoreError(
             f"{uri} does not have the columns of verdicts; move it away and use `vouch verdicts CAMPAIGN FILE`"
         )
-    if trouble := _trouble(table):
-        raise StoreError(f"{uri}: {trouble}; restore it, or move it away")
+    if problem := trouble(table):
+        raise StoreError(f"{uri}: {problem}; restore it, or move it away")
     return table
 
 
-def _trouble(table: pa.Table) -> str:
-    """Why rows of the schema are no verdicts; empty if they are."""
+def trouble(table: pa.Table) -> str:
+    """Say why rows of schemas.reviews.VERDICTS are no verdicts; empty if they are."""
     if any(table[field.name].null_count for field in VERDICTS if not field.nullable):
         return "a verdict, its reviewer or whether it is simulated is missing"
     verdict = table["verdict"]

@@ -1,0 +1,40 @@
+"""Numbers the values and the combinations of values of a table's columns, to compare rows without a loop."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def codes_of(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
+    """Number the values of a column in the order of their first rows, null included: (N,) codes, and the values."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    return numbers(encoded.indices, np.int64), encoded.dictionary
+
+
+def row_codes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
+    """Number the combinations of values in some columns, (N,): rows with equal values have equal codes."""
+    codes = np.zeros(table.num_rows, np.int64)
+    for name in names:
+        code, values = codes_of(table[name])
+        # Renumbered at every step, so that numbers stay small.
+        codes = np.unique(codes * (len(values) + 1) + code, return_inverse=True)[1].astype(np.int64)
+    return codes
+
+
+def first_rows(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
+    """Find the first row of each combination of values in some columns, ascending."""
+    return np.sort(np.unique(row_codes(table, names), return_index=True)[1]).astype(np.int64)
+
+
+def distinct(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Keep the first row of each combination of values in some columns, in order."""
+    return table.take(pa.array(first_rows(table, names), pa.int64()))
+
+
+def numbers(column: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
+    """Give a column as numbers, null as NaN."""
+    plain = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    return np.asarray(plain, dtype)

@@ -1,0 +1,150 @@
+"""Reads the rows of a verdict file that another tool made: CSV, Parquet, JSON or JSON lines."""
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import UserError
+from schemas.reviews import VERDICTS
+
+SHOWN: Final = ("image", "shown_class", "shown_x0", "shown_y0", "shown_x1", "shown_y1", "row", "reason")
+"""Columns by which handed-out tasks say what is asked, and refused rows why; no part of an answer, passed over."""
+COLUMNS: Final = tuple(VERDICTS.names)
+"""Columns that a verdict file may have, beside SHOWN."""
+MOST_BYTES: Final = 1 << 30
+MOST_JSON_BYTES: Final = 1 << 28
+"""A JSON array is parsed as a whole, at many times its size."""
+MOST_ROWS: Final = 20_000_000
+
+_BATCH_ROWS: Final = 16_384
+
+Row = tuple[int, dict[str, Any]]
+"""Number of the row for people (the header of a CSV file is row 1), and its columns."""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a verdict file, a few in memory at a time (all of them for a JSON array).
+
+    Raises:
+        UserError: The file cannot be read, is too large, is not what its suffix says, or has an unknown column.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        raise UserError(f"{path}: a verdict file is a {', '.join(_READERS)} file; rename or convert it")
+    most = MOST_JSON_BYTES if suffix == ".json" else MOST_BYTES
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            if size > most:
+                other = ", or use .jsonl" if suffix == ".json" else ""
+                raise UserError(
+                    f"{path} has {size / 2**20:,.0f} MiB; split it into files up to {most >> 20} MiB{other}"
+                )
+            for count, row in enumerate(_READERS[suffix](file, path), 1):
+                if count > MOST_ROWS:
+                    raise UserError(f"{path} has more than {MOST_ROWS:,} rows; split it")
+                yield row
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _csv(file: BinaryIO, path: Path) -> Iterator[Row]:
+    rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    try:
+        names = _known_columns(next(rows, []), path)
+        for cells in rows:
+            if any(cells):
+                if len(cells) != len(names):
+                    raise UserError(
+                        f"{path}: row {rows.line_num} has {len(cells)} cells, the header {len(names)}; mend the row"
+                    )
+                yield rows.line_num, dict(zip(names, cells, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}: row {rows.line_num} is not CSV ({error}); mend it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 after row {rows.line_num}; save it as UTF-8") from None
+
+
+def _parquet(file: BinaryIO, path: Path) -> Iterator[Row]:
+    try:
+        table = pq.ParquetFile(file)
+        about = table.metadata
+        size = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
+        if size > 4 * MOST_BYTES:
+            raise UserError(f"{path} would take {size / 2**30:,.1f} GiB of memory; split it")
+        names = _known_columns(table.schema_arrow.names, path)
+        wanted = [name for name, known in zip(table.schema_arrow.names, names, strict=True) if known in COLUMNS]
+        number = 0
+        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+            columns = {name.strip().lower(): _values(batch.column(name)) for name in wanted}
+            for values in zip(*columns.values(), strict=True):
+                number += 1
+                yield number, dict(zip(columns, values, strict=True))
+    except pa.ArrowException as error:
+        raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())}); mend it") from None
+
+
+def _json(file: BinaryIO, path: Path) -> Iterator[Row]:
+    found = _parsed(file.read(), f"{path}")
+    if not isinstance(found, list):
+        raise UserError(f"{path} is not an array of objects; write [{{...}}, ...], or objects one a line in a .jsonl")
+    yield from _objects(enumerate(found, 1), path)
+
+
+def _jsonl(file: BinaryIO, path: Path) -> Iterator[Row]:
+    lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    yield from _objects(((number, _parsed(line, f"{path}: row {number}")) for number, line in lines), path)
+
+
+_READERS: Final[dict[str, Callable[[BinaryIO, Path], Iterator[Row]]]] = {
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".json": _json,
+    ".jsonl": _jsonl,
+}
+
+
+def _objects(values: Iterable[tuple[int, object]], path: Path) -> Iterator[Row]:
+    known: dict[tuple[str, ...], list[str]] = {}
+    for number, value in values:
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: row {number} is not an object; write {{...}}")
+        keys = tuple(value)
+        if keys not in known:
+            known[keys] = _known_columns(keys, path)
+        yield number, dict(zip(known[keys], value.values(), strict=True))
+
+
+def _parsed(data: bytes, where: str) -> object:
+    try:
+        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({error}); mend it") from None
+
+
+def _values(column: Any) -> list[Any]:  # noqa: ANN401 - pyarrow has no types
+    if pa.types.is_timestamp(column.type):
+        # Nanoseconds have no place in Python's datetime.
+        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _known_columns(given: Iterable[str], path: Path) -> list[str]:
+    names = [name.strip().lower() for name in given]
+    for name, written in zip(names, given, strict=True):
+        if name not in COLUMNS and name not in SHOWN:
+            near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.6)
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(COLUMNS)}"
+            raise UserError(f"{path}: unknown column {written[:60]!r}; {hint}")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"{path}: the column {min(twice)} is there twice; remove one")
+    return names

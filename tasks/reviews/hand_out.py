@@ -1,0 +1,77 @@
+"""Gives the open tasks of a review plan to another tool, blind: nothing tells why something is asked."""
+
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.campaign.campaign import Campaign
+from schemas.errors import UserError
+from schemas.reviews import VERDICTS
+from tasks.reviews.distinct import numbers
+from tasks.reviews.plans import read_plans
+from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers, missed_and_checked, resolve
+from tasks.reviews.verdicts import BOX, read_verdicts
+from tasks.store.open import open_store
+
+_EMPTY: Final = ("verdict", "class_name", *BOX, "reviewer", "seconds")
+"""Columns to fill in."""
+
+
+def open_tasks(campaign: Campaign, number: int | None = None) -> pa.Table:
+    """List the tasks of a plan that have no answer yet, in the order in which to ask them.
+
+    Columns image, shown_class and shown_x0 ... shown_y1 say what is asked, label_id and key what it is about. The
+    others are to be filled in, and the whole is a verdict file then. Without a label the whole image is to be
+    searched, for objects of class_name where it is given (which must stay), and is `checked` in the end.
+
+    Args:
+        campaign: Whose plan it is.
+        number: Of the plan; None: the last.
+
+    Raises:
+        UserError: There is no such plan.
+        StoreError: The workspace cannot be read.
+    """
+    workspace, run = open_store(campaign.workspace), campaign.run.name
+    plans = {plan.number: tasks for plan, tasks in read_plans(workspace, run)}
+    if not plans:
+        raise UserError(f"run {run!r} has no review plan yet; use `vouch plan-reviews` first")
+    wanted = max(plans) if number is None else number
+    if wanted not in plans:
+        raise UserError(f"run {run!r} has no review plan {wanted}; it has {', '.join(map(str, plans))}")
+    verdicts = read_verdicts(workspace)
+    tasks = plans[wanted]
+    about_image = numbers(tasks["label_id"].is_null(), np.bool_)
+    answer = resolve(verdicts).wrong_of(tasks["label_id"])
+    wait = np.where(
+        about_image, _unchecked(tasks, missed_and_checked(verdicts)), np.isin(answer, (NO_ANSWER, IN_DISPUTE))
+    )
+    source = open_store(campaign.source).uri.rstrip("/")
+    return _sheet(tasks.filter(pa.array(wait)), source)
+
+
+def _sheet(tasks: pa.Table, source: str) -> pa.Table:
+    columns = {
+        "label_id": tasks["label_id"],
+        "key": tasks["key"],
+        "image": pc.binary_join_element_wise(pa.scalar(source), tasks["key"], "/"),
+        "shown_class": tasks["class_name"],
+        **{f"shown_{side}": tasks[side] for side in BOX},
+    }
+    empty = {name: pa.nulls(tasks.num_rows, VERDICTS.field(name).type) for name in _EMPTY}
+    # "checked" on a task about one class must not say that every class was looked for.
+    empty["class_name"] = pc.if_else(tasks["label_id"].is_null(), tasks["class_name"], pa.scalar(None, pa.string()))
+    return pa.table(columns | empty)
+
+
+def _unchecked(tasks: pa.Table, images: ImageAnswers) -> NDArray[np.bool_]:
+    """Which of the tasks, taken as tasks about images, wait: neither the class nor all of them were checked."""
+    everything = images.checked.filter(images.checked["class_name"].is_null())["key"]
+    whole = pc.is_in(tasks["key"], value_set=everything.combine_chunks())
+    pairs = set(zip(images.checked["key"].to_pylist(), images.checked["class_name"].to_pylist(), strict=True))
+    asked = zip(tasks["key"].to_pylist(), tasks["class_name"].to_pylist(), strict=True)
+    one = np.array([pair in pairs for pair in asked], np.bool_)
+    return ~(numbers(whole, np.bool_) | one)

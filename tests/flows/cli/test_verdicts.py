@@ -1,0 +1,96 @@
+import csv
+import json
+
+import pytest
+
+from tasks.contract.run_labels import current_of, read_run_labels
+from tasks.plan.ledger import Ledger
+from tasks.store.open import open_store
+
+
+@pytest.fixture
+def labelled(tmp_path, make_images, write_campaign, make_campaign, label):
+    make_images(tmp_path / "images", 6)
+    label(make_campaign())
+    return write_campaign()
+
+
+@pytest.fixture
+def ids(labelled, make_campaign):
+    workspace = open_store(make_campaign().workspace)
+    with Ledger.load(workspace, "main") as ledger:
+        return read_run_labels(workspace, "main", ledger, current_of(workspace, "main")).label_ids.to_pylist()
+
+
+@pytest.fixture
+def answered(tmp_path, ids):
+    path = tmp_path / "answered.csv"
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["label_id", "verdict", "reviewer", "seconds"])
+        rows.writerow([ids[0], "correct", "ann", 2])
+        rows.writerow([ids[0], "Bad Box", "bob", 3])
+        rows.writerow([ids[1], "correct", "ann", 1])
+        rows.writerow([ids[1], "correct", "bob", 1])
+        rows.writerow(["elsewhere", "not-an-object", "", ""])
+    return path
+
+
+def test_in_and_told(vouch, labelled, answered, ids):
+    answer = vouch("verdicts", labelled, answered, "--reviewer", "eve")
+    assert answer.code == 0, answer.err
+    assert f"{answered}: 5 of 5 rows imported\n" in answer.out
+    assert "1 are on labels that this run does not have" in answer.out
+    assert (
+        "0 of 5 rows imported, 5 were there already" in vouch("verdicts", labelled, answered, "--reviewer", "eve").out
+    )
+    found = json.loads(vouch("verdicts", labelled, "--json").out)
+    assert (found["verdicts"], found["labels"], found["unknown_labels"]) == (5, 2, 1)
+    assert found["answers"] == {"correct": 1, "disputed": 1}
+    assert found["disputed"] == [ids[0]]
+    assert (found["doubly_reviewed"], found["agreement"], found["seconds"]) == (2, 0.5, 7)
+    assert found["reviewers"]["ann"] == {"labels": 2, "correct": 2, "images": 0, "seconds": 3}
+    assert sorted(found["reviewers"]) == ["ann", "bob", "eve"]
+    text = vouch("verdicts", labelled).out
+    for words in ("2 labels reviewed", "50.0% agreement", "1 labels are disputed", ids[0], "bob"):
+        assert words in text
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])
+def test_out_and_in_again_changes_nothing(vouch, labelled, answered, tmp_path, suffix):
+    vouch("verdicts", labelled, answered)
+    path = tmp_path / f"all.{suffix}"
+    assert json.loads(vouch("verdicts", labelled, "--export", path, "--json").out) == {"file": str(path), "rows": 5}
+    (again,) = json.loads(vouch("verdicts", labelled, path, "--json").out)["files"]
+    assert (again["imported"], again["known"]) == (0, 5)
+
+
+def test_bad_rows(vouch, labelled, tmp_path, ids):
+    path = tmp_path / "bad.csv"
+    path.write_text(f"label_id,verdict\n{ids[0]},corect\n{ids[1]},correct\n")
+    answer = vouch("verdicts", labelled, path)
+    assert answer.code == 2
+    assert answer.err.startswith(f"vouch: nothing was imported: 1 of 2 rows of {path} are no verdicts; mend them")
+    assert f"{path}: row 2: 'corect' is no verdict; did you mean correct?" in answer.err
+    assert "there are no verdicts yet" in vouch("verdicts", labelled).out
+    answer = vouch("verdicts", labelled, path, "--skip-bad")
+    assert "1 refused, with reasons: " in answer.out
+    assert (tmp_path / "bad-refused.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["x.csv", "--export", "y.csv"], "ask for one at a time"),
+        (["--plan", "1"], "--plan says whose tasks to write; add --tasks FILE"),
+        (["--skip-bad"], "are about importing; name the FILE to import"),
+        (["--export", "y.txt"], "cannot tell the format"),
+        (["--tasks", "y.csv"], "has no review plan yet; use `vouch plan-reviews` first"),
+        (["none.csv"], "cannot read none.csv"),
+    ],
+)
+def test_what_is_asked_wrong(vouch, labelled, words, problem):
+    answer = vouch("verdicts", labelled, *words)
+    assert answer.code == 2
+    assert problem in answer.err
+    assert answer.err.count("\n") == 1

@@ -1,0 +1,81 @@
+from datetime import UTC, datetime
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.errors import UserError
+from tasks.reviews import file_rows
+from tasks.reviews.file_rows import read_rows
+
+
+def rows(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(read_rows(path))
+
+
+def test_the_same_rows_from_every_kind_of_file(tmp_path):
+    objects = [{"label_id": "1", "verdict": "correct"}, {"label_id": "2", "verdict": "bad box"}]
+    assert rows(tmp_path, "a.csv", "\ufefflabel_id,Verdict\n1,correct\n\n2,bad box\n") == [
+        (2, objects[0]),
+        (4, objects[1]),
+    ]
+    text = ['{"label_id": "1", "verdict": "correct"}', '{"verdict": "bad box", "label_id": "2"}']
+    assert rows(tmp_path, "a.json", f"[{', '.join(text)}]") == [(1, objects[0]), (2, objects[1])]
+    assert rows(tmp_path, "a.jsonl", "\n\n".join(text)) == [(1, objects[0]), (3, objects[1])]
+    pq.write_table(pa.Table.from_pylist(objects), tmp_path / "a.parquet")
+    assert list(read_rows(tmp_path / "a.parquet")) == [(1, objects[0]), (2, objects[1])]
+
+
+def test_parquet_of_data_frames(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "label_id": pd.Categorical(["1", "2"]),
+            "seconds": [1, 2],
+            "reviewed_at": pd.to_datetime(["2026-03-04T05:06:07.000000001", None]),
+            "x0": [1.5, None],
+        }
+    )
+    frame.to_parquet(tmp_path / "a.parquet")
+    (_, first), (_, second) = read_rows(tmp_path / "a.parquet")
+    assert first["reviewed_at"].replace(tzinfo=UTC) == datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    assert (first["label_id"], first["seconds"], first["x0"]) == ("1", 1, 1.5)
+    assert second["reviewed_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.txt", "", "a verdict file is a .csv, .parquet, .json, .jsonl file"),
+        ("a.csv", "label,verdict\n", "unknown column 'label'; did you mean label_id?"),
+        ("a.csv", "label_id,colour\n", "unknown column 'colour'; use label_id, key, verdict"),
+        ("a.csv", "label_id,LABEL_ID\n", "the column label_id is there twice"),
+        ("a.csv", "label_id,verdict\n1\n", "row 2 has 1 cells, the header 2"),
+        ("a.csv", b"label_id,verdict\n\xff,correct\n", "is not UTF-8"),
+        ("a.csv", 'label_id,verdict\n"1"x,correct\n', "row 2 is not CSV"),
+        ("a.csv", f"label_id,verdict\n{'1' * 200_000},correct\n", "row 2 is not CSV"),
+        ("a.json", '{"label_id": "1"}', "is not an array of objects"),
+        ("a.json", "[1]", "row 1 is not an object"),
+        ("a.json", "[" * 100_000, "is not JSON"),
+        ("a.json", '[{"labelid": 1}]', "did you mean label_id?"),
+        ("a.jsonl", '{"label_id": "1"}\n{"label_id": ', "row 2 is not JSON"),
+        ("a.parquet", "PAR1", "is not a readable Parquet file"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, content, problem):
+    with pytest.raises(UserError, match=problem) as caught:
+        rows(tmp_path, name, content)
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_rows, "MOST_ROWS", 1)
+    with pytest.raises(UserError, match="more than 1 rows; split it"):
+        rows(tmp_path, "a.csv", "label_id\n1\n2\n")
+    monkeypatch.setattr(file_rows, "MOST_BYTES", 1 << 20)
+    with pytest.raises(UserError, match="has 2 MiB; split it into files up to 1 MiB"):
+        rows(tmp_path, "a.csv", " " * (2 << 20))
+    with pytest.raises(UserError, match=r"cannot read .*: No such file"):
+        list(read_rows(tmp_path / "none.csv"))

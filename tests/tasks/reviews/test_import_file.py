@@ -1,0 +1,135 @@
+import csv
+import json
+import os
+
+import pytest
+
+from schemas.errors import UserError
+from tasks.contract.run_labels import current_of, read_run_labels
+from tasks.plan.ledger import Ledger
+from tasks.reviews.import_file import import_files
+from tasks.reviews.verdicts import read_verdicts
+from tasks.store.open import open_store
+
+
+@pytest.fixture
+def campaign(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 6)
+    campaign = make_campaign()
+    label(campaign)
+    return campaign
+
+
+@pytest.fixture
+def labels(campaign):
+    workspace = open_store(campaign.workspace)
+    with Ledger.load(workspace, "main") as ledger:
+        return read_run_labels(workspace, "main", ledger, current_of(workspace, "main"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(rows, name="verdicts.jsonl"):
+        path = tmp_path / name
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+        return path
+
+    return make
+
+
+def kept(campaign):
+    return read_verdicts(open_store(campaign.workspace)).to_pylist()
+
+
+def test_exactly_once(campaign, labels, write):
+    ids = labels.label_ids.to_pylist()[:3]
+    path = write([{"label_id": name, "verdict": "correct"} for name in ids])
+    (first,) = import_files(campaign, [path], "ann")
+    assert (first.rows, first.imported, first.known, first.refused, first.unknown_labels) == (3, 3, 0, 0, 0)
+    rows = kept(campaign)
+    assert {row["label_id"] for row in rows} == set(ids)
+    assert {row["reviewer"] for row in rows} == {"ann"}
+    assert {row["reviewed_at"].timestamp() for row in rows} == {int(path.stat().st_mtime)}
+    (again,) = import_files(campaign, [path], "ann")
+    assert (again.imported, again.known) == (0, 3)
+    path.write_text(path.read_text() + '\n{"label_id": "new", "verdict": "bad box"}')
+    os.utime(path, (rows[0]["reviewed_at"].timestamp(),) * 2)
+    (more,) = import_files(campaign, [path], "ann")
+    assert (more.imported, more.known, more.unknown_labels) == (1, 3, 1)
+    assert len(kept(campaign)) == 4
+
+
+def test_bad_rows_stop_everything_unless_they_are_skipped(campaign, labels, write, tmp_path):
+    one, two = labels.label_ids.to_pylist()[:2]
+    good = write([{"label_id": one, "verdict": "correct"}], "good.jsonl")
+    bad = write(
+        [
+            {"label_id": one, "verdict": "ok"},
+            {"label_id": two, "verdict": "not an object"},
+            {"label_id": one, "verdict": ""},
+            {"label_id": two, "verdict": "bad_box", "x0": 1},
+        ]
+    )
+    with pytest.raises(UserError) as caught:
+        import_files(campaign, [good, bad], "ann")
+    assert str(caught.value).split("\n") == [
+        f"nothing was imported: 2 of 4 rows of {bad} are no verdicts; mend them, or leave them out by --skip-bad",
+        f"{bad}: row 1: 'ok' is no verdict; use correct, wrong_class, bad_box, not_an_object, checked, missed",
+        f"{bad}: row 4: the box lacks y0, x1, y1",
+    ]
+    assert kept(campaign) == []
+    _, outcome = import_files(campaign, [good, bad], "ann", skip_bad=True)
+    assert (outcome.rows, outcome.imported, outcome.unanswered, outcome.refused) == (4, 1, 1, 2)
+    with (tmp_path / "verdicts-refused.csv").open(newline="") as file:
+        refused = list(csv.DictReader(file))
+    assert [(row["row"], row["label_id"], row["verdict"], row["x0"]) for row in refused] == [
+        ("1", one, "ok", ""),
+        ("4", two, "bad_box", "1"),
+    ]
+    assert refused[1]["reason"] == "the box lacks y0, x1, y1"
+
+
+def test_rows_against_each_other_and_against_the_labels(campaign, labels, write):
+    one, two, three = labels.label_ids.to_pylist()[:3]
+    own = [labels.class_names[number] for number in labels.class_index[:3]]
+    other = {"cat": "dog", "dog": "cat"}
+    path = write(
+        [
+            {"label_id": one, "verdict": "correct", "class_name": own[0], "x0": 1, "y0": 1, "x1": 5, "y1": 5},
+            {"label_id": one, "verdict": "bad_box"},
+            {"label_id": one, "verdict": "correct", "reviewer": "bob"},
+            {"label_id": two, "verdict": "correct", "class_name": other[own[1]]},
+            {"label_id": three, "verdict": "wrong_class", "class_name": own[2]},
+            {"label_id": three, "verdict": "wrong_class", "class_name": other[own[2]], "reviewer": "bob"},
+            {"key": "000.png", "verdict": "checked"},
+            {"key": "nowhere.png", "verdict": "missed", "class_name": "cat", "x0": 1, "y0": 1, "x1": 5, "y1": 5},
+        ]
+    )
+    (outcome,) = import_files(campaign, [path], "ann", skip_bad=True)
+    assert (outcome.imported, outcome.refused, outcome.unknown_images) == (5, 3, 1)
+    with path.with_name("verdicts-refused.csv").open(newline="") as file:
+        reasons = {row["row"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons == {
+        "2": "says otherwise than row 1 of the same label, reviewer and time",
+        "4": f"correct, but with another class than the label's, {own[1]!r}; that is wrong_class",
+        "5": f"wrong_class, but the label is {own[2]!r} already",
+    }
+    (confirmed,) = [row for row in kept(campaign) if row["label_id"] == one and row["reviewer"] == "ann"]
+    assert (confirmed["class_name"], confirmed["x0"]) == (None, None)
+
+
+def test_refused_rows_come_back_mended(campaign, labels, write):
+    one = labels.label_ids[0].as_py()
+    import_files(campaign, [write([{"label_id": one, "verdict": "corect"}])], "ann", skip_bad=True)
+    path = write([]).with_name("verdicts-refused.csv")
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header}\n{row.replace(',corect,', ',correct,')}\n")
+    assert import_files(campaign, [path], "ann")[0].imported == 1
+
+
+def test_before_a_run(tmp_path, make_images, make_campaign, write):
+    make_images(tmp_path / "images", 1)
+    with pytest.raises(UserError, match="has no labels yet; use `vouch run` first"):
+        import_files(make_campaign(), [write([])], "ann")
+    with pytest.raises(UserError, match="needs a reviewer"):
+        import_files(make_campaign(), [write([])], " ")
