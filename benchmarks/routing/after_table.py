@@ -97,7 +97,7 @@ def _audits(draws: int) -> list[Row]:
     import numpy as np
     from scipy import stats
 
-    from tasks.certify.audit import audited_precision
+    from tasks.certify.audit import Audited, audited_precision
     from tasks.certify.sampling import audit_sample, audit_strata
 
     found = []
@@ -110,7 +110,8 @@ def _audits(draws: int) -> list[Row]:
             classes, said = rng.integers(0, 3, 4_000), np.clip(chance + off, 0, 1)
             drawn = audit_sample(classes, said, 150, seed, 0)
             strata, verdicts = audit_strata(classes, said, 150), correct[drawn.rows]
-            estimate = audited_precision(said, strata, drawn.rows, verdicts, drawn.inclusion, DELTA)
+            audited = Audited(said[drawn.rows], strata[drawn.rows], verdicts, drawn.inclusion)
+            estimate = audited_precision(float(said.mean()), np.bincount(strata), audited, DELTA)
             covered.append(estimate.low <= correct.mean() <= estimate.high)
             widths.append(estimate.high - estimate.low)
             share = verdicts.mean()

@@ -23,9 +23,21 @@ class Estimate:
     high: float
 
 
-def audited_precision(
-    probabilities: Floats, strata: Ints, rows: Ints, correct: Bools, inclusion: Floats, delta: float
-) -> Estimate:
+@dataclass(frozen=True)
+class Audited:
+    """The m labels of a blind audit, drawn by strata out of N accepted ones."""
+
+    probabilities: Floats
+    """(m,) their p(correct), none missing."""
+    strata: Ints
+    """(m,) stratum of each, as `sampling.audit_strata` gives it."""
+    correct: Bools
+    """(m,) their verdicts."""
+    inclusion: Floats
+    """(m,) their inclusion probabilities."""
+
+
+def audited_precision(mean: float, sizes: Ints, audited: Audited, delta: float) -> Estimate:
     """Estimate the share of correct labels among the accepted ones: the difference estimator.
 
     theta = mean(f_i) + 1/N sum over the audited (w_i - f_i) / pi_i (C.-E. Särndal, B. Swensson and J. Wretman, Model
@@ -38,32 +50,29 @@ def audited_precision(
     Graubard 1998, as in `bounds.korn_graubard`), with theta cut to [0, 1].
 
     Args:
-        probabilities: (N,) p(correct) of every accepted label, none missing.
-        strata: (N,) stratum of each, as `sampling.audit_strata` gives it.
-        rows: (m,) audited labels.
-        correct: (m,) their verdicts.
-        inclusion: (m,) their inclusion probabilities.
+        mean: Mean p(correct) of all N accepted labels.
+        sizes: (H,) accepted labels of each stratum; N is their sum.
+        audited: The audited labels.
         delta: Chance that the interval misses the truth.
 
     Returns:
         The estimate; NaN with the interval [0, 1] where nothing was audited.
     """
-    count, audited = len(probabilities), len(rows)
-    if not audited:
+    count, drawn = int(sizes.sum()), len(audited.correct)
+    if not drawn:
         return Estimate(float("nan"), 0.0, 1.0)
-    residuals = correct - probabilities[rows]
-    theta = float(probabilities.mean() + (residuals / inclusion).sum() / count)
+    residuals = audited.correct - audited.probabilities
+    theta = float(mean + (residuals / audited.inclusion).sum() / count)
     theta = min(1.0, max(0.0, theta))
-    sizes, drawn = np.bincount(strata), np.bincount(strata[rows], minlength=int(strata.max()) + 1)
-    overall = float(residuals.var(ddof=1)) if audited > 1 else 1.0
+    overall = float(residuals.var(ddof=1)) if drawn > 1 else 1.0
     variance = 0.0
-    for stratum in np.flatnonzero(drawn):
-        inside = residuals[strata[rows] == stratum]
+    for stratum in np.unique(audited.strata):
+        inside = residuals[audited.strata == stratum]
         spread = float(inside.var(ddof=1)) if len(inside) > 1 else overall
-        missed = 1 - drawn[stratum] / sizes[stratum]
-        variance += (sizes[stratum] / count) ** 2 * missed * spread / drawn[stratum]
+        missed = 1 - len(inside) / sizes[stratum]
+        variance += (sizes[stratum] / count) ** 2 * missed * spread / len(inside)
     product = theta * (1 - theta)
-    effective = min(float(audited), product / variance) if product > 0 and variance > 0 else float(audited)
+    effective = min(float(drawn), product / variance) if product > 0 and variance > 0 else float(drawn)
     low = float(lower_bound(theta * effective, effective, delta / 2))
     return Estimate(theta, low, float(upper_bound(theta * effective, effective, delta / 2)))
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.certify.audit import audited_precision, score_drift
+from tasks.certify.audit import Audited, audited_precision, score_drift
 from tasks.certify.bounds import lower_bound
 from tasks.certify.sampling import audit_sample, audit_strata
 
@@ -15,7 +15,9 @@ def audited(seed, precision=0.96, bias=0.0, count=150, size=4000):
     said = np.clip(p + bias, 0, 1)
     drawn = audit_sample(classes, said, count, seed, 0)
     strata = audit_strata(classes, said, count)
-    estimate = audited_precision(said, strata, drawn.rows, correct[drawn.rows], drawn.inclusion, 0.1)
+    rows = drawn.rows
+    sample = Audited(said[rows], strata[rows], correct[rows], drawn.inclusion)
+    estimate = audited_precision(said.mean(), np.bincount(strata), sample, 0.1)
     return estimate, correct.mean()
 
 
@@ -32,9 +34,8 @@ def test_the_interval_covers(precision, bias):
 
 
 def test_without_an_error_the_interval_still_has_its_width():
-    p = np.full(1000, 0.97)
-    rows = np.arange(50)
-    found = audited_precision(p, np.zeros(1000, np.int64), rows, np.ones(50, np.bool_), np.full(50, 0.05), 0.1)
+    sample = Audited(np.full(50, 0.97), np.zeros(50, np.int64), np.ones(50, np.bool_), np.full(50, 0.05))
+    found = audited_precision(0.97, np.array([1000]), sample, 0.1)
     assert found.value == pytest.approx(1)
     assert found.low <= float(lower_bound(50, 50, 0.05)) + 1e-9
     assert found.high == 1
@@ -42,7 +43,7 @@ def test_without_an_error_the_interval_still_has_its_width():
 
 def test_nothing_audited_says_nothing():
     none = np.zeros(0, np.int64)
-    found = audited_precision(np.full(9, 0.9), np.zeros(9, np.int64), none, none == 0, np.zeros(0), 0.1)
+    found = audited_precision(0.9, np.array([9]), Audited(np.zeros(0), none, none == 0, np.zeros(0)), 0.1)
     assert np.isnan(found.value)
     assert (found.low, found.high) == (0, 1)
 

@@ -1,0 +1,158 @@
+"""What blind audits say of a policy: the precision of what it accepts, and whether its promise has expired."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.policy import Certification, Policy
+from schemas.reviews import ReviewPlan
+from tasks.certify.audit import Audited, Estimate, audited_precision
+from tasks.certify.bounds import upper_bound
+from tasks.certify.expiry import Monitor
+from tasks.reviews.plans import read_plans
+from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
+from tasks.reviews.verdicts import read_verdicts
+from tasks.store.store import Store
+
+UNKNOWN_P: Final = 1.0
+"""Stands for a missing p(correct) in estimates, which are unbiased whatever stands there."""
+
+Plans = Sequence[tuple[ReviewPlan, pa.Table]]
+
+
+@dataclass(frozen=True)
+class AuditDraw:
+    """One blind audit of a policy."""
+
+    plan: int
+    """Number of its review plan."""
+    labels: int
+    """Accepted labels that it was drawn from."""
+    audited: Audited
+    """The labels with an answer; disputed ones count as wrong."""
+    unanswered: int
+    simulated: bool
+    estimate: Estimate | None
+    """Share of correct labels among the accepted ones; None while answers are missing."""
+
+
+def audit_draws(plans: Plans, answers: Answers, version: str, delta: float) -> list[AuditDraw]:
+    """Give the audits of a policy in the order drawn.
+
+    Args:
+        plans: All review plans of the run.
+        answers: What was answered.
+        version: Of the policy.
+        delta: Chance that an estimate's interval misses the truth.
+    """
+    return [_draw(plan, tasks, answers, delta) for plan, tasks in plans if plan.audit and plan.audit.policy == version]
+
+
+def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
+    """Bet on all complete audits of a certified policy, in order; None without a certificate.
+
+    Audits that a simulated reviewer answered say nothing of a policy that people certified, nor the other way round.
+
+    The bets are against the share of wrong labels that the promise leaves to the accepted ones. Gate "accepted": 1 - T,
+    at the full delta = 1 - confidence. Gate "delivered": with D delivered labels on A accepted ones (1 - T) D / A,
+    where D / A is bounded from above by the certification sample at delta / 2, which leaves delta / 2 for the bets. It
+    is that of the batch that was certified; where people keep fewer routed labels later, a fall is noticed later.
+    """
+    promise = policy.certification
+    if promise is None:
+        return None
+    delta = 1 - promise.confidence
+    limit = 1 - promise.precision
+    if promise.gate == "delivered":
+        delta /= 2
+        limit *= delivered_on_accepted(policy, promise, plans, answers, delta)
+    found = Monitor(1 - min(limit, 1 - 1e-9), delta)
+    for draw in audit_draws(plans, answers, policy.version, delta):
+        if not draw.unanswered and draw.simulated == promise.simulated:
+            found = found.after(~draw.audited.correct, draw.audited.inclusion, draw.labels)
+    return found
+
+
+def expired_reason(workspace: Store, run: str, policy: Policy) -> str | None:
+    """Say why audits have ended a policy's promise; None while it holds, or where nothing was promised.
+
+    Reckoned anew from plans and verdicts every time, so there is no state to lose.
+
+    Raises:
+        StoreError: A plan or a file of verdicts is damaged.
+    """
+    if policy.certification is None:
+        return None
+    plans = read_plans(workspace, run)
+    if not any(plan.audit and plan.audit.policy == policy.version for plan, _ in plans):
+        return None
+    return expired(policy, plans, resolve(read_verdicts(workspace)))
+
+
+def expired(policy: Policy, plans: Plans, answers: Answers) -> str | None:
+    """As `expired_reason`, of plans and answers that were read already."""
+    found = monitor(policy, plans, answers)
+    if found is None or not found.expired:
+        return None
+    return (
+        f"blind audits ({found.batches}) say that more than {1 - found.precision:.1%} of the labels that policy "
+        f"{policy.version} accepts are wrong; review more and certify again"
+    )
+
+
+def delivered_on_accepted(
+    policy: Policy, promise: Certification, plans: Plans, answers: Answers, delta: float
+) -> float:
+    """Bound the number of delivered labels on each accepted one from above, from the certification sample.
+
+    With r routed and correct of n sampled labels of the classes that the policy accepts, N labels of these on the
+    certify side and A of them accepted: (A + u N) / A, u the Clopper-Pearson upper bound of r/n at delta.
+    """
+    accepting = {
+        name: group.p_correct for group in policy.groups if group.p_correct is not None for name in group.classes
+    }
+    certificates = [group.certificate for group in policy.groups if group.p_correct is not None and group.certificate]
+    labels = sum(one.labels for one in certificates)
+    accepted = sum(one.accepted for one in certificates)
+    routed = sampled = 0
+    for plan, tasks in plans:
+        if plan.number not in promise.plans:
+            continue
+        rows = tasks.filter(pc.equal(tasks["purpose"], "certify"))
+        names = rows["class_name"].to_pylist()
+        scores = np.asarray(rows["p_correct"].cast(pa.float64()).to_numpy(), np.float64)
+        least = np.array([accepting.get(name, np.nan) for name in names], np.float64)
+        inside = ~np.isnan(least)
+        correct = answers.wrong_of(rows["label_id"]) == CORRECT
+        sampled += int(inside.sum())
+        routed += int((inside & ~(scores >= least) & correct).sum())
+    return (accepted + float(upper_bound(routed, sampled, delta)) * labels) / accepted if accepted else 1.0
+
+
+def _draw(plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> AuditDraw:
+    audit = plan.audit
+    assert audit is not None
+    rows = tasks.filter(pc.equal(tasks["purpose"], "audit"))
+    codes = answers.wrong_of(rows["label_id"])
+    known = codes != NO_ANSWER
+    probabilities = np.asarray(rows["p_correct"].cast(pa.float64()).to_numpy(), np.float64)
+    audited = Audited(
+        probabilities=np.where(np.isnan(probabilities), UNKNOWN_P, probabilities)[known],
+        strata=np.asarray(rows["stratum"].to_numpy(), np.int64)[known],
+        correct=(codes == CORRECT)[known],
+        inclusion=np.asarray(rows["inclusion"].to_numpy(), np.float64)[known],
+    )
+    unanswered = int((~known).sum())
+    sizes = np.array([stratum.size for stratum in audit.strata], np.int64)
+    return AuditDraw(
+        plan=plan.number,
+        labels=audit.labels,
+        audited=audited,
+        unanswered=unanswered,
+        simulated=bool(answers.simulated_of(rows["label_id"]).any()),
+        estimate=None if unanswered else audited_precision(audit.mean_p_correct, sizes, audited, delta),
+    )

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from schemas.policy import GroupCertificate
+from tasks.contract.audits import audit_draws, delivered_on_accepted, expired, expired_reason, monitor
+from tasks.reviews.plans import write_plan
+from tasks.reviews.verdicts import write_verdicts
+from tasks.store.local import LocalStore
+
+STRATA = ({"name": "all", "size": 1000, "drawn": 100},)
+
+
+@pytest.fixture
+def audit_plan(make_plan):
+    def make(number, version="certified-1-test", count=100):
+        ids = [f"audit {number} {place}" for place in range(count)]
+        tasks = {"purpose": ["audit"] * count, "label_id": ids, "inclusion": [count / 1000] * count}
+        tasks |= {"p_correct": [0.9] * count, "stratum": [0] * count}
+        audit = {"policy": version, "labels": 1000, "mean_p_correct": 0.9, "strata": STRATA}
+        return (*make_plan(tasks, number=number, audit=audit), ids)
+
+    return make
+
+
+def test_an_estimate_of_each_complete_audit_of_the_policy(audit_plan, answer):
+    first, second, other = audit_plan(1), audit_plan(2), audit_plan(3, version="another")
+    wrong = np.arange(100) < 20
+    answers = answer([*first[2], *second[2][:60]], [*wrong, *wrong[:60]])
+    draws = audit_draws([one[:2] for one in (first, second, other)], answers, "certified-1-test", 0.1)
+    assert [draw.plan for draw in draws] == [1, 2]
+    assert [draw.unanswered for draw in draws] == [0, 40]
+    assert draws[0].estimate.value == pytest.approx(0.8)
+    assert draws[0].estimate.low < 0.8 < draws[0].estimate.high
+    assert draws[1].estimate is None
+
+
+def test_a_policy_expires_only_when_its_audits_say_so(audit_plan, answer, certified):
+    policy = certified({"cat": 0.5}, gate="accepted")
+    plans = [audit_plan(number) for number in (1, 2, 3)]
+    ids = [label for plan in plans for label in plan[2]]
+    kept = [plan[:2] for plan in plans]
+    fine, bad = np.arange(300) % 50 == 0, np.arange(300) % 4 == 0
+    assert expired(policy, kept, answer(ids, fine)) is None
+    assert "audits (3) say that more than 5.0%" in expired(policy, kept, answer(ids, bad))
+    # Two audits that are not answered yet say nothing.
+    assert monitor(policy, kept, answer(ids[:150], bad[:150])).batches == 1
+    # What a program answered says nothing of a promise of people.
+    assert monitor(policy, kept, answer(ids, bad, simulated=True)).batches == 0
+    simulated = certified({"cat": 0.5}, gate="accepted", simulated=True)
+    assert monitor(simulated, kept, answer(ids, bad, simulated=True)).expired
+
+
+def test_gate_delivered_leaves_more_wrong_labels_to_the_accepted_ones(audit_plan, make_plan, answer, certified):
+    """900 labels, 400 of them accepted; of 90 sampled ones 40 are routed and correct."""
+    policy = certified({"cat": 0.5, "dog": None}, plans=(1,))
+    certificate = GroupCertificate(
+        labels=900, accepted=400, reviewed=80, errors=1, limit=0.05, bound=0.04, p_value=0.05, delta=0.08, tested=(0.5,)
+    )
+    groups = (policy.groups[0].model_copy(update={"certificate": certificate}), policy.groups[1])
+    policy = policy.model_copy(update={"groups": groups})
+    ids = [f"certify {place}" for place in range(120)]
+    tasks = {"purpose": ["certify"] * 120, "label_id": ids, "class_name": ["cat"] * 90 + ["dog"] * 30}
+    tasks |= {"p_correct": [0.9] * 40 + [0.25] * 80, "inclusion": [0.1] * 120}
+    plan = make_plan(tasks)
+    wrong = [False] * 80 + [True] * 10 + [False] * 30
+    audits = [audit_plan(number) for number in (2, 3, 4)]
+    answers = answer([*ids, *(label for one in audits for label in one[2])], [*wrong, *(np.arange(300) % 11 == 0)])
+    plans = [plan, *(one[:2] for one in audits)]
+    ratio = delivered_on_accepted(policy, policy.certification, plans, answers, 0.05)
+    assert 2 < ratio < 2.4
+    # 9% of the accepted labels wrong is 4.5% of the delivered ones, which keeps the promise.
+    assert expired(policy, plans, answers) is None
+    assert monitor(policy, plans, answers).batches == 3
+    as_accepted = policy.model_copy(
+        update={"certification": policy.certification.model_copy(update={"gate": "accepted"})}
+    )
+    assert monitor(as_accepted, plans, answers).wealth > monitor(policy, plans, answers).wealth
+
+
+def test_from_the_workspace(tmp_path, audit_plan, make_verdicts, certified):
+    workspace, policy = LocalStore(tmp_path), certified({"cat": 0.5}, gate="accepted")
+    assert expired_reason(workspace, "main", policy) is None
+    for number in (1, 2):
+        plan, tasks, ids = audit_plan(number)
+        write_plan(workspace, "main", plan, tasks)
+        write_verdicts(workspace, make_verdicts(ids, ["not_an_object", "correct"] * 50))
+    assert "certified-1-test" in expired_reason(workspace, "main", policy)
+    assert expired_reason(workspace, "another", policy) is None
+    assert expired_reason(workspace, "main", certified({"cat": 0.5}, version="certified-2-test")) is None
