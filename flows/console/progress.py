@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from flows.console.streams import printable
-from tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned
+from tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Routing
 from tasks.shard.events import Progress as Step
 
 PLAIN_EVERY_S: Final = 10.0
@@ -120,6 +120,9 @@ class _State:
             case Comparing(images):
                 self.phase = "comparing"
                 self.through, self.total = images, 0
+            case Routing(labels):
+                self.phase = "routing"
+                self.through, self.total = labels, 0
             case Step(done, failed, accepted, review):
                 self.phase = "labelling"
                 self.through += done + failed
@@ -134,6 +137,8 @@ class _State:
             return f"{self.through:,} keys"
         if self.phase.startswith(("exporting", "comparing")):
             return f"{self.through:,} images"
+        if self.phase == "routing":
+            return f"{self.through:,} labels"
         if self.phase == "planned":
             return f"{self.total - self.through:,} images to work through, {self.through:,} done before"
         if self.phase != "labelling":

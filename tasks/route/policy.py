@@ -59,19 +59,7 @@ def read_policy(
             class or two for one.
     """
     key = policy_key(version)
-    try:
-        policy = Policy.model_validate_json(workspace.get(key).data)
-        _try_calibrator(policy, [entry.name for entry in classes])
-    except ObjectMissingError:
-        raise UserError(
-            f"{named_by}: {workspace.uri} has no {key}; set routing.policy to one that is there, or to none"
-        ) from None
-    except (ValidationError, _DamagedError) as error:
-        raise UserError(
-            f"{named_by}: {key} is damaged or no policy ({_detail(error)}); restore or replace it"
-        ) from None
-    if policy.version != version:
-        raise UserError(f"{named_by}: {key} holds the policy {policy.version!r}; rename one or the other")
+    policy = parse_policy(workspace, version, named_by)
     counts = Counter(name for group in policy.groups for name in group.classes)
     missing = [entry.name for entry in classes if entry.name not in counts]
     if missing and policy.certification is not None:
@@ -84,6 +72,29 @@ def read_policy(
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise UserError(f"{named_by}: {version} has several rules for {', '.join(twice)}; keep one in {key}")
+    return policy
+
+
+def parse_policy(workspace: Store, version: str, named_by: str) -> Policy:
+    """Read policies/<version>.json, whatever classes it is for.
+
+    Raises:
+        UserError: There is no such policy, it cannot be read or used, or is filed under another's name.
+    """
+    key = policy_key(version)
+    try:
+        policy = Policy.model_validate_json(workspace.get(key).data)
+        _try_calibrator(policy)
+    except ObjectMissingError:
+        raise UserError(
+            f"{named_by}: {workspace.uri} has no {key}; name a policy that is there, or set routing.policy: none"
+        ) from None
+    except (ValidationError, _DamagedError) as error:
+        raise UserError(
+            f"{named_by}: {key} is damaged or no policy ({_detail(error)}); restore or replace it"
+        ) from None
+    if policy.version != version:
+        raise UserError(f"{named_by}: {key} holds the policy {policy.version!r}; rename one or the other")
     return policy
 
 
@@ -157,14 +168,15 @@ class _DamagedError(ValueError):
     """A policy that its schema allows and that cannot be used."""
 
 
-def _try_calibrator(policy: Policy, classes: list[str]) -> None:
+def _try_calibrator(policy: Policy) -> None:
     """Its schema says little of a calibrator, so it is tried on one label of each class."""
     if policy.certification is None:
         return
+    classes = tuple(name for group in policy.groups for name in group.classes)
     try:
         calibrator = Calibrator.from_dict(policy.certification.calibrator)
         signals = np.array([calibrator.means] * len(classes), np.float64).reshape(len(classes), -1)
-        found = calibrator.probabilities(signals, np.arange(len(classes)), tuple(classes))
+        found = calibrator.probabilities(signals, np.arange(len(classes)), classes)
     except (UserError, TypeError, ValueError):
         found = np.full(1, np.nan)
     if not ((found >= 0) & (found <= 1)).all():

@@ -63,7 +63,15 @@ class Comparing:
     """Images compared so far."""
 
 
-Event = Listing | Planned | Loading | Progress | Exporting | Comparing
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """A policy is being applied to labels that are there."""
+
+    labels: int
+    """Labels decided on so far."""
+
+
+Event = Listing | Planned | Loading | Progress | Exporting | Comparing | Routing
 OnEvent = Callable[[Event], None]
 
 

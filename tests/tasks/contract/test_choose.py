@@ -46,7 +46,7 @@ def test_the_campaign_names_a_policy_leaves_it_to_the_one_in_force_or_wants_none
 def test_a_policy_in_force_that_is_gone(make_campaign, put_policy, tmp_path):
     policy = put_policy(in_force=True)
     (tmp_path / "workspace" / "policies" / f"{policy.version}.json").unlink()
-    with pytest.raises(UserError, match=r"policy in force: .* has no policies/certified-1-a\.json; set routing"):
+    with pytest.raises(UserError, match=r"policy in force: .* has no policies/certified-1-a\.json; name a policy"):
         chosen(make_campaign())
 
 

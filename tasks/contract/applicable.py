@@ -1,0 +1,103 @@
+"""Finds the policy that can be applied to the labels of a run as they are."""
+
+from collections.abc import Iterator
+
+from schemas.campaign.campaign import Campaign
+from schemas.errors import UserError
+from schemas.policy import Policy
+from schemas.records import Current
+from tasks.contract.choose import NONE
+from tasks.route.policy import (
+    FOLDER,
+    changed_inputs,
+    check_fits,
+    check_promise,
+    default_policy,
+    parse_policy,
+    read_policy,
+    write_policy,
+)
+from tasks.route.spoken import EXPIRED
+from tasks.store.store import Store
+
+
+def policy_to_apply(
+    campaign: Campaign, workspace: Store, current: Current, version: str | None
+) -> tuple[Policy, str | None]:
+    """Read the policy to apply, and make sure that it fits the labels and what the campaign asks for.
+
+    Args:
+        campaign: Its classes, thresholds and routing.
+        workspace: Where policies are kept.
+        current: The settings under which the labels came about.
+        version: Which policy; `none`: the thresholds of the campaign; None: the one that routing.policy names, else the
+            newest certified policy that fits.
+
+    Returns:
+        The policy, and the version to put in force: its own, or None for the thresholds of the campaign.
+
+    Raises:
+        UserError: There is none, or it cannot be applied.
+    """
+    _check_campaign(campaign, current, version)
+    asked = version if version is not None else campaign.routing.policy
+    if asked is None:
+        asked = _newest(workspace, current)
+    if asked.lower() == NONE:
+        policy = default_policy(campaign.classes, campaign.routing)
+        write_policy(workspace, policy)
+        return policy, None
+    policy = read_policy(workspace, asked, campaign.classes, "routing.policy" if version is None else "--policy")
+    _check_inputs_known(policy, current)
+    check_fits(policy, current.inputs)
+    check_promise(policy, campaign.routing)
+    return policy, policy.version
+
+
+def _check_campaign(campaign: Campaign, current: Current, version: str | None) -> None:
+    declared = tuple(entry.name for entry in campaign.classes)
+    if declared != current.classes:
+        raise UserError("the classes of the campaign have changed since its labels were made; use `vouch run` first")
+    named = campaign.routing.policy
+    if version is not None and named is not None and named != version:
+        raise UserError(
+            f"routing.policy: the campaign names {named}, and its next run would undo this; remove it there first"
+        )
+
+
+def _newest(workspace: Store, current: Current) -> str:
+    """The version of the certified policy that was made last, of those that fit the labels."""
+    policies = sorted(_certified(workspace), key=lambda entry: entry[0])
+    if not policies:
+        raise UserError(
+            f"{workspace.uri} has no certified policy; `vouch certify` makes one of verdicts, and `vouch plan-reviews` "
+            "tells what to review for it"
+        )
+    newest = policies[-1][1]
+    _check_inputs_known(newest, current)
+    fitting = [policy for _, policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
+    if not fitting:
+        check_fits(newest, current.inputs)
+    return fitting[-1].version
+
+
+def _certified(workspace: Store) -> Iterator[tuple[str, Policy]]:
+    """Every certified policy, with the time at which it was made."""
+    for info in workspace.list(f"{FOLDER}/"):
+        version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
+        if not version.startswith(("user-", EXPIRED)):
+            policy = parse_policy(workspace, version, "looking for the newest policy (--policy names one)")
+            if policy.certification is not None:
+                yield policy.certification.created, policy
+
+
+def _inputs(policy: Policy) -> dict[str, str]:
+    return {} if policy.certification is None else policy.certification.inputs
+
+
+def _check_inputs_known(policy: Policy, current: Current) -> None:
+    if policy.certification is not None and not current.inputs:
+        raise UserError(
+            "the labels come from an earlier version of Vouch, which did not record what they depend on; use "
+            "`vouch run` once more, and nothing is labelled again"
+        )

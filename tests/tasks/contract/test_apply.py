@@ -1,0 +1,214 @@
+import json
+from itertools import count
+
+import pytest
+
+from schemas.errors import StoreError, UserError, WorkspaceBusyError
+from tasks.collect.markers import current_markers
+from tasks.contract import apply as applying
+from tasks.contract.apply import apply_policy
+from tasks.contract.in_force import version_in_force
+from tasks.detect.step import Detect
+from tasks.plan.ledger import Ledger
+from tasks.route.policy import write_policy
+from tasks.score.step import Score
+from tasks.segment.step import Segment
+from tasks.shard.events import Exporting, Routing
+from tasks.shard.markers import read_current, write_current
+from tasks.shard.parts import read_part
+from tasks.store.lock import WorkspaceLock
+from tasks.store.open import open_store
+
+
+@pytest.fixture
+def labelled(make_images, make_campaign, label, tmp_path):
+    """A campaign whose labels all wait for review, and its workspace."""
+    make_images(tmp_path / "images", 9)
+    campaign = make_campaign(routing={})
+    label(campaign)
+    return campaign, open_store(campaign.workspace)
+
+
+@pytest.fixture
+def put_policy(certified):
+    """Keep a certified policy that fits the labels of a campaign."""
+
+    def put(workspace, version="certified-1-a", *, thresholds=None, **changes):
+        inputs = read_current(workspace, "main").inputs
+        policy = certified(thresholds or {"cat": 0.0, "dog": None}, version=version, **({"inputs": inputs} | changes))
+        write_policy(workspace, policy)
+        return policy
+
+    return put
+
+
+def decisions(workspace, current):
+    """Label id -> class, decision and policy, under some settings."""
+    found = {}
+    with Ledger.load(workspace, "main") as ledger:
+        for marker in current_markers(workspace, "main", ledger, current.fingerprint):
+            names = read_part(workspace, marker.parts["detect"], "detect")["class_name"].to_pylist()
+            for row, name in zip(read_part(workspace, marker.parts["route"], "route").to_pylist(), names, strict=True):
+                found[row["label_id"]] = (name, row["decision"], row["policy"])
+    return found
+
+
+def test_applied_in_force_and_exported(labelled, put_policy, tmp_path):
+    campaign, workspace = labelled
+    policy, before = put_policy(workspace), read_current(workspace, "main")
+    earlier, events = decisions(workspace, before), []
+    summary = apply_policy(campaign, None, events.append)
+    after = read_current(workspace, "main")
+    found = decisions(workspace, after)
+    cats = sum(name == "cat" for name, _, _ in found.values())
+    assert all(decision == ("accept" if name == "cat" else "review") for name, decision, _ in found.values())
+    assert {version for _, _, version in found.values()} == {policy.version} == {after.policy}
+    assert (summary.accepted_before, summary.accepted, summary.changed, summary.labels) == (0, cats, cats, len(found))
+    assert summary.classes["cat"].before.review == summary.classes["cat"].after.accepted == cats > 0
+    assert summary.classes["dog"].after.review == len(found) - cats
+    assert (summary.policy_before, summary.pending) == (before.policy, 0)
+    assert version_in_force(workspace, "main") == policy.version
+    assert summary.export.accepted == cats
+    document = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
+    assert sum(not annotation["iscrowd"] for annotation in document["annotations"]) == cats
+    assert Routing(len(found)) in events
+    assert any(isinstance(event, Exporting) for event in events)
+    # What the earlier policy decided can still be read.
+    assert decisions(workspace, before) == earlier
+
+
+def test_the_next_run_finds_everything_done(labelled, put_policy, label, monkeypatch, make_images, tmp_path):
+    campaign, workspace = labelled
+    policy = put_policy(workspace)
+    apply_policy(campaign, export=False)
+    current = read_current(workspace, "main")
+    seen = []
+    for step in (Detect, Segment, Score):
+        call = step.__call__
+        monkeypatch.setattr(
+            step, "__call__", lambda self, images, *rest, call=call: seen.extend(images) or call(self, images, *rest)
+        )
+    summary, markers = label(campaign)
+    assert (markers, seen) == ([], [])
+    assert read_current(workspace, "main") == current
+    assert (summary.policy, summary.accepts) == (policy.version, True)
+    assert summary.policy_basis.startswith("certified: at least 0.95")
+    make_images(tmp_path / "images", 2, start=20)
+    summary, markers = label(campaign)
+    assert len(markers) == 1
+    assert summary.policy == policy.version
+
+
+def test_a_policy_again_and_back(labelled, put_policy):
+    campaign, workspace = labelled
+    put_policy(workspace)
+    first = read_current(workspace, "main")
+    there = apply_policy(campaign, "certified-1-a", export=False)
+    again = apply_policy(campaign, "certified-1-a", export=False)
+    assert (again.changed, again.accepted, again.accepted_before) == (0, there.accepted, there.accepted)
+    back = apply_policy(campaign, "none", export=False)
+    assert (back.accepted, back.changed) == (0, there.accepted)
+    assert read_current(workspace, "main") == first
+    assert version_in_force(workspace, "main") is None
+
+
+def test_the_newest_that_fits_is_taken(labelled, put_policy):
+    campaign, workspace = labelled
+    put_policy(workspace, "certified-1-old", created="2026-01-01T00:00:00+00:00")
+    put_policy(workspace, "certified-1-new", created="2026-02-01T00:00:00+00:00")
+    put_policy(workspace, "certified-1-other", created="2026-03-01T00:00:00+00:00", inputs={"prompts": "others"})
+    assert apply_policy(campaign, export=False).policy == "certified-1-new"
+
+
+def test_images_that_left_do_not_count(labelled, put_policy, label, tmp_path):
+    campaign, workspace = labelled
+    (tmp_path / "images" / "001.png").unlink()
+    before, _ = label(campaign)
+    put_policy(workspace, thresholds={"cat": 0.0, "dog": 0.0})
+    summary = apply_policy(campaign, export=False)
+    assert summary.labels == summary.accepted == summary.changed == before.labels
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"inputs": {"prompts": "others"}}, "was certified with other image decoding, detector weights, prompts"),
+        ({"precision": 0.9}, r"certifies precision 0\.9, not 0\.95"),
+        ({"thresholds": {"cat": 0.5}}, "certified without dog"),
+    ],
+)
+def test_policies_that_do_not_fit_change_nothing(labelled, put_policy, changes, problem):
+    campaign, workspace = labelled
+    before = read_current(workspace, "main")
+    put_policy(workspace, **changes)
+    with pytest.raises(UserError, match=problem):
+        apply_policy(campaign)
+    assert read_current(workspace, "main") == before
+    assert version_in_force(workspace, "main") is None
+
+
+def test_nothing_to_apply(labelled):
+    campaign, _ = labelled
+    with pytest.raises(UserError, match="has no certified policy; `vouch certify` makes one"):
+        apply_policy(campaign)
+    with pytest.raises(UserError, match=r"--policy: .* has no policies/certified-9\.json; name a policy"):
+        apply_policy(campaign, "certified-9")
+
+
+def test_a_campaign_that_names_another_policy(labelled, put_policy, make_campaign):
+    _, workspace = labelled
+    put_policy(workspace)
+    with pytest.raises(UserError, match=r"routing\.policy: the campaign names none, and its next run would undo"):
+        apply_policy(make_campaign(routing={"policy": "none"}), "certified-1-a")
+    assert apply_policy(make_campaign(routing={"policy": "certified-1-a"}), export=False).policy == "certified-1-a"
+    apply_policy(make_campaign(routing={"policy": "none"}), export=False)
+    assert version_in_force(workspace, "main") is None
+
+
+def test_changed_classes(labelled, put_policy, make_campaign):
+    _, workspace = labelled
+    put_policy(workspace)
+    with pytest.raises(UserError, match="classes of the campaign have changed"):
+        apply_policy(make_campaign(routing={}, classes=["cat", "horse"]))
+
+
+def test_labels_of_an_older_vouch(labelled, put_policy):
+    campaign, workspace = labelled
+    put_policy(workspace)
+    write_current(workspace, "main", read_current(workspace, "main").model_copy(update={"inputs": {}}))
+    for version in (None, "certified-1-a"):
+        with pytest.raises(UserError, match="use `vouch run` once more"):
+            apply_policy(campaign, version)
+    assert apply_policy(campaign, "none", export=False).changed == 0
+
+
+def test_before_the_first_run(make_campaign):
+    with pytest.raises(UserError, match="has no labels yet; use `vouch run` first"):
+        apply_policy(make_campaign())
+
+
+def test_a_run_in_the_meantime_is_respected(labelled, put_policy):
+    campaign, workspace = labelled
+    put_policy(workspace)
+    with WorkspaceLock(workspace, "main"), pytest.raises(WorkspaceBusyError):
+        apply_policy(campaign)
+
+
+def test_an_interruption_changes_nothing(labelled, put_policy, monkeypatch):
+    campaign, workspace = labelled
+    put_policy(workspace)
+    before = read_current(workspace, "main")
+    reroute, calls = applying.reroute_shard, count()
+
+    def fail_late(*args):
+        if next(calls) == 1:
+            raise StoreError("no space left")
+        return reroute(*args)
+
+    monkeypatch.setattr(applying, "reroute_shard", fail_late)
+    with pytest.raises(StoreError, match="no space left"):
+        apply_policy(campaign)
+    assert read_current(workspace, "main") == before
+    assert version_in_force(workspace, "main") is None
+    monkeypatch.undo()
+    assert apply_policy(campaign, export=False).changed > 0
