@@ -6,6 +6,7 @@ from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError
 from schemas.policy import Policy
 from schemas.records import Current
+from tasks.contract.audits import expired_reason
 from tasks.contract.choose import NONE
 from tasks.route.policy import (
     FOLDER,
@@ -51,6 +52,9 @@ def policy_to_apply(
     _check_inputs_known(policy, current)
     check_fits(policy, current.inputs)
     check_promise(policy, campaign.routing)
+    reason = expired_reason(workspace, campaign.run.name, policy)
+    if reason is not None:
+        raise UserError(f"policy {policy.version} has expired: {reason}")
     return policy, policy.version
 
 

@@ -6,8 +6,9 @@ from typing import Final
 from schemas.campaign.campaign import Campaign
 from schemas.campaign.routing import RoutingConfig
 from schemas.policy import Policy
+from tasks.contract.audits import expired_reason
 from tasks.contract.in_force import version_in_force
-from tasks.route.policy import check_promise, default_policy, read_policy, write_policy
+from tasks.route.policy import check_promise, default_policy, expired_policy, read_policy, write_policy
 from tasks.store.store import Store
 
 NONE: Final = "none"
@@ -27,11 +28,12 @@ def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
     """Choose by routing.policy.
 
     It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the policy in
-    force of the run and, where there is none, to those thresholds.
+    force of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
+    to one that sends everything to review.
 
     Raises:
         UserError: As `read_policy`, `check_promise` and `write_policy`.
-        StoreError: The record of the policy in force is damaged.
+        StoreError: The record of the policy in force, a review plan or a file of verdicts is damaged.
     """
     version = wanted_version(campaign.routing, workspace, campaign.run.name)
     if version is None:
@@ -41,7 +43,12 @@ def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
     named = campaign.routing.policy is not None
     policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "policy in force")
     check_promise(policy, campaign.routing)
-    return Chosen(policy)
+    reason = expired_reason(workspace, campaign.run.name, policy)
+    if reason is None:
+        return Chosen(policy)
+    ended = expired_policy(policy)
+    write_policy(workspace, ended)
+    return Chosen(ended, reason)
 
 
 def wanted_version(routing: RoutingConfig, workspace: Store, run: str) -> str | None:

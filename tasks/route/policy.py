@@ -14,8 +14,11 @@ from schemas.policy import Group, Policy
 from schemas.signals import Thresholds
 from tasks.certify.calibrator import Calibrator
 from tasks.fingerprint import fingerprint
+from tasks.route.spoken import EXPIRED
 from tasks.store.store import Store
 
+_EXPIRED: Final = "the policy has expired; certify again"
+_LONGEST_VERSION: Final = 100
 FOLDER: Final = "policies"
 CERTIFY_AGAIN: Final = (
     "set routing.policy: none to label without it, then certify again (vouch plan-reviews tells what to review)"
@@ -41,6 +44,26 @@ def default_policy(classes: Sequence[ClassConfig], routing: RoutingConfig) -> Po
         members.setdefault(rule, []).append(entry.name)
     groups = tuple(Group(name=_spoken(rule), classes=tuple(names), accept=rule) for rule, names in members.items())
     return Policy(version=f"user-{fingerprint([group.model_dump(mode='json') for group in groups])}", groups=groups)
+
+
+def expired_policy(policy: Policy) -> Policy:
+    """Make the policy that takes the place of a certified one whose promise has ended.
+
+    It gives labels the same p_correct and accepts none; its version tells which policy it stands for.
+    """
+    groups = tuple(
+        group.model_copy(
+            update={
+                "p_correct": None,
+                "certificate": group.certificate and group.certificate.model_copy(update={"refusal": _EXPIRED}),
+            }
+        )
+        for group in policy.groups
+    )
+    version = f"{EXPIRED}{policy.version}"
+    if len(version) > _LONGEST_VERSION:
+        version = f"{EXPIRED}{fingerprint(policy.version)}"
+    return policy.model_copy(update={"version": version, "groups": groups})
 
 
 def read_policy(
