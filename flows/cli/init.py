@@ -14,6 +14,12 @@ EXAMPLES: Final = (
     "vouch init . --force",
 )
 
+NOTES: Final = {
+    "routing": "Labels are accepted only as far as reviewed samples certify the precision that is asked for here: "
+    "`vouch run`, `vouch plan-reviews` (what to review), `vouch verdicts` (what was answered), `vouch certify`, "
+    "`vouch apply`."
+}
+
 
 @reported
 def init(
@@ -35,6 +41,7 @@ def init(
 
     from schemas.campaign.campaign import Campaign
     from schemas.campaign.json_schema import campaign_json_schema
+    from schemas.campaign.routing import RoutingConfig
     from schemas.campaign.starter_text import SCHEMA_FILE, starter_campaign_text
     from schemas.errors import UserError
 
@@ -45,6 +52,7 @@ def init(
         "source": {"uri": _source(source, directory)},
         "workspace": {"uri": "./workspace"},
         "classes": [{"name": name, "prompts": [name]} for name in class_names or ["cat"]],
+        "routing": RoutingConfig().model_dump(include={"precision", "confidence", "gate"}),
     }
     try:
         Campaign.model_validate(values)
@@ -53,7 +61,7 @@ def init(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / SCHEMA_FILE).write_text(json.dumps(campaign_json_schema(), indent=1) + "\n", encoding="utf-8")
-        campaign.write_text(starter_campaign_text(values), encoding="utf-8")
+        campaign.write_text(starter_campaign_text(values, NOTES), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another folder") from error
     first = "look it over" if class_names else "name your classes in it"
