@@ -51,7 +51,8 @@ def export(
             print_json(terminal, outcome.model_dump(mode="json"))
             return
         terminal.results().print(
-            f"{outcome.images:,} images, {outcome.annotations:,} annotations, {outcome.accepted:,} of them accepted",
+            f"{outcome.images:,} images, {outcome.annotations:,} annotations, {outcome.accepted:,} of them accepted, "
+            f"{outcome.human:,} verified by people",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
         print_export(terminal.results(), outcome)

@@ -1,7 +1,7 @@
 """Writes a run's data set into the workspace."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -10,9 +10,13 @@ from schemas.errors import ObjectMissingError, UserError
 from schemas.records import Current
 from schemas.summary import ExportOutcome
 from tasks.collect.images import labelled_images
+from tasks.collect.promise import promise_of
+from tasks.collect.reviewed import HumanWord
 from tasks.export.coco import write_coco
 from tasks.export.images import place_images
+from tasks.export.records import ExportImage
 from tasks.plan.ledger import Ledger
+from tasks.reviews.verdicts import read_verdicts
 from tasks.shard.events import Exporting, OnEvent, ignore
 from tasks.shard.markers import read_current
 from tasks.store.open import open_store
@@ -35,7 +39,10 @@ def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOut
 
 
 def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: OnEvent = ignore) -> ExportOutcome:
-    """Write exports/<name>/ of everything that is done under the settings of `current`.
+    """Write exports/<name>/ of everything that is done under the settings of `current`, as people left it.
+
+    Verdicts go before the policy's decisions (tasks.collect.reviewed, tasks.export.fates). Memory is that of a few
+    shards and of all verdicts.
 
     Args:
         campaign: Says where, and what the data set looks like.
@@ -63,7 +70,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         told = _counter(on_event, "images")
         missed = len(place_images(images, source, workspace, prefix, config.images, progress=told))
     summary = write_coco(
-        labelled_images(workspace, run, ledger, current.fingerprint),
+        _reviewed_images(workspace, run, ledger, current),
         current.classes,
         config,
         workspace,
@@ -72,6 +79,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         created=datetime.now(UTC),
         version=current.fingerprint,
         image_root=source.uri if config.images == "none" else root,
+        promise=promise_of(workspace, current.policy),
         progress=_counter(on_event, "annotations"),
     )
     return ExportOutcome(
@@ -80,10 +88,17 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         images=summary.images,
         annotations=summary.annotations,
         accepted=sum(counts.accepted for counts in summary.classes.values()),
+        human=sum(counts.kept + counts.corrected + counts.added for counts in summary.classes.values()),
+        rejected=sum(counts.rejected for counts in summary.classes.values()),
         split_files=[f"{base}/{split.file}" for name, split in summary.splits.items() if name != "all"],
         images_rotated=summary.images_rotated,
         images_missed=missed,
     )
+
+
+def _reviewed_images(workspace: Store, run: str, ledger: Ledger, current: Current) -> Iterator[ExportImage]:
+    word = HumanWord.of(read_verdicts(workspace), current.classes)
+    return word.over(labelled_images(workspace, run, ledger, current.fingerprint))
 
 
 def check_export_name(campaign: Campaign, workspace: Store) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from schemas.campaign.export import ExportConfig
 from tasks.export.document import CocoDocument, open_document
 from tasks.export.entries import annotation_entry, image_entry
+from tasks.export.fates import Fate, fate_of, not_exhaustive
 from tasks.export.presets import category_ids
-from tasks.export.records import ClassCounts, ExportImage, ExportSummary, SplitCounts
+from tasks.export.records import ClassCounts, ExportImage, ExportSummary, Promise, SplitCounts
 from tasks.export.splits import SPLITS, split_of
 from tasks.store.store import Store
 
@@ -28,6 +29,7 @@ def write_coco(
     created: datetime,
     version: str,
     image_root: str,
+    promise: Promise | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ExportSummary:
     """Write annotations.json, with splits annotations_<split>.json too, and dataset.json last.
@@ -35,7 +37,7 @@ def write_coco(
     Equal input gives equal bytes, but for `created`. Images get ids from 1 in the order they come, annotations as
     well; a split's file keeps the ids of annotations.json. Labels that wait for review become crowd regions (COCO's
     evaluation neither rewards nor punishes detections there; many trainers leave them out), are dropped, or are
-    written as plain labels, as the config says.
+    written as plain labels, as the config says. What people said of a label goes before what the policy decided.
 
     Args:
         images: The images with their labels, each image once.
@@ -47,6 +49,7 @@ def write_coco(
         created: Goes into info.
         version: Goes into info; names what the labels depend on.
         image_root: Where the images lie, for the summary.
+        promise: Goes into the summary.
         progress: Called with the number of images written since the last call.
 
     Returns:
@@ -69,7 +72,7 @@ def write_coco(
     for name in set(SPLITS) - set(wanted):
         # An earlier export may have had this split.
         store.delete(f"{prefix}/annotations_{name}.json")
-    summary = writer.summary(run, keys, image_root)
+    summary = writer.summary(run, keys, image_root, promise)
     store.put(f"{prefix}/dataset.json", (summary.model_dump_json(indent=2) + "\n").encode())
     return summary
 
@@ -83,29 +86,32 @@ class _Writer:
         self._categories = category_ids(tuple(class_names), config.preset)
         self._fates: Counter[tuple[str, str]] = Counter()
         self._written: dict[str, Counter[str]] = {name: Counter() for name in documents}
-        self._bare = self._incomplete = self._rotated = 0
+        self._bare = self._incomplete = self._rotated = self._checked = self._simulated = 0
 
     def add(self, image: ExportImage) -> None:
         whole = self._documents[ALL]
         image_id, first = whole.images + 1, whole.annotations + 1
         entries: list[str] = []
         classes: Counter[str] = Counter()
+        fates: list[Fate] = []
         for label in image.labels:
-            entry, fate = None, "dropped"
-            review = label.decision != "accept"
-            if not (review and self._config.undecided == "drop"):
-                crowd = review and self._config.undecided == "ignore"
+            entry, (fate, crowd) = None, fate_of(label, self._config.undecided)
+            if fate not in ("dropped", "rejected"):
                 entry = annotation_entry(label, image, first + len(entries), image_id, self._categories, crowd)
-                fate = "unusable" if entry is None else "undecided" if review else "accepted"
+                fate = "unusable" if entry is None else fate
             if entry is not None:
                 entries.append(entry)
                 classes[label.class_name] += 1
+                self._simulated += label.provenance == "simulated"
+            fates.append(fate)
             self._fates[label.class_name, fate] += 1
         self._bare += not entries
-        self._incomplete += len(entries) < len(image.labels)
+        self._incomplete += any(fate in ("dropped", "unusable") for fate in fates)
         self._rotated += image.orientation != 1
         file_name = image.key if self._config.images == "none" else f"images/{image.key}"
-        text = image_entry(image, image_id, file_name, 1 if self._config.licences else None)
+        doubtful = not_exhaustive(image, fates, self._categories)
+        self._checked += not doubtful
+        text = image_entry(image, image_id, file_name, 1 if self._config.licences else None, doubtful)
         for name in self._targets(image):
             self._documents[name].add(text, entries)
             self._written[name] += classes
@@ -115,7 +121,7 @@ class _Writer:
             return (ALL,)
         return ALL, split_of(self._config.splits, image.sha256 or image.key)
 
-    def summary(self, run: str, keys: dict[str, str], image_root: str) -> ExportSummary:
+    def summary(self, run: str, keys: dict[str, str], image_root: str, promise: Promise | None) -> ExportSummary:
         whole = self._documents[ALL]
         return ExportSummary(
             name=self._config.name,
@@ -130,6 +136,9 @@ class _Writer:
             annotations=whole.annotations,
             classes={name: self._class_counts(name) for name in self._categories},
             splits={name: self._split_counts(name, key) for name, key in keys.items()},
+            images_checked=self._checked,
+            simulated=self._simulated,
+            promise=promise,
         )
 
     def _class_counts(self, class_name: str) -> ClassCounts:

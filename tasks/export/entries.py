@@ -10,7 +10,9 @@ import numpy as np
 from tasks.export.records import ExportImage, ExportLabel
 
 
-def image_entry(image: ExportImage, image_id: int, file_name: str, licence: int | None) -> str:
+def image_entry(
+    image: ExportImage, image_id: int, file_name: str, licence: int | None, not_exhaustive: tuple[int, ...]
+) -> str:
     """An element of `images`.
 
     Args:
@@ -18,6 +20,7 @@ def image_entry(image: ExportImage, image_id: int, file_name: str, licence: int 
         image_id: Its id, from 1.
         file_name: Its path relative to the image root.
         licence: Id of its licence; None without licences.
+        not_exhaustive: Ids of the categories of which it may show objects without an annotation, as LVIS has them.
     """
     parts = [f'"id": {image_id}, "file_name": {json.dumps(file_name, ensure_ascii=False)}']
     parts.append(f'"width": {image.width}, "height": {image.height}')
@@ -25,6 +28,7 @@ def image_entry(image: ExportImage, image_id: int, file_name: str, licence: int 
         parts.append(f'"license": {licence}')
     if image.orientation != 1:
         parts.append(f'"exif_orientation": {image.orientation}')
+    parts.append(f'"not_exhaustive_category_ids": {_list(not_exhaustive)}')
     return "{" + ", ".join(parts) + "}"
 
 
@@ -65,11 +69,13 @@ def annotation_entry(
         escaped = counts.decode("ascii").replace("\\", "\\\\")
         mask = f'{{"size": [{image.height}, {image.width}], "counts": "{escaped}"}}'
     extra = "" if label.p_correct is None else f', "p_correct": {_number(label.p_correct)}'
+    verdict = "" if label.verdict is None else f', "verdict": {_text(label.verdict)}'
     return (
         f'{{"id": {annotation_id}, "image_id": {image_id}, "category_id": {categories[label.class_name]}, '
         f'"bbox": [{x0:.2f}, {y0:.2f}, {width:.2f}, {height:.2f}], "area": {area}, "iscrowd": {int(crowd)}, '
         f'"segmentation": {mask}, "score": {_number(label.score)}{extra}, "decision": {_text(label.decision)}, '
-        f'"policy": {_text(label.policy)}, "label_id": {json.dumps(label.label_id)}}}'
+        f'"policy": {_text(label.policy)}, "provenance": {_text(label.provenance)}{verdict}, '
+        f'"label_id": {json.dumps(label.label_id)}}}'
     )
 
 
@@ -88,5 +94,10 @@ def _number(value: float) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _text(value: str) -> str:
+def _text(value: str | None) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+@lru_cache(maxsize=64)
+def _list(ids: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, ids))}]"

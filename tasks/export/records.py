@@ -5,6 +5,13 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from schemas.base import Strict
+from schemas.campaign.routing import Gate
+
+Reviewed = Literal["", "kept", "corrected", "added", "rejected", "unclear", "disputed"]
+"""What people made of a label: nothing yet; it is right; they mended it; they drew it; there is nothing to label; an
+object is there, but nobody said what or where; they disagree."""
+Provenance = Literal["auto", "human", "simulated"]
+"""Whose word an annotation rests on; simulated: a reviewer who answers from ground truth."""
 
 
 class ExportLabel(NamedTuple):
@@ -21,13 +28,19 @@ class ExportLabel(NamedTuple):
     area: int
     """Pixels of the mask; 0 without one."""
     score: float
-    """Detector score in [0, 1]."""
+    """Detector score in [0, 1]; NaN for one that people drew."""
     p_correct: float | None
     """Calibrated probability in [0, 1]; None before there is a calibrator."""
-    decision: Literal["accept", "review"]
-    """accept: a plain label; review: undecided."""
-    policy: str
+    decision: Literal["accept", "review"] | None
+    """The policy's: accept, or leave to people; None for one that people drew."""
+    policy: str | None
     """Version of the policy that decided."""
+    reviewed: Reviewed = ""
+    """What people made of it; goes before the decision."""
+    provenance: Provenance = "auto"
+    """Whose word it rests on."""
+    verdict: str | None = None
+    """What people said, as the annotation tells it."""
 
 
 class ExportImage(NamedTuple):
@@ -45,12 +58,18 @@ class ExportImage(NamedTuple):
     """Hex of the file's content: images of one content share a split."""
     orientation: int = 1
     """EXIF orientation 1..8 that was applied before labelling."""
+    checked: frozenset[str] = frozenset()
+    """Classes of which people said that every object is known."""
 
 
 class ClassCounts(Strict):
-    """How the labels of one class ended; they sum to the labels that came in."""
+    """How the labels of one class ended, by the class after review; they sum to the labels that came in."""
 
     accepted: int = Field(0, ge=0, description="Written as plain labels because a policy accepted them.")
+    kept: int = Field(0, ge=0, description="Written as plain labels because people called them correct.")
+    corrected: int = Field(0, ge=0, description="Written as plain labels as people corrected them.")
+    added: int = Field(0, ge=0, description="Written as plain labels because people drew them.")
+    rejected: int = Field(0, ge=0, description="Left out because people said that there is no such object.")
     undecided: int = Field(0, ge=0, description="Written although they wait for review.")
     dropped: int = Field(0, ge=0, description="Left out because they wait for review.")
     unusable: int = Field(0, ge=0, description="Left out because their box has no extent inside the image.")
@@ -63,6 +82,16 @@ class SplitCounts(Strict):
     images: int = Field(0, ge=0, description="Images in it.")
     annotations: int = Field(0, ge=0, description="Annotations in it, crowd regions included.")
     classes: dict[str, int] = Field(description="Category -> annotations, crowd regions included.")
+
+
+class Promise(Strict):
+    """What a certified policy promises of labels; its certificates are in policies/<policy>.json."""
+
+    policy: str = Field(description="Version of the policy.")
+    precision: float = Field(description="Share of labels that are correct, at least.")
+    confidence: float = Field(description="Confidence of that.")
+    gate: Gate = Field(description="accepted: of the labels that no person looked at; delivered: of all plain labels.")
+    simulated: bool = Field(description="Verdicts came from a simulated reviewer, so nothing is promised in earnest.")
 
 
 class ExportSummary(Strict):
@@ -86,3 +115,8 @@ class ExportSummary(Strict):
     annotations: int = Field(ge=0, description="Annotations written, crowd regions included.")
     classes: dict[str, ClassCounts] = Field(description="Category -> how its labels ended.")
     splits: dict[str, SplitCounts] = Field(description="all, and train, val, test where asked for.")
+    images_checked: int = Field(
+        0, ge=0, description="Of the images, those in which every object of every class is known."
+    )
+    simulated: int = Field(0, ge=0, description="Annotations that rest on the word of a simulated reviewer.")
+    promise: Promise | None = Field(None, description="What the policy promises; None: it is not certified.")

@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from schemas.campaign.export import ExportConfig
 from tasks.export.coco import write_coco
 from tasks.export.presets import PRESETS
-from tasks.export.records import ExportImage, ExportLabel, ExportSummary
+from tasks.export.records import ClassCounts, ExportImage, ExportLabel, ExportSummary
 from tasks.export.splits import split_of
 from tasks.store.local import LocalStore
 
@@ -44,6 +44,7 @@ def test_the_file_says_what_came_in(write, images):
         "width": 50,
         "height": 90,
         "license": 1,
+        "not_exhaustive_category_ids": [1, 2, 3],
     }
     first = document["annotations"][0]
     given = images[0].labels[0]
@@ -59,6 +60,7 @@ def test_the_file_says_what_came_in(write, images):
         "p_correct": 0.9,
         "decision": "accept",
         "policy": "p1",
+        "provenance": "auto",
         "label_id": "0000000000000001",
     }
 
@@ -86,12 +88,7 @@ def test_undecided_labels_can_be_dropped_and_are_counted(write):
     ids = [entry["label_id"][-1] for entry in read(written)["annotations"]]
     assert ids == ["1", "2", "4", "6"]
     assert written.summary.classes[CLASSES[2]].dropped == 1
-    assert written.summary.classes[CLASSES[0]].model_dump() == {
-        "accepted": 2,
-        "undecided": 0,
-        "dropped": 1,
-        "unusable": 0,
-    }
+    assert written.summary.classes[CLASSES[0]] == ClassCounts(accepted=2, dropped=1)
     assert written.summary.images_incomplete == 2
     assert written.summary.images_without_annotations == 1
 
@@ -100,6 +97,30 @@ def test_undecided_labels_can_be_plain(write):
     annotations = read(write(undecided="include"))["annotations"]
     assert {entry["iscrowd"] for entry in annotations} == {0}
     assert [entry["decision"] for entry in annotations].count("review") == 2
+
+
+def test_what_people_said_goes_before_the_decision(write, images):
+    one, two, three = images[0].labels
+    labels = [
+        one._replace(reviewed="rejected", verdict="not_an_object"),
+        two._replace(reviewed="unclear", verdict="bad_box"),
+        three._replace(reviewed="kept", verdict="correct", provenance="simulated"),
+    ]
+    everything = frozenset(CLASSES)
+    written = write([images[0]._replace(labels=labels, checked=everything), images[2]._replace(checked=everything)])
+    document = read(written)
+    assert [
+        (entry["label_id"][-1], entry["iscrowd"], entry["provenance"], entry["verdict"])
+        for entry in document["annotations"]
+    ] == [("2", 1, "auto", "bad_box"), ("3", 0, "simulated", "correct")]
+    assert [entry["not_exhaustive_category_ids"] for entry in document["images"]] == [[2], []]
+    summary = written.summary
+    assert [summary.classes[name] for name in CLASSES] == [
+        ClassCounts(rejected=1),
+        ClassCounts(undecided=1),
+        ClassCounts(kept=1),
+    ]
+    assert (summary.images_checked, summary.simulated, summary.images_incomplete) == (1, 1, 0)
 
 
 def test_a_label_without_a_mask_keeps_its_box(write, images):

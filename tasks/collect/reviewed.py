@@ -1,0 +1,171 @@
+"""Puts what people said over what the models labelled, image by image."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tasks.export.records import ExportImage, ExportLabel, Provenance, Reviewed
+from tasks.geometry import box_iou, clip_boxes
+from tasks.reviews.resolve import Answers, ImageAnswers, missed_and_checked, resolve
+from tasks.reviews.verdicts import BOX
+
+SAME_OBJECT: Final = 0.5
+"""Least IoU of two boxes of one class that show one object."""
+_UNCHANGED: Final = 0.01
+"""Pixels by which a box may differ and count as the same: tools round."""
+
+Box = tuple[float, float, float, float]
+
+
+class Missed(NamedTuple):
+    """An object that people drew, for want of a label."""
+
+    class_name: str
+    xyxy: Box
+    reviewer: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class HumanWord:
+    """What people said of labels and images, by id and key; some 600 bytes a reviewed label or image."""
+
+    answers: Answers
+    place: dict[str, int]
+    """Label id -> place in the answers."""
+    checked: dict[str, frozenset[str]]
+    """Key of an image -> classes of which every object is known."""
+    missed: dict[str, list[Missed]]
+    """Key of an image -> objects, in the order in which they were drawn."""
+    class_names: frozenset[str]
+    """The categories."""
+
+    @classmethod
+    def of(cls, verdicts: pa.Table, class_names: Iterable[str]) -> "HumanWord":
+        """Resolve verdicts.
+
+        Args:
+            verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
+            class_names: The categories of the data set.
+        """
+        answers, images = resolve(verdicts), missed_and_checked(verdicts)
+        names = frozenset(class_names)
+        place = {label_id: row for row, label_id in enumerate(answers.label_ids)}
+        return cls(answers, place, _checked(images, names), _missed(images), names)
+
+    def over(self, images: Iterable[ExportImage]) -> Iterator[ExportImage]:
+        """Yield the images with their labels as people left them; labels and images unheard of stay as they are."""
+        for image in images:
+            labels = [self._reviewed(label, image) for label in image.labels]
+            drawn = self._drawn(image, labels)
+            checked = self.checked.get(image.key, image.checked)
+            yield image._replace(labels=labels + drawn, checked=checked)
+
+    def _reviewed(self, label: ExportLabel, image: ExportImage) -> ExportLabel:
+        row = self.place.get(label.label_id)
+        if row is None:
+            return label
+        verdict, simulated = self.answers.verdict[row], bool(self.answers.simulated[row])
+        if verdict == "disputed":
+            return label._replace(reviewed="disputed", verdict=verdict)
+        class_name, box = self.answers.class_name[row], _box(self.answers.boxes[row])
+        reviewed = self._outcome(verdict, class_name, box)
+        spoken = label._replace(reviewed=reviewed, verdict=verdict)
+        if reviewed in ("kept", "corrected"):
+            spoken = spoken._replace(provenance=_provenance(simulated))
+        if reviewed == "corrected":
+            spoken = _with_box(spoken, box, image)._replace(class_name=class_name or label.class_name)
+        return spoken
+
+    def _outcome(self, verdict: str, class_name: str | None, box: Box | None) -> Reviewed:
+        if verdict == "correct":
+            return "kept"
+        if verdict == "not_an_object":
+            return "rejected"
+        if class_name is not None and class_name not in self.class_names:
+            # A class that the data set does not have (any more): to it, there is no object.
+            return "rejected"
+        return "corrected" if (class_name if verdict == "wrong_class" else box) is not None else "unclear"
+
+    def _drawn(self, image: ExportImage, labels: list[ExportLabel]) -> list[ExportLabel]:
+        """Objects that people drew and that no plain label shows; two reviewers' boxes of one object count once."""
+        there = [(label.class_name, label.xyxy, "") for label in labels if _is_plain(label)]
+        drawn = []
+        for one in self.missed.get(image.key, ()):
+            same = [xyxy for name, xyxy, reviewer in there if name == one.class_name and reviewer != one.reviewer]
+            if one.class_name in self.class_names and not _covers(same, one.xyxy):
+                drawn.append(_new_label(image, one))
+                there.append((one.class_name, one.xyxy, one.reviewer))
+        return drawn
+
+
+def _checked(images: ImageAnswers, class_names: frozenset[str]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for key, name in zip(images.checked["key"].to_pylist(), images.checked["class_name"].to_pylist(), strict=True):
+        found[key] = class_names if name is None else found.get(key, frozenset()) | ({name} & class_names)
+    return found
+
+
+def _missed(images: ImageAnswers) -> dict[str, list[Missed]]:
+    found: dict[str, list[Missed]] = {}
+    columns = [images.missed[name].to_pylist() for name in ("key", "class_name", *BOX, "reviewer", "simulated")]
+    for key, name, x0, y0, x1, y1, reviewer, simulated in zip(*columns, strict=True):
+        found.setdefault(key, []).append(Missed(name, (x0, y0, x1, y1), reviewer, simulated))
+    return found
+
+
+def _new_label(image: ExportImage, one: Missed) -> ExportLabel:
+    digest = hashlib.sha256(repr((image.key, one.class_name, one.xyxy)).encode()).hexdigest()
+    return ExportLabel(
+        label_id=f"missed-{digest[:16]}",
+        class_name=one.class_name,
+        xyxy=_cut(one.xyxy, image),
+        rle_counts=None,
+        area=0,
+        score=float("nan"),
+        p_correct=None,
+        decision=None,
+        policy=None,
+        reviewed="added",
+        provenance=_provenance(one.simulated),
+        verdict="missed",
+    )
+
+
+def _with_box(label: ExportLabel, box: Box | None, image: ExportImage) -> ExportLabel:
+    """A label with another box; a mask goes with the box that it was made for."""
+    if box is None or max(abs(new - old) for new, old in zip(box, label.xyxy, strict=True)) <= _UNCHANGED:
+        return label
+    return label._replace(xyxy=_cut(box, image), rle_counts=None, area=0)
+
+
+def _cut(box: Box, image: ExportImage) -> Box:
+    """A box cut to its image, since people draw beyond the border."""
+    x0, y0, x1, y1 = clip_boxes(np.array([box], np.float32), image.width, image.height)[0].tolist()
+    return x0, y0, x1, y1
+
+
+def _is_plain(label: ExportLabel) -> bool:
+    return label.reviewed in ("kept", "corrected") or (label.decision == "accept" and not label.reviewed)
+
+
+def _covers(boxes: list[Box], box: Box) -> bool:
+    if not boxes:
+        return False
+    return bool((box_iou(np.array(boxes, np.float32), np.array([box], np.float32)) >= SAME_OBJECT).any())
+
+
+def _box(sides: NDArray[np.float32]) -> Box | None:
+    if np.isnan(sides).any():
+        return None
+    x0, y0, x1, y1 = sides.tolist()
+    return x0, y0, x1, y1
+
+
+def _provenance(simulated: bool) -> Provenance:
+    return "simulated" if simulated else "human"
