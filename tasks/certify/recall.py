@@ -29,18 +29,20 @@ class SearchedImages:
     """(m,) objects that are there, found or not."""
 
 
-def image_sample(strata: Ints, count: int, seed: int) -> Drawn:
+def image_sample(strata: Ints, count: int, seed: int, batch: int = 0) -> Drawn:
     """Draw images to be searched, equally many of each stratum as far as it goes.
 
     Args:
         strata: (M,) stratum of every image, from 0.
         count: How many images.
         seed: Seed of the campaign's sampling.
+        batch: Number of the draw, from 0, where more is drawn later of what is left.
 
     Returns:
         Rows and their inclusion probabilities m_h / M_h.
     """
-    rng, sizes = generator(seed, IMAGES), np.bincount(strata)
+    # Stream 1 is the bootstrap's.
+    rng, sizes = generator(seed, IMAGES, batch + (batch > 0)), np.bincount(strata)
     taken = allocate(sizes, count, least=2)
     parts = [rng.permutation(np.flatnonzero(strata == stratum))[:share] for stratum, share in enumerate(taken)]
     rows = rng.permutation(np.concatenate([np.zeros(0, np.int64), *parts]))

@@ -1,0 +1,258 @@
+"""What share of all objects the labels of a run have found: draws images to be searched, and estimates from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import UserError
+from schemas.reviews import TASKS, ReviewPlan, Stratum
+from tasks.certify.audit import Estimate
+from tasks.certify.bounds import Bools, Ints
+from tasks.certify.recall import SearchedImages, image_sample, recall
+from tasks.contract.costs import VERIFY_S, image_check_s
+from tasks.contract.run_labels import RunLabels
+from tasks.contract.run_presence import image_tasks
+from tasks.contract.searched import images_of, searched_images
+from tasks.reviews.resolve import NO_ANSWER, Answers, ImageAnswers
+
+IMAGE: Final = "image"
+DOUBTFUL: Final = "doubtful"
+SEEN: Final = 0.5
+"""Presence from which on an image counts as one in which CLIP sees a class without a box."""
+STRATA: Final = ("no boxes", "boxes", "CLIP sees a class without a box")
+LEAST: Final = 2
+"""Searched images that a stratum needs."""
+
+Plans = Sequence[tuple[ReviewPlan, pa.Table]]
+
+
+@dataclass(frozen=True)
+class ImageChecks:
+    """What a plan asks about whole images."""
+
+    tasks: pa.Table
+    """Rows of TASKS, place from 0: of each drawn image its undecided labels (purpose "doubtful"), then the image."""
+    strata: tuple[Stratum, ...]
+    """For ReviewPlan.image_strata."""
+
+
+@dataclass(frozen=True)
+class StratumRecall:
+    """What was seen of one stratum."""
+
+    name: str
+    images: int
+    drawn: int
+    searched: int
+    """Of the drawn images those that count: searched for every class, all their labels decided."""
+    objects: int
+    """In the searched images, as the next two."""
+    accepted: int
+    delivered: int
+
+
+@dataclass(frozen=True)
+class RunRecall:
+    """Recall of a run, estimated from the images that were drawn and searched."""
+
+    accepted: Estimate
+    """Share of all objects that accepted labels have found: what is there without a person."""
+    delivered: Estimate
+    """The same of all labels once every routed one is decided: what is left of the detector's."""
+    strata: tuple[StratumRecall, ...]
+    undecided: int
+    """Drawn images that were searched, but have labels still to be decided."""
+    simulated: bool
+    """Whether a simulated reviewer answered any of it."""
+
+
+def image_strata(labels: RunLabels, presence: pa.Table, seen: float = SEEN) -> Ints:
+    """Stratum of every image, (M,) places in STRATA.
+
+    Args:
+        labels: All labels of the run.
+        presence: As run_presence.read_presence gives it.
+        seen: Presence from which on an image is of the last stratum, whether it has boxes of other classes or not.
+    """
+    strata = (np.bincount(labels.image_index, minlength=len(labels.keys)) > 0).astype(np.int64)
+    sure = pc.greater_equal(presence["clip_presence"], pa.scalar(seen, pa.float32()))
+    images = images_of(labels, presence.filter(sure)["key"])
+    strata[images[images >= 0]] = STRATA.index("CLIP sees a class without a box")
+    return strata
+
+
+def draw_image_checks(
+    labels: RunLabels,
+    strata: Ints,
+    count: int,
+    seed: int,
+    *,
+    plans: Plans = (),
+    inputs: Mapping[str, str],
+    answers: Answers,
+) -> ImageChecks:
+    """Draw images to be searched for every object of every class, none twice while the labels stay the same.
+
+    A missed object can be told from an undecided one only where the labels of the image are decided, so the labels that
+    no policy accepted and nobody has answered are asked just before their image. A search is reckoned as one pass over
+    the image (costs.image_check_s); boxes that have to be drawn come on top.
+
+    Args:
+        labels: All labels of the run.
+        strata: (M,) as image_strata gives it.
+        count: How many images; fewer where there are no more.
+        seed: Seed of the campaign's sampling.
+        plans: Earlier plans of the run.
+        inputs: What the labels depend on, as in Current.
+        answers: What is known of labels.
+    """
+    sizes = np.bincount(strata, minlength=len(STRATA))
+    batch = sum(bool(plan.image_strata) for plan, _ in plans)
+    free = np.ones(len(strata), np.bool_)
+    for plan, tasks in plans:
+        # A search says something of the labels that it was made with alone. Where images came since, all are drawn
+        # from anew, so that old and new have equal chances; answers to old ones still count.
+        if plan.inputs != dict(inputs) or _same_draw(plan, inputs, sizes):
+            places = images_of(labels, _image_rows(tasks)["key"])
+            free[places[places >= 0]] = False
+    candidates = np.flatnonzero(free)
+    if not len(candidates):
+        return ImageChecks(TASKS.empty_table(), _strata(sizes, np.zeros_like(sizes)))
+    drawn = image_sample(strata[candidates], count, seed, batch)
+    rows = candidates[drawn.rows]
+    searches = image_tasks(
+        IMAGE,
+        labels.keys.take(pa.array(rows)),
+        [None] * len(rows),
+        image_check_s(len(labels.class_names)),
+        stratum=strata[rows],
+        inclusion=drawn.inclusion,
+    )
+    tasks = _with_labels(labels, searches, rows, answers)
+    return ImageChecks(tasks, _strata(sizes, np.bincount(strata[rows], minlength=len(STRATA))))
+
+
+def recall_of_run(
+    labels: RunLabels,
+    plans: Plans,
+    image_answers: ImageAnswers,
+    answers: Answers,
+    *,
+    inputs: Mapping[str, str],
+    delta: float,
+    seed: int,
+) -> RunRecall:
+    """Estimate recall from the images that plans have drawn and people have searched.
+
+    Draws of one batch (same inputs, same strata) are pooled: each is a uniform draw of what the earlier ones left, so
+    together they are one of all. An accepted label that nobody has looked at counts as an object that was found; of
+    such labels at most 1 - T are wrong under a certified policy, which is how far the estimate may be off for it.
+
+    Args:
+        labels: All labels of the run.
+        plans: Its plans.
+        image_answers: As tasks.reviews.resolve.missed_and_checked gives it.
+        answers: As tasks.reviews.resolve.resolve gives it.
+        inputs: What the labels depend on, as in Current: plans made for others do not count.
+        delta: Chance that an interval misses the truth.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        UserError: No image was drawn, or too few were searched.
+    """
+    batch = _last_batch(plans, inputs)
+    if not batch:
+        raise UserError(
+            "recall is unknown: no image of this run was drawn to be searched with its present labels; use "
+            "`vouch plan-reviews`"
+        )
+    sizes = np.array([stratum.size for stratum in batch[-1][0].image_strata], np.int64)
+    drawn = pa.concat_tables([_image_rows(tasks) for _, tasks in batch])
+    places, strata = images_of(labels, drawn["key"]), np.asarray(drawn["stratum"].to_numpy(), np.int64)
+    # Images that have left the source since are neither drawn nor searched.
+    places, strata = places[places >= 0], strata[places >= 0]
+    found = searched_images(labels, image_answers, answers, places)
+    counts = tuple(
+        StratumRecall(
+            name=stratum.name,
+            images=stratum.size,
+            drawn=int(here.sum()),
+            searched=int((here & found.complete).sum()),
+            objects=int(found.objects[here & found.complete].sum()),
+            accepted=int(found.accepted[here & found.complete].sum()),
+            delivered=int(found.delivered[here & found.complete].sum()),
+        )
+        for index, stratum in enumerate(batch[-1][0].image_strata)
+        for here in [strata == index]
+    )
+    undecided = int((found.checked & ~found.complete).sum())
+    _check_enough(counts, undecided)
+
+    def estimate(values: Ints) -> Estimate:
+        ready = found.complete
+        return recall(SearchedImages(strata[ready], values[ready], found.objects[ready]), sizes, delta, seed)
+
+    return RunRecall(estimate(found.accepted), estimate(found.delivered), counts, undecided, found.simulated)
+
+
+def _check_enough(counts: Sequence[StratumRecall], undecided: int) -> None:
+    short = [one for one in counts if one.searched < min(LEAST, one.images)]
+    if not short:
+        return
+    said = "; ".join(f"{one.name}: {one.searched} of {one.drawn} drawn" for one in short)
+    more = "" if not undecided else f" {undecided} searched images have labels that are still to be decided."
+    planned = all(one.drawn >= min(LEAST, one.images) for one in short)
+    what = "answer the image tasks of the plan" if planned else "use `vouch plan-reviews` to draw more images"
+    raise UserError(f"recall is unknown: too few images were searched ({said}).{more} To know it, {what}")
+
+
+def _last_batch(plans: Plans, inputs: Mapping[str, str]) -> Plans:
+    """The plans whose image checks belong with those of the last."""
+    drawn = [(plan, tasks) for plan, tasks in plans if plan.image_strata and plan.inputs == dict(inputs)]
+    if not drawn:
+        return []
+    sizes = np.array([stratum.size for stratum in drawn[-1][0].image_strata], np.int64)
+    return [(plan, tasks) for plan, tasks in drawn if _same_draw(plan, inputs, sizes)]
+
+
+def _same_draw(plan: ReviewPlan, inputs: Mapping[str, str], sizes: Ints) -> bool:
+    return plan.inputs == dict(inputs) and [stratum.size for stratum in plan.image_strata] == sizes.tolist()
+
+
+def _image_rows(tasks: pa.Table) -> pa.Table:
+    return tasks.filter(pc.and_(pc.equal(tasks["purpose"], IMAGE), pc.is_null(tasks["label_id"])))
+
+
+def _strata(sizes: Ints, drawn: Ints) -> tuple[Stratum, ...]:
+    return tuple(
+        Stratum(name=name, size=int(size), drawn=int(taken))
+        for name, size, taken in zip(STRATA, sizes, drawn, strict=True)
+    )
+
+
+def _with_labels(labels: RunLabels, searches: pa.Table, images: Ints, answers: Answers) -> pa.Table:
+    """Put the undecided labels of each image before its search."""
+    order = np.full(len(labels.keys), -1, np.int64)
+    order[images] = np.arange(len(images))
+    wanted: Bools = (order[labels.image_index] >= 0) & ~labels.accepted
+    rows = np.flatnonzero(wanted)
+    rows = rows[answers.wrong_of(labels.label_ids.take(pa.array(rows))) == NO_ANSWER]
+    rows = rows[np.argsort(order[labels.image_index[rows]], kind="stable")]
+    boxes, scores = labels.boxes[rows], labels.p_correct[rows]
+    doubtful = image_tasks(
+        DOUBTFUL,
+        labels.keys.take(pa.array(labels.image_index[rows])),
+        [labels.class_names[index] for index in labels.class_index[rows]],
+        VERIFY_S,
+        label_id=labels.label_ids.take(pa.array(rows)),
+        p_correct=pa.array(scores, pa.float32(), from_pandas=True),
+        **{side: boxes[:, column] for column, side in enumerate(("x0", "y0", "x1", "y1"))},
+    )
+    both = pa.concat_tables([doubtful, searches])
+    turn = np.concatenate([order[labels.image_index[rows]], np.arange(len(images))])
+    both = both.take(pa.array(np.argsort(turn, kind="stable")))
+    return both.set_column(0, TASKS.field("place"), pa.array(np.arange(both.num_rows), pa.int32()))

@@ -1,0 +1,142 @@
+"""Counts the objects of searched images: those that labels have found, and those that they missed."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.certify.bounds import Bools, Ints
+from tasks.contract.run_labels import BOX, RunLabels
+from tasks.geometry import box_iou
+from tasks.reviews.resolve import Answers, ImageAnswers
+
+SAME_IOU: Final = 0.5
+"""Boxes of one class that overlap so much were drawn around one missed object."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What is known of m images."""
+
+    checked: Bools
+    """(m,) searched for every class."""
+    complete: Bools
+    """(m,) and every label accepted or decided."""
+    objects: Ints
+    """(m,) that are there; like the next two it means something of complete images alone."""
+    accepted: Ints
+    """(m,) found by accepted labels that nobody has called wrong."""
+    delivered: Ints
+    """(m,) found by labels, accepted, called correct or corrected."""
+    simulated: bool
+    """Whether a simulated reviewer answered any of it."""
+
+
+def images_of(labels: RunLabels, keys: pa.ChunkedArray) -> Ints:
+    """Find images by their keys: (n,) places in labels.keys, -1 for those that the run does not have."""
+    return np.asarray(pc.index_in(keys, value_set=labels.keys).fill_null(-1).to_numpy(), np.int64)
+
+
+def searched_images(labels: RunLabels, image_answers: ImageAnswers, answers: Answers, images: Ints) -> Searched:
+    """Count the objects of images.
+
+    A label shows an object if it is correct, or a person gave it another class of the campaign or another box, or it
+    is accepted and nobody was asked; one of a class that the campaign does not have shows none. A wrong label counts as
+    delivered where its verdict says what is right. Each missed object counts once, however many people drew it.
+
+    Args:
+        labels: All labels of the run.
+        image_answers: What people said of images.
+        answers: What people said of labels.
+        images: (m,) places in labels.keys.
+    """
+    total = len(labels.keys)
+    mine = np.zeros(total, np.bool_)
+    mine[images] = True
+    rows = np.flatnonzero(mine[labels.image_index])
+    shown = _shown(labels, answers, rows)
+
+    def counted(of_rows: Bools) -> Ints:
+        return np.bincount(labels.image_index[rows[of_rows]], minlength=total)[images]
+
+    missed, missed_simulated = _missed(labels, image_answers.missed)
+    checked, checked_simulated = _checked(labels, image_answers.checked)
+    simulated = answers.simulated_of(labels.label_ids.take(pa.array(rows))).any()
+    return Searched(
+        checked=checked[images],
+        complete=checked[images] & (counted(shown.undecided) == 0),
+        objects=counted(shown.there) + missed[images],
+        accepted=counted(shown.found & labels.accepted[rows]),
+        delivered=counted(shown.found | shown.mended),
+        simulated=bool(simulated or (mine & (missed_simulated | checked_simulated)).any()),
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What n labels show, (n,) each."""
+
+    there: Bools
+    """An object."""
+    found: Bools
+    """And they are right as they are."""
+    mended: Bools
+    """Or a person has said what is right."""
+    undecided: Bools
+
+
+def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
+    places = answers.places(labels.label_ids.take(pa.array(rows)))
+    # Each with one entry more, which -1 finds.
+    verdict = np.array([*answers.verdict, ""], np.str_)[places]
+    named = np.array([name in labels.class_names for name in [*answers.class_name, None]], np.bool_)[places]
+    nameless = np.array([name is None for name in [*answers.class_name, None]], np.bool_)[places]
+    boxed = np.append(np.isfinite(answers.boxes).all(axis=1), False)[places]
+    accepted = labels.accepted[rows]
+    found = ((verdict == "") & accepted) | (verdict == "correct")
+    wrong_class, bad_box = verdict == "wrong_class", (verdict == "bad_box") & (named | nameless)
+    return _Shown(
+        there=found | bad_box | (wrong_class & (named | nameless)),
+        found=found,
+        mended=(wrong_class & named) | (bad_box & boxed),
+        undecided=((verdict == "") & ~accepted) | (verdict == "disputed"),
+    )
+
+
+def _missed(labels: RunLabels, rows: pa.Table) -> tuple[Ints, Bools]:
+    """Missed objects of every image, each once, and whether a simulated reviewer named one."""
+    count, simulated = np.zeros(len(labels.keys), np.int64), np.zeros(len(labels.keys), np.bool_)
+    images = images_of(labels, rows["key"])
+    boxes = np.stack([np.asarray(rows[side].to_numpy(), np.float32) for side in BOX], axis=1)
+    names = rows["class_name"].to_pylist()
+    kept: dict[tuple[int, str], list[int]] = {}
+    for row, (image, name) in enumerate(zip(images.tolist(), names, strict=True)):
+        if image < 0 or name not in labels.class_names:
+            continue
+        same = kept.setdefault((image, name), [])
+        if not (same and (box_iou(boxes[[row]], boxes[same]) >= SAME_IOU).any()):
+            same.append(row)
+            count[image] += 1
+    theirs = images[np.asarray(rows["simulated"].to_numpy(), np.bool_)]
+    simulated[theirs[theirs >= 0]] = True
+    return count, simulated
+
+
+def _checked(labels: RunLabels, rows: pa.Table) -> tuple[Bools, Bools]:
+    """Which images were searched for every class, at once or class by class, and whether a simulated reviewer did."""
+    whole, simulated = np.zeros(len(labels.keys), np.bool_), np.zeros(len(labels.keys), np.bool_)
+    images, names = images_of(labels, rows["key"]), rows["class_name"].to_pylist()
+    classes: dict[int, set[str]] = {}
+    for image, name, made_up in zip(images.tolist(), names, rows["simulated"].to_pylist(), strict=True):
+        if image < 0:
+            continue
+        simulated[image] |= made_up
+        if name is None:
+            whole[image] = True
+        else:
+            classes.setdefault(image, set()).add(name)
+    for image, seen in classes.items():
+        whole[image] |= seen >= set(labels.class_names)
+    return whole, simulated
