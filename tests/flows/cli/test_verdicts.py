@@ -1,10 +1,14 @@
 import csv
 import json
 
+import pyarrow as pa
 import pytest
 
+from schemas.reviews import TASKS, ReviewPlan
 from tasks.contract.run_labels import current_of, read_run_labels
 from tasks.plan.ledger import Ledger
+from tasks.reviews.plans import write_plan
+from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
 
 
@@ -94,3 +98,40 @@ def test_what_is_asked_wrong(vouch, labelled, words, problem):
     assert answer.code == 2
     assert problem in answer.err
     assert answer.err.count("\n") == 1
+
+
+def test_tasks_filled_in_come_back(vouch, labelled, make_campaign, ids, tmp_path):
+    rows = [
+        {"label_id": ids[0], "class_name": "cat", "x0": 1.0, "y0": 2.0, "x1": 30.0, "y1": 40.0, "purpose": "audit"},
+        {"label_id": ids[1], "class_name": "cat", "x0": 1.0, "y0": 2.0, "x1": 30.0, "y1": 40.0, "purpose": "fit"},
+        {"class_name": "dog", "purpose": "possible_miss"},
+    ]
+    full = [
+        dict.fromkeys(TASKS.names) | {"place": place, "key": "000.png", "seconds": 1.0} | row
+        for place, row in enumerate(rows)
+    ]
+    plan = ReviewPlan(
+        number=1, run="main", created="2026-03-04T05:06:07+00:00", inputs={}, precision=0.95, confidence=0.9,
+        gate="delivered", seed=0, fit_share=0.5, counts={}, seconds=0, tasks_sha256="",
+    )  # fmt: skip
+    workspace = open_store(make_campaign().workspace)
+    write_plan(workspace, "main", plan, pa.Table.from_pylist(full, schema=TASKS))
+    path = tmp_path / "tasks.csv"
+    assert vouch("verdicts", labelled, "--tasks", path).out == f"3 open tasks in {path}\n"
+    text = path.read_text()
+    assert "audit" not in text
+    with path.open(newline="") as file:
+        sheet = list(csv.DictReader(file))
+    sheet[0]["verdict"], sheet[2]["verdict"] = "Bad Box", "checked"
+    with path.open("w", newline="") as file:
+        out = csv.DictWriter(file, list(sheet[0]))
+        out.writeheader()
+        out.writerows(sheet)
+    answer = vouch("verdicts", labelled, path)
+    assert "2 of 3 rows imported, 1 without a verdict" in answer.out, answer.err
+    said = read_verdicts(workspace).to_pylist()
+    assert {(row["verdict"], row["class_name"], row["x0"]) for row in said} == {
+        ("bad_box", None, None),
+        ("checked", "dog", None),
+    }
+    assert vouch("verdicts", labelled, "--tasks", path).out == f"1 open tasks in {path}\n"
