@@ -69,7 +69,7 @@ ROWS = [
     pytest.param(
         "routing_size",
         "split and first sample; fit; probabilities; certify both gates; decide; all, 20,000 labels; "
-        "limit for 1,000,000",
+        "vouch apply, 20,000 labels; limit for 1,000,000",
     ),
 ]
 
