@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from schemas.campaign.campaign import Campaign
+from schemas.campaign.routing import RoutingConfig
 from schemas.errors import UserError
 from schemas.policy import Policy
 from schemas.records import Current
@@ -14,6 +15,7 @@ from tasks.route.policy import (
     check_fits,
     check_promise,
     default_policy,
+    lesser_promise,
     parse_policy,
     read_policy,
     write_policy,
@@ -43,7 +45,7 @@ def policy_to_apply(
     _check_campaign(campaign, current, version)
     asked = version if version is not None else campaign.routing.policy
     if asked is None:
-        asked = _newest(workspace, current)
+        asked = _newest(workspace, current, campaign.routing)
     if asked.lower() == NONE:
         policy = default_policy(campaign.classes, campaign.routing)
         write_policy(workspace, policy)
@@ -69,8 +71,8 @@ def _check_campaign(campaign: Campaign, current: Current, version: str | None) -
         )
 
 
-def _newest(workspace: Store, current: Current) -> str:
-    """The version of the certified policy that was made last, of those that fit the labels."""
+def _newest(workspace: Store, current: Current, routing: RoutingConfig) -> str:
+    """The version of the certified policy that was made last, of those that fit the labels; people's word first."""
     policies = sorted(_certified(workspace), key=lambda entry: entry[0])
     if not policies:
         raise UserError(
@@ -80,19 +82,19 @@ def _newest(workspace: Store, current: Current) -> str:
     newest = policies[-1][1]
     _check_inputs_known(newest, current)
     fitting = [policy for _, policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
-    if not fitting:
-        check_fits(newest, current.inputs)
-    return fitting[-1].version
+    keeping = [policy for policy in fitting if not lesser_promise(policy, routing)]
+    # Without one that fits, what is wrong with the newest is told by the checks that follow.
+    return next(reversed(keeping or fitting), newest).version
 
 
-def _certified(workspace: Store) -> Iterator[tuple[str, Policy]]:
-    """Every certified policy, with the time at which it was made."""
+def _certified(workspace: Store) -> Iterator[tuple[tuple[bool, str], Policy]]:
+    """Every certified policy, with what puts them in order: whether people answered, and the time."""
     for info in workspace.list(f"{FOLDER}/"):
         version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
         if not version.startswith(("user-", EXPIRED)):
             policy = parse_policy(workspace, version, "looking for the newest policy (--policy names one)")
             if policy.certification is not None:
-                yield policy.certification.created, policy
+                yield (not policy.certification.simulated, policy.certification.created), policy
 
 
 def _inputs(policy: Policy) -> dict[str, str]:

@@ -154,9 +154,19 @@ def check_promise(policy: Policy, routing: RoutingConfig) -> None:
         UserError: Its precision or confidence is lower, or its gate is the other one: neither promise contains the
             other, since people who keep wrong labels are no fault of the accepted ones.
     """
+    less = lesser_promise(policy, routing)
+    if less:
+        raise UserError(
+            f"policy {policy.version} certifies {', '.join(less)}; change routing to what it certifies, or "
+            f"{CERTIFY_AGAIN}"
+        )
+
+
+def lesser_promise(policy: Policy, routing: RoutingConfig) -> list[str]:
+    """Say where a certified policy promises less than the campaign asks for: "precision 0.95, not 0.98"."""
     promise = policy.certification
     if promise is None:
-        return
+        return []
     less = [
         f"{name} {getattr(promise, name):g}, not {getattr(routing, name):g}"
         for name in ("precision", "confidence")
@@ -164,11 +174,7 @@ def check_promise(policy: Policy, routing: RoutingConfig) -> None:
     ]
     if promise.gate != routing.gate:
         less.append(f"gate {promise.gate}, not {routing.gate}")
-    if less:
-        raise UserError(
-            f"policy {policy.version} certifies {', '.join(less)}; change routing to what it certifies, or "
-            f"{CERTIFY_AGAIN}"
-        )
+    return less
 
 
 def write_policy(workspace: Store, policy: Policy) -> None:

@@ -117,7 +117,11 @@ def test_the_newest_that_fits_is_taken(labelled, put_policy):
     put_policy(workspace, "certified-1-old", created="2026-01-01T00:00:00+00:00")
     put_policy(workspace, "certified-1-new", created="2026-02-01T00:00:00+00:00")
     put_policy(workspace, "certified-1-other", created="2026-03-01T00:00:00+00:00", inputs={"prompts": "others"})
+    put_policy(workspace, "certified-1-less", created="2026-04-01T00:00:00+00:00", precision=0.9)
+    put_policy(workspace, "certified-1-simulated", created="2026-05-01T00:00:00+00:00", simulated=True)
     assert apply_policy(campaign, export=False).policy == "certified-1-new"
+    by_program = apply_policy(campaign, "certified-1-simulated", export=False)
+    assert by_program.policy_basis.startswith("simulated reviewer, so nothing is certified")
 
 
 def test_images_that_left_do_not_count(labelled, put_policy, label, tmp_path):
