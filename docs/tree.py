@@ -15,6 +15,7 @@ OTHER = {
     ".ci/run": "What continuous integration runs.",
     "docs/design.md": "How Vouch is built.",
     "docs/evaluate.md": "Labels against ground truth: what `vouch evaluate` compares and reports.",
+    "docs/screenshot.py": "Takes a picture of a report in Chromium.",
     "docs/starter.md": "The bundled models and the drawn world that they know.",
     "docs/tree.py": "Writes this tree.",
     "CHANGELOG.md": "What changed.",

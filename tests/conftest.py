@@ -15,6 +15,7 @@ from schemas.campaign.campaign import Campaign
 from schemas.campaign.loading import load_campaign
 from schemas.policy import Certification, Group, Policy
 from schemas.records import Marker
+from schemas.report import Report
 from schemas.summary import RunSummary
 from tasks.campaign_run import CampaignRun, Worked
 from tasks.certify.calibrator import Calibrator
@@ -135,3 +136,73 @@ def certified(calibrator: Calibrator) -> Callable[..., Policy]:
         )
 
     return make
+
+
+@pytest.fixture
+def certified_report() -> Report:
+    """A report of every part that there is, with names that would be markup if nobody escaped them."""
+    interval = {"value": 0.973, "low": 0.951, "high": 0.988, "confidence": 0.9}
+    certificate = {"labels": 900, "accepted": 610, "reviewed": 410, "errors": 9, "limit": 0.05, "bound": 0.0378,
+                   "delta": 0.04, "accepted_precision": interval, "delivered_precision": interval}  # fmt: skip
+    groups = [
+        {"name": "cat", "classes": ["cat"], "rule": "p(correct) >= 0.912", "p_correct": 0.912, **certificate},
+        {"name": "others", "classes": ["<script>alert(1)</script>", "dog"], "rule": "", **certificate,
+         "refusal": "9 of 60 reviewed labels are wrong; review about 340 more", "more_reviews": 340},
+    ]  # fmt: skip
+    quality = {"labels": 610, "correct": 600, "wrong": 10, "ignored": 0, "objects": 900, "precision": 0.98,
+               "recall": 0.6}  # fmt: skip
+    picture = {"label_id": "a", "key": '"><img src=x onerror=alert(1)>.jpg', "class_name": "<b>cat</b>",
+               "box": [1, 2, 30, 40], "accepted": True, "p_correct": 0.98, "detector_score": 0.7,
+               "reason": "p_correct 0.98"}  # fmt: skip
+    percentiles = [place / 100 for place in range(101)]
+    bins = [{"labels": 40, "score": score, "precision": score - 0.02} for score in (0.3, 0.5, 0.7, 0.9, 0.98)]
+    return Report.model_validate(
+        {
+            "run": "main <&>",
+            "workspace": "/data/workspace",
+            "source": "s3://photos/2026",
+            "number": 2,
+            "created": "2026-03-04T05:06:07+00:00",
+            "images": {"total": 1000, "done": 990, "failed": 10, "pending": 0, "reasons": {"acquire: <i>bad</i>": 10}},
+            "automation": {"labels": 1000, "accepted": 610},
+            "certify_side": {"labels": 900, "accepted": 610},
+            "fit_side": {"labels": 100, "accepted": 0},
+            "promise": "At least 95% of the labels that are delivered are correct, with 90% confidence.",
+            "policy": {"version": "certified-1-0a1b2c3d", "standing": "certified", "precision": 0.95, "confidence": 0.9,
+                       "gate": "delivered", "look": 1, "created": "2026-03-01T00:00:00+00:00", "fit_labels": 200,
+                       "planted": 20, "missed": 1, "groups": groups},
+            "audits": [{"plan": 4, "created": "2026-03-03T00:00:00+00:00", "policy": "certified-1-0a1b2c3d",
+                        "labels": 610, "asked": 100, "answered": 100, "wrong": 2, "precision": interval}],
+            "expiry": {"batches": 1, "wealth": 0.6, "limit": 20, "expired": False},
+            "recall": {"accepted": interval, "delivered": interval, "undecided": 1,
+                       "parts": [{"name": "boxes", "images": 900, "searched": 40, "objects": 90, "accepted": 60,
+                                  "delivered": 80}]},
+            "drift": {"audit_factor": 2, "signals": [
+                {"signal": "p_correct", "distance": 0.2, "drifted": True, "before": percentiles,
+                 "now": [place**2 for place in percentiles]},
+                {"signal": "sam_iou", "distance": 0.01, "drifted": False, "before": percentiles, "now": percentiles}]},
+            "reliability": {"found": {"ece": 0.02, "bins": bins}, "brier": 0.08, "labels": 200},
+            "histogram": {"signal": "p_correct", "edges": [0, 0.25, 0.5, 0.75, 1], "accepted": [0, 0, 10, 600],
+                          "review": [90, 100, 150, 50], "thresholds": [0.912], "missing": 3},
+            "classes": [
+                {"name": f"class {place}" * (9 if place == 2 else 1), "labels": 100 - place, "accepted": 40,
+                 "reviewed": 20, "wrong": 1, "precision": 0.96} for place in range(60)
+            ],
+            "pictures": [
+                {**picture, "kind": "accepted", "answer": "correct"},
+                {**picture, "kind": "routed", "accepted": False, "reason": "p_correct 0.710 < 0.912"},
+                {**picture, "kind": "wrong", "answer": "wrong_class"},
+            ],
+            "verdicts": {"labels": 700, "answers": {"correct": 600, "wrong_class": 100}, "images": 41, "missed": 7,
+                         "reviewers": 3, "foreign": 2},
+            "time": {"spent": 1500, "untimed": 4, "verify_s": 1.6, "draw_s": 25.5, "saved": 976, "waiting": 100,
+                     "delivered": 900, "per_box": 1.67},
+            "truth": {"file": "truth.json", "images": 990, "iou_threshold": 0.5, "accepted": quality,
+                      "everything": quality},
+            "changes": {"since": "2026-03-02T00:00:00+00:00", "number": 1, "changes": [
+                {"name": "labels", "before": "900", "now": "1,000", "direction": "up", "words": "100 more"},
+                {"name": "policy", "before": "a", "now": "b", "direction": "other"}]},
+            "provenance": {"vouch": "0.1.0", "packages": {"numpy": "2.0"}, "fingerprint": "0a1b",
+                           "models": {"detector": "x"}, "inputs": {"prompts": "1f"}, "settings": {"seed": "0"}},
+        }
+    )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import apply, demo, evaluate, export, init, models, run, scenes, simulate, status, verdicts
+from flows.cli import apply, demo, evaluate, export, init, models, report, run, scenes, simulate, status, verdicts
 from flows.cli.epilog import epilog
 from flows.embedded_server import has_died, leave_at_once
 
@@ -28,6 +28,7 @@ app.command(epilog=epilog(*evaluate.EXAMPLES))(evaluate.evaluate)
 app.command(epilog=epilog(*apply.EXAMPLES))(apply.apply)
 app.command(epilog=epilog(*simulate.EXAMPLES))(simulate.simulate)
 app.command(epilog=epilog(*verdicts.EXAMPLES))(verdicts.verdicts)
+app.command(epilog=epilog(*report.EXAMPLES))(report.report)
 app.add_typer(models.models)
 app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
 app.command(epilog=epilog(*scenes.EXAMPLES))(scenes.scenes)

@@ -34,13 +34,13 @@ def crop(image: Pixels, box: Floats, context: float) -> Pixels:
         raise ValueError("a box has a coordinate that is not finite")
     x0, y0, x1, y1 = (float(value) for value in box)
     side = max(max(abs(x1 - x0), abs(y1 - y0)) * context, LEAST_SIDE)
-    left, right = _span((x0 + x1) / 2, side, image.shape[1])
-    top, bottom = _span((y0 + y1) / 2, side, image.shape[0])
+    left, right = span((x0 + x1) / 2, side, image.shape[1])
+    top, bottom = span((y0 + y1) / 2, side, image.shape[0])
     return image[top:bottom, left:right]
 
 
-def _span(centre: float, side: float, length: int) -> tuple[int, int]:
-    """First pixel and the one after the last of a side, shifted into [0, length)."""
+def span(centre: float, side: float, length: int) -> tuple[int, int]:
+    """First pixel and the one after the last of a side about a centre, shifted into [0, length); pixels."""
     count = min(math.ceil(side), length)
     first = round(centre - count / 2)
     first = min(max(first, 0), length - count)

@@ -1,0 +1,282 @@
+"""What `vouch report` says of a run: every figure of the page, without its pictures' pixels."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.base import Strict
+from schemas.campaign.routing import Gate
+from schemas.evaluation import ContractTruth, Quality, Reliability
+
+Standing = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]
+"""What the acceptance rests on; simulated: a certificate from a simulated reviewer, which certifies nothing."""
+
+
+class Interval(Strict):
+    """An estimated share with its interval."""
+
+    value: float | None = Field(None, description="The estimate; None where the sample gives none.")
+    low: float = Field(0, ge=0, le=1)
+    high: float = Field(1, ge=0, le=1)
+    confidence: float = Field(gt=0, lt=1, description="Chance with which such an interval holds the truth.")
+
+
+class Accepted(Strict):
+    """How many labels of a set were accepted."""
+
+    labels: int = Field(0, ge=0)
+    accepted: int = Field(0, ge=0)
+
+    @property
+    def share(self) -> float | None:
+        """Share accepted; None without labels."""
+        return self.accepted / self.labels if self.labels else None
+
+
+class Images(Strict):
+    """How the images ended; done + failed + pending = total."""
+
+    total: int = Field(ge=0)
+    done: int = Field(ge=0)
+    failed: int = Field(ge=0)
+    pending: int = Field(ge=0)
+    reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
+
+
+class GroupReport(Strict):
+    """A group of classes that share a rule, and what reviewed samples say of it."""
+
+    name: str
+    classes: tuple[str, ...]
+    rule: str = Field(description="In words; empty where nothing of the group is accepted.")
+    p_correct: float | None = Field(None, description="Least p(correct) of a certified rule.")
+    labels: int | None = Field(None, description="Labels on the certify side; None: not certified.")
+    accepted: int | None = Field(None, description="Of them, accepted.")
+    reviewed: int | None = Field(None, description="Reviewed labels that stand for the promise, n.")
+    errors: int | None = Field(None, description="Wrong among them, k.")
+    limit: float | None = Field(None, description="Share of wrong labels tested: 1 - T, less what reviewers miss.")
+    bound: float | None = Field(None, description="Upper bound of the share of wrong labels.")
+    delta: float | None = Field(None, description="Level of the test.")
+    accepted_precision: Interval | None = Field(None, description="A, with its lower bound.")
+    delivered_precision: Interval | None = Field(None, description="B, with its lower bound.")
+    refusal: str = Field("", description="Why nothing is certified.")
+    more_reviews: int | None = Field(None, description="About how many more reviews would certify it.")
+
+
+class PolicyReport(Strict):
+    """The policy that decided."""
+
+    version: str
+    standing: Standing
+    precision: float = Field(description="T: promised, or asked for.")
+    confidence: float = Field(description="1 - delta: promised, or asked for.")
+    gate: Gate
+    look: int | None = Field(None, description="Which look at certification labels it came from.")
+    created: str | None = None
+    fit_labels: int | None = Field(None, description="Reviewed labels that its calibrator was fitted to.")
+    planted: int = Field(0, description="Known-wrong labels shown to reviewers.")
+    missed: int = Field(0, description="Of them, called correct.")
+    groups: tuple[GroupReport, ...]
+
+
+class AuditReport(Strict):
+    """A blind audit of accepted labels."""
+
+    plan: int = Field(description="Number of the review plan.")
+    created: str
+    policy: str = Field(description="Version of the policy whose labels were audited.")
+    labels: int = Field(ge=0, description="Accepted labels that it was drawn from.")
+    asked: int = Field(ge=0)
+    answered: int = Field(ge=0)
+    wrong: int = Field(ge=0)
+    precision: Interval | None = Field(None, description="Of the accepted labels; None while answers are missing.")
+
+
+class ExpiryReport(Strict):
+    """The monitor that expires the policy."""
+
+    batches: int = Field(ge=0, description="Audits that it has seen.")
+    wealth: float = Field(description="Of the bets against the promise.")
+    limit: float = Field(description="Wealth at which the policy expires, 1 / delta.")
+    expired: bool
+
+
+class RecallPart(Strict):
+    """A stratum of images."""
+
+    name: str
+    images: int = Field(ge=0)
+    searched: int = Field(ge=0, description="Of the drawn images, those that count.")
+    objects: int = Field(ge=0, description="In the searched images.")
+    accepted: int = Field(ge=0, description="Of them, found by accepted labels.")
+    delivered: int = Field(ge=0, description="Of them, found by any label, once people have decided all.")
+
+
+class RecallReport(Strict):
+    """The share of objects that labels show, from images that people searched."""
+
+    accepted: Interval | None = Field(None, description="Found by accepted labels; None: not known.")
+    delivered: Interval | None = Field(None, description="Found by any label, once people have decided all.")
+    parts: tuple[RecallPart, ...] = ()
+    undecided: int = Field(0, ge=0, description="Searched images that have labels still to be decided.")
+    simulated: bool = Field(False, description="A simulated reviewer searched some of them.")
+    advice: str = Field("", description="What to do to get it, where it is missing.")
+
+
+class SignalDrift(Strict):
+    """A signal now, against the batch that was certified."""
+
+    signal: str
+    distance: float = Field(description="Largest difference of the distribution functions.")
+    drifted: bool
+    before: tuple[float, ...] = Field(description="101 percentiles of the certified batch.")
+    now: tuple[float, ...] = Field(description="101 percentiles of this run; empty without values.")
+
+
+class DriftReport(Strict):
+    """Whether scores have moved since the policy was certified."""
+
+    signals: tuple[SignalDrift, ...] = Field((), description="The largest distance first.")
+    audit_factor: float = Field(1, description="How many times more to audit.")
+    missing: str = Field("", description="Why there is nothing to compare.")
+
+
+class Histogram(Strict):
+    """How a score is spread over the labels."""
+
+    signal: str
+    edges: tuple[float, ...] = Field(description="One more than bins.")
+    accepted: tuple[int, ...]
+    review: tuple[int, ...]
+    thresholds: tuple[float, ...] = Field(description="From which labels are accepted, ascending, each once.")
+    missing: int = Field(0, ge=0, description="Labels without a value.")
+
+
+class ReviewedReliability(Strict):
+    """Stated p(correct) against verdicts."""
+
+    found: Reliability | None = None
+    brier: float | None = None
+    labels: int = 0
+    missing: str = Field("", description="Why there is none.")
+
+
+class ClassReport(Strict):
+    """One class."""
+
+    name: str
+    labels: int = Field(ge=0)
+    accepted: int = Field(ge=0)
+    reviewed: int = Field(0, ge=0, description="Drawn and answered among its accepted labels.")
+    wrong: int = Field(0, ge=0, description="Of them, wrong.")
+    precision: float | None = Field(None, description="Of its accepted labels, shrunken to the mean; not certified.")
+
+
+class Verdicts(Strict):
+    """What people have answered."""
+
+    labels: int = Field(0, ge=0, description="Labels of this run with a verdict.")
+    answers: dict[str, int] = Field({}, description="Answer -> labels.")
+    images: int = Field(0, ge=0, description="Images searched for every object.")
+    missed: int = Field(0, ge=0, description="Objects named that no label shows.")
+    reviewers: int = Field(0, ge=0, description="How many people; simulated ones are not counted.")
+    simulated: int = Field(0, ge=0, description="Labels whose verdict came from a simulated reviewer.")
+    foreign: int = Field(0, ge=0, description="Verdicts on labels that this run does not have.")
+
+
+class TimeReport(Strict):
+    """People's time; seconds."""
+
+    spent: float = Field(0, ge=0, description="On verdicts about this run.")
+    simulated: bool = Field(False, description="Part of it is a simulated reviewer's, which nobody spent.")
+    untimed: int = Field(0, ge=0, description="Verdicts without a time.")
+    verify_s: float = Field(gt=0, description="Assumption: time to verify one box.")
+    draw_s: float = Field(gt=0, description="Assumption: time to draw one box by hand.")
+    saved: float = Field(0, description="accepted labels x verify_s.")
+    waiting: float = Field(0, ge=0, description="Labels that wait for an answer x verify_s.")
+    delivered: int = Field(0, ge=0, description="Accepted labels and those that people called correct.")
+    per_box: float | None = Field(None, description="spent / delivered.")
+
+
+class Picture(Strict):
+    """A label that is shown."""
+
+    kind: Literal["accepted", "routed", "wrong"]
+    label_id: str
+    key: str
+    class_name: str
+    box: tuple[float, float, float, float] = Field(description="xyxy, pixels of the EXIF-oriented original.")
+    accepted: bool
+    p_correct: float | None = None
+    detector_score: float | None = None
+    reason: str = Field(description="Of the decision, as stored.")
+    answer: str = Field("", description="Verdict, or what ground truth says; empty if none.")
+
+
+class TruthReport(Strict):
+    """The labels against ground truth."""
+
+    file: str
+    images: int = Field(ge=0)
+    iou_threshold: float
+    accepted: Quality
+    everything: Quality
+    contract: ContractTruth | None = None
+
+
+class Change(Strict):
+    """A figure that differs from the last report."""
+
+    name: str
+    before: str
+    now: str
+    direction: Literal["up", "down", "other"]
+    words: str = Field("", description="By how much.")
+
+
+class Changes(Strict):
+    """What changed since the last report."""
+
+    since: str | None = Field(None, description="When that was made; None: this is the first.")
+    number: int | None = None
+    changes: tuple[Change, ...] = ()
+
+
+class Provenance(Strict):
+    """How the labels and this report were made."""
+
+    vouch: str = Field(description="Version.")
+    packages: dict[str, str] = Field(description="Package -> version.")
+    fingerprint: str | None = Field(None, description="Of the settings that made the labels.")
+    inputs: dict[str, str] = Field({}, description="What labels depend on -> its fingerprint.")
+    models: dict[str, str] = Field(description="Step -> checkpoint.")
+    settings: dict[str, str] = Field(description="Other settings that matter, in words.")
+
+
+class Report(Strict):
+    """A run in figures."""
+
+    run: str
+    workspace: str
+    source: str
+    number: int = Field(1, ge=1, description="Of this report within the run.")
+    created: str = Field(description="Date and time, ISO 8601, UTC.")
+    images: Images
+    automation: Accepted = Field(description="All labels.")
+    certify_side: Accepted | None = Field(None, description="Labels that the promise is about; None: no promise.")
+    fit_side: Accepted | None = Field(None, description="Labels kept for fitting, which are never accepted.")
+    promise: str = Field(description="In one sentence.")
+    policy: PolicyReport
+    audits: tuple[AuditReport, ...] = Field((), description="The latest first.")
+    expiry: ExpiryReport | None = None
+    recall: RecallReport
+    drift: DriftReport
+    reliability: ReviewedReliability
+    histogram: Histogram | None = None
+    classes: tuple[ClassReport, ...] = Field((), description="The most labels first.")
+    pictures: tuple[Picture, ...] = ()
+    verdicts: Verdicts
+    time: TimeReport
+    truth: TruthReport | None = None
+    changes: Changes = Changes()
+    provenance: Provenance

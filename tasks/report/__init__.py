@@ -1,0 +1,1 @@
+"""The report: a run's figures, and the page that shows them."""

@@ -1,0 +1,133 @@
+"""Renders a report as one HTML file that asks nothing of any network and runs no script."""
+
+import base64
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from schemas.report import Picture, Report
+from tasks.report import formats
+from tasks.report.changes import STANDINGS
+from tasks.report.headline import precision_tile, recall_tile
+from tasks.report.plots import drift_plot, histogram_plot, reliability_plot, spoken
+from tasks.report.svg import interval_bar, share_bar
+from tasks.report.thumbnails import SIDE, Thumbnail
+
+MOST_CLASSES: Final = 40
+"""Classes that stand open on the page; the others fold away."""
+MOST_REASONS: Final = 30
+MOST_DRIFTS: Final = 2
+_HERE: Final = Path(__file__).parent
+_KINDS: Final = (
+    ("accepted", "Accepted", "Drawn at random from the accepted labels, not chosen to please."),
+    ("routed", "Sent to a person", "Drawn at random, with the reason in words."),
+    ("wrong", "Wrong", "Called wrong by a reviewer or by ground truth; accepted ones first."),
+)
+_NONE_OF: Final = {
+    "accepted": "No label was accepted.",
+    "routed": "No label waits for a person.",
+    "wrong": "No label is known to be wrong: none was called so by a reviewer, nor by ground truth.",
+}
+
+
+class _Shown(NamedTuple):
+    picture: Picture
+    thumbnail: Thumbnail
+    why: str
+
+
+def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
+    """Render the page.
+
+    Args:
+        report: Its figures; names and keys in it are not trusted.
+        thumbnails: One for each of its pictures.
+
+    Returns:
+        HTML; everything that comes from the report is escaped.
+    """
+    style = (_HERE / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    pairs = zip(report.pictures, thumbnails, strict=True)
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        report=report,
+        # The page's own style and no other: nothing from the data can add one.
+        style=Markup(style),  # noqa: S704 - a file of this folder
+        style_hash=f"sha256-{digest}",
+        standing=_sentence(STANDINGS[report.policy.standing]),
+        precision=precision_tile(report),
+        recall=recall_tile(report),
+        contents=_contents(report),
+        kinds=_KINDS,
+        none_of=_NONE_OF,
+        pictures=[_Shown(picture, thumbnail, _why(picture)) for picture, thumbnail in pairs],
+        side=SIDE // 2,
+        most_classes=MOST_CLASSES,
+        most_reasons=MOST_REASONS,
+        spoken=spoken,
+        dash=formats.NONE,
+        share_bar=share_bar,
+        interval_bar=functools.partial(_certified_bar, report),
+        **_plots(report),
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= formats.FILTERS | {"spoken": spoken}
+    return environment
+
+
+def _plots(report: Report) -> dict[str, Any]:
+    found = report.reliability.found
+    return {
+        "histogram": histogram_plot(report.histogram) if report.histogram else None,
+        "reliability": reliability_plot(found) if found else None,
+        "drift": [(one, drift_plot(one)) for one in report.drift.signals[:MOST_DRIFTS] if one.now],
+    }
+
+
+def _contents(report: Report) -> list[tuple[str, str]]:
+    everything = {
+        "precision": "Precision",
+        "recall": "Recall",
+        "scores": "Scores",
+        "classes": "Classes",
+        "pictures": "Pictures",
+        "time": "People's time",
+        "truth": "Against ground truth" if report.truth else "",
+        "changes": "What changed",
+        "failed": "Images that failed" if report.images.reasons else "",
+        "made": "How it was made",
+    }
+    return [(name, title) for name, title in everything.items() if title]
+
+
+def _certified_bar(report: Report, low: float, errors: int, reviewed: int, promised: float) -> Markup:
+    """The interval of a group, on a scale that all groups share."""
+    bounds = [1 - group.bound for group in report.policy.groups if group.bound is not None]
+    floor = max(0.0, min([promised, *bounds]) - 0.5 * (1 - promised))
+    value = 1 - errors / reviewed if reviewed else None
+    words = f"at least {formats.least(low)}, promised {formats.pct(promised)}"
+    return interval_bar(low, 1.0, value, promised, floor, words)
+
+
+def _why(picture: Picture) -> str:
+    """Of an accepted label its score, for the rule is the same for all; of others the reason."""
+    if not picture.accepted:
+        return formats.rule(picture.reason)
+    p_correct, score = picture.p_correct, picture.detector_score
+    words = f"p(correct) {p_correct:.3f}" if p_correct is not None else f"detector score {score or 0:.2f}"
+    return f"accepted, {words}" if picture.kind == "wrong" else words
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,76 @@
+"""How the scores of a run are spread, and how far p(correct) agrees with verdicts."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.evaluation import Reliability, ReliabilityBin
+from schemas.policy import Policy
+from schemas.report import Histogram, ReviewedReliability
+from tasks.certify.bounds import Bools, Floats
+from tasks.certify.reliability import reliability
+from tasks.contract.run_labels import SIGNALS, RunLabels
+from tasks.report.reviewed import Reviewed
+
+BINS: Final = 25
+RELIABILITY_BINS: Final = 10
+LEAST_REVIEWED: Final = 20
+"""Fewer labels make no reliability diagram."""
+
+
+def score_histogram(labels: RunLabels, policy: Policy) -> Histogram | None:
+    """Count labels by p(correct), or by the detector's score where there is no calibrator; None without labels."""
+    if not labels.count:
+        return None
+    if np.isfinite(labels.p_correct).any():
+        least = [group.p_correct for group in policy.groups if group.p_correct is not None]
+        return _histogram("p_correct", labels.p_correct, labels.accepted, least)
+    rules = [group.accept.required() for group in policy.groups if group.accept is not None]
+    least = [rule["detector_score"] for rule in rules if "detector_score" in rule]
+    return _histogram("detector_score", detector_scores(labels), labels.accepted, least)
+
+
+def detector_scores(labels: RunLabels) -> NDArray[np.float32]:
+    """Score of each label, (N,)."""
+    return labels.signals[:, SIGNALS.index("detector_score")]
+
+
+def reviewed_reliability(labels: RunLabels, reviewed: Reviewed) -> ReviewedReliability:
+    """Hold p(correct) against verdicts that the calibrator has not seen, those on the certify side."""
+    rows = reviewed.rows[reviewed.held_out]
+    known = np.isfinite(labels.p_correct[rows])
+    if not np.isfinite(labels.p_correct).any():
+        return ReviewedReliability(missing="there is no calibrator yet; it comes with the first certified policy")
+    if known.sum() < LEAST_REVIEWED:
+        words = f"only {int(known.sum())} reviewed labels were kept from the calibrator"
+        return ReviewedReliability(labels=int(known.sum()), missing=f"{words}; {LEAST_REVIEWED} are needed")
+    wrong, weights = reviewed.wrong[reviewed.held_out][known], reviewed.weights[reviewed.held_out][known]
+    found = reliability(labels.p_correct[rows][known], ~wrong, weights, RELIABILITY_BINS)
+    bins = zip(found.stated.tolist(), found.seen.tolist(), found.labels.tolist(), strict=True)
+    return ReviewedReliability(
+        found=Reliability(
+            ece=found.calibration_error,
+            bins=tuple(ReliabilityBin(labels=count, score=stated, precision=seen) for stated, seen, count in bins),
+        ),
+        brier=found.brier,
+        labels=int(known.sum()),
+    )
+
+
+def _histogram(signal: str, values: Floats | NDArray[np.float32], accepted: Bools, least: Sequence[float]) -> Histogram:
+    edges = np.linspace(0, 1, BINS + 1)
+    known = np.isfinite(values)
+
+    def count(chosen: Bools) -> tuple[int, ...]:
+        return tuple(np.histogram(np.clip(values[chosen & known], 0, 1), edges)[0].tolist())
+
+    return Histogram(
+        signal=signal,
+        edges=tuple(edges.tolist()),
+        accepted=count(accepted),
+        review=count(~accepted),
+        thresholds=tuple(sorted(set(least))),
+        missing=int((~known).sum()),
+    )

@@ -1,0 +1,129 @@
+"""A small frame for plots as inline SVG: axes from 0 to 1, colours left to the page's style sheet."""
+
+from collections.abc import Sequence
+from typing import Final
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from markupsafe import Markup
+
+WIDTH: Final = 440
+HEIGHT: Final = 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 42
+_TICKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+_QUARTERS: Final = tuple(f"{tick:g}" for tick in _TICKS)
+_PERCENTS: Final = tuple((tick, f"{100 * tick:.0f}%") for tick in _TICKS)
+
+
+class Frame:
+    """A plot under construction; x runs from 0 to 1, y from 0 to its top."""
+
+    def __init__(
+        self,
+        words: str,
+        across: str,
+        up: str,
+        top: float = 1.0,
+        ticks: Sequence[tuple[float, str]] = _PERCENTS,
+        across_ticks: Sequence[str] = _QUARTERS,
+    ) -> None:
+        """Draw the axes.
+
+        Args:
+            words: What the plot shows, for those who cannot see it.
+            across: Name of the x axis.
+            up: Name of the y axis.
+            top: Greatest y.
+            ticks: Places on the y axis with their words.
+            across_ticks: Words at the quarters of the x axis.
+        """
+        self._top = top or 1.0
+        self.root = Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": words})
+        for place, word in ticks:
+            self.line((0, place), (1, place), "grid")
+            self._word(_LEFT - 7, self.y(place) + 4, word, "tick end")
+        for tick, word in zip(_TICKS, across_ticks, strict=True):
+            self._word(self.x(tick), HEIGHT - _BOTTOM + 18, word, "tick middle")
+        self._word(self.x(0.5), HEIGHT - 6, across, "axis middle")
+        turned = f"rotate(-90 12 {self.y(self._top / 2):.1f})"
+        self._word(12, self.y(self._top / 2), up, "axis middle").set("transform", turned)
+
+    def x(self, value: float) -> float:
+        """Where a value lies, in units of the picture."""
+        return _LEFT + value * (WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        """Where a value lies, in units of the picture."""
+        return HEIGHT - _BOTTOM - value / self._top * (HEIGHT - _BOTTOM - _TOP)
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], kind: str) -> None:
+        """Draw a straight line between two points (x, y)."""
+        (x1, y1), (x2, y2) = start, end
+        ends = {"x1": self.x(x1), "y1": self.y(y1), "x2": self.x(x2), "y2": self.y(y2)}
+        SubElement(self.root, "line", {"class": kind} | {name: f"{value:.1f}" for name, value in ends.items()})
+
+    def path(self, points: Sequence[tuple[float, float]], kind: str) -> None:
+        """Draw a line through points (x, y)."""
+        places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+        SubElement(self.root, "polyline", {"class": kind, "points": places})
+
+    def bar(self, left: float, right: float, low: float, high: float, kind: str, words: str) -> None:
+        """Draw an upright bar that says what it is when pointed at."""
+        if high <= low:
+            return
+        place = {"x": self.x(left) + 0.6, "y": self.y(high), "width": self.x(right) - self.x(left) - 1.2}
+        sizes = {name: f"{value:.1f}" for name, value in place.items()}
+        bar = SubElement(self.root, "rect", {"class": kind, **sizes, "height": f"{self.y(low) - self.y(high):.1f}"})
+        SubElement(bar, "title").text = words
+
+    def dot(self, x: float, y: float, radius: float, words: str) -> None:
+        """Draw a dot that says what it is when pointed at."""
+        place = {"cx": f"{self.x(x):.1f}", "cy": f"{self.y(y):.1f}", "r": f"{radius:.1f}"}
+        SubElement(SubElement(self.root, "circle", {"class": "dot", **place}), "title").text = words
+
+    def mark(self, x: float, word: str) -> None:
+        """Draw an upright line with a word at its top, on the side where there is room."""
+        self.line((x, 0), (x, self._top), "mark")
+        if word:
+            right = x > 0.7
+            self._word(self.x(x) + (-5 if right else 5), _TOP + 9, word, f"marked {'end' if right else 'start'}")
+
+    def done(self) -> Markup:
+        """The picture; everything in it is escaped."""
+        return Markup(tostring(self.root, encoding="unicode"))  # noqa: S704 - ElementTree escapes
+
+    def _word(self, x: float, y: float, word: str, kind: str) -> Element:
+        element = SubElement(self.root, "text", {"class": kind, "x": f"{x:.1f}", "y": f"{y:.1f}"})
+        element.text = _sound(word)
+        return element
+
+
+def share_bar(share: float, words: str, kind: str = "bar-accept") -> Markup:
+    """Draw a share as a bar, for a cell of a table."""
+    root = Element("svg", {"viewBox": "0 0 100 8", "class": "share", "role": "img", "aria-label": _sound(words)})
+    root.set("preserveAspectRatio", "none")
+    SubElement(root, "rect", {"class": "rail", "width": "100", "height": "8", "rx": "2"})
+    SubElement(root, "rect", {"class": kind, "width": f"{100 * min(1.0, max(0.0, share)):.2f}", "height": "8"})
+    return Markup(tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree escapes
+
+
+def interval_bar(low: float, high: float, value: float | None, promised: float, floor: float, words: str) -> Markup:
+    """Draw an interval on a scale from a floor to 1, with the promise as an upright line."""
+
+    def place(share: float) -> str:
+        return f"{100 * min(1.0, max(0.0, (share - floor) / (1 - floor))):.2f}"
+
+    root = Element("svg", {"viewBox": "0 0 100 12", "class": "interval", "role": "img", "aria-label": _sound(words)})
+    root.set("preserveAspectRatio", "none")
+    SubElement(root, "rect", {"class": "rail", "y": "5", "width": "100", "height": "2"})
+    span = {"x": place(low), "y": "3", "width": f"{max(0.8, float(place(high)) - float(place(low))):.2f}"}
+    SubElement(root, "rect", {"class": "bar-accept" if low >= promised else "bar-route", **span, "height": "6"})
+    if value is not None:
+        SubElement(root, "rect", {"class": "estimate", "x": place(value), "y": "1", "width": "1", "height": "10"})
+    line = {"x1": place(promised), "x2": place(promised), "y1": "0", "y2": "12"}
+    SubElement(root, "line", {"class": "mark", **line})
+    return Markup(tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree escapes
+
+
+def _sound(words: str) -> str:
+    """Text without the characters that XML cannot say."""
+    return "".join(letter if letter >= " " or letter in "\t\n" else "\ufffd" for letter in words)

@@ -1,0 +1,132 @@
+"""The page: whole, escaped, and asking nothing of a network."""
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tasks.report.render import MOST_CLASSES, render
+from tasks.report.thumbnails import Thumbnail
+
+VOID = {"meta", "img", "br", "link", "hr"}
+FOREIGN = {"rect", "line", "circle", "polyline", "path"}
+HOSTILE = ("<script>", "<img src=x", "<b>cat", "<i>bad")
+
+
+class Page(HTMLParser):
+    """Elements in order, and whether each that is opened is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.open, self.wrong, self.words = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def page(certified_report):
+    return render(certified_report, [Thumbnail("QUJD", ""), Thumbnail("", "the image has left the source"), Thumbnail("QUJD", "")])  # fmt: skip  # noqa: E501
+
+
+def changed(report, **values):
+    return report.model_copy(update=values)
+
+
+def test_every_element_is_closed(page):
+    found = Page(page)
+    assert (found.open, found.wrong) == ([], [])
+
+
+def test_names_and_keys_are_no_markup(page):
+    assert not [words for words in HOSTILE if words in page]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" not in page.partition("<style>")[2].partition("</style>")[0]
+    assert not any(name.startswith("on") for _, attributes in Page(page).elements for name in attributes)
+
+
+def test_nothing_is_fetched_and_nothing_runs(page):
+    found = Page(page)
+    assert not found.all("script") + found.all("link") + found.all("iframe")
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in found.all("img"))
+    assert all(link["href"].startswith("#") for link in found.all("a"))
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_no_style_but_its_own_is_allowed(page):
+    policy = next(meta["content"] for meta in Page(page).all("meta") if "http-equiv" in meta)
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none';")
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert not any("style" in attributes for _, attributes in Page(page).elements)
+
+
+def test_it_can_be_read_without_seeing_it(page):
+    found = Page(page)
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"][1:] for link in found.all("a")} <= set(ids)
+    assert {section["aria-labelledby"] for section in found.all("section")} <= set(ids)
+    assert len(found.all("h1")) == 1
+    assert all(image["alt"] for image in found.all("img"))
+    assert all(picture["aria-label"] for picture in found.all("svg"))
+    assert len(found.all("caption")) == len(found.all("table"))
+    assert found.all("html")[0]["lang"] == "en"
+
+
+def test_what_is_certified_stands_with_its_evidence(page):
+    words = " ".join(" ".join(Page(page).words).split())
+    assert "9 of 410" in words
+    assert "3.8%" in words  # 0.0378, raised
+    assert "5% allowed" in words
+    assert "review about 340 more" in words
+    assert "the image has left the source" in words
+    assert "↑ 100 more" in words
+    assert "1 of 20 labels that are known to be wrong" in words
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [
+        ("simulated", "Simulated reviewer, not certified"),
+        ("expired", "Expired"),
+        ("user_thresholds", "Nothing is certified."),
+        ("nothing_accepted", "Nothing accepted"),
+        ("empty", "No labels"),
+    ],
+)
+def test_every_standing_has_a_page_that_says_so(certified_report, standing, expected):
+    policy = changed(certified_report.policy, standing=standing)
+    html = render(changed(certified_report, policy=policy, pictures=(), histogram=None), [])
+    assert expected in html
+    assert "certified for 1 group" not in html
+    assert "≥ 95%" not in html
+
+
+def test_many_classes_fold_away(certified_report, page):
+    assert f"{len(certified_report.classes) - MOST_CLASSES} more classes" in page
+
+
+def test_a_control_character_in_a_name_breaks_no_picture(certified_report):
+    first = changed(certified_report.classes[0], name="cat\x00\x1b[31m")
+    html = render(changed(certified_report, classes=(first,), pictures=()), [])
+    assert Page(html).wrong == []
