@@ -30,12 +30,17 @@ TASKS = pa.schema(
         pa.field("x1", pa.float32()),
         pa.field("y1", pa.float32()),
         pa.field("p_correct", pa.float32()),  # null before there is a calibrator
-        pa.field("stratum", pa.int32()),  # of audits and images: index into the plan's strata
+        pa.field("stratum", pa.int32()),  # of audits and images: index into the plan's strata; of plants: below
         pa.field("inclusion", pa.float64()),  # probability with which it was to be drawn, (0, 1]; null if chosen
         pa.field("seconds", pa.float32(), nullable=False),  # expected
     ]
 )
 """reviews/plans/<run>/<number>-tasks.parquet, in the order of `place`."""
+
+PLANTED_ACCEPTED: Final = 0
+"""`stratum` of a plant made from a label with the score of an accepted one."""
+PLANTED_ROUTED: Final = 1
+"""`stratum` of a plant made from a label with the score of one that people get in any case."""
 
 VERDICTS = pa.schema(
     [
@@ -97,6 +102,9 @@ class ReviewPlan(Strict):
     fit_share: float = Field(ge=0, le=1, description="Share of images kept for fitting; fixed by the first plan.")
     calibrator: str | None = Field(None, description="Fingerprint of the calibrator that ordered certification tasks.")
     groups: tuple[GroupPlan, ...] = Field((), description="For certification tasks; empty without any.")
+    round: int = Field(
+        0, ge=0, description="Which declaration of groups the certification tasks belong to, 1 for the first; 0: none."
+    )
     audit: AuditPlan | None = Field(None, description="For audits.")
     image_strata: tuple[Stratum, ...] = Field((), description="For image checks.")
     counts: dict[Purpose, int] = Field(description="Purpose -> tasks.")

@@ -116,17 +116,30 @@ def draw_groups(
         gate: What the promise is about.
         reviews: How many labels in all.
         seed: Seed of the campaign's sampling.
-        number: How many rounds of certification there were before, each with a draw of its own.
+        number: Of the declaration of groups: each has a draw of its own.
     """
+    return draw_counts(candidates, groups, gate, parts_of(candidates, groups, gate, reviews), seed, number)
+
+
+def parts_of(candidates: Candidates, groups: Sequence[GroupPlan], gate: Gate, reviews: int) -> list[int]:
+    """Share reviews out to the groups, by size; one part for all under gate "delivered", whose draw is one."""
     if gate == "delivered":
-        return certification_sample(candidates.certify_side, reviews, seed, number * _GROUPS)
-    drawn = []
-    for place, group in enumerate(groups):
-        if group.thresholds:
-            count = _part(reviews, candidates.of(group), candidates.certify_side)
-            drawn.append(certification_sample(region_of(candidates, group), count, seed, number * _GROUPS + place))
-    if not drawn:
-        return Drawn(np.zeros(0, np.int64), np.zeros(0))
+        return [reviews]
+    return [
+        _part(reviews, candidates.of(group), candidates.certify_side) if group.thresholds else 0 for group in groups
+    ]
+
+
+def draw_counts(
+    candidates: Candidates, groups: Sequence[GroupPlan], gate: Gate, counts: Sequence[int], seed: int, number: int
+) -> Drawn:
+    """As `draw_groups`, with so many labels of each group's region; what there is not cannot be drawn."""
+    if gate == "delivered":
+        return certification_sample(candidates.certify_side, sum(counts), seed, number * _GROUPS)
+    drawn = [
+        certification_sample(region_of(candidates, group), count, seed, number * _GROUPS + place)
+        for place, (group, count) in enumerate(zip(groups, counts, strict=True))
+    ]
     return Drawn(np.concatenate([one.rows for one in drawn]), np.concatenate([one.inclusion for one in drawn]))
 
 

@@ -37,7 +37,7 @@ class Judged:
     certificate: Certificate
     precisions: Precisions
     limit: float
-    """Share of errors that was tested."""
+    """Share of errors that was tested at the threshold shown."""
     delta: float
     """Level of the test."""
     labels: int
@@ -98,6 +98,7 @@ def _judge(
     evidence = _evidence(sample, thresholds, scores, promise, delta, reviewers, whole)
     certificate = certify(evidence, int(part.sum()))
     threshold = certificate.threshold
+    step = 0 if threshold is None else int(np.flatnonzero(thresholds == threshold)[0])
     accepted = int((scores >= threshold).sum()) if threshold is not None else 0
     precisions = both_precisions(sample, threshold, 1 - promise.confidence)
     if promise.gate == "accepted":
@@ -108,7 +109,7 @@ def _judge(
         left_out=tuple(name for name in group.classes if name not in seen),
         certificate=certificate,
         precisions=precisions,
-        limit=float(evidence.limits[0]) if len(thresholds) else 1 - promise.precision,
+        limit=float(evidence.limits[step]) if len(thresholds) else 1 - promise.precision,
         delta=evidence.delta,
         labels=len(scores),
         accepted=accepted,

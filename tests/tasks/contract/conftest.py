@@ -1,17 +1,27 @@
-"""A made-up run whose truth is known, without a workspace."""
+"""Made-up labels whose truth is known, and a labelled campaign with a reviewer."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
+from PIL import Image
 from scipy.special import expit
 
+from schemas.campaign.loading import load_campaign
 from schemas.reviews import TASKS, VERDICTS, ReviewPlan
+from tasks.campaign_run import CampaignRun
+from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.contract.run_labels import SIGNALS, RunLabels
+from tasks.contract.run_reviews import read_run_reviews
 from tasks.reviews.resolve import Answers, resolve
+from tasks.reviews.verdicts import write_verdicts
+from tasks.shard.shard import process_shard
+from tasks.store.open import open_store
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -108,3 +118,94 @@ def answer():
 @pytest.fixture
 def make_plan():
     return _make_plan
+
+
+class Campaigned:
+    """A labelled campaign of fake models, and a reviewer who answers its plans."""
+
+    def __init__(self, load, folder):
+        self.load, self.folder = load, folder
+        self.campaign = load()
+
+    def with_routing(self, **routing):
+        """The campaign with other routing."""
+        self.campaign = self.load(routing=routing)
+
+    @property
+    def reviews(self):
+        return read_run_reviews(self.campaign)
+
+    @property
+    def workspace(self):
+        return open_store(self.campaign.workspace)
+
+    def wrong(self, labels):
+        """The truth: labels are wrong more often the lower the detector's score, decided by their ids."""
+        chance = np.array([int(label[:8], 16) / 2**32 for label in labels.label_ids.to_pylist()])
+        return chance < np.clip(3 * (0.9 - labels.signals[:, SIGNALS.index("detector_score")]), 0.03, 0.97)
+
+    def answer(self, number=-1, wrong=None, part=1.0, minutes=0, **how):
+        """Answer (a part of) the last plan by the truth, or by what is given: one verdict for all."""
+        reviews = self.reviews
+        tasks = reviews.plans[number][1]
+        tasks = tasks.filter(tasks["label_id"].is_valid())
+        tasks = tasks.slice(0, int(tasks.num_rows * part))
+        rows = reviews.labels.places(tasks["label_id"].to_pylist())
+        # Plants are no labels of the run, and wrong.
+        said = np.append(self.wrong(reviews.labels), True)[rows] if wrong is None else np.full(len(rows), wrong)
+        words = ["not_an_object" if one else "correct" for one in said]
+        write_verdicts(self.workspace, _make_verdicts(tasks["label_id"].to_pylist(), words, minutes=minutes, **how))
+
+    verdicts = staticmethod(_make_verdicts)
+
+    def fitted(self, **how):
+        """After the first sample."""
+        plan_reviews(self.campaign)
+        self.answer(**how)
+        return self
+
+    def sampled(self, **wish):
+        """After the certification sample was drawn and answered."""
+        planned = plan_reviews(self.campaign, Wish(**wish))
+        self.answer()
+        return planned
+
+
+@pytest.fixture(scope="session")
+def labelled_once(tmp_path_factory):
+    """The folder of a campaign of fake models, labelled once, to be copied."""
+    folder = tmp_path_factory.mktemp("labelled")
+    rng = np.random.default_rng(3)
+    (folder / "images").mkdir()
+    for number in range(200):
+        pixels = rng.integers(0, 40, (64, 96, 3), dtype=np.uint8)
+        for _ in range(rng.integers(2, 6)):
+            (x, y), (width, height) = rng.integers(0, 50, 2), rng.integers(8, 24, 2)
+            pixels[y : y + height, x : x + width] = rng.integers(150, 255, 3, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number:03d}.png")
+    with CampaignRun(_load(folder)) as session:
+        session.plan()
+        for shard in session.pending():
+            process_shard(shard.id, session.settings)
+    return folder
+
+
+@pytest.fixture
+def campaigned(labelled_once, tmp_path):
+    folder = tmp_path / "campaigned"
+    shutil.copytree(labelled_once, folder)
+    return Campaigned(lambda **sections: _load(folder, **sections), folder)
+
+
+def _load(folder, **sections):
+    content = {
+        "source": str(folder / "images"),
+        "workspace": str(folder / "workspace"),
+        "classes": ["cat", {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}],
+        "models": {"device": "cpu"} | {name: {"backend": "fake"} for name in ("detector", "segmenter", "scorer")},
+        "routing": {"precision": 0.7, "confidence": 0.8},
+        "run": {"shard_size": 50, "retry_delay_s": 0},
+    }
+    path = folder / "campaign.yaml"
+    path.write_text(yaml.safe_dump(content | sections))
+    return load_campaign(path)

@@ -1,0 +1,139 @@
+"""Plans what people shall review next: decides what is missing, draws it within a budget of time, writes the plan."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.campaign.campaign import Campaign
+from schemas.errors import UserError
+from schemas.planned import Planned, Stage
+from schemas.reviews import TASKS, ReviewPlan
+from tasks.certify.sampling import generator
+from tasks.contract.costs import VERIFY_S
+from tasks.contract.draw import Draw
+from tasks.contract.draw_certification import draw_certification
+from tasks.contract.draws import draw_audit, draw_first, draw_queue
+from tasks.contract.extras import add_image_checks, add_plants
+from tasks.contract.open_tasks import open_tasks
+from tasks.contract.run_reviews import RunReviews, read_run_reviews
+from tasks.contract.stages import next_stage
+from tasks.contract.task_rows import class_by_class, numbered
+from tasks.reviews.plans import write_plan
+from tasks.reviews.resolve import missed_and_checked
+
+DEFAULT_MINUTES: Final = 30.0
+ORDER: Final = 99
+"""Purpose of the generator that mixes tasks."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asks for."""
+
+    minutes: float = DEFAULT_MINUTES
+    """Reviewers' time, everything included."""
+    stage: Stage | None = None
+    """None: what is next."""
+    plants: int = 0
+    """Known-wrong labels to mix in."""
+    images: int = 0
+    """Images to be searched for every object."""
+    fresh: bool = False
+    """Draw certification labels anew, with groups declared anew, though an earlier sample could go on."""
+
+
+def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
+    """Draw what is next, and write it as a review plan.
+
+    Stages: labels to fit to (first); a certification sample, or more of it (certify); with a policy in force a blind
+    audit and doubtful labels (audit, queue). A sample that is still unanswered is answered before another is drawn.
+
+    Args:
+        campaign: The campaign.
+        wish: Budget and what is wanted beside.
+
+    Raises:
+        UserError: There is nothing to draw, the budget is too small, or earlier tasks come first; the message says
+            what to do.
+        StoreError: A table, plan or file of verdicts is damaged.
+    """
+    _check(wish)
+    reviews = read_run_reviews(campaign)
+    images = missed_and_checked(reviews.verdicts)
+    earlier = [tasks for plan, tasks in reviews.plans if plan.inputs == reviews.current.inputs]
+    waiting = open_tasks(pa.concat_tables([TASKS.empty_table(), *earlier]), reviews.answers, images)
+    stage = wish.stage or next_stage(reviews, wish.fresh)
+    seconds = wish.minutes * 60
+    extras, strata, words = add_image_checks(reviews, wish.images)
+    seconds -= sum(extras["seconds"].to_pylist()) + wish.plants * VERIFY_S
+    draw = _draw(reviews, stage, wish, seconds)
+    planted = add_plants(reviews, draw, wish.plants)
+    rng = generator(reviews.seed, ORDER, len(reviews.plans))
+    tasks = numbered(pa.concat_tables([class_by_class([*draw.tables, planted.tasks], rng), extras]))
+    promise = reviews.promise
+    plan = ReviewPlan(
+        number=1,
+        run=reviews.run,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs=reviews.current.inputs,
+        precision=promise.precision,
+        confidence=promise.confidence,
+        gate=promise.gate,
+        seed=reviews.seed,
+        fit_share=draw.fit_share,
+        calibrator=draw.calibrator,
+        groups=draw.groups,
+        round=draw.round,
+        audit=draw.audit,
+        image_strata=strata,
+        counts={},
+        seconds=0,
+        tasks_sha256="",
+    )
+    written = write_plan(reviews.workspace, reviews.run, plan, tasks)
+    return Planned(
+        stage=stage,
+        plan=written,
+        open=open_tasks(tasks, reviews.answers, images).num_rows,
+        earlier_open=waiting.num_rows,
+        words=(*draw.words, *planted.words, *words),
+        next=_next(stage),
+    )
+
+
+def _check(wish: Wish) -> None:
+    if not (np.isfinite(wish.minutes) and wish.minutes > 0):
+        raise UserError("--minutes must be more than 0")
+    if wish.plants < 0 or wish.images < 0:
+        raise UserError("--plants and --images cannot be negative")
+
+
+def _draw(reviews: RunReviews, stage: Stage, wish: Wish, seconds: float) -> Draw:
+    if seconds < VERIFY_S:
+        raise UserError(
+            f"{wish.minutes:g} minutes are not enough for the plants and images asked for; raise --minutes, or ask for "
+            "fewer"
+        )
+    if stage == "first":
+        return draw_first(reviews, seconds)
+    if stage == "certify":
+        return draw_certification(reviews, seconds, wish.fresh)
+    if stage == "audit":
+        return draw_audit(reviews, seconds, alone=True)
+    if wish.stage == "queue":
+        return draw_queue(reviews, seconds)
+    audit = draw_audit(reviews, seconds, alone=False)
+    return audit.beside(draw_queue(reviews, seconds - audit.seconds))
+
+
+def _next(stage: Stage) -> tuple[str, ...]:
+    after = {
+        "first": "vouch plan-reviews CAMPAIGN",
+        "certify": "vouch certify CAMPAIGN",
+        "audit": "vouch run CAMPAIGN",
+        "queue": "vouch run CAMPAIGN",
+    }
+    return ("vouch verdicts CAMPAIGN FILE", after[stage])

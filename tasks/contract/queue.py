@@ -1,0 +1,49 @@
+"""Orders the labels that wait for people by how much each second spent on them removes."""
+
+from typing import Final, Literal
+
+import numpy as np
+
+from tasks.certify.bounds import Floats, Ints
+from tasks.contract.costs import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S
+from tasks.contract.run_reviews import RunReviews
+from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER
+
+WORTH_VERIFYING: Final = VERIFY_S / DRAW_BOX_S
+"""Below this p(correct) it is quicker to draw the objects than to look through proposals for them."""
+UNKNOWN_P: Final = 0.5
+
+Undecided = Literal["ignore", "drop", "include"]
+
+
+def doubtful_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints, int]:
+    """Choose the labels that wait for people, disputed ones first, then by errors removed per second.
+
+    Args:
+        reviews: The run.
+        scores: (N,) p(correct) of every label; NaN counts as `UNKNOWN_P`.
+        count: How many at most.
+
+    Returns:
+        (n,) rows, best first, and how many labels wait in all.
+    """
+    labels = reviews.labels
+    codes = reviews.answers.wrong_of(labels.label_ids)
+    disputed = np.flatnonzero(codes == IN_DISPUTE)
+    waiting = np.flatnonzero((codes == NO_ANSWER) & ~labels.accepted)
+    p = np.where(np.isnan(scores[waiting]), UNKNOWN_P, scores[waiting])
+    rate = removed_per_second(p, reviews.campaign.export.undecided)
+    order = np.argsort(-rate, kind="stable")
+    worth = waiting[order][p[order] > WORTH_VERIFYING]
+    return np.concatenate([disputed, worth])[:count], len(disputed) + len(waiting)
+
+
+def removed_per_second(p: Floats, undecided: Undecided) -> Floats:
+    """Errors of the data set that a second spent on a label removes, on average.
+
+    A label that waits is left out of the data set ("ignore", "drop"): deciding it brings an object back with chance p.
+    Where it is included, deciding it takes a wrong one out with chance 1 - p. Looking takes `VERIFY_S`, naming what is
+    wrong `CHANGE_CLASS_S` more.
+    """
+    removed = 1 - p if undecided == "include" else p
+    return np.asarray(removed / (VERIFY_S + (1 - p) * CHANGE_CLASS_S), np.float64)

@@ -1,0 +1,108 @@
+"""Says which stage of reviewing comes next, and what must come before it."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import ObjectMissingError, UserError
+from schemas.planned import Stage
+from schemas.policy import Policy
+from tasks.certify.calibrator_fit import FEWEST_LABELS
+from tasks.contract.fit import fit_verdicts
+from tasks.contract.looks import read_looks
+from tasks.contract.rounds import Round, labels_of_round, last_round
+from tasks.contract.run_reviews import RunReviews, changed_inputs
+from tasks.reviews.resolve import NO_ANSWER
+from tasks.route.policy import FOLDER, policy_key
+
+
+def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
+    """Decide what to draw next.
+
+    Fit labels first; then a certification sample, or another one where the labels, the gate or what the calibrator was
+    fitted to have changed; more of it after a look that certified nothing; audits and doubtful labels once a certified
+    policy is in force.
+
+    Raises:
+        UserError: Earlier tasks come first, or another command does.
+    """
+    share = reviews.fit_share
+    if share is None:
+        return "first"
+    verdicts = len(fit_verdicts(reviews.labels, reviews.answers, share, reviews.seed)[0])
+    if waiting := _waiting(reviews, "fit"):
+        raise UserError(
+            f"{waiting:,} labels to fit to still wait for an answer; answer them first, or go on with those answered: "
+            "--stage certify"
+        )
+    if verdicts < FEWEST_LABELS:
+        return "first"
+    last = last_round(reviews.plans)
+    if fresh or last is None:
+        return "certify"
+    policy = policy_of_run(reviews)
+    if policy is not None and policy.certification is not None and reviews.labels.accepted.any():
+        return "queue"
+    if not continues(reviews, last):
+        return "certify"
+    looked = [look for look in read_looks(reviews.workspace, reviews.run) if last.plan.number in look.plans]
+    if not looked:
+        raise UserError(
+            "the certification sample is answered: use `vouch certify` (or --stage certify to draw more of it before "
+            "looking, which costs no confidence)"
+        )
+    if version := _certified_by(reviews, last):
+        raise UserError(
+            f"policy {version} is certified and not in force: use `vouch apply` (or --stage certify to review on, "
+            "for a policy that may accept more)"
+        )
+    return "certify"
+
+
+def continues(reviews: RunReviews, last: Round) -> bool:
+    """Whether the next certification labels belong to the round that is there.
+
+    Raises:
+        UserError: Its tasks still wait for an answer.
+    """
+    plan = last.plan
+    if changed_inputs(plan.inputs, reviews.current.inputs) or plan.gate != reviews.promise.gate:
+        return False
+    if waiting := last.unanswered(reviews.answers):
+        raise UserError(
+            f"{waiting:,} certification tasks still wait for an answer; answer them first, or draw anew: "
+            "--stage certify --fresh"
+        )
+    fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in reviews.plans)
+    return not fitted_since and labels_of_round(reviews, last).whole
+
+
+def policy_of_run(reviews: RunReviews) -> Policy | None:
+    """The policy that the labels were routed by; None where it is not kept."""
+    try:
+        return Policy.model_validate_json(reviews.workspace.get(policy_key(reviews.current.policy)).data)
+    except ObjectMissingError:
+        return None
+
+
+def _certified_by(reviews: RunReviews, last: Round) -> str | None:
+    """Version of a policy that rests on all plans of a round, with the promise that is asked for."""
+    wanted = tuple(plan.number for plan in last.plans)
+    for info in reviews.workspace.list(f"{FOLDER}/certified-"):
+        policy = Policy.model_validate_json(reviews.workspace.get(info.key).data)
+        found, promise = policy.certification, reviews.promise
+        if found is None or found.plans != wanted or found.inputs != reviews.current.inputs:
+            continue
+        if (found.precision, found.confidence, found.gate) == (promise.precision, promise.confidence, promise.gate):
+            return policy.version
+    return None
+
+
+def _waiting(reviews: RunReviews, purpose: str) -> int:
+    """Tasks of a purpose without an answer, about labels that the run still has."""
+    waiting = 0
+    for plan, tasks in reviews.plans:
+        if plan.inputs == reviews.current.inputs:
+            ids = tasks.filter(pc.equal(tasks["purpose"], pa.scalar(purpose)))["label_id"]
+            there = reviews.labels.places(ids.to_pylist()) >= 0
+            waiting += int((there & (reviews.answers.wrong_of(ids) == NO_ANSWER)).sum())
+    return waiting
