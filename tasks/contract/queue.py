@@ -3,6 +3,7 @@
 from typing import Final, Literal
 
 import numpy as np
+import pyarrow.compute as pc
 
 from tasks.certify.bounds import Floats, Ints
 from tasks.contract.costs import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S
@@ -19,6 +20,8 @@ Undecided = Literal["ignore", "drop", "include"]
 def doubtful_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints, int]:
     """Choose the labels that wait for people, disputed ones first, then by errors removed per second.
 
+    Labels that an earlier plan asks about already are left out.
+
     Args:
         reviews: The run.
         scores: (N,) p(correct) of every label; NaN counts as `UNKNOWN_P`.
@@ -30,7 +33,11 @@ def doubtful_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints
     labels = reviews.labels
     codes = reviews.answers.wrong_of(labels.label_ids)
     disputed = np.flatnonzero(codes == IN_DISPUTE)
-    waiting = np.flatnonzero((codes == NO_ANSWER) & ~labels.accepted)
+    asked = np.zeros(labels.count, np.bool_)
+    for _, tasks in reviews.plans:
+        places = labels.places(tasks.filter(pc.is_valid(tasks["label_id"]))["label_id"].to_pylist())
+        asked[places[places >= 0]] = True
+    waiting = np.flatnonzero((codes == NO_ANSWER) & ~labels.accepted & ~asked)
     p = np.where(np.isnan(scores[waiting]), UNKNOWN_P, scores[waiting])
     rate = removed_per_second(p, reviews.campaign.export.undecided)
     order = np.argsort(-rate, kind="stable")
