@@ -78,7 +78,10 @@ def _answer(rows: Sequence[SimulatedRow], automate: float) -> PlanningAnswer:
         f"none of the reviews tried automates {promise}: {best.reviews:,} come to {best.automation.median:.0%} in the "
         f"median draw; who knows every label and ranks as well would come to {oracle:.0%}"
     )
-    words += ": try more reviews" if oracle >= automate else ", so more reviews alone will not do"
+    if oracle < automate:
+        words += ", so more reviews alone will not do"
+    else:
+        words += ": try more reviews" if best.reviewed >= best.reviews else ": it takes a larger batch"
     return PlanningAnswer(precision=precision, automate=automate, reviews=None, words=words)
 
 

@@ -16,6 +16,7 @@ from tasks.certify.ladder import ladder
 from tasks.certify.sampling import certification_sample, first_sample
 from tasks.certify.split import fit_share
 from tasks.contract.declare import Candidates, Promise, declare_groups, draw_groups
+from tasks.contract.draws import FEW_TO_FIT, MOST_TO_FIT, PART_TO_FIT
 from tasks.contract.fit import Fit, fit_rows
 from tasks.contract.judge import Reviewed, judge
 from tasks.contract.run_labels import SIGNALS
@@ -24,8 +25,6 @@ from tasks.simulate.answers import CORRECT
 from tasks.simulate.board import Board, seconds_of
 from tasks.simulate.figures import Draw
 
-MOST_FIT: Final = 400
-"""Most reviews for fitting; at most half of all are."""
 NAIVE: Final = 1_000_000
 """Number of the naive rule's own draw."""
 _SCORE: Final = SIGNALS.index("detector_score")
@@ -45,6 +44,16 @@ def play(board: Board, promises: Sequence[Promise], reviews: int, seed: int) -> 
     """
     start = _begin(board, reviews, seed)
     return [_go_on(start, promise, reviews) for promise in promises]
+
+
+def labels_to_fit(labels: int, reviews: int) -> int:
+    """How many of so many reviews are for fitting: as many as `vouch plan-reviews` asks for first, at most half.
+
+    Args:
+        labels: Labels of the run.
+        reviews: Labels that people look at in all.
+    """
+    return min(MOST_TO_FIT, max(FEW_TO_FIT, labels // PART_TO_FIT), reviews // 2)
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,15 @@ class _Start:
 
 def _begin(board: Board, reviews: int, seed: int) -> _Start:
     labels, said = board.labels, board.said(seed)
-    count = min(MOST_FIT, reviews // 2)
+    count = labels_to_fit(labels.count, reviews)
     fitting = labels.fit_side(fit_share(labels.count, count), seed)
     rows = np.flatnonzero(fitting)
     first = first_sample(labels.signals[rows, _SCORE].astype(np.float64), count, seed)
-    rows = rows[first.rows]
+    # In the order of the labels, as verdicts of a campaign are fitted to.
+    order = np.argsort(rows[first.rows])
+    rows, inclusion = rows[first.rows][order], first.inclusion[order]
     try:
-        fit = fit_rows(labels, rows, said[rows] != CORRECT, 1 / first.inclusion, seed)
+        fit = fit_rows(labels, rows, said[rows] != CORRECT, 1 / inclusion, seed)
     except UserError:
         fit = None
     scores = fit.scores if fit is not None else np.full(labels.count, np.nan)
@@ -96,7 +107,7 @@ def _go_on(start: _Start, promise: Promise, reviews: int) -> Draw:
     groups: tuple[GroupPlan, ...] = ()
     if fit is not None:
         groups = declare_groups(candidates, fit.labels, labels.class_index[fit.rows], promise, left)
-        rows = draw_groups(candidates, groups, promise.gate, left, start.seed, 0).rows
+        rows = draw_groups(candidates, groups, promise.gate, left, start.seed, 1).rows
         names = np.array(labels.class_names)[labels.class_index[rows]]
         reviewed = Reviewed(candidates.scores[rows], start.wrong[rows], tuple(names.tolist()))
         delta = delta_of_look(1 - promise.confidence, 1)
