@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.records import Current
 from schemas.report import Picture
@@ -56,12 +58,12 @@ def with_reasons(
     Raises:
         StoreError: A table is missing or damaged.
     """
-    wanted = {picture.label_id for picture in pictures}
+    wanted = pa.array(sorted({picture.label_id for picture in pictures}), pa.string())
     reasons: dict[str, str] = {}
-    for marker in current_markers(workspace, run, ledger, current.fingerprint) if wanted else ():
+    for marker in current_markers(workspace, run, ledger, current.fingerprint) if len(wanted) else ():
         table = read_part(workspace, marker.parts["route"], "route", ["label_id", "reason"])
-        pairs = zip(table["label_id"].to_pylist(), table["reason"].to_pylist(), strict=True)
-        reasons |= {name: reason for name, reason in pairs if name in wanted}
+        table = table.filter(pc.is_in(table["label_id"], value_set=wanted))
+        reasons |= dict(zip(table["label_id"].to_pylist(), table["reason"].to_pylist(), strict=True))
         if len(reasons) == len(wanted):
             break
     return tuple(picture.model_copy(update={"reason": reasons.get(picture.label_id, "")}) for picture in pictures)
