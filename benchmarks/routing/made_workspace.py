@@ -52,7 +52,7 @@ def make_workspace(campaign: str, labels: int) -> str:
         plan((ImageRef(key, "0", 0) for key in keys), workspace, run, ledger, config.run.shard_size)
         for shard in ledger.shards():
             tables = _tables(sorted(ledger.keys_of(shard.id)), rng)
-            tables["route"] = route(*(tables[stage] for stage in ("images", "detect", "segment", "score")), by_user)
+            tables["route"] = route(tables["images"], tables["detect"], tables["segment"], tables["score"], by_user)
             parts = {stage: write_part(workspace, run, shard.id, stage, table) for stage, table in tables.items()}
             done = Marker(
                 shard=shard.id,

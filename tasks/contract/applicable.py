@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from schemas.campaign.campaign import Campaign
-from schemas.campaign.routing import RoutingConfig
 from schemas.errors import UserError
 from schemas.policy import Policy
 from schemas.records import Current
 from tasks.contract.audits import expired_reason
 from tasks.contract.choose import NONE
+from tasks.contract.looks import read_looks
 from tasks.route.policy import (
     FOLDER,
     changed_inputs,
@@ -45,7 +45,7 @@ def policy_to_apply(
     _check_campaign(campaign, current, version)
     asked = version if version is not None else campaign.routing.policy
     if asked is None:
-        asked = _newest(workspace, current, campaign.routing)
+        asked = _newest(workspace, campaign, current)
     if asked.lower() == NONE:
         policy = default_policy(campaign.classes, campaign.routing)
         write_policy(workspace, policy)
@@ -71,30 +71,34 @@ def _check_campaign(campaign: Campaign, current: Current, version: str | None) -
         )
 
 
-def _newest(workspace: Store, current: Current, routing: RoutingConfig) -> str:
+def _newest(workspace: Store, campaign: Campaign, current: Current) -> str:
     """The version of the certified policy that was made last, of those that fit the labels; people's word first."""
-    policies = sorted(_certified(workspace), key=lambda entry: entry[0])
+    run = campaign.run.name
+    policies = sorted(_certified(workspace, run), key=lambda entry: entry[0])
     if not policies:
         raise UserError(
-            f"{workspace.uri} has no certified policy; `vouch certify` makes one of verdicts, and `vouch plan-reviews` "
-            "tells what to review for it"
+            f"no policy was certified for run {run!r} in {workspace.uri}; `vouch certify` makes one of verdicts, and "
+            "`vouch plan-reviews` tells what to review for it (--policy names one of another run)"
         )
     newest = policies[-1][1]
     _check_inputs_known(newest, current)
     fitting = [policy for _, policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
-    keeping = [policy for policy in fitting if not lesser_promise(policy, routing)]
+    keeping = [policy for policy in fitting if not lesser_promise(policy, campaign.routing)]
     # Without one that fits, what is wrong with the newest is told by the checks that follow.
     return next(reversed(keeping or fitting), newest).version
 
 
-def _certified(workspace: Store) -> Iterator[tuple[tuple[bool, str], Policy]]:
-    """Every certified policy, with what puts them in order: whether people answered, and the time."""
+def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str], Policy]]:
+    """Every policy that was certified for a run, with what orders them: whether people answered, and the time."""
+    # Runs share a workspace, and a policy of another one says nothing of these labels, though their inputs be equal.
+    looks = {(look.created, look.look, look.plans) for look in read_looks(workspace, run)}
     for info in workspace.list(f"{FOLDER}/"):
         version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
         if not version.startswith(("user-", EXPIRED)):
             policy = parse_policy(workspace, version, "looking for the newest policy (--policy names one)")
-            if policy.certification is not None:
-                yield (not policy.certification.simulated, policy.certification.created), policy
+            made = policy.certification
+            if made is not None and (made.created, made.look, made.plans) in looks:
+                yield (not made.simulated, made.created), policy
 
 
 def _inputs(policy: Policy) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -13,10 +12,8 @@ from tasks.contract.judge import Judged
 from tasks.contract.looks import Look
 from tasks.contract.rounds import Round, RoundLabels
 from tasks.contract.run_reviews import RunReviews
-from tasks.fingerprint import fingerprint
+from tasks.route.content_name import content_name
 from tasks.route.policy import policy_key, write_policy
-
-_DIGITS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,7 @@ def make_policy(basis: Basis, groups: tuple[Group, ...], created: str) -> Policy
         created=created,
     )
     rules = [group.model_dump(mode="json") for group in groups]
-    content = fingerprint(rules, certification.model_dump(mode="json", exclude={"created"}))
-    version = f"certified-{basis.look.look}-{content[:_DIGITS]}"
+    version = content_name(basis.look.look, rules, certification.model_dump(mode="json"))
     policy = Policy(version=version, basis="certified", groups=groups, certification=certification)
     try:
         return Policy.model_validate_json(reviews.workspace.get(policy_key(version)).data)

@@ -54,7 +54,7 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     judged = judge(reviewed, plan.groups, of_round.candidates, reviews.promise, delta, bounds, whole=of_round.whole)
     groups = policy_groups(judged)
     basis = Basis(reviews, found, of_round, look, reviewers, simulated, _verdicts(reviews, found))
-    policy = make_policy(basis, groups, now) if any(group.p_correct is not None for group in groups) else None
+    policy = make_policy(basis, groups, look.created) if any(group.p_correct is not None for group in groups) else None
     return Certified(
         run=reviews.run,
         workspace=reviews.workspace.uri,

@@ -14,6 +14,7 @@ from schemas.policy import Group, Policy
 from schemas.signals import Thresholds
 from tasks.certify.calibrator import Calibrator
 from tasks.fingerprint import fingerprint
+from tasks.route.content_name import is_as_named
 from tasks.route.spoken import EXPIRED
 from tasks.store.store import Store
 
@@ -106,8 +107,11 @@ def parse_policy(workspace: Store, version: str, named_by: str) -> Policy:
     """
     key = policy_key(version)
     try:
-        policy = Policy.model_validate_json(workspace.get(key).data)
+        data = workspace.get(key).data
+        policy = Policy.model_validate_json(data)
         _try_calibrator(policy)
+        if not is_as_named(version, data):
+            raise _DamagedError("its content is not the one that it was named by, so nobody certified it")
     except ObjectMissingError:
         raise UserError(
             f"{named_by}: {workspace.uri} has no {key}; name a policy that is there, or set routing.policy: none"

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from tasks.contract.looks import Look, take_look
 from tasks.route.policy import write_policy
 from tasks.shard.markers import read_current
 from tasks.store.open import open_store
@@ -14,8 +15,12 @@ def labelled(make_images, make_campaign, write_campaign, label, certified, tmp_p
     campaign = make_campaign(routing={})
     label(campaign)
     workspace = open_store(campaign.workspace)
-    inputs = read_current(workspace, "main").inputs
-    write_policy(workspace, certified({"cat": 0.0, "dog": None}, version="certified-1-a", inputs=inputs))
+    inputs, created = read_current(workspace, "main").inputs, "2026-01-01T00:00:00+00:00"
+    look = Look(number=1, look=1, key="0", inputs=inputs, plans=(1, 2), precision=0.95, confidence=0.9, created=created)
+    take_look(workspace, "main", look)
+    write_policy(
+        workspace, certified({"cat": 0.0, "dog": None}, version="certified-1-a", inputs=inputs, created=created)
+    )
     return write_campaign(routing={})
 
 

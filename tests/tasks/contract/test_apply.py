@@ -7,7 +7,10 @@ from schemas.errors import StoreError, UserError, WorkspaceBusyError
 from tasks.collect.markers import current_markers
 from tasks.contract import apply as applying
 from tasks.contract.apply import apply_policy
+from tasks.contract.certify import certify_campaign
 from tasks.contract.in_force import version_in_force
+from tasks.contract.looks import Look, take_look
+from tasks.contract.run_labels import current_of, read_run_labels
 from tasks.detect.step import Detect
 from tasks.plan.ledger import Ledger
 from tasks.route.policy import write_policy
@@ -31,11 +34,16 @@ def labelled(make_images, make_campaign, label, tmp_path):
 
 @pytest.fixture
 def put_policy(certified):
-    """Keep a certified policy that fits the labels of a campaign."""
+    """Keep a policy as if it had been certified for a run; it fits the labels of run main."""
 
-    def put(workspace, version="certified-1-a", *, thresholds=None, **changes):
-        inputs = read_current(workspace, "main").inputs
-        policy = certified(thresholds or {"cat": 0.0, "dog": None}, version=version, **({"inputs": inputs} | changes))
+    def put(workspace, version="certified-1-a", *, thresholds=None, run="main", **changes):
+        values = {"inputs": read_current(workspace, "main").inputs, "created": "2026-01-01T00:00:00+00:00"} | changes
+        look = Look(
+            number=1, look=1, key=version, inputs=values["inputs"], plans=(1, 2), precision=0.95, confidence=0.9,
+            created=values["created"],
+        )  # fmt: skip
+        values["look"] = take_look(workspace, run, look).look
+        policy = certified(thresholds or {"cat": 0.0, "dog": None}, version=version, **values)
         write_policy(workspace, policy)
         return policy
 
@@ -124,6 +132,41 @@ def test_the_newest_that_fits_is_taken(labelled, put_policy):
     assert by_program.policy_basis.startswith("simulated reviewer, so nothing is certified")
 
 
+def test_policies_of_another_run_are_not_taken_by_themselves(labelled, put_policy):
+    campaign, workspace = labelled
+    put_policy(workspace, "certified-1-mine", created="2026-01-01T00:00:00+00:00")
+    put_policy(workspace, "certified-1-other", created="2026-02-01T00:00:00+00:00", run="other")
+    assert apply_policy(campaign, export=False).policy == "certified-1-mine"
+    assert apply_policy(campaign, "certified-1-other", export=False).policy == "certified-1-other"
+
+
+def test_what_was_certified_is_what_is_accepted(campaigned):
+    """From verdicts to decisions: the labels above the threshold, on the side that was certified, and no others."""
+    campaigned.fitted().sampled()
+    certified = certify_campaign(campaigned.campaign)
+    summary = apply_policy(campaigned.campaign, export=False)
+    assert summary.policy == certified.version
+    assert summary.accepted == certified.accepted > 0
+    with Ledger.load(campaigned.workspace, "main") as ledger:
+        current = current_of(campaigned.workspace, "main")
+        labels = read_run_labels(campaigned.workspace, "main", ledger, current)
+    fitting = campaigned.reviews.fit_side()
+    assert 0 < fitting.sum() < labels.count
+    assert not labels.accepted[fitting].any()
+    assert (labels.p_correct[~fitting & labels.accepted] >= min(g.p_correct or 1 for g in certified.groups)).all()
+
+
+def test_a_policy_edited_by_hand_is_nobodys(campaigned):
+    campaigned.fitted().sampled()
+    version = certify_campaign(campaigned.campaign).version
+    key = f"policies/{version}.json"
+    document = json.loads(campaigned.workspace.get(key).data)
+    next(group for group in document["groups"] if group["p_correct"])["p_correct"] = 0.01
+    campaigned.workspace.put(key, json.dumps(document).encode())
+    with pytest.raises(UserError, match="its content is not the one that it was named by"):
+        apply_policy(campaigned.campaign, version)
+
+
 def test_images_that_left_do_not_count(labelled, put_policy, label, tmp_path):
     campaign, workspace = labelled
     (tmp_path / "images" / "001.png").unlink()
@@ -153,7 +196,7 @@ def test_policies_that_do_not_fit_change_nothing(labelled, put_policy, changes, 
 
 def test_nothing_to_apply(labelled):
     campaign, _ = labelled
-    with pytest.raises(UserError, match="has no certified policy; `vouch certify` makes one"):
+    with pytest.raises(UserError, match=r"no policy was certified for run .main. in .*; `vouch certify` makes one"):
         apply_policy(campaign)
     with pytest.raises(UserError, match=r"--policy: .* has no policies/certified-9\.json; name a policy"):
         apply_policy(campaign, "certified-9")
