@@ -55,9 +55,10 @@ def recall(searched: SearchedImages, sizes: Ints, delta: float, seed: int, boots
     The interval is a bootstrap-t over images within strata (B. Efron, Canadian Journal of Statistics 9, 1981), so
     clustering of misses within an image is in it: images are resampled within their strata, each resample's R is
     taken to the logit scale and divided by its own standard error (a ratio's, by linearisation), and the quantiles of
-    these, never below those of Student's t for the smallest stratum, stand beside the sample's own standard error.
-    Plain percentiles missed the truth too often: a few images with many objects of large weight make R and its spread
-    go together. A stratum of which only a handful of searched images has objects is still too few for any of them.
+    these, never below those of Student's t for the smallest stratum of which a part was searched, stand beside the
+    sample's own standard error. Plain percentiles missed the truth too often: a few images with many objects of large
+    weight make R and its spread go together. A stratum of which only a handful of searched images has objects is still
+    too few for any of them.
 
     Without a miss, or without a find, the bootstrap has no width; then the bound is Clopper and Pearson's with the
     images that have objects as trials, as if the objects of an image were copies of each other.
@@ -155,6 +156,8 @@ def _quantiles(
     # A resample without a miss, or without a find, lies as far out as can be.
     ratio = np.where((resampled > 0) & (resampled < 1), ratio, np.where(resampled >= value, np.inf, -np.inf))
     low, high = np.quantile(ratio, [delta / 2, 1 - delta / 2], method="inverted_cdf")
-    least = float(stats.t.ppf(1 - delta / 2, max(1, int(drawn[drawn > 0].min()) - 1)))
+    # A stratum that was searched whole leaves nothing to chance, however small it is.
+    partly = drawn[(drawn > 0) & (drawn < sizes)]
+    least = float(stats.t.ppf(1 - delta / 2, max(1, int(partly.min(initial=sizes.max())) - 1)))
     least = min(least, WIDEST)
     return float(np.clip(low, -WIDEST, -least)), float(np.clip(high, least, WIDEST))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from schemas.errors import UserError
 from schemas.reviews import TASKS, ReviewPlan, Stratum
 from tasks.certify.audit import Estimate
-from tasks.certify.bounds import Bools, Ints
+from tasks.certify.bounds import Ints
 from tasks.certify.recall import SearchedImages, image_sample, recall
 from tasks.contract.costs import VERIFY_S, image_check_s
 from tasks.contract.run_labels import RunLabels
@@ -35,7 +35,7 @@ class ImageChecks:
     """What a plan asks about whole images."""
 
     tasks: pa.Table
-    """Rows of TASKS, place from 0: of each drawn image its undecided labels (purpose "doubtful"), then the image."""
+    """Rows of TASKS, place from 0: of each drawn image the labels without an answer (purpose "doubtful"), then itself."""
     strata: tuple[Stratum, ...]
     """For ReviewPlan.image_strata."""
 
@@ -97,9 +97,9 @@ def draw_image_checks(
 ) -> ImageChecks:
     """Draw images to be searched for every object of every class, none twice while the labels stay the same.
 
-    A missed object can be told from an undecided one only where the labels of the image are decided, so the labels that
-    no policy accepted and nobody has answered are asked just before their image. A search is reckoned as one pass over
-    the image (costs.image_check_s); boxes that have to be drawn come on top.
+    What is found can be counted only where the labels of the image are decided, so those that nobody has answered,
+    accepted or not, are asked just before their image. A search is reckoned as one pass over the image
+    (costs.image_check_s); boxes that have to be drawn come on top.
 
     Args:
         labels: All labels of the run.
@@ -149,8 +149,8 @@ def recall_of_run(
     """Estimate recall from the images that plans have drawn and people have searched.
 
     Draws of one batch (same inputs, same strata) are pooled: each is a uniform draw of what the earlier ones left, so
-    together they are one of all. An accepted label that nobody has looked at counts as an object that was found; of
-    such labels at most 1 - T are wrong under a certified policy, which is how far the estimate may be off for it.
+    together they are one of all. Of the accepted labels those that people called correct count, so wrong ones that a
+    policy lets through make recall no better.
 
     Args:
         labels: All labels of the run.
@@ -235,11 +235,10 @@ def _strata(sizes: Ints, drawn: Ints) -> tuple[Stratum, ...]:
 
 
 def _with_labels(labels: RunLabels, searches: pa.Table, images: Ints, answers: Answers) -> pa.Table:
-    """Put the undecided labels of each image before its search."""
+    """Put the labels of each image that have no answer before its search."""
     order = np.full(len(labels.keys), -1, np.int64)
     order[images] = np.arange(len(images))
-    wanted: Bools = (order[labels.image_index] >= 0) & ~labels.accepted
-    rows = np.flatnonzero(wanted)
+    rows = np.flatnonzero(order[labels.image_index] >= 0)
     rows = rows[answers.wrong_of(labels.label_ids.take(pa.array(rows))) == NO_ANSWER]
     rows = rows[np.argsort(order[labels.image_index[rows]], kind="stable")]
     boxes, scores = labels.boxes[rows], labels.p_correct[rows]

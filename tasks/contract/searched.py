@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from tasks.certify.bounds import Bools, Ints
 from tasks.contract.run_labels import BOX, RunLabels
 from tasks.geometry import box_iou
-from tasks.reviews.resolve import Answers, ImageAnswers
+from tasks.reviews.resolve import DISPUTED, Answers, ImageAnswers
 
 SAME_IOU: Final = 0.5
 """Boxes of one class that overlap so much were drawn around one missed object."""
@@ -23,13 +23,13 @@ class Searched:
     checked: Bools
     """(m,) searched for every class."""
     complete: Bools
-    """(m,) and every label accepted or decided."""
+    """(m,) and every label decided."""
     objects: Ints
     """(m,) that are there; like the next two it means something of complete images alone."""
     accepted: Ints
-    """(m,) found by accepted labels that nobody has called wrong."""
+    """(m,) found by accepted labels that are correct."""
     delivered: Ints
-    """(m,) found by labels, accepted, called correct or corrected."""
+    """(m,) found by labels that are correct, accepted or not, or corrected."""
     simulated: bool
     """Whether a simulated reviewer answered any of it."""
 
@@ -42,9 +42,9 @@ def images_of(labels: RunLabels, keys: pa.ChunkedArray) -> Ints:
 def searched_images(labels: RunLabels, image_answers: ImageAnswers, answers: Answers, images: Ints) -> Searched:
     """Count the objects of images.
 
-    A label shows an object if it is correct, or a person gave it another class of the campaign or another box, or it
-    is accepted and nobody was asked; one of a class that the campaign does not have shows none. A wrong label counts as
-    delivered where its verdict says what is right. Each missed object counts once, however many people drew it.
+    A label shows an object if it is correct, or wrong in its class or box alone; an object of a class that the campaign
+    does not have counts for nothing. A wrong label counts as delivered where its verdict says what is right. Each
+    missed object counts once, however many people drew it.
 
     Args:
         labels: All labels of the run.
@@ -94,14 +94,13 @@ def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
     named = np.array([name in labels.class_names for name in [*answers.class_name, None]], np.bool_)[places]
     nameless = np.array([name is None for name in [*answers.class_name, None]], np.bool_)[places]
     boxed = np.append(np.isfinite(answers.boxes).all(axis=1), False)[places]
-    accepted = labels.accepted[rows]
-    found = ((verdict == "") & accepted) | (verdict == "correct")
+    found = verdict == "correct"
     wrong_class, bad_box = verdict == "wrong_class", (verdict == "bad_box") & (named | nameless)
     return _Shown(
         there=found | bad_box | (wrong_class & (named | nameless)),
         found=found,
         mended=(wrong_class & named) | (bad_box & boxed),
-        undecided=((verdict == "") & ~accepted) | (verdict == "disputed"),
+        undecided=(verdict == "") | (verdict == DISPUTED),
     )
 
 

@@ -72,3 +72,13 @@ def test_images_are_drawn_as_declared():
     assert np.bincount(strata[drawn.rows]).tolist() == [10, 30]
     assert set(drawn.inclusion[strata[drawn.rows] == 0]) == {1.0}
     assert drawn.inclusion[strata[drawn.rows] == 1] == pytest.approx(np.full(30, 0.15))
+
+
+def test_a_small_stratum_that_was_searched_whole_widens_nothing():
+    rng = np.random.default_rng(0)
+    objects = rng.poisson(4, 42)
+    found = rng.binomial(objects, 0.8)
+    strata = np.repeat([0, 1], [40, 2])
+    alone = recall(SearchedImages(strata[:40], found[:40], objects[:40]), np.array([400]), 0.1, 0)
+    both = recall(SearchedImages(strata, found, objects), np.array([400, 2]), 0.1, 0)
+    assert both.high - both.low < 1.2 * (alone.high - alone.low)

@@ -49,7 +49,6 @@ BOX = {"x0": 1.0, "y0": 1.0, "x1": 5.0, "y1": 5.0}
 @pytest.mark.parametrize(
     ("verdict", "accepted", "expected"),
     [
-        (None, True, (1, 1, 1)),
         ({"verdict": "correct"}, False, (1, 0, 1)),
         ({"verdict": "correct"}, True, (1, 1, 1)),
         ({"verdict": "not_an_object"}, True, (0, 0, 0)),
@@ -63,20 +62,20 @@ BOX = {"x0": 1.0, "y0": 1.0, "x1": 5.0, "y1": 5.0}
     ],
 )
 def test_what_a_label_counts_for(verdict, accepted, expected) -> None:
-    rows = [checked("0.jpg")] + ([{"label_id": "l0"} | verdict] if verdict else [])
+    rows = [checked("0.jpg"), {"label_id": "l0"} | verdict]
     found = search(make_labels([0], [accepted]), said(*rows))
     assert found.complete.tolist() == [True]
     assert (found.objects[0], found.accepted[0], found.delivered[0]) == expected
 
 
 def test_an_undecided_or_disputed_label_keeps_its_image_from_counting() -> None:
-    labels = make_labels([0, 1, 2], [False, True, False])
-    rows = [checked(f"{image}.jpg") for image in range(3)]
+    labels = make_labels([0, 1, 2, 3], [False, True, False, True], keys=4)
+    rows = [checked(f"{image}.jpg") for image in range(4)]
     rows += [{"label_id": "l1", "verdict": "correct"}, {"label_id": "l1", "verdict": "bad_box", "reviewer": "bob"}]
     rows += [{"label_id": "l2", "verdict": "correct"}]
-    found = search(labels, said(*rows), (0, 1, 2))
-    assert found.checked.tolist() == [True, True, True]
-    assert found.complete.tolist() == [False, False, True]
+    found = search(labels, said(*rows), (0, 1, 2, 3))
+    assert found.checked.tolist() == [True] * 4
+    assert found.complete.tolist() == [False, False, True, False]
 
 
 def test_a_search_for_some_classes_is_no_search_for_all() -> None:
@@ -88,6 +87,7 @@ def test_a_search_for_some_classes_is_no_search_for_all() -> None:
 def test_each_missed_object_counts_once() -> None:
     rows = [
         checked("0.jpg"),
+        {"label_id": "l0", "verdict": "correct"},
         missed("0.jpg"),
         missed("0.jpg"),
         missed("0.jpg", left=51, reviewer="bob"),
@@ -102,7 +102,8 @@ def test_each_missed_object_counts_once() -> None:
 
 def test_images_come_in_the_order_asked_for() -> None:
     labels = make_labels([0, 2, 2], [True, True, True])
-    found = search(labels, said(checked("2.jpg"), missed("2.jpg")), (2, 1, 0))
+    right = [{"label_id": f"l{row}", "verdict": "correct"} for row in range(3)]
+    found = search(labels, said(checked("2.jpg"), missed("2.jpg"), *right), (2, 1, 0))
     assert found.objects.tolist() == [3, 0, 1]
     assert found.complete.tolist() == [True, False, False]
 
