@@ -35,7 +35,7 @@ class ImageChecks:
     """What a plan asks about whole images."""
 
     tasks: pa.Table
-    """Rows of TASKS, place from 0: of each drawn image the labels without an answer (purpose "doubtful"), then itself."""
+    """Rows of TASKS, place from 0: of each image its labels without an answer (purpose "doubtful"), then itself."""
     strata: tuple[Stratum, ...]
     """For ReviewPlan.image_strata."""
 
