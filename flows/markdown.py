@@ -1,7 +1,9 @@
-"""A run's summary as the Markdown of a Prefect artifact."""
+"""A run's summary, and its certificates, as the Markdown of Prefect artifacts."""
 
 from collections.abc import Iterable
 
+from flows.console.certified import accepted_share, precision_words
+from schemas.certified import Certified
 from schemas.summary import RunSummary
 
 
@@ -33,6 +35,40 @@ def summary_markdown(summary: RunSummary) -> str:
         parts.append(_table(("shard", "why it could not be finished"), list(summary.shard_errors.items())[:50]))
     if summary.export is not None:
         parts.append(f"Data set: `{summary.export.annotations_file}`")
+    return "\n\n".join(parts)
+
+
+def certified_markdown(found: Certified) -> str:
+    """Lay certificates out as Markdown: the promise, a table of groups, why others are not certified."""
+    words = "not certified" if found.version is None else f"policy {_plain(found.version)}"
+    parts = [f"# Certification of run {_plain(found.run)}: {words}"]
+    if found.simulated:
+        parts.append("**Simulated reviewer: a program answered from ground truth, so this certifies nothing.**")
+    parts.append(
+        f"Asked for: at least {found.precision:.4g} of {found.gate} labels correct, confidence {found.confidence:.4g}. "
+        f"Look {found.look}. Accepted: {found.accepted} of {found.labels} labels."
+    )
+    head = ("group", "n", "wrong", "at most", "allowed", "p at least", "accepted", "precision A", "precision B")
+    rows = [
+        (
+            group.name,
+            str(one.reviewed),
+            str(one.errors),
+            f"{one.bound:.4f}",
+            f"{one.limit:.4f}",
+            "-" if group.p_correct is None else f"{group.p_correct:.4f}",
+            accepted_share(one),
+            precision_words(one.accepted_precision, one.accepted_at_least),
+            precision_words(one.delivered_precision, one.delivered_at_least),
+        )
+        for group in found.groups
+        if (one := group.certificate) is not None
+    ]
+    parts.append(_table(head, rows))
+    refused = [(group.name, group.certificate.refusal) for group in found.groups if group.certificate is not None]
+    if any(why for _, why in refused):
+        parts.append(_table(("group", "why it is not certified"), [row for row in refused if row[1]]))
+    parts += [_plain(remark) for remark in found.remarks]
     return "\n\n".join(parts)
 
 

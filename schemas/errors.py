@@ -39,3 +39,9 @@ class ObjectRefusedError(StoreAccessError):
 
 class WorkspaceBusyError(UserError):
     """Another run holds this workspace."""
+
+
+class NotCertifiedError(VouchError):
+    """Reviewed samples were tested, and nothing could be certified (exit code 3)."""
+
+    exit_code = 3

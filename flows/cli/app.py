@@ -8,7 +8,22 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import apply, demo, evaluate, export, init, models, report, run, scenes, simulate, status, verdicts
+from flows.cli import (
+    apply,
+    certify,
+    demo,
+    evaluate,
+    export,
+    init,
+    models,
+    plan_reviews,
+    report,
+    run,
+    scenes,
+    simulate,
+    status,
+    verdicts,
+)
 from flows.cli.epilog import epilog
 from flows.embedded_server import has_died, leave_at_once
 
@@ -25,6 +40,8 @@ app.command(epilog=epilog(*run.EXAMPLES))(run.run)
 app.command(epilog=epilog(*status.EXAMPLES))(status.status)
 app.command(epilog=epilog(*export.EXAMPLES))(export.export)
 app.command(epilog=epilog(*evaluate.EXAMPLES))(evaluate.evaluate)
+app.command("plan-reviews", epilog=epilog(*plan_reviews.EXAMPLES))(plan_reviews.plan_reviews)
+app.command(epilog=epilog(*certify.EXAMPLES))(certify.certify)
 app.command(epilog=epilog(*apply.EXAMPLES))(apply.apply)
 app.command(epilog=epilog(*simulate.EXAMPLES))(simulate.simulate)
 app.command(epilog=epilog(*verdicts.EXAMPLES))(verdicts.verdicts)

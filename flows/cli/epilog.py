@@ -3,7 +3,8 @@
 from typing import Final
 
 EXIT_CODES: Final = (
-    "Exit codes: 0 done, 1 failure, 2 a mistake in what was asked for, 130 interrupted. "
+    "Exit codes: 0 done, 1 failure, 2 a mistake in what was asked for, 3 nothing could be certified, "
+    "130 interrupted. "
     "Details of failures are in the log file, ~/.local/state/vouch/vouch.log or VOUCH_LOG."
 )
 
