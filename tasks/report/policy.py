@@ -78,7 +78,7 @@ def _group(group: Group, promise: Certification | None) -> GroupReport:
     if found is None or promise is None:
         return plain
     return GroupReport(
-        **plain.model_dump(),
+        **plain.model_dump(exclude_unset=True),
         labels=found.labels,
         accepted=found.accepted,
         reviewed=found.reviewed,
