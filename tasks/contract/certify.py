@@ -13,6 +13,7 @@ from schemas.policy import Policy, Reviewers
 from schemas.reviews import PLANTED_ROUTED
 from tasks.certify.groups import delta_of_look
 from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
+from tasks.contract.audits import expired
 from tasks.contract.certified_policy import Basis, make_policy, policy_groups
 from tasks.contract.class_estimates import class_estimates
 from tasks.contract.judge import Judged, Reviewed, judge
@@ -212,6 +213,8 @@ def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: P
         )
     if (missing := found.unanswered(reviews.answers)) > 0:
         said.append(f"{missing:,} certification tasks without an answer were counted as wrong")
+    if policy is not None and (ended := expired(policy, reviews.plans, reviews.answers)):
+        said.append(f"{ended}; to draw a new sample: vouch plan-reviews CAMPAIGN")
     if policy is not None and not found.plants.num_rows:
         said.append("reviewers were taken at their word: no known-wrong labels were planted (plan-reviews --plants N)")
     return said

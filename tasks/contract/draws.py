@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from schemas.errors import UserError
 from schemas.reviews import AuditPlan, Stratum
-from tasks.certify.bounds import Floats
+from tasks.certify.bounds import Floats, Ints
 from tasks.certify.calibrator import Calibrator
 from tasks.certify.calibrator_fit import FEWEST_LABELS
 from tasks.certify.sampling import audit_sample, audit_strata, first_sample
@@ -18,7 +18,7 @@ from tasks.contract.draw import Draw, share_of
 from tasks.contract.drift import audit_factor, drift
 from tasks.contract.queue import doubtful_rows
 from tasks.contract.rounds import labels_of_round, last_round
-from tasks.contract.run_labels import SIGNALS
+from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.contract.run_reviews import RunReviews
 from tasks.contract.stages import policy_of_run
 from tasks.contract.task_rows import label_tasks
@@ -108,7 +108,6 @@ def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
         drawn.inclusion,
         strata[drawn.rows],
     )
-    names = [labels.class_names[place] for place in classes.tolist()]
     return Draw(
         tables=(tasks,),
         words=(
@@ -123,8 +122,8 @@ def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
             labels=len(accepted),
             mean_p_correct=float(p.mean()),
             strata=tuple(
-                _stratum(strata == stratum, names, p, int((strata[drawn.rows] == stratum).sum()))
-                for stratum in range(int(strata.max()) + 1)
+                _stratum(labels, classes[strata == stratum], p[strata == stratum], int(taken))
+                for stratum, taken in enumerate(np.bincount(strata[drawn.rows], minlength=int(strata.max()) + 1))
             ),
         ),
     )
@@ -156,8 +155,7 @@ def _known_scores(reviews: RunReviews) -> Floats:
     return labels.p_correct if last is None else labels_of_round(reviews, last).candidates.scores
 
 
-def _stratum(inside: np.ndarray, names: list[str], p: Floats, drawn: int) -> Stratum:
-    members = {names[place] for place in np.flatnonzero(inside)}
-    name = next(iter(members)) if len(members) == 1 else f"{len(members)} classes"
-    low, high = float(p[inside].min()), float(p[inside].max())
-    return Stratum(name=f"{name}, p {low:.3f} to {high:.3f}", size=int(inside.sum()), drawn=drawn)
+def _stratum(labels: RunLabels, classes: Ints, p: Floats, drawn: int) -> Stratum:
+    members = np.unique(classes)
+    name = labels.class_names[int(members[0])] if len(members) == 1 else f"{len(members)} classes"
+    return Stratum(name=f"{name}, p {p.min():.3f} to {p.max():.3f}", size=len(p), drawn=drawn)

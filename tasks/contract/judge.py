@@ -1,7 +1,8 @@
 """Judges a certification sample: thresholds that keep the promise, group by group, on plain arrays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +12,11 @@ from tasks.certify.certificate import Certificate, Precisions, both_precisions, 
 from tasks.certify.gates import Evidence, Sample, accepted_counts, gate_a, gate_b
 from tasks.certify.reviewers import TRUSTED, ReviewerError
 from tasks.contract.declare import Candidates, Promise
+
+_NO_LADDER: Final = (
+    "no threshold was likely to pass with so few reviews when the sample was planned, or no label has a p(correct), so "
+    "none was drawn; plan with more minutes"
+)
 
 
 @dataclass(frozen=True)
@@ -92,11 +98,14 @@ def _judge(
     part = np.isin(classes, group.classes)
     sample = Sample(reviewed.scores[part], reviewed.wrong[part])
     seen = set(classes[part].tolist())
-    kept = tuple(name for name in group.classes if name in seen)
+    # Where no ladder was declared, nothing was to be drawn.
+    kept = tuple(name for name in group.classes if name in seen or not group.thresholds)
     scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
     thresholds = np.array(group.thresholds, np.float64)
     evidence = _evidence(sample, thresholds, scores, promise, delta, reviewers, whole)
     certificate = certify(evidence, int(part.sum()))
+    if not group.thresholds:
+        certificate = replace(certificate, refusal=_NO_LADDER)
     threshold = certificate.threshold
     step = 0 if threshold is None else int(np.flatnonzero(thresholds == threshold)[0])
     accepted = int((scores >= threshold).sum()) if threshold is not None else 0
@@ -106,7 +115,7 @@ def _judge(
     return Judged(
         plan=group,
         classes=kept,
-        left_out=tuple(name for name in group.classes if name not in seen),
+        left_out=tuple(name for name in group.classes if name not in kept),
         certificate=certificate,
         precisions=precisions,
         limit=float(evidence.limits[step]) if len(thresholds) else 1 - promise.precision,

@@ -7,6 +7,7 @@ from schemas.errors import ObjectMissingError, UserError
 from schemas.planned import Stage
 from schemas.policy import Policy
 from tasks.certify.calibrator_fit import FEWEST_LABELS
+from tasks.contract.audits import expired
 from tasks.contract.fit import fit_verdicts
 from tasks.contract.looks import read_looks
 from tasks.contract.rounds import Round, labels_of_round, last_round
@@ -19,8 +20,8 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     """Decide what to draw next.
 
     Fit labels first; then a certification sample, or another one where the labels, the gate or what the calibrator was
-    fitted to have changed; more of it after a look that certified nothing; audits and doubtful labels once a certified
-    policy is in force.
+    fitted to have changed, or audits have ended the policy that it certified; more of it after a look that certified
+    nothing; audits and doubtful labels once a certified policy is in force.
 
     Raises:
         UserError: Earlier tasks come first, or another command does.
@@ -40,7 +41,8 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     if fresh or last is None:
         return "certify"
     policy = policy_of_run(reviews)
-    if policy is not None and policy.certification is not None and reviews.labels.accepted.any():
+    holds = policy is not None and policy.certification is not None and not _has_ended(reviews, policy)
+    if holds and reviews.labels.accepted.any():
         return "queue"
     if not continues(reviews, last):
         return "certify"
@@ -50,16 +52,19 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
             "the certification sample is answered: use `vouch certify` (or --stage certify to draw more of it before "
             "looking, which costs no confidence)"
         )
-    if version := _certified_by(reviews, last):
+    if certified := [policy for policy in _policies_of(reviews, last) if _is_asked_for(reviews, last, policy)]:
         raise UserError(
-            f"policy {version} is certified and not in force: use `vouch apply` (or --stage certify to review on, "
-            "for a policy that may accept more)"
+            f"policy {certified[-1].version} is certified and not in force: use `vouch apply` (or --stage certify to "
+            "review on, for a policy that may accept more)"
         )
     return "certify"
 
 
 def continues(reviews: RunReviews, last: Round) -> bool:
     """Whether the next certification labels belong to the round that is there.
+
+    They do not where the labels are others now, the gate is, more was reviewed to fit, or audits contradict what the
+    round has certified.
 
     Raises:
         UserError: Its tasks still wait for an answer.
@@ -73,7 +78,9 @@ def continues(reviews: RunReviews, last: Round) -> bool:
             "--stage certify --fresh"
         )
     fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in reviews.plans)
-    return not fitted_since and labels_of_round(reviews, last).whole
+    if fitted_since or any(_has_ended(reviews, policy) for policy in _policies_of(reviews, last)):
+        return False
+    return labels_of_round(reviews, last).whole
 
 
 def policy_of_run(reviews: RunReviews) -> Policy | None:
@@ -84,17 +91,28 @@ def policy_of_run(reviews: RunReviews) -> Policy | None:
         return None
 
 
-def _certified_by(reviews: RunReviews, last: Round) -> str | None:
-    """Version of a policy that rests on all plans of a round, with the promise that is asked for."""
-    wanted = tuple(plan.number for plan in last.plans)
+def _has_ended(reviews: RunReviews, policy: Policy) -> bool:
+    return expired(policy, reviews.plans, reviews.answers) is not None
+
+
+def _policies_of(reviews: RunReviews, last: Round) -> list[Policy]:
+    """The policies that rest on a round or its beginning."""
+    numbers = {plan.number for plan in last.plans}
+    found = []
     for info in reviews.workspace.list(f"{FOLDER}/certified-"):
         policy = Policy.model_validate_json(reviews.workspace.get(info.key).data)
-        found, promise = policy.certification, reviews.promise
-        if found is None or found.plans != wanted or found.inputs != reviews.current.inputs:
-            continue
-        if (found.precision, found.confidence, found.gate) == (promise.precision, promise.confidence, promise.gate):
-            return policy.version
-    return None
+        promise = policy.certification
+        if promise and promise.inputs == reviews.current.inputs and set(promise.plans) <= numbers:
+            found.append(policy)
+    return found
+
+
+def _is_asked_for(reviews: RunReviews, last: Round, policy: Policy) -> bool:
+    """Whether a policy rests on the whole round and promises what the campaign asks for."""
+    found, asked = policy.certification, reviews.promise
+    if found is None or len(found.plans) < len(last.plans):
+        return False
+    return (found.precision, found.confidence, found.gate) == (asked.precision, asked.confidence, asked.gate)
 
 
 def _waiting(reviews: RunReviews, purpose: str) -> int:

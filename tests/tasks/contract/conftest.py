@@ -18,7 +18,7 @@ from tasks.campaign_run import CampaignRun
 from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.contract.run_reviews import read_run_reviews
-from tasks.reviews.resolve import Answers, resolve
+from tasks.reviews.resolve import NO_ANSWER, Answers, resolve
 from tasks.reviews.verdicts import write_verdicts
 from tasks.shard.shard import process_shard
 from tasks.store.open import open_store
@@ -144,12 +144,14 @@ class Campaigned:
         chance = np.array([int(label[:8], 16) / 2**32 for label in labels.label_ids.to_pylist()])
         return chance < np.clip(3 * (0.9 - labels.signals[:, SIGNALS.index("detector_score")]), 0.03, 0.97)
 
-    def answer(self, number=-1, wrong=None, part=1.0, minutes=0, **how):
-        """Answer (a part of) the last plan by the truth, or by what is given: one verdict for all."""
+    def answer(self, number=-1, wrong=None, part=1.0, minutes=0, again=True, **how):
+        """Answer (a part of) a plan, the last, by the truth or by one verdict for all; or just what has no answer."""
         reviews = self.reviews
         tasks = reviews.plans[number][1]
         tasks = tasks.filter(tasks["label_id"].is_valid())
         tasks = tasks.slice(0, int(tasks.num_rows * part))
+        if not again:
+            tasks = tasks.filter(pa.array(reviews.answers.wrong_of(tasks["label_id"]) == NO_ANSWER))
         rows = reviews.labels.places(tasks["label_id"].to_pylist())
         # Plants are no labels of the run, and wrong.
         said = np.append(self.wrong(reviews.labels), True)[rows] if wrong is None else np.full(len(rows), wrong)

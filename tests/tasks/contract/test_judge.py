@@ -160,6 +160,27 @@ def test_without_the_labels_drawn_from_the_binomial_test_is_taken(make_world):
     assert exact[0].certificate.p_value < plain[0].certificate.p_value
 
 
+def test_a_label_without_a_probability_is_never_accepted_and_still_delivered_by_people(make_world):
+    world, promise = make_world(images=800, share_wrong=0.1), Promise(0.9, 0.9, "delivered")
+    candidates, groups, rows = played(world, promise, seed=2, reviews=400)
+    candidates.scores[::2] = np.nan
+    found = judge(reviewed(world, candidates, rows), groups, candidates, promise, 0.08)
+    assert not broken(world, candidates, found, promise)[0]
+    for one in found:
+        inside = candidates.of(one.plan)
+        assert 0 < one.accepted <= (inside & ~np.isnan(candidates.scores)).sum()
+        assert one.certificate.reviewed > (candidates.scores[rows[inside[rows]]] >= one.certificate.threshold).sum()
+
+
+def test_a_group_for_which_nothing_was_drawn_says_why(make_world):
+    world, promise = make_world(images=200), Promise(0.9, 0.9, "accepted")
+    candidates, _, _ = played(world, promise, seed=2, reviews=100)
+    group = GroupPlan(name="all classes", classes=world.labels.class_names, thresholds=())
+    (found,) = judge(reviewed(world, candidates, np.zeros(0, np.int64)), (group,), candidates, promise, 0.08)
+    assert "no threshold was likely to pass" in found.certificate.refusal
+    assert (found.classes, found.left_out) == (world.labels.class_names, ())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("gate", ["delivered", "accepted"])
 def test_the_promise_is_kept_as_often_as_promised(make_world, gate):

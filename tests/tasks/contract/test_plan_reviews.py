@@ -220,6 +220,17 @@ def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned
     assert not first & second
 
 
+def test_after_audits_have_ended_a_policy_a_new_sample_is_drawn(campaigned):
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    for _ in range(2):
+        plan_reviews(campaigned.campaign, Wish(stage="audit"))
+        campaigned.answer(wrong=True, again=False)
+    assert "blind audits" in " ".join(certify_campaign(campaigned.campaign).remarks)
+    planned = plan_reviews(campaigned.campaign)
+    assert (planned.stage, planned.plan.round) == ("certify", 2)
+
+
 def test_a_certified_policy_that_is_not_in_force(campaigned):
     campaigned.fitted().sampled(minutes=3)
     version = certify_campaign(campaigned.campaign).version
