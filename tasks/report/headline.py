@@ -49,7 +49,8 @@ def recall_tile(report: Report) -> Tile:
     found, truth = report.recall.delivered, report.truth
     if found is not None and found.value is not None:
         who = "a simulated reviewer" if report.recall.simulated else "people"
-        return Tile(pct(found.value), f"{_between(found)}, from images that {who} searched")
+        words = f"of objects have a label, accepted or waiting: {_between(found)}, from images that {who} searched"
+        return Tile(pct(found.value), words)
     if truth and truth.everything.recall is not None:
         words = "of the objects in the ground truth have a label, accepted or waiting"
         return Tile(pct(truth.everything.recall), words)

@@ -7,9 +7,12 @@ from markupsafe import Markup
 
 from schemas.evaluation import Reliability
 from schemas.report import Histogram, SignalDrift
+from tasks.report.formats import cut
 from tasks.report.svg import Frame
 
 MOST_NAMED_THRESHOLDS: Final = 3
+MOST_EDGES: Final = 8
+"""Spans between named edges of a histogram."""
 _NAMES: Final = {"p_correct": "p(correct)"}
 _ACRONYMS: Final = {"clip": "CLIP", "sam": "SAM", "iou": "IoU"}
 
@@ -26,15 +29,21 @@ def histogram_plot(found: Histogram) -> Markup:
     top, ticks = _whole_ticks(most)
     signal = spoken(found.signal)
     words = f"Histogram of {signal}: {sum(found.accepted):,} accepted and {sum(found.review):,} waiting labels"
-    frame = Frame(words, signal, "labels", top, ticks)
-    spans = zip(found.edges[:-1], found.edges[1:], found.accepted, found.review, strict=True)
-    for left, right, accepted, review in spans:
-        told = f"{left:.2f} to {right:.2f}: {accepted:,} accepted, {review:,} waiting"
+    # Bins stand equally wide, whatever they span.
+    bins = len(found.accepted)
+    places = np.linspace(0, 1, bins + 1)
+    step = max(1, -(-bins // MOST_EDGES))
+    named = [(float(places[edge]), f"{found.edges[edge]:g}") for edge in range(0, bins + 1, step)]
+    frame = Frame(words, signal, "labels", top, ticks, named)
+    spans = zip(found.edges[:-1], found.edges[1:], places[:-1], places[1:], found.accepted, found.review, strict=True)
+    for low, high, left, right, accepted, review in spans:
+        told = f"{low:g} to {high:g}: {accepted:,} accepted, {review:,} waiting"
         frame.bar(left, right, 0, accepted, "bar-accept", told)
         frame.bar(left, right, accepted, accepted + review, "bar-route", told)
     few = len(found.thresholds) <= MOST_NAMED_THRESHOLDS
-    for place, least in enumerate(found.thresholds):
-        frame.mark(least, f"from {least:.3g}" if few and place == 0 else "")
+    for number, least in enumerate(found.thresholds):
+        word = f"from {cut(least)}" if few and number == 0 else ""
+        frame.mark(float(np.interp(least, found.edges, places)), word)
     return frame.done()
 
 
@@ -57,7 +66,7 @@ def drift_plot(found: SignalDrift) -> Markup:
     low, high = float(values.min()), float(values.max())
     scale = (high - low) or 1.0
     name = spoken(found.signal)
-    places = [f"{low + scale * place / 4:.2g}" for place in range(5)]
+    places = [(place / 4, f"{low + scale * place / 4:.2g}") for place in range(5)]
     frame = Frame(f"Distribution of {name} when certified and now", name, "share below", across_ticks=places)
     for percentiles, kind in ((found.before, "curve before"), (found.now, "curve")):
         steps = max(1, len(percentiles) - 1)

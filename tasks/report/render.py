@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from schemas.report import Picture, Report
+from schemas.report import Picture, Report, SignalDrift
+from tasks.contract.drift import P_CORRECT
 from tasks.report import formats
 from tasks.report.changes import STANDINGS
 from tasks.report.headline import precision_tile, recall_tile
@@ -91,8 +92,14 @@ def _plots(report: Report) -> dict[str, Any]:
     return {
         "histogram": histogram_plot(report.histogram) if report.histogram else None,
         "reliability": reliability_plot(found) if found else None,
-        "drift": [(one, drift_plot(one)) for one in report.drift.signals[:MOST_DRIFTS] if one.now],
+        "drift": [(one, drift_plot(one)) for one in _shown_drift(report.drift.signals)],
     }
+
+
+def _shown_drift(signals: Sequence[SignalDrift]) -> list[SignalDrift]:
+    """What decides, and the others that moved most."""
+    known = [one for one in signals if one.now]
+    return sorted(known, key=lambda one: (one.signal != P_CORRECT, -one.distance))[:MOST_DRIFTS]
 
 
 def _contents(report: Report) -> list[tuple[str, str]]:

@@ -14,7 +14,9 @@ from tasks.certify.reliability import reliability
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.report.reviewed import Reviewed
 
-BINS: Final = 25
+EDGES: Final = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
+"""Of p(correct): narrow towards both ends, where calibrated probabilities crowd."""
+SCORE_EDGES: Final = tuple(place / 25 for place in range(26))
 RELIABILITY_BINS: Final = 10
 LEAST_REVIEWED: Final = 20
 """Fewer labels make no reliability diagram."""
@@ -26,10 +28,10 @@ def score_histogram(labels: RunLabels, policy: Policy) -> Histogram | None:
         return None
     if np.isfinite(labels.p_correct).any():
         least = [group.p_correct for group in policy.groups if group.p_correct is not None]
-        return _histogram("p_correct", labels.p_correct, labels.accepted, least)
+        return _histogram("p_correct", labels.p_correct, labels.accepted, least, EDGES)
     rules = [group.accept.required() for group in policy.groups if group.accept is not None]
     least = [rule["detector_score"] for rule in rules if "detector_score" in rule]
-    return _histogram("detector_score", detector_scores(labels), labels.accepted, least)
+    return _histogram("detector_score", detector_scores(labels), labels.accepted, least, SCORE_EDGES)
 
 
 def detector_scores(labels: RunLabels) -> NDArray[np.float32]:
@@ -59,8 +61,13 @@ def reviewed_reliability(labels: RunLabels, reviewed: Reviewed) -> ReviewedRelia
     )
 
 
-def _histogram(signal: str, values: Floats | NDArray[np.float32], accepted: Bools, least: Sequence[float]) -> Histogram:
-    edges = np.linspace(0, 1, BINS + 1)
+def _histogram(
+    signal: str,
+    values: Floats | NDArray[np.float32],
+    accepted: Bools,
+    least: Sequence[float],
+    edges: Sequence[float],
+) -> Histogram:
     known = np.isfinite(values)
 
     def count(chosen: Bools) -> tuple[int, ...]:
@@ -68,7 +75,7 @@ def _histogram(signal: str, values: Floats | NDArray[np.float32], accepted: Bool
 
     return Histogram(
         signal=signal,
-        edges=tuple(edges.tolist()),
+        edges=tuple(edges),
         accepted=count(accepted),
         review=count(~accepted),
         thresholds=tuple(sorted(set(least))),

@@ -10,7 +10,7 @@ WIDTH: Final = 440
 HEIGHT: Final = 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 42
 _TICKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
-_QUARTERS: Final = tuple(f"{tick:g}" for tick in _TICKS)
+_QUARTERS: Final = tuple((tick, f"{tick:g}") for tick in _TICKS)
 _PERCENTS: Final = tuple((tick, f"{100 * tick:.0f}%") for tick in _TICKS)
 
 
@@ -24,7 +24,7 @@ class Frame:
         up: str,
         top: float = 1.0,
         ticks: Sequence[tuple[float, str]] = _PERCENTS,
-        across_ticks: Sequence[str] = _QUARTERS,
+        across_ticks: Sequence[tuple[float, str]] = _QUARTERS,
     ) -> None:
         """Draw the axes.
 
@@ -34,14 +34,14 @@ class Frame:
             up: Name of the y axis.
             top: Greatest y.
             ticks: Places on the y axis with their words.
-            across_ticks: Words at the quarters of the x axis.
+            across_ticks: Places on the x axis with their words.
         """
         self._top = top or 1.0
         self.root = Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": words})
         for place, word in ticks:
             self.line((0, place), (1, place), "grid")
             self._word(_LEFT - 7, self.y(place) + 4, word, "tick end")
-        for tick, word in zip(_TICKS, across_ticks, strict=True):
+        for tick, word in across_ticks:
             self._word(self.x(tick), HEIGHT - _BOTTOM + 18, word, "tick middle")
         self._word(self.x(0.5), HEIGHT - 6, across, "axis middle")
         turned = f"rotate(-90 12 {self.y(self._top / 2):.1f})"
