@@ -5,7 +5,7 @@ from typing import Final, Protocol
 from benchmarks import end_to_end, export, listing, memory, orchestration, stage_shares
 from benchmarks.harness.table import Table
 from benchmarks.options import Options
-from benchmarks.routing import after_table, contract_table, size
+from benchmarks.routing import after_table, contract_table, size, starter_world
 
 
 class Benchmark(Protocol):
@@ -25,5 +25,6 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "export": export.measure,
     "routing_contract": contract_table.measure,
     "routing_after": after_table.measure,
+    "routing_starter": starter_world.measure,
     "routing_size": size.measure,
 }

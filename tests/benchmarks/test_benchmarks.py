@@ -42,6 +42,17 @@ AFTER = [
     ),
     *(f"worst {kind}" for kind in ("broken", "covered", "falsely expired")),
 ]
+STARTER = [
+    *(
+        f"{style} style, T {target}, {rule}"
+        for style in ("seen", "harder")
+        for rules in (("A", "B"), ("B, commands",))
+        for target in ("0.90", "0.95", "0.98")
+        for rule in rules
+    ),
+    "worst",
+    "floor",
+]
 ROWS = [
     pytest.param("end_to_end", "obvious loop; Vouch; Vouch : loop", marks=SLOW),
     pytest.param(
@@ -66,6 +77,7 @@ ROWS = [
     pytest.param("export", "1,000 labels; limit for 1,000,000"),
     pytest.param("routing_contract", "; ".join(CONTRACT), marks=SLOW),
     pytest.param("routing_after", "; ".join(AFTER)),
+    pytest.param("routing_starter", "; ".join(STARTER), marks=SLOW),
     pytest.param(
         "routing_size",
         "split and first sample; fit; probabilities; certify both gates; decide; all, 20,000 labels; "
