@@ -60,6 +60,7 @@ class Simulation(Strict):
     confidence: float
     draws: int = Field(ge=1)
     missed: float = Field(ge=0, le=1, description="Share of wrong labels that the simulated reviewer calls correct.")
+    plants: int = Field(0, ge=0, description="Known-wrong labels mixed in to see what the reviewer misses.")
     seconds_per_box_by_hand: float | None = Field(description="The same time where people look at every label.")
     rows: tuple[SimulatedRow, ...]
     answers: tuple[PlanningAnswer, ...]

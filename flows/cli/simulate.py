@@ -10,7 +10,7 @@ from flows.cli.reported import reported
 EXAMPLES: Final = (
     "vouch simulate campaign.yaml --truth annotations.json",
     "vouch simulate campaign.yaml --truth annotations.json --precision 0.95,0.98 --automate 0.5",
-    "vouch simulate campaign.yaml --truth annotations.json --reviews 400,800 --draws 500 --missed 0.05 --json",
+    "vouch simulate campaign.yaml --truth annotations.json --reviews 400,800 --missed 0.05 --plants 100 --json",
 )
 
 
@@ -31,6 +31,7 @@ def simulate(
         str | None, typer.Option(help="delivered or accepted; that of the campaign by default.", show_default=False)
     ] = None,
     missed: Annotated[float, typer.Option(help="Share of wrong labels that the reviewer calls correct.")] = 0.0,
+    plants: Annotated[int, typer.Option(help="Known-wrong labels mixed in, which measure what is missed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
     """Answer "how many reviews automate half of my data at 98%?" on labels with ground truth.
@@ -49,7 +50,7 @@ def simulate(
     from tasks.simulate.truth import truth_of_campaign
 
     config = load_campaign(campaign)
-    question = ask(config.routing, precision, reviews, draws, gate, missed, automate)
+    question = ask(config.routing, precision, reviews, draws, gate, missed, automate, plants)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with quiet() as terminal:
         with Progress(*columns, console=terminal.remarks(), transient=True) as progress:

@@ -21,7 +21,8 @@ def print_simulation(console: Console, found: Simulation) -> None:
     for why, count in found.without_truth.items():
         _say(console, f"left out: {count:,} labels, {why}")
     if found.missed:
-        _say(console, f"the reviewer calls {found.missed:.0%} of the wrong labels correct")
+        known = f"measured with {found.plants:,} known-wrong plants" if found.plants else "and nobody measures it"
+        _say(console, f"the reviewer calls {found.missed:.0%} of the wrong labels correct, {known}")
     _say(
         console,
         f"\n{found.draws:,} draws each; the promise: at least T of the {found.gate} labels correct, confidence "

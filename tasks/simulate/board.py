@@ -21,6 +21,8 @@ class Board:
     verdict: NDArray[np.int8]
     """(N,) places in LABEL_VERDICTS."""
     errors: Errors
+    plants: int = 0
+    """Known-wrong labels that are mixed in to see what the reviewer misses."""
 
     @property
     def correct(self) -> Bools:
@@ -39,9 +41,9 @@ class Board:
         return called(self.verdict, chances(self.labels.label_ids.to_pylist(), seed), self.errors)
 
 
-def board(labels: RunLabels, truth: RunTruth, errors: Errors) -> Board:
+def board(labels: RunLabels, truth: RunTruth, errors: Errors, plants: int = 0) -> Board:
     """Take the labels whose right answers are known."""
-    return Board(only(labels, truth.counted), truth.verdict[truth.counted], errors)
+    return Board(only(labels, truth.counted), truth.verdict[truth.counted], errors, plants)
 
 
 def only(labels: RunLabels, kept: Bools) -> RunLabels:

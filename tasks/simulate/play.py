@@ -13,8 +13,10 @@ from tasks.certify.bounds import Bools, Floats, Ints
 from tasks.certify.gates import Sample, accepted_counts, gate_a, gate_b
 from tasks.certify.groups import delta_of_look
 from tasks.certify.ladder import ladder
+from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
 from tasks.certify.sampling import certification_sample, first_sample
 from tasks.certify.split import fit_share
+from tasks.contract.costs import VERIFY_S
 from tasks.contract.declare import Candidates, Promise, declare_groups, draw_groups
 from tasks.contract.draws import FEW_TO_FIT, MOST_TO_FIT, PART_TO_FIT
 from tasks.contract.fit import Fit, fit_rows
@@ -24,6 +26,7 @@ from tasks.evaluate.contract import is_kept, true_precision
 from tasks.simulate.answers import CORRECT
 from tasks.simulate.board import Board, seconds_of
 from tasks.simulate.figures import Draw
+from tasks.simulate.reviewer import chances
 
 NAIVE: Final = 1_000_000
 """Number of the naive rule's own draw."""
@@ -111,7 +114,8 @@ def _go_on(start: _Start, promise: Promise, reviews: int) -> Draw:
         names = np.array(labels.class_names)[labels.class_index[rows]]
         reviewed = Reviewed(candidates.scores[rows], start.wrong[rows], tuple(names.tolist()))
         delta = delta_of_look(1 - promise.confidence, 1)
-        for one in judge(reviewed, groups, candidates, promise, delta):
+        bounds = _reviewers(start, promise, delta)
+        for one in judge(reviewed, groups, candidates, promise, delta, bounds):
             if one.certificate.threshold is not None:
                 kept = candidates.of(one.plan.model_copy(update={"classes": one.classes}))
                 accepted |= kept & (candidates.scores >= one.certificate.threshold)
@@ -120,7 +124,7 @@ def _go_on(start: _Start, promise: Promise, reviews: int) -> Draw:
     asked = np.unique(np.concatenate([start.first, rows]))
     return Draw(
         reviewed=len(asked),
-        review_seconds=float(seconds_of(start.said[asked]).sum()),
+        review_seconds=float(seconds_of(start.said[asked]).sum()) + start.board.plants * VERIFY_S,
         automation=float(accepted.mean()),
         accepted_precision=found.accepted_precision,
         delivered_precision=found.delivered_precision,
@@ -130,6 +134,19 @@ def _go_on(start: _Start, promise: Promise, reviews: int) -> Draw:
         naive=float(naive.mean()),
         naive_broken=_broken(start, naive, groups, promise),
     )
+
+
+def _reviewers(start: _Start, promise: Promise, delta: float) -> ReviewerError:
+    """Bound what the reviewer misses by known-wrong plants, as many as the board has."""
+    planted = start.board.plants
+    if not planted:
+        return TRUSTED
+    names = [f"plant-{number}" for number in range(planted)]
+    missed = chances(names, start.seed) < start.board.errors.missed
+    # Gate "delivered" plants half of them among the labels that people get in any case, as `vouch plan-reviews` does.
+    routed = planted // 2 if promise.gate == "delivered" else 0
+    first, rest = missed[: planted - routed], missed[planted - routed :]
+    return reviewer_error(len(first), int(first.sum()), delta, routed, int(rest.sum()))
 
 
 def oracle(scores: Floats, wrong: Bools, promise: Promise) -> float:
@@ -174,4 +191,5 @@ def _seconds_per_box(start: _Start, accepted: Bools, asked: Ints) -> float | Non
     seen = ~accepted
     boxes = int((accepted | start.board.boxes).sum())
     seen[asked] = True
-    return float(seconds_of(start.said[seen]).sum()) / boxes if boxes else None
+    seconds = float(seconds_of(start.said[seen]).sum()) + start.board.plants * VERIFY_S
+    return seconds / boxes if boxes else None

@@ -25,6 +25,8 @@ class Question:
     errors: Errors
     automate: float
     """Share of labels that the answers are about."""
+    plants: int = 0
+    """Known-wrong labels that show what the reviewer misses."""
 
 
 def ask(
@@ -35,6 +37,7 @@ def ask(
     gate: str | None,
     missed: float,
     automate: float,
+    plants: int = 0,
 ) -> Question:
     """Check what is asked for.
 
@@ -46,6 +49,7 @@ def ask(
         gate: delivered or accepted; None: routing.gate.
         missed: Share of wrong labels that the reviewer calls correct.
         automate: Share of labels that the answers are about.
+        plants: Known-wrong labels that show what the reviewer misses.
 
     Raises:
         UserError: One of them makes no sense.
@@ -65,7 +69,9 @@ def ask(
     counts = _numbers("--reviews", reviews, int)
     if min(counts) < 1:
         raise UserError(f"--reviews: {min(counts)} is no number of labels to look at; give numbers from 1 on")
-    return Question(asked, counts, draws, chosen, routing.confidence, Errors(missed=missed), automate)
+    if plants < 0:
+        raise UserError(f"--plants: {plants} is no number of labels")
+    return Question(asked, counts, draws, chosen, routing.confidence, Errors(missed=missed), automate, plants)
 
 
 def _numbers(name: str, words: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:

@@ -36,7 +36,7 @@ def simulate(
     Raises:
         UserError: No label has truth.
     """
-    played = board(labels, truth, question.errors)
+    played = board(labels, truth, question.errors, question.plants)
     if not played.labels.count:
         raise UserError(f"{names[0]}: none of the run's labels has truth to simulate a reviewer with")
     promises = [Promise(precision, question.confidence, question.gate) for precision in question.precisions]
@@ -61,6 +61,7 @@ def simulate(
         confidence=question.confidence,
         draws=question.draws,
         missed=question.errors.missed,
+        plants=question.plants,
         seconds_per_box_by_hand=float(seconds_of(played.verdict).sum()) / boxes if boxes else None,
         rows=rows,
         answers=answers(rows, question.automate),

@@ -30,6 +30,7 @@ def test_lists_are_sorted_and_each_number_is_once():
         ({"draws": 0}, "--draws: 0 is not between 1 and 100,000"),
         ({"gate": "B"}, "--gate: 'B' is none; choose delivered or accepted"),
         ({"missed": 1.5}, "--missed: 1.5 is no share"),
+        ({"plants": -1}, "--plants: -1 is no number of labels"),
         ({"automate": float("nan")}, "--automate: nan is no share"),
     ],
 )

@@ -76,14 +76,16 @@ def test_more_reviews_than_labels(make_run):
     assert row.reviewed == labels.count
 
 
-def test_a_reviewer_who_misses_breaks_promises(make_run):
-    """Nobody measures him here: the same reviews with and without his errors."""
+def test_a_reviewer_who_misses_breaks_promises_unless_plants_measure_it(make_run):
     labels, truth = make_run(images=600)
-    careful, tired = (
-        simulate(labels, truth, question(draws=20, reviews=(800,), errors=errors), NAMES).rows[0]
-        for errors in (Errors(), Errors(missed=0.6))
+    asked = question(draws=20, reviews=(800,))
+    careful, tired, measured = (
+        simulate(labels, truth, replace(asked, errors=errors, plants=plants), NAMES).rows[0]
+        for errors, plants in ((Errors(), 0), (Errors(missed=0.6), 0), (Errors(missed=0.6), 100))
     )
     assert tired.broken > 0.5 > careful.broken
+    assert measured.broken <= upper_bound(2, 20, 0.01)
+    assert measured.review_minutes > tired.review_minutes
 
 
 def test_all_wrong_automates_nothing(make_run):
