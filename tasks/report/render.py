@@ -120,7 +120,8 @@ def _contents(report: Report) -> list[tuple[str, str]]:
 
 def _certified_bar(report: Report, low: float, errors: int, reviewed: int, promised: float) -> Markup:
     """The interval of a group, on a scale that all groups share."""
-    bounds = [1 - group.bound for group in report.policy.groups if group.bound is not None]
+    certified = (group for group in report.policy.groups if group.p_correct is not None)
+    bounds = [1 - group.bound for group in certified if group.bound is not None]
     floor = max(0.0, min([promised, *bounds]) - 0.5 * (1 - promised))
     value = 1 - errors / reviewed if reviewed else None
     words = f"at least {formats.least(low)}, promised {formats.pct(promised)}"

@@ -18,6 +18,8 @@ EDGES: Final = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 
 """Of p(correct): narrow towards both ends, where calibrated probabilities crowd."""
 SCORE_EDGES: Final = tuple(place / 25 for place in range(26))
 RELIABILITY_BINS: Final = 10
+IN_A_BIN: Final = 20
+"""Reviewed labels that a bin of the reliability diagram takes; fewer say little."""
 LEAST_REVIEWED: Final = 20
 """Fewer labels make no reliability diagram."""
 
@@ -49,7 +51,8 @@ def reviewed_reliability(labels: RunLabels, reviewed: Reviewed) -> ReviewedRelia
         words = f"only {int(known.sum())} reviewed labels were kept from the calibrator"
         return ReviewedReliability(labels=int(known.sum()), missing=f"{words}; {LEAST_REVIEWED} are needed")
     wrong, weights = reviewed.wrong[reviewed.held_out][known], reviewed.weights[reviewed.held_out][known]
-    found = reliability(labels.p_correct[rows][known], ~wrong, weights, RELIABILITY_BINS)
+    bins_wanted = max(1, min(RELIABILITY_BINS, int(known.sum()) // IN_A_BIN))
+    found = reliability(labels.p_correct[rows][known], ~wrong, weights, bins_wanted)
     bins = zip(found.stated.tolist(), found.seen.tolist(), found.labels.tolist(), strict=True)
     return ReviewedReliability(
         found=Reliability(

@@ -130,3 +130,13 @@ def test_a_control_character_in_a_name_breaks_no_picture(certified_report):
     first = changed(certified_report.classes[0], name="cat\x00\x1b[31m")
     html = render(changed(certified_report, classes=(first,), pictures=()), [])
     assert Page(html).wrong == []
+
+
+def test_the_bars_of_certified_groups_need_no_room_for_the_others(certified_report):
+    first, second = certified_report.policy.groups
+    without = changed(certified_report.policy, groups=(first,))
+    with_none = changed(certified_report.policy, groups=(first, changed(second, bound=1.0)))
+    pages = [render(changed(certified_report, policy=policy, pictures=()), []) for policy in (without, with_none)]
+    bars = [re.findall(r'<svg [^>]*class="interval".*?</svg>', page) for page in pages]
+    assert bars[0] == bars[1]
+    assert len(bars[0]) == 1
