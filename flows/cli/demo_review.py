@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from schemas.campaign.campaign import Campaign
     from tasks.simulate.round import Round
 
-MINUTES: Final = 10.0
-"""Budget of each of the two review plans; the samples have fewer labels than that."""
+TO_FIT: Final = 10.0
+"""Minutes of the first review plan; the samples have fewer labels than that."""
+TO_CERTIFY: Final = 1.5
+"""Minutes of the second: about half of the labels that may be accepted, so that others are accepted unseen."""
 STRICTER: Final = 0.95
 
 
@@ -42,7 +44,7 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
     if read_plans(open_store(campaign.workspace), campaign.run.name):
         return DemoReview(None, "reviews of an earlier demo are in the workspace; they are not simulated again")
     try:
-        return DemoReview(review_round(campaign, truth, (Wish(MINUTES), Wish(MINUTES)), export=True))
+        return DemoReview(review_round(campaign, truth, (Wish(TO_FIT), Wish(TO_CERTIFY)), export=True))
     except UserError as error:
         return DemoReview(None, f"no simulated review: {error}")
 

@@ -10,11 +10,12 @@ from schemas.policy import GroupCertificate
 
 def print_certified(console: Console, found: Certified) -> None:
     """Print the certificates, what they allow, and what is not certified."""
+    tested = sum(group.certificate is not None and group.certificate.reviewed > 0 for group in found.groups)
     _say(
         console,
         f"run {found.run}: at least {found.precision:.4g} of {found.gate} labels correct, confidence "
-        f"{found.confidence:.4g}; look {found.look}, tested at {found.delta:.4g} for {len(found.groups)} "
-        f"group{'s' if len(found.groups) != 1 else ''}",
+        f"{found.confidence:.4g}; look {found.look}, tested at {found.delta:.4g} for {tested} "
+        f"group{'s' if tested != 1 else ''}",
     )
     if found.simulated:
         _say(console, "simulated reviewer: a program answered from ground truth, so this certifies nothing")

@@ -15,7 +15,7 @@ import numpy as np
 
 from tasks.certify.bounds import Bools
 
-ROOM: Final = 3.0
+ROOM: Final = 1.5
 """Labels on the fit side for each one that is to be reviewed there, so that strata have something to choose from."""
 LARGEST: Final = 0.5
 

@@ -25,9 +25,9 @@ from tasks.contract.task_rows import label_tasks
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""
-FEW_TO_FIT: Final = 100
-PART_TO_FIT: Final = 6
-"""Labels of a run for each that is reviewed to fit, where they are few."""
+FEW_TO_FIT: Final = 50
+PART_TO_FIT: Final = 10
+"""Labels of a run for each that is reviewed to fit, where they are few: what is kept for fitting is not automated."""
 AUDITED: Final = 100
 """Labels of a blind audit while nothing drifts."""
 

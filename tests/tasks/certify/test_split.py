@@ -33,6 +33,6 @@ def test_all_and_nothing():
     assert on_fit_side([], 0.5, 1).shape == (0,)
 
 
-@pytest.mark.parametrize(("labels", "reviews", "share"), [(40_000, 400, 0.03), (1_000, 400, 0.5), (0, 400, 0.0)])
+@pytest.mark.parametrize(("labels", "reviews", "share"), [(40_000, 400, 0.015), (1_000, 400, 0.5), (0, 400, 0.0)])
 def test_the_fit_side_is_just_large_enough(labels, reviews, share):
     assert fit_share(labels, reviews) == pytest.approx(share)

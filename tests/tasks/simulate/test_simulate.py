@@ -70,10 +70,10 @@ def test_the_answer_names_the_fewest_reviews(make_run):
 
 
 def test_more_reviews_than_labels(make_run):
-    """Every label is reviewed, none twice."""
+    """All that may certify is reviewed, nothing twice; what is kept for fitting is more than what is fitted to."""
     labels, truth = make_run(images=40)
     row = simulate(labels, truth, question(reviews=(5_000,), draws=2), NAMES).rows[0]
-    assert row.reviewed == labels.count
+    assert 0.9 * labels.count < row.reviewed <= labels.count
 
 
 def test_a_reviewer_who_misses_breaks_promises_unless_plants_measure_it(make_run):
