@@ -50,7 +50,7 @@ def plan_reviews(
     from schemas.campaign.loading import load_campaign
     from tasks.contract.plan_reviews import Wish
     from tasks.contract.plan_reviews import plan_reviews as plan
-    from tasks.reviews.hand_out import open_tasks
+    from tasks.reviews.hand_out import task_sheet
     from tasks.reviews.table_file import check_suffix, write_table
 
     config = load_campaign(campaign)
@@ -59,7 +59,7 @@ def plan_reviews(
     with quiet() as terminal:
         planned = plan(config, Wish(minutes, stage, plants, images, fresh))
         if out is not None:
-            write_table(out, open_tasks(config, planned.plan.number))
+            write_table(out, task_sheet(config, planned.plan.number))
         if as_json:
             print_json(terminal, planned.model_dump(mode="json"))
         else:

@@ -94,11 +94,11 @@ def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: boo
 
 
 def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int | None, as_json: bool) -> None:
-    from tasks.reviews.hand_out import open_tasks
+    from tasks.reviews.hand_out import task_sheet
     from tasks.reviews.table_file import check_suffix, write_table
 
     check_suffix(path)
-    table = open_tasks(campaign, plan)
+    table = task_sheet(campaign, plan)
     write_table(path, table)
     _written(terminal, path, table.num_rows, "open tasks", as_json)
 

@@ -17,10 +17,10 @@ from tasks.contract.draw import Draw
 from tasks.contract.draw_certification import draw_certification
 from tasks.contract.draws import draw_audit, draw_first, draw_queue
 from tasks.contract.extras import add_image_checks, add_plants
-from tasks.contract.open_tasks import open_tasks
 from tasks.contract.run_reviews import RunReviews, read_run_reviews
 from tasks.contract.stages import next_stage
 from tasks.contract.task_rows import class_by_class, numbered
+from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import write_plan
 from tasks.reviews.resolve import missed_and_checked
 

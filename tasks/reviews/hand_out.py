@@ -2,17 +2,15 @@
 
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError
 from schemas.reviews import VERDICTS
-from tasks.reviews.distinct import numbers
+from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import read_plans
-from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers, missed_and_checked, resolve
+from tasks.reviews.resolve import missed_and_checked, resolve
 from tasks.reviews.verdicts import BOX, read_verdicts
 from tasks.store.open import open_store
 
@@ -20,7 +18,7 @@ _EMPTY: Final = ("verdict", "class_name", *BOX, "reviewer", "seconds")
 """Columns to fill in."""
 
 
-def open_tasks(campaign: Campaign, number: int | None = None) -> pa.Table:
+def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
     """List the tasks of a plan that have no answer yet, in the order in which to ask them.
 
     Columns image, shown_class and shown_x0 ... shown_y1 say what is asked, label_id and key what it is about. The
@@ -43,14 +41,8 @@ def open_tasks(campaign: Campaign, number: int | None = None) -> pa.Table:
     if wanted not in plans:
         raise UserError(f"run {run!r} has no review plan {wanted}; it has {', '.join(map(str, plans))}")
     verdicts = read_verdicts(workspace)
-    tasks = plans[wanted]
-    about_image = numbers(tasks["label_id"].is_null(), np.bool_)
-    answer = resolve(verdicts).wrong_of(tasks["label_id"])
-    wait = np.where(
-        about_image, _unchecked(tasks, missed_and_checked(verdicts)), np.isin(answer, (NO_ANSWER, IN_DISPUTE))
-    )
-    source = open_store(campaign.source).uri.rstrip("/")
-    return _sheet(tasks.filter(pa.array(wait)), source)
+    waiting = open_tasks(plans[wanted], resolve(verdicts), missed_and_checked(verdicts))
+    return _sheet(waiting, open_store(campaign.source).uri.rstrip("/"))
 
 
 def _sheet(tasks: pa.Table, source: str) -> pa.Table:
@@ -65,13 +57,3 @@ def _sheet(tasks: pa.Table, source: str) -> pa.Table:
     # "checked" on a task about one class must not say that every class was looked for.
     empty["class_name"] = pc.if_else(tasks["label_id"].is_null(), tasks["class_name"], pa.scalar(None, pa.string()))
     return pa.table(columns | empty)
-
-
-def _unchecked(tasks: pa.Table, images: ImageAnswers) -> NDArray[np.bool_]:
-    """Which of the tasks, taken as tasks about images, wait: neither the class nor all of them were checked."""
-    everything = images.checked.filter(images.checked["class_name"].is_null())["key"]
-    whole = pc.is_in(tasks["key"], value_set=everything.combine_chunks())
-    pairs = set(zip(images.checked["key"].to_pylist(), images.checked["class_name"].to_pylist(), strict=True))
-    asked = zip(tasks["key"].to_pylist(), tasks["class_name"].to_pylist(), strict=True)
-    one = np.array([pair in pairs for pair in asked], np.bool_)
-    return ~(numbers(whole, np.bool_) | one)

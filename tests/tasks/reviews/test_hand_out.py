@@ -3,7 +3,7 @@ import pytest
 
 from schemas.errors import UserError
 from schemas.reviews import TASKS, ReviewPlan
-from tasks.reviews.hand_out import open_tasks
+from tasks.reviews.hand_out import task_sheet
 from tasks.reviews.plans import write_plan
 from tasks.reviews.verdicts import write_verdicts
 from tasks.store.open import open_store
@@ -35,7 +35,7 @@ def test_open_tasks_are_blind_and_in_order(make_campaign, verdicts):
         {"purpose": "image", "key": "b.png"},
         {"purpose": "possible_miss", "key": "b.png", "class_name": "cat"},
     )
-    table = open_tasks(campaign)
+    table = task_sheet(campaign)
     assert not set(table.column_names) & {"purpose", "p_correct", "stratum", "inclusion", "place"}
     assert table["label_id"].to_pylist() == ["3", "1", None, None]
     assert table["image"].to_pylist()[0] == f"{campaign.source.uri}/a.png"
@@ -51,6 +51,7 @@ def test_answered_tasks_are_left_out(make_campaign, verdicts):
     plan(
         campaign,
         *({"label_id": f"{number}", "class_name": "cat"} for number in range(3)),
+        {"label_id": "1", "class_name": "cat", "purpose": "doubtful"},
         *({"purpose": "image", "key": key} for key in ("a.png", "b.png")),
         *({"purpose": "possible_miss", "class_name": name, "key": "c.png"} for name in ("cat", "dog")),
         {"purpose": "possible_miss", "class_name": "cat", "key": "b.png"},
@@ -65,18 +66,18 @@ def test_answered_tasks_are_left_out(make_campaign, verdicts):
             {"key": "c.png", "verdict": "checked", "class_name": "dog"},
         ),
     )
-    table = open_tasks(campaign)
-    assert table["label_id"].to_pylist() == ["1", "2", None, None]
+    table = task_sheet(campaign)
+    assert table["label_id"].to_pylist() == ["2", "1", None, None]
     assert table["key"].to_pylist()[2:] == ["a.png", "c.png"]
 
 
 def test_plans_by_number(make_campaign):
     campaign = make_campaign()
     with pytest.raises(UserError, match="has no review plan yet; use `vouch plan-reviews` first"):
-        open_tasks(campaign)
+        task_sheet(campaign)
     for name in "ab":
         plan(campaign, {"label_id": name})
-    assert open_tasks(campaign)["label_id"].to_pylist() == ["b"]
-    assert open_tasks(campaign, 1)["label_id"].to_pylist() == ["a"]
+    assert task_sheet(campaign)["label_id"].to_pylist() == ["b"]
+    assert task_sheet(campaign, 1)["label_id"].to_pylist() == ["a"]
     with pytest.raises(UserError, match="has no review plan 3; it has 1, 2"):
-        open_tasks(campaign, 3)
+        task_sheet(campaign, 3)
