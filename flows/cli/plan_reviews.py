@@ -11,7 +11,7 @@ EXAMPLES: Final = (
     "vouch plan-reviews campaign.yaml",
     "vouch plan-reviews campaign.yaml --minutes 60 --plants 100 --out tasks.csv",
     "vouch plan-reviews campaign.yaml --stage audit --minutes 10",
-    "vouch plan-reviews campaign.yaml --images 40 --json | jq .plan.counts",
+    "vouch plan-reviews campaign.yaml --images 40 --misses 20 --json | jq .plan.counts",
 )
 
 
@@ -30,6 +30,10 @@ def plan_reviews(
     ] = 0,
     images: Annotated[
         int, typer.Option(help="Images to be searched for every object, to know the recall.", metavar="N")
+    ] = 0,
+    misses: Annotated[
+        int,
+        typer.Option(help="Classes to look for that CLIP sees in an image and no box shows: a weak hint.", metavar="N"),
     ] = 0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Draw a new certification sample though the last could go on.")
@@ -57,7 +61,7 @@ def plan_reviews(
     if out is not None:
         check_suffix(out)
     with quiet() as terminal:
-        planned = plan(config, Wish(minutes, stage, plants, images, fresh))
+        planned = plan(config, Wish(minutes, stage, plants, images, misses, fresh))
         if out is not None:
             write_table(out, task_sheet(config, planned.plan.number))
         if as_json:

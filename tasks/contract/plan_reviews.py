@@ -16,10 +16,10 @@ from tasks.contract.costs import VERIFY_S
 from tasks.contract.draw import Draw
 from tasks.contract.draw_certification import draw_certification
 from tasks.contract.draws import draw_audit, draw_first, draw_queue
-from tasks.contract.extras import add_image_checks, add_plants
+from tasks.contract.extras import add_plants, ask_about_images
 from tasks.contract.run_reviews import RunReviews, read_run_reviews
 from tasks.contract.stages import next_stage
-from tasks.contract.task_rows import class_by_class, numbered
+from tasks.contract.task_rows import class_by_class, numbered, without_labels_of
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import write_plan
 from tasks.reviews.resolve import missed_and_checked
@@ -41,6 +41,8 @@ class Wish:
     """Known-wrong labels to mix in."""
     images: int = 0
     """Images to be searched for every object."""
+    misses: int = 0
+    """Pairs of image and class that CLIP sees and no box shows."""
     fresh: bool = False
     """Draw certification labels anew, with groups declared anew, though an earlier sample could go on."""
 
@@ -67,12 +69,14 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
     waiting = open_tasks(pa.concat_tables([TASKS.empty_table(), *earlier]), reviews.answers, images)
     stage = wish.stage or next_stage(reviews, wish.fresh)
     seconds = wish.minutes * 60
-    extras, strata, words = add_image_checks(reviews, wish.images)
-    seconds -= sum(extras["seconds"].to_pylist()) + wish.plants * VERIFY_S
+    about_images = ask_about_images(reviews, images, wish.images, wish.misses)
+    seconds -= about_images.seconds + wish.plants * VERIFY_S
     draw = _draw(reviews, stage, wish, seconds)
     planted = add_plants(reviews, draw, wish.plants)
     rng = generator(reviews.seed, ORDER, len(reviews.plans))
-    tasks = numbered(pa.concat_tables([class_by_class([*draw.tables, planted.tasks], rng), extras]))
+    about_labels = class_by_class([*draw.tables, planted.tasks], rng)
+    # Images to be searched bring their undecided labels along, of which some may be drawn already.
+    tasks = numbered(pa.concat_tables([about_labels, without_labels_of(about_images.tasks, about_labels)]))
     promise = reviews.promise
     plan = ReviewPlan(
         number=1,
@@ -88,7 +92,7 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
         groups=draw.groups,
         round=draw.round,
         audit=draw.audit,
-        image_strata=strata,
+        image_strata=about_images.strata,
         counts={},
         seconds=0,
         tasks_sha256="",
@@ -99,7 +103,7 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
         plan=written,
         open=open_tasks(tasks, reviews.answers, images).num_rows,
         earlier_open=waiting.num_rows,
-        words=(*draw.words, *planted.words, *words),
+        words=(*draw.words, *planted.words, *about_images.words),
         next=_next(stage),
     )
 
@@ -107,15 +111,15 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
 def _check(wish: Wish) -> None:
     if not (np.isfinite(wish.minutes) and wish.minutes > 0):
         raise UserError("--minutes must be more than 0")
-    if wish.plants < 0 or wish.images < 0:
-        raise UserError("--plants and --images cannot be negative")
+    if min(wish.plants, wish.images, wish.misses) < 0:
+        raise UserError("--plants, --images and --misses cannot be negative")
 
 
 def _draw(reviews: RunReviews, stage: Stage, wish: Wish, seconds: float) -> Draw:
     if seconds < VERIFY_S:
         raise UserError(
-            f"{wish.minutes:g} minutes are not enough for the plants and images asked for; raise --minutes, or ask for "
-            "fewer"
+            f"{wish.minutes:g} minutes are not enough for the plants, images and misses asked for; raise --minutes, or "
+            "ask for fewer"
         )
     if stage == "first":
         return draw_first(reviews, seconds)

@@ -46,9 +46,10 @@ def possible_misses(
 ) -> pa.Table:
     """Queue the pairs of image and class that CLIP is surest of and no box shows.
 
-    Pairs that somebody has checked, or that `asked` has already, alone or with their whole image, are left out. Of the
-    rest the `count` of greatest presence are asked class by class, greatest presence first, so that a reviewer looks
-    for one thing at a time. They are chosen, not drawn: no statistic may be made of their answers.
+    Pairs that somebody has checked, or drawn a missed object of, or that `asked` has already, alone or with their whole
+    image, are left out. Of the rest the `count` of greatest presence are asked class by class, greatest presence first,
+    so that a reviewer looks for one thing at a time. They are chosen, not drawn: no statistic may be made of their
+    answers.
 
     Args:
         labels: All labels of the run.
@@ -63,7 +64,7 @@ def possible_misses(
     images, classes = _places(presence, labels)
     known = (images >= 0) & (classes >= 0)
     about_images = asked.filter(pc.is_null(asked["label_id"]))
-    for done in (image_answers.checked, about_images):
+    for done in (image_answers.checked, image_answers.missed, about_images):
         known &= ~_covered(images, classes, done, labels)
     values = np.asarray(presence["clip_presence"].to_numpy(), np.float32)
     rows = np.flatnonzero(known)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.reviews import TASKS
 from tasks.certify.bounds import Floats, Ints
@@ -77,6 +78,12 @@ def class_by_class(tables: Sequence[pa.Table], rng: np.random.Generator) -> pa.T
         where[chosen] = np.sort(where[chosen])
         order.append(inside[np.argsort(where[inside], kind="stable")])
     return numbered(table.take(pa.array(np.concatenate([np.zeros(0, np.int64), *order]))))
+
+
+def without_labels_of(tasks: pa.Table, asked: pa.Table) -> pa.Table:
+    """Leave out the tasks about labels that other tasks ask about already; those about images stay."""
+    twice = pc.is_in(tasks["label_id"], value_set=asked["label_id"].combine_chunks())
+    return tasks.filter(pc.or_(tasks["label_id"].is_null(), pc.invert(twice)))
 
 
 def numbered(table: pa.Table) -> pa.Table:

@@ -77,6 +77,32 @@ def test_from_the_first_sample_to_a_policy(vouch, campaign, answer, tmp_path):
     assert "blind audit" in queue.out
 
 
+def test_possible_misses_go_out_and_come_back(vouch, campaign, tmp_path):
+    sheet, again = tmp_path / "tasks.csv", tmp_path / "again.csv"
+    planned = vouch("plan-reviews", campaign, "--misses", 3, "--out", sheet)
+    assert planned.code == 0, planned.err
+    assert "3 classes that CLIP sees in an image and no box shows" in planned.out
+    assert "a weak hint" in planned.out
+    with sheet.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    asked = [row for row in rows if not row["label_id"]]
+    assert rows[-3:] == asked
+    checked, missed, _ = asked
+    checked["verdict"] = "checked"
+    missed |= {"verdict": "missed", "x0": 3, "y0": 4, "x1": 20, "y1": 30}
+    answered = tmp_path / "answered.csv"
+    with answered.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([checked, missed])
+    done = vouch("verdicts", campaign, answered, "--reviewer", "ann")
+    assert done.code == 0, done.err
+    assert vouch("verdicts", campaign, "--tasks", again).code == 0
+    with again.open(newline="") as file:
+        left = [row for row in csv.DictReader(file) if not row["label_id"]]
+    assert [(row["key"], row["class_name"]) for row in left] == [(asked[2]["key"], asked[2]["class_name"])]
+
+
 def test_nothing_certified_ends_with_a_code_of_its_own(vouch, campaign, answer):
     campaign.write_text(campaign.read_text().replace("precision: 0.7", "precision: 0.99"))
     vouch("plan-reviews", campaign)

@@ -10,12 +10,14 @@ from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
 from tasks.certify.split import on_fit_side
 from tasks.contract.apply import apply_policy
 from tasks.contract.certify import certify_campaign
+from tasks.contract.costs import CHECK_CLASS_S
 from tasks.contract.declare import Promise
 from tasks.contract.extras import expected_threshold
 from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.contract.queue import removed_per_second
 from tasks.contract.run_labels import BOX
 from tasks.geometry import box_iou
+from tasks.reviews.hand_out import task_sheet
 from tasks.reviews.plans import read_plans
 from tasks.reviews.verdicts import write_verdicts
 
@@ -189,6 +191,60 @@ def test_image_checks_stand_beside(campaigned):
     assert set(tasks["purpose"].to_pylist()) == {"fit", "image", "doubtful"}
     assert tasks["place"].to_pylist() == list(range(tasks.num_rows))
     assert planned.plan.seconds <= 30 * 60
+
+
+def test_no_label_is_asked_twice_in_a_plan(campaigned):
+    planned = plan_reviews(campaigned.campaign, Wish(images=40))
+    about = tasks_of(campaigned).filter(tasks_of(campaigned)["label_id"].is_valid())
+    drawn = set(of(about, "fit")["label_id"].to_pylist())
+    searched = of(tasks_of(campaigned), "image")["key"].combine_chunks()
+    assert of(about, "fit").filter(pc.is_in(of(about, "fit")["key"], searched)).num_rows > 0
+    ids = about["label_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    assert len(drawn) == planned.plan.counts["fit"]
+
+
+def test_possible_misses_are_asked_last_and_once(campaigned):
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=10, images=3, misses=5))
+    tasks = tasks_of(campaigned)
+    assert tasks["purpose"].to_pylist()[-5:] == ["possible_miss"] * 5
+    assert planned.plan.counts["possible_miss"] == 5
+    assert planned.plan.seconds <= 600
+    assert tasks["seconds"].to_pylist()[-5:] == pytest.approx([CHECK_CLASS_S] * 5)
+    assert any("1.9% and 16.4%" in words for words in planned.words)
+    searched = set(of(tasks, "image")["key"].to_pylist())
+    asked = asked_pairs(tasks)
+    assert len(asked) == 5
+    assert not searched & {key for key, _ in asked}
+    campaigned.answer()
+    sheet = task_sheet(campaigned.campaign)
+    assert set(zip(sheet["key"].to_pylist(), sheet["class_name"].to_pylist(), strict=True)) >= asked
+    plan_reviews(campaigned.campaign, Wish(minutes=10, misses=5))
+    again = asked_pairs(tasks_of(campaigned))
+    assert len(again) == 5
+    assert not again & asked
+
+
+def asked_pairs(tasks):
+    found = of(tasks, "possible_miss")
+    return set(zip(found["key"].to_pylist(), found["class_name"].to_pylist(), strict=True))
+
+
+def test_fewer_possible_misses_than_asked_for(campaigned):
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=10_000, misses=50_000))
+    assert 0 < planned.plan.counts["possible_miss"] < 50_000
+    assert any("(50,000 were asked for; there are no more" in words for words in planned.words)
+
+
+def test_possible_misses_need_the_presence_stage(campaigned, label):
+    models = {"device": "cpu"} | {name: {"backend": "fake"} for name in ("detector", "segmenter", "scorer")}
+    models["scorer"] = {"backend": "fake", "presence": False}
+    campaign = campaigned.load(models=models)
+    label(campaign)
+    with pytest.raises(UserError, match=r"models\.scorer\.presence is false") as found:
+        plan_reviews(campaign, Wish(misses=5))
+    assert "\n" not in str(found.value)
+    assert plan_reviews(campaign, Wish(images=3)).plan.counts["image"] == 3
 
 
 def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned):

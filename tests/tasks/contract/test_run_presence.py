@@ -29,10 +29,11 @@ SEEN = presence(
 )
 
 
-def ask(world, count=10, checked=(), asked=None):
+def ask(world, count=10, checked=(), missed=(), asked=None):
     rows = [
-        {"key": key, "class_name": name, "verdict": "checked", "reviewer": "ann", "simulated": False}
-        for key, name in checked
+        {"key": key, "class_name": name, "verdict": verdict, "reviewer": "ann", "simulated": False}
+        for verdict, said in (("checked", checked), ("missed", missed))
+        for key, name in said
     ]
     answers = missed_and_checked(pa.Table.from_pylist(rows, schema=VERDICTS))
     tasks = possible_misses(world.labels, SEEN, answers, TASKS.empty_table() if asked is None else asked, count)
@@ -61,6 +62,12 @@ def test_what_was_checked_or_asked_is_not_asked_again(make_world):
     world = make_world(images=5)
     assert pairs(ask(world, checked=[("00000.jpg", None), ("00002.jpg", "class 0")])) == [
         ("1", "0"),
+        ("3", "0"),
+        ("2", "1"),
+    ]
+    assert pairs(ask(world, missed=[("00000.jpg", "class 1"), ("00001.jpg", "class 1")])) == [
+        ("1", "0"),
+        ("0", "0"),
         ("3", "0"),
         ("2", "1"),
     ]
