@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.reviews import LABEL_VERDICTS, VERDICTS
-from tasks.contract.costs import CHANGE_CLASS_S, CHECK_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S
+from tasks.contract.costs import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
 from tasks.contract.run_labels import RunLabels
 from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
 from tasks.simulate.truth import RunTruth
@@ -133,7 +133,7 @@ class _Session:
         checks = len(self._labels.class_names) if asked is None else 1
         yield {
             "label_id": None, "key": task["key"], "verdict": "checked", "class_name": asked,
-            "seconds": CHECK_CLASS_S * checks,
+            "seconds": image_check_s(checks),
         }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.reviews import LABEL_VERDICTS, TASKS, VERDICTS
-from tasks.contract.costs import CHANGE_CLASS_S, CHECK_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S
+from tasks.contract.costs import CHANGE_CLASS_S, CHECK_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
 from tasks.reviews.resolve import missed_and_checked, resolve
 from tasks.reviews.verdicts import read_verdicts, write_verdicts
 from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
@@ -101,11 +101,11 @@ def test_images_are_searched(make_run):
     rows = [(row["verdict"], row["key"], row["class_name"], row["seconds"]) for row in found.to_pylist()]
     assert rows == [
         ("missed", "00000.jpg", "cat", pytest.approx(DRAW_BOX_S)),
-        ("checked", "00000.jpg", None, pytest.approx(2 * CHECK_CLASS_S)),
+        ("checked", "00000.jpg", None, pytest.approx(image_check_s(2))),
         ("checked", "00010.jpg", "cat", pytest.approx(CHECK_CLASS_S)),
         ("missed", "00010.jpg", "dog", pytest.approx(DRAW_BOX_S)),
         ("checked", "00010.jpg", "dog", pytest.approx(CHECK_CLASS_S)),
-        ("checked", "00001.jpg", None, pytest.approx(2 * CHECK_CLASS_S)),
+        ("checked", "00001.jpg", None, pytest.approx(image_check_s(2))),
     ]
     assert missed_and_checked(found).missed.num_rows == 2
 
