@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from flows.console.certified import accepted_share, precision_words
+from flows.console.certified import GROUP_HEAD, group_rows, not_sampled_words
 from schemas.certified import Certified
 from schemas.summary import RunSummary
 
@@ -48,27 +48,12 @@ def certified_markdown(found: Certified) -> str:
         f"Asked for: at least {found.precision:.4g} of {found.gate} labels correct, confidence {found.confidence:.4g}. "
         f"Look {found.look}. Accepted: {found.accepted} of {found.labels} labels."
     )
-    head = ("group", "n", "wrong", "at most", "allowed", "p at least", "accepted", "precision A", "precision B")
-    rows = [
-        (
-            group.name,
-            str(one.reviewed),
-            str(one.errors),
-            f"{one.bound:.4f}",
-            f"{one.limit:.4f}",
-            "-" if group.p_correct is None else f"{group.p_correct:.4f}",
-            accepted_share(one),
-            precision_words(one.accepted_precision, one.accepted_at_least),
-            precision_words(one.delivered_precision, one.delivered_at_least),
-        )
-        for group in found.groups
-        if (one := group.certificate) is not None
-    ]
-    parts.append(_table(head, rows))
+    if rows := group_rows(found):
+        parts.append(_table(GROUP_HEAD, rows))
     refused = [(group.name, group.certificate.refusal) for group in found.groups if group.certificate is not None]
     if any(why for _, why in refused):
         parts.append(_table(("group", "why it is not certified"), [row for row in refused if row[1]]))
-    parts += [_plain(remark) for remark in found.remarks]
+    parts += [_plain(words) for words in (not_sampled_words(found), *found.remarks) if words]
     return "\n\n".join(parts)
 
 

@@ -30,6 +30,7 @@ class Certified(Strict):
     look: int = Field(ge=1, description="Which look at certification labels this was.")
     delta: float = Field(description="What this look may spend of 1 - confidence, for all groups.")
     groups: tuple[Group, ...] = Field(description="With their certificates.")
+    not_sampled: tuple[str, ...] = Field((), description="Classes without a label in the sample: they go to people.")
     classes: tuple[ClassEstimate, ...] = Field(description="Of the groups that are certified.")
     labels: int = Field(ge=0, description="Labels of the run.")
     kept_for_fitting: int = Field(ge=0, description="Of them, those of images kept for fitting: they go to review.")

@@ -1,11 +1,15 @@
 """The tables of `vouch certify`."""
 
+from typing import Final
+
 from rich.console import Console
 from rich.table import Table
 
 from flows.console.streams import printable
 from schemas.certified import Certified
-from schemas.policy import GroupCertificate
+
+GROUP_HEAD: Final = ("group", "n", "wrong", "at most", "allowed", "p ≥", "accepted", "precision A", "precision B")
+MOST_NAMED: Final = 8
 
 
 def print_certified(console: Console, found: Certified) -> None:
@@ -19,10 +23,13 @@ def print_certified(console: Console, found: Certified) -> None:
     )
     if found.simulated:
         _say(console, "simulated reviewer: a program answered from ground truth, so this certifies nothing")
-    console.print(_groups(found))
+    if rows := group_rows(found):
+        console.print(_groups(rows))
     for group in found.groups:
         if group.certificate is not None and group.certificate.refusal:
             _say(console, f"{group.name}: not certified: {group.certificate.refusal}")
+    if words := not_sampled_words(found):
+        _say(console, words)
     if found.classes:
         _say(console, "by class, accepted labels, drawn towards their group; not certified:")
         console.print(_classes(found))
@@ -56,37 +63,52 @@ def refusal(found: Certified) -> str:
     return f"{words}; about {found.more_reviews:,} more reviews may do: vouch plan-reviews CAMPAIGN --minutes {minutes}"
 
 
-def precision_words(value: float | None, at_least: float) -> str:
-    """`0.973 (≥0.951)`; a dash where nothing was seen."""
-    return "-" if value is None else f"{value:.3f} (≥{at_least:.3f})"
-
-
-def accepted_share(certificate: GroupCertificate) -> str:
-    """Share of the labels that may be accepted which are."""
-    return f"{certificate.accepted / certificate.labels:.1%}" if certificate.labels else "-"
-
-
-def _groups(found: Certified) -> Table:
-    names = ("n", "wrong", "at most", "allowed", "p ≥", "accepted", "precision A", "precision B")
-    table = Table()
-    table.add_column("group", overflow="fold")
-    for name in names:
-        table.add_column(name, justify="right")
-    for group in found.groups:
-        one = group.certificate
-        if one is None:
-            continue
-        table.add_row(
-            printable(group.name),
+def group_rows(found: Certified) -> list[tuple[str, ...]]:
+    """The cells of GROUP_HEAD for every group that was tested on sampled labels."""
+    return [
+        (
+            group.name,
             f"{one.reviewed:,}",
             f"{one.errors:,}",
             f"{one.bound:.4f}",
             f"{one.limit:.4f}",
             "-" if group.p_correct is None else f"{group.p_correct:.4f}",
-            accepted_share(one),
-            precision_words(one.accepted_precision, one.accepted_at_least),
-            precision_words(one.delivered_precision, one.delivered_at_least),
+            f"{one.accepted / one.labels:.1%}" if one.labels else "-",
+            _precision(one.accepted_precision, one.accepted_at_least),
+            _precision(one.delivered_precision, one.delivered_at_least),
         )
+        for group in found.groups
+        if (one := group.certificate) is not None and one.reviewed
+    ]
+
+
+def not_sampled_words(found: Certified) -> str:
+    """Say which classes had no label in the sample; empty where each had one."""
+    names = found.not_sampled
+    if not names:
+        return ""
+    shown = ", ".join(names[:MOST_NAMED])
+    if len(names) > MOST_NAMED:
+        shown += f" and {len(names) - MOST_NAMED:,} more"
+    if len(names) == 1:
+        return f"1 class has no label in the sample, so nothing is known of it and its labels go to people: {shown}"
+    return (
+        f"{len(names):,} classes have no label in the sample, so nothing is known of them and their labels go to "
+        f"people: {shown}"
+    )
+
+
+def _precision(value: float | None, at_least: float) -> str:
+    return "-" if value is None else f"{value:.3f} (≥{at_least:.3f})"
+
+
+def _groups(rows: list[tuple[str, ...]]) -> Table:
+    table = Table()
+    table.add_column(GROUP_HEAD[0], overflow="fold")
+    for name in GROUP_HEAD[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(printable(cell) for cell in row))
     return table
 
 

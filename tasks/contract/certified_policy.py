@@ -31,23 +31,22 @@ class Basis:
 
 
 def policy_groups(judged: Sequence[Judged]) -> tuple[Group, ...]:
-    """The groups of a policy: the declared ones, and those of their classes that no label was drawn of."""
-    groups = [_group(one) for one in judged if one.classes]
-    left = tuple(name for one in judged for name in one.left_out)
-    if left:
-        refusal = "no label of these classes was drawn, so nothing is known of them"
-        certificate = GroupCertificate(
-            labels=0, accepted=0, reviewed=0, errors=0, limit=0, bound=1, p_value=1, delta=0, tested=(), refusal=refusal
-        )
-        groups.append(Group(name="not sampled", classes=left, certificate=certificate))
-    return tuple(groups)
+    """The declared groups, with the classes that the promise is about."""
+    return tuple(_group(one) for one in judged if one.classes)
 
 
-def make_policy(basis: Basis, groups: tuple[Group, ...], created: str) -> Policy:
+def not_sampled(judged: Sequence[Judged]) -> tuple[str, ...]:
+    """The classes of which no label was drawn."""
+    return tuple(name for one in judged for name in one.left_out)
+
+
+def make_policy(basis: Basis, judged: Sequence[Judged], created: str) -> Policy:
     """Make the policy and keep it; the same certification again gives the policy that is kept already.
 
-    Its version is certified-<look>-<hash>, the hash over all it says but the version itself and the time.
+    Its version is certified-<look>-<hash>, the hash over all it says but the version itself and the time. Classes of
+    which no label was drawn are a group of their own, which accepts nothing.
     """
+    groups = (*policy_groups(judged), *_group_not_sampled(not_sampled(judged)))
     reviews, plan, kept = basis.reviews, basis.round.plan, basis.labels.kept
     scores, side = basis.labels.candidates.scores, basis.labels.candidates.certify_side
     promise = reviews.promise
@@ -105,6 +104,16 @@ def _group(one: Judged) -> Group:
             delivered_at_least=precisions.delivered_at_least if certified else 0,
         ),
     )
+
+
+def _group_not_sampled(classes: tuple[str, ...]) -> tuple[Group, ...]:
+    if not classes:
+        return ()
+    refusal = "no label of these classes was drawn, so nothing is known of them"
+    certificate = GroupCertificate(
+        labels=0, accepted=0, reviewed=0, errors=0, limit=0, bound=1, p_value=1, delta=0, tested=(), refusal=refusal
+    )
+    return (Group(name="not sampled", classes=classes, certificate=certificate),)
 
 
 def _known(value: float) -> float | None:

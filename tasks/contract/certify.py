@@ -14,7 +14,7 @@ from schemas.reviews import PLANTED_ROUTED
 from tasks.certify.groups import delta_of_look
 from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
 from tasks.contract.audits import expired
-from tasks.contract.certified_policy import Basis, make_policy, policy_groups
+from tasks.contract.certified_policy import Basis, make_policy, not_sampled, policy_groups
 from tasks.contract.class_estimates import class_estimates
 from tasks.contract.judge import Judged, Reviewed, judge
 from tasks.contract.looks import Look, take_look
@@ -55,7 +55,7 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     judged = judge(reviewed, plan.groups, of_round.candidates, reviews.promise, delta, bounds, whole=of_round.whole)
     groups = policy_groups(judged)
     basis = Basis(reviews, found, of_round, look, reviewers, simulated, _verdicts(reviews, found))
-    policy = make_policy(basis, groups, look.created) if any(group.p_correct is not None for group in groups) else None
+    policy = make_policy(basis, judged, look.created) if any(group.p_correct is not None for group in groups) else None
     return Certified(
         run=reviews.run,
         workspace=reviews.workspace.uri,
@@ -66,6 +66,7 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         look=look.look,
         delta=delta,
         groups=groups,
+        not_sampled=not_sampled(judged),
         classes=class_estimates(judged, reviewed, of_round.candidates),
         labels=reviews.labels.count,
         kept_for_fitting=int(reviews.fit_side().sum()),

@@ -41,6 +41,7 @@ def test_the_certificates_as_markdown():
     assert "Simulated" not in text
     assert "**Simulated reviewer" in certified_markdown(result(simulated=True))
     assert "not certified" in certified_markdown(result(version=None))
+    assert "1 class has no label in the sample" in certified_markdown(result(not_sampled=("emu",)))
 
 
 def test_the_flow_refuses_as_the_command_does_and_shows_what_it_found(tmp_path, make_images, make_campaign, label):
