@@ -41,7 +41,7 @@ class AuditDraw:
 
 
 def audit_draws(plans: Plans, answers: Answers, version: str, delta: float) -> list[AuditDraw]:
-    """Give the audits of a policy in the order drawn.
+    """Give the audits of a policy in the order drawn; one that planners at work at the same time both drew, once.
 
     Args:
         plans: All review plans of the run.
@@ -49,7 +49,12 @@ def audit_draws(plans: Plans, answers: Answers, version: str, delta: float) -> l
         version: Of the policy.
         delta: Chance that an estimate's interval misses the truth.
     """
-    return [_draw(plan, tasks, answers, delta) for plan, tasks in plans if plan.audit and plan.audit.policy == version]
+    found: dict[object, tuple[ReviewPlan, pa.Table]] = {}
+    for plan, tasks in plans:
+        if plan.audit and plan.audit.policy == version:
+            # The second would bet the same answers again, as if they were new.
+            found.setdefault(_drawn(tasks), (plan, tasks))
+    return [_draw(plan, tasks, answers, delta) for plan, tasks in found.values()]
 
 
 def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
@@ -131,6 +136,10 @@ def delivered_on_accepted(
         sampled += int(inside.sum())
         routed += int((inside & ~(scores >= least) & correct).sum())
     return (accepted + float(upper_bound(routed, sampled, delta)) * labels) / accepted if accepted else 1.0
+
+
+def _drawn(tasks: pa.Table) -> frozenset[str]:
+    return frozenset(tasks.filter(pc.equal(tasks["purpose"], "audit"))["label_id"].to_pylist())
 
 
 def _draw(plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> AuditDraw:

@@ -12,6 +12,7 @@ from tasks.certify.bounds import Floats
 from tasks.contract.declare import Candidates, draw_counts
 from tasks.contract.kept_calibrators import KeptCalibrator, read_calibrator
 from tasks.contract.run_reviews import RunReviews
+from tasks.reviews.distinct import distinct
 from tasks.reviews.resolve import NO_ANSWER, Answers
 
 
@@ -57,13 +58,23 @@ class Round:
 
 
 def last_round(plans: Sequence[tuple[ReviewPlan, pa.Table]]) -> Round | None:
-    """Gather the last round of a run; None before any certification task was drawn."""
+    """Gather the last round of a run; None before any certification task was drawn.
+
+    Planners at work at the same time may have drawn a label twice, or declared a round twice: a label counts once, and
+    the declaration of the last plan holds.
+    """
     number = max((plan.round for plan, _ in plans), default=0)
     if not number:
         return None
-    chosen = [(plan, tasks) for plan, tasks in plans if plan.round == number]
+    of_number = [(plan, tasks) for plan, tasks in plans if plan.round == number]
+    last = of_number[-1][0]
+    chosen = [(plan, tasks) for plan, tasks in of_number if _declared(plan) == _declared(last)]
     tables = [tasks.filter(pc.is_in(tasks["purpose"], pa.array(["certify", "plant"]))) for _, tasks in chosen]
-    return Round(tuple(plan for plan, _ in chosen), pa.concat_tables(tables))
+    return Round(tuple(plan for plan, _ in chosen), distinct(pa.concat_tables(tables), ["label_id"]))
+
+
+def _declared(plan: ReviewPlan) -> tuple[object, ...]:
+    return plan.inputs, plan.gate, plan.seed, plan.fit_share, plan.calibrator, plan.groups
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,13 @@ def test_an_estimate_of_each_complete_audit_of_the_policy(audit_plan, answer):
     assert draws[1].estimate is None
 
 
+def test_an_audit_that_two_planners_drew_counts_once(audit_plan, answer):
+    first, again = audit_plan(1), audit_plan(1)
+    again = (again[0].model_copy(update={"number": 2}), again[1])
+    answers = answer(first[2], np.arange(100) < 20)
+    assert [draw.plan for draw in audit_draws([first[:2], again], answers, "certified-1-test", 0.1)] == [1]
+
+
 def test_a_policy_expires_only_when_its_audits_say_so(audit_plan, answer, certified):
     policy = certified({"cat": 0.5}, gate="accepted")
     plans = [audit_plan(number) for number in (1, 2, 3)]
