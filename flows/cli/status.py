@@ -9,7 +9,7 @@ from flows.cli.reported import reported
 
 EXAMPLES: Final = (
     "vouch status campaign.yaml",
-    "vouch status campaign.yaml --json | jq .pending",
+    "vouch status campaign.yaml --json | jq .next",
     "vouch status campaign.yaml --failed > failed.tsv",
 )
 
@@ -22,7 +22,7 @@ def status(
         bool, typer.Option("--failed", help="List the images that failed instead: key, step and reason, tab-separated.")
     ] = False,
 ) -> None:
-    """Tell how far a campaign is, also while it runs: images, labels, shards, failures, the data set.
+    """Tell how far a campaign is, also while it runs: images, labels, failures, policy, reviews, and what comes next.
 
     Reads the workspace alone; no model is loaded and the source is not listed.
     """
@@ -45,4 +45,4 @@ def status(
     if as_json:
         print_json(terminal(), found.model_dump(mode="json"))
     else:
-        print_status(terminal().results(), found)
+        print_status(terminal().results(), found, campaign)

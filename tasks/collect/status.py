@@ -9,6 +9,8 @@ from schemas.errors import ObjectMissingError
 from schemas.records import ClassCounts, Current
 from schemas.status import ExportStatus, RunStatus
 from tasks.collect.totals import Totals, add_up
+from tasks.contract.next_step import next_step
+from tasks.contract.standing import read_standing
 from tasks.export.records import ExportSummary
 from tasks.plan.ledger import Ledger
 from tasks.shard.markers import read_current
@@ -26,17 +28,19 @@ def read_status(campaign: Campaign) -> RunStatus:
 
     Raises:
         StoreAccessError: The workspace cannot be reached.
-        StoreError: A marker or table is damaged.
+        StoreError: A marker, a table, a review plan, a file of verdicts or the record of a policy is damaged.
     """
     workspace, run = open_store(campaign.workspace), campaign.run.name
     current = read_current(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         totals = _totals(workspace, run, ledger, current)
+    standing = read_standing(campaign, workspace, current)
     names = current.classes if current is not None else tuple(entry.name for entry in campaign.classes)
+    running = _holder(workspace, run)
     return RunStatus(
         run=run,
         workspace=workspace.uri,
-        running=_holder(workspace, run),
+        running=running,
         images=totals.images,
         done=totals.done,
         failed=totals.failed,
@@ -49,7 +53,10 @@ def read_status(campaign: Campaign) -> RunStatus:
         classes={name: totals.classes.get(name, ClassCounts()) for name in names},
         reasons=dict(totals.reasons.most_common()),
         policy=current.policy if current is not None else None,
+        in_force=standing.policy,
+        reviews=standing.reviews,
         export=_export(workspace, campaign.export.name),
+        next=next_step(campaign, standing, totals, current, running=running is not None),
     )
 
 

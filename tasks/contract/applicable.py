@@ -71,21 +71,33 @@ def _check_campaign(campaign: Campaign, current: Current, version: str | None) -
         )
 
 
+def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> Policy | None:
+    """Read the certified policy of the run that was made last, people's word before that of simulated reviewers.
+
+    Of those that fit the labels and promise what the campaign asks for; else of those that fit; else of all.
+
+    Raises:
+        UserError: A policy is damaged.
+        StoreError: A look is.
+    """
+    ordered = sorted(_certified(workspace, campaign.run.name), key=lambda entry: entry[0])
+    policies = [policy for _, policy in ordered]
+    fitting = [policy for policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
+    keeping = [policy for policy in fitting if not lesser_promise(policy, campaign.routing)]
+    return next(reversed(keeping or fitting or policies), None)
+
+
 def _newest(workspace: Store, campaign: Campaign, current: Current) -> str:
-    """The version of the certified policy that was made last, of those that fit the labels; people's word first."""
     run = campaign.run.name
-    policies = sorted(_certified(workspace, run), key=lambda entry: entry[0])
-    if not policies:
+    policy = newest_certified(campaign, workspace, current)
+    if policy is None:
         raise UserError(
             f"no policy was certified for run {run!r} in {workspace.uri}; `vouch certify` makes one of verdicts, and "
             "`vouch plan-reviews` tells what to review for it (--policy names one of another run)"
         )
-    newest = policies[-1][1]
-    _check_inputs_known(newest, current)
-    fitting = [policy for _, policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
-    keeping = [policy for policy in fitting if not lesser_promise(policy, campaign.routing)]
-    # Without one that fits, what is wrong with the newest is told by the checks that follow.
-    return next(reversed(keeping or fitting), newest).version
+    _check_inputs_known(policy, current)
+    # One that does not fit is refused by the checks that follow, which say why.
+    return policy.version
 
 
 def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str], Policy]]:

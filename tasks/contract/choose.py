@@ -22,33 +22,42 @@ class Chosen:
     policy: Policy
     expired: str = ""
     """Why the policy in force accepts nothing any more; empty while it holds."""
+    made: bool = False
+    """Whether it is made of the campaign, or of the policy that it takes the place of, and may not be kept yet."""
 
 
 def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
-    """Choose by routing.policy.
+    """Choose as `look_up_policy` does, and make sure that the policy is kept.
+
+    Raises:
+        UserError: As `look_up_policy` and `write_policy`.
+        StoreError: As `look_up_policy`.
+    """
+    chosen = look_up_policy(campaign, workspace)
+    if chosen.made:
+        write_policy(workspace, chosen.policy)
+    return chosen
+
+
+def look_up_policy(campaign: Campaign, workspace: Store) -> Chosen:
+    """Choose by routing.policy; nothing is written.
 
     It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the policy in
     force of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
     to one that sends everything to review.
 
     Raises:
-        UserError: As `read_policy`, `check_promise` and `write_policy`.
+        UserError: As `read_policy` and `check_promise`.
         StoreError: The record of the policy in force, a review plan or a file of verdicts is damaged.
     """
     version = wanted_version(campaign.routing, workspace, campaign.run.name)
     if version is None:
-        policy = default_policy(campaign.classes, campaign.routing)
-        write_policy(workspace, policy)
-        return Chosen(policy)
+        return Chosen(default_policy(campaign.classes, campaign.routing), made=True)
     named = campaign.routing.policy is not None
     policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "policy in force")
     check_promise(policy, campaign.routing)
     reason = expired_reason(workspace, campaign.run.name, policy)
-    if reason is None:
-        return Chosen(policy)
-    ended = expired_policy(policy)
-    write_policy(workspace, ended)
-    return Chosen(ended, reason)
+    return Chosen(policy) if reason is None else Chosen(expired_policy(policy), reason, made=True)
 
 
 def wanted_version(routing: RoutingConfig, workspace: Store, run: str) -> str | None:

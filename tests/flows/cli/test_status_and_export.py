@@ -20,6 +20,7 @@ def test_status_before_the_first_run(vouch, write_campaign):
     found = json.loads(answer.out)
     assert answer.code == 0
     assert (found["images"], found["shards"], found["policy"], found["export"]) == (0, 0, None, None)
+    assert found["next"] == "label the images: vouch run CAMPAIGN"
     assert found["classes"] == {"cat": {"accepted": 0, "review": 0}, "dog": {"accepted": 0, "review": 0}}
 
 
@@ -32,7 +33,12 @@ def test_status_after_a_run(vouch, labelled):
     assert sum(counts["accepted"] for counts in found["classes"].values()) == found["accepted"]
     assert found["export"]["images"] == 9
     assert found["running"] is None
+    assert found["in_force"]["version"] == found["policy"]
+    assert (found["reviews"]["open"], found["reviews"]["verdicts"]) == (0, 0)
     text = vouch("status", labelled).out
+    assert f"policy in force: {found['policy']} (user thresholds, not certified)" in text
+    assert "0 open, 0 plans so far" in text
+    assert f"next: {found['next'].replace('CAMPAIGN', str(labelled))}" in text
     for words in ("3 of 3 done", "1 image failed: acquire: the file has zero bytes", found["export"]["uri"], "cat"):
         assert words in text
 
@@ -57,6 +63,8 @@ def test_status_shows_what_is_pending_after_a_change_and_who_runs(
         run.plan()
         found = json.loads(vouch("status", labelled, "--json").out)
     assert (found["images"], found["pending"], found["shards_done"], found["shards"]) == (12, 2, 3, 4)
+    assert found["next"] == "the run goes on; look again when it has ended"
+    assert "2 images that are pending: vouch run" in vouch("status", labelled).out
     assert found["running"].startswith("process ")
     with WorkspaceLock(open_store(campaign.workspace), "main"):
         assert "running: process" in vouch("status", labelled).out
