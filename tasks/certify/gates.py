@@ -73,7 +73,7 @@ def gate_a(
     sample: Sample,
     thresholds: Floats,
     accepted: Ints | None,
-    precision: float,
+    precision: float | Floats,
     delta: float,
     reviewers: ReviewerError = TRUSTED,
 ) -> Evidence:
@@ -90,19 +90,19 @@ def gate_a(
         thresholds: (L,) descending, fixed before the sample was reviewed.
         accepted: (L,) labels of the set at or above each; None where unknown: then the binomial test stands for the
             hypergeometric one, which it bounds.
-        precision: T.
+        precision: T, one for all thresholds or (L,) one for each.
         delta: 1 - confidence.
         reviewers: How many wrong labels reviewers miss, at most.
     """
-    scores, limit = _orderable(sample.scores), (1 - precision) * (1 - reviewers.accepted)
+    scores = _orderable(sample.scores)
+    limit = np.full(len(thresholds), (1 - precision) * (1 - reviewers.accepted))
     reviewed, errors = _at_or_above(scores, thresholds), _at_or_above(scores[sample.wrong], thresholds)
     sizes = None if reviewers.accepted > 0 else accepted
     if sizes is None:
         p_values = binomial_p(errors, reviewed, limit)
     else:
         p_values = hypergeometric_p(errors, reviewed, sizes, limit)
-    limits = np.full(len(thresholds), limit)
-    return Evidence(A, thresholds, reviewed, errors, limits, p_values, delta - reviewers.spent, sizes)
+    return Evidence(A, thresholds, reviewed, errors, limit, p_values, delta - reviewers.spent, sizes)
 
 
 def gate_b(

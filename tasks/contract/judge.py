@@ -66,9 +66,14 @@ def judge(
 ) -> list[Judged]:
     """Test every group's ladder on its part of the sample.
 
-    delta is shared out equally among the groups, after what the bounds on the reviewers' errors use up once for all. A
-    class of which no label was drawn is left out of its group: given which labels were drawn, the sample is a simple
-    random sample of the others, so their promise stands without it.
+    delta is shared out equally among the groups, after what the bounds on the reviewers' errors use up once for all.
+
+    A class of which no label was drawn is left out of its group, so its labels go to people. Which classes these are
+    depends on the sample, so the others are no set that was fixed beforehand. With N labels of the group at or above a
+    threshold, N' of them in classes that are kept, the accepted ones break the promise only if more than (1 - T) N' are
+    wrong, and then as many are among all N; so the sample tests that of the N, whichever classes it happened to hold.
+    Gate "delivered" needs no such care: people keep what is correct of a class that is left out, so the delivered
+    labels of the whole group lose wrong ones alone.
 
     Args:
         reviewed: The whole draw with its verdicts.
@@ -101,8 +106,9 @@ def _judge(
     # Where no ladder was declared, nothing was to be drawn.
     kept = tuple(name for name in group.classes if name in seen or not group.thresholds)
     scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
+    drawn_from = candidates.scores[candidates.of(group)]
     thresholds = np.array(group.thresholds, np.float64)
-    evidence = _evidence(sample, thresholds, scores, promise, delta, reviewers, whole)
+    evidence = _evidence(sample, thresholds, scores, drawn_from, promise, delta, reviewers, whole)
     certificate = certify(evidence, int(part.sum()))
     if not group.thresholds:
         certificate = replace(certificate, refusal=_NO_LADDER)
@@ -129,7 +135,8 @@ def _judge(
 def _evidence(
     sample: Sample,
     thresholds: Floats,
-    scores: Floats,
+    kept: Floats,
+    drawn_from: Floats,
     promise: Promise,
     delta: float,
     reviewers: ReviewerError,
@@ -137,8 +144,10 @@ def _evidence(
 ) -> Evidence:
     if promise.gate == "delivered":
         return gate_b(sample, thresholds, promise.precision, delta, reviewers)
-    counts = accepted_counts(scores, thresholds) if whole else None
-    return gate_a(sample, thresholds, counts, promise.precision, delta, reviewers)
+    counts = accepted_counts(drawn_from, thresholds)
+    share = np.divide(accepted_counts(kept, thresholds), counts, out=np.ones(len(counts)), where=counts > 0)
+    precision = 1 - (1 - promise.precision) * share
+    return gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers)
 
 
 def _delivered_of_region(found: Precisions, scores: Floats, threshold: float | None) -> Precisions:

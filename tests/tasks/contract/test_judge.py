@@ -203,3 +203,22 @@ def test_the_promise_is_kept_as_often_as_promised(make_world, gate):
     delta = 1 - promise.confidence
     assert broke / draws <= delta + 2 * np.sqrt(delta * (1 - delta) / draws)
     assert np.mean(automated) > (0.3 if gate == "delivered" else 0.05)
+
+
+def test_classes_left_out_by_chance_take_no_right_labels_from_the_test():
+    """Many rare classes without an error, most of them left out; all errors are in the class that is always drawn."""
+    names = tuple(f"class {place}" for place in range(201))
+    classes = np.concatenate([np.zeros(1000, np.int64), np.repeat(np.arange(1, 201), 5)])
+    wrong, scores = np.arange(2000) < 80, np.full(2000, 0.9)
+    candidates = Candidates(scores, classes, names, np.ones(2000, np.bool_))
+    group = GroupPlan(name="all", classes=names, thresholds=(0.9,), region=0.9)
+    rng, broken_promises, draws = np.random.default_rng(0), 0, 200
+    for _ in range(draws):
+        rows = rng.permutation(2000)[:200]
+        sample = Reviewed(scores[rows], wrong[rows], tuple(names[place] for place in classes[rows]))
+        (found,) = judge(sample, [group], candidates, Promise(0.95, 0.9, "accepted"), 0.1)
+        kept = np.isin(np.array(names)[classes], found.classes)
+        assert len(found.left_out) > 50
+        assert found.limit == pytest.approx(0.05 * kept.mean())
+        broken_promises += found.certificate.threshold is not None and wrong[kept].mean() > 0.05
+    assert broken_promises <= 0.1 * draws
