@@ -123,6 +123,9 @@ class _Writer:
 
     def summary(self, run: str, keys: dict[str, str], image_root: str, promise: Promise | None) -> ExportSummary:
         whole = self._documents[ALL]
+        if promise is not None:
+            waiting = sum(count for (_, fate), count in self._fates.items() if fate in ("undecided", "dropped"))
+            promise = promise.model_copy(update={"waiting": waiting})
         return ExportSummary(
             name=self._config.name,
             run=run,

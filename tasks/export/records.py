@@ -92,6 +92,12 @@ class Promise(Strict):
     confidence: float = Field(description="Confidence of that.")
     gate: Gate = Field(description="accepted: of the labels that no person looked at; delivered: of all plain labels.")
     simulated: bool = Field(description="Verdicts came from a simulated reviewer, so nothing is promised in earnest.")
+    waiting: int = Field(
+        0,
+        ge=0,
+        description="Labels that wait for people. A promise about delivered labels counts those that people keep: it "
+        "holds of the data set when none waits; until then more of its plain labels may be wrong.",
+    )
 
 
 class ExportSummary(Strict):

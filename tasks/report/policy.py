@@ -45,6 +45,8 @@ def promise_sentence(policy: PolicyReport) -> str:
     """Give the promise, or the lack of one, in one sentence."""
     least, sure = f"{100 * policy.precision:.4g}%", f"{100 * policy.confidence:.4g}%"
     promise = f"at least {least} {OF_GATE[policy.gate]} are correct, with {sure} confidence"
+    if policy.gate == "delivered":
+        promise += ", once people have decided those that wait"
     match policy.standing:
         case "certified":
             return f"{promise[0].upper()}{promise[1:]}, in every certified group of classes."

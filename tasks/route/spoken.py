@@ -28,4 +28,6 @@ def basis(policy: Policy) -> str:
 
 
 def _promise(promise: Certification) -> str:
-    return f"at least {promise.precision:.4g} of {promise.gate} labels correct, confidence {promise.confidence:.4g}"
+    words = f"at least {promise.precision:.4g} of {promise.gate} labels correct, confidence {promise.confidence:.4g}"
+    # Labels that people keep are part of what is delivered, so before they are decided it holds less.
+    return f"{words}, once people have decided those that wait" if promise.gate == "delivered" else words

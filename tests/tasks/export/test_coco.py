@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from schemas.campaign.export import ExportConfig
 from tasks.export.coco import write_coco
 from tasks.export.presets import PRESETS
-from tasks.export.records import ClassCounts, ExportImage, ExportLabel, ExportSummary
+from tasks.export.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise
 from tasks.export.splits import split_of
 from tasks.store.local import LocalStore
 
@@ -212,6 +212,20 @@ def test_the_summary_lies_beside_the_annotations(write, images):
     assert written.summary.splits["all"].file == "exports/coco/annotations.json"
     total = sum(sum(counts.model_dump().values()) for counts in written.summary.classes.values())
     assert total == sum(len(image.labels) for image in images)
+
+
+@pytest.mark.parametrize("undecided", ["ignore", "drop", "include"])
+def test_a_promise_says_how_many_labels_wait(tmp_path, images, undecided):
+    promise = Promise(policy="p1", precision=0.95, confidence=0.9, gate="delivered", simulated=False)
+    store, config = LocalStore(tmp_path), ExportConfig(undecided=undecided)
+    how = {"run": "main", "created": CREATED, "version": "1", "image_root": "r", "promise": promise}
+    waiting = [label for image in images for label in image.labels if label.decision == "review"]
+    assert write_coco(images, CLASSES, config, store, "e", **how).promise.waiting == len(waiting) > 0
+    decided = [
+        image._replace(labels=[label._replace(reviewed="kept", verdict="correct") for label in image.labels])
+        for image in images
+    ]
+    assert write_coco(decided, CLASSES, config, store, "e", **how).promise.waiting == 0
 
 
 def test_an_error_on_the_way_leaves_no_file(tmp_path, images):

@@ -17,7 +17,7 @@ def test_users_word():
 @pytest.mark.parametrize(
     ("least", "how", "words"),
     [
-        (0.9, {}, "certified: at least 0.95 of delivered labels correct, confidence 0.9"),
+        (0.9, {}, "certified: at least 0.95 of delivered labels correct, confidence 0.9, once people have decided"),
         (0.9, {"gate": "accepted", "precision": 0.98}, "certified: at least 0.98 of accepted labels correct"),
         (0.9, {"simulated": True}, "simulated reviewer, so nothing is certified; would be at least 0.95"),
         (None, {}, "certified for no class"),
@@ -28,3 +28,4 @@ def test_certified(certified, least, how, words):
     policy = certified({"dog": least}, **how)
     assert basis(policy).startswith(words)
     assert accepts(policy) == (least is not None)
+    assert ("those that wait" in basis(policy)) == ("of delivered" in basis(policy))
