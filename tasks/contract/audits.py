@@ -11,8 +11,11 @@ import pyarrow.compute as pc
 from schemas.policy import Certification, Policy
 from schemas.reviews import ReviewPlan
 from tasks.certify.audit import Audited, Estimate, audited_precision
-from tasks.certify.bounds import upper_bound
+from tasks.certify.bounds import binomial_p, upper_bound
+from tasks.certify.calibrator import Calibrator
 from tasks.certify.expiry import Monitor
+from tasks.contract.fit import calibrator_fingerprint
+from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
 from tasks.reviews.verdicts import read_verdicts
@@ -83,7 +86,7 @@ def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
 
 
 def expired_reason(workspace: Store, run: str, policy: Policy) -> str | None:
-    """Say why audits have ended a policy's promise; None while it holds, or where nothing was promised.
+    """Say why audits, or corrected verdicts, have ended a policy's promise; None while it holds or there is none.
 
     Reckoned anew from plans and verdicts every time, so there is no state to lose.
 
@@ -93,13 +96,19 @@ def expired_reason(workspace: Store, run: str, policy: Policy) -> str | None:
     if policy.certification is None:
         return None
     plans = read_plans(workspace, run)
-    if not any(plan.audit and plan.audit.policy == policy.version for plan, _ in plans):
+    audited = any(plan.audit and plan.audit.policy == policy.version for plan, _ in plans)
+    if not audited and not _rests_on(policy.certification, plans):
         return None
     return expired(policy, plans, resolve(read_verdicts(workspace)))
 
 
 def expired(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     """As `expired_reason`, of plans and answers that were read already."""
+    return contradicted(policy, plans, answers) or withdrawn(policy, plans, answers)
+
+
+def contradicted(policy: Policy, plans: Plans, answers: Answers) -> str | None:
+    """Say that audits contradict a policy's promise; None while they do not."""
     found = monitor(policy, plans, answers)
     if found is None or not found.expired:
         return None
@@ -107,6 +116,38 @@ def expired(policy: Policy, plans: Plans, answers: Answers) -> str | None:
         f"blind audits ({found.batches}) say that more than {1 - found.precision:.1%} of the labels that policy "
         f"{policy.version} accepts are wrong; review more and certify again"
     )
+
+
+def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
+    """Say that people have changed their minds on the labels that a policy rests on, so far that these certify nothing.
+
+    Verdicts may be corrected after a look, and a later look need not come. So where a group has more wrong labels at or
+    above its threshold now than its certificate says, the binomial test of that certificate is done again at its level.
+    """
+    if policy.certification is None or not (kept := _rests_on(policy.certification, plans)):
+        return None
+    tasks = distinct(pa.concat_tables([table for _, table in kept]), ["label_id"])
+    tasks = tasks.filter(pc.equal(tasks["purpose"], "certify"))
+    wrong = (answers.wrong_of(tasks["label_id"]) != CORRECT) & (answers.wrong_of(tasks["label_id"]) != NO_ANSWER)
+    scores = np.asarray(tasks["p_correct"].cast(pa.float64()).to_numpy(), np.float64)
+    for group in policy.groups:
+        said = group.certificate
+        if group.p_correct is None or said is None:
+            continue
+        inside = np.asarray(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)).to_numpy(), np.bool_)
+        errors = int((inside & wrong & (scores >= group.p_correct)).sum())
+        if errors > said.errors and float(binomial_p(errors, said.reviewed, said.limit)) > said.delta:
+            return (
+                f"verdicts that policy {policy.version} rests on were changed since ({group.name}: {said.errors} wrong "
+                f"then, {errors} now), and no longer certify it; use `vouch certify` again"
+            )
+    return None
+
+
+def _rests_on(promise: Certification, plans: Plans) -> list[tuple[ReviewPlan, pa.Table]]:
+    """The plans whose verdicts a policy rests on; none where it was certified for another run."""
+    calibrator = calibrator_fingerprint(Calibrator.from_dict(promise.calibrator))
+    return [(plan, tasks) for plan, tasks in plans if plan.number in promise.plans and plan.calibrator == calibrator]
 
 
 def delivered_on_accepted(

@@ -7,7 +7,7 @@ from schemas.errors import ObjectMissingError, UserError
 from schemas.planned import Stage
 from schemas.policy import Policy
 from tasks.certify.calibrator_fit import FEWEST_LABELS
-from tasks.contract.audits import expired
+from tasks.contract.audits import contradicted, expired
 from tasks.contract.fit import fit_verdicts
 from tasks.contract.looks import read_looks
 from tasks.contract.rounds import Round, labels_of_round, last_round
@@ -78,7 +78,9 @@ def continues(reviews: RunReviews, last: Round) -> bool:
             "--stage certify --fresh"
         )
     fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in reviews.plans)
-    if fitted_since or any(_has_ended(reviews, policy) for policy in _policies_of(reviews, last)):
+    if fitted_since or any(
+        contradicted(policy, reviews.plans, reviews.answers) for policy in _policies_of(reviews, last)
+    ):
         return False
     return labels_of_round(reviews, last).whole
 

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 
+from schemas.errors import UserError
 from schemas.policy import GroupCertificate
+from tasks.contract.apply import apply_policy
 from tasks.contract.audits import audit_draws, delivered_on_accepted, expired, expired_reason, monitor
+from tasks.contract.certify import certify_campaign
 from tasks.reviews.plans import write_plan
 from tasks.reviews.verdicts import write_verdicts
+from tasks.route.policy import read_policy
 from tasks.store.local import LocalStore
 
 STRATA = ({"name": "all", "size": 1000, "drawn": 100},)
@@ -94,3 +98,19 @@ def test_from_the_workspace(tmp_path, audit_plan, make_verdicts, certified):
     assert "certified-1-test" in expired_reason(workspace, "main", policy)
     assert expired_reason(workspace, "another", policy) is None
     assert expired_reason(workspace, "main", certified({"cat": 0.5}, version="certified-2-test")) is None
+
+
+def test_verdicts_that_were_changed_since_end_a_policy(campaigned):
+    campaigned.fitted().sampled()
+    found = certify_campaign(campaigned.campaign)
+    policy = read_policy(campaigned.workspace, found.version, campaigned.campaign.classes)
+    assert expired_reason(campaigned.workspace, "main", policy) is None
+    campaigned.answer(minutes=5, reviewer="bob")
+    assert expired_reason(campaigned.workspace, "main", policy) is None, "another reviewer agrees"
+    campaigned.answer(minutes=10, wrong=True)
+    assert certify_campaign(campaigned.campaign).version is None
+    reason = expired_reason(campaigned.workspace, "main", policy)
+    assert "were changed since" in reason
+    assert "vouch certify" in reason
+    with pytest.raises(UserError, match="has expired: verdicts that policy"):
+        apply_policy(campaigned.campaign, found.version, export=False)
