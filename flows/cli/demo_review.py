@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
-from flows.console.streams import printable
+from flows.console.output import say
 
 if TYPE_CHECKING:
     from schemas.campaign.campaign import Campaign
@@ -55,31 +55,31 @@ def print_review(console: Console, done: DemoReview) -> None:
 
     found = done.round
     if found is None:
-        _say(console, done.why_not)
+        say(console, done.why_not)
         return
-    _say(console, "\nA SIMULATED REVIEWER, who answers from the samples' ground truth, shows how labels are certified:")
+    say(console, "\nA SIMULATED REVIEWER, who answers from the samples' ground truth, shows how labels are certified:")
     for part in found.reviewed:
         plan = part.planned.plan
-        _say(console, f"review plan {plan.number}: {part.answers:,} answers. {'; '.join(part.planned.words)}")
+        say(console, f"review plan {plan.number}: {part.answers:,} answers. {'; '.join(part.planned.words)}")
     # So few labels of each class say little.
     print_certified(console, found.certified.model_copy(update={"classes": ()}))
-    _say(console, _choice(found))
+    say(console, _choice(found))
     applied, contract = found.applied, found.contract
     if applied is None or contract is None:
         return
     side, held = contract.certified_side, "held" if contract.held else "is broken"
-    _say(
+    say(
         console,
         f"applied without a model: {applied.accepted:,} of {applied.labels:,} labels are accepted now, "
         f"{applied.accepted_before:,} were by the thresholds; {applied.changed:,} are decided otherwise.",
     )
     if side.accepted_precision is not None and side.delivered_precision is not None:
-        _say(
+        say(
             console,
             f"against the samples' truth: {side.accepted_precision:.1%} of the accepted labels are correct, "
             f"{side.delivered_precision:.1%} of those delivered; the contract {held}",
         )
-    _say(console, "Nothing is promised by this policy: it is marked as simulated. A real one takes people's verdicts.")
+    say(console, "Nothing is promised by this policy: it is marked as simulated. A real one takes people's verdicts.")
 
 
 def as_json(done: DemoReview) -> dict[str, Any]:
@@ -106,7 +106,3 @@ def _choice(found: "Round") -> str:
         f"Precision {asked.precision:g} is the demo's choice, as the samples are few: {STRICTER:g} takes {none:,} "
         f"labels reviewed to certify without an error among them, {two:,} with two, and more to accept many."
     )
-
-
-def _say(console: Console, words: str) -> None:
-    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)

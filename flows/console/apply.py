@@ -1,8 +1,8 @@
 """The table of `vouch apply`."""
 
 from rich.console import Console
-from rich.table import Table
 
+from flows.console.output import say, table_of
 from flows.console.streams import printable
 from flows.console.summary import print_export
 from schemas.summary import ApplySummary
@@ -10,10 +10,7 @@ from schemas.summary import ApplySummary
 
 def print_applied(console: Console, summary: ApplySummary) -> None:
     """Print what a policy has changed, class by class, and what holds from now on."""
-    table = Table()
-    table.add_column("class")
-    for name in ("accepted before", "accepted now", "review before", "review now"):
-        table.add_column(name, justify="right")
+    table = table_of("class", "accepted before", "accepted now", "review before", "review now")
     for name, change in summary.classes.items():
         counts = (change.before.accepted, change.after.accepted, change.before.review, change.after.review)
         table.add_row(printable(name), *(f"{count:,}" for count in counts))
@@ -21,16 +18,12 @@ def print_applied(console: Console, summary: ApplySummary) -> None:
     totals = (before, now, summary.labels - before, summary.labels - now)
     table.add_section()
     table.add_row("all", *(f"{count:,}" for count in totals))
-    _say(console, f"run {summary.run}: {summary.changed:,} of {summary.labels:,} labels are decided otherwise")
+    say(console, f"run {summary.run}: {summary.changed:,} of {summary.labels:,} labels are decided otherwise")
     console.print(table)
-    _say(console, f"policy in force: {summary.policy}, before: {summary.policy_before}")
-    _say(console, f"accepted by: {summary.policy_basis}")
+    say(console, f"policy in force: {summary.policy}, before: {summary.policy_before}")
+    say(console, f"accepted by: {summary.policy_basis}")
     if summary.pending:
-        _say(console, f"{summary.pending:,} images are not labelled yet; `vouch run` does them, by the same policy")
+        say(console, f"{summary.pending:,} images are not labelled yet; `vouch run` does them, by the same policy")
     if summary.export is not None:
         print_export(console, summary.export)
-    _say(console, f"workspace: {summary.workspace}")
-
-
-def _say(console: Console, words: str) -> None:
-    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)
+    say(console, f"workspace: {summary.workspace}")

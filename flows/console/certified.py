@@ -5,6 +5,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from flows.console.output import say, table_of
 from flows.console.streams import printable
 from schemas.certified import Certified
 
@@ -15,42 +16,42 @@ MOST_NAMED: Final = 8
 def print_certified(console: Console, found: Certified) -> None:
     """Print the certificates, what they allow, and what is not certified."""
     tested = sum(group.certificate is not None and group.certificate.reviewed > 0 for group in found.groups)
-    _say(
+    say(
         console,
         f"run {found.run}: at least {found.precision:.4g} of {found.gate} labels correct, confidence "
         f"{found.confidence:.4g}; look {found.look}, tested at {found.delta:.4g} for {tested} "
         f"group{'s' if tested != 1 else ''}",
     )
     if found.simulated:
-        _say(console, "simulated reviewer: a program answered from ground truth, so this certifies nothing")
+        say(console, "simulated reviewer: a program answered from ground truth, so this certifies nothing")
     if rows := group_rows(found):
         console.print(_groups(rows))
     for group in found.groups:
         if group.certificate is not None and group.certificate.refusal:
-            _say(console, f"{group.name}: not certified: {group.certificate.refusal}")
+            say(console, f"{group.name}: not certified: {group.certificate.refusal}")
     if words := not_sampled_words(found):
-        _say(console, words)
+        say(console, words)
     if found.classes:
-        _say(console, "by class, accepted labels, drawn towards their group; not certified:")
+        say(console, "by class, accepted labels, drawn towards their group; not certified:")
         console.print(_classes(found))
     reviewers = found.reviewers
     if reviewers.planted:
-        _say(
+        say(
             console,
             f"reviewers missed {reviewers.missed} of {reviewers.planted} known-wrong labels: at most "
             f"{reviewers.accepted:.3f} of those that may be accepted, {reviewers.routed:.3f} of the others",
         )
     for remark in found.remarks:
-        _say(console, remark)
+        say(console, remark)
     if found.version is not None:
         share = found.accepted / found.labels if found.labels else 0.0
-        _say(
+        say(
             console,
             f"policy {found.version} accepts {found.accepted:,} of {found.labels:,} labels ({share:.1%}); "
             f"{found.kept_for_fitting:,} are on images kept for fitting and go to people",
         )
-        _say(console, "put it in force: vouch apply CAMPAIGN")
-    _say(console, f"workspace: {found.workspace}")
+        say(console, "put it in force: vouch apply CAMPAIGN")
+    say(console, f"workspace: {found.workspace}")
 
 
 def refusal(found: Certified) -> str:
@@ -103,25 +104,15 @@ def _precision(value: float | None, at_least: float) -> str:
 
 
 def _groups(rows: list[tuple[str, ...]]) -> Table:
-    table = Table()
-    table.add_column(GROUP_HEAD[0], overflow="fold")
-    for name in GROUP_HEAD[1:]:
-        table.add_column(name, justify="right")
+    table = table_of(*GROUP_HEAD)
     for row in rows:
         table.add_row(*(printable(cell) for cell in row))
     return table
 
 
 def _classes(found: Certified) -> Table:
-    table = Table()
-    table.add_column("class", overflow="fold")
-    for name in ("accepted", "reviewed", "wrong", "precision"):
-        table.add_column(name, justify="right")
+    table = table_of("class", "accepted", "reviewed", "wrong", "precision")
     for one in found.classes:
         shown = "-" if one.precision is None else f"{one.precision:.3f}"
         table.add_row(printable(one.name), f"{one.accepted:,}", f"{one.reviewed:,}", f"{one.errors:,}", shown)
     return table
-
-
-def _say(console: Console, words: str) -> None:
-    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)

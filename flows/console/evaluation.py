@@ -5,6 +5,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from flows.console.output import say, table_of
 from flows.console.streams import printable
 from schemas.evaluation import (
     Confusion,
@@ -48,29 +49,29 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
 def _print_pairs(console: Console, evaluation: Evaluation) -> None:
     images, classes = evaluation.images, evaluation.classes
     how = "by file_name" if images.rule == "file_name" else "by the last parts of their paths"
-    _say(console, f"run {evaluation.run} against {evaluation.truth}")
-    _say(console, f"{images.evaluated:,} images compared, paired {how}; {len(classes.common):,} classes, by name")
+    say(console, f"run {evaluation.run} against {evaluation.truth}")
+    say(console, f"{images.evaluated:,} images compared, paired {how}; {len(classes.common):,} classes, by name")
     for why, words in _LEFT.items():
         if count := getattr(images, why):
             shown = ", ".join(images.examples.get(why, ()))
-            _say(console, f"left out: {count:,} {words}: {shown}{' ...' if count > 3 else ''}")
+            say(console, f"left out: {count:,} {words}: {shown}{' ...' if count > 3 else ''}")
     alone = {"classes of the run": classes.without_truth, "categories of the truth": classes.not_labelled}
     for what, left in alone.items():
         if left:
             shown = ", ".join(f"{name} ({count:,})" for name, count in list(left.items())[:MOST_PAIRS])
-            _say(console, f"left out: {len(left):,} {what} alone: {shown}{' ...' if len(left) > MOST_PAIRS else ''}")
+            say(console, f"left out: {len(left):,} {what} alone: {shown}{' ...' if len(left) > MOST_PAIRS else ''}")
     if evaluation.crowds:
-        _say(console, f"{evaluation.crowds:,} crowd regions: what lies on them is neither right nor wrong")
+        say(console, f"{evaluation.crowds:,} crowd regions: what lies on them is neither right nor wrong")
     if not evaluation.accepted_and_review.labels:
-        _say(console, "there are no labels of these classes on these images; what needs one is left empty")
+        say(console, "there are no labels of these classes on these images; what needs one is left empty")
     if evaluation.masks is None:
         missing = evaluation.masks_missing
         why = f"{missing:,} annotations have no mask" if missing else "the truth has no annotation here"
-        _say(console, f"masks are not compared: {why}")
+        say(console, f"masks are not compared: {why}")
 
 
 def _average_precision_table(evaluation: Evaluation) -> Table:
-    table = _table("", "mAP", "AP50", "AP75", "AR100")
+    table = table_of("", "mAP", "AP50", "AP75", "AR100")
     for name, found in (("boxes", evaluation.boxes), ("masks", evaluation.masks)):
         if found is not None:
             table.add_row(name, *map(_share, (found.map, found.ap50, found.ap75, found.ar100)))
@@ -78,7 +79,7 @@ def _average_precision_table(evaluation: Evaluation) -> Table:
 
 
 def _quality_table(evaluation: Evaluation) -> Table:
-    table = _table("", "labels", "correct", "wrong", "ignored", "objects", "precision", "recall")
+    table = table_of("", "labels", "correct", "wrong", "ignored", "objects", "precision", "recall")
     rows = {"accepted": evaluation.accepted, "accepted + review": evaluation.accepted_and_review}
     for name, found in rows.items():
         counts = (found.labels, found.correct, found.wrong, found.ignored, found.objects)
@@ -98,16 +99,16 @@ def print_contract(console: Console, contract: ContractTruth) -> None:
         True: "the contract held",
         False: f"the contract is BROKEN; chance alone does that in up to {1 - contract.confidence:.0%} of campaigns",
     }[contract.held]
-    _say(
+    say(
         console,
         f"{answer}. Precision A: of the accepted labels; B: of those delivered, wrong ones under review removed.",
     )
     for why, count in contract.without_truth.items():
-        _say(console, f"left out of the contract: {count:,} labels, {why}")
+        say(console, f"left out of the contract: {count:,} labels, {why}")
 
 
 def _contract_table(contract: ContractTruth) -> Table:
-    table = _table("group", "labels", "accepted", "automation", "precision A", "precision B", "certified", "kept")
+    table = table_of("group", "labels", "accepted", "automation", "precision A", "precision B", "certified", "kept")
     rows: list[tuple[str, TruePrecision]] = [(group.name, group) for group in contract.groups]
     rows += [("certified side", contract.certified_side), ("whole run", contract.whole_run)]
     for name, found in rows:
@@ -120,7 +121,7 @@ def _contract_table(contract: ContractTruth) -> Table:
 
 
 def _class_ap_table(evaluation: Evaluation) -> Table:
-    table = _table("class", "objects", "AP", "AP50", "mask AP", "mask AP50")
+    table = table_of("class", "objects", "AP", "AP50", "mask AP", "mask AP50")
     for name, boxes in evaluation.boxes.classes.items():
         masks = evaluation.masks.classes[name] if evaluation.masks is not None else None
         values = [boxes.ap, boxes.ap50, *((masks.ap, masks.ap50) if masks is not None else (None, None))]
@@ -129,7 +130,7 @@ def _class_ap_table(evaluation: Evaluation) -> Table:
 
 
 def _class_quality_table(evaluation: Evaluation) -> Table:
-    table = _table("class", "accepted", "precision", "recall", "all", "precision", "recall")
+    table = table_of("class", "accepted", "precision", "recall", "all", "precision", "recall")
     for name, everything in evaluation.accepted_and_review.classes.items():
         cells: list[str] = []
         for found in (evaluation.accepted.classes[name], everything):
@@ -141,7 +142,7 @@ def _class_quality_table(evaluation: Evaluation) -> Table:
 def _print_curves(console: Console, name: str, curves: SignalCurves) -> None:
     _show(console, f"{name}: labels at or above a threshold, of accepted + review", _sweep_table(name, curves))
     if curves.missing:
-        _say(console, f"{curves.missing:,} of {curves.labels:,} labels have no {name}; no threshold keeps them")
+        say(console, f"{curves.missing:,} of {curves.labels:,} labels have no {name}; no threshold keeps them")
     area = "" if curves.aurc is None else f", area under risk {curves.aurc:.4f}"
     _show(console, f"{name}: risk and coverage{area}", _coverage_table(name, curves))
     if curves.reliability is not None:
@@ -150,7 +151,7 @@ def _print_curves(console: Console, name: str, curves: SignalCurves) -> None:
 
 
 def _sweep_table(name: str, curves: SignalCurves) -> Table:
-    table = _table(f"least {name}", "labels", "share", "precision", "recall")
+    table = table_of(f"least {name}", "labels", "share", "precision", "recall")
     digits = max((len(f"{row.threshold:.10g}".partition(".")[2]) for row in curves.sweep), default=0)
     for row in curves.sweep:
         values = map(_share, (row.share, row.precision, row.recall))
@@ -159,7 +160,7 @@ def _sweep_table(name: str, curves: SignalCurves) -> Table:
 
 
 def _coverage_table(name: str, curves: SignalCurves) -> Table:
-    table = _table("share kept, best first", "precision", f"least {name}")
+    table = table_of("share kept, best first", "precision", f"least {name}")
     shown: list[RiskPoint] = []
     for row in range(1, COVERAGE_ROWS + 1):
         wanted = row / COVERAGE_ROWS - 1e-9
@@ -171,7 +172,7 @@ def _coverage_table(name: str, curves: SignalCurves) -> Table:
 
 
 def _reliability_table(name: str, found: Reliability) -> Table:
-    table = _table(f"mean {name}", "labels", "precision")
+    table = table_of(f"mean {name}", "labels", "precision")
     for one in found.bins:
         table.add_row(f"{one.score:.3f}", f"{one.labels:,}", _share(one.precision))
     return table
@@ -180,7 +181,7 @@ def _reliability_table(name: str, found: Reliability) -> Table:
 def _print_confusion(console: Console, what: str, matrix: Confusion) -> None:
     names = [printable(name) for name in matrix.names]
     if len(names) <= MOST_CELLS + 1:
-        table = _table("labelled as", *names)
+        table = table_of("labelled as", *names)
         for name, counts in zip(names, matrix.counts, strict=True):
             table.add_row(name, *(f"{count:,}" if count else "." for count in counts))
         _show(console, f"confusion of {what} labels: rows are labels, columns the truth", table)
@@ -193,36 +194,24 @@ def _print_confusion(console: Console, what: str, matrix: Confusion) -> None:
         for column in range(background)
         if row != column and matrix.counts[row][column]
     )
-    table = _table("labelled as", "true class", "labels")
+    table = table_of("labelled as", "true class", "labels")
     for count, row, column in pairs[:MOST_PAIRS]:
         table.add_row(names[row], names[column], f"{-count:,}")
     if pairs:
         _show(console, f"most frequent confusions of {what} labels", table)
     swapped, nowhere = -sum(count for count, _, _ in pairs), sum(counts[background] for counts in matrix.counts)
-    _say(
+    say(
         console,
         f"of {what} labels {swapped:,} are on an object of another class and {nowhere:,} on no object or on one found "
         f"already; {sum(matrix.counts[background]):,} objects were not found",
     )
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table()
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
-
-
 def _show(console: Console, title: str, table: Table) -> None:
     """A table under its title, which is a line of its own: a table's title would be wrapped to its width."""
-    _say(console, f"\n{title}")
+    say(console, f"\n{title}")
     console.print(table)
 
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _say(console: Console, words: str) -> None:
-    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from flows.console.streams import printable
+from flows.console.output import say
 from schemas.simulation import SimulatedRow, Simulation, Spread
 
 _GAIN: Final = ("certified", "automation", "9 of 10", "worst", "oracle", "naive", "review min", "s a box")
@@ -15,28 +15,28 @@ _PROMISE: Final = ("A worst", "A 9 of 10", "B worst", "B 9 of 10", "broken", "95
 
 def print_simulation(console: Console, found: Simulation) -> None:
     """Print what was played, the table, how to read it, and the answers."""
-    _say(console, f"run {found.run} against {found.truth}, played with a simulated reviewer: a plan, not a certificate")
+    say(console, f"run {found.run} against {found.truth}, played with a simulated reviewer: a plan, not a certificate")
     right = "" if found.correct is None else f", {found.correct:.1%} of them correct"
-    _say(console, f"{found.labels:,} labels of {found.images:,} images have truth{right}")
+    say(console, f"{found.labels:,} labels of {found.images:,} images have truth{right}")
     for why, count in found.without_truth.items():
-        _say(console, f"left out: {count:,} labels, {why}")
+        say(console, f"left out: {count:,} labels, {why}")
     if found.missed:
         known = f"measured with {found.plants:,} known-wrong plants" if found.plants else "and nobody measures it"
-        _say(console, f"the reviewer calls {found.missed:.0%} of the wrong labels correct, {known}")
-    _say(
+        say(console, f"the reviewer calls {found.missed:.0%} of the wrong labels correct, {known}")
+    say(
         console,
         f"\n{found.draws:,} draws each; the promise: at least T of the {found.gate} labels correct, confidence "
         f"{found.confidence:g}",
     )
-    _say(console, "\nwhat is automated")
+    say(console, "\nwhat is automated")
     console.print(_table(found, _GAIN, _gain))
-    _say(console, "\nwhat is true")
+    say(console, "\nwhat is true")
     console.print(_table(found, _PROMISE, _promise))
     for words in _notes(found):
-        _say(console, words)
-    _say(console, "")
+        say(console, words)
+    say(console, "")
     for answer in found.answers:
-        _say(console, answer.words)
+        say(console, answer.words)
 
 
 def _table(found: Simulation, columns: Sequence[str], cells: Callable[[SimulatedRow], list[str]]) -> Table:
@@ -85,7 +85,3 @@ def _notes(found: Simulation) -> list[str]:
             f"In brackets: labels that were reviewed, for {why} ({found.labels:,} labels in all); none is drawn twice."
         )
     return notes
-
-
-def _say(console: Console, words: str) -> None:
-    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)

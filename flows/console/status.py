@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flows.console.streams import printable
+from flows.console.output import say
 from flows.console.summary import class_table, print_reasons
 from schemas.status import PolicyStatus, RunStatus
 
@@ -45,7 +45,7 @@ def print_status(console: Console, status: RunStatus, campaign: Path) -> None:
         f"workspace: {status.workspace}",
         f"next: {status.next.replace('CAMPAIGN', str(campaign))}",
     ):
-        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 def _policy(policy: PolicyStatus) -> str:

@@ -6,8 +6,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from flows.console.output import say
 from flows.console.progress import spoken_time
-from flows.console.streams import printable
 from schemas.records import ClassCounts
 from schemas.summary import ExportOutcome, RunSummary
 
@@ -21,15 +21,15 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print(class_table(summary.classes))
     print_reasons(console, summary.reasons)
     for shard, reason in sorted(summary.shard_errors.items()):
-        _say(console, f"shard {shard} could not be finished: {reason}")
+        say(console, f"shard {shard} could not be finished: {reason}")
     if summary.policy_expired:
-        _say(
+        say(
             console,
             f"The policy has EXPIRED: {summary.policy_expired}. Every label waits for review until you certify again: "
             "`vouch plan-reviews` tells what to review.",
         )
     elif not summary.accepts:
-        _say(
+        say(
             console,
             "Nothing was accepted: no threshold allows it. Every label waits for review; `vouch plan-reviews` tells "
             "what to review so that a threshold can be certified. To accept labels on your own word, set "
@@ -37,7 +37,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         )
     if summary.export is not None:
         print_export(console, summary.export)
-    _say(console, f"workspace: {summary.workspace}")
+    say(console, f"workspace: {summary.workspace}")
 
 
 def class_table(classes: Mapping[str, ClassCounts]) -> Table:
@@ -54,27 +54,27 @@ def print_reasons(console: Console, reasons: Mapping[str, int]) -> None:
     """Print why images failed, the most frequent reasons first."""
     ordered = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
     for reason, count in ordered[:MOST_REASONS]:
-        _say(console, f"{count:,} image{'s' if count > 1 else ''} failed: {reason}")
+        say(console, f"{count:,} image{'s' if count > 1 else ''} failed: {reason}")
     if len(ordered) > MOST_REASONS:
         rest = sum(count for _, count in ordered[MOST_REASONS:])
-        _say(console, f"{rest:,} more images failed, for other reasons")
+        say(console, f"{rest:,} more images failed, for other reasons")
     if ordered:
-        _say(console, "`vouch status CAMPAIGN --failed` names every image that failed")
+        say(console, "`vouch status CAMPAIGN --failed` names every image that failed")
 
 
 def print_export(console: Console, export: ExportOutcome) -> None:
     """Say where the data set lies, and what a reader of its images must know."""
-    _say(console, f"data set: {export.annotations_file}")
+    say(console, f"data set: {export.annotations_file}")
     for file in export.split_files:
-        _say(console, f"    split: {file}")
+        say(console, f"    split: {file}")
     if export.images_rotated:
-        _say(
+        say(
             console,
             f"{export.images_rotated:,} of its images carry an EXIF orientation, and boxes are those of the upright "
             "image: OpenCV turns it by itself, with Pillow call ImageOps.exif_transpose",
         )
     if export.images_missed:
-        _say(
+        say(
             console,
             f"{export.images_missed:,} of its images could not be put beside the annotations: gone, changed since they "
             "were labelled, or with a key that no file can have; run again, or leave them out in training",
@@ -104,7 +104,3 @@ def _figures(summary: RunSummary) -> Table:
         if name != "pending" or summary.pending:
             table.add_row(name, value)
     return table
-
-
-def _say(console: Console, words: str) -> None:
-    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)
