@@ -19,9 +19,10 @@ from tasks.contract.class_estimates import class_estimates
 from tasks.contract.judge import Judged, Reviewed, judge
 from tasks.contract.looks import Look, take_look
 from tasks.contract.rounds import Round, RoundLabels, labels_of_round, last_round
-from tasks.contract.run_reviews import RunReviews, changed_inputs, read_run_reviews
+from tasks.contract.run_reviews import RunReviews, read_run_reviews
 from tasks.fingerprint import fingerprint
 from tasks.reviews.resolve import CORRECT, NO_ANSWER
+from tasks.route.policy import changed_inputs
 
 _PLAN: Final = "use `vouch plan-reviews`"
 _FRESH: Final = "draw anew: vouch plan-reviews CAMPAIGN --stage certify --fresh"

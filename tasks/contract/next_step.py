@@ -68,7 +68,7 @@ def _of_reviews(campaign: Campaign, standing: Standing) -> str:
         if not policy.expired:
             return f"the certification sample was too small or too often wrong; draw more of it: {_PLAN}"
     if policy.expired:
-        return f"audits have ended the promise of the policy; draw a new sample to certify by: {_PLAN}"
+        return f"the promise of the policy has ended: {policy.expired} ({_PLAN} draws what that takes)"
     if any(plan.counts.get("fit") for plan, _ in standing.plans):
         return f"draw labels that certify a precision of {campaign.routing.precision:g}: {_PLAN}"
     return f"to have a precision of {campaign.routing.precision:g} certified, draw what people look at first: {_PLAN}"

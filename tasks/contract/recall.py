@@ -13,10 +13,11 @@ from schemas.reviews import TASKS, ReviewPlan, Stratum
 from tasks.certify.audit import Estimate
 from tasks.certify.bounds import Ints
 from tasks.certify.recall import SearchedImages, image_sample, recall
-from tasks.contract.costs import VERIFY_S, image_check_s
+from tasks.contract.costs import image_check_s
 from tasks.contract.run_labels import RunLabels
 from tasks.contract.run_presence import image_tasks
 from tasks.contract.searched import images_of, searched_images
+from tasks.contract.task_rows import label_tasks, numbered
 from tasks.reviews.resolve import NO_ANSWER, Answers, ImageAnswers
 
 IMAGE: Final = "image"
@@ -241,17 +242,7 @@ def _with_labels(labels: RunLabels, searches: pa.Table, images: Ints, answers: A
     rows = np.flatnonzero(order[labels.image_index] >= 0)
     rows = rows[answers.wrong_of(labels.label_ids.take(pa.array(rows))) == NO_ANSWER]
     rows = rows[np.argsort(order[labels.image_index[rows]], kind="stable")]
-    boxes, scores = labels.boxes[rows], labels.p_correct[rows]
-    doubtful = image_tasks(
-        DOUBTFUL,
-        labels.keys.take(pa.array(labels.image_index[rows])),
-        [labels.class_names[index] for index in labels.class_index[rows]],
-        VERIFY_S,
-        label_id=labels.label_ids.take(pa.array(rows)),
-        p_correct=pa.array(scores, pa.float32(), from_pandas=True),
-        **{side: boxes[:, column] for column, side in enumerate(("x0", "y0", "x1", "y1"))},
-    )
+    doubtful = label_tasks(labels, rows, DOUBTFUL, labels.p_correct, answers)
     both = pa.concat_tables([doubtful, searches])
     turn = np.concatenate([order[labels.image_index[rows]], np.arange(len(images))])
-    both = both.take(pa.array(np.argsort(turn, kind="stable")))
-    return both.set_column(0, TASKS.field("place"), pa.array(np.arange(both.num_rows), pa.int32()))
+    return numbered(both.take(pa.array(np.argsort(turn, kind="stable"))))

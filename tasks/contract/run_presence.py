@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from schemas.errors import UserError
 from schemas.records import Current
-from schemas.reviews import TASKS
 from schemas.tables import PRESENCE
 from tasks.collect.markers import current_markers
 from tasks.contract.costs import CHECK_CLASS_S
 from tasks.contract.run_labels import RunLabels
+from tasks.contract.task_rows import task_table
 from tasks.plan.ledger import Ledger
 from tasks.reviews.resolve import ImageAnswers
 from tasks.shard.parts import read_part
@@ -86,16 +86,14 @@ def image_tasks(
         seconds: Expected time of each.
         columns: Further columns of TASKS, n values each.
     """
-    count = len(keys)
-    given: dict[str, object] = {
-        "place": np.arange(count, dtype=np.int32),
-        "purpose": [purpose] * count,
-        "key": keys,
-        "class_name": class_names,
-        "seconds": np.full(count, seconds, np.float32),
+    return task_table(
+        len(keys),
+        purpose=[purpose] * len(keys),
+        key=keys,
+        class_name=pa.array(class_names, pa.string()),
+        seconds=np.full(len(keys), seconds, np.float32),
         **columns,
-    }
-    return pa.table([pa.array(given.get(field.name, [None] * count), field.type) for field in TASKS], schema=TASKS)
+    )
 
 
 def _places(rows: pa.Table, labels: RunLabels) -> tuple[np.ndarray, np.ndarray]:

@@ -73,8 +73,3 @@ def read_run_reviews(campaign: Campaign) -> RunReviews:
         raise UserError(f"run {run!r} has no labels, so there is nothing to review or certify; see `vouch status`")
     verdicts = read_verdicts(workspace)
     return RunReviews(campaign, workspace, current, labels, read_plans(workspace, run), verdicts, resolve(verdicts))
-
-
-def changed_inputs(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Name what labels depended on then and depend on now in another way, in the order of now."""
-    return [name for name in {**now, **before} if before.get(name) != now.get(name)]

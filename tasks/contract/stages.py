@@ -11,9 +11,9 @@ from tasks.contract.audits import contradicted, expired
 from tasks.contract.fit import fit_verdicts
 from tasks.contract.looks import read_looks
 from tasks.contract.rounds import Round, labels_of_round, last_round
-from tasks.contract.run_reviews import RunReviews, changed_inputs
+from tasks.contract.run_reviews import RunReviews
 from tasks.reviews.resolve import NO_ANSWER
-from tasks.route.policy import FOLDER, policy_key
+from tasks.route.policy import FOLDER, changed_inputs, policy_key
 
 
 def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:

@@ -57,7 +57,8 @@ def test_an_expired_policy(campaigned, status):
     assert "blind audits (2)" in found.in_force.expired
     assert not found.in_force.certified
     assert found.in_force.waiting is None
-    assert "draw a new sample to certify by: vouch plan-reviews CAMPAIGN" in found.next
+    assert found.next.startswith("the promise of the policy has ended: blind audits (2)")
+    assert "(vouch plan-reviews CAMPAIGN draws what that takes)" in found.next
     assert plan_reviews(campaigned.campaign).stage == "certify"
 
 
