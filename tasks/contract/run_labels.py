@@ -16,6 +16,7 @@ from tasks.certify.split import on_fit_side
 from tasks.collect.label_arrays import SIGNAL_STAGES
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
+from tasks.reviews.distinct import places_in
 from tasks.shard.markers import read_current
 from tasks.shard.parts import read_part
 from tasks.store.store import Store
@@ -62,8 +63,7 @@ class RunLabels:
 
     def places(self, label_ids: Sequence[str]) -> Ints:
         """Find labels by their ids: (n,) rows, -1 for those that the run does not have."""
-        found = pc.index_in(pa.array(label_ids, pa.string()), value_set=self.label_ids)
-        return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+        return places_in(pa.array(label_ids, pa.string()), self.label_ids)
 
 
 def current_of(workspace: Store, run: str) -> Current:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
-from tasks.reviews.distinct import codes_of, distinct, numbers
+from tasks.reviews.distinct import codes_of, distinct, numbers, places_in
 from tasks.reviews.verdicts import BOX, in_time
 
 DISPUTED: Final = "disputed"
@@ -44,13 +45,11 @@ class Answers:
     def places(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.int64]:
         """Find labels: (m,) places in label_ids, -1 for those without an answer."""
         wanted = label_ids if isinstance(label_ids, pa.Array | pa.ChunkedArray) else pa.array(label_ids, pa.string())
-        return numbers(pc.index_in(wanted, value_set=self.ids).fill_null(-1), np.int64)
+        return places_in(wanted, self.ids)
 
     def wrong_of(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.int8]:
         """Say of labels whether they are wrong, (m,): 0 correct, 1 wrong, 2 disputed, -1 no answer."""
-        codes = np.array([CORRECT, WRONG, WRONG, WRONG, IN_DISPUTE], np.int8)
-        place = {name: code for code, name in enumerate(ANSWERS)}
-        return self._of(codes[[place[name] for name in self.verdict]], label_ids, NO_ANSWER)
+        return self._of(self._codes, label_ids, NO_ANSWER)
 
     def seconds_of(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.float64]:
         """Give the time that labels took, (m,), NaN where it is unknown."""
@@ -59,6 +58,13 @@ class Answers:
     def simulated_of(self, label_ids: Sequence[str] | pa.Array) -> NDArray[np.bool_]:
         """Say of labels whether a simulated reviewer answered, (m,)."""
         return self._of(self.simulated, label_ids, False)
+
+    @cached_property
+    def _codes(self) -> NDArray[np.int8]:
+        """Values of wrong_of, (n,); kept, since every plan of a run asks for its own labels."""
+        codes = np.array([CORRECT, WRONG, WRONG, WRONG, IN_DISPUTE], np.int8)
+        place = {name: code for code, name in enumerate(ANSWERS)}
+        return codes[np.array([place[name] for name in self.verdict], np.int64)]
 
     def _of(self, values: NDArray[Any], label_ids: Sequence[str] | pa.Array, missing: object) -> NDArray[Any]:
         places = self.places(label_ids)
