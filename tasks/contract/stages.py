@@ -50,7 +50,7 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     if not looked:
         raise UserError(
             "the certification sample is answered: use `vouch certify` (or --stage certify to draw more of it before "
-            "looking, which costs no confidence)"
+            "looking, which costs no confidence unless you do so because of how the answers turned out)"
         )
     if certified := [policy for policy in _policies_of(reviews, last) if _is_asked_for(reviews, last, policy)]:
         raise UserError(
