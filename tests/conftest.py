@@ -1,5 +1,6 @@
 """What tests of several rooms need: images to label, and campaigns that label them."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,20 @@ def label() -> Callable[..., tuple[RunSummary, list[Marker]]]:
             return session.summary(worked, session.export(), 1.0), markers
 
     return run
+
+
+@pytest.fixture
+def own_truth(tmp_path: Path) -> Callable[..., Path]:
+    """The exported labels of a campaign in tmp_path as ground truth, changed by a function."""
+
+    def write(change: Callable[[dict[str, Any]], None] = lambda document: None) -> Path:
+        document = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
+        change(document)
+        path = tmp_path / "truth.json"
+        path.write_text(json.dumps(document))
+        return path
+
+    return write
 
 
 @pytest.fixture

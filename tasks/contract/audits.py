@@ -1,6 +1,5 @@
 """What blind audits say of a policy: the precision of what it accepts, and whether its promise has expired."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,15 +15,13 @@ from tasks.certify.calibrator import Calibrator
 from tasks.certify.expiry import Monitor
 from tasks.contract.fit import calibrator_fingerprint
 from tasks.reviews.distinct import distinct
-from tasks.reviews.plans import read_plans
+from tasks.reviews.plans import Plans, read_plans
 from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
 from tasks.reviews.verdicts import read_verdicts
 from tasks.store.store import Store
 
 UNKNOWN_P: Final = 1.0
 """Stands for a missing p(correct) in estimates, which are unbiased whatever stands there."""
-
-Plans = Sequence[tuple[ReviewPlan, pa.Table]]
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,18 @@
 """Fits the calibrator of a run to the verdicts on its fit side."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import UserError
-from schemas.reviews import ReviewPlan
 from tasks.certify.bounds import Bools, Floats, Ints
 from tasks.certify.calibrator import Calibrator
 from tasks.certify.calibrator_fit import FEWEST_LABELS, Fitted, fit_calibrator
 from tasks.certify.planning import FitLabels
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.fingerprint import fingerprint
+from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import CORRECT, WRONG, Answers
 
 
@@ -46,9 +44,7 @@ def calibrator_fingerprint(calibrator: Calibrator) -> str:
     return fingerprint(calibrator.to_dict())
 
 
-def fit_run(
-    labels: RunLabels, plans: Sequence[tuple[ReviewPlan, pa.Table]], answers: Answers, share: float, seed: int
-) -> Fit:
+def fit_run(labels: RunLabels, plans: Plans, answers: Answers, share: float, seed: int) -> Fit:
     """Fit to every undisputed verdict on the fit side.
 
     Labels drawn to fit by weigh 1 / inclusion probability, with several draws 1 / (1 - prod(1 - pi)); labels that
@@ -114,7 +110,7 @@ def fit_verdicts(labels: RunLabels, answers: Answers, share: float, seed: int) -
     return places[known][order], (codes[known] == WRONG)[order]
 
 
-def inclusion_to_fit(labels: RunLabels, plans: Sequence[tuple[ReviewPlan, pa.Table]]) -> Floats:
+def inclusion_to_fit(labels: RunLabels, plans: Plans) -> Floats:
     """Probability with which each label was to be drawn for fitting, (N,); 1 for labels that no such draw took."""
     spared = np.ones(labels.count)
     for _, tasks in plans:

@@ -18,6 +18,7 @@ from tasks.contract.run_labels import RunLabels
 from tasks.contract.run_presence import image_tasks
 from tasks.contract.searched import images_of, searched_images
 from tasks.contract.task_rows import label_tasks, numbered
+from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers, ImageAnswers
 
 IMAGE: Final = "image"
@@ -27,8 +28,6 @@ SEEN: Final = 0.5
 STRATA: Final = ("no boxes", "boxes", "CLIP sees a class without a box")
 LEAST: Final = 2
 """Searched images that a stratum needs."""
-
-Plans = Sequence[tuple[ReviewPlan, pa.Table]]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Rounds of certification: groups declared once, and the draws that certify them, one after the other."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from tasks.contract.declare import Candidates, draw_counts
 from tasks.contract.kept_calibrators import KeptCalibrator, read_calibrator
 from tasks.contract.run_reviews import RunReviews
 from tasks.reviews.distinct import distinct
+from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers
 
 
@@ -57,7 +57,7 @@ class Round:
         return [sum(name in group.classes for name in names) for group in self.plan.groups]
 
 
-def last_round(plans: Sequence[tuple[ReviewPlan, pa.Table]]) -> Round | None:
+def last_round(plans: Plans) -> Round | None:
     """Gather the last round of a run; None before any certification task was drawn.
 
     Planners at work at the same time may have drawn a label twice, or declared a round twice: a label counts once, and

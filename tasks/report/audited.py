@@ -7,7 +7,7 @@ from schemas.report import AuditReport, ExpiryReport, Interval
 from schemas.reviews import ReviewPlan
 from tasks.certify.audit import Estimate
 from tasks.contract.audits import AuditDraw, audit_draws, monitor
-from tasks.report.reviewed import Plans
+from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import Answers
 
 

@@ -8,7 +8,7 @@ from schemas.report import RecallPart, RecallReport
 from tasks.contract.recall import recall_of_run
 from tasks.contract.run_labels import RunLabels
 from tasks.report.audited import interval
-from tasks.report.reviewed import Plans
+from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import Answers, ImageAnswers
 
 

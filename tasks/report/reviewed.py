@@ -1,6 +1,5 @@
 """The labels that plans drew and people answered: what figures of the report may rest on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,14 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.reviews import ReviewPlan
 from tasks.certify.bounds import Bools, Floats, Ints
 from tasks.contract.run_labels import RunLabels
+from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers
 
 PURPOSES: Final = ("fit", "certify", "audit")
 """Of tasks that are drawn at random; others are chosen, and say nothing of the whole."""
-Plans = Sequence[tuple[ReviewPlan, pa.Table]]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -14,6 +15,9 @@ from schemas.errors import ObjectMissingError, StoreError
 from schemas.reviews import TASKS, ReviewPlan
 from tasks.store.store import Store
 from tasks.store.threads import map_ordered
+
+Plans = Sequence[tuple[ReviewPlan, pa.Table]]
+"""Plans with their tasks, rows of schemas.reviews.TASKS, in the order of their numbers."""
 
 _THREADS: Final = 4
 _RECORD: Final = re.compile(r"(\d{4,})\.json")

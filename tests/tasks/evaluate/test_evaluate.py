@@ -1,8 +1,6 @@
 """A run against ground truth."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -24,20 +22,6 @@ def campaign(tmp_path, make_images, make_campaign, label):
     return campaign
 
 
-@pytest.fixture
-def truth(tmp_path, campaign) -> Callable[..., Path]:
-    """The run's own labels as ground truth, changed by a function."""
-
-    def write(change: Callable[[dict], None] = lambda document: None) -> Path:
-        document = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
-        change(document)
-        path = tmp_path / "truth.json"
-        path.write_text(json.dumps(document))
-        return path
-
-    return write
-
-
 def problem(campaign, path, *signals) -> str:
     with pytest.raises(UserError) as caught:
         evaluate_campaign(campaign, path, signals)
@@ -45,9 +29,9 @@ def problem(campaign, path, *signals) -> str:
     return str(caught.value)
 
 
-def test_its_own_labels_are_perfect(campaign, truth):
+def test_its_own_labels_are_perfect(campaign, own_truth):
     seen: list[int] = []
-    found = evaluate_campaign(campaign, truth(), ["sam_iou", "clip_margin"], seen.append)
+    found = evaluate_campaign(campaign, own_truth(), ["sam_iou", "clip_margin"], seen.append)
     assert seen == [1, 2, 3, 4, 5, 6]
     assert (found.images.rule, found.images.evaluated, found.images.examples) == ("file_name", 6, {})
     assert (found.classes.common, found.classes.not_labelled) == (("cat", "dog"), {})
@@ -62,13 +46,13 @@ def test_its_own_labels_are_perfect(campaign, truth):
     assert sum(counts[place][place] for place in range(2)) == every.labels == sum(map(sum, counts))
 
 
-def test_what_is_left_out_is_counted(campaign, truth):
+def test_what_is_left_out_is_counted(campaign, own_truth):
     def change(document):
         document["images"][0]["width"] += 1
         document["images"][1]["file_name"] = "elsewhere.png"
         document["categories"][1]["name"] = "wolf"
 
-    found = evaluate_campaign(campaign, truth(change))
+    found = evaluate_campaign(campaign, own_truth(change))
     images, classes = found.images, found.classes
     assert (images.evaluated, images.other_size, images.without_truth, images.not_labelled) == (4, 1, 1, 1)
     assert images.examples == {
@@ -82,54 +66,54 @@ def test_what_is_left_out_is_counted(campaign, truth):
     assert found.boxes.map == pytest.approx(1)
 
 
-def test_labels_of_other_classes_are_left_out_and_counted(campaign, truth):
-    whole = evaluate_campaign(campaign, truth())
-    found = evaluate_campaign(campaign, truth(lambda document: document["categories"].pop(0)))
+def test_labels_of_other_classes_are_left_out_and_counted(campaign, own_truth):
+    whole = evaluate_campaign(campaign, own_truth())
+    found = evaluate_campaign(campaign, own_truth(lambda document: document["categories"].pop(0)))
     assert found.classes.common == ("dog",)
     cats = whole.accepted_and_review.classes["cat"].labels
     assert found.classes.without_truth == {"cat": cats}
     assert found.accepted_and_review.labels == whole.accepted_and_review.labels - cats > 0
 
 
-def test_crowds_are_neither_right_nor_wrong(campaign, truth):
+def test_crowds_are_neither_right_nor_wrong(campaign, own_truth):
     def change(document):
         for annotation in document["annotations"]:
             annotation["iscrowd"] = 1
 
-    found = evaluate_campaign(campaign, truth(change))
+    found = evaluate_campaign(campaign, own_truth(change))
     every = found.accepted_and_review
     assert (every.ignored, every.objects, every.precision, every.recall) == (every.labels, 0, None, None)
     assert (found.crowds, found.boxes.map) == (every.labels, None)
     assert found.signals["detector_score"].sweep == ()
 
 
-def test_truth_without_masks_compares_boxes_alone(campaign, truth):
+def test_truth_without_masks_compares_boxes_alone(campaign, own_truth):
     def change(document):
         document["annotations"][0]["segmentation"] = []
 
-    found = evaluate_campaign(campaign, truth(change))
+    found = evaluate_campaign(campaign, own_truth(change))
     assert (found.masks, found.masks_missing) == (None, 1)
     assert found.boxes.map == pytest.approx(1)
 
 
-def test_files_below_another_folder(campaign, truth):
+def test_files_below_another_folder(campaign, own_truth):
     def change(document):
         for image in document["images"]:
             image["file_name"] = f"images/{image['file_name']}"
 
-    found = evaluate_campaign(campaign, truth(change))
+    found = evaluate_campaign(campaign, own_truth(change))
     assert (found.images.rule, found.images.evaluated) == ("path_end", 6)
 
 
-def test_images_that_wait_are_not_labelled(campaign, truth, tmp_path):
-    path = truth(lambda document: document["images"].append({"id": 99, "file_name": "x.png"}))
+def test_images_that_wait_are_not_labelled(campaign, own_truth, tmp_path):
+    path = own_truth(lambda document: document["images"].append({"id": 99, "file_name": "x.png"}))
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "x.png")
     found = evaluate_campaign(campaign, path)
     assert (found.images.evaluated, found.images.not_labelled) == (6, 1)
 
 
-def test_a_run_that_finds_nothing(campaign, truth, make_campaign, label):
-    path = truth()
+def test_a_run_that_finds_nothing(campaign, own_truth, make_campaign, label):
+    path = own_truth()
     nothing = make_campaign(models={"detector": {"backend": "fake", "min_score": 0.999999}, **_fakes()})
     summary, _ = label(nothing)
     assert summary.labels == 0
@@ -142,7 +126,7 @@ def _fakes():
     return {"device": "cpu", "segmenter": {"backend": "fake"}, "scorer": {"backend": "fake"}}
 
 
-def test_what_cannot_be_compared(campaign, truth, make_campaign):
+def test_what_cannot_be_compared(campaign, own_truth, make_campaign):
     def named(name):
         return lambda document: [image.update(file_name=f"{name}{image['id']}") for image in document["images"]]
 
@@ -150,15 +134,15 @@ def test_what_cannot_be_compared(campaign, truth, make_campaign):
         for image in document["images"]:
             image["height"] = 7
 
-    path = truth(lambda document: [one.update(name=f"no {one['name']}") for one in document["categories"]])
+    path = own_truth(lambda document: [one.update(name=f"no {one['name']}") for one in document["categories"]])
     words = "truth.json: shares no class with the run; it has no cat, no dog, the run cat, dog; classes are paired"
     assert words in problem(campaign, path)
     words = "truth.json: shares no image with the run; it names 'z1', say, and the run '000.png'"
-    assert words in problem(campaign, truth(named("z")))
-    assert "truth.json: names no image" in problem(campaign, truth(lambda document: document["images"].clear()))
-    assert "gives every image another width or height" in problem(campaign, truth(sized))
+    assert words in problem(campaign, own_truth(named("z")))
+    assert "truth.json: names no image" in problem(campaign, own_truth(lambda document: document["images"].clear()))
+    assert "gives every image another width or height" in problem(campaign, own_truth(sized))
     assert "there is no signal 'speed'; choose among detector_score," in problem(campaign, path, "speed")
-    assert "run 'other' in" in problem(make_campaign(run={"name": "other"}), truth())
+    assert "run 'other' in" in problem(make_campaign(run={"name": "other"}), own_truth())
 
 
 def test_images_that_cannot_be_told_apart(tmp_path, make_images, make_campaign, label):
@@ -191,12 +175,12 @@ def test_only_failed_images_are_common(tmp_path, make_images, make_campaign, lab
     assert "run 'main' has labelled none of its images yet" in problem(campaign, path)
 
 
-def test_figures_and_plots_are_written(campaign, truth, tmp_path):
+def test_figures_and_plots_are_written(campaign, own_truth, tmp_path):
     def change(document):
         document["annotations"] = document["annotations"][::2]
         document["categories"][0]["name"] = "CAT"
 
-    found = evaluate_campaign(campaign, truth(change), ["detector_margin"])
+    found = evaluate_campaign(campaign, own_truth(change), ["detector_margin"])
     assert found.accepted_and_review.precision < 1
     folder = tmp_path / "deep" / "evaluation"
     written = write_evaluation(found, folder)

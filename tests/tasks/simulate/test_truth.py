@@ -1,9 +1,5 @@
 """The right answers, from ground truth."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -21,30 +17,16 @@ def campaign(tmp_path, make_images, make_campaign, label):
     return campaign
 
 
-@pytest.fixture
-def write_truth(tmp_path, campaign) -> Callable[..., Path]:
-    """The run's own labels as ground truth, changed by a function."""
-
-    def write(change: Callable[[dict], None] = lambda document: None) -> Path:
-        document = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
-        change(document)
-        path = tmp_path / "truth.json"
-        path.write_text(json.dumps(document))
-        return path
-
-    return write
-
-
-def test_its_own_labels_are_right(campaign, write_truth):
+def test_its_own_labels_are_right(campaign, own_truth):
     seen: list[int] = []
-    labels, truth = truth_of_campaign(campaign, write_truth(), seen.append)
+    labels, truth = truth_of_campaign(campaign, own_truth(), seen.append)
     assert seen == [1, 2, 3, 4, 5, 6, 7]
     assert (truth.correct.all(), truth.known.all(), len(truth.missed_image), truth.left_out) == (True, True, 0, {})
     assert (truth.class_index == labels.class_index).all()
     np.testing.assert_allclose(truth.boxes, labels.boxes, atol=0.01)
 
 
-def test_agrees_with_evaluate(campaign, write_truth):
+def test_agrees_with_evaluate(campaign, own_truth):
     """Half of the objects gone, some of another class, some moved: the same count of right labels."""
 
     def change(document):
@@ -53,7 +35,7 @@ def test_agrees_with_evaluate(campaign, write_truth):
             item["category_id"] = 1 if place % 3 == 0 else item["category_id"]
             item["bbox"][0] += 3 * (place % 4)
 
-    path = write_truth(change)
+    path = own_truth(change)
     labels, truth = truth_of_campaign(campaign, path)
     evaluated = evaluate_campaign(campaign, path).accepted_and_review
     assert 0 < truth.correct.sum() == evaluated.correct < labels.count
@@ -61,7 +43,7 @@ def test_agrees_with_evaluate(campaign, write_truth):
     assert np.isnan(truth.boxes[truth.class_index < 0]).all()
 
 
-def test_what_has_no_truth_is_left_out_and_counted(campaign, write_truth):
+def test_what_has_no_truth_is_left_out_and_counted(campaign, own_truth):
     def change(document):
         gone = document["images"].pop(0)["id"]
         document["images"][0]["width"] += 1
@@ -69,7 +51,7 @@ def test_what_has_no_truth_is_left_out_and_counted(campaign, write_truth):
         document["annotations"] = [item for item in document["annotations"] if item["image_id"] in kept]
         document["categories"] = [entry for entry in document["categories"] if entry["name"] != "dog"]
 
-    labels, truth = truth_of_campaign(campaign, write_truth(change))
+    labels, truth = truth_of_campaign(campaign, own_truth(change))
     assert truth.known.tolist() == [False, False, *[True] * 5]
     dogs = labels.class_index == labels.class_names.index("dog")
     assert (truth.counted == (truth.known[labels.image_index] & ~dogs)).all()
@@ -89,6 +71,6 @@ def test_what_has_no_truth_is_left_out_and_counted(campaign, write_truth):
         (lambda document: [image.update(width=5) for image in document["images"]], "fits none"),
     ],
 )
-def test_nothing_in_common(campaign, write_truth, change, words):
+def test_nothing_in_common(campaign, own_truth, change, words):
     with pytest.raises(UserError, match=words):
-        truth_of_campaign(campaign, write_truth(change))
+        truth_of_campaign(campaign, own_truth(change))
