@@ -62,18 +62,33 @@ def import_files(
     ]
     if not skip_bad:
         _refuse([file for file in checked if file.refused])
-    return [_add(workspace, run, file, labels) for file in checked]
-
-
-def _add(workspace: Store, run: str, file: CheckedFile, labels: RunLabels) -> ImportOutcome:
     known = read_verdicts(workspace)
+    asked = [tasks["label_id"].drop_null() for _, tasks in read_plans(workspace, run)]
+    ids = pa.chunked_array([labels.label_ids, *(chunk for column in asked for chunk in column.chunks)], pa.string())
+    outcomes = []
+    for file in checked:
+        outcomes.append(_add(workspace, file, known, ids, labels))
+        known = pa.concat_tables([known, file.verdicts])
+    return outcomes
+
+
+def _add(
+    workspace: Store, file: CheckedFile, known: pa.Table, ids: pa.ChunkedArray, labels: RunLabels
+) -> ImportOutcome:
+    """Add what a file says that is not known.
+
+    Args:
+        workspace: The workspace.
+        file: The file.
+        known: Verdicts that are there.
+        ids: All that may be judged: labels of the run and tasks, plants included.
+        labels: Labels of the run.
+    """
     rows = first_rows(pa.concat_tables([known, file.verdicts]), file.verdicts.column_names) - known.num_rows
     rows = rows[rows >= 0]
     refused_file = _write_refused(file) if file.refused else None
     write_verdicts(workspace, file.verdicts.take(pa.array(rows, pa.int64())))
     about_image = pc.is_in(file.verdicts["verdict"], value_set=pa.array(IMAGE_VERDICTS))
-    asked = [tasks["label_id"].drop_null() for _, tasks in read_plans(workspace, run)]
-    ids = pa.chunked_array([labels.label_ids, *(chunk for column in asked for chunk in column.chunks)], pa.string())
     return ImportOutcome(
         file=str(file.path),
         rows=file.rows,

@@ -59,6 +59,19 @@ def test_exactly_once(campaign, labels, write):
     assert len(kept(campaign)) == 4
 
 
+def test_files_that_come_together_are_held_against_each_other(campaign, labels, write, monkeypatch):
+    ids = labels.label_ids.to_pylist()[:3]
+    rows = [{"label_id": name, "verdict": "correct", "reviewed_at": "2026-03-04T05:06:07Z"} for name in ids]
+    reads = []
+    counted = lambda workspace: reads.append(1) or read_verdicts(workspace)  # noqa: E731
+    monkeypatch.setattr("tasks.reviews.import_file.read_verdicts", counted)
+    paths = [write(rows[:2], "a.jsonl"), write(rows, "b.jsonl"), write(rows[2:], "c.jsonl")]
+    outcomes = import_files(campaign, paths, "ann")
+    assert [(one.imported, one.known) for one in outcomes] == [(2, 0), (1, 2), (0, 1)]
+    assert len(kept(campaign)) == 3
+    assert len(reads) == 1, "however many files, those that are there are read once"
+
+
 def test_bad_rows_stop_everything_unless_they_are_skipped(campaign, labels, write, tmp_path):
     one, two = labels.label_ids.to_pylist()[:2]
     good = write([{"label_id": one, "verdict": "correct"}], "good.jsonl")
