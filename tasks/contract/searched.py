@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tasks.certify.bounds import Bools, Ints
 from tasks.contract.run_labels import BOX, RunLabels
@@ -13,7 +14,9 @@ from tasks.geometry import box_iou
 from tasks.reviews.resolve import DISPUTED, Answers, ImageAnswers
 
 SAME_IOU: Final = 0.5
-"""Boxes of one class that overlap so much were drawn around one missed object."""
+"""Boxes of one class that overlap so much show one object."""
+_ANY_CLASS: Final = -1
+"""Stands for the class of an object of which people said only that its label names the wrong one."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def searched_images(labels: RunLabels, image_answers: ImageAnswers, answers: Ans
 
     A label shows an object if it is correct, or wrong in its class or box alone; an object of a class that the campaign
     does not have counts for nothing. A wrong label counts as delivered where its verdict says what is right. Each
-    missed object counts once, however many people drew it.
+    missed object counts once, however many people drew it, and not at all where a label shows it: some people draw
+    every object of an image, and not only those without a label.
 
     Args:
         labels: All labels of the run.
@@ -61,7 +65,7 @@ def searched_images(labels: RunLabels, image_answers: ImageAnswers, answers: Ans
     def counted(of_rows: Bools) -> Ints:
         return np.bincount(labels.image_index[rows[of_rows]], minlength=total)[images]
 
-    missed, missed_simulated = _missed(labels, image_answers.missed)
+    missed, missed_simulated = _missed(labels, image_answers.missed, rows, shown)
     checked, checked_simulated = _checked(labels, image_answers.checked)
     simulated = answers.simulated_of(labels.label_ids.take(pa.array(rows))).any()
     return Searched(
@@ -85,15 +89,22 @@ class _Shown:
     mended: Bools
     """Or a person has said what is right."""
     undecided: Bools
+    class_index: Ints
+    """The object's class as people left it, or `_ANY_CLASS`."""
+    boxes: NDArray[np.float32]
+    """(n, 4) the object's box as people left it, xyxy, pixels of the EXIF-oriented original."""
 
 
 def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
     places = answers.places(labels.label_ids.take(pa.array(rows)))
     # Each with one entry more, which -1 finds.
     verdict = np.array([*answers.verdict, ""], np.str_)[places]
-    named = np.array([name in labels.class_names for name in [*answers.class_name, None]], np.bool_)[places]
+    place_of = {name: place for place, name in enumerate(labels.class_names)}
+    told = np.array([place_of.get(name or "", -1) for name in [*answers.class_name, None]], np.int64)[places]
+    named = told >= 0
     nameless = np.array([name is None for name in [*answers.class_name, None]], np.bool_)[places]
-    boxed = np.append(np.isfinite(answers.boxes).all(axis=1), False)[places]
+    given = np.concatenate([answers.boxes, np.full((1, 4), np.nan, np.float32)])[places]
+    boxed = np.isfinite(given).all(axis=1)
     found = verdict == "correct"
     wrong_class, bad_box = verdict == "wrong_class", (verdict == "bad_box") & (named | nameless)
     return _Shown(
@@ -101,26 +112,42 @@ def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
         found=found,
         mended=(wrong_class & named) | (bad_box & boxed),
         undecided=(verdict == "") | (verdict == DISPUTED),
+        class_index=np.select(
+            [found, named, wrong_class], [labels.class_index[rows], told, _ANY_CLASS], labels.class_index[rows]
+        ),
+        boxes=np.where((~found & boxed)[:, None], given, labels.boxes[rows]),
     )
 
 
-def _missed(labels: RunLabels, rows: pa.Table) -> tuple[Ints, Bools]:
-    """Missed objects of every image, each once, and whether a simulated reviewer named one."""
+def _missed(labels: RunLabels, rows: pa.Table, label_rows: Ints, shown: _Shown) -> tuple[Ints, Bools]:
+    """Missed objects of every image, each once and none that a label shows, and whether a simulated one named any."""
     count, simulated = np.zeros(len(labels.keys), np.int64), np.zeros(len(labels.keys), np.bool_)
     images = images_of(labels, rows["key"])
     boxes = np.stack([np.asarray(rows[side].to_numpy(), np.float32) for side in BOX], axis=1)
-    names = rows["class_name"].to_pylist()
-    kept: dict[tuple[int, str], list[int]] = {}
+    place_of = {name: place for place, name in enumerate(labels.class_names)}
+    names = [place_of.get(name, -1) for name in rows["class_name"].to_pylist()]
+    labelled = _by_image(labels.image_index[label_rows], shown.there, images)
+    kept: dict[tuple[int, int], list[int]] = {}
     for row, (image, name) in enumerate(zip(images.tolist(), names, strict=True)):
-        if image < 0 or name not in labels.class_names:
+        if image < 0 or name < 0:
             continue
         same = kept.setdefault((image, name), [])
-        if not (same and (box_iou(boxes[[row]], boxes[same]) >= SAME_IOU).any()):
+        mine = [place for place in labelled.get(image, ()) if shown.class_index[place] in (name, _ANY_CLASS)]
+        known = np.concatenate([boxes[same], shown.boxes[mine]])
+        if not (box_iou(boxes[[row]], known) >= SAME_IOU).any():
             same.append(row)
             count[image] += 1
     theirs = images[np.asarray(rows["simulated"].to_numpy(), np.bool_)]
     simulated[theirs[theirs >= 0]] = True
     return count, simulated
+
+
+def _by_image(image_index: Ints, use: Bools, images: Ints) -> dict[int, list[int]]:
+    """Places of the labels in use, image by image, of some images."""
+    found: dict[int, list[int]] = {}
+    for place in np.flatnonzero(use & np.isin(image_index, images)).tolist():
+        found.setdefault(int(image_index[place]), []).append(place)
+    return found
 
 
 def _checked(labels: RunLabels, rows: pa.Table) -> tuple[Bools, Bools]:

@@ -100,6 +100,40 @@ def test_each_missed_object_counts_once() -> None:
     assert (found.objects[0], found.accepted[0]) == (4, 1)
 
 
+HERE = {"left": 0, "x1": 9.0, "y1": 9.0}
+"""A missed box where the labels are."""
+THERE = {"x0": 50.0, "y0": 0.0, "x1": 60.0, "y1": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "drawn", "objects"),
+    [
+        ({"verdict": "correct"}, missed("0.jpg", **HERE), 1),
+        ({"verdict": "correct"}, missed("0.jpg", left=1), 1),
+        ({"verdict": "correct"}, missed("0.jpg", left=8), 2),
+        ({"verdict": "correct"}, missed("0.jpg", "dog", **HERE), 2),
+        ({"verdict": "not_an_object"}, missed("0.jpg", **HERE), 1),
+        ({"verdict": "wrong_class", "class_name": "dog"}, missed("0.jpg", "dog", **HERE), 1),
+        ({"verdict": "wrong_class", "class_name": "dog"}, missed("0.jpg", **HERE), 2),
+        ({"verdict": "wrong_class"}, missed("0.jpg", "dog", **HERE), 1),
+        ({"verdict": "bad_box"}, missed("0.jpg", **HERE), 1),
+        ({"verdict": "bad_box", **THERE}, missed("0.jpg"), 1),
+        ({"verdict": "bad_box", **THERE}, missed("0.jpg", **HERE), 2),
+    ],
+)
+def test_an_object_that_a_label_shows_is_not_missed(verdict, drawn, objects) -> None:
+    found = search(make_labels([0], [True]), said(checked("0.jpg"), {"label_id": "l0"} | verdict, drawn))
+    assert found.objects.tolist() == [objects]
+
+
+def test_who_draws_every_object_says_nothing_of_those_with_labels() -> None:
+    labels = make_labels([0, 1], [True, True])
+    rows = [{"label_id": f"l{row}", "verdict": "correct"} for row in range(2)]
+    rows += [row for key in ("0.jpg", "1.jpg") for row in (checked(key), missed(key, **HERE), missed(key))]
+    found = search(labels, said(*rows), (0, 1))
+    assert (found.objects.tolist(), found.delivered.tolist()) == ([2, 2], [1, 1])
+
+
 def test_images_come_in_the_order_asked_for() -> None:
     labels = make_labels([0, 2, 2], [True, True, True])
     right = [{"label_id": f"l{row}", "verdict": "correct"} for row in range(3)]
