@@ -15,7 +15,7 @@ class ClassEstimate(Strict):
     accepted: int = Field(ge=0, description="Labels of it that are accepted.")
     reviewed: int = Field(ge=0, description="Reviewed ones among them.")
     errors: int = Field(ge=0, description="Wrong ones of these.")
-    precision: float | None = Field(None, description="Estimate; None where nothing is accepted.")
+    precision: float | None = Field(None, description="Estimate; None where nothing is accepted, or reviewed.")
 
 
 class Certified(Strict):

@@ -11,7 +11,10 @@ from tasks.contract.judge import Judged, Reviewed
 
 
 def class_estimates(judged: Sequence[Judged], reviewed: Reviewed, candidates: Candidates) -> tuple[ClassEstimate, ...]:
-    """Estimate each class of the certified groups, few labels being drawn towards the share of their group."""
+    """Estimate each class of the certified groups, few labels being drawn towards the share of their group.
+
+    A class of which no label was reviewed has no estimate: the share of its group says nothing of it.
+    """
     found: list[ClassEstimate] = []
     names = np.array(reviewed.classes, dtype=np.str_)
     for one in judged:
@@ -34,7 +37,7 @@ def class_estimates(judged: Sequence[Judged], reviewed: Reviewed, candidates: Ca
                     accepted=accepted,
                     reviewed=count,
                     errors=wrong,
-                    precision=1 - share if accepted else None,
+                    precision=1 - share if accepted and count else None,
                 )
             )
     return tuple(found)
