@@ -19,6 +19,9 @@ OK: Final = 0
 FAILURE: Final = 1
 USERS_MISTAKE: Final = 2
 
+_RESUMED: Final = ("run", "demo", "apply")
+"""Commands that go on where they were interrupted; the others begin anew."""
+
 Arguments = ParamSpec("Arguments")
 
 logger = logging.getLogger(__name__)
@@ -51,14 +54,14 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
         except (KeyboardInterrupt, SystemExit) as error:
             # Otherwise it is rich, which ends a command so when whoever read its output has gone.
             if ended := signal_behind(error):
-                code = _say_ended(ended)
+                code = _say_ended(ended, command.__name__)
         except BrokenPipeError:
             # Whoever read the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
             if ended := signal_behind(error):
                 logger.info("%s, hidden by %s: %s", ended.word, type(error).__name__, error)
-                code = _say_ended(ended)
+                code = _say_ended(ended, command.__name__)
             else:
                 logger.exception("unexpected error")
                 code = FAILURE
@@ -70,8 +73,9 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     return run
 
 
-def _say_ended(ended: Ended) -> int:
-    _say(f"{ended.word}; finished work is kept: run the same command again to resume")
+def _say_ended(ended: Ended, command: str) -> int:
+    kept = "; finished work is kept: run the same command again to resume" if command in _RESUMED else ""
+    _say(f"{ended.word}{kept}")
     return ended.code
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 from flows.console.output import say, table_of
 from flows.console.streams import printable
 from schemas.certified import Certified
+from tasks.contract.costs import minutes_for
 
 GROUP_HEAD: Final = ("group", "n", "wrong", "at most", "allowed", "p ≥", "accepted", "precision A", "precision B")
 MOST_NAMED: Final = 8
@@ -59,9 +60,10 @@ def refusal(found: Certified) -> str:
     words = "nothing could be certified, so no policy was written"
     if found.more_reviews is None:
         return f"{words}; the reasons stand with each group"
-    # At about 1.6 seconds a label, as plans reckon.
-    minutes = max(1, round(found.more_reviews * 1.6 / 60 + 0.5))
-    return f"{words}; about {found.more_reviews:,} more reviews may do: vouch plan-reviews CAMPAIGN --minutes {minutes}"
+    return (
+        f"{words}; about {found.more_reviews:,} more reviews may do: vouch plan-reviews CAMPAIGN --minutes "
+        f"{minutes_for(found.more_reviews)}"
+    )
 
 
 def group_rows(found: Certified) -> list[tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """Certifies a run: from the verdicts on its certification sample to a policy, or to the reasons why there is none."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -8,7 +9,7 @@ import pyarrow.compute as pc
 
 from schemas.campaign.campaign import Campaign
 from schemas.certified import Certified
-from schemas.errors import UserError
+from schemas.errors import NotCertifiedError, UserError
 from schemas.policy import Policy, Reviewers
 from schemas.reviews import PLANTED_ROUTED
 from tasks.certify.groups import delta_of_look
@@ -16,8 +17,10 @@ from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
 from tasks.contract.audits import expired
 from tasks.contract.certified_policy import Basis, make_policy, not_sampled, policy_groups
 from tasks.contract.class_estimates import class_estimates
+from tasks.contract.costs import minutes_for
+from tasks.contract.declare import Promise
 from tasks.contract.judge import Judged, Reviewed, judge
-from tasks.contract.looks import Look, take_look
+from tasks.contract.looks import Look, number_of_look, take_look
 from tasks.contract.rounds import Round, RoundLabels, labels_of_round, last_round
 from tasks.contract.run_reviews import RunReviews, read_run_reviews
 from tasks.fingerprint import fingerprint
@@ -47,13 +50,14 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     found = _round_to_certify(reviews, unanswered_as_wrong)
     simulated = _simulated(reviews, found)
     of_round = labels_of_round(reviews, found)
+    reviewed = _reviewed(reviews, found)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    look = take_look(reviews.workspace, reviews.run, _look(reviews, found, of_round, unanswered_as_wrong, now))
+    look = _look(reviews, found, of_round, unanswered_as_wrong, now)
+    _refuse_hopeless(reviews, found, of_round, reviewed, number_of_look(reviews.workspace, reviews.run, look))
+    look = take_look(reviews.workspace, reviews.run, look)
     delta = delta_of_look(1 - reviews.promise.confidence, look.look)
     reviewers, bounds = _reviewers(reviews, found, delta)
-    reviewed = _reviewed(reviews, found)
-    plan = found.plan
-    judged = judge(reviewed, plan.groups, of_round.candidates, reviews.promise, delta, bounds, whole=of_round.whole)
+    judged = _judged(reviews, found, of_round, reviewed, delta, bounds)
     groups = policy_groups(judged)
     basis = Basis(reviews, found, of_round, look, reviewers, simulated, _verdicts(reviews, found))
     policy = make_policy(basis, judged, look.created) if any(group.p_correct is not None for group in groups) else None
@@ -75,8 +79,58 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         reviewers=reviewers,
         simulated=simulated,
         more_reviews=_more_reviews(judged) if policy is None else None,
-        remarks=tuple(_remarks(reviews, found, of_round, policy)),
+        remarks=(
+            *_remarks(reviews, found, of_round, policy),
+            *_imprecise(judged, reviews.promise),
+            "another look, at other verdicts or for another precision, would be tested at "
+            f"{delta_of_look(1 - reviews.promise.confidence, look.look + 1):.4g}",
+        ),
     )
+
+
+def _judged(
+    reviews: RunReviews,
+    found: Round,
+    of_round: RoundLabels,
+    reviewed: Reviewed,
+    delta: float,
+    bounds: ReviewerError,
+) -> list[Judged]:
+    candidates, groups = of_round.candidates, found.plan.groups
+    return judge(reviewed, groups, candidates, reviews.promise, delta, bounds, whole=of_round.whole)
+
+
+def _refuse_hopeless(reviews: RunReviews, found: Round, of_round: RoundLabels, reviewed: Reviewed, number: int) -> None:
+    """Refuse a sample that could certify nothing if every answer were "correct", before it spends a look.
+
+    That is known without a look at the verdicts on the sample, so nothing is given away by it.
+    """
+    delta = delta_of_look(1 - reviews.promise.confidence, number)
+    bounds = _reviewers(reviews, found, delta)[1]
+    perfect = replace(reviewed, wrong=np.zeros(len(reviewed.wrong), np.bool_))
+    judged = _judged(reviews, found, of_round, perfect, delta, bounds)
+    if any(one.certificate.threshold is not None for one in judged):
+        return
+    reasons = dict.fromkeys(one.certificate.refusal for one in judged if one.drawn)
+    more = _more_reviews(judged)
+    if more is None and found.plants.num_rows:
+        reasons["vouch plan-reviews CAMPAIGN --stage certify --plants N adds some"] = None
+    way = "" if more is None else f"; vouch plan-reviews CAMPAIGN --stage certify --minutes {minutes_for(more)}"
+    raise NotCertifiedError(
+        f"this sample could certify nothing even if all of it were correct ({'; '.join(reasons)}), so no look was "
+        f"spent on it{way}"
+    )
+
+
+def _imprecise(judged: list[Judged], promise: Promise) -> list[str]:
+    """Say where the accepted labels seem worse than what is promised of all that is delivered."""
+    return [
+        f"{one.plan.name}: precision A, of the accepted labels alone, is about {one.precisions.accepted:.3f}, below "
+        f"{promise.precision:.4g}: the promise holds only together with the labels that people keep; "
+        "routing.gate: accepted promises it of the accepted ones alone"
+        for one in judged
+        if one.certificate.threshold is not None and one.precisions.accepted < promise.precision
+    ]
 
 
 def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
@@ -110,7 +164,8 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
     if missing and not unanswered_as_wrong:
         raise UserError(
             f"{missing:,} of {found.tasks.num_rows:,} certification tasks have no answer; a part of a sample certifies "
-            "nothing: answer them, or count them as wrong with --unanswered-as-wrong"
+            f"nothing: answer them (vouch verdicts CAMPAIGN --tasks FILE --plan {found.plans[-1].number} writes them), "
+            "or count them as wrong with --unanswered-as-wrong"
         )
     return found
 

@@ -28,3 +28,8 @@ def labels_within(seconds: float) -> int:
 def image_check_s(classes: int) -> float:
     """Seconds to search one image for the objects of some classes, without drawing what is missing."""
     return CHECK_CLASS_S + FURTHER_CLASS_S * max(0, classes - 1)
+
+
+def minutes_for(labels: int) -> int:
+    """Whole minutes in which so many labels can be verified."""
+    return max(1, -int(-labels * VERIFY_S // 60))

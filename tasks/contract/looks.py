@@ -36,6 +36,17 @@ def read_looks(workspace: Store, run: str) -> list[Look]:
     return [_read(workspace, run, number) for number in sorted(int(name[1]) for name in names if name)]
 
 
+def number_of_look(workspace: Store, run: str, look: Look) -> int:
+    """Which look this is, or would be, among looks at labels of its inputs; nothing is written.
+
+    Raises:
+        StoreError: A record is damaged.
+    """
+    looks = read_looks(workspace, run)
+    same = next((one.look for one in looks if one.key == look.key), None)
+    return same or 1 + sum(one.inputs == look.inputs for one in looks)
+
+
 def take_look(workspace: Store, run: str, look: Look) -> Look:
     """Write a look down under the next number, unless there is one of its key.
 

@@ -4,7 +4,7 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import UserError
-from schemas.reviews import VERDICTS
+from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
 
 SHOWN: Final = ("image", "shown_class", "shown_x0", "shown_y0", "shown_x1", "shown_y1", "row", "reason")
 """Columns by which handed-out tasks say what is asked, and refused rows why; no part of an answer, passed over."""
 COLUMNS: Final = tuple(VERDICTS.names)
 """Columns that a verdict file may have, beside SHOWN."""
+VERDICT_WORDS: Final = (*LABEL_VERDICTS, *IMAGE_VERDICTS)
 MOST_BYTES: Final = 1 << 30
 MOST_JSON_BYTES: Final = 1 << 28
 """A JSON array is parsed as a whole, at many times its size."""
@@ -58,7 +59,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 def _csv(file: BinaryIO, path: Path) -> Iterator[Row]:
     rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     try:
-        names = _known_columns(next(rows, []), path)
+        names = _header(next(rows, []), path)
         for cells in rows:
             if any(cells):
                 if len(cells) != len(names):
@@ -79,7 +80,7 @@ def _parquet(file: BinaryIO, path: Path) -> Iterator[Row]:
         size = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
         if size > 4 * MOST_BYTES:
             raise UserError(f"{path} would take {size / 2**30:,.1f} GiB of memory; split it")
-        names = _known_columns(table.schema_arrow.names, path)
+        names = _header(table.schema_arrow.names, path)
         wanted = [name for name, known in zip(table.schema_arrow.names, names, strict=True) if known in COLUMNS]
         number = 0
         for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
@@ -135,6 +136,16 @@ def _values(column: Any) -> list[Any]:  # noqa: ANN401 - pyarrow has no types
         column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
     values: list[Any] = column.to_pylist()
     return values
+
+
+def _header(given: Sequence[str], path: Path) -> list[str]:
+    """The columns of a whole table: verdicts must be among them, and the commas right."""
+    if len(given) == 1 and (";" in given[0] or "\t" in given[0]):
+        raise UserError(f"{path}: columns are not separated by commas; save it as CSV with commas")
+    names = _known_columns(given, path)
+    if "verdict" not in names:
+        raise UserError(f"{path} has no column 'verdict'; add it, with one of {', '.join(VERDICT_WORDS)} in each row")
+    return names
 
 
 def _known_columns(given: Iterable[str], path: Path) -> list[str]:

@@ -15,14 +15,14 @@ def end(tmp_path, monkeypatch, capsys):
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
 
-    def call(error: BaseException | None) -> tuple[int, str]:
-        @reported
+    def call(error: BaseException | None, name: str = "run") -> tuple[int, str]:
         def command() -> None:
             if error is not None:
                 raise error
 
+        command.__name__ = name
         try:
-            command()
+            reported(command)()
         except typer.Exit as exit_:
             return exit_.exit_code, capsys.readouterr().err
         return 0, capsys.readouterr().err
@@ -53,6 +53,10 @@ def test_success_says_nothing(end):
 )
 def test_known_ends(end, error, code, words):
     assert end(error) == (code, words)
+
+
+def test_what_cannot_be_resumed_is_not_said_to_be(end):
+    assert end(KeyboardInterrupt(), "scenes") == (130, "vouch: interrupted\n")
 
 
 def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_the_log(end):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from schemas.errors import StoreError, UserError
+from schemas.errors import NotCertifiedError, StoreError, UserError
 from schemas.policy import Policy
 from tasks.contract.certify import certify_campaign
 from tasks.contract.looks import read_looks
@@ -21,7 +21,8 @@ def test_a_policy_with_all_that_it_rests_on(campaigned):
     found = certify_campaign(campaigned.campaign)
     assert found.version.startswith("certified-1-")
     assert not found.simulated
-    assert "no known-wrong labels were planted" in found.remarks[-1]
+    assert "no known-wrong labels were planted" in " ".join(found.remarks)
+    assert "would be tested at 0.032" in found.remarks[-1]
     policy = policy_of(campaigned, found.version)
     promise = policy.certification
     assert (promise.precision, promise.confidence, promise.gate, promise.look) == (0.7, 0.8, "delivered", 1)
@@ -66,8 +67,13 @@ def test_another_precision_of_the_same_labels_is_another_look(campaigned):
 
 def test_more_reviews_are_another_look(campaigned):
     campaigned.fitted().sampled(minutes=2)
-    campaigned.with_routing(precision=0.95, confidence=0.8)
+    campaigned.with_routing(precision=0.99, confidence=0.8)
+    with pytest.raises(NotCertifiedError, match=r"even if all of it were correct.*no look was spent.*--minutes \d"):
+        certify_campaign(campaigned.campaign)
+    assert read_looks(campaigned.workspace, "main") == []
+    campaigned.with_routing(precision=0.93, confidence=0.8)
     refused = certify_campaign(campaigned.campaign)
+    assert refused.look == 1
     assert refused.version is None
     assert refused.more_reviews
     assert all(group.certificate.refusal for group in refused.groups)
@@ -94,9 +100,8 @@ def test_disputed_labels_and_plants_that_were_missed_cost(campaigned):
     assert disputed.reviewers.missed == 0
     assert disputed.accepted < clean.accepted
     campaigned.answer(wrong=False, minutes=3)
-    missed = certify_campaign(campaigned.campaign)
-    assert missed.reviewers.missed == 30
-    assert missed.version is None
+    with pytest.raises(NotCertifiedError, match=r"plant more of them.*--plants N adds some.*no look was spent"):
+        certify_campaign(campaigned.campaign)
 
 
 def test_all_wrong_and_all_right(campaigned):

@@ -33,6 +33,7 @@ def test_parquet_of_data_frames(tmp_path):
     frame = pd.DataFrame(
         {
             "label_id": pd.Categorical(["1", "2"]),
+            "verdict": ["correct", None],
             "seconds": [1, 2],
             "reviewed_at": pd.to_datetime(["2026-03-04T05:06:07.000000001", None]),
             "x0": [1.5, None],
@@ -52,6 +53,8 @@ def test_parquet_of_data_frames(tmp_path):
         ("a.csv", "label,verdict\n", "unknown column 'label'; did you mean label_id?"),
         ("a.csv", "label_id,colour\n", "unknown column 'colour'; use label_id, key, verdict"),
         ("a.csv", "label_id,LABEL_ID\n", "the column label_id is there twice"),
+        ("a.csv", "", "has no column 'verdict'; add it, with one of correct, wrong_class"),
+        ("a.csv", "label_id;verdict\n1;correct\n", "not separated by commas"),
         ("a.csv", "label_id,verdict\n1\n", "row 2 has 1 cells, the header 2"),
         ("a.csv", b"label_id,verdict\n\xff,correct\n", "is not UTF-8"),
         ("a.csv", 'label_id,verdict\n"1"x,correct\n', "row 2 is not CSV"),
@@ -73,7 +76,7 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, content, proble
 def test_sizes_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(file_rows, "MOST_ROWS", 1)
     with pytest.raises(UserError, match="more than 1 rows; split it"):
-        rows(tmp_path, "a.csv", "label_id\n1\n2\n")
+        rows(tmp_path, "a.csv", "label_id,verdict\n1,correct\n2,correct\n")
     monkeypatch.setattr(file_rows, "MOST_BYTES", 1 << 20)
     with pytest.raises(UserError, match="has 2 MiB; split it into files up to 1 MiB"):
         rows(tmp_path, "a.csv", " " * (2 << 20))
