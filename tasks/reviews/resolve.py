@@ -89,12 +89,12 @@ def resolve(verdicts: pa.Table) -> Answers:
 
     A later verdict of a reviewer replaces his earlier one: later by reviewed_at (none counts as earliest), and at
     equal times by the order of rows. Equal verdicts of several reviewers agree, different ones make the label
-    disputed. Rows that come again change nothing.
+    disputed. Rows that come again change nothing. Where people answered, what a simulated reviewer said is passed over.
 
     Args:
         verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
     """
-    rows = standing(verdicts)
+    rows = standing(_people_first(verdicts))
     label, ids = codes_of(rows["label_id"])
     starts = np.flatnonzero(np.diff(label, prepend=-1))
     code = numbers(pc.index_in(rows["verdict"], value_set=pa.array(ANSWERS)), np.int64)
@@ -110,6 +110,14 @@ def resolve(verdicts: pa.Table) -> Answers:
         reviewers=np.diff(np.append(starts, len(label))),
         ids=ids,
     )
+
+
+def _people_first(verdicts: pa.Table) -> pa.Table:
+    """Leave out simulated verdicts on labels that people gave one on."""
+    simulated = verdicts["simulated"]
+    by_people = verdicts.filter(pc.invert(simulated))["label_id"].drop_null().combine_chunks()
+    replaced = pc.and_(simulated, pc.is_in(verdicts["label_id"], value_set=by_people, skip_nulls=True))
+    return verdicts.filter(pc.invert(replaced))
 
 
 def standing(verdicts: pa.Table) -> pa.Table:
