@@ -51,6 +51,11 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
         f"to certify {promise.precision:.4g} of the {promise.gate} labels at confidence {promise.confidence:.4g}",
         f"certified on their own: {', '.join(group.name for group in groups)}",
     ]
+    if len(drawn.rows) == candidates.certify_side.sum() > 2 * least * len(groups):
+        words.append(
+            "that is every label there is, so none would be accepted unseen: fewer do, see `vouch simulate`; to ask for "
+            "fewer, --stage certify --fresh with less --minutes, before the first is answered"
+        )
     if len(drawn.rows) < least * len(groups):
         words.append(
             f"even without an error a group needs {least:,} reviewed labels: plan more when these are answered, before "

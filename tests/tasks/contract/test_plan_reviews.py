@@ -125,6 +125,16 @@ def test_the_certification_sample_and_more_of_it(campaigned):
     assert certify_campaign(campaigned.campaign).look == 1
 
 
+def test_a_sample_of_every_label_is_told(campaigned):
+    campaigned.fitted()
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=60))
+    assert planned.plan.counts["certify"] == (~campaigned.reviews.fit_side()).sum()
+    assert "every label there is" in " ".join(planned.words)
+    fewer = plan_reviews(campaigned.campaign, Wish(minutes=1, stage="certify", fresh=True))
+    assert fewer.plan.counts["certify"] == 37
+    assert "every label there is" not in " ".join(fewer.words)
+
+
 def test_more_fit_labels_begin_another_round(campaigned):
     campaigned.fitted(part=1.0).sampled(minutes=1)
     certify_campaign(campaigned.campaign)
