@@ -53,8 +53,8 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
     ]
     if len(drawn.rows) == candidates.certify_side.sum() > 2 * least * len(groups):
         words.append(
-            "that is every label there is, so none would be accepted unseen: fewer do, see `vouch simulate`; to ask for "
-            "fewer, --stage certify --fresh with less --minutes, before the first is answered"
+            "that is every label there is, so none would be accepted unseen: fewer do, see `vouch simulate`; ask for "
+            "them by --stage certify --fresh with less --minutes, before the first is answered"
         )
     if len(drawn.rows) < least * len(groups):
         words.append(
