@@ -26,6 +26,7 @@ class Accepted(Strict):
 
     labels: int = Field(0, ge=0)
     accepted: int = Field(0, ge=0)
+    answered: int = Field(0, ge=0, description="Of the accepted, those with a verdict.")
 
     @property
     def share(self) -> float | None:
@@ -192,7 +193,8 @@ class TimeReport(Strict):
     untimed: int = Field(0, ge=0, description="Verdicts without a time.")
     verify_s: float = Field(gt=0, description="Assumption: time to verify one box.")
     draw_s: float = Field(gt=0, description="Assumption: time to draw one box by hand.")
-    saved: float = Field(0, description="accepted labels x verify_s.")
+    saved: float = Field(0, description="unseen x verify_s.")
+    unseen: int = Field(0, ge=0, description="Accepted labels without a verdict: looks that nobody had to take.")
     waiting: float = Field(0, ge=0, description="Labels that wait for an answer x verify_s.")
     delivered: int = Field(0, ge=0, description="Accepted labels and those that people called correct.")
     per_box: float | None = Field(None, description="spent / delivered.")

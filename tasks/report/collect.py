@@ -30,7 +30,7 @@ from tasks.report.recall import recall_report
 from tasks.report.reviewed import asked, reviewed_labels
 from tasks.report.scores import reviewed_reliability, score_histogram
 from tasks.reviews.plans import read_plans
-from tasks.reviews.resolve import Answers, missed_and_checked, resolve
+from tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
 from tasks.reviews.verdicts import read_verdicts
 from tasks.route.policy import read_policy
 from tasks.simulate.truth import truth_of_run
@@ -71,6 +71,7 @@ def collect(
         verdicts = read_verdicts(workspace)
         mine = of_this_run(verdicts, labels, asked(plans))
         answers = resolve(mine)
+        answered = answers.wrong_of(labels.label_ids) != NO_ANSWER
         spoken = _spoken(labels, answers, _true_answers(workspace, run, ledger, current, truth_file))
         kept = _fit_side(labels, policy)
         pictures = with_reasons(
@@ -90,9 +91,9 @@ def collect(
         images=Images(
             total=status.images, done=status.done, failed=status.failed, pending=status.pending, reasons=status.reasons
         ),
-        automation=_accepted(labels, np.ones(labels.count, np.bool_)),
-        certify_side=_accepted(labels, ~kept) if policy.certification else None,
-        fit_side=_accepted(labels, kept) if policy.certification else None,
+        automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
+        certify_side=_accepted(labels, answered, ~kept) if policy.certification else None,
+        fit_side=_accepted(labels, answered, kept) if policy.certification else None,
         promise=promise_sentence(spoken_policy),
         policy=spoken_policy,
         audits=audit_reports(policy, plans, answers, spoken_policy.confidence),
@@ -117,8 +118,9 @@ def _fit_side(labels: RunLabels, policy: Policy) -> Bools:
     return labels.fit_side(promise.fit_share, promise.seed) if promise else np.zeros(labels.count, np.bool_)
 
 
-def _accepted(labels: RunLabels, among: Bools) -> Accepted:
-    return Accepted(labels=int(among.sum()), accepted=int((labels.accepted & among).sum()))
+def _accepted(labels: RunLabels, answered: Bools, among: Bools) -> Accepted:
+    accepted = labels.accepted & among
+    return Accepted(labels=int(among.sum()), accepted=int(accepted.sum()), answered=int((accepted & answered).sum()))
 
 
 def _true_answers(

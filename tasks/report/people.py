@@ -56,7 +56,7 @@ def verdicts_report(
 
 
 def time_report(mine: pa.Table, labels: RunLabels, answers: Answers) -> TimeReport:
-    """Add up the time that people spent, and what the accepted labels saved them.
+    """Add up the time that people spent, and what the accepted labels that nobody looked at saved them.
 
     Args:
         mine: Verdicts about the run, as `of_this_run` gives them.
@@ -65,6 +65,7 @@ def time_report(mine: pa.Table, labels: RunLabels, answers: Answers) -> TimeRepo
     """
     accepted = int(labels.accepted.sum())
     answered = answers.wrong_of(labels.label_ids)
+    unseen = int((labels.accepted & (answered == NO_ANSWER)).sum())
     delivered = accepted + int((~labels.accepted & (answered == CORRECT)).sum())
     spent = float(pc.sum(mine["seconds"]).as_py() or 0)
     return TimeReport(
@@ -73,7 +74,8 @@ def time_report(mine: pa.Table, labels: RunLabels, answers: Answers) -> TimeRepo
         untimed=mine["seconds"].null_count,
         verify_s=VERIFY_S,
         draw_s=DRAW_BOX_S,
-        saved=accepted * VERIFY_S,
+        saved=unseen * VERIFY_S,
+        unseen=unseen,
         waiting=int((~labels.accepted & (answered == NO_ANSWER)).sum()) * VERIFY_S,
         delivered=delivered,
         per_box=spent / delivered if delivered and spent else None,

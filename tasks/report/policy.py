@@ -11,7 +11,7 @@ from tasks.route.spoken import EXPIRED, accepts
 
 OF_GATE: Final = {
     "delivered": "of the labels that are delivered, those that people kept included,",
-    "accepted": "of the labels that were accepted without a person",
+    "accepted": "of the labels that the policy accepted",
 }
 
 

@@ -111,6 +111,18 @@ def test_reviewed_labels_show_reliability_and_classes(applied):
     assert 0.6 < cat.precision < 1
 
 
+def test_accepted_labels_that_people_looked_at_saved_nothing(applied):
+    campaign = applied()
+    labels = read(campaign)
+    accepted, waiting = np.flatnonzero(labels.accepted), np.flatnonzero(~labels.accepted)
+    ask_and_answer(campaign, "certify", [*accepted[:2], waiting[0]], [False, True, False])
+    report = collect(campaign).report
+    assert (report.automation.accepted, report.automation.answered) == (len(accepted), 2)
+    assert (report.certify_side.answered, report.fit_side.answered) == (2, 0)
+    assert report.time.unseen == len(accepted) - 2
+    assert report.time.saved == pytest.approx((len(accepted) - 2) * report.time.verify_s)
+
+
 def test_labels_drawn_for_fitting_say_nothing_of_reliability(applied):
     campaign = applied()
     rows = np.flatnonzero(read(campaign).fit_side(SHARE, 0))

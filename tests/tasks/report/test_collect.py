@@ -134,6 +134,8 @@ def test_ground_truth_tells_right_from_wrong(run, tmp_path):
 
 def test_time_saved_follows_from_what_was_accepted(run):
     report = collect(run()).report
+    assert report.automation.answered == 0
+    assert report.time.unseen == report.automation.accepted
     assert report.time.saved == pytest.approx(report.automation.accepted * report.time.verify_s)
     assert report.time.waiting == pytest.approx(
         (report.automation.labels - report.automation.accepted) * report.time.verify_s

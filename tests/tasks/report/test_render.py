@@ -104,6 +104,20 @@ def test_what_is_certified_stands_with_its_evidence(page):
     assert "1 of 20 labels that are known to be wrong" in words
 
 
+def test_what_people_looked_at_is_not_called_automatic(certified_report, page):
+    words = " ".join(" ".join(Page(page).words).split())
+    assert "610 of 1,000 labels accepted by the policy, 110 of them people had looked at;" in words
+    assert "500 accepted labels without a verdict \u00d7 1.6 s" in words
+    assert "each drawn from all accepted labels, those with a verdict included" in words
+    assert "without a person" not in words
+    unseen = changed(certified_report.automation, answered=0)
+    assert "people had looked at" not in render(changed(certified_report, automation=unseen, pictures=()), [])
+    simulated = changed(certified_report.time, simulated=True)
+    html = render(changed(certified_report, time=simulated, pictures=()), [])
+    assert "110 of them have a verdict, some of a simulated reviewer" in html
+    assert "people had looked at" not in html
+
+
 @pytest.mark.parametrize(
     ("standing", "expected"),
     [
