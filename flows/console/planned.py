@@ -32,7 +32,10 @@ def print_planned(console: Console, planned: Planned, out: Path | None, campaign
     for purpose, count in plan.counts.items():
         table.add_row(_PURPOSES[purpose], f"{count:,}")
     console.print(table)
-    say(console, f"{planned.open:,} to be answered, about {spoken_time(plan.seconds)} at the usual pace")
+    if planned.open:
+        say(console, f"{planned.open:,} to be answered, about {spoken_time(plan.seconds)} at the usual pace")
+    else:
+        say(console, "0 to be answered: earlier verdicts answer every task of this plan already")
     if out is not None:
         say(console, f"tasks, blind, in the order to ask them: {out}")
     for number, command in enumerate(planned.next, 1):

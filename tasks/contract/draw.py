@@ -25,6 +25,8 @@ class Draw:
     groups: tuple[GroupPlan, ...] = ()
     round: int = 0
     audit: AuditPlan | None = None
+    nothing: str = "nothing is left to ask"
+    """Why there is nothing to ask, where there is nothing."""
 
     @property
     def seconds(self) -> float:

@@ -16,7 +16,7 @@ from tasks.contract.audits import UNKNOWN_P
 from tasks.contract.costs import VERIFY_S, labels_within
 from tasks.contract.draw import Draw, share_of
 from tasks.contract.drift import audit_factor, drift
-from tasks.contract.queue import doubtful_rows
+from tasks.contract.queue import doubtful_rows, nothing_worth_asking
 from tasks.contract.rounds import labels_of_round, last_round
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.contract.run_reviews import RunReviews
@@ -133,12 +133,14 @@ def draw_queue(reviews: RunReviews, seconds: float) -> Draw:
     """Choose the labels that wait for people and are worth most a second."""
     scores = _known_scores(reviews)
     rows, waiting = doubtful_rows(reviews, scores, labels_within(seconds))
+    nothing = nothing_worth_asking(waiting, reviews.campaign.export.undecided)
     words = f"{len(rows):,} of {waiting:,} labels that wait for people, those first that mend most a second"
     return Draw(
         tables=(label_tasks(reviews.labels, rows, "doubtful", scores, reviews.answers),),
-        words=(words,),
+        words=(words if len(rows) else nothing,),
         fit_share=share_of(reviews),
         scores=scores,
+        nothing=nothing,
     )
 
 

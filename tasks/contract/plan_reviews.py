@@ -77,6 +77,8 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
     about_labels = class_by_class([*draw.tables, planted.tasks], rng)
     # Images to be searched bring their undecided labels along, of which some may be drawn already.
     tasks = numbered(pa.concat_tables([about_labels, without_labels_of(about_images.tasks, about_labels)]))
+    if not tasks.num_rows:
+        raise UserError(_nothing(draw, waiting.num_rows))
     promise = reviews.promise
     plan = ReviewPlan(
         number=1,
@@ -97,14 +99,15 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
         seconds=0,
         tasks_sha256="",
     )
+    still_open = open_tasks(tasks, reviews.answers, images).num_rows
     written = write_plan(reviews.workspace, reviews.run, plan, tasks)
     return Planned(
         stage=stage,
         plan=written,
-        open=open_tasks(tasks, reviews.answers, images).num_rows,
+        open=still_open,
         earlier_open=waiting.num_rows,
         words=(*draw.words, *planted.words, *about_images.words),
-        next=_next(stage),
+        next=_next(stage, still_open),
     )
 
 
@@ -133,11 +136,20 @@ def _draw(reviews: RunReviews, stage: Stage, wish: Wish, seconds: float) -> Draw
     return audit.beside(draw_queue(reviews, seconds - audit.seconds))
 
 
-def _next(stage: Stage) -> tuple[str, ...]:
+def _nothing(draw: Draw, waiting: int) -> str:
+    if not waiting:
+        return draw.nothing
+    tasks = (
+        "1 task of an earlier plan still waits" if waiting == 1 else f"{waiting:,} tasks of earlier plans still wait"
+    )
+    return f"{draw.nothing}; {tasks} for an answer"
+
+
+def _next(stage: Stage, still_open: int) -> tuple[str, ...]:
     after = {
         "first": "vouch plan-reviews CAMPAIGN",
         "certify": "vouch certify CAMPAIGN",
         "audit": "vouch run CAMPAIGN",
         "queue": "vouch run CAMPAIGN",
     }
-    return ("vouch verdicts CAMPAIGN FILE", after[stage])
+    return ("vouch verdicts CAMPAIGN FILE", after[stage]) if still_open else (after[stage],)

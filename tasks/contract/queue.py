@@ -45,6 +45,26 @@ def doubtful_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints
     return np.concatenate([disputed, worth])[:count], len(disputed) + len(waiting)
 
 
+def nothing_worth_asking(waiting: int, undecided: Undecided) -> str:
+    """Say why none of the labels that wait is worth asking about.
+
+    Args:
+        waiting: How many wait that no plan asks about.
+        undecided: What export does with them.
+    """
+    if not waiting:
+        return "nothing is left to ask: every label that waits has been asked about"
+    stay = {
+        "ignore": "they stay out of the data set as ignore regions",
+        "drop": "they stay out of the data set",
+        "include": "they are in the data set as they are",
+    }
+    return (
+        f"{waiting:,} label{'' if waiting == 1 else 's'} wait{'s' if waiting == 1 else ''}; all have p_correct below "
+        f"{WORTH_VERIFYING:.3f}, where drawing is quicker than looking ({stay[undecided]})"
+    )
+
+
 def removed_per_second(p: Floats, undecided: Undecided) -> Floats:
     """Errors of the data set that a second spent on a label removes, on average.
 

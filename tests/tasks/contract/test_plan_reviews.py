@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,10 @@ from tasks.contract.apply import apply_policy
 from tasks.contract.certify import certify_campaign
 from tasks.contract.costs import CHECK_CLASS_S
 from tasks.contract.declare import Promise
+from tasks.contract.draws import draw_queue
 from tasks.contract.extras import expected_threshold
 from tasks.contract.plan_reviews import Wish, plan_reviews
-from tasks.contract.queue import removed_per_second
+from tasks.contract.queue import doubtful_rows, nothing_worth_asking, removed_per_second
 from tasks.contract.run_labels import BOX
 from tasks.geometry import box_iou
 from tasks.reviews.hand_out import task_sheet
@@ -259,7 +261,7 @@ def test_possible_misses_need_the_presence_stage(campaigned, label):
 
 def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned):
     version = in_force(campaigned)
-    planned = plan_reviews(campaigned.campaign, Wish(minutes=1))
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=0.25))
     assert planned.stage == "queue"
     tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
     audits, doubtful = of(tasks, "audit"), of(tasks, "doubtful")
@@ -283,7 +285,10 @@ def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned
     again = plan_reviews(campaigned.campaign, Wish(minutes=5, stage="queue"))
     assert again.plan.audit is None
     first, second = set(doubtful["label_id"].to_pylist()), set(tasks_of(campaigned)["label_id"].to_pylist())
+    assert second
     assert not first & second
+    with pytest.raises(UserError, match=r"has been asked about; \d+ tasks of earlier plans still wait for an answer$"):
+        plan_reviews(campaigned.campaign, Wish(stage="queue"))
 
 
 def test_after_audits_have_ended_a_policy_a_new_sample_is_drawn(campaigned):
@@ -313,6 +318,45 @@ def test_disputed_labels_are_asked_again_first(campaigned):
     tasks = tasks_of(campaigned)
     assert set(disputed) <= set(tasks["label_id"].to_pylist())
     assert set(tasks.filter(pc.is_in(tasks["label_id"], pa.array(disputed)))["purpose"].to_pylist()) == {"doubtful"}
+
+
+def test_a_plan_without_a_task_is_not_written(campaigned):
+    in_force(campaigned)
+    reviews = campaigned.reviews
+    rows, waiting = doubtful_rows(reviews, np.ones(reviews.labels.count), 10**6)
+    assert len(rows) == waiting > 0
+    ids = reviews.labels.label_ids.take(pa.array(rows)).to_pylist()
+    write_verdicts(campaigned.workspace, campaigned.verdicts(ids, ["correct"] * len(ids)))
+    plans = len(read_plans(campaigned.workspace, "main"))
+    with pytest.raises(UserError, match=r"^nothing is left to ask: every label that waits has been asked about$"):
+        plan_reviews(campaigned.campaign, Wish(stage="queue"))
+    assert len(read_plans(campaigned.workspace, "main")) == plans
+    # An audit beside it is asked all the same.
+    assert set(plan_reviews(campaigned.campaign).plan.counts) == {"audit"}
+
+
+def test_labels_that_are_quicker_drawn_than_looked_at_are_not_asked(campaigned):
+    reviews = campaigned.fitted().reviews
+    labels = replace(reviews.labels, p_correct=np.full(reviews.labels.count, 0.05))
+    draw = draw_queue(replace(reviews, labels=labels), 600)
+    assert sum(table.num_rows for table in draw.tables) == 0
+    assert draw.words == (draw.nothing,)
+    waiting = labels.count - sum(tasks.num_rows for _, tasks in reviews.plans)
+    assert draw.nothing == (
+        f"{waiting:,} labels wait; all have p_correct below 0.063, where drawing is quicker than looking (they stay "
+        "out of the data set as ignore regions)"
+    )
+    assert "1 label waits; " in nothing_worth_asking(1, "include")
+
+
+def test_a_plan_that_is_answered_already_is_not_handed_out(campaigned):
+    in_force(campaigned)
+    labels = campaigned.reviews.labels
+    ids = labels.label_ids.filter(pa.array(labels.accepted)).to_pylist()
+    write_verdicts(campaigned.workspace, campaigned.verdicts(ids, ["correct"] * len(ids), minutes=5))
+    planned = plan_reviews(campaigned.campaign, Wish(stage="audit"))
+    assert planned.plan.counts["audit"] > 0
+    assert (planned.open, planned.next) == (0, ("vouch run CAMPAIGN",))
 
 
 def test_nothing_to_audit(campaigned):
