@@ -130,8 +130,11 @@ def test_a_simulated_reviewer_is_told_and_not_mixed_with_people(campaigned):
     assert found.simulated
     assert policy_of(campaigned, found.version).certification.simulated
     campaigned.answer(part=0.5, simulated=False, reviewer="bob", minutes=1)
-    # Bob's verdicts stand beside the program's, which still spoke.
-    assert certify_campaign(campaigned.campaign).simulated
+    # Bob's verdicts replace the program's, which spoke of the other half alone.
+    with pytest.raises(UserError, match="people the others"):
+        certify_campaign(campaigned.campaign)
+    campaigned.answer(simulated=False, reviewer="bob", minutes=2)
+    assert not certify_campaign(campaigned.campaign).simulated
 
 
 def test_answers_of_both_kinds_are_refused(campaigned):
