@@ -76,7 +76,9 @@ def test_a_simulated_reviewer_certifies_nothing(campaigned, status):
 
 def test_a_look_that_certified_nothing_asks_for_more(campaigned, status):
     campaigned.with_routing(precision=0.95, confidence=0.9)
-    campaigned.fitted().sampled(minutes=3)
+    campaigned.fitted()
+    plan_reviews(campaigned.campaign, Wish(minutes=3))
+    campaigned.answer(wrong=True)
     assert certify_campaign(campaigned.campaign).version is None
     assert "draw more of it: vouch plan-reviews CAMPAIGN" in status().next
     campaigned.with_routing(precision=0.7, confidence=0.8)
