@@ -10,6 +10,7 @@ from flows.console.output import say
 
 if TYPE_CHECKING:
     from schemas.campaign.campaign import Campaign
+    from schemas.certified import Certified
     from tasks.simulate.round import Round
 
 TO_FIT: Final = 10.0
@@ -61,9 +62,12 @@ def print_review(console: Console, done: DemoReview) -> None:
     for part in found.reviewed:
         plan = part.planned.plan
         say(console, f"review plan {plan.number}: {part.answers:,} answers. {'; '.join(part.planned.words)}")
+    if found.certified is None:
+        say(console, found.refusal)
+        return
     # So few labels of each class say little.
     print_certified(console, found.certified.model_copy(update={"classes": ()}))
-    say(console, _choice(found))
+    say(console, _choice(found.certified))
     applied, contract = found.applied, found.contract
     if applied is None or contract is None:
         return
@@ -92,14 +96,14 @@ def as_json(done: DemoReview) -> dict[str, Any]:
         "simulated_review": {
             name: None if part is None else part.model_dump(mode="json") for name, part in parts.items()
         }
+        | {"refusal": found.refusal}
     }
 
 
-def _choice(found: "Round") -> str:
+def _choice(asked: "Certified") -> str:
     """Why the demo asks for so little, and what more would take."""
     from tasks.certify.bounds import labels_needed
 
-    asked = found.certified
     delta = max(group.certificate.delta for group in asked.groups if group.certificate is not None)
     none, two = (labels_needed(errors, 1 - STRICTER, delta) for errors in (0, 2))
     return (

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from schemas.campaign.campaign import Campaign
 from schemas.certified import Certified
+from schemas.errors import NotCertifiedError
 from schemas.evaluation import ContractTruth
 from schemas.summary import ApplySummary
 from tasks.contract.apply import apply_policy
@@ -25,7 +26,10 @@ class Round:
 
     reviewed: tuple[Reviewed, Reviewed]
     """The first sample, and the certification sample."""
-    certified: Certified
+    certified: Certified | None
+    """None where the sample could certify nothing from the start."""
+    refusal: str
+    """Why, then; else empty."""
     applied: ApplySummary | None
     """None where nothing was certified."""
     contract: ContractTruth | None
@@ -50,14 +54,17 @@ def review_round(campaign: Campaign, truth_file: Path, wishes: tuple[Wish, Wish]
     """
     labels, truth = truth_of_campaign(campaign, truth_file)
     first, second = (review_next(campaign, labels, truth, wish) for wish in wishes)
-    certified = certify_campaign(campaign)
-    applied = contract = None
-    if certified.version is not None:
+    certified, refusal, applied, contract = None, "", None, None
+    try:
+        certified = certify_campaign(campaign)
+    except NotCertifiedError as error:
+        refusal = str(error)
+    if certified is not None and certified.version is not None:
         applied = apply_policy(campaign, certified.version, export=export)
         labels = _labels(campaign)
         policy = read_policy(open_store(campaign.workspace), certified.version, campaign.classes)
         contract = contract_truth(labels, truth, policy)
-    return Round((first, second), certified, applied, contract, labels, truth)
+    return Round((first, second), certified, refusal, applied, contract, labels, truth)
 
 
 def _labels(campaign: Campaign) -> RunLabels:

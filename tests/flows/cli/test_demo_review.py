@@ -61,3 +61,13 @@ def test_an_edited_demo_whose_truth_does_not_fit_goes_without(labelled, tmp_path
     other = tmp_path / "other.json"
     other.write_text(json.dumps(document))
     assert "no simulated review:" in said(review(campaign, other))
+
+
+def test_an_edited_demo_that_asks_for_too_much_says_so(labelled):
+    campaign, truth = labelled
+    strict = campaign.model_copy(update={"routing": campaign.routing.model_copy(update={"precision": 0.99})})
+    done = review(strict, truth)
+    assert "could certify nothing even if all of it were correct" in said(done)
+    found = as_json(done)["simulated_review"]
+    assert (found["certified"], found["applied"]) == (None, None)
+    assert "no look was spent" in found["refusal"]
