@@ -104,7 +104,7 @@ class _Apart(subprocess.Popen[Any]):
 
     latest: ClassVar["_Apart | None"] = None
 
-    def __init__(self, args: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - Popen's own
+    def __init__(self, args: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - passed on to Popen, which has some twenty
         # The leash is the starting thread's: only the main thread lasts as long as the process.
         lasting = threading.current_thread() is threading.main_thread()
         if sys.platform == "linux" and lasting:

@@ -1,6 +1,11 @@
 """Arrow schemas of every table that is written, one row order for all tables of a shard."""
 
+from typing import Final
+
 import pyarrow as pa
+
+BOX: Final = ("x0", "y0", "x1", "y1")
+"""Columns of a box wherever a table has one: xyxy, pixels of the EXIF-oriented original, right and bottom exclusive."""
 
 PLAN = pa.schema(
     [

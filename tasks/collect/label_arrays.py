@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.records import Marker
-from schemas.tables import STAGES
+from schemas.tables import BOX, STAGES
 from tasks.collect.markers import current_markers
+from tasks.columns import boxes_of, numbers
 from tasks.plan.ledger import Ledger
 from tasks.shard.parts import read_part
 from tasks.store.store import Store
@@ -18,13 +19,12 @@ from tasks.store.threads import map_ordered
 
 THREADS: Final = 4
 
-_BOX: Final = ("x0", "y0", "x1", "y1")
 _LABEL_STAGES: Final = ("detect", "segment", "score", "route")
 
 
-def _is_signal(field: Any) -> bool:  # noqa: ANN401 - pyarrow has no types
+def _is_signal(field: pa.Field) -> bool:
     number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
-    return number and field.name.removeprefix("mask_") not in _BOX
+    return number and field.name.removeprefix("mask_") not in BOX
 
 
 SIGNAL_STAGES: Final[dict[str, str]] = {
@@ -78,7 +78,7 @@ def label_arrays(
 def _tables(workspace: Store, marker: Marker, signals: Sequence[str]) -> dict[str, pa.Table]:
     columns = {
         "images": ["key", "outcome", "width", "height"],
-        "detect": ["key", "class_name", *_BOX],
+        "detect": ["key", "class_name", *BOX],
         "segment": ["rle_counts"],
         "score": [],
         "route": ["decision"],
@@ -95,9 +95,9 @@ def _tables(workspace: Store, marker: Marker, signals: Sequence[str]) -> dict[st
 def _images(tables: dict[str, pa.Table], live: set[str], signals: Sequence[str]) -> Iterator[LabelArrays]:
     detect = tables["detect"]
     names, counts = detect["class_name"].to_pylist(), tables["segment"]["rle_counts"].to_pylist()
-    boxes = np.stack([_floats(detect[side]) for side in _BOX], axis=1)
+    boxes = boxes_of(detect)
     accepted = np.array([decision == "accept" for decision in tables["route"]["decision"].to_pylist()], np.bool_)
-    values = {name: _floats(tables[SIGNAL_STAGES[name]][name]) for name in signals}
+    values = {name: numbers(tables[SIGNAL_STAGES[name]][name], np.float32) for name in signals}
     rows = _rows_of(detect["key"].to_pylist())
     for image in tables["images"].to_pylist():
         if image["outcome"] == "done" and image["key"] in live:
@@ -121,8 +121,3 @@ def _rows_of(keys: list[str]) -> dict[str, slice]:
         end = start + sum(1 for _ in group)
         rows[key], start = slice(start, end), end
     return rows
-
-
-def _floats(column: Any) -> NDArray[np.float32]:  # noqa: ANN401 - pyarrow has no types
-    """A column as float32, null as NaN."""
-    return np.asarray(column.cast(pa.float32()).to_numpy(), np.float32)

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.tables import BOX
 from tasks.export.records import ExportImage, ExportLabel, Provenance, Reviewed
 from tasks.geometry import box_iou, clip_boxes
 from tasks.reviews.resolve import Answers, ImageAnswers, missed_and_checked, resolve
-from tasks.reviews.verdicts import BOX
 
 SAME_OBJECT: Final = 0.5
 """Least IoU of two boxes of one class that show one object."""

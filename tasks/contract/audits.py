@@ -13,6 +13,7 @@ from tasks.certify.audit import Audited, Estimate, audited_precision
 from tasks.certify.bounds import binomial_p, upper_bound
 from tasks.certify.calibrator import Calibrator
 from tasks.certify.expiry import Monitor
+from tasks.columns import numbers
 from tasks.contract.fit import calibrator_fingerprint
 from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import Plans, read_plans
@@ -126,12 +127,12 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     tasks = distinct(pa.concat_tables([table for _, table in kept]), ["label_id"])
     tasks = tasks.filter(pc.equal(tasks["purpose"], "certify"))
     wrong = (answers.wrong_of(tasks["label_id"]) != CORRECT) & (answers.wrong_of(tasks["label_id"]) != NO_ANSWER)
-    scores = np.asarray(tasks["p_correct"].cast(pa.float64()).to_numpy(), np.float64)
+    scores = numbers(tasks["p_correct"], np.float64)
     for group in policy.groups:
         said = group.certificate
         if group.p_correct is None or said is None:
             continue
-        inside = np.asarray(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)).to_numpy(), np.bool_)
+        inside = numbers(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)), np.bool_)
         errors = int((inside & wrong & (scores >= group.p_correct)).sum())
         if errors > said.errors and float(binomial_p(errors, said.reviewed, said.limit)) > said.delta:
             return (
@@ -167,7 +168,7 @@ def delivered_on_accepted(
             continue
         rows = tasks.filter(pc.equal(tasks["purpose"], "certify"))
         names = rows["class_name"].to_pylist()
-        scores = np.asarray(rows["p_correct"].cast(pa.float64()).to_numpy(), np.float64)
+        scores = numbers(rows["p_correct"], np.float64)
         least = np.array([accepting.get(name, np.nan) for name in names], np.float64)
         inside = ~np.isnan(least)
         correct = answers.wrong_of(rows["label_id"]) == CORRECT
@@ -186,12 +187,12 @@ def _draw(plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> 
     rows = tasks.filter(pc.equal(tasks["purpose"], "audit"))
     codes = answers.wrong_of(rows["label_id"])
     known = codes != NO_ANSWER
-    probabilities = np.asarray(rows["p_correct"].cast(pa.float64()).to_numpy(), np.float64)
+    probabilities = numbers(rows["p_correct"], np.float64)
     audited = Audited(
         probabilities=np.where(np.isnan(probabilities), UNKNOWN_P, probabilities)[known],
-        strata=np.asarray(rows["stratum"].to_numpy(), np.int64)[known],
+        strata=numbers(rows["stratum"], np.int64)[known],
         correct=(codes == CORRECT)[known],
-        inclusion=np.asarray(rows["inclusion"].to_numpy(), np.float64)[known],
+        inclusion=numbers(rows["inclusion"], np.float64)[known],
     )
     unanswered = int((~known).sum())
     sizes = np.array([stratum.size for stratum in audit.strata], np.int64)

@@ -14,6 +14,7 @@ from schemas.policy import Policy, Reviewers
 from schemas.reviews import PLANTED_ROUTED
 from tasks.certify.groups import delta_of_look
 from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
+from tasks.columns import numbers
 from tasks.contract.audits import expired
 from tasks.contract.certified_policy import Basis, make_policy, not_sampled, policy_groups
 from tasks.contract.class_estimates import class_estimates
@@ -217,7 +218,7 @@ def _look(reviews: RunReviews, found: Round, of_round: RoundLabels, unanswered_a
 def _reviewed(reviews: RunReviews, found: Round) -> Reviewed:
     """The certification sample: disputed labels and those without an answer are wrong."""
     tasks = found.certify
-    scores = np.asarray(tasks["p_correct"].to_numpy(), np.float64)
+    scores = numbers(tasks["p_correct"], np.float64)
     wrong = reviews.answers.wrong_of(tasks["label_id"]) != CORRECT
     return Reviewed(scores, wrong, tuple(tasks["class_name"].to_pylist()))
 

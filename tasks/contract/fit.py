@@ -10,6 +10,7 @@ from tasks.certify.bounds import Bools, Floats, Ints
 from tasks.certify.calibrator import Calibrator
 from tasks.certify.calibrator_fit import FEWEST_LABELS, Fitted, fit_calibrator
 from tasks.certify.planning import FitLabels
+from tasks.columns import numbers
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.fingerprint import fingerprint
 from tasks.reviews.plans import Plans
@@ -116,6 +117,6 @@ def inclusion_to_fit(labels: RunLabels, plans: Plans) -> Floats:
     for _, tasks in plans:
         chosen = tasks.filter(pc.equal(tasks["purpose"], "fit"))
         places = labels.places(chosen["label_id"].to_pylist())
-        inclusion = np.asarray(chosen["inclusion"].to_numpy(), np.float64)
+        inclusion = numbers(chosen["inclusion"], np.float64)
         spared[places[places >= 0]] *= 1 - inclusion[places >= 0]
     return np.where(spared < 1, 1 - spared, 1.0)

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
+from schemas.tables import BOX
 from tasks.certify.bounds import Floats, Ints
 from tasks.collect.markers import current_markers
 from tasks.contract.costs import VERIFY_S
-from tasks.contract.run_labels import BOX
 from tasks.contract.run_reviews import RunReviews
 from tasks.contract.task_rows import task_table
 from tasks.plan.ledger import Ledger

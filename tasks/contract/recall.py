@@ -13,6 +13,7 @@ from schemas.reviews import TASKS, ReviewPlan, Stratum
 from tasks.certify.audit import Estimate
 from tasks.certify.bounds import Ints
 from tasks.certify.recall import SearchedImages, image_sample, recall
+from tasks.columns import numbers
 from tasks.contract.costs import image_check_s
 from tasks.contract.run_labels import RunLabels
 from tasks.contract.run_presence import image_tasks
@@ -172,7 +173,7 @@ def recall_of_run(
         )
     sizes = np.array([stratum.size for stratum in batch[-1][0].image_strata], np.int64)
     drawn = pa.concat_tables([_image_rows(tasks) for _, tasks in batch])
-    places, strata = images_of(labels, drawn["key"]), np.asarray(drawn["stratum"].to_numpy(), np.int64)
+    places, strata = images_of(labels, drawn["key"]), numbers(drawn["stratum"], np.int64)
     # Images that have left the source since are neither drawn nor searched.
     places, strata = places[places >= 0], strata[places >= 0]
     found = searched_images(labels, image_answers, answers, places)

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from schemas.reviews import ReviewPlan
 from tasks.certify.bounds import Floats
+from tasks.columns import numbers
 from tasks.contract.declare import Candidates, draw_counts
 from tasks.contract.kept_calibrators import KeptCalibrator, read_calibrator
 from tasks.contract.run_reviews import RunReviews
@@ -101,7 +102,7 @@ def labels_of_round(reviews: RunReviews, found: Round) -> RoundLabels:
     again = draw_counts(candidates, plan.groups, plan.gate, found.counts(), plan.seed, plan.round)
     places = labels.places(found.certify["label_id"].to_pylist())
     # The beginning of a random order may be the same with a few labels more; the probabilities tell.
-    stored = np.unique(np.asarray(found.certify["inclusion"].to_numpy(), np.float64))
+    stored = np.unique(numbers(found.certify["inclusion"], np.float64))
     whole = np.array_equal(np.sort(places), np.sort(again.rows)) and np.isin(again.inclusion, stored).all()
     return RoundLabels(candidates, kept, bool(whole))
 

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from schemas.errors import UserError
 from schemas.records import Current, Marker
+from schemas.tables import BOX
 from tasks.certify.bounds import Bools, Floats, Ints
 from tasks.certify.split import on_fit_side
 from tasks.collect.label_arrays import SIGNAL_STAGES
 from tasks.collect.markers import current_markers
+from tasks.columns import boxes_of, flat, numbers
 from tasks.plan.ledger import Ledger
 from tasks.reviews.distinct import places_in
 from tasks.shard.markers import read_current
@@ -24,7 +26,6 @@ from tasks.store.threads import map_ordered
 
 SIGNALS: Final = tuple(name for name in SIGNAL_STAGES if name not in ("p_correct", "mask_area"))
 """What a calibrator may look at, in column order; pixels of a mask say little but how large the image is."""
-BOX: Final = ("x0", "y0", "x1", "y1")
 _THREADS: Final = 4
 
 
@@ -100,19 +101,19 @@ def read_run_labels(workspace: Store, run: str, ledger: Ledger, current: Current
         [_EMPTY, *(_renumbered(table, int(start)) for (_, table), start in zip(shards, starts, strict=False))]
     )
     place_of = {name: place for place, name in enumerate(current.classes)}
-    names = _flat(labels["class_name"]).dictionary_encode()
+    names = flat(labels["class_name"]).dictionary_encode()
     class_table = np.array([place_of[name] for name in names.dictionary.to_pylist()], np.int64)
     return RunLabels(
-        label_ids=_flat(labels["label_id"]),
+        label_ids=flat(labels["label_id"]),
         class_index=class_table[names.indices.to_numpy(zero_copy_only=False)] if len(names) else np.zeros(0, np.int64),
         class_names=current.classes,
-        image_index=_numbers(labels["image"], np.int64),
-        boxes=np.stack([_numbers(labels[side], np.float32) for side in BOX], axis=1),
-        signals=np.stack([_numbers(labels[name], np.float32) for name in SIGNALS], axis=1),
-        p_correct=_numbers(labels["p_correct"], np.float64),
-        accepted=_numbers(labels["accepted"], np.bool_),
-        keys=_flat(pa.chunked_array([table["key"].combine_chunks() for table in images], pa.string())),
-        contents=_flat(pa.chunked_array([table["sha256"].combine_chunks() for table in images], pa.string())),
+        image_index=numbers(labels["image"], np.int64),
+        boxes=boxes_of(labels),
+        signals=np.stack([numbers(labels[name], np.float32) for name in SIGNALS], axis=1),
+        p_correct=numbers(labels["p_correct"], np.float64),
+        accepted=numbers(labels["accepted"], np.bool_),
+        keys=flat(pa.chunked_array([table["key"].combine_chunks() for table in images], pa.string())),
+        contents=flat(pa.chunked_array([table["sha256"].combine_chunks() for table in images], pa.string())),
     )
 
 
@@ -134,11 +135,11 @@ def _shard(workspace: Store, marker: Marker, live: set[str]) -> tuple[pa.Table, 
     for name in SIGNALS:
         columns[SIGNAL_STAGES[name]].append(name)
     images = read_part(workspace, marker.parts["images"], "images", ["key", "sha256", "outcome"])
-    keys = _flat(images["key"])
+    keys = flat(images["key"])
     counts = pc.and_(pc.equal(images["outcome"], "done"), pc.is_in(keys, value_set=pa.array(sorted(live), pa.string())))
     images = images.filter(counts).select(["key", "sha256"])
     tables = {stage: read_part(workspace, marker.parts[stage], stage, names) for stage, names in columns.items()}
-    place = pc.index_in(_flat(tables["detect"]["key"]), value_set=_flat(images["key"]))
+    place = pc.index_in(flat(tables["detect"]["key"]), value_set=flat(images["key"]))
     found: dict[str, Any] = {name: tables[stage][name] for stage, names in columns.items() for name in names}
     found["accepted"], found["image"] = pc.equal(found.pop("decision"), "accept"), place.cast(pa.int64())
     table = pa.table({name: found[name] for name in _EMPTY.column_names}).cast(_EMPTY.schema)
@@ -147,14 +148,3 @@ def _shard(workspace: Store, marker: Marker, live: set[str]) -> tuple[pa.Table, 
 
 def _renumbered(table: pa.Table, start: int) -> pa.Table:
     return table.set_column(table.column_names.index("image"), "image", pc.add(table["image"], start))
-
-
-def _flat(column: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """One array of a chunked column."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    return pa.concat_arrays(chunks) if chunks else pa.array([], column.type)
-
-
-def _numbers(column: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
-    """A column as numbers, null as NaN."""
-    return np.asarray(column.to_numpy(), dtype)

@@ -10,6 +10,7 @@ from schemas.errors import UserError
 from schemas.records import Current
 from schemas.tables import PRESENCE
 from tasks.collect.markers import current_markers
+from tasks.columns import numbers
 from tasks.contract.costs import CHECK_CLASS_S
 from tasks.contract.run_labels import RunLabels
 from tasks.contract.task_rows import task_table
@@ -66,7 +67,7 @@ def possible_misses(
     about_images = asked.filter(pc.is_null(asked["label_id"]))
     for done in (image_answers.checked, image_answers.missed, about_images):
         known &= ~_covered(images, classes, done, labels)
-    values = np.asarray(presence["clip_presence"].to_numpy(), np.float32)
+    values = numbers(presence["clip_presence"], np.float32)
     rows = np.flatnonzero(known)
     rows = rows[np.argsort(-values[rows], kind="stable")][:count]
     rows = rows[np.argsort(classes[rows], kind="stable")]
@@ -103,13 +104,13 @@ def _places(rows: pa.Table, labels: RunLabels) -> tuple[np.ndarray, np.ndarray]:
         pc.index_in(rows["key"], value_set=labels.keys),
         pc.index_in(rows["class_name"], value_set=names, skip_nulls=True),
     )
-    images, classes = (np.asarray(column.fill_null(-1).to_numpy(), np.int64) for column in found)
+    images, classes = (numbers(column.fill_null(-1), np.int64) for column in found)
     return images, classes
 
 
 def _covered(images: np.ndarray, classes: np.ndarray, done: pa.Table, labels: RunLabels) -> np.ndarray:
     """Which pairs are among those of a table, where a row without a class stands for all."""
-    whole = np.asarray(done["class_name"].is_null().to_numpy(), np.bool_)
+    whole = numbers(done["class_name"].is_null(), np.bool_)
     done_images, done_classes = _places(done, labels)
     width = len(labels.class_names)
     pairs = done_images * width + done_classes

@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.certify.bounds import Bools, Ints
-from tasks.contract.run_labels import BOX, RunLabels
+from tasks.columns import boxes_of, numbers
+from tasks.contract.run_labels import RunLabels
 from tasks.geometry import box_iou
 from tasks.reviews.resolve import DISPUTED, Answers, ImageAnswers
 
@@ -39,7 +40,7 @@ class Searched:
 
 def images_of(labels: RunLabels, keys: pa.ChunkedArray) -> Ints:
     """Find images by their keys: (n,) places in labels.keys, -1 for those that the run does not have."""
-    return np.asarray(pc.index_in(keys, value_set=labels.keys).fill_null(-1).to_numpy(), np.int64)
+    return numbers(pc.index_in(keys, value_set=labels.keys).fill_null(-1), np.int64)
 
 
 def searched_images(labels: RunLabels, image_answers: ImageAnswers, answers: Answers, images: Ints) -> Searched:
@@ -123,7 +124,7 @@ def _missed(labels: RunLabels, rows: pa.Table, label_rows: Ints, shown: _Shown) 
     """Missed objects of every image, each once and none that a label shows, and whether a simulated one named any."""
     count, simulated = np.zeros(len(labels.keys), np.int64), np.zeros(len(labels.keys), np.bool_)
     images = images_of(labels, rows["key"])
-    boxes = np.stack([np.asarray(rows[side].to_numpy(), np.float32) for side in BOX], axis=1)
+    boxes = boxes_of(rows)
     place_of = {name: place for place, name in enumerate(labels.class_names)}
     names = [place_of.get(name, -1) for name in rows["class_name"].to_pylist()]
     labelled = _by_image(labels.image_index[label_rows], shown.there, images)
@@ -137,7 +138,7 @@ def _missed(labels: RunLabels, rows: pa.Table, label_rows: Ints, shown: _Shown) 
         if not (box_iou(boxes[[row]], known) >= SAME_IOU).any():
             same.append(row)
             count[image] += 1
-    theirs = images[np.asarray(rows["simulated"].to_numpy(), np.bool_)]
+    theirs = images[numbers(rows["simulated"], np.bool_)]
     simulated[theirs[theirs >= 0]] = True
     return count, simulated
 

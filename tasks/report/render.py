@@ -59,7 +59,7 @@ def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
     return page.render(
         report=report,
         # The page's own style and no other: nothing from the data can add one.
-        style=Markup(style),  # noqa: S704 - a file of this folder
+        style=Markup(style),  # noqa: S704 - report.css of this folder, which no data can reach
         style_hash=f"sha256-{digest}",
         standing=_sentence(STANDINGS[report.policy.standing]),
         precision=precision_tile(report),

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.certify.bounds import Bools, Floats, Ints
+from tasks.columns import numbers
 from tasks.contract.run_labels import RunLabels
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers
@@ -42,8 +43,8 @@ def reviewed_labels(labels: RunLabels, plans: Plans, answers: Answers) -> Review
     rows = labels.places(tasks["label_id"].to_pylist())
     wrong = answers.wrong_of(tasks["label_id"].combine_chunks())
     use = (rows >= 0) & (wrong != NO_ANSWER)
-    held_out = np.asarray(pc.not_equal(tasks["purpose"], "fit").to_numpy(), np.bool_)
-    inclusion = np.asarray(tasks["inclusion"].to_numpy(), np.float64)
+    held_out = numbers(pc.not_equal(tasks["purpose"], "fit"), np.bool_)
+    inclusion = numbers(tasks["inclusion"], np.float64)
     rows, first = np.unique(rows[use], return_index=True)
     # A label drawn for fitting, whatever it was drawn for besides, is one that the calibrator knows.
     seen = np.isin(rows, labels.places(tasks.filter(pc.equal(tasks["purpose"], "fit"))["label_id"].to_pylist()))

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.reviews import IMAGE_VERDICTS, VERDICTS
+from schemas.tables import BOX
+from tasks.columns import numbers
 from tasks.contract.run_labels import RunLabels
 from tasks.reviews.check_row import RowChecker, RowError
-from tasks.reviews.distinct import numbers, row_codes
+from tasks.reviews.distinct import row_codes
 from tasks.reviews.file_rows import read_rows
-from tasks.reviews.verdicts import BOX
 
 _BATCH_ROWS: Final = 16_384
 _WITHOUT_CORRECTION: Final = ("correct", "not_an_object")

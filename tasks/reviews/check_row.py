@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
 
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
-from tasks.reviews.verdicts import BOX
+from schemas.tables import BOX
 
 _KINDS: Final = (*LABEL_VERDICTS, *IMAGE_VERDICTS)
 _LARGEST: Final = 1e9
@@ -136,9 +137,12 @@ def _box(values: list[object]) -> list[float | None]:
 def _number(name: str, value: object) -> float | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
+    # A boolean is an integer to Python alone.
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise RowError(f"{name}: {_quoted(value)} is no number")
     try:
-        number = math.inf if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+        number = float(value)
+    except (ValueError, OverflowError):
         raise RowError(f"{name}: {_quoted(value)} is no number") from None
     if math.isnan(number) and isinstance(value, float):
         return None  # as data frames spell what is missing

@@ -1,12 +1,13 @@
 """Numbers the values and the combinations of values of a table's columns, to compare rows without a loop."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from tasks.columns import flat, numbers
 
 
 def codes_of(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
@@ -35,15 +36,15 @@ def distinct(table: pa.Table, names: Sequence[str]) -> pa.Table:
     return table.take(pa.array(first_rows(table, names), pa.int64()))
 
 
-def places_in(wanted: Any, ids: pa.Array) -> NDArray[np.int64]:  # noqa: ANN401 - pyarrow has no types
+def places_in(wanted: pa.Array | pa.ChunkedArray, ids: pa.Array) -> NDArray[np.int64]:
     """Find values among ids, (m,): the first place of each, -1 for those that are not there and for null.
 
     The table for look-up is made of the fewer ones: the labels of a plan are few, those of a run a million.
     """
-    flat = wanted.combine_chunks() if isinstance(wanted, pa.ChunkedArray) else wanted
-    if len(flat) > len(ids):
-        return numbers(pc.index_in(flat, value_set=ids, skip_nulls=True).fill_null(-1), np.int64)
-    coded = flat.dictionary_encode()
+    sought = flat(wanted)
+    if len(sought) > len(ids):
+        return numbers(pc.index_in(sought, value_set=ids, skip_nulls=True).fill_null(-1), np.int64)
+    coded = sought.dictionary_encode()
     found = pc.index_in(ids, value_set=coded.dictionary, skip_nulls=True)
     rows = np.flatnonzero(numbers(found.is_valid(), np.bool_))
     # One entry more, which -1 finds.
@@ -51,9 +52,3 @@ def places_in(wanted: Any, ids: pa.Array) -> NDArray[np.int64]:  # noqa: ANN401 
     # Last first, so that of equal ids the first one stays.
     place[numbers(found.drop_null(), np.int64)[::-1]] = rows[::-1]
     return np.asarray(place[numbers(coded.indices.fill_null(-1), np.int64)], np.int64)
-
-
-def numbers(column: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - pyarrow has no types
-    """Give a column as numbers, null as NaN."""
-    plain = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
-    return np.asarray(plain, dtype)

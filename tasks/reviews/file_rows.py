@@ -130,7 +130,7 @@ def _parsed(data: bytes, where: str) -> object:
         raise UserError(f"{where} is not JSON ({error}); mend it") from None
 
 
-def _values(column: Any) -> list[Any]:  # noqa: ANN401 - pyarrow has no types
+def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         # Nanoseconds have no place in Python's datetime.
         column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)

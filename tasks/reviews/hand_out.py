@@ -8,10 +8,11 @@ import pyarrow.compute as pc
 from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError
 from schemas.reviews import VERDICTS
+from schemas.tables import BOX
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import missed_and_checked, resolve
-from tasks.reviews.verdicts import BOX, read_verdicts
+from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
 
 _EMPTY: Final = ("verdict", "class_name", *BOX, "reviewer", "seconds")

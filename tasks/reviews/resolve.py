@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
-from tasks.reviews.distinct import codes_of, distinct, numbers, places_in
-from tasks.reviews.verdicts import BOX, in_time
+from schemas.tables import BOX
+from tasks.columns import boxes_of, numbers
+from tasks.reviews.distinct import codes_of, distinct, places_in
+from tasks.reviews.verdicts import in_time
 
 DISPUTED: Final = "disputed"
 ANSWERS: Final = (*LABEL_VERDICTS, DISPUTED)
@@ -168,7 +170,7 @@ def _agreed_classes(column: pa.ChunkedArray, starts: NDArray[np.int64]) -> list[
 
 
 def _latest_boxes(rows: pa.Table, starts: NDArray[np.int64]) -> NDArray[np.float32]:
-    boxes = np.stack([numbers(rows[side], np.float32) for side in BOX], axis=1)
+    boxes = boxes_of(rows)
     given = np.where(np.isnan(boxes).any(axis=1), -1, np.arange(len(boxes)))
     latest = _reduced(np.maximum, given, starts)
     # One row more, which -1 finds.

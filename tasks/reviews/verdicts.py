@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 
 from schemas.errors import StoreError
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
+from schemas.tables import BOX
+from tasks.columns import boxes_of
 from tasks.store.store import Store
 from tasks.store.threads import map_ordered
 
 FOLDER: Final = "reviews/"
-BOX: Final = ("x0", "y0", "x1", "y1")
 
 _THREADS: Final = 4
 _SUFFIX: Final = ".parquet"
@@ -114,7 +115,7 @@ def trouble(table: pa.Table) -> str:
         return f"{unknown!r} is no verdict"
     if not _all(pc.if_else(about_image, pc.is_valid(table["key"]), pc.is_valid(table["label_id"]))):
         return "a verdict names neither a label nor an image"
-    sides = np.stack([np.asarray(table[side].to_numpy(), np.float64) for side in BOX], axis=1)
+    sides = boxes_of(table)
     given = ~np.isnan(sides).all(axis=1)
     with np.errstate(invalid="ignore"):
         fine = np.isfinite(sides).all(axis=1) & (sides[:, 2:] > sides[:, :2]).all(axis=1)

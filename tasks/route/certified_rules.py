@@ -12,7 +12,7 @@ from schemas.policy import Certification, Group
 from tasks.certify.bounds import Bools, Floats
 from tasks.certify.calibrator import Calibrator
 from tasks.certify.split import on_fit_side
-from tasks.route.columns import flat, floats
+from tasks.columns import flat, numbers
 
 NOT_CERTIFIED: Final = "no certified threshold for this class"
 KEPT_FOR_FITTING: Final = "image kept for fitting the calibrator"
@@ -43,10 +43,10 @@ def probabilities(detect: pa.Table, segment: pa.Table, score: pa.Table, certific
         holder = next((table for table in (detect, segment, score) if name in table.column_names), None)
         if holder is None:
             raise UserError(f"the policy's calibrator asks for the signal {name!r}, which labels do not have")
-        columns.append(floats(holder[name]))
+        columns.append(numbers(holder[name], np.float32))
     signals = np.stack(columns, axis=1) if columns else np.zeros((detect.num_rows, 0), np.float32)
     classes = flat(detect["class_name"]).dictionary_encode()
-    indices = np.asarray(classes.indices.to_numpy(zero_copy_only=False), np.int64)
+    indices = numbers(classes.indices, np.int64)
     return calibrator.probabilities(signals, indices, tuple(classes.dictionary.to_pylist()))
 
 
@@ -69,7 +69,7 @@ def kept_for_fitting(images: pa.Table, detect: pa.Table, certification: Certific
     places = pc.index_in(flat(detect["key"]), value_set=flat(images["key"]))
     if places.null_count:
         raise VouchError("labels and images of a shard do not belong together; run the shard again")
-    used, of_label = np.unique(np.asarray(places.to_numpy(zero_copy_only=False), np.int64), return_inverse=True)
+    used, of_label = np.unique(numbers(places, np.int64), return_inverse=True)
     contents = flat(images["sha256"]).take(pa.array(used)).to_pylist()
     sides = on_fit_side(contents, certification.fit_share, certification.seed)
     return np.asarray(sides[of_label.reshape(-1)], np.bool_)

@@ -12,8 +12,8 @@ from schemas.errors import UserError, VouchError
 from schemas.policy import Certification, Group, Policy
 from schemas.tables import DECISIONS
 from tasks.certify.bounds import Floats
+from tasks.columns import flat, numbers
 from tasks.route.certified_rules import decide_by_probability, kept_for_fitting, probabilities
-from tasks.route.columns import flat
 from tasks.route.user_rules import decide_by_thresholds, user_signals
 
 ACCEPT: Final = "accept"
@@ -81,7 +81,7 @@ def route(images: pa.Table, detect: pa.Table, segment: pa.Table, score: pa.Table
     )
 
 
-def _group_indices(classes: Any, policy: Policy) -> NDArray[np.int64]:  # noqa: ANN401 - pyarrow has no types
+def _group_indices(classes: pa.Array, policy: Policy) -> NDArray[np.int64]:
     """Index of each label's group, (N,)."""
     group_of = {name: index for index, group in enumerate(policy.groups) for name in group.classes}
     encoded = classes.dictionary_encode()
@@ -90,7 +90,7 @@ def _group_indices(classes: Any, policy: Policy) -> NDArray[np.int64]:  # noqa: 
     if unknown:
         raise UserError(f"the policy {policy.version} has no rule for {', '.join(unknown)}; add one, or use another")
     table = np.array([group_of[name] for name in names], np.int64)
-    return np.asarray(table[encoded.indices.to_numpy(zero_copy_only=False)], np.int64)
+    return np.asarray(table[numbers(encoded.indices, np.int64)], np.int64)
 
 
 def _certified(

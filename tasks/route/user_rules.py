@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.policy import Group
 from schemas.signals import SIGNALS
-from tasks.route.columns import floats
+from tasks.columns import numbers
 
 NOT_ALLOWED: Final = "no threshold allows this class"
 _MOST_DECIMALS: Final = 6
@@ -18,7 +18,9 @@ _MOST_DECIMALS: Final = 6
 
 def user_signals(*tables: pa.Table) -> dict[str, NDArray[np.float32]]:
     """Every signal that a user can ask for and the tables have, (N,) each, null as NaN."""
-    return {name: floats(table[name]) for table in tables for name in SIGNALS if name in table.column_names}
+    return {
+        name: numbers(table[name], np.float32) for table in tables for name in SIGNALS if name in table.column_names
+    }
 
 
 def decide_by_thresholds(group: Group, signals: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.bool_], Any]:
@@ -49,7 +51,7 @@ def decide_by_thresholds(group: Group, signals: Mapping[str, NDArray[np.float32]
     return accepted, pc.if_else(pa.array(accepted), spoken, review)
 
 
-def _complaints(name: str, values: NDArray[np.float32], least: float, holds: NDArray[np.bool_]) -> Any:  # noqa: ANN401
+def _complaints(name: str, values: NDArray[np.float32], least: float, holds: NDArray[np.bool_]) -> pa.Array:
     """What is wrong with one signal of each label, null where nothing is."""
     decimals = _decimals(least)
     unit = 10**decimals

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from schemas.records import Failed, ImageRef
 from tasks.acquire.decode import DecodedImage
+from tasks.columns import boxes_of
 from tasks.detect.detections import Detections
 from tasks.models.protocols import Floats, Masks, Pixels
 from tasks.score.presence import Present
@@ -47,6 +48,6 @@ class Work:
             self.boxes, self.class_indices = self.detections.boxes, self.detections.class_indices
             return
         rows = self.kept["detect"]
-        self.boxes = np.stack([rows[name].to_numpy() for name in ("x0", "y0", "x1", "y1")], axis=1).astype(np.float32)
+        self.boxes = boxes_of(rows)
         places = {name: index for index, name in enumerate(class_names)}
         self.class_indices = np.array([places[name] for name in rows["class_name"].to_pylist()], np.int64)

@@ -8,6 +8,7 @@ import pytest
 
 from schemas.errors import UserError
 from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
+from schemas.tables import BOX
 from tasks.certify.split import on_fit_side
 from tasks.contract.apply import apply_policy
 from tasks.contract.certify import certify_campaign
@@ -17,7 +18,6 @@ from tasks.contract.draws import draw_queue
 from tasks.contract.extras import expected_threshold
 from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.contract.queue import doubtful_rows, nothing_worth_asking, removed_per_second
-from tasks.contract.run_labels import BOX
 from tasks.geometry import box_iou
 from tasks.reviews.hand_out import task_sheet
 from tasks.reviews.plans import read_plans

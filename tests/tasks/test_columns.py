@@ -1,0 +1,33 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from schemas.tables import BOX
+from tasks.columns import boxes_of, flat, numbers
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([1.5, None, 2.0], pa.float32()), pa.chunked_array([[1.5, None], [2.0]], pa.float32())],
+    ids=["array", "chunked"],
+)
+def test_null_is_nan(column):
+    assert np.array_equal(numbers(column, np.float64), [1.5, np.nan, 2.0], equal_nan=True)
+    assert numbers(column, np.float32).dtype == np.float32
+
+
+def test_small_integers_and_booleans():
+    assert np.array_equal(numbers(pa.array([3, None], pa.int8()), np.float32), [3, np.nan], equal_nan=True)
+    assert numbers(pa.chunked_array([[True], [False]]), np.bool_).tolist() == [True, False]
+
+
+def test_no_chunk_at_all():
+    empty = pa.chunked_array([], pa.string())
+    assert flat(empty).equals(pa.array([], pa.string()))
+    assert numbers(pa.chunked_array([], pa.int64()), np.int64).shape == (0,)
+    assert flat(pa.chunked_array([["a"], ["b"]])).to_pylist() == ["a", "b"]
+
+
+def test_boxes():
+    table = pa.table({side: [value, None] for side, value in zip(BOX, (1.0, 2.0, 3.5, 4.0), strict=True)})
+    assert np.array_equal(boxes_of(table), [[1, 2, 3.5, 4], [np.nan] * 4], equal_nan=True)
