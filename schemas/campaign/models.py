@@ -1,12 +1,20 @@
 """Which models look at the images, from which files, on which device."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from schemas.base import Strict
+from schemas.campaign.switches import SWITCHES, known_switch
 
 SHA256 = r"^[0-9a-f]{64}$"
+BatchSize = Literal["auto"] | Annotated[int, Field(ge=1, le=8192)]
+Switch = Annotated[str, AfterValidator(known_switch), Field(json_schema_extra={"enum": [*SWITCHES]})]
+
+
+def _on_or_off(value: object) -> object:
+    """YAML reads a bare on or off as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Checkpoint(Strict):
@@ -40,7 +48,11 @@ class DetectorConfig(Checkpoint):
         examples=["./tokenizer"],
         description="Tokenizer folder or hub name; empty: the one that belongs to the checkpoint.",
     )
-    batch_size: int = Field(8, ge=1, le=1024, description="Images of one resized size in one forward pass.")
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Images of one resized size in one forward pass; auto: as many as the GPU's memory takes, 8 on a "
+        "CPU.",
+    )
     min_score: float = Field(0.30, ge=0, le=1, description="Score below which no label is made.")
     nms_iou: float = Field(
         0.70,
@@ -55,14 +67,20 @@ class SegmenterConfig(Checkpoint):
     """Masks for boxes."""
 
     backend: str = Field("sam", description="sam, or fake.")
-    batch_size: int = Field(4, ge=1, le=1024, description="Images encoded in one forward pass.")
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Images encoded in one forward pass; auto: as many as the GPU's memory takes, 4 on a CPU.",
+    )
 
 
 class ScorerConfig(Checkpoint):
     """How well a crop fits its class, by CLIP."""
 
     backend: str = Field("open_clip", description="open_clip, or fake.")
-    batch_size: int = Field(256, ge=1, le=8192, description="Crops embedded in one forward pass.")
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Crops embedded in one forward pass; auto: as many as the GPU's memory takes, 256 on a CPU.",
+    )
     contexts: tuple[float, float] = Field((1.0, 1.5), description="Sizes of the two crops, as multiples of the box.")
     templates: Literal["plain", "photo", "imagenet"] | tuple[str, ...] = Field(
         "photo", description="Prompt templates averaged per text: a preset, or your own with one {} each."
@@ -87,6 +105,19 @@ class ModelsConfig(Strict):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp32."
+    )
+    engine: Literal["fast", "reference"] = Field(
+        "fast",
+        description="fast: all that makes the models faster, with equal results; reference: the packages' own "
+        "forward, to compare with.",
+    )
+    switched_off: tuple[Switch, ...] = Field(
+        (),
+        examples=[["folded_fusion"]],
+        description=f"What of engine: fast is left out, to find where a difference comes from: {', '.join(SWITCHES)}.",
+    )
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = Field(
+        "auto", description="torch.compile; auto: on CUDA, once a run has gone on long enough to gain by it."
     )
     cpu_threads: int | None = Field(None, ge=1, examples=[4], description="torch's CPU threads; empty: torch's choice.")
     detector: DetectorConfig = Field(DetectorConfig(), description="Boxes for class prompts.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign.models import BatchSize, ScorerConfig
 from schemas.errors import UserError
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
@@ -56,7 +56,7 @@ class OpenClipScorer:
     """An open_clip model that embeds texts and crops."""
 
     def __init__(
-        self, model: "nn.Module", architecture: Architecture, sha256: str, batch_size: int, runtime: Runtime
+        self, model: "nn.Module", architecture: Architecture, sha256: str, batch_size: BatchSize, runtime: Runtime
     ) -> None:
         """Move the model to its device and settle the preprocessing: open_clip's evaluation transform, exactly.
 
@@ -83,7 +83,7 @@ class OpenClipScorer:
         self._text_length = architecture.text_length
         self._texts: dict[str, Floats] = {}
         self._width = int(architecture.model["embed_dim"])
-        self._batcher = Batcher("models.scorer.batch_size", batch_size)
+        self._batcher = Batcher("models.scorer.batch_size", batch_size, start=256, most=1024, device=runtime.device)
         scale: Any = model.logit_scale
         self.logit_scale = float(scale.detach().float().exp().reshape(-1)[0])
         self.fingerprint = fingerprint(

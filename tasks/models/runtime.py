@@ -1,10 +1,11 @@
-"""The device and number format that the models run in."""
+"""The device, number format and speed-ups that the models run with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from schemas.campaign.models import ModelsConfig
 from schemas.errors import UserError
+from tasks.models.engine.switches import Engine, choose_engine
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,8 @@ class Runtime:
     """cpu, cuda:N or mps."""
     precision: str
     """fp32 or bf16."""
+    engine: Engine = field(default_factory=Engine)
+    """Which speed-ups are on."""
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -39,11 +42,12 @@ def choose_runtime(config: ModelsConfig) -> Runtime:
         torch.set_num_threads(config.cpu_threads)
     device = _device(config.device)
     cuda_bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    engine = choose_engine(config, device)
     if config.precision == "auto":
-        return Runtime(device, "bf16" if cuda_bf16 else "fp32")
+        return Runtime(device, "bf16" if cuda_bf16 else "fp32", engine)
     if config.precision == "bf16" and device.startswith("cuda") and not cuda_bf16:
         raise UserError("models.precision: this GPU has no bf16; use fp32 or auto")
-    return Runtime(device, config.precision)
+    return Runtime(device, config.precision, engine)
 
 
 def _device(asked: str) -> str:

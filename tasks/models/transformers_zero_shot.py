@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign.models import BatchSize, DetectorConfig
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
 from tasks.models.candidates import Pass, assemble, each_its_own
@@ -32,12 +32,12 @@ class ZeroShotDetector:
     the phrase's query; images go through the checkpoint's own image processor.
     """
 
-    def __init__(self, loaded: Loaded, runtime: Runtime, batch_size: int) -> None:
+    def __init__(self, loaded: Loaded, runtime: Runtime, batch_size: BatchSize) -> None:
         """Take a loaded model."""
         model = loaded.model.to(runtime.device).requires_grad_(False)
         self._family = family_of(model, loaded.processor)
         self._runtime = runtime
-        self._batcher = Batcher("models.detector.batch_size", batch_size)
+        self._batcher = Batcher("models.detector.batch_size", batch_size, start=8, device=runtime.device)
         self._remembered: tuple[tuple[str, ...], list[Asked]] | None = None
         self.fingerprint = fingerprint("transformers", 1, loaded.fingerprint, runtime.precision)
 
@@ -68,9 +68,9 @@ class ZeroShotDetector:
         for index, image in enumerate(images):
             groups.setdefault(self._family.alike(*image.shape[:2]), []).append(index)
         results: dict[int, RawDetections] = {}
-        for members in groups.values():
+        for shape, members in groups.items():
             forward = partial(each_its_own, partial(self._forward, asked=asked))
-            found = self._batcher.run([images[index] for index in members], forward)
+            found = self._batcher.run([images[index] for index in members], forward, shape)
             for index, blocks in zip(members, found, strict=True):
                 height, width = images[index].shape[:2]
                 passes = [Pass(block, one.phrases) for block, one in zip(blocks, asked, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign.models import BatchSize, DetectorConfig
 from schemas.errors import CheckpointError
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
@@ -67,13 +67,20 @@ class GroundingDino:
     bits of floating-point sums.
     """
 
-    def __init__(self, model: Any, architecture: Architecture, sha256: str, runtime: Runtime, batch_size: int) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401
+        architecture: Architecture,
+        sha256: str,
+        runtime: Runtime,
+        batch_size: BatchSize,
+    ) -> None:
         """Take a loaded model; `sha256` is that of its weights."""
         self._model = model.to(runtime.device).eval().requires_grad_(False)
         keep_heads_exact(self._model)
         self._architecture = architecture
         self._runtime = runtime
-        self._batcher = Batcher("models.detector.batch_size", batch_size)
+        self._batcher = Batcher("models.detector.batch_size", batch_size, start=8, most=64, device=runtime.device)
         self._max_tokens = min(int(architecture.groundingdino["max_text_len"]), 256)
         self._remembered: OrderedDict[tuple[str, ...], list[_Asked]] = OrderedDict()
         tokenizer: str = model.tokenizer.backend_tokenizer.to_str()
@@ -111,7 +118,7 @@ class GroundingDino:
         results: dict[int, RawDetections] = {}
         for shape, members in groups.items():
             forward = partial(each_its_own, partial(self._forward, shape=shape, asked=asked))
-            found = self._batcher.run([images[index] for index in members], forward)
+            found = self._batcher.run([images[index] for index in members], forward, shape)
             for index, blocks in zip(members, found, strict=True):
                 height, width = images[index].shape[:2]
                 passes = [Pass(block, one.scores.caption.phrases) for block, one in zip(blocks, asked, strict=True)]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.campaign.models import SegmenterConfig
+from schemas.campaign.models import BatchSize, SegmenterConfig
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
 from tasks.models.protocols import Floats, Masks, Pixels, Segmenter
@@ -60,12 +60,12 @@ class SamSegmenter:
     coordinates and cost little.
     """
 
-    def __init__(self, sam: "Sam", runtime: Runtime, batch_size: int, key: str) -> None:
+    def __init__(self, sam: "Sam", runtime: Runtime, batch_size: BatchSize, key: str) -> None:
         """Take over a model; `key` is the fingerprint of its weights and of all that changes its masks."""
         self.fingerprint = key
         self._sam = sam.to(runtime.device).eval().requires_grad_(False)
         self._runtime = runtime
-        self._images = Batcher("models.segmenter.batch_size", batch_size)
+        self._images = Batcher("models.segmenter.batch_size", batch_size, start=4, most=32, device=runtime.device)
         kind = runtime.device.partition(":")[0]
         self._boxes = Batcher("SAM's mask decoder", DECODER_BOXES.get(kind, DECODER_BOXES["cpu"]))
 

@@ -74,7 +74,7 @@ routing: 3
         ", not 5",
         "campaign.yaml:13: models.detector.batchsize: unknown key; did you mean batch_size?",
         "campaign.yaml:14: models.detector.sha256: 'abc' is not a SHA-256: 64 digits of 0-9 and a-f",
-        "campaign.yaml:15: models.detector.batch_size: must be a whole number, not 1.5",
+        "campaign.yaml:15: models.detector.batch_size: must be 'auto' or a whole number, not 1.5",
         "campaign.yaml:16: models.detector.min_score: must be at most 1, not 1.5",
         "campaign.yaml:17: export.preset: must be 'coco', 'detectron2', 'yolox', 'rtdetr', 'torchvision' or "
         "'zero_based', not 'yolo'; did you mean yolox?",

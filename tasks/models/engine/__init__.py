@@ -1,0 +1,1 @@
+"""How the models are made fast: which speed-ups are on, and what compiles them."""
