@@ -45,3 +45,7 @@ class NotCertifiedError(VouchError):
     """Reviewed samples were tested, and nothing could be certified (exit code 3)."""
 
     exit_code = 3
+
+
+class LeaseLostError(VouchError):
+    """An answer came when its item was another's by now, or not asked any more; it is kept in the log."""

@@ -8,6 +8,7 @@ from schemas.base import Strict
 from schemas.campaign.classes import ClassConfig
 from schemas.campaign.export import ExportConfig
 from schemas.campaign.models import ModelsConfig
+from schemas.campaign.review import ReviewConfig
 from schemas.campaign.routing import RoutingConfig
 from schemas.campaign.run import RunConfig
 from schemas.campaign.storage import Source, Workspace
@@ -21,6 +22,7 @@ class Campaign(Strict):
     classes: tuple[ClassConfig, ...] = Field(min_length=1, description="What is to be found.")
     models: ModelsConfig = Field(ModelsConfig(), description="Detector, segmenter and scorer.")
     routing: RoutingConfig = Field(RoutingConfig(), description="Which labels are accepted.")
+    review: ReviewConfig = Field(ReviewConfig(), description="How people review.")
     export: ExportConfig = Field(ExportConfig(), description="The data set that comes out.")
     run: RunConfig = Field(RunConfig(), description="How the work is cut and run.")
 

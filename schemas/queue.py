@@ -1,0 +1,134 @@
+"""What a review queue hands out to people, and what it tells of itself."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.base import Strict
+from schemas.reviews import Purpose
+
+Kind = Literal["label", "possible_miss", "image"]
+"""What people see: is this label right; is there one of this class; find every object. Why something is asked is no
+part of it, so an audited, a planted and a doubtful label look alike."""
+State = Literal["open", "leased", "answered", "gone"]
+"""open: somebody may take it; leased: all who may answer hold it; gone: not asked any more."""
+Box = tuple[float, float, float, float]
+"""xyxy, pixels of the EXIF-oriented original, right and bottom exclusive."""
+
+VerdictRow = Mapping[str, Any]
+"""Columns of schemas.reviews.VERDICTS, but reviewer, seconds, reviewed_at and simulated, which the queue adds; a column
+that is left out is null."""
+
+
+class KnownLabel(Strict):
+    """A label of an image as it stands: people's word goes before the models'."""
+
+    label_id: str = Field(description="Of the run; missed-... of an object that people drew.")
+    class_name: str = Field(description="Class.")
+    box: Box = Field(description="Box.")
+    rle: bytes | None = Field(None, description="Compressed COCO RLE counts of the image's size; None without a mask.")
+
+
+class ItemImage(Strict):
+    """An image of the queue."""
+
+    key: str = Field(description="Key relative to the source.")
+    width: int = Field(description="Pixels of the EXIF-oriented original.")
+    height: int = Field(description="Pixels of the EXIF-oriented original.")
+    labels: tuple[KnownLabel, ...] = Field(description="Its labels as they stand.")
+
+
+class Item(Strict):
+    """One question, leased to one reviewer; what it shows is the same whatever it is asked for."""
+
+    id: str = Field(description="The label's id; '<key><tab><class or nothing>' of a question about an image.")
+    place: int = Field(description="Order in which to ask; numbers have gaps.")
+    kind: Kind = Field(description="What is asked.")
+    key: str = Field(description="Of the image, relative to the source.")
+    width: int = Field(description="Pixels of the EXIF-oriented original.")
+    height: int = Field(description="Pixels of the EXIF-oriented original.")
+    class_name: str | None = Field(description="The label's class, or the one to look for; None: every class.")
+    label_id: str | None = Field(description="None for a question about an image.")
+    box: Box | None = Field(description="None for a question about an image.")
+    rle: bytes | None = Field(description="Mask of the label: compressed COCO RLE counts of the image's size.")
+    words: str = Field(description="What the signals say, in words; may be empty.")
+    seconds: float = Field(description="Expected time.")
+    epoch: int = Field(description="Number of the lease; an answer names it.")
+    others: tuple[KnownLabel, ...] = Field(description="The other labels of the image that stand.")
+
+
+class Progress(Strict):
+    """How far the queue is, seen by one reviewer."""
+
+    open: int = Field(description="Items that this reviewer may take, skipped ones included.")
+    leased: int = Field(description="Items on anybody's desk.")
+    answered: int = Field(description="Items that need nobody any more.")
+    mine: int = Field(description="Items on this reviewer's desk.")
+    answered_by_me: int = Field(description="Answers of this reviewer that stand.")
+    by_class: dict[str, int] = Field(description="Class -> open items; '' stands for every class.")
+    by_kind: dict[Kind, int] = Field(description="Kind -> open items.")
+    minutes_left: float = Field(
+        description="For the open items and those on the desk: own median of each kind once 10 of it are answered, "
+        "else the plan's seconds."
+    )
+    seconds_each: float | None = Field(description="Own median of all kinds; None before the first answer.")
+    agreement: float | None = Field(description="Share of the items answered twice on which both say the same.")
+    twice: int = Field(description="Items that two people have answered.")
+
+
+class PurposeCounts(Strict):
+    """How the items of one purpose stand."""
+
+    open: int = Field(0, description="Somebody may take them.")
+    leased: int = Field(0, description="On desks.")
+    answered: int = Field(0, description="Need nobody any more.")
+    gone: int = Field(0, description="Not asked any more.")
+
+
+class ReviewerProgress(Strict):
+    """What one reviewer did."""
+
+    answered: int = Field(description="Answers that stand.")
+    mine: int = Field(description="Items on the desk.")
+    seconds: float = Field(description="Time of the answers.")
+
+
+class QueueStatus(Strict):
+    """How far the queue is, for who runs it; people who review are not to see it."""
+
+    queue: str = Field(description="Id of the queue.")
+    run: str = Field(description="Run whose labels are asked about.")
+    purposes: dict[Purpose, PurposeCounts] = Field(description="Purpose -> its items.")
+    reviewers: dict[str, ReviewerProgress] = Field(description="Reviewer -> what he did.")
+    twice: int = Field(description="Items that two people have answered.")
+    agreement: float | None = Field(description="Share of them on which both say the same.")
+    minutes_left: float = Field(description="Expected time of what is open or leased, by the plans' seconds.")
+    unpulled: int = Field(description="Answers that are not in the workspace yet.")
+    late: int = Field(description="Answers that came when the item was another's; kept, and not counted.")
+
+
+class FillOutcome(Strict):
+    """What filling a queue did."""
+
+    queue: str = Field(description="Id of the queue.")
+    added: int = Field(description="New items.")
+    kept: int = Field(description="Items that were there and are still asked.")
+    removed: int = Field(description="Items that left: answered elsewhere, or not asked any more.")
+    leased_but_gone: int = Field(description="Items not asked any more that stay until their lease ends.")
+    again: int = Field(description="Items that are asked again, since reviewers disagree.")
+    images: int = Field(description="Images that were written, new or with labels that changed.")
+    lines: tuple[str, ...] = Field(description="What people should know, a sentence each.")
+
+
+class PullOutcome(Strict):
+    """What pulling a queue's answers into the workspace did."""
+
+    verdicts: int = Field(description="Verdicts that were added to the workspace.")
+    answers: int = Field(description="Answers that they came from.")
+    known: int = Field(description="Verdicts that were there already.")
+    undone: int = Field(description="Answers that were taken back, and left out.")
+    undone_late: int = Field(description="Answers taken back after they were pulled: they count until answered anew.")
+    late: int = Field(description="Answers that came when the item was another's; kept in the log, and left out.")
+    late_items: tuple[str, ...] = Field(description="The items of the last of these.")
+    file: str = Field(description="Name of the file in reviews/; empty when nothing was new.")
