@@ -96,13 +96,13 @@ routing: 3
         ),
         (
             "zzz: 1\n",
-            "campaign.yaml:4: zzz: unknown key; use one of source, workspace, classes, models, routing, review, export, "
-            "run",
+            "campaign.yaml:4: zzz: unknown key; use one of source, workspace, classes, models, routing, review, "
+            "export, run",
         ),
         (
             "zzz:\n",
-            "campaign.yaml:4: zzz: unknown key; use one of source, workspace, classes, models, routing, review, export, "
-            "run",
+            "campaign.yaml:4: zzz: unknown key; use one of source, workspace, classes, models, routing, review, "
+            "export, run",
         ),
         ("run: {retries: true}\n", "campaign.yaml:4: run.retries: must be a number, not true"),
         ("run: {retry_delay_s: .inf}\n", "campaign.yaml:4: run.retry_delay_s: must be a finite number"),
