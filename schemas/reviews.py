@@ -56,9 +56,12 @@ VERDICTS = pa.schema(
         pa.field("seconds", pa.float32()),
         pa.field("reviewed_at", pa.timestamp("us", tz="UTC")),
         pa.field("simulated", pa.bool_(), nullable=False),  # answered from ground truth by a program
+        pa.field("rle_counts", pa.binary()),  # mask as it should be: compressed COCO RLE, its size is the image's
     ]
 )
-"""reviews/<name>.parquet: append-only; no file is ever changed."""
+"""reviews/<name>.parquet: append-only; no file is ever changed. Files without any mask do not have its column."""
+MOST_RLE_BYTES: Final = 1 << 20
+"""Of the mask of one verdict. Runs of the columns next to each other differ little: a byte or two each."""
 
 
 class GroupPlan(Strict):

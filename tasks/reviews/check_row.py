@@ -14,6 +14,7 @@ import numpy as np
 
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
 from schemas.tables import BOX
+from tasks.reviews.masks import mask_trouble
 
 _KINDS: Final = (*LABEL_VERDICTS, *IMAGE_VERDICTS)
 _LARGEST: Final = 1e9
@@ -65,6 +66,7 @@ class RowChecker:
             "seconds": _number("seconds", row.get("seconds")),
             "reviewed_at": self._time(row.get("reviewed_at")),
             "simulated": _switch(row.get("simulated")),
+            "rle_counts": _mask(row.get("rle_counts")),
         }
         _check_whole(found)
         return found
@@ -104,8 +106,22 @@ def _check_whole(row: Mapping[str, Any]) -> None:
         raise RowError("missed needs the object's class_name and its box x0, y0, x1, y1")
     if verdict == "checked" and has_box:
         raise RowError("checked has no box; an object that no label shows is missed")
+    if row["rle_counts"] is not None:
+        _check_mask(row)
     if row["seconds"] is not None and row["seconds"] < 0:
         raise RowError(f"seconds: {row['seconds']:g} is less than 0")
+
+
+def _check_mask(row: Mapping[str, Any]) -> None:
+    verdict = row["verdict"]
+    if verdict == "checked":
+        raise RowError("checked has no mask; an object that no label shows is missed")
+    if verdict == "wrong_class" and row["class_name"] is None:
+        raise RowError("wrong_class with a mask needs the right class_name as well")
+    if verdict == "bad_box" and row["x0"] is None:
+        raise RowError("bad_box with a mask needs the right box x0, y0, x1, y1 as well; correct keeps the box that is")
+    if verdict != "not_an_object" and (problem := mask_trouble(row["rle_counts"])):
+        raise RowError(f"rle_counts: {problem}")
 
 
 def _verdict(value: object) -> str | None:
@@ -149,6 +165,17 @@ def _number(name: str, value: object) -> float | None:
     if not abs(number) <= _LARGEST:
         raise RowError(f"{name}: {_quoted(value)} is no number up to {_LARGEST:.0e}")
     return number
+
+
+def _mask(value: object) -> bytes | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str | bytes):
+        raise RowError(f"rle_counts: {_quoted(value)} is no text; write the counts of a compressed COCO RLE")
+    try:
+        return (value.encode("ascii") if isinstance(value, str) else value).strip() or None
+    except UnicodeEncodeError:
+        raise RowError("rle_counts: the mask is no compressed COCO RLE, which is ASCII") from None
 
 
 def _text(name: str, value: object) -> str | None:

@@ -13,6 +13,7 @@ from schemas.errors import StoreError
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
 from schemas.tables import BOX
 from tasks.columns import boxes_of
+from tasks.reviews.masks import looks_like_rle
 from tasks.store.store import Store
 from tasks.store.threads import map_ordered
 
@@ -22,13 +23,15 @@ _THREADS: Final = 4
 _SUFFIX: Final = ".parquet"
 _HASH_DIGITS: Final = 32
 _ORDER: Final = ("reviewed_at", "label_id", "key", "reviewer")
+_WITHOUT_MASKS: Final = VERDICTS.remove(VERDICTS.get_field_index("rle_counts"))
 
 
 def write_verdicts(workspace: Store, table: pa.Table) -> str:
     """Append verdicts as reviews/<name>.parquet, the name being a hash of its content.
 
     The same verdicts again, in whatever order, have the same name, and nothing is written. Order counts only between
-    verdicts of one reviewer on one thing at one time, where the last is the one that holds.
+    verdicts of one reviewer on one thing at one time, where the last is the one that holds. The column of masks is
+    written where there is a mask, so that verdicts without one have the name that they always had.
 
     Args:
         workspace: The workspace.
@@ -54,6 +57,8 @@ def write_verdicts(workspace: Store, table: pa.Table) -> str:
     sink = pa.BufferOutputStream()
     # A stable sort: see above for the order that is kept.
     ordered = given.take(pc.sort_indices(given, sort_keys=[(name, "ascending") for name in _ORDER])).combine_chunks()
+    if ordered["rle_counts"].null_count == ordered.num_rows:
+        ordered = ordered.drop_columns("rle_counts")
     pq.write_table(ordered, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
     name = _name(data)
@@ -94,6 +99,8 @@ def _read(workspace: Store, name: str) -> pa.Table:
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError):
         raise StoreError(f"{uri} is no readable Parquet file; restore it, or move it away") from None
+    if table.schema.equals(_WITHOUT_MASKS):
+        table = table.append_column(VERDICTS.field("rle_counts"), pa.nulls(table.num_rows, pa.binary()))
     if not table.schema.equals(VERDICTS):
         raise StoreError(
             f"{uri} does not have the columns of verdicts; move it away and use `vouch verdicts CAMPAIGN FILE`"
@@ -124,6 +131,8 @@ def trouble(table: pa.Table) -> str:
     missed = pc.equal(verdict, "missed").to_numpy()
     if (missed & ~given).any() or not _all(pc.or_(pc.invert(pa.array(missed)), pc.is_valid(table["class_name"]))):
         return "a missed object has no box or no class"
+    if not _all(looks_like_rle(table["rle_counts"])):
+        return "a mask is no compressed COCO RLE"
     return ""
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as mask_utils
 
-from tasks.rle import is_rle, rle_of_crop, rle_of_runs
+from tasks.rle import is_rle, rle_area, rle_of_crop, rle_of_runs, run_lengths
 
 crops = hnp.arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7)))
 margins = st.tuples(*[st.integers(0, 3)] * 4)
@@ -48,6 +48,38 @@ def test_counts_are_known_from_others(height, width, runs, other):
     compressed = mask_utils.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
     assert is_rle(compressed, height, width)
     assert is_rle(compressed, height, other) == (other == width)
+
+
+@given(crop=crops, margins=margins)
+def test_run_lengths_are_those_that_pycocotools_compressed(crop, margins):
+    left, top, right, bottom = margins
+    whole = np.pad(crop, ((top, bottom), (left, right)))
+    runs = run_lengths(mask_utils.encode(np.asfortranarray(whole.astype(np.uint8)))["counts"])
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    np.testing.assert_array_equal(inside.reshape(whole.shape[::-1]).T, whole)
+
+
+@given(st.binary(max_size=60) | st.lists(st.integers(48, 111), max_size=60).map(bytes))
+def test_any_bytes_are_counts_or_not(counts):
+    runs = run_lengths(counts)
+    if runs is None:
+        with pytest.raises(ValueError, match="not compressed"):
+            rle_area(counts)
+    else:
+        assert 0 <= rle_area(counts) <= runs.sum()
+        # What is let through is safe with pycocotools, and means the same there.
+        size = [int(runs.sum()), 1]
+        if 0 < size[0] < 1 << 14:
+            rle = {"size": size, "counts": counts}
+            assert mask_utils.area(rle) == rle_area(counts)
+            assert mask_utils.decode(rle).sum() == rle_area(counts)
+
+
+def test_sums_beyond_64_bits_are_no_masks():
+    longest = b"oooooooooo?"  # 55 bits
+    assert not is_rle(longest * 1024 + b"0", 10, 20)
+    assert run_lengths(b"oooooo3").tolist() == [2**32 - 1]
+    assert run_lengths(b"oooooo4") is None
 
 
 @pytest.mark.parametrize("counts", [b"", b"abc", b"~~~~", b"0P1", b"\x00\x01", b"0o"])

@@ -28,6 +28,7 @@ def test_a_full_row():
         "seconds": "2.5",
         "reviewed_at": "2026-03-01T12:00:00+02:00",
         "simulated": "True",
+        "rle_counts": "52203",
     }
     assert CHECKER.check(row) == {
         "label_id": "12",
@@ -42,6 +43,7 @@ def test_a_full_row():
         "seconds": 2.5,
         "reviewed_at": datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=2))),
         "simulated": True,
+        "rle_counts": b"52203",
     }
 
 

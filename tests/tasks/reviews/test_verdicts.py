@@ -1,3 +1,4 @@
+import hashlib
 import io
 
 import pyarrow as pa
@@ -5,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.errors import StoreError
-from schemas.reviews import VERDICTS
+from schemas.reviews import MOST_RLE_BYTES, VERDICTS
 from tasks.reviews.verdicts import read_verdicts, write_verdicts
 from tasks.store.local import LocalStore
 
@@ -64,6 +65,29 @@ def test_nan_is_null(workspace, verdicts):
     assert read_verdicts(workspace).select(["x0", "seconds"]).to_pylist() == [{"x0": None, "seconds": None}]
 
 
+def test_masks_are_kept(workspace, verdicts):
+    write_verdicts(workspace, verdicts({"label_id": "1", "rle_counts": b"52203"}, {"label_id": "2", "at": 1}))
+    write_verdicts(workspace, verdicts({"label_id": "3", "at": 2}))
+    table = read_verdicts(workspace)
+    assert table.schema.equals(VERDICTS)
+    assert table["rle_counts"].to_pylist() == [b"52203", None, None]
+
+
+def test_files_from_before_there_were_masks(workspace, verdicts):
+    before = verdicts({"label_id": "1", "verdict": "bad_box", "box": (1, 2, 3, 4), "seconds": 2})
+    sink = io.BytesIO()
+    pq.write_table(before.drop_columns("rle_counts"), sink, compression="zstd")
+    name = hashlib.sha256(sink.getvalue()).hexdigest()[:32]
+    workspace.put(f"reviews/{name}.parquet", sink.getvalue())
+    assert read_verdicts(workspace).equals(before)
+    assert write_verdicts(workspace, before) == name
+    other = io.BytesIO()
+    pq.write_table(before.drop_columns(["rle_counts", "seconds"]), other)
+    workspace.put("reviews/mine.parquet", other.getvalue())
+    with pytest.raises(StoreError, match="does not have the columns of verdicts"):
+        read_verdicts(workspace)
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
@@ -74,6 +98,9 @@ def test_nan_is_null(workspace, verdicts):
         ({"label_id": "1", "box": (1, 2, float("inf"), 3)}, "a box is not"),
         ({"label_id": "1", "box": (1, 2, 1, 3)}, "a box is not"),
         ({"key": "a.png", "verdict": "missed", "class_name": "cat"}, "a missed object has no box or no class"),
+        ({"label_id": "1", "rle_counts": b""}, "a mask is no compressed COCO RLE"),
+        ({"label_id": "1", "rle_counts": b"522\xff"}, "a mask is no compressed COCO RLE"),
+        ({"label_id": "1", "rle_counts": b"1" * (MOST_RLE_BYTES + 1)}, "a mask is no compressed COCO RLE"),
         ({"key": "a.png", "verdict": "missed", "box": (1, 2, 3, 4)}, "a missed object has no box or no class"),
     ],
 )
