@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from schemas.tables import BOX
 from tasks.export.records import ExportImage, ExportLabel, Provenance, Reviewed
 from tasks.geometry import box_iou, clip_boxes
+from tasks.reviews.masks import mask_trouble
 from tasks.reviews.resolve import Answers, ImageAnswers, missed_and_checked, resolve
+from tasks.rle import rle_area
 
 SAME_OBJECT: Final = 0.5
 """Least IoU of two boxes of one class that show one object."""
@@ -29,11 +31,12 @@ class Missed(NamedTuple):
     xyxy: Box
     reviewer: str
     simulated: bool
+    rle_counts: bytes | None
 
 
 @dataclass(frozen=True)
 class HumanWord:
-    """What people said of labels and images, by id and key; some 600 bytes a reviewed label or image."""
+    """What people said of labels and images, by id and key; some 600 bytes a reviewed label or image, and masks."""
 
     answers: Answers
     place: dict[str, int]
@@ -76,10 +79,11 @@ class HumanWord:
         class_name, box = self.answers.class_name[row], _box(self.answers.boxes[row])
         reviewed = self._outcome(verdict, class_name, box)
         spoken = label._replace(reviewed=reviewed, verdict=verdict)
-        if reviewed in ("kept", "corrected"):
-            spoken = spoken._replace(provenance=_provenance(simulated))
         if reviewed == "corrected":
             spoken = _with_box(spoken, box, image)._replace(class_name=class_name or label.class_name)
+        if reviewed in ("kept", "corrected"):
+            spoken = _with_mask(spoken, self.answers.masks[row].as_py(), image)
+            spoken = spoken._replace(provenance=_provenance(simulated))
         return spoken
 
     def _outcome(self, verdict: str, class_name: str | None, box: Box | None) -> Reviewed:
@@ -113,15 +117,17 @@ def _checked(images: ImageAnswers, class_names: frozenset[str]) -> dict[str, fro
 
 def _missed(images: ImageAnswers) -> dict[str, list[Missed]]:
     found: dict[str, list[Missed]] = {}
-    columns = [images.missed[name].to_pylist() for name in ("key", "class_name", *BOX, "reviewer", "simulated")]
-    for key, name, x0, y0, x1, y1, reviewer, simulated in zip(*columns, strict=True):
-        found.setdefault(key, []).append(Missed(name, (x0, y0, x1, y1), reviewer, simulated))
+    columns = [
+        images.missed[name].to_pylist() for name in ("key", "class_name", *BOX, "reviewer", "simulated", "rle_counts")
+    ]
+    for key, name, x0, y0, x1, y1, reviewer, simulated, mask in zip(*columns, strict=True):
+        found.setdefault(key, []).append(Missed(name, (x0, y0, x1, y1), reviewer, simulated, mask))
     return found
 
 
 def _new_label(image: ExportImage, one: Missed) -> ExportLabel:
     digest = hashlib.sha256(repr((image.key, one.class_name, one.xyxy)).encode()).hexdigest()
-    return ExportLabel(
+    label = ExportLabel(
         label_id=f"missed-{digest[:16]}",
         class_name=one.class_name,
         xyxy=_cut(one.xyxy, image),
@@ -135,6 +141,7 @@ def _new_label(image: ExportImage, one: Missed) -> ExportLabel:
         provenance=_provenance(one.simulated),
         verdict="missed",
     )
+    return _with_mask(label, one.rle_counts, image)
 
 
 def _with_box(label: ExportLabel, box: Box | None, image: ExportImage) -> ExportLabel:
@@ -142,6 +149,13 @@ def _with_box(label: ExportLabel, box: Box | None, image: ExportImage) -> Export
     if box is None or max(abs(new - old) for new, old in zip(box, label.xyxy, strict=True)) <= _UNCHANGED:
         return label
     return label._replace(xyxy=_cut(box, image), rle_counts=None, area=0)
+
+
+def _with_mask(label: ExportLabel, rle_counts: bytes | None, image: ExportImage) -> ExportLabel:
+    """A label with a person's mask, if there is one; passed over where the image has another size by now."""
+    if rle_counts is None or mask_trouble(rle_counts, image.height, image.width):
+        return label
+    return label._replace(rle_counts=rle_counts, area=rle_area(rle_counts))
 
 
 def _cut(box: Box, image: ExportImage) -> Box:

@@ -1,6 +1,6 @@
 """Checks a whole verdict file: each row by itself, rows against each other and against the labels that they judge."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,9 +16,14 @@ from tasks.contract.run_labels import RunLabels
 from tasks.reviews.check_row import RowChecker, RowError
 from tasks.reviews.distinct import row_codes
 from tasks.reviews.file_rows import read_rows
+from tasks.reviews.masks import mask_trouble
 
 _BATCH_ROWS: Final = 16_384
 _WITHOUT_CORRECTION: Final = ("correct", "not_an_object")
+_WITHOUT_MASK: Final = ("not_an_object",)
+
+Sizes = Callable[[Collection[str]], Mapping[str, tuple[int, int]]]
+"""Gives the width and height of images by their keys, of those that it knows."""
 
 
 class Refused(NamedTuple):
@@ -47,13 +52,14 @@ class CheckedFile(NamedTuple):
     """The others, as rows of schemas.reviews.VERDICTS."""
 
 
-def check_file(path: Path, checker: RowChecker, labels: RunLabels) -> CheckedFile:
+def check_file(path: Path, checker: RowChecker, labels: RunLabels, sizes: Sizes) -> CheckedFile:
     """Read and check a verdict file.
 
     Args:
         path: The file.
         checker: Checks single rows.
         labels: The labels of the run; verdicts on others are taken at their word.
+        sizes: Of the run's images, which masks must have; asked only if there are masks.
 
     Raises:
         UserError: The file cannot be read, or is not made of rows and known columns.
@@ -78,8 +84,9 @@ def check_file(path: Path, checker: RowChecker, labels: RunLabels) -> CheckedFil
             pending.clear()
     tables.append(pa.Table.from_pylist(pending, schema=VERDICTS))
     table = pa.concat_tables(tables).combine_chunks()
-    own = _own_class(table, labels)
-    late = _contradictions(table, np.array(places, np.int64)) | _against_labels(table, own)
+    place = pc.index_in(table["label_id"], value_set=labels.label_ids).combine_chunks()
+    late = _contradictions(table, np.array(places, np.int64))
+    late |= _against_labels(table, _own_class(place, labels)) | _against_images(table, place, labels, sizes)
     refused += [Refused(places[at], reason, table.slice(at, 1).to_pylist()[0]) for at, reason in late.items()]
     fine = np.ones(len(places), np.bool_)
     fine[list(late)] = False
@@ -91,7 +98,7 @@ def _contradictions(table: pa.Table, places: NDArray[np.int64]) -> dict[int, str
     """Rows by which one reviewer says two things of one label at one time: which of them is later, nobody knows."""
     about_label = ~_among(table, IMAGE_VERDICTS)
     what = row_codes(table, ["label_id", "reviewer", "reviewed_at"])
-    said = row_codes(table, ["label_id", "reviewer", "reviewed_at", "verdict", "class_name", *BOX])
+    said = row_codes(table, ["label_id", "reviewer", "reviewed_at", "verdict", "class_name", *BOX, "rle_counts"])
     first = np.unique(what, return_index=True)[1]
     before = first[what] if len(what) else what
     wrong = np.flatnonzero(about_label & (said != said[before]))
@@ -113,18 +120,32 @@ def _against_labels(table: pa.Table, own: pa.Array) -> dict[int, str]:
     }
 
 
-def _own_class(table: pa.Table, labels: RunLabels) -> pa.Array:
-    """The class of each row's label; null where the run does not have it."""
-    place = pc.index_in(table["label_id"], value_set=labels.label_ids).combine_chunks()
+def _against_images(table: pa.Table, place: pa.Array, labels: RunLabels, sizes: Sizes) -> dict[int, str]:
+    """Rows whose mask has not the size of the image."""
+    rows = np.flatnonzero(numbers(table["rle_counts"].is_valid(), np.bool_) & ~_among(table, _WITHOUT_MASK))
+    at = pa.array(rows, pa.int64())
+    image = pa.array(labels.image_index, pa.int64()).take(place.take(at))
+    keys = pc.coalesce(labels.keys.take(image), table["key"].combine_chunks().take(at)).to_pylist()
+    size_of = sizes({key for key in keys if key is not None})
+    found = {}
+    for row, key in zip(rows.tolist(), keys, strict=True):
+        width, height = size_of.get(key, (None, None))
+        if problem := mask_trouble(table["rle_counts"][row].as_py(), height, width):
+            found[row] = f"rle_counts: {problem}"
+    return found
+
+
+def _own_class(place: pa.Array, labels: RunLabels) -> pa.Array:
+    """The class of each row's label, given its place; null where the run does not have it."""
     known = pa.array(labels.class_index, pa.int64()).take(place)
     return pa.array(labels.class_names, pa.string()).take(known)
 
 
 def _without_idle_corrections(table: pa.Table) -> pa.Table:
-    """Drop class and box where the verdict leaves nothing to correct: many tools repeat those of the label."""
-    idle = pa.array(_among(table, _WITHOUT_CORRECTION))
-    for name in ("class_name", *BOX):
+    """Drop class, box and mask where the verdict leaves nothing to correct: many tools repeat those of the label."""
+    for name in ("class_name", *BOX, "rle_counts"):
         field = VERDICTS.field(name)
+        idle = pa.array(_among(table, _WITHOUT_MASK if name == "rle_counts" else _WITHOUT_CORRECTION))
         column = pc.if_else(idle, pa.scalar(None, field.type), table[name])
         table = table.set_column(VERDICTS.get_field_index(name), field, column)
     return table

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import UserError
-from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
+from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
 
 SHOWN: Final = ("image", "shown_class", "shown_x0", "shown_y0", "shown_x1", "shown_y1", "row", "reason")
 """Columns by which handed-out tasks say what is asked, and refused rows why; no part of an answer, passed over."""
@@ -57,6 +57,8 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _csv(file: BinaryIO, path: Path) -> Iterator[Row]:
+    # Of the whole process, and twice a mask, so that one too long is refused as a row and not with the file.
+    csv.field_size_limit(max(csv.field_size_limit(), 2 * MOST_RLE_BYTES))
     rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     try:
         names = _header(next(rows, []), path)

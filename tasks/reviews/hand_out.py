@@ -15,7 +15,7 @@ from tasks.reviews.resolve import missed_and_checked, resolve
 from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
 
-_EMPTY: Final = ("verdict", "class_name", *BOX, "reviewer", "seconds")
+_EMPTY: Final = ("verdict", "class_name", *BOX, "rle_counts", "reviewer", "seconds")
 """Columns to fill in."""
 
 

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from tasks.reviews.check_file import CheckedFile, Refused, check_file
 from tasks.reviews.check_row import RowChecker
 from tasks.reviews.distinct import first_rows
 from tasks.reviews.file_rows import COLUMNS
+from tasks.reviews.image_sizes import image_sizes
 from tasks.reviews.plans import read_plans
 from tasks.reviews.verdicts import read_verdicts, write_verdicts
 from tasks.store.open import open_store
@@ -55,11 +57,14 @@ def import_files(
     current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         labels = read_run_labels(workspace, run, ledger, current)
-    now = datetime.now(UTC)
-    checked = [
-        check_file(path, RowChecker(current.classes, reviewer.strip(), min(_changed(path), now), now), labels)
-        for path in paths
-    ]
+        now = datetime.now(UTC)
+        sizes = partial(image_sizes, workspace, run, ledger, current.fingerprint)
+        checked = [
+            check_file(
+                path, RowChecker(current.classes, reviewer.strip(), min(_changed(path), now), now), labels, sizes
+            )
+            for path in paths
+        ]
     if not skip_bad:
         _refuse([file for file in checked if file.refused])
     known = read_verdicts(workspace)
@@ -139,4 +144,9 @@ def _write_refused(file: CheckedFile) -> str:
 
 
 def _cells(one: Refused) -> list[object]:
-    return [one.number, one.reason, *(one.row.get(name) for name in COLUMNS)]
+    return [one.number, one.reason, *(_cell(one.row.get(name)) for name in COLUMNS)]
+
+
+def _cell(value: object) -> object:
+    # Masks are ASCII; bytes that are none must stay legible all the same.
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value

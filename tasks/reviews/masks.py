@@ -34,6 +34,6 @@ def mask_trouble(counts: bytes, height: int | None = None, width: int | None = N
 
 
 def looks_like_rle(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Say of masks whether they are bounded and made of numbers, or null: quick, without a look at the runs."""
+    """Say of masks whether they are bounded and made of numbers, or null: quick, without a look at the numbers."""
     bounded = pc.less_equal(pc.binary_length(column), MOST_RLE_BYTES)
-    return pc.or_(pc.is_null(column), pc.and_(bounded, pc.match_substring_regex(column, _DIGITS)))
+    return pc.and_(bounded, pc.match_substring_regex(column, _DIGITS)).fill_null(True)

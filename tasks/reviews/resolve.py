@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
 from schemas.tables import BOX
 from tasks.columns import boxes_of, numbers
-from tasks.reviews.distinct import codes_of, distinct, places_in
+from tasks.reviews.distinct import codes_of, distinct, places_in, row_codes
 from tasks.reviews.verdicts import in_time
 
 DISPUTED: Final = "disputed"
@@ -41,6 +41,9 @@ class Answers:
     """(n,) whether a verdict came from a simulated reviewer."""
     reviewers: NDArray[np.int64]
     """(n,) how many gave a verdict."""
+    masks: pa.ChunkedArray
+    """n compressed COCO RLE counts: the mask as it should be, the latest given; null without, and where the box that
+    counts is a later, other one."""
     ids: pa.StringArray
     """label_ids, for look-up."""
 
@@ -81,7 +84,8 @@ class ImageAnswers:
     checked: pa.Table
     """key, class_name (null: every class), simulated: each pair once, in the order of the first verdicts."""
     missed: pa.Table
-    """key, class_name, x0, y0, x1, y1 (pixels, xyxy), reviewer, simulated: each object once, as exactly stated."""
+    """key, class_name, x0, y0, x1, y1 (pixels, xyxy), reviewer, simulated: each object once, as exactly stated; and
+    rle_counts, the latest mask given of it (null without)."""
     seconds: float
     """Time of all verdicts about images, each once."""
 
@@ -102,14 +106,17 @@ def resolve(verdicts: pa.Table) -> Answers:
     code = numbers(pc.index_in(rows["verdict"], value_set=pa.array(ANSWERS)), np.int64)
     least, most = _reduced(np.minimum, code, starts), _reduced(np.maximum, code, starts)
     agreed = np.where(least == most, least, ANSWERS.index(DISPUTED))
+    boxes = boxes_of(rows)
+    box_row = _latest(np.asarray(np.isfinite(boxes).all(axis=1)), starts)
     return Answers(
         label_ids=tuple(ids.to_pylist()),
         verdict=[ANSWERS[place] for place in agreed.tolist()],
         class_name=_agreed_classes(rows["class_name"], starts),
-        boxes=_latest_boxes(rows, starts),
+        boxes=_boxes_at(boxes, box_row),
         seconds=_sum_of_known(numbers(rows["seconds"], np.float64), starts),
         simulated=_reduced(np.logical_or, numbers(rows["simulated"], np.bool_), starts),
         reviewers=np.diff(np.append(starts, len(label))),
+        masks=_masks_at(rows["rle_counts"], _fitting_masks(rows, boxes, box_row, starts)),
         ids=ids,
     )
 
@@ -147,9 +154,7 @@ def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:
     missed = rows.filter(pc.equal(rows["verdict"], "missed"))
     return ImageAnswers(
         checked=distinct(checked, ["key", "class_name"]).select(["key", "class_name", "simulated"]),
-        missed=distinct(missed, ["key", "class_name", *BOX, "reviewer"]).select(
-            ["key", "class_name", *BOX, "reviewer", "simulated"]
-        ),
+        missed=_distinct_objects(missed),
         seconds=float(pc.sum(rows["seconds"]).as_py() or 0),
     )
 
@@ -169,13 +174,41 @@ def _agreed_classes(column: pa.ChunkedArray, starts: NDArray[np.int64]) -> list[
     return [values[low] if low == high else None for low, high in zip(least.tolist(), most.tolist(), strict=True)]
 
 
-def _latest_boxes(rows: pa.Table, starts: NDArray[np.int64]) -> NDArray[np.float32]:
-    boxes = boxes_of(rows)
-    given = np.where(np.isnan(boxes).any(axis=1), -1, np.arange(len(boxes)))
-    latest = _reduced(np.maximum, given, starts)
+def _distinct_objects(missed: pa.Table) -> pa.Table:
+    """Each object once, where it came first, with its latest mask."""
+    names = ["key", "class_name", *BOX, "reviewer"]
+    code = row_codes(missed, names)
+    first = np.unique(code, return_index=True)[1]
+    latest = np.full(len(first), -1, np.int64)
+    given = np.flatnonzero(numbers(missed["rle_counts"].is_valid(), np.bool_))
+    np.maximum.at(latest, code[given], given)
+    order = np.argsort(first)
+    objects = missed.take(pa.array(first[order], pa.int64())).select([*names, "simulated"])
+    return objects.append_column("rle_counts", _masks_at(missed["rle_counts"], latest[order]))
+
+
+def _latest(given: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The latest row of each label that gives something; -1 where none does."""
+    return _reduced(np.maximum, np.where(given, np.arange(len(given)), -1), starts)
+
+
+def _boxes_at(boxes: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     # One row more, which -1 finds.
-    known: NDArray[np.float32] = np.concatenate([boxes, np.full((1, 4), np.nan, np.float32)])[latest]
+    known: NDArray[np.float32] = np.concatenate([boxes, np.full((1, 4), np.nan, np.float32)])[rows]
     return known
+
+
+def _fitting_masks(
+    rows: pa.Table, boxes: NDArray[np.float32], box_row: NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The row of each label whose mask counts; none where another box came later, which the mask was not drawn for."""
+    mask_row = _latest(numbers(rows["rle_counts"].is_valid(), np.bool_), starts)
+    same_box = (_boxes_at(boxes, mask_row) == _boxes_at(boxes, box_row)).all(axis=1)
+    return np.where((mask_row >= box_row) | same_box, mask_row, -1)
+
+
+def _masks_at(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    return column.take(pa.array(rows, pa.int64(), mask=rows < 0))
 
 
 def _sum_of_known(values: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
     Args:
         path: The file; times are written as ISO 8601, what is missing as null, or as an empty cell in CSV.
-        table: Its rows.
+        table: Its rows; of binary columns only masks, as their run lengths.
 
     Raises:
         UserError: The suffix is unknown, or the file cannot be written.
@@ -84,7 +84,14 @@ _WRITERS: Final[dict[str, Callable[[BinaryIO, pa.Table], None]]] = {
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
         for row in batch.to_pylist():
-            yield {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+            yield {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    # Run lengths of a mask, which are ASCII.
+    return value.decode("ascii") if isinstance(value, bytes) else value
 
 
 def _object(row: dict[str, Any]) -> bytes:

@@ -1,8 +1,10 @@
 import csv
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from pycocotools import mask as mask_utils
 
 from schemas.reviews import TASKS, ReviewPlan
 from tasks.contract.run_labels import current_of, read_run_labels
@@ -122,7 +124,11 @@ def test_tasks_filled_in_come_back(vouch, labelled, make_campaign, ids, tmp_path
     assert "audit" not in text
     with path.open(newline="") as file:
         sheet = list(csv.DictReader(file))
-    sheet[0]["verdict"], sheet[2]["verdict"] = "Bad Box", "checked"
+    mask = np.zeros((64, 96), np.uint8, order="F")
+    mask[2:9, 3:7] = 1
+    counts = mask_utils.encode(mask)["counts"]
+    sheet[0] |= {"verdict": "Bad Box", "x0": 3, "y0": 2, "x1": 7, "y1": 9, "rle_counts": counts.decode()}
+    sheet[2]["verdict"] = "checked"
     with path.open("w", newline="") as file:
         out = csv.DictWriter(file, list(sheet[0]))
         out.writeheader()
@@ -130,8 +136,8 @@ def test_tasks_filled_in_come_back(vouch, labelled, make_campaign, ids, tmp_path
     answer = vouch("verdicts", labelled, path)
     assert "2 of 3 rows imported, 1 without a verdict" in answer.out, answer.err
     said = read_verdicts(workspace).to_pylist()
-    assert {(row["verdict"], row["class_name"], row["x0"]) for row in said} == {
-        ("bad_box", None, None),
-        ("checked", "dog", None),
+    assert {(row["verdict"], row["class_name"], row["x0"], row["rle_counts"]) for row in said} == {
+        ("bad_box", None, 3, counts),
+        ("checked", "dog", None, None),
     }
     assert vouch("verdicts", labelled, "--tasks", path).out == f"1 open tasks in {path}\n"

@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
 
 from schemas.errors import UserError
 from tasks.collect.export import export_campaign
@@ -65,3 +68,30 @@ def test_verdicts_shape_the_data_set(tmp_path, make_images, make_campaign, label
     kept = (folder / "annotations.json").read_bytes().partition(b'"images"')[2]
     export_campaign(campaign)
     assert (folder / "annotations.json").read_bytes().partition(b'"images"')[2] == kept
+
+
+def test_masks_of_people_are_those_of_the_data_set(tmp_path, make_images, make_campaign, label, verdicts):
+    make_images(tmp_path / "images", 5)
+    campaign = make_campaign()
+    label(campaign)
+    path = tmp_path / "workspace/exports/coco/annotations.json"
+    one, two, *_ = json.loads(path.read_text())["annotations"]
+    mask = np.zeros((64, 96), np.uint8, order="F")
+    mask[2:9, 3:7] = 1
+    mask[4, 4] = 0
+    counts = {"rle_counts": mask_utils.encode(mask)["counts"]}
+    said = verdicts(
+        {"label_id": one["label_id"], "verdict": "correct"} | counts,
+        {"label_id": two["label_id"], "verdict": "bad_box", "box": (3.0, 2.0, 7.0, 9.0)} | counts,
+        {"key": "002.png", "verdict": "missed", "class_name": "dog", "box": (3.0, 2.0, 7.0, 9.0)} | counts,
+    )
+    write_verdicts(open_store(campaign.workspace), said)
+    export_campaign(campaign)
+    coco = COCO(path)
+    spoken = {entry["verdict"]: entry for entry in coco.loadAnns(coco.getAnnIds()) if "verdict" in entry}
+    assert sorted(spoken) == ["bad_box", "correct", "missed"]
+    for entry in spoken.values():
+        np.testing.assert_array_equal(coco.annToMask(entry), mask)
+        assert (entry["area"], entry["provenance"], entry["iscrowd"]) == (27, "human", 0)
+    assert spoken["correct"]["bbox"] == one["bbox"]
+    assert spoken["bad_box"]["bbox"] == spoken["missed"]["bbox"] == [3, 2, 4, 7]

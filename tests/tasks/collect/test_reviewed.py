@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+from pycocotools import mask as mask_utils
 
 from tasks.collect.reviewed import HumanWord
 from tasks.export.records import ExportImage, ExportLabel
@@ -51,6 +53,47 @@ def test_corrections(verdicts):
     assert (both.class_name, both.xyxy, both.rle_counts) == ("dog", (1, 2, 3, 4), None)
     same = said(verdict="wrong_class", class_name="dog", box=(10.004, 10.0, 30.0, 29.995))
     assert same == other_class
+
+
+def rle(left=12, width=80, height=60):
+    mask = np.zeros((height, width), np.uint8, order="F")
+    mask[12:20, left : left + 5] = 1
+    return mask_utils.encode(mask)["counts"]
+
+
+def test_masks(verdicts):
+    def said(mask=None, **row):
+        return over(verdicts({"label_id": "1", "rle_counts": mask or rle()} | row), label()).labels[0]
+
+    spoken = label()._replace(provenance="human", rle_counts=rle(), area=40)
+    assert said(verdict="correct") == spoken._replace(reviewed="kept", verdict="correct")
+    mended = spoken._replace(reviewed="corrected", verdict="wrong_class", class_name="dog")
+    assert said(verdict="wrong_class", class_name="dog") == mended
+    box = (1.0, 2.0, 30.0, 40.0)
+    assert said(verdict="wrong_class", class_name="dog", box=box) == mended._replace(xyxy=box)
+    moved = said(verdict="bad_box", box=box)
+    assert moved == spoken._replace(reviewed="corrected", verdict="bad_box", xyxy=box)
+    assert said(verdict="not_an_object").rle_counts == b"mask"
+
+
+@pytest.mark.parametrize("mask", [rle(width=81), b"what", b"oooooooo1", b"n0"])
+def test_masks_of_other_images_are_passed_over(verdicts, mask):
+    kept, moved = (
+        over(verdicts({"label_id": "1", "rle_counts": mask} | row), label()).labels[0]
+        for row in ({"verdict": "correct"}, {"verdict": "bad_box", "box": (1.0, 2.0, 3.0, 4.0)})
+    )
+    assert (kept.rle_counts, kept.area, kept.provenance) == (b"mask", 300, "human")
+    assert (moved.rle_counts, moved.area) == (None, 0)
+    row = {"key": "a.png", "verdict": "missed", "class_name": "dog", "box": (50.0, 5.0, 70.0, 25.0)}
+    (added,) = over(verdicts(row | {"rle_counts": mask})).labels
+    assert (added.reviewed, added.rle_counts, added.area) == ("added", None, 0)
+
+
+def test_masks_of_missed_objects(verdicts):
+    row = {"key": "a.png", "verdict": "missed", "class_name": "dog", "box": (50.0, 5.0, 70.0, 25.0)}
+    (bare,) = over(verdicts(row)).labels
+    (added,) = over(verdicts(row | {"rle_counts": rle(55)})).labels
+    assert (added.rle_counts, added.area, added.label_id) == (rle(55), 40, bare.label_id)
 
 
 def test_disputed_labels_are_undecided_again(verdicts):

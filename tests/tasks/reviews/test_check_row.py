@@ -90,6 +90,15 @@ def test_what_is_left_out_is_filled_in():
         ({"verdict": "checked", "key": "a"}, "checked is about an image: leave label_id empty"),
         ({"verdict": "checked", "label_id": None}, "checked needs the image's key"),
         ({"verdict": "missed", "label_id": None, "key": "a", "class_name": "cat"}, "missed needs the object's"),
+        ({"rle_counts": "abc"}, "rle_counts: the mask is no compressed COCO RLE; write the counts"),
+        ({"rle_counts": b"\xff"}, "rle_counts: the mask is no compressed COCO RLE"),
+        ({"rle_counts": "é"}, "rle_counts: the mask is no compressed COCO RLE"),
+        ({"rle_counts": "n0"}, "rle_counts: the mask has no pixel"),
+        ({"rle_counts": 6230}, "rle_counts: '6230' is no text"),
+        ({"rle_counts": {"size": [5, 6], "counts": "6230>"}}, "is no text; write the counts of a compressed COCO RLE"),
+        ({"verdict": "wrong_class", "rle_counts": "6230>"}, "wrong_class with a mask needs the right class_name"),
+        ({"verdict": "bad_box", "rle_counts": "6230>"}, "bad_box with a mask needs the right box"),
+        ({"verdict": "checked", "label_id": None, "key": "a", "rle_counts": "6230>"}, "checked has no mask"),
         (
             {"verdict": "checked", "label_id": None, "key": "a", "x0": 1, "y0": 1, "x1": 2, "y1": 2},
             "checked has no box",
@@ -101,13 +110,33 @@ def test_what_is_no_verdict(row, problem):
         CHECKER.check({"label_id": "1", "verdict": "correct"} | row)
 
 
+def test_masks():
+    box = {"x0": 1, "y0": 1, "x1": 3, "y1": 3}
+    rows = [
+        {"verdict": "correct"},
+        {"verdict": "wrong_class", "class_name": "cat"},
+        {"verdict": "wrong_class", "class_name": "cat"} | box,
+        {"verdict": "bad_box"} | box,
+        {"verdict": "missed", "label_id": None, "key": "a.png", "class_name": "cat"} | box,
+    ]
+    for row in rows:
+        found = [
+            CHECKER.check({"label_id": "1", "rle_counts": mask} | row) for mask in (" 6230>\n", b"6230>", "", None)
+        ]
+        assert [one["rle_counts"] for one in found] == [b"6230>", b"6230>", None, None]
+    # Tools repeat what the label has.
+    assert CHECKER.check({"label_id": "1", "verdict": "not_an_object", "rle_counts": "what"})["verdict"]
+
+
 VALUE = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=1)
 )
 
 
 @given(
-    st.dictionaries(st.sampled_from(COLUMNS), VALUE | st.sampled_from(["missed", "checked", "correct", "cat", 1, 2]))
+    st.dictionaries(
+        st.sampled_from(COLUMNS), VALUE | st.sampled_from(["missed", "checked", "correct", "cat", 1, 2, "6230>", b"62"])
+    )
 )
 def test_any_row_is_a_verdict_or_refused(row):
     try:

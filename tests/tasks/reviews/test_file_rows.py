@@ -58,7 +58,7 @@ def test_parquet_of_data_frames(tmp_path):
         ("a.csv", "label_id,verdict\n1\n", "row 2 has 1 cells, the header 2"),
         ("a.csv", b"label_id,verdict\n\xff,correct\n", "is not UTF-8"),
         ("a.csv", 'label_id,verdict\n"1"x,correct\n', "row 2 is not CSV"),
-        ("a.csv", f"label_id,verdict\n{'1' * 200_000},correct\n", "row 2 is not CSV"),
+        ("a.csv", f"label_id,verdict\n{'1' * 3_000_000},correct\n", "row 2 is not CSV"),
         ("a.json", '{"label_id": "1"}', "is not an array of objects"),
         ("a.json", "[1]", "row 1 is not an object"),
         ("a.json", "[" * 100_000, "is not JSON"),

@@ -1,13 +1,19 @@
 import csv
 import json
 import os
+from datetime import UTC, datetime
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from pycocotools import mask as mask_utils
 
 from schemas.errors import UserError
+from schemas.reviews import MOST_RLE_BYTES, VERDICTS
 from tasks.contract.run_labels import current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.import_file import import_files
+from tasks.reviews.table_file import write_table
 from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
 
@@ -35,6 +41,12 @@ def write(tmp_path):
         return path
 
     return make
+
+
+def rle(width, height, side=3):
+    mask = np.zeros((height, width), np.uint8, order="F")
+    mask[1 : 1 + side, 1 : 1 + side] = 1
+    return mask_utils.encode(mask)["counts"]
 
 
 def kept(campaign):
@@ -129,6 +141,62 @@ def test_rows_against_each_other_and_against_the_labels(campaign, labels, write)
     }
     (confirmed,) = [row for row in kept(campaign) if row["label_id"] == one and row["reviewer"] == "ann"]
     assert (confirmed["class_name"], confirmed["x0"]) == (None, None)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "parquet"])
+def test_masks_go_out_and_come_in(campaign, labels, tmp_path, suffix):
+    one, two, three = labels.label_ids.to_pylist()[:3]
+    mask, at = rle(96, 64), {"reviewed_at": datetime(2026, 3, 4, tzinfo=UTC), "reviewer": "ann", "simulated": False}
+    rows = [
+        {"label_id": one, "verdict": "correct", "rle_counts": mask},
+        {"label_id": two, "verdict": "not_an_object", "rle_counts": b"any"},
+        {"label_id": "elsewhere", "verdict": "correct", "rle_counts": rle(7, 5)},
+        {"label_id": three, "verdict": "bad_box"},
+    ]
+    path = tmp_path / f"masks.{suffix}"
+    write_table(path, pa.Table.from_pylist([at | row for row in rows], schema=VERDICTS))
+    (outcome,) = import_files(campaign, [path], "bob")
+    assert (outcome.imported, outcome.refused) == (4, 0)
+    assert {row["label_id"]: row["rle_counts"] for row in kept(campaign)} == {
+        one: mask,
+        two: None,
+        "elsewhere": rle(7, 5),
+        three: None,
+    }
+    write_table(path, read_verdicts(open_store(campaign.workspace)))
+    (again,) = import_files(campaign, [path], "bob")
+    assert (again.imported, again.known) == (0, 4)
+
+
+def test_masks_are_held_against_their_images(campaign, labels, write):
+    one, two, three = labels.label_ids.to_pylist()[:3]
+    box = {"x0": 1, "y0": 1, "x1": 5, "y1": 5}
+    path = write(
+        [
+            {"label_id": one, "verdict": "correct", "rle_counts": rle(64, 95).decode()},
+            {"label_id": two, "verdict": "correct", "rle_counts": "1" * (MOST_RLE_BYTES + 1)},
+            {"key": "000.png", "verdict": "missed", "class_name": "cat", "rle_counts": rle(97, 64).decode()} | box,
+            {"key": "gone.png", "verdict": "missed", "class_name": "cat", "rle_counts": rle(97, 64).decode()} | box,
+            {"label_id": three, "verdict": "correct", "rle_counts": rle(96, 64).decode()},
+            {"label_id": three, "verdict": "correct", "rle_counts": rle(96, 64, 4).decode()},
+        ]
+    )
+    (outcome,) = import_files(campaign, [path], "ann", skip_bad=True)
+    assert (outcome.imported, outcome.refused, outcome.unknown_images) == (2, 4, 1)
+    with path.with_name("verdicts-refused.csv").open(newline="") as file:
+        refused = list(csv.DictReader(file))
+    wrong_size = "rle_counts: the mask is of {} pixels, its image of 96 x 64; draw it in the size of the image"
+    assert [row["reason"] for row in refused] == [
+        wrong_size.format("6,080"),
+        "rle_counts: the mask has 1,048,577 bytes; smooth its edge until it has up to 1,048,576",
+        wrong_size.format("6,208"),
+        "says otherwise than row 5 of the same label, reviewer and time",
+    ]
+    assert refused[0]["rle_counts"] == rle(64, 95).decode()
+    mended = path.with_name("verdicts-refused.csv")
+    mended.write_text(mended.read_text().replace(rle(64, 95).decode(), rle(96, 64, 5).decode()))
+    (outcome,) = import_files(campaign, [mended], "bob", skip_bad=True)
+    assert (outcome.imported, outcome.refused) == (2, 2)
 
 
 def test_refused_rows_come_back_mended(campaign, labels, write):

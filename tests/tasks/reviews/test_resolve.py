@@ -74,6 +74,45 @@ def test_corrections(verdicts):
     assert np.isnan(found.boxes[found.places(["a", "b", "c"])]).all()
 
 
+def test_masks(verdicts):
+    first, second, moved = (1, 2, 3, 4), (5, 6, 7, 8), {"verdict": "bad_box"}
+    found = resolve(
+        verdicts(
+            {"label_id": "a", "rle_counts": b"62", "at": 5},
+            {"label_id": "a", "rle_counts": b"30", "reviewer": "bob"},
+            {"label_id": "a", "reviewer": "eve", "at": 9},
+            {"label_id": "b", "rle_counts": b"62"},
+            {"label_id": "b", "at": 1},
+            {"label_id": "c", "box": first, "rle_counts": b"62"} | moved,
+            {"label_id": "c", "box": second, "reviewer": "bob", "at": 1} | moved,
+            {"label_id": "d", "box": first, "rle_counts": b"62"} | moved,
+            {"label_id": "d", "box": first, "reviewer": "bob", "at": 1} | moved,
+            {"label_id": "e", "box": first} | moved,
+            {"label_id": "e", "box": second, "rle_counts": b"62", "reviewer": "bob", "at": 1} | moved,
+            {"label_id": "f", "verdict": "wrong_class", "class_name": "cat"},
+        )
+    )
+    masks = dict(zip(found.label_ids, found.masks.to_pylist(), strict=True))
+    # b: taken back by the same reviewer; c: another box came later, and the mask was drawn for the first one.
+    assert masks == {"a": b"62", "b": None, "c": None, "d": b"62", "e": b"62", "f": None}
+    assert found.boxes[found.places(["c", "e"])].tolist() == [list(second), list(second)]
+    assert found.wrong_of(["a", "b"]).tolist() == [0, 0], "another mask alone is no error of the label"
+
+
+def test_masks_of_missed_objects(verdicts):
+    row = {"key": "a.png", "verdict": "missed", "class_name": "cat", "box": (1, 2, 3, 4)}
+    later = row | {"box": (1, 2, 3, 5), "at": 1}
+    found = missed_and_checked(
+        verdicts(
+            row, later, row | {"rle_counts": b"30", "at": 2}, row | {"rle_counts": b"62", "at": 3}, row | {"at": 4}
+        )
+    )
+    assert found.missed.select(["y1", "rle_counts"]).to_pylist() == [
+        {"y1": 4, "rle_counts": b"62"},
+        {"y1": 5, "rle_counts": None},
+    ]
+
+
 def test_images_count_once(verdicts):
     table = verdicts(
         {"key": "a.png", "verdict": "checked", "seconds": 4},

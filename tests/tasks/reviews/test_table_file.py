@@ -11,7 +11,7 @@ from tasks.reviews.table_file import write_table
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])
 def test_what_is_written_can_be_imported(tmp_path, verdicts, suffix):
     table = verdicts(
-        {"label_id": "1", "verdict": "bad_box", "box": (1, 2, 3, 4.5), "seconds": 2},
+        {"label_id": "1", "verdict": "bad_box", "box": (1, 2, 3, 4.5), "seconds": 2, "rle_counts": b"62\\30>"},
         {"key": 'ü "a".png', "verdict": "checked", "at": 5, "simulated": True},
     )
     path = tmp_path / f"verdicts.{suffix}"
@@ -19,6 +19,8 @@ def test_what_is_written_can_be_imported(tmp_path, verdicts, suffix):
     first, second = (row for _, row in read_rows(path))
     assert (first["label_id"], float(first["y1"]), second["key"]) == ("1", 4.5, 'ü "a".png')
     assert second["label_id"] in (None, "")
+    assert first["rle_counts"] == (b"62\\30>" if suffix == "parquet" else "62\\30>")
+    assert not second["rle_counts"]
     time = second["reviewed_at"]
     assert (time if isinstance(time, datetime) else datetime.fromisoformat(time)) == datetime(
         2026, 3, 4, 0, 5, tzinfo=UTC
