@@ -12,6 +12,7 @@ from schemas.errors import UserError
 from schemas.reviews import MOST_RLE_BYTES, VERDICTS
 from tasks.contract.run_labels import current_of, read_run_labels
 from tasks.plan.ledger import Ledger
+from tasks.reviews.file_rows import read_rows
 from tasks.reviews.import_file import import_files
 from tasks.reviews.table_file import write_table
 from tasks.reviews.verdicts import read_verdicts
@@ -183,8 +184,8 @@ def test_masks_are_held_against_their_images(campaign, labels, write):
     )
     (outcome,) = import_files(campaign, [path], "ann", skip_bad=True)
     assert (outcome.imported, outcome.refused, outcome.unknown_images) == (2, 4, 1)
-    with path.with_name("verdicts-refused.csv").open(newline="") as file:
-        refused = list(csv.DictReader(file))
+    mended = path.with_name("verdicts-refused.csv")
+    refused = [row for _, row in read_rows(mended)]
     wrong_size = "rle_counts: the mask is of {} pixels, its image of 96 x 64; draw it in the size of the image"
     assert [row["reason"] for row in refused] == [
         wrong_size.format("6,080"),
@@ -193,7 +194,6 @@ def test_masks_are_held_against_their_images(campaign, labels, write):
         "says otherwise than row 5 of the same label, reviewer and time",
     ]
     assert refused[0]["rle_counts"] == rle(64, 95).decode()
-    mended = path.with_name("verdicts-refused.csv")
     mended.write_text(mended.read_text().replace(rle(64, 95).decode(), rle(96, 64, 5).decode()))
     (outcome,) = import_files(campaign, [mended], "bob", skip_bad=True)
     assert (outcome.imported, outcome.refused) == (2, 2)
