@@ -12,7 +12,7 @@ from schemas.campaign.loading import load_campaign
 from tasks.contract.plan_reviews import Wish
 from tasks.simulate.answers import NOT_AN_OBJECT
 from tasks.simulate.board import seconds_of
-from tasks.simulate.play import labels_to_fit
+from tasks.simulate.play import reviews_to_fit
 from tasks.simulate.review import minutes_of
 from tasks.simulate.round import Round, review_round
 
@@ -33,7 +33,7 @@ def play_commands(
     Returns:
         Figures, named as those of draws.
     """
-    first = labels_to_fit(labels, reviews)
+    first = reviews_to_fit(labels, reviews)
     wishes = Wish(minutes_of(first)), Wish(minutes_of(reviews - first))
     played = []
     for seed in range(campaigns):

@@ -36,7 +36,8 @@ def plan_reviews(
         typer.Option(help="Classes to look for that CLIP sees in an image and no box shows: a weak hint.", metavar="N"),
     ] = 0,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Draw a new certification sample though the last could go on.")
+        bool,
+        typer.Option("--fresh", help="Draw a new certification sample though the last could go on; a look, if answered."),
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the tasks to this file, ready to be filled in.", metavar="FILE")

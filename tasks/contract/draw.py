@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from schemas.errors import UserError
 from schemas.reviews import AuditPlan, GroupPlan
 from tasks.certify.bounds import Floats
+from tasks.contract.looks import Look
 from tasks.contract.run_reviews import RunReviews
 
 
@@ -24,6 +25,8 @@ class Draw:
     calibrator: str | None = None
     groups: tuple[GroupPlan, ...] = ()
     round: int = 0
+    look: Look | None = None
+    """What the drawing amounts to; to be taken before the plan is written."""
     audit: AuditPlan | None = None
     nothing: str = "nothing is left to ask"
     """Why there is nothing to ask, where there is nothing."""

@@ -10,7 +10,8 @@ from tasks.contract.declare import declare_groups, draw_counts, parts_of, review
 from tasks.contract.draw import Draw, share_of
 from tasks.contract.fit import Fit, fit_run
 from tasks.contract.kept_calibrators import keep_calibrator
-from tasks.contract.looks import read_looks
+from tasks.contract.looking import look_by_drawing
+from tasks.contract.looks import looks_so_far
 from tasks.contract.rounds import Round, candidates_of, labels_of_round, last_round
 from tasks.contract.run_reviews import RunReviews
 from tasks.contract.stages import continues
@@ -36,7 +37,8 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
     candidates = candidates_of(reviews, fit.scores)
     if not candidates.certify_side.any():
         raise UserError("every image is kept for fitting, so no label can be certified; label more images first")
-    look = 1 + sum(one.inputs == reviews.current.inputs for one in read_looks(reviews.workspace, reviews.run))
+    drawing = look_by_drawing(reviews)
+    look = 1 + looks_so_far(reviews.workspace, reviews.run, reviews.current.inputs) + (drawing is not None)
     classes = labels.class_index[fit.rows]
     groups = declare_groups(candidates, fit.labels, classes, promise, count, look)
     counts = parts_of(candidates, groups, promise.gate, count)
@@ -58,8 +60,8 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
         )
     if len(drawn.rows) < least * len(groups):
         words.append(
-            f"even without an error a group needs {least:,} reviewed labels: plan more when these are answered, before "
-            "`vouch certify`"
+            f"even without an error a group needs {least:,} reviewed labels: ask for more by --stage certify --fresh "
+            "with more --minutes, before the first is answered"
         )
     return Draw(
         tables=(label_tasks(labels, drawn.rows, "certify", fit.scores, reviews.answers, drawn.inclusion),),
@@ -69,6 +71,7 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
         calibrator=keep_calibrator(reviews.workspace, reviews.run, fit),
         groups=groups,
         round=number,
+        look=drawing,
     )
 
 
@@ -97,6 +100,7 @@ def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
         calibrator=plan.calibrator,
         groups=plan.groups,
         round=plan.round,
+        look=look_by_drawing(reviews),
     )
 
 

@@ -32,6 +32,11 @@ AUDITED: Final = 100
 """Labels of a blind audit while nothing drifts."""
 
 
+def labels_to_fit(labels: int, affordable: int) -> int:
+    """How many labels to fit to, of a run with so many and with time for so many."""
+    return min(MOST_TO_FIT, max(FEW_TO_FIT, labels // PART_TO_FIT), affordable)
+
+
 def draw_first(reviews: RunReviews, seconds: float) -> Draw:
     """Draw labels to fit to: half over the range of the detector score, half uniformly, on the fit side.
 
@@ -42,7 +47,7 @@ def draw_first(reviews: RunReviews, seconds: float) -> Draw:
         UserError: The time is too short, or the fit side has no label left.
     """
     labels = reviews.labels
-    wanted = min(MOST_TO_FIT, max(FEW_TO_FIT, labels.count // PART_TO_FIT), labels_within(seconds))
+    wanted = labels_to_fit(labels.count, labels_within(seconds))
     if wanted < FEWEST_LABELS:
         raise UserError(
             f"a calibrator needs {FEWEST_LABELS} reviewed labels at least, "

@@ -42,9 +42,17 @@ def number_of_look(workspace: Store, run: str, look: Look) -> int:
     Raises:
         StoreError: A record is damaged.
     """
-    looks = read_looks(workspace, run)
-    same = next((one.look for one in looks if one.key == look.key), None)
-    return same or 1 + sum(one.inputs == look.inputs for one in looks)
+    same = next((one.look for one in read_looks(workspace, run) if one.key == look.key), None)
+    return same or 1 + looks_so_far(workspace, run, look.inputs)
+
+
+def looks_so_far(workspace: Store, run: str, inputs: dict[str, str]) -> int:
+    """How many looks at labels of these inputs were taken.
+
+    Raises:
+        StoreError: A record is damaged.
+    """
+    return sum(one.inputs == inputs for one in read_looks(workspace, run))
 
 
 def take_look(workspace: Store, run: str, look: Look) -> Look:

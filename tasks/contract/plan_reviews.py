@@ -11,12 +11,14 @@ from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError
 from schemas.planned import Planned, Stage
 from schemas.reviews import TASKS, ReviewPlan
+from tasks.certify.groups import delta_of_look
 from tasks.certify.sampling import generator
 from tasks.contract.costs import VERIFY_S
 from tasks.contract.draw import Draw
 from tasks.contract.draw_certification import draw_certification
 from tasks.contract.draws import draw_audit, draw_first, draw_queue
 from tasks.contract.extras import add_plants, ask_about_images
+from tasks.contract.looks import Look, take_look
 from tasks.contract.run_reviews import RunReviews, read_run_reviews
 from tasks.contract.stages import next_stage
 from tasks.contract.task_rows import class_by_class, numbered, without_labels_of
@@ -100,13 +102,14 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
         tasks_sha256="",
     )
     still_open = open_tasks(tasks, reviews.answers, images).num_rows
+    looked = _take(reviews, draw.look)
     written = write_plan(reviews.workspace, reviews.run, plan, tasks)
     return Planned(
         stage=stage,
         plan=written,
         open=still_open,
         earlier_open=waiting.num_rows,
-        words=(*draw.words, *planted.words, *about_images.words),
+        words=(*draw.words, *looked, *planted.words, *about_images.words),
         next=_next(stage, still_open),
     )
 
@@ -134,6 +137,18 @@ def _draw(reviews: RunReviews, stage: Stage, wish: Wish, seconds: float) -> Draw
         return draw_queue(reviews, seconds)
     audit = draw_audit(reviews, seconds, alone=False)
     return audit.beside(draw_queue(reviews, seconds - audit.seconds))
+
+
+def _take(reviews: RunReviews, drawing: Look | None) -> list[str]:
+    """Take the look that drawing amounts to, and say so; a drawing that fails after it finds it taken next time."""
+    if drawing is None:
+        return []
+    taken = take_look(reviews.workspace, reviews.run, drawing)
+    left = delta_of_look(1 - reviews.promise.confidence, taken.look + 1)
+    return [
+        f"to draw on after answers is a look at them, as certifying is: look {taken.look}; the next is tested at "
+        f"{left:.4g}"
+    ]
 
 
 def _nothing(draw: Draw, waiting: int) -> str:

@@ -49,8 +49,8 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     looked = [look for look in read_looks(reviews.workspace, reviews.run) if last.plan.number in look.plans]
     if not looked:
         raise UserError(
-            "the certification sample is answered: use `vouch certify` (or --stage certify to draw more of it before "
-            "looking, which costs no confidence unless you do so because of how the answers turned out)"
+            "the certification sample is answered: use `vouch certify` (or --stage certify to draw more of it, which "
+            "is a look at the answers as well, and spends as much of the confidence)"
         )
     if certified := [policy for policy in _policies_of(reviews, last) if _is_asked_for(reviews, last, policy)]:
         raise UserError(

@@ -18,7 +18,7 @@ from tasks.certify.sampling import certification_sample, first_sample
 from tasks.certify.split import fit_share
 from tasks.contract.costs import VERIFY_S
 from tasks.contract.declare import Candidates, Promise, declare_groups, draw_groups
-from tasks.contract.draws import FEW_TO_FIT, MOST_TO_FIT, PART_TO_FIT
+from tasks.contract.draws import labels_to_fit
 from tasks.contract.fit import Fit, fit_rows
 from tasks.contract.judge import Reviewed, judge
 from tasks.contract.run_labels import SIGNALS
@@ -49,14 +49,9 @@ def play(board: Board, promises: Sequence[Promise], reviews: int, seed: int) -> 
     return [_go_on(start, promise, reviews) for promise in promises]
 
 
-def labels_to_fit(labels: int, reviews: int) -> int:
-    """How many of so many reviews are for fitting: as many as `vouch plan-reviews` asks for first, at most half.
-
-    Args:
-        labels: Labels of the run.
-        reviews: Labels that people look at in all.
-    """
-    return min(MOST_TO_FIT, max(FEW_TO_FIT, labels // PART_TO_FIT), reviews // 2)
+def reviews_to_fit(labels: int, reviews: int) -> int:
+    """How many of so many reviews are for fitting: as many as `vouch plan-reviews` asks for first, at most half."""
+    return labels_to_fit(labels, reviews // 2)
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class _Start:
 
 def _begin(board: Board, reviews: int, seed: int) -> _Start:
     labels, said = board.labels, board.said(seed)
-    count = labels_to_fit(labels.count, reviews)
+    count = reviews_to_fit(labels.count, reviews)
     fitting = labels.fit_side(fit_share(labels.count, count), seed)
     rows = np.flatnonzero(fitting)
     first = first_sample(labels.signals[rows, _SCORE].astype(np.float64), count, seed)

@@ -124,7 +124,7 @@ def test_the_certification_sample_and_more_of_it(campaigned):
     assert new
     assert not new & set(tasks["label_id"].to_pylist())
     campaigned.answer()
-    assert certify_campaign(campaigned.campaign).look == 1
+    assert certify_campaign(campaigned.campaign).look == 2
 
 
 def test_a_sample_of_every_label_is_told(campaigned):

@@ -11,7 +11,7 @@ from tasks.contract.declare import Promise
 from tasks.contract.plan_reviews import Wish
 from tasks.evaluate.evaluate import evaluate_campaign
 from tasks.simulate.board import board
-from tasks.simulate.play import labels_to_fit, play
+from tasks.simulate.play import play, reviews_to_fit
 from tasks.simulate.review import minutes_of, review_next
 from tasks.simulate.reviewer import PERFECT
 from tasks.simulate.truth import truth_of_campaign
@@ -40,7 +40,7 @@ def test_a_played_draw_is_what_the_commands_do(labelled, write_campaign, gate, s
     routing = {"precision": 0.8, "seed": seed, "gate": gate}
     campaign = load_campaign(write_campaign(routing=routing, run={"shard_size": 60}))
     labels, truth = truth_of_campaign(campaign, labelled)
-    first = review_next(campaign, labels, truth, Wish(minutes_of(labels_to_fit(labels.count, REVIEWS))))
+    first = review_next(campaign, labels, truth, Wish(minutes_of(reviews_to_fit(labels.count, REVIEWS))))
     assert (first.planned.stage, first.answers) == ("first", len(first.rows))
     second = review_next(campaign, labels, truth, Wish(minutes_of(REVIEWS - len(first.rows))))
     assert second.planned.stage == "certify"
