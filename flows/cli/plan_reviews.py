@@ -37,7 +37,9 @@ def plan_reviews(
     ] = 0,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Draw a new certification sample though the last could go on; a look, if answered."),
+        typer.Option(
+            "--fresh", help="Draw certification labels anew though the last sample could go on; a look, if answered."
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the tasks to this file, ready to be filled in.", metavar="FILE")
