@@ -112,7 +112,7 @@ class FillOutcome(Strict):
     """What filling a queue did."""
 
     queue: str = Field(description="Id of the queue.")
-    added: int = Field(description="New items.")
+    added: int = Field(description="Items that are new, or are asked again after they had left.")
     kept: int = Field(description="Items that were there and are still asked.")
     removed: int = Field(description="Items that left: answered elsewhere, or not asked any more.")
     leased_but_gone: int = Field(description="Items not asked any more that stay until their lease ends.")

@@ -1,10 +1,17 @@
 """A reviewer's view of the queue: take, answer, skip, undo, and see how far it is."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from review_ui.queue import answer, lease
+from review_ui.queue.connect import connect, told
+from review_ui.queue.progress import progress
+from review_ui.queue.requests import log_request
+from review_ui.queue.session import Session, open_session
+from review_ui.queue.standing import images_of, items_of
 from schemas.queue import Item, ItemImage, Kind, Progress, VerdictRow
 
 
@@ -14,6 +21,10 @@ class Queue:
     Raises:
         UserError: The database is away, refuses access, or was written by a newer version of Vouch.
     """
+
+    def __init__(self, session: Session) -> None:
+        """Look at a queue that is open; `open` makes one."""
+        self._session = session
 
     @classmethod
     def open(cls, uri: str, queue_id: str) -> Self:
@@ -26,11 +37,19 @@ class Queue:
         Raises:
             UserError: There is no such queue.
         """
-        raise NotImplementedError
+        database = connect(uri)
+        try:
+            session = open_session(database, queue_id)
+            with told(database.where):
+                lease.complete(session)
+        except BaseException:
+            database.close()
+            raise
+        return cls(session)
 
     def close(self) -> None:
         """Give connections back; leases stay until they run out."""
-        raise NotImplementedError
+        self._session.database.close()
 
     def __enter__(self) -> Self:
         """Nothing to do: the queue is open."""
@@ -57,11 +76,14 @@ class Queue:
         Returns:
             All items that the reviewer holds of those asked for, those held before included, by place.
         """
-        raise NotImplementedError
+        with self._told():
+            found = lease.take(self._session, reviewer, count, kind, class_name)
+            return items_of(self._session, found, reviewer)
 
     def held(self, reviewer: str) -> list[Item]:
         """List what a reviewer holds, by place."""
-        raise NotImplementedError
+        with self._told():
+            return items_of(self._session, lease.held(self._session, reviewer), reviewer)
 
     def renew(self, reviewer: str) -> datetime:
         """Renew all leases of a reviewer, also one that ran out while nobody else took the item.
@@ -69,11 +91,13 @@ class Queue:
         Returns:
             When they run out, by the database's clock.
         """
-        raise NotImplementedError
+        with self._told():
+            return lease.renew(self._session, reviewer)
 
     def give_back(self, reviewer: str, items: Sequence[str] | None = None) -> int:
         """Return items unanswered; None: all that the reviewer holds. Returns how many there were."""
-        raise NotImplementedError
+        with self._told():
+            return lease.give_back(self._session, reviewer, items)
 
     def submit(
         self,
@@ -102,32 +126,44 @@ class Queue:
             LeaseLostError: The item is another's by now, or not asked any more; the rows are kept in the log.
             ValueError: The rows are no verdicts about this item.
         """
-        raise NotImplementedError
+        with self._told():
+            answer.submit(self._session, reviewer, item_id, epoch, rows, seconds, simulated)
 
     def skip(self, reviewer: str, item_id: str, epoch: int) -> None:
         """Return an item, and see it again only when nothing else is left; nothing happens if it is not held."""
-        raise NotImplementedError
+        with self._told():
+            answer.skip(self._session, reviewer, item_id, epoch)
 
     def undo(self, reviewer: str) -> Item | None:
         """Take back the reviewer's last answer that stands and lease its item to him again; None without one."""
-        raise NotImplementedError
+        with self._told():
+            item = answer.undo(self._session, reviewer)
+            return None if item is None else items_of(self._session, [item], reviewer)[0]
 
     def progress(self, reviewer: str) -> Progress:
         """Count, as this reviewer may see it."""
-        raise NotImplementedError
+        with self._told():
+            return progress(self._session, reviewer)
 
     def holds(self, reviewer: str, item_id: str) -> bool:
         """Whether the item is the reviewer's; also after the lease ran out, until it is given to somebody else."""
-        raise NotImplementedError
+        mine = {"_id": self._session.key_of(item_id), "leases.reviewer": reviewer}
+        with self._told():
+            return self._session.database.items.find_one(mine, {"_id": 1}) is not None
 
     def log(self, reviewer: str, method: str, path: str, body: bytes, status: int) -> None:
         """Record a change request that the guard saw, whatever became of it."""
-        raise NotImplementedError
+        with self._told():
+            log_request(self._session, reviewer, method, path, body, status)
 
     def classes(self) -> tuple[str, ...]:
         """The campaign's classes, in the order declared."""
-        raise NotImplementedError
+        return self._session.classes
 
     def image(self, key: str) -> ItemImage | None:
         """An image of the queue with its labels as they stand; None for any other key."""
-        raise NotImplementedError
+        with self._told():
+            return images_of(self._session, [key]).get(key)
+
+    def _told(self) -> AbstractContextManager[None]:
+        return told(self._session.database.where)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.records import Marker
 from tasks.collect.markers import current_markers
@@ -19,7 +20,9 @@ _DETECT = ["label_id", "key", "class_name", "x0", "y0", "x1", "y1", "detector_sc
 _ROUTE = ["p_correct", "decision", "policy"]
 
 
-def labelled_images(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Iterator[ExportImage]:
+def labelled_images(
+    workspace: Store, run: str, ledger: Ledger, fingerprint: str, keys: pa.Array | None = None
+) -> Iterator[ExportImage]:
     """Yield every image that is done, with its labels, in constant memory.
 
     Images come by plan generation and then by key, each from the shard that holds it now; images that left the
@@ -30,6 +33,7 @@ def labelled_images(workspace: Store, run: str, ledger: Ledger, fingerprint: str
         run: Name of the run.
         ledger: The run's ledger.
         fingerprint: Settings whose markers count.
+        keys: Only these images; None: all of them.
 
     Yields:
         Images in a fixed order, labels in the order of the tables.
@@ -38,19 +42,29 @@ def labelled_images(workspace: Store, run: str, ledger: Ledger, fingerprint: str
         StoreError: A table is missing or damaged.
     """
     markers = current_markers(workspace, run, ledger, fingerprint)
-    shards = map_ordered(lambda marker: (marker, _tables(workspace, marker)), markers, THREADS)
+    shards = map_ordered(lambda marker: (marker, _tables(workspace, marker, keys)), markers, THREADS)
     for marker, tables in shards:
-        yield from _images(tables, ledger.keys_of(marker.shard))
+        if tables:
+            yield from _images(tables, ledger.keys_of(marker.shard))
 
 
-def _tables(workspace: Store, marker: Marker) -> dict[str, pa.Table]:
+def _tables(workspace: Store, marker: Marker, keys: pa.Array | None) -> dict[str, pa.Table]:
+    """The tables of a shard, and of them the rows of the images wanted; none if it has none of these."""
     parts = marker.parts
-    return {
-        "images": read_part(workspace, parts["images"], "images"),
+    images = read_part(workspace, parts["images"], "images")
+    if keys is not None:
+        images = images.filter(pc.is_in(images["key"], value_set=keys))
+        if not images.num_rows:
+            return {}
+    tables = {
         "detect": read_part(workspace, parts["detect"], "detect", _DETECT),
         "segment": read_part(workspace, parts["segment"], "segment", ["rle_counts", "mask_area"]),
         "route": read_part(workspace, parts["route"], "route", _ROUTE),
     }
+    if keys is not None:
+        wanted = pc.is_in(tables["detect"]["key"], value_set=keys)
+        tables = {stage: table.filter(wanted) for stage, table in tables.items()}
+    return {"images": images, **tables}
 
 
 def _images(tables: dict[str, pa.Table], live: set[str]) -> Iterator[ExportImage]:

@@ -60,7 +60,10 @@ def plant(
     return task_table(
         len(rows),
         purpose=[PURPOSE] * len(rows),
-        label_id=_made_up_ids(reviews, rows),
+        label_id=[
+            planted_id(reviews.run, reviews.seed, len(reviews.plans), label)
+            for label in labels.label_ids.take(pa.array(rows)).to_pylist()
+        ],
         key=labels.keys.take(pa.array(labels.image_index[rows])),
         class_name=swapped,
         p_correct=pa.array(scores[rows].astype(np.float32), from_pandas=True),
@@ -110,7 +113,14 @@ def _part(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cut
 
 
-def _made_up_ids(reviews: RunReviews, rows: Ints) -> list[str]:
-    ids = reviews.labels.label_ids.take(pa.array(rows)).to_pylist()
-    text = f"plant\0{reviews.run}\0{reviews.seed}\0{len(reviews.plans)}\0"
-    return [hashlib.sha256(f"{text}{label}".encode()).hexdigest()[: len(label)] for label in ids]
+def planted_id(run: str, seed: int, plans: int, label_id: str) -> str:
+    """Make the id of a plant of a label's own, of the same form.
+
+    Args:
+        run: Name of the run.
+        seed: Of its first plan.
+        plans: How many plans there were before.
+        label_id: Of the label that it is made from.
+    """
+    text = f"plant\0{run}\0{seed}\0{plans}\0{label_id}"
+    return hashlib.sha256(text.encode()).hexdigest()[: len(label_id)]

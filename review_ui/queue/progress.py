@@ -1,0 +1,153 @@
+"""Counts how far the queue is: for a reviewer without what would break blindness, for who runs it with it."""
+
+from collections import Counter, defaultdict
+from statistics import median
+from typing import Final, get_args
+
+from pymongo import DESCENDING
+
+from review_ui.queue.connect import Document
+from review_ui.queue.session import Session
+from schemas.queue import Kind, Progress, PurposeCounts, QueueStatus, ReviewerProgress
+
+ENOUGH: Final = 10
+"""Answers of a kind from which on a reviewer's own speed says more than the plan."""
+LATEST: Final = 200
+"""Answers that a reviewer's speed is taken from."""
+
+
+def progress(session: Session, reviewer: str) -> Progress:
+    """Count, see schemas.queue.Progress."""
+    groups = _groups(session, reviewer)
+    open_ = [group for group in groups if group["state"] == "open" and not group["said"] and not group["mine"]]
+    mine = [group for group in groups if group["mine"]]
+    own = _own_seconds(session, reviewer)
+    every = [seconds for values in own.values() for seconds in values]
+    twice, agreement = _agreement(session)
+    mine_answered = _count_own(session, reviewer)
+    return Progress(
+        open=_total(open_),
+        leased=sum(group["count"] for group in groups if group["held"]),
+        answered=_total([group for group in groups if group["state"] == "answered"]),
+        mine=_total(mine),
+        answered_by_me=mine_answered,
+        by_class=_by(open_, "class_name"),
+        by_kind={kind: count for kind in get_args(Kind) if (count := _by(open_, "kind").get(kind))},
+        minutes_left=sum(_seconds(group, own) for group in [*open_, *mine]) / 60,
+        seconds_each=median(every) if every else None,
+        agreement=agreement,
+        twice=twice,
+    )
+
+
+def queue_status(session: Session) -> QueueStatus:
+    """Count for who runs the queue, split by purpose: nothing for the eyes of reviewers."""
+    purposes: dict[str, Counter[str]] = defaultdict(Counter)
+    seconds = 0.0
+    for group in _groups(session, ""):
+        purposes[group["purpose"]][group["state"]] += group["count"]
+        seconds += group["seconds"] if group["state"] in ("open", "leased") else 0.0
+    undone = session.undone()
+    twice, agreement = _agreement(session)
+    submitted = {"queue": session.queue, "what": "submitted", "seq": {"$nin": undone}}
+    events = session.database.events
+    return QueueStatus(
+        queue=session.queue,
+        run=session.run,
+        purposes={purpose: PurposeCounts(**counts) for purpose, counts in sorted(purposes.items())},
+        reviewers=_reviewers(session, submitted),
+        twice=twice,
+        agreement=agreement,
+        minutes_left=seconds / 60,
+        unpulled=events.count_documents(submitted | {"pulled": None}),
+        late=events.count_documents({"queue": session.queue, "what": "late"}),
+    )
+
+
+def _groups(session: Session, reviewer: str) -> list[Document]:
+    """Items by all that is counted, with how many and their seconds."""
+    who = {"$literal": reviewer}
+    fields = {
+        **{name: f"${name}" for name in ("state", "purpose", "kind", "class_name")},
+        "held": {"$gt": [{"$size": "$leases"}, 0]},
+        "mine": {"$in": [who, "$leases.reviewer"]},
+        "said": {"$in": [who, "$answered_by"]},
+    }
+    found = session.database.items.aggregate(
+        [
+            {"$match": {"queue": session.queue}},
+            {"$group": {"_id": fields, "count": {"$sum": 1}, "seconds": {"$sum": "$seconds"}}},
+        ]
+    )
+    return [group["_id"] | {"count": group["count"], "seconds": group["seconds"]} for group in found]
+
+
+def _own_seconds(session: Session, reviewer: str) -> dict[str, list[float]]:
+    """Kind -> seconds of the reviewer's latest answers."""
+    wanted = {"queue": session.queue, "what": "submitted", "reviewer": reviewer}
+    latest = session.database.events.find(wanted, {"kind": 1, "seconds": 1}).sort("seq", DESCENDING).limit(LATEST)
+    found: dict[str, list[float]] = defaultdict(list)
+    for event in latest:
+        if event["seconds"] is not None:
+            found[event["kind"]].append(event["seconds"])
+    return found
+
+
+def _seconds(group: Document, own: dict[str, list[float]]) -> float:
+    times = own.get(group["kind"], [])
+    expected: float = group["count"] * median(times) if len(times) >= ENOUGH else group["seconds"]
+    return expected
+
+
+def _count_own(session: Session, reviewer: str) -> int:
+    count = session.database.events.count_documents
+    said, undone = ({"queue": session.queue, "what": what, "reviewer": reviewer} for what in ("submitted", "undone"))
+    return count(said) - count(undone)
+
+
+def _agreement(session: Session) -> tuple[int, float | None]:
+    """Items that two people answered, and the share of them on which all said the same."""
+    said: dict[str, dict[str, str]] = defaultdict(dict)
+    wanted = {"queue": session.queue, "what": "submitted", "twice": True, "seq": {"$nin": session.undone()}}
+    for event in session.database.events.find(wanted, {"item": 1, "reviewer": 1, "verdict": 1}).sort("seq"):
+        said[event["item"]][event["reviewer"]] = event["verdict"]
+    both = [set(verdicts.values()) for verdicts in said.values() if len(verdicts) > 1]
+    return len(both), sum(len(verdicts) == 1 for verdicts in both) / len(both) if both else None
+
+
+def _reviewers(session: Session, submitted: Document) -> dict[str, ReviewerProgress]:
+    grouped = session.database.events.aggregate(
+        [
+            {"$match": submitted},
+            {"$group": {"_id": "$reviewer", "answered": {"$sum": 1}, "seconds": {"$sum": "$seconds"}}},
+        ]
+    )
+    answered = {group["_id"]: group for group in grouped}
+    leased = session.database.items.aggregate(
+        [
+            {"$match": {"queue": session.queue, "leases.0": {"$exists": True}}},
+            {"$unwind": "$leases"},
+            {"$group": {"_id": "$leases.reviewer", "mine": {"$sum": 1}}},
+        ]
+    )
+    mine = {group["_id"]: group["mine"] for group in leased}
+    return {
+        name: ReviewerProgress(
+            answered=answered[name]["answered"] if name in answered else 0,
+            mine=mine.get(name, 0),
+            seconds=answered[name]["seconds"] if name in answered else 0.0,
+        )
+        for name in sorted(answered.keys() | mine.keys())
+    }
+
+
+def _by(groups: list[Document], name: str) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for group in groups:
+        # MongoDB leaves out of a group what is null.
+        found[group.get(name) or ""] += group["count"]
+    return dict(sorted(found.items()))
+
+
+def _total(groups: list[Document]) -> int:
+    return sum(group["count"] for group in groups)

@@ -1,0 +1,80 @@
+"""Rows of verdicts: checked when an answer comes, completed when it goes on."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from review_ui.queue.connect import Document
+from schemas.queue import VerdictRow
+from schemas.reviews import LABEL_VERDICTS, VERDICTS
+from schemas.tables import BOX
+from tasks.reviews.masks import mask_trouble
+from tasks.reviews.verdicts import trouble
+
+ADDED: Final = ("reviewer", "seconds", "reviewed_at", "simulated")
+"""Columns of a verdict that are the queue's."""
+SAID: Final = tuple(name for name in VERDICTS.names if name not in ADDED)
+"""The others."""
+_WITHOUT_CORRECTION: Final = ("correct", "not_an_object")
+
+
+def verdict_rows(event: Document) -> list[Document]:
+    """Make rows of schemas.reviews.VERDICTS of an answer; its time stands on the first, so that it counts once."""
+    about = {"reviewer": event["reviewer"], "reviewed_at": event["at"], "simulated": event["simulated"]}
+    return [
+        row | about | {"seconds": None if place else event["seconds"]} for place, row in enumerate(event["verdicts"])
+    ]
+
+
+def checked_rows(rows: Sequence[VerdictRow], item: Document, classes: Sequence[str]) -> list[Document]:
+    """Check the rows of an answer and give them all columns, the one about the item first.
+
+    Args:
+        rows: As they were submitted.
+        item: What they answer.
+        classes: Of the campaign.
+
+    Raises:
+        ValueError: They are no verdicts about this item.
+    """
+    said = [_row(row, item) for row in rows]
+    about = [row for row in said if row["verdict"] != "missed"]
+    if len(about) != 1:
+        raise ValueError(
+            f"an answer has one verdict about its item, and may have missed objects; this has {len(about)}"
+        )
+    if item["label_id"] is not None:
+        _check_label(about[0], item)
+    elif about[0]["verdict"] != "checked" or about[0]["class_name"] != item["class_name"]:
+        raise ValueError("a question about an image is answered by `checked`, of the class that was looked for")
+    for row in said:
+        if row["class_name"] is not None and row["class_name"] not in classes:
+            raise ValueError(f"{row['class_name']!r} is no class of the campaign")
+        if row["rle_counts"] is not None and (wrong := mask_trouble(row["rle_counts"], item["height"], item["width"])):
+            raise ValueError(wrong)
+    stand_in = {"reviewer": "", "simulated": False}
+    if wrong := trouble(pa.Table.from_pylist([row | stand_in for row in said], schema=VERDICTS)):
+        raise ValueError(wrong)
+    return [about[0], *(row for row in said if row["verdict"] == "missed")]
+
+
+def _row(row: VerdictRow, item: Document) -> Document:
+    unknown = sorted(set(row) - set(SAID))
+    if unknown:
+        raise ValueError(f"a verdict of the queue has no column {unknown[0]!r}")
+    full: Document = {name: row.get(name) for name in SAID}
+    if full["key"] not in (None, item["key"]) or full["label_id"] not in (None, item["label_id"]):
+        raise ValueError("the verdict is about another label or image than its item")
+    if full["verdict"] == "missed" and full["label_id"] is not None:
+        raise ValueError("a missed object has no label")
+    return full | {"key": item["key"]}
+
+
+def _check_label(row: Document, item: Document) -> None:
+    if row["verdict"] not in LABEL_VERDICTS or row["label_id"] is None:
+        raise ValueError(f"a question about a label is answered by one of {', '.join(LABEL_VERDICTS)}")
+    if row["verdict"] == "wrong_class" and row["class_name"] == item["class_name"]:
+        raise ValueError(f"wrong_class, but the label is {item['class_name']!r} already")
+    if row["verdict"] in _WITHOUT_CORRECTION:
+        row.update(dict.fromkeys(("class_name", *BOX, "rle_counts")))

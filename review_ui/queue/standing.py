@@ -1,0 +1,96 @@
+"""Shows items to people: with the image's other labels as people have left them by now."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from review_ui.queue.connect import Document
+from review_ui.queue.lease import epoch_of
+from review_ui.queue.rows import verdict_rows
+from review_ui.queue.session import Session
+from schemas.queue import Item, ItemImage, KnownLabel
+from schemas.reviews import VERDICTS
+from tasks.collect.reviewed import HumanWord
+from tasks.export.records import ExportImage, ExportLabel
+
+OUT: Final = "rejected"
+
+
+def items_of(session: Session, found: Sequence[Document], reviewer: str) -> list[Item]:
+    """Make items of documents, in their order.
+
+    Args:
+        session: The queue.
+        found: Documents of items that the reviewer holds.
+        reviewer: Who.
+    """
+    images = images_of(session, {item["key"] for item in found})
+    return [_item(item, images[item["key"]], epoch_of(item, reviewer)) for item in found]
+
+
+def images_of(session: Session, keys: Iterable[str]) -> dict[str, ItemImage]:
+    """Read images of the queue, with what people have said of their labels since it was filled.
+
+    Args:
+        session: The queue.
+        keys: Of images; those that the queue does not have are left out.
+    """
+    wanted = list(keys)
+    documents = session.database.images.find({"_id": {"$in": [session.key_of(key) for key in wanted]}})
+    images = [_export_image(document) for document in documents]
+    word = HumanWord.of(_verdicts(session, wanted), session.classes)
+    return {image.key: _item_image(image) for image in word.over(images)}
+
+
+def known_labels(image: ExportImage) -> list[KnownLabel]:
+    """The labels of an image that stand: people's word over the models', without those that people rejected."""
+    labels = {label.label_id: label for label in image.labels if label.reviewed != OUT}
+    return [
+        KnownLabel(label_id=label.label_id, class_name=label.class_name, box=label.xyxy, rle=label.rle_counts)
+        for label in labels.values()
+    ]
+
+
+def _item(found: Document, image: ItemImage, epoch: int) -> Item:
+    return Item(
+        id=found["item"],
+        place=found["place"],
+        kind=found["kind"],
+        key=found["key"],
+        width=image.width,
+        height=image.height,
+        class_name=found["class_name"],
+        label_id=found["label_id"],
+        box=None if found["box"] is None else tuple(found["box"]),
+        rle=found["rle"],
+        words=found["words"],
+        seconds=found["seconds"],
+        epoch=epoch,
+        others=tuple(label for label in image.labels if label.label_id not in (found["label_id"], found["hide"])),
+    )
+
+
+def _item_image(image: ExportImage) -> ItemImage:
+    return ItemImage(key=image.key, width=image.width, height=image.height, labels=tuple(known_labels(image)))
+
+
+def _export_image(document: Document) -> ExportImage:
+    labels = [
+        # Accepted, so that an object drawn over it that is there already counts as known.
+        ExportLabel(one["label_id"], one["class_name"], tuple(one["box"]), one["rle"], 0, 0.0, None, "accept", None)
+        for one in document["labels"]
+    ]
+    return ExportImage(document["key"], document["width"], document["height"], labels)
+
+
+def _verdicts(session: Session, keys: Sequence[str]) -> pa.Table:
+    """What was answered in this queue about images and their labels, in time."""
+    of_images = {"key": {"$in": list(keys)}}
+    undone = set(session.undone(**of_images))
+    wanted = {"queue": session.queue, "what": "submitted", **of_images}
+    rows: list[Document] = []
+    for event in session.database.events.find(wanted).sort("seq"):
+        if event["seq"] not in undone:
+            rows += verdict_rows(event)
+    return pa.Table.from_pylist(rows, schema=VERDICTS)

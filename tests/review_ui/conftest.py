@@ -1,0 +1,162 @@
+"""A MongoDB server for many tests, a labelled campaign with review plans, and queues filled from it or made up."""
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from review_ui.database import mongod
+from review_ui.queue.asked import Task
+from review_ui.queue.connect import SCHEMA, connect, make_indices
+from review_ui.queue.fill import fill_queue
+from review_ui.queue.queue import Queue
+from review_ui.queue.session import open_session
+from review_ui.queue.signals import Told
+from review_ui.queue.write import Writer
+from schemas.campaign.campaign import Campaign
+from schemas.campaign.loading import load_campaign
+from schemas.queue import FillOutcome, Item
+from schemas.reviews import VERDICTS
+from tasks.campaign_run import CampaignRun
+from tasks.collect.reviewed import HumanWord
+from tasks.contract.plan_reviews import Wish, plan_reviews
+from tasks.export.records import ExportImage, ExportLabel
+from tasks.shard.shard import process_shard
+from tasks.store.open import open_store
+
+RUN = "main"
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server that the tests of this process share; each uses a database of its own, see `uri`."""
+    with mongod(tmp_path_factory.mktemp("mongod")) as address:
+        yield address
+
+
+@pytest.fixture
+def uri(mongo: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The server's address, with a database of this test's own set in the environment."""
+    name = f"test-{uuid.uuid4().hex}"
+    monkeypatch.setenv("FIFTYONE_DATABASE_NAME", name)
+    yield mongo
+    database = connect(mongo)
+    database.client.drop_database(name)
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a campaign of fake models with a review plan, to be copied."""
+    folder = tmp_path_factory.mktemp("planned")
+    rng = np.random.default_rng(3)
+    (folder / "images").mkdir()
+    for number in range(60):
+        pixels = rng.integers(0, 40, (64, 96, 3), dtype=np.uint8)
+        for _ in range(rng.integers(2, 6)):
+            (x, y), (width, height) = rng.integers(0, 50, 2), rng.integers(8, 24, 2)
+            pixels[y : y + height, x : x + width] = rng.integers(150, 255, 3, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number:03d}.png")
+    campaign = write_campaign(folder)
+    with CampaignRun(campaign) as session:
+        session.plan()
+        for shard in session.pending():
+            process_shard(shard.id, session.settings)
+    plan_reviews(campaign, Wish(minutes=5, images=3, misses=5))
+    return folder
+
+
+def write_campaign(folder: Path, **sections: Any) -> Campaign:
+    """Write the campaign of a folder; keyword arguments replace whole sections."""
+    content = {
+        "source": str(folder / "images"),
+        "workspace": str(folder / "workspace"),
+        "classes": ["cat", {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}],
+        "models": {"device": "cpu"} | {name: {"backend": "fake"} for name in ("detector", "segmenter", "scorer")},
+        "routing": {"precision": 0.7, "confidence": 0.8},
+        "run": {"shard_size": 16, "retry_delay_s": 0},
+    }
+    path = folder / "campaign.yaml"
+    path.write_text(yaml.safe_dump(content | sections))
+    return load_campaign(path)
+
+
+class Planned:
+    """A labelled campaign with a review plan, and the queue that is filled from it."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.folder, self.uri = folder, uri
+        self.campaign = write_campaign(folder)
+
+    def says(self, **sections: Any) -> None:
+        """Change the campaign."""
+        self.campaign = write_campaign(self.folder, **sections)
+
+    @property
+    def workspace(self) -> Any:
+        return open_store(self.campaign.workspace)
+
+    def fill(self) -> FillOutcome:
+        return fill_queue(self.campaign, self.uri)
+
+    def open(self) -> Queue:
+        """Fill the queue and open it; to be closed by the test."""
+        return Queue.open(self.uri, self.fill().queue)
+
+
+@pytest.fixture
+def planned(planned_once: Path, tmp_path: Path, uri: str) -> Planned:
+    """A copy of the labelled campaign of this test's own, with a database."""
+    folder = tmp_path / "planned"
+    shutil.copytree(planned_once, folder)
+    return Planned(folder, uri)
+
+
+@pytest.fixture
+def make_queue(uri: str) -> Iterator[Callable[..., Queue]]:
+    """Make up a queue of so many items about labels, two an image; lease_ms and wanted (reviews each) as given."""
+    opened = []
+
+    def make(count: int, *, lease_ms: int = 60_000, wanted: int = 1, name: str = "0123456789ab") -> Queue:
+        database = connect(uri)
+        make_indices(database)
+        said = {"_id": name, "schema": SCHEMA, "run": RUN, "classes": list(CLASSES), "lease_ms": lease_ms, "seq": 0}
+        database.queues.insert_one(said)
+        images, tasks = [], []
+        for number in range(count):
+            key, label_id = f"{number // 2:05d}.jpg", f"{number:032x}"
+            box = (float(10 * (number % 2)), 5.0, float(10 * (number % 2) + 8), 20.0)
+            label = ExportLabel(label_id, CLASSES[number % 2], box, b"04L4", 0, 0.5, None, "review", "0")
+            if number % 2:
+                images[-1].labels.append(label)
+            else:
+                images.append(ExportImage(key, 64, 48, [label]))
+            tasks.append(Task(label_id, number, 1, "doubtful", "label", key, CLASSES[number % 2], label_id, box, 1.6))
+        word = HumanWord.of(VERDICTS.empty_table(), CLASSES)
+        Writer(open_session(database, name), word, Told(), lambda item, kind: wanted).write(images, tasks)
+        database.close()
+        opened.append(Queue.open(uri, name))
+        return opened[-1]
+
+    yield make
+    for queue in opened:
+        queue.close()
+
+
+@pytest.fixture
+def rows() -> Callable[..., list[dict[str, Any]]]:
+    """Rows that answer an item: correct, or checked, unless told otherwise."""
+
+    def answer(item: Item, verdict: str | None = None, **columns: Any) -> list[dict[str, Any]]:
+        if item.label_id is None:
+            return [{"key": item.key, "verdict": verdict or "checked", "class_name": item.class_name, **columns}]
+        return [{"key": item.key, "label_id": item.label_id, "verdict": verdict or "correct", **columns}]
+
+    return answer
