@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from schemas.errors import VouchError
@@ -13,29 +14,41 @@ from tasks.shard.work import Work
 logger = logging.getLogger(__name__)
 
 
-def run_steps(works: Sequence[Work], pipeline: Pipeline, class_names: list[str]) -> None:
-    """Detect, segment, score and look for further classes, in place.
+def steps_of(pipeline: Pipeline, class_names: list[str]) -> list[Callable[[Sequence[Work]], None]]:
+    """List what is done to a handful of images, in place: detect; segment; score and look for further classes.
 
-    An image that a step gives up is marked failed and leaves the line.
+    Each function has models of its own, so they may work on different handfuls at the same time. An image that a step
+    gives up is marked failed and leaves the line; what has failed already is passed over.
 
     Rows that a work keeps from an earlier marker are not computed again. An unforeseen error, memory that does not
-    suffice included, costs only the image that causes it: the handful is halved until it stands alone.
+    suffice included, costs only the image that causes it: the handful is halved until it stands alone. VouchError
+    says that something is wrong beyond these images.
 
     Args:
-        works: Images with pixels, none failed.
         pipeline: The loaded steps.
         class_names: Names of the classes, in their order.
-
-    Raises:
-        VouchError: Something is wrong beyond these images.
     """
+    return [
+        partial(_detect, pipeline=pipeline, class_names=class_names),
+        partial(_segment, pipeline=pipeline),
+        partial(_score, pipeline=pipeline),
+    ]
+
+
+def _detect(works: Sequence[Work], pipeline: Pipeline, class_names: list[str]) -> None:
     _step("detect", works, lambda group: pipeline.detect([work.pixels for work in group]), "detections")
     for work in works:
         if work.failed is None:
             work.take_boxes(class_names)
+
+
+def _segment(works: Sequence[Work], pipeline: Pipeline) -> None:
     _step(
         "segment", works, lambda group: pipeline.segment([w.pixels for w in group], [w.boxes for w in group]), "masks"
     )
+
+
+def _score(works: Sequence[Work], pipeline: Pipeline) -> None:
     _step(
         "score",
         works,

@@ -10,7 +10,7 @@ from tasks.acquire.decode import VERSION as DECODING
 from tasks.detect.step import Detect
 from tasks.fingerprint import fingerprint
 from tasks.models.registry import load_detector, load_scorer, load_segmenter
-from tasks.models.runtime import choose_runtime
+from tasks.models.runtime import Runtime, choose_runtime
 from tasks.score.presence import Presence
 from tasks.score.step import Score
 from tasks.segment.step import Segment
@@ -28,6 +28,9 @@ class Pipeline:
     score: Score
     presence: Presence
     acquire_key: str
+    lanes_on: str | None = None
+    """The CUDA device on which detecting, segmenting and scoring go on side by side; None: one after the other, since
+    each of them fills a CPU."""
 
     def stages(self, policy: Policy) -> dict[str, str]:
         """Stage name -> key of all that its table depends on, beside the images; a stage's key covers its inputs'."""
@@ -79,7 +82,12 @@ def _load(campaign: Campaign) -> Pipeline:
     score.prepare()
     presence = Presence(score, campaign.classes, models.scorer.presence)
     limits = [campaign.source.max_image_mb, campaign.source.max_pixels]
-    return Pipeline(detect, segment, score, presence, fingerprint(DECODING, limits))
+    return Pipeline(detect, segment, score, presence, fingerprint(DECODING, limits), lanes_for(runtime))
+
+
+def lanes_for(runtime: Runtime) -> str | None:
+    """The device on which steps go on side by side; None where they do not."""
+    return runtime.device if runtime.device.startswith("cuda") and runtime.engine.has("overlap") else None
 
 
 def route_key(segment: str, score: str, policy: Policy) -> str:

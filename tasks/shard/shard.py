@@ -9,16 +9,16 @@ from schemas.errors import VouchError
 from schemas.records import Marker, ShardCounts
 from tasks.acquire.acquire import DENIED, Acquired, acquire
 from tasks.plan.read_plan import read_plan
-from tasks.shard.chunk import run_steps
 from tasks.shard.counts import count, progress_of
 from tasks.shard.earlier import KEPT_STAGES, Earlier, best_marker, read_earlier, standing
 from tasks.shard.events import OnEvent, Progress, ignore
+from tasks.shard.lanes import worked_off
 from tasks.shard.markers import read_marker, write_marker
 from tasks.shard.parts import write_part
 from tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
 from tasks.shard.reroute import reroute_shard
 from tasks.shard.settings import ShardSettings
-from tasks.shard.tables import chunk_tables, join_tables
+from tasks.shard.tables import join_tables
 from tasks.shard.work import Work
 from tasks.store.open import open_store
 from tasks.store.store import Store
@@ -26,6 +26,8 @@ from tasks.store.store import Store
 logger = logging.getLogger(__name__)
 
 CHUNK_IMAGES = 32
+CHUNK_IMAGES_ON_GPU = 128
+"""More images have more of one size among them, and batches are of one size; a GPU is through with them as soon."""
 CHUNK_BYTES = 256 << 20
 FEW_IMAGES = 4
 """Shards of fewer tell a bad image from a fault of the surroundings no better than a coin."""
@@ -87,22 +89,22 @@ def _tables(
     class_names = [entry.name for entry in settings.campaign.classes]
     chunks = []
     images = acquire(refs, source, settings.campaign.source, settings.campaign.run.fetch_threads)
-    for works in _handfuls(images, earlier):
-        run_steps([work for work in works if work.failed is None], pipeline, class_names)
-        chunks.append(chunk_tables(works, pipeline, settings.policy))
-        told(progress_of(count(chunks[-1])))
+    for tables in worked_off(_handfuls(images, earlier, pipeline), pipeline, settings.policy, class_names):
+        chunks.append(tables)
+        told(progress_of(count(tables)))
     return join_tables(chunks)
 
 
-def _handfuls(images: Iterator[Acquired], earlier: Earlier) -> Iterator[Sequence[Work]]:
+def _handfuls(images: Iterator[Acquired], earlier: Earlier, pipeline: Pipeline) -> Iterator[Sequence[Work]]:
     """Gather images into lists that are enough for full batches and small enough for memory."""
     works: list[Work] = []
     held = 0
+    most = CHUNK_IMAGES if pipeline.lanes_on is None else CHUNK_IMAGES_ON_GPU
     for item in images:
         kept = earlier.kept(item.ref.key, item.image.sha256) if item.image else {}
         works.append(Work(item.ref, item.image, item.failed, kept))
         held += item.image.pixels.nbytes if item.image else 0
-        if len(works) >= CHUNK_IMAGES or held >= CHUNK_BYTES:
+        if len(works) >= most or held >= CHUNK_BYTES:
             yield works
             works, held = [], 0
     if works:

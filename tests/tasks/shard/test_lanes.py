@@ -1,0 +1,208 @@
+"""What a shard gives does not depend on whether its steps work side by side."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.errors import UserError
+from tasks.campaign_run import CampaignRun
+from tasks.detect.step import Detect
+from tasks.models.engine import streams
+from tasks.models.engine.switches import Engine
+from tasks.models.protocols import RawDetections
+from tasks.models.runtime import Runtime
+from tasks.score.step import Score
+from tasks.segment.step import Segment
+from tasks.shard import lanes, pipeline, shard
+from tasks.shard.parts import read_part
+from tasks.shard.pipeline import _load
+from tasks.shard.shard import process_shard
+from tasks.store.open import open_store
+
+
+@pytest.fixture(autouse=True)
+def _small_handfuls(monkeypatch):
+    monkeypatch.setattr(shard, "CHUNK_IMAGES", 3)
+    monkeypatch.setattr(shard, "CHUNK_IMAGES_ON_GPU", 3)
+    _load.cache_clear()
+    yield
+    _load.cache_clear()
+
+
+@pytest.fixture(params=[False, True], ids=["in turn", "side by side"])
+def lanes_on(request, monkeypatch):
+    """Threads as on a GPU, without its streams."""
+    if not request.param:
+        return None
+    monkeypatch.setattr(lanes, "on_own_stream", lambda function, device, lane: function)
+    original = pipeline._load
+
+    def load(campaign):
+        return replace(original(campaign), lanes_on="cuda:0")
+
+    monkeypatch.setattr(pipeline, "_load", load)
+    return "cuda:0"
+
+
+def tables_of(campaign, marker):
+    store = open_store(campaign.workspace)
+    return {stage: read_part(store, part, stage).to_pylist() for stage, part in marker.parts.items()}
+
+
+def test_rows_and_their_order_are_the_same(tmp_path, make_images, make_campaign, label, lanes_on):
+    make_images(tmp_path / "images", 10)
+    (tmp_path / "images" / "004.png").write_bytes(b"no image")
+    one = make_campaign(run={"shard_size": 100})
+    _, (marker,) = label(one)
+    found = tables_of(one, marker)
+    assert [row["key"] for row in found["images"]] == [f"{number:03d}.png" for number in range(10)]
+    assert [row["outcome"] for row in found["images"]].count("failed") == 1
+    assert len(found["detect"]) == len(found["segment"]) == len(found["score"]) == len(found["route"]) > 10
+    keys = [row["key"] for row in found["detect"]]
+    assert keys == sorted(keys)
+
+
+def test_both_ways_write_the_same_bytes(tmp_path, make_images, make_campaign, label, monkeypatch):
+    make_images(tmp_path / "images", 8)
+    _, (in_turn,) = label(make_campaign(run={"shard_size": 100}))
+    monkeypatch.setattr(lanes, "on_own_stream", lambda function, device, lane: function)
+    original = pipeline._load
+    monkeypatch.setattr(pipeline, "_load", lambda campaign: replace(original(campaign), lanes_on="cuda:0"))
+    _, (side_by_side,) = label(make_campaign(run={"shard_size": 100}, workspace=str(tmp_path / "other")))
+    assert {stage: part.sha256 for stage, part in in_turn.parts.items()} == {
+        stage: part.sha256 for stage, part in side_by_side.parts.items()
+    }
+
+
+@pytest.mark.usefixtures("lanes_on")
+@pytest.mark.parametrize("step", [Detect, Segment, Score])
+def test_one_bad_image_is_one_failed_row(tmp_path, make_images, make_campaign, label, monkeypatch, step):
+    make_images(tmp_path / "images", 8)
+    poison = np.asarray(Image.open(tmp_path / "images" / "005.png"))
+    original = step.__call__
+
+    def fragile(self, images, *rest):
+        if any(np.array_equal(image, poison) for image in images):
+            raise RuntimeError("cannot take this one")
+        return original(self, images, *rest)
+
+    monkeypatch.setattr(step, "__call__", fragile)
+    summary, _ = label(make_campaign(run={"shard_size": 100}))
+    assert (summary.done, summary.failed) == (7, 1)
+    assert "unforeseen RuntimeError: cannot take this one" in next(iter(summary.reasons))
+
+
+@pytest.mark.usefixtures("lanes_on")
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_what_is_wrong_beyond_an_image_ends_the_shard(tmp_path, make_images, make_campaign, monkeypatch, error):
+    make_images(tmp_path / "images", 9)
+
+    def broken(self, images, boxes):
+        raise error("stop")
+
+    told = []
+    with CampaignRun(make_campaign(run={"shard_size": 100})) as run:
+        run.plan()
+        (due,) = run.pending()
+        monkeypatch.setattr(Segment, "__call__", broken)
+        with pytest.raises(error, match="stop"):
+            process_shard(due.id, run.settings, told.append)
+        assert run.pending() == [due]
+
+
+@pytest.mark.usefixtures("lanes_on")
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ("detector", "detect: the detector's answer is not finite"),
+        ("segmenter", "segment: the segmenter's answer is not finite"),
+        ("scorer", "score: CLIP gave no finite score for"),
+    ],
+)
+def test_numbers_that_are_none_fail_their_image_and_are_never_labels(
+    tmp_path, make_images, make_campaign, label, monkeypatch, part, reason
+):
+    make_images(tmp_path / "images", 7)
+    poison = np.asarray(Image.open(tmp_path / "images" / "003.png"))
+    _spoil(monkeypatch, part, poison)
+    campaign = make_campaign(run={"shard_size": 100})
+    summary, (marker,) = label(campaign)
+    assert (summary.done, summary.failed) == (6, 1)
+    (row,) = [row for row in tables_of(campaign, marker)["images"] if row["outcome"] == "failed"]
+    assert row["key"] == "003.png"
+    assert f"{row['step']}: {row['reason']}".startswith(reason)
+    assert not [row for row in tables_of(campaign, marker)["detect"] if row["key"] == "003.png"]
+
+
+def _spoil(monkeypatch, part, poison):
+    """Let one model give NaN for one image."""
+    from tasks.models.fake.detector import FakeDetector
+    from tasks.models.fake.scorer import FakeScorer
+    from tasks.models.fake.segmenter import FakeSegmenter
+
+    if part == "detector":
+        detect = FakeDetector.detect
+
+        def spoilt_detect(self, images, phrases, min_score):
+            found = detect(self, images, phrases, min_score)
+            return [
+                RawDetections(raw.boxes, np.full_like(raw.scores, np.nan)) if np.array_equal(image, poison) else raw
+                for image, raw in zip(images, found, strict=True)
+            ]
+
+        monkeypatch.setattr(FakeDetector, "detect", spoilt_detect)
+    elif part == "segmenter":
+        segment = FakeSegmenter.segment
+
+        def spoilt_segment(self, images, boxes):
+            found = segment(self, images, boxes)
+            return [
+                replace(masks, predicted_iou=np.full_like(masks.predicted_iou, np.nan))
+                if np.array_equal(image, poison)
+                else masks
+                for image, masks in zip(images, found, strict=True)
+            ]
+
+        monkeypatch.setattr(FakeSegmenter, "segment", spoilt_segment)
+    else:
+        embed = FakeScorer.embed_crops
+
+        def spoilt_embed(self, crops):
+            found = embed(self, crops)
+            for index, crop in enumerate(crops):
+                if _cut_from(crop, poison):
+                    found[index] = np.nan
+            return found
+
+        monkeypatch.setattr(FakeScorer, "embed_crops", spoilt_embed)
+
+
+def _cut_from(crop, image):
+    base = crop
+    while base.base is not None:
+        base = base.base
+    return np.array_equal(base, image)
+
+
+def test_lanes_are_for_cuda_and_can_be_switched_off(make_campaign):
+    assert pipeline.load_pipeline(make_campaign()).lanes_on is None
+    without = Engine(Engine().switches - {"overlap"})
+    assert [
+        pipeline.lanes_for(Runtime(*chosen))
+        for chosen in (("cuda:1", "bf16"), ("cuda:1", "bf16", without), ("mps", "fp32"))
+    ] == ["cuda:1", None, None]
+
+
+def test_a_stream_is_a_lanes_own_for_good(monkeypatch):
+    import torch
+
+    made = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or object())
+    streams._stream.cache_clear()
+    assert streams._stream("cuda:0", 1) is streams._stream("cuda:0", 1)
+    assert streams._stream("cuda:0", 1) is not streams._stream("cuda:0", 2)
+    assert made == ["cuda:0"] * 2
+    streams._stream.cache_clear()
