@@ -32,6 +32,7 @@ WAIT_S: Final = 10.0
 
 Document = dict[str, Any]
 
+_OPTIONS: Final = CodecOptions[Document](tz_aware=True)
 _REFUSED: Final = (13, 18, 8000)
 """Unauthorized, AuthenticationFailed, and what MongoDB's hosted service says for both."""
 
@@ -57,7 +58,8 @@ class Database:
     def now(self) -> datetime:
         """The server's time: the one clock by which leases run out."""
         with told(self.where):
-            found: datetime = self.client.admin.command("hello")["localTime"]
+            # A command does not go by the client's own options.
+            found: datetime = self.client.admin.command("hello", codec_options=_OPTIONS)["localTime"]
             return found
 
     def close(self) -> None:
@@ -87,15 +89,14 @@ def connect(uri: str) -> Database:
         raise UserError("the address of the review database cannot be read; write mongodb://HOST:PORT") from None
     database = client.get_database(os.environ.get("FIFTYONE_DATABASE_NAME") or DEFAULT_DATABASE)
     durable = WriteConcern(w="majority", j=True)
-    options = CodecOptions[Document](tz_aware=True)
     found = Database(
         client=client,
         where=_hosts(uri),
-        queues=database.get_collection("vouch_queues", options),
-        items=database.get_collection("vouch_items", options),
-        images=database.get_collection("vouch_images", options),
-        events=database.get_collection("vouch_events", options, write_concern=durable),
-        requests=database.get_collection("vouch_log", options),
+        queues=database.get_collection("vouch_queues", _OPTIONS),
+        items=database.get_collection("vouch_items", _OPTIONS),
+        images=database.get_collection("vouch_images", _OPTIONS),
+        events=database.get_collection("vouch_events", _OPTIONS, write_concern=durable),
+        requests=database.get_collection("vouch_log", _OPTIONS),
     )
     try:
         with told(found.where):

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
-from pymongo import ASCENDING, ReturnDocument
+from pymongo import ASCENDING
 
 from review_ui.queue import state
 from review_ui.queue.connect import Document
@@ -21,17 +20,14 @@ def take(
         only["class_name"] = class_name or None
     renew(session, reviewer)
     expire(session, but=reviewer)
-    found = held(session, reviewer, only)
-    taken: list[Document] = []
+    before = {item["_id"] for item in held(session, reviewer, only)}
+    missing = count - len(before)
     # Those that were skipped only when nothing else is left.
     for skipped in ({"$ne": reviewer}, reviewer):
-        while len(found) + len(taken) < count:
-            item = _take_one(session, reviewer, {**only, "skipped_by": skipped})
-            if item is None:
-                break
-            taken.append(item)
-    _record(session, "leased", reviewer, taken)
-    return sorted([*found, *taken], key=lambda item: int(item["place"]))
+        missing -= _take_some(session, reviewer, missing, {**only, "skipped_by": skipped})
+    found = held(session, reviewer, only)
+    _record(session, "leased", reviewer, [item for item in found if item["_id"] not in before])
+    return found
 
 
 def held(session: Session, reviewer: str, only: Document | None = None) -> list[Document]:
@@ -99,20 +95,28 @@ def answer_key(item_id: str, reviewer: str, epoch: int) -> str:
     return f"{epoch}/{item_id}/{reviewer}"
 
 
-def _take_one(session: Session, reviewer: str, only: Document) -> Document | None:
-    wanted: dict[str, Any] = {
+def _take_some(session: Session, reviewer: str, count: int, only: Document) -> int:
+    """Lease up to `count` items in their order; returns how many there were.
+
+    The first free ones are looked up and then changed on condition that they still are free, each atomically: of two
+    reviewers who saw the same ones each gets what the other did not, and looks again.
+    """
+    free: Document = {
         "queue": session.queue,
         "state": "open",
         "answered_by": {"$ne": reviewer},
         "leases.reviewer": {"$ne": reviewer},
         **only,
     }
-    return session.database.items.find_one_and_update(
-        wanted,
-        state.lease(reviewer, session.lease_ms),
-        sort=[("place", ASCENDING)],
-        return_document=ReturnDocument.AFTER,
-    )
+    items, taken = session.database.items, 0
+    while taken < count:
+        first = items.find(free, {"_id": 1}).sort("place", ASCENDING).limit(count - taken)
+        keys = [item["_id"] for item in first]
+        if not keys:
+            break
+        change = state.lease(reviewer, session.lease_ms)
+        taken += items.update_many({"_id": {"$in": keys}, **free}, change).modified_count
+    return taken
 
 
 def _expire_one(session: Session, item: Document, one: Document, now: datetime) -> bool:

@@ -133,7 +133,7 @@ def make_queue(uri: str) -> Iterator[Callable[..., Queue]]:
         for number in range(count):
             key, label_id = f"{number // 2:05d}.jpg", f"{number:032x}"
             box = (float(10 * (number % 2)), 5.0, float(10 * (number % 2) + 8), 20.0)
-            label = ExportLabel(label_id, CLASSES[number % 2], box, b"04L4", 0, 0.5, None, "review", "0")
+            label = ExportLabel(label_id, CLASSES[number % 2], box, b"b43]100000^e2", 0, 0.5, None, "review", "0")
             if number % 2:
                 images[-1].labels.append(label)
             else:

@@ -1,0 +1,195 @@
+"""Answers on a real server: each once, late ones kept apart, undone ones asked again."""
+
+import time
+
+import pytest
+
+from review_ui.queue.connect import connect
+from schemas.errors import LeaseLostError
+
+SHORT_MS = 150
+
+
+@pytest.fixture
+def database(uri):
+    found = connect(uri)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def events(database):
+    return lambda **which: list(database.events.find(which).sort("seq"))
+
+
+def wait_for_expiry():
+    time.sleep(2 * SHORT_MS / 1000)
+
+
+def test_an_answer_is_kept_with_all_that_was_said(make_queue, rows, events):
+    queue = make_queue(2)
+    item = queue.take("ann", 1)[0]
+    drawn = {"key": item.key, "verdict": "missed", "class_name": "dog", "x0": 1, "y0": 2, "x1": 3, "y1": 4}
+    queue.submit("ann", item.id, item.epoch, [*rows(item, "wrong_class", class_name="dog"), drawn], 2.5)
+    (event,) = events(what="submitted")
+    assert (event["item"], event["reviewer"], event["epoch"], event["seconds"]) == (item.id, "ann", item.epoch, 2.5)
+    assert [(row["verdict"], row["class_name"]) for row in event["verdicts"]] == [
+        ("wrong_class", "dog"),
+        ("missed", "dog"),
+    ]
+    assert not queue.holds("ann", item.id)
+    assert queue.progress("ann").answered == 1
+
+
+def test_an_answer_sent_twice_counts_once(make_queue, rows, events):
+    queue = make_queue(2)
+    item = queue.take("ann", 1)[0]
+    for verdict in ("correct", "not_an_object"):
+        queue.submit("ann", item.id, item.epoch, rows(item, verdict), 1.0)
+    (event,) = events(what="submitted")
+    assert event["verdict"] == "correct"
+    assert events(what="late") == []
+
+
+def test_an_answer_after_the_lease_counts_while_nobody_else_has_the_item(make_queue, rows, events):
+    queue = make_queue(2, lease_ms=SHORT_MS)
+    first, second = queue.take("ann", 2)
+    wait_for_expiry()
+    queue.submit("ann", first.id, first.epoch, rows(first), 1.0)
+    # Somebody else asks for one, and gives it back.
+    assert [item.id for item in queue.take("bob", 1)] == [second.id]
+    queue.give_back("bob")
+    queue.submit("ann", second.id, second.epoch, rows(second), 1.0)
+    assert [event["item"] for event in events(what="submitted")] == [first.id, second.id]
+    assert queue.progress("ann").answered == 2
+
+
+def test_an_answer_to_what_is_anothers_is_kept_and_does_not_count(make_queue, rows, events):
+    queue = make_queue(1, lease_ms=SHORT_MS)
+    mine = queue.take("ann", 1)[0]
+    wait_for_expiry()
+    theirs = queue.take("bob", 1)[0]
+    for _ in range(2):
+        with pytest.raises(LeaseLostError, match="another's by now: your answer is kept in the log"):
+            queue.submit("ann", mine.id, mine.epoch, rows(mine, "not_an_object"), 1.0)
+    (late,) = events(what="late")
+    assert late["verdicts"][0]["verdict"] == "not_an_object"
+    queue.submit("bob", theirs.id, theirs.epoch, rows(theirs), 1.0)
+    assert [event["reviewer"] for event in events(what="submitted")] == ["bob"]
+    with pytest.raises(LeaseLostError):
+        queue.submit("ann", mine.id, mine.epoch, rows(mine), 1.0)
+
+
+def test_an_answer_without_a_lease_is_late(make_queue, rows):
+    queue = make_queue(1)
+    item = queue.take("ann", 1)[0]
+    with pytest.raises(LeaseLostError):
+        queue.submit("bob", item.id, item.epoch, rows(item), 1.0)
+    assert queue.holds("ann", item.id)
+
+
+def test_an_answer_with_an_epoch_that_never_was_is_late(make_queue, rows):
+    queue = make_queue(1)
+    item = queue.take("ann", 1)[0]
+    queue.give_back("ann")
+    with pytest.raises(LeaseLostError):
+        queue.submit("ann", item.id, item.epoch + 1, rows(item), 1.0)
+
+
+def test_an_answer_whose_event_alone_was_written_is_completed(make_queue, rows, database, events):
+    queue = make_queue(2)
+    item = queue.take("ann", 2)[0]
+    before = database.items.find_one({"item": item.id})
+    queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    # As after a kill between the two writes.
+    database.items.replace_one({"_id": before["_id"]}, before)
+    queue.submit("ann", item.id, item.epoch, rows(item, "not_an_object"), 1.0)
+    assert queue.progress("ann").answered == 1
+    (event,) = events(what="submitted")
+    assert event["verdict"] == "correct"
+
+
+def test_opening_a_queue_completes_such_an_answer_and_so_does_the_end_of_the_lease(make_queue, rows, database, uri):
+    queue = make_queue(2, lease_ms=SHORT_MS)
+    items = queue.take("ann", 2)
+    before = list(database.items.find())
+    for item in items:
+        queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    database.items.replace_one({"_id": before[0]["_id"]}, before[0])
+    with type(queue).open(uri, "0123456789ab") as other:
+        assert other.progress("ann").answered == 2
+    database.items.replace_one({"_id": before[1]["_id"]}, before[1])
+    wait_for_expiry()
+    assert queue.take("bob", 1) == []
+    assert queue.progress("ann").answered == 2
+
+
+def test_undo_takes_back_the_last_answer_and_leases_the_item_again(make_queue, rows, events):
+    queue = make_queue(3)
+    first, second = queue.take("ann", 2)
+    for item in (first, second):
+        queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    again = queue.undo("ann")
+    assert (again.id, again.epoch) == (second.id, second.epoch + 1)
+    assert queue.holds("ann", second.id)
+    assert queue.progress("ann").answered_by_me == 1
+    queue.submit("ann", again.id, again.epoch, rows(again, "not_an_object"), 1.0)
+    assert queue.undo("ann").id == second.id
+    assert queue.undo("ann").id == first.id
+    assert queue.undo("ann") is None
+    assert [event["item"] for event in events(what="undone")] == [second.id, second.id, first.id]
+    assert queue.progress("ann").answered_by_me == 0
+
+
+def test_what_one_takes_back_leaves_the_answer_of_the_other(make_queue, rows):
+    queue = make_queue(1, wanted=2)
+    for name in ("ann", "bob"):
+        item = queue.take(name, 1)[0]
+        queue.submit(name, item.id, item.epoch, rows(item), 1.0)
+    assert queue.undo("ann").id == item.id
+    assert queue.progress("ann").answered == 0
+    assert queue.progress("bob").answered_by_me == 1
+    assert queue.take("bob", 1) == []
+
+
+def test_an_old_answer_sent_again_after_undo_is_passed_over(make_queue, rows, events):
+    queue = make_queue(1)
+    item = queue.take("ann", 1)[0]
+    queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    queue.undo("ann")
+    queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    assert len(events(what="submitted")) == 1
+    assert queue.holds("ann", item.id)
+
+
+def test_an_undo_that_was_cut_short_is_done_again(make_queue, rows, database, events):
+    queue = make_queue(1)
+    item = queue.take("ann", 1)[0]
+    queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    queue.undo("ann")
+    # As after a kill between the two writes.
+    database.events.delete_one({"what": "undone"})
+    assert queue.undo("ann").id == item.id
+    assert len(events(what="undone")) == 1
+    assert len(database.items.find_one()["leases"]) == 1
+
+
+def test_what_was_drawn_and_rejected_stands_in_the_other_items_of_the_image(make_queue, rows):
+    queue = make_queue(2)
+    first, second = queue.take("ann", 2)
+    assert [label.label_id for label in second.others] == [first.id]
+    drawn = {"key": first.key, "verdict": "missed", "class_name": "dog", "x0": 30, "y0": 30, "x1": 40, "y1": 40}
+    queue.submit("ann", first.id, first.epoch, [*rows(first, "not_an_object"), drawn], 1.0)
+    (only,) = queue.held("ann")[0].others
+    assert (only.class_name, only.box) == ("dog", (30, 30, 40, 40))
+    assert only.label_id.startswith("missed-")
+    assert {label.label_id for label in queue.image(first.key).labels} == {second.id, only.label_id}
+    queue.undo("ann")
+    assert [label.label_id for label in queue.held("ann")[1].others] == [first.id]
+
+
+def test_an_image_that_is_none_of_the_queue_is_unknown(make_queue):
+    queue = make_queue(1)
+    assert queue.image("../etc/passwd") is None
+    assert queue.image("00000.jpg").key == "00000.jpg"
+    assert queue.classes() == ("cat", "dog")

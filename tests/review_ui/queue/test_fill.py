@@ -1,0 +1,250 @@
+"""Filling on a real server, from a run's own tables and plans."""
+
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from review_ui.queue.connect import connect
+from review_ui.queue.fill import fill_queue, queue_id
+from review_ui.queue.pull import pull_queue
+from schemas.errors import UserError
+from schemas.reviews import VERDICTS, ReviewPlan
+from tasks.campaign_run import CampaignRun
+from tasks.contract.plan_reviews import Wish, plan_reviews
+from tasks.reviews.hand_out import task_sheet
+from tasks.reviews.plans import read_plans, write_plan
+from tasks.reviews.verdicts import write_verdicts
+from tasks.shard.shard import process_shard
+from tasks.store.open import open_store
+
+
+@pytest.fixture
+def items(uri):
+    database = connect(uri)
+    yield lambda **which: list(database.items.find(which).sort("place"))
+    database.close()
+
+
+def import_verdicts(planned, label_ids, verdict="correct", reviewer="eve"):
+    rows = dict.fromkeys(VERDICTS.names) | {
+        "verdict": verdict, "reviewer": reviewer, "reviewed_at": datetime(2026, 1, 1, tzinfo=UTC), "simulated": False,
+    }  # fmt: skip
+    table = pa.Table.from_pylist([rows | {"label_id": label_id} for label_id in label_ids], schema=VERDICTS)
+    write_verdicts(planned.workspace, table)
+
+
+def test_the_queue_is_what_would_be_handed_out_in_its_order(planned, items):
+    outcome = planned.fill()
+    sheet = task_sheet(planned.campaign)
+    expected = [(row["label_id"], row["key"], row["shown_class"], row["shown_x0"]) for row in sheet.to_pylist()]
+    found = [(one["label_id"], one["key"], one["class_name"], one["box"] and one["box"][0]) for one in items()]
+    assert found == expected
+    assert outcome.added == len(expected)
+    assert {one["kind"] for one in items()} == {"label", "image", "possible_miss"}
+
+
+def test_filling_again_changes_nothing(planned, items):
+    first = planned.fill()
+    before = items()
+    again = planned.fill()
+    assert (again.added, again.kept, again.removed, again.images) == (0, first.added, 0, 0)
+    assert items() == before
+
+
+def test_a_further_plan_adds_what_is_new_after_what_is_there(planned, items):
+    first = planned.fill()
+    answer_all(planned)
+    plan_reviews(planned.campaign, Wish(minutes=3, stage="queue"))
+    second = planned.fill()
+    assert second.added > 0
+    new = items(state="open")
+    assert len(new) == second.added
+    assert min(one["place"] for one in new) > max(one["place"] for one in items(state="gone"))
+    assert second.removed == first.added
+
+
+def answer_all(planned):
+    """Import an answer to everything that is asked, made elsewhere."""
+    (_, tasks) = read_plans(planned.workspace, "main")[-1]
+    import_verdicts(planned, tasks["label_id"].drop_null().to_pylist())
+    keys = tasks.filter(tasks["label_id"].is_null())["key"].to_pylist()
+    rows = dict.fromkeys(VERDICTS.names) | {"verdict": "checked", "reviewer": "eve", "simulated": False}
+    write_verdicts(planned.workspace, pa.Table.from_pylist([rows | {"key": key} for key in keys], schema=VERDICTS))
+
+
+def test_what_people_answered_elsewhere_leaves_but_not_from_a_desk(planned, items, rows):
+    with planned.open() as queue:
+        held = queue.take("ann", 2)
+        (_, tasks) = read_plans(planned.workspace, "main")[0]
+        labels = [name for name in tasks["label_id"].to_pylist() if name]
+        import_verdicts(planned, labels[:5])
+        outcome = planned.fill()
+        assert (outcome.removed, outcome.leased_but_gone) == (3, 2)
+        assert "2 questions not asked any more, but on desks" in " ".join(outcome.lines)
+        assert len(items(state="gone")) == 3
+        queue.submit("ann", held[0].id, held[0].epoch, rows(held[0]), 1.0)
+        queue.give_back("ann")
+        assert [one["state"] for one in items(item={"$in": [item.id for item in held]})] == ["answered", "gone"]
+        assert planned.fill().removed == 0
+
+
+def test_a_label_that_left_comes_back_when_its_answer_does_not_count(planned, items):
+    planned.fill()
+    (_, tasks) = read_plans(planned.workspace, "main")[0]
+    label = tasks["label_id"].to_pylist()[0]
+    import_verdicts(planned, [label])
+    assert planned.fill().removed == 1
+    folder = planned.folder / "workspace" / "reviews"
+    next(folder.glob("*.parquet")).unlink()
+    assert planned.fill().added == 1
+    assert items(item=label)[0]["state"] == "open"
+
+
+def test_labels_stand_as_people_left_them(planned):
+    with planned.open() as queue:
+        seen = next(item for item in queue.take("ann", 1000) if item.kind == "label" and item.others)
+        other = seen.others[0]
+        queue.give_back("ann")
+    import_verdicts(planned, [other.label_id], "not_an_object")
+    outcome = planned.fill()
+    assert outcome.images == 1
+    with planned.open() as queue:
+        again = next(item for item in queue.take("ann", 1000) if item.id == seen.id)
+        assert other.label_id not in {label.label_id for label in again.others}
+        assert len(again.others) == len(seen.others) - 1
+
+
+def test_another_policy_leaves_desks_alone(planned, items):
+    """Labels under other settings of the router are the same labels, and are asked about as before."""
+    with planned.open() as queue:
+        held = queue.take("ann", 3)
+        planned.says(routing={"precision": 0.7, "confidence": 0.8, "accept": {"detector_score": 0.1}})
+        with CampaignRun(planned.campaign) as session:
+            session.plan()
+            for shard in session.pending():
+                process_shard(shard.id, session.settings)
+        outcome = planned.fill()
+        assert outcome.removed == 0
+        assert queue.held("ann") == held
+
+
+def test_labels_that_were_made_anew_are_asked_about_no_more(planned, items, rows):
+    with planned.open() as queue:
+        first, _ = queue.take("ann", 2)
+        before = len(items())
+        workspace = planned.workspace
+        plan, tasks = read_plans(workspace, "main")[0]
+        current = workspace.get("runs/main/current.json").data.decode()
+        changed = current.replace('"inputs": {', '"inputs": {"weights": "other", ', 1)
+        assert changed != current
+        workspace.put("runs/main/current.json", changed.encode())
+        outcome = planned.fill()
+        assert (outcome.removed, outcome.leased_but_gone) == (before - 2, 2)
+        assert "1 review plan left out" in " ".join(outcome.lines)
+        queue.submit("ann", first.id, first.epoch, rows(first), 1.0)
+        queue.give_back("ann")
+        assert queue.take("ann", 5) == []
+        assert queue.progress("ann").answered == 1
+        workspace.put("runs/main/current.json", current.encode())
+        assert planned.fill().added == before - 1
+        assert (plan.number, tasks.num_rows) == (1, before)
+
+
+def test_a_class_that_the_campaign_dropped_is_not_asked_about(planned, items):
+    with planned.open() as queue:
+        held = queue.take("ann", 1, class_name="dog")
+        dogs = len(items(class_name="dog"))
+        planned.says(classes=["cat"])
+        outcome = planned.fill()
+        assert outcome.removed == dogs - 1
+        assert f"{dogs} questions about 'dog' left out: the campaign has no such class any more" in outcome.lines
+        assert [one["item"] for one in items(class_name="dog", asked=False, state="leased")] == [held[0].id]
+        queue.give_back("ann")
+        assert items(class_name="dog", state="open") == []
+
+
+def test_an_image_that_left_the_source_is_told(planned, items):
+    planned.fill()
+    key = items()[0]["key"]
+    about = len(items(key=key))
+    (planned.folder / "images" / key).unlink()
+    with CampaignRun(planned.campaign) as session:
+        session.plan()
+    outcome = planned.fill()
+    assert outcome.removed == about
+    assert any("the image has left the source" in line for line in outcome.lines)
+    assert {one["state"] for one in items(key=key)} == {"gone"}
+
+
+def test_a_question_of_several_plans_stands_once(planned, items):
+    workspace = planned.workspace
+    plan, tasks = read_plans(workspace, "main")[0]
+    write_plan(workspace, "main", plan, tasks)
+    assert len(read_plans(workspace, "main")) == 2
+    assert planned.fill().added == len(items()) == tasks.num_rows
+
+
+def test_labels_asked_twice_are_the_same_every_time_and_no_images(planned, items):
+    planned.says(review={"second_reviews": 0.5})
+    planned.fill()
+    twice = {one["item"] for one in items(wanted=2)}
+    labels = items(kind="label")
+    assert 0.2 * len(labels) < len(twice) < 0.8 * len(labels)
+    assert not items(wanted=2, kind="image")
+    planned.says(review={"second_reviews": 0.0})
+    planned.fill()
+    assert items(wanted=2) == []
+    planned.says(review={"second_reviews": 0.5})
+    planned.fill()
+    assert {one["item"] for one in items(wanted=2)} == twice
+
+
+def test_nothing_that_people_get_tells_why_it_is_asked(planned):
+    with planned.open() as queue:
+        for item in queue.take("ann", 1000):
+            assert "purpose" not in item.model_dump()
+            assert not {"audit", "doubtful", "plant", "fit", "certify"} & set(item.words.split())
+
+
+def test_a_run_without_a_plan_is_told_what_to_do(planned):
+    for path in (planned.folder / "workspace" / "reviews" / "plans").rglob("*.json"):
+        path.unlink()
+    with pytest.raises(UserError, match="use `vouch plan-reviews` first"):
+        planned.fill()
+
+
+def test_queues_differ_by_workspace_and_run(planned):
+    first = queue_id(planned.campaign)
+    assert first == queue_id(planned.campaign)
+    assert len(first) == 12
+    planned.says(run={"name": "other"})
+    assert queue_id(planned.campaign) != first
+
+
+def test_disputed_labels_are_asked_again_of_all_once_their_answers_are_pulled(planned, items, rows):
+    workspace = planned.workspace
+    plan, tasks = read_plans(workspace, "main")[0]
+    labels = tasks.filter(tasks["label_id"].is_valid())
+    doubtful = labels.set_column(
+        labels.schema.get_field_index("purpose"), "purpose", pa.array(["doubtful"] * labels.num_rows)
+    )
+    write_plan(workspace, "main", ReviewPlan.model_validate(plan.model_dump()), doubtful)
+    for path in (planned.folder / "workspace" / "reviews" / "plans" / "main").glob("0001*"):
+        path.unlink()
+    planned.says(review={"second_reviews": 1.0})
+    with planned.open() as queue:
+        name = queue.take("ann", 1)[0].id
+        for reviewer, verdict in (("ann", "correct"), ("bob", "not_an_object")):
+            item = next(item for item in queue.take(reviewer, 1) if item.id == name)
+            queue.submit(reviewer, item.id, item.epoch, rows(item, verdict), 1.0)
+        assert planned.fill().again == 0  # not pulled yet
+        pull_queue(planned.uri, queue_id(planned.campaign), open_store(planned.campaign.workspace))
+        assert planned.fill().again == 1
+        item = next(item for item in queue.take("bob", 1) if item.id == name)
+        queue.submit("bob", item.id, item.epoch, rows(item, "correct"), 1.0)
+        pull_queue(planned.uri, queue_id(planned.campaign), open_store(planned.campaign.workspace))
+        assert planned.fill().again == 0
+        assert pc.any(pc.equal(task_sheet(planned.campaign)["label_id"], name)).as_py() is False
+        assert fill_queue(planned.campaign, planned.uri).again == 0

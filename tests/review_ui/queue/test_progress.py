@@ -1,0 +1,77 @@
+"""Figures of the queue, for those who review and for who runs it."""
+
+import pytest
+
+from review_ui.queue.connect import connect
+from review_ui.queue.progress import queue_status
+from review_ui.queue.session import open_session
+
+
+@pytest.fixture
+def status(uri):
+    database = connect(uri)
+    yield lambda name="0123456789ab": queue_status(open_session(database, name))
+    database.close()
+
+
+def test_everything_is_counted_from_the_reviewers_place(make_queue, rows):
+    queue = make_queue(10)
+    items = queue.take("ann", 4)
+    queue.take("bob", 3)
+    for item in items[:2]:
+        queue.submit("ann", item.id, item.epoch, rows(item), 3.0)
+    mine, theirs = queue.progress("ann"), queue.progress("bob")
+    assert (mine.open, mine.leased, mine.answered, mine.mine, mine.answered_by_me) == (3, 5, 2, 2, 2)
+    assert (theirs.open, theirs.leased, theirs.answered, theirs.mine, theirs.answered_by_me) == (3, 5, 2, 3, 0)
+    assert mine.by_class == {"cat": 1, "dog": 2}
+    assert mine.by_kind == {"label": 3}
+    assert (mine.seconds_each, theirs.seconds_each) == (3.0, None)
+
+
+def test_the_plans_seconds_count_until_the_own_speed_is_known(make_queue, rows):
+    queue = make_queue(20)
+    items = queue.take("ann", 12)
+    for number, item in enumerate(items, 1):
+        queue.submit("ann", item.id, item.epoch, rows(item), 6.0)
+        left = 20 - number
+        expected = left * (6.0 if number >= 10 else 1.6) / 60
+        if number in (1, 9, 10, 12):
+            assert queue.progress("ann").minutes_left == pytest.approx(expected, rel=1e-3)
+
+
+def test_agreement_is_that_of_the_items_that_two_have_answered(make_queue, rows):
+    queue = make_queue(4, wanted=2)
+    assert (queue.progress("ann").twice, queue.progress("ann").agreement) == (0, None)
+    for name, verdicts in (("ann", ["correct"] * 4), ("bob", ["correct", "correct", "not_an_object"])):
+        for item, verdict in zip(queue.take(name, len(verdicts)), verdicts, strict=True):
+            queue.submit(name, item.id, item.epoch, rows(item, verdict), 1.0)
+    seen = queue.progress("ann")
+    assert (seen.twice, seen.agreement) == (3, pytest.approx(2 / 3))
+    assert seen.open == 0  # the fourth waits for somebody else
+    assert queue.progress("cem").open == 1
+    queue.undo("bob")
+    assert (queue.progress("ann").twice, queue.progress("ann").agreement) == (2, 1.0)
+
+
+def test_who_runs_it_sees_purposes_and_reviewers(make_queue, rows, status):
+    queue = make_queue(5)
+    items = queue.take("ann", 3)
+    queue.submit("ann", items[0].id, items[0].epoch, rows(items[0]), 2.0)
+    queue.submit("ann", items[1].id, items[1].epoch, rows(items[1]), None)
+    queue.undo("ann")
+    found = status()
+    doubtful = found.purposes["doubtful"]
+    assert (doubtful.open, doubtful.leased, doubtful.answered, doubtful.gone) == (2, 2, 1, 0)
+    assert (found.reviewers["ann"].answered, found.reviewers["ann"].mine, found.reviewers["ann"].seconds) == (1, 2, 2.0)
+    assert (found.unpulled, found.late, found.run) == (1, 0, "main")
+    assert found.minutes_left == pytest.approx(4 * 1.6 / 60)
+
+
+def test_questions_about_images_are_counted_by_their_kind(planned):
+    with planned.open() as queue:
+        seen = queue.progress("ann")
+        assert seen.by_kind["image"] == 3
+        assert seen.by_class[""] == 3
+        assert sum(seen.by_kind.values()) == sum(seen.by_class.values()) == seen.open
+        queue.take("ann", 2, kind="image")
+        assert queue.progress("ann").by_kind["image"] == 1
