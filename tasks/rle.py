@@ -1,9 +1,13 @@
 """Run-length encoding of masks as COCO does it: pixels counted down the columns, counts compressed."""
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+_LONGER: Final = np.int64(1) << (5 * np.arange(1, 12) - 1)
+"""Magnitudes from which a count takes one character more."""
 
 _LONGEST_RUN: Final = 2**32 - 1
 """cocoapi keeps the pixels of a run in 32 bits."""
@@ -34,6 +38,68 @@ def rle_of_runs(starts: NDArray[np.int64], ends: NDArray[np.int64], height: int,
     size = [height, width]
     compressed: bytes = mask_utils.frPyObjects({"size": size, "counts": counts.tolist()}, height, width)["counts"]
     return compressed
+
+
+def rles_of_runs(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], runs: NDArray[np.int64], pixels: NDArray[np.int64]
+) -> list[bytes]:
+    """As `rle_of_runs`, for many masks at once.
+
+    Args:
+        starts: (R,) first pixel of each run, those of the first mask first.
+        ends: (R,) pixel after each run.
+        runs: (M,) how many runs each mask has, none included.
+        pixels: (M,) height times width of each mask.
+
+    Returns:
+        The counts of each mask.
+    """
+    mask = np.repeat(np.arange(len(runs)), runs)
+    joined = np.zeros(len(starts) + 1, dtype=bool)
+    joined[1:-1] = (starts[1:] == ends[:-1]) & (mask[1:] == mask[:-1])
+    first, last = ~joined[:-1], ~joined[1:]
+    kept = np.bincount(mask[first], minlength=len(runs))
+    # Each mask's edges stand between 0 and its number of pixels.
+    bounds = np.zeros(2 * int(kept.sum()) + 2 * len(runs), dtype=np.int64)
+    lengths = 2 * kept + 2
+    closing = np.cumsum(lengths) - 1
+    inner = np.ones(len(bounds), dtype=bool)
+    inner[closing] = inner[closing - lengths + 1] = False
+    bounds[inner] = np.stack([starts[first], ends[last]], axis=1).reshape(-1)
+    bounds[closing] = pixels
+    counts = np.diff(bounds)
+    wanted = np.ones(len(bounds), dtype=bool)
+    # Between masks there is no count; nor at the end of a mask whose last pixel is true.
+    wanted[closing] = False
+    empty = (bounds[closing] == bounds[closing - 1]) & (lengths > 2)
+    wanted[closing[empty] - 1] = False
+    return compress_counts(counts[wanted[:-1]], lengths - 1 - empty)
+
+
+def compress_counts(counts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[bytes]:
+    """Compress the counts of many masks as rleToString of common/maskApi.c in cocoapi does; see `is_rle`.
+
+    Args:
+        counts: (S,) counts, those of the first mask first.
+        lengths: (M,) how many each mask has, at least one.
+
+    Returns:
+        The compressed counts of each mask.
+    """
+    firsts = np.cumsum(lengths) - lengths
+    later = np.flatnonzero(np.arange(len(counts)) - np.repeat(firsts, lengths) > 2)
+    values = counts.astype(np.int64)
+    values[later] -= counts[later - 2]
+    sizes = 1 + np.searchsorted(_LONGER, np.where(values < 0, ~values, values), side="right")
+    places = np.cumsum(sizes) - sizes
+    characters = np.empty(int(sizes.sum()), dtype=np.uint8)
+    for digit in range(int(sizes.max(initial=0))):
+        some = np.flatnonzero(sizes > digit)
+        more = np.where(sizes[some] > digit + 1, 0x20, 0)
+        characters[places[some] + digit] = ((values[some] >> (5 * digit) & 0x1F) | more) + 48
+    text = characters.tobytes()
+    cuts = [*places[firsts].tolist(), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts)]
 
 
 def rle_of_crop(crop: NDArray[np.bool_], left: int, top: int, height: int, width: int) -> bytes:

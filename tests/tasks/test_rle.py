@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as mask_utils
 
-from tasks.rle import is_rle, rle_area, rle_of_crop, rle_of_runs, run_lengths
+from tasks.rle import compress_counts, is_rle, rle_area, rle_of_crop, rle_of_runs, rles_of_runs, run_lengths
 
 crops = hnp.arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7)))
 margins = st.tuples(*[st.integers(0, 3)] * 4)
@@ -85,3 +85,33 @@ def test_sums_beyond_64_bits_are_no_masks():
 @pytest.mark.parametrize("counts", [b"", b"abc", b"~~~~", b"0P1", b"\x00\x01", b"0o"])
 def test_what_is_no_run_length_encoding(counts):
     assert not is_rle(counts, 10, 20)
+
+
+@settings(deadline=None)
+@given(masks=st.lists(hnp.arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 9))), max_size=5), cut=st.data())
+def test_many_masks_at_once_encode_as_each_alone(masks, cut):
+    starts, ends, runs = [], [], []
+    for mask in masks:
+        flat = np.pad(mask.T.reshape(-1).astype(np.int8), 1)
+        first, last = np.flatnonzero(np.diff(flat) == 1), np.flatnonzero(np.diff(flat) == -1)
+        # A run may come in two parts.
+        inside = [pixel for a, b in zip(first, last, strict=True) for pixel in range(a + 1, b)]
+        extra = cut.draw(st.lists(st.sampled_from(inside), max_size=2, unique=True)) if inside else []
+        starts.append(np.sort([*first, *extra]).astype(np.int64))
+        ends.append(np.sort([*last, *extra]).astype(np.int64))
+        runs.append(len(starts[-1]))
+    none = np.zeros(0, np.int64)
+    pixels = np.array([mask.size for mask in masks], np.int64)
+    found = rles_of_runs(
+        np.concatenate([none, *starts]), np.concatenate([none, *ends]), np.array(runs, np.int64), pixels
+    )
+    assert found == [mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"] for mask in masks]
+
+
+@settings(deadline=None)
+@given(masks=st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=8), max_size=4))
+def test_counts_of_any_size_are_compressed_as_pycocotools_does(masks):
+    flat = np.array([count for counts in masks for count in counts], np.int64)
+    found = compress_counts(flat, np.array([len(counts) for counts in masks], np.int64))
+    wanted = [mask_utils.frPyObjects({"size": [1, 1], "counts": counts}, 1, 1)["counts"] for counts in masks]
+    assert found == wanted
