@@ -10,15 +10,12 @@ class TokenScores:
     """Reduces the token logits of one caption to a score a phrase."""
 
     def __init__(self, caption: Caption, device: str) -> None:
-        """Put the caption's spans on the device."""
+        """Put the places of each phrase's tokens on the device."""
         self.caption = caption
-        distinct = {span: number for number, span in enumerate(dict.fromkeys(caption.spans))}
-        self._texts = len(distinct)
-        owner = torch.full((len(caption.input_ids),), self._texts)  # special tokens are nobody's
-        for (start, stop), number in distinct.items():
-            owner[start:stop] = number
-        self._owner = owner.to(device)
-        self._columns = torch.tensor([distinct[span] for span in caption.spans]).to(device)
+        longest = max((stop - start for start, stop in caption.spans), default=1)
+        # Shorter phrases name their last token again, which changes no maximum.
+        places = [[min(start + step, stop - 1) for step in range(longest)] for start, stop in caption.spans]
+        self._places = torch.tensor(places, dtype=torch.int64).view(len(places), longest).to(device)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Take the greatest sigmoid over each phrase's tokens; NaN stays NaN.
@@ -29,7 +26,5 @@ class TokenScores:
         Returns:
             (B, Q, P) in [0, 1].
         """
-        tokens = logits[:, :, : len(self._owner)].sigmoid()
-        texts = torch.zeros(*tokens.shape[:2], self._texts + 1, dtype=tokens.dtype, device=tokens.device)
-        texts.scatter_reduce_(2, self._owner.expand_as(tokens), tokens, "amax")
-        return texts[:, :, self._columns]
+        tokens = logits.index_select(2, self._places.flatten())
+        return tokens.view(*logits.shape[:2], *self._places.shape).amax(3).sigmoid()

@@ -16,7 +16,8 @@ from tasks.models.candidates import Pass, assemble, each_its_own
 from tasks.models.groundingdino.architectures import Architecture, read_architecture
 from tasks.models.groundingdino.captions import Caption, pack_captions
 from tasks.models.groundingdino.compat import build_groundingdino
-from tasks.models.groundingdino.forward import TextFeatures, encode_images, encode_text, find, keep_heads_exact
+from tasks.models.groundingdino.fast.choose import choose_forward, part_of_fingerprint
+from tasks.models.groundingdino.forward import encode_text, keep_heads_exact
 from tasks.models.groundingdino.resize import least_shape, normalise, resize_image, resized_shape
 from tasks.models.groundingdino.tokenizer import tokenizer_folder
 from tasks.models.protocols import Floats, Phrase, Pixels, RawDetections
@@ -54,7 +55,8 @@ def load(config: DetectorConfig, runtime: Runtime) -> "GroundingDino":
 class _Asked(NamedTuple):
     """A caption on the device."""
 
-    text: TextFeatures
+    text: Any
+    """What the forward pass in use prepared."""
     scores: TokenScores
 
 
@@ -78,14 +80,17 @@ class GroundingDino:
         """Take a loaded model; `sha256` is that of its weights."""
         self._model = model.to(runtime.device).eval().requires_grad_(False)
         keep_heads_exact(self._model)
+        self._net: Any = choose_forward(self._model, runtime)
         self._architecture = architecture
         self._runtime = runtime
+        self._scores_on = runtime.device if runtime.engine.has("device_token_scores") else "cpu"
         self._batcher = Batcher("models.detector.batch_size", batch_size, start=8, most=64, device=runtime.device)
         self._max_tokens = min(int(architecture.groundingdino["max_text_len"]), 256)
         self._remembered: OrderedDict[tuple[str, ...], list[_Asked]] = OrderedDict()
         tokenizer: str = model.tokenizer.backend_tokenizer.to_str()
         described = architecture.model_dump(mode="json")
-        self.fingerprint = fingerprint("groundingdino", 1, sha256, described, tokenizer, runtime.precision)
+        numbers = part_of_fingerprint(runtime)
+        self.fingerprint = fingerprint("groundingdino", 1, sha256, described, tokenizer, numbers)
 
     def check(self, phrases: Sequence[Phrase]) -> None:
         """Raise UserError when a phrase is too long for the text window or has no known word."""
@@ -137,7 +142,8 @@ class GroundingDino:
 
     def _encode(self, caption: Caption) -> _Asked:
         device = self._runtime.device
-        return _Asked(encode_text(self._model, caption.input_ids, device), TokenScores(caption, device))
+        text = encode_text(self._model, caption.input_ids, device)
+        return _Asked(self._net.prepare(text), TokenScores(caption, self._scores_on))
 
     @torch.inference_mode()
     def _forward(self, images: Sequence[Pixels], shape: tuple[int, int], asked: list[_Asked]) -> list[list[Floats]]:
@@ -147,12 +153,13 @@ class GroundingDino:
         bf16 = self._runtime.precision == "bf16"
         blocks = []
         with torch.autocast(self._runtime.device.partition(":")[0], torch.bfloat16, enabled=bf16):
-            encoded = encode_images(self._model, normalise(seen, least))
+            encoded = self._net.encode_images(normalise(seen, least))
             for one in asked:
-                logits, boxes = find(self._model, encoded, one.text)
+                logits, boxes = self._net.find(encoded, one.text)
                 if least != shape:
                     boxes = boxes * boxes.new_tensor([least[1] / shape[1], least[0] / shape[0]]).repeat(2)
-                blocks.append(torch.cat([boxes, one.scores(logits)], dim=2))
+                scores = one.scores(logits.to(self._scores_on))
+                blocks.append(torch.cat([boxes.to(self._scores_on), scores], dim=2))
         widths = [block.shape[2] for block in blocks]
         # Every pass has as many queries, so one copy brings all home.
         home = torch.cat(blocks, dim=2).cpu().numpy()

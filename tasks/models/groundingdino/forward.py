@@ -94,6 +94,28 @@ def find(
     return model.class_embed[-1](states[-1], texts), boxes
 
 
+class ReferenceForward:
+    """The package's own forward pass, as tasks.models.groundingdino.fast.model.FastGroundingDino has its."""
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401
+        """Take groundingdino-py's GroundingDINO."""
+        self._model = model
+
+    def prepare(self, text: TextFeatures) -> TextFeatures:
+        """Give back what `encode_text` returned."""
+        return text
+
+    def encode_images(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """As the function of this name."""
+        return encode_images(self._model, images)
+
+    def find(
+        self, encoded: tuple[list[Tensor], list[Tensor], list[Tensor]], text: TextFeatures
+    ) -> tuple[Tensor, Tensor]:
+        """As the function of this name."""
+        return find(self._model, encoded, text)
+
+
 def keep_heads_exact(model: Any) -> None:  # noqa: ANN401
     """Make box and class heads compute in fp32 whatever the rest does."""
     transformer = model.transformer

@@ -1,5 +1,7 @@
 """Brings images to the size that GroundingDINO looks at."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from PIL import Image
@@ -47,11 +49,15 @@ def normalise(images: Tensor, least_shape: tuple[int, int]) -> Tensor:
         least_shape: H' and W' are at least this; what is added at the bottom and right has the mean colour.
     """
     pixels = images.permute(0, 3, 1, 2).to(torch.float32).div(255)
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
-    pixels = pixels.sub_(mean).div_(std)
+    pixels = pixels.sub_(_channels(MEAN, images.device)).div_(_channels(STD, images.device))
     below, right = (max(least - side, 0) for least, side in zip(least_shape, pixels.shape[2:], strict=True))
     return torch.nn.functional.pad(pixels, (0, right, 0, below)) if below or right else pixels.contiguous()
+
+
+@cache
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 1, 1) on the device; kept, because bringing it there waits for all that runs there."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def least_shape(shape: tuple[int, int], queries: int) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""GroundingDINO's forward pass, made fast on the package's own weights."""

@@ -1,0 +1,96 @@
+"""GroundingDINO's forward pass, put together from the parts that the engine switches on."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tasks.models.engine.switches import Engine
+from tasks.models.groundingdino.fast.decoder import Decoder
+from tasks.models.groundingdino.fast.encoder import Encoder, FastText
+from tasks.models.groundingdino.fast.late_heads import Selection
+from tasks.models.groundingdino.fast.layout import Layout, Shapes, make_layout
+from tasks.models.groundingdino.fast.patches import project_level
+from tasks.models.groundingdino.fast.swin import FastSwin
+from tasks.models.groundingdino.forward import TextFeatures
+
+KEPT = 8
+"""Layouts that are kept: each takes some 30 MB at 800 x 1333."""
+
+
+class Seen(NamedTuple):
+    """What the backbone saw in a batch of images."""
+
+    cells: Tensor
+    """(B, N, D): cells of all levels, row by row, finest level first."""
+    shapes: Shapes
+    """Of the levels."""
+
+
+def fits(model: Any) -> bool:  # noqa: ANN401
+    """Tell whether this forward pass can stand in for a model's own: Swin before a two-stage selection."""
+    from groundingdino.models.GroundingDINO.backbone.swin_transformer import SwinTransformer
+
+    backbone = model.backbone[0]
+    return isinstance(backbone, SwinTransformer) and not backbone.ape and model.transformer.two_stage_type == "standard"
+
+
+class FastGroundingDino:
+    """Computes what groundingdino-py's GroundingDINO computes, on the same weights, which it leaves as they are.
+
+    For batches of images of one exact size and one caption: nothing is padded, so there are no masks of padding.
+    """
+
+    def __init__(self, model: Any, engine: Engine) -> None:  # noqa: ANN401
+        """Take a loaded model, in eval mode, on its device.
+
+        Args:
+            model: groundingdino-py's GroundingDINO that `fits`.
+            engine: Which parts are fast; the others call the package's.
+        """
+        self._model = model
+        self._backbone = FastSwin(model.backbone[0], engine)
+        self._projections = [project_level(part, engine.has("channels_last")) for part in model.input_proj]
+        self._encoder = Encoder(model.transformer.encoder, engine)
+        self._selection = Selection(model.transformer, engine.has("late_heads"))
+        self._decoder = Decoder(model, engine)
+        points = model.transformer.encoder.layers[0].self_attn.num_points if model.transformer.encoder.layers else 1
+
+        def layout(shapes: Shapes, device: torch.device) -> Layout:
+            return make_layout(model, shapes, points, device)
+
+        self._layout: Callable[[Shapes, torch.device], Layout] = (
+            lru_cache(KEPT)(layout) if engine.has("static_shapes") else layout
+        )
+
+    def prepare(self, text: TextFeatures) -> FastText:
+        """Do all that depends on nothing but one caption, as `encode_text` gave it."""
+        from groundingdino.models.GroundingDINO.utils import get_sine_pos_embed
+
+        encoded = text["encoded_text"]
+        positions = get_sine_pos_embed(
+            text["position_ids"][..., None], num_pos_feats=encoded.shape[2], exchange_xy=False
+        )
+        return FastText(encoded, positions, text["text_self_attention_masks"], self._encoder.fold(encoded))
+
+    def encode_images(self, images: Tensor) -> Seen:
+        """Run the image backbone on (B, 3, H, W) float32, normalised."""
+        stages = self._backbone(images)
+        levels = [project(*stage) for project, stage in zip(self._projections, stages, strict=False)]
+        for project in self._projections[len(stages) :]:
+            levels.append(project(*(stages[-1] if len(levels) == len(stages) else levels[-1])))
+        return Seen(torch.cat([cells for cells, _ in levels], 1), tuple(shape for _, shape in levels))
+
+    def find(self, seen: Seen, text: FastText) -> tuple[Tensor, Tensor]:
+        """Let text and images meet.
+
+        Returns:
+            Logits (B, Q, at least T), -inf beyond the T tokens of the caption, and boxes (B, Q, 4): centre x, y,
+            width, height in [0, 1].
+        """
+        layout = self._layout(seen.shapes, seen.cells.device)
+        memory, words = self._encoder(seen.cells, text, layout)
+        logits, queries = self._selection(memory, words, layout)
+        return self._decoder(queries, logits, memory, words, layout.levels)

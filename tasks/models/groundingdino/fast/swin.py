@@ -1,0 +1,69 @@
+"""The image backbone: Swin with windows gathered in one step."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from tasks.models.engine.compiling import compiled
+from tasks.models.engine.switches import Engine
+from tasks.models.groundingdino.fast.fused_attention import window_attention
+from tasks.models.groundingdino.fast.patches import embed_patches
+from tasks.models.groundingdino.fast.rows import by_rows
+from tasks.models.groundingdino.fast.windows import Windows, cut
+
+KEPT = 64
+"""Ways of cutting a map into windows that are kept: two a stage and shape of images."""
+Stage = tuple[Tensor, tuple[int, int]]
+"""Cells (B, H * W, C) and their (H, W)."""
+
+
+class Block:
+    """One Swin block: attention within windows, then a feed-forward network."""
+
+    def __init__(self, block: Any, engine: Engine) -> None:  # noqa: ANN401
+        """Take the package's SwinTransformerBlock."""
+        self.side, self.shift = block.window_size, block.shift_size
+        self._norm1, self._norm2, self._mlp = block.norm1, block.norm2, block.mlp
+        self._attend = window_attention(block.attn, block.shift_size, engine.has("fused_attention"))
+        self.forward = compiled(self._forward, engine, "a block of GroundingDINO's backbone")
+
+    def _forward(self, cells: Tensor, windows: Windows) -> Tensor:
+        """Map cells (B, H * W, C) to cells."""
+        width = cells.shape[2]
+        gathered = self._norm1(cells).view(-1, width).index_select(0, windows.order)
+        if windows.padding is not None:
+            gathered.index_fill_(0, windows.padding, 0.0)
+        mixed = self._attend(gathered.view(-1, self.side**2, width), windows.kinds)
+        mixed = mixed.view(-1, width).index_select(0, windows.back).view(cells.shape)
+        return by_rows(self._feed_forward, cells + mixed)
+
+    def _feed_forward(self, cells: Tensor) -> Tensor:
+        fed: Tensor = self._mlp.fc2(self._mlp.act(self._mlp.fc1(self._norm2(cells))))
+        return cells + fed
+
+
+class FastSwin:
+    """The package's SwinTransformer, for images in which nothing is padded."""
+
+    def __init__(self, swin: Any, engine: Engine) -> None:  # noqa: ANN401
+        """Take the package's SwinTransformer."""
+        self._swin = swin
+        self._patches = embed_patches(swin.patch_embed, engine.has("channels_last"))
+        self._stages = [[Block(block, engine) for block in layer.blocks] for layer in swin.layers]
+        self._cut: Callable[..., Windows] = lru_cache(KEPT)(cut) if engine.has("static_shapes") else cut
+
+    def __call__(self, images: Tensor) -> list[Stage]:
+        """Run images (B, 3, H, W) through all stages; give those that the detector looks at, normalised."""
+        cells, shape = self._patches(images)
+        seen = []
+        for number, (layer, blocks) in enumerate(zip(self._swin.layers, self._stages, strict=True)):
+            for block in blocks:
+                cells = block.forward(cells, self._cut(shape, len(images), block.side, block.shift, images.device))
+            if number in self._swin.out_indices:
+                seen.append((getattr(self._swin, f"norm{number}")(cells), shape))
+            if layer.downsample is not None:
+                cells = layer.downsample(cells, *shape)
+                shape = (shape[0] + 1) // 2, (shape[1] + 1) // 2
+        return seen
