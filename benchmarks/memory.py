@@ -6,12 +6,12 @@ from typing import Final
 
 from benchmarks.campaigns import write_campaign
 from benchmarks.harness.child import in_child
-from benchmarks.harness.memory import peak_bytes_of_children
 from benchmarks.harness.table import Table
 from benchmarks.harness.words import mebibytes, seconds
 from benchmarks.jobs import run_bare, run_flow
 from benchmarks.options import Options
 from benchmarks.pictures import draw_pictures
+from tasks.measure.process_memory import peak_bytes_of_children
 
 SIZES: Final = (1_000, 10_000)
 SHARD_SIZE: Final = 500

@@ -1,21 +1,18 @@
 """Where the time of the job goes, step by step, and how much of it the models take."""
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
 
 from benchmarks.harness.child import in_child
 from benchmarks.harness.table import Table
 from benchmarks.harness.words import seconds, share
 from benchmarks.options import Options
 from benchmarks.samples import IMAGES, QUICK_IMAGES, copy_samples, sample_campaign
-from benchmarks.stage_timer import StageTimer
+from tasks.measure.stage_timer import StageTimer
+from tasks.measure.steps import STEPS, STORAGE, timed_steps
 
-STEPS: Final = ("acquire", "detect", "segment", "score", "route", "tables", "write", "rest")
-STORAGE: Final = ("acquire", "write")
 REPETITIONS: Final = 5
 
 
@@ -90,39 +87,8 @@ def _timed(campaign: Path, synchronize: Callable[[], object]) -> StageTimer:
     with CampaignRun(load_campaign(campaign)) as run:
         run.plan()
         pending = run.pending()
-        with _wrapped(timer), timer.watch_modules(synchronize):
+        with timed_steps(timer), timer.watch_modules(synchronize):
             whole = timer.wrap("rest", work.process_shard)
             for shard in pending:
                 whole(shard.id, run.settings)
     return timer
-
-
-@contextmanager
-def _wrapped(timer: StageTimer) -> Iterator[None]:
-    """Wrap what process_shard calls."""
-    from tasks.acquire import acquire as acquiring
-    from tasks.acquire.acquire import acquire
-    from tasks.acquire.decode import decode
-    from tasks.detect.step import Detect
-    from tasks.score.step import Score
-    from tasks.segment.step import Segment
-    from tasks.shard import shard, tables
-    from tasks.store.local import LocalStore
-
-    steps: dict[str, list[tuple[Any, str]]] = {
-        "acquire": [(shard, "read_plan"), (shard, "read_marker"), (shard, "best_marker")],
-        "detect": [(Detect, "__call__")],
-        "segment": [(Segment, "__call__")],
-        "score": [(Score, "__call__")],
-        "route": [(tables, "route")],
-        "tables": [(shard, "chunk_tables"), (shard, "join_tables"), (shard, "count")],
-        "write": [(shard, "write_part"), (shard, "write_marker")],
-    }
-    with ExitStack() as stack:
-        for step, places in steps.items():
-            for owner, name in places:
-                stack.enter_context(patch.object(owner, name, timer.wrap(step, getattr(owner, name))))
-        stack.enter_context(patch.object(shard, "acquire", timer.wrap_generator("acquire", acquire)))
-        stack.enter_context(patch.object(acquiring, "decode", timer.wrap_in_threads("decoding", decode)))
-        stack.enter_context(patch.object(LocalStore, "get", timer.wrap_in_threads("fetching", LocalStore.get)))
-        yield

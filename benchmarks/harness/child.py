@@ -13,8 +13,8 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 from pydantic import BaseModel, TypeAdapter, validate_call
 from pydantic_core import from_json, to_json
 
-from benchmarks.harness.memory import peak_bytes
 from schemas.errors import VouchError
+from tasks.measure.process_memory import peak_bytes
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -10,6 +10,7 @@ import typer
 
 from flows.cli import (
     apply,
+    bench,
     certify,
     demo,
     evaluate,
@@ -18,6 +19,7 @@ from flows.cli import (
     models,
     plan_reviews,
     report,
+    review,
     run,
     scenes,
     simulate,
@@ -41,12 +43,14 @@ app.command(epilog=epilog(*status.EXAMPLES))(status.status)
 app.command(epilog=epilog(*export.EXAMPLES))(export.export)
 app.command(epilog=epilog(*evaluate.EXAMPLES))(evaluate.evaluate)
 app.command("plan-reviews", epilog=epilog(*plan_reviews.EXAMPLES))(plan_reviews.plan_reviews)
+app.command(epilog=epilog(*review.EXAMPLES))(review.review)
 app.command(epilog=epilog(*certify.EXAMPLES))(certify.certify)
 app.command(epilog=epilog(*apply.EXAMPLES))(apply.apply)
 app.command(epilog=epilog(*simulate.EXAMPLES))(simulate.simulate)
 app.command(epilog=epilog(*verdicts.EXAMPLES))(verdicts.verdicts)
 app.command(epilog=epilog(*report.EXAMPLES))(report.report)
 app.add_typer(models.models)
+app.command(epilog=epilog(*bench.EXAMPLES))(bench.bench)
 app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
 app.command(epilog=epilog(*scenes.EXAMPLES))(scenes.scenes)
 

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 from benchmarks.__main__ import app
 from benchmarks.harness.child import Measured, in_child
 from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.memory import peak_bytes
 from benchmarks.harness.report import Result, make_result, write_result
 from benchmarks.harness.table import Table, print_table
 from benchmarks.pictures import draw_pictures
 from benchmarks.registry import BENCHMARKS
 from schemas.errors import VouchError
+from tasks.measure.process_memory import peak_bytes
 
 TABLE = Table(title="walking", columns=["", "time"], rows=[["a mile", "20 min"]], notes=["On foot."], figures={"s": 1})
 

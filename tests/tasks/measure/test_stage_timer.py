@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks import stage_timer
-from benchmarks.stage_timer import StageTimer
+from tasks.measure import stage_timer
+from tasks.measure.stage_timer import StageTimer
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""How fast this machine labels: where the time goes, and what would help."""

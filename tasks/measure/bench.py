@@ -1,0 +1,167 @@
+"""Measures how fast this machine labels a user's images, with the models of a campaign."""
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from schemas.bench import BenchReport, StepTime
+from schemas.campaign.campaign import Campaign
+from schemas.campaign.storage import Workspace
+from schemas.errors import UserError
+from schemas.records import ImageRef, ShardCounts
+from tasks.measure.bottleneck import bottleneck
+from tasks.measure.process_memory import peak_bytes
+from tasks.measure.stage_timer import StageTimer
+from tasks.measure.steps import DECODING, FETCHING, STEPS, timed_steps
+from tasks.models.runtime import Runtime, choose_runtime
+from tasks.plan.ledger import Ledger
+from tasks.plan.plan import plan
+from tasks.plan.source import list_source
+from tasks.route.policy import default_policy
+from tasks.shard.pipeline import load_pipeline
+from tasks.shard.settings import ShardSettings
+from tasks.shard.shard import process_shard
+from tasks.store.open import check_readable, open_store
+
+WARM_UP: Final = 8
+"""Images that warm a CPU up; a GPU, whose batches grow and whose kernels are compiled, sees all of them first."""
+SECONDS: Final = 60.0
+"""About what the measured part may take, on a CPU."""
+LEAST: Final = 4
+
+
+class _Pass(NamedTuple):
+    seconds: float
+    counts: ShardCounts
+
+
+def bench(campaign: Campaign, most: int) -> BenchReport:
+    """Label the first images of a campaign's source in a workspace of their own, and measure.
+
+    Args:
+        campaign: With absolute paths. Its workspace is neither read nor written.
+        most: Images at most; slow machines measure fewer.
+
+    Raises:
+        UserError: The source holds no image, or the models cannot be used.
+        StoreAccessError: The source cannot be read.
+    """
+    source = open_store(campaign.source)
+    check_readable(source)
+    refs = list(islice(list_source(campaign.source, source, workspace=campaign.workspace), most))
+    if not refs:
+        raise UserError(f"{source.uri} holds no image to measure with; name another source, or --images FOLDER")
+    runtime = choose_runtime(campaign.models)
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
+        runs = _Runs(campaign, Path(folder))
+        if runtime.device == "cpu":
+            warm = refs[:WARM_UP]
+            speed = len(warm) / runs.run(warm).seconds
+            refs = refs[: max(LEAST, int(speed * SECONDS))]
+            return _report(campaign, runtime, refs, runs, None, load)
+        for _ in range(2):
+            runs.run(refs)
+        return _report(campaign, runtime, refs, runs, runs.busy(refs), load)
+
+
+class _Runs:
+    """Labels some images again and again, each time as if it were the first."""
+
+    def __init__(self, campaign: Campaign, folder: Path) -> None:
+        self._campaign = campaign
+        self._folder = folder
+        self._number = 0
+
+    def run(self, refs: Sequence[ImageRef], timer: StageTimer | None = None) -> _Pass:
+        """Label; with a timer, one step after the other."""
+        self._number += 1
+        settings = self._settings(in_turn=timer is not None)
+        workspace = open_store(settings.campaign.workspace)
+        with Ledger.load(workspace, settings.run) as ledger:
+            planned = plan(refs, workspace, settings.run, ledger, len(refs))
+        if planned is None:
+            raise UserError("the images of the source have no keys")
+        (shard,) = planned.shards
+        # Loading models is no part of the speed.
+        load_pipeline(settings.campaign)
+        process: Any = process_shard if timer is None else timer.wrap("rest", process_shard)
+        started = time.perf_counter()
+        marker = process(shard.id, settings)
+        return _Pass(time.perf_counter() - started, marker.counts)
+
+    def busy(self, refs: Sequence[ImageRef]) -> float:
+        """Share of a run's time in which the GPU computes, by torch's profiler."""
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            seconds = self.run(refs).seconds
+        computing: float = sum(event.self_device_time_total for event in profiler.key_averages())
+        return min(1.0, computing / 1e6 / seconds)
+
+    def _settings(self, in_turn: bool) -> ShardSettings:
+        models = self._campaign.models
+        if in_turn and choose_runtime(models).device != "cpu":
+            models = models.model_copy(update={"switched_off": (*models.switched_off, "overlap")})
+        campaign = self._campaign.model_copy(
+            update={"workspace": Workspace(uri=str(self._folder / str(self._number))), "models": models}
+        )
+        return ShardSettings(campaign, default_policy(campaign.classes, campaign.routing))
+
+
+def _report(
+    campaign: Campaign, runtime: Runtime, refs: Sequence[ImageRef], runs: _Runs, gpu_busy: float | None, load: float
+) -> BenchReport:
+    import torch
+
+    timer = StageTimer()
+    measured = runs.run(refs) if gpu_busy is not None else None
+    if gpu_busy is not None:
+        # Other settings load the models once more.
+        runs.run(refs, StageTimer())
+    with timed_steps(timer):
+        timed = runs.run(refs, timer)
+    measured = measured or timed
+    whole = sum(timer.seconds.values())
+    shares = {step: timer.seconds[step] / whole for step in STEPS}
+    fetching, decoding = (timer.in_threads[name] * 1000 / len(refs) for name in (FETCHING, DECODING))
+    threads = campaign.run.fetch_threads
+    return BenchReport(
+        source=open_store(campaign.source).uri,
+        images=len(refs),
+        failed=measured.counts.failed,
+        labels=measured.counts.labels,
+        device=_device_name(runtime.device),
+        precision=runtime.precision,
+        engine=campaign.models.engine,
+        cpu_threads=torch.get_num_threads(),
+        fetch_threads=threads,
+        seconds=measured.seconds,
+        images_per_second=len(refs) / measured.seconds,
+        steps=[StepTime(name=step, seconds=timer.seconds[step], share=shares[step]) for step in STEPS],
+        fetching_ms=fetching,
+        decoding_ms=decoding,
+        gpu_busy=gpu_busy,
+        peak_bytes=peak_bytes(),
+        gpu_peak_bytes=torch.cuda.max_memory_reserved(runtime.device) if gpu_busy is not None else None,
+        load_before=load,
+        bottleneck=bottleneck(
+            shares,
+            fetching_ms=fetching,
+            decoding_ms=decoding,
+            gpu_busy=gpu_busy,
+            fetch_threads=threads,
+            # One thread shares its core, and no more.
+            taken_cores=load / (os.cpu_count() or 1) if torch.get_num_threads() > 1 else 0.0,
+        ),
+    )
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name(device)) if device.startswith("cuda") else device

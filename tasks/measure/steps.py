@@ -1,0 +1,61 @@
+"""Puts a timer around every step of `process_shard`, from outside."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+from tasks.measure.stage_timer import StageTimer
+
+STEPS: Final = ("acquire", "detect", "segment", "score", "route", "tables", "write", "rest")
+STORAGE: Final = ("acquire", "write")
+FETCHING: Final = "fetching"
+DECODING: Final = "decoding"
+
+
+@contextmanager
+def timed_steps(timer: StageTimer) -> Iterator[None]:
+    """Time what process_shard calls while the block runs.
+
+    acquire is the waiting for decoded images and for plans; the threads that fetch and decode them beside the models
+    are summed under FETCHING and DECODING. tables is laying out rows and counting them, write the parts and the
+    marker. Wrap process_shard itself as `rest`. The steps must go on in one thread (switched_off: overlap).
+    """
+    from tasks.acquire import acquire as acquiring
+    from tasks.acquire.acquire import acquire
+    from tasks.acquire.decode import decode
+    from tasks.detect.step import Detect
+    from tasks.score.presence import Presence
+    from tasks.score.step import Score
+    from tasks.segment.step import Segment
+    from tasks.shard import lanes, shard, tables
+    from tasks.store.local import LocalStore
+    from tasks.store.s3 import S3Store
+
+    steps: dict[str, list[tuple[Any, str]]] = {
+        "acquire": [(shard, "read_plan"), (shard, "read_marker"), (shard, "best_marker")],
+        "detect": [(Detect, "__call__")],
+        "segment": [(Segment, "__call__")],
+        "score": [(Score, "__call__"), (Presence, "__call__")],
+        "route": [(tables, "route")],
+        "tables": [(lanes, "chunk_tables"), (shard, "join_tables"), (shard, "count")],
+        "write": [(shard, "write_part"), (shard, "write_marker")],
+    }
+    with ExitStack() as stack:
+        for step, places in steps.items():
+            for owner, name in places:
+                stack.enter_context(_replaced(owner, name, timer.wrap(step, getattr(owner, name))))
+        stack.enter_context(_replaced(shard, "acquire", timer.wrap_generator("acquire", acquire)))
+        stack.enter_context(_replaced(acquiring, "decode", timer.wrap_in_threads(DECODING, decode)))
+        for store in (LocalStore, S3Store):
+            stack.enter_context(_replaced(store, "get", timer.wrap_in_threads(FETCHING, store.get)))
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:  # noqa: ANN401 - a module or a class
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)

@@ -1,0 +1,47 @@
+"""A measurement goes the whole way and leaves nothing behind."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import UserError
+from tasks.measure.bench import bench
+from tasks.measure.steps import STEPS
+
+
+def test_figures_of_a_measurement_fit_each_other(tmp_path, make_images, make_campaign, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    make_images(tmp_path / "images", 12)
+    (tmp_path / "images" / "003.png").write_bytes(b"no image")
+    report = bench(make_campaign(), most=10)
+    assert (report.images, report.failed) == (10, 1)
+    assert report.labels > 0
+    assert [step.name for step in report.steps] == list(STEPS)
+    assert sum(step.share for step in report.steps) == pytest.approx(1)
+    assert report.images_per_second == pytest.approx(10 / report.seconds)
+    assert report.fetching_ms > 0
+    assert report.decoding_ms > 0
+    assert report.gpu_busy is None
+    assert report.bottleneck
+    assert not list(scratch.iterdir())
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_a_source_without_images_is_refused(tmp_path, make_campaign):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match="holds no image to measure with"):
+        bench(make_campaign(), most=10)
+
+
+def test_the_steps_are_as_they_were_afterwards(tmp_path, make_images, make_campaign):
+    from tasks.detect.step import Detect
+    from tasks.shard import shard
+
+    before = (Detect.__call__, shard.acquire, shard.count)
+    make_images(tmp_path / "images", 2)
+    bench(make_campaign(), most=2)
+    assert (Detect.__call__, shard.acquire, shard.count) == before
+    assert Path(tmp_path / "images").is_dir()
