@@ -19,6 +19,11 @@ PORT_ATTEMPTS: Final = 5
 CACHE_GB: Final = 1.0
 """Memory for mongod's cache; its own default is half of the machine."""
 
+_NEEDS_OTHER_VERSION: Final = 62
+"""mongod's exit code for data of a version that it cannot work with."""
+_OTHER_VERSION: Final = ("UPGRADE PROBLEM", "unsupported upgrade or downgrade")
+"""What its log says where that is found out too late for the code."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,13 +44,31 @@ def mongod(folder: Path) -> Iterator[str]:
         UserError: There is no mongod for this platform, or another one uses the folder.
         VouchError: The server does not start.
     """
-    binary = _binary()
-    folder.mkdir(parents=True, exist_ok=True)
-    process, uri = _start(binary, folder)
+    process, uri = start_mongod(folder)
     try:
         yield uri
     finally:
-        _stop(process)
+        stop_mongod(process)
+
+
+def start_mongod(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a MongoDB server that goes on until somebody stops it.
+
+    Args:
+        folder: Where its data are kept; created when absent.
+        port: Of the loopback interface; None: a free one.
+
+    Returns:
+        The process, which answers already, and its mongodb:// URI.
+
+    Raises:
+        UserError: There is no mongod for this platform, another one uses the folder, or one of another version wrote
+            what is in it.
+        VouchError: It does not start.
+    """
+    binary = _binary()
+    folder.mkdir(parents=True, exist_ok=True)
+    return _start(binary, folder, port)
 
 
 def _binary() -> Path:
@@ -61,11 +84,11 @@ def _binary() -> Path:
     return Path(installed)
 
 
-def _start(binary: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.Popen[bytes], str]:
     log = folder / "mongod.log"
     command: list[str | Path]
     for _ in range(PORT_ATTEMPTS):
-        port = _free_port()
+        port = wanted or _free_port()
         log.unlink(missing_ok=True)
         command = [binary, "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
         command += ["--logpath", log, "--wiredTigerCacheSizeGB", str(CACHE_GB)]
@@ -82,13 +105,20 @@ def _start(binary: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
             if _answers(process, uri):
                 return process, uri
         except BaseException:
-            _stop(process)
+            stop_mongod(process)
             raise
         said = log.read_text(errors="replace") if log.exists() else ""
         if "DBPathInUse" in said:
             raise UserError(f"another mongod uses {folder}; end that review first, or choose another folder")
+        if process.returncode == _NEEDS_OTHER_VERSION or any(sign in said for sign in _OTHER_VERSION):
+            raise UserError(
+                f"the database in {folder} was written by another version of MongoDB; install that version, or "
+                "move the folder away and begin anew (verdicts that are in the workspace stay there)"
+            )
         if "Address already in use" not in said:
             break
+        if wanted is not None:
+            raise VouchError(f"another program has taken port {port} of the review database; run the command again")
     raise VouchError(f"mongod ended with code {process.returncode} instead of starting; see {log}")
 
 
@@ -118,7 +148,8 @@ def _free_port() -> int:
         return port
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop_mongod(process: subprocess.Popen[bytes]) -> None:
+    """End a server that this process started, and wait until it has written everything."""
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT_S)

@@ -24,7 +24,11 @@ class ProcessId(NamedTuple):
 
 def this_process() -> ProcessId:
     """Name the running process; right after a fork as well."""
-    pid = os.getpid()
+    return process_id(os.getpid())
+
+
+def process_id(pid: int) -> ProcessId:
+    """Name a process that runs here."""
     return ProcessId(_place(), pid, _start_time(pid) or "")
 
 

@@ -7,7 +7,7 @@ import pytest
 from pymongo import MongoClient
 
 from review_ui import database
-from review_ui.database import mongod
+from review_ui.database import mongod, start_mongod, stop_mongod
 from schemas.errors import UserError, VouchError
 
 
@@ -96,3 +96,35 @@ def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
         pass
     pid = note.read_text().strip()
     assert subprocess.run(["/bin/kill", "-0", pid], capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 62",
+        # What mongod 6.0 says of files that a later version wrote.
+        """echo 'This may be due to an unsupported upgrade or downgrade.' > "$log"; exit 14""",
+    ],
+)
+def test_data_of_another_version_are_told_from_a_failure(tmp_path, monkeypatch, script):
+    binary = tmp_path / "bin" / "mongod"
+    binary.parent.mkdir()
+    binary.write_text(f"#!/bin/sh\nlog='{tmp_path / 'db' / 'mongod.log'}'\n{script}\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
+    with pytest.raises(UserError, match="another version of MongoDB"), mongod(tmp_path / "db"):
+        pass
+
+
+def test_a_port_that_is_asked_for_is_kept_or_said_to_be_taken(tmp_path):
+    process, uri = start_mongod(tmp_path / "db")
+    stop_mongod(process)
+    process, again = start_mongod(tmp_path / "db", port_of(uri))
+    stop_mongod(process)
+    assert again == uri
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(VouchError, match="has taken port"):
+            start_mongod(tmp_path / "db", taken.getsockname()[1])

@@ -1,0 +1,136 @@
+"""Hands out the images of the queue, by their keys alone; no path of this machine is ever asked for or told."""
+
+import asyncio
+import io
+import logging
+import os
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from PIL import ExifTags, Image
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+
+from review_ui.guard.refusal import RefusedError
+from review_ui.guard.seat import Seat
+from review_ui.guard.settings import GuardSettings
+from schemas.errors import ObjectMissingError, VouchError
+from schemas.records import Failed
+from tasks.acquire.content import sniff
+from tasks.acquire.decode import decode
+from tasks.store.presign import presigned_url
+from tasks.store.store import Blob, Store
+
+SHOWN: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}
+"""Formats that browsers show, and how they are called there."""
+_NOT_SHOWN: Final = (".tif", ".tiff")
+_HEAD: Final = 64
+_JPEG_QUALITY: Final = 92
+_CONVERSIONS: Final = 2
+"""Images that are converted at the same time; each may need some hundred megabytes."""
+
+logger = logging.getLogger(__name__)
+
+
+class Media:
+    """The images of one queue."""
+
+    def __init__(self, store: Store, seat: Seat, settings: GuardSettings) -> None:
+        """Take where the images lie, who knows the queue, and how to hand them out."""
+        self._store, self._seat, self._settings = store, seat, settings
+        self._prefix = f"/vouch/{settings.queue}/"
+        self._converting = asyncio.Semaphore(_CONVERSIONS)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer /media?filepath=/vouch/<queue>/<key>.
+
+        Raises:
+            RefusedError: 403 for anything else; 404 for an image that has gone or cannot be shown any more.
+        """
+        named = request.query_params.getlist("filepath")
+        if len(named) != 1 or not named[0].startswith(self._prefix):
+            raise RefusedError(403, "only images of the review queue can be seen")
+        key = named[0].removeprefix(self._prefix)
+        if not await asyncio.to_thread(self._seat.has_image, key):
+            raise RefusedError(403, "only images of the review queue can be seen")
+        try:
+            return await self._image(key)
+        except ObjectMissingError:
+            logger.warning("image %r is asked for and is no longer in %s", key, self._store.uri)
+            return _text(404, "this image has been deleted since it was labelled; skip it")
+        except (VouchError, OSError):
+            logger.warning("image %r cannot be read", key, exc_info=True)
+            return _text(502, "this image cannot be read now; the log of the review says why")
+
+    async def _image(self, key: str) -> Response:
+        path = self._store.local_path(key)
+        if path is not None:
+            return await self._of_folder(key, path)
+        if self._settings.media == "redirect" and not key.lower().endswith(_NOT_SHOWN):
+            await asyncio.to_thread(self._check_there, key)
+            url = await asyncio.to_thread(presigned_url, self._store, key, self._settings.url_seconds)
+            if url is not None:
+                return RedirectResponse(url, 307)
+        return await self._converted(key, await asyncio.to_thread(self._store.get, key))
+
+    async def _of_folder(self, key: str, path: Path) -> Response:
+        about = await asyncio.to_thread(_stat, path)
+        if about is None:
+            raise ObjectMissingError(key)
+        kind = await asyncio.to_thread(_kind_to_show, path)
+        if kind is not None:
+            return FileResponse(path, stat_result=about, media_type=kind)
+        return await self._converted(key, await asyncio.to_thread(self._store.get, key))
+
+    async def _converted(self, key: str, blob: Blob) -> Response:
+        found = sniff(blob.data[:_HEAD])
+        if found in SHOWN and not _is_turned(io.BytesIO(blob.data)):
+            return Response(blob.data, media_type=SHOWN[found])
+        async with self._converting:
+            data = await asyncio.to_thread(self._convert, key, blob.data)
+        if isinstance(data, Failed):
+            logger.warning("image %r cannot be shown: %s", key, data.reason)
+            return _text(404, "this image has changed since it was labelled and cannot be shown; skip it")
+        return Response(data, media_type="image/jpeg")
+
+    def _convert(self, key: str, data: bytes) -> bytes | Failed:
+        image = decode(key, data, self._settings.max_pixels)
+        if isinstance(image, Failed):
+            return image
+        out = io.BytesIO()
+        Image.fromarray(image.pixels).save(out, "JPEG", quality=_JPEG_QUALITY)
+        return out.getvalue()
+
+    def _check_there(self, key: str) -> None:
+        if self._store.stat(key) is None:
+            raise ObjectMissingError(key)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat() if path.is_file() else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _kind_to_show(path: Path) -> str | None:
+    """The content type of a file that a browser shows as Vouch saw it; None: it must be converted."""
+    with path.open("rb") as file:
+        kind = SHOWN.get(sniff(file.read(_HEAD)))
+        if kind is None:
+            return None
+        file.seek(0)
+        return None if _is_turned(file) else kind
+
+
+def _is_turned(file: BinaryIO) -> bool:
+    """Whether EXIF says that pixels lie otherwise: what draws on a canvas may leave that out, boxes do not."""
+    try:
+        with Image.open(file, formats=["JPEG", "PNG", "WEBP"]) as image:
+            return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+    except Exception:
+        return False
+
+
+def _text(status: int, words: str) -> Response:
+    return PlainTextResponse(words, status)

@@ -1,0 +1,51 @@
+"""Lets the review's own operators run, and the few built-in ones that the App's annotation asks; shows no others."""
+
+import json
+from typing import Final
+
+from review_ui.guard.refusal import RefusedError
+
+OURS: Final = "@vouch/review"
+BUILT_IN: Final = frozenset(
+    {
+        "@voxel51/operators/get_label_schemas",
+        "@voxel51/operators/list_valid_annotation_fields",
+    }
+)
+"""Each only reads the desk's own settings."""
+
+
+def is_allowed(uri: object) -> bool:
+    """Whether an operator may be seen and run."""
+    return isinstance(uri, str) and (uri.startswith(f"{OURS}/") or uri in BUILT_IN)
+
+
+def check_operator(body: object) -> None:
+    """Refuse to run or describe another operator.
+
+    Raises:
+        RefusedError: With 403.
+    """
+    uri = body.get("operator_uri") if isinstance(body, dict) else None
+    if not is_allowed(uri):
+        raise RefusedError(403, "this operator is not allowed here")
+
+
+def only_allowed_operators(body: bytes) -> bytes:
+    """Leave the allowed operators of a list of operators; errors of others, which name files, go too."""
+    said = json.loads(body)
+    operators = [operator for operator in said["operators"] if is_allowed(operator.get("uri"))]
+    return json.dumps({"operators": operators, "errors": []}).encode()
+
+
+def only_allowed_placements(body: bytes) -> bytes:
+    """Leave the allowed operators of a list of buttons."""
+    said = json.loads(body)
+    placements = [one for one in said["placements"] if is_allowed(one.get("operator_uri"))]
+    return json.dumps({"placements": placements}).encode()
+
+
+def only_our_plugin(body: bytes) -> bytes:
+    """Leave our own plugin of a list of plugins."""
+    said = json.loads(body)
+    return json.dumps({"plugins": [plugin for plugin in said["plugins"] if plugin.get("name") == OURS]}).encode()

@@ -1,0 +1,104 @@
+"""A guard around a small application that answers everything, and tells what reached it."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.testclient import TestClient
+
+from review_ui.guard.app import Guard
+from review_ui.guard.login import token_hash
+from review_ui.guard.settings import GuardSettings
+from tasks.store.local import LocalStore
+from tests.conftest import draw
+
+TOKEN = "a-token-of-the-tests"
+DESK = "vouch-q-ann"
+DATASET_ID = "0123456789abcdef01234567"
+MINE = "a" * 24
+LOST = "b" * 24
+LABEL = "c" * 24
+HEADERS = {"origin": "http://127.0.0.1"}
+
+
+@dataclass
+class Behind:
+    """The application behind the guard: notes what reaches it, and answers what it is told to."""
+
+    seen: list[tuple[str, str, bytes]] = field(default_factory=list)
+    answer: object = field(default_factory=dict)
+    status: int = 200
+    error: Exception | None = None
+
+    async def __call__(self, scope, receive, send):
+        request = Request(scope, receive)
+        self.seen.append((request.method, request.url.path, await request.body()))
+        if self.error is not None:
+            raise self.error
+        await JSONResponse(self.answer, self.status)(scope, receive, send)
+
+
+@dataclass
+class Place:
+    """A desk with an item that is held, and one that is not."""
+
+    noted: list[tuple[str, str, bytes, int]] = field(default_factory=list)
+
+    def dataset_id(self):
+        return DATASET_ID
+
+    def item_of(self, sample_id):
+        return {MINE: "item-1", LOST: "item-2"}.get(sample_id)
+
+    def holds(self, item):
+        return item == "item-1"
+
+    def has_image(self, key):
+        return key in ("one.png", "gone.png", "folder/two words.png", "turned.jpg", "slow.tif", "../secret.png")
+
+    def log(self, *what):
+        self.noted.append(what)
+
+
+@dataclass
+class Guarded:
+    behind: Behind
+    place: Place
+    folder: Path
+    store: LocalStore
+
+    def client(self, *, peer="127.0.0.1", logged_in=True, base="http://127.0.0.1", **settings) -> TestClient:
+        values = {
+            "queue": "q", "reviewer": "ann", "desk": DESK, "port": 80, "token_sha256": token_hash(TOKEN),
+            "session_key": "key",
+        }  # fmt: skip
+        guard = Guard(self.behind, GuardSettings(**(values | settings)), self.place, self.store)
+        client = TestClient(guard, base, client=(peer, 50_000), headers=HEADERS, follow_redirects=False)
+        if logged_in:
+            assert client.get("/", params={"token": TOKEN}).status_code == 303
+        return client
+
+    def reached(self) -> list[str]:
+        return [path for _, path, _ in self.behind.seen]
+
+
+@pytest.fixture
+def guarded(tmp_path) -> Guarded:
+    folder = tmp_path / "images"
+    (folder / "folder").mkdir(parents=True)
+    for name in ("one.png", "folder/two words.png", "other.png"):
+        draw(1).save(folder / name)
+    draw(1).save(tmp_path / "secret.png")
+    return Guarded(Behind(), Place(), folder, LocalStore(folder))
+
+
+@pytest.fixture
+def client(guarded) -> TestClient:
+    return guarded.client()
+
+
+def as_json(value) -> bytes:
+    return json.dumps(value).encode()

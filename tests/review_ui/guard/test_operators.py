@@ -1,0 +1,80 @@
+"""Which operators may be seen and run."""
+
+import json
+
+import pytest
+
+from review_ui.guard.operators import BUILT_IN, is_allowed
+
+FOREIGN = [
+    "@voxel51/operators/download_file",
+    "@voxel51/operators/list_files",
+    "@voxel51/operators/delete_selected_samples",
+    "@voxel51/operators/edit_field_values",
+    "@voxel51/panels/similarity_search",
+    "@vouch/reviews/submit",
+    "@vouch/review",
+    "",
+    None,
+    ["@vouch/review/submit"],
+]
+
+
+@pytest.mark.parametrize("path", ["execute", "execute/generator", "resolve-type", "resolve-execution-options"])
+@pytest.mark.parametrize("uri", FOREIGN)
+def test_other_operators_are_refused(guarded, client, path, uri):
+    assert client.post(f"/operators/{path}", json={"operator_uri": uri}).status_code == 403
+    assert guarded.reached() == []
+
+
+def test_our_own_and_the_app_s_few_run_and_are_noted_before_they_are_told(guarded, client):
+    for uri in ("@vouch/review/submit", *BUILT_IN):
+        body = {"operator_uri": uri, "params": {"item": 1}, "dataset_name": "vouch-q-ann", "view": []}
+        assert client.post("/operators/execute", json=body).status_code == 200
+    method, path, kept, status = guarded.place.noted[0]
+    assert (method, path, status) == ("POST", "/operators/execute", 200)
+    assert json.loads(kept) == {"operator_uri": "@vouch/review/submit", "params": {"item": 1}}
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "", "x"]
+)
+def test_what_a_foreign_form_can_send_is_refused(guarded, client, kind):
+    body = json.dumps({"operator_uri": "@vouch/review/submit"})
+    assert client.post("/operators/execute", content=body, headers={"content-type": kind}).status_code == 415
+    assert guarded.reached() == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"[" * 100_000, b'{"operator_uri": "\xff"}'])
+def test_what_is_no_request_is_refused(guarded, client, body):
+    answer = client.post("/operators/execute", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 403)
+    assert guarded.reached() == []
+
+
+def test_the_lists_show_only_what_may_run(guarded, client):
+    listed = [{"uri": uri} for uri in (*FOREIGN, "@vouch/review/submit")]
+    guarded.behind.answer = {"operators": listed, "errors": ["/home/ann/plugin.py"]}
+    answer = client.post("/operators", json={"dataset_name": "vouch-q-ann"}).json()
+    assert answer == {"operators": [{"uri": "@vouch/review/submit"}], "errors": []}
+    guarded.behind.answer = {"placements": [{"operator_uri": FOREIGN[0]}, {"operator_uri": "@vouch/review/take"}]}
+    answer = client.post("/operators/resolve-placements", json={}).json()
+    assert answer == {"placements": [{"operator_uri": "@vouch/review/take"}]}
+    guarded.behind.answer = {"plugins": [{"name": "@vouch/review"}, {"name": "@voxel51/operators"}, {}]}
+    assert client.get("/plugins").json() == {"plugins": [{"name": "@vouch/review"}]}
+
+
+def test_none_of_the_built_in_ones_can_write():
+    assert all(uri.rpartition("/")[2].startswith(("get_", "list_")) for uri in BUILT_IN)
+    assert all(is_allowed(uri) for uri in BUILT_IN)
+
+
+def test_only_the_app_listens(guarded, client):
+    fine = {"initializer": {"dataset": "vouch-q-ann"}, "events": [], "subscription": "x"}
+    for kind in ("application/json", "text/event-stream"):
+        answer = client.post("/events", content=json.dumps(fine), headers={"content-type": kind})
+        assert answer.status_code == 200
+    state = {"initializer": {"_CLS": "fiftyone.core.state.StateDescription", "dataset": None}}
+    assert client.post("/events", json=fine | state).status_code == 403
+    assert client.post("/events", json=fine | {"initializer": {"dataset": "vouch-q-ben"}}).status_code == 403
+    assert client.post("/events", json=fine | {"initializer": "x"}).status_code == 403
