@@ -37,5 +37,5 @@ def _stream(device: str, lane: int) -> "torch.cuda.Stream":
     del lane
     # What the models hold was put there on the stream of the thread that loaded them.
     torch.cuda.synchronize(device)
-    stream: torch.cuda.Stream = torch.cuda.Stream(device)
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch has no types here
     return stream
