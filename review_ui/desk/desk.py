@@ -1,0 +1,223 @@
+"""One reviewer's desk: takes items from the queue, shows them in FiftyOne, and hands answers in."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from bson import json_util
+from pymongo.collection import Collection
+
+from review_ui.desk.card import Card, card_of
+from review_ui.desk.dataset import QUESTION, open_dataset
+from review_ui.desk.draft import Document, DraftError
+from review_ui.desk.lay import sample_of
+from review_ui.desk.read_back import Said, read_back
+from review_ui.desk_name import desk_name
+from review_ui.queue.queue import Queue
+from schemas.errors import LeaseLostError
+from schemas.queue import Item, Kind, Progress
+
+_GONE: Final = 410
+"""Status in the log of a draft whose lease is over."""
+_LONGEST_S: Final = 3600.0
+"""Longer than this nobody looks at one image: the browser was left alone."""
+
+
+class Desk:
+    """The items that one reviewer holds, each a sample of one FiftyOne dataset; safe for use from many threads.
+
+    Whatever is on it can be thrown away and laid out again: answers lie in the queue, and drafts of leases that are
+    over in its log.
+    """
+
+    def __init__(self, queue: Queue, queue_id: str, reviewer: str) -> None:
+        """Open the reviewer's desk, or make it, and lay out what he holds.
+
+        Args:
+            queue: The queue, open.
+            queue_id: Its id.
+            reviewer: Who works here.
+        """
+        self.queue, self.reviewer, self.name = queue, reviewer, desk_name(queue_id, reviewer)
+        self.queue_id, self._lock = queue_id, threading.RLock()
+        self._classes = queue.classes()
+        self._dataset = open_dataset(self.name, self._classes)
+        self._items: dict[str, Item] = {}
+        self._left: dict[str, Any] = {}
+        self.refresh()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The campaign's classes, in its order."""
+        return self._classes
+
+    def take(self, count: int, kind: Kind | None = None, class_name: str | None = None) -> list[Card]:
+        """Take items until there are `count` of those asked for, and give all that are on the desk."""
+        with self._lock:
+            self.queue.take(self.reviewer, count, kind=kind, class_name=class_name)
+            return self.refresh()
+
+    def take_grid(self, count: int, class_name: str | None = None) -> list[Card]:
+        """Take labels of one class, and give those: the class that comes next where none is named."""
+        with self._lock:
+            if class_name is None:
+                first = self.queue.take(self.reviewer, 1, kind="label")
+                class_name = first[0].class_name if first else None
+            if class_name is not None:
+                self.queue.take(self.reviewer, count, kind="label", class_name=class_name)
+            cards = self.refresh()
+            return [card for card in cards if card["kind"] == "label" and card["class_name"] == class_name][:count]
+
+    def refresh(self) -> list[Card]:
+        """Make the desk show what the reviewer holds: nothing more, and nothing less."""
+        with self._lock:
+            held = self.queue.held(self.reviewer)
+            self._items = {item.id: item for item in held}
+            lying = {one["item"]: one for one in self._samples.find({}, {"item": True, "epoch": True})}
+            stale = [name for name, one in lying.items() if name not in self._items]
+            self._clear(stale)
+            self._lay(item for item in held if item.id not in lying)
+            for name, one in lying.items():
+                if name in self._items and one.get("epoch") != self._items[name].epoch:
+                    self._samples.update_one({"_id": one["_id"]}, {"$set": {"epoch": self._items[name].epoch}})
+            return self.cards()
+
+    def cards(self) -> list[Card]:
+        """What is on the desk, by place."""
+        with self._lock:
+            ids = {one["item"]: str(one["_id"]) for one in self._samples.find({}, {"item": True})}
+            return [card_of(item, ids[item.id]) for item in self._in_order() if item.id in ids]
+
+    def item_of_sample(self, sample_id: str) -> str | None:
+        """The item that a sample shows; None if there is no such sample."""
+        from bson import ObjectId
+
+        found = self._samples.find_one({"_id": ObjectId(sample_id)}, {"item": True})
+        return None if found is None else str(found["item"])
+
+    def submit(
+        self, item_id: str, seconds: float | None = None, said: Said = "as_shown", class_name: str | None = None
+    ) -> None:
+        """Answer an item as it is on the desk, or by a verdict that needs no edit; its sample leaves the desk.
+
+        Args:
+            item_id: What is answered.
+            seconds: Time spent; None where it is unknown.
+            said: See review_ui.desk.read_back.
+            class_name: The right one, with wrong_class.
+
+        Raises:
+            DraftError: It is no answer yet; it stays on the desk.
+            LeaseLostError: It is another's by now; it leaves the desk, and the answer is kept in the log.
+        """
+        with self._lock:
+            item, sample = self._at(item_id)
+            rows = read_back(sample, item, self._classes, said, class_name)
+            if seconds is not None:
+                seconds = min(max(seconds, 0.0), _LONGEST_S)
+            try:
+                self.queue.submit(self.reviewer, item.id, item.epoch, rows, seconds)
+            except LeaseLostError:
+                self.refresh()
+                raise
+            self._left[item.id] = sample.get(QUESTION)
+            self._take_off([item.id])
+
+    def submit_grid(
+        self,
+        shown: Sequence[str],
+        wrong: Sequence[str],
+        seconds: float | None,
+        said: Said,
+        class_name: str | None = None,
+    ) -> list[str]:
+        """Answer many items at once: those picked out in one way, the others as they are.
+
+        Args:
+            shown: All items of the grid.
+            wrong: Those picked out.
+            seconds: Time spent on all of them.
+            said: What those picked out are.
+            class_name: The right class, if that is what they are.
+
+        Returns:
+            What kept items on the desk, a line each; the others are answered.
+        """
+        each = None if seconds is None else seconds / max(len(shown), 1)
+        trouble = []
+        with self._lock:
+            for item_id in shown:
+                picked = item_id in wrong
+                try:
+                    self.submit(item_id, each, said if picked else "as_shown", class_name if picked else None)
+                except (DraftError, LeaseLostError) as error:
+                    trouble.append(str(error))
+        return trouble
+
+    def skip(self, item_id: str) -> None:
+        """Give an item back undecided; it comes again when nothing else is left."""
+        with self._lock:
+            item, _ = self._at(item_id)
+            self.queue.skip(self.reviewer, item.id, item.epoch)
+            self._clear([item.id])
+
+    def undo(self) -> str | None:
+        """Take the last answer back: its item is on the desk again, as it was left; None without an answer."""
+        with self._lock:
+            item = self.queue.undo(self.reviewer)
+            if item is None:
+                return None
+            self._clear([item.id])
+            self._items[item.id] = item
+            self._lay([item])
+            left = self._left.pop(item.id, None)
+            if left is not None:
+                self._samples.update_one({"item": item.id}, {"$set": {QUESTION: left}})
+            return item.id
+
+    def give_back(self) -> int:
+        """Return all items unanswered, and clear the desk; says how many there were."""
+        with self._lock:
+            returned = self.queue.give_back(self.reviewer)
+            self.refresh()
+            return returned
+
+    def progress(self) -> Progress:
+        """How far the queue is, as this reviewer may see it."""
+        return self.queue.progress(self.reviewer)
+
+    @property
+    def _samples(self) -> Collection[dict[str, Any]]:
+        found: Collection[dict[str, Any]] = self._dataset._sample_collection
+        return found
+
+    def _at(self, item_id: str) -> tuple[Item, Document]:
+        if item_id not in self._items:
+            self.refresh()
+        sample = self._samples.find_one({"item": item_id})
+        if item_id not in self._items or sample is None:
+            raise DraftError("this item is not on your desk any more; go on with the next one")
+        return self._items[item_id], sample
+
+    def _in_order(self) -> list[Item]:
+        return sorted(self._items.values(), key=lambda item: (item.place, item.id))
+
+    def _lay(self, items: Iterable[Item]) -> None:
+        samples = [sample_of(item, self.queue_id) for item in items]
+        if samples:
+            self._dataset.add_samples(samples, progress=False)
+
+    def _clear(self, names: Sequence[str]) -> None:
+        """Take items off that are not answered; what was drawn there is kept in the log."""
+        if not names:
+            return
+        for sample in self._samples.find({"item": {"$in": list(names)}}):
+            if sample.get("last_modified_at") != sample.get("created_at"):
+                body = json_util.dumps({"item": sample["item"], QUESTION: sample.get(QUESTION)}).encode()
+                self.queue.log(self.reviewer, "DRAFT", "/desk", body, _GONE)
+        self._take_off(names)
+
+    def _take_off(self, names: Sequence[str]) -> None:
+        self._samples.delete_many({"item": {"$in": list(names)}})
+        for name in names:
+            self._items.pop(name, None)

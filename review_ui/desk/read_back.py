@@ -1,0 +1,145 @@
+"""Turns what a reviewer left on the desk into verdicts: a difference of the sample and the item that was laid out."""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from review_ui.desk.draft import Document, DraftError, Drawn, read_draft
+from review_ui.desk.ids import object_id
+from review_ui.desk.instance_mask import mask_in_box, rle_in_image
+from schemas.queue import Box, Item
+from schemas.reviews import MOST_RLE_BYTES
+from schemas.tables import BOX
+from tasks.geometry import paired_box_iou
+
+Said = Literal["as_shown", "wrong_class", "bad_box", "not_an_object"]
+"""What the reviewer's key says of the label: as it is on the screen now, or a verdict that needs no edit."""
+
+TOLERANCE: Final = 0.05
+"""Pixels by which a box may differ from the item's and still be the same: the App keeps sides as shares."""
+_SAME_OBJECT_IOU: Final = 0.9
+"""A box follows its mask when that is painted: up to here the box counts as good, and the mask alone as corrected."""
+
+Row = dict[str, Any]
+
+
+def read_back(
+    sample: Document, item: Item, classes: Sequence[str], said: Said = "as_shown", class_name: str | None = None
+) -> list[Row]:
+    """Say what the reviewer answered.
+
+    Args:
+        sample: The sample's document in FiftyOne's database.
+        item: What was laid out.
+        classes: Of the campaign.
+        said: By key; edits of the box and the class count beside it.
+        class_name: With wrong_class: the right one; None: it is none of the campaign's, or changed on the screen.
+
+    Returns:
+        Columns of schemas.reviews.VERDICTS that are not the queue's own: first the row about the item, then one of
+        `missed` for each new box.
+
+    Raises:
+        DraftError: It is no answer yet, in words for the reviewer; nothing has changed.
+    """
+    drawn = read_draft(sample, item.width, item.height, classes)
+    own = None if item.label_id is None else object_id(item.label_id)
+    missed = [_missed(one, item) for one in drawn if one.id != own]
+    if item.label_id is None:
+        return [_row(item, "checked", class_name=item.class_name), *missed]
+    if said == "not_an_object":
+        return [_row(item, "not_an_object"), *missed]
+    kept = next((one for one in drawn if one.id == own), None)
+    if kept is None:
+        if said != "as_shown":
+            raise DraftError(
+                "the label is deleted, which says that it is not an object; undo that, or submit it as it is"
+            )
+        return [_row(item, "not_an_object"), *missed]
+    return [_about_label(kept, item, said, class_name), *missed]
+
+
+def edit_iou(item: Item, row: Row) -> float | None:
+    """How far a corrected box agrees with the item's; None where a row has no box, or is about something new."""
+    if item.box is None or row["verdict"] == "missed" or row["x0"] is None:
+        return None
+    return _iou(item.box, (row["x0"], row["y0"], row["x1"], row["y1"]))
+
+
+def _about_label(kept: Drawn, item: Item, said: Said, class_name: str | None) -> Row:
+    box = _box_of(item)
+    mask = _new_mask(kept, item)
+    moved = max(abs(new - old) for new, old in zip(kept.box, box, strict=True)) > TOLERANCE
+    if mask is not None and moved and _iou(kept.box, box) >= _SAME_OBJECT_IOU:
+        moved = False
+    right = kept.class_name if kept.class_name != item.class_name else None
+    if said == "wrong_class" or right is not None:
+        right = class_name if class_name is not None else right
+        if right == item.class_name:
+            raise DraftError(f"the label is {right!r} already; choose another class, or submit it as it is")
+        return _row(
+            item, "wrong_class", class_name=right, box=kept.box if moved else None, mask=mask if right else None
+        )
+    if said == "bad_box" and not moved:
+        # A mask goes with a box: without one to it, the label waits for somebody who draws it.
+        return _row(item, "bad_box", box=kept.box if mask else None, mask=mask)
+    if moved:
+        return _row(item, "bad_box", box=kept.box, mask=mask)
+    if kept.mask is None and _shown_mask(item) is not None:
+        raise DraftError("the mask was removed and the box is where it was: move the box, or undo that (Ctrl+Z)")
+    return _row(item, "correct", mask=mask)
+
+
+def _new_mask(kept: Drawn, item: Item) -> bytes | None:
+    """The mask as it should be, if it was painted on."""
+    if kept.mask is None:
+        return None
+    shown = _shown_mask(item)
+    if shown is not None and kept.mask.shape == shown.shape and bool((kept.mask == shown).all()):
+        return None
+    return _rle(kept, item)
+
+
+def _shown_mask(item: Item) -> Any:  # noqa: ANN401 - Mask | None
+    return None if item.rle is None else mask_in_box(item.rle, _box_of(item), item.width, item.height)
+
+
+def _missed(one: Drawn, item: Item) -> Row:
+    return _row(
+        item, "missed", class_name=one.class_name, box=one.box, mask=None if one.mask is None else _rle(one, item)
+    )
+
+
+def _rle(one: Drawn, item: Item) -> bytes:
+    assert one.mask is not None
+    found = rle_in_image(one.mask, one.box, item.width, item.height)
+    if found is None:
+        raise DraftError(f"the mask of {one.class_name!r} is empty; paint it, or remove the mask")
+    if len(found) > MOST_RLE_BYTES:
+        raise DraftError(
+            f"the mask of {one.class_name!r} has too rough an edge to be kept; smooth it, or remove the mask"
+        )
+    return found
+
+
+def _box_of(item: Item) -> Box:
+    assert item.box is not None
+    return item.box
+
+
+def _iou(first: Box, second: Box) -> float:
+    return float(paired_box_iou(np.array([first], np.float32), np.array([second], np.float32))[0])
+
+
+def _row(
+    item: Item, verdict: str, *, class_name: str | None = None, box: Box | None = None, mask: bytes | None = None
+) -> Row:
+    return {
+        "label_id": None if verdict == "missed" else item.label_id,
+        "key": item.key,
+        "verdict": verdict,
+        "class_name": class_name,
+        **dict(zip(BOX, box or (None,) * 4, strict=True)),
+        "rle_counts": mask,
+    }

@@ -1,0 +1,15 @@
+"""The FiftyOne plugin @vouch/review: operators and the panel of the review queue; index.umd.js has the keys."""
+
+from typing import Any
+
+
+def register(plugin: Any) -> None:  # noqa: ANN401 - fiftyone has no types
+    """Tell FiftyOne what there is."""
+    # FiftyOne runs this file under a name of its own; what the operators share is imported once, by ours.
+    from review_ui.plugin.answering import ANSWERING
+    from review_ui.plugin.grid import GRID
+    from review_ui.plugin.holding import HOLDING
+    from review_ui.plugin.panel import ReviewQueue
+
+    for one in (*HOLDING, *ANSWERING, *GRID, ReviewQueue):
+        plugin.register(one)

@@ -1,0 +1,164 @@
+// The crop grid: many labels of one class on a page; people pick the wrong ones out, and submit all of them.
+//
+// A crop is the image itself, moved and scaled within its tile, so nothing is cut on the server.
+
+const SIZE = 168; // CSS pixels of a tile
+const CONTEXT = 0.35; // of the box's longer side around it, on each side
+const WRONG = [
+  ["not_an_object", "not an object"],
+  ["bad_box", "bad box"],
+  ["wrong_class", "another class"],
+];
+
+const STYLE = `
+  #vouch-grid { position: fixed; inset: 0; z-index: 19500; display: flex; flex-direction: column; background: #14171c;
+    color: #e8eaed; font: 15px/1.4 system-ui, sans-serif; }
+  #vouch-grid header { display: flex; flex-wrap: wrap; gap: 14px; align-items: center; padding: 12px 18px; }
+  #vouch-grid h1 { margin: 0; font-size: 20px; font-weight: 600; color: #ffb14a; }
+  #vouch-grid .how { color: #aab1bd; }
+  #vouch-grid select, #vouch-grid header button { padding: 7px 12px; border: 1px solid #5b6472; border-radius: 6px;
+    background: #20252d; color: inherit; font: inherit; }
+  #vouch-grid header button.submit { border-color: #ffb14a; background: #ffb14a; color: #14171c; font-weight: 600; }
+  #vouch-grid .tiles { flex: 1; overflow-y: auto; display: grid; grid-template-columns: repeat(auto-fill, ${SIZE}px);
+    grid-auto-rows: ${SIZE}px; gap: 10px; padding: 6px 18px 56px; justify-content: center; }
+  #vouch-grid .tile { position: relative; overflow: hidden; padding: 0; border: 0; border-radius: 6px; background: #000;
+    outline: 3px solid transparent; outline-offset: -1px; cursor: pointer; }
+  #vouch-grid .tile:focus-visible { outline-color: #7db7ff; }
+  #vouch-grid .tile[aria-pressed=true] { outline-color: #ff5d52; }
+  #vouch-grid .tile[aria-pressed=true]::after { content: "\\2715"; position: absolute; right: 6px; top: 2px;
+    color: #ff5d52; font-size: 24px; font-weight: 700; text-shadow: 0 0 4px #000; }
+  #vouch-grid .tile img { position: absolute; left: 0; top: 0; max-width: none; transform-origin: 0 0; }
+  #vouch-grid .tile i { position: absolute; border: 2px solid #ff9500; box-shadow: 0 0 0 1px #0008; }`;
+
+// What a tile shows of an image: a square around the box, in the image's pixels.
+export function cropOf(box, size = SIZE) {
+  const [x0, y0, x1, y1] = box;
+  const side = Math.max(x1 - x0, y1 - y0) * (1 + 2 * CONTEXT);
+  const scale = size / side;
+  return { scale, left: (x0 + x1 - side) / 2, top: (y0 + y1 - side) / 2 };
+}
+
+function make(tag, name, text = "") {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  made.textContent = text;
+  return made;
+}
+
+function tileOf(card, source) {
+  const tile = make("button", "tile");
+  const { scale, left, top } = cropOf(card.box);
+  const image = make("img");
+  image.src = source(card.key);
+  image.alt = card.key;
+  image.width = card.width;
+  image.height = card.height;
+  image.style.transform = `translate(${-left * scale}px, ${-top * scale}px) scale(${scale})`;
+  const [x0, y0, x1, y1] = card.box;
+  const frame = make("i");
+  Object.assign(frame.style, {
+    left: `${(x0 - left) * scale - 2}px`,
+    top: `${(y0 - top) * scale - 2}px`,
+    width: `${(x1 - x0) * scale}px`,
+    height: `${(y1 - y0) * scale}px`,
+  });
+  tile.type = "button";
+  tile.title = card.why;
+  tile.dataset.item = card.item;
+  tile.setAttribute("aria-pressed", "false");
+  tile.append(image, frame);
+  tile.addEventListener("click", () => {
+    tile.setAttribute("aria-pressed", String(tile.getAttribute("aria-pressed") !== "true"));
+  });
+  return tile;
+}
+
+// Opens the grid over the App. `call` runs an operator, `desk` is what is on the desk, `say` tells people something,
+// `source` gives an image's address, `busy` runs one thing at a time, `closed` is told when the grid is left.
+export function cropGrid({ call, desk, say, source, busy, closed }) {
+  const root = make("section");
+  root.id = "vouch-grid";
+  const style = make("style");
+  style.textContent = STYLE;
+  const title = make("h1");
+  const said = make("select");
+  said.setAttribute("aria-label", "Those picked out are");
+  for (const [value, words] of WRONG) said.append(new Option(`picked: ${words}`, value));
+  const right = make("select");
+  right.setAttribute("aria-label", "Their class");
+  const submitButton = make("button", "submit", "Submit (Alt+Enter)");
+  const closeButton = make("button", "", "Close (Esc)");
+  const tiles = make("div", "tiles");
+  const header = make("header");
+  header.append(title, make("span", "how", "click the wrong ones"), said, right, submitButton, closeButton);
+  root.append(style, header, tiles);
+  document.body.append(root);
+  let shownAt = 0;
+  let className = null;
+
+  function choose() {
+    right.style.display = said.value === "wrong_class" ? "" : "none";
+  }
+
+  // The next page: more of the class that was shown; when there are none, the class that comes next.
+  async function next() {
+    let page = className === null ? { grid: [] } : await call("grid_take", { class_name: className });
+    if (!page.grid.length) page = await call("grid_take");
+    className = page.class_name;
+    if (!page.grid.length) {
+      say("No labels are left to verify.");
+      return close();
+    }
+    const cards = page.grid.map((item) => desk.cards.find((card) => card.item === item));
+    title.textContent = `${cards.length} × ${className}`;
+    right.replaceChildren(
+      new Option("its class: choose", ""),
+      ...desk.classes.filter((name) => name !== className).map((name) => new Option(name, name)),
+    );
+    choose();
+    tiles.replaceChildren(...cards.map((card) => tileOf(card, source)));
+    tiles.scrollTop = 0;
+    tiles.firstChild.focus({ preventScroll: true });
+    shownAt = performance.now();
+  }
+
+  function submit() {
+    return busy(async () => {
+      const all = [...tiles.children];
+      const picked = all.filter((tile) => tile.getAttribute("aria-pressed") === "true");
+      const params = {
+        shown: all.map((tile) => tile.dataset.item),
+        wrong: picked.map((tile) => tile.dataset.item),
+        said: said.value,
+        seconds: (performance.now() - shownAt) / 1000,
+      };
+      if (said.value === "wrong_class" && picked.length) {
+        if (!right.value) throw new Error("choose the class of those that you picked");
+        params.class_name = right.value;
+      }
+      const { answered } = await call("grid_submit", params);
+      say(`${answered} answered, ${picked.length} of them as ${said.selectedOptions[0].text.slice(8)}`);
+      await next();
+    });
+  }
+
+  function close() {
+    window.removeEventListener("keydown", onKey, { capture: true });
+    root.remove();
+    closed();
+  }
+
+  function onKey(event) {
+    if (event.code === "Escape") close();
+    else if (event.altKey && (event.code === "Enter" || event.code === "NumpadEnter")) submit();
+    else return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }
+
+  said.addEventListener("change", choose);
+  submitButton.addEventListener("click", submit);
+  closeButton.addEventListener("click", close);
+  window.addEventListener("keydown", onKey, { capture: true });
+  return { next };
+}

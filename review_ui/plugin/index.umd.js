@@ -1,0 +1,492 @@
+// Keys of the review in FiftyOne's App: answer, go on to the next item, keep the leases while somebody works.
+//
+// The App has no keys for plugins, so key presses are caught before it sees them; Alt+, because it uses bare letters.
+// Answers go to the operators of @vouch/review, whose results list what is on the desk. The crop grid is in
+// grid/index.umd.js.
+(function () {
+  "use strict";
+
+  const PLUGIN = "@vouch/review";
+  const SETTLE_MS = 10_000; // for the App to save an edit
+  const BEAT_MS = 60_000;
+  const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
+
+  const desk = { cards: [], classes: [], queue: "", until: 0 };
+  const view = { item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, named: new Set() };
+  let lastSign = Date.now();
+
+  // ---- the server
+
+  async function call(name, params = {}) {
+    const answer = await fetch("/operators/execute", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ operator_uri: `${PLUGIN}/${name}`, dataset_name: datasetName(), params }),
+    }).catch(() => null);
+    if (!answer) throw new Error("the review's server does not answer; is `vouch review` still running?");
+    const said = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(said.error || said.detail || `the review's server refused this (${answer.status})`);
+    const result = said.result || {};
+    if (result.cards) desk.cards = result.cards;
+    if (result.classes) desk.classes = result.classes;
+    if (result.queue) desk.queue = result.queue;
+    if (result.lease_s) desk.until = Date.now() + result.lease_s * 1000;
+    if (said.error_message || said.error || result.error) {
+      throw new Error(result.error || said.error_message || "this failed; the log of the review says why");
+    }
+    return result;
+  }
+
+  function datasetName() {
+    const found = location.pathname.match(/\/datasets\/([^/?]+)/);
+    return found ? decodeURIComponent(found[1]) : "";
+  }
+
+  // ---- the App
+
+  const find = (name) => document.querySelector(`[data-cy="${name}"]`);
+  const app = (name, params = {}) => window.__foo__.executeOperator(name, params);
+  const modalIsOpen = () => Boolean(find("modal"));
+  const frame = () => new Promise((done) => requestAnimationFrame(() => done()));
+
+  function cardShown() {
+    const sample = new URL(location.href).searchParams.get("id");
+    return modalIsOpen() ? desk.cards.find((card) => card.sample === sample) || null : null;
+  }
+
+  // What is typed into the App's fields is taken when they lose the focus; then the App saves, and says so.
+  async function settled() {
+    if (isTyping(document.activeElement)) {
+      document.activeElement.blur();
+      await frame();
+      await frame();
+    }
+    await new Promise((done) => setTimeout(done));
+    const end = Date.now() + SETTLE_MS;
+    while (find("annotation-save-state")?.dataset.settled === "false") {
+      if (Date.now() > end) throw new Error("your edit is not saved yet; wait a moment, and submit again");
+      await new Promise((done) => setTimeout(done, 15));
+    }
+  }
+
+  function open(card) {
+    app("open_sample", { id: card.sample, mode: "annotate" });
+  }
+
+  // Of an empty dataset the App shows a page of its own, which only loading anew leaves.
+  function show(card) {
+    sheet.remove();
+    if (!find("panel-container")) return location.assign(`${location.pathname}?id=${card.sample}`);
+    if (!modalIsOpen()) app("reload_samples");
+    open(card);
+  }
+
+  function openPanel() {
+    app("open_panel", { name: "review_queue", isActive: true, layout: "horizontal" });
+  }
+
+  // ---- answering
+
+  async function guarded(work) {
+    if (view.busy) return;
+    view.busy = true;
+    document.documentElement.dataset.vouchBusy = "true";
+    try {
+      await work();
+    } catch (error) {
+      say(error.message, true);
+    } finally {
+      view.busy = false;
+      document.documentElement.dataset.vouchBusy = "false";
+      draw();
+    }
+  }
+
+  function answer(name, params = {}) {
+    return guarded(async () => {
+      const card = cardShown();
+      if (!card) throw new Error("open an item first: Alt+T takes a batch");
+      await settled();
+      const seconds = secondsSpent();
+      const next = beside(card, 1) || beside(card, -1);
+      say("");
+      // The next item opens while this one is handed in: what counts is saved, and does not change any more.
+      if (next) open(next);
+      try {
+        await call(name, { item: card.item, seconds, ...params });
+      } catch (error) {
+        if (desk.cards.some((one) => one.item === card.item)) open(card);
+        throw error;
+      }
+      if (next) return;
+      app("close_sample");
+      await pause("This batch is done");
+    });
+  }
+
+  const beside = (card, by) => desk.cards[desk.cards.findIndex((one) => one.item === card.item) + by];
+
+  function take() {
+    return guarded(async () => {
+      await settled();
+      const result = await call("take_batch");
+      if (!desk.cards.length) return pause("Nothing is left to review for you: thank you");
+      say(result.taken ? `${result.taken} items taken` : "this batch is not done yet");
+      show(desk.cards[0]);
+    });
+  }
+
+  function undo() {
+    return guarded(async () => {
+      await settled();
+      const result = await call("undo");
+      const card = desk.cards.find((one) => one.item === result.item);
+      say("The last answer is taken back.");
+      if (card) show(card);
+    });
+  }
+
+  function giveBack() {
+    return guarded(async () => {
+      await settled();
+      const result = await call("give_back");
+      app("close_sample");
+      await pause(`${result.returned} items given back`);
+    });
+  }
+
+  function step(by) {
+    return guarded(async () => {
+      const card = cardShown();
+      await settled();
+      const next = beside(card, by);
+      if (next) open(next);
+    });
+  }
+
+  function pickClass(place) {
+    const name = desk.classes[place];
+    const card = cardShown();
+    if (!name || !card) return;
+    if (card.kind === "label" && !isNewBoxSelected(card)) answer("wrong_class", { class_name: name });
+    else guarded(() => labelSelected(name));
+  }
+
+  // ---- boxes that were drawn
+
+  // The form of a selected label shows its id; the question's own label has the card's.
+  function selectedLabel() {
+    const form = find("annotate-edit-back") && find("root_label_container")?.closest(".form-group")?.parentElement;
+    const text = form ? find("modal").innerText : "";
+    const found = text.match(/\bid:\s*([0-9a-f]{24})\b/);
+    return found ? found[1] : null;
+  }
+
+  const isNewBoxSelected = (card) => ![null, card.label].includes(selectedLabel());
+
+  async function until(found, trouble, tries = 60) {
+    for (; tries > 0; tries--) {
+      const result = found();
+      if (result) return result;
+      await frame();
+    }
+    throw new Error(trouble);
+  }
+
+  async function labelSelected(name) {
+    const list = find("root_label_container")?.querySelector("input[role=combobox]");
+    if (!list) throw new Error("select a box first: click it");
+    list.focus();
+    list.click();
+    const option = await until(
+      () => [...document.querySelectorAll("[role=option]")].find((one) => one.textContent.trim() === name),
+      `choose ${name} in the list on the right`,
+    );
+    option.click();
+    await frame();
+    document.activeElement?.blur();
+  }
+
+  // A label that has just been drawn gets the class of the one before it; where one class is looked for, that one.
+  function nameNewBox(card) {
+    const id = selectedLabel();
+    if (!id || id === card.label || view.named.has(id)) return;
+    view.named.add(id);
+    const shown = find("root_label_container")?.querySelector("input")?.value;
+    if (card.kind !== "label" && card.class_name && shown !== card.class_name) {
+      guarded(() => labelSelected(card.class_name));
+    }
+  }
+
+  // The App marks no label out; the one that is selected stands out, and is ready to be changed.
+  function selectQuestion(card) {
+    if (!card.label || view.selected || !find("lighter-sample-image")) return;
+    const entry = find(`annotate-label-${card.label}`);
+    if (!entry && selectedLabel() !== card.label) return;
+    view.selected = true;
+    entry?.click();
+  }
+
+  async function unselect() {
+    find("annotate-edit-back")?.click();
+    await until(() => !find("annotate-edit-back"), "close the label on the right first");
+  }
+
+  function drawBox() {
+    return guarded(async () => {
+      if (find("annotate-edit-back")) await unselect();
+      (await until(() => find("detection-mode"), "open an item first")).click();
+    });
+  }
+
+  // A box with a mask cannot be moved.
+  function unlockBox() {
+    return guarded(async () => {
+      const card = cardShown();
+      if (selectedLabel() === null && card?.label) find(`annotate-label-${card.label}`)?.click();
+      (await until(() => find("label-menu-trigger"), "select a box first: click it")).click();
+      (await until(() => find("label-menu-remove-mask"), "this box has no mask: move it as it is")).click();
+      say("The mask is removed: move the box, or Ctrl+Z brings the mask back.");
+    });
+  }
+
+  // ---- keys
+
+  const KEYS = {
+    Enter: () => answer("submit"),
+    NumpadEnter: () => answer("submit"),
+    KeyB: () => answer("bad_box"),
+    KeyN: () => answer("reject"),
+    Backspace: () => answer("reject"),
+    KeyS: () => answer("skip"),
+    KeyZ: undo,
+    KeyT: take,
+    KeyG: () => openGrid(),
+    KeyD: drawBox,
+    KeyM: unlockBox,
+  };
+  const WHILE_TYPING = new Set(["Enter", "NumpadEnter"]); // Alt and a letter writes a sign on some keyboards
+
+  function isTyping(element) {
+    return Boolean(element) && (element.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName));
+  }
+
+  function onKey(event) {
+    lastSign = Date.now();
+    if (view.grid || event.ctrlKey || event.metaKey || event.shiftKey || event.getModifierState("AltGraph")) return;
+    const typing = isTyping(event.target);
+    let action = null;
+    if (event.altKey) {
+      if (typing && !WHILE_TYPING.has(event.code)) return;
+      const digit = event.code.match(/^(?:Digit|Numpad)([1-9])$/);
+      action = digit ? () => pickClass(Number(digit[1]) - 1) : KEYS[event.code];
+    } else if (!typing && cardShown() && /^Arrow(Left|Right)$/.test(event.code)) {
+      action = () => step(event.code === "ArrowRight" ? 1 : -1);
+    }
+    if (!action) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (!event.repeat) action();
+  }
+
+  // ---- the line of hints
+
+  const line = document.createElement("div");
+  line.id = "vouch-line";
+  line.setAttribute("role", "status");
+  const style = document.createElement("style");
+  style.textContent = `
+    #vouch-line { position: fixed; left: 50%; bottom: 4px; transform: translateX(-50%); z-index: 20000; display: none;
+      max-width: 96vw; padding: 4px 14px; border-radius: 6px; background: #14171cee; color: #e8eaed;
+      font: 14px/1.35 system-ui, sans-serif; pointer-events: none; text-align: center; }
+    #vouch-sheet { position: fixed; inset: 0; z-index: 19000; display: flex; align-items: center; justify-content: center;
+      background: #14171c; color: #e8eaed; font: 16px/1.5 system-ui, sans-serif; text-align: center; }
+    #vouch-sheet h1 { font-size: 26px; font-weight: 600; }
+    #vouch-sheet button { margin: 12px 6px; padding: 10px 18px; border: 1px solid #ffb14a; border-radius: 6px;
+      background: none; color: #ffb14a; font: inherit; cursor: pointer; }
+    #vouch-line b { color: #ffb14a; font-weight: 600; }
+    #vouch-line .keys, #vouch-line .count { color: #aab1bd; }
+    #vouch-line .said { color: #9fe0b5; }
+    #vouch-line .wrong { color: #ff9c93; }
+    [data-cy=modal] { box-sizing: border-box; padding-bottom: var(--vouch-line, 0); }
+    [data-cy=modal-content] { height: calc(100% - 76px) !important; }
+    span:has(> [data-cy=nav-left-button]), span:has(> [data-cy=nav-right-button]) { display: none !important; }`;
+
+  let message = { words: "", wrong: false };
+
+  function say(words, wrong = false) {
+    message = { words, wrong };
+    draw();
+  }
+
+  function element(tag, name, text) {
+    const made = document.createElement(tag);
+    if (name) made.className = name;
+    made.textContent = text;
+    return made;
+  }
+
+  function keysOf(card) {
+    const names = desk.classes.slice(0, 9).map((name, place) => `${place + 1} ${name}`).join(", ");
+    if (card.kind !== "label") return `Alt+ D draw · Enter done · S skip · Z undo · class of the box: ${names}`;
+    const mask = find("annotate-mask-preview") ? " · M move the box" : "";
+    return `Alt+ Enter as shown · N no object · B bad box${mask} · D draw · S skip · Z undo · ${names}`;
+  }
+
+  function draw() {
+    const card = cardShown();
+    const parts = [];
+    if (card) {
+      parts.push(element("b", "", card.ask));
+      if (card.why) parts.push(element("span", "", ` ${card.why}`));
+      parts.push(element("span", "count", `  ${desk.cards.indexOf(card) + 1} of ${desk.cards.length}`));
+      parts.push(document.createElement("br"), element("span", "keys", keysOf(card)));
+    }
+    if (message.words) {
+      if (parts.length) parts.push(document.createElement("br"));
+      parts.push(element("span", message.wrong ? "wrong" : "said", message.words));
+    }
+    line.replaceChildren(...parts);
+    line.style.display = parts.length ? "block" : "none";
+    document.documentElement.style.setProperty("--vouch-line", card ? `${line.offsetHeight}px` : "0px");
+  }
+
+  // ---- the sheet over an empty desk
+
+  const sheet = document.createElement("div");
+  sheet.id = "vouch-sheet";
+
+  async function pause(title) {
+    const { open: left, minutes_left: minutes } = await call("desk");
+    const box = document.createElement("div");
+    box.append(element("h1", "", title));
+    box.append(element("p", "", left ? `${left} questions are left, about ${Math.ceil(minutes)} min` : "Nothing is left to ask you now."));
+    for (const [name, keys, action] of [["Take a batch", "Alt+T", take], ["Crop grid", "Alt+G", openGrid], ["Undo", "Alt+Z", undo]]) {
+      const button = element("button", "", `${name} (${keys})`);
+      button.addEventListener("click", action);
+      box.append(button);
+    }
+    sheet.replaceChildren(box);
+    document.body.append(sheet);
+    say("");
+  }
+
+  // ---- time
+
+  function secondsSpent() {
+    const now = performance.now();
+    return (view.spent + (document.hidden ? 0 : now - view.since)) / 1000;
+  }
+
+  function watchItem() {
+    const card = cardShown();
+    const item = card ? card.item : null;
+    if (card && !view.busy) {
+      selectQuestion(card);
+      nameNewBox(card);
+    }
+    if (item === view.item) return;
+    view.item = item;
+    view.selected = false;
+    view.spent = 0;
+    view.since = performance.now();
+    draw();
+  }
+
+  function onHidden() {
+    if (document.hidden) view.spent += performance.now() - view.since;
+    else view.since = performance.now();
+  }
+
+  async function beat() {
+    if (!desk.cards.length) return;
+    if (Date.now() - lastSign < IDLE_MS) {
+      try {
+        const result = await call("renew");
+        if (result.lost) say(`${result.lost} items were given to somebody else, as your lease had run out`, true);
+      } catch (error) {
+        say(error.message, true);
+      }
+    } else if (Date.now() > desk.until) {
+      say("Your lease ran out: others may take these items. What you submit counts as long as nobody has.", true);
+    }
+  }
+
+  // ---- the crop grid
+
+  async function openGrid() {
+    await guarded(async () => {
+      await settled();
+      const { cropGrid } = await import(new URL("grid/index.umd.js", scriptBase));
+      if (modalIsOpen()) app("close_sample");
+      view.grid = cropGrid({ call, desk, say, source, busy: guarded, closed: gridClosed });
+      await view.grid.next();
+    });
+  }
+
+  // The crops stay on the desk until they are answered or given back.
+  function gridClosed() {
+    view.grid = null;
+    if (!desk.cards.length) guarded(() => pause("Your desk is empty"));
+    else if (find("panel-container")) app("reload_samples");
+    else location.reload();
+  }
+
+  const source = (key) => `/media?filepath=${encodeURIComponent(`/vouch/${desk.queue}/${key}`)}`;
+  const scriptBase = document.currentScript ? document.currentScript.src : new URL("/plugins/", location.href).href;
+
+  // ---- the panel's buttons
+
+  function register() {
+    const { Operator, OperatorConfig, registerOperator } = window.__foo__;
+    const actions = { take, giveBack, grid: openGrid };
+    class InBrowser extends Operator {
+      get config() {
+        return new OperatorConfig({ name: "in_browser", label: "Act in the browser", unlisted: true });
+      }
+      async execute({ params }) {
+        await actions[params.action]();
+      }
+    }
+    registerOperator(InBrowser, PLUGIN);
+  }
+
+  // ---- start
+
+  // Items open where they can be answered, also by a click in the grid; no advertisement lies over them.
+  function annotateFirst() {
+    localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
+    localStorage.setItem(`${datasetName()}_modalMode`, '"annotate"');
+    window.__fos__.jotaiStore.set(window.__fos__.modalMode, "annotate");
+  }
+
+  async function openPanelOnce() {
+    for (let tries = 0; tries < 100 && !find("panel-container"); tries++) {
+      await new Promise((done) => setTimeout(done, 100));
+    }
+    openPanel();
+  }
+
+  async function start() {
+    document.head.append(style);
+    document.body.append(line);
+    window.addEventListener("keydown", onKey, { capture: true });
+    for (const sign of ["pointerdown", "wheel"]) {
+      window.addEventListener(sign, () => { lastSign = Date.now(); }, { capture: true, passive: true });
+    }
+    document.addEventListener("visibilitychange", onHidden);
+    setInterval(watchItem, 60);
+    setInterval(beat, BEAT_MS);
+    register();
+    annotateFirst();
+    try {
+      await call("desk");
+      if (desk.cards.length) await openPanelOnce();
+      else await pause("Your desk is empty");
+    } catch (error) {
+      say(error.message, true);
+    }
+  }
+
+  start();
+})();

@@ -1,0 +1,130 @@
+"""The panel of the queue: how far it is, what is left, what to do next; help on the keys."""
+
+from typing import Any, Final
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from review_ui.plugin.seat import batch, desk
+from schemas.errors import VouchError
+from schemas.queue import Kind, Progress
+
+PLUGIN: Final = "@vouch/review"
+NAME: Final = "review_queue"
+_ROWS: Final = 12
+"""Classes that are listed by name."""
+_KINDS: Final[dict[Kind, str]] = {
+    "label": "labels: is it right?",
+    "possible_miss": "images: is there one?",
+    "image": "images: find every one",
+}
+_KEYS: Final = """
+| keys | |
+|---|---|
+| **Alt+Enter** | submit as it is on the screen: correct, if you changed nothing |
+| **Alt+1** ... **Alt+9** | another class: the first nine; any other one in the list on the right, then Alt+Enter |
+| **Alt+B** | the box does not fit; better: move it, then Alt+Enter |
+| **Alt+N** | not an object, or a second box on one |
+| **Alt+S** | skip |
+| **Alt+Z** | undo the last answer |
+| **Alt+T** | take a batch |
+| **Alt+G** | crop grid |
+| **Left**, **Right** | look at the items beside |
+
+Draw what no box shows with the square tool; it goes in with the answer. A box with a mask is moved after *Remove mask*.
+"""
+
+
+class ReviewQueue(foo.Panel):  # type: ignore[misc] # fiftyone has no types
+    """Shows the queue to one reviewer."""
+
+    @property
+    def config(self) -> foo.PanelConfig:
+        """How it is called."""
+        return foo.PanelConfig(
+            name=NAME, label="Review queue", icon="fact_check", surfaces="grid", allow_multiple=False
+        )
+
+    def on_load(self, ctx: Any) -> None:  # noqa: ANN401
+        """Nothing to prepare: it is drawn from the queue."""
+
+    def on_change_current_sample(self, ctx: Any) -> None:  # noqa: ANN401
+        """Draw it anew when people come back from an item."""
+
+    def take_batch(self, ctx: Any) -> None:  # noqa: ANN401
+        """Take items in the browser, which then opens the first."""
+        _in_browser(ctx, "take")
+
+    def crop_grid(self, ctx: Any) -> None:  # noqa: ANN401
+        """Open the grid in the browser."""
+        _in_browser(ctx, "grid")
+
+    def give_back(self, ctx: Any) -> None:  # noqa: ANN401
+        """Return everything."""
+        _in_browser(ctx, "giveBack")
+
+    def refresh(self, ctx: Any) -> None:  # noqa: ANN401
+        """Draw it anew."""
+
+    def render(self, _ctx: Any) -> types.Property:  # noqa: ANN401
+        """Draw the panel."""
+        panel = types.Object()
+        try:
+            progress = desk().progress()
+        except VouchError as error:
+            panel.md(f"**{error}**", name="trouble")
+            return types.Property(panel)
+        done, all_items = progress.answered, progress.answered + progress.leased + progress.open
+        bar = types.ProgressView(label=f"{done:,} of {all_items:,} answered")
+        panel.float("done", default=done / max(all_items, 1), view=bar)
+        panel.md(_words(progress), name="words")
+        row = panel.h_stack("buttons", gap=1)
+        row.btn(
+            "take",
+            label=f"Take a batch of {batch()}",
+            icon="playlist_add",
+            variant="contained",
+            on_click=self.take_batch,
+        )
+        row.btn("grid", label="Crop grid", icon="grid_view", variant="outlined", on_click=self.crop_grid)
+        row.btn("back", label="Give all back", icon="undo", variant="outlined", on_click=self.give_back)
+        row.btn("refresh", label="Refresh", icon="refresh", variant="outlined", on_click=self.refresh)
+        panel.md(_left(progress), name="left")
+        panel.md(_KEYS, name="keys")
+        return types.Property(panel, view=types.GridView(orientation="vertical", gap=1, padding=2))
+
+
+def _in_browser(ctx: Any, action: str) -> None:  # noqa: ANN401
+    ctx.trigger(f"{PLUGIN}/in_browser", {"action": action})
+
+
+def _words(progress: Progress) -> str:
+    parts = [f"about **{_minutes(progress.minutes_left)}** left", f"**{progress.mine}** on your desk"]
+    parts.append(f"**{progress.answered_by_me}** answered by you")
+    if progress.seconds_each is not None:
+        parts.append(f"**{progress.seconds_each:.1f} s** each")
+    if progress.agreement is not None:
+        parts.append(f"two people agreed on **{progress.agreement:.0%}** of {progress.twice}")
+    return ", ".join(parts)
+
+
+def _minutes(minutes: float) -> str:
+    if minutes < 1:
+        return "a minute"
+    return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
+
+
+def _left(progress: Progress) -> str:
+    lines = ["| left | |", "|---|---|"]
+    lines += [f"| {_KINDS[kind]} | {count:,} |" for kind, count in progress.by_kind.items() if count]
+    classes = sorted(progress.by_class.items(), key=lambda one: -one[1])
+    lines += [f"| {_cell(name) or 'every class'} | {count:,} |" for name, count in classes[:_ROWS] if count]
+    rest = classes[_ROWS:]
+    if rest:
+        lines.append(f"| {len(rest)} more classes | {sum(count for _, count in rest):,} |")
+    return "\n".join(lines)
+
+
+def _cell(name: str) -> str:
+    """A class name within a table of Markdown."""
+    return "".join(f"\\{sign}" if sign in "\\|*_`<>[]#~!" else sign for sign in name)
