@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from benchmarks import end_to_end, export, listing, memory, orchestration, stage_shares
+from benchmarks import end_to_end, export, listing, memory, orchestration, review_queue, stage_shares
 from benchmarks.harness.table import Table
 from benchmarks.options import Options
 from benchmarks.routing import after_table, contract_table, size, starter_world
@@ -23,6 +23,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "memory": memory.measure,
     "listing": listing.measure,
     "export": export.measure,
+    "review_queue": review_queue.measure,
     "routing_contract": contract_table.measure,
     "routing_after": after_table.measure,
     "routing_starter": starter_world.measure,

@@ -16,12 +16,13 @@ RLE_BYTES: Final = 150
 _STAGES: Final = {stage: stage for stage in ("images", "detect", "segment", "score", "presence")}
 
 
-def make_workspace(campaign: str, labels: int) -> str:
+def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_IMAGE) -> str:
     """Write plans, tables, markers and a certified policy for a campaign.
 
     Args:
         campaign: Its file; the classes are CLASSES, the source need not hold anything.
-        labels: How many; five an image.
+        labels: How many.
+        labels_an_image: How many of them each image has.
 
     Returns:
         Version of the policy, which is not in force yet.
@@ -48,10 +49,10 @@ def make_workspace(campaign: str, labels: int) -> str:
     stages = rerouted(_STAGES, by_user)
     rng = np.random.default_rng(0)
     with Ledger.load(workspace, run) as ledger:
-        keys = (f"camera/{number:09d}.jpg" for number in range(labels // LABELS_AN_IMAGE))
+        keys = (f"camera/{number:09d}.jpg" for number in range(labels // labels_an_image))
         plan((ImageRef(key, "0", 0) for key in keys), workspace, run, ledger, config.run.shard_size)
         for shard in ledger.shards():
-            tables = _tables(sorted(ledger.keys_of(shard.id)), rng)
+            tables = _tables(sorted(ledger.keys_of(shard.id)), labels_an_image, rng)
             tables["route"] = route(tables["images"], tables["detect"], tables["segment"], tables["score"], by_user)
             parts = {stage: write_part(workspace, run, shard.id, stage, table) for stage, table in tables.items()}
             done = Marker(
@@ -85,17 +86,17 @@ def _certified() -> "Policy":
     return Policy(version="certified-1-made-up", basis="certified", groups=groups, certification=certification)
 
 
-def _tables(keys: list[str], rng: "np.random.Generator") -> dict[str, "pa.Table"]:
+def _tables(keys: list[str], labels_an_image: int, rng: "np.random.Generator") -> dict[str, "pa.Table"]:
     """Tables of a shard; what decisions do not rest on is drawn at random, or empty."""
     import hashlib
 
     from schemas.tables import STAGES
 
     rows = {"images": len(keys), "presence": 0}
-    labels = len(keys) * LABELS_AN_IMAGE
+    labels = len(keys) * labels_an_image
     contents = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
     ids = [hashlib.sha256(f"{content} {place}".encode()).hexdigest()[:32] for content in contents
-           for place in range(LABELS_AN_IMAGE)]  # fmt: skip
+           for place in range(labels_an_image)]  # fmt: skip
     masks = rng.bytes(labels * RLE_BYTES)
     known: dict[str, Any] = {
         "label_id": ids,
@@ -103,7 +104,7 @@ def _tables(keys: list[str], rng: "np.random.Generator") -> dict[str, "pa.Table"
         "rle_counts": [masks[start : start + RLE_BYTES] for start in range(0, len(masks), RLE_BYTES)],
     }
     of_images: dict[str, Any] = {"key": keys, "sha256": contents, "outcome": ["done"] * len(keys)}
-    by_label = {"key": [key for key in keys for _ in range(LABELS_AN_IMAGE)]}
+    by_label = {"key": [key for key in keys for _ in range(labels_an_image)]}
     return {
         stage: _table(schema, rows.get(stage, labels), of_images if stage == "images" else known | by_label, rng)
         for stage, schema in STAGES.items()

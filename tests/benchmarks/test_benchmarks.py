@@ -75,6 +75,11 @@ ROWS = [
     ),
     pytest.param("listing", "folder, 2,000; folder, 2,000, nothing new; made up, 5,000"),
     pytest.param("export", "1,000 labels; limit for 1,000,000"),
+    pytest.param(
+        "review_queue",
+        "fill with 300 questions; mongod meanwhile; limit for 10,000; fill again, nothing new; take 25; "
+        "submit one answer; limit for an answer; undo; progress; pull 50 answers",
+    ),
     pytest.param("routing_contract", "; ".join(CONTRACT), marks=SLOW),
     pytest.param("routing_after", "; ".join(AFTER)),
     pytest.param("routing_starter", "; ".join(STARTER), marks=SLOW),

@@ -1,0 +1,121 @@
+"""mongod killed in the middle of answers: what was acknowledged is there, and everything goes on."""
+
+import subprocess
+import threading
+import time
+
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from review_ui.database import _binary, _free_port
+from review_ui.queue.connect import connect
+from review_ui.queue.queue import Queue
+from schemas.errors import LeaseLostError, VouchError
+
+ITEMS = 600
+REVIEWERS = ("ann", "bob", "cem")
+
+
+class Server:
+    """A mongod that can be killed and started again where it was."""
+
+    def __init__(self, folder):
+        self.port = _free_port()
+        self.folder = folder
+        self.process = None
+
+    @property
+    def uri(self):
+        return f"mongodb://127.0.0.1:{self.port}"
+
+    def start(self):
+        command = [_binary(), "--dbpath", self.folder, "--port", str(self.port), "--bind_ip", "127.0.0.1"]
+        command += [
+            "--nounixsocket",
+            "--logpath",
+            self.folder / "log",
+            "--logappend",
+            "--wiredTigerCacheSizeGB",
+            "0.25",
+        ]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(240):
+            with MongoClient(self.uri, serverSelectionTimeoutMS=250) as client:
+                try:
+                    client.admin.command("ping")
+                except PyMongoError:
+                    continue
+                return
+        raise AssertionError("mongod does not start")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr("review_ui.queue.connect.WAIT_S", 1.0)
+    folder = tmp_path / "db"
+    folder.mkdir()
+    found = Server(folder)
+    found.start()
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+def uri(server):
+    return server.uri
+
+
+def work(uri, name, rows, said, stop):
+    """Take and answer until nothing is left or the test is over, whatever the server does."""
+    queue = None
+    while not stop.is_set():
+        try:
+            queue = queue or Queue.open(uri, "0123456789ab")
+            items = queue.take(name, 10)
+            if not items:
+                break
+            for item in items:
+                verdict = "correct" if int(item.id, 16) % 3 else "not_an_object"
+                queue.submit(name, item.id, item.epoch, rows(item, verdict), 1.0)
+                # Acknowledged from here on.
+                said[item.id] = (name, item.epoch, verdict)
+        except LeaseLostError:
+            continue
+        except VouchError:
+            time.sleep(0.05)
+    if queue:
+        queue.close()
+
+
+def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue, rows):
+    make_queue(ITEMS)
+    said, stop = {}, threading.Event()
+    threads = [threading.Thread(target=work, args=(server.uri, name, rows, said, stop)) for name in REVIEWERS]
+    for thread in threads:
+        thread.start()
+    for share in (0.2, 0.5):
+        while len(said) < share * ITEMS:
+            time.sleep(0.01)
+        server.kill()
+        before = dict(said)
+        server.start()
+        database = connect(server.uri)
+        kept = {event["item"]: event for event in database.events.find({"what": "submitted"})}
+        database.close()
+        found = {item: (kept[item]["reviewer"], kept[item]["epoch"], kept[item]["verdict"]) for item in before}
+        assert found == before
+    for thread in threads:
+        thread.join(60)
+    stop.set()
+    database = connect(server.uri)
+    answers = [event["item"] for event in database.events.find({"what": "submitted"})]
+    database.close()
+    assert len(answers) == len(set(answers)) == ITEMS
+    assert set(said) <= set(answers)
+    with Queue.open(server.uri, "0123456789ab") as queue:
+        assert queue.progress("ann").answered == ITEMS
