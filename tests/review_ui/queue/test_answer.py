@@ -188,6 +188,16 @@ def test_what_was_drawn_and_rejected_stands_in_the_other_items_of_the_image(make
     assert [label.label_id for label in queue.held("ann")[1].others] == [first.id]
 
 
+def test_the_second_of_two_does_not_see_what_the_first_said_and_drew(make_queue, rows):
+    queue = make_queue(2, wanted=2)
+    mine = queue.take("ann", 1)[0]
+    drawn = {"key": mine.key, "verdict": "missed", "class_name": "dog", "x0": 30, "y0": 30, "x1": 40, "y1": 40}
+    queue.submit("ann", mine.id, mine.epoch, [*rows(mine, "not_an_object"), drawn], 1.0)
+    same, other = queue.take("bob", 2)
+    assert same.model_copy(update={"epoch": mine.epoch}) == mine
+    assert [label.box for label in other.others] == [(30, 30, 40, 40)]
+
+
 def test_an_image_that_is_none_of_the_queue_is_unknown(make_queue):
     queue = make_queue(1)
     assert queue.image("../etc/passwd") is None

@@ -1,14 +1,11 @@
 """mongod killed in the middle of answers: what was acknowledged is there, and everything goes on."""
 
-import subprocess
 import threading
 import time
 
 import pytest
-from pymongo import MongoClient
-from pymongo.errors import PyMongoError
 
-from review_ui.database import _binary, _free_port
+from review_ui.database import start_mongod
 from review_ui.queue.connect import connect
 from review_ui.queue.queue import Queue
 from schemas.errors import LeaseLostError, VouchError
@@ -21,46 +18,21 @@ class Server:
     """A mongod that can be killed and started again where it was."""
 
     def __init__(self, folder):
-        self.port = _free_port()
         self.folder = folder
-        self.process = None
-
-    @property
-    def uri(self):
-        return f"mongodb://127.0.0.1:{self.port}"
-
-    def start(self):
-        command = [_binary(), "--dbpath", self.folder, "--port", str(self.port), "--bind_ip", "127.0.0.1"]
-        command += [
-            "--nounixsocket",
-            "--logpath",
-            self.folder / "log",
-            "--logappend",
-            "--wiredTigerCacheSizeGB",
-            "0.25",
-        ]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(240):
-            with MongoClient(self.uri, serverSelectionTimeoutMS=250) as client:
-                try:
-                    client.admin.command("ping")
-                except PyMongoError:
-                    continue
-                return
-        raise AssertionError("mongod does not start")
+        self.process, self.uri = start_mongod(folder)
 
     def kill(self):
         self.process.kill()
         self.process.wait()
 
+    def start(self):
+        self.process, _ = start_mongod(self.folder, int(self.uri.rpartition(":")[2]))
+
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setattr("review_ui.queue.connect.WAIT_S", 1.0)
-    folder = tmp_path / "db"
-    folder.mkdir()
-    found = Server(folder)
-    found.start()
+    found = Server(tmp_path / "db")
     yield found
     found.kill()
 
