@@ -1,0 +1,1 @@
+"""Runs a guarded FiftyOne server for each reviewer, and the database that all of them share."""

@@ -1,0 +1,68 @@
+"""Asks the queue of a campaign from outside of a review: how far it is, and its answers."""
+
+from pathlib import Path
+
+from review_ui.queue.connect import connect, read_queue, told
+from review_ui.queue.fill import queue_id
+from review_ui.queue.progress import queue_status as status_of
+from review_ui.queue.pull import export_queue, pull_queue
+from review_ui.queue.session import open_session
+from review_ui.server.database_use import check_begun, review_database
+from schemas.campaign.campaign import Campaign
+from schemas.queue import PullOutcome, QueueStatus
+from tasks.reviews.table_file import check_suffix
+from tasks.store.open import open_store
+
+
+def queue_status(campaign: Campaign) -> QueueStatus:
+    """Tell how far the queue of a campaign is, by purpose.
+
+    Raises:
+        UserError: There is no queue, or its database is away.
+    """
+    check_begun(campaign)
+    with review_database(campaign) as use:
+        database = connect(use.uri)
+        try:
+            session = open_session(database, queue_id(campaign))
+            with told(database.where):
+                return status_of(session)
+        finally:
+            database.close()
+
+
+def pull_answers(campaign: Campaign) -> PullOutcome:
+    """Bring the answers that the workspace does not have yet into it.
+
+    Raises:
+        UserError: There is no queue, or its database is away.
+        StoreError: The workspace cannot be read or written.
+    """
+    check_begun(campaign)
+    with review_database(campaign) as use:
+        return pull_queue(use.uri, queue_id(campaign), open_store(campaign.workspace))
+
+
+def export_answers(campaign: Campaign, path: Path) -> int:
+    """Write all answers of the queue to a file; says how many verdicts they are.
+
+    Raises:
+        UserError: There is no queue, its database is away, or the file cannot be written.
+    """
+    check_suffix(path)
+    check_begun(campaign)
+    with review_database(campaign) as use:
+        return export_queue(use.uri, queue_id(campaign), path)
+
+
+def is_filled(uri: str, queue: str) -> bool:
+    """Whether there is a queue already.
+
+    Raises:
+        UserError: The database is away, or a newer version of Vouch wrote the queue.
+    """
+    database = connect(uri)
+    try:
+        return read_queue(database, queue) is not None
+    finally:
+        database.close()

@@ -1,0 +1,128 @@
+"""Starts, watches and ends the server process of one reviewer."""
+
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+
+from review_ui.server.settings import ServerSettings
+from schemas.errors import VouchError
+
+READY: Final = b"ready"
+START_TIMEOUT_S: Final = 180.0
+"""FiftyOne's import takes 3 s, and 13 s the first time after it was installed; a busy machine takes its time."""
+STOP_TIMEOUT_S: Final = 10.0
+LARGEST_LOG: Final = 5 << 20
+
+logger = logging.getLogger(__name__)
+
+
+class ReviewerServer:
+    """One reviewer's server; it is started again when it dies, on the same socket and for the same cookies."""
+
+    def __init__(
+        self, settings: ServerSettings, bound: socket.socket, environment: Mapping[str, str], log: Path
+    ) -> None:
+        """Take what it is to be told, its socket, its environment, and the file that it logs to."""
+        self._settings, self._bound, self._environment = settings, bound, environment
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def reviewer(self) -> str:
+        """Whose it is."""
+        return self._settings.guard.reviewer
+
+    @property
+    def pid(self) -> int | None:
+        """Number of its process; None before the first start."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start it; `wait` says when it answers."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            if self.log.stat().st_size > LARGEST_LOG:
+                self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "review_ui.server"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=dict(self._environment),
+                pass_fds=[self._bound.fileno()],
+                # So that Ctrl-C in the terminal reaches only us, and we end it in order.
+                start_new_session=True,
+            )
+        # A process that ended at once is found out when it is waited for.
+        with suppress(BrokenPipeError):
+            self._stdin.write(self._settings.model_dump_json().encode() + b"\n")
+            self._stdin.flush()
+
+    def wait(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            VouchError: It ended, or takes too long.
+        """
+        assert self._process is not None
+        assert self._process.stdout is not None
+        number = self._process.stdout.fileno()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if select.select([number], [], [], 0.2)[0]:
+                if os.read(number, 64).startswith(READY):
+                    return
+                self._process.wait()
+                raise VouchError(f"the review server of {self.reviewer} ended at its start{self._last_words()}")
+        raise VouchError(
+            f"the review server of {self.reviewer} did not start within {START_TIMEOUT_S:.0f} s; is the machine "
+            f"overloaded? See {self.log}"
+        )
+
+    def has_died(self) -> bool:
+        """Whether its process has ended."""
+        return self._process is not None and self._process.poll() is not None
+
+    def terminate(self) -> None:
+        """Ask it to end; `stop` waits for that."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def stop(self) -> None:
+        """End it, and wait until it has."""
+        if self._process is None:
+            return
+        self.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            logger.warning("the review server of %r did not end in time and is killed", self.reviewer)
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _last_words(self) -> str:
+        with suppress(OSError):
+            lines = self.log.read_text(errors="replace").splitlines()
+            for line in reversed(lines[-50:]):
+                if ": " in line and not line.startswith(" "):
+                    return f": {line.partition('Error: ')[2] or line} (log: {self.log})"
+        return f"; see {self.log}"

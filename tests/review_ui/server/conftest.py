@@ -1,0 +1,92 @@
+"""Two reviewers' servers, really run, for all tests of a module."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pymongo import MongoClient
+
+from review_ui.desk_name import desk_name
+from review_ui.queue.fill import fill_queue
+from review_ui.server.database_use import DatabaseUse
+from review_ui.server.options import ServeOptions
+from review_ui.server.process import ReviewerServer
+from review_ui.server.serving import served
+from schemas.campaign.campaign import Campaign
+from tests.review_ui.conftest import write_campaign
+
+TOKENS = {"ann": "token-of-ann-0123456789", "ben": "token-of-ben-0123456789"}
+
+
+@dataclass
+class Reviewer:
+    """A browser's side of a reviewer's server."""
+
+    name: str
+    queue: str
+    address: str
+    server: ReviewerServer
+    database: Any
+
+    @contextmanager
+    def client(self, *, logged_in: bool = True) -> Iterator[httpx.Client]:
+        with httpx.Client(base_url=self.address, headers={"origin": self.address}, timeout=30) as client:
+            if logged_in:
+                assert client.get("/", params={"token": TOKENS[self.name]}).status_code == 303
+            yield client
+
+    @property
+    def desk(self) -> str:
+        return desk_name(self.queue, self.name)
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        return self.database.datasets.find_one({"name": self.desk})
+
+    def samples(self) -> list[dict[str, Any]]:
+        return list(self.database[self.dataset["sample_collection_name"]].find())
+
+    def run(self, client: httpx.Client, operator: str, **params: Any) -> httpx.Response:
+        body = {"operator_uri": f"@vouch/review/{operator}", "params": params, "dataset_name": self.desk}
+        return client.post("/operators/execute", json=body)
+
+
+@dataclass
+class Review:
+    """A campaign that is reviewed."""
+
+    campaign: Campaign
+    uri: str
+    ann: Reviewer
+    ben: Reviewer
+
+
+@pytest.fixture(scope="module")
+def review(mongo: str, planned_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Review]:
+    """Ann's and Ben's servers on one queue."""
+    folder = tmp_path_factory.mktemp("review")
+    shutil.copytree(planned_once, folder / "planned")
+    with pytest.MonkeyPatch.context() as patch:
+        name = f"test-{uuid.uuid4().hex}"
+        patch.setenv("FIFTYONE_DATABASE_NAME", name)
+        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+        campaign = write_campaign(folder / "planned", review={"batch": 4})
+        queue = fill_queue(campaign, mongo).queue
+        options = ServeOptions(reviewers=("ann", "ben"))
+        use = DatabaseUse(mongo, lambda: False)
+        with (
+            MongoClient(mongo) as client,
+            served(campaign, queue, use, options, TOKENS, folder / "logs") as desks,
+        ):
+            ann, ben = (
+                Reviewer(one.reviewer, queue, f"http://127.0.0.1:{one.port}", one.server, client[name]) for one in desks
+            )
+            yield Review(campaign, mongo, ann, ben)
+        with MongoClient(mongo) as client:
+            client.drop_database(name)

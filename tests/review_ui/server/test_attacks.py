@@ -1,0 +1,208 @@
+"""What was possible with FiftyOne's own server, tried on the guarded one."""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from review_ui.queue.connect import connect
+from review_ui.queue.queue import Queue
+from review_ui.server.database_use import DatabaseUse
+from review_ui.server.options import ServeOptions
+from review_ui.server.serving import Served, keep_alive, served
+from schemas.errors import UserError
+
+PATCH = {"content-type": "application/json-patch+json"}
+REMOVE = [{"op": "remove", "path": "/question"}]
+
+
+@pytest.fixture
+def ann(review):
+    with review.ann.client() as client:
+        yield client
+
+
+@pytest.fixture
+def batch(review, ann):
+    """Samples on Ann's desk."""
+    answer = review.ann.run(ann, "take_batch")
+    assert answer.status_code == 200, answer.text
+    assert answer.json().get("error") is None
+    return review.ann.samples()
+
+
+def test_no_file_of_the_machine_is_served(review, ann):
+    for path in ("/etc/passwd", f"/vouch/{review.ann.queue}/../../../../etc/passwd", str(review.campaign.source.uri)):
+        answer = ann.get("/media", params={"filepath": path})
+        assert answer.status_code == 403
+        assert "root:" not in answer.text
+
+
+def test_images_of_the_desk_are_served(review, ann, batch):
+    assert len(batch) == 4
+    answer = ann.get("/media", params={"filepath": batch[0]["filepath"]})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+
+
+def test_a_foreign_origin(review, ann):
+    body = {"operator_uri": "@vouch/review/take_batch", "params": {}}
+    before = len(review.ann.samples())
+    for origin in ("https://evil.example", "null", review.ben.address):
+        assert ann.post("/operators/execute", json=body, headers={"origin": origin}).status_code == 403
+    plain = {"content-type": "text/plain"}
+    assert ann.post("/operators/execute", content='{"operator_uri": "x"}', headers=plain).status_code == 415
+    assert len(review.ann.samples()) == before
+
+
+def test_a_foreign_host(ann):
+    assert ann.get("/", headers={"host": "evil.example"}).status_code == 421
+
+
+@pytest.mark.parametrize("path", ["execute", "resolve-type", "resolve-execution-options", "execute/generator"])
+def test_an_operator_outside_the_list(review, ann, path):
+    body = {"operator_uri": "@voxel51/operators/list_files", "params": {"path": "/"}, "dataset_name": review.ann.desk}
+    answer = ann.post(f"/operators/{path}", json=body)
+    assert answer.status_code == 403
+
+
+def test_the_list_of_operators_and_plugins_is_ours(review, ann):
+    listed = ann.post("/operators", json={"dataset_name": review.ann.desk}).json()
+    uris = {operator["uri"] for operator in listed["operators"]}
+    assert "@vouch/review/submit" in uris
+    assert all(uri.startswith("@vouch/review/") for uri in uris if "voxel51" not in uri)
+    assert not any("delete" in uri or "file" in uri for uri in uris)
+    assert [plugin["name"] for plugin in ann.get("/plugins").json()["plugins"]] == ["@vouch/review"]
+
+
+def test_the_bundle_is_served_and_no_source(ann):
+    plugin = ann.get("/plugins").json()["plugins"][0]
+    answer = ann.get(plugin["js_bundle_server_path"])
+    assert answer.status_code == 200
+    assert "executeOperator" in answer.text
+    for name in ("__init__.py", "operator.py", "fiftyone.yml", "seat.py"):
+        assert ann.get(f"/plugins/{name}").status_code == 403
+        assert ann.get(f"/plugins/review_ui/plugin/{name}").status_code == 403
+
+
+def test_a_write_without_a_lease(review, ann, batch):
+    sample = batch[-1]
+    path = f"/dataset/{review.ann.dataset['_id']}/sample/{sample['_id']}"
+    with Queue.open(review.uri, review.ann.queue) as queue:
+        queue.give_back("ann", [sample["item"]])
+        queue.take("ben", 200)
+    answer = ann.patch(path, json=REMOVE, headers=PATCH | {"if-match": '"x"'})
+    assert answer.status_code == 423
+    assert "no longer yours" in answer.json()["error"]
+    kept = next(one for one in review.ann.samples() if one["_id"] == sample["_id"])
+    assert kept["question"] == sample["question"]
+    log = review.ann.database.vouch_log.find_one({"status": 423})
+    assert (log["reviewer"], log["path"]) == ("ann", path)
+    with Queue.open(review.uri, review.ann.queue) as queue:
+        queue.give_back("ben")
+
+
+def test_anothers_desk_is_neither_read_nor_written(review, ann):
+    other = str(review.ben.dataset["_id"])
+    assert ann.patch(f"/dataset/{other}/sample/{'a' * 24}", json=REMOVE, headers=PATCH).status_code == 403
+    query = "query Q($name: String!) { dataset(name: $name) { name } }"
+    for name in (review.ben.desk, other):
+        assert ann.post("/graphql", json={"query": query, "variables": {"name": name}}).status_code == 403
+    own = ann.post("/graphql", json={"query": query, "variables": {"name": review.ann.desk}}).json()
+    assert own["data"]["dataset"]["name"] == review.ann.desk
+    searched = "query Q($search: String!) { datasets(search: $search, first: 50) { edges { node { name } } } }"
+    found = ann.post("/graphql", json={"query": searched, "variables": {"search": ""}}).json()
+    assert [edge["node"]["name"] for edge in found["data"]["datasets"]["edges"]] == [review.ann.desk]
+    body = {"operator_uri": "@vouch/review/take_batch", "params": {}, "dataset_name": review.ben.desk}
+    assert ann.post("/operators/execute", json=body).status_code == 403
+
+
+def test_a_mutation_of_data(review, ann):
+    query = 'mutation { deleteSavedView(subscription: "s", session: null, viewName: "a", datasetName: "b") }'
+    assert ann.post("/graphql", json={"query": query}).status_code == 403
+
+
+def test_a_view_of_other_collections(review, ann):
+    query = "query Q($d: String!, $v: BSONArray!) { samples(dataset: $d, view: $v) { __typename } }"
+    stage = {"_cls": "fiftyone.core.stages.Mongo", "kwargs": [["pipeline", [{"$unionWith": "vouch_items"}]]]}
+    variables = {"d": review.ann.desk, "v": [stage]}
+    assert ann.post("/graphql", json={"query": query, "variables": variables}).status_code == 403
+
+
+def test_nobody_comes_in_without_the_right_token(review, ann):
+    with review.ben.client(logged_in=False) as stranger:
+        assert stranger.get("/fiftyone").status_code == 401
+        # Ann's session is Ann's alone.
+        value = ann.cookies[f"vouch-review-{review.ann.address.rpartition(':')[2]}"]
+        stranger.cookies.set(f"vouch-review-{review.ben.address.rpartition(':')[2]}", value)
+        assert stranger.get("/fiftyone").status_code == 401
+        codes = [stranger.get("/", params={"token": f"guess {number}"}).status_code for number in range(11)]
+        assert codes == [401] * 10 + [429]
+
+
+def test_no_log_holds_a_token_or_a_session(review, ann):
+    ann.get("/fiftyone")
+    text = review.ann.server.log.read_text()
+    assert "token-of-ann" not in text
+    assert ann.cookies[f"vouch-review-{review.ann.address.rpartition(':')[2]}"] not in text
+
+
+def test_reviews_work_through_the_guard_and_answers_are_kept(review, ann, batch):
+    before = connect(review.uri)
+    item = batch[0]["item"]
+    answer = review.ann.run(ann, "submit", item=item, seconds=2.5)
+    assert answer.json().get("error") is None, answer.text
+    event = before.events.find_one({"what": "submitted", "item": item})
+    before.close()
+    assert event["reviewer"] == "ann"
+
+
+def test_it_listens_on_loopback_alone(review):
+    port = int(review.ann.address.rpartition(":")[2])
+    own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for address in own - {"127.0.0.1"}:
+        if address.startswith("127."):
+            continue
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            assert probe.connect_ex((address, port)) != 0
+
+
+def test_a_desk_is_open_once(review, tmp_path):
+    use = DatabaseUse(review.uri, lambda: False)
+    options = ServeOptions(reviewers=("ann",))
+    with (
+        pytest.raises(UserError, match="ann's desk is open already"),
+        served(review.campaign, review.ann.queue, use, options, {"ann": "x" * 20}, tmp_path),
+    ):
+        pass
+
+
+def test_a_server_that_is_killed_is_started_again_for_the_same_session(review):
+    class EnoughError(Exception):
+        pass
+
+    said: list[str] = []
+
+    def say(words: str) -> None:
+        said.append(words)
+        raise EnoughError
+
+    with review.ann.client() as client:
+        review.ann.run(client, "take_batch")
+        held = {sample["item"] for sample in review.ann.samples()}
+        assert held
+        watched = [Served(review.ann.server, 0)]
+        pid = review.ann.server.pid
+        threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+        with pytest.raises(EnoughError):
+            keep_alive(watched, DatabaseUse(review.uri, lambda: False), say)
+        assert "runs again" in said[0]
+        assert review.ann.server.pid != pid
+        started = time.monotonic()
+        assert client.get("/fiftyone").status_code == 200
+        assert time.monotonic() - started < 20
+        assert {sample["item"] for sample in review.ann.samples()} == held
