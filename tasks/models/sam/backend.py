@@ -1,10 +1,11 @@
 """Segments boxes with segment-anything's SAM."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from schemas.campaign.models import BatchSize, SegmenterConfig
@@ -13,7 +14,7 @@ from tasks.fingerprint import fingerprint
 from tasks.models.protocols import Floats, Masks, Pixels, Segmenter
 from tasks.models.runtime import Runtime
 from tasks.models.sam.architecture import architecture_of, build_sam, read_description
-from tasks.models.sam.encoding import encode_masks, no_masks
+from tasks.models.sam.encoding import encode_masks, join_masks, no_masks, split_masks
 from tasks.models.sam.upscaling import Upscale
 from tasks.models.weights.load import load_into
 from tasks.models.weights.resolve import resolve
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 DECODER_BOXES: Final = {"cpu": 32, "cuda": 128}
-"""Most boxes in one decoder call; about 50 MB each with the official architectures."""
+"""Most boxes in one call of the package's decoder; about 50 MB each with the official architectures."""
+
+POOLED_BOXES: Final = {"cpu": 8, "cuda": 128}
+"""Most boxes in one call of the pooled decoder: as many as stay near a CPU, as many as fill a GPU."""
 
 PREPROCESSING: Final = "longest side, PIL bilinear, padded right and below; 1"
 """Part of the fingerprint: change it whenever equal weights could give other masks."""
@@ -62,12 +66,18 @@ class SamSegmenter:
 
     def __init__(self, sam: "Sam", runtime: Runtime, batch_size: BatchSize, key: str) -> None:
         """Take over a model; `key` is the fingerprint of its weights and of all that changes its masks."""
+        from tasks.models.sam.fast.install import install
+        from tasks.models.sam.fast.pooled_decoder import PooledDecoder
+
         self.fingerprint = key
         self._sam = sam.to(runtime.device).eval().requires_grad_(False)
         self._runtime = runtime
         self._images = Batcher("models.segmenter.batch_size", batch_size, start=4, most=32, device=runtime.device)
-        kind = runtime.device.partition(":")[0]
-        self._boxes = Batcher("SAM's mask decoder", DECODER_BOXES.get(kind, DECODER_BOXES["cpu"]))
+        pooled = runtime.engine.has("pooled_decoder")
+        most = POOLED_BOXES if pooled else DECODER_BOXES
+        self._boxes = Batcher("SAM's mask decoder", most.get(runtime.device.partition(":")[0], most["cpu"]))
+        install(self._sam, runtime)
+        self._decoder = PooledDecoder(self._sam, runtime.engine) if pooled else None
 
     def segment(self, images: Sequence[Pixels], boxes: Sequence[Floats]) -> list[Masks]:
         """Mask each box of each image.
@@ -94,13 +104,16 @@ class SamSegmenter:
     def _segment(self, images: Sequence[Pixels], boxes: Sequence[Floats]) -> list[Masks]:
         import torch
 
+        side = self._sam.image_encoder.img_size
         with torch.inference_mode():
-            inputs = [_resize(image, self._sam.image_encoder.img_size) for image in images]
-            features = self._encode(inputs)
-            return [
-                self._decode(features[i : i + 1], inputs[i].shape[:2], images[i].shape[:2], boxes[i])
-                for i in range(len(images))
-            ]
+            # Pillow resizes without holding the interpreter's lock.
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize") as pool:
+                inputs = list(pool.map(lambda image: _resize(image, side), images))
+            sizes = [(resized.shape[:2], image.shape[:2]) for resized, image in zip(inputs, images, strict=True)]
+            prompts = [_scaled(each, before, after) for each, (after, before) in zip(boxes, sizes, strict=True)]
+            small = 4 * self._sam.prompt_encoder.image_embedding_size[0]
+            upscales = [Upscale(small, side, resized, size) for resized, size in sizes]
+            return self._mask(self._encode(inputs), prompts, upscales)
 
     def _encode(self, inputs: Sequence[Pixels]) -> "torch.Tensor":
         import torch
@@ -113,32 +126,66 @@ class SamSegmenter:
             features: torch.Tensor = self._sam.image_encoder(batch)
         return features.float()
 
-    def _decode(
-        self, features: "torch.Tensor", input_size: tuple[int, ...], size: tuple[int, ...], boxes: Floats
-    ) -> Masks:
-        """Masks for the (N, 4) boxes of one image whose encoding is (1, C, h, w)."""
+    def _mask(self, features: "torch.Tensor", prompts: Sequence[Floats], upscales: Sequence[Upscale]) -> list[Masks]:
+        """Masks of the boxes of each image, from their encodings (B, C, h, w)."""
         import torch
 
-        scale = np.array([input_size[1] / size[1], input_size[0] / size[0]] * 2)
-        prompts = torch.from_numpy((boxes * scale).astype(np.float32)).to(self._runtime.device)
+        device = self._runtime.device
+        counts = [len(each) for each in prompts]
+        images = np.repeat(np.arange(len(prompts)), counts)
+        boxes = torch.from_numpy(np.concatenate(prompts)).to(device)
+        image_of = torch.from_numpy(images).to(device)
+        places = None if self._decoder is None else self._decoder.places(features)
 
-        def decode(batch: Sequence[int]) -> list[tuple["torch.Tensor", "torch.Tensor"]]:
-            sparse, dense = self._sam.prompt_encoder(points=None, boxes=prompts[list(batch)], masks=None)
-            logits, iou = self._sam.mask_decoder(
-                image_embeddings=features,
-                image_pe=self._sam.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=False,
-            )
-            return list(zip(logits, iou, strict=True))
+        def forward(chunk: Sequence[int]) -> list[Masks]:
+            some = slice(chunk[0], chunk[-1] + 1)
+            if self._decoder is not None and places is not None:
+                logits, iou = self._decoder(places, image_of[some], boxes[some])
+            else:
+                logits, iou = self._decode(features[images[chunk[0]]][None], boxes[some])
+            return self._describe(logits, iou, upscales, images[some].tolist())
 
-        answers = self._boxes.run(range(len(boxes)), decode)
-        logits = torch.stack([answer[0] for answer in answers])
-        iou: NDArray[np.float32] = torch.cat([answer[1] for answer in answers]).cpu().numpy()
-        height, width = size[:2]
-        upscale = Upscale(logits.shape[-1], self._sam.image_encoder.img_size, input_size, (height, width))
-        return encode_masks(logits[:, 0], upscale, (height, width), self._sam.mask_threshold, iou)
+        ends = np.cumsum(counts).tolist()
+        spans = [range(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        if self._decoder is None:
+            return [join_masks(self._boxes.run(span, forward)) for span in spans]
+        masks = self._boxes.run(range(len(images)), forward)
+        return [join_masks(masks[span.start : span.stop]) for span in spans]
+
+    def _decode(self, features: "torch.Tensor", boxes: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+        """The package's own decoder: logits (N, s, s) and predicted IoU (N,) for boxes of one image."""
+        sparse, dense = self._sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+        logits, iou = self._sam.mask_decoder(
+            image_embeddings=features,
+            image_pe=self._sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        return logits[:, 0], iou[:, 0]
+
+    def _describe(
+        self, logits: "torch.Tensor", iou: "torch.Tensor", upscales: Sequence[Upscale], images: Sequence[int]
+    ) -> list[Masks]:
+        """Each mask of (N, s, s) logits, in order; `images` says which image each belongs to."""
+        from tasks.models.sam.fast.device_masks import encode_batch
+
+        threshold = self._sam.mask_threshold
+        if self._runtime.engine.has("device_masks"):
+            return encode_batch(logits, iou, upscales, images, threshold)
+        found = []
+        for image in dict.fromkeys(images):
+            first = images.index(image)
+            some = slice(first, first + images.count(image))
+            masks = encode_masks(logits[some], upscales[image], threshold, iou[some].cpu().numpy())
+            found.extend(split_masks(masks))
+        return found
+
+
+def _scaled(boxes: Floats, size: tuple[int, ...], resized: tuple[int, ...]) -> Floats:
+    """Boxes in pixels of an image of (H, W) as boxes in pixels of it resized."""
+    scale = np.array([resized[1] / size[1], resized[0] / size[0]] * 2)
+    return np.asarray(boxes * scale, dtype=np.float32)
 
 
 def _resize(image: Pixels, longest: int) -> Pixels:

@@ -1,5 +1,6 @@
 """Turns SAM's small mask logits into compressed COCO RLE, areas, boxes and stability scores."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,15 +19,12 @@ PIXELS_AT_ONCE: Final = 1 << 24
 """Most mask pixels upscaled at once: 64 MiB of float32 logits."""
 
 
-def encode_masks(
-    small: "torch.Tensor", upscale: Upscale, size: tuple[int, int], threshold: float, iou: NDArray[np.float32]
-) -> Masks:
+def encode_masks(small: "torch.Tensor", upscale: Upscale, threshold: float, iou: NDArray[np.float32]) -> Masks:
     """Upscale, threshold and describe the masks of one image, one after the other and only where each can be.
 
     Args:
         small: (N, s, s) float32 logits of the mask decoder, on any device.
         upscale: Takes them to the image's size.
-        size: (H, W) of the image.
         threshold: Logit above which a pixel belongs to the mask.
         iou: (N,) the model's own estimates.
 
@@ -42,7 +40,7 @@ def encode_masks(
     stability = np.zeros(len(small), dtype=np.float32)
     for place, (left, top, right, bottom) in enumerate(reach.tolist()):
         crop, stability[place] = _cut(small[place], upscale, threshold, (left, top, right, bottom))
-        counts.append(rle_of_crop(crop, left, top, *size))
+        counts.append(rle_of_crop(crop, left, top, *upscale.size))
         areas[place] = crop.sum()
         boxes[place] = _box(crop, left, top)
     return Masks(counts, areas, boxes, np.clip(iou, 0, 1).astype(np.float32), stability)
@@ -52,6 +50,27 @@ def no_masks() -> Masks:
     """The masks of an image without boxes."""
     none = np.zeros(0, dtype=np.float32)
     return Masks([], np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32), none, none)
+
+
+def join_masks(parts: Sequence[Masks]) -> Masks:
+    """The masks of all parts as one, in order."""
+    if not parts:
+        return no_masks()
+    return Masks(
+        [counts for part in parts for counts in part.rle_counts],
+        np.concatenate([part.areas for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.predicted_iou for part in parts]),
+        np.concatenate([part.stability for part in parts]),
+    )
+
+
+def split_masks(masks: Masks) -> list[Masks]:
+    """Each mask alone."""
+    return [
+        Masks(masks.rle_counts[one], masks.areas[one], masks.boxes[one], masks.predicted_iou[one], masks.stability[one])
+        for one in (slice(place, place + 1) for place in range(len(masks.areas)))
+    ]
 
 
 def _cut(

@@ -27,6 +27,8 @@ class Upscale:
             input_size: (h, w) of the image in the encoder's input, without padding.
             size: (H, W) of the image.
         """
+        self.size = (size[0], size[1])
+        """(H, W) of the image."""
         self._axes = [_Axis(small, padded, kept, length) for kept, length in zip(input_size, size, strict=True)]
 
     def reach(self, above: "torch.Tensor") -> NDArray[np.int64]:
@@ -38,7 +40,11 @@ class Upscale:
         Returns:
             (N, 4) xyxy in pixels of the image, right and bottom exclusive; without extent where nothing can.
         """
-        hit = [above.any(dim=2).cpu().numpy(), above.any(dim=1).cpu().numpy()]
+        return self.reach_of(above.any(dim=2).cpu().numpy(), above.any(dim=1).cpu().numpy())
+
+    def reach_of(self, rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """As `reach`, from the rows and the columns (N, small) of the small logits in which some exceed the value."""
+        hit = (rows, columns)
         (top, bottom), (left, right) = (axis.reach(cells) for axis, cells in zip(self._axes, hit, strict=True))
         return np.stack([left, top, right, bottom], axis=1)
 
@@ -53,10 +59,10 @@ class Upscale:
             (y1 - y0, x1 - x0) float32, on the device of `small`.
         """
         left, top, right, bottom = xyxy
-        rows, first_row, last_row = self._axes[0].part(top, bottom)
-        columns, first_column, last_column = self._axes[1].part(left, right)
+        rows, first_row, last_row = self._axes[0].part(top, bottom, small.device)
+        columns, first_column, last_column = self._axes[1].part(left, right, small.device)
         cells = small[first_row:last_row, first_column:last_column]
-        return rows.to(small.device) @ cells @ columns.to(small.device).T
+        return rows @ cells @ columns.T
 
 
 class _Axis:
@@ -66,6 +72,7 @@ class _Axis:
         first_low, first_high, first_weight = _taps(small, padded)
         low, high, weight = _taps(kept, length)
         self._small = small
+        self._on: dict[torch.device, torch.Tensor] = {}
         # Each pixel is a mean of four small logits; neighbours, some of them the same.
         self._cells = np.stack([first_low[low], first_high[low], first_low[high], first_high[high]])
         self._weights = np.stack(
@@ -86,10 +93,12 @@ class _Axis:
         some = hit.any(axis=1)
         return np.where(some, start, 0), np.where(some, end, 0)
 
-    def part(self, start: int, end: int) -> "tuple[torch.Tensor, int, int]":
+    def part(self, start: int, end: int, device: "torch.device") -> "tuple[torch.Tensor, int, int]":
         """Weights (end - start, K) float32 of some pixels, at least one, on the small logits from i to j, K = j - i."""
         first, last = int(self._cells[0, start]), int(self._cells[3, end - 1]) + 1
-        return self._matrix[start:end, first:last], first, last
+        if device not in self._on:
+            self._on[device] = self._matrix.to(device, non_blocking=True)
+        return self._on[device][start:end, first:last], first, last
 
     @cached_property
     def _matrix(self) -> "torch.Tensor":

@@ -1,5 +1,6 @@
 """SAM's backend against the package's own predictor, on random weights of the real classes."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from segment_anything import SamPredictor
 from segment_anything.utils.amg import calculate_stability_score
 
 from schemas.errors import UserError
+from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.runtime import Runtime
 from tasks.models.sam import backend, encoding
 from tasks.models.sam.architecture import build_sam
 from tasks.models.sam.backend import SamSegmenter
+from tasks.models.sam.fast import device_masks
 from tasks.models.sam.upscaling import Upscale
 
 CPU = Runtime("cpu", "fp32")
@@ -89,7 +92,8 @@ def some_boxes(height: int, width: int, count: int, seed: int = 0) -> np.ndarray
 
 
 def segmenter(sam: torch.nn.Module, batch_size: int = 2, runtime: Runtime = CPU) -> SamSegmenter:
-    return SamSegmenter(sam, runtime, batch_size, "key")
+    """Of a copy, so that the model stays the package's."""
+    return SamSegmenter(copy.deepcopy(sam), runtime, batch_size, "key")
 
 
 def decoded(masks, height: int, width: int) -> np.ndarray:
@@ -131,29 +135,37 @@ def test_areas_and_boxes_are_the_mask_s_own(sam):
 
 def test_images_without_boxes_are_not_encoded(sam, monkeypatch):
     sizes = []
-    encode = sam.image_encoder.forward
-    monkeypatch.setattr(sam.image_encoder, "forward", lambda batch: sizes.append(len(batch)) or encode(batch))
+    made = segmenter(sam)
+    encoder = made._sam.image_encoder
+    encode = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda batch: sizes.append(len(batch)) or encode(batch))
     none = np.zeros((0, 4), dtype=np.float32)
     images = [picture(50, 60), picture(70, 40), picture(30, 30)]
-    found = segmenter(sam).segment(images, [none, some_boxes(70, 40, 2), none])
+    found = made.segment(images, [none, some_boxes(70, 40, 2), none])
     assert sizes == [1]
     assert [len(masks.rle_counts) for masks in found] == [0, 2, 0]
     assert found[0].boxes.shape == (0, 4)
-    assert segmenter(sam).segment([], []) == []
+    assert made.segment([], []) == []
+    assert [len(masks.rle_counts) for masks in made.segment(images, [none] * 3)] == [0, 0, 0]
+    assert sizes == [1]
 
 
-def test_chunks_change_nothing(sam, monkeypatch):
-    image, boxes = picture(120, 80), some_boxes(120, 80, 11)
-    whole = segmenter(sam).segment([image], [boxes])[0]
-    monkeypatch.setitem(backend.DECODER_BOXES, "cpu", 4)
+@pytest.mark.parametrize("engine", [Engine(), REFERENCE])
+def test_chunks_change_nothing(sam, monkeypatch, engine):
+    image, boxes, runtime = picture(120, 80), some_boxes(120, 80, 11), Runtime("cpu", "fp32", engine)
+    whole = segmenter(sam, runtime=runtime).segment([image], [boxes])[0]
+    for chunks in (backend.DECODER_BOXES, backend.POOLED_BOXES):
+        monkeypatch.setitem(chunks, "cpu", 4)
     monkeypatch.setattr(encoding, "PIXELS_AT_ONCE", 1000)
-    parts = segmenter(sam).segment([image], [boxes])[0]
+    monkeypatch.setitem(device_masks.PIXELS_AT_ONCE, "cpu", 1000)
+    parts = segmenter(sam, runtime=runtime).segment([image], [boxes])[0]
     assert (decoded(whole, 120, 80) == decoded(parts, 120, 80)).mean() >= 0.999
     np.testing.assert_allclose(whole.predicted_iou, parts.predicted_iou, atol=1e-5)
     assert whole.rle_counts[0] == parts.rle_counts[0]
 
 
-def test_no_more_pixels_than_stated_are_upscaled_at_once(sam, monkeypatch):
+@pytest.mark.parametrize("engine", [Engine(), REFERENCE])
+def test_no_more_pixels_than_stated_are_upscaled_at_once(sam, monkeypatch, engine):
     shapes = []
     part = Upscale.part
 
@@ -164,13 +176,15 @@ def test_no_more_pixels_than_stated_are_upscaled_at_once(sam, monkeypatch):
 
     monkeypatch.setattr(Upscale, "part", watched)
     monkeypatch.setattr(encoding, "PIXELS_AT_ONCE", 2000)
-    segmenter(sam).segment([picture(200, 100)], [some_boxes(200, 100, 5)])
+    monkeypatch.setitem(device_masks.PIXELS_AT_ONCE, "cpu", 2000)
+    segmenter(sam, runtime=Runtime("cpu", "fp32", engine)).segment([picture(200, 100)], [some_boxes(200, 100, 5)])
     assert len(shapes) > 5
     assert max(height * width for height, width in shapes) <= 2000
 
 
 def test_a_batch_too_large_for_the_device_is_halved(sam, monkeypatch):
-    encode = sam.image_encoder.forward
+    made = segmenter(sam, batch_size=4)
+    encode = made._sam.image_encoder.forward
 
     def small_only(batch):
         if len(batch) > 1:
@@ -179,8 +193,8 @@ def test_a_batch_too_large_for_the_device_is_halved(sam, monkeypatch):
 
     images, boxes = [picture(40, 40, i) for i in range(3)], [some_boxes(40, 40, 2, i) for i in range(3)]
     expected = segmenter(sam, batch_size=1).segment(images, boxes)
-    monkeypatch.setattr(sam.image_encoder, "forward", small_only)
-    found = segmenter(sam, batch_size=4).segment(images, boxes)
+    monkeypatch.setattr(made._sam.image_encoder, "forward", small_only)
+    found = made.segment(images, boxes)
     assert [masks.rle_counts for masks in found] == [masks.rle_counts for masks in expected]
 
 

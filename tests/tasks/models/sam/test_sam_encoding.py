@@ -53,7 +53,7 @@ def test_masks_and_stability_are_those_of_the_whole_image(height, width, seed, t
     small = smooth(seed, 3, 4.0)
     logits = by_the_package(small, height, width)
     upscale = Upscale(SMALL, PADDED, resized(height, width), (height, width))
-    masks = encode_masks(small, upscale, (height, width), threshold, np.array([-1, 0.5, 1.5], dtype=np.float32))
+    masks = encode_masks(small, upscale, threshold, np.array([-1, 0.5, 1.5], dtype=np.float32))
 
     rles = [{"size": [height, width], "counts": counts} for counts in masks.rle_counts]
     found = mask_utils.decode(rles).transpose(2, 0, 1).astype(bool)

@@ -1,0 +1,1 @@
+"""SAM's forward pass, made fast on the package's own weights."""
