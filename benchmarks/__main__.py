@@ -25,11 +25,12 @@ def benchmarks(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes; writes only where --out says.")] = False,
     huge: Annotated[bool, typer.Option("--huge", help="Also plan ten million keys.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Also full-size models without a GPU: tens of minutes.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for RESULTS.md and results/.", show_default=False)] = None,
 ) -> None:
     """Measure Vouch, print a table a benchmark, and write results/NAME.json and RESULTS.md.
 
-    The names: end_to_end, stage_shares, orchestration, memory, listing, export,
+    The names: end_to_end, stage_shares, engine, orchestration, memory, listing, export,
     review_queue, routing_contract, routing_after, routing_starter, routing_size.
     """
     from benchmarks.harness.child import in_child
@@ -47,7 +48,7 @@ def benchmarks(
     for name in names or BENCHMARKS:
         with console.status(f"measuring {name}"):
             try:
-                measured = in_child(BENCHMARKS[name], options=Options(quick=quick, huge=huge))
+                measured = in_child(BENCHMARKS[name], options=Options(quick=quick, huge=huge, full=full))
             except VouchError as error:
                 console.print(str(error), markup=False, highlight=False)
                 raise typer.Exit(1) from None

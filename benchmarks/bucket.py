@@ -34,7 +34,8 @@ def filled_bucket(endpoint: str, objects: int) -> Iterator[str]:
         in_child(_remove, endpoint=endpoint, bucket=bucket)
 
 
-def _client(endpoint: str) -> "S3Client":
+def client_of(endpoint: str) -> "S3Client":
+    """A client of a server, with as many connections as THREADS."""
     import boto3
     from botocore.config import Config
 
@@ -48,7 +49,7 @@ def _client(endpoint: str) -> "S3Client":
 
 
 def _fill(endpoint: str, bucket: str, objects: int) -> int:
-    client = _client(endpoint)
+    client = client_of(endpoint)
     client.create_bucket(Bucket=bucket)
 
     def put(number: int) -> None:
@@ -59,7 +60,7 @@ def _fill(endpoint: str, bucket: str, objects: int) -> int:
 
 
 def _remove(endpoint: str, bucket: str) -> int:
-    client = _client(endpoint)
+    client = client_of(endpoint)
     removed = 0
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         keys = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]

@@ -37,7 +37,7 @@ def run_obvious_loop(
     from torchvision.ops import nms
 
     caption = ". ".join(classes)
-    texts = _embed_texts(classes, models)
+    texts = embed_texts(classes, models)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, file in enumerate(files, 1):
@@ -51,11 +51,11 @@ def run_obvious_loop(
             continue
         xyxy = _to_pixels(boxes, image.width, image.height)
         kept = nms(xyxy, scores, config.nms_iou).tolist()
-        masks = _segment(np.asarray(image), xyxy[kept], models)
+        masks = segment_boxes(np.asarray(image), xyxy[kept], models)
         for place, mask in zip(kept, masks, strict=True):
             box, phrase = xyxy[place], phrases[place]
             class_index = classes.index(phrase) if phrase in classes else None
-            probabilities = _score(image, box, texts, models)
+            probabilities = score_box(image, box, texts, models)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -73,7 +73,8 @@ def run_obvious_loop(
     return len(annotations)
 
 
-def _embed_texts(classes: Sequence[str], models: ObviousModels) -> "torch.Tensor":
+def embed_texts(classes: Sequence[str], models: ObviousModels) -> "torch.Tensor":
+    """(C, D) of unit length, one prompt a class."""
     import torch
 
     with torch.no_grad():
@@ -92,7 +93,7 @@ def _to_pixels(boxes: "torch.Tensor", width: int, height: int) -> "torch.Tensor"
     return xyxy
 
 
-def _segment(pixels: Any, xyxy: "torch.Tensor", models: ObviousModels) -> list[dict[str, Any]]:  # noqa: ANN401 - array
+def segment_boxes(pixels: Any, xyxy: "torch.Tensor", models: ObviousModels) -> list[dict[str, Any]]:  # noqa: ANN401 - array
     """Compressed COCO RLE of each box's mask."""
     import numpy as np
     from pycocotools import mask as mask_utils
@@ -104,7 +105,7 @@ def _segment(pixels: Any, xyxy: "torch.Tensor", models: ObviousModels) -> list[d
     return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in encoded]
 
 
-def _score(image: "Image.Image", box: "torch.Tensor", texts: "torch.Tensor", models: ObviousModels) -> list[float]:
+def score_box(image: "Image.Image", box: "torch.Tensor", texts: "torch.Tensor", models: ObviousModels) -> list[float]:
     """Probability of each class for the crop of one box."""
     import torch
 

@@ -1,10 +1,10 @@
-"""The bundled weights in the packages' own models, as a user of those packages would hold them."""
+"""Weights in the packages' own models, as a user of those packages would hold them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.campaign.models import DetectorConfig, ScorerConfig, SegmenterConfig
+from schemas.campaign.models import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +32,16 @@ class ObviousModels:
     """open_clip's tokenizer: texts -> (T, length)."""
 
 
-def load_obvious_models(device: str) -> ObviousModels:
-    """Build the packages' models and fill them with the bundled weights."""
-    detector, transform = _detector(device)
-    scorer, preprocess, tokenize = _scorer(device)
-    return ObviousModels(device, detector, transform, _segmenter(device), scorer, preprocess, tokenize)
+def load_obvious_models(device: str, config: ModelsConfig | None = None) -> ObviousModels:
+    """Build the packages' models and fill them with the weights that a config names; by default the bundled ones."""
+    chosen = config or ModelsConfig()
+    detector, transform = _detector(device, chosen.detector)
+    scorer, preprocess, tokenize = _scorer(device, chosen.scorer)
+    segmenter = _segmenter(device, chosen.segmenter)
+    return ObviousModels(device, detector, transform, segmenter, scorer, preprocess, tokenize)
 
 
-def _detector(device: str) -> tuple[Any, Callable[..., Any]]:
+def _detector(device: str, config: DetectorConfig) -> tuple[Any, Callable[..., Any]]:
     import groundingdino.datasets.transforms as transforms
 
     from tasks.models.groundingdino.architectures import read_architecture
@@ -50,9 +52,9 @@ def _detector(device: str) -> tuple[Any, Callable[..., Any]]:
     from tasks.models.weights.resolve import resolve
     from tasks.models.weights.state import read_state_dict
 
-    weights = resolve(DetectorConfig(), "detector")
+    weights = resolve(config, "detector")
     architecture = read_architecture(weights.architecture)
-    model = build_groundingdino(architecture.model_dump(), tokenizer_folder(None, weights))
+    model = build_groundingdino(architecture.model_dump(), tokenizer_folder(config.text_encoder, weights))
     load_into(model, read_state_dict(weights), weights, NOT_IN_THE_MODEL)
     size = architecture.resize
     transform = transforms.Compose(
@@ -65,7 +67,7 @@ def _detector(device: str) -> tuple[Any, Callable[..., Any]]:
     return model.to(device), transform
 
 
-def _segmenter(device: str) -> "SamPredictor":
+def _segmenter(device: str, config: SegmenterConfig) -> "SamPredictor":
     from segment_anything import SamPredictor
 
     from tasks.models.sam.architecture import architecture_of, build_sam
@@ -73,14 +75,16 @@ def _segmenter(device: str) -> "SamPredictor":
     from tasks.models.weights.resolve import resolve
     from tasks.models.weights.state import read_state_dict
 
-    weights = resolve(SegmenterConfig(), "segmenter")
+    weights = resolve(config, "segmenter")
     state = read_state_dict(weights)
     sam = build_sam(weights.architecture or architecture_of(state))
     load_into(sam, state, weights)
     return SamPredictor(sam.to(device))
 
 
-def _scorer(device: str) -> tuple[Any, Callable[..., "torch.Tensor"], Callable[[list[str]], "torch.Tensor"]]:
+def _scorer(
+    device: str, config: ScorerConfig
+) -> tuple[Any, Callable[..., "torch.Tensor"], Callable[[list[str]], "torch.Tensor"]]:
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
     from tasks.models.open_clip_architecture import build_model, find_architecture, load_tokenizer
@@ -88,7 +92,7 @@ def _scorer(device: str) -> tuple[Any, Callable[..., "torch.Tensor"], Callable[[
     from tasks.models.weights.load import load_into
     from tasks.models.weights.state import read_state_dict
 
-    weights = find_checkpoint(ScorerConfig())
+    weights = find_checkpoint(config)
     architecture = find_architecture(weights.architecture)
     model: Any = build_model(architecture)
     load_into(model, read_state_dict(weights), weights)

@@ -3,6 +3,7 @@
 from typing import Final, Protocol
 
 from benchmarks import end_to_end, export, listing, memory, orchestration, review_queue, stage_shares
+from benchmarks.engine import measure as engine
 from benchmarks.harness.table import Table
 from benchmarks.options import Options
 from benchmarks.routing import after_table, contract_table, size, starter_world
@@ -19,6 +20,7 @@ class Benchmark(Protocol):
 BENCHMARKS: Final[dict[str, Benchmark]] = {
     "end_to_end": end_to_end.measure,
     "stage_shares": stage_shares.measure,
+    "engine": engine.measure,
     "orchestration": orchestration.measure,
     "memory": memory.measure,
     "listing": listing.measure,

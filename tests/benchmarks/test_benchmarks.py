@@ -53,6 +53,16 @@ STARTER = [
     "worst",
     "floor",
 ]
+ENGINE = [
+    *(f"starter, in memory: {way}" for way in ("loop, fp32", "Vouch reference, fp32", "Vouch fast, fp32")),
+    *(f"starter, files: {way}" for way in ("loop, fp32", "Vouch fast, from a folder")),
+    *(
+        f"starter, {step}: Vouch {engine}, fp32"
+        for step in ("detect", "segment", "score")
+        for engine in ("reference", "fast")
+    ),
+    *(f"starter, static_shapes: {way}" for way in ("all on but this", "this alone")),
+]
 ROWS = [
     pytest.param("end_to_end", "obvious loop; Vouch; Vouch : loop", marks=SLOW),
     pytest.param(
@@ -61,6 +71,7 @@ ROWS = [
         "in models; in storage and decoding; in the code around them",
         marks=SLOW,
     ),
+    pytest.param("engine", "; ".join(ENGINE), marks=SLOW),
     pytest.param(
         "orchestration",
         "first start of the embedded server; 1 shard; 3 shards; each shard; each run; "

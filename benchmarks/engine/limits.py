@@ -1,0 +1,39 @@
+"""How much arithmetic an image takes, and how much the device can do."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+SIDES: Final = {"cpu": 2048, "cuda": 8192}
+REPETITIONS: Final = 10
+
+
+def flops_of(work: Callable[[], object]) -> float:
+    """Floating-point operations of matrix products, convolutions and attention in some work: 2 x multiply-adds."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def matmul_peak(device: str, precision: str) -> float:
+    """FLOP/s of a large square matrix product, the best of some.
+
+    Args:
+        device: cpu or cuda:N.
+        precision: fp32 or bf16.
+    """
+    import torch
+
+    side = SIDES[device.partition(":")[0]]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(REPETITIONS):
+        started = time.perf_counter()
+        _ = matrix @ matrix
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
