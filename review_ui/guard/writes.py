@@ -7,8 +7,10 @@ from review_ui.guard.refusal import RefusedError
 
 FIELD: Final = "question"
 """The one field of a sample that a reviewer answers in."""
-_FIXED: Final = frozenset({"id", "mask_path", "map_path"})
-"""Parts of a label that are no answer: a mask's path would be read, and by its id a label is known again."""
+_FILES: Final = frozenset({"mask_path", "map_path"})
+"""Parts of a label that name files, which would be read."""
+_FIXED: Final = _FILES | {"id"}
+"""Parts of a label that are no answer; by its id a label is known again."""
 _PART: Final = re.compile(r"-|\d+|[A-Za-z]\w*", re.ASCII)
 _MEMBERS: Final = frozenset({"mask_path", "map_path", "filepath"})
 """Members of a value that name files."""
@@ -29,7 +31,7 @@ def check_changes(changes: object, whole_sample: bool) -> None:
     for change in changes:
         paths = [change.get("path")] + ([change["from"]] if "from" in change else [])
         for path in paths:
-            _check_path(path, whole_sample)
+            _check_path(path, whole_sample, _empties(change))
         _check_value(change.get("value"))
 
 
@@ -43,7 +45,14 @@ def check_field(field: str) -> None:
         raise RefusedError(403, f"only {FIELD} can be changed")
 
 
-def _check_path(path: object, whole_sample: bool) -> None:
+def _empties(change: dict[str, object]) -> bool:
+    """Whether an operation leaves nothing where it points, as the App does with both masks when one is removed."""
+    if change.get("op") == "remove":
+        return True
+    return change.get("op") in ("add", "replace") and "value" in change and change["value"] is None
+
+
+def _check_path(path: object, whole_sample: bool, empties: bool) -> None:
     if not isinstance(path, str):
         raise RefusedError(400, "this is no JSON patch")
     parts = [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")]
@@ -54,6 +63,8 @@ def _check_path(path: object, whole_sample: bool) -> None:
     # FiftyOne follows them through the attributes of its objects.
     if not all(_PART.fullmatch(part) for part in parts[1:]):
         raise RefusedError(403, "this path is not allowed")
+    if empties and parts[-1] in _FILES:
+        parts.pop()
     if not _FIXED.isdisjoint(parts):
         raise RefusedError(403, "a label's id and files cannot be changed")
 

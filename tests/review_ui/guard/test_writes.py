@@ -65,12 +65,23 @@ def test_anothers_desk(guarded, client, dataset):
         {"op": "add", "path": "/question/detections/-", "value": {"_cls": "Detection", "mask_path": "/etc/passwd"}},
         {"op": "add", "path": "/question/detections", "value": [{"a": {"filepath": "/etc/passwd"}}]},
         {"op": "replace", "path": "/question~1x", "value": 1},
+        {"op": "copy", "from": "/question/detections/0/label", "path": "/question/detections/0/mask_path"},
+        {"op": "move", "from": "/question/detections/0/mask_path", "path": "/question/detections/0/label"},
+        {"op": "test", "path": "/question/detections/0/mask_path", "value": None},
+        {"op": "replace", "path": "/question/detections/0/mask_path/x", "value": None},
+        {"op": "remove", "path": "/question/detections/0/id"},
     ],
 )
 def test_nothing_but_the_answer_can_be_changed(guarded, client, change_):
     assert change(client, body=[*DRAWN, change_]).status_code == 403
     assert guarded.reached() == []
     assert guarded.place.noted[0][3] == 403
+
+
+@pytest.mark.parametrize("op", [{"op": "add", "value": None}, {"op": "replace", "value": None}, {"op": "remove"}])
+def test_a_mask_can_be_removed_wherever_it_lies(guarded, client, op):
+    body = [{**op, "path": f"/question/detections/0/{name}"} for name in ("mask", "mask_path")]
+    assert change(client, body=body).status_code == 200
 
 
 @pytest.mark.parametrize(
