@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tasks.models.engine.linear import install_onednn
 from tasks.models.groundingdino.fast.model import FastGroundingDino, fits
 from tasks.models.groundingdino.fast.weights import round_weights
 from tasks.models.groundingdino.forward import ReferenceForward
@@ -21,6 +22,8 @@ def choose_forward(model: Any, runtime: Runtime) -> FastGroundingDino | Referenc
     if not _switches(runtime) or not fits(model):
         return ReferenceForward(model)
     fast = FastGroundingDino(model, runtime.engine)
+    if runtime.device == "cpu":
+        install_onednn(model)
     if runtime.precision == "bf16":
         round_weights(model)
     return fast

@@ -77,12 +77,11 @@ class DecoderLayer:
 
     def __init__(self, layer: Any, engine: Engine) -> None:  # noqa: ANN401
         """Take the package's layer."""
-        fused = engine.has("fused_attention")
         self._layer = layer
         self.points = layer.cross_attn.num_points
-        self._look_around = head_attention(layer.self_attn, fused)
-        self._look_at_text = head_attention(layer.ca_text, fused) if layer.use_text_cross_attention else None
-        self._look_at_image = deformable_attention(layer.cross_attn, engine.has("deformable"))
+        self._look_around = head_attention(layer.self_attn, engine)
+        self._look_at_text = head_attention(layer.ca_text, engine) if layer.use_text_cross_attention else None
+        self._look_at_image = deformable_attention(layer.cross_attn, engine)
         self.forward = compiled(self._forward, engine, "a layer of GroundingDINO's decoder")
 
     def _forward(

@@ -4,8 +4,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from tasks.models.engine.linear import linear
+from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.layout import Levels, Places
 from tasks.models.groundingdino.fast.sampling import sample
 
@@ -22,9 +23,9 @@ class Attention(Protocol):
         ...
 
 
-def deformable_attention(attention: Any, own: bool) -> Attention:  # noqa: ANN401
+def deformable_attention(attention: Any, engine: Engine) -> Attention:  # noqa: ANN401
     """The package's MSDeformAttn, with sampling of our own or as it is."""
-    return DeformableAttention(attention) if own else _PackageAttention(attention)
+    return DeformableAttention(attention) if engine.has("deformable") else _PackageAttention(attention)
 
 
 class DeformableAttention:
@@ -52,7 +53,7 @@ class DeformableAttention:
 
     def __call__(self, query: Tensor, values: Tensor, places: Places, levels: Levels) -> Tensor:
         """Sample the values around each query's place."""
-        asked = functional.linear(query, self._weight, self._bias).float()
+        asked = linear(query, self._weight, self._bias).float()
         x, y, weights = asked.view(*query.shape[:2], self._heads, 3, self._samples).unbind(3)
         if places.scale_x is None or places.scale_y is None:
             x, y = places.x + x, places.y + y

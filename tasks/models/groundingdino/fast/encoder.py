@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.nn import functional
 
 from tasks.models.engine.compiling import compiled
 from tasks.models.engine.switches import Engine
@@ -31,9 +32,8 @@ class Encoder:
 
     def __init__(self, encoder: Any, engine: Engine) -> None:  # noqa: ANN401
         """Take the package's TransformerEncoder; fusion and text layers may be absent."""
-        fold, fuse = engine.has("folded_fusion"), engine.has("fused_attention")
-        self.fusions = [fusion(block, fold) for block in encoder.fusion_layers]
-        self._texts = [TextLayer(layer, fuse, engine) for layer in encoder.text_layers]
+        self.fusions = [fusion(block, engine) for block in encoder.fusion_layers]
+        self._texts = [TextLayer(layer, engine) for layer in encoder.text_layers]
         self._images = [ImageLayer(layer, engine) for layer in encoder.layers]
 
     def fold(self, text: Tensor) -> FoldedText | None:
@@ -61,7 +61,7 @@ class ImageLayer:
         """Take the package's layer."""
         self._layer = layer
         self._own = engine.has("deformable")
-        self._attend = deformable_attention(layer.self_attn, self._own)
+        self._attend = deformable_attention(layer.self_attn, engine)
         self.forward = compiled(self._forward, engine, "a layer of GroundingDINO's encoder")
 
     def _forward(self, image: Tensor, positions: Tensor, places: Places, levels: Levels) -> Tensor:
@@ -81,10 +81,10 @@ class ImageLayer:
 class TextLayer:
     """The package's TransformerEncoderLayer of the text."""
 
-    def __init__(self, layer: Any, fused: bool, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, layer: Any, engine: Engine) -> None:  # noqa: ANN401
         """Take the package's layer."""
         self._layer = layer
-        self._attend = head_attention(layer.self_attn, fused)
+        self._attend = head_attention(layer.self_attn, engine)
         self.forward = compiled(self._forward, engine, "a text layer of GroundingDINO's encoder")
 
     def _forward(self, text: Tensor, positions: Tensor, allowed: Tensor) -> Tensor:
@@ -95,5 +95,8 @@ class TextLayer:
 
 def feed_forward(layer: Any, rows: Tensor, norm: Any) -> Tensor:  # noqa: ANN401
     """Two linear layers of one of the package's layers, with residual and normalisation."""
-    fed: Tensor = norm(rows + layer.linear2(layer.activation(layer.linear1(rows))))
+    hidden = layer.linear1(rows)
+    # In place where it can be: the hidden layer is the widest of all.
+    hidden = hidden.relu_() if layer.activation is functional.relu else layer.activation(hidden)
+    fed: Tensor = norm(rows + layer.linear2(hidden))
     return fed

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from tasks.models.engine.linear import linear
+from tasks.models.engine.switches import Engine
+from tasks.models.groundingdino.fast.products import product
 
 
 class FoldedText(NamedTuple):
@@ -39,9 +42,9 @@ class Fusion(Protocol):
         ...
 
 
-def fusion(block: Any, folded: bool) -> Fusion:  # noqa: ANN401
+def fusion(block: Any, engine: Engine) -> Fusion:  # noqa: ANN401
     """A BiAttentionBlock of the package, folded or as it is."""
-    return FoldedFusion(block) if folded else _PackageFusion(block)
+    return FoldedFusion(block) if engine.has("folded_fusion") else _PackageFusion(block)
 
 
 class FoldedFusion:
@@ -91,7 +94,7 @@ class FoldedFusion:
     def fold(self, text: Tensor) -> FoldedText:
         """What the image side needs of text (Bt, T, D)."""
         normed = self._norm_text(text)
-        folded = functional.linear(normed, self._fold_weight, self._fold_bias)
+        folded = linear(normed, self._fold_weight, self._fold_bias)
         keys, bias, values = torch.split(folded, self._sizes, 2)
         return FoldedText(normed, self._by_head(keys), self._by_head(bias)[..., 0], self._by_head(values))
 
@@ -100,15 +103,12 @@ class FoldedFusion:
         folded = folded or self.fold(text)
         image = self._norm_image(image)
         batch, cells, _ = image.shape
-        if len(folded.keys) == 1:
-            scores = functional.linear(image, folded.keys[0], folded.bias[0])
-        else:
-            scores = torch.baddbmm(folded.bias[:, None], image, folded.keys.transpose(1, 2))
+        scores = product(image, folded.keys.transpose(1, 2), folded.bias)
         of_text = scores.view(batch, cells, self.heads, -1).softmax(3).flatten(2)
-        to_image = of_text @ (folded.values[0] if len(folded.values) == 1 else folded.values)
-        met = scores.softmax(1).transpose(1, 2) @ image  # (B, heads * T, D)
+        to_image = product(of_text, folded.values)
+        met = product(scores.softmax(1).transpose(1, 2), image)  # (B, heads * T, D)
         met = met.view(batch, self.heads, -1, met.shape[2]).transpose(1, 2).flatten(2)
-        return image + to_image, folded.normed + functional.linear(met, self._text_weight, self._text_bias)
+        return image + to_image, folded.normed + linear(met, self._text_weight, self._text_bias)
 
     def _by_head(self, rows: Tensor) -> Tensor:
         """(Bt, T, heads * K) -> (Bt, heads * T, K)."""

@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
+from tasks.models.engine.linear import linear
+from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.windows import masks_of_kinds
 
 WindowAttention = Callable[[Tensor, Tensor | None], Tensor]
@@ -17,14 +19,14 @@ ALIGNED = 16
 """Kernels on GPUs want rows of masks to begin at multiples of this; others are copied at each call."""
 
 
-def window_attention(attention: Any, shift: int, fused: bool) -> WindowAttention:  # noqa: ANN401
+def window_attention(attention: Any, shift: int, engine: Engine) -> WindowAttention:  # noqa: ANN401
     """The attention of a Swin block whose map is rolled by `shift` cells."""
-    return _FusedWindows(attention, shift) if fused else _PackageWindows(attention, shift)
+    return _FusedWindows(attention, shift) if engine.has("fused_attention") else _PackageWindows(attention, shift)
 
 
-def head_attention(attention: Any, fused: bool) -> HeadAttention:  # noqa: ANN401
+def head_attention(attention: Any, engine: Engine) -> HeadAttention:  # noqa: ANN401
     """An nn.MultiheadAttention with the batch first."""
-    return _FusedHeads(attention) if fused else _PackageHeads(attention)
+    return _FusedHeads(attention) if engine.has("fused_attention") else _PackageHeads(attention)
 
 
 class _FusedWindows:
@@ -76,14 +78,13 @@ class _FusedHeads:
         mixed = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=None if allowed is None else allowed[:, None]
         )
-        joined: Tensor = self._out(mixed.transpose(1, 2).flatten(2))
-        return joined
+        return linear(mixed.transpose(1, 2).flatten(2), self._out.weight, self._out.bias)
 
     def _project(self, inputs: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         """Parts `first` to `last` of query, key and value, each (B, heads, length, D / heads)."""
         width = self._weight.shape[1]
         rows = slice(first * width, last * width)
-        projected = functional.linear(inputs, self._weight[rows], self._bias[rows])
+        projected = linear(inputs, self._weight[rows], self._bias[rows])
         by_head = projected.view(*inputs.shape[:2], last - first, self._heads, -1)
         return by_head.permute(2, 0, 3, 1, 4).unbind(0)
 

@@ -5,16 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.layout import Layout
+from tasks.models.groundingdino.fast.products import product
 from tasks.models.groundingdino.fast.rows import by_rows
 
 
 class Selection:
     """The two-stage selection: cells whose tokens score best propose the boxes that the decoder refines."""
 
-    def __init__(self, transformer: Any, late: bool) -> None:  # noqa: ANN401
-        """Take the package's Transformer; `late`: boxes are made of the selected cells only."""
-        self._transformer, self._late = transformer, late
+    def __init__(self, transformer: Any, engine: Engine) -> None:  # noqa: ANN401
+        """Take the package's Transformer."""
+        self._transformer, self._late = transformer, engine.has("late_heads")
 
     def __call__(self, memory: Tensor, text: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Select queries.
@@ -56,7 +58,7 @@ class Selection:
 def token_logits(states: Tensor, text: Tensor) -> Tensor:
     """(B, Q, D) and (B, T, D) to (B, Q, T), in float32 whatever the rest computes in."""
     with torch.autocast(states.device.type, enabled=False):
-        return states.float() @ text.float().transpose(1, 2)
+        return product(states.float(), text.float().transpose(1, 2))
 
 
 def as_texts(text: Tensor) -> dict[str, Tensor]:

@@ -52,9 +52,9 @@ class FastGroundingDino:
         """
         self._model = model
         self._backbone = FastSwin(model.backbone[0], engine)
-        self._projections = [project_level(part, engine.has("channels_last")) for part in model.input_proj]
+        self._projections = [project_level(part, engine) for part in model.input_proj]
         self._encoder = Encoder(model.transformer.encoder, engine)
-        self._selection = Selection(model.transformer, engine.has("late_heads"))
+        self._selection = Selection(model.transformer, engine)
         self._decoder = Decoder(model, engine)
         points = model.transformer.encoder.layers[0].self_attn.num_points if model.transformer.encoder.layers else 1
 

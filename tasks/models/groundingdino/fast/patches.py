@@ -6,22 +6,25 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
+from tasks.models.engine.linear import linear
+from tasks.models.engine.switches import Engine
+
 Shape = tuple[int, int]
 
 
-def embed_patches(embed: Any, channels_last: bool) -> Callable[[Tensor], tuple[Tensor, Shape]]:  # noqa: ANN401
+def embed_patches(embed: Any, engine: Engine) -> Callable[[Tensor], tuple[Tensor, Shape]]:  # noqa: ANN401
     """What turns images (B, 3, H, W) into cells (B, H' * W', C) and (H', W')."""
-    return _PatchProduct(embed) if channels_last else _PackagePatches(embed)
+    return _PatchProduct(embed) if engine.has("channels_last") else _PackagePatches(embed)
 
 
-def project_level(project: Any, channels_last: bool) -> Callable[[Tensor, Shape], tuple[Tensor, Shape]]:  # noqa: ANN401
+def project_level(project: Any, engine: Engine) -> Callable[[Tensor, Shape], tuple[Tensor, Shape]]:  # noqa: ANN401
     """What turns cells (B, H * W, C) of a stage and their shape into cells of 256 channels and theirs.
 
     Args:
         project: Convolution and group normalisation, one of the package's input_proj.
-        channels_last: Keep the channels of a cell side by side, as they come.
+        engine: With channels_last the channels of a cell stay side by side, as they come.
     """
-    return _LevelProduct(project) if channels_last else _PackageLevel(project)
+    return _LevelProduct(project) if engine.has("channels_last") else _PackageLevel(project)
 
 
 class _PatchProduct:
@@ -38,9 +41,8 @@ class _PatchProduct:
         batch, channels, height, width = images.shape
         shape = height // down, width // across
         patches = images.view(batch, channels, shape[0], down, shape[1], across).permute(0, 2, 4, 1, 3, 5)
-        cells = functional.linear(
-            patches.reshape(batch, shape[0] * shape[1], -1), self._proj.weight.flatten(1), self._proj.bias
-        )
+        flat = patches.reshape(batch, shape[0] * shape[1], -1)
+        cells = linear(flat, self._proj.weight.flatten(1), self._proj.bias)
         return (cells if self._norm is None else self._norm(cells)), shape
 
 
@@ -59,7 +61,7 @@ class _LevelProduct:
 
     def __call__(self, cells: Tensor, shape: Shape) -> tuple[Tensor, Shape]:
         if self._convolve.kernel_size == (1, 1):
-            maps = _as_map(functional.linear(cells, self._convolve.weight.flatten(1), self._convolve.bias), shape)
+            maps = _as_map(linear(cells, self._convolve.weight.flatten(1), self._convolve.bias), shape)
         else:
             maps = self._convolve(_as_map(cells, shape))
         return _as_cells(self._norm(maps))

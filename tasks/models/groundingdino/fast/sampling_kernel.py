@@ -76,4 +76,6 @@ def _kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202
                 place = (cell * heads + head)[:, None] * DEPTH + channel[None, :]
                 value = tl.load(table + place, mask=is_cell & inside[:, None], other=0.0).to(tl.float32)
                 total += tl.where(inside, share, weight * 0.0)[:, None] * value
-    tl.store(out + (image * bags + bag)[:, None] * DEPTH + channel[None, :], total, mask=is_cell)
+    tl.store(
+        out + (image * bags + bag)[:, None] * DEPTH + channel[None, :], total.to(out.dtype.element_ty), mask=is_cell
+    )

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tasks.models.engine.compiling import compiled
+from tasks.models.engine.linear import linear
 from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.fused_attention import window_attention
 from tasks.models.groundingdino.fast.patches import embed_patches
@@ -26,7 +27,7 @@ class Block:
         """Take the package's SwinTransformerBlock."""
         self.side, self.shift = block.window_size, block.shift_size
         self._norm1, self._norm2, self._mlp = block.norm1, block.norm2, block.mlp
-        self._attend = window_attention(block.attn, block.shift_size, engine.has("fused_attention"))
+        self._attend = window_attention(block.attn, block.shift_size, engine)
         self.forward = compiled(self._forward, engine, "a block of GroundingDINO's backbone")
 
     def _forward(self, cells: Tensor, windows: Windows) -> Tensor:
@@ -40,7 +41,8 @@ class Block:
         return by_rows(self._feed_forward, cells + mixed)
 
     def _feed_forward(self, cells: Tensor) -> Tensor:
-        fed: Tensor = self._mlp.fc2(self._mlp.act(self._mlp.fc1(self._norm2(cells))))
+        hidden = linear(self._norm2(cells), self._mlp.fc1.weight, self._mlp.fc1.bias, gelu=True)
+        fed: Tensor = self._mlp.fc2(hidden)
         return cells + fed
 
 
@@ -50,7 +52,7 @@ class FastSwin:
     def __init__(self, swin: Any, engine: Engine) -> None:  # noqa: ANN401
         """Take the package's SwinTransformer."""
         self._swin = swin
-        self._patches = embed_patches(swin.patch_embed, engine.has("channels_last"))
+        self._patches = embed_patches(swin.patch_embed, engine)
         self._stages = [[Block(block, engine) for block in layer.blocks] for layer in swin.layers]
         self._cut: Callable[..., Windows] = lru_cache(KEPT)(cut) if engine.has("static_shapes") else cut
 

@@ -1,0 +1,161 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tasks.models.groundingdino.fast.layout import Shapes
+from tasks.models.groundingdino.fast.sampling import sample
+
+SHAPES: list[Shapes] = [((5, 7), (3, 4)), ((1, 1),), ((1, 6), (4, 1), (2, 2)), ((13, 8), (7, 4), (4, 2), (2, 1))]
+
+
+def case(
+    shapes: Shapes, batch: int = 2, queries: int = 9, heads: int = 3, depth: int = 4, points: int = 2, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, places in shares of the map (also outside of it and on its borders), weights."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = sum(height * width for height, width in shapes)
+    values = torch.randn(batch, cells, heads, depth, generator=generator)
+    places = torch.rand(batch, queries, heads, len(shapes), points, 2, generator=generator) * 1.6 - 0.3
+    places[:, 0] = 0
+    places[:, 1] = 1
+    weights = torch.randn(batch, queries, heads, len(shapes) * points, generator=generator).softmax(3)
+    return values, places, weights.view(*weights.shape[:3], len(shapes), points)
+
+
+def by_the_package(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
+    from groundingdino.models.GroundingDINO.ms_deform_attn import multi_scale_deformable_attn_pytorch
+
+    answer: Tensor = multi_scale_deformable_attn_pytorch(values, torch.tensor(shapes), places, weights)
+    return answer
+
+
+def ours(values: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Tensor:
+    pixels = places * torch.tensor(shapes).flip(1)[:, None] - 0.5
+    x, y = (pixels[..., axis].flatten(3).to(values.device) for axis in (0, 1))
+    return sample(values, shapes, x, y, weights.flatten(3).to(values.device))
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_equals_the_package_s_operation(shapes: Shapes) -> None:
+    values, places, weights = case(shapes)
+    torch.testing.assert_close(
+        ours(values, shapes, places, weights), by_the_package(values, shapes, places, weights), atol=1e-5, rtol=0
+    )
+
+
+@settings(max_examples=40)
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4).map(tuple),
+    batch=st.integers(1, 3),
+    queries=st.integers(2, 20),
+    heads=st.integers(1, 4),
+    depth=st.integers(1, 9),
+    points=st.integers(1, 4),
+    seed=st.integers(0, 1000),
+)
+def test_any_shapes(
+    shapes: Shapes, batch: int, queries: int, heads: int, depth: int, points: int, seed: int
+) -> None:
+    values, places, weights = case(shapes, batch, queries, heads, depth, points, seed)
+    torch.testing.assert_close(
+        ours(values, shapes, places, weights), by_the_package(values, shapes, places, weights), atol=2e-5, rtol=0
+    )
+
+
+def test_pieces_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.models.groundingdino.fast import sampling
+
+    values, places, weights = case(SHAPES[0], queries=50)
+    whole = ours(values, SHAPES[0], places, weights)
+    monkeypatch.setattr(sampling, "PIECE", 100)
+    torch.testing.assert_close(ours(values, SHAPES[0], places, weights), whole)
+
+
+def test_no_queries_and_no_images() -> None:
+    for batch, queries in ((2, 0), (0, 5)):
+        values, x = torch.zeros(batch, 35, 3, 4), torch.zeros(batch, queries, 3, 2)
+        assert sample(values, ((5, 7),), x, x, x).shape == (batch, queries, 12)
+
+
+def test_numbers_that_are_none_stay_in_their_image() -> None:
+    values, places, weights = case(SHAPES[0])
+    whole = ours(values, SHAPES[0], places, weights)
+    places[1] = torch.nan
+    found = ours(values, SHAPES[0], places, weights)
+    torch.testing.assert_close(found[0], whole[0])
+    assert found[1].isnan().all()
+    places[1] = torch.inf
+    assert torch.isfinite(ours(values, SHAPES[0], places, weights)[0]).all()
+
+
+def test_bf16_values_are_summed_in_fp32() -> None:
+    values, places, weights = case(SHAPES[3])
+    found = ours(values.bfloat16(), SHAPES[3], places, weights)
+    wanted = by_the_package(values.bfloat16().float(), SHAPES[3], places, weights)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=1e-6, rtol=2**-8)
+
+
+KERNEL = """
+import sys, torch
+sys.path.insert(0, {folder!r})
+from test_sampling import SHAPES, by_the_package, case
+from tasks.models.groundingdino.fast.sampling import levels_table
+from tasks.models.groundingdino.fast.sampling_kernel import launch
+
+for shapes, depth, dtype in [*((s, 4, torch.float32) for s in SHAPES), (SHAPES[3], 5, torch.float32),
+                             (SHAPES[0], 4, torch.bfloat16)]:
+    values, places, weights = case(shapes, depth=depth, queries=13)
+    values = values.to(dtype)
+    pixels = places * torch.tensor(shapes).flip(1)[:, None] - 0.5
+    x, y = (pixels[..., axis].flatten(3) for axis in (0, 1))
+    found = launch(values, levels_table(shapes, torch.device("cpu")), x, y, weights.flatten(3))
+    assert found.dtype == dtype
+    assert found.isfinite().all()
+    wanted = by_the_package(values.float(), shapes, places, weights)
+    rtol = 2**-7 if dtype == torch.bfloat16 else 0  # the interpreter cuts bits off where a GPU rounds
+    torch.testing.assert_close(found.float(), wanted, atol=1e-5, rtol=rtol)
+    places[1] = torch.nan
+    x[1] = torch.nan
+    again = launch(values, levels_table(shapes, torch.device("cpu")), x, y, weights.flatten(3))
+    torch.testing.assert_close(again[0], found[0])
+empty = torch.zeros(1, 0, 3, 2)
+assert launch(torch.zeros(1, 35, 3, 4), levels_table(((5, 7),), torch.device("cpu")), empty, empty, empty).shape == (1, 0, 12)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_kernel_interpreted_equals_the_package_s_operation() -> None:
+    pytest.importorskip("triton")
+    root = Path(__file__).parents[5]
+    folder = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KERNEL.format(folder=folder)],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shapes", [*SHAPES, ((100, 167), (50, 84), (25, 42), (13, 21))])
+def test_kernel_on_a_gpu_equals_the_package_s_operation(shapes: Shapes, dtype: torch.dtype) -> None:
+    values, places, weights = case(shapes, heads=8, depth=32, points=4, queries=900)
+    values = values.to(dtype)
+    found = ours(values.cuda(), shapes, places, weights).cpu()
+    wanted = by_the_package(values.float(), shapes, places, weights)
+    torch.testing.assert_close(found.float(), wanted, atol=2e-5, rtol=2**-8 if dtype == torch.bfloat16 else 0)
