@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from flows.console.certified import GROUP_HEAD, group_rows, not_sampled_words
+from schemas.applied_reviews import AppliedReviews
 from schemas.certified import Certified
 from schemas.summary import RunSummary
 
@@ -54,6 +55,22 @@ def certified_markdown(found: Certified) -> str:
     if any(why for _, why in refused):
         parts.append(_table(("group", "why it is not certified"), [row for row in refused if row[1]]))
     parts += [_plain(words) for words in (not_sampled_words(found), *found.remarks) if words]
+    return "\n\n".join(parts)
+
+
+def applied_reviews_markdown(found: AppliedReviews) -> str:
+    """Lay out what people's answers changed: verdicts, the certificates, decisions."""
+    parts = ["# People's answers"]
+    if found.pulled is not None:
+        parts.append(f"{found.pulled.verdicts} new verdicts of {found.pulled.answers} answers are in the workspace.")
+    if found.applied is not None:
+        parts.append(
+            f"{found.applied.changed} of {found.applied.labels} labels are decided otherwise, by policy "
+            f"{_plain(found.applied.policy)}; {found.applied.accepted} are accepted now."
+        )
+    parts += [_plain(words) for words in found.words]
+    if found.certified is not None:
+        parts.append(certified_markdown(found.certified))
     return "\n\n".join(parts)
 
 

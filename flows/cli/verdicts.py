@@ -59,7 +59,7 @@ def verdicts(
     config = load_campaign(campaign)
     with quiet() as terminal:
         if files:
-            _import(terminal, config, files, _me() if reviewer is None else reviewer, skip_bad, as_json)
+            import_verdicts(terminal, config, files, me() if reviewer is None else reviewer, skip_bad, as_json)
         elif export is not None:
             _export(terminal, config, export, as_json)
         elif tasks is not None:
@@ -68,9 +68,10 @@ def verdicts(
             _tell(terminal, config, as_json)
 
 
-def _import(
+def import_verdicts(
     terminal: "Terminal", campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
 ) -> None:
+    """Import verdict files and print what became of them; `vouch review --import` does the same."""
     from flows.console.output import print_json
     from flows.console.verdicts import print_imports
     from tasks.reviews.import_file import import_files
@@ -124,7 +125,12 @@ def _written(terminal: "Terminal", path: Path, rows: int, what: str, as_json: bo
         terminal.results().print(f"{rows:,} {what} in {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _me() -> str:
+def me() -> str:
+    """The user's name, who reviews where no other is named.
+
+    Raises:
+        UserError: The system does not know it.
+    """
     import getpass
 
     from schemas.errors import UserError

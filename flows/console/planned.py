@@ -9,7 +9,7 @@ from flows.console.output import say, table_of
 from flows.console.progress import spoken_time
 from schemas.planned import Planned
 
-_PURPOSES: Final = {
+PURPOSES: Final = {
     "fit": "to fit the calibrator",
     "certify": "to certify",
     "audit": "blind audit of accepted labels",
@@ -30,7 +30,7 @@ def print_planned(console: Console, planned: Planned, out: Path | None, campaign
         say(console, f"- {words}")
     table = table_of("why", "tasks")
     for purpose, count in plan.counts.items():
-        table.add_row(_PURPOSES[purpose], f"{count:,}")
+        table.add_row(PURPOSES[purpose], f"{count:,}")
     console.print(table)
     if planned.open:
         say(console, f"{planned.open:,} to be answered, about {spoken_time(plan.seconds)} at the usual pace")

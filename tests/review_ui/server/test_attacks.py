@@ -181,6 +181,7 @@ def test_a_desk_is_open_once(review, tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_is_started_again_for_the_same_session(review):
     class EnoughError(Exception):
         pass

@@ -1,0 +1,159 @@
+"""Reviewing in the browser, from what waits for an answer to the verdicts in the workspace."""
+
+import os
+import signal
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from urllib.parse import quote
+
+from flows.console.log import log_path
+from flows.console.output import print_json
+from flows.console.planned import print_planned
+from flows.console.review import print_desks, print_pulled, spoken
+from flows.console.streams import Terminal
+from review_ui.queue.fill import fill_queue, queue_id
+from review_ui.queue.pull import pull_queue
+from review_ui.server.answers import is_filled
+from review_ui.server.database_use import DatabaseUse, review_database
+from review_ui.server.options import WILDCARDS, ServeOptions
+from review_ui.server.serving import Served, keep_alive, served
+from review_ui.server.tokens import draw_tokens, own_tokens
+from schemas.campaign.campaign import Campaign
+from schemas.queue import FillOutcome, PullOutcome
+from tasks.contract.plan_reviews import Wish, plan_reviews
+from tasks.reviews.plans import read_plans
+from tasks.store.open import open_store
+
+
+def serve(
+    terminal: Terminal,
+    campaign: Campaign,
+    path: Path,
+    options: ServeOptions,
+    minutes: float,
+    *,
+    open_browser: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Serve a campaign's queue until Ctrl-C.
+
+    Args:
+        terminal: Where to speak.
+        campaign: The campaign.
+        path: Its file, for commands that are named.
+        options: Who reviews and where.
+        minutes: What to plan for when nothing waits for an answer.
+        open_browser: Open the first desk.
+        as_json: A line of JSON a desk, and one at the end.
+
+    Raises:
+        UserError: A port is taken, nothing is to be reviewed, a public host without tokens; says what to do.
+        VouchError: A server or the database does not start, or keeps ending.
+    """
+    own = own_tokens(options.reviewers, options.token_file, os.environ)
+    options.check(own is not None)
+    tokens = own or draw_tokens(options.reviewers)
+    say = spoken(terminal)
+    say("starting the review database")
+    queue = queue_id(campaign)
+    with _heard_once(say), review_database(campaign) as database:
+        _prepare(terminal, campaign, path, queue, database, minutes, say, as_json=as_json)
+        say("starting FiftyOne, which takes some seconds")
+        try:
+            with served(campaign, queue, database, options, tokens, log_path().parent) as desks:
+                _announce(terminal, desks, options, {} if own else tokens, as_json=as_json)
+                if open_browser:
+                    webbrowser.open(_address(desks[0], options, tokens[desks[0].reviewer]))
+                keep_alive(desks, database, say)
+        except KeyboardInterrupt:
+            pass  # that is how a review ends
+        finally:
+            pulled = pull_queue(database.uri, queue, open_store(campaign.workspace))
+    if as_json:
+        print_json(terminal, pulled.model_dump(mode="json"))
+    else:
+        print_pulled(terminal.results(), pulled)
+
+
+def _prepare(
+    terminal: Terminal,
+    campaign: Campaign,
+    path: Path,
+    queue: str,
+    database: DatabaseUse,
+    minutes: float,
+    say: Callable[[str], None],
+    *,
+    as_json: bool,
+) -> None:
+    """Have something in the queue: what waits for an answer, else the next stage, planned now."""
+    workspace = open_store(campaign.workspace)
+    if is_filled(database.uri, queue):
+        # Answers that a killed review left behind count before anything more is asked.
+        _say_pulled(pull_queue(database.uri, queue, workspace), say)
+    filled = fill_queue(campaign, database.uri) if read_plans(workspace, campaign.run.name) else None
+    if filled is None or not _waiting(filled):
+        planned = plan_reviews(campaign, Wish(minutes=minutes))
+        if not as_json:
+            say("nothing waited for an answer, so the next stage is planned:")
+            print_planned(terminal.remarks(), planned, None, path)
+        filled = fill_queue(campaign, database.uri)
+    for line in filled.lines:
+        say(line)
+    say(f"{_waiting(filled):,} items are in the queue, {filled.added:,} of them new")
+
+
+def _waiting(filled: FillOutcome) -> int:
+    return filled.added + filled.kept + filled.again
+
+
+def _say_pulled(pulled: PullOutcome, say: Callable[[str], None]) -> None:
+    if pulled.verdicts:
+        say(f"{pulled.verdicts:,} verdicts of an earlier review are in the workspace now")
+
+
+def _announce(
+    terminal: Terminal, desks: list[Served], options: ServeOptions, tokens: Mapping[str, str], *, as_json: bool
+) -> None:
+    addresses = {one.reviewer: _address(one, options, tokens.get(one.reviewer)) for one in desks}
+    if as_json:
+        for one in desks:
+            said = {"reviewer": one.reviewer, "url": addresses[one.reviewer], "pid": one.server.pid}
+            print_json(terminal, said | {"log": str(one.server.log)})
+    else:
+        print_desks(terminal.results(), addresses, has_own_tokens=not tokens)
+
+
+def _address(desk: Served, options: ServeOptions, token: str | None) -> str:
+    """The address to open; with the token only if it was drawn here and nobody else knows it."""
+    host = options.names[0] if options.names else "127.0.0.1" if options.host in WILDCARDS else options.host
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{desk.port}/" + (f"?token={quote(token)}" if token else "")
+
+
+@contextmanager
+def _heard_once(say: Callable[[str], None]) -> Iterator[None]:
+    """Let the first Ctrl-C, or another signal to end, be heard, and nothing hurry the end that follows."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        del frame
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        say("ending the review: desks are cleared, servers stopped, answers brought into the workspace")
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    for number in before:
+        signal.signal(number, heard)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,186 @@
+"""`vouch review`, as a process of its own with an embedded database: reviewed in, killed in the middle, ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from review_ui.queue.fill import queue_id
+from schemas.campaign.loading import load_campaign
+from tasks.store.process import ProcessId, is_alive, process_id
+
+ROOT = Path(__file__).parents[3]
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def campaign(make_images, make_campaign, write_campaign, label, tmp_path, monkeypatch):
+    """A campaign file whose 30 images are labelled, and folders of this test's own for all that a review keeps."""
+    for name in ("XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name in ("VOUCH_LOG", "VOUCH_MONGODB_URI", "VOUCH_REVIEW_TOKEN", "FIFTYONE_DATABASE_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    make_images(tmp_path / "images", 30)
+    sections = {"routing": {"precision": 0.7, "confidence": 0.8}, "review": {"batch": 3}}
+    label(make_campaign(**sections))
+    return write_campaign(**sections)
+
+
+class Running:
+    """The command, and what it printed."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def line(self) -> dict:
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        assert said, self.process.stderr.read()
+        return json.loads(said)
+
+    def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, out + err
+
+
+@contextmanager
+def running(campaign: Path, *words: str) -> Iterator[Running]:
+    command = [sys.executable, "-m", "flows.cli", "review", str(campaign), "--json", *words]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield Running(process)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=PATIENCE_S)
+
+
+def database(campaign: Path) -> ProcessId:
+    """The embedded database's process."""
+    queue = queue_id(load_campaign(campaign))
+    found = json.loads((Path(os.environ["XDG_DATA_HOME"]) / "vouch/review" / queue / "server.json").read_text())
+    return ProcessId(found["place"], found["pid"], found["started"])
+
+
+def soon(what) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_gone(client: httpx.Client) -> bool:
+    """Whether a server has been killed: it lets the connection go, and a new one is taken by the next server."""
+    try:
+        return client.get("/fiftyone").status_code != 200
+    except httpx.TransportError:
+        return True
+
+
+@contextmanager
+def browser(url: str) -> Iterator[httpx.Client]:
+    base = url.partition("/?")[0]
+    with httpx.Client(base_url=base, headers={"origin": base}, timeout=60) as client:
+        assert client.get(url).status_code == 303
+        yield client
+
+
+def run(client: httpx.Client, operator: str, **params) -> dict:
+    answer = client.post("/operators/execute", json={"operator_uri": f"@vouch/review/{operator}", "params": params})
+    assert answer.status_code == 200, answer.text
+    said = answer.json()["result"]
+    assert said.get("error") is None, said
+    return said
+
+
+@pytest.mark.slow
+def test_a_review_survives_kills_and_leaves_nothing_behind(vouch, campaign):
+    with running(campaign, "--reviewer", "ann") as review:
+        desk = review.line()
+        server, mongod = process_id(desk["pid"]), database(campaign)
+        with browser(desk["url"]) as client:
+            cards = run(client, "take_batch")["cards"]
+            assert len(cards) == 3
+            run(client, "submit", item=cards[0]["item"], seconds=1.5)
+            os.kill(mongod.pid, signal.SIGKILL)
+            soon(lambda: database(campaign) != mongod)
+            run(client, "submit", item=cards[1]["item"], seconds=1.5)
+            os.kill(server.pid, signal.SIGKILL)
+            soon(lambda: is_gone(client))
+            # The socket stays open, so who asks meanwhile waits; the session goes on.
+            assert len(run(client, "desk")["cards"]) == 1
+        mongod = database(campaign)
+        code, said = review.end()
+    assert code == 0, said
+    assert "the review database had ended" in said
+    assert "the server of ann had ended" in said
+    assert json.loads(next(line for line in said.splitlines() if line.startswith("{")))["verdicts"] == 2
+    assert not is_alive(mongod)
+    found = vouch("review", campaign, "--status", "--json")
+    assert found.code == 0, found.err
+    status = json.loads(found.out)
+    assert status["reviewers"]["ann"]["answered"] == 2
+    assert status["purposes"]["fit"]["leased"] == 0
+    assert status["unpulled"] == 0
+    for left in (server, mongod):
+        assert not is_alive(left)
+    verdicts = vouch("verdicts", campaign, "--json")
+    assert json.loads(verdicts.out)["verdicts"] == 2
+
+
+@pytest.mark.slow
+def test_what_a_killed_review_leaves_ends_or_is_used_again(vouch, campaign, tmp_path):
+    with running(campaign, "--reviewer", "ann") as review:
+        desk = review.line()
+        server, mongod = process_id(desk["pid"]), database(campaign)
+        with browser(desk["url"]) as client:
+            run(client, "submit", item=run(client, "take_batch")["cards"][0]["item"])
+        review.process.kill()
+        review.process.communicate(timeout=PATIENCE_S)
+    soon(lambda: not is_alive(server))
+    assert is_alive(mongod)
+    status = vouch("review", campaign, "--status")
+    assert "1 answers are not in the workspace yet" in status.out
+    assert not is_alive(mongod)  # the last one out stopped it
+    exported = tmp_path / "answers.csv"
+    assert "1 verdicts" in vouch("review", campaign, "--export", exported).out
+    assert "1 new verdicts" in vouch("review", campaign, "--pull").out
+    assert "0 new verdicts" in vouch("review", campaign, "--pull").out
+    assert vouch("review", campaign, "--import", exported).code == 0
+
+
+@pytest.mark.parametrize("words", [("--status",), ("--pull",), ("--export", "answers.csv")])
+def test_without_a_queue_it_says_what_begins_one(vouch, campaign, words):
+    answer = vouch("review", campaign, *words)
+    assert answer.code == 2
+    assert "vouch review begins one" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--host", "0.0.0.0"), "--token-file"),
+        (("--status", "--pull"), "one at a time"),
+        (("--reviewer", "ann", "--reviewer", "ann"), "once"),
+        (("--reviewer", " "), "needs a name"),
+        (("--trust-header", "X-User"), "go together"),
+        (("--token-file", "/nowhere/tokens"), "cannot read the tokens"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_started(vouch, campaign, words, says):
+    answer = vouch("review", campaign, *words)
+    assert answer.code == 2
+    assert says in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+    assert not (Path(os.environ["XDG_DATA_HOME"]) / "vouch").exists()
