@@ -14,15 +14,18 @@ from benchmarks.engine.limits import flops_of, matmul_peak
 from benchmarks.engine.loop import MODES, computing, run_loop, run_loop_on_files
 from benchmarks.engine.model_sets import SETS, STARTER, write_models
 from benchmarks.engine.race import Taken, race
+from benchmarks.engine.transformers_side import detect, pipeline_of
 from benchmarks.engine.vouch_side import Steps, label_files, uploaded
 from benchmarks.samples import copy_samples, sample_classes
 from schemas.campaign.models import ModelsConfig
 from tasks.models.protocols import Pixels
+from tasks.models.weights.resolve import STARTER as BUNDLED
 
 FULL_SIZE: Final = (1333, 800)
 """Of the pictures for full-size models, as large as the detector takes them."""
 CLASSES: Final = 10
 STEPS: Final = ("detect", "segment", "score")
+PIPELINE: Final = "transformers' pipeline, fp32"
 LOOP: Final = "loop, {}"
 VOUCH: Final = "Vouch {}, {}"
 
@@ -106,11 +109,16 @@ def hold(name: str, images: int, rounds: int, all_switches: bool) -> Contest:
             )
             for step in STEPS
         }
+        if name != STARTER.name and device != "cpu":
+            pipe = pipeline_of(BUNDLED / "tokenizer", device)
+            other = race({PIPELINE: loop("fp32", detect(pipe, pictures, classes))}, rounds, device)
+            by_step["detect"].taken |= other
+            del pipe
         one = Steps(config.model_copy(update={"engine": "reference", "precision": "fp32"}), classes, arrays[:1])
         one.all()
         flops = flops_of(one.all)
         sides.clear()
-        switches = _switches(config, classes, arrays, rounds, device, all_switches)
+        switches = _switches(config, classes, arrays[: max(2, images // 2)], min(3, rounds), device, all_switches)
 
         numbers = count()
         out = folder / "loop.json"

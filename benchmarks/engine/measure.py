@@ -15,7 +15,7 @@ def measure(options: Options) -> Table:
     images = {STARTER.name: 2 if options.quick else 24}
     if not options.quick and (options.full or _has_gpu()):
         images |= {each.name: 4 if not _has_gpu() else 64 for each in FULL_SIZE}
-    rounds = 1 if options.quick else 7
+    rounds = 1 if options.quick else 5
     contests: dict[str, Contest] = {}
     for name, number in images.items():
         # A pass of full-size models on a CPU takes minutes.

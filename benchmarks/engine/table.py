@@ -82,7 +82,8 @@ def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool) 
         "steps that they are in, all on to all but this (below 1: it helps), and none on to this alone (above 1: it "
         "helps).",
         f"Peak: the best of some large matrix products on the same device. {work}.",
-        "transformers' pipeline is not in the table: its zero-shot detectors hold other weights than these files, and "
-        "it segments and scores nothing, so it does not do this work.",
+        "transformers' pipeline: zero-shot detection alone, by a model of the same size with random weights, on a GPU "
+        "and for full-size models only: no file of the bundled detector is in its format. It runs the model once for "
+        "each class.",
         *([] if with_s3 else ["From S3: not measured; S3_TEST_ENDPOINT names no server."]),
     ]
