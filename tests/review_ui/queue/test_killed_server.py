@@ -64,10 +64,13 @@ def work(uri, name, rows, said, stop):
         queue.close()
 
 
-def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue, rows):
+def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue, rows, request):
     make_queue(ITEMS)
     said, stop = {}, threading.Event()
-    threads = [threading.Thread(target=work, args=(server.uri, name, rows, said, stop)) for name in REVIEWERS]
+    request.addfinalizer(stop.set)
+    threads = [
+        threading.Thread(target=work, args=(server.uri, name, rows, said, stop), daemon=True) for name in REVIEWERS
+    ]
     for thread in threads:
         thread.start()
     for share in (0.2, 0.5):
@@ -83,7 +86,6 @@ def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue,
         assert found == before
     for thread in threads:
         thread.join(60)
-    stop.set()
     database = connect(server.uri)
     answers = [event["item"] for event in database.events.find({"what": "submitted"})]
     database.close()
