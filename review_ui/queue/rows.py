@@ -49,7 +49,8 @@ def checked_rows(rows: Sequence[VerdictRow], item: Document, classes: Sequence[s
     elif about[0]["verdict"] != "checked" or about[0]["class_name"] != item["class_name"]:
         raise ValueError("a question about an image is answered by `checked`, of the class that was looked for")
     for row in said:
-        if row["class_name"] is not None and row["class_name"] not in classes:
+        # The item's own class may have left the campaign while the item was on a desk.
+        if row["class_name"] not in (None, item["class_name"], *classes):
             raise ValueError(f"{row['class_name']!r} is no class of the campaign")
         if row["rle_counts"] is not None and (wrong := mask_trouble(row["rle_counts"], item["height"], item["width"])):
             raise ValueError(wrong)

@@ -1,7 +1,5 @@
 """How people review."""
 
-from urllib.parse import urlsplit
-
 from pydantic import Field, field_validator
 
 from schemas.base import Strict
@@ -33,6 +31,7 @@ class ReviewConfig(Strict):
             return value
         if not value.startswith(_SCHEMES):
             raise ValueError("must be embedded, or an address that begins with mongodb:// or mongodb+srv://")
-        if ":" in urlsplit(value).netloc.rpartition("@")[0]:
+        # Up to the last @: a password that should have been escaped may hold any sign.
+        if ":" in value.partition("://")[2].rpartition("@")[0]:
             raise ValueError("a password never stands in a campaign: put the whole address into VOUCH_MONGODB_URI")
         return value

@@ -165,6 +165,17 @@ def test_a_class_that_the_campaign_dropped_is_not_asked_about(planned, items):
         assert items(class_name="dog", state="open") == []
 
 
+def test_what_is_on_a_desk_of_a_class_that_was_dropped_can_be_answered(planned, rows):
+    with planned.open() as queue:
+        items = [queue.take("ann", 1, kind=kind, class_name="dog")[0] for kind in ("label", "possible_miss")]
+    planned.says(classes=["cat"])
+    with planned.open() as queue:
+        assert queue.classes() == ("cat",)
+        for item in items:
+            queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+        assert queue.progress("ann").answered == 2
+
+
 def test_an_image_that_left_the_source_is_told(planned, items):
     planned.fill()
     key = items()[0]["key"]
