@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 SWIN_T: Final = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
 
 
-def pipeline_of(tokenizer: Path, device: str, sizes: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - untyped
+def pipeline_of(tokenizer: Path, device: str, sizes: Mapping[str, Any] | None = None, shortest: int = 800) -> Any:  # noqa: ANN401 - untyped
     """Build the pipeline offline.
 
     Args:
         tokenizer: Folder of a BERT tokenizer.
         device: cpu or cuda:N.
         sizes: Fields of transformers' GroundingDinoConfig; by default those of GroundingDINO with Swin-T.
+        shortest: Pixels of the shorter side that images are resized to.
     """
     import torch
     from transformers import (
@@ -36,7 +37,9 @@ def pipeline_of(tokenizer: Path, device: str, sizes: Mapping[str, Any] | None = 
     return pipeline(
         "zero-shot-object-detection",
         model=model.eval(),
-        image_processor=GroundingDinoImageProcessor(),
+        image_processor=GroundingDinoImageProcessor(
+            size={"shortest_edge": shortest, "longest_edge": shortest * 5 // 3}
+        ),
         tokenizer=AutoTokenizer.from_pretrained(str(tokenizer)),
         device=device,
     )

@@ -1,12 +1,14 @@
 """transformers' pipeline can be had offline, and runs its model once a class."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks.engine.transformers_side import detect, pipeline_of
 from tasks.models.weights.resolve import STARTER
 
 
+@pytest.mark.slow
 def test_it_detects_with_one_pass_a_class():
     from transformers import BertConfig, SwinConfig
 
@@ -23,8 +25,7 @@ def test_it_detects_with_one_pass_a_class():
         "encoder_ffn_dim": 64,
         "decoder_ffn_dim": 64,
     }
-    pipe = pipeline_of(STARTER / "tokenizer", "cpu", sizes)
-    pipe.image_processor.size = {"shortest_edge": 64, "longest_edge": 128}
+    pipe = pipeline_of(STARTER / "tokenizer", "cpu", sizes, shortest=64)
     passes = []
     pipe.model.register_forward_hook(lambda *_: passes.append(1))
     images = [Image.fromarray(np.zeros((48, 80, 3), np.uint8))] * 2
