@@ -24,7 +24,6 @@ from review_ui.server.serving import Served, keep_alive, served
 from review_ui.server.tokens import draw_tokens, own_tokens
 from schemas.campaign.campaign import Campaign
 from schemas.queue import FillOutcome, PullOutcome
-from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.reviews.plans import read_plans
 from tasks.store.open import open_store
 
@@ -61,10 +60,13 @@ def serve(
     say("starting the review database")
     queue = queue_id(campaign)
     with _heard_once(say), review_database(campaign) as database:
-        _prepare(terminal, campaign, path, queue, database, minutes, say, as_json=as_json)
         say("starting FiftyOne, which takes some seconds")
+
+        def prepare() -> None:
+            _prepare(terminal, campaign, path, queue, database, minutes, say, as_json=as_json)
+
         try:
-            with served(campaign, queue, database, options, tokens, log_path().parent) as desks:
+            with served(campaign, queue, database, options, tokens, log_path().parent, prepare) as desks:
                 _announce(terminal, desks, options, {} if own else tokens, as_json=as_json)
                 if open_browser:
                     webbrowser.open(_address(desks[0], options, tokens[desks[0].reviewer]))
@@ -72,7 +74,9 @@ def serve(
         except KeyboardInterrupt:
             pass  # that is how a review ends
         finally:
-            pulled = pull_queue(database.uri, queue, open_store(campaign.workspace))
+            pulled = _pull(campaign, queue, database)
+    if pulled is None:
+        return
     if as_json:
         print_json(terminal, pulled.model_dump(mode="json"))
     else:
@@ -92,11 +96,15 @@ def _prepare(
 ) -> None:
     """Have something in the queue: what waits for an answer, else the next stage, planned now."""
     workspace = open_store(campaign.workspace)
-    if is_filled(database.uri, queue):
-        # Answers that a killed review left behind count before anything more is asked.
-        _say_pulled(pull_queue(database.uri, queue, workspace), say)
+    # Answers that a killed review left behind count before anything more is asked.
+    pulled = _pull(campaign, queue, database)
+    if pulled is not None and pulled.verdicts:
+        say(f"{pulled.verdicts:,} verdicts of an earlier review are in the workspace now")
     filled = fill_queue(campaign, database.uri) if read_plans(workspace, campaign.run.name) else None
     if filled is None or not _waiting(filled):
+        # It takes a second to import, and is seldom needed.
+        from tasks.contract.plan_reviews import Wish, plan_reviews
+
         planned = plan_reviews(campaign, Wish(minutes=minutes))
         if not as_json:
             say("nothing waited for an answer, so the next stage is planned:")
@@ -111,9 +119,11 @@ def _waiting(filled: FillOutcome) -> int:
     return filled.added + filled.kept + filled.again
 
 
-def _say_pulled(pulled: PullOutcome, say: Callable[[str], None]) -> None:
-    if pulled.verdicts:
-        say(f"{pulled.verdicts:,} verdicts of an earlier review are in the workspace now")
+def _pull(campaign: Campaign, queue: str, database: DatabaseUse) -> PullOutcome | None:
+    """Bring what was answered into the workspace; None while there is no queue."""
+    if not is_filled(database.uri, queue):
+        return None
+    return pull_queue(database.uri, queue, open_store(campaign.workspace))
 
 
 def _announce(

@@ -18,7 +18,13 @@ def main() -> None:
     """Serve until SIGTERM, or until whoever started this process is gone."""
     told = _take_stdout()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
-    settings = ServerSettings.model_validate_json(sys.stdin.readline())
+    # It takes seconds, in which whoever started this process has other things to do.
+    import fiftyone.server.app  # noqa: F401 - for what comes
+
+    line = sys.stdin.readline()
+    if not line:
+        return
+    settings = ServerSettings.model_validate_json(line)
     stop = threading.Event()
     # Our starter's end closes the pipe, whatever ended it.
     threading.Thread(target=_await_end, args=(stop,), name="starter", daemon=True).start()

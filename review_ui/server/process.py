@@ -46,7 +46,7 @@ class ReviewerServer:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start it; `wait` says when it answers."""
+        """Start it, so that it imports FiftyOne, which takes seconds; it waits to be told whose desk it shows."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             if self.log.stat().st_size > LARGEST_LOG:
@@ -62,6 +62,9 @@ class ReviewerServer:
                 # So that Ctrl-C in the terminal reaches only us, and we end it in order.
                 start_new_session=True,
             )
+
+    def tell(self) -> None:
+        """Tell it whose desk it shows; `wait` says when it answers."""
         # A process that ended at once is found out when it is waited for.
         with suppress(BrokenPipeError):
             self._stdin.write(self._settings.model_dump_json().encode() + b"\n")

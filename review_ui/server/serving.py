@@ -59,6 +59,7 @@ def served(
     options: ServeOptions,
     tokens: Mapping[str, str],
     log_folder: Path,
+    prepare: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Served]]:
     """Run the servers of all reviewers for the length of the block; they answer when it begins.
 
@@ -66,11 +67,12 @@ def served(
 
     Args:
         campaign: Whose source the images lie in.
-        queue: Id of the queue, which is filled.
+        queue: Id of the queue, which is filled, at the latest by `prepare`.
         database: Where it lies.
         options: Who reviews and where.
         tokens: Reviewer -> token.
         log_folder: Where each server's log goes.
+        prepare: What can be done while the servers import FiftyOne; its errors end the review.
 
     Raises:
         UserError: A port is taken, or a reviewer's desk is open already.
@@ -95,6 +97,9 @@ def served(
         stack.callback(_terminate, found)
         for one in found:
             one.server.start()
+        prepare()
+        for one in found:
+            one.server.tell()
         for one in found:
             one.server.wait()
         yield found
@@ -127,6 +132,7 @@ def keep_alive(servers: list[Served], database: DatabaseUse, say: Say) -> None:
                 logger.warning("the review server of %r has died (log: %s)", one.reviewer, one.server.log)
                 one.server.stop()
                 one.server.start()
+                one.server.tell()
                 one.server.wait()
                 say(f"the server of {one.reviewer} had ended; it runs again at the same address, reload the page")
 
