@@ -1,6 +1,5 @@
 """The flow that takes up people's answers: pulled, certified, applied; what comes too early is said."""
 
-
 import pytest
 
 from flows.environment import prepare_environment
