@@ -6,13 +6,12 @@ import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from urllib.parse import quote
 
 from flows.console.log import log_path
 from flows.console.output import print_json
-from flows.console.planned import print_planned
+from flows.console.progress import spoken_time
 from flows.console.review import print_desks, print_pulled, spoken
 from flows.console.streams import Terminal
 from review_ui.queue.fill import fill_queue, queue_id
@@ -31,7 +30,6 @@ from tasks.store.open import open_store
 def serve(
     terminal: Terminal,
     campaign: Campaign,
-    path: Path,
     options: ServeOptions,
     minutes: float,
     *,
@@ -43,7 +41,6 @@ def serve(
     Args:
         terminal: Where to speak.
         campaign: The campaign.
-        path: Its file, for commands that are named.
         options: Who reviews and where.
         minutes: What to plan for when nothing waits for an answer.
         open_browser: Open the first desk.
@@ -63,7 +60,7 @@ def serve(
         say("starting FiftyOne, which takes some seconds")
 
         def prepare() -> None:
-            _prepare(terminal, campaign, path, queue, database, minutes, say, as_json=as_json)
+            _prepare(campaign, queue, database, minutes, say)
 
         try:
             with served(campaign, queue, database, options, tokens, log_path().parent, prepare) as desks:
@@ -83,17 +80,7 @@ def serve(
         print_pulled(terminal.results(), pulled)
 
 
-def _prepare(
-    terminal: Terminal,
-    campaign: Campaign,
-    path: Path,
-    queue: str,
-    database: DatabaseUse,
-    minutes: float,
-    say: Callable[[str], None],
-    *,
-    as_json: bool,
-) -> None:
+def _prepare(campaign: Campaign, queue: str, database: DatabaseUse, minutes: float, say: Callable[[str], None]) -> None:
     """Have something in the queue: what waits for an answer, else the next stage, planned now."""
     workspace = open_store(campaign.workspace)
     # Answers that a killed review left behind count before anything more is asked.
@@ -106,9 +93,10 @@ def _prepare(
         from tasks.contract.plan_reviews import Wish, plan_reviews
 
         planned = plan_reviews(campaign, Wish(minutes=minutes))
-        if not as_json:
-            say("nothing waited for an answer, so the next stage is planned:")
-            print_planned(terminal.remarks(), planned, None, path)
+        say(f"nothing waited for an answer, so review plan {planned.plan.number} was made:")
+        for words in planned.words:
+            say(f"- {words}")
+        say(f"{planned.open:,} to be answered, about {spoken_time(planned.plan.seconds)} at the usual pace")
         filled = fill_queue(campaign, database.uri)
     for line in filled.lines:
         say(line)

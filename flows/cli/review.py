@@ -97,7 +97,7 @@ def review(
                 trusted_proxies=tuple(trusted_proxy or ()),
                 media=media,
             )
-            serve(terminal, config, campaign, options, minutes, open_browser=open_browser, as_json=as_json)
+            serve(terminal, config, options, minutes, open_browser=open_browser, as_json=as_json)
 
 
 def _look(terminal: "Terminal", campaign: "Campaign", export: Path | None, pull: bool, as_json: bool) -> None:

@@ -19,6 +19,8 @@ _SECRETS: Final = (
     "PREFECT_API_AUTH_STRING",
     "PREFECT_SERVER_API_AUTH_STRING",
     "PREFECT_SERVER_DATABASE_PASSWORD",
+    "VOUCH_MONGODB_URI",
+    "VOUCH_REVIEW_TOKEN",
 )
 _IN_ADDRESS: Final = re.compile(r"(?<=://)[^/@\s]+@|(?<=\w)\?[^\s\"'<>]*(?i:signature|token|secret|key)=[^\s\"'<>]*")
 
