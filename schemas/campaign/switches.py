@@ -13,7 +13,7 @@ SWITCHES: Final = {
     "fused_relpos": "SAM: relative positions are kept, the encoder's attention runs as one kernel",
     "pooled_decoder": "SAM: the boxes of all images of a batch go through the mask decoder together",
     "device_masks": "SAM: masks are scaled, cut and run-length encoded on the device",
-    "pooled_crops": "CLIP: crops of many images go through the model together",
+    "folded_scorer": "CLIP: norms are folded into convolutions, attention pooling projects the pooled token only",
     "device_crops": "CLIP: crops are cut and resized on the GPU",
     "channels_last": "all: convolutions see memory in the order that the device likes best",
     "overlap": "all: results are laid out and written while the models look at the next images",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _VERSION: Final = 1
+CPU_CROPS: Final = 32
+"""Crops in one forward pass that stay near a CPU, where more at once are slower."""
 # What OpenAI's files and old transformers carry beside the weights.
 _IGNORED: Final = ("input_resolution", "context_length", "vocab_size", "text.transformer.embeddings.position_ids")
 
@@ -70,6 +72,8 @@ class OpenClipScorer:
         import torch
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
+        from tasks.models.open_clip_fast import install
+
         visual: Any = model.visual
         said = merge_preprocess_dict(PreprocessCfg(), architecture.preprocess) | {"size": visual.image_size}
         preprocess = PreprocessCfg(**said)
@@ -77,13 +81,15 @@ class OpenClipScorer:
         self._geometry = image_transform_v2(preprocess, is_train=False).transforms[:-2]
         self._runtime = runtime
         self._model = model.to(runtime.device)
+        install(self._model, runtime)
         self._mean = torch.tensor(preprocess.mean, device=runtime.device).view(3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=runtime.device).view(3, 1, 1)
         self._tokenize = load_tokenizer(architecture)
         self._text_length = architecture.text_length
         self._texts: dict[str, Floats] = {}
         self._width = int(architecture.model["embed_dim"])
-        self._batcher = Batcher("models.scorer.batch_size", batch_size, start=256, most=1024, device=runtime.device)
+        start = CPU_CROPS if runtime.device == "cpu" and runtime.engine.has("folded_scorer") else 256
+        self._batcher = Batcher("models.scorer.batch_size", batch_size, start=start, most=1024, device=runtime.device)
         scale: Any = model.logit_scale
         self.logit_scale = float(scale.detach().float().exp().reshape(-1)[0])
         self.fingerprint = fingerprint(

@@ -66,7 +66,9 @@ def encode_batch(
         masks.append(owners[piece_of])
     none = np.zeros(0, dtype=np.int64)
     runs = Runs(*(np.concatenate([none, *parts]) for parts in (starts, ends, masks)))
-    counts, areas, boxes = describe(runs, np.array([upscales[index].size for index in image]))
+    counts, areas, boxes = describe(
+        runs, np.array([upscales[index].size for index in image], dtype=np.int64).reshape(-1, 2)
+    )
     stability = (inside[:, 0] / np.maximum(inside[:, 1], 1)).astype(np.float32)
     return split_masks(Masks(counts, areas, boxes, estimates, stability))
 
