@@ -34,11 +34,15 @@ class Selection:
             return outputs, self._transformer.tgt_embed.weight.expand(len(memory), -1, -1)
         return outputs, self._propose(_rows(memory, best), _rows(layout.rejected, best))
 
+    def best(self, scores: Tensor) -> Tensor:
+        """Indices (B, Q) of the greatest scores (B, N), greatest first."""
+        return scores.topk(self._transformer.num_queries, 1).indices
+
     def _select(self, memory: Tensor, text: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         def score(cells: Tensor, rejected: Tensor) -> Tensor:
             return token_logits(self._propose(cells, rejected), text).amax(2)
 
-        best = by_rows(score, memory, layout.rejected).topk(self._transformer.num_queries, 1).indices
+        best = self.best(by_rows(score, memory, layout.rejected))
         proposed = self._propose(_rows(memory, best), _rows(layout.rejected, best))
         return self._transformer.enc_out_bbox_embed(proposed) + _rows(layout.proposals, best), best
 
@@ -46,7 +50,7 @@ class Selection:
         proposed = self._propose(memory, layout.rejected)
         logits = self._transformer.enc_out_class_embed(proposed, as_texts(text)).amax(2)
         boxes = self._transformer.enc_out_bbox_embed(proposed) + layout.proposals
-        best = logits.topk(self._transformer.num_queries, 1).indices
+        best = self.best(logits)
         return _rows(boxes, best), best
 
     def _propose(self, cells: Tensor, rejected: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from schemas.campaign.models import DetectorConfig
 from schemas.errors import CheckpointError, UserError
+from tasks.models.engine.switches import REFERENCE
 from tasks.models.groundingdino.backend import GroundingDino, load
 from tasks.models.groundingdino.captions import plain_text
 from tasks.models.groundingdino.resize import normalise, resize_image, resized_shape
@@ -38,6 +39,11 @@ def detector(config: Make) -> GroundingDino:
     return loaded
 
 
+@pytest.fixture(scope="module")
+def reference(config: Make) -> GroundingDino:
+    return load(config(), Runtime("cpu", "fp32", REFERENCE))
+
+
 def by_the_package(detector: GroundingDino, image: Pixels, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (Q, 4) xyxy in pixels and scores (Q, P), from the package's own forward, one image and one caption."""
     model = detector._model
@@ -64,11 +70,11 @@ def assert_close(ours: RawDetections, boxes: np.ndarray, scores: np.ndarray) -> 
     np.testing.assert_allclose(ours.boxes, boxes, atol=1e-5 * boxes.max())
 
 
-def test_equals_the_package_s_own_forward(detector: GroundingDino) -> None:
+def test_equals_the_package_s_own_forward(detector: GroundingDino, reference: GroundingDino) -> None:
     images = [picture(70, 90, 1), picture(70, 90, 2), picture(120, 64, 3)]
     found = detector.detect(images, phrases_of(TEXTS), 0.0)
     for image, ours in zip(images, found, strict=True):
-        assert_close(ours, *by_the_package(detector, image, TEXTS))
+        assert_close(ours, *by_the_package(reference, image, TEXTS))
     assert np.ptp(found[0].scores) > 0.05
     assert np.ptp(found[0].boxes) > 5
 
@@ -105,7 +111,9 @@ def test_asking_again_gives_the_same(detector: GroundingDino) -> None:
     np.testing.assert_array_equal(first.scores, again.scores)
 
 
-def test_three_hundred_phrases_equal_their_passes_asked_alone(detector: GroundingDino) -> None:
+def test_three_hundred_phrases_equal_their_passes_asked_alone(
+    detector: GroundingDino, reference: GroundingDino
+) -> None:
     from tasks.models.groundingdino.captions import pack_captions
 
     texts = [f"{colour} {thing} {n}" for n in range(25) for colour in ("red", "green", "blue") for thing in "abcd"]
@@ -117,7 +125,7 @@ def test_three_hundred_phrases_equal_their_passes_asked_alone(detector: Groundin
     for number, caption in enumerate(captions):
         rows = slice(20 * number, 20 * (number + 1))
         columns = list(caption.phrases)
-        boxes, scores = by_the_package(detector, image, [texts[index] for index in columns])
+        boxes, scores = by_the_package(reference, image, [texts[index] for index in columns])
         assert_close(RawDetections(found.boxes[rows], found.scores[rows][:, columns]), boxes, scores)
         assert not np.delete(found.scores[rows], columns, axis=1).any()
 

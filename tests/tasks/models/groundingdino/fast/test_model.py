@@ -58,8 +58,9 @@ def test_odd_and_small_sizes(starter: Starter, size: tuple[int, int]) -> None:
 
 
 def test_thirty_two_pixels(starter: Starter) -> None:
-    model = copy.copy(starter.model)  # as many queries as such an image has cells
+    model = starter.model
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    # As many queries as such an image has cells.
     kept = model.transformer.num_queries, model.transformer.tgt_embed.weight
     model.transformer.num_queries = 21
     model.transformer.tgt_embed.weight = torch.nn.Parameter(kept[1][:21], requires_grad=False)

@@ -60,9 +60,7 @@ def test_equals_the_package_s_operation(shapes: Shapes) -> None:
     points=st.integers(1, 4),
     seed=st.integers(0, 1000),
 )
-def test_any_shapes(
-    shapes: Shapes, batch: int, queries: int, heads: int, depth: int, points: int, seed: int
-) -> None:
+def test_any_shapes(shapes: Shapes, batch: int, queries: int, heads: int, depth: int, points: int, seed: int) -> None:
     values, places, weights = case(shapes, batch, queries, heads, depth, points, seed)
     torch.testing.assert_close(
         ours(values, shapes, places, weights), by_the_package(values, shapes, places, weights), atol=2e-5, rtol=0
@@ -126,8 +124,8 @@ for shapes, depth, dtype in [*((s, 4, torch.float32) for s in SHAPES), (SHAPES[3
     x[1] = torch.nan
     again = launch(values, levels_table(shapes, torch.device("cpu")), x, y, weights.flatten(3))
     torch.testing.assert_close(again[0], found[0])
-empty = torch.zeros(1, 0, 3, 2)
-assert launch(torch.zeros(1, 35, 3, 4), levels_table(((5, 7),), torch.device("cpu")), empty, empty, empty).shape == (1, 0, 12)
+empty, level = torch.zeros(1, 0, 3, 2), levels_table(((5, 7),), torch.device("cpu"))
+assert launch(torch.zeros(1, 35, 3, 4), level, empty, empty, empty).shape == (1, 0, 12)
 print("equal")
 """
 

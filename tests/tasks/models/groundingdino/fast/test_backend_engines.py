@@ -1,0 +1,112 @@
+"""The detector with its engine switched to and fro, through its public path."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from schemas.campaign.models import DetectorConfig
+from tasks.models.engine.switches import REFERENCE, Engine
+from tasks.models.groundingdino.backend import GroundingDino, load
+from tasks.models.groundingdino.fast.model import FastGroundingDino
+from tasks.models.groundingdino.forward import ReferenceForward
+from tasks.models.protocols import Phrase, Pixels, RawDetections
+from tasks.models.runtime import Runtime
+from tests.tasks.models.groundingdino.fast.conftest import SAMPLES
+
+PHRASES = [
+    Phrase(text, number) for number, text in enumerate(["dog", "cat", "car", "bus", "apple", "umbrella", "fish"])
+]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Pixels]:
+    return [np.array(Image.open(SAMPLES / f"scene-{number:05d}.jpg").convert("RGB")) for number in range(6)]
+
+
+@pytest.fixture(scope="module")
+def reference() -> GroundingDino:
+    return load(DetectorConfig(), Runtime("cpu", "fp32", REFERENCE))
+
+
+def best_ious(ours: Sequence[RawDetections], theirs: Sequence[RawDetections]) -> np.ndarray:
+    """Of each of their boxes with the nearest of ours."""
+    from torchvision.ops import box_iou
+
+    pairs = zip(ours, theirs, strict=True)
+    found = [box_iou(torch.tensor(b.boxes), torch.tensor(a.boxes)).amax(1) for a, b in pairs if len(b.boxes)]
+    return torch.cat(found).numpy()
+
+
+def test_fast_finds_what_the_reference_finds(reference: GroundingDino, images: list[Pixels]) -> None:
+    fast = load(DetectorConfig(), Runtime("cpu", "fp32"))
+    assert isinstance(fast._net, FastGroundingDino)
+    assert isinstance(reference._net, ReferenceForward)
+    theirs = reference.detect(images, PHRASES, 0.0)
+    for ours, wanted in zip(fast.detect(images, PHRASES, 0.0), theirs, strict=True):
+        np.testing.assert_allclose(ours.scores, wanted.scores, atol=1e-4)
+        np.testing.assert_allclose(ours.boxes, wanted.boxes, atol=1e-4 * wanted.boxes.max())
+    assert max(wanted.scores.max() for wanted in theirs) > 0.3
+    assert fast.fingerprint == reference.fingerprint
+
+
+def test_bf16_boxes_lie_where_those_of_fp32_lie(reference: GroundingDino, images: list[Pixels]) -> None:
+    half = load(DetectorConfig(), Runtime("cpu", "bf16"))
+    ious = best_ious(half.detect(images, PHRASES, 0.15), reference.detect(images, PHRASES, 0.3))
+    assert len(ious) > 3
+    assert ious.mean() >= 0.99
+    other = load(DetectorConfig(), Runtime("cpu", "bf16", REFERENCE))
+    assert len({half.fingerprint, other.fingerprint, reference.fingerprint}) == 3
+
+
+def test_scores_may_be_taken_on_the_host(reference: GroundingDino, images: list[Pixels]) -> None:
+    engine = Engine(frozenset({"late_heads", "device_token_scores"}))
+    there, here = (
+        load(DetectorConfig(), Runtime("cpu", "fp32", chosen)).detect(images[:1], PHRASES, 0.0)[0]
+        for chosen in (engine, Engine(frozenset({"late_heads"})))
+    )
+    np.testing.assert_array_equal(there.scores, here.scores)
+
+
+def test_other_backbones_run_the_package_s_forward(reference: GroundingDino, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.models.groundingdino.fast.choose import choose_forward
+
+    monkeypatch.setattr(reference._model.transformer, "two_stage_type", "no")
+    assert isinstance(choose_forward(reference._model, Runtime("cpu", "fp32")), ReferenceForward)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_host_waits_for_nothing_on_a_gpu(precision: str, images: list[Pixels]) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    detector = load(DetectorConfig(), Runtime("cuda:0", precision))
+    asked = detector._ask(tuple(phrase.text for phrase in PHRASES))
+    pixels = torch.randn(2, 3, 192, 224, device="cuda")
+
+    def forward() -> None:
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            logits, _ = detector._net.find(detector._net.encode_images(pixels), asked[0].text)
+            asked[0].scores(logits)
+
+    forward()  # makes what is kept by shape
+    forward()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        forward()
+    waits = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy", "aten::item"}
+    waited = {event.key: event.count for event in seen.key_averages() if event.key in waits}
+    waited.pop("cudaDeviceSynchronize", None)  # the profiler's own, when it ends
+    assert not waited
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_agrees_with_cpu(reference: GroundingDino, images: list[Pixels]) -> None:
+    theirs = reference.detect(images, PHRASES, 0.3)
+    for precision in ("fp32", "bf16"):
+        found = load(DetectorConfig(), Runtime("cuda:0", precision)).detect(images, PHRASES, 0.15)
+        assert best_ious(found, theirs).mean() >= 0.99

@@ -1,0 +1,56 @@
+"""The parts that are compiled trace without a break, and give the same."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tasks.models.engine.switches import Engine
+from tasks.models.groundingdino.fast.decoder import DecoderLayer
+from tasks.models.groundingdino.fast.encoder import ImageLayer, TextLayer
+from tasks.models.groundingdino.fast.layout import make_layout, places_of_boxes
+from tasks.models.groundingdino.fast.swin import Block
+from tasks.models.groundingdino.fast.windows import cut
+from tests.tasks.models.groundingdino.fast.conftest import Starter
+
+SHAPES = ((9, 7), (5, 4), (3, 2))
+ENGINE = Engine()
+Part = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def swin_block(model: Any) -> Part:
+    block = Block(model.backbone[0].layers[0].blocks[1], ENGINE)
+    windows = cut((9, 7), 2, block.side, block.shift, torch.device("cpu"))
+    return block.forward, (torch.randn(2, 63, 32), windows)
+
+
+def image_layer(model: Any) -> Part:
+    layout = make_layout(model, SHAPES, 1, torch.device("cpu"))
+    layer = ImageLayer(model.transformer.encoder.layers[0], ENGINE)
+    return layer.forward, (torch.randn(2, 89, 256), layout.positions, layout.places, layout.levels)
+
+
+def text_layer(model: Any) -> Part:
+    layer = TextLayer(model.transformer.encoder.text_layers[0], ENGINE)
+    return layer.forward, (torch.randn(2, 6, 256), torch.randn(1, 6, 256), torch.ones(1, 6, 6, dtype=torch.bool).tril())
+
+
+def decoder_layer(model: Any) -> Part:
+    layer = DecoderLayer(model.transformer.decoder.layers[0], ENGINE)
+    levels = make_layout(model, SHAPES, 1, torch.device("cpu")).levels
+    places = places_of_boxes(torch.rand(2, 5, 4), levels, layer.points)
+    states = [torch.randn(2, length, 256) for length in (5, 5, 89, 6)]
+    return layer.forward, (*states, places, levels)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("part", [swin_block, image_layer, text_layer, decoder_layer])
+def test_no_breaks(starter: Starter, part: Callable[[Any], Part], backend: str) -> None:
+    torch.compiler.reset()
+    with torch.inference_mode():
+        forward, inputs = part(starter.model)
+        wanted = forward(*inputs)
+        compiled = torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
+        torch.testing.assert_close(compiled(*inputs), wanted, atol=1e-5, rtol=1e-5)
+    torch.compiler.reset()

@@ -1,0 +1,53 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tasks.models.groundingdino.fast.folded_fusion import FoldedFusion
+
+
+def block(seed: int = 0) -> Any:
+    """A fusion layer of the published size with weights that make attention uneven."""
+    from groundingdino.models.GroundingDINO.fuse_modules import BiAttentionBlock
+
+    generator = torch.Generator().manual_seed(seed)
+    made = BiAttentionBlock(v_dim=256, l_dim=256, embed_dim=1024, num_heads=4, dropout=0.0).eval().requires_grad_(False)
+    for name, parameter in made.named_parameters():
+        drawn = torch.randn(parameter.shape, generator=generator)
+        parameter.copy_(drawn * (1.5 / 16 if parameter.dim() > 1 else 0.3) + (1.0 if "norm" in name else 0.0))
+    return made
+
+
+def inputs(cells: int, tokens: int, batch: int = 2, texts: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(cells)
+    return torch.randn(batch, cells, 256, generator=generator), torch.randn(texts, tokens, 256, generator=generator)
+
+
+@pytest.mark.parametrize(("cells", "tokens"), [(300, 7), (41, 195), (1, 3)])
+def test_as_near_to_float64_as_the_package(cells: int, tokens: int) -> None:
+    layer = block()
+    image, text = inputs(cells, tokens)
+    with torch.inference_mode():
+        exact = copy.deepcopy(layer).double()(image.double(), text.double())
+        theirs, ours = layer(image, text), FoldedFusion(layer)(image, text)
+        wide = FoldedFusion(copy.deepcopy(layer).double())(image.double(), text.double())
+    for wanted, package, folded, folded_wide in zip(exact, theirs, ours, wide, strict=True):
+        torch.testing.assert_close(folded_wide, wanted, atol=1e-12, rtol=1e-12)
+        of_package, of_folded = (package - wanted).norm(), (folded - wanted).norm()
+        assert of_folded < 2 * of_package
+        assert of_folded < 2e-6 * wanted.norm()
+    assert (exact[0] - torch.nn.functional.layer_norm(image.double(), (256,))).abs().mean() > 0.01
+
+
+def test_one_text_for_all_images_equals_as_many_copies() -> None:
+    layer = block()
+    image, text = inputs(50, 6, batch=3, texts=1)
+    folded = FoldedFusion(layer)
+    with torch.inference_mode():
+        once, before = folded(image, text), folded(image, text, folded.fold(text))
+        copies = layer(image, text.expand(3, -1, -1))
+    for one, kept, wanted in zip(once, before, copies, strict=True):
+        torch.testing.assert_close(one, wanted, atol=2e-5, rtol=1e-5)
+        assert torch.equal(one, kept)
