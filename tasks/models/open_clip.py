@@ -12,6 +12,7 @@ from schemas.campaign.models import BatchSize, ScorerConfig
 from schemas.errors import UserError
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
+from tasks.models.engine.numbers import numbers_of
 from tasks.models.open_clip_architecture import (
     Architecture,
     adapt_state,
@@ -20,6 +21,7 @@ from tasks.models.open_clip_architecture import (
     load_tokenizer,
 )
 from tasks.models.open_clip_checkpoint import find_checkpoint
+from tasks.models.open_clip_crops import fits_device, resize_on_device
 from tasks.models.protocols import Floats, Pixels, Scorer
 from tasks.models.runtime import Runtime
 from tasks.models.weights.load import load_into
@@ -79,6 +81,9 @@ class OpenClipScorer:
         preprocess = PreprocessCfg(**said)
         # All but its last two parts, to tensor and normalize, which the device does for a whole batch.
         self._geometry = image_transform_v2(preprocess, is_train=False).transforms[:-2]
+        self._on_device = fits_device(preprocess, runtime)
+        size = preprocess.size
+        self._side = size if isinstance(size, int) else size[0]
         self._runtime = runtime
         self._model = model.to(runtime.device)
         install(self._model, runtime)
@@ -92,8 +97,10 @@ class OpenClipScorer:
         self._batcher = Batcher("models.scorer.batch_size", batch_size, start=start, most=1024, device=runtime.device)
         scale: Any = model.logit_scale
         self.logit_scale = float(scale.detach().float().exp().reshape(-1)[0])
+        numbers = numbers_of(runtime.precision, runtime.engine, ("folded_scorer", "channels_last"))
+        resized = ["on the device"] if self._on_device else []
         self.fingerprint = fingerprint(
-            "open_clip", _VERSION, sha256, architecture.model, asdict(preprocess), runtime.precision
+            "open_clip", _VERSION, sha256, architecture.model, asdict(preprocess), numbers, *resized
         )
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
@@ -144,12 +151,17 @@ class OpenClipScorer:
     def _forward_crops(self, crops: Sequence[Pixels]) -> list[Floats]:
         import torch
 
+        if self._on_device:
+            return self._encode(resize_on_device(crops, self._side, self._runtime.device))
         # Pillow resizes without holding the interpreter's lock.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="crops") as pool:
             pixels = np.stack(list(pool.map(self._fit, crops)))
-        images = torch.from_numpy(pixels).to(self._runtime.device).permute(0, 3, 1, 2).float() / 255
+        return self._encode(torch.from_numpy(pixels).to(self._runtime.device).permute(0, 3, 1, 2).float())
+
+    def _encode(self, pixels: "Tensor") -> list[Floats]:
+        """Embed (N, 3, S, S) in [0, 255]."""
         model: Any = self._model
-        return self._forward(model.encode_image, (images - self._mean) / self._std)
+        return self._forward(model.encode_image, (pixels / 255 - self._mean) / self._std)
 
     def _fit(self, crop: Pixels) -> Pixels:
         from PIL import Image

@@ -11,6 +11,7 @@ from PIL import Image
 from schemas.campaign.models import BatchSize, SegmenterConfig
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
+from tasks.models.engine.numbers import numbers_of
 from tasks.models.protocols import Floats, Masks, Pixels, Segmenter
 from tasks.models.runtime import Runtime
 from tasks.models.sam.architecture import architecture_of, build_sam, read_description
@@ -53,7 +54,8 @@ def load(config: SegmenterConfig, runtime: Runtime) -> Segmenter:
     sam = build_sam(architecture)
     load_into(sam, state, weights)
     description = read_description(architecture)
-    key = fingerprint("sam", PREPROCESSING, weights.sha256, description, runtime.precision)
+    numbers = numbers_of(runtime.precision, runtime.engine, ("fused_relpos", "channels_last"))
+    key = fingerprint("sam", PREPROCESSING, weights.sha256, description, numbers)
     return SamSegmenter(sam, runtime, config.batch_size, key)
 
 
