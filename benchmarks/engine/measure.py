@@ -12,7 +12,7 @@ from benchmarks.options import Options
 
 def measure(options: Options) -> Table:
     """Hold the contest of the bundled models; on a GPU, or if asked for, of full-size ones too."""
-    images = {STARTER.name: 2 if options.quick else 24}
+    images = {STARTER.name: 2 if options.quick else 16}
     if not options.quick and (options.full or _has_gpu()):
         images |= {each.name: 4 if not _has_gpu() else 64 for each in FULL_SIZE}
     rounds = 1 if options.quick else 5

@@ -54,3 +54,10 @@ def test_an_unknown_switch_names_the_nearest():
 def test_the_runtime_carries_the_engine():
     runtime = choose_runtime(ModelsConfig(device="cpu", switched_off=("overlap",)))
     assert not runtime.engine.has("overlap")
+
+
+def test_every_switch_switches_something():
+    from pathlib import Path
+
+    sources = [path.read_text() for path in (Path(__file__).parents[4] / "tasks").rglob("*.py")]
+    assert [name for name in SWITCHES if not any(f'"{name}"' in source for source in sources)] == []
