@@ -24,6 +24,8 @@ class Card(TypedDict):
     width: int
     height: int
     box: Box | None
+    masked: bool
+    """Whether the label has a mask, without which its box can be moved."""
 
 
 def card_of(item: Item, sample_id: str) -> Card:
@@ -45,4 +47,5 @@ def card_of(item: Item, sample_id: str) -> Card:
         "width": item.width,
         "height": item.height,
         "box": item.box,
+        "masked": item.rle is not None,
     }

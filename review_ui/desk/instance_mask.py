@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.reviews.masks import mask_trouble
 from tasks.rle import rle_of_crop
 
 Mask = NDArray[np.bool_]
@@ -21,13 +22,17 @@ def mask_in_box(rle_counts: bytes, box: Sequence[float], width: int, height: int
         height: Of the image.
 
     Returns:
-        (h, w) for the pixels that the box touches; None if none of them is set: there is nothing to show.
+        (h, w) for the pixels that the box touches; None if none of them is set, or it is no mask of such an image:
+        there is nothing to show.
     """
     from pycocotools import mask as mask_utils
 
+    if mask_trouble(rle_counts, height, width):
+        return None
     left, top, right, bottom = pixels_of(box, width, height)
     whole: NDArray[np.uint8] = mask_utils.decode({"size": [height, width], "counts": rle_counts})
-    crop: Mask = whole[top:bottom, left:right].astype(np.bool_)
+    # By rows: the App reads no other order.
+    crop: Mask = np.ascontiguousarray(whole[top:bottom, left:right], np.bool_)
     return crop if crop.any() else None
 
 

@@ -8,11 +8,13 @@
 
   const PLUGIN = "@vouch/review";
   const SETTLE_MS = 10_000; // for the App to save an edit
+  const CLICK_MS = 400;
+  const EDIT_MS = 250;
   const BEAT_MS = 60_000;
   const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
 
   const desk = { cards: [], classes: [], queue: "", until: 0 };
-  const view = { item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, named: new Set() };
+  const view = { item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, clicked: 0, edited: 0, panel: false, named: new Set() };
   let lastSign = Date.now();
 
   // ---- the server
@@ -47,6 +49,7 @@
   const find = (name) => document.querySelector(`[data-cy="${name}"]`);
   const app = (name, params = {}) => window.__foo__.executeOperator(name, params);
   const modalIsOpen = () => Boolean(find("modal"));
+  const sleep = (time) => new Promise((done) => setTimeout(done, time));
   const frame = () => new Promise((done) => requestAnimationFrame(() => done()));
 
   function cardShown() {
@@ -54,18 +57,18 @@
     return modalIsOpen() ? desk.cards.find((card) => card.sample === sample) || null : null;
   }
 
-  // What is typed into the App's fields is taken when they lose the focus; then the App saves, and says so.
+  // What is typed into the App's fields is taken when they lose the focus. An edit is on its way for a moment before
+  // the App says that it is not saved; then it saves, and says so.
   async function settled() {
     if (isTyping(document.activeElement)) {
       document.activeElement.blur();
-      await frame();
-      await frame();
+      view.edited = performance.now();
     }
-    await new Promise((done) => setTimeout(done));
+    await sleep(Math.max(0, view.edited + EDIT_MS - performance.now()));
     const end = Date.now() + SETTLE_MS;
     while (find("annotation-save-state")?.dataset.settled === "false") {
       if (Date.now() > end) throw new Error("your edit is not saved yet; wait a moment, and submit again");
-      await new Promise((done) => setTimeout(done, 15));
+      await sleep(15);
     }
   }
 
@@ -81,7 +84,10 @@
     open(card);
   }
 
-  function openPanel() {
+  // The App opens panels only while no item is open.
+  function openPanelOnce() {
+    if (view.panel || modalIsOpen() || !find("panel-tab-samples")) return;
+    view.panel = true;
     app("open_panel", { name: "review_queue", isActive: true, layout: "horizontal" });
   }
 
@@ -203,6 +209,7 @@
       `choose ${name} in the list on the right`,
     );
     option.click();
+    view.edited = performance.now();
     await frame();
     document.activeElement?.blur();
   }
@@ -221,10 +228,12 @@
   // The App marks no label out; the one that is selected stands out, and is ready to be changed.
   function selectQuestion(card) {
     if (!card.label || view.selected || !find("lighter-sample-image")) return;
-    const entry = find(`annotate-label-${card.label}`);
-    if (!entry && selectedLabel() !== card.label) return;
-    view.selected = true;
-    entry?.click();
+    if (find("annotate-edit-back")) view.selected = true;
+    // While the App still loads, a click may be lost.
+    else if (performance.now() - view.clicked > CLICK_MS) {
+      view.clicked = performance.now();
+      find(`annotate-label-${card.label}`)?.click();
+    }
   }
 
   async function unselect() {
@@ -246,6 +255,7 @@
       if (selectedLabel() === null && card?.label) find(`annotate-label-${card.label}`)?.click();
       (await until(() => find("label-menu-trigger"), "select a box first: click it")).click();
       (await until(() => find("label-menu-remove-mask"), "this box has no mask: move it as it is")).click();
+      view.edited = performance.now();
       say("The mask is removed: move the box, or Ctrl+Z brings the mask back.");
     });
   }
@@ -271,8 +281,14 @@
     return Boolean(element) && (element.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName));
   }
 
+  function onPointer() {
+    lastSign = Date.now();
+    view.edited = performance.now();
+  }
+
   function onKey(event) {
     lastSign = Date.now();
+    if (!event.altKey) view.edited = performance.now();
     if (view.grid || event.ctrlKey || event.metaKey || event.shiftKey || event.getModifierState("AltGraph")) return;
     const typing = isTyping(event.target);
     let action = null;
@@ -329,7 +345,7 @@
   function keysOf(card) {
     const names = desk.classes.slice(0, 9).map((name, place) => `${place + 1} ${name}`).join(", ");
     if (card.kind !== "label") return `Alt+ D draw · Enter done · S skip · Z undo · class of the box: ${names}`;
-    const mask = find("annotate-mask-preview") ? " · M move the box" : "";
+    const mask = card.masked ? " · M free the box" : "";
     return `Alt+ Enter as shown · N no object · B bad box${mask} · D draw · S skip · Z undo · ${names}`;
   }
 
@@ -381,13 +397,16 @@
   function watchItem() {
     const card = cardShown();
     const item = card ? card.item : null;
+    openPanelOnce();
     if (card && !view.busy) {
       selectQuestion(card);
       nameNewBox(card);
     }
     if (item === view.item) return;
     view.item = item;
+    document.documentElement.dataset.vouchItem = item || "";
     view.selected = false;
+    view.clicked = 0;
     view.spent = 0;
     view.since = performance.now();
     draw();
@@ -460,19 +479,12 @@
     window.__fos__.jotaiStore.set(window.__fos__.modalMode, "annotate");
   }
 
-  async function openPanelOnce() {
-    for (let tries = 0; tries < 100 && !find("panel-container"); tries++) {
-      await new Promise((done) => setTimeout(done, 100));
-    }
-    openPanel();
-  }
-
   async function start() {
     document.head.append(style);
     document.body.append(line);
     window.addEventListener("keydown", onKey, { capture: true });
-    for (const sign of ["pointerdown", "wheel"]) {
-      window.addEventListener(sign, () => { lastSign = Date.now(); }, { capture: true, passive: true });
+    for (const sign of ["pointerdown", "pointerup", "wheel"]) {
+      window.addEventListener(sign, onPointer, { capture: true, passive: true });
     }
     document.addEventListener("visibilitychange", onHidden);
     setInterval(watchItem, 60);
@@ -481,8 +493,7 @@
     annotateFirst();
     try {
       await call("desk");
-      if (desk.cards.length) await openPanelOnce();
-      else await pause("Your desk is empty");
+      if (!desk.cards.length) await pause("Your desk is empty");
     } catch (error) {
       say(error.message, true);
     }

@@ -1,10 +1,23 @@
-"""A real browser: Debian's chromium, driven by playwright, which fetches none of its own."""
+"""A real browser: Debian's chromium, driven by playwright, which fetches none of its own; and a served review."""
 
 import os
+import shutil
+import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from pymongo import MongoClient
 
+from review_ui.database import mongod
+from tasks.campaign_run import CampaignRun
+from tasks.contract.plan_reviews import Wish, plan_reviews
+from tasks.shard.shard import process_shard
+from tests.browser.reviewing import Reviewer, reviewing
+from tests.review_ui.conftest import write_campaign
+
+CLASSES = ["cat", "dog", "ox"]
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
@@ -28,3 +41,56 @@ def browser():
         found = play.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=ARGUMENTS)
         yield found
         found.close()
+
+
+@pytest.fixture(scope="session")
+def labelled_folder(tmp_path_factory):
+    """The folder of a campaign of fake models with a review plan, to be copied."""
+    folder = tmp_path_factory.mktemp("labelled")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(40):
+        pixels = rng.integers(0, 40, (240, 320, 3), dtype=np.uint8)
+        for _ in range(rng.integers(1, 4)):
+            (x, y), (width, height) = rng.integers(0, 210, 2), rng.integers(8, 30, 2)
+            pixels[y : y + height, x : x + width] = rng.integers(150, 255, 3, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number:03d}.png")
+    campaign = write_campaign(folder, classes=CLASSES)
+    with CampaignRun(campaign) as session:
+        session.plan()
+        for shard in session.pending():
+            process_shard(shard.id, session.settings)
+    plan_reviews(campaign, Wish(minutes=5, images=2, misses=8))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory):
+    """Address of a database server for all tests of this process."""
+    with mongod(tmp_path_factory.mktemp("mongod")) as address:
+        yield address
+
+
+@pytest.fixture
+def review(labelled_folder, mongo, tmp_path, monkeypatch):
+    """A served queue of this test's own: a database by a name of its own, a copy of the campaign; six items a batch."""
+    name = f"test-{uuid.uuid4().hex}"
+    monkeypatch.setenv("FIFTYONE_DATABASE_NAME", name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copytree(labelled_folder, tmp_path / "labelled")
+    campaign = write_campaign(tmp_path / "labelled", classes=CLASSES, review={"batch": 6})
+    (tmp_path / "logs").mkdir()
+    with reviewing(campaign, mongo, tmp_path / "logs") as served:
+        yield served
+    with MongoClient(mongo) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def reviewer(browser, review):
+    """A reviewer who has opened the desk; afterwards nothing may have gone wrong in the page."""
+    found = Reviewer(browser, review)
+    yield found
+    found.close()
+    assert found.complaints == []

@@ -28,7 +28,7 @@ const STYLE = `
   #vouch-grid .tile[aria-pressed=true]::after { content: "\\2715"; position: absolute; right: 6px; top: 2px;
     color: #ff5d52; font-size: 24px; font-weight: 700; text-shadow: 0 0 4px #000; }
   #vouch-grid .tile img { position: absolute; left: 0; top: 0; max-width: none; transform-origin: 0 0; }
-  #vouch-grid .tile i { position: absolute; border: 2px solid #ff9500; box-shadow: 0 0 0 1px #0008; }`;
+  #vouch-grid .tile i { position: absolute; box-sizing: content-box; border: 2px solid #ff9500; box-shadow: 0 0 0 1px #0008; }`;
 
 // What a tile shows of an image: a square around the box, in the image's pixels.
 export function cropOf(box, size = SIZE) {

@@ -1,6 +1,7 @@
 """Masks to the box and back."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ def test_what_is_in_the_box_comes_back(x0, y0, x1, y1, seed):
     if not inside.any():
         assert shown is None
     else:
+        assert shown.flags.c_contiguous
         assert rle_in_image(shown, box, width, height) == rle_of_crop(inside, 0, 0, height, width)
 
 
@@ -33,6 +35,11 @@ def test_a_mask_of_another_size_is_stretched_over_its_box():
     expected = np.zeros((80, 100), np.bool_)
     expected[20:40, 10:30] = expected[40:60, 30:50] = True
     assert rle == rle_of_crop(expected, 0, 0, 80, 100)
+
+
+@pytest.mark.parametrize("counts", [b"", b"no counts", b"PPPP", rle_of_crop(np.ones((2, 2), np.bool_), 0, 0, 9, 9)])
+def test_what_is_no_mask_of_the_image_is_not_shown(counts):
+    assert mask_in_box(counts, (0.0, 0.0, 9.0, 8.0), 9, 8) is None
 
 
 def test_an_empty_mask_is_none():

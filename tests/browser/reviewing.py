@@ -1,0 +1,130 @@
+"""A review served as `vouch review` serves it, and a reviewer at its browser; for tests, pictures and measurements."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page
+
+from review_ui.queue.fill import fill_queue
+from review_ui.queue.pull import pull_queue
+from review_ui.queue.queue import Queue
+from review_ui.server.database_use import DatabaseUse
+from review_ui.server.options import ServeOptions
+from review_ui.server.serving import served
+from schemas.campaign.campaign import Campaign
+from schemas.queue import Box, Item
+from tasks.reviews.verdicts import read_verdicts
+from tasks.store.open import open_store
+
+REVIEWER = "ann"
+WAIT_MS = 60_000
+
+
+@dataclass
+class Review:
+    """A queue that is served to one reviewer."""
+
+    campaign: Campaign
+    queue_id: str
+    uri: str
+    address: str
+    """Opens the desk without a question for the token."""
+
+    def queue(self) -> Queue:
+        """The queue, to be closed."""
+        return Queue.open(self.uri, self.queue_id)
+
+    def held(self) -> list[Item]:
+        """What is on the desk, in order."""
+        with self.queue() as queue:
+            return queue.held(REVIEWER)
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Bring the answers into the workspace, and give all that it holds; empty columns are left out."""
+        workspace = open_store(self.campaign.workspace)
+        pull_queue(self.uri, self.queue_id, workspace)
+        rows = read_verdicts(workspace).to_pylist()
+        return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+@contextmanager
+def reviewing(campaign: Campaign, uri: str, logs: Path) -> Iterator[Review]:
+    """Fill the queue of a campaign that has a review plan, and serve it for the length of the block."""
+    queue_id = fill_queue(campaign, uri).queue
+    token = secrets.token_urlsafe(16)
+    options = ServeOptions(reviewers=(REVIEWER,))
+    with served(campaign, queue_id, DatabaseUse(uri, lambda: False), options, {REVIEWER: token}, logs) as desks:
+        yield Review(campaign, queue_id, uri, f"http://127.0.0.1:{desks[0].port}/?token={token}")
+
+
+class Reviewer:
+    """Somebody at the browser."""
+
+    def __init__(self, browser: Browser, review: Review, width: int = 1400, height: int = 860) -> None:
+        """Open the desk."""
+        self.review = review
+        self.context = browser.new_context(viewport={"width": width, "height": height})
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(WAIT_MS)
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(review.address)
+        self.page.wait_for_selector("#vouch-sheet h1, [data-cy=looker]")
+
+    def press(self, keys: str) -> None:
+        """Press keys, and wait until what they ask for is done."""
+        self.page.keyboard.press(keys)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing is on its way."""
+        self.page.wait_for_function("() => document.documentElement.dataset.vouchBusy !== 'true'")
+
+    def see(self, item: Item) -> None:
+        """Wait until an item is on the screen, ready to be answered."""
+        self.page.wait_for_function(
+            """name => document.documentElement.dataset.vouchItem === name
+                && document.querySelector('[data-cy=lighter-sample-image]')?.complete
+                && document.querySelector('[data-cy=lighter-sample-image]').naturalWidth > 0""",
+            arg=item.id,
+        )
+        self.page.wait_for_selector("[data-cy=annotate-edit-back]" if item.label_id else "[data-cy=detection-mode]")
+
+    def answer(self, item: Item, keys: str) -> None:
+        """See an item, and answer it by keys."""
+        self.see(item)
+        self.press(keys)
+
+    def drag(self, item: Item, box: Box) -> None:
+        """Press the mouse at a box's first corner, in the image's pixels, and let it go at the other."""
+        shown = self.page.locator("[data-cy=lighter-sample-image]").bounding_box()
+        assert shown is not None
+        across, down = shown["width"] / item.width, shown["height"] / item.height
+        (x0, y0), (x1, y1) = ((shown["x"] + x * across, shown["y"] + y * down) for x, y in (box[:2], box[2:]))
+        self.page.mouse.move(x0, y0)
+        self.page.mouse.down()
+        self.page.mouse.move((x0 + x1) / 2, (y0 + y1) / 2, steps=4)
+        self.page.mouse.move(x1, y1, steps=4)
+        self.page.mouse.up()
+
+    def leave(self) -> None:
+        """Go back to the grid: the App takes a few Escapes, to unselect a label first."""
+        while self.page.locator("[data-cy=modal]").count():
+            self.page.keyboard.press("Escape")
+            self.page.wait_for_timeout(300)
+
+    def item(self) -> str:
+        """Id of the item on the screen."""
+        return str(self.page.evaluate("document.documentElement.dataset.vouchItem"))
+
+    def said(self) -> str:
+        """The line of hints."""
+        return self.page.locator("#vouch-line").inner_text()
+
+    def close(self) -> None:
+        """Leave."""
+        self.context.close()
