@@ -6,7 +6,7 @@ from benchmarks.engine.race import Taken
 from benchmarks.harness.table import Table
 from benchmarks.harness.words import mebibytes, seconds
 
-COLUMNS = ["", "images/s", "time an image", "CPU time an image", "ratio", "of peak", "GPU memory"]
+COLUMNS = ["", "images/s", "time an image", "CPU time an image", "ratio", "CPU ratio", "of peak", "GPU memory"]
 BASE = LOOP.format("fp32")
 
 
@@ -21,7 +21,7 @@ def table_of(contests: dict[str, Contest], images: dict[str, int], with_s3: bool
                 precision = "bf16" if "bf16" in way else "fp32"
                 precision = "bf16" if "bf16" in contest.peaks and way.startswith("Vouch fast, from") else precision
                 share = block.images / taken.seconds * contest.flops / contest.peaks[precision]
-                rows.append(_row(f"{name}, {title}: {way}", block, taken, base.seconds / taken.seconds, share))
+                rows.append(_row(f"{name}, {title}: {way}", block, taken, base, share))
                 figures |= {
                     f"{name}, {title}, {way}, images_per_second": block.images / taken.seconds,
                     f"{name}, {title}, {way}, cpu_seconds_per_image": taken.cpu_seconds / block.images,
@@ -31,12 +31,12 @@ def table_of(contests: dict[str, Contest], images: dict[str, int], with_s3: bool
         for step, block in contest.steps.items():
             first = next(iter(block.taken.values()))
             for way, taken in block.taken.items():
-                rows.append(_row(f"{name}, {step}: {way}", block, taken, first.seconds / taken.seconds, None))
+                rows.append(_row(f"{name}, {step}: {way}", block, taken, first, None))
                 figures[f"{name}, {step}, {way}, seconds_per_image"] = taken.seconds / block.images
         for switch, block in contest.switches.items():
             for way, base_way in ((WITHOUT, ALL_ON), (ALONE, NONE_ON)):
                 ratio = block.taken[base_way].seconds / block.taken[way].seconds
-                rows.append(_row(f"{name}, {switch}: {way}", block, block.taken[way], ratio, None))
+                rows.append(_row(f"{name}, {switch}: {way}", block, block.taken[way], block.taken[base_way], None))
                 figures[f"{name}, {switch}, {way}, ratio"] = ratio
                 figures[f"{name}, {switch}, {way}, cpu_ratio"] = block.taken[base_way].cpu_seconds / max(
                     block.taken[way].cpu_seconds, 1e-9
@@ -54,13 +54,14 @@ def table_of(contests: dict[str, Contest], images: dict[str, int], with_s3: bool
     )
 
 
-def _row(name: str, block: Block, taken: Taken, ratio: float, share: float | None) -> list[str]:
+def _row(name: str, block: Block, taken: Taken, base: Taken, share: float | None) -> list[str]:
     return [
         name,
         f"{block.images / taken.seconds:.2f}",
         seconds(taken.seconds / block.images),
         seconds(taken.cpu_seconds / block.images),
-        f"{ratio:.2f}",
+        f"{base.seconds / taken.seconds:.2f}",
+        f"{base.cpu_seconds / taken.cpu_seconds:.2f}" if taken.cpu_seconds else "",
         "" if share is None else f"{share:.1%}",
         mebibytes(taken.device_bytes) if taken.device_bytes else "",
     ]
@@ -80,7 +81,8 @@ def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool) 
         "plan, shard, tables, COCO export and summary.",
         "Ratio: in memory and files, the loop in fp32 to this; steps, the reference in fp32 to this; switches, by the "
         "steps that they are in, all on to all but this (below 1: it helps), and none on to this alone (above 1: it "
-        "helps).",
+        "helps). CPU ratio: the same of the process's CPU time, which other processes disturb less; on a GPU it says "
+        "nothing of speed.",
         f"Peak: the best of some large matrix products on the same device. {work}.",
         "transformers' pipeline: zero-shot detection alone, by a model of the same size with random weights, on a GPU "
         "and for full-size models only: no file of the bundled detector is in its format. It runs the model once for "

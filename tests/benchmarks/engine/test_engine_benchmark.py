@@ -88,6 +88,6 @@ def test_the_table_has_ratios_to_the_loop_and_of_each_switch():
         "starter, late_heads: all on but this": "0.50",
         "starter, late_heads: this alone": "2.00",
     }
-    shares = {row[0]: row[5] for row in table.rows}
+    shares = {row[0]: row[6] for row in table.rows}
     # 4 images a second, 1 GFLOP each, of 100 GFLOP/s.
     assert shares["starter, in memory: Vouch fast, fp32"] == "4.0%"
