@@ -67,7 +67,8 @@ def demo(
             files = {"preview": str(picture), "report": str(page)}
             print_json(terminal, summary.model_dump(mode="json") | files | review_json(done))
             return
-        terminal.results().print(f"report: {page.resolve()}", highlight=False, markup=False, soft_wrap=True)
+        for line in (f"report: {page.resolve()}", f"review the rest in the browser: vouch review {campaign}"):
+            terminal.results().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _samples() -> Path:
