@@ -37,7 +37,7 @@ def measure(options: Options) -> Table:
     threads = " and ".join(f"{name} {seconds(value)}" for name, value in found["in_threads"].items())
     return Table(
         title="share of time of each step, sample images, bundled models",
-        columns=["", "time", "share", "of it in torch modules"],
+        columns=["", "time", "share", "of it in batches of models"],
         rows=rows,
         notes=[
             f"One call of process_shard, the median one of {repetitions}; every step's calls are wrapped with a timer, "
@@ -45,18 +45,18 @@ def measure(options: Options) -> Table:
             "acquire: the main thread's waiting for decoded images and plans; its threads work beside the models, "
             f"where they took: {threads}.",
             "tables: laying out rows and counting them; write: parts and marker; rest: all else of process_shard.",
-            "In models: the outermost calls of torch modules. In storage and decoding: acquire and write. The code "
-            "around them is all else: resizing, class rules, RLE, tables, and Python itself.",
+            "In models: their batches, with the resizing before and the run-length encoding after them. In storage and "
+            "decoding: acquire and write. The code around them is all else: class rules, crops, tables, Python itself.",
         ],
         figures={f"{step}_seconds": taken[step] for step in STEPS}
-        | {f"{step}_modules_seconds": value for step, value in forward.items() if value}
+        | {f"{step}_batches_seconds": value for step, value in forward.items() if value}
         | {f"share {name}": value / whole for name, value in kinds.items()},
         device=found["device"],
     )
 
 
 def _times(images: int, repetitions: int) -> dict[str, Any]:
-    """Seconds by step, in all and in torch modules, and those of the threads; and the device."""
+    """Seconds by step, in all and in batches of models, and those of the threads; and the device."""
     import torch
 
     from benchmarks.jobs import run_bare
@@ -87,7 +87,7 @@ def _timed(campaign: Path, synchronize: Callable[[], object]) -> StageTimer:
     with CampaignRun(load_campaign(campaign)) as run:
         run.plan()
         pending = run.pending()
-        with timed_steps(timer), timer.watch_modules(synchronize):
+        with timed_steps(timer, synchronize):
             whole = timer.wrap("rest", work.process_shard)
             for shard in pending:
                 whole(shard.id, run.settings)

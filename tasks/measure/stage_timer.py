@@ -17,8 +17,8 @@ class StageTimer:
         self.in_threads: defaultdict[str, float] = defaultdict(float)
         """Sums over threads that run beside the steps."""
         self.forward: defaultdict[str, float] = defaultdict(float)
-        """By step, seconds in the outermost calls of torch modules; part of `seconds`."""
-        self._depth = 0
+        """By step, seconds in the outermost calls of what `wrap_forward` wraps; part of `seconds`."""
+        self._inside = False
         self._open: list[str] = []
         self._since = 0.0
         self._lock = Lock()
@@ -62,39 +62,28 @@ class StageTimer:
 
         return timed
 
-    @contextmanager
-    def watch_modules(self, synchronize: Callable[[], object]) -> Iterator[None]:
-        """Count the outermost calls of torch modules while the block runs.
+    def wrap_forward(self, function: Callable[..., Any], synchronize: Callable[[], object]) -> Callable[..., Any]:
+        """Count the outermost calls of a function in `forward`, for the step that they are in.
 
         Args:
+            function: Runs a model.
             synchronize: Waits until the device has done what it was given.
         """
-        from torch.nn.modules import module
 
-        began = 0.0
-
-        def enter(*_: object) -> None:
-            nonlocal began
-            if self._depth == 0:
-                synchronize()
-                began = time.perf_counter()
-            self._depth += 1
-
-        def leave(*_: object) -> None:
-            self._depth -= 1
-            if self._depth == 0:
+        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passes on whatever comes
+            if self._inside or not self._open:
+                return function(*args, **kwargs)
+            self._inside = True
+            synchronize()
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._inside = False
                 synchronize()
                 self.forward[self._open[-1]] += time.perf_counter() - began
 
-        hooks = [
-            module.register_module_forward_pre_hook(enter),
-            module.register_module_forward_hook(leave, always_call=True),
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return timed
 
     @contextmanager
     def _in(self, name: str) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """Puts a timer around every step of `process_shard`, from outside."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
@@ -13,16 +13,24 @@ DECODING: Final = "decoding"
 
 
 @contextmanager
-def timed_steps(timer: StageTimer) -> Iterator[None]:
+def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Time what process_shard calls while the block runs.
 
     acquire is the waiting for decoded images and for plans; the threads that fetch and decode them beside the models
     are summed under FETCHING and DECODING. tables is laying out rows and counting them, write the parts and the
     marker. Wrap process_shard itself as `rest`. The steps must go on in one thread (switched_off: overlap).
+
+    The time of the batches that models run, with what prepares them and takes them apart, counts as the step's
+    `forward` as well.
+
+    Args:
+        timer: Gets the times.
+        synchronize: Waits until the device has done what it was given.
     """
     from tasks.acquire import acquire as acquiring
     from tasks.acquire.acquire import acquire
     from tasks.acquire.decode import decode
+    from tasks.batching import Batcher
     from tasks.detect.step import Detect
     from tasks.score.presence import Presence
     from tasks.score.step import Score
@@ -46,6 +54,7 @@ def timed_steps(timer: StageTimer) -> Iterator[None]:
                 stack.enter_context(_replaced(owner, name, timer.wrap(step, getattr(owner, name))))
         stack.enter_context(_replaced(shard, "acquire", timer.wrap_generator("acquire", acquire)))
         stack.enter_context(_replaced(acquiring, "decode", timer.wrap_in_threads(DECODING, decode)))
+        stack.enter_context(_replaced(Batcher, "run", timer.wrap_forward(Batcher.run, synchronize)))
         for store in (LocalStore, S3Store):
             stack.enter_context(_replaced(store, "get", timer.wrap_in_threads(FETCHING, store.get)))
         yield

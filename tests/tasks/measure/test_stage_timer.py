@@ -71,27 +71,31 @@ def test_threads_are_summed_apart(clock):
     assert not timer.seconds
 
 
-def test_modules_count_once_however_deep_they_lie(clock):
-    import torch
-
-    class Layer(torch.nn.Module):
-        def forward(self, x):
-            clock.spend(3)
-            return x
-
+def test_forward_passes_count_once_however_deep_they_lie(clock):
     timer = StageTimer()
-    model = torch.nn.Sequential(Layer(), torch.nn.Sequential(Layer(), Layer()))
-
-    def step():
-        clock.spend(1)
-        return model(torch.zeros(1))
-
     waits = []
-    with timer.watch_modules(lambda: waits.append(clock.now)):
-        timer.wrap("detect", step)()
-        with pytest.raises(TypeError):
-            timer.wrap("detect", lambda: model())()
+
+    def wait():
+        waits.append(clock.now)
+
+    inner = timer.wrap_forward(clock.spend, wait)
+
+    def model(fails):
+        inner(3)
+        inner(4)
+        if fails:
+            raise ValueError("no")
+
+    outer = timer.wrap_forward(model, wait)
+
+    def step(fails=False):
+        clock.spend(1)
+        outer(fails)
+
+    outer(False)
     timer.wrap("detect", step)()
-    assert timer.forward == {"detect": 9}
-    assert timer.seconds == {"detect": 20}
-    assert waits == [101, 110, 110, 110]
+    with pytest.raises(ValueError, match="no"):
+        timer.wrap("detect", step)(True)
+    assert timer.forward == {"detect": 14}
+    assert timer.seconds == {"detect": 16}
+    assert waits == [108, 115, 116, 123]
