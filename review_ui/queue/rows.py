@@ -16,7 +16,12 @@ ADDED: Final = ("reviewer", "seconds", "reviewed_at", "simulated")
 """Columns of a verdict that are the queue's."""
 SAID: Final = tuple(name for name in VERDICTS.names if name not in ADDED)
 """The others."""
-_WITHOUT_CORRECTION: Final = ("correct", "not_an_object")
+_NO_CORRECTION: Final = {
+    # A mask can be mended though class and box are right.
+    "correct": ("class_name", *BOX),
+    "not_an_object": ("class_name", *BOX, "rle_counts"),
+}
+"""Columns in which a verdict corrects nothing."""
 
 
 def verdict_rows(event: Document) -> list[Document]:
@@ -77,5 +82,4 @@ def _check_label(row: Document, item: Document) -> None:
         raise ValueError(f"a question about a label is answered by one of {', '.join(LABEL_VERDICTS)}")
     if row["verdict"] == "wrong_class" and row["class_name"] == item["class_name"]:
         raise ValueError(f"wrong_class, but the label is {item['class_name']!r} already")
-    if row["verdict"] in _WITHOUT_CORRECTION:
-        row.update(dict.fromkeys(("class_name", *BOX, "rle_counts")))
+    row.update(dict.fromkeys(_NO_CORRECTION.get(row["verdict"], ())))

@@ -51,3 +51,13 @@ def test_a_question_about_an_image_is_answered_by_checked_of_what_was_looked_for
             with pytest.raises(ValueError, match=r"`checked`|one verdict|another label"):
                 queue.submit("ann", item.id, item.epoch, verdict, 1.0)
         queue.submit("ann", item.id, item.epoch, [*rows(item, "missed", **BOX), *rows(item)], 1.0)
+
+
+@pytest.mark.parametrize(("verdict", "kept"), [("correct", True), ("not_an_object", False)])
+def test_a_mask_is_mended_though_class_and_box_are_right(make_queue, rows, verdict, kept):
+    queue = make_queue(1)
+    item = queue.take("ann", 1)[0]
+    queue.submit("ann", item.id, item.epoch, rows(item, verdict, class_name="dog", **BOX, rle_counts=item.rle), 1.0)
+    row = queue._session.database.events.find_one({"what": "submitted"})["verdicts"][0]
+    assert [row["class_name"], row["x0"]] == [None, None]
+    assert (row["rle_counts"] == item.rle) is kept
