@@ -48,4 +48,4 @@ class NotCertifiedError(VouchError):
 
 
 class LeaseLostError(VouchError):
-    """An answer came when its item was another's by now, or not asked any more; it is kept in the log."""
+    """An answer came when its item was another's, not asked any more, or answered otherwise; it is kept in the log."""

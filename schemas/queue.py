@@ -105,7 +105,7 @@ class QueueStatus(Strict):
     agreement: float | None = Field(description="Share of them on which both say the same.")
     minutes_left: float = Field(description="Expected time of what is open or leased, by the plans' seconds.")
     unpulled: int = Field(description="Answers that are not in the workspace yet.")
-    late: int = Field(description="Answers that came when the item was another's; kept, and not counted.")
+    late: int = Field(description="Answers to what was another's or answered otherwise; kept, and not counted.")
 
 
 class FillOutcome(Strict):
@@ -129,6 +129,6 @@ class PullOutcome(Strict):
     known: int = Field(description="Verdicts that were there already.")
     undone: int = Field(description="Answers that were taken back, and left out.")
     undone_late: int = Field(description="Answers taken back after they were pulled: they count until answered anew.")
-    late: int = Field(description="Answers that came when the item was another's; kept in the log, and left out.")
+    late: int = Field(description="Answers to what was another's or answered otherwise; kept, and left out.")
     late_items: tuple[str, ...] = Field(description="The items of the last of these.")
     file: str = Field(description="Name of the file in reviews/; empty when nothing was new.")

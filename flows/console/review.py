@@ -57,7 +57,7 @@ def print_pulled(console: Console, pulled: PullOutcome) -> None:
         )
     if pulled.late:
         named = ", ".join(pulled.late_items)
-        say(console, f"{pulled.late:,} answers came when the item was another's and do not count: {named}")
+        say(console, f"{pulled.late:,} answers came too late and do not count: {named}")
 
 
 def print_written(console: Console, path: Path, rows: int) -> None:
@@ -84,5 +84,5 @@ def print_queue(console: Console, status: QueueStatus) -> None:
     if status.unpulled:
         say(console, f"{status.unpulled:,} answers are not in the workspace yet; vouch review --pull brings them there")
     if status.late:
-        say(console, f"{status.late:,} answers came when the item was another's, and do not count")
+        say(console, f"{status.late:,} answers came too late, and do not count")
     say(console, f"about {spoken_time(status.minutes_left * 60)} left at the usual pace")

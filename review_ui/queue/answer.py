@@ -35,15 +35,17 @@ def submit(
         "item": item_id, "epoch": epoch, "kind": item["kind"], "key": item["key"], "seconds": seconds,
         "simulated": simulated, "verdict": said[0]["verdict"], "verdicts": said, "twice": item["wanted"] > 1,
     }  # fmt: skip
-    if not _hold(session, item, reviewer, epoch):
-        if not session.happened("submitted", [key]):
-            session.record_once("late", reviewer, key, details)
-            raise LeaseLostError(_lost(item))
-        # Sent twice, or answered, and the server was killed before it could say so.
-        return
-    # The event first: what is acknowledged is in the log, and the item can be mended from it.
-    session.record_once("submitted", reviewer, key, details)
-    _durably(session, item, state.answer(reviewer))
+    if _hold(session, item, reviewer, epoch):
+        # The event first: what is acknowledged is in the log, and the item can be mended from it.
+        new = session.record_once("submitted", reviewer, key, details)
+        _durably(session, item, state.answer(reviewer))
+        if new:
+            return
+    before = session.happening("submitted", key)
+    # Else sent twice, or answered, and the server was killed before it could say so.
+    if before is None or before["verdicts"] != said:
+        session.record_once("late", reviewer, key, details)
+        raise LeaseLostError(_lost(item) if before is None else _said_before(item))
 
 
 def skip(session: Session, reviewer: str, item_id: str, epoch: int) -> None:
@@ -108,6 +110,13 @@ def _durably(session: Session, item: Document, change: list[state.Stage]) -> Non
 
 def _lease_of(reviewer: str, epoch: int) -> Document:
     return {"$elemMatch": {"reviewer": reviewer, "epoch": epoch}}
+
+
+def _said_before(item: Document) -> str:
+    return (
+        f"the question about {item['key']} has another answer of yours already; to change it, take it back (Alt+Z): "
+        "this one is kept in the log, and does not count"
+    )
 
 
 def _lost(item: Document) -> str:

@@ -111,8 +111,8 @@ class Queue:
     ) -> None:
         """Record an answer; when this returns, it is on the server's disk.
 
-        The same item and epoch again change nothing. An answer after the lease ran out counts as long as nobody else
-        has the item.
+        The same answer to the same item and epoch again changes nothing. An answer after the lease ran out counts as
+        long as nobody else has the item.
 
         Args:
             reviewer: Who.
@@ -123,7 +123,8 @@ class Queue:
             simulated: A program answered from ground truth.
 
         Raises:
-            LeaseLostError: The item is another's by now, or not asked any more; the rows are kept in the log.
+            LeaseLostError: The item is another's by now, not asked any more, or was answered otherwise at this epoch;
+                the rows are kept in the log.
             ValueError: The rows are no verdicts about this item.
         """
         with self._told():
@@ -164,6 +165,11 @@ class Queue:
         """An image of the queue with its labels as they stand; None for any other key."""
         with self._told():
             return images_of(self._session, [key]).get(key)
+
+    def has_image(self, key: str) -> bool:
+        """Whether a key is that of an image of the queue."""
+        with self._told():
+            return self._session.database.images.find_one({"_id": self._session.key_of(key)}, {"_id": 1}) is not None
 
     def _told(self) -> AbstractContextManager[None]:
         return told(self._session.database.where)

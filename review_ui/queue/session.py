@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -12,7 +12,10 @@ from review_ui.queue.connect import Database, Document, read_queue
 from schemas.errors import UserError
 
 What = Literal["leased", "returned", "expired", "skipped", "submitted", "late", "undone"]
-"""What an event tells; late: an answer that came when the item was another's."""
+"""What an event tells; late: an answer that came when the item was another's, or answered otherwise."""
+
+_NOW: Final = {"$max": ["$$NOW", {"$add": ["$now", 1]}]}
+"""Never earlier than the stamp before: a clock that was put back would let an answer that was taken back count."""
 
 
 class Stamp(NamedTuple):
@@ -21,7 +24,7 @@ class Stamp(NamedTuple):
     seq: int
     """Ascending within the queue; numbers may be missing, and events of one moment share one."""
     at: datetime
-    """By the server's clock."""
+    """By the server's clock; later than any stamp before."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,10 @@ class Session:
         found = self.database.events.find({"_id": {"$in": list(wanted)}}, {"_id": 1})
         return {wanted[event["_id"]] for event in found}
 
+    def happening(self, what: What, key: str) -> Document | None:
+        """The event of this key, of which there can be one."""
+        return self.database.events.find_one({"_id": self._event_key(what, key)})
+
     def undone(self, **which: Any) -> list[int]:  # noqa: ANN401 - whatever BSON can hold
         """Numbers of the answers that were taken back."""
         found = self.database.events.find({"queue": self.queue, "what": "undone", **which}, {"of": 1})
@@ -83,7 +90,7 @@ class Session:
     def _stamp(self) -> Stamp:
         found = self.database.queues.find_one_and_update(
             {"_id": self.queue},
-            [{"$set": {"seq": {"$add": ["$seq", 1]}, "now": "$$NOW"}}],
+            [{"$set": {"seq": {"$add": ["$seq", 1]}, "now": _NOW}}],
             projection={"seq": 1, "now": 1},
             return_document=ReturnDocument.AFTER,
         )

@@ -43,7 +43,7 @@ class MongoSeat:
 
     def has_image(self, key: str) -> bool:
         """Whether a key is an image of the queue."""
-        return self._queue.image(key) is not None
+        return self._queue.has_image(key)
 
     def log(self, method: str, path: str, body: bytes, status: int) -> None:
         """Keep a change that was asked for, and what became of it."""

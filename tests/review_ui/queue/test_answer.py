@@ -1,6 +1,7 @@
 """Answers on a real server: each once, late ones kept apart, undone ones asked again."""
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -44,11 +45,31 @@ def test_an_answer_is_kept_with_all_that_was_said(make_queue, rows, events):
 def test_an_answer_sent_twice_counts_once(make_queue, rows, events):
     queue = make_queue(2)
     item = queue.take("ann", 1)[0]
-    for verdict in ("correct", "not_an_object"):
-        queue.submit("ann", item.id, item.epoch, rows(item, verdict), 1.0)
+    for seconds in (1.0, 2.0):
+        queue.submit("ann", item.id, item.epoch, rows(item), seconds)
     (event,) = events(what="submitted")
-    assert event["verdict"] == "correct"
+    assert event["seconds"] == 1.0
     assert events(what="late") == []
+
+
+def test_another_answer_to_what_was_answered_is_told_and_kept(make_queue, rows, events):
+    queue = make_queue(2)
+    item = queue.take("ann", 1)[0]
+    queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    with pytest.raises(LeaseLostError, match="take it back"):
+        queue.submit("ann", item.id, item.epoch, rows(item, "not_an_object"), 1.0)
+    (event,), (late,) = events(what="submitted"), events(what="late")
+    assert (event["verdict"], late["verdict"]) == ("correct", "not_an_object")
+
+
+def test_an_answer_is_later_than_the_one_before_though_the_clock_was_put_back(make_queue, rows, database, events):
+    queue = make_queue(2)
+    first, second = queue.take("ann", 2)
+    queue.submit("ann", first.id, first.epoch, rows(first), 1.0)
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    database.queues.update_one({}, {"$set": {"now": ahead}})
+    queue.submit("ann", second.id, second.epoch, rows(second), 1.0)
+    assert events(what="submitted")[1]["at"] > ahead - timedelta(milliseconds=1)
 
 
 def test_an_answer_after_the_lease_counts_while_nobody_else_has_the_item(make_queue, rows, events):
@@ -103,10 +124,22 @@ def test_an_answer_whose_event_alone_was_written_is_completed(make_queue, rows, 
     queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
     # As after a kill between the two writes.
     database.items.replace_one({"_id": before["_id"]}, before)
-    queue.submit("ann", item.id, item.epoch, rows(item, "not_an_object"), 1.0)
+    queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
     assert queue.progress("ann").answered == 1
-    (event,) = events(what="submitted")
-    assert event["verdict"] == "correct"
+    assert len(events(what="submitted")) == 1
+
+
+def test_such_an_answer_is_completed_by_another_one_which_is_told(make_queue, rows, database, events):
+    queue = make_queue(2)
+    item = queue.take("ann", 2)[0]
+    before = database.items.find_one({"item": item.id})
+    queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    database.items.replace_one({"_id": before["_id"]}, before)
+    with pytest.raises(LeaseLostError, match="take it back"):
+        queue.submit("ann", item.id, item.epoch, rows(item, "not_an_object"), 1.0)
+    assert [event["verdict"] for event in events(what="submitted")] == ["correct"]
+    assert not queue.holds("ann", item.id)
+    assert queue.undo("ann").id == item.id
 
 
 def test_opening_a_queue_completes_such_an_answer_and_so_does_the_end_of_the_lease(make_queue, rows, database, uri):
@@ -202,4 +235,6 @@ def test_an_image_that_is_none_of_the_queue_is_unknown(make_queue):
     queue = make_queue(1)
     assert queue.image("../etc/passwd") is None
     assert queue.image("00000.jpg").key == "00000.jpg"
+    assert queue.has_image("00000.jpg")
+    assert not queue.has_image("../etc/passwd")
     assert queue.classes() == ("cat", "dog")
