@@ -12,6 +12,7 @@ from benchmarks.options import Options
 
 def measure(options: Options) -> Table:
     """Hold the contest of the bundled models; on a GPU, or if asked for, of full-size ones too."""
+    load = os.getloadavg()[0]
     images = {STARTER.name: 2 if options.quick else 16}
     if not options.quick and (options.full or _has_gpu()):
         images |= {each.name: 4 if not _has_gpu() else 64 for each in FULL_SIZE}
@@ -23,7 +24,7 @@ def measure(options: Options) -> Table:
         contests[name] = in_child(
             hold, name=name, images=number, rounds=1 if slow else rounds, all_switches=not options.quick and not slow
         ).value
-    return table_of(contests, images, "S3_TEST_ENDPOINT" in os.environ)
+    return table_of(contests, images, "S3_TEST_ENDPOINT" in os.environ, load)
 
 
 def _has_gpu() -> bool:

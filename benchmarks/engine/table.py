@@ -1,5 +1,7 @@
 """The table of the engine's contests."""
 
+import os
+
 from benchmarks.engine.contest import ALL_ON, ALONE, LOOP, NONE_ON, WITHOUT, Block, Contest
 from benchmarks.engine.fixed_boxes import BOXES
 from benchmarks.engine.race import Taken
@@ -7,11 +9,20 @@ from benchmarks.harness.table import Table
 from benchmarks.harness.words import mebibytes, seconds
 
 COLUMNS = ["", "images/s", "time an image", "CPU time an image", "ratio", "CPU ratio", "of peak", "GPU memory"]
+BUSY = 0.5
+"""Share of the cores that others want from which on a note says so."""
 BASE = LOOP.format("fp32")
 
 
-def table_of(contests: dict[str, Contest], images: dict[str, int], with_s3: bool) -> Table:
-    """Lay out contests by the names of their model sets."""
+def table_of(contests: dict[str, Contest], images: dict[str, int], with_s3: bool, load: float) -> Table:
+    """Lay out contests.
+
+    Args:
+        contests: Name of the model set -> what was measured.
+        images: Name of the model set -> how many.
+        with_s3: Whether there was a server.
+        load: Processes that wanted a core in the minute before.
+    """
     rows: list[list[str]] = []
     figures: dict[str, float] = {}
     for name, contest in contests.items():
@@ -48,7 +59,7 @@ def table_of(contests: dict[str, Contest], images: dict[str, int], with_s3: bool
         title="the engine against the loop that one writes with the packages",
         columns=COLUMNS,
         rows=rows,
-        notes=_notes(contests, images, with_s3),
+        notes=_notes(contests, images, with_s3, load),
         figures=figures,
         device=next(iter(contests.values())).device,
     )
@@ -67,12 +78,13 @@ def _row(name: str, block: Block, taken: Taken, base: Taken, share: float | None
     ]
 
 
-def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool) -> list[str]:
+def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool, load: float) -> list[str]:
     work = "; ".join(
         f"{name}: {images[name]} images, {contest.flops / 1e9:,.0f} GFLOP each, peak "
         + ", ".join(f"{precision} {peak / 1e12:.2f} TFLOP/s" for precision, peak in contest.peaks.items())
         for name, contest in contests.items()
     )
+    cores = os.cpu_count() or 1
     return [
         "One process a model set and one device; models loaded and warm, all ways in turn, medians. The detector does "
         f"its work and its answer is replaced by the same {BOXES} boxes an image for both sides, each with two crops.",
@@ -83,9 +95,17 @@ def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool) 
         "steps that they are in, all on to all but this (below 1: it helps), and none on to this alone (above 1: it "
         "helps). CPU ratio: the same of the process's CPU time, which other processes disturb less; on a GPU it says "
         "nothing of speed.",
-        f"Peak: the best of some large matrix products on the same device. {work}.",
+        f"Peak: the best of some large matrix products by torch on the same device and threads. {work}.",
         "transformers' pipeline: zero-shot detection alone, by a model of the same size with random weights, on a GPU "
         "and for full-size models only: no file of the bundled detector is in its format. It runs the model once for "
         "each class.",
+        *(
+            [
+                f"Other processes used the machine: {load:.1f} wanted one of its {cores} cores in the minute before. Wall-clock "
+                "times vary with them; the CPU ratio is the one to read."
+            ]
+            if load >= BUSY * cores
+            else []
+        ),
         *([] if with_s3 else ["From S3: not measured; S3_TEST_ENDPOINT names no server."]),
     ]

@@ -76,7 +76,7 @@ def test_the_table_has_ratios_to_the_loop_and_of_each_switch():
         files=block(**{loop: 4.0, "Vouch fast, from a folder": 2.0}),
         switches={"late_heads": block(**{ALL_ON: 1.0, WITHOUT: 2.0, ALONE: 3.0, NONE_ON: 6.0})},
     )
-    table = table_of({"starter": contest}, {"starter": 4}, with_s3=False)
+    table = table_of({"starter": contest}, {"starter": 4}, with_s3=False, load=0.0)
     ratios = {row[0]: row[4] for row in table.rows}
     assert ratios == {
         "starter, in memory: loop, fp32": "1.00",
@@ -91,3 +91,6 @@ def test_the_table_has_ratios_to_the_loop_and_of_each_switch():
     shares = {row[0]: row[6] for row in table.rows}
     # 4 images a second, 1 GFLOP each, of 100 GFLOP/s.
     assert shares["starter, in memory: Vouch fast, fp32"] == "4.0%"
+    assert not any("Other processes" in note for note in table.notes)
+    busy = table_of({"starter": contest}, {"starter": 4}, with_s3=True, load=1000.0)
+    assert any("Other processes used the machine: 1000.0" in note for note in busy.notes)
