@@ -101,8 +101,8 @@ def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool, 
         "each class.",
         *(
             [
-                f"Other processes used the machine: {load:.1f} wanted one of its {cores} cores in the minute before. Wall-clock "
-                "times vary with them; the CPU ratio is the one to read."
+                f"Other processes used the machine: {load:.1f} wanted one of its {cores} cores in the minute before. "
+                "Wall-clock times vary with them; the CPU ratio is the one to read."
             ]
             if load >= BUSY * cores
             else []
