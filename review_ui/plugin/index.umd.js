@@ -208,7 +208,12 @@
       () => [...document.querySelectorAll("[role=option]")].find((one) => one.textContent.trim() === name),
       `choose ${name} in the list on the right`,
     );
-    option.click();
+    // The list takes a press, not a click.
+    for (const kind of ["pointerdown", "mousedown", "pointerup", "mouseup", "click"]) {
+      const Kind = kind.startsWith("pointer") ? PointerEvent : MouseEvent;
+      option.dispatchEvent(new Kind(kind, { bubbles: true, cancelable: true, button: 0 }));
+    }
+    await until(() => list.value === name, `choose ${name} in the list on the right`);
     view.edited = performance.now();
     await frame();
     document.activeElement?.blur();

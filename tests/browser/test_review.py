@@ -97,11 +97,11 @@ def test_what_is_looked_for_names_a_drawn_box(reviewer):
     with reviewer.review.queue() as queue:
         queue.take("ann", 6, kind="image")
         asked = queue.take("ann", 6, kind="possible_miss")[0]
-    take_batch(reviewer)
-    while reviewer.item() != asked.id:
-        reviewer.page.keyboard.press("ArrowRight")
-        reviewer.page.wait_for_timeout(300)
-    reviewer.see(asked)
+    for item in take_batch(reviewer):
+        reviewer.see(item)
+        if item == asked:
+            break
+        reviewer.press("ArrowRight")
     assert asked.class_name in reviewer.said()
     for place in range(2):
         reviewer.press("Alt+d")
