@@ -14,7 +14,7 @@
   const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
 
   const desk = { cards: [], classes: [], queue: "", until: 0 };
-  const view = { item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, clicked: 0, edited: 0, panel: false, named: new Set() };
+  const view = { item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, clicked: 0, edited: 0, panel: false, gridShows: null, named: new Set() };
   let lastSign = Date.now();
 
   // ---- the server
@@ -80,7 +80,6 @@
   function show(card) {
     sheet.remove();
     if (!find("panel-container")) return location.assign(`${location.pathname}?id=${card.sample}`);
-    if (!modalIsOpen()) app("reload_samples");
     open(card);
   }
 
@@ -407,6 +406,7 @@
       selectQuestion(card);
       nameNewBox(card);
     }
+    keepGrid();
     if (item === view.item) return;
     view.item = item;
     document.documentElement.dataset.vouchItem = item || "";
@@ -415,6 +415,14 @@
     view.spent = 0;
     view.since = performance.now();
     draw();
+  }
+
+  // The grid shows what it has loaded: what was answered meanwhile leaves it when people come back.
+  function keepGrid() {
+    if (modalIsOpen() || view.busy || view.grid) return;
+    const now = desk.cards.map((card) => card.sample).join();
+    if (view.gridShows !== null && view.gridShows !== now && now && find("panel-tab-samples")) app("reload_samples");
+    view.gridShows = now;
   }
 
   function onHidden() {
