@@ -9,7 +9,7 @@ from review_ui.queue.connect import Document
 from review_ui.queue.session import Session
 from tasks.reviews.resolve import Answers
 
-_FIELDS = ("item", "key", "state", "kind", "asked", "answered_by", "undone", "wanted")
+_FIELDS = ("item", "key", "state", "kind", "asked", "answered_by", "undone", "wanted", "inputs")
 
 
 class Pending(NamedTuple):
@@ -37,6 +37,8 @@ class Changes:
     """Of these, those on somebody's desk."""
     wanted: dict[int, list[str]] = field(default_factory=lambda: {1: [], 2: []})
     """How many are to answer -> items of which nobody has said anything and that had another number."""
+    stale: list[Task] = field(default_factory=list)
+    """Questions whose items show labels as other models made them: an id is one of image, class and box alone."""
     kept: int = 0
     """Items that stay as they are."""
     active: dict[str, list[str]] = field(default_factory=dict)
@@ -61,7 +63,7 @@ def read_pending(session: Session) -> Pending:
     return Pending(_unpulled(session), queue["seq"] if queue else 0)
 
 
-def compare(session: Session, asked: Asked, answers: Answers, before: Pending, wanted: Wanted) -> Changes:
+def compare(session: Session, asked: Asked, answers: Answers, before: Pending, wanted: Wanted, inputs: str) -> Changes:
     """Compare.
 
     An item leaves when it was answered elsewhere or is not asked any more. One that was answered here by one of two
@@ -73,6 +75,7 @@ def compare(session: Session, asked: Asked, answers: Answers, before: Pending, w
         answers: What the workspace knows of labels.
         before: What `read_pending` gave before the answers were read.
         wanted: How many people are asked a question.
+        inputs: Names what the labels were made by.
     """
     changes = Changes()
     pending, seen = _pending_now(session, before), set()
@@ -80,6 +83,8 @@ def compare(session: Session, asked: Asked, answers: Answers, before: Pending, w
     for item in session.database.items.find({"queue": session.queue}, dict.fromkeys(_FIELDS, 1)):
         name = item["item"]
         seen.add(name)
+        if name in asked.open and item.get("inputs") != inputs:
+            changes.stale.append(asked.open[name])
         if item["state"] == "answered":
             if name in asked.open and name not in pending:
                 changes.again.append(name)

@@ -42,19 +42,10 @@ def item_document(queue: str, task: Task, image: ExportImage, told: Told, wanted
         told: What the signals say.
         wanted: How many people are to answer.
     """
-    source = told.sources.get(task.item)
-    shown_from = source.label_id if source else task.label_id
     return {
         "_id": f"{queue}/{task.item}",
         "queue": queue,
-        **{name: value for name, value in task._asdict().items() if name != "plan"},
-        "box": None if task.box is None else list(task.box),
-        "width": image.width,
-        "height": image.height,
-        "rle": _mask(task, image, shown_from),
-        # What is asked about stands in the question: not among the others, and not what a plant was made from either.
-        "hide": shown_from,
-        "words": told.words.get(task.item, ""),
+        **item_content(task, image, told),
         "state": "open",
         "asked": True,
         "wanted": wanted,
@@ -63,6 +54,29 @@ def item_document(queue: str, task: Task, image: ExportImage, told: Told, wanted
         "skipped_by": [],
         "leases": [],
         "epoch": 0,
+    }
+
+
+def item_content(task: Task, image: ExportImage, told: Told) -> Document:
+    """What an item shows: all but what people did with it.
+
+    Args:
+        task: The question.
+        image: Its image, with the labels as the models made them.
+        told: What the signals say.
+    """
+    source = told.sources.get(task.item)
+    shown_from = source.label_id if source else task.label_id
+    return {
+        **{name: value for name, value in task._asdict().items() if name != "plan"},
+        "box": None if task.box is None else list(task.box),
+        "width": image.width,
+        "height": image.height,
+        "rle": _mask(task, image, shown_from),
+        # What is asked about stands in the question: not among the others, and not what a plant was made from either.
+        "hide": shown_from,
+        "words": told.words.get(task.item, ""),
+        "inputs": told.inputs,
     }
 
 

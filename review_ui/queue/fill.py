@@ -1,7 +1,9 @@
 """Fills the queue from the review plans of a run: adds what is new, lets go what is not asked any more."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -36,16 +38,16 @@ _ID_DIGITS: Final = 12
 
 def queue_id(campaign: Campaign) -> str:
     """Name the queue of a campaign's run: 12 hex digits of a hash over the workspace's uri and the run."""
-    text = f"{open_store(campaign.workspace).uri}\n{campaign.run.name}"
-    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
+    return _digest(f"{open_store(campaign.workspace).uri}\n{campaign.run.name}")
 
 
 def fill_queue(campaign: Campaign, uri: str) -> FillOutcome:
     """Bring the queue of a campaign's run up to its review plans; people may work in it meanwhile.
 
     In it is what `vouch verdicts --tasks` would hand out of all plans about the labels as they are, each question once,
-    in the order of plans and places. What was there stays as it is; what was answered elsewhere or is not asked any
-    more leaves, unless somebody has it on the desk. Killed in between, it does the rest the next time.
+    in the order of plans and places. What was there stays as it is, unless other models made its label anew; what was
+    answered elsewhere or is not asked any more leaves. What somebody has on the desk stays. Killed in between, it does
+    the rest the next time.
 
     Args:
         campaign: Whose run.
@@ -80,10 +82,12 @@ def _fill(session: Session, campaign: Campaign, workspace: Store, current: Curre
     def wanted(item: str, kind: Kind) -> int:
         return reviews_wanted(item, kind, seed, share)
 
-    changes = compare(session, asked, answers, before, wanted)
+    made_by = _digest(json.dumps(current.inputs, sort_keys=True))
+    changes = compare(session, asked, answers, before, wanted, made_by)
     with Ledger.load(workspace, session.run) as ledger:
         run = _Run(workspace, session.run, ledger, current.fingerprint, seed)
-        writer = Writer(session, HumanWord.of(verdicts, session.classes), _words(run, changes), wanted)
+        told = replace(_words(run, changes), inputs=made_by)
+        writer = Writer(session, HumanWord.of(verdicts, session.classes), told, wanted)
         missing = _write(run, writer, changes)
     _apply(session, changes)
     return FillOutcome(
@@ -96,6 +100,10 @@ def _fill(session: Session, campaign: Campaign, workspace: Store, current: Curre
         images=writer.written,
         lines=_lines(asked, changes, missing, len(plans) - len(fitting)),
     )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
 
 
 class _Run(NamedTuple):
@@ -128,7 +136,7 @@ def _opened(database: Database, campaign: Campaign, current: Current) -> Session
 
 def _words(run: _Run, changes: Changes) -> Told:
     markers = current_markers(run.workspace, run.name, run.ledger, run.fingerprint)
-    return read_words(run.workspace, markers, changes.new, run.name, run.seed)
+    return read_words(run.workspace, markers, [*changes.new, *changes.stale], run.name, run.seed)
 
 
 def _write(run: _Run, writer: Writer, changes: Changes) -> int:
@@ -136,7 +144,7 @@ def _write(run: _Run, writer: Writer, changes: Changes) -> int:
     keys = {task.key for task in changes.new} | changes.active.keys()
     wanted = pa.array(sorted(keys), pa.string())
     images = labelled_images(run.workspace, run.name, run.ledger, run.fingerprint, wanted)
-    missing = keys - writer.write(images, changes.new)
+    missing = keys - writer.write(images, changes.new, changes.stale)
     lost = [name for key in missing for name in changes.active.get(key, ())]
     changes.let_go(lost)
     return len(lost) + sum(task.key in missing for task in changes.new)

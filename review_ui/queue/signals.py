@@ -39,6 +39,8 @@ class Told:
     """Id of the item -> words; items without any are left out."""
     sources: dict[str, Source] = field(default_factory=dict)
     """Id of a planted item -> the label that it was made from."""
+    inputs: str = ""
+    """Names what the labels were made by, see review_ui.queue.fill."""
 
 
 def read_words(workspace: Store, markers: Iterable[Marker], tasks: Iterable[Task], run: str, seed: int) -> Told:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Final
 
-from pymongo import InsertOne, ReplaceOne
+from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from review_ui.queue.asked import Task, Wanted
 from review_ui.queue.connect import Document
-from review_ui.queue.documents import image_document, item_document
+from review_ui.queue.documents import image_document, item_content, item_document
 from review_ui.queue.session import Session
 from review_ui.queue.signals import Told
 from tasks.collect.reviewed import HumanWord
@@ -34,25 +34,25 @@ class Writer:
         self._session, self._word, self._told, self._wanted = session, word, told, wanted
         self._images: list[Document] = []
         self._items: list[Document] = []
+        self._anew: list[UpdateOne] = []
         self.added = 0
         """Items."""
         self.written = 0
         """Images."""
 
-    def write(self, images: Iterable[ExportImage], tasks: Iterable[Task]) -> set[str]:
+    def write(self, images: Iterable[ExportImage], tasks: Iterable[Task], stale: Iterable[Task] = ()) -> set[str]:
         """Write images that are new or have changed, and questions about them.
 
         Args:
             images: As the models labelled them; consumed as it goes.
             tasks: New questions.
+            stale: Questions whose items are to show what they would if they were new; what is on a desk stays as it is.
 
         Returns:
             Keys of all images that came.
         """
         hashes = self._hashes()
-        by_key: dict[str, list[Task]] = {}
-        for task in tasks:
-            by_key.setdefault(task.key, []).append(task)
+        by_key, stale_by_key = _by_key(tasks), _by_key(stale)
         seen = set()
         for image in images:
             seen.add(image.key)
@@ -63,7 +63,10 @@ class Writer:
                 self._items.append(
                     item_document(self._session.queue, task, image, self._told, self._wanted(task.item, task.kind))
                 )
-            if max(len(self._images), len(self._items)) >= _AT_ONCE:
+            for task in stale_by_key.get(image.key, ()):
+                free = {"_id": self._session.key_of(task.item), "leases": []}
+                self._anew.append(UpdateOne(free, {"$set": item_content(task, image, self._told)}))
+            if max(len(self._images), len(self._items), len(self._anew)) >= _AT_ONCE:
                 self._flush()
         self._flush()
         return seen
@@ -76,12 +79,21 @@ class Writer:
             database.images.bulk_write(replacements, ordered=False)
         if self._items:
             self.added += _insert(self._session, self._items)
+        if self._anew:
+            database.items.bulk_write(self._anew, ordered=False)
         self.written += len(self._images)
-        self._images, self._items = [], []
+        self._images, self._items, self._anew = [], [], []
 
     def _hashes(self) -> dict[str, str]:
         found = self._session.database.images.find({"queue": self._session.queue}, {"key": 1, "hash": 1})
         return {image["key"]: image["hash"] for image in found}
+
+
+def _by_key(tasks: Iterable[Task]) -> dict[str, list[Task]]:
+    found: dict[str, list[Task]] = {}
+    for task in tasks:
+        found.setdefault(task.key, []).append(task)
+    return found
 
 
 def _insert(session: Session, items: list[Document]) -> int:

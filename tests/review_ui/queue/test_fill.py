@@ -152,6 +152,30 @@ def test_labels_that_were_made_anew_are_asked_about_no_more(planned, items, rows
         assert (plan.number, tasks.num_rows) == (1, before)
 
 
+def test_what_other_models_made_anew_is_shown_as_they_made_it(planned, items, uri):
+    """A label has one id as long as image, class and box are the same, whatever its mask and its signals are by now."""
+    workspace = planned.workspace
+    with planned.open() as queue:
+        held = queue.take("ann", 1)[0].id
+        fresh = items()
+        database = connect(uri)
+        database.items.update_many({}, {"$set": {"rle": b"an older mask", "words": "older"}})
+        database.close()
+        plan, tasks = read_plans(workspace, "main")[0]
+        current = workspace.get("runs/main/current.json").data.decode()
+        workspace.put(
+            "runs/main/current.json", current.replace('"inputs": {', '"inputs": {"weights": "other", ', 1).encode()
+        )
+        write_plan(workspace, "main", plan.model_copy(update={"inputs": {"weights": "other"} | plan.inputs}), tasks)
+        assert planned.fill().added == 0
+        shown = {one["item"]: (one["rle"], one["words"]) for one in items()}
+        assert shown[held] == (b"an older mask", "older")
+        queue.give_back("ann")
+        planned.fill()
+        shown = {one["item"]: (one["rle"], one["words"]) for one in items(state="open")}
+        assert shown == {one["item"]: (one["rle"], one["words"]) for one in fresh}
+
+
 def test_a_class_that_the_campaign_dropped_is_not_asked_about(planned, items):
     with planned.open() as queue:
         held = queue.take("ann", 1, class_name="dog")
