@@ -19,6 +19,8 @@ _SETTINGS: Final = {
     "FIFTYONE_EXECUTION_STORE_NOTIFICATION_SERVICE_DISABLED": "true",
     # Nothing is answered to pages of other sites.
     "FIFTYONE_ALLOWED_ORIGINS": "",
+    # Plugins do not change while it runs; without this every request of an operator loads them all again.
+    "FIFTYONE_PLUGINS_CACHE_ENABLED": "true",
     "PYTHONUNBUFFERED": "1",
 }
 _LEFT_OUT: Final = ("FIFTYONE_", "VOUCH_REVIEW_", "VOUCH_MONGODB_URI")
