@@ -22,6 +22,7 @@ from review_ui.guard.operators import (
     only_allowed_operators,
     only_allowed_placements,
     only_our_plugin,
+    only_what_happened,
 )
 from review_ui.guard.refusal import RefusedError
 from review_ui.guard.routes import Route, find_route
@@ -37,6 +38,7 @@ _FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "operators": only_allowed_operators,
     "placements": only_allowed_placements,
     "plugins": only_our_plugin,
+    "execute": only_what_happened,
 }
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """Lets the review's own operators run, and the few built-in ones that the App's annotation asks; shows no others."""
 
 import json
+import logging
 from typing import Final
 
 from review_ui.guard.refusal import RefusedError
@@ -13,6 +14,8 @@ BUILT_IN: Final = frozenset(
     }
 )
 """Each only reads the desk's own settings."""
+
+logger = logging.getLogger(__name__)
 
 
 def is_allowed(uri: object) -> bool:
@@ -49,3 +52,16 @@ def only_our_plugin(body: bytes) -> bytes:
     """Leave our own plugin of a list of plugins."""
     said = json.loads(body)
     return json.dumps({"plugins": [plugin for plugin in said["plugins"] if plugin.get("name") == OURS]}).encode()
+
+
+def only_what_happened(body: bytes) -> bytes:
+    """Put the traceback of an operator that failed, which names files, into the log, and leave its last words."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return body
+    if not isinstance(said, dict) or not isinstance(said.get("error"), str):
+        return body
+    logger.error("an operator failed: %s", said["error"])
+    words = said.get("error_message") or "this failed; the log of the review says why"
+    return json.dumps(said | {"error": words}).encode()

@@ -21,6 +21,9 @@ def main() -> None:
     # It takes seconds, in which whoever started this process has other things to do.
     import fiftyone.server.app  # noqa: F401 - for what comes
 
+    for package in ("fiftyone", "eta"):
+        # Our log has what they say already.
+        logging.getLogger(package).handlers.clear()
     line = sys.stdin.readline()
     if not line:
         return

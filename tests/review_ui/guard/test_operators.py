@@ -64,6 +64,17 @@ def test_the_lists_show_only_what_may_run(guarded, client):
     assert client.get("/plugins").json() == {"plugins": [{"name": "@vouch/review"}]}
 
 
+def test_what_fails_is_told_without_the_traceback_which_the_log_has(guarded, client, caplog):
+    trace = 'Traceback (most recent call last):\n  File "/home/ann/plugin.py", line 1'
+    guarded.behind.answer = {"result": None, "error": trace, "error_message": "no such thing"}
+    answer = client.post("/operators/execute", json={"operator_uri": "@vouch/review/submit"}).json()
+    assert answer == {"result": None, "error": "no such thing", "error_message": "no such thing"}
+    assert "/home/ann/plugin.py" in caplog.text
+    fine = {"result": {"cards": []}, "error": None, "error_message": None}
+    guarded.behind.answer = fine
+    assert client.post("/operators/execute", json={"operator_uri": "@vouch/review/submit"}).json() == fine
+
+
 def test_none_of_the_built_in_ones_can_write():
     assert all(uri.rpartition("/")[2].startswith(("get_", "list_")) for uri in BUILT_IN)
     assert all(is_allowed(uri) for uri in BUILT_IN)

@@ -150,6 +150,21 @@ def test_no_log_holds_a_token_or_a_session(review, ann):
     assert ann.cookies[f"vouch-review-{review.ann.address.rpartition(':')[2]}"] not in text
 
 
+def test_what_fails_is_told_without_traceback_and_logged_once(review, ann, batch):
+    params = {"panel_id": "x", "__method__": "to_json"}
+    body = {"operator_uri": "@vouch/review/review_queue", "params": params, "dataset_name": review.ann.desk}
+    answer = ann.post("/operators/execute", json=body)
+    assert answer.json()["error"]
+    assert "Traceback" not in answer.text
+    sample = batch[0]
+    path = f"/dataset/{review.ann.dataset['_id']}/sample/{sample['_id']}"
+    ann.patch(path, json=REMOVE, headers=PATCH | {"if-match": '"2000-01-01T00:00:00"'})
+    lines = review.ann.server.log.read_text().splitlines()
+    assert any("to_json" in line for line in lines)
+    told = [line for line in lines if f"Received patch request for sample {sample['_id']}" in line]
+    assert len(told) == 1
+
+
 def test_reviews_work_through_the_guard_and_answers_are_kept(review, ann, batch):
     before = connect(review.uri)
     item = batch[0]["item"]
