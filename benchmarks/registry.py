@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from benchmarks import end_to_end, export, listing, memory, orchestration, review_queue, stage_shares
+from benchmarks import end_to_end, export, listing, memory, orchestration, review_operators, review_queue, stage_shares
 from benchmarks.engine import measure as engine
 from benchmarks.harness.table import Table
 from benchmarks.options import Options
@@ -26,6 +26,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "listing": listing.measure,
     "export": export.measure,
     "review_queue": review_queue.measure,
+    "review_operators": review_operators.measure,
     "routing_contract": contract_table.measure,
     "routing_after": after_table.measure,
     "routing_starter": starter_world.measure,
