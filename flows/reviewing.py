@@ -15,8 +15,7 @@ from flows.console.progress import spoken_time
 from flows.console.review import print_desks, print_pulled, spoken
 from flows.console.streams import Terminal
 from review_ui.queue.fill import fill_queue, queue_id
-from review_ui.queue.pull import pull_queue
-from review_ui.server.answers import is_filled
+from review_ui.server.answers import is_filled, pull_once
 from review_ui.server.database_use import DatabaseUse, review_database
 from review_ui.server.options import WILDCARDS, ServeOptions
 from review_ui.server.serving import Served, keep_alive, served
@@ -111,7 +110,7 @@ def _pull(campaign: Campaign, queue: str, database: DatabaseUse) -> PullOutcome 
     """Bring what was answered into the workspace; None while there is no queue."""
     if not is_filled(database.uri, queue):
         return None
-    return pull_queue(database.uri, queue, open_store(campaign.workspace))
+    return pull_once(database.uri, campaign)
 
 
 def _announce(

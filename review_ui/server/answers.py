@@ -1,5 +1,6 @@
 """Asks the queue of a campaign from outside of a review: how far it is, and its answers."""
 
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from review_ui.queue.connect import connect, read_queue, told
@@ -8,7 +9,9 @@ from review_ui.queue.progress import queue_status as status_of
 from review_ui.queue.pull import export_queue, pull_queue
 from review_ui.queue.session import open_session
 from review_ui.server.database_use import check_begun, review_database
+from review_ui.server.machine_folder import locked, queue_folder
 from schemas.campaign.campaign import Campaign
+from schemas.errors import UserError
 from schemas.queue import PullOutcome, QueueStatus
 from tasks.reviews.table_file import check_suffix
 from tasks.store.open import open_store
@@ -40,7 +43,24 @@ def pull_answers(campaign: Campaign) -> PullOutcome:
     """
     check_begun(campaign)
     with review_database(campaign) as use:
-        return pull_queue(use.uri, queue_id(campaign), open_store(campaign.workspace))
+        return pull_once(use.uri, campaign)
+
+
+def pull_once(uri: str, campaign: Campaign) -> PullOutcome:
+    """Do so with the database that runs at an address, one process of this machine at a time.
+
+    Two at once would both write what neither finds in the workspace yet. It would still count once, and so may it be
+    where no file can be locked, or on two machines.
+
+    Raises:
+        UserError: There is no queue, or its database is away.
+        StoreError: The workspace cannot be read or written.
+    """
+    queue = queue_id(campaign)
+    with ExitStack() as stack:
+        with suppress(UserError):
+            stack.enter_context(locked(queue_folder(queue) / "pull.lock"))
+        return pull_queue(uri, queue, open_store(campaign.workspace))
 
 
 def export_answers(campaign: Campaign, path: Path) -> int:
