@@ -63,9 +63,11 @@ def serve(
 
         try:
             with served(campaign, queue, database, options, tokens, log_path().parent, prepare) as desks:
-                _announce(terminal, desks, options, {} if own else tokens, as_json=as_json)
+                # The user's own tokens outlive the review: they are neither printed nor among a browser's arguments.
+                shown = {} if own else tokens
+                _announce(terminal, desks, options, shown, as_json=as_json)
                 if open_browser:
-                    webbrowser.open(_address(desks[0], options, tokens[desks[0].reviewer]))
+                    webbrowser.open(_address(desks[0], options, shown.get(desks[0].reviewer)))
                 keep_alive(desks, database, say)
         except KeyboardInterrupt:
             pass  # that is how a review ends

@@ -160,6 +160,18 @@ def test_what_a_killed_review_leaves_ends_or_is_used_again(vouch, campaign, tmp_
     assert vouch("review", campaign, "--import", exported).code == 0
 
 
+@pytest.mark.slow
+def test_a_token_of_ones_own_is_no_argument_of_the_browser(campaign, tmp_path, monkeypatch):
+    told, tokens = tmp_path / "told", tmp_path / "tokens"
+    tokens.write_text("token-of-ann-0123456789\n")
+    monkeypatch.setenv("BROWSER", f'{sys.executable} -c \'import sys; open("{told}", "a").write(sys.argv[1])\' %s')
+    with running(campaign, "--reviewer", "ann", "--open", "--token-file", str(tokens)) as review:
+        url = review.line()["url"]
+        soon(lambda: told.exists() and told.read_text())
+    assert told.read_text() == url
+    assert "token-of-ann" not in url
+
+
 @pytest.mark.parametrize("words", [("--status",), ("--pull",), ("--export", "answers.csv")])
 def test_without_a_queue_it_says_what_begins_one(vouch, campaign, words):
     answer = vouch("review", campaign, *words)
