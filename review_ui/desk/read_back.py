@@ -60,13 +60,6 @@ def read_back(
     return [_about_label(kept, item, said, class_name), *missed]
 
 
-def edit_iou(item: Item, row: Row) -> float | None:
-    """How far a corrected box agrees with the item's; None where a row has no box, or is about something new."""
-    if item.box is None or row["verdict"] == "missed" or row["x0"] is None:
-        return None
-    return _iou(item.box, (row["x0"], row["y0"], row["x1"], row["y1"]))
-
-
 def _about_label(kept: Drawn, item: Item, said: Said, class_name: str | None) -> Row:
     box = _box_of(item)
     mask = _new_mask(kept, item)

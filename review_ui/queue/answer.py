@@ -8,7 +8,7 @@ from pymongo import DESCENDING, ReturnDocument
 from review_ui.queue import state
 from review_ui.queue.connect import Document
 from review_ui.queue.lease import answer_key
-from review_ui.queue.rows import checked_rows
+from review_ui.queue.rows import checked_rows, edit_iou
 from review_ui.queue.session import Session
 from schemas.errors import LeaseLostError
 from schemas.queue import VerdictRow
@@ -34,6 +34,7 @@ def submit(
     details: Document = {
         "item": item_id, "epoch": epoch, "kind": item["kind"], "key": item["key"], "seconds": seconds,
         "simulated": simulated, "verdict": said[0]["verdict"], "verdicts": said, "twice": item["wanted"] > 1,
+        "box_iou": edit_iou(item, said[0]),
     }  # fmt: skip
     if _hold(session, item, reviewer, epoch):
         # The event first: what is acknowledged is in the log, and the item can be mended from it.

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from review_ui.queue.connect import Document
 from schemas.queue import VerdictRow
 from schemas.reviews import LABEL_VERDICTS, VERDICTS
 from schemas.tables import BOX
+from tasks.geometry import paired_box_iou
 from tasks.reviews.masks import mask_trouble
 from tasks.reviews.verdicts import trouble
 
@@ -63,6 +65,14 @@ def checked_rows(rows: Sequence[VerdictRow], item: Document, classes: Sequence[s
     if wrong := trouble(pa.Table.from_pylist([row | stand_in for row in said], schema=VERDICTS)):
         raise ValueError(wrong)
     return [about[0], *(row for row in said if row["verdict"] == "missed")]
+
+
+def edit_iou(item: Document, row: Document) -> float | None:
+    """How far a corrected box agrees with the one that was asked about: IoU; None without a correction."""
+    if item["box"] is None or row["x0"] is None:
+        return None
+    boxes = (np.array([sides], np.float32) for sides in (item["box"], [row[side] for side in BOX]))
+    return float(paired_box_iou(*boxes)[0])
 
 
 def _row(row: VerdictRow, item: Document) -> Document:

@@ -91,6 +91,10 @@ ROWS = [
         "fill with 300 questions; mongod meanwhile; limit for 10,000; fill again, nothing new; take 25; "
         "submit one answer; limit for an answer; undo; progress; pull 50 answers",
     ),
+    pytest.param(
+        "review_operators",
+        "item; take_batch; submit; reject; wrong_class; bad_box; skip; undo; limit for an item",
+    ),
     pytest.param("routing_contract", "; ".join(CONTRACT), marks=SLOW),
     pytest.param("routing_after", "; ".join(AFTER)),
     pytest.param("routing_starter", "; ".join(STARTER), marks=SLOW),

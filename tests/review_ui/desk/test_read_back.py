@@ -6,7 +6,7 @@ import pytest
 from review_ui.desk.draft import DraftError
 from review_ui.desk.ids import object_id
 from review_ui.desk.instance_mask import mask_in_box
-from review_ui.desk.read_back import edit_iou, read_back
+from review_ui.desk.read_back import read_back
 from schemas.tables import BOX as SIDES
 from tasks.rle import rle_of_crop
 from tests.review_ui.desk.conftest import BOX, CLASSES, HEIGHT, LABEL, WIDTH, packed
@@ -155,13 +155,6 @@ def test_an_empty_mask_is_told(said, label, item):
 def test_labels_that_cannot_be_read_at_all(bare):
     with pytest.raises(DraftError, match="cannot be read"):
         read_back({"question": {"detections": None}}, bare, CLASSES)
-
-
-def test_how_far_an_edit_went(label, sample, bare):
-    half = (BOX[0], BOX[1], BOX[0] + (BOX[2] - BOX[0]) / 2, BOX[3])
-    found = read_back(sample(label(half, label_id=LABEL), label(NEW)), bare, CLASSES)
-    assert edit_iou(bare, found[0]) == pytest.approx(0.5)
-    assert edit_iou(bare, found[1]) is None
 
 
 def test_labels_are_known_again_whatever_their_ids():

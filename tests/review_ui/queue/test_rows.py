@@ -61,3 +61,14 @@ def test_a_mask_is_mended_though_class_and_box_are_right(make_queue, rows, verdi
     row = queue._session.database.events.find_one({"what": "submitted"})["verdicts"][0]
     assert [row["class_name"], row["x0"]] == [None, None]
     assert (row["rle_counts"] == item.rle) is kept
+
+
+def test_an_answer_keeps_how_far_the_box_was_corrected(make_queue, rows):
+    queue = make_queue(2)
+    kept, moved = queue.take("ann", 2)
+    x0, y0, x1, y1 = moved.box
+    half = {"x0": x0, "y0": y0, "x1": (x0 + x1) / 2, "y1": y1}
+    queue.submit("ann", kept.id, kept.epoch, rows(kept), 1.0)
+    queue.submit("ann", moved.id, moved.epoch, rows(moved, "bad_box", **half), 1.0)
+    events = queue._session.database.events.find({"what": "submitted"}, sort=[("seq", 1)])
+    assert [one["box_iou"] for one in events] == [None, pytest.approx(0.5)]
