@@ -133,4 +133,8 @@ async def _field(request: Request, name: str) -> str:
         body += chunk
         if len(body) > MOST_BYTES:
             raise RefusedError(413, "that is no token")
-    return parse_qs(body.decode(errors="replace"), max_num_fields=10).get(name, [""])[0].strip()
+    try:
+        fields = parse_qs(body.decode(errors="replace"), max_num_fields=10)
+    except ValueError:
+        raise RefusedError(400, "that is no token") from None
+    return fields.get(name, [""])[0].strip()

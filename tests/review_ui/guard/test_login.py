@@ -112,6 +112,11 @@ def test_failures_are_forgotten_after_a_while_and_counted_by_peer():
     assert failures.wait("a") == 0
 
 
+def test_a_login_of_many_fields_is_refused(guarded):
+    client = guarded.client(logged_in=False)
+    assert client.post("/vouch/login", content="a&" * 20 + f"token={TOKEN}").status_code == 400
+
+
 def test_a_login_without_end_is_cut_off(guarded):
     client = guarded.client(logged_in=False)
     assert client.post("/vouch/login", data={"token": "x" * 10_000}).status_code == 413
