@@ -1,0 +1,75 @@
+"""Two reviewers at once, each on a guarded server of their own, answer all that a queue holds."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from review_ui.queue.pull import pull_queue
+from review_ui.server.database_use import DatabaseUse
+from review_ui.server.options import ServeOptions
+from review_ui.server.serving import served
+from tasks.reviews.verdicts import read_verdicts
+from tasks.store.open import open_store
+from tests.review_ui.conftest import write_campaign
+from tests.review_ui.server.conftest import TOKENS
+
+ITEMS = 400
+QUEUE = "0123456789ab"
+
+
+def answer_all(name: str, address: str) -> list[str]:
+    """Take batches and answer them as the App does, until nothing is left; gives the items."""
+    answered: list[str] = []
+    with httpx.Client(base_url=address, headers={"origin": address}, timeout=60) as client:
+        assert client.get("/", params={"token": TOKENS[name]}).status_code == 303
+
+        def run(operator, **params):
+            body = {"operator_uri": f"@vouch/review/{operator}", "params": params}
+            response = client.post("/operators/execute", json=body)
+            assert response.status_code == 200, response.text
+            said = response.json()["result"]
+            assert said.get("error") is None, said
+            return said
+
+        while cards := run("take_batch")["cards"]:
+            for card in cards:
+                said = run(("submit", "reject")[len(answered) % 2], item=card["item"], seconds=1.0)
+                assert card["item"] not in {one["item"] for one in said["cards"]}
+                answered.append(card["item"])
+            if len(answered) == ITEMS // 2:
+                break
+    return answered
+
+
+@pytest.mark.slow
+def test_two_at_once_answer_every_item_once(make_queue, uri, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (tmp_path / "images").mkdir()
+    campaign = write_campaign(tmp_path, review={"batch": 20})
+    queue = make_queue(ITEMS, name=QUEUE)
+    options = ServeOptions(reviewers=tuple(TOKENS))
+    with served(campaign, QUEUE, DatabaseUse(uri, lambda: False), options, TOKENS, tmp_path / "logs") as desks:
+        with ThreadPoolExecutor(2) as pool:
+            working = [pool.submit(answer_all, one.reviewer, f"http://127.0.0.1:{one.port}") for one in desks]
+        ann, ben = (one.result() for one in working)
+        assert queue.take("cem", ITEMS) == []
+    assert (len(ann), len(ben)) == (ITEMS // 2, ITEMS // 2)
+    assert len({*ann, *ben}) == ITEMS
+
+    workspace = open_store(campaign.workspace)
+    pulled = pull_queue(uri, QUEUE, workspace)
+    assert (pulled.verdicts, pulled.late, pulled.known) == (ITEMS, 0, 0)
+    assert pull_queue(uri, QUEUE, workspace).verdicts == 0
+    rows = read_verdicts(workspace).to_pylist()
+    assert len(rows) == ITEMS
+    said = {row["label_id"]: (row["reviewer"], row["verdict"]) for row in rows}
+    verdicts = ("correct", "not_an_object")
+    expected = {
+        item: (name, verdicts[number % 2])
+        for name, items in (("ann", ann), ("ben", ben))
+        for number, item in enumerate(items)
+    }
+    assert said == expected
+    times = {name: [row["reviewed_at"] for row in rows if row["reviewer"] == name] for name in TOKENS}
+    assert max(min(found) for found in times.values()) < min(max(found) for found in times.values())
