@@ -47,6 +47,8 @@ def read_back(
     own = None if item.label_id is None else object_id(item.label_id)
     missed = [_missed(one, item) for one in drawn if one.id != own]
     if item.label_id is None:
+        if said != "as_shown":
+            raise DraftError("this asks about the whole image: draw what no box shows and submit it, or skip it")
         return [_row(item, "checked", class_name=item.class_name), *missed]
     if said == "not_an_object":
         return [_row(item, "not_an_object"), *missed]

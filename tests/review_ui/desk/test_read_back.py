@@ -80,6 +80,12 @@ def test_new_boxes_are_missed_objects(said, label, bare, about_image):
     assert said(about_image) == [row("checked", class_name="dog")]
 
 
+@pytest.mark.parametrize("key", ["bad_box", "wrong_class", "not_an_object"])
+def test_what_is_said_of_a_label_does_not_check_an_image(sample, about_image, key):
+    with pytest.raises(DraftError, match="about the whole image"):
+        read_back(sample(), about_image, CLASSES, key)
+
+
 def test_a_painted_mask_goes_along(said, label, item):
     mask = shown(item).copy()
     mask[:, :20] = True
