@@ -46,10 +46,12 @@ def measure_detector(count: int, config: DetectorConfig | None = None) -> dict[s
     named = [find(detector, config, scene, pairs) for scene in held_out]
     unseen = _average_precision(held_out, named, pairs, lambda item: item.phrase)
     return {
-        **_of_nouns(detector, config, seen, nouns),
+        **average_precision_of_nouns(detector, config, seen, nouns),
         "held_out_map50": unseen["map50"],
         "false_boxes": float(np.mean([_false_boxes(detector, config, scene, nouns) for scene in seen])),
-        **{f"other_{name}": value for name, value in _of_nouns(detector, config, other, nouns).items()},
+        **{
+            f"other_{name}": value for name, value in average_precision_of_nouns(detector, config, other, nouns).items()
+        },
     }
 
 
@@ -79,10 +81,10 @@ def count_hits(objects: Sequence[tuple[str, Sequence[float]]], found: Boxes, nam
     return len(objects) - len(free)
 
 
-def _of_nouns(
+def average_precision_of_nouns(
     detector: Detector, config: DetectorConfig, scenes: Sequence[Scene], nouns: Sequence[str]
 ) -> dict[str, float]:
-    """All nouns prompted: average precision, and what is found at the default score."""
+    """Prompt all nouns: average precision, and what is found at the default score."""
     found = [find(detector, config, scene, nouns) for scene in scenes]
     truth = [[(item.noun, item.xyxy) for item in scene.objects] for scene in scenes]
     hits = sum(count_hits(*pair, nouns, config.min_score) for pair in zip(truth, found, strict=True))
