@@ -13,7 +13,10 @@ class ReviewConfig(Strict):
 
     batch: int = Field(25, ge=1, le=500, description="Items that a reviewer takes at a time.")
     lease_minutes: float = Field(
-        20.0, gt=0, le=24 * 60, description="Minutes without a sign of life after which others may take the items."
+        20.0,
+        ge=2,  # the App gives a sign of life every minute
+        le=24 * 60,
+        description="Minutes without a sign of life after which others may take the items.",
     )
     second_reviews: float = Field(
         0.0, ge=0, le=1, description="Share of labels that two people are asked about, to see how far they agree."

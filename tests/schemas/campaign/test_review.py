@@ -45,7 +45,7 @@ def test_a_password_is_refused_and_not_repeated(problem, address):
     [
         ("{database: 'postgres://host'}", "must be embedded, or an address that begins with mongodb://"),
         ("{batch: 0}", "review.batch: must be at least 1"),
-        ("{lease_minutes: 0}", "review.lease_minutes: must be greater than 0"),
+        ("{lease_minutes: 1}", "review.lease_minutes: must be at least 2"),
         ("{second_reviews: 1.5}", "review.second_reviews: must be at most 1"),
         ("{leases: 5}", "review.leases: unknown key"),
     ],
