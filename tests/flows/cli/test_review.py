@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +15,7 @@ import pytest
 from review_ui.queue.fill import queue_id
 from schemas.campaign.loading import load_campaign
 from tasks.store.process import ProcessId, is_alive, process_id
-
-ROOT = Path(__file__).parents[3]
-PATIENCE_S = 120
+from tests.flows.cli.review_process import PATIENCE_S, running
 
 
 @pytest.fixture
@@ -32,38 +29,6 @@ def campaign(make_images, make_campaign, write_campaign, label, tmp_path, monkey
     sections = {"routing": {"precision": 0.7, "confidence": 0.8}, "review": {"batch": 3}}
     label(make_campaign(**sections))
     return write_campaign(**sections)
-
-
-class Running:
-    """The command, and what it printed."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def line(self) -> dict:
-        assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        assert said, self.process.stderr.read()
-        return json.loads(said)
-
-    def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, out + err
-
-
-@contextmanager
-def running(campaign: Path, *words: str) -> Iterator[Running]:
-    command = [sys.executable, "-m", "flows.cli", "review", str(campaign), "--json", *words]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        yield Running(process)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=PATIENCE_S)
 
 
 def database(campaign: Path) -> ProcessId:
