@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 
 from flows import leash
 from flows.signals import signal_behind
-from schemas.errors import VouchError
+from schemas.errors import UserError, VouchError
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ def embedded_server() -> Iterator[None]:
 
     Raises:
         RuntimeError: The server does not start.
+        UserError: There can be no folder for its database.
         VouchError: The server died, and what Prefect did in the block failed.
     """
     from prefect.settings import (
@@ -41,6 +42,7 @@ def embedded_server() -> Iterator[None]:
     if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
         yield
         return
+    _make_home()
     _start()
     try:
         with temporary_settings(set_defaults={PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_LOGGING_TO_API_ENABLED: False}):
@@ -67,6 +69,20 @@ def leave_at_once(code: int) -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _make_home() -> None:
+    """Make the folder of the server's database: Prefect makes none above it, and waits in vain for a server without."""
+    from prefect.settings import PREFECT_HOME
+
+    home = PREFECT_HOME.value()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{home}: Prefect's database cannot be kept there ({error.strerror}); "
+            "let PREFECT_HOME name a folder that can be written"
+        ) from error
 
 
 def _start() -> None:

@@ -30,7 +30,6 @@ def campaign(tmp_path, monkeypatch):
     """The demo's campaign over the bundled samples, which nothing was done with yet; all is kept in tmp_path."""
     for name in ("HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    # Prefect keeps its database there, and makes no folder above its own.
     (tmp_path / "HOME").mkdir()
     for name in ("VOUCH_LOG", "VOUCH_MONGODB_URI", "VOUCH_REVIEW_TOKEN", "FIFTYONE_DATABASE_NAME", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
+from schemas.errors import UserError
+
 
 @dataclass
 class Typed:
@@ -156,6 +158,24 @@ def test_without_the_known_hook_prefect_starts_its_own(monkeypatch, caplog):
     with caplog.at_level("INFO"):
         _start()
     assert "Prefect starts its embedded server by itself" in caplog.text
+
+
+def test_its_database_has_a_folder_also_where_the_home_folder_is_missing(monkeypatch, tmp_path):
+    from prefect.settings import PREFECT_HOME, temporary_settings
+
+    import flows.embedded_server as module
+
+    monkeypatch.setattr(module, "_start", lambda: None)
+    home = tmp_path / "home" / ".prefect"
+    with temporary_settings({PREFECT_HOME: home}), module.embedded_server():
+        assert home.is_dir()
+    (tmp_path / "file").touch()
+    with (
+        temporary_settings({PREFECT_HOME: tmp_path / "file" / ".prefect"}),
+        pytest.raises(UserError, match="let PREFECT_HOME name a folder"),
+        module.embedded_server(),
+    ):
+        pass
 
 
 def test_a_named_server_is_used_as_it_is(monkeypatch):
