@@ -11,6 +11,7 @@
   const CLICK_MS = 400;
   const EDIT_MS = 250;
   const BEAT_MS = 60_000;
+  const LOAD_MS = 8_000; // for an image to come
   const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
 
   const desk = { cards: [], classes: [], queue: "", until: 0 };
@@ -111,6 +112,7 @@
     return guarded(async () => {
       const card = cardShown();
       if (!card) throw new Error("open an item first: Alt+T takes a batch");
+      if (name !== "skip") await seen(card);
       await settled();
       const seconds = secondsSpent();
       const next = beside(card, 1) || beside(card, -1);
@@ -175,6 +177,38 @@
     if (!name || !card) return;
     if (card.kind === "label" && !isNewBoxSelected(card)) answer("wrong_class", { class_name: name });
     else guarded(() => labelSelected(name));
+  }
+
+  // ---- images that cannot be shown
+
+  const CANNOT_BE_SHOWN = "this image cannot be shown: skip it (Alt+S)";
+  const pictures = new Map(); // image key -> { state: "loading", "shown" or "broken", done: a promise of the state }
+
+  // The App shows an empty picture where an image does not come; so it is asked for beside the App, at the same address.
+  function look(card) {
+    const known = pictures.get(card.key);
+    if (known && known.state !== "broken") return known;
+    const image = new Image();
+    const picture = { state: "loading" };
+    picture.done = new Promise((done) => {
+      const end = (state) => () => {
+        picture.state = state;
+        done(state);
+        draw();
+      };
+      image.addEventListener("load", end("shown"));
+      image.addEventListener("error", end("broken"));
+    });
+    image.src = source(card.key);
+    pictures.set(card.key, picture);
+    return picture;
+  }
+
+  // A picture that did not come is asked for again: its bucket may be back.
+  async function seen(card) {
+    const state = await Promise.race([look(card).done, sleep(LOAD_MS)]);
+    if (state === "broken") throw new Error(CANNOT_BE_SHOWN);
+    if (state !== "shown") throw new Error("the image has not come yet: wait a moment, or skip it (Alt+S)");
   }
 
   // ---- boxes that were drawn
@@ -362,6 +396,10 @@
       parts.push(element("span", "count", `  ${desk.cards.indexOf(card) + 1} of ${desk.cards.length}`));
       parts.push(document.createElement("br"), element("span", "keys", keysOf(card)));
     }
+    const broken = card && pictures.get(card.key)?.state === "broken";
+    if (broken && message.words !== CANNOT_BE_SHOWN) {
+      parts.push(document.createElement("br"), element("span", "wrong", CANNOT_BE_SHOWN));
+    }
     if (message.words) {
       if (parts.length) parts.push(document.createElement("br"));
       parts.push(element("span", message.wrong ? "wrong" : "said", message.words));
@@ -414,6 +452,7 @@
     view.clicked = 0;
     view.spent = 0;
     view.since = performance.now();
+    if (card) look(card);
     draw();
   }
 

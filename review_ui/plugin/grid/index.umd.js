@@ -4,6 +4,7 @@
 
 const SIZE = 168; // CSS pixels of a tile
 const CONTEXT = 0.35; // of the box's longer side around it, on each side
+const LOAD_MS = 8_000; // for the images of a page to come
 const WRONG = [
   ["not_an_object", "not an object"],
   ["bad_box", "bad box"],
@@ -28,6 +29,9 @@ const STYLE = `
   #vouch-grid .tile[aria-pressed=true]::after { content: "\\2715"; position: absolute; right: 6px; top: 2px;
     color: #ff5d52; font-size: 24px; font-weight: 700; text-shadow: 0 0 4px #000; }
   #vouch-grid .tile img { position: absolute; left: 0; top: 0; max-width: none; transform-origin: 0 0; }
+  #vouch-grid .tile.broken { cursor: default; color: #ff9c93; font: inherit; }
+  #vouch-grid .tile.broken > * { display: none; }
+  #vouch-grid .tile.broken::before { content: "cannot be shown"; }
   #vouch-grid .tile i { position: absolute; box-sizing: content-box; border: 2px solid #ff9500; box-shadow: 0 0 0 1px #0008; }`;
 
 // What a tile shows of an image: a square around the box, in the image's pixels.
@@ -49,6 +53,14 @@ function tileOf(card, source) {
   const tile = make("button", "tile");
   const { scale, left, top } = cropOf(card.box);
   const image = make("img");
+  image.addEventListener("load", () => { tile.dataset.image = "shown"; });
+  image.addEventListener("error", () => {
+    tile.dataset.image = "broken";
+    tile.classList.add("broken");
+    tile.setAttribute("aria-pressed", "false");
+    tile.setAttribute("aria-label", "cannot be shown");
+  });
+  tile.dataset.image = "loading";
   image.src = source(card.key);
   image.alt = card.key;
   image.width = card.width;
@@ -68,9 +80,18 @@ function tileOf(card, source) {
   tile.setAttribute("aria-pressed", "false");
   tile.append(image, frame);
   tile.addEventListener("click", () => {
+    if (tile.dataset.image === "broken") return;
     tile.setAttribute("aria-pressed", String(tile.getAttribute("aria-pressed") !== "true"));
   });
   return tile;
+}
+
+async function allLoaded(tiles) {
+  const end = performance.now() + LOAD_MS;
+  while (tiles.some((tile) => tile.dataset.image === "loading")) {
+    if (performance.now() > end) throw new Error("some images have not come yet: wait a moment, and submit again");
+    await new Promise((done) => setTimeout(done, 50));
+  }
 }
 
 // Opens the grid over the App. `call` runs an operator, `desk` is what is on the desk, `say` tells people something,
@@ -95,18 +116,32 @@ export function cropGrid({ call, desk, say, source, busy, closed }) {
   document.body.append(root);
   let shownAt = 0;
   let className = null;
+  const broken = new Set(); // items whose image cannot be shown; they are skipped once
 
   function choose() {
     right.style.display = said.value === "wrong_class" ? "" : "none";
   }
 
+  async function skip(items) {
+    for (const item of items) {
+      broken.add(item);
+      await call("skip", { item });
+    }
+  }
+
   // The next page: more of the class that was shown; when there are none, the class that comes next.
   async function next() {
+    const isOver = (page) => page.grid.every((item) => broken.has(item));
     let page = className === null ? { grid: [] } : await call("grid_take", { class_name: className });
-    if (!page.grid.length) page = await call("grid_take");
+    if (isOver(page)) {
+      // What was skipped comes back at the end of its class; as long as it is held, it also comes first.
+      await skip(page.grid);
+      page = await call("grid_take");
+    }
     className = page.class_name;
-    if (!page.grid.length) {
-      say("No labels are left to verify.");
+    if (isOver(page)) {
+      await skip(page.grid);
+      say(page.grid.length ? "What is left cannot be shown." : "No labels are left to verify.");
       return close();
     }
     const cards = page.grid.map((item) => desk.cards.find((card) => card.item === item));
@@ -115,6 +150,7 @@ export function cropGrid({ call, desk, say, source, busy, closed }) {
       new Option("its class: choose", ""),
       ...desk.classes.filter((name) => name !== className).map((name) => new Option(name, name)),
     );
+    said.value = WRONG[0][0];
     choose();
     tiles.replaceChildren(...cards.map((card) => tileOf(card, source)));
     tiles.scrollTop = 0;
@@ -122,22 +158,33 @@ export function cropGrid({ call, desk, say, source, busy, closed }) {
     shownAt = performance.now();
   }
 
+  async function answer(shown) {
+    const picked = shown.filter((tile) => tile.getAttribute("aria-pressed") === "true");
+    const params = {
+      shown: shown.map((tile) => tile.dataset.item),
+      wrong: picked.map((tile) => tile.dataset.item),
+      said: said.value,
+      seconds: (performance.now() - shownAt) / 1000,
+    };
+    if (said.value === "wrong_class" && picked.length) {
+      if (!right.value) throw new Error("choose the class of those that you picked");
+      params.class_name = right.value;
+    }
+    const { answered } = await call("grid_submit", params);
+    if (!picked.length) return `${answered} answered, all correct`;
+    return `${answered} answered, ${picked.length} of them as ${said.selectedOptions[0].text.slice(8)}`;
+  }
+
   function submit() {
     return busy(async () => {
       const all = [...tiles.children];
-      const picked = all.filter((tile) => tile.getAttribute("aria-pressed") === "true");
-      const params = {
-        shown: all.map((tile) => tile.dataset.item),
-        wrong: picked.map((tile) => tile.dataset.item),
-        said: said.value,
-        seconds: (performance.now() - shownAt) / 1000,
-      };
-      if (said.value === "wrong_class" && picked.length) {
-        if (!right.value) throw new Error("choose the class of those that you picked");
-        params.class_name = right.value;
-      }
-      const { answered } = await call("grid_submit", params);
-      say(`${answered} answered, ${picked.length} of them as ${said.selectedOptions[0].text.slice(8)}`);
+      await allLoaded(all);
+      const shown = all.filter((tile) => tile.dataset.image === "shown");
+      const parts = shown.length ? [await answer(shown)] : [];
+      const gone = all.filter((tile) => tile.dataset.image === "broken").map((tile) => tile.dataset.item);
+      await skip(gone);
+      if (gone.length) parts.push(`${gone.length} skipped: they cannot be shown`);
+      say(parts.join("; "));
       await next();
     });
   }

@@ -1,0 +1,44 @@
+"""Images that cannot be shown are never answered."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def gone(reviewer):
+    """The item that comes first, whose image was deleted while it waited for review."""
+    with reviewer.review.queue() as queue:
+        [item] = queue.take("ann", 1, kind="label")
+    (Path(reviewer.review.campaign.source.uri) / item.key).unlink()
+    return item
+
+
+def test_an_item_whose_image_is_gone_can_only_be_skipped(reviewer, gone):
+    reviewer.press("Alt+t")
+    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem === name", arg=gone.id)
+    for keys in ("Alt+Enter", "Alt+n", "Alt+b", "Alt+1"):
+        reviewer.press(keys)
+        assert reviewer.item() == gone.id
+        assert "cannot be shown: skip it (Alt+S)" in reviewer.said()
+    reviewer.press("Alt+s")
+    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem !== name", arg=gone.id)
+    assert reviewer.review.verdicts() == []
+    assert gone.id not in {item.id for item in reviewer.review.held()}
+
+
+def test_crops_whose_image_is_gone_are_left_out_of_the_grid(reviewer, gone):
+    reviewer.press("Alt+g")
+    broken = reviewer.page.locator(f"#vouch-grid .tile.broken[data-item='{gone.id}']")
+    broken.wait_for()
+    assert broken.get_attribute("aria-label") == "cannot be shown"
+    tiles = reviewer.page.locator("#vouch-grid .tile")
+    shown = [tiles.nth(place).get_attribute("data-item") for place in range(tiles.count())]
+    key_of = {item.id: item.key for item in reviewer.review.held()}
+    reviewer.press("Alt+Enter")
+    verdicts = {row["label_id"]: row["verdict"] for row in reviewer.review.verdicts()}
+    assert verdicts == {name: "correct" for name in shown if key_of[name] != gone.key}
+    assert verdicts
+    assert "skipped: they cannot be shown" in reviewer.said()
