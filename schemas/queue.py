@@ -103,7 +103,11 @@ class QueueStatus(Strict):
     reviewers: dict[str, ReviewerProgress] = Field(description="Reviewer -> what he did.")
     twice: int = Field(description="Items that two people have answered.")
     agreement: float | None = Field(description="Share of them on which both say the same.")
-    minutes_left: float = Field(description="Expected time of what is open or leased, by the plans' seconds.")
+    minutes_left: float = Field(
+        description="For what is open or leased: the reviewers' median of each kind once 10 of it are answered, else "
+        "the plans' seconds."
+    )
+    own_pace: bool = Field(description="Whether the reviewers' own pace is known for some of that.")
     unpulled: int = Field(description="Answers that are not in the workspace yet.")
     late: int = Field(description="Answers to what was another's or answered otherwise; kept, and not counted.")
 
@@ -127,6 +131,7 @@ class PullOutcome(Strict):
     verdicts: int = Field(description="Verdicts that were added to the workspace.")
     answers: int = Field(description="Answers that they came from.")
     known: int = Field(description="Verdicts that were there already.")
+    earlier: int = Field(description="Answers that earlier pulls brought, and that stand.")
     undone: int = Field(description="Answers that were taken back, and left out.")
     undone_late: int = Field(description="Answers taken back after they were pulled: they count until answered anew.")
     late: int = Field(description="Answers to what was another's or answered otherwise; kept, and left out.")

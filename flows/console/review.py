@@ -14,7 +14,8 @@ from schemas.queue import PullOutcome, QueueStatus
 
 KEYS: Final = (
     "Alt+T take a batch; Alt+Enter correct, or as you drew it; Alt+1 ... Alt+9 another class; Alt+B bad box",
-    "Alt+N not an object; Alt+S skip; Alt+Z undo",
+    "Alt+N not an object; Alt+M free the box of its mask; Alt+D draw a missing box; Alt+G the crop grid; Alt+S skip; "
+    "Alt+Z undo",
 )
 
 
@@ -48,7 +49,13 @@ def print_desks(console: Console, addresses: Mapping[str, str], *, has_own_token
 
 def print_pulled(console: Console, pulled: PullOutcome) -> None:
     """Print what came into the workspace."""
-    say(console, f"{pulled.verdicts:,} new verdicts of {pulled.answers:,} answers are in the workspace")
+    if pulled.answers:
+        say(console, f"{pulled.verdicts:,} new verdicts of {pulled.answers:,} answers are in the workspace")
+    elif pulled.earlier:
+        are = "answer is" if pulled.earlier == 1 else "answers are"
+        say(console, f"nothing new: {pulled.earlier:,} {are} in the workspace already")
+    else:
+        say(console, "nothing new: there is no answer yet")
     if pulled.known:
         say(console, f"{pulled.known:,} were there already")
     if pulled.undone_late:
@@ -85,4 +92,5 @@ def print_queue(console: Console, status: QueueStatus) -> None:
         say(console, f"{status.unpulled:,} answers are not in the workspace yet; vouch review --pull brings them there")
     if status.late:
         say(console, f"{status.late:,} answers came too late, and do not count")
-    say(console, f"about {spoken_time(status.minutes_left * 60)} left at the usual pace")
+    pace = "reviewers' own" if status.own_pace else "usual"
+    say(console, f"about {spoken_time(status.minutes_left * 60)} left at the {pace} pace")

@@ -43,10 +43,11 @@ def progress(session: Session, reviewer: str) -> Progress:
 def queue_status(session: Session) -> QueueStatus:
     """Count for who runs the queue, split by purpose: nothing for the eyes of reviewers."""
     purposes: dict[str, Counter[str]] = defaultdict(Counter)
-    seconds = 0.0
-    for group in _groups(session, ""):
+    groups = _groups(session, "")
+    for group in groups:
         purposes[group["purpose"]][group["state"]] += group["count"]
-        seconds += group["seconds"] if group["state"] in ("open", "leased") else 0.0
+    left = [group for group in groups if group["state"] in ("open", "leased")]
+    own = _own_seconds(session)
     undone = session.undone()
     twice, agreement = _agreement(session)
     submitted = {"queue": session.queue, "what": "submitted", "seq": {"$nin": undone}}
@@ -58,7 +59,8 @@ def queue_status(session: Session) -> QueueStatus:
         reviewers=_reviewers(session, submitted),
         twice=twice,
         agreement=agreement,
-        minutes_left=seconds / 60,
+        minutes_left=sum(_seconds(group, own) for group in left) / 60,
+        own_pace=any(len(own.get(group["kind"], [])) >= ENOUGH for group in left),
         unpulled=events.count_documents(submitted | {"pulled": None}),
         late=events.count_documents({"queue": session.queue, "what": "late"}),
     )
@@ -82,9 +84,9 @@ def _groups(session: Session, reviewer: str) -> list[Document]:
     return [group["_id"] | {"count": group["count"], "seconds": group["seconds"]} for group in found]
 
 
-def _own_seconds(session: Session, reviewer: str) -> dict[str, list[float]]:
-    """Kind -> seconds of the reviewer's latest answers."""
-    wanted = {"queue": session.queue, "what": "submitted", "reviewer": reviewer}
+def _own_seconds(session: Session, reviewer: str | None = None) -> dict[str, list[float]]:
+    """Kind -> seconds of the reviewer's latest answers, or of everybody's."""
+    wanted = {"queue": session.queue, "what": "submitted"} | ({} if reviewer is None else {"reviewer": reviewer})
     latest = session.database.events.find(wanted, {"kind": 1, "seconds": 1}).sort("seq", DESCENDING).limit(LATEST)
     found: dict[str, list[float]] = defaultdict(list)
     for event in latest:

@@ -46,6 +46,7 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
             answers = _submitted(session, {"pulled": None, "seq": {"$nin": undone}})
             late = _late(session)
             withdrawn = _count(session, {"pulled": None, "seq": {"$in": undone}})
+            earlier = _count(session, {"pulled": {"$ne": None}, "seq": {"$nin": undone}})
             withdrawn_late = _count(session, {"pulled": {"$ne": None}, "seq": {"$in": undone}})
         table = _table(answers)
         rows = first_rows(pa.concat_tables([(known := read_verdicts(workspace)), table]), VERDICTS.names)
@@ -59,6 +60,7 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
         verdicts=len(new),
         answers=len(answers),
         known=table.num_rows - len(new),
+        earlier=earlier,
         undone=withdrawn,
         undone_late=withdrawn_late,
         late=len(late),

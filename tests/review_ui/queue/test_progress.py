@@ -67,6 +67,19 @@ def test_who_runs_it_sees_purposes_and_reviewers(make_queue, rows, status):
     assert found.minutes_left == pytest.approx(4 * 1.6 / 60)
 
 
+def test_who_runs_it_sees_the_time_left_at_the_pace_of_all_reviewers(make_queue, rows, status):
+    queue = make_queue(20)
+    for name, seconds, count in (("ann", 4.0, 5), ("bob", 8.0, 4)):
+        for item in queue.take(name, count):
+            queue.submit(name, item.id, item.epoch, rows(item), seconds)
+    assert not status().own_pace
+    assert status().minutes_left == pytest.approx(11 * 1.6 / 60)
+    for item in queue.take("bob", 1):
+        queue.submit("bob", item.id, item.epoch, rows(item), 8.0)
+    assert status().own_pace
+    assert status().minutes_left == pytest.approx(10 * 6.0 / 60)
+
+
 def test_questions_about_images_are_counted_by_their_kind(planned):
     with planned.open() as queue:
         seen = queue.progress("ann")

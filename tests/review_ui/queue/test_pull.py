@@ -34,7 +34,7 @@ def test_answers_get_into_the_workspace_once(planned, rows):
     with planned.open() as queue:
         items = answer(queue, rows, 5)
         first = pull(planned)
-        assert (first.verdicts, first.answers, first.known) == (5, 5, 0)
+        assert (first.verdicts, first.answers, first.known, first.earlier) == (5, 5, 0, 0)
         table = read_verdicts(planned.workspace)
         assert table["label_id"].to_pylist() == [item.id for item in items]
         assert set(table["reviewer"].to_pylist()) == {"ann"}
@@ -42,7 +42,7 @@ def test_answers_get_into_the_workspace_once(planned, rows):
         assert set(table["simulated"].to_pylist()) == {False}
         assert None not in table["reviewed_at"].to_pylist()
         again = pull(planned)
-        assert (again.verdicts, again.answers, again.file) == (0, 0, "")
+        assert (again.verdicts, again.answers, again.earlier, again.file) == (0, 0, 5, "")
         answer(queue, rows, 2)
         assert pull(planned).verdicts == 2
     assert read_verdicts(planned.workspace).num_rows == 7
