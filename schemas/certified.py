@@ -24,6 +24,7 @@ class Certified(Strict):
     run: str = Field(description="Name of the run.")
     workspace: str = Field(description="Uri of the workspace.")
     version: str | None = Field(description="Of the policy that was written; None: nothing could be certified.")
+    in_force: bool = Field(False, description="The run is routed by that policy already.")
     precision: float = Field(description="T.")
     confidence: float = Field(description="1 - delta.")
     gate: Gate = Field(description="What the promise is about.")

@@ -12,6 +12,11 @@ from tasks.contract.costs import minutes_for
 
 GROUP_HEAD: Final = ("group", "n", "wrong", "at most", "allowed", "p ≥", "accepted", "precision A", "precision B")
 MOST_NAMED: Final = 8
+# Nobody is asked what has an answer, and all runs of a workspace share its verdicts.
+PEOPLE: Final = (
+    "for people to answer instead: another workspace.uri in the campaign file, then vouch run CAMPAIGN and vouch "
+    "review CAMPAIGN; or import their verdicts on all labels of this sample: vouch verdicts CAMPAIGN FILE"
+)
 
 
 def print_certified(console: Console, found: Certified) -> None:
@@ -25,6 +30,7 @@ def print_certified(console: Console, found: Certified) -> None:
     )
     if found.simulated:
         say(console, "simulated reviewer: a program answered from ground truth, so this certifies nothing")
+        say(console, PEOPLE)
     if rows := group_rows(found):
         console.print(_groups(rows))
     for group in found.groups:
@@ -51,7 +57,7 @@ def print_certified(console: Console, found: Certified) -> None:
             f"policy {found.version} accepts {found.accepted:,} of {found.labels:,} labels ({share:.1%}); "
             f"{found.kept_for_fitting:,} are on images kept for fitting and go to people",
         )
-        say(console, "put it in force: vouch apply CAMPAIGN")
+        say(console, "it is in force already" if found.in_force else "put it in force: vouch apply CAMPAIGN")
     say(console, f"workspace: {found.workspace}")
 
 

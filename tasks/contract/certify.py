@@ -14,6 +14,7 @@ from tasks.contract.certified_policy import Basis, make_policy, not_sampled, pol
 from tasks.contract.class_estimates import class_estimates
 from tasks.contract.costs import minutes_for
 from tasks.contract.declare import Promise
+from tasks.contract.in_force import version_in_force
 from tasks.contract.judge import Judged
 from tasks.contract.looking import Tested, look_of, tested_if_correct, tested_round, verdicts_of
 from tasks.contract.looks import number_of_look, take_look
@@ -62,6 +63,7 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         run=reviews.run,
         workspace=reviews.workspace.uri,
         version=None if policy is None else policy.version,
+        in_force=policy is not None and _routed_by(campaign, reviews) == policy.version,
         precision=reviews.promise.precision,
         confidence=reviews.promise.confidence,
         gate=reviews.promise.gate,
@@ -83,6 +85,10 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
             f"{delta_of_look(1 - reviews.promise.confidence, look.look + 1):.4g}",
         ),
     )
+
+
+def _routed_by(campaign: Campaign, reviews: RunReviews) -> str | None:
+    return campaign.routing.policy or version_in_force(reviews.workspace, reviews.run)
 
 
 def _hopeless(tested: Tested, found: Round) -> NotCertifiedError:
@@ -164,7 +170,8 @@ def _simulated(reviews: RunReviews, found: Round) -> bool:
     if simulated.any() and not simulated.all():
         raise UserError(
             f"a simulated reviewer answered {int(simulated.sum()):,} of {len(simulated):,} certification tasks, people "
-            f"the others; certify by either alone: {_FRESH}"
+            "the others; certify by either alone: import people's verdicts on those as well (vouch verdicts CAMPAIGN "
+            f"FILE), or {_FRESH}"
         )
     return bool(simulated.any())
 

@@ -61,7 +61,7 @@ def test_from_answers_to_decisions(campaign, tmp_path, monkeypatch):
         again = pull_and_apply(campaign)
         assert again.pulled is not None
         assert again.pulled.verdicts == 0
-        assert again.certified == second.certified
+        assert again.certified == second.certified.model_copy(update={"in_force": True})
         assert again.applied is not None
         assert again.applied.changed == 0
     text = applied_reviews_markdown(second)

@@ -16,12 +16,12 @@ NOTHING_DRAWN = GroupCertificate(
 )  # fmt: skip
 
 
-def text(*groups: Group, not_sampled: tuple[str, ...] = ()) -> str:
+def text(*groups: Group, not_sampled: tuple[str, ...] = (), simulated: bool = False, in_force: bool = False) -> str:
     out = io.StringIO()
     found = Certified(
         run="main", workspace="/w", version="certified-1-a", precision=0.95, confidence=0.9, gate="delivered", look=1,
         delta=0.08, labels=1500, kept_for_fitting=410, accepted=600, groups=groups, not_sampled=not_sampled,
-        classes=(), reviewers=Reviewers(), simulated=False,
+        classes=(), reviewers=Reviewers(), simulated=simulated, in_force=in_force,
     )  # fmt: skip
     print_certified(Console(file=out, width=140), found)
     return out.getvalue()
@@ -49,3 +49,15 @@ def test_classes_without_a_sample_are_one_line():
     (line,) = (line for line in text(CAT, not_sampled=names).splitlines() if "bird" in line)
     assert line.startswith(f"{len(names)} classes have no label in the sample")
     assert line.endswith(f"bird {MOST_NAMED - 1} and 3 more")
+
+
+def test_what_is_in_force_already_is_not_advised():
+    assert "put it in force: vouch apply CAMPAIGN" in text(CAT)
+    assert "it is in force already" not in text(CAT)
+    assert "vouch apply" not in text(CAT, in_force=True)
+    assert "it is in force already" in text(CAT, in_force=True)
+
+
+def test_after_a_simulated_reviewer_it_says_how_people_come_to_answer():
+    assert "another workspace.uri" in text(CAT, simulated=True)
+    assert "another workspace.uri" not in text(CAT)
