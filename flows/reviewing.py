@@ -11,17 +11,18 @@ from urllib.parse import quote
 
 from flows.console.log import log_path
 from flows.console.output import print_json
-from flows.console.progress import spoken_time
+from flows.console.planned import open_words
 from flows.console.review import print_desks, print_pulled, spoken
 from flows.console.streams import Terminal
 from review_ui.queue.fill import fill_queue, queue_id
 from review_ui.server.answers import is_filled, pull_once
 from review_ui.server.database_use import DatabaseUse, review_database
 from review_ui.server.options import WILDCARDS, ServeOptions
-from review_ui.server.serving import Served, keep_alive, served
+from review_ui.server.serving import Served, keep_alive, reserved, served
 from review_ui.server.tokens import draw_tokens, own_tokens
 from schemas.campaign.campaign import Campaign
 from schemas.queue import FillOutcome, PullOutcome
+from tasks.contract.run_labels import current_of
 from tasks.reviews.plans import read_plans
 from tasks.store.open import open_store
 
@@ -53,26 +54,38 @@ def serve(
     options.check(own is not None)
     tokens = own or draw_tokens(options.reviewers)
     say = spoken(terminal)
-    say("starting the review database")
     queue = queue_id(campaign)
-    with _heard_once(say), review_database(campaign) as database:
+    current_of(open_store(campaign.workspace), campaign.run.name)  # without labels nothing need be started
+    with _heard_once(say), reserved(queue, options) as sockets, _said_database(campaign, say) as database:
         say("starting FiftyOne, which takes some seconds")
 
         def prepare() -> None:
             _prepare(campaign, queue, database, minutes, say)
 
         try:
-            with served(campaign, queue, database, options, tokens, log_path().parent, prepare) as desks:
+            with served(campaign, queue, database, options, tokens, log_path().parent, prepare, sockets) as desks:
                 # The user's own tokens outlive the review: they are neither printed nor among a browser's arguments.
                 shown = {} if own else tokens
                 _announce(terminal, desks, options, shown, as_json=as_json)
                 if open_browser:
                     webbrowser.open(_address(desks[0], options, shown.get(desks[0].reviewer)))
                 keep_alive(desks, database, say)
-        except KeyboardInterrupt:
-            pass  # that is how a review ends
-        finally:
+        except BaseException as error:
             pulled = _pull(campaign, queue, database)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                _print_end(terminal, pulled, as_json=as_json)
+            if not isinstance(error, KeyboardInterrupt):  # that is how a review ends
+                raise
+
+
+@contextmanager
+def _said_database(campaign: Campaign, say: Callable[[str], None]) -> Iterator[DatabaseUse]:
+    say("starting the review database")
+    with review_database(campaign) as database:
+        yield database
+
+
+def _print_end(terminal: Terminal, pulled: PullOutcome | None, *, as_json: bool) -> None:
     if pulled is None:
         return
     if as_json:
@@ -97,7 +110,7 @@ def _prepare(campaign: Campaign, queue: str, database: DatabaseUse, minutes: flo
         say(f"nothing waited for an answer, so review plan {planned.plan.number} was made:")
         for words in planned.words:
             say(f"- {words}")
-        say(f"{planned.open:,} to be answered, about {spoken_time(planned.plan.seconds)} at the usual pace")
+        say(open_words(planned))
         filled = fill_queue(campaign, database.uri)
     for line in filled.lines:
         say(line)

@@ -17,6 +17,7 @@ class Planned(Strict):
     stage: Stage = Field(description="What was drawn.")
     plan: ReviewPlan = Field(description="The plan.")
     open: int = Field(ge=0, description="Its tasks that have no answer yet; earlier verdicts may answer some.")
+    simulated: int = Field(0, ge=0, description="Its tasks about labels that a simulated reviewer has answered.")
     earlier_open: int = Field(0, ge=0, description="Tasks of earlier plans that still wait for an answer.")
     words: tuple[str, ...] = Field(description="What was drawn and why.")
     next: tuple[str, ...] = Field(description="Commands that come next.")

@@ -35,7 +35,8 @@ def bench(
     """Measure images per second on this machine, the share of each step, memory, and what limits the speed.
 
     Without a campaign the bundled models look for the classes of the bundled samples. Images are fetched, decoded,
-    labelled and written into a temporary workspace; the campaign's own is neither read nor written.
+    labelled and written into a temporary workspace; the campaign's own is neither read nor written. On a CPU
+    it takes a minute or so.
     """
     from flows.console.bench import print_bench
     from flows.console.output import print_json

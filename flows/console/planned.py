@@ -32,11 +32,26 @@ def print_planned(console: Console, planned: Planned, out: Path | None, campaign
     for purpose, count in plan.counts.items():
         table.add_row(PURPOSES[purpose], f"{count:,}")
     console.print(table)
-    if planned.open:
-        say(console, f"{planned.open:,} to be answered, about {spoken_time(plan.seconds)} at the usual pace")
-    else:
-        say(console, "0 to be answered: earlier verdicts answer every task of this plan already")
+    say(console, open_words(planned))
     if out is not None:
         say(console, f"tasks, blind, in the order to ask them: {out}")
     for number, command in enumerate(planned.next, 1):
         say(console, f"next {number}: {command.replace('CAMPAIGN', str(campaign))}")
+
+
+def open_words(planned: Planned) -> str:
+    """Say how much of a plan is to be answered, and who has answered the rest."""
+    total = sum(planned.plan.counts.values())
+    answered = total - planned.open
+    simulated = min(planned.simulated, answered)
+    if not planned.open:
+        by = f" ({simulated:,} by a simulated reviewer)" if simulated else ""
+        return f"0 to be answered: earlier verdicts answer every task of this plan already{by}"
+    time = f"to be answered, about {spoken_time(planned.plan.seconds)} at the usual pace"
+    if not answered:
+        return f"{planned.open:,} {time}"
+    words = f"{planned.open:,} of {total:,} {time}; {answered:,}"
+    if simulated == answered:
+        return f"{words} were answered by a simulated reviewer already"
+    by = f", {simulated:,} of them by a simulated reviewer" if simulated else ""
+    return f"{words} are answered already{by}"

@@ -60,6 +60,7 @@ def served(
     tokens: Mapping[str, str],
     log_folder: Path,
     prepare: Callable[[], None] = lambda: None,
+    sockets: list[socket.socket] | None = None,
 ) -> Iterator[list[Served]]:
     """Run the servers of all reviewers for the length of the block; they answer when it begins.
 
@@ -73,17 +74,15 @@ def served(
         tokens: Reviewer -> token.
         log_folder: Where each server's log goes.
         prepare: What can be done while the servers import FiftyOne; its errors end the review.
+        sockets: What `reserved` gave; reserved now if not given.
 
     Raises:
         UserError: A port is taken, or a reviewer's desk is open already.
         VouchError: A server does not start.
     """
     with ExitStack() as stack:
-        for reviewer in options.reviewers:
-            stack.enter_context(_alone(queue, reviewer))
-        sockets = bind(options.host, options.port, len(options.reviewers))
-        for bound in sockets:
-            stack.enter_context(bound)
+        if sockets is None:
+            sockets = stack.enter_context(reserved(queue, options))
         stack.callback(_give_back, database.uri, queue, options.reviewers)
         found = []
         for reviewer, bound in zip(options.reviewers, sockets, strict=True):
@@ -103,6 +102,26 @@ def served(
         for one in found:
             one.server.wait()
         yield found
+
+
+@contextmanager
+def reserved(queue: str, options: ServeOptions) -> Iterator[list[socket.socket]]:
+    """Hold the desks and ports of all reviewers for the length of the block; a socket each, in their order.
+
+    Args:
+        queue: Id of the queue.
+        options: Who reviews and where.
+
+    Raises:
+        UserError: A port is taken, or a reviewer's desk is open already.
+    """
+    with ExitStack() as stack:
+        for reviewer in options.reviewers:
+            stack.enter_context(_alone(queue, reviewer))
+        sockets = bind(options.host, options.port, len(options.reviewers))
+        for bound in sockets:
+            stack.enter_context(bound)
+        yield sockets
 
 
 def _terminate(servers: list[Served]) -> None:

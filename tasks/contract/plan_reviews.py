@@ -108,6 +108,7 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
         stage=stage,
         plan=written,
         open=still_open,
+        simulated=int(reviews.answers.simulated_of(tasks["label_id"]).sum()),
         earlier_open=waiting.num_rows,
         words=(*draw.words, *looked, *planted.words, *about_images.words),
         next=_next(stage, still_open),

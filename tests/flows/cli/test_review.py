@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import httpx
 import pytest
 
 from review_ui.queue.fill import queue_id
+from review_ui.server.options import ServeOptions
+from review_ui.server.serving import reserved
 from schemas.campaign.loading import load_campaign
 from tasks.store.process import ProcessId, is_alive, process_id
 from tests.flows.cli.review_process import PATIENCE_S, running
@@ -121,7 +124,7 @@ def test_what_a_killed_review_leaves_ends_or_is_used_again(vouch, campaign, tmp_
     exported = tmp_path / "answers.csv"
     assert "1 verdicts" in vouch("review", campaign, "--export", exported).out
     assert "1 new verdicts" in vouch("review", campaign, "--pull").out
-    assert "0 new verdicts" in vouch("review", campaign, "--pull").out
+    assert "nothing new: 1 answer is in the workspace already" in vouch("review", campaign, "--pull").out
     assert vouch("review", campaign, "--import", exported).code == 0
 
 
@@ -161,3 +164,40 @@ def test_mistakes_are_one_line_and_nothing_is_started(vouch, campaign, words, sa
     assert says in answer.err
     assert len(answer.err.strip().splitlines()) == 1
     assert not (Path(os.environ["XDG_DATA_HOME"]) / "vouch").exists()
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_started(vouch, campaign):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        answer = vouch("review", campaign, "--port", port)
+    assert answer.code == 2
+    assert answer.err == f"vouch: port {port} is taken; choose another with --port, or leave --port out\n"
+
+
+def test_a_desk_that_is_open_is_said_before_anything_is_started(vouch, campaign):
+    options = ServeOptions(reviewers=("ann",))
+    with reserved(queue_id(load_campaign(campaign)), options):
+        answer = vouch("review", campaign, "--reviewer", "ann")
+    assert answer.code == 2
+    assert answer.err.startswith("vouch: ann's desk is open already")
+
+
+def test_a_run_without_labels_is_said_before_anything_is_started(vouch, write_campaign, campaign, tmp_path):
+    answer = vouch("review", write_campaign(workspace={"uri": str(tmp_path / "none")}))
+    assert answer.code == 2
+    assert "has no labels yet" in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert not (Path(os.environ["XDG_DATA_HOME"]) / "vouch").exists()
+
+
+@pytest.mark.slow
+def test_a_terminated_review_counts_what_it_brought_in(campaign):
+    with running(campaign, "--reviewer", "ann") as review:
+        with browser(review.line()["url"]) as client:
+            run(client, "submit", item=run(client, "take_batch")["cards"][0]["item"])
+        code, said = review.end(signal.SIGTERM)
+    assert code == 143, said
+    assert json.loads(next(line for line in said.splitlines() if line.startswith("{")))["verdicts"] == 1
+    assert said.rstrip().endswith("vouch: terminated")

@@ -15,12 +15,14 @@ from schemas.reviews import ReviewPlan
 def printed():
     """The lines for a plan of 100 audit tasks of which so many are open."""
 
-    def show(still_open: int) -> str:
+    def show(still_open: int, simulated: int = 0) -> str:
         plan = ReviewPlan(
             number=3, run="main", created="2026-01-01T00:00:00+00:00", inputs={}, precision=0.95, confidence=0.9,
             gate="delivered", seed=0, fit_share=0.3, counts={"audit": 100}, seconds=1.6 * still_open, tasks_sha256="",
         )  # fmt: skip
-        planned = Planned(stage="audit", plan=plan, open=still_open, words=(), next=("vouch run CAMPAIGN",))
+        planned = Planned(
+            stage="audit", plan=plan, open=still_open, simulated=simulated, words=(), next=("vouch run CAMPAIGN",)
+        )
         text = io.StringIO()
         print_planned(Console(file=text, width=100), planned, None, Path("a.yaml"))
         return text.getvalue()
@@ -29,7 +31,19 @@ def printed():
 
 
 def test_open_tasks_are_counted_with_their_time(printed) -> None:
-    assert "50 to be answered, about " in printed(50)
+    assert "\n100 to be answered, about 2 min 40 s at the usual pace\n" in printed(100)
+
+
+@pytest.mark.parametrize(
+    ("simulated", "words"),
+    [
+        (0, "60 are answered already"),
+        (60, "60 were answered by a simulated reviewer already"),
+        (20, "60 are answered already, 20 of them by a simulated reviewer"),
+    ],
+)
+def test_what_has_an_answer_is_said_beside_what_is_open(printed, simulated, words) -> None:
+    assert f"\n40 of 100 to be answered, about 1 min 4 s at the usual pace; {words}\n" in printed(40, simulated)
 
 
 def test_a_plan_that_is_answered_already_says_so(printed) -> None:
