@@ -46,6 +46,17 @@ def in_force(campaigned):
     return found.version
 
 
+def test_a_plan_tells_how_much_a_simulated_reviewer_has_answered(campaigned):
+    campaigned.fitted()
+    assert plan_reviews(campaigned.campaign, Wish(minutes=3)).simulated == 0
+    campaigned.answer(simulated=True)
+    answered = set(tasks_of(campaigned)["label_id"].to_pylist())
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=10, stage="certify", fresh=True))
+    both = answered & set(tasks_of(campaigned)["label_id"].to_pylist())
+    assert planned.simulated == len(both) > 0
+    assert planned.open == sum(planned.plan.counts.values()) - planned.simulated
+
+
 def test_the_first_plan_fixes_the_split_and_asks_on_its_side(campaigned):
     planned = plan_reviews(campaigned.campaign)
     assert planned.stage == "first"
