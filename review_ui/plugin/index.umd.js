@@ -14,8 +14,10 @@
   const LOAD_MS = 8_000; // for an image to come
   const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
 
+  const SAID = "vouch-said";
+
   const desk = { cards: [], classes: [], queue: "", until: 0 };
-  const view = { item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, clicked: 0, edited: 0, panel: false, gridShows: null, named: new Set() };
+  const view = { item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, drawing: false, clicked: 0, edited: 0, panel: false, gridShows: null, named: new Set() };
   let lastSign = Date.now();
 
   // ---- the server
@@ -283,6 +285,7 @@
     return guarded(async () => {
       if (find("annotate-edit-back")) await unselect();
       (await until(() => find("detection-mode"), "open an item first")).click();
+      view.drawing = true;
     });
   }
 
@@ -319,6 +322,17 @@
     return Boolean(element) && (element.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName));
   }
 
+  // The list of classes takes letters, but with none half typed there is nothing that keys could break.
+  function isWholeClass(element) {
+    const inList = element.matches("input[role=combobox]") && element.closest("[data-cy=root_label_container]");
+    return Boolean(inList) && (element.value === "" || desk.classes.includes(element.value));
+  }
+
+  // Once Esc leaves the list, the focus goes back to the page.
+  function leaveList(event) {
+    if (event.code === "Escape" && event.target.matches?.("input[role=combobox]")) event.target.blur();
+  }
+
   function onPointer() {
     lastSign = Date.now();
     view.edited = performance.now();
@@ -328,13 +342,13 @@
     lastSign = Date.now();
     if (!event.altKey) view.edited = performance.now();
     if (view.grid || event.ctrlKey || event.metaKey || event.shiftKey || event.getModifierState("AltGraph")) return;
-    const typing = isTyping(event.target);
+    const typing = isTyping(event.target) && !isWholeClass(event.target);
     let action = null;
     if (event.altKey) {
       if (typing && !WHILE_TYPING.has(event.code)) return;
       const digit = event.code.match(/^(?:Digit|Numpad)([1-9])$/);
       action = digit ? () => pickClass(Number(digit[1]) - 1) : KEYS[event.code];
-    } else if (!typing && cardShown() && /^Arrow(Left|Right)$/.test(event.code)) {
+    } else if (!isTyping(event.target) && cardShown() && /^Arrow(Left|Right)$/.test(event.code)) {
       action = () => step(event.code === "ArrowRight" ? 1 : -1);
     }
     if (!action) return;
@@ -359,6 +373,8 @@
     #vouch-sheet button { margin: 12px 6px; padding: 10px 18px; border: 1px solid #ffb14a; border-radius: 6px;
       background: none; color: #ffb14a; font: inherit; cursor: pointer; }
     #vouch-line b { color: #ffb14a; font-weight: 600; }
+    #vouch-line .key { white-space: nowrap; }
+    #vouch-line .note { display: block; min-height: 1.35em; }
     #vouch-line .keys, #vouch-line .count { color: #aab1bd; }
     #vouch-line .said { color: #9fe0b5; }
     #vouch-line .wrong { color: #ff9c93; }
@@ -381,10 +397,20 @@
   }
 
   function keysOf(card) {
-    const names = desk.classes.slice(0, 9).map((name, place) => `${place + 1} ${name}`).join(", ");
-    if (card.kind !== "label") return `Alt+ D draw · Enter done · S skip · Z undo · class of the box: ${names}`;
-    const mask = card.masked ? " · M free the box" : "";
-    return `Alt+ Enter as shown · N no object · B bad box${mask} · D draw · S skip · Z undo · ${names}`;
+    const names = desk.classes.slice(0, 9).map((name, place) => `${place + 1} ${name}`);
+    if (view.drawing) {
+      const what = card.class_name ? `a ${card.class_name}` : "an object";
+      return [`Drag a box around ${what} that none shows`, "Alt+ Enter submits it with your answer", ...names];
+    }
+    if (card.kind !== "label") return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names];
+    const mask = card.masked ? ["M free the box to move it"] : [];
+    return ["Alt+ Enter as shown", "N no object", "B bad box", ...mask, "D draw", "S skip", "Z undo", ...names];
+  }
+
+  function keyLine(keys) {
+    const all = element("span", "keys", "");
+    for (const words of keys) all.append(...(all.firstChild ? [" \u00b7 "] : []), element("span", "key", words));
+    return all;
   }
 
   function draw() {
@@ -393,17 +419,13 @@
     if (card) {
       parts.push(element("b", "", card.ask));
       if (card.why) parts.push(element("span", "", ` ${card.why}`));
-      parts.push(element("span", "count", `  ${desk.cards.indexOf(card) + 1} of ${desk.cards.length}`));
-      parts.push(document.createElement("br"), element("span", "keys", keysOf(card)));
+      parts.push(element("span", "count", `  ${desk.cards.length} left`));
+      parts.push(document.createElement("br"), keyLine(keysOf(card)));
     }
     const broken = card && pictures.get(card.key)?.state === "broken";
-    if (broken && message.words !== CANNOT_BE_SHOWN) {
-      parts.push(document.createElement("br"), element("span", "wrong", CANNOT_BE_SHOWN));
-    }
-    if (message.words) {
-      if (parts.length) parts.push(document.createElement("br"));
-      parts.push(element("span", message.wrong ? "wrong" : "said", message.words));
-    }
+    const note = broken ? { words: CANNOT_BE_SHOWN, wrong: true } : message;
+    // Its space is kept without words too, so that the picture keeps its height.
+    if (card || note.words) parts.push(element("span", `note ${note.wrong ? "wrong" : "said"}`, note.words));
     line.replaceChildren(...parts);
     line.style.display = parts.length ? "block" : "none";
     document.documentElement.style.setProperty("--vouch-line", card ? `${line.offsetHeight}px` : "0px");
@@ -449,6 +471,7 @@
     view.item = item;
     document.documentElement.dataset.vouchItem = item || "";
     view.selected = false;
+    view.drawing = false;
     view.clicked = 0;
     view.spent = 0;
     view.since = performance.now();
@@ -495,12 +518,11 @@
     });
   }
 
-  // The crops stay on the desk until they are answered or given back.
+  // The crops stay on the desk until they are answered or given back. The App's grid and panel show what was there
+  // before, so the page is loaded anew; what was said last is kept.
   function gridClosed() {
-    view.grid = null;
-    if (!desk.cards.length) guarded(() => pause("Your desk is empty"));
-    else if (find("panel-container")) app("reload_samples");
-    else location.reload();
+    sessionStorage.setItem(SAID, message.words);
+    location.assign(location.pathname);
   }
 
   const source = (key) => `/media?filepath=${encodeURIComponent(`/vouch/${desk.queue}/${key}`)}`;
@@ -535,6 +557,7 @@
     document.head.append(style);
     document.body.append(line);
     window.addEventListener("keydown", onKey, { capture: true });
+    window.addEventListener("keyup", leaveList, { capture: true });
     for (const sign of ["pointerdown", "pointerup", "wheel"]) {
       window.addEventListener(sign, onPointer, { capture: true, passive: true });
     }
@@ -546,6 +569,8 @@
     try {
       await call("desk");
       if (!desk.cards.length) await pause("Your desk is empty");
+      say(sessionStorage.getItem(SAID) || "");
+      sessionStorage.removeItem(SAID);
     } catch (error) {
       say(error.message, true);
     }

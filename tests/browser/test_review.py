@@ -123,7 +123,7 @@ def test_keys_are_left_alone_where_people_type(reviewer):
     [first, *_] = labels_first(reviewer)
     reviewer.see(first)
     field = reviewer.page.locator("[data-cy=root_label_container] input")
-    field.focus()
+    field.fill("o")
     reviewer.press("Alt+n")
     reviewer.press("Alt+2")
     assert reviewer.review.verdicts() == []
@@ -153,3 +153,17 @@ def test_an_answer_that_is_none_yet_stays_and_says_why(reviewer):
     assert reviewer.review.verdicts() == []
     reviewer.press("Alt+b")
     assert [row["verdict"] for row in reviewer.review.verdicts()] == ["bad_box"]
+
+
+def test_the_list_of_classes_takes_no_key_away(reviewer):
+    first, second, third, *_ = labels_first(reviewer)
+    reviewer.see(first)
+    field = reviewer.page.locator("[data-cy=root_label_container] input")
+    field.focus()
+    reviewer.press("Alt+n")
+    reviewer.see(second)
+    field.click()
+    reviewer.press("Escape")
+    reviewer.answer(second, "Alt+Enter")
+    reviewer.see(third)
+    assert [row["verdict"] for row in reviewer.review.verdicts()] == ["not_an_object", "correct"]

@@ -71,3 +71,12 @@ def test_the_panel_tells_and_its_buttons_work(reviewer):
     page.wait_for_selector("#vouch-sheet h1")
     assert page.locator("#vouch-sheet h1").inner_text() == "5 items given back"
     assert reviewer.review.held() == []
+
+
+def test_after_the_grid_the_page_shows_what_is_on_the_desk(reviewer):
+    count = open_grid(reviewer).count()
+    with reviewer.page.expect_navigation():
+        reviewer.page.keyboard.press("Escape")
+    reviewer.page.get_by_text(f"{count} on your desk").wait_for()
+    reviewer.page.wait_for_selector("[data-cy=looker]")
+    assert reviewer.page.locator("#vouch-grid").count() == 0
