@@ -9,8 +9,11 @@
   const PLUGIN = "@vouch/review";
   const SETTLE_MS = 10_000; // for the App to save an edit
   const CLICK_MS = 400;
+  const OPEN_FRAMES = 600;
   const EDIT_MS = 250;
   const BEAT_MS = 60_000;
+  const ALIVE_MS = 3_000; // between questions whether the server is there
+  const MISSES = 2;
   const LOAD_MS = 8_000; // for an image to come
   const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
 
@@ -124,13 +127,28 @@
       try {
         await call(name, { item: card.item, seconds, ...params });
       } catch (error) {
-        if (desk.cards.some((one) => one.item === card.item)) open(card);
+        if (next && desk.cards.some((one) => one.item === card.item)) await backTo(card, next);
         throw error;
       }
       if (next) return;
       app("close_sample");
       await pause("This batch is done");
     });
+  }
+
+  // The App drops what it is asked while it opens another item.
+  async function backTo(card, next) {
+    await opened(next);
+    open(card);
+    await opened(card);
+    view.selected = false;
+    view.clicked = 0;
+  }
+
+  async function opened(card) {
+    const isShown = () => cardShown()?.item === card.item && find("lighter-sample-image")?.complete;
+    await until(isShown, "", OPEN_FRAMES).catch(() => null);
+    await sleep(CLICK_MS);
   }
 
   const beside = (card, by) => desk.cards[desk.cards.findIndex((one) => one.item === card.item) + by];
@@ -268,7 +286,8 @@
   // The App marks no label out; the one that is selected stands out, and is ready to be changed.
   function selectQuestion(card) {
     if (!card.label || view.selected || !find("lighter-sample-image")) return;
-    if (find("annotate-edit-back")) view.selected = true;
+    if (selectedLabel() === card.label) view.selected = true;
+    else if (find("annotate-edit-back")) return;
     // While the App still loads, a click may be lost.
     else if (performance.now() - view.clicked > CLICK_MS) {
       view.clicked = performance.now();
@@ -367,10 +386,11 @@
     #vouch-line { position: fixed; left: 50%; bottom: 4px; transform: translateX(-50%); z-index: 20000; display: none;
       max-width: 96vw; padding: 4px 14px; border-radius: 6px; background: #14171cee; color: #e8eaed;
       font: 14px/1.35 system-ui, sans-serif; pointer-events: none; text-align: center; }
-    #vouch-sheet { position: fixed; inset: 0; z-index: 19000; display: flex; align-items: center; justify-content: center;
+    #vouch-sheet, #vouch-ended { position: fixed; inset: 0; z-index: 19000; display: flex; align-items: center; justify-content: center;
       background: #14171c; color: #e8eaed; font: 16px/1.5 system-ui, sans-serif; text-align: center; }
-    #vouch-sheet h1 { font-size: 26px; font-weight: 600; }
-    #vouch-sheet button { margin: 12px 6px; padding: 10px 18px; border: 1px solid #ffb14a; border-radius: 6px;
+    #vouch-ended { z-index: 30000; flex-direction: column; }
+    #vouch-sheet h1, #vouch-ended h1 { font-size: 26px; font-weight: 600; }
+    #vouch-sheet button, #vouch-ended button { margin: 12px 6px; padding: 10px 18px; border: 1px solid #ffb14a; border-radius: 6px;
       background: none; color: #ffb14a; font: inherit; cursor: pointer; }
     #vouch-line b { color: #ffb14a; font-weight: 600; }
     #vouch-line .key { white-space: nowrap; }
@@ -449,6 +469,37 @@
     sheet.replaceChildren(box);
     document.body.append(sheet);
     say("");
+  }
+
+  // ---- the end of the review
+
+  const ended = document.createElement("div");
+  ended.id = "vouch-ended";
+  ended.setAttribute("role", "alert");
+
+  async function isServed() {
+    const asked = { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(ALIVE_MS) };
+    return Boolean(await fetch("/fiftyone", asked).catch(() => null));
+  }
+
+  // Without its server the App falls into an error page, which it does not leave by itself.
+  async function watchServer() {
+    for (let missed = 0; ; ) {
+      await sleep(ALIVE_MS);
+      const isThere = await isServed();
+      missed = isThere ? 0 : missed + 1;
+      if (missed >= MISSES) document.body.append(ended);
+      if (ended.isConnected) showEnded(isThere);
+    }
+  }
+
+  function showEnded(isThere) {
+    const title = isThere ? "The review answers again" : "The review has ended, or its server cannot be reached";
+    if (ended.firstChild?.textContent === title) return;
+    const reload = element("button", "", "Reload");
+    reload.addEventListener("click", () => location.reload());
+    const words = isThere ? "Reload to go on." : "Whoever runs it has the next address.";
+    ended.replaceChildren(element("h1", "", title), element("p", "", `What you submitted is kept. ${words}`), reload);
   }
 
   // ---- time
@@ -564,6 +615,7 @@
     document.addEventListener("visibilitychange", onHidden);
     setInterval(watchItem, 60);
     setInterval(beat, BEAT_MS);
+    watchServer();
     register();
     annotateFirst();
     try {

@@ -25,13 +25,15 @@ _KEYS: Final = """
 | **Alt+1** ... **Alt+9** | another class: the first nine; any other one in the list on the right, then Alt+Enter |
 | **Alt+B** | the box does not fit; better: move it, then Alt+Enter |
 | **Alt+N** | not an object, or a second box on one |
+| **Alt+M** | take the mask off, so that the box can be moved |
+| **Alt+D** | draw a box |
 | **Alt+S** | skip |
 | **Alt+Z** | undo the last answer |
 | **Alt+T** | take a batch |
 | **Alt+G** | crop grid |
 | **Left**, **Right** | look at the items beside |
 
-Draw what no box shows with the square tool; it goes in with the answer. A box with a mask is moved after *Remove mask*.
+Draw what no box shows; it goes in with the answer.
 """
 
 

@@ -167,3 +167,15 @@ def test_the_list_of_classes_takes_no_key_away(reviewer):
     reviewer.answer(second, "Alt+Enter")
     reviewer.see(third)
     assert [row["verdict"] for row in reviewer.review.verdicts()] == ["not_an_object", "correct"]
+
+
+def test_a_review_that_has_ended_is_told_in_words(reviewer):
+    labels_first(reviewer)
+    reviewer.context.route("**/*", lambda route: route.abort())
+    ended = reviewer.page.locator("#vouch-ended")
+    ended.get_by_text("The review has ended, or its server cannot be reached").wait_for()
+    reviewer.context.unroute("**/*")
+    ended.get_by_text("The review answers again").wait_for()
+    ended.get_by_role("button", name="Reload").click()
+    reviewer.page.wait_for_selector("[data-cy=lighter-sample-image]")
+    assert ended.count() == 0
