@@ -148,3 +148,16 @@ def test_a_gpu_is_waited_for_a_few_times_a_batch(package, samples):
     # Two copies and one count of changes a call of the decoder, whatever the number of boxes.
     assert waits.get("aten::nonzero", 0) <= 2
     assert waits.get("aten::item", 0) == 0
+
+
+@pytest.mark.slow
+def test_nine_hundred_boxes_beside_none(samples):
+    segmenter = load_segmenter(SegmenterConfig(), Runtime("cpu", "fp32"))
+    images, boxes = samples
+    many = np.tile(boxes[0], (900 // len(boxes[0]) + 1, 1))[:900]
+    none, found = segmenter.segment([images[1], images[0]], [np.zeros((0, 4), np.float32), many])
+    [few] = segmenter.segment([images[0]], [boxes[0]])
+    assert len(none.rle_counts) == 0
+    shape = images[0].shape[:2]
+    expected = decoded(few, shape)[np.arange(900) % len(boxes[0])]
+    assert (decoded(found, shape) == expected).mean() >= 0.999
