@@ -5,17 +5,13 @@ import shutil
 import uuid
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from pymongo import MongoClient
 
 from review_ui.database import mongod
-from tasks.campaign_run import CampaignRun
 from tasks.contract.plan_reviews import Wish, plan_reviews
-from tasks.shard.shard import process_shard
 from tests.browser.reviewing import Reviewer, reviewing
-from tests.review_ui.conftest import write_campaign
+from tests.fake_campaign import draw_images, label, write_campaign
 
 CLASSES = ["cat", "dog", "ox"]
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -47,19 +43,9 @@ def browser():
 def labelled_folder(tmp_path_factory):
     """The folder of a campaign of fake models with a review plan, to be copied."""
     folder = tmp_path_factory.mktemp("labelled")
-    (folder / "images").mkdir()
-    rng = np.random.default_rng(3)
-    for number in range(40):
-        pixels = rng.integers(0, 40, (240, 320, 3), dtype=np.uint8)
-        for _ in range(rng.integers(1, 4)):
-            (x, y), (width, height) = rng.integers(0, 210, 2), rng.integers(8, 30, 2)
-            pixels[y : y + height, x : x + width] = rng.integers(150, 255, 3, dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number:03d}.png")
+    draw_images(folder, 40, (320, 240), (1, 3))
     campaign = write_campaign(folder, classes=CLASSES)
-    with CampaignRun(campaign) as session:
-        session.plan()
-        for shard in session.pending():
-            process_shard(shard.id, session.settings)
+    label(campaign)
     plan_reviews(campaign, Wish(minutes=5, images=2, misses=8))
     return folder
 

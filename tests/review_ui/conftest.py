@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
-from PIL import Image
 
 from review_ui.database import mongod
 from review_ui.queue.asked import Task
@@ -19,16 +16,13 @@ from review_ui.queue.queue import Queue
 from review_ui.queue.session import open_session
 from review_ui.queue.signals import Told
 from review_ui.queue.write import Writer
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.loading import load_campaign
 from schemas.queue import FillOutcome, Item
 from schemas.reviews import VERDICTS
-from tasks.campaign_run import CampaignRun
 from tasks.collect.reviewed import HumanWord
 from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.export.records import ExportImage, ExportLabel
-from tasks.shard.shard import process_shard
 from tasks.store.open import open_store
+from tests.fake_campaign import draw_images, label, write_campaign
 
 RUN = "main"
 CLASSES = ("cat", "dog")
@@ -56,36 +50,11 @@ def uri(mongo: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a campaign of fake models with a review plan, to be copied."""
     folder = tmp_path_factory.mktemp("planned")
-    rng = np.random.default_rng(3)
-    (folder / "images").mkdir()
-    for number in range(60):
-        pixels = rng.integers(0, 40, (64, 96, 3), dtype=np.uint8)
-        for _ in range(rng.integers(2, 6)):
-            (x, y), (width, height) = rng.integers(0, 50, 2), rng.integers(8, 24, 2)
-            pixels[y : y + height, x : x + width] = rng.integers(150, 255, 3, dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number:03d}.png")
+    draw_images(folder, 60)
     campaign = write_campaign(folder)
-    with CampaignRun(campaign) as session:
-        session.plan()
-        for shard in session.pending():
-            process_shard(shard.id, session.settings)
+    label(campaign)
     plan_reviews(campaign, Wish(minutes=5, images=3, misses=5))
     return folder
-
-
-def write_campaign(folder: Path, **sections: Any) -> Campaign:
-    """Write the campaign of a folder; keyword arguments replace whole sections."""
-    content = {
-        "source": str(folder / "images"),
-        "workspace": str(folder / "workspace"),
-        "classes": ["cat", {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}],
-        "models": {"device": "cpu"} | {name: {"backend": "fake"} for name in ("detector", "segmenter", "scorer")},
-        "routing": {"precision": 0.7, "confidence": 0.8},
-        "run": {"shard_size": 16, "retry_delay_s": 0},
-    }
-    path = folder / "campaign.yaml"
-    path.write_text(yaml.safe_dump(content | sections))
-    return load_campaign(path)
 
 
 class Planned:

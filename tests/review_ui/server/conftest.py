@@ -19,7 +19,7 @@ from review_ui.server.options import ServeOptions
 from review_ui.server.process import ReviewerServer
 from review_ui.server.serving import served
 from schemas.campaign.campaign import Campaign
-from tests.review_ui.conftest import write_campaign
+from tests.fake_campaign import write_campaign
 
 TOKENS = {"ann": "token-of-ann-0123456789", "ben": "token-of-ben-0123456789"}
 

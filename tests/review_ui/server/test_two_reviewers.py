@@ -11,7 +11,7 @@ from review_ui.server.options import ServeOptions
 from review_ui.server.serving import served
 from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
-from tests.review_ui.conftest import write_campaign
+from tests.fake_campaign import write_campaign
 from tests.review_ui.server.conftest import TOKENS
 
 ITEMS = 400

@@ -8,20 +8,16 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
-import yaml
-from PIL import Image
 from scipy.special import expit
 
-from schemas.campaign.loading import load_campaign
 from schemas.reviews import TASKS, VERDICTS, ReviewPlan
-from tasks.campaign_run import CampaignRun
 from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.contract.run_reviews import read_run_reviews
 from tasks.reviews.resolve import NO_ANSWER, Answers, resolve
 from tasks.reviews.verdicts import write_verdicts
-from tasks.shard.shard import process_shard
 from tasks.store.open import open_store
+from tests.fake_campaign import draw_images, label, write_campaign
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -177,18 +173,8 @@ class Campaigned:
 def labelled_once(tmp_path_factory):
     """The folder of a campaign of fake models, labelled once, to be copied."""
     folder = tmp_path_factory.mktemp("labelled")
-    rng = np.random.default_rng(3)
-    (folder / "images").mkdir()
-    for number in range(200):
-        pixels = rng.integers(0, 40, (64, 96, 3), dtype=np.uint8)
-        for _ in range(rng.integers(2, 6)):
-            (x, y), (width, height) = rng.integers(0, 50, 2), rng.integers(8, 24, 2)
-            pixels[y : y + height, x : x + width] = rng.integers(150, 255, 3, dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number:03d}.png")
-    with CampaignRun(_load(folder)) as session:
-        session.plan()
-        for shard in session.pending():
-            process_shard(shard.id, session.settings)
+    draw_images(folder, 200)
+    label(write_campaign(folder))
     return folder
 
 
@@ -196,18 +182,4 @@ def labelled_once(tmp_path_factory):
 def campaigned(labelled_once, tmp_path):
     folder = tmp_path / "campaigned"
     shutil.copytree(labelled_once, folder)
-    return Campaigned(lambda **sections: _load(folder, **sections), folder)
-
-
-def _load(folder, **sections):
-    content = {
-        "source": str(folder / "images"),
-        "workspace": str(folder / "workspace"),
-        "classes": ["cat", {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}],
-        "models": {"device": "cpu"} | {name: {"backend": "fake"} for name in ("detector", "segmenter", "scorer")},
-        "routing": {"precision": 0.7, "confidence": 0.8},
-        "run": {"shard_size": 50, "retry_delay_s": 0},
-    }
-    path = folder / "campaign.yaml"
-    path.write_text(yaml.safe_dump(content | sections))
-    return load_campaign(path)
+    return Campaigned(lambda **sections: write_campaign(folder, **sections), folder)
