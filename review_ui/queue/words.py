@@ -31,6 +31,9 @@ class Reason(NamedTuple):
     words: str
 
 
+Rule = Callable[[Signals], Reason | None]
+
+
 def words_of(signals: Signals, renamed: Mapping[str, str] | None = None) -> str:
     """Word the one or two strongest reasons to look at a label; how sure the models are, where none is strong.
 
@@ -67,46 +70,11 @@ def _clip_prefers(signals: Signals) -> Reason | None:
     return Reason((CLOSE - margin) / CLOSE / 2, f"CLIP hardly tells it from {other}: {mine:.2f} against {theirs:.2f}")
 
 
-def _detector_unsure(signals: Signals) -> Reason | None:
-    score = _number(signals, "detector_score")
-    if score is None:
-        return None
-    return Reason((UNSURE_SCORE - score) / UNSURE_SCORE, f"the detector is unsure: {score:.2f}")
-
-
 def _detector_torn(signals: Signals) -> Reason | None:
     margin, other = _number(signals, "detector_margin"), signals.get("runner_up")
     if margin is None or not other:
         return None
     return Reason((CLOSE - margin) / CLOSE / 2, f"the detector would nearly say {other}")
-
-
-def _mask_loose(signals: Signals) -> Reason | None:
-    fit = _number(signals, "mask_box_iou")
-    if fit is None:
-        return None
-    return Reason((LOOSE_MASK - fit) / LOOSE_MASK, f"the mask fills little of the box: {fit:.2f}")
-
-
-def _mask_unsure(signals: Signals) -> Reason | None:
-    iou = _number(signals, "sam_iou")
-    if iou is None:
-        return None
-    return Reason((UNSURE_MASK - iou) / UNSURE_MASK, f"SAM is unsure of the mask: {iou:.2f}")
-
-
-def _mask_frays(signals: Signals) -> Reason | None:
-    stability = _number(signals, "mask_stability")
-    if stability is None:
-        return None
-    return Reason((UNSURE_MASK - stability) / UNSURE_MASK, f"the mask's edge is vague: {stability:.2f}")
-
-
-def _crowded(signals: Signals) -> Reason | None:
-    crowding = _number(signals, "crowding")
-    if crowding is None:
-        return None
-    return Reason((crowding - CROWDED) / (1 - CROWDED), f"another label overlaps it: {crowding:.2f}")
 
 
 def _tiny(signals: Signals) -> Reason | None:
@@ -116,14 +84,24 @@ def _tiny(signals: Signals) -> Reason | None:
     return Reason((TINY - area) / TINY / 2, f"it is small: {area:.3%} of the image")
 
 
-_RULES: Final[tuple[Callable[[Signals], Reason | None], ...]] = (
+def _beyond(column: str, limit: float, worst: float, words: str) -> Rule:
+    """A rule about one signal: nothing at its limit, and as strong as can be at its worst."""
+
+    def rule(signals: Signals) -> Reason | None:
+        value = _number(signals, column)
+        return None if value is None else Reason((limit - value) / (limit - worst), f"{words}: {value:.2f}")
+
+    return rule
+
+
+_RULES: Final[tuple[Rule, ...]] = (
     _clip_prefers,
     _detector_torn,
-    _detector_unsure,
-    _crowded,
-    _mask_loose,
-    _mask_unsure,
-    _mask_frays,
+    _beyond("detector_score", UNSURE_SCORE, 0, "the detector is unsure"),
+    _beyond("crowding", CROWDED, 1, "another label overlaps it"),
+    _beyond("mask_box_iou", LOOSE_MASK, 0, "the mask fills little of the box"),
+    _beyond("sam_iou", UNSURE_MASK, 0, "SAM is unsure of the mask"),
+    _beyond("mask_stability", UNSURE_MASK, 0, "the mask's edge is vague"),
     _tiny,
 )
 
