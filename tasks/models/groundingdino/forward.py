@@ -1,6 +1,6 @@
 """GroundingDINO's forward pass, with the text done once for all images."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -8,12 +8,13 @@ from torch import Tensor
 from tasks.models.exact import compute_in_fp32
 
 if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
     from groundingdino.util.misc import NestedTensor
 
 TextFeatures = dict[str, Tensor]
 
 
-def encode_text(model: Any, input_ids: tuple[int, ...], device: str) -> TextFeatures:  # noqa: ANN401
+def encode_text(model: "GroundingDINO", input_ids: tuple[int, ...], device: str) -> TextFeatures:
     """Run the text side up to where images come in.
 
     Args:
@@ -45,7 +46,7 @@ def encode_text(model: Any, input_ids: tuple[int, ...], device: str) -> TextFeat
     return {"encoded_text": model.feat_map(encoded["last_hidden_state"]), **text}
 
 
-def encode_images(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:  # noqa: ANN401
+def encode_images(model: "GroundingDINO", images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Run the image backbone, which no text reaches.
 
     Args:
@@ -69,7 +70,7 @@ def encode_images(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor
 
 
 def find(
-    model: Any,  # noqa: ANN401
+    model: "GroundingDINO",
     encoded: tuple[list[Tensor], list[Tensor], list[Tensor]],
     text: TextFeatures,
 ) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,7 @@ def find(
 class ReferenceForward:
     """The package's own forward pass, as tasks.models.groundingdino.fast.model.FastGroundingDino has its."""
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401
+    def __init__(self, model: "GroundingDINO") -> None:
         """Take groundingdino-py's GroundingDINO."""
         self._model = model
 
@@ -116,7 +117,7 @@ class ReferenceForward:
         return find(self._model, encoded, text)
 
 
-def keep_heads_exact(model: Any) -> None:  # noqa: ANN401
+def keep_heads_exact(model: "GroundingDINO") -> None:
     """Make box and class heads compute in fp32 whatever the rest does."""
     transformer = model.transformer
     heads = [*model.bbox_embed, *model.class_embed, transformer.enc_out_bbox_embed, transformer.enc_out_class_embed]

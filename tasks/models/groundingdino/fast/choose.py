@@ -1,6 +1,6 @@
 """Settles which forward pass of GroundingDINO an engine uses."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tasks.models.engine.linear import install_onednn
 from tasks.models.groundingdino.fast.model import FastGroundingDino, fits
@@ -8,11 +8,14 @@ from tasks.models.groundingdino.fast.weights import round_weights
 from tasks.models.groundingdino.forward import ReferenceForward
 from tasks.models.runtime import Runtime
 
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
+
 SWITCHES = ("static_shapes", "folded_fusion", "fused_attention", "deformable", "late_heads", "channels_last")
 """The switches that this forward pass has."""
 
 
-def choose_forward(model: Any, runtime: Runtime) -> FastGroundingDino | ReferenceForward:  # noqa: ANN401
+def choose_forward(model: "GroundingDINO", runtime: Runtime) -> FastGroundingDino | ReferenceForward:
     """The fast forward pass where any of its switches is on, else the package's own.
 
     Args:

@@ -1,7 +1,7 @@
 """The decoder: queries that look at each other, the text and the image, and refine their boxes."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from tasks.models.groundingdino.fast.fused_attention import head_attention
 from tasks.models.groundingdino.fast.late_heads import as_texts, token_logits
 from tasks.models.groundingdino.fast.layout import Levels, Places, places_of_boxes
 
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
+    from groundingdino.models.GroundingDINO.transformer import DeformableTransformerDecoderLayer
+
 CHANNELS = 128
 """Of the sine embedding of one coordinate."""
 TEMPERATURE = 10000.0
@@ -23,7 +27,7 @@ TEMPERATURE = 10000.0
 class Decoder:
     """The package's TransformerDecoder and the heads behind it."""
 
-    def __init__(self, model: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, model: "GroundingDINO", engine: Engine) -> None:
         """Take the package's GroundingDINO."""
         self._decoder = model.transformer.decoder
         self._boxes, self._classes = model.bbox_embed, model.class_embed
@@ -75,7 +79,7 @@ class Decoder:
 class DecoderLayer:
     """The package's DeformableTransformerDecoderLayer, batch first."""
 
-    def __init__(self, layer: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, layer: "DeformableTransformerDecoderLayer", engine: Engine) -> None:
         """Take the package's layer."""
         self._layer = layer
         self.points = layer.cross_attn.num_points

@@ -1,6 +1,6 @@
 """Deformable attention: a kernel on GPUs, weighted sums of table rows elsewhere (switch deformable)."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -9,6 +9,9 @@ from tasks.models.engine.linear import linear
 from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.layout import Levels, Places
 from tasks.models.groundingdino.fast.sampling import sample
+
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.ms_deform_attn import MultiScaleDeformableAttention
 
 
 class Attention(Protocol):
@@ -23,15 +26,15 @@ class Attention(Protocol):
         ...
 
 
-def deformable_attention(attention: Any, engine: Engine) -> Attention:  # noqa: ANN401
-    """The package's MSDeformAttn, with sampling of our own or as it is."""
+def deformable_attention(attention: "MultiScaleDeformableAttention", engine: Engine) -> Attention:
+    """The package's MultiScaleDeformableAttention, with sampling of our own or as it is."""
     return DeformableAttention(attention) if engine.has("deformable") else _PackageAttention(attention)
 
 
 class DeformableAttention:
-    """The package's MSDeformAttn in pixels of each level, with offsets and weights from one matrix product."""
+    """The package's attention in pixels of each level, with offsets and weights from one matrix product."""
 
-    def __init__(self, attention: Any) -> None:  # noqa: ANN401
+    def __init__(self, attention: "MultiScaleDeformableAttention") -> None:
         """Order the rows of offsets and weights as (heads, 3, levels * points): x, y, weight."""
         heads, width = attention.num_heads, attention.embed_dim
         samples = attention.num_levels * attention.num_points
@@ -65,7 +68,7 @@ class DeformableAttention:
 
 
 class _PackageAttention:
-    def __init__(self, attention: Any) -> None:  # noqa: ANN401
+    def __init__(self, attention: "MultiScaleDeformableAttention") -> None:
         self._attention = attention
 
     def project(self, memory: Tensor) -> Tensor:

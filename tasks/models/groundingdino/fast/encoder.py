@@ -1,6 +1,6 @@
 """The encoder: layers in which image and text meet, and each attends to itself."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional
@@ -12,6 +12,15 @@ from tasks.models.groundingdino.fast.folded_fusion import FoldedFusion, FoldedTe
 from tasks.models.groundingdino.fast.fused_attention import head_attention
 from tasks.models.groundingdino.fast.layout import Layout, Levels, Places
 from tasks.models.groundingdino.fast.rows import by_rows
+
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.transformer import (
+        DeformableTransformerDecoderLayer,
+        DeformableTransformerEncoderLayer,
+        TransformerEncoder,
+    )
+    from groundingdino.models.GroundingDINO.transformer_vanilla import TransformerEncoderLayer
+    from torch import nn
 
 
 class FastText(NamedTuple):
@@ -30,7 +39,7 @@ class FastText(NamedTuple):
 class Encoder:
     """The package's TransformerEncoder, for images and captions in which nothing is padded."""
 
-    def __init__(self, encoder: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, encoder: "TransformerEncoder", engine: Engine) -> None:
         """Take the package's TransformerEncoder; fusion and text layers may be absent."""
         self.fusions = [fusion(block, engine) for block in encoder.fusion_layers]
         self._texts = [TextLayer(layer, engine) for layer in encoder.text_layers]
@@ -57,7 +66,7 @@ class Encoder:
 class ImageLayer:
     """The package's DeformableTransformerEncoderLayer."""
 
-    def __init__(self, layer: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, layer: "DeformableTransformerEncoderLayer", engine: Engine) -> None:
         """Take the package's layer."""
         self._layer = layer
         self._own = engine.has("deformable")
@@ -81,7 +90,7 @@ class ImageLayer:
 class TextLayer:
     """The package's TransformerEncoderLayer of the text."""
 
-    def __init__(self, layer: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, layer: "TransformerEncoderLayer", engine: Engine) -> None:
         """Take the package's layer."""
         self._layer = layer
         self._attend = head_attention(layer.self_attn, engine)
@@ -93,7 +102,11 @@ class TextLayer:
         return feed_forward(self._layer, text, self._layer.norm2)
 
 
-def feed_forward(layer: Any, rows: Tensor, norm: Any) -> Tensor:  # noqa: ANN401
+def feed_forward(
+    layer: "DeformableTransformerEncoderLayer | DeformableTransformerDecoderLayer | TransformerEncoderLayer",
+    rows: Tensor,
+    norm: "nn.LayerNorm",
+) -> Tensor:
     """Two linear layers of one of the package's layers, with residual and normalisation."""
     hidden = layer.linear1(rows)
     # In place where it can be: the hidden layer is the widest of all.

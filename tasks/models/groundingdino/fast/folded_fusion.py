@@ -11,7 +11,7 @@ has a hundredth of the rows. With Wq, Wk, ... the weights of one head, v the ima
 Products of weights are made in float64 once.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from torch import Tensor
 from tasks.models.engine.linear import linear
 from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.products import product
+
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.fuse_modules import BiAttentionBlock
+    from torch import nn
 
 
 class FoldedText(NamedTuple):
@@ -42,7 +46,7 @@ class Fusion(Protocol):
         ...
 
 
-def fusion(block: Any, engine: Engine) -> Fusion:  # noqa: ANN401
+def fusion(block: "BiAttentionBlock", engine: Engine) -> Fusion:
     """A BiAttentionBlock of the package, folded or as it is."""
     return FoldedFusion(block) if engine.has("folded_fusion") else _PackageFusion(block)
 
@@ -53,14 +57,14 @@ class FoldedFusion:
     The package's clamps at +-50,000 are left out: in float32 and bfloat16 scores do not get there.
     """
 
-    def __init__(self, block: Any) -> None:  # noqa: ANN401
+    def __init__(self, block: "BiAttentionBlock") -> None:
         """Fold the weights, in float64."""
         attn = block.attn
         heads, depth = attn.num_heads, attn.head_dim
         self.heads = heads
         self._norm_image, self._norm_text = block.layer_norm_v, block.layer_norm_l
 
-        def split(layer: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        def split(layer: "nn.Linear") -> tuple[Tensor, Tensor]:
             """Weight and bias by head: (heads, depth, D), (heads, depth)."""
             return layer.weight.double().view(heads, depth, -1), layer.bias.double().view(heads, depth)
 
@@ -116,7 +120,7 @@ class FoldedFusion:
 
 
 class _PackageFusion:
-    def __init__(self, block: Any) -> None:  # noqa: ANN401
+    def __init__(self, block: "BiAttentionBlock") -> None:
         self._block = block
 
     def __call__(

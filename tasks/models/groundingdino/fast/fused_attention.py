@@ -1,7 +1,7 @@
 """Attention of windows, text and decoder as one kernel (switch fused_attention)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.nn import functional
@@ -9,6 +9,10 @@ from torch.nn import functional
 from tasks.models.engine.linear import linear
 from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.windows import masks_of_kinds
+
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.backbone.swin_transformer import WindowAttention as PackageAttention
+    from torch import nn
 
 WindowAttention = Callable[[Tensor, Tensor | None], Tensor]
 """(windows (W, cells, C), kinds (W,) or None) -> (W, cells, C)."""
@@ -19,18 +23,18 @@ ALIGNED = 16
 """Kernels on GPUs want rows of masks to begin at multiples of this; others are copied at each call."""
 
 
-def window_attention(attention: Any, shift: int, engine: Engine) -> WindowAttention:  # noqa: ANN401
+def window_attention(attention: "PackageAttention", shift: int, engine: Engine) -> WindowAttention:
     """The attention of a Swin block whose map is rolled by `shift` cells."""
     return _FusedWindows(attention, shift) if engine.has("fused_attention") else _PackageWindows(attention, shift)
 
 
-def head_attention(attention: Any, engine: Engine) -> HeadAttention:  # noqa: ANN401
+def head_attention(attention: "nn.MultiheadAttention", engine: Engine) -> HeadAttention:
     """An nn.MultiheadAttention with the batch first."""
     return _FusedHeads(attention) if engine.has("fused_attention") else _PackageHeads(attention)
 
 
 class _FusedWindows:
-    def __init__(self, attention: Any, shift: int) -> None:  # noqa: ANN401
+    def __init__(self, attention: "PackageAttention", shift: int) -> None:
         self._qkv, self._proj, self._heads = attention.qkv, attention.proj, attention.num_heads
         self._scale = float(attention.scale)
         side = attention.window_size[0]
@@ -51,7 +55,7 @@ class _FusedWindows:
 
 
 class _PackageWindows:
-    def __init__(self, attention: Any, shift: int) -> None:  # noqa: ANN401
+    def __init__(self, attention: "PackageAttention", shift: int) -> None:
         self._attention = attention
         self._masks = masks_of_kinds(attention.window_size[0], shift).to(attention.relative_position_index.device)
 
@@ -61,7 +65,7 @@ class _PackageWindows:
 
 
 class _FusedHeads:
-    def __init__(self, attention: Any) -> None:  # noqa: ANN401
+    def __init__(self, attention: "nn.MultiheadAttention") -> None:
         self._weight, self._bias = attention.in_proj_weight, attention.in_proj_bias
         self._out, self._heads = attention.out_proj, attention.num_heads
 
@@ -90,7 +94,7 @@ class _FusedHeads:
 
 
 class _PackageHeads:
-    def __init__(self, attention: Any) -> None:  # noqa: ANN401
+    def __init__(self, attention: "nn.MultiheadAttention") -> None:
         self._attention = attention
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:

@@ -1,6 +1,6 @@
 """Which cells become queries, and the heads that say so and more (switch late_heads)."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,11 +10,14 @@ from tasks.models.groundingdino.fast.layout import Layout
 from tasks.models.groundingdino.fast.products import product
 from tasks.models.groundingdino.fast.rows import by_rows
 
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.transformer import Transformer
+
 
 class Selection:
     """The two-stage selection: cells whose tokens score best propose the boxes that the decoder refines."""
 
-    def __init__(self, transformer: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, transformer: "Transformer", engine: Engine) -> None:
         """Take the package's Transformer."""
         self._transformer, self._late = transformer, engine.has("late_heads")
 

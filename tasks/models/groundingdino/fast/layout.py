@@ -1,9 +1,12 @@
 """What the transformer needs of the feature maps' shapes (switch static_shapes keeps it by shape)."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
 
 Shapes = tuple[tuple[int, int], ...]
 """Height and width of each level's feature map."""
@@ -48,7 +51,7 @@ class Layout(NamedTuple):
     """(1, N, 1) boolean: cells whose proposal is inf."""
 
 
-def make_layout(model: Any, shapes: Shapes, points: int, device: torch.device) -> Layout:  # noqa: ANN401
+def make_layout(model: "GroundingDINO", shapes: Shapes, points: int, device: torch.device) -> Layout:
     """Ask the package's functions for what they would say of maps in which nothing is padded.
 
     Args:
@@ -101,7 +104,7 @@ def _pixels(shares: Tensor, sizes: Tensor, points: int) -> Tensor:
     return (shares[..., None, None] * sizes[:, None]).expand(-1, -1, -1, points).flatten(2)[:, :, None].contiguous()
 
 
-def _positions(model: Any, shape: tuple[int, int], level: int, device: torch.device) -> Tensor:  # noqa: ANN401
+def _positions(model: "GroundingDINO", shape: tuple[int, int], level: int, device: torch.device) -> Tensor:
     from groundingdino.util.misc import NestedTensor
 
     pixels = torch.zeros(1, 1, *shape, device=device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from tasks.models.groundingdino.fast.layout import Layout, Shapes, make_layout
 from tasks.models.groundingdino.fast.patches import project_level
 from tasks.models.groundingdino.fast.swin import FastSwin
 from tasks.models.groundingdino.forward import TextFeatures
+
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
 
 KEPT = 8
 """Layouts that are kept: each takes some 30 MB at 800 x 1333."""
@@ -29,7 +32,7 @@ class Seen(NamedTuple):
     """Of the levels."""
 
 
-def fits(model: Any) -> bool:  # noqa: ANN401
+def fits(model: "GroundingDINO") -> bool:
     """Tell whether this forward pass can stand in for a model's own: Swin before a two-stage selection."""
     from groundingdino.models.GroundingDINO.backbone.swin_transformer import SwinTransformer
 
@@ -43,7 +46,7 @@ class FastGroundingDino:
     For batches of images of one exact size and one caption: nothing is padded, so there are no masks of padding.
     """
 
-    def __init__(self, model: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, model: "GroundingDINO", engine: Engine) -> None:
         """Take a loaded model, in eval mode, on its device.
 
         Args:

@@ -1,7 +1,7 @@
 """Convolutions around the backbone without reordering memory (switch channels_last)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 from torch.nn import functional
@@ -9,15 +9,19 @@ from torch.nn import functional
 from tasks.models.engine.linear import linear
 from tasks.models.engine.switches import Engine
 
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.backbone.swin_transformer import PatchEmbed
+    from torch import nn
+
 Shape = tuple[int, int]
 
 
-def embed_patches(embed: Any, engine: Engine) -> Callable[[Tensor], tuple[Tensor, Shape]]:  # noqa: ANN401
+def embed_patches(embed: "PatchEmbed", engine: Engine) -> Callable[[Tensor], tuple[Tensor, Shape]]:
     """What turns images (B, 3, H, W) into cells (B, H' * W', C) and (H', W')."""
     return _PatchProduct(embed) if engine.has("channels_last") else _PackagePatches(embed)
 
 
-def project_level(project: Any, engine: Engine) -> Callable[[Tensor, Shape], tuple[Tensor, Shape]]:  # noqa: ANN401
+def project_level(project: "nn.Sequential", engine: Engine) -> Callable[[Tensor, Shape], tuple[Tensor, Shape]]:
     """What turns cells (B, H * W, C) of a stage and their shape into cells of 256 channels and theirs.
 
     Args:
@@ -30,7 +34,7 @@ def project_level(project: Any, engine: Engine) -> Callable[[Tensor, Shape], tup
 class _PatchProduct:
     """Patches do not overlap, so their convolution is a matrix product, which leaves cells as Swin wants them."""
 
-    def __init__(self, embed: Any) -> None:  # noqa: ANN401
+    def __init__(self, embed: "PatchEmbed") -> None:
         self._norm, self._side, self._proj = embed.norm, tuple(embed.patch_size), embed.proj
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Shape]:
@@ -47,7 +51,7 @@ class _PatchProduct:
 
 
 class _PackagePatches:
-    def __init__(self, embed: Any) -> None:  # noqa: ANN401
+    def __init__(self, embed: "PatchEmbed") -> None:
         self._embed = embed
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Shape]:
@@ -56,8 +60,8 @@ class _PackagePatches:
 
 
 class _LevelProduct:
-    def __init__(self, project: Any) -> None:  # noqa: ANN401
-        self._convolve, self._norm = project
+    def __init__(self, project: "nn.Sequential") -> None:
+        self._convolve, self._norm = cast("tuple[nn.Conv2d, nn.GroupNorm]", project)
 
     def __call__(self, cells: Tensor, shape: Shape) -> tuple[Tensor, Shape]:
         if self._convolve.kernel_size == (1, 1):
@@ -68,7 +72,7 @@ class _LevelProduct:
 
 
 class _PackageLevel:
-    def __init__(self, project: Any) -> None:  # noqa: ANN401
+    def __init__(self, project: "nn.Sequential") -> None:
         self._project = project
 
     def __call__(self, cells: Tensor, shape: Shape) -> tuple[Tensor, Shape]:

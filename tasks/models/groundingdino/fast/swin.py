@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from tasks.models.groundingdino.fast.patches import embed_patches
 from tasks.models.groundingdino.fast.rows import by_rows
 from tasks.models.groundingdino.fast.windows import Windows, cut
 
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.backbone.swin_transformer import SwinTransformer, SwinTransformerBlock
+
 KEPT = 64
 """Ways of cutting a map into windows that are kept: two a stage and shape of images."""
 Stage = tuple[Tensor, tuple[int, int]]
@@ -23,7 +26,7 @@ Stage = tuple[Tensor, tuple[int, int]]
 class Block:
     """One Swin block: attention within windows, then a feed-forward network."""
 
-    def __init__(self, block: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, block: "SwinTransformerBlock", engine: Engine) -> None:
         """Take the package's SwinTransformerBlock."""
         self.side, self.shift = block.window_size, block.shift_size
         self._norm1, self._norm2, self._mlp = block.norm1, block.norm2, block.mlp
@@ -49,7 +52,7 @@ class Block:
 class FastSwin:
     """The package's SwinTransformer, for images in which nothing is padded."""
 
-    def __init__(self, swin: Any, engine: Engine) -> None:  # noqa: ANN401
+    def __init__(self, swin: "SwinTransformer", engine: Engine) -> None:
         """Take the package's SwinTransformer."""
         self._swin = swin
         self._patches = embed_patches(swin.patch_embed, engine)

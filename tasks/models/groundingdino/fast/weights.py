@@ -1,12 +1,15 @@
 """Weights rounded to bfloat16 once, which autocast would round at each use."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
 
-def round_weights(model: Any) -> None:  # noqa: ANN401
+
+def round_weights(model: "GroundingDINO") -> None:
     """Round the matrices of backbone and transformer, in place; heads, text encoder and normalisations stay float32.
 
     Under autocast a model gives the same numbers before and after, and is of use under autocast only.

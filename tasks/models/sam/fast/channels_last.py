@@ -1,6 +1,6 @@
 """The image encoder's ends, patches and neck, in the order of its middle: channels last."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from tasks.models.sam.fast.pooled_decoder import norm_last
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
+    from segment_anything.modeling.common import LayerNorm2d
+    from segment_anything.modeling.image_encoder import PatchEmbed
 
 
 def install_ends(sam: "Sam") -> None:
@@ -26,7 +28,7 @@ def install_ends(sam: "Sam") -> None:
 class Patches(nn.Module):
     """PatchEmbed of the package: a convolution whose patches do not overlap is one matrix product."""
 
-    def __init__(self, patches: Any) -> None:  # noqa: ANN401 - the package has no types
+    def __init__(self, patches: "PatchEmbed") -> None:
         """Take the package's module."""
         super().__init__()
         self.proj = patches.proj
@@ -44,10 +46,11 @@ class Patches(nn.Module):
 class Neck(nn.Module):
     """The package's neck: 1 x 1 and 3 x 3 convolution, each normalised over channels."""
 
-    def __init__(self, neck: Any) -> None:  # noqa: ANN401 - the package has no types
+    def __init__(self, neck: nn.Sequential) -> None:
         """Take the package's sequence."""
         super().__init__()
-        self.first, self.norm1, self.second, self.norm2 = neck
+        layers = cast("tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d]", neck)
+        self.first, self.norm1, self.second, self.norm2 = layers
         self.second.weight.data = self.second.weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, tokens: Tensor) -> Tensor:

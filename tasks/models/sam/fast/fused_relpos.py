@@ -13,6 +13,7 @@ from tasks.models.engine.switches import Engine
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
+    from segment_anything.modeling.image_encoder import Block
 
 BIAS_LOGITS = 1 << 22
 """Most attention logits whose bias is written out at once on a CPU: 16 MiB, which stay near it."""
@@ -45,7 +46,7 @@ class FusedBlock(nn.Module):
     _rows: Tensor
     _columns: Tensor
 
-    def __init__(self, block: Any, side: int) -> None:  # noqa: ANN401 - the package has no types
+    def __init__(self, block: "Block", side: int) -> None:
         """Take the parts of a block of the package; `side` is that of the grid of tokens."""
         super().__init__()
         self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp

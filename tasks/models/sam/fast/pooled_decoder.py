@@ -12,6 +12,8 @@ from tasks.models.engine.switches import Engine
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
+    from segment_anything.modeling.common import LayerNorm2d
+    from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 
 
 class PooledDecoder:
@@ -93,12 +95,14 @@ class PooledDecoder:
         return masks
 
 
-def norm_last(values: Tensor, norm: Any) -> Tensor:  # noqa: ANN401 - the package has no types
+def norm_last(values: Tensor, norm: "LayerNorm2d") -> Tensor:
     """The package's LayerNorm2d, which normalises (N, C, h, w) over C, for values (..., C)."""
     return functional.layer_norm(values, (values.shape[-1],), norm.weight, norm.bias, norm.eps)
 
 
-def _two_way(layer: Any, queries: Tensor, keys: Tensor, tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - the package has no types
+def _two_way(
+    layer: "TwoWayAttentionBlock", queries: Tensor, keys: Tensor, tokens: Tensor, position: Tensor
+) -> tuple[Tensor, Tensor]:
     """TwoWayAttentionBlock of segment_anything/modeling/transformer.py."""
     if layer.skip_first_layer_pe:
         queries = layer.self_attn(q=queries, k=queries, v=queries)
@@ -113,7 +117,7 @@ def _two_way(layer: Any, queries: Tensor, keys: Tensor, tokens: Tensor, position
     return queries, layer.norm4(answer)
 
 
-def _look(attention: Any, queries: Tensor, placed: Tensor, places: Tensor) -> Tensor:  # noqa: ANN401 - no types
+def _look(attention: "Attention", queries: Tensor, placed: Tensor, places: Tensor) -> Tensor:
     """Attention of tokens (N, T, C) to places (N, L, C): (N, T, C)."""
     heads: int = attention.num_heads
     split = _split(attention.q_proj(queries), heads)
@@ -126,7 +130,7 @@ def _look(attention: Any, queries: Tensor, placed: Tensor, places: Tensor) -> Te
     return answer
 
 
-def _answer(attention: Any, placed: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:  # noqa: ANN401 - no types
+def _answer(attention: "Attention", placed: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
     """Attention of places (N, L, C) to tokens (N, T, C), added to the places: (N, L, C)."""
     heads: int = attention.num_heads
     split = _split(attention.k_proj(keys), heads)
