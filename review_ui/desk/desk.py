@@ -1,10 +1,11 @@
 """One reviewer's desk: takes items from the queue, shows them in FiftyOne, and hands answers in."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from bson import json_util
+from bson import ObjectId, json_util
 from pymongo.collection import Collection
 
 from review_ui.desk.card import Card, card_of
@@ -19,6 +20,8 @@ from schemas.queue import Item, Kind, Progress
 
 _GONE: Final = 410
 """Status in the log of a draft whose lease is over."""
+_REMEMBERED: Final = 200
+"""Answers of which the drawing is kept, for undo."""
 _LONGEST_S: Final = 3600.0
 """Longer than this nobody looks at one image: the browser was left alone."""
 
@@ -43,8 +46,13 @@ class Desk:
         self._classes = queue.classes()
         self._dataset = open_dataset(self.name, self._classes)
         self._items: dict[str, Item] = {}
-        self._left: dict[str, Any] = {}
+        self._left: OrderedDict[str, Any] = OrderedDict()
         self.refresh()
+
+    @property
+    def dataset_id(self) -> str:
+        """Hex id of its dataset."""
+        return str(self._dataset._doc.id)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -90,8 +98,6 @@ class Desk:
 
     def item_of_sample(self, sample_id: str) -> str | None:
         """The item that a sample shows; None if there is no such sample."""
-        from bson import ObjectId
-
         found = self._samples.find_one({"_id": ObjectId(sample_id)}, {"item": True})
         return None if found is None else str(found["item"])
 
@@ -121,6 +127,8 @@ class Desk:
                 self.refresh()
                 raise
             self._left[item.id] = sample.get(QUESTION)
+            if len(self._left) > _REMEMBERED:
+                self._left.popitem(last=False)
             self._take_off([item.id])
 
     def submit_grid(

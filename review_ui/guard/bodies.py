@@ -1,15 +1,15 @@
 """Reads what a request carries, and holds it to this desk and to names that do no harm."""
 
 import json
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from review_ui.guard.refusal import RefusedError
 
-Desk = tuple[str, str | None]
-"""Name and hex id of the one dataset that may be seen; no id while there is none."""
+Desk = tuple[str, str]
+"""Name and hex id of the one dataset that may be seen."""
 
 MOST_BYTES: Final = 8 << 20
 MOST_DEPTH: Final = 64
@@ -66,7 +66,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return receiving
 
 
-def parse_json(request: Request, body: bytes, *types: str) -> Any:  # noqa: ANN401 - whatever JSON says
+def parse_json(request: Request, body: bytes, *types: str) -> object:
     """Parse a body that says that it is JSON.
 
     Args:

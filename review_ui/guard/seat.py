@@ -6,8 +6,8 @@ from typing import Protocol
 class Seat(Protocol):
     """A reviewer's place at a queue. Every method may wait for the database; call it from a thread."""
 
-    def dataset_id(self) -> str | None:
-        """Hex id of the desk's dataset; None while there is none."""
+    def dataset_id(self) -> str:
+        """Hex id of the desk's dataset."""
         ...
 
     def item_of(self, sample_id: str) -> str | None:

@@ -11,8 +11,8 @@ from review_ui.queue.connect import connect, told
 from review_ui.queue.progress import progress
 from review_ui.queue.requests import log_request
 from review_ui.queue.session import Session, open_session
-from review_ui.queue.standing import images_of, items_of
-from schemas.queue import Item, ItemImage, Kind, Progress, VerdictRow
+from review_ui.queue.standing import items_of
+from schemas.queue import Item, Kind, Progress, VerdictRow
 
 
 class Queue:
@@ -160,11 +160,6 @@ class Queue:
     def classes(self) -> tuple[str, ...]:
         """The campaign's classes, in the order declared."""
         return self._session.classes
-
-    def image(self, key: str) -> ItemImage | None:
-        """An image of the queue with its labels as they stand; None for any other key."""
-        with self._told():
-            return images_of(self._session, [key]).get(key)
 
     def has_image(self, key: str) -> bool:
         """Whether a key is that of an image of the queue."""

@@ -1,11 +1,8 @@
 """FiftyOne's application with the guard around it."""
 
-import os
-
 from starlette.types import ASGIApp
 
 from review_ui.guard.app import Guard
-from review_ui.server.seat import MongoSeat
 from review_ui.server.settings import ServerSettings
 from tasks.store.open import open_store
 
@@ -22,6 +19,6 @@ def application(settings: ServerSettings) -> ASGIApp:
     import fiftyone.server.app
 
     from review_ui.plugin.seat import desk
+    from review_ui.server.seat import DeskSeat
 
-    seat = MongoSeat(os.environ["FIFTYONE_DATABASE_URI"], settings.guard, desk().queue)
-    return Guard(fiftyone.server.app.app, settings.guard, seat, open_store(settings.source))
+    return Guard(fiftyone.server.app.app, settings.guard, DeskSeat(desk()), open_store(settings.source))
