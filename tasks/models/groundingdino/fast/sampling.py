@@ -42,7 +42,13 @@ def _sample(values: Tensor, shapes: list[int], x: Tensor, y: Tensor, weights: Te
 
 
 @_sample.register_fake
-def _shape_of_sample(values: Tensor, shapes: list[int], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:  # noqa: ARG001
+def _shape_of_sample(
+    values: Tensor,
+    shapes: list[int],  # noqa: ARG001 - torch wants the operator's own arguments
+    x: Tensor,
+    y: Tensor,  # noqa: ARG001 - as shapes
+    weights: Tensor,  # noqa: ARG001 - as shapes
+) -> Tensor:
     return values.new_empty(x.shape[0], x.shape[1], values.shape[2] * values.shape[3])
 
 
@@ -126,7 +132,7 @@ def _neighbours(places: Tensor, last: Tensor, zero: Tensor) -> tuple[Tensor, Ten
 @lru_cache(1)
 def _has_triton() -> bool:
     try:
-        import triton  # type: ignore[import-untyped]  # noqa: F401
+        import triton  # type: ignore[import-untyped]  # noqa: F401 - has no types; only whether it can be imported
     except ImportError:
         return False
     return True

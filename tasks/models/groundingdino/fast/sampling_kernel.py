@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import triton  # type: ignore[import-untyped]
-import triton.language as tl  # type: ignore[import-untyped]
+import triton  # type: ignore[import-untyped] # triton has no types
+import triton.language as tl  # type: ignore[import-untyped] # triton has no types
 from torch import Tensor
 
 ROWS = 32
@@ -39,10 +39,10 @@ def launch(values: Tensor, levels: Tensor, x: Tensor, y: Tensor, weights: Tensor
     return sampled
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    values, levels, xs, ys, weights, out, cells, bags, heads,  # noqa: ANN001
-    LEVELS: tl.constexpr, POINTS: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,  # noqa: N803
+@triton.jit  # type: ignore[untyped-decorator] # triton has no types
+def _kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202 - kernels have no types
+    values, levels, xs, ys, weights, out, cells, bags, heads,  # noqa: ANN001 - kernels have no types
+    LEVELS: tl.constexpr, POINTS: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,  # noqa: N803 - constants
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
     bag = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
