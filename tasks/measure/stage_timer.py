@@ -5,7 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class StageTimer:
@@ -23,19 +26,19 @@ class StageTimer:
         self._since = 0.0
         self._lock = Lock()
 
-    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
         """Count what a function takes under a name."""
 
-        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passes on whatever comes
+        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
             with self._in(name):
                 return function(*args, **kwargs)
 
         return timed
 
-    def wrap_generator(self, name: str, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    def wrap_generator(self, name: str, function: Callable[P, Iterator[R]]) -> Callable[P, Iterator[R]]:
         """Count the waiting for each item of a generator."""
 
-        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:  # noqa: ANN401 - passes on whatever comes
+        def timed(*args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
             items = function(*args, **kwargs)
             try:
                 while True:
@@ -43,16 +46,16 @@ class StageTimer:
                         item = next(items, self)
                     if item is self:
                         return
-                    yield item
+                    yield cast("R", item)
             finally:
                 items.close()  # type: ignore[attr-defined] # acquire is a generator
 
         return timed
 
-    def wrap_in_threads(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_in_threads(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
         """Sum what a function takes in whatever thread."""
 
-        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passes on whatever comes
+        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
             started = time.perf_counter()
             try:
                 return function(*args, **kwargs)
@@ -62,7 +65,7 @@ class StageTimer:
 
         return timed
 
-    def wrap_forward(self, function: Callable[..., Any], synchronize: Callable[[], object]) -> Callable[..., Any]:
+    def wrap_forward(self, function: Callable[P, R], synchronize: Callable[[], object]) -> Callable[P, R]:
         """Count the outermost calls of a function in `forward`, for the step that they are in.
 
         Args:
@@ -70,7 +73,7 @@ class StageTimer:
             synchronize: Waits until the device has done what it was given.
         """
 
-        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passes on whatever comes
+        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
             if self._inside or not self._open:
                 return function(*args, **kwargs)
             self._inside = True

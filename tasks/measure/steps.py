@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Final
 
 from tasks.measure.stage_timer import StageTimer
 
@@ -39,7 +39,7 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
     from tasks.store.local import LocalStore
     from tasks.store.s3 import S3Store
 
-    steps: dict[str, list[tuple[Any, str]]] = {
+    steps: dict[str, list[tuple[object, str]]] = {
         "acquire": [(shard, "read_plan"), (shard, "read_marker"), (shard, "best_marker")],
         "detect": [(Detect, "__call__")],
         "segment": [(Segment, "__call__")],
@@ -61,7 +61,7 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:  # noqa: ANN401 - a module or a class
+def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
     original = getattr(owner, name)
     setattr(owner, name, value)
     try:
