@@ -1,7 +1,7 @@
 """How each family of transformers' zero-shot detectors is asked for phrases."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from tasks.models.groundingdino.captions import pack_captions
 from tasks.models.groundingdino.resize import least_shape
 from tasks.models.protocols import Pixels
 from tasks.models.token_scores import TokenScores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 _HEADS = ("MLPPredictionHead", "ContrastiveEmbedding", "BoxPredictionHead", "ClassPredictionHead")
 
@@ -43,7 +46,7 @@ class Family(Protocol):
         """(B, Q, 4 + P) for each pass: centre x, y, width, height, then scores."""
 
 
-def family_of(model: Any, processor: Any) -> Family:  # noqa: ANN401 - any of the model classes
+def family_of(model: "PreTrainedModel", processor: "ProcessorMixin") -> Family:
     """The family of a loaded model, whose box and score heads are kept in fp32 from now on."""
     for module in model.modules():
         if type(module).__name__.endswith(_HEADS):
@@ -54,7 +57,7 @@ def family_of(model: Any, processor: Any) -> Family:  # noqa: ANN401 - any of th
 class Grounding:
     """Grounding DINO and MM-Grounding-DINO: phrases of one caption, scored by their tokens."""
 
-    def __init__(self, model: Any, processor: Any) -> None:  # noqa: ANN401
+    def __init__(self, model: "PreTrainedModel", processor: "ProcessorMixin") -> None:
         """Take a loaded model."""
         self._model, self._processor = model, processor
         self._max_tokens = min(int(model.config.max_text_len), int(model.config.text_config.max_position_embeddings))
@@ -98,7 +101,7 @@ class Grounding:
 class Owl:
     """OWL-ViT and OWLv2: every phrase is a query of its own."""
 
-    def __init__(self, model: Any, processor: Any) -> None:  # noqa: ANN401
+    def __init__(self, model: "PreTrainedModel", processor: "ProcessorMixin") -> None:
         """Take a loaded model."""
         self._model, self._processor = model, processor
         self._square = model.config.model_type == "owlv2"
@@ -140,7 +143,7 @@ class Owl:
         return blocks
 
 
-def _pixels(processor: Any, images: Sequence[Pixels]) -> Tensor:  # noqa: ANN401
+def _pixels(processor: "ProcessorMixin", images: Sequence[Pixels]) -> Tensor:
     """(B, 3, H, W) as the checkpoint's own image processor makes them."""
     pixels: Tensor = processor.image_processor(
         images=list(images), input_data_format="channels_last", return_tensors="pt"

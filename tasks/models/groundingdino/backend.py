@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from tasks.models.weights.load import load_into
 from tasks.models.weights.resolve import resolve
 from tasks.models.weights.state import read_state_dict
 
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
+
 REMEMBERED = 4
 """Sets of phrases whose text features are kept; a campaign has one."""
 NOT_IN_THE_MODEL = ("bert.embeddings.position_ids", "label_enc.weight")
@@ -42,7 +45,7 @@ def load(config: DetectorConfig, runtime: Runtime) -> "GroundingDino":
     weights = resolve(config, "detector")
     architecture = read_architecture(weights.architecture)
     folder = tokenizer_folder(config.text_encoder, weights)
-    model: Any = build_groundingdino(architecture.model_dump(), folder)
+    model: GroundingDINO = build_groundingdino(architecture.model_dump(), folder)
     load_into(model, read_state_dict(weights), weights, NOT_IN_THE_MODEL)
     if len(model.tokenizer) > model.bert.config.vocab_size:
         raise CheckpointError(
@@ -71,7 +74,7 @@ class GroundingDino:
 
     def __init__(
         self,
-        model: Any,  # noqa: ANN401
+        model: "GroundingDINO",
         architecture: Architecture,
         sha256: str,
         runtime: Runtime,

@@ -1,6 +1,6 @@
 """The text encoder as GroundingDINO calls it, on the BERT of today's transformers."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class PhraseBert(nn.Module):
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        **_unused: Any,  # noqa: ANN401 - whatever else a tokenizer returns
+        **_unused: object,  # whatever else a tokenizer returns
     ) -> dict[str, Tensor]:
         """Encode tokens.
 

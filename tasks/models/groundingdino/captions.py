@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _SEPARATORS = re.compile(r"[.?\[\]\s]+")
 
@@ -22,7 +25,7 @@ class Caption:
     """(P,) first token of each phrase and the one after its last, which is its separator."""
 
 
-def pack_captions(phrases: Sequence[str], tokenizer: Any, max_tokens: int) -> list[Caption]:  # noqa: ANN401
+def pack_captions(phrases: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> list[Caption]:
     """Pack phrases, in their order, into as few captions as their order allows.
 
     Tokens are assembled phrase by phrase, so that spans are known and never searched for in decoded text. A phrase
@@ -57,7 +60,7 @@ def plain_text(phrase: str) -> str:
     return _SEPARATORS.sub(" ", phrase.lower()).strip()
 
 
-def _pieces(text: str, phrase: str, tokenizer: Any, max_tokens: int) -> list[int]:  # noqa: ANN401
+def _pieces(text: str, phrase: str, tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     if all(number == tokenizer.unk_token_id for number in ids):
         raise UserError(f"prompt {phrase!r} says nothing that the text encoder knows; use other words")
@@ -73,7 +76,7 @@ def _shortened(phrase: str) -> str:
     return phrase if len(phrase) <= 60 else phrase[:57] + "..."
 
 
-def _caption(group: Sequence[tuple[list[int], list[int]]], tokenizer: Any) -> Caption:  # noqa: ANN401
+def _caption(group: Sequence[tuple[list[int], list[int]]], tokenizer: "PreTrainedTokenizerBase") -> Caption:
     separator = tokenizer.convert_tokens_to_ids(".")
     ids = [tokenizer.cls_token_id]
     places: list[tuple[int, int, int]] = []

@@ -12,6 +12,7 @@ from schemas.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
 _LOCK = threading.Lock()
 """The package is patched while it builds, so one thread builds at a time."""
@@ -60,15 +61,16 @@ def _patched(architecture: Mapping[str, Any], tokenizer_dir: Path) -> Iterator[N
 
     from tasks.models.groundingdino.bert import PhraseBert
 
-    def swin(_name: str, pretrain_img_size: int, **options: Any) -> "nn.Module":  # noqa: ANN401 - passed on
+    def swin(_name: str, pretrain_img_size: int, **options: object) -> "nn.Module":
         built: nn.Module = SwinTransformer(pretrain_img_size, **{**architecture["swin"], **options})
         return built
 
-    def tokenizer(_name: str) -> Any:  # noqa: ANN401 - the tokenizer's class depends on its files
+    def tokenizer(_name: str) -> "PreTrainedTokenizerBase":
         return AutoTokenizer.from_pretrained(str(tokenizer_dir))
 
     def bert(_name: str) -> "nn.Module":
-        return BertModel(BertConfig(**architecture.get("bert", {})))  # type: ignore[no-any-return]
+        built: nn.Module = BertModel(BertConfig(**architecture.get("bert", {})))
+        return built
 
     hub: ModuleType = package.get_tokenlizer
     with ExitStack() as stack:
