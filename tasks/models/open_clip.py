@@ -1,7 +1,7 @@
 """CLIP through open_clip: embeds texts and crops in one space."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -171,7 +171,7 @@ class OpenClipScorer:
             image = step(image)
         return np.asarray(image, np.uint8)
 
-    def _forward(self, encode: Any, inputs: "Tensor") -> list[Floats]:  # noqa: ANN401 - a method of an untyped model
+    def _forward(self, encode: Callable[..., "Tensor"], inputs: "Tensor") -> list[Floats]:
         import torch
 
         kind = self._runtime.device.partition(":")[0]

@@ -1,7 +1,7 @@
 """Resizes CLIP's crops on the GPU."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,10 +9,11 @@ from tasks.models.protocols import Pixels
 from tasks.models.runtime import Runtime
 
 if TYPE_CHECKING:
+    from open_clip.transform import PreprocessCfg
     from torch import Tensor
 
 
-def fits_device(preprocess: Any, runtime: Runtime) -> bool:  # noqa: ANN401 - the package has no types
+def fits_device(preprocess: "PreprocessCfg", runtime: Runtime) -> bool:
     """Tell whether crops are resized on the device: on CUDA, for what CLIP's published models do to an image.
 
     Args:

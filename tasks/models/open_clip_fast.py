@@ -13,6 +13,8 @@ from tasks.models.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from open_clip.modified_resnet import AttentionPool2d
+
 
 def install(model: nn.Module, runtime: Runtime) -> None:
     """Replace parts of a CLIP by faster ones, equal but for rounding.
@@ -56,7 +58,7 @@ class PooledToken(nn.Module):
     bias of the keys adds is the same for all tokens and falls out of the softmax.
     """
 
-    def __init__(self, pool: Any) -> None:  # noqa: ANN401 - the package has no types
+    def __init__(self, pool: "AttentionPool2d") -> None:
         """Take the parts of the package's module."""
         super().__init__()
         self.positional_embedding = pool.positional_embedding
