@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from pydantic import Field
 
 from schemas.base import Strict
 from schemas.campaign.campaign import Campaign
+from schemas.campaign.models import DetectorConfig, ScorerConfig, SegmenterConfig
 from schemas.errors import VouchError
 from tasks.models.protocols import Phrase
 from tasks.models.registry import load_detector, load_scorer, load_segmenter
@@ -55,7 +55,9 @@ def phrases_of(campaign: Campaign) -> tuple[Phrase, ...]:
     )
 
 
-def _try(kind: str, config: Any, runtime: Runtime, load: Callable[[], str]) -> ModelReport:  # noqa: ANN401 - one type a kind
+def _try(
+    kind: str, config: DetectorConfig | SegmenterConfig | ScorerConfig, runtime: Runtime, load: Callable[[], str]
+) -> ModelReport:
     start = time.perf_counter()
     key, problem = None, None
     try:

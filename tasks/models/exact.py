@@ -1,6 +1,6 @@
 """Keeps parts of a model in fp32 while the rest runs in bf16."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ def compute_in_fp32(module: nn.Module) -> None:
     """
     compute = module.forward
 
-    def forward(*inputs: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the module takes and gives
+    def forward(*inputs: object, **named: object) -> object:
         device = next(_tensors([*inputs, *named.values()])).device.type
         with torch.autocast(device, enabled=False):
             return compute(*(_wide(value) for value in inputs), **{name: _wide(value) for name, value in named.items()})
@@ -21,11 +21,11 @@ def compute_in_fp32(module: nn.Module) -> None:
     module.forward = forward
 
 
-def _wide(value: Any) -> Any:  # noqa: ANN401 - as given
+def _wide(value: object) -> object:
     if isinstance(value, Tensor):
         return value.float() if value.is_floating_point() else value
     return {name: _wide(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
-def _tensors(values: list[Any]) -> Any:  # noqa: ANN401 - an iterator of tensors
+def _tensors(values: list[object]) -> Iterator[Tensor]:
     return (value for value in values if isinstance(value, Tensor))

@@ -89,7 +89,7 @@ class Compiled(Generic[P, R]):
         return self._fast
 
 
-def shape_of(value: Any) -> Hashable:  # noqa: ANN401 - arguments are of any type
+def shape_of(value: object) -> Hashable:
     """What a compiled function is specialised for: shapes and types of tensors, and plain values."""
     import torch
 
