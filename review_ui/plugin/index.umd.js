@@ -252,10 +252,24 @@
     throw new Error(trouble);
   }
 
-  async function labelSelected(name) {
+  function classList() {
     const list = find("root_label_container")?.querySelector("input[role=combobox]");
     if (!list) throw new Error("select a box first: click it");
     list.focus();
+    return list;
+  }
+
+  // For campaigns of more classes than there are numbers: type a part of the name, Enter takes it.
+  function typeClass() {
+    return guarded(async () => {
+      const list = classList();
+      list.click();
+      list.select();
+    });
+  }
+
+  async function labelSelected(name) {
+    const list = classList();
     list.click();
     const option = await until(
       () => [...document.querySelectorAll("[role=option]")].find((one) => one.textContent.trim() === name),
@@ -333,6 +347,8 @@
     KeyT: take,
     KeyG: () => openGrid(),
     KeyD: drawBox,
+    Digit0: typeClass,
+    Numpad0: typeClass,
     KeyM: unlockBox,
   };
   const WHILE_TYPING = new Set(["Enter", "NumpadEnter"]); // Alt and a letter writes a sign on some keyboards
@@ -418,6 +434,7 @@
 
   function keysOf(card) {
     const names = desk.classes.slice(0, 9).map((name, place) => `${place + 1} ${name}`);
+    if (desk.classes.length > names.length) names.push("0 type a class");
     if (view.drawing) {
       const what = card.class_name ? `a ${card.class_name}` : "an object";
       return [`Drag a box around ${what} that none shows`, "Alt+ Enter submits it with your answer", ...names];

@@ -1,6 +1,6 @@
 """The panel of the queue: how far it is, what is left, what to do next; help on the keys."""
 
-from typing import Any, Final
+from typing import Final
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -22,7 +22,8 @@ _KEYS: Final = """
 | keys | |
 |---|---|
 | **Alt+Enter** | submit as it is on the screen: correct, if you changed nothing |
-| **Alt+1** ... **Alt+9** | another class: the first nine; any other one in the list on the right, then Alt+Enter |
+| **Alt+1** ... **Alt+9** | another class: the first nine |
+| **Alt+0** | any other class: type a part of its name, Enter, then Alt+Enter |
 | **Alt+B** | the box does not fit; better: move it, then Alt+Enter |
 | **Alt+N** | not an object, or a second box on one |
 | **Alt+M** | take the mask off, so that the box can be moved |
@@ -47,28 +48,28 @@ class ReviewQueue(foo.Panel):  # type: ignore[misc] # fiftyone has no types
             name=NAME, label="Review queue", icon="fact_check", surfaces="grid", allow_multiple=False
         )
 
-    def on_load(self, ctx: Any) -> None:  # noqa: ANN401
+    def on_load(self, ctx: foo.ExecutionContext) -> None:
         """Nothing to prepare: it is drawn from the queue."""
 
-    def on_change_current_sample(self, ctx: Any) -> None:  # noqa: ANN401
+    def on_change_current_sample(self, ctx: foo.ExecutionContext) -> None:
         """Draw it anew when people come back from an item."""
 
-    def take_batch(self, ctx: Any) -> None:  # noqa: ANN401
+    def take_batch(self, ctx: foo.ExecutionContext) -> None:
         """Take items in the browser, which then opens the first."""
         _in_browser(ctx, "take")
 
-    def crop_grid(self, ctx: Any) -> None:  # noqa: ANN401
+    def crop_grid(self, ctx: foo.ExecutionContext) -> None:
         """Open the grid in the browser."""
         _in_browser(ctx, "grid")
 
-    def give_back(self, ctx: Any) -> None:  # noqa: ANN401
+    def give_back(self, ctx: foo.ExecutionContext) -> None:
         """Return everything."""
         _in_browser(ctx, "giveBack")
 
-    def refresh(self, ctx: Any) -> None:  # noqa: ANN401
+    def refresh(self, ctx: foo.ExecutionContext) -> None:
         """Draw it anew."""
 
-    def render(self, _ctx: Any) -> types.Property:  # noqa: ANN401
+    def render(self, _ctx: foo.ExecutionContext) -> types.Property:
         """Draw the panel."""
         panel = types.Object()
         try:
@@ -96,7 +97,7 @@ class ReviewQueue(foo.Panel):  # type: ignore[misc] # fiftyone has no types
         return types.Property(panel, view=types.GridView(orientation="vertical", gap=1, padding=2))
 
 
-def _in_browser(ctx: Any, action: str) -> None:  # noqa: ANN401
+def _in_browser(ctx: foo.ExecutionContext, action: str) -> None:
     ctx.trigger(f"{PLUGIN}/in_browser", {"action": action})
 
 

@@ -179,3 +179,17 @@ def test_a_review_that_has_ended_is_told_in_words(reviewer):
     ended.get_by_role("button", name="Reload").click()
     reviewer.page.wait_for_selector("[data-cy=lighter-sample-image]")
     assert ended.count() == 0
+
+
+def test_any_class_can_be_typed(reviewer):
+    [first, second, *_] = labels_first(reviewer)
+    reviewer.see(first)
+    other = "dog" if first.class_name == "cat" else "cat"
+    reviewer.press("Alt+0")
+    reviewer.page.keyboard.type(other[:2])
+    reviewer.page.get_by_role("option", name=other, exact=True).wait_for()
+    reviewer.page.keyboard.press("ArrowDown")
+    reviewer.page.keyboard.press("Enter")
+    reviewer.press("Alt+Enter")
+    reviewer.see(second)
+    assert [(row["verdict"], row["class_name"]) for row in reviewer.review.verdicts()] == [("wrong_class", other)]
