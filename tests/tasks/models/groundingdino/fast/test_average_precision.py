@@ -9,9 +9,8 @@ from starter.scenes.vocabulary import SPLITS
 from tasks.models.registry import load_detector
 from tasks.models.runtime import choose_runtime
 
-SCENES = 150
-NOISE = 0.004
-"""Of so few scenes: with 700 the difference was 0.0013, with 150 of them twice that."""
+FEW, MANY = 100, 700
+"""Scenes: on few of them bf16 differs by chance, up to 0.003 either way."""
 
 
 def average_precision(engine, precision, scenes, nouns):
@@ -23,8 +22,9 @@ def average_precision(engine, precision, scenes, nouns):
 @pytest.mark.slow
 def test_average_precision_stays():
     nouns = [noun.name for noun in SPLITS["core"][0]]
-    scenes = [fresh_scene(SEEN_SEED, index, "core") for index in range(SCENES)]
-    reference = average_precision("reference", "fp32", scenes, nouns)
+    scenes = [fresh_scene(SEEN_SEED, index, "core") for index in range(MANY)]
+    reference = average_precision("reference", "fp32", scenes[:FEW], nouns)
     assert reference > 0.5
-    assert average_precision("fast", "fp32", scenes, nouns) == pytest.approx(reference, abs=5e-4)
-    assert average_precision("fast", "bf16", scenes, nouns) == pytest.approx(reference, abs=NOISE)
+    assert average_precision("fast", "fp32", scenes[:FEW], nouns) == pytest.approx(reference, abs=5e-4)
+    exact = average_precision("fast", "fp32", scenes, nouns)
+    assert average_precision("fast", "bf16", scenes, nouns) == pytest.approx(exact, abs=2e-3)
