@@ -3,15 +3,13 @@
 import pytest
 
 from flows.environment import prepare_environment
+from flows.markdown import applied_reviews_markdown
+from review_ui.database import mongod
+from review_ui.queue.fill import fill_queue
+from review_ui.queue.queue import Queue
+from tasks.contract.plan_reviews import Wish, plan_reviews
 
 prepare_environment()
-
-from flows.apply_reviews import pull_and_apply  # noqa: E402 - Prefect reads its settings when it is imported
-from flows.markdown import applied_reviews_markdown  # noqa: E402
-from review_ui.database import mongod  # noqa: E402
-from review_ui.queue.fill import fill_queue  # noqa: E402
-from review_ui.queue.queue import Queue  # noqa: E402
-from tasks.contract.plan_reviews import Wish, plan_reviews  # noqa: E402
 
 
 @pytest.fixture
@@ -34,6 +32,8 @@ def answer(campaign, uri):
 
 
 def test_without_a_queue_nothing_is_pulled_and_nothing_fails(campaign):
+    from flows.apply_reviews import pull_and_apply
+
     found = pull_and_apply(campaign)
     assert (found.pulled, found.certified, found.applied) == (None, None, None)
     assert "vouch review begins one" in found.words[0]
@@ -41,6 +41,8 @@ def test_without_a_queue_nothing_is_pulled_and_nothing_fails(campaign):
 
 
 def test_from_answers_to_decisions(campaign, tmp_path, monkeypatch):
+    from flows.apply_reviews import pull_and_apply
+
     with mongod(tmp_path / "db") as uri:
         monkeypatch.setenv("VOUCH_MONGODB_URI", uri)
         plan_reviews(campaign, Wish(minutes=3))

@@ -39,7 +39,7 @@ def truth(image: dict[str, object]) -> list[dict[str, object]]:
 
 
 def boxes(rows: list[dict[str, object]]) -> np.ndarray:
-    corners = [[x, y, x + width, y + height] for x, y, width, height in (row["bbox"] for row in rows)]  # type: ignore[misc]
+    corners = [[x, y, x + width, y + height] for x, y, width, height in (row["bbox"] for row in rows)]
     return np.asarray(corners, np.float32).reshape(-1, 4)
 
 

@@ -79,7 +79,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
 )
 def test_senseless_arguments_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        generate_scenes(tmp_path / "out", **({"count": 2} | changes))  # type: ignore[arg-type]
+        generate_scenes(tmp_path / "out", **({"count": 2} | changes))
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,7 @@ from tasks.store.store import Blob
 class Remote(LocalStore):
     """A store whose objects lie on no disk of this machine."""
 
-    def local_path(self, key: str) -> Path | None:  # type: ignore[override]
+    def local_path(self, key: str) -> Path | None:
         return None
 
 

@@ -44,7 +44,8 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(certified_report):
-    return render(certified_report, [Thumbnail("QUJD", ""), Thumbnail("", "the image has left the source"), Thumbnail("QUJD", "")])  # fmt: skip  # noqa: E501
+    thumbnails = [Thumbnail("QUJD", ""), Thumbnail("", "the image has left the source"), Thumbnail("QUJD", "")]
+    return render(certified_report, thumbnails)
 
 
 def changed(report, **values):

@@ -76,7 +76,11 @@ def test_files_that_come_together_are_held_against_each_other(campaign, labels, 
     ids = labels.label_ids.to_pylist()[:3]
     rows = [{"label_id": name, "verdict": "correct", "reviewed_at": "2026-03-04T05:06:07Z"} for name in ids]
     reads = []
-    counted = lambda workspace: reads.append(1) or read_verdicts(workspace)  # noqa: E731
+
+    def counted(workspace):
+        reads.append(1)
+        return read_verdicts(workspace)
+
     monkeypatch.setattr("tasks.reviews.import_file.read_verdicts", counted)
     paths = [write(rows[:2], "a.jsonl"), write(rows, "b.jsonl"), write(rows[2:], "c.jsonl")]
     outcomes = import_files(campaign, paths, "ann")

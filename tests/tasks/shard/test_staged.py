@@ -24,9 +24,16 @@ def test_every_item_goes_through_every_stage_in_order(stages):
 
 def test_stages_work_at_the_same_time():
     meeting = threading.Barrier(2)
+
     # Each waits for the other, which works on the item before or behind; the first and last item meet nobody.
-    first = lambda item: meeting.wait(10) if item[0] > 0 else None  # noqa: E731
-    second = lambda item: meeting.wait(10) if item[0] < 3 else None  # noqa: E731
+    def first(item):
+        if item[0] > 0:
+            meeting.wait(10)
+
+    def second(item):
+        if item[0] < 3:
+            meeting.wait(10)
+
     assert len(list(staged(boxes(4), [first, second], "t"))) == 4
 
 
