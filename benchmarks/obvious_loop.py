@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from tasks.models.protocols import Pixels
+
 TEXT_THRESHOLD: Final = 0.25
 """groundingdino's own default."""
 
@@ -93,7 +95,7 @@ def _to_pixels(boxes: "torch.Tensor", width: int, height: int) -> "torch.Tensor"
     return xyxy
 
 
-def segment_boxes(pixels: Any, xyxy: "torch.Tensor", models: ObviousModels) -> list[dict[str, Any]]:  # noqa: ANN401 - array
+def segment_boxes(pixels: "Pixels", xyxy: "torch.Tensor", models: ObviousModels) -> list[dict[str, Any]]:
     """Compressed COCO RLE of each box's mask."""
     import numpy as np
     from pycocotools import mask as mask_utils

@@ -110,7 +110,7 @@ def _drive(answers: int) -> dict[str, list[float]]:
     times |= {name: [] for name in ("bad_box", "skip", "undo")}
     with TestClient(fiftyone.server.app.app) as client:
 
-        def call(name: str, **params: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        def call(name: str, **params: object) -> dict[str, Any]:
             body = {"operator_uri": f"@vouch/review/{name}", "dataset_name": at.name, "params": params}
             start = time.perf_counter()
             answer = client.post("/operators/execute", json=body)

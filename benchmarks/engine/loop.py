@@ -12,6 +12,7 @@ from benchmarks.obvious_models import ObviousModels
 from schemas.campaign.models import DetectorConfig
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
 MODES: Final = ("fp32", "TF32", "bf16 autocast")
@@ -86,7 +87,7 @@ def run_loop_on_files(
     out.write_text(json.dumps(annotations))
 
 
-def _wider(box: Any, context: float) -> Any:  # noqa: ANN401 - a tensor
+def _wider(box: "torch.Tensor", context: float) -> "torch.Tensor":
     centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * context
     import torch
 

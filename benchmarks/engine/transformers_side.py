@@ -8,11 +8,14 @@ from benchmarks.engine.model_sets import SEED
 
 if TYPE_CHECKING:
     from PIL import Image
+    from transformers import ZeroShotObjectDetectionPipeline
 
 SWIN_T: Final = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
 
 
-def pipeline_of(tokenizer: Path, device: str, sizes: Mapping[str, Any] | None = None, shortest: int = 800) -> Any:  # noqa: ANN401 - untyped
+def pipeline_of(
+    tokenizer: Path, device: str, sizes: Mapping[str, object] | None = None, shortest: int = 800
+) -> "ZeroShotObjectDetectionPipeline":
     """Build the pipeline offline.
 
     Args:
@@ -45,7 +48,9 @@ def pipeline_of(tokenizer: Path, device: str, sizes: Mapping[str, Any] | None = 
     )
 
 
-def detect(pipe: Any, images: Sequence["Image.Image"], classes: Sequence[str]) -> Callable[[], None]:  # noqa: ANN401
+def detect(
+    pipe: "ZeroShotObjectDetectionPipeline", images: Sequence["Image.Image"], classes: Sequence[str]
+) -> Callable[[], None]:
     """Detection of all images, as the pipeline is called: it runs the model once for each class."""
 
     def run() -> None:

@@ -1,11 +1,14 @@
 """`vouch export`: the data set again, or another one, from labels that are there."""
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from flows.cli.reported import reported
+
+if TYPE_CHECKING:
+    from schemas.campaign.export import ExportConfig
 
 EXAMPLES: Final = (
     "vouch export campaign.yaml",
@@ -79,7 +82,7 @@ def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | No
     return {**shares, "seed": seed}
 
 
-def _checked(values: dict[str, Any]) -> Any:  # noqa: ANN401 - ExportConfig is imported only when it is needed
+def _checked(values: dict[str, Any]) -> "ExportConfig":
     from pydantic import ValidationError
 
     from schemas.campaign.export import ExportConfig

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +9,8 @@ from rich.table import Table
 from flows.console.streams import Terminal, printable
 
 
-def print_json(terminal: Terminal, value: Any) -> None:  # noqa: ANN401 - anything that JSON can say
-    """Write the value to standard output as one line of JSON."""
+def print_json(terminal: Terminal, value: object) -> None:
+    """Write a value that JSON can say to standard output, as one line."""
     terminal.out.write(json.dumps(value, ensure_ascii=False) + "\n")
     terminal.out.flush()
 

@@ -1,7 +1,10 @@
 """Makes the FiftyOne dataset of a desk: its fields, what may be edited, and its colours."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import fiftyone as fo
 
 QUESTION: Final = "question"
 """The label asked about and every new one; the only field that can be edited."""
@@ -13,7 +16,7 @@ _KNOWN_COLOUR: Final = "#8a93a3"
 _MASK_OPACITY: Final = 0.4
 
 
-def open_dataset(name: str, classes: Sequence[str]) -> Any:  # noqa: ANN401 - fiftyone has no types
+def open_dataset(name: str, classes: Sequence[str]) -> "fo.Dataset":
     """Open a desk's dataset, or make it; brings it up to date with the campaign's classes.
 
     Args:
@@ -21,7 +24,7 @@ def open_dataset(name: str, classes: Sequence[str]) -> Any:  # noqa: ANN401 - fi
         classes: Of the campaign, in its order.
 
     Returns:
-        The fiftyone.Dataset.
+        The dataset, which outlives this process.
     """
     import fiftyone as fo
 
@@ -36,7 +39,7 @@ def open_dataset(name: str, classes: Sequence[str]) -> Any:  # noqa: ANN401 - fi
     return dataset
 
 
-def _make_fields(dataset: Any) -> None:  # noqa: ANN401
+def _make_fields(dataset: "fo.Dataset") -> None:
     import fiftyone as fo
 
     for name in _TEXTS:
@@ -48,7 +51,7 @@ def _make_fields(dataset: Any) -> None:  # noqa: ANN401
     dataset.create_index("item", unique=True)
 
 
-def _make_looks(dataset: Any) -> None:  # noqa: ANN401
+def _make_looks(dataset: "fo.Dataset") -> None:
     import fiftyone as fo
 
     colours = [
@@ -71,7 +74,7 @@ def _make_looks(dataset: Any) -> None:  # noqa: ANN401
     dataset.save()
 
 
-def _make_schemas(dataset: Any, classes: Sequence[str]) -> None:  # noqa: ANN401
+def _make_schemas(dataset: "fo.Dataset", classes: Sequence[str]) -> None:
     schema = {"type": "detections", "component": "dropdown", "classes": list(classes), "attributes": []}
     dataset.update_label_schema(QUESTION, schema)
     # What is no part of an active schema is not drawn while people annotate.

@@ -56,7 +56,7 @@ def read_draft(sample: Document, width: int, height: int, classes: Sequence[str]
     return [_drawn(label, width, height, classes) for label in found or ()]
 
 
-def _drawn(label: Any, width: int, height: int, classes: Sequence[str]) -> Drawn:  # noqa: ANN401 - a document
+def _drawn(label: object, width: int, height: int, classes: Sequence[str]) -> Drawn:
     if not isinstance(label, Mapping) or not isinstance(label.get("_id"), ObjectId):
         raise DraftError("a label of this image cannot be read; delete it and draw it anew, or skip the image")
     name = label.get("label")

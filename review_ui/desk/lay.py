@@ -2,12 +2,15 @@
 
 import mimetypes
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from review_ui.desk.ids import object_id
-from review_ui.desk.instance_mask import mask_in_box
+from review_ui.desk.instance_mask import Mask, mask_in_box
 from review_ui.desk.words import question_of
 from schemas.queue import Box, Item
+
+if TYPE_CHECKING:
+    import fiftyone as fo
 
 
 def virtual_path(queue: str, key: str) -> str:
@@ -15,7 +18,7 @@ def virtual_path(queue: str, key: str) -> str:
     return f"/vouch/{queue}/{key}"
 
 
-def sample_of(item: Item, queue: str) -> Any:  # noqa: ANN401 - fiftyone has no types
+def sample_of(item: Item, queue: str) -> "fo.Sample":
     """Make the sample that shows an item; nothing in it tells what the item is asked for.
 
     Args:
@@ -23,7 +26,7 @@ def sample_of(item: Item, queue: str) -> Any:  # noqa: ANN401 - fiftyone has no 
         queue: Id of its queue.
 
     Returns:
-        A fiftyone.Sample.
+        The sample, in no dataset yet.
     """
     import fiftyone as fo
 
@@ -51,7 +54,7 @@ def sample_of(item: Item, queue: str) -> Any:  # noqa: ANN401 - fiftyone has no 
     )
 
 
-def _detection(label_id: str, class_name: str, box: Box, item: Item, mask: Any = None) -> Any:  # noqa: ANN401
+def _detection(label_id: str, class_name: str, box: Box, item: Item, mask: Mask | None = None) -> "fo.Detection":
     import fiftyone as fo
 
     found = fo.Detection(label=class_name, bounding_box=_shares(box, item), mask=mask)

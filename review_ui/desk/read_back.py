@@ -7,7 +7,7 @@ import numpy as np
 
 from review_ui.desk.draft import Document, DraftError, Drawn, read_draft
 from review_ui.desk.ids import object_id
-from review_ui.desk.instance_mask import mask_in_box, rle_in_image
+from review_ui.desk.instance_mask import Mask, mask_in_box, rle_in_image
 from schemas.queue import Box, Item
 from schemas.reviews import MOST_RLE_BYTES
 from schemas.tables import BOX
@@ -96,7 +96,7 @@ def _new_mask(kept: Drawn, item: Item) -> bytes | None:
     return _rle(kept, item)
 
 
-def _shown_mask(item: Item) -> Any:  # noqa: ANN401 - Mask | None
+def _shown_mask(item: Item) -> Mask | None:
     return None if item.rle is None else mask_in_box(item.rle, _box_of(item), item.width, item.height)
 
 

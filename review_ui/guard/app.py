@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -114,9 +114,9 @@ class Guard:
         elif route.kind == "events":
             _check_listener(said)
         elif route.kind == "execute":
-            check_operator(said)
+            asked = check_operator(said)
             if request.scope["path"].startswith("/operators/execute"):
-                send = told_first(send, lambda status: self._keep(request, _short(said), status))
+                send = told_first(send, lambda status: self._keep(request, _short(asked), status))
         await self._pass(request, body, send, route)
         return None
 
@@ -164,7 +164,7 @@ class Guard:
                 raise RefusedError(500, "FiftyOne failed at this; the log of the review says why") from None
 
 
-def _check_listener(said: Any) -> None:  # noqa: ANN401 - parsed JSON
+def _check_listener(said: object) -> None:
     """Hold who listens to events to what a browser says; other programs would hand a state of their own in.
 
     Raises:
@@ -175,5 +175,5 @@ def _check_listener(said: Any) -> None:  # noqa: ANN401 - parsed JSON
         raise RefusedError(403, "only the App listens here")
 
 
-def _short(said: dict[str, Any]) -> bytes:
-    return json.dumps({name: said.get(name) for name in ("operator_uri", "params")}).encode()
+def _short(asked: dict[str, object]) -> bytes:
+    return json.dumps({name: asked.get(name) for name in ("operator_uri", "params")}).encode()

@@ -23,15 +23,18 @@ def is_allowed(uri: object) -> bool:
     return isinstance(uri, str) and (uri.startswith(f"{OURS}/") or uri in BUILT_IN)
 
 
-def check_operator(body: object) -> None:
+def check_operator(body: object) -> dict[str, object]:
     """Refuse to run or describe another operator.
+
+    Returns:
+        The request, which is an object.
 
     Raises:
         RefusedError: With 403.
     """
-    uri = body.get("operator_uri") if isinstance(body, dict) else None
-    if not is_allowed(uri):
+    if not isinstance(body, dict) or not is_allowed(body.get("operator_uri")):
         raise RefusedError(403, "this operator is not allowed here")
+    return body
 
 
 def only_allowed_operators(body: bytes) -> bytes:

@@ -1,9 +1,12 @@
 """The FiftyOne plugin @vouch/review: operators and the panel of the review queue; index.umd.js has the keys."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fiftyone.plugins.context import PluginContext
 
 
-def register(plugin: Any) -> None:  # noqa: ANN401 - fiftyone has no types
+def register(plugin: "PluginContext") -> None:
     """Tell FiftyOne what there is."""
     # FiftyOne runs this file under a name of its own; what the operators share is imported once, by ours.
     from review_ui.plugin.answering import ANSWERING

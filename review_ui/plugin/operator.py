@@ -45,7 +45,7 @@ class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no type
         """
         raise NotImplementedError
 
-    def execute(self, ctx: Any) -> Answer:  # noqa: ANN401
+    def execute(self, ctx: foo.ExecutionContext) -> Answer:
         """Do it, and tell how the desk looks then."""
         try:
             at = desk()
@@ -60,7 +60,7 @@ class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no type
             return self._failed(ctx, _BROKEN)
         return {"cards": at.cards(), **(added or {})}
 
-    def _failed(self, ctx: Any, words: str) -> Answer:  # noqa: ANN401
+    def _failed(self, ctx: foo.ExecutionContext, words: str) -> Answer:
         ctx.ops.notify(words, variant="error")
         return {"error": words}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -74,8 +74,8 @@ class Session:
         """The event of this key, of which there can be one."""
         return self.database.events.find_one({"_id": self._event_key(what, key)})
 
-    def undone(self, **which: Any) -> list[int]:  # noqa: ANN401 - whatever BSON can hold
-        """Numbers of the answers that were taken back."""
+    def undone(self, **which: object) -> list[int]:
+        """Numbers of the answers that were taken back; `which` are conditions of MongoDB on fields of the events."""
         found = self.database.events.find({"queue": self.queue, "what": "undone", **which}, {"of": 1})
         return [event["of"] for event in found]
 
