@@ -16,12 +16,13 @@ _QUALITY = 82
 _WIDTH, _HEIGHT = 1360, 820
 
 
-def take(campaign: Path, folder: Path) -> None:
+def take(campaign: Path, folder: Path, wrong: int) -> None:
     """Serve the campaign's open review plan from a database of its own, and picture what a reviewer sees.
 
     Args:
         campaign: With a run and a review plan that waits for answers; its workspace is only read.
         folder: Where review-panel.jpg, review-annotate.jpg and review-grid.jpg go.
+        wrong: Which crop of the grid is picked, counted from 1; look at the picture first.
     """
     with tempfile.TemporaryDirectory(prefix="vouch-pictures-") as scratch:
         os.environ["XDG_DATA_HOME"] = scratch
@@ -33,12 +34,12 @@ def take(campaign: Path, folder: Path) -> None:
         ):
             browser = play.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=ARGUMENTS)
             reviewer = Reviewer(browser, review, _WIDTH, _HEIGHT)
-            _picture(reviewer, folder)
+            _picture(reviewer, folder, wrong)
             reviewer.close()
             browser.close()
 
 
-def _picture(reviewer: Reviewer, folder: Path) -> None:
+def _picture(reviewer: Reviewer, folder: Path, wrong: int) -> None:
     page = reviewer.page
 
     def shoot(name: str) -> None:
@@ -49,7 +50,7 @@ def _picture(reviewer: Reviewer, folder: Path) -> None:
     reviewer.press("Alt+g")
     page.wait_for_selector("#vouch-grid .tile img")
     page.wait_for_function("() => [...document.querySelectorAll('#vouch-grid img')].every(image => image.complete)")
-    page.locator("#vouch-grid .tile").nth(1).click()
+    page.locator("#vouch-grid .tile").nth(wrong - 1).click()
     shoot("review-grid")
     page.keyboard.press("Escape")
     page.wait_for_selector("#vouch-grid", state="detached")
@@ -73,8 +74,9 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("campaign", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--wrong", type=int, default=1, help="the crop of the grid to pick, from 1 (default: 1)")
     given = parser.parse_args()
-    take(given.campaign, given.folder)
+    take(given.campaign, given.folder, given.wrong)
 
 
 if __name__ == "__main__":
