@@ -6,6 +6,7 @@ import numpy as np
 
 from tasks.certify.bounds import Floats, lower_bound, most_errors
 from tasks.certify.gates import Evidence, Sample
+from tasks.certify.groups import NEXT_LOOK
 from tasks.certify.ladder import certified_step
 from tasks.certify.planning import reviews_needed
 
@@ -30,7 +31,8 @@ class Certificate:
     """Why nothing is accepted; empty where something is."""
     more_reviews: int | None
     """About how many more reviewed labels of the kind that was drawn would certify the first threshold with a chance
-    of 80%, if its share of errors stays; None where something is certified, or no number would do."""
+    of 80%, if its share of errors stays, at the level of the next look, which drawing them is; None where something is
+    certified, or no number would do."""
 
 
 def certify(evidence: Evidence, drawn: int) -> Certificate:
@@ -71,11 +73,12 @@ def _refusal(evidence: Evidence, drawn: int) -> tuple[str, int | None]:
     found += f", at most {most} may be" if most >= 0 else ", and so few certify nothing even without an error"
     if float(lower_bound(errors, reviewed, evidence.delta)) >= limit:
         return f"{found}; more reviews will not help while so many are wrong", None
+    delta = evidence.delta * NEXT_LOOK
     # Half an error more and one label: without any error the share is small, not 0.
-    needed = reviews_needed((errors + 0.5) / (reviewed + 1), limit, evidence.delta)
+    needed = reviews_needed((errors + 0.5) / (reviewed + 1), limit, delta)
     condition = ""
     if needed is None or not reviewed:
-        needed = reviews_needed(limit / 2, limit, evidence.delta)
+        needed = reviews_needed(limit / 2, limit, delta)
         condition = ", enough if half as many are wrong as may be"
     if needed is None:
         return f"{found}; a million reviews would not do", None

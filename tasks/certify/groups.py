@@ -14,6 +14,8 @@ from tasks.certify.bounds import Ints, labels_needed
 SPARE_ERRORS: Final = 5
 """Errors that a group's expected reviews must be able to bear for the group to be worth testing."""
 FIRST_LOOK: Final = 0.8
+NEXT_LOOK: Final = 1 - FIRST_LOOK
+"""A look may spend this much of what the one before it could."""
 
 
 def certified_groups(labels: Ints, reviews: int, precision: float, delta: float) -> list[Ints]:
@@ -57,4 +59,4 @@ def delta_of_look(delta: float, look: int) -> float:
         delta: 1 - confidence of the promise.
         look: 1 for the first.
     """
-    return delta * FIRST_LOOK * (1 - FIRST_LOOK) ** (look - 1)
+    return delta * FIRST_LOOK * NEXT_LOOK ** (look - 1)

@@ -4,16 +4,17 @@ import pytest
 from tasks.certify.bounds import upper_bound
 from tasks.certify.certificate import both_precisions, certify
 from tasks.certify.gates import Sample, gate_a, gate_b
+from tasks.certify.groups import delta_of_look
 from tasks.certify.reviewers import ReviewerError
 
 DELTA = 0.1
 
 
-def certificate(errors, reviewed, gate=gate_b, **more):
+def certificate(errors, reviewed, gate=gate_b, delta=DELTA, **more):
     wrong = np.arange(reviewed) < errors
     drawn = Sample(np.full(reviewed, 0.9), wrong)
     sizes = {"accepted": np.array([10_000])} if gate is gate_a else {}
-    evidence = gate(drawn, np.array([0.9]), precision=0.95, delta=DELTA, **sizes, **more)
+    evidence = gate(drawn, np.array([0.9]), precision=0.95, delta=delta, **sizes, **more)
     return certify(evidence, reviewed)
 
 
@@ -45,12 +46,12 @@ def test_a_few_errors_too_many_may_be_chance():
     assert found.refusal.endswith("more, enough if half as many are wrong as may be")
 
 
-def test_what_is_missing_then_mostly_suffices():
-    found = certificate(3, 100)
+def test_what_is_missing_then_mostly_suffices_for_the_next_look():
+    found = certificate(3, 100, delta=delta_of_look(0.1, 1))
     rng = np.random.default_rng(0)
     share = 3.5 / 101
     count = 100 + found.more_reviews
-    again = [certificate(int(rng.binomial(count, share)), count) for _ in range(300)]
+    again = [certificate(int(rng.binomial(count, share)), count, delta=delta_of_look(0.1, 2)) for _ in range(300)]
     assert np.mean([one.threshold is not None for one in again]) == pytest.approx(0.8, abs=0.08)
 
 
