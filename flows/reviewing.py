@@ -18,8 +18,9 @@ from review_ui.queue.fill import fill_queue, queue_id
 from review_ui.server.answers import is_filled, pull_once
 from review_ui.server.database_use import DatabaseUse, review_database
 from review_ui.server.options import WILDCARDS, ServeOptions
-from review_ui.server.serving import Served, keep_alive, reserved, served
+from review_ui.server.serving import Served, reserved, served
 from review_ui.server.tokens import draw_tokens, own_tokens
+from review_ui.server.watching import keep_alive
 from schemas.campaign.campaign import Campaign
 from schemas.queue import FillOutcome, PullOutcome
 from tasks.contract.run_labels import current_of

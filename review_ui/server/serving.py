@@ -1,16 +1,13 @@
-"""Serves a queue to its reviewers: starts a server for each, keeps them and the database alive, ends all in order."""
+"""Serves a queue to its reviewers: starts a server for each, ends all in order, gives back what lies on the desks."""
 
 import logging
 import os
 import secrets
 import socket
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from review_ui.desk_name import desk_name, reviewer_slug
 from review_ui.guard.login import token_hash
@@ -27,13 +24,6 @@ from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError, VouchError
 from tasks.store.open import open_store
 from tasks.store.presign import origin_of, presigned_url
-
-LOOK_S: Final = 0.25
-"""Between two looks at whether all run."""
-MOST_RESTARTS: Final = 5
-RESTARTS_WITHIN_S: Final = 60.0
-
-Say = Callable[[str], None]
 
 logger = logging.getLogger(__name__)
 
@@ -127,40 +117,6 @@ def reserved(queue: str, options: ServeOptions) -> Iterator[list[socket.socket]]
 def _terminate(servers: list[Served]) -> None:
     for one in servers:
         one.server.terminate()
-
-
-def keep_alive(servers: list[Served], database: DatabaseUse, say: Say) -> None:
-    """Watch the servers and the database for ever, and start again what has died.
-
-    Args:
-        servers: They answer.
-        database: Theirs.
-        say: Told what happens, a line for people.
-
-    Raises:
-        VouchError: One keeps dying.
-    """
-    restarts: deque[float] = deque(maxlen=MOST_RESTARTS)
-    while True:
-        time.sleep(LOOK_S)
-        if database.revive():
-            say("the review database had ended; it runs again, and nothing that was submitted is lost")
-        for one in servers:
-            if one.server.has_died():
-                _count(restarts, one)
-                logger.warning("the review server of %r has died (log: %s)", one.reviewer, one.server.log)
-                one.server.stop()
-                one.server.start()
-                one.server.tell()
-                one.server.wait()
-                say(f"the server of {one.reviewer} had ended; it runs again at the same address, reload the page")
-
-
-def _count(restarts: deque[float], one: Served) -> None:
-    now = time.monotonic()
-    if len(restarts) == MOST_RESTARTS and now - restarts[0] < RESTARTS_WITHIN_S:
-        raise VouchError(f"the server of {one.reviewer} keeps ending; {one.server.log} says why")
-    restarts.append(now)
 
 
 def _settings(

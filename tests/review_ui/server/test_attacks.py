@@ -12,7 +12,8 @@ from review_ui.queue.connect import connect
 from review_ui.queue.queue import Queue
 from review_ui.server.database_use import DatabaseUse
 from review_ui.server.options import ServeOptions
-from review_ui.server.serving import Served, keep_alive, served
+from review_ui.server.serving import Served, served
+from review_ui.server.watching import keep_alive
 from schemas.errors import UserError
 
 PATCH = {"content-type": "application/json-patch+json"}
