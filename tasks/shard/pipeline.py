@@ -1,10 +1,12 @@
 """The steps with their models, loaded once a process, and the keys of what each depends on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from schemas.campaign.campaign import Campaign
+from schemas.campaign.classes import ClassConfig
+from schemas.campaign.models import ModelsConfig
 from schemas.policy import Policy
 from tasks.acquire.decode import VERSION as DECODING
 from tasks.detect.step import Detect
@@ -27,7 +29,8 @@ class Pipeline:
     segment: Segment
     score: Score
     presence: Presence
-    acquire_key: str
+    acquire_key: str = ""
+    """Key of all that decoding depends on."""
     lanes_on: str | None = None
     """The CUDA device on which detecting, segmenting and scoring go on side by side; None: one after the other, since
     each of them fills a CPU."""
@@ -65,24 +68,28 @@ class Pipeline:
 def load_pipeline(campaign: Campaign) -> Pipeline:
     """Load the campaign's models, or give those that this process has loaded already.
 
+    Models are loaded again only when they or the classes are others: not for another source, and not when lanes are
+    switched off.
+
     Raises:
         UserError: A backend, checkpoint, device or prompt cannot be used.
     """
-    return _load(campaign.model_copy(update={"routing": None, "export": None, "run": None, "workspace": None}))
+    models, source = campaign.models, campaign.source
+    off = tuple(name for name in models.switched_off if name != "overlap")
+    loaded = _load(models.model_copy(update={"switched_off": off}), campaign.classes)
+    decoding = fingerprint(DECODING, [source.max_image_mb, source.max_pixels])
+    return replace(loaded, acquire_key=decoding, lanes_on=lanes_for(choose_runtime(models)))
 
 
 @lru_cache(maxsize=1)
-def _load(campaign: Campaign) -> Pipeline:
-    models = campaign.models
+def _load(models: ModelsConfig, classes: tuple[ClassConfig, ...]) -> Pipeline:
     runtime = choose_runtime(models)
     # Prompts are checked with the detector alone, before the larger files are read.
-    detect = Detect(load_detector(models.detector, runtime), campaign.classes, models.detector)
+    detect = Detect(load_detector(models.detector, runtime), classes, models.detector)
     segment = Segment(load_segmenter(models.segmenter, runtime))
-    score = Score(load_scorer(models.scorer, runtime), campaign.classes, models.scorer)
+    score = Score(load_scorer(models.scorer, runtime), classes, models.scorer)
     score.prepare()
-    presence = Presence(score, campaign.classes, models.scorer.presence)
-    limits = [campaign.source.max_image_mb, campaign.source.max_pixels]
-    return Pipeline(detect, segment, score, presence, fingerprint(DECODING, limits), lanes_for(runtime))
+    return Pipeline(detect, segment, score, Presence(score, classes, models.scorer.presence))
 
 
 def lanes_for(runtime: Runtime) -> str | None:

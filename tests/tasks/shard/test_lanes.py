@@ -37,12 +37,7 @@ def lanes_on(request, monkeypatch):
     if not request.param:
         return None
     monkeypatch.setattr(lanes, "on_own_stream", lambda function, device, lane: function)
-    original = pipeline._load
-
-    def load(campaign):
-        return replace(original(campaign), lanes_on="cuda:0")
-
-    monkeypatch.setattr(pipeline, "_load", load)
+    monkeypatch.setattr(pipeline, "lanes_for", lambda runtime: "cuda:0")
     return "cuda:0"
 
 
@@ -68,8 +63,7 @@ def test_both_ways_write_the_same_bytes(tmp_path, make_images, make_campaign, la
     make_images(tmp_path / "images", 8)
     _, (in_turn,) = label(make_campaign(run={"shard_size": 100}))
     monkeypatch.setattr(lanes, "on_own_stream", lambda function, device, lane: function)
-    original = pipeline._load
-    monkeypatch.setattr(pipeline, "_load", lambda campaign: replace(original(campaign), lanes_on="cuda:0"))
+    monkeypatch.setattr(pipeline, "lanes_for", lambda runtime: "cuda:0")
     _, (side_by_side,) = label(make_campaign(run={"shard_size": 100}, workspace=str(tmp_path / "other")))
     assert {stage: part.sha256 for stage, part in in_turn.parts.items()} == {
         stage: part.sha256 for stage, part in side_by_side.parts.items()

@@ -10,6 +10,7 @@ from tasks.models.fake.scorer import FakeScorer
 from tasks.models.fake.segmenter import FakeSegmenter
 from tasks.score.step import Score
 from tasks.segment.step import Segment
+from tasks.shard import pipeline
 from tasks.shard.markers import read_current
 from tasks.shard.pipeline import load_pipeline, rerouted
 from tasks.store.open import open_store
@@ -84,3 +85,27 @@ def test_a_run_writes_its_inputs(make_images, make_campaign, label, tmp_path):
     label(campaign)
     current = read_current(open_store(campaign.workspace), campaign.run.name)
     assert current.inputs == load_pipeline(campaign).inputs
+
+
+def test_models_are_loaded_anew_for_other_models_and_classes_alone(make_campaign, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(pipeline, "load_segmenter", lambda *_: loaded.append(1) or FakeSegmenter())
+    pipeline._load.cache_clear()
+    plain = {"classes": ["cat", "dog"], "models": MODELS}
+    first = load_pipeline(make_campaign(**plain))
+    alike = [
+        {"source": str(tmp_path / "elsewhere")},
+        {"source": {"uri": "s3://bucket/images", "s3": {"endpoint_url": "http://localhost:1"}, "max_pixels": 10**6}},
+        {"workspace": str(tmp_path / "other")},
+        {"review": {"batch": 7}},
+        {"models": MODELS | {"switched_off": ["overlap"]}},
+    ]
+    for change in (*alike, {}):
+        pipeline_of_it = load_pipeline(make_campaign(**(plain | change)))
+        assert pipeline_of_it.segment is first.segment
+        assert (pipeline_of_it.acquire_key == first.acquire_key) == ("max_pixels" not in str(change))
+    assert loaded == [1]
+    for change in ({"classes": ["cat"]}, {"models": MODELS | {"switched_off": ["late_heads"]}}):
+        assert load_pipeline(make_campaign(**(plain | change))).segment is not first.segment
+    assert loaded == [1] * 3
+    pipeline._load.cache_clear()
