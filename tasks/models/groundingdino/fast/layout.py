@@ -1,5 +1,6 @@
 """What the transformer needs of the feature maps' shapes (switch static_shapes keeps it by shape)."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -81,6 +82,14 @@ def make_levels(shapes: Shapes, device: torch.device) -> Levels:
     """Put the shapes on the device."""
     tensor = torch.tensor(shapes, device=device)
     return Levels(shapes, tensor, tensor.flip(1).T.float().contiguous())
+
+
+@lru_cache(64)
+def levels_table(shapes: Shapes, device: torch.device) -> Tensor:
+    """(L, 3) int32: height, width and first cell of each level."""
+    first = [sum(height * width for height, width in shapes[:level]) for level in range(len(shapes))]
+    table = [(*shape, start) for shape, start in zip(shapes, first, strict=True)]
+    return torch.tensor(table, dtype=torch.int32).to(device)
 
 
 def places_of_points(centres: Tensor, levels: Levels, points: int) -> Places:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.models.groundingdino.fast.layout import Shapes
+from tasks.models.groundingdino.fast.layout import Shapes, levels_table
+from tasks.models.groundingdino.fast.sampling_gpu import sample_on_gpu
 
 PIECE = 65536
 """Samples worked on together on a CPU: a column of them is 256 KiB and stays in its cache."""
@@ -34,10 +35,8 @@ def sample(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights: Tensor
 @torch.library.custom_op("vouch::sample_levels", mutates_args=())
 def _sample(values: Tensor, shapes: list[int], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     pairs = tuple(zip(shapes[::2], shapes[1::2], strict=True))
-    if values.device.type == "cuda" and _has_triton():
-        from tasks.models.groundingdino.fast.sampling_kernel import launch
-
-        return launch(values, levels_table(pairs, values.device), x, y, weights)
+    if values.device.type == "cuda":
+        return sample_on_gpu(values, pairs, x, y, weights)
     return sample_rows(values, pairs, x, y, weights)
 
 
@@ -53,7 +52,7 @@ def _shape_of_sample(
 
 
 def sample_rows(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """As `sample`, by embedding_bag: values are a table, each query and head a bag of weighted rows."""
+    """As `sample`, by embedding_bag in pieces for a CPU: values are a table, each query and head a bag of its rows."""
     batch, cells, heads, depth = values.shape
     queries, samples = x.shape[1], x.shape[3]
     known = _constants(shapes, samples // len(shapes), heads, values.device)
@@ -97,14 +96,6 @@ def _constants(shapes: Shapes, points: int, heads: int, device: torch.device) ->
     )
 
 
-@lru_cache(64)
-def levels_table(shapes: Shapes, device: torch.device) -> Tensor:
-    """(L, 3) int32: height, width and first cell of each level."""
-    first = [sum(height * width for height, width in shapes[:level]) for level in range(len(shapes))]
-    table = [(*shape, start) for shape, start in zip(shapes, first, strict=True)]
-    return torch.tensor(table, dtype=torch.int32).to(device)
-
-
 def _corners(x: Tensor, y: Tensor, weights: Tensor, known: _Constants, heads: int) -> tuple[Tensor, Tensor]:
     """Rows of the table and shares of the four neighbours of each sample: (Q, heads, 4, L * P) int32, float32."""
     column, left, right = _neighbours(x, known.last_x, known.zero)
@@ -127,12 +118,3 @@ def _neighbours(places: Tensor, last: Tensor, zero: Tensor) -> tuple[Tensor, Ten
     distance = places - first
     second_share = (distance - 1).abs_().neg_().add_(1).clamp_(min=0)
     return first, distance.abs_().neg_().add_(1).clamp_(min=0), second_share
-
-
-@lru_cache(1)
-def _has_triton() -> bool:
-    try:
-        import triton  # type: ignore[import-untyped]  # noqa: F401 - has no types; only whether it can be imported
-    except ImportError:
-        return False
-    return True

@@ -64,6 +64,8 @@ def _kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202 - kernels have no t
             weight = tl.load(weights + at, mask=is_bag, other=0.0)
             left = tl.floor(x)
             top = tl.floor(y)
+            # What a pixel beyond the map counts: nothing, or NaN where any of the three is.
+            beyond = tl.where((x == x) & (y == y), weight * 0.0, x + y)
             for corner in tl.static_range(4):
                 column = left + (corner % 2)
                 row = top + (corner // 2)
@@ -75,7 +77,7 @@ def _kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202 - kernels have no t
                 )
                 place = (cell * heads + head)[:, None] * DEPTH + channel[None, :]
                 value = tl.load(table + place, mask=is_cell & inside[:, None], other=0.0).to(tl.float32)
-                total += tl.where(inside, share, weight * 0.0)[:, None] * value
+                total += tl.where(inside, share, beyond)[:, None] * value
     tl.store(
         out + (image * bags + bag)[:, None] * DEPTH + channel[None, :], total.to(out.dtype.element_ty), mask=is_cell
     )

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tasks.models.groundingdino.fast import sampling_gpu
 from tasks.models.groundingdino.fast.layout import Shapes
 from tasks.models.groundingdino.fast.sampling import sample
 
@@ -79,7 +81,8 @@ def test_pieces_join(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_queries_and_no_images() -> None:
     for batch, queries in ((2, 0), (0, 5)):
         values, x = torch.zeros(batch, 35, 3, 4), torch.zeros(batch, queries, 3, 2)
-        assert sample(values, ((5, 7),), x, x, x).shape == (batch, queries, 12)
+        for way in (sample, sampling_gpu.sample_grids):
+            assert way(values, ((5, 7),), x, x, x).shape == (batch, queries, 12)
 
 
 def test_numbers_that_are_none_stay_in_their_image() -> None:
@@ -101,11 +104,96 @@ def test_bf16_values_are_summed_in_fp32() -> None:
     torch.testing.assert_close(found.float(), wanted, atol=1e-6, rtol=2**-8)
 
 
+@pytest.fixture
+def no_trouble(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing is known of the kernel yet."""
+    trouble: list[str] = []
+    monkeypatch.setattr(sampling_gpu, "_TROUBLE", trouble)
+    return trouble
+
+
+def pixels_of(shapes: Shapes, places: Tensor) -> tuple[Tensor, Tensor]:
+    pixels = places * torch.tensor(shapes).flip(1)[:, None] - 0.5
+    return pixels[..., 0].flatten(3), pixels[..., 1].flatten(3)
+
+
+@pytest.mark.skipif(bool(os.environ.get("TRITON_INTERPRET")), reason="Triton computes on CPUs there")
+def test_a_kernel_that_cannot_be_launched_is_tried_once(
+    no_trouble: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triton has no driver for tensors of a CPU: here it fails as it does where it finds no compiler."""
+    tries = []
+    launch = sampling_gpu._launch
+    monkeypatch.setattr(sampling_gpu, "_launch", lambda *inputs: tries.append(1) or launch(*inputs))
+    for shapes in SHAPES:
+        values, places, weights = case(shapes)
+        found = sampling_gpu.sample_on_gpu(values, shapes, *pixels_of(shapes, places), weights.flatten(3))
+        torch.testing.assert_close(found, by_the_package(values, shapes, places, weights), atol=1e-5, rtol=0)
+    assert len(tries) == len(no_trouble) == len(caplog.records) == 1
+    assert caplog.records[0].message.startswith("GroundingDINO's sampling kernel cannot be used, slower grid_sample")
+
+
+def test_a_full_device_is_for_the_batcher_and_the_kernel_is_tried_again(
+    no_trouble: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [torch.OutOfMemoryError("full"), RuntimeError("Triton Error [CUDA]: out of memory")]
+
+    def launch(*inputs: object) -> Tensor:
+        raise errors.pop()
+
+    monkeypatch.setattr(sampling_gpu, "_launch", launch)
+    values, places, weights = case(SHAPES[0])
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            sampling_gpu.sample_on_gpu(values, SHAPES[0], *pixels_of(SHAPES[0], places), weights.flatten(3))
+    assert not no_trouble
+    assert not errors
+
+
+def test_the_kernel_is_launched_on_the_device_of_the_values(
+    no_trouble: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import contextmanager
+
+    pytest.importorskip("triton")
+    current: list[Tensor] = []
+
+    @contextmanager
+    def device_of(values: Tensor) -> Iterator[None]:
+        current.append(values)
+        yield
+        current.clear()
+
+    def launch(values: Tensor, *inputs: Tensor) -> Tensor:
+        assert current[0] is values
+        return values + 1
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr("tasks.models.groundingdino.fast.sampling_kernel.launch", launch)
+    values, x = torch.zeros(1, 35, 3, 4), torch.zeros(1, 2, 3, 2)
+    assert torch.equal(sampling_gpu.sample_on_gpu(values, ((5, 7),), x, x, x), values + 1)
+    assert not no_trouble
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_grids_keep_what_is_not_a_number_in_its_image_and_the_type(shapes: Shapes) -> None:
+    values, places, weights = case(shapes)
+    x, y = pixels_of(shapes, places)
+    whole = sampling_gpu.sample_grids(values.bfloat16(), shapes, x, y, weights.flatten(3))
+    assert whole.dtype == torch.bfloat16
+    wanted = by_the_package(values.bfloat16().float(), shapes, places, weights)
+    torch.testing.assert_close(whole.float(), wanted, atol=1e-6, rtol=2**-7)
+    x[1] = torch.nan
+    found = sampling_gpu.sample_grids(values.bfloat16(), shapes, x, y, weights.flatten(3))
+    assert torch.equal(found[0], whole[0])
+    assert found[1].isnan().all()
+
+
 KERNEL = """
 import sys, torch
 sys.path.insert(0, {folder!r})
 from test_sampling import SHAPES, by_the_package, case
-from tasks.models.groundingdino.fast.sampling import levels_table
+from tasks.models.groundingdino.fast.layout import levels_table
 from tasks.models.groundingdino.fast.sampling_kernel import launch
 
 for shapes, depth, dtype in [*((s, 4, torch.float32) for s in SHAPES), (SHAPES[3], 5, torch.float32),
@@ -120,10 +208,20 @@ for shapes, depth, dtype in [*((s, 4, torch.float32) for s in SHAPES), (SHAPES[3
     wanted = by_the_package(values.float(), shapes, places, weights)
     rtol = 2**-7 if dtype == torch.bfloat16 else 0  # the interpreter cuts bits off where a GPU rounds
     torch.testing.assert_close(found.float(), wanted, atol=1e-5, rtol=rtol)
-    places[1] = torch.nan
-    x[1] = torch.nan
-    again = launch(values, levels_table(shapes, torch.device("cpu")), x, y, weights.flatten(3))
-    torch.testing.assert_close(again[0], found[0])
+    for lost in range(3):
+        inputs = [x.clone(), y.clone(), weights.flatten(3).clone()]
+        inputs[lost][1] = torch.nan
+        again = launch(values, levels_table(shapes, torch.device("cpu")), *inputs)
+        torch.testing.assert_close(again[0], found[0])
+        assert again[1].isnan().all()
+# A level without cells, which grid_sample refuses: as if its samples were not asked for.
+values, places, weights = case(SHAPES[0], queries=13)
+x, y = ((places * torch.tensor(SHAPES[0]).flip(1)[:, None] - 0.5)[..., axis].flatten(3) for axis in (0, 1))
+none = torch.zeros(2, 13, 3, 2)
+inputs = [torch.cat([each[..., :2], none, each[..., 2:]], 3) for each in (x, y, weights.flatten(3))]
+inputs[2][..., 2:4] = 0.3
+found = launch(values, levels_table((SHAPES[0][0], (0, 4), SHAPES[0][1]), torch.device("cpu")), *inputs)
+torch.testing.assert_close(found, by_the_package(values, SHAPES[0], places, weights), atol=1e-5, rtol=0)
 empty, level = torch.zeros(1, 0, 3, 2), levels_table(((5, 7),), torch.device("cpu"))
 assert launch(torch.zeros(1, 35, 3, 4), level, empty, empty, empty).shape == (1, 0, 12)
 print("equal")
