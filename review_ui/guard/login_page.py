@@ -1,4 +1,7 @@
-"""The page that asks for a token; it names no other host and runs no script."""
+"""The page that asks for a token; it names no other host and runs no script.
+
+Its own address may hold a token, so it tells it to nobody, but for the scheme and host that a form's Origin needs.
+"""
 
 from html import escape
 from typing import Final
@@ -8,7 +11,7 @@ _PAGE: Final = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
+<meta name="referrer" content="strict-origin">
 <title>Vouch review</title>
 <style>
 :root {{ color-scheme: light dark }}
@@ -47,4 +50,7 @@ def login_page(reviewer: str, problem: str = "") -> str:
 
 def moved_page(where: str) -> str:
     """A page that only leads on."""
-    return f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={escape(where)}">'
+    return (
+        '<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+        f'<meta http-equiv="refresh" content="0;url={escape(where)}">'
+    )
