@@ -30,6 +30,8 @@ _BY_CLASS: Final = frozenset({"extended", "extended_stages", "extendedStages"})
 _REACH: Final = frozenset(
     {"$accumulator", "$function", "$where", "$lookup", "$graphLookup", "$unionWith", "$out", "$merge", "$documents"}
 )
+_OTHER_STRINGS: Final = frozenset({"$symbol", "$code"})
+"""FiftyOne reads bodies as MongoDB's extended JSON, in which an object of these keys is a string by another name."""
 _ASIDE: Final = frozenset({"delegated", "request_delegation", "generated_dataset", "generatedDataset"})
 """Ways around: work that another process would do, data sets made of data sets."""
 
@@ -111,11 +113,16 @@ def check_values(value: object, desk: Desk, depth: int = 0) -> None:
 def _check_pair(key: str, item: object, desk: Desk) -> None:
     if key in _NAMES_DATASET and item is not None and item not in desk:
         raise RefusedError(403, "only your own desk can be seen")
-    if key in _REACH:
+    if key in _REACH or key in _OTHER_STRINGS:
         raise RefusedError(403, f"{key} is not allowed")
     if key in _ASIDE and item:
         raise RefusedError(403, f"{key} is not allowed")
-    if key.lower().strip("_") == "cls" and isinstance(item, str) and "." in item and item not in STAGES:
+    if key.lower().strip("_") == "cls" and not _is_harmless_class(item):
         raise RefusedError(403, "this kind of view is not allowed")
     if key in _BY_CLASS and item and (not isinstance(item, dict) or not STAGES.issuperset(item)):
         raise RefusedError(403, "this kind of view is not allowed")
+
+
+def _is_harmless_class(named: object) -> bool:
+    """Whether a class is one of a label or a field, whose name has no module, or a view stage that is allowed."""
+    return named is None or (isinstance(named, str) and ("." not in named or named in STAGES))

@@ -67,31 +67,38 @@ def check_graphql(body: object, desk: Desk) -> dict[str, Any]:
     given = body.get("variables") or {}
     if not isinstance(given, dict):
         raise RefusedError(400, "this is no GraphQL request")
-    check_values(given, desk)
     try:
         document = parse(body["query"], no_location=True, max_tokens=MOST_TOKENS)
     except (GraphQLError, RecursionError):
         raise RefusedError(400, "this is no GraphQL request") from None
-    variables = _defaults(document) | given
+    operation = _only_operation(document)
+    defaults = _defaults(operation)
+    check_values(defaults, desk)
+    check_values(given, desk)
+    variables = defaults | given
     visit(document, _Arguments(variables, desk))
     searched: dict[str, Any] = {}
-    for operation in document.definitions:
-        if isinstance(operation, OperationDefinitionNode):
-            for field in _allowed_fields(operation, document):
-                _check_name(field, variables, desk)
-                if field.name.value == _LIST:
-                    searched[_search_variable(field)] = f"^{re.escape(desk[0])}$"
+    for field in _allowed_fields(operation, document):
+        _check_name(field, variables, desk)
+        if field.name.value == _LIST:
+            searched[_search_variable(field)] = f"^{re.escape(desk[0])}$"
     return {**body, "variables": {**given, **searched}}
 
 
-def _defaults(document: DocumentNode) -> dict[str, Any]:
-    found = {}
-    for operation in document.definitions:
-        if isinstance(operation, OperationDefinitionNode):
-            for variable in operation.variable_definitions:
-                if variable.default_value is not None:
-                    found[variable.variable.name.value] = value_from_ast_untyped(variable.default_value)
-    return found
+def _only_operation(document: DocumentNode) -> OperationDefinitionNode:
+    """The one operation: of several, each would have defaults of its own, and the client says later which is meant."""
+    others = [node for node in document.definitions if not isinstance(node, FragmentDefinitionNode)]
+    if len(others) != 1 or not isinstance(others[0], OperationDefinitionNode):
+        raise RefusedError(403, "one operation a request is allowed")
+    return others[0]
+
+
+def _defaults(operation: OperationDefinitionNode) -> dict[str, Any]:
+    return {
+        variable.variable.name.value: value_from_ast_untyped(variable.default_value)
+        for variable in operation.variable_definitions
+        if variable.default_value is not None
+    }
 
 
 def _allowed_fields(operation: OperationDefinitionNode, document: DocumentNode) -> Iterator[FieldNode]:

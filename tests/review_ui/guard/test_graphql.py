@@ -1,9 +1,14 @@
 """Queries about the desk, and changes of nothing but the view."""
 
 import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from graphql import parse
 
+from review_ui.guard.graphql import _only_operation
 from tests.review_ui.guard.conftest import DATASET_ID, DESK
 
 
@@ -61,10 +66,67 @@ def test_refused(guarded, client, query):
     assert guarded.reached() == []
 
 
+class TestSeveralOperations:
+    """FiftyOne runs the one that `operationName` names, with its own defaults."""
+
+    MINE = 'query A($n: String! = "vouch-q-ann") { dataset(name: $n) { name } }'
+    OTHERS = 'query B($n: String! = "vouch-q-ben") { dataset(name: $n) { name } }'
+
+    @pytest.mark.parametrize("name", ["A", "B", None])
+    @pytest.mark.parametrize("query", [f"{OTHERS} {MINE}", f"{MINE} {OTHERS}", f"{MINE} query C {{ version }}"])
+    def test_are_refused(self, guarded, client, query, name):
+        assert client.post("/graphql", json={"query": query, "operationName": name}).status_code == 403
+        assert guarded.reached() == []
+
+    def test_one_has_the_default_of_its_own(self, guarded, client):
+        assert client.post("/graphql", json={"query": self.MINE, "operationName": "A"}).status_code == 200
+        assert guarded.reached() == ["/graphql"]
+        assert client.post("/graphql", json={"query": self.OTHERS, "operationName": "B"}).status_code == 403
+        through = 'query B($n: String! = "vouch-q-ben") { ...F } fragment F on Query { dataset(name: $n) { name } }'
+        assert client.post("/graphql", json={"query": through}).status_code == 403
+        assert guarded.reached() == ["/graphql"]
+
+    def test_none_is_refused(self, guarded, client):
+        for query in ("fragment F on Query { version }", f"{self.MINE} type Query {{ version: String }}"):
+            assert client.post("/graphql", json={"query": query}).status_code == 403
+        assert guarded.reached() == []
+
+
+@pytest.mark.parametrize(
+    "default",
+    [
+        '[{_cls: "fiftyone.core.stages.Mongo", kwargs: []}]',
+        '[{_cls: "subprocess.Popen", kwargs: []}]',
+        "{extended: {a: 1}}",
+        '{dataset: "vouch-q-ben"}',
+    ],
+)
+@pytest.mark.parametrize("used", ["view: $v", "view: []"])
+def test_defaults_are_held_to_the_rules_of_values(guarded, client, default, used):
+    query = f'query A($v: BSONArray! = {default}) {{ samples(dataset: "{DESK}", {used}) {{ __typename }} }}'
+    assert client.post("/graphql", json={"query": query}).status_code == 403
+    through = f"query A($v: BSONArray! = {default}) {{ ...F }} fragment F on Query {{ "
+    through += f'samples(dataset: "{DESK}", {used}) {{ __typename }} }}'
+    assert client.post("/graphql", json={"query": through, "variables": {}}).status_code == 403
+    assert guarded.reached() == []
+
+
+def test_the_app_sends_one_operation_a_request():
+    [folder] = find_spec("fiftyone").submodule_search_locations
+    scripts = Path(folder).glob("server/static/assets/*.js")
+    texts = [
+        text for one in scripts for text in re.findall(r"text:`((?:query|mutation) [^`]+)`", one.read_text("utf-8"))
+    ]
+    assert len(texts) > 20
+    for text in texts:
+        assert _only_operation(parse(text)).name is not None
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        [], [{"query": "{ version }"}], {}, {"query": 1}, {"query": "{"}, {"query": "{ version }", "variables": [1]},
+        [], [{"query": "{ version }"}], [{"query": TestSeveralOperations.MINE, "operationName": "A"}], {}, {"query": 1},
+        {"query": "{"}, {"query": "{ version }", "variables": [1]},
         {"query": "{ ...F } fragment F on Query { ...F }"}, {"query": "{ ...G }"}, {"query": "{" * 3000},
         {"query": "{ version " * 30_000},
     ],
