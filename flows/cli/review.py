@@ -52,11 +52,15 @@ def review(
         Path | None, typer.Option(help="Tokens of your own, a line a reviewer: NAME TOKEN.", metavar="FILE")
     ] = None,
     trust_header: Annotated[
-        str | None, typer.Option(help="Header in which a proxy says who has logged in there.", metavar="NAME")
+        str | None, typer.Option(help="Header in which a trusted proxy says who has logged in there.", metavar="NAME")
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None,
-        typer.Option(help="Address or network of a proxy that is believed.", metavar="NETWORK", show_default=False),
+        typer.Option(
+            help="Address or network of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+            metavar="NETWORK",
+            show_default=False,
+        ),
     ] = None,
     media: Annotated[
         Literal["redirect", "proxy"],

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import ipaddress
 import logging
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from review_ui.guard.login_page import login_page, moved_page
+from review_ui.guard.proxies import Proxies
 from review_ui.guard.rate import Failures
 from review_ui.guard.refusal import RefusedError
 from review_ui.guard.settings import GuardSettings
@@ -38,7 +38,7 @@ class Login:
         self._settings = settings
         self._failures = failures or Failures()
         self._clock = clock
-        self._proxies = [ipaddress.ip_network(proxy, strict=False) for proxy in settings.trusted_proxies]
+        self._proxies = Proxies(settings.trusted_proxies)
         self.cookie = f"vouch-review-{settings.port}"
 
     def is_in(self, request: Request) -> bool:
@@ -47,7 +47,7 @@ class Login:
         Raises:
             RefusedError: With 403, when a trusted proxy says that it comes from somebody else.
         """
-        if self._settings.trust_header is not None and self._is_proxy(request):
+        if self._settings.trust_header is not None and self._proxies.is_proxy(request):
             named = request.headers.getlist(self._settings.trust_header)
             if len(named) == 1 and named[0] == self._settings.reviewer:
                 return True
@@ -73,9 +73,9 @@ class Login:
         return RefusedError(401, "log in first: open the address with the token that vouch review printed").response()
 
     def _try(self, request: Request, token: str) -> Response:
-        peer = request.client.host if request.client else ""
-        # The same work is done for every token, and none is looked at while the peer must wait.
-        wait = self._failures.wait(peer)
+        client = self._proxies.client(request)
+        # The same work is done for every token, and none is looked at while the client must wait.
+        wait = self._failures.wait(client)
         right = hmac.compare_digest(token_hash(token), self._settings.token_sha256)
         if wait:
             return HTMLResponse(
@@ -84,8 +84,8 @@ class Login:
                 {"Retry-After": str(wait)},
             )
         if not right:
-            self._failures.add(peer)
-            logger.warning("a wrong token from %s", peer or "an unknown peer")
+            self._failures.add(client)
+            logger.warning("a wrong token from %s", client or "an unknown client")
             return HTMLResponse(login_page(self._settings.reviewer, "That is not this reviewer's token."), 401)
         return self._welcome(request)
 
@@ -101,20 +101,11 @@ class Login:
             f"{until}.{self._sign(until)}",
             max_age=int(self._settings.session_hours * 3600),
             path="/",
-            secure=self._is_proxy(request) and request.headers.get("x-forwarded-proto") == "https",
+            secure=self._proxies.is_https(request),
             httponly=True,
             samesite="strict",
         )
         return answer
-
-    def _is_proxy(self, request: Request) -> bool:
-        if request.client is None:
-            return False
-        try:
-            peer = ipaddress.ip_address(request.client.host)
-        except ValueError:
-            return False
-        return any(peer in network for network in self._proxies)
 
     def _is_signed(self, cookie: str) -> bool:
         until, _, signature = cookie.partition(".")

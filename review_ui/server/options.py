@@ -49,8 +49,8 @@ class ServeOptions(Strict):
             )
         if self.host in WILDCARDS and not self.names:
             raise UserError(f"--host {self.host} has no name for browsers; say by --name how they reach this machine")
-        if (self.trust_header is None) != (not self.trusted_proxies):
-            raise UserError("--trust-header and --trusted-proxy go together: whom to believe, and from where")
+        if self.trust_header is not None and not self.trusted_proxies:
+            raise UserError("--trust-header needs --trusted-proxy: the address of the proxy that sets the header")
         check_networks(self.trusted_proxies)
 
 

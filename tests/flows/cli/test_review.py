@@ -154,7 +154,7 @@ def test_without_a_queue_it_says_what_begins_one(vouch, campaign, words):
         (("--status", "--pull"), "one at a time"),
         (("--reviewer", "ann", "--reviewer", "ann"), "once"),
         (("--reviewer", " "), "needs a name"),
-        (("--trust-header", "X-User"), "go together"),
+        (("--trust-header", "X-User"), "needs --trusted-proxy"),
         (("--token-file", "/nowhere/tokens"), "cannot read the tokens"),
     ],
 )

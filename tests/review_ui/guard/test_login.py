@@ -142,3 +142,60 @@ class TestProxy:
 
     def test_without_the_header_a_token_is_asked_for(self, guarded):
         assert self.client(guarded).get(HOME).status_code == 401
+
+
+class TestProxyThatKnowsNoUsers:
+    """It does TLS; people type their tokens."""
+
+    NETWORKS = ("10.0.0.0/24",)
+
+    def client(self, guarded, peer="10.0.0.7"):
+        client = guarded.client(peer=peer, logged_in=False, trusted_proxies=self.NETWORKS)
+        del client.headers["origin"]
+        return client
+
+    def wrong(self, client, came="198.51.100.1", **headers):
+        said = {"x-forwarded-for": came, "sec-fetch-site": "same-origin", **headers}
+        return client.post("/vouch/login", data={"token": "wrong"}, headers=said).status_code
+
+    def cookie(self, client, **headers):
+        answer = client.get("/", params={"token": TOKEN}, headers=headers)
+        assert answer.status_code == 303
+        return answer.headers["set-cookie"].lower()
+
+    def test_its_word_makes_the_cookie_secure(self, guarded):
+        client = self.client(guarded)
+        assert "; secure" in self.cookie(client, **{"x-forwarded-proto": "https"})
+        assert "; secure" in self.cookie(client, **{"x-forwarded-proto": "https, http"})
+        assert "; secure" not in self.cookie(client, **{"x-forwarded-proto": "http"})
+        assert "; secure" not in self.cookie(client)
+
+    def test_nobody_elses_word_does(self, guarded):
+        assert "; secure" not in self.cookie(self.client(guarded, "10.0.1.7"), **{"x-forwarded-proto": "https"})
+
+    def test_the_pages_own_origin_makes_it_secure_whoever_hands_it_on(self, guarded):
+        client = self.client(guarded, "10.0.1.7")
+        for scheme, is_secure in (("https", True), ("http", False)):
+            headers = {"origin": f"{scheme}://127.0.0.1"}
+            answer = client.post("/vouch/login", data={"token": TOKEN}, headers=headers)
+            assert ("; secure" in answer.headers["set-cookie"].lower()) == is_secure
+
+    def test_it_says_nothing_of_who_is_in(self, guarded):
+        answer = self.client(guarded).get(HOME, headers={"x-forwarded-user": "ann", "remote-user": "ann"})
+        assert answer.status_code == 401
+
+    def test_one_who_guesses_locks_out_no_other(self, guarded):
+        client = self.client(guarded)
+        assert [self.wrong(client) for _ in range(11)] == [401] * 10 + [429]
+        assert self.wrong(client, "198.51.100.2") == 401
+
+    def test_one_who_guesses_is_one_whatever_else_he_says(self, guarded):
+        client = self.client(guarded)
+        made_up = [f"203.0.113.{number}, 198.51.100.1" for number in range(11)]
+        assert [self.wrong(client, came) for came in made_up] == [401] * 10 + [429]
+        assert self.wrong(client, "203.0.113.1") == 401
+
+    def test_without_a_trusted_proxy_the_header_counts_for_nothing(self, guarded):
+        client = self.client(guarded, "10.0.1.7")
+        made_up = [f"203.0.113.{number}" for number in range(11)]
+        assert [self.wrong(client, came) for came in made_up] == [401] * 10 + [429]

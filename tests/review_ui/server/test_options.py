@@ -30,15 +30,19 @@ def test_all_addresses_have_no_name():
     assert options(host="192.168.1.2").hosts == ("192.168.1.2",)
 
 
-@pytest.mark.parametrize("values", [{"trust_header": "X-User"}, {"trusted_proxies": ("10.0.0.1",)}])
-def test_whom_to_believe_and_from_where_go_together(values):
-    with pytest.raises(UserError, match="go together"):
-        options(**values).check(has_own_tokens=False)
+def test_a_header_is_believed_from_a_proxy_alone():
+    with pytest.raises(UserError, match="--trusted-proxy"):
+        options(trust_header="X-User").check(has_own_tokens=False)
+    options(trust_header="X-User", trusted_proxies=("10.0.0.1",)).check(has_own_tokens=False)
+
+
+def test_a_proxy_may_say_where_requests_come_from_and_not_who_they_are_of():
+    options(trusted_proxies=("10.0.0.1",)).check(has_own_tokens=False)
 
 
 def test_a_proxy_is_an_address_or_a_network():
     with pytest.raises(UserError, match="no address or network"):
-        options(trust_header="X-User", trusted_proxies=("proxy.example",)).check(has_own_tokens=False)
+        options(trusted_proxies=("proxy.example",)).check(has_own_tokens=False)
 
 
 def test_a_servers_environment_has_its_own_settings_and_no_secret_of_ours():
