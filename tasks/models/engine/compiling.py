@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import cache
+from threading import Lock
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from tasks.models.engine.switches import Engine
@@ -19,6 +20,11 @@ MOST_SHAPES: Final = 16
 RECOMPILES: Final = 256
 """Variants of one piece of code that torch keeps: layers that share it count together."""
 
+_FAILED: Final[list[str]] = []
+"""What could not be compiled, once something could not: models have up to a hundred layers for the same compiler."""
+_LOCK: Final = Lock()
+"""Of `_FAILED`: models run in threads of their own."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,7 +36,7 @@ def compiled(function: Callable[P, R], engine: Engine, name: str, mode: str = "d
     Args:
         function: Of tensors, whose shapes are few.
         engine: Whether to compile, and after how many calls of a shape.
-        name: What it is, for the one warning when it cannot be compiled.
+        name: What it is, for the warning when it cannot be compiled; then no other function is tried any more.
         mode: torch.compile's.
     """
     if not engine.compile:
@@ -40,7 +46,10 @@ def compiled(function: Callable[P, R], engine: Engine, name: str, mode: str = "d
 
 
 class Compiled(Generic[P, R]):
-    """A function that runs as it is for a while, then compiled; for good as it is when that fails."""
+    """A function that runs as it is for a while, then compiled; for good as it is when that, or another's, fails.
+
+    Shapes of other functions that were compiled before the failure stay compiled.
+    """
 
     def __init__(self, function: Callable[P, R], name: str, after: int, mode: str) -> None:
         """Nothing is compiled before the first call past `after` with the same shapes."""
@@ -68,13 +77,22 @@ class Compiled(Generic[P, R]):
         # An error that is the function's own comes again here, and is the caller's.
         answer = self._function(*args, **kwargs)
         self._failed = True
-        words = " ".join(str(trouble).split())[:200]
-        logger.warning("%s cannot be compiled and runs as it is: %s: %s", self._name, type(trouble).__name__, words)
+        self._give_up(trouble)
         return answer
+
+    def _give_up(self, trouble: Exception) -> None:
+        with _LOCK:
+            first = not _FAILED
+            _FAILED.append(self._name)
+        if first:
+            words = f"{type(trouble).__name__}: {' '.join(str(trouble).split())[:200]}"
+            logger.warning("%s cannot be compiled; it runs as it is, and so does all else: %s", self._name, words)
 
     def _is_due(self, shape: Hashable) -> bool:
         if shape in self._shapes:
             return True
+        if _FAILED:
+            return False
         self._calls[shape] += 1
         if self._calls[shape] <= self._after or len(self._shapes) >= MOST_SHAPES:
             return False

@@ -2,6 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
@@ -11,6 +14,11 @@ from tasks.models.engine.compiling import MOST_SHAPES, Compiled, compiled, shape
 from tasks.models.engine.switches import Engine
 
 
+@pytest.fixture(autouse=True)
+def no_failure(monkeypatch):
+    monkeypatch.setattr(compiling, "_FAILED", [])
+
+
 @pytest.fixture
 def compiler(monkeypatch):
     """Stands in for torch's compiler, which takes seconds: counts what it is given and runs it as it is."""
@@ -18,10 +26,12 @@ def compiler(monkeypatch):
     class Compiler:
         calls = 0
         error: Exception | None = None
+        before: Callable[[], object] = staticmethod(lambda: None)
 
         def __call__(self, function, **options):
             def fast(*args, **kwargs):
                 self.calls += 1
+                self.before()
                 if self.error:
                     raise self.error
                 return function(*args, **kwargs)
@@ -66,8 +76,44 @@ def test_a_failure_is_one_warning_and_the_result_is_there(compiler, caplog):
     assert results == [2, 2, 2]
     assert compiler.calls == 1
     assert [record.message for record in caplog.records] == [
-        "GroundingDINO's encoder cannot be compiled and runs as it is: RuntimeError: no compiler here"
+        "GroundingDINO's encoder cannot be compiled; it runs as it is, and so does all else: "
+        "RuntimeError: no compiler here"
     ]
+
+
+def test_all_layers_of_a_model_fail_once(compiler, caplog):
+    compiler.error = RuntimeError("no compiler here")
+    layers = [compiled(double, Engine(compile=True), f"layer {number}") for number in range(20)]
+    for _ in range(3):
+        assert [layer(torch.ones(1)).item() for layer in layers] == [2] * 20
+    assert compiler.calls == 1
+    assert len(caplog.records) == 1
+
+
+def test_threads_that_fail_together_warn_once(compiler, caplog):
+    compiler.error = RuntimeError("no compiler here")
+    both = Barrier(2)
+
+    def wait(x):
+        both.wait(5)
+        return x
+
+    compiler.before = lambda: both.wait(5)
+    with ThreadPoolExecutor(2) as pool:
+        layers = [Compiled(wait, f"layer {number}", after=0, mode="default") for number in range(2)]
+        list(pool.map(lambda layer: layer(torch.ones(1)), layers))
+    assert compiler.calls == 2
+    assert len(caplog.records) == 1
+
+
+def test_what_was_compiled_before_a_failure_stays(compiler):
+    done, other = (Compiled(double, name, after=0, mode="default") for name in ("done", "other"))
+    done(torch.ones(1))
+    compiler.error = RuntimeError("disk full")
+    other(torch.ones(1))
+    compiler.error = None
+    assert done(torch.ones(1)).item() == done(torch.ones(2))[0].item() == 2
+    assert compiler.calls == 3
 
 
 def test_out_of_memory_is_for_the_batcher(compiler):

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from tasks.models.engine import compiling
 from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.decoder import DecoderLayer
 from tasks.models.groundingdino.fast.encoder import ImageLayer, TextLayer
 from tasks.models.groundingdino.fast.layout import make_layout, places_of_boxes
+from tasks.models.groundingdino.fast.model import FastGroundingDino
 from tasks.models.groundingdino.fast.swin import Block
 from tasks.models.groundingdino.fast.windows import cut
 from tests.tasks.models.groundingdino.fast.conftest import Starter
@@ -54,3 +56,25 @@ def test_no_breaks(starter: Starter, part: Callable[[Any], Part], backend: str) 
         compiled = torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
         torch.testing.assert_close(compiled(*inputs), wanted, atol=1e-5, rtol=1e-5)
     torch.compiler.reset()
+
+
+def test_a_compiler_that_always_fails_is_tried_once_for_all_layers(
+    starter: Starter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = []
+
+    def fail(*args: Any, **options: Any) -> Any:
+        tries.append(1)
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(compiling, "_FAILED", [])
+    monkeypatch.setattr(compiling, "_keep_on_disk", lambda: None)
+    image, text = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)), starter.texts[1]
+    answers = []
+    with torch.inference_mode():
+        for engine in (Engine(), Engine(compile=True)):
+            fast = FastGroundingDino(starter.model, engine)
+            answers.append(fast.find(fast.encode_images(image), fast.prepare(text)))
+    assert len(tries) == len(caplog.records) == 1
+    assert all(torch.equal(*pair) for pair in zip(*answers, strict=True))
