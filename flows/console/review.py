@@ -58,10 +58,6 @@ def print_pulled(console: Console, pulled: PullOutcome) -> None:
         say(console, "nothing new: there is no answer yet")
     if pulled.known:
         say(console, f"{pulled.known:,} were there already")
-    if pulled.undone_late:
-        say(
-            console, f"{pulled.undone_late:,} answers were taken back after they had come in; they count until answered"
-        )
     if pulled.late:
         named = ", ".join(pulled.late_items)
         say(console, f"{pulled.late:,} answers came too late and do not count: {named}")

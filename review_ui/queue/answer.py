@@ -1,9 +1,7 @@
-"""Takes answers: each once, on disk before it is acknowledged, late ones kept apart; skips, and undoes."""
+"""Takes answers: each once, on disk before it is acknowledged, late ones kept apart; skips."""
 
 import math
 from collections.abc import Sequence
-
-from pymongo import DESCENDING, ReturnDocument
 
 from review_ui.queue import state
 from review_ui.queue.connect import Document
@@ -55,32 +53,6 @@ def skip(session: Session, reviewer: str, item_id: str, epoch: int) -> None:
     done = session.database.items.update_one(mine, state.skip(reviewer))
     if done.modified_count:
         session.record("skipped", reviewer, {"item": item_id, "epoch": epoch})
-
-
-def undo(session: Session, reviewer: str) -> Document | None:
-    """Take the last answer that stands back, see review_ui.queue.queue.Queue.undo; gives the item's document."""
-    last = session.database.events.find_one(
-        {
-            "queue": session.queue,
-            "what": "submitted",
-            "reviewer": reviewer,
-            "seq": {"$nin": session.undone(reviewer=reviewer)},
-        },
-        sort=[("seq", DESCENDING)],
-    )
-    if last is None:
-        return None
-    # The item first: were we killed in between, the answer stands and the question is asked once more.
-    item = session.database.items.find_one_and_update(
-        {"_id": session.key_of(last["item"])},
-        state.take_back(reviewer, session.lease_ms),
-        return_document=ReturnDocument.AFTER,
-    )
-    key = answer_key(last["item"], reviewer, last["epoch"])
-    session.record_once(
-        "undone", reviewer, key, {name: last[name] for name in ("item", "epoch", "key")} | {"of": last["seq"]}
-    )
-    return item
 
 
 def _hold(session: Session, item: Document, reviewer: str, epoch: int) -> bool:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from review_ui.queue.asked import Asked, Task, Wanted
 from review_ui.queue.connect import Document
+from review_ui.queue.marks import UNPULLED
 from review_ui.queue.session import Session
 from tasks.reviews.resolve import Answers
 
-_FIELDS = ("item", "key", "state", "kind", "asked", "answered_by", "undone", "wanted", "inputs")
+_FIELDS = ("item", "key", "state", "kind", "asked", "answered_by", "wanted", "inputs")
 
 
 class Pending(NamedTuple):
@@ -67,7 +68,7 @@ def compare(session: Session, asked: Asked, answers: Answers, before: Pending, w
     """Compare.
 
     An item leaves when it was answered elsewhere or is not asked any more. One that was answered here by one of two
-    stays until the other has, and one whose answer was taken back until it is answered anew.
+    stays until the other has.
 
     Args:
         session: The queue.
@@ -111,8 +112,7 @@ def _keep(changes: Changes, item: Document, wanted: int) -> None:
 
 def _waits(item: Document, reviewers: dict[str, int]) -> bool:
     """Whether an item that the workspace has an answer to is to be answered all the same."""
-    begun = bool(item["answered_by"]) and reviewers.get(item["item"], 0) < item["wanted"]
-    return bool(item["undone"]) or begun
+    return bool(item["answered_by"]) and reviewers.get(item["item"], 0) < item["wanted"]
 
 
 def _pending_now(session: Session, before: Pending) -> frozenset[str]:
@@ -122,5 +122,5 @@ def _pending_now(session: Session, before: Pending) -> frozenset[str]:
 
 
 def _unpulled(session: Session) -> frozenset[str]:
-    waiting = {"queue": session.queue, "what": "submitted", "pulled": None, "seq": {"$nin": session.undone()}}
+    waiting = {"queue": session.queue, "what": "submitted", "pulled": UNPULLED, "seq": {"$nin": session.undone()}}
     return frozenset(event["item"] for event in session.database.events.find(waiting, {"item": 1}))

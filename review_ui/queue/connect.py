@@ -51,7 +51,7 @@ class Database:
     images: Collection[Document]
     """Their images with the labels that stand."""
     events: Collection[Document]
-    """Everything that people did, append-only but for the mark `pulled`; a write that returns is on disk."""
+    """Everything that people did, append-only but for the mark `pulled` (marks.py); a write that returns is on disk."""
     requests: Collection[Document]
     """Change requests that the guard saw, append-only."""
 

@@ -49,7 +49,6 @@ def item_document(queue: str, task: Task, image: ExportImage, told: Told, wanted
         "state": "open",
         "asked": True,
         "wanted": wanted,
-        "undone": False,
         "answered_by": [],
         "skipped_by": [],
         "leases": [],

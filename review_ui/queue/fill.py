@@ -15,6 +15,7 @@ from review_ui.queue.connect import SCHEMA, Database, connect, make_indices, rea
 from review_ui.queue.lease import complete, expire
 from review_ui.queue.session import Session, open_session
 from review_ui.queue.signals import Told, read_words
+from review_ui.queue.undo import complete_undone
 from review_ui.queue.write import Writer
 from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError
@@ -71,6 +72,7 @@ def fill_queue(campaign: Campaign, uri: str) -> FillOutcome:
 
 def _fill(session: Session, campaign: Campaign, workspace: Store, current: Current, plans: Plans) -> FillOutcome:
     complete(session)
+    complete_undone(session)
     expire(session)
     before = read_pending(session)
     verdicts = read_verdicts(workspace)

@@ -7,6 +7,7 @@ from typing import Final, get_args
 from pymongo import DESCENDING
 
 from review_ui.queue.connect import Document
+from review_ui.queue.marks import UNPULLED
 from review_ui.queue.session import Session
 from schemas.queue import Kind, Progress, PurposeCounts, QueueStatus, ReviewerProgress
 
@@ -61,7 +62,7 @@ def queue_status(session: Session) -> QueueStatus:
         agreement=agreement,
         minutes_left=sum(_seconds(group, own) for group in left) / 60,
         own_pace=any(len(own.get(group["kind"], [])) >= ENOUGH for group in left),
-        unpulled=events.count_documents(submitted | {"pulled": None}),
+        unpulled=events.count_documents(submitted | {"pulled": UNPULLED}),
         late=events.count_documents({"queue": session.queue, "what": "late"}),
     )
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 from pymongo import DESCENDING
 
 from review_ui.queue.connect import Document, connect, told
+from review_ui.queue.marks import TAKEN, UNDONE
 from review_ui.queue.rows import verdict_rows
 from review_ui.queue.session import Session, open_session
 from schemas.queue import PullOutcome
@@ -25,9 +26,9 @@ _CHUNK: Final = 10_000
 def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
     """Write the answers that the workspace does not have yet into reviews/.
 
-    Those taken back are left out. Were we killed between writing and marking them as written, the next pull finds the
-    verdicts in the workspace and adds none. Answers that are taken back after they were pulled stay in the workspace,
-    which never forgets; the reviewer's next answer goes before them.
+    They are claimed first: what was taken back by then is left out, and what is claimed cannot be taken back any more.
+    Were we killed after that, the next pull brings them; it finds those in the workspace that were written, and adds
+    none.
 
     Args:
         uri: mongodb:// address of the server.
@@ -43,11 +44,10 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
         session = open_session(database, queue_id)
         with told(database.where):
             undone = session.undone()
-            answers = _submitted(session, {"pulled": None, "seq": {"$nin": undone}})
+            _claim(session, undone)
+            answers = _submitted(session, {"pulled": TAKEN})
             late = _late(session)
-            withdrawn = _count(session, {"pulled": None, "seq": {"$in": undone}})
-            earlier = _count(session, {"pulled": {"$ne": None}, "seq": {"$nin": undone}})
-            withdrawn_late = _count(session, {"pulled": {"$ne": None}, "seq": {"$in": undone}})
+            earlier = _count(session, {"pulled": {"$nin": [None, TAKEN, UNDONE]}})
         table = _table(answers)
         rows = first_rows(pa.concat_tables([(known := read_verdicts(workspace)), table]), VERDICTS.names)
         new = rows[rows >= known.num_rows] - known.num_rows
@@ -61,8 +61,7 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
         answers=len(answers),
         known=table.num_rows - len(new),
         earlier=earlier,
-        undone=withdrawn,
-        undone_late=withdrawn_late,
+        undone=len(undone),
         late=len(late),
         late_items=tuple(late[:NAMED]),
         file=name,
@@ -85,11 +84,17 @@ def export_queue(uri: str, queue_id: str, path: Path) -> int:
     try:
         session = open_session(database, queue_id)
         with told(database.where):
-            table = _table(_submitted(session, {"seq": {"$nin": session.undone()}}))
+            table = _table(_submitted(session, {"pulled": {"$ne": UNDONE}, "seq": {"$nin": session.undone()}}))
     finally:
         database.close()
     write_table(path, table)
     return int(table.num_rows)
+
+
+def _claim(session: Session, undone: list[int]) -> None:
+    # Answers of earlier versions that were taken back have no mark, but their numbers are known.
+    free = {"queue": session.queue, "what": "submitted", "pulled": None, "seq": {"$nin": undone}}
+    session.database.events.update_many(free, {"$set": {"pulled": TAKEN}})
 
 
 def _submitted(session: Session, which: Document) -> list[Document]:

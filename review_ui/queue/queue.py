@@ -6,12 +6,13 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from review_ui.queue import answer, lease
+from review_ui.queue import answer, lease, undo
 from review_ui.queue.connect import connect, told
 from review_ui.queue.progress import progress
 from review_ui.queue.requests import log_request
 from review_ui.queue.session import Session, open_session
 from review_ui.queue.standing import items_of
+from review_ui.queue.taken_back import taken_back
 from schemas.queue import Item, Kind, Progress, VerdictRow
 
 
@@ -42,6 +43,7 @@ class Queue:
             session = open_session(database, queue_id)
             with told(database.where):
                 lease.complete(session)
+                undo.complete_undone(session)
         except BaseException:
             database.close()
             raise
@@ -136,10 +138,19 @@ class Queue:
             answer.skip(self._session, reviewer, item_id, epoch)
 
     def undo(self, reviewer: str) -> Item | None:
-        """Take back the reviewer's last answer that stands and lease its item to him again; None without one."""
+        """Take back the reviewer's last answer that stands and lease its item to him again; None without one.
+
+        Raises:
+            VouchError: A pull has the answer, which stands; or it was taken back, but the item is another's by now.
+        """
         with self._told():
-            item = answer.undo(self._session, reviewer)
+            item = undo.undo(self._session, reviewer)
             return None if item is None else items_of(self._session, [item], reviewer)[0]
+
+    def taken_back(self, reviewer: str, item_id: str) -> Sequence[VerdictRow]:
+        """Tell what the reviewer's answer to an item said that was taken back last; nothing where none was."""
+        with self._told():
+            return taken_back(self._session, reviewer, item_id)
 
     def progress(self, reviewer: str) -> Progress:
         """Count, as this reviewer may see it."""

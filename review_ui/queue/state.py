@@ -11,6 +11,7 @@ _BRANCHES: Final[list[Stage]] = [
     {"case": "$asked", "then": "open"},
     {"case": {"$gt": ["$$said", 0]}, "then": "answered"},
 ]
+_ROOM: Final[Stage] = {"$lt": [{"$add": [{"$size": "$leases"}, {"$size": "$answered_by"}]}, "$wanted"]}
 _COUNTS: Final[Stage] = {"held": {"$size": "$leases"}, "said": {"$size": "$answered_by"}}
 _STATE: Final[Stage] = {"$let": {"vars": _COUNTS, "in": {"$switch": {"branches": _BRANCHES, "default": "gone"}}}}
 STATE: Final[Stage] = {"$set": {"state": _STATE}}
@@ -47,15 +48,24 @@ def answer(reviewer: str) -> list[Stage]:
     said = {
         "answered_by": _with("$answered_by", reviewer),
         "skipped_by": _without("$skipped_by", reviewer),
-        "undone": False,
     }
     return [*_without_lease(reviewer), {"$set": said}, STATE]
 
 
 def take_back(reviewer: str, milliseconds: int) -> list[Stage]:
-    """Give the item to the reviewer again as if he had not answered."""
-    unsaid = {"answered_by": _without("$answered_by", reviewer), "undone": True}
-    return [*_without_lease(reviewer), {"$set": unsaid}, *lease(reviewer, milliseconds)]
+    """Let the item be as if the reviewer had not answered, and his again, unless others have it by now."""
+    given = {"reviewer": {"$literal": reviewer}, "until": _until(milliseconds), "epoch": "$epoch"}
+    return [
+        *_unsaid(reviewer),
+        {"$set": {"epoch": {"$cond": [_ROOM, {"$add": ["$epoch", 1]}, "$epoch"]}}},
+        {"$set": {"leases": {"$cond": [_ROOM, {"$concatArrays": ["$leases", [given]]}, "$leases"]}}},
+        STATE,
+    ]
+
+
+def unsay(reviewer: str) -> list[Stage]:
+    """Let the item be as if the reviewer had not answered, and nobody's."""
+    return [*_unsaid(reviewer), STATE]
 
 
 def ask(asked: bool) -> list[Stage]:
@@ -71,6 +81,10 @@ def ask_again() -> list[Stage]:
 
 def _until(milliseconds: int) -> Stage:
     return {"$add": ["$$NOW", milliseconds]}
+
+
+def _unsaid(reviewer: str) -> list[Stage]:
+    return [*_without_lease(reviewer), {"$set": {"answered_by": _without("$answered_by", reviewer)}}]
 
 
 def _without_lease(reviewer: str) -> list[Stage]:

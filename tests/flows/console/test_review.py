@@ -10,7 +10,7 @@ from schemas.queue import PullOutcome, QueueStatus
 
 
 def pulled(**counts: int) -> str:
-    values = dict.fromkeys(("verdicts", "answers", "known", "earlier", "undone", "undone_late", "late"), 0) | counts
+    values = dict.fromkeys(("verdicts", "answers", "known", "earlier", "undone", "late"), 0) | counts
     out = io.StringIO()
     print_pulled(Console(file=out, width=140), PullOutcome(**values, late_items=(), file=""))
     return out.getvalue()

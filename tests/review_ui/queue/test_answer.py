@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from review_ui.queue import state
 from review_ui.queue.connect import connect
-from schemas.errors import LeaseLostError
+from schemas.errors import LeaseLostError, VouchError
 
 SHORT_MS = 150
 
@@ -205,6 +206,20 @@ def test_an_undo_that_was_cut_short_is_done_again(make_queue, rows, database, ev
     assert queue.undo("ann").id == item.id
     assert len(events(what="undone")) == 1
     assert len(database.items.find_one()["leases"]) == 1
+
+
+def test_what_is_anothers_by_now_is_taken_back_and_stays_theirs(make_queue, rows, database, events):
+    queue = make_queue(1)
+    item = queue.take("ann", 1)[0]
+    queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    database.items.update_one({"item": item.id}, state.ask_again())
+    queue.take("bob", 1)
+    with pytest.raises(VouchError, match="another's by now"):
+        queue.undo("ann")
+    assert [event["item"] for event in events(what="undone")] == [item.id]
+    assert not queue.holds("ann", item.id)
+    assert queue.holds("bob", item.id)
+    assert queue.undo("ann") is None
 
 
 def test_what_was_drawn_and_rejected_stands_in_the_other_items_of_the_image(make_queue, rows):

@@ -1,12 +1,17 @@
 """Answers out of the queue: into the workspace exactly once, and into files."""
 
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
+
 import pytest
 
+from review_ui.queue import pull as pull_module
 from review_ui.queue.connect import connect
 from review_ui.queue.fill import queue_id
+from review_ui.queue.marks import UNDONE
 from review_ui.queue.pull import export_queue, pull_queue
 from review_ui.queue.queue import Queue
-from schemas.errors import LeaseLostError, UserError
+from schemas.errors import LeaseLostError, UserError, VouchError
 from tasks.reviews.import_file import import_files
 from tasks.reviews.resolve import resolve
 from tasks.reviews.verdicts import read_verdicts
@@ -17,6 +22,11 @@ def database(uri):
     found = connect(uri)
     yield found
     found.close()
+
+
+@pytest.fixture
+def events(database):
+    return lambda **which: list(database.events.find(which).sort("seq"))
 
 
 def pull(planned):
@@ -65,25 +75,108 @@ def test_what_was_undone_before_is_left_out(planned, rows):
         kept, _ = answer(queue, rows, 2)
         queue.undo("ann")
     outcome = pull(planned)
-    assert (outcome.verdicts, outcome.undone, outcome.undone_late) == (1, 1, 0)
+    assert (outcome.verdicts, outcome.undone) == (1, 1)
     assert read_verdicts(planned.workspace)["label_id"].to_pylist() == [kept.id]
 
 
-def test_what_is_undone_after_is_asked_again_and_the_new_answer_counts(planned, rows):
+def test_what_the_workspace_has_cannot_be_taken_back(planned, rows, events):
+    """It would count for ever, beside whatever is answered then."""
     with planned.open() as queue:
         (item,) = answer(queue, rows, 1)
         pull(planned)
-        again = queue.undo("ann")
-        outcome = pull(planned)
-        assert (outcome.verdicts, outcome.undone, outcome.undone_late) == (0, 0, 1)
-        queue.give_back("ann")
-        assert planned.fill().removed == 0  # the workspace has an answer, which was taken back
-        again = queue.take("ann", 1)[0]
-        assert again.id == item.id
-        queue.submit("ann", again.id, again.epoch, rows(again, "not_an_object"), 1.0)
-    assert pull(planned).verdicts == 1
-    answers = resolve(read_verdicts(planned.workspace))
-    assert (answers.label_ids, answers.verdict) == ((item.id,), ["not_an_object"])
+        with pytest.raises(VouchError, match=r"cannot be taken back here; .* vouch verdicts CAMPAIGN FILE"):
+            queue.undo("ann")
+        assert queue.held("ann") == []
+        assert queue.progress("ann").answered_by_me == 1
+        (later,) = answer(queue, rows, 1)
+        assert queue.undo("ann").id == later.id
+        queue.skip("ann", later.id, queue.held("ann")[0].epoch)
+        with pytest.raises(VouchError, match="cannot be taken back"):
+            queue.undo("ann")
+    assert [event["item"] for event in events(what="undone")] == [later.id]
+    assert pull(planned).verdicts == 0
+    assert resolve(read_verdicts(planned.workspace)).label_ids == (item.id,)
+
+
+def test_of_what_was_drawn_in_an_image_the_refusal_says_that_it_stays(planned, rows):
+    with planned.open() as queue:
+        item = queue.take("ann", 1, kind="image")[0]
+        queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+        pull(planned)
+        with pytest.raises(VouchError, match="what was checked and drawn stays"):
+            queue.undo("ann")
+
+
+@pytest.mark.parametrize(
+    ("step", "wins"), [("_claim", True), ("read_verdicts", False), ("write_verdicts", False), ("_mark", False)]
+)
+def test_of_an_undo_and_a_pull_that_race_one_wins(planned, rows, monkeypatch, step, wins):
+    """Up to the claim the undo does, and from then on the pull, though nothing is written yet."""
+    told = []
+    with planned.open() as queue:
+        answer(queue, rows, 2)
+        original = getattr(pull_module, step)
+
+        def racing(*given):
+            try:
+                queue.undo("ann")
+            except VouchError as error:
+                told.append(str(error))
+            return original(*given)
+
+        monkeypatch.setattr(pull_module, step, racing)
+        assert pull(planned).verdicts == (1 if wins else 2)
+        assert len(queue.held("ann")) == (1 if wins else 0)
+    assert bool(told) is not wins
+
+
+def test_undos_and_pulls_at_once_leave_in_the_workspace_what_stands(planned, rows):
+    with planned.open() as queue:
+        items = answer(queue, rows, 30)
+
+        def take_back():
+            try:
+                while queue.undo("ann") is not None:
+                    pass
+            except VouchError:
+                return
+
+        with ThreadPoolExecutor(2) as pool:
+            undone = pool.submit(take_back)
+            pool.submit(pull, planned).result()
+            undone.result()
+        stand = {item.id for item in items} - {item.id for item in queue.held("ann")}
+        pull(planned)
+    assert sorted(read_verdicts(planned.workspace)["label_id"].to_pylist()) == sorted(stand)
+
+
+@pytest.mark.parametrize("step", ["read_verdicts", "write_verdicts", "_mark"])
+def test_a_pull_that_was_killed_loses_and_doubles_nothing(planned, rows, monkeypatch, step):
+    with planned.open() as queue:
+        answer(queue, rows, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(pull_module, step, Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                pull(planned)
+        with pytest.raises(VouchError, match="cannot be taken back"):
+            queue.undo("ann")
+        assert planned.fill().again == 0  # though the workspace may not have them yet
+        again = pull(planned)
+    assert (again.answers, again.verdicts + again.known) == (3, 3)
+    assert read_verdicts(planned.workspace).num_rows == 3
+
+
+def test_an_answer_whose_undo_was_killed_is_asked_again_when_the_queue_is_opened(planned, rows, database, events):
+    with planned.open() as queue:
+        (item,) = answer(queue, rows, 1)
+    database.events.update_one({"what": "submitted"}, {"$set": {"pulled": UNDONE}})  # as after a kill right then
+    for _ in range(2):
+        with planned.open() as queue:
+            assert queue.progress("ann").answered_by_me == 0
+            assert pull(planned).verdicts == 0
+            assert len(events(what="undone")) == 1
+    with planned.open() as queue:
+        assert queue.take("ann", 1)[0].id == item.id
 
 
 def test_late_answers_are_named_and_left_out(planned, rows):
