@@ -1,8 +1,6 @@
 """CLIP through open_clip: embeds texts and crops in one space."""
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +11,7 @@ from schemas.errors import UserError
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
 from tasks.models.engine.numbers import numbers_of
+from tasks.models.host import in_threads, to_device
 from tasks.models.open_clip_architecture import (
     Architecture,
     adapt_state,
@@ -149,14 +148,11 @@ class OpenClipScorer:
         return self._forward(model.encode_text, self._tokenize(texts, self._text_length).to(self._runtime.device))
 
     def _forward_crops(self, crops: Sequence[Pixels]) -> list[Floats]:
-        import torch
 
         if self._on_device:
-            return self._encode(resize_on_device(crops, self._side, self._runtime.device))
-        # Pillow resizes without holding the interpreter's lock.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="crops") as pool:
-            pixels = np.stack(list(pool.map(self._fit, crops)))
-        return self._encode(torch.from_numpy(pixels).to(self._runtime.device).permute(0, 3, 1, 2).float())
+            return self._encode(resize_on_device(crops, self._side, self._runtime.device, self._fit))
+        pixels = to_device(np.stack(in_threads(self._fit, crops)), self._runtime.device)
+        return self._encode(pixels.permute(0, 3, 1, 2).float())
 
     def _encode(self, pixels: "Tensor") -> list[Floats]:
         """Embed (N, 3, S, S) in [0, 255]."""

@@ -1,8 +1,6 @@
 """Segments boxes with segment-anything's SAM."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,6 +10,7 @@ from schemas.campaign.models import BatchSize, SegmenterConfig
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
 from tasks.models.engine.numbers import numbers_of
+from tasks.models.host import in_threads, to_device
 from tasks.models.protocols import Floats, Masks, Pixels, Segmenter
 from tasks.models.runtime import Runtime
 from tasks.models.sam.architecture import architecture_of, build_sam, read_description
@@ -108,9 +107,7 @@ class SamSegmenter:
 
         side = self._sam.image_encoder.img_size
         with torch.inference_mode():
-            # Pillow resizes without holding the interpreter's lock.
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize") as pool:
-                inputs = list(pool.map(lambda image: _resize(image, side), images))
+            inputs = in_threads(lambda image: _resize(image, side), images)
             sizes = [(resized.shape[:2], image.shape[:2]) for resized, image in zip(inputs, images, strict=True)]
             prompts = [_scaled(each, before, after) for each, (after, before) in zip(boxes, sizes, strict=True)]
             small = 4 * self._sam.prompt_encoder.image_embedding_size[0]
@@ -121,7 +118,7 @@ class SamSegmenter:
         import torch
 
         device = self._runtime.device
-        tensors = [torch.from_numpy(pixels).to(device).permute(2, 0, 1) for pixels in inputs]
+        tensors = [to_device(pixels, device).permute(2, 0, 1) for pixels in inputs]
         batch = torch.stack([self._sam.preprocess(tensor) for tensor in tensors])
         reduced = self._runtime.precision == "bf16"
         with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16, enabled=reduced):
@@ -130,13 +127,11 @@ class SamSegmenter:
 
     def _mask(self, features: "torch.Tensor", prompts: Sequence[Floats], upscales: Sequence[Upscale]) -> list[Masks]:
         """Masks of the boxes of each image, from their encodings (B, C, h, w)."""
-        import torch
-
         device = self._runtime.device
         counts = [len(each) for each in prompts]
         images = np.repeat(np.arange(len(prompts)), counts)
-        boxes = torch.from_numpy(np.concatenate(prompts)).to(device)
-        image_of = torch.from_numpy(images).to(device)
+        boxes = to_device(np.concatenate(prompts), device)
+        image_of = to_device(images, device)
         places = None if self._decoder is None else self._decoder.places(features)
 
         def forward(chunk: Sequence[int]) -> list[Masks]:
