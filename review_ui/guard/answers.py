@@ -49,7 +49,7 @@ class _Filtered(Sending):
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:
-            self.begun, self._start = True, message
+            self._start = message
         elif message["type"] == "http.response.body" and self._start is not None:
             self._parts.append(message.get("body", b""))
             if not message.get("more_body"):
@@ -60,6 +60,7 @@ class _Filtered(Sending):
     async def _finish(self, start: Message) -> None:
         body = self._change(b"".join(self._parts))
         MutableHeaders(scope=start)["content-length"] = str(len(body))
+        self.begun = True
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})
 

@@ -116,7 +116,8 @@ class Guard:
         elif route.kind == "execute":
             asked = check_operator(said)
             if request.scope["path"].startswith("/operators/execute"):
-                send = told_first(send, lambda status: self._keep(request, _short(asked), status))
+                await self._pass_kept(request, body, _short(asked), send, route)
+                return None
         await self._pass(request, body, send, route)
         return None
 
@@ -126,7 +127,7 @@ class Guard:
         except RefusedError as refused:
             await self._keep(request, body, refused.status)
             raise
-        await self._pass(request, body, told_first(send, lambda status: self._keep(request, body, status)), route)
+        await self._pass_kept(request, body, body, send, route)
         return None
 
     async def _check_write(self, request: Request, route: Route, body: bytes) -> None:
@@ -151,6 +152,15 @@ class Guard:
     async def _keep(self, request: Request, body: bytes, status: int) -> None:
         await asyncio.to_thread(self._seat.log, request.method, request.scope["path"], body, status)
 
+    async def _pass_kept(self, request: Request, body: bytes, kept: bytes, send: Send, route: Route) -> None:
+        """Have FiftyOne answer, and note what it was asked and what became of it, also when it gives no answer."""
+        try:
+            sending = told_first(send, lambda status: self._keep(request, kept, status))
+            await self._pass(request, body, sending, route)
+        except RefusedError as refused:
+            await self._keep(request, kept, refused.status)
+            raise
+
     async def _pass(self, request: Request, body: bytes, send: Send, route: Route) -> None:
         sending = without_traceback(send)
         if route.kind in _FILTERS:
@@ -160,8 +170,8 @@ class Guard:
         except Exception:
             # FiftyOne's own last resort answers first, and then raises once more.
             logger.exception("FiftyOne failed at %s %r", request.method, request.scope["path"])
-            if not sending.begun:
-                raise RefusedError(500, "FiftyOne failed at this; the log of the review says why") from None
+        if not sending.begun:
+            raise RefusedError(500, "FiftyOne failed at this; the log of the review says why")
 
 
 def _check_listener(said: object) -> None:

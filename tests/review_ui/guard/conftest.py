@@ -32,13 +32,24 @@ class Behind:
     answer: object = field(default_factory=dict)
     status: int = 200
     error: Exception | None = None
+    raises_at: str = "start"
+    """When the error is raised: before the answer, in its midst, or after it."""
 
     async def __call__(self, scope, receive, send):
         request = Request(scope, receive)
         self.seen.append((request.method, request.url.path, await request.body()))
+        if self.error is not None and self.raises_at == "start":
+            raise self.error
+        await JSONResponse(self.answer, self.status)(scope, receive, self._only_begun(send) if self.error else send)
         if self.error is not None:
             raise self.error
-        await JSONResponse(self.answer, self.status)(scope, receive, send)
+
+    def _only_begun(self, send):
+        async def sending(message):
+            if self.raises_at == "end" or message["type"] == "http.response.start":
+                await send(message)
+
+        return sending
 
 
 @dataclass

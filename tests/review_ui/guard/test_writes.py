@@ -26,6 +26,20 @@ def test_what_fiftyone_says_of_it_is_noted(guarded, client):
     assert guarded.place.noted[0][3] == 412
 
 
+def test_a_change_at_which_fiftyone_raises_is_noted_too(guarded, client):
+    guarded.behind.error = RuntimeError("/home/ann")
+    answer = change(client)
+    assert answer.status_code == 500
+    assert "ann" not in answer.text
+    assert guarded.place.noted == [("PATCH", f"/dataset/{DATASET_ID}/sample/{MINE}", as_json(DRAWN), 500)]
+
+
+def test_a_change_that_was_answered_before_is_noted_once(guarded, client):
+    guarded.behind.error, guarded.behind.raises_at, guarded.behind.status = RuntimeError(), "end", 500
+    assert change(client).status_code == 500
+    assert [noted[3] for noted in guarded.place.noted] == [500]
+
+
 def test_without_a_lease_nothing_is_changed_but_the_draft_is_kept(guarded, client):
     answer = change(client, LOST)
     assert answer.status_code == 423
