@@ -18,6 +18,7 @@ class BenchReport(Strict):
 
     source: str = Field(description="Where the images came from.")
     images: int = Field(description="Images in the measured part, after the warm-up.")
+    distinct: int = Field(description="Different ones; fewer where a folder's were measured several times over.")
     failed: int = Field(description="Of them, those that could not be labelled.")
     labels: int = Field(description="Labels found.")
     device: str = Field(description="What the models ran on, in words.")

@@ -29,14 +29,22 @@ def bench(
         Path | None,
         typer.Option(help="Measure with the images of this folder instead.", metavar="FOLDER", show_default=False),
     ] = None,
-    count: Annotated[int, typer.Option(help="Images at most; a slow machine measures fewer.", min=1)] = 96,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            help="Images at most: 96 by default, several hundred on a GPU; a slow machine measures fewer.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
     """Measure images per second on this machine, the share of each step, memory, and what limits the speed.
 
     Without a campaign the bundled models look for the classes of the bundled samples. Images are fetched, decoded,
     labelled and written into a temporary workspace; the campaign's own is neither read nor written. On a CPU
-    it takes a minute or so.
+    it takes a minute or so. On a GPU it takes some minutes: batches grow and kernels are compiled first, and the
+    images of a folder that has too few are taken several times.
     """
     from flows.console.bench import print_bench
     from flows.console.output import print_json

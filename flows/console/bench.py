@@ -13,7 +13,8 @@ MEBIBYTE: Final = 1 << 20
 def print_bench(console: Console, report: BenchReport) -> None:
     """Print the speed, the share of each step, memory, and the bottleneck last."""
     failed = f", {report.failed} of them failed" if report.failed else ""
-    say(console, f"{report.images} images of {report.source}{failed}; {report.labels} labels")
+    repeated = f" ({report.distinct} different ones, again and again)" if report.distinct < report.images else ""
+    say(console, f"{report.images} images of {report.source}{repeated}{failed}; {report.labels} labels")
     table = table_of("step", "time", "share")
     for step in report.steps:
         table.add_row(step.name, f"{step.seconds:.2f} s", f"{step.share:.1%}")

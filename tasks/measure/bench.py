@@ -14,23 +14,29 @@ from schemas.campaign.storage import Workspace
 from schemas.errors import UserError
 from schemas.records import ImageRef, ShardCounts
 from tasks.measure.bottleneck import bottleneck
+from tasks.measure.busy import gpu_busy
 from tasks.measure.process_memory import peak_bytes
+from tasks.measure.repeated import repeated
+from tasks.measure.settled import settled
 from tasks.measure.stage_timer import StageTimer
 from tasks.measure.steps import DECODING, FETCHING, STEPS, timed_steps
-from tasks.models.runtime import Runtime, choose_runtime
+from tasks.models.runtime import choose_runtime
 from tasks.plan.ledger import Ledger
 from tasks.plan.plan import plan
 from tasks.plan.source import list_source
 from tasks.route.policy import default_policy
 from tasks.shard.pipeline import load_pipeline
 from tasks.shard.settings import ShardSettings
-from tasks.shard.shard import process_shard
+from tasks.shard.shard import CHUNK_IMAGES_ON_GPU, process_shard
 from tasks.store.open import check_readable, open_store
 
 WARM_UP: Final = 8
-"""Images that warm a CPU up; a GPU, whose batches grow and whose kernels are compiled, sees all of them first."""
+"""Images that warm a CPU up."""
+IMAGES: Final = 96
+IMAGES_ON_GPU: Final = 6 * CHUNK_IMAGES_ON_GPU
+"""Several handfuls, since a GPU's lanes work on as many at the same time."""
 SECONDS: Final = 60.0
-"""About what the measured part may take, on a CPU."""
+"""About what the measured part may take."""
 LEAST: Final = 4
 
 
@@ -39,12 +45,15 @@ class _Pass(NamedTuple):
     counts: ShardCounts
 
 
-def bench(campaign: Campaign, most: int) -> BenchReport:
+def bench(campaign: Campaign, most: int | None = None) -> BenchReport:
     """Label the first images of a campaign's source in a workspace of their own, and measure.
+
+    On a GPU the first passes, in which batches grow and kernels are compiled, do not count; and the images of a folder
+    that has fewer are measured several times over.
 
     Args:
         campaign: With absolute paths. Its workspace is neither read nor written.
-        most: Images at most; slow machines measure fewer.
+        most: Images at most; slow machines measure fewer. None: IMAGES, on a GPU IMAGES_ON_GPU.
 
     Raises:
         UserError: The source holds no image, or the models cannot be used.
@@ -52,21 +61,29 @@ def bench(campaign: Campaign, most: int) -> BenchReport:
     """
     source = open_store(campaign.source)
     check_readable(source)
-    refs = list(islice(list_source(campaign.source, source, workspace=campaign.workspace), most))
+    runtime = choose_runtime(campaign.models)
+    on_gpu = runtime.device.startswith("cuda")
+    most = most or (IMAGES_ON_GPU if on_gpu else IMAGES)
+    refs: Sequence[ImageRef] = list(islice(list_source(campaign.source, source, workspace=campaign.workspace), most))
     if not refs:
         raise UserError(f"{source.uri} holds no image to measure with; name another source, or --images FOLDER")
-    runtime = choose_runtime(campaign.models)
     load = os.getloadavg()[0]
+    distinct = len(refs)
     with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
-        runs = _Runs(campaign, Path(folder))
-        if runtime.device == "cpu":
-            warm = refs[:WARM_UP]
-            speed = len(warm) / runs.run(warm).seconds
-            refs = refs[: max(LEAST, int(speed * SECONDS))]
-            return _report(campaign, runtime, refs, runs, None, load)
-        for _ in range(2):
+        measured = campaign
+        if on_gpu:
+            measured, refs = repeated(campaign, refs, most, Path(folder) / "images")
+        runs = _Runs(measured, Path(folder))
+        warm = refs[: CHUNK_IMAGES_ON_GPU if on_gpu else WARM_UP]
+        if on_gpu:
+            runs.run(warm)
+        speed = len(warm) / runs.run(warm).seconds
+        refs = refs[: max(LEAST, int(speed * SECONDS))]
+        busy = None
+        if on_gpu:
             runs.run(refs)
-        return _report(campaign, runtime, refs, runs, runs.busy(refs), load)
+            busy = settled(lambda: runs.busy(refs))
+        return _report(campaign, refs, min(distinct, len(refs)), runs, busy, load)
 
 
 class _Runs:
@@ -79,29 +96,29 @@ class _Runs:
 
     def run(self, refs: Sequence[ImageRef], timer: StageTimer | None = None) -> _Pass:
         """Label; with a timer, one step after the other."""
+        shard, settings = self._planned(refs, in_turn=timer is not None)
+        process: Any = process_shard if timer is None else timer.wrap("rest", process_shard)
+        started = time.perf_counter()
+        marker = process(shard, settings)
+        return _Pass(time.perf_counter() - started, marker.counts)
+
+    def busy(self, refs: Sequence[ImageRef]) -> float:
+        """Share of a run's time in which the GPU computes."""
+        shard, settings = self._planned(refs, in_turn=False)
+        return gpu_busy(lambda: process_shard(shard, settings))
+
+    def _planned(self, refs: Sequence[ImageRef], in_turn: bool) -> tuple[str, ShardSettings]:
+        """A shard of a workspace of its own; planning it and loading the models are no part of the speed."""
         self._number += 1
-        settings = self._settings(in_turn=timer is not None)
+        settings = self._settings(in_turn)
         workspace = open_store(settings.campaign.workspace)
         with Ledger.load(workspace, settings.run) as ledger:
             planned = plan(refs, workspace, settings.run, ledger, len(refs))
         if planned is None:
             raise UserError("the images of the source have no keys")
         (shard,) = planned.shards
-        # Loading models is no part of the speed.
         load_pipeline(settings.campaign)
-        process: Any = process_shard if timer is None else timer.wrap("rest", process_shard)
-        started = time.perf_counter()
-        marker = process(shard.id, settings)
-        return _Pass(time.perf_counter() - started, marker.counts)
-
-    def busy(self, refs: Sequence[ImageRef]) -> float:
-        """Share of a run's time in which the GPU computes, by torch's profiler."""
-        from torch.profiler import ProfilerActivity, profile
-
-        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-            seconds = self.run(refs).seconds
-        computing: float = sum(event.self_device_time_total for event in profiler.key_averages())
-        return min(1.0, computing / 1e6 / seconds)
+        return shard.id, settings
 
     def _settings(self, in_turn: bool) -> ShardSettings:
         models = self._campaign.models
@@ -114,17 +131,19 @@ class _Runs:
 
 
 def _report(
-    campaign: Campaign, runtime: Runtime, refs: Sequence[ImageRef], runs: _Runs, gpu_busy: float | None, load: float
+    campaign: Campaign, refs: Sequence[ImageRef], distinct: int, runs: _Runs, busy: float | None, load: float
 ) -> BenchReport:
     import torch
 
-    timer = StageTimer()
-    measured = runs.run(refs) if gpu_busy is not None else None
-    if gpu_busy is not None:
-        # Other settings load the models once more.
-        runs.run(refs, StageTimer())
-    with timed_steps(timer):
-        timed = runs.run(refs, timer)
+    runtime = choose_runtime(campaign.models)
+
+    def in_turn() -> tuple[_Pass, StageTimer]:
+        timer = StageTimer()
+        with timed_steps(timer):
+            return runs.run(refs, timer), timer
+
+    measured = settled(lambda: runs.run(refs)) if busy is not None else None
+    timed, timer = settled(in_turn)
     measured = measured or timed
     whole = sum(timer.seconds.values())
     shares = {step: timer.seconds[step] / whole for step in STEPS}
@@ -133,6 +152,7 @@ def _report(
     return BenchReport(
         source=open_store(campaign.source).uri,
         images=len(refs),
+        distinct=distinct,
         failed=measured.counts.failed,
         labels=measured.counts.labels,
         device=_device_name(runtime.device),
@@ -145,15 +165,15 @@ def _report(
         steps=[StepTime(name=step, seconds=timer.seconds[step], share=shares[step]) for step in STEPS],
         fetching_ms=fetching,
         decoding_ms=decoding,
-        gpu_busy=gpu_busy,
+        gpu_busy=busy,
         peak_bytes=peak_bytes(),
-        gpu_peak_bytes=torch.cuda.max_memory_reserved(runtime.device) if gpu_busy is not None else None,
+        gpu_peak_bytes=torch.cuda.max_memory_reserved(runtime.device) if busy is not None else None,
         load_before=load,
         bottleneck=bottleneck(
             shares,
             fetching_ms=fetching,
             decoding_ms=decoding,
-            gpu_busy=gpu_busy,
+            gpu_busy=busy,
             fetch_threads=threads,
             # One thread shares its core, and no more.
             taken_cores=load / (os.cpu_count() or 1) if torch.get_num_threads() > 1 else 0.0,

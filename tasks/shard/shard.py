@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 CHUNK_IMAGES = 32
 CHUNK_IMAGES_ON_GPU = 128
 """More images have more of one size among them, and batches are of one size; a GPU is through with them as soon."""
+FIRST_IMAGES_ON_GPU = 16
+"""The first handful, by which lanes that come later get to work soon; each is twice the one before."""
 CHUNK_BYTES = 256 << 20
 FEW_IMAGES = 4
 """Shards of fewer tell a bad image from a fault of the surroundings no better than a coin."""
@@ -99,14 +101,15 @@ def _handfuls(images: Iterator[Acquired], earlier: Earlier, pipeline: Pipeline) 
     """Gather images into lists that are enough for full batches and small enough for memory."""
     works: list[Work] = []
     held = 0
-    most = CHUNK_IMAGES if pipeline.lanes_on is None else CHUNK_IMAGES_ON_GPU
+    full = CHUNK_IMAGES if pipeline.lanes_on is None else CHUNK_IMAGES_ON_GPU
+    most = full if pipeline.lanes_on is None else min(FIRST_IMAGES_ON_GPU, full)
     for item in images:
         kept = earlier.kept(item.ref.key, item.image.sha256) if item.image else {}
         works.append(Work(item.ref, item.image, item.failed, kept))
         held += item.image.pixels.nbytes if item.image else 0
         if len(works) >= most or held >= CHUNK_BYTES:
             yield works
-            works, held = [], 0
+            works, held, most = [], 0, min(2 * most, full)
     if works:
         yield works
 

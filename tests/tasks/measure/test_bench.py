@@ -8,6 +8,7 @@ import pytest
 from schemas.errors import UserError
 from tasks.measure.bench import bench
 from tasks.measure.steps import STEPS
+from tasks.models.runtime import Runtime
 
 
 def test_figures_of_a_measurement_fit_each_other(tmp_path, make_images, make_campaign, monkeypatch):
@@ -17,7 +18,7 @@ def test_figures_of_a_measurement_fit_each_other(tmp_path, make_images, make_cam
     make_images(tmp_path / "images", 12)
     (tmp_path / "images" / "003.png").write_bytes(b"no image")
     report = bench(make_campaign(), most=10)
-    assert (report.images, report.failed) == (10, 1)
+    assert (report.images, report.distinct, report.failed) == (10, 10, 1)
     assert report.labels > 0
     assert [step.name for step in report.steps] == list(STEPS)
     assert sum(step.share for step in report.steps) == pytest.approx(1)
@@ -45,3 +46,33 @@ def test_the_steps_are_as_they_were_afterwards(tmp_path, make_images, make_campa
     bench(make_campaign(), most=2)
     assert (Detect.__call__, shard.acquire, shard.count) == before
     assert Path(tmp_path / "images").is_dir()
+
+
+def test_the_images_for_a_gpu_keep_its_lanes_at_work():
+    from tasks.measure.bench import IMAGES_ON_GPU
+    from tasks.models.engine.memory import LANES
+    from tasks.shard.shard import CHUNK_IMAGES_ON_GPU
+
+    assert IMAGES_ON_GPU > LANES * CHUNK_IMAGES_ON_GPU
+
+
+def test_a_gpu_takes_few_images_again_and_is_measured_warm(tmp_path, make_images, make_campaign, monkeypatch):
+    """The way of a GPU, on a CPU: its names, its counters and its profiler are stood in for."""
+    import torch
+
+    from tasks.measure import bench as benching
+
+    make_images(tmp_path / "images", 3)
+    passes = []
+    original = benching.process_shard
+    monkeypatch.setattr(benching, "process_shard", lambda *given: passes.append(1) or original(*given))
+    monkeypatch.setattr(benching, "choose_runtime", lambda models: Runtime("cuda:0", "bf16"))
+    monkeypatch.setattr(benching, "gpu_busy", lambda work: work() and 0.75)
+    monkeypatch.setattr(benching, "IMAGES_ON_GPU", 8)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 1)
+    report = bench(make_campaign())
+    assert (report.images, report.distinct, report.gpu_busy) == (8, 3, 0.75)
+    assert report.source == str(tmp_path / "images")
+    # Two warm it up, one lets all batches grow, then the profile, the speed and the steps.
+    assert len(passes) == 6

@@ -2,24 +2,27 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from schemas.errors import ObjectRefusedError, StoreError, VouchError
-from schemas.records import Marker
+from schemas.records import Failed, ImageRef, Marker
 from schemas.tables import STAGES
-from tasks.acquire.acquire import DENIED
+from tasks.acquire.acquire import DENIED, Acquired
 from tasks.campaign_run import CampaignRun
 from tasks.detect.step import Detect
 from tasks.score.presence import Presence
 from tasks.score.step import Score
 from tasks.segment.step import Segment
+from tasks.shard import shard
+from tasks.shard.earlier import Earlier
 from tasks.shard.events import Planned, Progress
 from tasks.shard.markers import markers_of
 from tasks.shard.parts import read_part
-from tasks.shard.pipeline import _load
+from tasks.shard.pipeline import _load, load_pipeline
 from tasks.shard.shard import process_shard
 from tasks.store.local import LocalStore
 from tasks.store.open import open_store
@@ -409,3 +412,13 @@ def test_a_missing_part_says_how_to_mend_it(tmp_path, make_images, make_campaign
     shutil.rmtree(tmp_path / "workspace" / markers)
     again, _ = label(campaign)
     assert again.labels == first.labels
+
+
+@pytest.mark.parametrize(("lanes_on", "sizes"), [(None, [8, 8, 8, 6]), ("cuda:0", [2, 4, 8, 8, 8])])
+def test_handfuls_for_lanes_begin_small(make_campaign, monkeypatch, lanes_on, sizes):
+    for name, size in (("CHUNK_IMAGES", 8), ("CHUNK_IMAGES_ON_GPU", 8), ("FIRST_IMAGES_ON_GPU", 2)):
+        monkeypatch.setattr(shard, name, size)
+    loaded = replace(load_pipeline(make_campaign()), lanes_on=lanes_on)
+    failed = Failed(step="fetch", reason="gone")
+    images = (Acquired(ImageRef(f"{number}.png", "", 1), None, failed) for number in range(30))
+    assert [len(handful) for handful in shard._handfuls(images, Earlier(), loaded)] == sizes
