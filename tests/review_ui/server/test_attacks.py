@@ -2,12 +2,13 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 
+import psutil
 import pytest
 
+from review_ui.guard.operators import BUILT_IN
 from review_ui.queue.connect import connect
 from review_ui.queue.queue import Queue
 from review_ui.server.database_use import DatabaseUse
@@ -79,6 +80,27 @@ def test_the_list_of_operators_and_plugins_is_ours(review, ann):
     assert [plugin["name"] for plugin in ann.get("/plugins").json()["plugins"]] == ["@vouch/review"]
 
 
+def test_the_built_in_operators_that_are_allowed_change_nothing(review, ann):
+    def kept():
+        names = sorted(set(review.ann.database.list_collection_names()) - {"vouch_log"})
+        found = {name: list(review.ann.database[name].find().sort("_id")) for name in names}
+        for dataset in found["datasets"]:
+            dataset.pop("last_loaded_at")
+        return found
+
+    review.ann.run(ann, "take_batch")
+    before = kept()
+    for uri in sorted(BUILT_IN):
+        body = {"operator_uri": uri, "params": {}, "dataset_name": review.ann.desk}
+        answer = ann.post("/operators/execute", json=body)
+        assert answer.status_code == 200
+        assert answer.json()["error"] is None
+        assert answer.json()["result"]
+        assert kept() == before, uri
+    review.ann.run(ann, "give_back")
+    assert kept() != before
+
+
 def test_the_bundle_is_served_and_no_source(ann):
     plugin = ann.get("/plugins").json()["plugins"][0]
     answer = ann.get(plugin["js_bundle_server_path"])
@@ -121,6 +143,18 @@ def test_anothers_desk_is_neither_read_nor_written(review, ann):
     assert ann.post("/operators/execute", json=body).status_code == 403
 
 
+def test_anothers_desk_is_not_read_by_a_default_of_another_operation(review, ann):
+    asked = f'query A($n: String! = "{review.ben.desk}") {{ dataset(name: $n) {{ name }} }}'
+    other = f'query B($n: String! = "{review.ann.desk}") {{ dataset(name: $n) {{ name }} }}'
+    for query, name in ((f"{asked} {other}", "A"), (f"{other} {asked}", "A"), (asked, "A"), (asked, None)):
+        answer = ann.post("/graphql", json={"query": query, "operationName": name})
+        assert answer.status_code == 403
+        assert review.ben.desk not in answer.text
+    assert ann.post("/graphql", json=[{"query": other, "operationName": "B"}]).status_code == 400
+    own = ann.post("/graphql", json={"query": other, "operationName": "B"}).json()
+    assert own["data"]["dataset"]["name"] == review.ann.desk
+
+
 def test_a_mutation_of_data(review, ann):
     query = 'mutation { deleteSavedView(subscription: "s", session: null, viewName: "a", datasetName: "b") }'
     assert ann.post("/graphql", json={"query": query}).status_code == 403
@@ -131,6 +165,19 @@ def test_a_view_of_other_collections(review, ann):
     stage = {"_cls": "fiftyone.core.stages.Mongo", "kwargs": [["pipeline", [{"$unionWith": "vouch_items"}]]]}
     variables = {"d": review.ann.desk, "v": [stage]}
     assert ann.post("/graphql", json={"query": query, "variables": variables}).status_code == 403
+
+
+def test_a_class_that_is_named_in_disguise(review, ann, tmp_path):
+    """FiftyOne imports what `_cls` names and calls it; extended JSON has two ways to write a string."""
+    query = (
+        "query Q($d: String!, $v: BSONArray!) { schemaForViewStages(datasetName: $d, viewStages: $v) { __typename } }"
+    )
+    made = tmp_path / "made"
+    for named in ({"$symbol": "os.mkdir"}, {"$code": "os.mkdir"}, "os.mkdir"):
+        stage = {"_cls": named, "kwargs": [["path", str(made)]]}
+        answer = ann.post("/graphql", json={"query": query, "variables": {"d": review.ann.desk, "v": [stage]}})
+        assert not made.exists()
+        assert answer.status_code == 403
 
 
 def test_nobody_comes_in_without_the_right_token(review, ann):
@@ -178,13 +225,13 @@ def test_reviews_work_through_the_guard_and_answers_are_kept(review, ann, batch)
 
 def test_it_listens_on_loopback_alone(review):
     port = int(review.ann.address.rpartition(":")[2])
-    own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
-    for address in own - {"127.0.0.1"}:
-        if address.startswith("127."):
-            continue
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            assert probe.connect_ex((address, port)) != 0
+    listening = {
+        (one.laddr.ip, one.laddr.port)
+        for one in psutil.Process(review.ann.server.pid).net_connections("inet")
+        if one.status == psutil.CONN_LISTEN
+    }
+    assert ("127.0.0.1", port) in listening
+    assert {address for address, _ in listening} == {"127.0.0.1"}
 
 
 def test_a_desk_is_open_once(review, tmp_path):
