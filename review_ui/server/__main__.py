@@ -43,8 +43,6 @@ def _take_stdout() -> TextIO:
 
 def _await_end(stop: threading.Event) -> None:
     sys.stdin.read()
-    if stop.is_set():
-        os._exit(0)  # asked twice
     stop.set()
     logger.info("whoever started this server has gone; it ends")
 
