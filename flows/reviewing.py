@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from flows.console.planned import open_words
 from flows.console.review import print_desks, print_pulled, spoken
 from flows.console.streams import Terminal
 from review_ui.queue.fill import fill_queue, queue_id
+from review_ui.queue.queue import Queue
 from review_ui.server.answers import is_filled, pull_once
 from review_ui.server.database_use import DatabaseUse, review_database
 from review_ui.server.options import WILDCARDS, ServeOptions
@@ -22,7 +23,7 @@ from review_ui.server.serving import Served, reserved, served
 from review_ui.server.tokens import draw_tokens, own_tokens
 from review_ui.server.watching import keep_alive
 from schemas.campaign.campaign import Campaign
-from schemas.queue import FillOutcome, PullOutcome
+from schemas.queue import Left, PullOutcome
 from tasks.contract.run_labels import current_of
 from tasks.reviews.plans import read_plans
 from tasks.store.open import open_store
@@ -61,7 +62,7 @@ def serve(
         say("starting FiftyOne, which takes some seconds")
 
         def prepare() -> None:
-            _prepare(campaign, queue, database, minutes, say)
+            _prepare(campaign, queue, database, options.reviewers, minutes, say)
 
         try:
             with served(campaign, queue, database, options, tokens, log_path().parent, prepare, sockets) as desks:
@@ -95,15 +96,25 @@ def _print_end(terminal: Terminal, pulled: PullOutcome | None, *, as_json: bool)
         print_pulled(terminal.results(), pulled)
 
 
-def _prepare(campaign: Campaign, queue: str, database: DatabaseUse, minutes: float, say: Callable[[str], None]) -> None:
-    """Have something in the queue: what waits for an answer, else the next stage, planned now."""
+def _prepare(
+    campaign: Campaign,
+    queue: str,
+    database: DatabaseUse,
+    reviewers: Sequence[str],
+    minutes: float,
+    say: Callable[[str], None],
+) -> None:
+    """Have something in the queue: what waits for an answer of these reviewers, else the next stage, planned now."""
     workspace = open_store(campaign.workspace)
     # Answers that a killed review left behind count before anything more is asked.
     pulled = _pull(campaign, queue, database)
     if pulled is not None and pulled.verdicts:
         say(f"{pulled.verdicts:,} verdicts of an earlier review are in the workspace now")
     filled = fill_queue(campaign, database.uri) if read_plans(workspace, campaign.run.name) else None
-    if filled is None or not _waiting(filled):
+    left = Left(items=0, second=0) if filled is None else _left(database, queue, reviewers)
+    if left.second:
+        say(f"{left.second:,} items wait for a second person: vouch review CAMPAIGN --reviewer NAME")
+    if filled is None or not left.items:
         # It takes a second to import, and is seldom needed.
         from tasks.contract.plan_reviews import Wish, plan_reviews
 
@@ -113,13 +124,15 @@ def _prepare(campaign: Campaign, queue: str, database: DatabaseUse, minutes: flo
             say(f"- {words}")
         say(open_words(planned))
         filled = fill_queue(campaign, database.uri)
+        left = _left(database, queue, reviewers)
     for line in filled.lines:
         say(line)
-    say(f"{_waiting(filled):,} items are in the queue, {filled.added:,} of them new")
+    say(f"{left.items:,} items are in the queue, {filled.added:,} of them new")
 
 
-def _waiting(filled: FillOutcome) -> int:
-    return filled.added + filled.kept + filled.again
+def _left(database: DatabaseUse, queue: str, reviewers: Sequence[str]) -> Left:
+    with Queue.open(database.uri, queue) as opened:
+        return opened.left_for(reviewers)
 
 
 def _pull(campaign: Campaign, queue: str, database: DatabaseUse) -> PullOutcome | None:

@@ -77,6 +77,13 @@ class Progress(Strict):
     twice: int = Field(description="Items that two people have answered.")
 
 
+class Left(Strict):
+    """What is left of the queue for some reviewers."""
+
+    items: int = Field(description="Items that one of them may answer, or that are on a desk.")
+    second: int = Field(description="Items that all of them have answered, and that wait for somebody else.")
+
+
 class PurposeCounts(Strict):
     """How the items of one purpose stand."""
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from schemas.queue import Box, Kind
 from schemas.reviews import ReviewPlan
 from schemas.tables import BOX
+from tasks.reviews.decisions import Accepts
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.resolve import Answers, ImageAnswers
 
@@ -59,7 +60,11 @@ class Asked:
 
 
 def asked_by(
-    plans: Sequence[tuple[ReviewPlan, pa.Table]], answers: Answers, images: ImageAnswers, classes: Collection[str]
+    plans: Sequence[tuple[ReviewPlan, pa.Table]],
+    answers: Answers,
+    images: ImageAnswers,
+    accepts: Accepts,
+    classes: Collection[str],
 ) -> Asked:
     """Gather the questions of plans.
 
@@ -67,6 +72,7 @@ def asked_by(
         plans: Those about the labels as they are, in the order of their numbers.
         answers: What was answered about labels.
         images: What was answered about images.
+        accepts: The decisions of the policy in force.
         classes: Of the campaign; questions about others are not asked.
     """
     known = pa.array(list(classes), pa.string())
@@ -79,7 +85,7 @@ def asked_by(
         strange.update(zip(_ids(odd).to_pylist(), odd["class_name"].to_pylist(), strict=True))
         ours = tasks.filter(theirs)
         every.update(_ids(ours).to_pylist())
-        for task in _tasks(open_tasks(ours, answers, images), plan.number):
+        for task in _tasks(open_tasks(ours, answers, images, accepts), plan.number):
             found.setdefault(task.item, task)
     return Asked(frozenset(every), found, Counter(strange.values()))
 

@@ -26,6 +26,7 @@ from tasks.collect.markers import current_markers
 from tasks.collect.reviewed import HumanWord
 from tasks.contract.run_labels import current_of
 from tasks.plan.ledger import Ledger
+from tasks.reviews.decisions import Decisions
 from tasks.reviews.plans import Plans, read_plans
 from tasks.reviews.resolve import missed_and_checked, resolve
 from tasks.reviews.verdicts import read_verdicts
@@ -47,8 +48,8 @@ def fill_queue(campaign: Campaign, uri: str) -> FillOutcome:
 
     In it is what `vouch verdicts --tasks` would hand out of all plans about the labels as they are, each question once,
     in the order of plans and places. What was there stays as it is, unless other models made its label anew; what was
-    answered elsewhere or is not asked any more leaves. What somebody has on the desk stays. Killed in between, it does
-    the rest the next time.
+    answered elsewhere, or is not asked any more (as a doubtful label that the policy in force accepts), leaves. What
+    somebody has on the desk stays. Killed in between, it does the rest the next time.
 
     Args:
         campaign: Whose run.
@@ -78,7 +79,8 @@ def _fill(session: Session, campaign: Campaign, workspace: Store, current: Curre
     verdicts = read_verdicts(workspace)
     answers = resolve(verdicts)
     fitting = [(plan, tasks) for plan, tasks in plans if plan.inputs == current.inputs]
-    asked = asked_by(fitting, answers, missed_and_checked(verdicts), session.classes)
+    accepts = Decisions(workspace, session.run).accepts
+    asked = asked_by(fitting, answers, missed_and_checked(verdicts), accepts, session.classes)
     seed, share = plans[0][0].seed, campaign.review.second_reviews
 
     def wanted(item: str, kind: Kind) -> int:

@@ -1,6 +1,7 @@
 """Counts how far the queue is: for a reviewer without what would break blindness, for who runs it with it."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from statistics import median
 from typing import Final, get_args
 
@@ -9,7 +10,7 @@ from pymongo import DESCENDING
 from review_ui.queue.connect import Document
 from review_ui.queue.marks import UNPULLED
 from review_ui.queue.session import Session
-from schemas.queue import Kind, Progress, PurposeCounts, QueueStatus, ReviewerProgress
+from schemas.queue import Kind, Left, Progress, PurposeCounts, QueueStatus, ReviewerProgress
 
 ENOUGH: Final = 10
 """Answers of a kind from which on a reviewer's own speed says more than the plan."""
@@ -39,6 +40,15 @@ def progress(session: Session, reviewer: str) -> Progress:
         agreement=agreement,
         twice=twice,
     )
+
+
+def left_for(session: Session, reviewers: Sequence[str]) -> Left:
+    """Count, see schemas.queue.Left."""
+    count = session.database.items.count_documents
+    said = {"$all": list(reviewers)}
+    asked = {"queue": session.queue, "asked": True}
+    second = count(asked | {"state": "open", "answered_by": said})
+    return Left(items=count(asked | {"state": {"$in": ["open", "leased"]}}) - second, second=second)
 
 
 def queue_status(session: Session) -> QueueStatus:

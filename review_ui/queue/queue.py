@@ -8,12 +8,12 @@ from typing import Self
 
 from review_ui.queue import answer, lease, undo
 from review_ui.queue.connect import connect, told
-from review_ui.queue.progress import progress
+from review_ui.queue.progress import left_for, progress
 from review_ui.queue.requests import log_request
 from review_ui.queue.session import Session, open_session
 from review_ui.queue.standing import items_of
 from review_ui.queue.taken_back import taken_back
-from schemas.queue import Item, Kind, Progress, VerdictRow
+from schemas.queue import Item, Kind, Left, Progress, VerdictRow
 
 
 class Queue:
@@ -156,6 +156,11 @@ class Queue:
         """Count, as this reviewer may see it."""
         with self._told():
             return progress(self._session, reviewer)
+
+    def left_for(self, reviewers: Sequence[str]) -> Left:
+        """Count what is left for these reviewers."""
+        with self._told():
+            return left_for(self._session, reviewers)
 
     def holds(self, reviewer: str, item_id: str) -> bool:
         """Whether the item is the reviewer's; also after the lease ran out, until it is given to somebody else."""

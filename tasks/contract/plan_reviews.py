@@ -68,7 +68,8 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
     reviews = read_run_reviews(campaign)
     images = missed_and_checked(reviews.verdicts)
     earlier = [tasks for plan, tasks in reviews.plans if plan.inputs == reviews.current.inputs]
-    waiting = open_tasks(pa.concat_tables([TASKS.empty_table(), *earlier]), reviews.answers, images)
+    accepts = reviews.labels.accepts
+    waiting = open_tasks(pa.concat_tables([TASKS.empty_table(), *earlier]), reviews.answers, images, accepts)
     stage = wish.stage or next_stage(reviews, wish.fresh)
     seconds = wish.minutes * 60
     about_images = ask_about_images(reviews, images, wish.images, wish.misses)
@@ -101,7 +102,7 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
         seconds=0,
         tasks_sha256="",
     )
-    still_open = open_tasks(tasks, reviews.answers, images).num_rows
+    still_open = open_tasks(tasks, reviews.answers, images, accepts).num_rows
     looked = _take(reviews, draw.look)
     written = write_plan(reviews.workspace, reviews.run, plan, tasks)
     return Planned(

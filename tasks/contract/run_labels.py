@@ -62,6 +62,11 @@ class RunLabels:
         """Say of each label whether its image is on the fit side, (N,)."""
         return on_fit_side(self.contents.to_pylist(), share, seed)[self.image_index]
 
+    def accepts(self, label_ids: pa.ChunkedArray) -> Bools:
+        """Say of labels whether the policy of the run accepted them, (n,); not those that the run does not have."""
+        # One entry more, which -1 finds.
+        return np.append(self.accepted, False)[places_in(label_ids, self.label_ids)]
+
     def places(self, label_ids: Sequence[str]) -> Ints:
         """Find labels by their ids: (n,) rows, -1 for those that the run does not have."""
         return places_in(pa.array(label_ids, pa.string()), self.label_ids)

@@ -1,4 +1,4 @@
-"""How a campaign's policy and its reviews stand, told without reading a label."""
+"""How a campaign's policy and its reviews stand, told without reading more of a label than its decision."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from tasks.contract.applicable import newest_certified
 from tasks.contract.audits import expired
 from tasks.contract.choose import look_up_policy
 from tasks.contract.looks import Look, read_looks
+from tasks.reviews.decisions import Decisions
 from tasks.reviews.distinct import distinct
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import read_plans
@@ -54,7 +55,8 @@ def read_standing(campaign: Campaign, workspace: Store, current: Current | None)
     every, verdicts = read_plans(workspace, run), read_verdicts(workspace)
     answers, images = resolve(verdicts), missed_and_checked(verdicts)
     plans = [(plan, tasks) for plan, tasks in every if current is not None and plan.inputs == current.inputs]
-    waiting = {plan.number: open_tasks(tasks, answers, images) for plan, tasks in plans}
+    accepts = Decisions(workspace, run).accepts
+    waiting = {plan.number: open_tasks(tasks, answers, images, accepts) for plan, tasks in plans}
     once = distinct(pa.concat_tables([TASKS.empty_table(), *waiting.values()]), ["label_id", "key", "class_name"])
     reviews = ReviewStatus(
         plans=len(every),

@@ -9,6 +9,7 @@ from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError
 from schemas.reviews import VERDICTS
 from schemas.tables import BOX
+from tasks.reviews.decisions import Decisions
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import missed_and_checked, resolve
@@ -42,7 +43,8 @@ def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
     if wanted not in plans:
         raise UserError(f"run {run!r} has no review plan {wanted}; it has {', '.join(map(str, plans))}")
     verdicts = read_verdicts(workspace)
-    waiting = open_tasks(plans[wanted], resolve(verdicts), missed_and_checked(verdicts))
+    decisions = Decisions(workspace, run)
+    waiting = open_tasks(plans[wanted], resolve(verdicts), missed_and_checked(verdicts), decisions.accepts)
     return _sheet(waiting, open_store(campaign.source).uri.rstrip("/"))
 
 

@@ -9,28 +9,34 @@ from numpy.typing import NDArray
 
 from schemas.reviews import Purpose
 from tasks.columns import numbers
+from tasks.reviews.decisions import Accepts
 from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, Answers, ImageAnswers
 
 _SETTLES: Final[Purpose] = "doubtful"
 _LOOKS_FOR_ONE: Final[Purpose] = "possible_miss"
 
 
-def open_tasks(tasks: pa.Table, answers: Answers, images: ImageAnswers) -> pa.Table:
+def open_tasks(tasks: pa.Table, answers: Answers, images: ImageAnswers, accepts: Accepts) -> pa.Table:
     """Keep the tasks without an answer, in their order.
 
     A label is answered by any verdict on it, but a doubtful one not while reviewers disagree, for that is what it is
-    asked for. An image is answered by `checked`, of its class or of every class; where one class was looked for because
-    CLIP sees it, a `missed` object of that class says enough.
+    asked for; and nobody need decide a doubtful label that the policy in force accepts. An image is answered by
+    `checked`, of its class or of every class; where one class was looked for because CLIP sees it, a `missed` object of
+    that class says enough.
 
     Args:
         tasks: Rows of schemas.reviews.TASKS.
         answers: What was answered about labels.
         images: What was answered about images.
+        accepts: The decisions of the policy in force; asked only about doubtful labels without an answer.
     """
     about_image = numbers(tasks["label_id"].is_null(), np.bool_)
     said = answers.wrong_of(tasks["label_id"])
     settles = numbers(pc.equal(tasks["purpose"], _SETTLES), np.bool_)
     waits = (said == NO_ANSWER) | ((said == IN_DISPUTE) & settles)
+    doubted = np.flatnonzero((said == NO_ANSWER) & settles)
+    if len(doubted):
+        waits[doubted] = ~accepts(tasks["label_id"].take(pa.array(doubted)))
     return tasks.filter(pa.array(np.where(about_image, ~_looked_at(tasks, images), waits)))
 
 

@@ -1,5 +1,6 @@
 """What plans ask, as items."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -25,10 +26,14 @@ def make_label(name, **task):
     return {"label_id": name, "class_name": "cat", "x0": 1, "y0": 2, "x1": 3, "y1": 4} | task
 
 
+def nothing_accepted(label_ids):
+    return np.zeros(len(label_ids), np.bool_)
+
+
 def ask(*plans, classes=("cat", "dog"), said=()):
     rows = [dict.fromkeys(VERDICTS.names) | {"simulated": False, "reviewer": "eve"} | row for row in said]
     verdicts = pa.Table.from_pylist(rows, schema=VERDICTS)
-    return asked_by(plans, resolve(verdicts), missed_and_checked(verdicts), classes)
+    return asked_by(plans, resolve(verdicts), missed_and_checked(verdicts), nothing_accepted, classes)
 
 
 def test_questions_have_ids_kinds_and_an_order_over_all_plans():

@@ -116,18 +116,43 @@ def test_labels_stand_as_people_left_them(planned):
         assert len(again.others) == len(seen.others) - 1
 
 
-def test_another_policy_leaves_desks_alone(planned, items):
-    """Labels under other settings of the router are the same labels, and are asked about as before."""
+def route(planned, least):
+    """Decide by another policy: labels with this detector score are accepted."""
+    planned.says(routing={"precision": 0.7, "confidence": 0.8, "accept": {"detector_score": least}})
+    with CampaignRun(planned.campaign) as session:
+        session.plan()
+        for shard in session.pending():
+            process_shard(shard.id, session.settings)
+
+
+def test_what_another_policy_accepts_leaves_but_not_from_a_desk(planned, items):
+    """Only doubtful labels: what is asked for other purposes is asked about as before."""
     with planned.open() as queue:
-        held = queue.take("ann", 3)
-        planned.says(routing={"precision": 0.7, "confidence": 0.8, "accept": {"detector_score": 0.1}})
-        with CampaignRun(planned.campaign) as session:
-            session.plan()
-            for shard in session.pending():
-                process_shard(shard.id, session.settings)
+        doubtful = [one["item"] for one in items(purpose="doubtful")]
+        others = [one["item"] for one in items(purpose={"$ne": "doubtful"})]
+        assert len(doubtful) > 1
+        assert others
+        queue.take("ann", 1000)
+        held = doubtful[1:2]
+        queue.give_back("ann", [name for name in doubtful + others if name not in held])
+        route(planned, 0.0)
         outcome = planned.fill()
-        assert outcome.removed == 0
-        assert queue.held("ann") == held
+        assert (outcome.removed, outcome.leased_but_gone) == (len(doubtful) - 1, 1)
+        assert [item.id for item in queue.held("ann")] == held
+        assert sorted(one["item"] for one in items(state="open")) == sorted(others)
+        assert task_sheet(planned.campaign).num_rows == len(others)
+        route(planned, 1.0)  # which no label has
+        assert planned.fill().added == len(doubtful)
+        assert task_sheet(planned.campaign).num_rows == len(doubtful + others)
+        assert len(items(state="open")) == len(doubtful + others) - 1
+
+
+def test_where_nothing_is_doubtful_no_decision_is_read(planned, items, monkeypatch):
+    planned.fill()
+    import_verdicts(planned, [one["item"] for one in items(purpose="doubtful")])
+    monkeypatch.setattr("tasks.reviews.decisions.read_part", None)
+    assert planned.fill().kept > 0
+    assert task_sheet(planned.campaign).num_rows > 0
 
 
 def test_labels_that_were_made_anew_are_asked_about_no_more(planned, items, rows):

@@ -88,3 +88,17 @@ def test_questions_about_images_are_counted_by_their_kind(planned):
         assert sum(seen.by_kind.values()) == sum(seen.by_class.values()) == seen.open
         queue.take("ann", 2, kind="image")
         assert queue.progress("ann").by_kind["image"] == 1
+
+
+def test_what_waits_for_somebody_else_is_not_left_for_those_who_have_answered(make_queue, rows):
+    queue = make_queue(4, wanted=2)
+    assert queue.left_for(["ann"]).model_dump() == {"items": 4, "second": 0}
+    for item in queue.take("ann", 3):
+        queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+    assert queue.left_for(["ann"]).model_dump() == {"items": 1, "second": 3}
+    assert queue.left_for(["ann", "bob"]).model_dump() == {"items": 4, "second": 0}
+    for item in queue.take("ann", 1) + queue.take("bob", 1):
+        name = "ann" if queue.holds("ann", item.id) else "bob"
+        queue.submit(name, item.id, item.epoch, rows(item), 1.0)
+    assert queue.left_for(["ann"]).model_dump() == {"items": 0, "second": 3}
+    assert queue.left_for(["ann", "bob"]).model_dump() == {"items": 3, "second": 0}

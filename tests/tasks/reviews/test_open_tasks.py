@@ -1,3 +1,4 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -7,19 +8,30 @@ from tasks.reviews.resolve import missed_and_checked, resolve
 
 
 @pytest.fixture
-def waits(verdicts):
+def waits(verdicts, asked_about):
     """Says of each of some tasks whether it waits, given some verdicts."""
 
-    def ask(tasks, *answers):
+    def ask(tasks, *answers, accepted=()):
         rows = [
             dict.fromkeys(TASKS.names) | {"place": place, "purpose": "certify", "key": "a.png", "seconds": 1.0} | task
             for place, task in enumerate(tasks)
         ]
         table, said = pa.Table.from_pylist(rows, schema=TASKS), verdicts(*answers)
-        places = open_tasks(table, resolve(said), missed_and_checked(said))["place"].to_pylist()
+
+        def accepts(label_ids):
+            asked_about.update(label_ids.to_pylist())
+            return np.isin(label_ids.to_pylist(), accepted)
+
+        places = open_tasks(table, resolve(said), missed_and_checked(said), accepts)["place"].to_pylist()
         return [place in places for place in range(len(tasks))]
 
     return ask
+
+
+@pytest.fixture
+def asked_about():
+    """Labels whose decision was looked up."""
+    return set()
 
 
 def test_no_tasks_and_no_verdicts(waits):
@@ -32,6 +44,21 @@ def test_a_dispute_is_answered_but_where_it_is_to_be_settled(waits):
     disputed = ({"label_id": "1"}, {"label_id": "1", "verdict": "bad_box", "reviewer": "bob"})
     assert waits(tasks, *disputed) == [False] * 4 + [True]
     assert waits(tasks, *disputed, {"label_id": "1", "reviewer": "bob", "at": 1}) == [False] * 5
+
+
+def test_a_doubtful_label_that_is_accepted_now_waits_no_more(waits, asked_about):
+    tasks = [{"label_id": "1", "purpose": purpose} for purpose in ("fit", "certify", "audit", "plant", "doubtful")]
+    assert waits(tasks) == [True] * 5
+    assert waits(tasks, accepted=["1"]) == [True] * 4 + [False]
+    assert asked_about == {"1"}
+    disputed = ({"label_id": "1"}, {"label_id": "1", "verdict": "bad_box", "reviewer": "bob"})
+    assert waits(tasks, *disputed, accepted=["1"]) == [False] * 4 + [True]  # people's word goes before the policy's
+
+
+def test_decisions_are_looked_up_only_for_doubtful_labels_without_an_answer(waits, asked_about):
+    tasks = [{"label_id": "1", "purpose": "audit"}, {"label_id": "2", "purpose": "doubtful"}, {"purpose": "image"}]
+    assert waits(tasks, {"label_id": "2"}) == [True, False, True]
+    assert asked_about == set()
 
 
 def test_images_are_answered_by_their_class_or_by_every_class(waits):
