@@ -18,8 +18,9 @@ from tasks.models.groundingdino.captions import Caption, pack_captions
 from tasks.models.groundingdino.compat import build_groundingdino
 from tasks.models.groundingdino.fast.choose import choose_forward, part_of_fingerprint
 from tasks.models.groundingdino.forward import encode_text, keep_heads_exact
-from tasks.models.groundingdino.resize import least_shape, normalise, resize_image, resized_shape
+from tasks.models.groundingdino.resize import least_shape, normalise, resize_images, resized_shape
 from tasks.models.groundingdino.tokenizer import tokenizer_folder
+from tasks.models.host import to_device
 from tasks.models.protocols import Floats, Phrase, Pixels, RawDetections
 from tasks.models.runtime import Runtime
 from tasks.models.token_scores import TokenScores
@@ -151,7 +152,7 @@ class GroundingDino:
     @torch.inference_mode()
     def _forward(self, images: Sequence[Pixels], shape: tuple[int, int], asked: list[_Asked]) -> list[list[Floats]]:
         """For each image and pass (Q, 4 + P): box in shares of the resized image, then the pass's phrase scores."""
-        seen = torch.from_numpy(np.stack([resize_image(image, shape) for image in images])).to(self._runtime.device)
+        seen = to_device(resize_images(images, shape), self._runtime.device)
         least = least_shape(shape, self._model.num_queries)
         bf16 = self._runtime.precision == "bf16"
         blocks = []
@@ -160,7 +161,8 @@ class GroundingDino:
             for one in asked:
                 logits, boxes = self._net.find(encoded, one.text)
                 if least != shape:
-                    boxes = boxes * boxes.new_tensor([least[1] / shape[1], least[0] / shape[0]]).repeat(2)
+                    x, y = boxes[..., 0::2] * (least[1] / shape[1]), boxes[..., 1::2] * (least[0] / shape[0])
+                    boxes = torch.stack([x, y], 3).flatten(2)
                 scores = one.scores(logits.to(self._scores_on))
                 blocks.append(torch.cat([boxes.to(self._scores_on), scores], dim=2))
         widths = [block.shape[2] for block in blocks]

@@ -72,7 +72,9 @@ class Decoder:
 
     def _embed(self, boxes: Tensor) -> Tensor:
         """Sine embedding of boxes (B, Q, 4): (B, Q, 4 * 128) of y, x, width, height."""
-        angles = boxes[..., [1, 0, 2, 3], None] * self._waves
+        # A list of indices would be brought to the device, which waits for all that runs there.
+        turned = torch.cat([boxes[..., 1:2], boxes[..., :1], boxes[..., 2:]], 2)
+        angles = turned[..., None] * self._waves
         return torch.stack([angles.sin(), angles.cos()], 4).flatten(2)
 
 

@@ -12,13 +12,13 @@ from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.fast.fused_attention import window_attention
 from tasks.models.groundingdino.fast.patches import embed_patches
 from tasks.models.groundingdino.fast.rows import by_rows
-from tasks.models.groundingdino.fast.windows import Windows, cut
+from tasks.models.groundingdino.fast.windows import Windows, cut, of_all
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.backbone.swin_transformer import SwinTransformer, SwinTransformerBlock
 
-KEPT = 64
-"""Ways of cutting a map into windows that are kept: two a stage and shape of images."""
+KEPT = 256
+"""Ways of cutting a map into windows that are kept: two a stage and shape of images, 3 MB a shape of 800 x 1333."""
 Stage = tuple[Tensor, tuple[int, int]]
 """Cells (B, H * W, C) and their (H, W)."""
 
@@ -35,12 +35,15 @@ class Block:
 
     def _forward(self, cells: Tensor, windows: Windows) -> Tensor:
         """Map cells (B, H * W, C) to cells."""
-        width = cells.shape[2]
-        gathered = self._norm1(cells).view(-1, width).index_select(0, windows.order)
+        batch, places, width = cells.shape
+        order = of_all(windows.order, batch, places)
+        back = of_all(windows.back, batch, len(windows.order))
+        gathered = self._norm1(cells).view(-1, width).index_select(0, order)
         if windows.padding is not None:
-            gathered.index_fill_(0, windows.padding, 0.0)
-        mixed = self._attend(gathered.view(-1, self.side**2, width), windows.kinds)
-        mixed = mixed.view(-1, width).index_select(0, windows.back).view(cells.shape)
+            gathered.view(batch, -1, width).index_fill_(1, windows.padding, 0.0)
+        kinds = None if windows.kinds is None else windows.kinds.repeat(batch)
+        mixed = self._attend(gathered.view(-1, self.side**2, width), kinds)
+        mixed = mixed.view(-1, width).index_select(0, back).view(cells.shape)
         return by_rows(self._feed_forward, cells + mixed)
 
     def _feed_forward(self, cells: Tensor) -> Tensor:
@@ -65,7 +68,7 @@ class FastSwin:
         seen = []
         for number, (layer, blocks) in enumerate(zip(self._swin.layers, self._stages, strict=True)):
             for block in blocks:
-                cells = block.forward(cells, self._cut(shape, len(images), block.side, block.shift, images.device))
+                cells = block.forward(cells, self._cut(shape, block.side, block.shift, images.device))
             if number in self._swin.out_indices:
                 seen.append((getattr(self._swin, f"norm{number}")(cells), shape))
             if layer.downsample is not None:

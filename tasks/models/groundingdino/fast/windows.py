@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,36 +11,38 @@ APART = -100.0
 
 
 class Windows(NamedTuple):
-    """A feature map cut into windows, after rolling it by `shift`; all places are into flattened (B, H, W)."""
+    """A feature map cut into windows, after rolling it by `shift`: of one image, as they are the same for all."""
 
     order: Tensor
-    """(windows * B * cells,) int64: the place of each cell of each window; of padding: any place."""
+    """(windows * cells,) int64: the place, in the flattened (H, W), of each cell of each window; of padding: any."""
     padding: Tensor | None
-    """Which of these are padding; None where none is."""
+    """(P,) int64: which of these are padding; None where none is."""
     back: Tensor
-    """(B * H * W,) int64: where in `order` each place is."""
+    """(H * W,) int64: where in `order` each place is."""
     kinds: Tensor | None
-    """(windows * B,) int64 in 0..3: at the lower border 2 more, at the right border 1 more. None: not rolled."""
+    """(windows,) int64 in 0..3: at the lower border 2 more, at the right border 1 more. None: not rolled."""
 
 
-def cut(shape: tuple[int, int], batch: int, side: int, shift: int, device: torch.device) -> Windows:
+def cut(shape: tuple[int, int], side: int, shift: int, device: torch.device) -> Windows:
     """Cut a map of (height, width) into windows of side x side cells."""
-    height, width = shape
-    down, across = -(-height // side), -(-width // side)
-    rows = (torch.arange(down * side) + shift) % (down * side)
-    columns = (torch.arange(across * side) + shift) % (across * side)
-    inside = ((rows < height)[:, None] & (columns < width)).view(down, side, across, side)
-    places = (rows.clamp(max=height - 1)[:, None] * width + columns.clamp(max=width - 1)).view(inside.shape)
-    # (windows, cells), then the batch between the two
-    inside, places = (each.transpose(1, 2).reshape(down * across, 1, side * side) for each in (inside, places))
-    inside = inside.expand(-1, batch, -1).flatten()
-    order = (places + (torch.arange(batch) * height * width)[:, None]).flatten()
-    back = torch.empty(batch * height * width, dtype=torch.int64)
-    back[order[inside]] = inside.nonzero()[:, 0]
-    padding = None if inside.all() else (~inside).nonzero()[:, 0].to(device)
-    lowest, rightmost = torch.arange(down) == down - 1, torch.arange(across) == across - 1
-    kinds = (2 * lowest[:, None] + 1 * rightmost).flatten().repeat_interleave(batch)
-    return Windows(order.to(device), padding, back.to(device), kinds.to(device) if shift else None)
+    down, across = (-(-length // side) for length in shape)
+    rows, columns = ((np.arange(-(-length // side) * side) + shift) % (-(-length // side) * side) for length in shape)
+    outside = (rows >= shape[0])[:, None] | (columns >= shape[1])
+    places = np.minimum(rows, shape[0] - 1)[:, None] * shape[1] + np.minimum(columns, shape[1] - 1)
+    outside, places = (
+        each.reshape(down, side, across, side).transpose(0, 2, 1, 3).ravel() for each in (outside, places)
+    )
+    back = np.empty(shape[0] * shape[1], np.int64)
+    back[places[~outside]] = np.flatnonzero(~outside)
+    kinds = 2 * (np.arange(down) == down - 1)[:, None] + (np.arange(across) == across - 1)
+    arrays = places, np.flatnonzero(outside), back, kinds.ravel()
+    order, padding, there, kind = (torch.from_numpy(each).to(device) for each in arrays)
+    return Windows(order, padding if len(padding) else None, there, kind if shift else None)
+
+
+def of_all(places: Tensor, images: int, length: int) -> Tensor:
+    """Places within one image as places in a batch, image after image, each with `length` of them: (images * P,)."""
+    return (places + length * torch.arange(images, device=places.device)[:, None]).flatten()
 
 
 def masks_of_kinds(side: int, shift: int) -> Tensor:

@@ -23,7 +23,7 @@ Part = tuple[Callable[..., Any], tuple[Any, ...]]
 
 def swin_block(model: Any) -> Part:
     block = Block(model.backbone[0].layers[0].blocks[1], ENGINE)
-    windows = cut((9, 7), 2, block.side, block.shift, torch.device("cpu"))
+    windows = cut((9, 7), block.side, block.shift, torch.device("cpu"))
     return block.forward, (torch.randn(2, 63, 32), windows)
 
 
