@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from benchmarks.engine.loop import computing
+
 SIDES: Final = {"cpu": 2048, "cuda": 8192}
 REPETITIONS: Final = 10
 
@@ -17,17 +19,22 @@ def flops_of(work: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def matmul_peak(device: str, precision: str) -> float:
+def matmul_peak(device: str, mode: str) -> float:
     """FLOP/s of a large square matrix product, the best of some.
 
     Args:
         device: cpu or cuda:N.
-        precision: fp32 or bf16.
+        mode: fp32, TF32 or bf16.
     """
+    with computing(mode, device):
+        return _peak(device, mode)
+
+
+def _peak(device: str, mode: str) -> float:
     import torch
 
     side = SIDES[device.partition(":")[0]]
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
     matrix = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(REPETITIONS):

@@ -2,58 +2,83 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from pydantic import BaseModel
+
+from benchmarks.engine.way import Way
+from tasks.measure.busy import gpu_busy
+from tasks.measure.settled import settled
 
 
 class Taken(BaseModel):
     """What one way took."""
 
+    images: int
+    mode: str
+    """fp32, TF32 or bf16."""
     seconds: float
-    """Wall-clock time, median."""
+    """Wall-clock time of all images, median."""
     cpu_seconds: float
     """CPU time of the process, median."""
-    device_bytes: int
-    """Most memory that torch had allocated on the GPU; 0 on a CPU."""
+    gpu_busy: float | None = None
+    """Share of the time in which the GPU computed; None where that was not asked for."""
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Wall-clock time."""
+        return self.seconds / self.images
+
+    @property
+    def cpu_seconds_per_image(self) -> float:
+        """CPU time, never quite none."""
+        return max(self.cpu_seconds, 1e-9) / self.images
 
 
-def race(ways: Mapping[str, Callable[[], object]], rounds: int, device: str) -> dict[str, Taken]:
-    """Run each way once to warm up, then all of them in turn, `rounds` times.
+Block = dict[str, Taken]
+"""Ways to do the same work, by name."""
+
+
+def race(ways: Mapping[str, Way], rounds: int, device: str, busy: bool = False) -> Block:
+    """Warm each way up, then run all of them in turn, `rounds` times.
 
     Args:
         ways: Name -> the work.
         rounds: At least 1.
-        device: cpu or cuda:N.
+        device: cpu or cuda:N. On a GPU batches grow first, and ways run until nothing is compiled any more.
+        busy: Whether each way is run once more under the profiler, where there is a GPU.
     """
-    import torch
-
     on_gpu = device.startswith("cuda")
-
-    def run(way: Callable[[], object]) -> tuple[float, float, int]:
-        if on_gpu:
-            torch.cuda.synchronize(device)
-            torch.cuda.reset_peak_memory_stats(device)
-        wall, cpu = time.perf_counter(), time.process_time()
-        way()
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        ended = time.perf_counter() - wall, time.process_time() - cpu
-        return *ended, torch.cuda.max_memory_allocated(device) if on_gpu else 0
-
     for way in ways.values():
-        # Twice on a GPU, where batches grow first.
-        for _ in range(2 if on_gpu else 1):
-            run(way)
-    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in ways}
+        way.work()
+        if on_gpu:
+            settled(way.work)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            found[name].append(run(way))
+            found[name].append(_timed(way, device if on_gpu else None))
     return {
         name: Taken(
-            seconds=statistics.median(each[0] for each in runs),
-            cpu_seconds=statistics.median(each[1] for each in runs),
-            device_bytes=max(each[2] for each in runs),
+            images=way.images,
+            mode=way.mode,
+            seconds=statistics.median(each[0] for each in found[name]),
+            cpu_seconds=statistics.median(each[1] for each in found[name]),
+            gpu_busy=gpu_busy(way.work) if busy and on_gpu else None,
         )
-        for name, runs in found.items()
+        for name, way in ways.items()
     }
+
+
+def _timed(way: Way, gpu: str | None) -> tuple[float, float]:
+    _wait(gpu)
+    wall, cpu = time.perf_counter(), time.process_time()
+    way.work()
+    _wait(gpu)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _wait(gpu: str | None) -> None:
+    if gpu is not None:
+        import torch
+
+        torch.cuda.synchronize(gpu)

@@ -1,93 +1,131 @@
 """The table of the engine's contests."""
 
 import os
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
 
-from benchmarks.engine.contest import ALL_ON, ALONE, LOOP, NONE_ON, WITHOUT, Block, Contest
+from benchmarks.engine.contest import Contest
 from benchmarks.engine.fixed_boxes import BOXES
+from benchmarks.engine.peak import FILES, IN_MEMORY, Peak
 from benchmarks.engine.race import Taken
+from benchmarks.engine.sides import LOOP
+from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT
 from benchmarks.harness.table import Table
 from benchmarks.harness.words import mebibytes, seconds
 
-COLUMNS = ["", "images/s", "time an image", "CPU time an image", "ratio", "CPU ratio", "of peak", "GPU memory"]
-BUSY = 0.5
+COLUMNS: Final = [
+    "",
+    "images/s",
+    "time an image",
+    "CPU time an image",
+    "ratio",
+    "CPU ratio",
+    "of peak",
+    "GPU busy",
+    "peak memory",
+    "GPU memory",
+]
+BUSY: Final = 0.5
 """Share of the cores that others want from which on a note says so."""
-BASE = LOOP.format("fp32")
+BASE: Final = LOOP.format("fp32")
 
 
-def table_of(contests: dict[str, Contest], images: dict[str, int], with_s3: bool, load: float) -> Table:
+class Line(NamedTuple):
+    """One row: a way, and what it is compared with."""
+
+    name: str
+    taken: Taken
+    base: Taken
+    share: float | None = None
+    """Of the device's peak in the way's mode."""
+    peak: Peak | None = None
+
+
+def table_of(contests: Mapping[str, Contest], with_s3: bool, load: float) -> Table:
     """Lay out contests.
 
     Args:
         contests: Name of the model set -> what was measured.
-        images: Name of the model set -> how many.
         with_s3: Whether there was a server.
         load: Processes that wanted a core in the minute before.
     """
-    rows: list[list[str]] = []
+    lines = [line for name, contest in contests.items() for line in _lines(name, contest)]
     figures: dict[str, float] = {}
+    for line in lines:
+        figures |= _figures(line)
     for name, contest in contests.items():
-        for title, block in (("in memory", contest.in_memory), ("files", contest.files)):
-            base = block.taken[BASE]
-            for way, taken in block.taken.items():
-                precision = "bf16" if "bf16" in way else "fp32"
-                precision = "bf16" if "bf16" in contest.peaks and way.startswith("Vouch fast, from") else precision
-                share = block.images / taken.seconds * contest.flops / contest.peaks[precision]
-                rows.append(_row(f"{name}, {title}: {way}", block, taken, base, share))
-                figures |= {
-                    f"{name}, {title}, {way}, images_per_second": block.images / taken.seconds,
-                    f"{name}, {title}, {way}, cpu_seconds_per_image": taken.cpu_seconds / block.images,
-                    f"{name}, {title}, {way}, ratio": base.seconds / taken.seconds,
-                    f"{name}, {title}, {way}, cpu_ratio": base.cpu_seconds / max(taken.cpu_seconds, 1e-9),
-                }
-        for step, block in contest.steps.items():
-            first = next(iter(block.taken.values()))
-            for way, taken in block.taken.items():
-                rows.append(_row(f"{name}, {step}: {way}", block, taken, first, None))
-                figures[f"{name}, {step}, {way}, seconds_per_image"] = taken.seconds / block.images
-        for switch, block in contest.switches.items():
-            for way, base_way in ((WITHOUT, ALL_ON), (ALONE, NONE_ON)):
-                ratio = block.taken[base_way].seconds / block.taken[way].seconds
-                rows.append(_row(f"{name}, {switch}: {way}", block, block.taken[way], block.taken[base_way], None))
-                figures[f"{name}, {switch}, {way}, ratio"] = ratio
-                figures[f"{name}, {switch}, {way}, cpu_ratio"] = block.taken[base_way].cpu_seconds / max(
-                    block.taken[way].cpu_seconds, 1e-9
-                )
-        figures |= {f"{name}, flop_per_image": contest.flops} | {
-            f"{name}, peak {precision}, flop_per_second": peak for precision, peak in contest.peaks.items()
-        }
+        figures[f"{name}, flop_per_image"] = contest.flops
+        figures |= {f"{name}, peak {mode}, flop_per_second": peak for mode, peak in contest.peaks.items()}
     return Table(
         title="the engine against the loop that one writes with the packages",
         columns=COLUMNS,
-        rows=rows,
-        notes=_notes(contests, images, with_s3, load),
+        rows=[_row(line) for line in lines],
+        notes=_notes(contests, with_s3, load),
         figures=figures,
         device=next(iter(contests.values())).device,
     )
 
 
-def _row(name: str, block: Block, taken: Taken, base: Taken, share: float | None) -> list[str]:
+def _lines(name: str, contest: Contest) -> Iterator[Line]:
+    for title, block in ((IN_MEMORY, contest.in_memory), (FILES, contest.files)):
+        for way, taken in block.items():
+            share = contest.flops / taken.seconds_per_image / contest.peaks[taken.mode]
+            peak = contest.memory.get(title, {}).get(way)
+            yield Line(f"{name}, {title}: {way}", taken, block[BASE], share, peak)
+    for step, block in contest.steps.items():
+        first = next(iter(block.values()))
+        yield from (Line(f"{name}, {step}: {way}", taken, first) for way, taken in block.items())
+    for switch, block in contest.switches.items():
+        for way, base in ((WITHOUT, ALL_ON), (ALONE, NONE_ON)):
+            yield Line(f"{name}, {switch}: {way}", block[way], block[base])
+
+
+def _figures(line: Line) -> dict[str, float]:
+    name, taken, base = line.name, line.taken, line.base
+    found = {
+        f"{name}, images_per_second": 1 / taken.seconds_per_image,
+        f"{name}, cpu_seconds_per_image": taken.cpu_seconds_per_image,
+        f"{name}, ratio": base.seconds_per_image / taken.seconds_per_image,
+        f"{name}, cpu_ratio": base.cpu_seconds_per_image / taken.cpu_seconds_per_image,
+    }
+    if taken.gpu_busy is not None:
+        found[f"{name}, gpu_busy_share"] = taken.gpu_busy
+    if line.peak is not None:
+        found |= {f"{name}, host_bytes": line.peak.host_bytes, f"{name}, device_bytes": line.peak.device_bytes}
+    return found
+
+
+def _row(line: Line) -> list[str]:
+    taken, base, peak = line.taken, line.base, line.peak
     return [
-        name,
-        f"{block.images / taken.seconds:.2f}",
-        seconds(taken.seconds / block.images),
-        seconds(taken.cpu_seconds / block.images),
-        f"{base.seconds / taken.seconds:.2f}",
-        f"{base.cpu_seconds / taken.cpu_seconds:.2f}" if taken.cpu_seconds else "",
-        "" if share is None else f"{share:.1%}",
-        mebibytes(taken.device_bytes) if taken.device_bytes else "",
+        line.name,
+        f"{1 / taken.seconds_per_image:.2f}",
+        seconds(taken.seconds_per_image),
+        seconds(taken.cpu_seconds_per_image),
+        f"{base.seconds_per_image / taken.seconds_per_image:.2f}",
+        f"{base.cpu_seconds_per_image / taken.cpu_seconds_per_image:.2f}",
+        "" if line.share is None else f"{line.share:.1%}",
+        "" if taken.gpu_busy is None else f"{taken.gpu_busy:.0%}",
+        "" if peak is None else mebibytes(peak.host_bytes),
+        mebibytes(peak.device_bytes) if peak is not None and peak.device_bytes else "",
     ]
 
 
-def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool, load: float) -> list[str]:
+def _notes(contests: Mapping[str, Contest], with_s3: bool, load: float) -> list[str]:
     work = "; ".join(
-        f"{name}: {images[name]} images, {contest.flops / 1e9:,.0f} GFLOP each, peak "
-        + ", ".join(f"{precision} {peak / 1e12:.2f} TFLOP/s" for precision, peak in contest.peaks.items())
+        f"{name}: {contest.flops / 1e9:,.0f} GFLOP an image, peak "
+        + ", ".join(f"{mode} {peak / 1e12:.2f} TFLOP/s" for mode, peak in contest.peaks.items())
+        for name, contest in contests.items()
+    )
+    counts = "; ".join(
+        f"{name}: {_counts(contest.in_memory)} images in memory, {_counts(contest.files)} files"
         for name, contest in contests.items()
     )
     cores = os.cpu_count() or 1
     return [
-        "One process a model set and one device; models loaded and warm, all ways in turn, medians. The detector does "
-        f"its work and its answer is replaced by the same {BOXES} boxes an image for both sides, each with two crops.",
+        "One process a model set and one device; models loaded and warm, all ways of a block in turn, medians. The "
+        f"detector does its work and its answer is replaced by the same {BOXES} boxes an image for both sides, each "
+        f"with two crops. {counts} (fewest and most of a side: a loop needs no more).",
         "Loop: groundingdino's transform and predict, SamPredictor with all boxes of an image at once, one open_clip "
         "call a crop. In memory: decoded images to masks and scores. Files: from JPEG files to JSON or, for Vouch, "
         "plan, shard, tables, COCO export and summary.",
@@ -95,10 +133,13 @@ def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool, 
         "steps that they are in, all on to all but this (below 1: it helps), and none on to this alone (above 1: it "
         "helps). CPU ratio: the same of the process's CPU time, which other processes disturb less; on a GPU it says "
         "nothing of speed.",
-        f"Peak: the best of some large matrix products by torch on the same device and threads. {work}.",
-        "transformers' pipeline: zero-shot detection alone, by a model of the same size with random weights, on a GPU "
-        "and for full-size models only: no file of the bundled detector is in its format. It runs the model once for "
-        "each class.",
+        f"Peak: the best of some large matrix products in the same mode, on the same device and threads. {work}.",
+        "GPU busy: share of the time in which at least one kernel ran, by torch's profiler. Peak memory and GPU "
+        "memory: in a process of the side's own that loads it, warms it up and runs it once; Python and its packages "
+        "are in the first, what torch had allocated is the second.",
+        "On a GPU too: Vouch is compiled where it says so and in all rows from files; a row for transformers' pipeline "
+        "(full-size models; zero-shot detection alone, by a model of the same size with random weights, since no file "
+        "of the bundled detector is in its format; it runs the model once for each class).",
         *(
             [
                 f"Other processes used the machine: {load:.1f} wanted one of its {cores} cores in the minute before. "
@@ -109,3 +150,8 @@ def _notes(contests: dict[str, Contest], images: dict[str, int], with_s3: bool, 
         ),
         *([] if with_s3 else ["From S3: not measured; S3_TEST_ENDPOINT names no server."]),
     ]
+
+
+def _counts(block: Mapping[str, Taken]) -> str:
+    counts = sorted({taken.images for taken in block.values()})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

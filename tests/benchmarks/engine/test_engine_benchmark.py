@@ -3,15 +3,21 @@
 import numpy as np
 import pytest
 
-from benchmarks.engine.contest import ALL_ON, ALONE, NONE_ON, WITHOUT, Block, Contest
+from benchmarks.engine.contest import Contest
 from benchmarks.engine.fixed_boxes import BOXES, FixedBoxes, fixed_boxes
 from benchmarks.engine.limits import flops_of, matmul_peak
+from benchmarks.engine.peak import Peak
 from benchmarks.engine.race import Taken, race
+from benchmarks.engine.setting import Setting
+from benchmarks.engine.sides import FOLDER, IN_TURN, PIPELINE, Sides
+from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT
 from benchmarks.engine.table import table_of
-from schemas.campaign.models import DetectorConfig
+from benchmarks.engine.way import Way
+from schemas.campaign.models import DetectorConfig, ModelsConfig
 from tasks.geometry import box_iou
 from tasks.models.fake.detector import FakeDetector
 from tasks.models.protocols import Phrase
+from tasks.models.runtime import Runtime
 
 
 @pytest.mark.parametrize("size", [(640, 480), (33, 700)])
@@ -27,7 +33,6 @@ def test_the_detector_works_and_its_answer_is_replaced(monkeypatch):
     looked = []
     monkeypatch.setattr(FakeDetector, "detect", lambda self, images, phrases, least: looked.append(len(images)))
     from tasks.models.registry import load_detector
-    from tasks.models.runtime import Runtime
 
     detector = FixedBoxes(load_detector(DetectorConfig(backend="fake"), Runtime("cpu", "fp32")))
     found = detector.detect([np.zeros((40, 60, 3), np.uint8)] * 2, [Phrase("cat", 0), Phrase("dog", 1)], 0.3)
@@ -38,10 +43,86 @@ def test_the_detector_works_and_its_answer_is_replaced(monkeypatch):
 
 def test_ways_run_in_turn_after_a_warm_up():
     calls = []
-    taken = race({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, "cpu")
+    ways = {name: Way(images, "fp32", lambda name=name: calls.append(name)) for name, images in (("a", 1), ("b", 5))}
+    taken = race(ways, 3, "cpu", busy=True)
     assert calls == ["a", "b"] * 4
-    assert set(taken) == {"a", "b"}
-    assert taken["a"].device_bytes == 0
+    assert {name: each.images for name, each in taken.items()} == {"a": 1, "b": 5}
+    assert taken["a"].gpu_busy is None
+
+
+def test_on_a_gpu_ways_run_until_nothing_is_compiled_and_then_under_the_profiler(monkeypatch):
+    import torch
+
+    from benchmarks.engine import race as racing
+
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(racing, "settled", lambda work: calls.append("settled") or work())
+    monkeypatch.setattr(racing, "gpu_busy", lambda work: work() or 0.9)
+    taken = race({"a": Way(1, "bf16", lambda: calls.append("a"))}, 1, "cuda:0", busy=True)
+    assert calls == ["a", "settled", "a", "a", "a"]
+    assert taken["a"].gpu_busy == 0.9
+
+
+def sides_on(monkeypatch, tmp_path, device, name):
+    """Sides whose models are never loaded, as on a device."""
+    from benchmarks.engine import sides, vouch_side
+
+    for module in (sides, vouch_side):
+        monkeypatch.setattr(module, "choose_runtime", lambda config: Runtime(device, "bf16"))
+    setting = Setting(name=name, config=ModelsConfig(), folder=tmp_path, images=4, classes=["cat"])
+    made = Sides(setting)
+    made.arrays = made.pictures = [np.zeros((40, 60, 3), np.uint8)] * 4
+    return made
+
+
+def test_a_gpu_has_sides_in_every_mode_and_its_default_is_measured(monkeypatch, tmp_path):
+    made = sides_on(monkeypatch, tmp_path, "cuda:0", "starter")
+    in_memory = made.in_memory()
+    assert {side: way.mode for side, way in in_memory.items()} == {
+        "loop, fp32": "fp32",
+        "loop, TF32": "TF32",
+        "loop, bf16 autocast": "bf16",
+        "Vouch reference, fp32": "fp32",
+        "Vouch fast, fp32": "fp32",
+        "Vouch reference, bf16": "bf16",
+        "Vouch fast, bf16": "bf16",
+        "Vouch fast, compiled, bf16": "bf16",
+    }
+    compiles = {side: steps._config.compile for side, steps in made.steps.items()}
+    assert [side for side, value in compiles.items() if value == "on"] == ["Vouch fast, compiled, bf16"]
+    assert {FOLDER, IN_TURN} <= set(made.on_files(tmp_path))
+    assert made.pipeline() == {}
+
+
+def test_the_pipeline_races_beside_the_steps_of_full_size_models(monkeypatch, tmp_path):
+    from benchmarks.engine import transformers_side
+
+    monkeypatch.setattr(transformers_side, "pipeline_of", lambda tokenizer, device: None)
+    made = sides_on(monkeypatch, tmp_path, "cuda:0", "Swin-T + ViT-B + B/32")
+    assert list(made.pipeline()) == [PIPELINE]
+
+
+def test_a_cpu_has_one_mode(monkeypatch, tmp_path):
+    made = sides_on(monkeypatch, tmp_path, "cpu", "starter")
+    assert list(made.in_memory()) == ["loop, fp32", "Vouch reference, fp32", "Vouch fast, fp32"]
+    assert IN_TURN not in made.on_files(tmp_path)
+
+
+def test_sources_and_workspaces_of_the_files_block_share_the_models(monkeypatch, tmp_path):
+    """What races alternately must not load models in its turns."""
+    from benchmarks.engine import sides
+
+    asked = []
+    monkeypatch.setattr(sides, "label_files", lambda *given: asked.append(given))
+    made = sides_on(monkeypatch, tmp_path, "cuda:0", "starter")
+    made.whole(tmp_path).work()
+    made.whole(tmp_path, "s3://bucket", {"path_style": True}).work()
+    made.whole(tmp_path, switched_off=("overlap",)).work()
+    (folder, *_), (bucket, *_), _ = asked
+    assert (folder, bucket) == (str(tmp_path), "s3://bucket")
+    assert len({workspace for _, workspace, *_ in asked}) == 3
+    assert len({models.model_copy(update={"switched_off": ()}) for _, _, models, *_ in asked}) == 1
 
 
 def test_operations_are_counted_as_two_a_product():
@@ -60,26 +141,28 @@ def test_a_peak_is_some_operations_a_second(monkeypatch):
 
 def test_the_table_has_ratios_to_the_loop_and_of_each_switch():
     def block(**seconds):
-        taken = {
-            name.replace("_", " "): Taken(seconds=value, cpu_seconds=value, device_bytes=0)
-            for name, value in seconds.items()
+        modes = {name: "TF32" if "TF32" in name else "fp32" for name in seconds}
+        return {
+            name: Taken(images=4, mode=modes[name], seconds=value, cpu_seconds=value) for name, value in seconds.items()
         }
-        return Block(images=4, taken=taken)
 
     loop, fast = "loop, fp32", "Vouch fast, fp32"
     contest = Contest(
         device="CPU",
         flops=1e9,
-        peaks={"fp32": 1e11},
-        in_memory=block(**{loop: 4.0, fast: 1.0}),
+        peaks={"fp32": 1e11, "TF32": 2e11},
+        in_memory=block(**{loop: 4.0, "loop, TF32": 1.0, fast: 1.0}),
         steps={"detect": block(**{"Vouch reference, fp32": 3.0, fast: 1.0})},
         files=block(**{loop: 4.0, "Vouch fast, from a folder": 2.0}),
         switches={"late_heads": block(**{ALL_ON: 1.0, WITHOUT: 2.0, ALONE: 3.0, NONE_ON: 6.0})},
+        memory={"in memory": {fast: Peak(host_bytes=3 << 20, device_bytes=0)}},
     )
-    table = table_of({"starter": contest}, {"starter": 4}, with_s3=False, load=0.0)
+    contest.in_memory[fast].gpu_busy = 0.93
+    table = table_of({"starter": contest}, with_s3=False, load=0.0)
     ratios = {row[0]: row[4] for row in table.rows}
     assert ratios == {
         "starter, in memory: loop, fp32": "1.00",
+        "starter, in memory: loop, TF32": "4.00",
         "starter, in memory: Vouch fast, fp32": "4.00",
         "starter, files: loop, fp32": "1.00",
         "starter, files: Vouch fast, from a folder": "2.00",
@@ -91,6 +174,9 @@ def test_the_table_has_ratios_to_the_loop_and_of_each_switch():
     shares = {row[0]: row[6] for row in table.rows}
     # 4 images a second, 1 GFLOP each, of 100 GFLOP/s.
     assert shares["starter, in memory: Vouch fast, fp32"] == "4.0%"
+    assert shares["starter, in memory: loop, TF32"] == "2.0%"
+    (row,) = [row for row in table.rows if row[0] == "starter, in memory: Vouch fast, fp32"]
+    assert row[7:] == ["93%", "3 MiB", ""]
     assert not any("Other processes" in note for note in table.notes)
-    busy = table_of({"starter": contest}, {"starter": 4}, with_s3=True, load=1000.0)
+    busy = table_of({"starter": contest}, with_s3=True, load=1000.0)
     assert any("Other processes used the machine: 1000.0" in note for note in busy.notes)
