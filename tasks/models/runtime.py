@@ -33,6 +33,10 @@ class Runtime:
 def choose_runtime(config: ModelsConfig) -> Runtime:
     """Settle `auto`, and refuse what this machine does not have.
 
+    Sets, for the whole process and for good: torch's threads, where the campaign says how many; and, with fp32 on CUDA,
+    that neither products of matrices nor convolutions are computed in TF32, whose 10 bits torch allows convolutions by
+    default. That cannot be set for one call: torch has one setting for all threads, and models run in several.
+
     Raises:
         UserError: The device is unknown or absent, or cannot compute in the precision asked for.
     """
@@ -41,13 +45,28 @@ def choose_runtime(config: ModelsConfig) -> Runtime:
     if config.cpu_threads is not None:
         torch.set_num_threads(config.cpu_threads)
     device = _device(config.device)
-    cuda_bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    engine = choose_engine(config, device)
-    if config.precision == "auto":
-        return Runtime(device, "bf16" if cuda_bf16 else "fp32", engine)
-    if config.precision == "bf16" and device.startswith("cuda") and not cuda_bf16:
-        raise UserError("models.precision: this GPU has no bf16; use fp32 or auto")
-    return Runtime(device, config.precision, engine)
+    precision = _precision(config.precision, device)
+    if precision == "fp32" and device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return Runtime(device, precision, choose_engine(config, device))
+
+
+def _precision(asked: str, device: str) -> str:
+    if not device.startswith("cuda"):
+        return "fp32" if asked == "auto" else asked
+    has_bf16 = _computes_in_bf16(device)
+    if asked == "bf16" and not has_bf16:
+        raise UserError("models.precision: this GPU does not compute in bf16; use fp32 or auto")
+    return ("bf16" if has_bf16 else "fp32") if asked == "auto" else asked
+
+
+def _computes_in_bf16(device: str) -> bool:
+    """Tell whether a CUDA device has bf16 itself; older ones emulate it, slower than fp32."""
+    import torch
+
+    # torch answers for the current device.
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _device(asked: str) -> str:

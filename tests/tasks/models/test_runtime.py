@@ -1,5 +1,8 @@
 """Devices and number formats."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -32,6 +35,51 @@ def test_a_device_that_is_absent_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="cuda was asked for and this machine has no CUDA device; use cpu or auto"):
         choose_runtime(ModelsConfig(device="cuda"))
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A machine with a T4 and an A100, of which the first is the current device."""
+    current = [0]
+
+    @contextmanager
+    def device(name):
+        before, current[0] = current[0], int(name.removeprefix("cuda:"))
+        yield
+        current[0] = before
+
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(major=(7, 8)[number]))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda number: True)
+
+
+@pytest.fixture
+def tf32():
+    """Both settings on, and as they were afterwards."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    yield lambda: (matmul.allow_tf32, cudnn.allow_tf32)
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp32(gpus, tf32):
+    assert choose_runtime(ModelsConfig(device="cuda:0")).precision == "fp32"
+    assert choose_runtime(ModelsConfig(device="cuda:1")).precision == "bf16"
+    with pytest.raises(UserError, match="this GPU does not compute in bf16; use fp32 or auto"):
+        choose_runtime(ModelsConfig(device="cuda:0", precision="bf16"))
+
+
+def test_fp32_on_a_gpu_is_not_tf32(gpus, tf32):
+    for config in (ModelsConfig(device="cpu"), ModelsConfig(device="cuda:1")):
+        choose_runtime(config)
+        assert tf32() == (True, True)
+    choose_runtime(ModelsConfig(device="cuda:1", precision="fp32"))
+    assert tf32() == (False, False)
 
 
 def test_unknown_backends_name_the_known_ones():
