@@ -73,7 +73,9 @@ class Progress(Strict):
         "else the plan's seconds."
     )
     seconds_each: float | None = Field(description="Own median of all kinds; None before the first answer.")
-    agreement: float | None = Field(description="Share of the items answered twice on which both say the same.")
+    agreement: float | None = Field(
+        description="Share of the items answered twice on which verdict and class are the same."
+    )
     twice: int = Field(description="Items that two people have answered.")
 
 
@@ -109,7 +111,9 @@ class QueueStatus(Strict):
     purposes: dict[Purpose, PurposeCounts] = Field(description="Purpose -> its items.")
     reviewers: dict[str, ReviewerProgress] = Field(description="Reviewer -> what he did.")
     twice: int = Field(description="Items that two people have answered.")
-    agreement: float | None = Field(description="Share of them on which both say the same.")
+    agreement: float | None = Field(description="Share of them on which verdict and class are the same.")
+    edited: int = Field(description="Boxes that answers corrected.")
+    edit_iou: float | None = Field(description="Median IoU of these boxes as they were asked about and as corrected.")
     minutes_left: float = Field(
         description="For what is open or leased: the reviewers' median of each kind once 10 of it are answered, else "
         "the plans' seconds."

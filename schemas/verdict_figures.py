@@ -40,7 +40,7 @@ class VerdictFigures(Strict):
     classes: dict[str, dict[str, int]] = Field(description="Class of the label -> answer -> labels of the run.")
     reviewers: dict[str, ReviewerFigures] = Field(description="Reviewer -> figures, over all labels.")
     doubly_reviewed: int = Field(ge=0, description="Labels with verdicts of two reviewers or more.")
-    agreement: float | None = Field(None, description="Of them, the share on which all verdicts are equal.")
+    agreement: float | None = Field(None, description="Of them, the share on which verdicts and classes are equal.")
     disputed: list[str] = Field(description="Ids of the run's labels on which reviewers disagree, a hundred at most.")
     images_checked: int = Field(ge=0, description="Images that were searched for every class.")
     missed_objects: int = Field(ge=0, description="Objects that no label showed.")

@@ -84,6 +84,9 @@ def print_queue(console: Console, status: QueueStatus) -> None:
     if status.twice:
         agreed = "" if status.agreement is None else f", and agree on {status.agreement:.1%}"
         say(console, f"two people answered {status.twice:,} items{agreed}")
+    if status.edit_iou is not None:
+        overlap = f"with a median IoU of {status.edit_iou:.2f} to the new ones"
+        say(console, f"{status.edited:,} boxes were corrected, {overlap}")
     if status.unpulled:
         say(console, f"{status.unpulled:,} answers are not in the workspace yet; vouch review --pull brings them there")
     if status.late:

@@ -110,7 +110,7 @@ def connect(uri: str) -> Database:
 def make_indices(database: Database) -> None:
     """Make what the queue's questions are looked up by; nothing happens where it is there."""
     made = {
-        database.items: ("state place", "leases.reviewer", "leases.until"),
+        database.items: ("state place", "leases.reviewer", "leases.until", "key"),
         database.images: ("key",),
         database.events: ("what reviewer seq", "what pulled", "what twice", "key"),
     }

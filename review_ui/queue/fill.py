@@ -16,6 +16,7 @@ from review_ui.queue.lease import complete, expire
 from review_ui.queue.session import Session, open_session
 from review_ui.queue.signals import Told, read_words
 from review_ui.queue.undo import complete_undone
+from review_ui.queue.unheard import heard
 from review_ui.queue.write import Writer
 from schemas.campaign.campaign import Campaign
 from schemas.errors import UserError
@@ -91,7 +92,7 @@ def _fill(session: Session, campaign: Campaign, workspace: Store, current: Curre
     with Ledger.load(workspace, session.run) as ledger:
         run = _Run(workspace, session.run, ledger, current.fingerprint, seed)
         told = replace(_words(run, changes), inputs=made_by)
-        writer = Writer(session, HumanWord.of(verdicts, session.classes), told, wanted)
+        writer = Writer(session, HumanWord.of(heard(session, verdicts), session.classes), told, wanted)
         missing = _write(run, writer, changes)
     _apply(session, changes)
     return FillOutcome(

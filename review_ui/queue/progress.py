@@ -63,6 +63,7 @@ def queue_status(session: Session) -> QueueStatus:
     twice, agreement = _agreement(session)
     submitted = {"queue": session.queue, "what": "submitted", "seq": {"$nin": undone}}
     events = session.database.events
+    edited, edit_iou = _edits(session, submitted)
     return QueueStatus(
         queue=session.queue,
         run=session.run,
@@ -70,6 +71,8 @@ def queue_status(session: Session) -> QueueStatus:
         reviewers=_reviewers(session, submitted),
         twice=twice,
         agreement=agreement,
+        edited=edited,
+        edit_iou=edit_iou,
         minutes_left=sum(_seconds(group, own) for group in left) / 60,
         own_pace=any(len(own.get(group["kind"], [])) >= ENOUGH for group in left),
         unpulled=events.count_documents(submitted | {"pulled": UNPULLED}),
@@ -119,13 +122,22 @@ def _count_own(session: Session, reviewer: str) -> int:
 
 
 def _agreement(session: Session) -> tuple[int, float | None]:
-    """Items that two people answered, and the share of them on which all said the same."""
-    said: dict[str, dict[str, str]] = defaultdict(dict)
+    """Items that two people answered, and the share of them on which all gave the same verdict and the same class."""
+    said: dict[str, dict[str, tuple[str, str | None]]] = defaultdict(dict)
     wanted = {"queue": session.queue, "what": "submitted", "twice": True, "seq": {"$nin": session.undone()}}
-    for event in session.database.events.find(wanted, {"item": 1, "reviewer": 1, "verdict": 1}).sort("seq"):
-        said[event["item"]][event["reviewer"]] = event["verdict"]
-    both = [set(verdicts.values()) for verdicts in said.values() if len(verdicts) > 1]
-    return len(both), sum(len(verdicts) == 1 for verdicts in both) / len(both) if both else None
+    fields = {"item": 1, "reviewer": 1, "verdict": 1, "verdicts.class_name": 1}
+    for event in session.database.events.find(wanted, fields).sort("seq"):
+        # The first is the one about the item.
+        said[event["item"]][event["reviewer"]] = event["verdict"], event["verdicts"][0]["class_name"]
+    both = [set(answers.values()) for answers in said.values() if len(answers) > 1]
+    return len(both), sum(len(answers) == 1 for answers in both) / len(both) if both else None
+
+
+def _edits(session: Session, submitted: Document) -> tuple[int, float | None]:
+    """Boxes that answers corrected, and the median IoU of those asked about with what became of them."""
+    edited = session.database.events.find(submitted | {"box_iou": {"$ne": None}}, {"box_iou": 1})
+    ious = [event["box_iou"] for event in edited]
+    return len(ious), median(ious) if ious else None
 
 
 def _reviewers(session: Session, submitted: Document) -> dict[str, ReviewerProgress]:

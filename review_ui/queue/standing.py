@@ -9,6 +9,7 @@ from review_ui.queue.connect import Document
 from review_ui.queue.lease import epoch_of
 from review_ui.queue.rows import verdict_rows
 from review_ui.queue.session import Session
+from review_ui.queue.unheard import unheard_items
 from schemas.queue import Item, ItemImage, KnownLabel
 from schemas.reviews import VERDICTS
 from tasks.collect.reviewed import HumanWord
@@ -25,29 +26,24 @@ def items_of(session: Session, found: Sequence[Document], reviewer: str) -> list
         found: Documents of items that the reviewer holds.
         reviewer: Who.
     """
-    images = images_of(session, {item["key"] for item in found})
-    items = []
-    for item in found:
-        image = images[item["key"]]
-        if item["answered_by"]:
-            # The second opinion is to be the reviewer's own: he does not see what the first one drew.
-            image = images_of(session, [item["key"]], but=item["item"])[item["key"]]
-        items.append(_item(item, image, epoch_of(item, reviewer)))
-    return items
+    images = images_of(session, {item["key"] for item in found}, reviewer)
+    return [_item(item, images[item["key"]], epoch_of(item, reviewer)) for item in found]
 
 
-def images_of(session: Session, keys: Iterable[str], but: str | None = None) -> dict[str, ItemImage]:
+def images_of(session: Session, keys: Iterable[str], reviewer: str) -> dict[str, ItemImage]:
     """Read images of the queue, with what people have said of their labels since it was filled.
+
+    A second opinion is to be the reviewer's own: what others answered that he is to answer too is passed over.
 
     Args:
         session: The queue.
         keys: Of images; those that the queue does not have are left out.
-        but: Id of an item; answers to it are passed over.
+        reviewer: Who is to see them.
     """
     wanted = list(keys)
     documents = session.database.images.find({"_id": {"$in": [session.key_of(key) for key in wanted]}})
     images = [_export_image(document) for document in documents]
-    word = HumanWord.of(_verdicts(session, wanted, but), session.classes)
+    word = HumanWord.of(_verdicts(session, wanted, unheard_items(session, wanted, reviewer)), session.classes)
     return {image.key: _item_image(image) for image in word.over(images)}
 
 
@@ -92,13 +88,13 @@ def _export_image(document: Document) -> ExportImage:
     return ExportImage(document["key"], document["width"], document["height"], labels)
 
 
-def _verdicts(session: Session, keys: Sequence[str], but: str | None) -> pa.Table:
+def _verdicts(session: Session, keys: Sequence[str], unheard: frozenset[str]) -> pa.Table:
     """What was answered in this queue about images and their labels, in time."""
     of_images = {"key": {"$in": list(keys)}}
     undone = set(session.undone(**of_images))
     wanted = {"queue": session.queue, "what": "submitted", **of_images}
     rows: list[Document] = []
     for event in session.database.events.find(wanted).sort("seq"):
-        if event["seq"] not in undone and event["item"] != but:
+        if event["seq"] not in undone and event["item"] not in unheard:
             rows += verdict_rows(event)
     return pa.Table.from_pylist(rows, schema=VERDICTS)

@@ -16,7 +16,7 @@ from tasks.contract.run_labels import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import read_plans
-from tasks.reviews.resolve import ANSWERS, DISPUTED, Answers, missed_and_checked, resolve, standing
+from tasks.reviews.resolve import ANSWERS, DISPUTED, Answers, counting, missed_and_checked, resolve, standing
 from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
 
@@ -55,7 +55,7 @@ def verdict_figures(
     planted = pc.is_in(answers.ids, value_set=pa.concat_arrays([pa.array([], pa.string()), *asked])).to_numpy(
         zero_copy_only=False
     )
-    several = answers.reviewers > 1
+    doubly, agreement = _agreement(once)
     disputed = np.array([name == DISPUTED for name in answers.verdict], np.bool_)
     ours = np.flatnonzero(place >= 0).tolist()
     return VerdictFigures(
@@ -65,8 +65,8 @@ def verdict_figures(
         answers=_counts(answers.verdict[row] for row in ours),
         classes=_by_class(answers, labels, place, ours),
         reviewers=_by_reviewer(once),
-        doubly_reviewed=int(several.sum()),
-        agreement=float(1 - disputed[several].mean()) if several.any() else None,
+        doubly_reviewed=doubly,
+        agreement=agreement,
         disputed=[answers.label_ids[row] for row in ours if disputed[row]][:MOST_NAMED],
         images_checked=len(set(images.checked.filter(pc.is_null(images.checked["class_name"]))["key"].to_pylist())),
         missed_objects=images.missed.num_rows,
@@ -75,6 +75,20 @@ def verdict_figures(
         simulated=int(pc.sum(verdicts["simulated"]).as_py() or 0),
         seconds=float(pc.sum(once["seconds"]).as_py() or 0),
     )
+
+
+def _agreement(verdicts: pa.Table) -> tuple[int, float | None]:
+    """Labels that several have answered, and the share of them on which all gave the same verdict and class."""
+    rows = counting(verdicts)
+    # In other verdicts the label's own class may stand, or nothing.
+    named = pc.if_else(pc.equal(rows["verdict"], "wrong_class"), rows["class_name"].fill_null(""), "")
+    rows = rows.set_column(rows.schema.get_field_index("class_name"), "class_name", named)
+    counts = rows.group_by("label_id").aggregate(
+        [("reviewer", "count"), ("verdict", "count_distinct"), ("class_name", "count_distinct")]
+    )
+    several = counts.filter(pc.greater(counts["reviewer_count"], 1))
+    same = pc.and_(pc.equal(several["verdict_count_distinct"], 1), pc.equal(several["class_name_count_distinct"], 1))
+    return several.num_rows, pc.mean(same).as_py()
 
 
 def _by_class(

@@ -100,7 +100,7 @@ def resolve(verdicts: pa.Table) -> Answers:
     Args:
         verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
     """
-    rows = standing(_people_first(verdicts))
+    rows = counting(verdicts)
     label, ids = codes_of(rows["label_id"])
     starts = np.flatnonzero(np.diff(label, prepend=-1))
     code = numbers(pc.index_in(rows["verdict"], value_set=pa.array(ANSWERS)), np.int64)
@@ -119,6 +119,15 @@ def resolve(verdicts: pa.Table) -> Answers:
         masks=_masks_at(rows["rle_counts"], _fitting_masks(rows, boxes, box_row, starts)),
         ids=ids,
     )
+
+
+def counting(verdicts: pa.Table) -> pa.Table:
+    """Keep the verdicts on labels that answers are made of: those that stand, simulated ones only where no others are.
+
+    Args:
+        verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
+    """
+    return standing(_people_first(verdicts))
 
 
 def _people_first(verdicts: pa.Table) -> pa.Table:

@@ -26,11 +26,13 @@ def test_a_pull_without_news_says_what_is_there_already():
 @pytest.mark.parametrize(("own", "says"), [(False, "the usual pace"), (True, "the reviewers' own pace")])
 def test_the_time_left_names_its_pace(own, says):
     status = QueueStatus(
-        queue="0123456789ab", run="main", purposes={}, reviewers={}, twice=0, agreement=None, minutes_left=3,
+        queue="0123456789ab", run="main", purposes={}, reviewers={}, twice=0, agreement=None, edited=2, edit_iou=0.815,
+        minutes_left=3,
         own_pace=own, unpulled=0, late=0,
     )  # fmt: skip
     out = io.StringIO()
     print_queue(Console(file=out, width=140), status)
+    assert "2 boxes were corrected, with a median IoU of 0.81 to the new ones" in out.getvalue()
     assert out.getvalue().splitlines()[-1] == f"about 3 min 0 s left at {says}"
 
 

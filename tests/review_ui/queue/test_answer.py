@@ -242,7 +242,10 @@ def test_the_second_of_two_does_not_see_what_the_first_said_and_drew(make_queue,
     queue.submit("ann", mine.id, mine.epoch, [*rows(mine, "not_an_object"), drawn], 1.0)
     same, other = queue.take("bob", 2)
     assert same.model_copy(update={"epoch": mine.epoch}) == mine
-    assert [label.box for label in other.others] == [(30, 30, 40, 40)]
+    assert [label.label_id for label in other.others] == [mine.id]  # nor beside the other label of the image
+    assert [label.box for label in queue.take("ann", 1)[0].others] == [(30, 30, 40, 40)]
+    queue.submit("bob", same.id, same.epoch, rows(same), 1.0)
+    assert (30, 30, 40, 40) in [label.box for label in queue.held("bob")[0].others]
 
 
 def test_an_image_that_is_none_of_the_queue_is_unknown(make_queue):

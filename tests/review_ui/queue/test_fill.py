@@ -246,6 +246,28 @@ def test_a_question_of_several_plans_stands_once(planned, items):
     assert planned.fill().added == len(items()) == tasks.num_rows
 
 
+def test_the_second_of_two_does_not_see_what_the_first_drew_after_a_pull_either(planned, rows):
+    planned.says(review={"second_reviews": 1.0})
+    with planned.open() as queue:
+        mine = next(item for item in queue.take("ann", 1000) if item.kind == "label" and item.others)
+        box = {"x0": 1, "y0": 2, "x1": 9, "y1": 11}
+        drawn = {"key": mine.key, "verdict": "missed", "class_name": "dog", **box}
+        before = {item.id: item.others for item in queue.held("ann") if item.key == mine.key}
+        queue.submit("ann", mine.id, mine.epoch, [*rows(mine, "not_an_object"), drawn], 1.0)
+        assert pull_queue(planned.uri, queue_id(planned.campaign), planned.workspace).verdicts == 2
+        planned.fill()
+        seen = {item.id: item.others for item in queue.take("bob", 1000) if item.key == mine.key}
+        assert seen == before
+        again = [item for item in queue.held("ann") if item.key == mine.key]
+        assert again
+        assert all((1, 2, 9, 11) in [label.box for label in item.others] for item in again)
+        theirs = next(item for item in queue.held("bob") if item.id == mine.id)
+        queue.submit("bob", mine.id, theirs.epoch, rows(theirs), 1.0)
+        planned.fill()
+        later = next(item for item in queue.held("bob") if item.key == mine.key)
+        assert (1, 2, 9, 11) in [label.box for label in later.others]
+
+
 def test_labels_asked_twice_are_the_same_every_time_and_no_images(planned, items):
     planned.says(review={"second_reviews": 0.5})
     planned.fill()

@@ -102,3 +102,25 @@ def test_what_waits_for_somebody_else_is_not_left_for_those_who_have_answered(ma
         queue.submit(name, item.id, item.epoch, rows(item), 1.0)
     assert queue.left_for(["ann"]).model_dump() == {"items": 0, "second": 3}
     assert queue.left_for(["ann", "bob"]).model_dump() == {"items": 3, "second": 0}
+
+
+def test_who_name_another_class_do_not_agree(make_queue, rows):
+    queue = make_queue(3, wanted=2)
+    for name, classes in (("ann", ("dog", "cat", None)), ("bob", ("dog", None, None))):
+        for item, class_name in zip(queue.take(name, 3), classes, strict=True):
+            queue.submit(name, item.id, item.epoch, rows(item, "wrong_class", class_name=class_name), 1.0)
+    seen = queue.progress("ann")
+    assert (seen.twice, seen.agreement) == (3, pytest.approx(2 / 3))
+
+
+def test_who_runs_it_sees_how_far_boxes_were_corrected(make_queue, rows, status):
+    queue = make_queue(3)
+    assert (status().edited, status().edit_iou) == (0, None)
+    kept, half, withdrawn = queue.take("ann", 3)
+    queue.submit("ann", kept.id, kept.epoch, rows(kept), 1.0)
+    for item in (half, withdrawn):
+        x0, y0, x1, y1 = item.box
+        box = {"x0": x0, "y0": y0, "x1": (x0 + x1) / 2, "y1": y1}
+        queue.submit("ann", item.id, item.epoch, rows(item, "bad_box", **box), 1.0)
+    queue.undo("ann")
+    assert (status().edited, status().edit_iou) == (1, pytest.approx(0.5))

@@ -47,3 +47,17 @@ def test_figures(verdicts):
 def test_no_verdicts(verdicts):
     found = verdict_figures("main", verdicts(), LABELS, [])
     assert (found.verdicts, found.agreement, found.reviewers, found.answers) == (0, None, {}, {})
+
+
+def test_reviewers_who_name_different_classes_do_not_agree(verdicts):
+    def said(label, verdict, ann, bob):
+        row = {"label_id": label, "verdict": verdict}
+        return row | {"class_name": ann}, row | {"class_name": bob, "reviewer": "bob"}
+
+    table = verdicts(
+        *said("1", "wrong_class", "dog", "owl"),
+        *said("2", "wrong_class", "cat", "cat"),
+        *said("3", "correct", "dog", None),
+    )
+    found = verdict_figures("main", table, LABELS, [])
+    assert (found.doubly_reviewed, found.agreement, found.disputed) == (3, 2 / 3, [])
