@@ -21,6 +21,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "end_to_end": end_to_end.measure,
     "stage_shares": stage_shares.measure,
     "engine": engine.measure,
+    "engine_switches": engine.measure_switches,
     "orchestration": orchestration.measure,
     "memory": memory.measure,
     "listing": listing.measure,

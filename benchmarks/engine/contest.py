@@ -12,9 +12,9 @@ from benchmarks.engine.limits import flops_of, matmul_peak
 from benchmarks.engine.peak import FILES, IN_MEMORY, Peak, peak_of
 from benchmarks.engine.race import Block, race
 from benchmarks.engine.setting import Setting
-from benchmarks.engine.sides import S3, Sides
-from benchmarks.engine.switches import OVERLAP, STEPS, race_overlap, race_switches
+from benchmarks.engine.sides import S3, STEPS, Sides
 from benchmarks.engine.vouch_side import uploaded
+from flows.environment import prepare_environment
 
 PEAKS: Final = {"cpu": ("fp32",), "cuda": ("fp32", "TF32", "bf16")}
 
@@ -30,24 +30,17 @@ class Contest(BaseModel):
     in_memory: Block
     steps: dict[str, Block]
     files: Block
-    switches: dict[str, Block]
-    """Switch -> the step that it is in, all on, all but this, this alone and none."""
     memory: dict[str, dict[str, Peak]]
     """Block -> side -> what it held in a process of its own."""
 
 
-def hold(setting: Setting, rounds: int, all_switches: bool) -> Contest:
+def hold(setting: Setting, rounds: int) -> Contest:
     """Hold the contest of a model set in this process.
 
     Args:
         setting: What all sides are given.
         rounds: Repetitions.
-        all_switches: Whether each switch is tried; else only the first.
     """
-    import torch
-
-    from flows.environment import prepare_environment
-
     prepare_environment()
     register()
     sides = Sides(setting)
@@ -58,22 +51,18 @@ def hold(setting: Setting, rounds: int, all_switches: bool) -> Contest:
     one = sides.steps_of(1, engine="reference", precision="fp32")
     one.all()
     flops = flops_of(one.all)
+    name = sides.device_name
     # What raced in memory makes room.
-    del one
-    sides = Sides(setting)
-    switches = race_switches(sides, min(3, rounds), all_switches)
+    del one, sides
     with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
-        if all_switches and sides.on_gpu:
-            switches[OVERLAP] = race_overlap(setting, Path(folder), min(3, rounds))
         files = _race_files(Sides(setting), Path(folder), rounds)
     return Contest(
-        device=torch.cuda.get_device_name(device) if sides.on_gpu else f"CPU, {torch.get_num_threads()} threads",
+        device=name,
         flops=flops,
         peaks={mode: matmul_peak(device, mode) for mode in PEAKS[device.partition(":")[0]]},
         in_memory=in_memory,
         steps={STEPS[0]: detect} | steps,
         files=files,
-        switches=switches,
         memory={},
     )
 

@@ -24,6 +24,7 @@ FOLDER: Final = "Vouch fast, from a folder"
 IN_TURN: Final = "Vouch fast, from a folder, overlap off"
 S3: Final = "Vouch fast, from S3 on loopback"
 PIPELINE: Final = "transformers' pipeline, fp32"
+STEPS: Final = ("detect", "segment", "score")
 COMPILED: Final = ", compiled"
 
 
@@ -37,6 +38,13 @@ class Sides:
         self.device = self.runtime.device
         self.on_gpu = self.device.startswith("cuda")
         self.modes = MODES if self.on_gpu else MODES[:1]
+
+    @property
+    def device_name(self) -> str:
+        """In words."""
+        import torch
+
+        return torch.cuda.get_device_name(self.device) if self.on_gpu else f"CPU, {torch.get_num_threads()} threads"
 
     @cached_property
     def pictures(self) -> list["Image.Image"]:

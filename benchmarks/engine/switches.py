@@ -2,25 +2,55 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
+from pydantic import BaseModel
+
+from benchmarks.engine.fixed_boxes import register
 from benchmarks.engine.race import Block, race
 from benchmarks.engine.setting import Setting
-from benchmarks.engine.sides import Sides
+from benchmarks.engine.sides import STEPS, Sides
 from benchmarks.engine.vouch_side import Steps
 from benchmarks.engine.way import Way
+from flows.environment import prepare_environment
 from schemas.campaign.switches import SWITCHES
 
 ALL_ON: Final = "all on"
 NONE_ON: Final = "none on"
 WITHOUT: Final = "all on but this"
 ALONE: Final = "this alone"
-STEPS: Final = ("detect", "segment", "score")
 OVERLAP: Final = "overlap"
 COMPILE: Final = "compile"
 FILES: Final = 128
 """For `overlap`: a few handfuls."""
 _PART: Final = {"GroundingDINO": ("detect",), "SAM": ("segment",), "CLIP": ("score",), "all": STEPS}
+
+
+class Switched(BaseModel):
+    """What the switches of one model set bring."""
+
+    device: str
+    blocks: dict[str, Block]
+    """Switch -> the steps that it is in, in four ways."""
+
+
+def hold_switches(setting: Setting, rounds: int, all_switches: bool) -> Switched:
+    """Race all switches of a model set in this process; `overlap` shows on a GPU alone.
+
+    Args:
+        setting: What all sides are given.
+        rounds: Repetitions.
+        all_switches: Whether each switch is tried; else only the first.
+    """
+    prepare_environment()
+    register()
+    sides = Sides(setting)
+    blocks = race_switches(sides, rounds, all_switches)
+    if all_switches and sides.on_gpu:
+        with TemporaryDirectory(prefix="vouch-bench-") as folder:
+            blocks[OVERLAP] = race_overlap(setting, Path(folder), rounds)
+    return Switched(device=sides.device_name, blocks=blocks)
 
 
 def race_switches(sides: Sides, rounds: int, all_switches: bool) -> dict[str, Block]:

@@ -9,7 +9,7 @@ from benchmarks.engine.fixed_boxes import BOXES
 from benchmarks.engine.peak import FILES, IN_MEMORY, Peak
 from benchmarks.engine.race import Taken
 from benchmarks.engine.sides import LOOP
-from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT
+from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT, Switched
 from benchmarks.harness.table import Table
 from benchmarks.harness.words import mebibytes, seconds
 
@@ -25,6 +25,8 @@ COLUMNS: Final = [
     "peak memory",
     "GPU memory",
 ]
+SPEED: Final = 6
+"""Columns, counted from the left, that are of speed."""
 BUSY: Final = 0.5
 """Share of the cores that others want from which on a note says so."""
 BASE: Final = LOOP.format("fp32")
@@ -75,9 +77,40 @@ def _lines(name: str, contest: Contest) -> Iterator[Line]:
     for step, block in contest.steps.items():
         first = next(iter(block.values()))
         yield from (Line(f"{name}, {step}: {way}", taken, first) for way, taken in block.items())
-    for switch, block in contest.switches.items():
-        for way, base in ((WITHOUT, ALL_ON), (ALONE, NONE_ON)):
-            yield Line(f"{name}, {switch}: {way}", block[way], block[base])
+
+
+def switches_table(found: Mapping[str, Switched], load: float) -> Table:
+    """Lay out what the switches bring.
+
+    Args:
+        found: Name of the model set -> its switches.
+        load: Processes that wanted a core in the minute before.
+    """
+    lines = [
+        Line(f"{name}, {switch}: {way}", block[way], block[base])
+        for name, each in found.items()
+        for switch, block in each.blocks.items()
+        for way, base in ((WITHOUT, ALL_ON), (ALONE, NONE_ON))
+    ]
+    figures: dict[str, float] = {}
+    for line in lines:
+        figures |= _figures(line)
+    return Table(
+        title="each speed-up of the engine: all but it, and it alone",
+        columns=COLUMNS[:SPEED],
+        rows=[_row(line)[:SPEED] for line in lines],
+        notes=[
+            "One process a model set and one device; the steps that a switch belongs to, on images in memory with "
+            f"{BOXES} boxes each; models loaded and warm, four ways of a switch in turn, medians.",
+            "Ratio: all on to all but this (below 1: it helps), and none on to this alone (above 1: it helps). CPU "
+            "ratio: the same of the process's CPU time, which other processes disturb less; on a GPU it says nothing "
+            "of speed.",
+            "overlap (the whole job from files) and compile (a setting of its own) are tried on a GPU alone.",
+            *_disturbed(load),
+        ],
+        figures=figures,
+        device=next(iter(found.values())).device,
+    )
 
 
 def _figures(line: Line) -> dict[str, float]:
@@ -121,7 +154,6 @@ def _notes(contests: Mapping[str, Contest], with_s3: bool, load: float) -> list[
         f"{name}: {_counts(contest.in_memory)} images in memory, {_counts(contest.files)} files"
         for name, contest in contests.items()
     )
-    cores = os.cpu_count() or 1
     return [
         "One process a model set and one device; models loaded and warm, all ways of a block in turn, medians. The "
         f"detector does its work and its answer is replaced by the same {BOXES} boxes an image for both sides, each "
@@ -129,10 +161,8 @@ def _notes(contests: Mapping[str, Contest], with_s3: bool, load: float) -> list[
         "Loop: groundingdino's transform and predict, SamPredictor with all boxes of an image at once, one open_clip "
         "call a crop. In memory: decoded images to masks and scores. Files: from JPEG files to JSON or, for Vouch, "
         "plan, shard, tables, COCO export and summary.",
-        "Ratio: in memory and files, the loop in fp32 to this; steps, the reference in fp32 to this; switches, by the "
-        "steps that they are in, all on to all but this (below 1: it helps), and none on to this alone (above 1: it "
-        "helps). CPU ratio: the same of the process's CPU time, which other processes disturb less; on a GPU it says "
-        "nothing of speed.",
+        "Ratio: in memory and files, the loop in fp32 to this; steps, the reference in fp32 to this. CPU ratio: the "
+        "same of the process's CPU time, which other processes disturb less; on a GPU it says nothing of speed.",
         f"Peak: the best of some large matrix products in the same mode, on the same device and threads. {work}.",
         "GPU busy: share of the time in which at least one kernel ran, by torch's profiler. Peak memory and GPU "
         "memory: in a process of the side's own that loads it, warms it up and runs it once; Python and its packages "
@@ -140,15 +170,18 @@ def _notes(contests: Mapping[str, Contest], with_s3: bool, load: float) -> list[
         "On a GPU too: Vouch is compiled where it says so and in all rows from files; a row for transformers' pipeline "
         "(full-size models; zero-shot detection alone, by a model of the same size with random weights, since no file "
         "of the bundled detector is in its format; it runs the model once for each class).",
-        *(
-            [
-                f"Other processes used the machine: {load:.1f} wanted one of its {cores} cores in the minute before. "
-                "Wall-clock times vary with them; the CPU ratio is the one to read."
-            ]
-            if load >= BUSY * cores
-            else []
-        ),
+        *_disturbed(load),
         *([] if with_s3 else ["From S3: not measured; S3_TEST_ENDPOINT names no server."]),
+    ]
+
+
+def _disturbed(load: float) -> list[str]:
+    cores = os.cpu_count() or 1
+    if load < BUSY * cores:
+        return []
+    return [
+        f"Other processes used the machine: {load:.1f} wanted one of its {cores} cores in the minute before. "
+        "Wall-clock times vary with them; the CPU ratio is the one to read."
     ]
 
 

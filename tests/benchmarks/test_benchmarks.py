@@ -61,8 +61,8 @@ ENGINE = [
         for step in ("detect", "segment", "score")
         for engine in ("reference", "fast")
     ),
-    *(f"starter, static_shapes: {way}" for way in ("all on but this", "this alone")),
 ]
+SWITCHES = [f"starter, static_shapes: {way}" for way in ("all on but this", "this alone")]
 ROWS = [
     pytest.param("end_to_end", "obvious loop; Vouch; Vouch : loop", marks=SLOW),
     pytest.param(
@@ -72,6 +72,7 @@ ROWS = [
         marks=SLOW,
     ),
     pytest.param("engine", "; ".join(ENGINE), marks=SLOW),
+    pytest.param("engine_switches", "; ".join(SWITCHES), marks=SLOW),
     pytest.param(
         "orchestration",
         "first start of the embedded server; 1 shard; 3 shards; each shard; each run; "

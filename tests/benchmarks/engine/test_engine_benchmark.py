@@ -10,8 +10,8 @@ from benchmarks.engine.peak import Peak
 from benchmarks.engine.race import Taken, race
 from benchmarks.engine.setting import Setting
 from benchmarks.engine.sides import FOLDER, IN_TURN, PIPELINE, Sides
-from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT
-from benchmarks.engine.table import table_of
+from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT, Switched
+from benchmarks.engine.table import switches_table, table_of
 from benchmarks.engine.way import Way
 from schemas.campaign.models import DetectorConfig, ModelsConfig
 from tasks.geometry import box_iou
@@ -139,13 +139,24 @@ def test_a_peak_is_some_operations_a_second(monkeypatch):
     assert matmul_peak("cpu", "fp32") > 0
 
 
-def test_the_table_has_ratios_to_the_loop_and_of_each_switch():
-    def block(**seconds):
-        modes = {name: "TF32" if "TF32" in name else "fp32" for name in seconds}
-        return {
-            name: Taken(images=4, mode=modes[name], seconds=value, cpu_seconds=value) for name, value in seconds.items()
-        }
+def block(**seconds):
+    modes = {name: "TF32" if "TF32" in name else "fp32" for name in seconds}
+    return {
+        name: Taken(images=4, mode=modes[name], seconds=value, cpu_seconds=value) for name, value in seconds.items()
+    }
 
+
+def test_each_switch_is_compared_with_all_and_with_none():
+    late_heads = block(**{ALL_ON: 1.0, WITHOUT: 2.0, ALONE: 3.0, NONE_ON: 6.0})
+    table = switches_table({"starter": Switched(device="CPU", blocks={"late_heads": late_heads})}, load=0.0)
+    assert {row[0]: row[4] for row in table.rows} == {
+        "starter, late_heads: all on but this": "0.50",
+        "starter, late_heads: this alone": "2.00",
+    }
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_the_table_has_ratios_to_the_loop():
     loop, fast = "loop, fp32", "Vouch fast, fp32"
     contest = Contest(
         device="CPU",
@@ -154,7 +165,6 @@ def test_the_table_has_ratios_to_the_loop_and_of_each_switch():
         in_memory=block(**{loop: 4.0, "loop, TF32": 1.0, fast: 1.0}),
         steps={"detect": block(**{"Vouch reference, fp32": 3.0, fast: 1.0})},
         files=block(**{loop: 4.0, "Vouch fast, from a folder": 2.0}),
-        switches={"late_heads": block(**{ALL_ON: 1.0, WITHOUT: 2.0, ALONE: 3.0, NONE_ON: 6.0})},
         memory={"in memory": {fast: Peak(host_bytes=3 << 20, device_bytes=0)}},
     )
     contest.in_memory[fast].gpu_busy = 0.93
@@ -168,8 +178,6 @@ def test_the_table_has_ratios_to_the_loop_and_of_each_switch():
         "starter, files: Vouch fast, from a folder": "2.00",
         "starter, detect: Vouch reference, fp32": "1.00",
         "starter, detect: Vouch fast, fp32": "3.00",
-        "starter, late_heads: all on but this": "0.50",
-        "starter, late_heads: this alone": "2.00",
     }
     shares = {row[0]: row[6] for row in table.rows}
     # 4 images a second, 1 GFLOP each, of 100 GFLOP/s.
