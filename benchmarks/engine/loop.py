@@ -17,21 +17,30 @@ if TYPE_CHECKING:
 
 MODES: Final = ("fp32", "TF32", "bf16 autocast")
 """How the loop computes; the last two on CUDA alone."""
+_TF32: Final = {"fp32": (False, False), "TF32": (True, True)}
+_AS_TORCH_HAS_IT: Final = (False, True)
+"""Whether products of matrices and convolutions may be computed in TF32."""
 
 
 @contextmanager
 def computing(mode: str, device: str) -> Iterator[None]:
-    """Let torch compute in one of MODES while the block runs."""
+    """Let torch compute in a mode while the block runs.
+
+    Args:
+        mode: One of MODES; or bf16, for what has an autocast of its own. In both kinds of bf16, what stays in fp32 is
+            as torch has it.
+        device: cpu or cuda:N.
+    """
     import torch
 
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = mode == "TF32"
-    kind = device.partition(":")[0]
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32, convolutions.allow_tf32 = _TF32.get(mode, _AS_TORCH_HAS_IT)
     try:
-        with torch.autocast(kind, torch.bfloat16, enabled=mode == "bf16 autocast"):
+        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=mode == "bf16 autocast"):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def run_loop(

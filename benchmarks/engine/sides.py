@@ -94,14 +94,10 @@ class Sides:
 
     def by_step(self, step: str) -> dict[str, Way]:
         """One of Vouch's steps, or all."""
-        found = {}
-        for side, steps in self.steps.items():
-            mode, work = side.rpartition(" ")[2], getattr(steps, step)
-            # fp32 is no TF32 here; otherwise all is as users have it.
-            found[side] = (
-                self._way(self.setting.images, mode, work) if mode == "fp32" else Way(len(self.arrays), mode, work)
-            )
-        return found
+        return {
+            side: self._way(self.setting.images, side.rpartition(" ")[2], getattr(steps, step))
+            for side, steps in self.steps.items()
+        }
 
     def pipeline(self) -> dict[str, Way]:
         """Detection by transformers' pipeline, for full-size models on a GPU."""
@@ -146,7 +142,7 @@ class Sides:
         def run() -> None:
             label_files(source, Path(mkdtemp(dir=folder)), models, self.setting.classes, options or {})
 
-        return Way(len(self.setting.files()), self.runtime.precision, run)
+        return self._way(len(self.setting.files()), self.runtime.precision, run)
 
     def _loop(self, pictures: list["Image.Image"]) -> None:
         run_loop(pictures, self.setting.classes, self.obvious, self.setting.config.scorer.contexts)
@@ -155,6 +151,7 @@ class Sides:
         run_loop_on_files(files, self.setting.classes, self.obvious, self.setting.config.scorer.contexts, out)
 
     def _way(self, images: int, mode: str, work: Callable[[], object]) -> Way:
+        # Vouch in fp32 forbids TF32 for the whole process and for good.
         def run() -> None:
             with computing(mode, self.device):
                 work()

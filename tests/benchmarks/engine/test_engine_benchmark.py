@@ -6,6 +6,7 @@ import pytest
 from benchmarks.engine.contest import Contest
 from benchmarks.engine.fixed_boxes import BOXES, FixedBoxes, fixed_boxes
 from benchmarks.engine.limits import flops_of, matmul_peak
+from benchmarks.engine.loop import computing
 from benchmarks.engine.peak import Peak
 from benchmarks.engine.race import Taken, race
 from benchmarks.engine.setting import Setting
@@ -188,3 +189,21 @@ def test_the_table_has_ratios_to_the_loop():
     assert not any("Other processes" in note for note in table.notes)
     busy = table_of({"starter": contest}, with_s3=True, load=1000.0)
     assert any("Other processes used the machine: 1000.0" in note for note in busy.notes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "products", "convolutions"),
+    [("fp32", False, False), ("TF32", True, True), ("bf16", False, True), ("bf16 autocast", False, True)],
+)
+def test_a_mode_holds_whatever_ran_before(mode, products, convolutions):
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with computing(mode, "cpu"):
+            found = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+            assert torch.is_autocast_enabled("cpu") == (mode == "bf16 autocast")
+        assert found == (products, convolutions)
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
