@@ -45,6 +45,30 @@ def test_both_ways_to_add_positions_are_the_same(monkeypatch, span, logits):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("spread", [1, 3])
+@pytest.mark.parametrize(("span", "width"), [(3, 5), (14, 64), (14, 80), (20, 64)])
+def test_channels_lose_no_more_in_bf16_than_a_bias(span, width, spread):
+    torch.manual_seed(span)
+    query, key, value = (torch.randn(3, 2, 2, span * span, width) * spread).bfloat16().unbind(0)
+    rows, columns = (get_rel_pos(span, span, torch.randn(2 * span - 1, width) * 0.3).bfloat16() for _ in range(2))
+
+    def terms(dtype):
+        placed = query.to(dtype).view(2, 2, span, span, width)
+        return (
+            torch.einsum("nahwc,hkc->nahwk", placed, rows.to(dtype)),
+            torch.einsum("nahwc,wkc->nahwk", placed, columns.to(dtype)),
+        )
+
+    exact = with_bias(query.double(), key.double(), value.double(), width**-0.5, *terms(torch.float64))
+    errors = []
+    for way in (with_bias, with_channels):
+        found = way(query, key, value, width**-0.5, *terms(torch.bfloat16))
+        assert found.dtype == torch.bfloat16
+        errors.append((found.double() - exact).abs().mean())
+    assert errors[1] < 2 * errors[0]
+    assert errors[1] < 0.01 * exact.abs().mean()
+
+
 @pytest.mark.parametrize("window", [0, 4])
 def test_a_block_compiles_in_one_piece(window):
     block = FusedBlock(block_of(window, 6, True, True), 6)
