@@ -160,3 +160,21 @@ def test_what_does_not_fit_alone_either_is_halved_at_once(beside):
     assert batcher.run(range(8), model(device, 20, full=full)) == list(range(8))
     running.result(SOON)
     assert batcher.size_of(()) == batcher.size == 4
+
+
+def test_a_batch_within_a_batch_is_tried_alone_too(beside):
+    device, turns, full = Device(100), Turns(), Event()
+    running = beside(device, turns, 60, full)
+    outer, inner = Batcher("outer", 2, turns=turns), Batcher("inner", 4, turns=turns)
+
+    def forward(batch):
+        device.take(10)
+        try:
+            inner.run(range(4), model(device, 20, full=full))
+            return list(batch)
+        finally:
+            device.give(10)
+
+    assert outer.run([1, 2], forward) == [1, 2]
+    running.result(SOON)
+    assert (outer.size_of(()), inner.size_of(())) == (2, 4)

@@ -76,7 +76,9 @@ class SamSegmenter:
         self._images = Batcher("models.segmenter.batch_size", batch_size, start=4, most=32, device=runtime.device)
         pooled = runtime.engine.has("pooled_decoder")
         most = POOLED_BOXES if pooled else DECODER_BOXES
-        self._boxes = Batcher("SAM's mask decoder", most.get(runtime.device.partition(":")[0], most["cpu"]))
+        self._boxes = Batcher(
+            "SAM's mask decoder", most.get(runtime.device.partition(":")[0], most["cpu"]), device=runtime.device
+        )
         install(self._sam, runtime)
         self._decoder = PooledDecoder(self._sam, runtime.engine) if pooled else None
 

@@ -235,3 +235,16 @@ def test_a_file_that_describes_no_sam_is_the_user_s_mistake(tmp_path, text, said
 def test_an_unknown_architecture_is_the_user_s_mistake(name):
     with pytest.raises(UserError, match="vit_b, vit_l, vit_h"):
         build_sam(name)
+
+
+def test_encoder_and_decoder_take_turns_on_the_same_device(sam, monkeypatch):
+    """Else a decoder that runs out of memory beside other models would not be tried again alone."""
+    from tasks.batching import Batcher
+    from tasks.models.sam import backend
+
+    devices = []
+    monkeypatch.setattr(
+        backend, "Batcher", lambda *a, **named: devices.append(named.get("device")) or Batcher(*a, **named)
+    )
+    segmenter(sam)
+    assert devices == ["cpu", "cpu"]
