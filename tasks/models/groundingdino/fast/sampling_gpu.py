@@ -32,7 +32,7 @@ def sample_on_gpu(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights:
         raise
     except Exception as error:
         words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if "out of memory" in words:
+    if "[CUDA]: out of memory" in words:
         # Triton has no error of its own for what the next, smaller batch may well escape.
         raise torch.OutOfMemoryError(words)
     # A device that is broken fails here too, and then it is not the kernel's fault.

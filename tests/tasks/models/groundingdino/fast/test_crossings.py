@@ -9,6 +9,7 @@ from schemas.campaign.models import DetectorConfig
 from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.groundingdino.backend import load
 from tasks.models.groundingdino.fast.model import FastGroundingDino
+from tasks.models.groundingdino.fast.sampling_gpu import sample_grids
 from tasks.models.groundingdino.resize import _channels, normalise
 from tasks.models.runtime import Runtime
 from tasks.models.token_scores import TokenScores
@@ -40,5 +41,16 @@ def test_nothing_crosses_between_images_and_scores() -> None:
         def forward() -> None:
             logits, boxes = fast.find(fast.encode_images(normalise(images, (192, 224))), prepared)
             assert scores(logits).device == boxes.device == torch.device("cuda", 0)
+
+        assert crossings_of(forward) == []
+
+
+def test_nothing_crosses_without_the_kernel() -> None:
+    cuda = FakeCuda()
+    with cuda.mode:
+        values, x = torch.zeros(2, 47, 3, 4, device="cuda"), torch.zeros(2, 5, 3, 4, device="cuda")
+
+        def forward() -> None:
+            assert sample_grids(values, ((5, 7), (3, 4)), x, x, x).device == torch.device("cuda", 0)
 
         assert crossings_of(forward) == []
