@@ -1,9 +1,9 @@
 """One reviewer's desk: takes items from the queue, shows them in FiftyOne, and hands answers in."""
 
 import threading
-from collections import OrderedDict
+from collections.abc import Collection as Many
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bson import ObjectId, json_util
 from pymongo.collection import Collection
@@ -12,7 +12,8 @@ from review_ui.desk.card import Card, card_of
 from review_ui.desk.dataset import QUESTION, open_dataset
 from review_ui.desk.draft import Document, DraftError
 from review_ui.desk.lay import sample_of
-from review_ui.desk.read_back import Said, read_back
+from review_ui.desk.read_back import Said, is_untouched, read_back
+from review_ui.desk.words import answer_in_words
 from review_ui.desk_name import desk_name
 from review_ui.queue.queue import Queue
 from schemas.errors import LeaseLostError
@@ -20,10 +21,16 @@ from schemas.queue import Item, Kind, Progress
 
 _GONE: Final = 410
 """Status in the log of a draft whose lease is over."""
-_REMEMBERED: Final = 200
-"""Answers of which the drawing is kept, for undo."""
 _LONGEST_S: Final = 3600.0
 """Longer than this nobody looks at one image: the browser was left alone."""
+
+
+class Undone(NamedTuple):
+    """An answer that was taken back."""
+
+    item: str
+    said: str
+    """What it said, in words."""
 
 
 class Desk:
@@ -46,7 +53,6 @@ class Desk:
         self._classes = queue.classes()
         self._dataset = open_dataset(self.name, self._classes)
         self._items: dict[str, Item] = {}
-        self._left: OrderedDict[str, Any] = OrderedDict()
         self.refresh()
 
     @property
@@ -65,16 +71,25 @@ class Desk:
             self.queue.take(self.reviewer, count, kind=kind, class_name=class_name)
             return self.refresh()
 
-    def take_grid(self, count: int, class_name: str | None = None) -> list[Card]:
-        """Take labels of one class, and give those: the class that comes next where none is named."""
+    def take_grid(self, count: int, class_name: str | None = None, leave: Many[str] = ()) -> list[Card]:
+        """Take labels of one class to be answered by their crops.
+
+        A label with a drawing of the reviewer's is left out, as its crop shows it without.
+
+        Args:
+            count: How many at the most.
+            class_name: The class; the one that comes next where none is named.
+            leave: Items that shall not be among them.
+        """
         with self._lock:
+            self.refresh()
+            out = {*leave, *self._touched()}
             if class_name is None:
-                first = self.queue.take(self.reviewer, 1, kind="label")
+                first = self._hold(1, out)
                 class_name = first[0].class_name if first else None
-            if class_name is not None:
-                self.queue.take(self.reviewer, count, kind="label", class_name=class_name)
-            cards = self.refresh()
-            return [card for card in cards if card["kind"] == "label" and card["class_name"] == class_name][:count]
+            found = [] if class_name is None else self._hold(count, out, class_name)
+            wanted = {item.id for item in found[:count]}
+            return [card for card in self.refresh() if card["item"] in wanted]
 
     def refresh(self) -> list[Card]:
         """Make the desk show what the reviewer holds: nothing more, and nothing less."""
@@ -126,9 +141,6 @@ class Desk:
             except LeaseLostError:
                 self.refresh()
                 raise
-            self._left[item.id] = sample.get(QUESTION)
-            if len(self._left) > _REMEMBERED:
-                self._left.popitem(last=False)
             self._take_off([item.id])
 
     def submit_grid(
@@ -138,8 +150,8 @@ class Desk:
         seconds: float | None,
         said: Said,
         class_name: str | None = None,
-    ) -> list[str]:
-        """Answer many items at once: those picked out in one way, the others as they are.
+    ) -> dict[str, str]:
+        """Answer many items at once: those picked out in one way, the others as they were laid out.
 
         Args:
             shown: All items of the grid.
@@ -149,17 +161,18 @@ class Desk:
             class_name: The right class, if that is what they are.
 
         Returns:
-            What kept items on the desk, a line each; the others are answered.
+            Those that are not answered, and why; the others are.
         """
         each = None if seconds is None else seconds / max(len(shown), 1)
-        trouble = []
+        trouble = {}
         with self._lock:
             for item_id in shown:
                 picked = item_id in wrong
                 try:
+                    self._check_untouched(item_id)
                     self.submit(item_id, each, said if picked else "as_shown", class_name if picked else None)
                 except (DraftError, LeaseLostError) as error:
-                    trouble.append(str(error))
+                    trouble[item_id] = str(error)
         return trouble
 
     def skip(self, item_id: str) -> None:
@@ -169,19 +182,20 @@ class Desk:
             self.queue.skip(self.reviewer, item.id, item.epoch)
             self._clear([item.id])
 
-    def undo(self) -> str | None:
-        """Take the last answer back: its item is on the desk again, as it was left; None without an answer."""
+    def undo(self) -> Undone | None:
+        """Take the last answer back; None without one.
+
+        Its item is on the desk again with all that was drawn for the answer, see review_ui.desk.drawn_before.
+        """
         with self._lock:
             item = self.queue.undo(self.reviewer)
             if item is None:
                 return None
+            said = self.queue.taken_back(self.reviewer, item.id)
             self._clear([item.id])
             self._items[item.id] = item
-            self._lay([item])
-            left = self._left.pop(item.id, None)
-            if left is not None:
-                self._samples.update_one({"item": item.id}, {"$set": {QUESTION: left}})
-            return item.id
+            self._dataset.add_sample(sample_of(item, self.queue_id, said))
+            return Undone(item.id, answer_in_words(said))
 
     def give_back(self) -> int:
         """Return all items unanswered, and clear the desk; says how many there were."""
@@ -206,6 +220,30 @@ class Desk:
         if item_id not in self._items or sample is None:
             raise DraftError("this item is not on your desk any more; go on with the next one")
         return self._items[item_id], sample
+
+    def _hold(self, count: int, out: Many[str], class_name: str | None = None) -> list[Item]:
+        """Take labels until `count` are held that are not to be left out, or there are no more; gives those."""
+        asked, before = count, -1
+        while True:
+            held = self.queue.take(self.reviewer, asked, kind="label", class_name=class_name)
+            found = [item for item in held if item.id not in out]
+            if len(found) >= count or len(held) in (before, 0):
+                return found
+            asked, before = len(held) + count - len(found), len(held)
+
+    def _touched(self) -> list[str]:
+        """Labels on the desk that do not lie as they were laid out."""
+        labels = [item.id for item in self._items.values() if item.kind == "label"]
+        return [
+            sample["item"]
+            for sample in self._samples.find({"item": {"$in": labels}})
+            if not is_untouched(sample, self._items[sample["item"]], self._classes)
+        ]
+
+    def _check_untouched(self, item_id: str) -> None:
+        item, sample = self._at(item_id)
+        if not is_untouched(sample, item, self._classes):
+            raise DraftError("you have changed this label, which its crop does not show: answer it by itself (Alt+T)")
 
     def _in_order(self) -> list[Item]:
         return sorted(self._items.values(), key=lambda item: (item.place, item.id))

@@ -4,10 +4,11 @@ import mimetypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from review_ui.desk.drawn_before import DrawnBefore, drawn_before
 from review_ui.desk.ids import object_id
 from review_ui.desk.instance_mask import Mask, mask_in_box
 from review_ui.desk.words import question_of
-from schemas.queue import Box, Item
+from schemas.queue import Box, Item, VerdictRow
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -18,22 +19,20 @@ def virtual_path(queue: str, key: str) -> str:
     return f"/vouch/{queue}/{key}"
 
 
-def sample_of(item: Item, queue: str) -> "fo.Sample":
+def sample_of(item: Item, queue: str, said: Sequence[VerdictRow] = ()) -> "fo.Sample":
     """Make the sample that shows an item; nothing in it tells what the item is asked for.
 
     Args:
         item: What is asked.
         queue: Id of its queue.
+        said: The reviewer's answer, if it was taken back: what he drew for it is drawn again.
 
     Returns:
         The sample, in no dataset yet.
     """
     import fiftyone as fo
 
-    asked = []
-    if item.label_id is not None and item.box is not None and item.class_name is not None:
-        mask = None if item.rle is None else mask_in_box(item.rle, item.box, item.width, item.height)
-        asked.append(_detection(item.label_id, item.class_name, item.box, item, mask))
+    asked = [_drawn(one, item) for one in drawn_before(item, said)]
     known = [_detection(other.label_id, other.class_name, other.box, item) for other in item.others]
     return fo.Sample(
         filepath=virtual_path(queue, item.key),
@@ -54,11 +53,17 @@ def sample_of(item: Item, queue: str) -> "fo.Sample":
     )
 
 
-def _detection(label_id: str, class_name: str, box: Box, item: Item, mask: Mask | None = None) -> "fo.Detection":
+def _drawn(one: DrawnBefore, item: Item) -> "fo.Detection":
+    mask = None if one.rle is None else mask_in_box(one.rle, one.box, item.width, item.height)
+    return _detection(one.label_id, one.class_name, one.box, item, mask)
+
+
+def _detection(label_id: str | None, class_name: str, box: Box, item: Item, mask: Mask | None = None) -> "fo.Detection":
     import fiftyone as fo
 
     found = fo.Detection(label=class_name, bounding_box=_shares(box, item), mask=mask)
-    found._id = object_id(label_id)
+    if label_id is not None:
+        found._id = object_id(label_id)
     return found
 
 

@@ -43,7 +43,9 @@ def read_back(
     Raises:
         DraftError: It is no answer yet, in words for the reviewer; nothing has changed.
     """
-    drawn = read_draft(sample, item.width, item.height, classes)
+    # The item's own class may have left the campaign while the item was on the desk; answers to it count.
+    known = classes if item.class_name is None else (*classes, item.class_name)
+    drawn = read_draft(sample, item.width, item.height, known)
     own = None if item.label_id is None else object_id(item.label_id)
     missed = [_missed(one, item) for one in drawn if one.id != own]
     if item.label_id is None:
@@ -60,6 +62,21 @@ def read_back(
             )
         return [_row(item, "not_an_object"), *missed]
     return [_about_label(kept, item, said, class_name), *missed]
+
+
+def is_untouched(sample: Document, item: Item, classes: Sequence[str]) -> bool:
+    """Whether a label lies as it was laid out, so that it is what its crop shows.
+
+    Args:
+        sample: The sample's document in FiftyOne's database.
+        item: What was laid out; about a label.
+        classes: Of the campaign.
+    """
+    try:
+        about, *missed = read_back(sample, item, classes)
+    except DraftError:
+        return False
+    return about["verdict"] == "correct" and about["rle_counts"] is None and not missed
 
 
 def _about_label(kept: Drawn, item: Item, said: Said, class_name: str | None) -> Row:

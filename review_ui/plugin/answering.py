@@ -53,10 +53,10 @@ class Undo(ReviewOperator):
 
     def run(self, at: Desk, _given: dict[str, Any]) -> Answer | None:
         """The item is on the desk again."""
-        item = at.undo()
-        if item is None:
+        undone = at.undo()
+        if undone is None:
             raise VouchError("there is no answer of yours to take back")
-        return {"item": item}
+        return undone._asdict()
 
 
 def class_of(at: Desk, given: dict[str, Any]) -> str | None:

@@ -22,7 +22,10 @@ class GridTake(ReviewOperator):
         count = given.get("count", _CROPS)
         if not isinstance(count, int) or not 0 < count <= _LARGEST:
             raise VouchError(f"a grid has 1 to {_LARGEST} crops")
-        grid = at.take_grid(count, class_of(at, given))
+        class_name = given.get("class_name")
+        if class_name is not None and not isinstance(class_name, str):
+            raise VouchError("a grid is of one class")
+        grid = at.take_grid(count, class_name, _names(given.get("leave")))
         return {"grid": [card["item"] for card in grid], "class_name": grid[0]["class_name"] if grid else None}
 
 
@@ -32,20 +35,17 @@ class GridSubmit(ReviewOperator):
     NAME, LABEL = "grid_submit", "Submit the grid"
 
     def run(self, at: Desk, given: dict[str, Any]) -> Answer | None:
-        """Those picked out get the verdict that was chosen, the others are correct."""
+        """Those picked out get the verdict that was chosen, the others are correct; `kept` are not answered."""
         shown, wrong = (_names(given.get(name)) for name in ("shown", "wrong"))
         said = given.get("said", "not_an_object")
         if said not in get_args(Said) or said == "as_shown" or not set(wrong) <= set(shown):
             raise VouchError("a grid is answered by its items, those picked out, and what they are")
-        trouble = at.submit_grid(shown, wrong, seconds_of(given), said, class_of(at, given))
-        if trouble:
-            more = f" (and {len(trouble) - 1} more)" if len(trouble) > 1 else ""
-            raise VouchError(f"{trouble[0]}{more}")
-        return {"answered": len(shown)}
+        kept = at.submit_grid(shown, wrong, seconds_of(given), said, class_of(at, given))
+        return {"answered": len(shown) - len(kept), "kept": kept}
 
 
 def _names(given: object) -> list[str]:
-    return [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    return list(dict.fromkeys(name for name in given if isinstance(name, str))) if isinstance(given, list) else []
 
 
 GRID = (GridTake, GridSubmit)

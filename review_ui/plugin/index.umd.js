@@ -2,7 +2,7 @@
 //
 // The App has no keys for plugins, so key presses are caught before it sees them; Alt+, because it uses bare letters.
 // Answers go to the operators of @vouch/review, whose results list what is on the desk. The crop grid is in
-// grid/index.umd.js.
+// grid/index.umd.js, what is known of the pictures in pictures/index.umd.js.
 (function () {
   "use strict";
 
@@ -15,12 +15,22 @@
   const ALIVE_MS = 3_000; // between questions whether the server is there
   const MISSES = 2;
   const LOAD_MS = 8_000; // for an image to come
+  const OPENING_MS = 5_000; // for the App to begin to show what it was asked to
+  const SLOW_MS = 1_000; // from here on people are told that an item is not painted, and may skip it
+  const LABEL_MS = 500; // a label that the App has not listed so long after the image was deleted
+  const SEEN_MS = 150; // in less nobody judges what has been painted
   const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
 
   const SAID = "vouch-said";
 
   const desk = { cards: [], classes: [], queue: "", until: 0 };
-  const view = { item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, drawing: false, clicked: 0, edited: 0, panel: false, gridShows: null, named: new Set() };
+  const view = {
+    item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, drawing: false, clicked: 0, edited: 0,
+    panel: false, gridShows: null, named: new Set(),
+    coming: null, asked: 0, // the item that the App was asked to open, and when
+    opened: 0, image: 0, painted: 0, // when the item, its image, and its label with it were on the screen; 0: not yet
+  };
+  let pictures = null;
   let lastSign = Date.now();
 
   // ---- the server
@@ -79,7 +89,16 @@
   }
 
   function open(card) {
+    view.coming = card.item;
+    view.asked = performance.now();
     app("open_sample", { id: card.sample, mode: "annotate" });
+  }
+
+  // The item before stays in the address, and on the screen, for a while.
+  function isComing() {
+    if (view.coming === null) return false;
+    if (cardShown()?.item === view.coming || performance.now() - view.asked > OPENING_MS) view.coming = null;
+    return view.coming !== null;
   }
 
   // Of an empty dataset the App shows a page of its own, which only loading anew leaves.
@@ -113,11 +132,23 @@
     }
   }
 
+  function isReady(card) {
+    return view.item === card.item && view.painted > 0 && performance.now() - view.painted >= SEEN_MS;
+  }
+
+  // A key that comes before anybody can have seen the item, as when it is pressed twice, means the one before.
+  function isTooEarly(card) {
+    if (isComing()) return true;
+    if (!card || isReady(card) || pictures.isBroken(card)) return false;
+    return view.item !== card.item || view.painted > 0 || performance.now() - view.opened < SLOW_MS;
+  }
+
   function answer(name, params = {}) {
     return guarded(async () => {
       const card = cardShown();
+      if (isTooEarly(card)) return;
       if (!card) throw new Error("open an item first: Alt+T takes a batch");
-      if (name !== "skip") await seen(card);
+      if (name !== "skip" && !isReady(card)) await unseen(card);
       await settled();
       const seconds = secondsSpent();
       const next = beside(card, 1) || beside(card, -1);
@@ -146,7 +177,7 @@
   }
 
   async function opened(card) {
-    const isShown = () => cardShown()?.item === card.item && find("lighter-sample-image")?.complete;
+    const isShown = () => cardShown()?.item === card.item && (pictures.isPainted(card) || pictures.hasFailed(card));
     await until(isShown, "", OPEN_FRAMES).catch(() => null);
     await sleep(CLICK_MS);
   }
@@ -165,10 +196,11 @@
 
   function undo() {
     return guarded(async () => {
+      if (isTooEarly(cardShown())) return;
       await settled();
       const result = await call("undo");
       const card = desk.cards.find((one) => one.item === result.item);
-      say("The last answer is taken back.");
+      say(`Taken back: ${result.said}`);
       if (card) show(card);
     });
   }
@@ -184,6 +216,7 @@
 
   function step(by) {
     return guarded(async () => {
+      if (isComing()) return;
       const card = cardShown();
       await settled();
       const next = beside(card, by);
@@ -202,33 +235,14 @@
   // ---- images that cannot be shown
 
   const CANNOT_BE_SHOWN = "this image cannot be shown: skip it (Alt+S)";
-  const pictures = new Map(); // image key -> { state: "loading", "shown" or "broken", done: a promise of the state }
 
-  // The App shows an empty picture where an image does not come; so it is asked for beside the App, at the same address.
-  function look(card) {
-    const known = pictures.get(card.key);
-    if (known && known.state !== "broken") return known;
-    const image = new Image();
-    const picture = { state: "loading" };
-    picture.done = new Promise((done) => {
-      const end = (state) => () => {
-        picture.state = state;
-        done(state);
-        draw();
-      };
-      image.addEventListener("load", end("shown"));
-      image.addEventListener("error", end("broken"));
-    });
-    image.src = source(card.key);
-    pictures.set(card.key, picture);
-    return picture;
-  }
-
-  // A picture that did not come is asked for again: its bucket may be back.
-  async function seen(card) {
-    const state = await Promise.race([look(card).done, sleep(LOAD_MS)]);
+  // Says why an item that is not painted cannot be answered. The App does not ask again for an image that did not come.
+  async function unseen(card) {
+    const isBroken = pictures.isBroken(card);
+    const state = isBroken ? await Promise.race([pictures.look(card).done, sleep(LOAD_MS)]) : "";
     if (state === "broken") throw new Error(CANNOT_BE_SHOWN);
-    if (state !== "shown") throw new Error("the image has not come yet: wait a moment, or skip it (Alt+S)");
+    if (state === "shown" && pictures.hasFailed(card)) location.assign(`${location.pathname}?id=${card.sample}`);
+    throw new Error("the image has not come yet: wait a moment, or skip it (Alt+S)");
   }
 
   // ---- boxes that were drawn
@@ -299,7 +313,7 @@
 
   // The App marks no label out; the one that is selected stands out, and is ready to be changed.
   function selectQuestion(card) {
-    if (!card.label || view.selected || !find("lighter-sample-image")) return;
+    if (!card.label || view.selected || !view.painted) return;
     if (selectedLabel() === card.label) view.selected = true;
     else if (find("annotate-edit-back")) return;
     // While the App still loads, a click may be lost.
@@ -459,7 +473,7 @@
       parts.push(element("span", "count", `  ${desk.cards.length} left`));
       parts.push(document.createElement("br"), keyLine(keysOf(card)));
     }
-    const broken = card && pictures.get(card.key)?.state === "broken";
+    const broken = card && pictures?.isBroken(card);
     const note = broken ? { words: CANNOT_BE_SHOWN, wrong: true } : message;
     // Its space is kept without words too, so that the picture keeps its height.
     if (card || note.words) parts.push(element("span", `note ${note.wrong ? "wrong" : "said"}`, note.words));
@@ -530,6 +544,7 @@
     const card = cardShown();
     const item = card ? card.item : null;
     openPanelOnce();
+    if (item === view.item) watchPicture(card);
     if (card && !view.busy) {
       selectQuestion(card);
       nameNewBox(card);
@@ -538,13 +553,29 @@
     if (item === view.item) return;
     view.item = item;
     document.documentElement.dataset.vouchItem = item || "";
+    document.documentElement.dataset.vouchReady = "";
     view.selected = false;
     view.drawing = false;
     view.clicked = 0;
-    view.spent = 0;
-    view.since = performance.now();
-    if (card) look(card);
+    view.image = view.painted = view.spent = 0;
+    view.opened = view.since = performance.now();
+    if (card) pictures.look(card);
     draw();
+  }
+
+  // The time of an item begins when it can be seen.
+  function watchPicture(card) {
+    if (!card) return;
+    const now = performance.now();
+    if (!view.painted && pictures.isPainted(card)) {
+      view.image ||= now;
+      const isListed = !card.label || find(`annotate-label-${card.label}`) || find("annotate-edit-back");
+      if (isListed || now - view.image > LABEL_MS) {
+        view.painted = view.since = now;
+        view.spent = 0;
+      }
+    }
+    if (isReady(card)) document.documentElement.dataset.vouchReady = card.item;
   }
 
   // The grid shows what it has loaded: what was answered meanwhile leaves it when people come back.
@@ -624,6 +655,8 @@
   async function start() {
     document.head.append(style);
     document.body.append(line);
+    const { watchPictures } = await import(new URL("pictures/index.umd.js", scriptBase));
+    pictures = watchPictures({ source, changed: draw });
     window.addEventListener("keydown", onKey, { capture: true });
     window.addEventListener("keyup", leaveList, { capture: true });
     for (const sign of ["pointerdown", "pointerup", "wheel"]) {

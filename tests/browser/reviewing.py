@@ -86,12 +86,7 @@ class Reviewer:
 
     def see(self, item: Item) -> None:
         """Wait until an item is on the screen, ready to be answered."""
-        self.page.wait_for_function(
-            """name => document.documentElement.dataset.vouchItem === name
-                && document.querySelector('[data-cy=lighter-sample-image]')?.complete
-                && document.querySelector('[data-cy=lighter-sample-image]').naturalWidth > 0""",
-            arg=item.id,
-        )
+        self.page.wait_for_function("name => document.documentElement.dataset.vouchReady === name", arg=item.id)
         self.page.wait_for_selector("[data-cy=annotate-edit-back]" if item.label_id else "[data-cy=detection-mode]")
 
     def answer(self, item: Item, keys: str) -> None:

@@ -19,6 +19,7 @@ def gone(reviewer):
 def test_an_item_whose_image_is_gone_can_only_be_skipped(reviewer, gone):
     reviewer.press("Alt+t")
     reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem === name", arg=gone.id)
+    reviewer.page.locator("#vouch-line").get_by_text("cannot be shown").wait_for()
     for keys in ("Alt+Enter", "Alt+n", "Alt+b", "Alt+1"):
         reviewer.press(keys)
         assert reviewer.item() == gone.id
@@ -34,6 +35,7 @@ def test_crops_whose_image_is_gone_are_left_out_of_the_grid(reviewer, gone):
     broken = reviewer.page.locator(f"#vouch-grid .tile.broken[data-item='{gone.id}']")
     broken.wait_for()
     assert broken.get_attribute("aria-label") == "cannot be shown"
+    reviewer.page.wait_for_selector("#vouch-grid[data-ready]")
     tiles = reviewer.page.locator("#vouch-grid .tile")
     shown = [tiles.nth(place).get_attribute("data-item") for place in range(tiles.count())]
     key_of = {item.id: item.key for item in reviewer.review.held()}

@@ -7,7 +7,7 @@ pytestmark = pytest.mark.browser
 
 def open_grid(reviewer):
     reviewer.press("Alt+g")
-    reviewer.page.wait_for_selector("#vouch-grid .tile")
+    reviewer.page.wait_for_selector("#vouch-grid[data-ready] .tile")
     reviewer.settle()
     return reviewer.page.locator("#vouch-grid .tile")
 
@@ -80,3 +80,35 @@ def test_after_the_grid_the_page_shows_what_is_on_the_desk(reviewer):
     reviewer.page.get_by_text(f"{count} on your desk").wait_for()
     reviewer.page.wait_for_selector("[data-cy=looker]")
     assert reviewer.page.locator("#vouch-grid").count() == 0
+
+
+def test_one_that_was_lost_and_one_that_was_changed_hold_up_no_other(reviewer):
+    review, page = reviewer.review, reviewer.page
+    reviewer.press("Alt+t")
+    [changed, *_] = review.held()
+    reviewer.see(changed)
+    # A box that was freed of its mask is changed.
+    reviewer.press("Alt+m")
+    tiles = open_grid(reviewer)
+    shown = [tiles.nth(place).get_attribute("data-item") for place in range(tiles.count())]
+    assert len(shown) >= 3
+    assert changed.id not in shown
+    with review.queue() as queue:
+        queue.give_back("ann", shown[:1])
+        assert shown[0] in {item.id for item in queue.take("ben", 60)}
+    reviewer.press("Alt+Enter")
+    kept = page.locator("#vouch-grid .tile.kept")
+    kept.wait_for()
+    assert kept.get_attribute("data-item") == shown[0]
+    assert "another's by now" in kept.get_attribute("aria-label")
+    assert f"{len(shown) - 1} answered, all correct; 1 not answered: " in reviewer.said()
+    assert {row["label_id"] for row in review.verdicts()} == set(shown[1:])
+    for _ in range(10):
+        page.wait_for_selector("#vouch-grid[data-ready] .tile, [data-cy=looker]")
+        if not page.locator("#vouch-grid").count():
+            break
+        reviewer.press("Alt+Enter")
+        page.wait_for_timeout(500)
+    rest = review.held()
+    assert changed.id in {item.id for item in rest}
+    assert [item.id for item in rest if item.kind == "label"] == [changed.id]

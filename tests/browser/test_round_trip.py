@@ -91,10 +91,8 @@ class Person(Reviewer):
         self.page.wait_for_function(
             """given => {
                 if (document.querySelector('#vouch-sheet')) return true;
-                const item = document.documentElement.dataset.vouchItem;
-                const image = document.querySelector('[data-cy=lighter-sample-image]');
-                return item && !given.includes(item) && image?.complete && image.naturalWidth > 0
-                    && document.querySelector('[data-cy=annotate-edit-back]');
+                const item = document.documentElement.dataset.vouchReady;
+                return item && !given.includes(item) && document.querySelector('[data-cy=annotate-edit-back]');
             }""",
             arg=list(self.given),
         )

@@ -4,7 +4,8 @@
 
 const SIZE = 168; // CSS pixels of a tile
 const CONTEXT = 0.35; // of the box's longer side around it, on each side
-const LOAD_MS = 8_000; // for the images of a page to come
+const LOAD_MS = 8_000; // for the images of a page to come, before people are told that they have not
+const SEEN_MS = 400; // in less nobody judges a page of crops: a key that comes before means the page before
 const WRONG = [
   ["not_an_object", "not an object"],
   ["bad_box", "bad box"],
@@ -32,6 +33,9 @@ const STYLE = `
   #vouch-grid .tile.broken { cursor: default; color: #ff9c93; font: inherit; }
   #vouch-grid .tile.broken > * { display: none; }
   #vouch-grid .tile.broken::before { content: "cannot be shown"; }
+  #vouch-grid .tile.kept { cursor: default; color: #ff9c93; font: 12px/1.3 system-ui, sans-serif; padding: 6px; }
+  #vouch-grid .tile.kept > * { display: none; }
+  #vouch-grid .tile.kept::before { content: "not answered: " attr(data-why); }
   #vouch-grid .tile i { position: absolute; box-sizing: content-box; border: 2px solid #ff9500; box-shadow: 0 0 0 1px #0008; }`;
 
 // What a tile shows of an image: a square around the box, in the image's pixels.
@@ -80,18 +84,23 @@ function tileOf(card, source) {
   tile.setAttribute("aria-pressed", "false");
   tile.append(image, frame);
   tile.addEventListener("click", () => {
-    if (tile.dataset.image === "broken") return;
+    if (tile.dataset.image === "broken" || tile.dataset.why) return;
     tile.setAttribute("aria-pressed", String(tile.getAttribute("aria-pressed") !== "true"));
   });
   return tile;
 }
 
-async function allLoaded(tiles) {
-  const end = performance.now() + LOAD_MS;
-  while (tiles.some((tile) => tile.dataset.image === "loading")) {
-    if (performance.now() > end) throw new Error("some images have not come yet: wait a moment, and submit again");
-    await new Promise((done) => setTimeout(done, 50));
-  }
+// An item that is not answered stays for a page, so that people see which, and why.
+function markKept(tile, why) {
+  tile.dataset.why = why;
+  tile.classList.add("kept");
+  tile.setAttribute("aria-pressed", "false");
+  tile.setAttribute("aria-label", `not answered: ${why}`);
+}
+
+async function painted(tiles) {
+  while (tiles.some((tile) => tile.dataset.image === "loading")) await new Promise((done) => setTimeout(done, 50));
+  for (let frames = 2; frames > 0; frames--) await new Promise((done) => requestAnimationFrame(done));
 }
 
 // Opens the grid over the App. `call` runs an operator, `desk` is what is on the desk, `say` tells people something,
@@ -114,48 +123,54 @@ export function cropGrid({ call, desk, say, source, busy, closed }) {
   header.append(title, make("span", "how", "click the wrong ones"), said, right, submitButton, closeButton);
   root.append(style, header, tiles);
   document.body.append(root);
-  let shownAt = 0;
+  let openedAt = 0; // the page
+  let seenAt = 0; // all of it; 0: not yet
   let className = null;
-  const broken = new Set(); // items whose image cannot be shown; they are skipped once
+  const left = new Set(); // items that are not shown again: those that cannot be, and those that were not answered
 
   function choose() {
     right.style.display = said.value === "wrong_class" ? "" : "none";
   }
 
-  async function skip(items) {
-    for (const item of items) {
-      broken.add(item);
-      await call("skip", { item });
-    }
-  }
-
   // The next page: more of the class that was shown; when there are none, the class that comes next.
-  async function next() {
-    const isOver = (page) => page.grid.every((item) => broken.has(item));
-    let page = className === null ? { grid: [] } : await call("grid_take", { class_name: className });
-    if (isOver(page)) {
-      // What was skipped comes back at the end of its class; as long as it is held, it also comes first.
-      await skip(page.grid);
-      page = await call("grid_take");
-    }
+  async function next(kept = []) {
+    const asked = { leave: [...left] };
+    let page = className === null ? { grid: [] } : await call("grid_take", { ...asked, class_name: className });
+    if (!page.grid.length) page = await call("grid_take", asked);
     className = page.class_name;
-    if (isOver(page)) {
-      await skip(page.grid);
-      say(page.grid.length ? "What is left cannot be shown." : "No labels are left to verify.");
+    if (!page.grid.length && !kept.length) {
+      say(left.size ? "What is left cannot be answered here." : "No labels are left to verify.");
       return close();
     }
     const cards = page.grid.map((item) => desk.cards.find((card) => card.item === item));
-    title.textContent = `${cards.length} × ${className}`;
+    title.textContent = cards.length ? `${cards.length} × ${className}` : "No labels are left to verify here";
     right.replaceChildren(
       new Option("its class: choose", ""),
       ...desk.classes.filter((name) => name !== className).map((name) => new Option(name, name)),
     );
     said.value = WRONG[0][0];
     choose();
-    tiles.replaceChildren(...cards.map((card) => tileOf(card, source)));
+    tiles.replaceChildren(...kept, ...cards.map((card) => tileOf(card, source)));
     tiles.scrollTop = 0;
     tiles.firstChild.focus({ preventScroll: true });
-    shownAt = performance.now();
+    watchPage([...tiles.children]);
+  }
+
+  async function watchPage(all) {
+    openedAt = performance.now();
+    seenAt = 0;
+    delete root.dataset.ready;
+    await painted(all);
+    if (tiles.firstChild !== all[0]) return;
+    seenAt = performance.now();
+    setTimeout(() => { if (seenAt) root.dataset.ready = "true"; }, SEEN_MS);
+  }
+
+  function isSeen() {
+    if (!seenAt && performance.now() - openedAt > LOAD_MS) {
+      throw new Error("some images have not come yet: wait a moment, and submit again");
+    }
+    return seenAt > 0 && performance.now() - seenAt >= SEEN_MS;
   }
 
   async function answer(shown) {
@@ -164,28 +179,37 @@ export function cropGrid({ call, desk, say, source, busy, closed }) {
       shown: shown.map((tile) => tile.dataset.item),
       wrong: picked.map((tile) => tile.dataset.item),
       said: said.value,
-      seconds: (performance.now() - shownAt) / 1000,
+      seconds: (performance.now() - seenAt) / 1000,
     };
     if (said.value === "wrong_class" && picked.length) {
       if (!right.value) throw new Error("choose the class of those that you picked");
       params.class_name = right.value;
     }
-    const { answered } = await call("grid_submit", params);
-    if (!picked.length) return `${answered} answered, all correct`;
-    return `${answered} answered, ${picked.length} of them as ${said.selectedOptions[0].text.slice(8)}`;
+    const { answered, kept } = await call("grid_submit", params);
+    const wrong = picked.filter((tile) => !kept[tile.dataset.item]).length;
+    const words = wrong ? `${answered} answered, ${wrong} of them as ${said.selectedOptions[0].text.slice(8)}` : `${answered} answered, all correct`;
+    return { kept, words };
   }
 
+  // Answered tiles leave, whatever became of the others.
   function submit() {
     return busy(async () => {
-      const all = [...tiles.children];
-      await allLoaded(all);
+      const all = [...tiles.children].filter((tile) => !tile.dataset.why);
+      if (tiles.firstChild && !isSeen()) return;
       const shown = all.filter((tile) => tile.dataset.image === "shown");
-      const parts = shown.length ? [await answer(shown)] : [];
+      const { kept, words } = shown.length ? await answer(shown) : { kept: {}, words: "" };
       const gone = all.filter((tile) => tile.dataset.image === "broken").map((tile) => tile.dataset.item);
-      await skip(gone);
+      for (const item of [...gone, ...Object.keys(kept)]) left.add(item);
+      // What has left the desk needs no skipping.
+      for (const item of gone) await call("skip", { item }).catch(() => null);
+      const marked = shown.filter((tile) => kept[tile.dataset.item]);
+      for (const tile of marked) markKept(tile, kept[tile.dataset.item]);
+      const parts = words ? [words] : [];
       if (gone.length) parts.push(`${gone.length} skipped: they cannot be shown`);
-      say(parts.join("; "));
-      await next();
+      if (marked.length) parts.push(`${marked.length} not answered: ${kept[marked[0].dataset.item]}`);
+      say(parts.join("; "), marked.length > 0);
+      tiles.replaceChildren(...marked);
+      await next(marked);
     });
   }
 
@@ -197,8 +221,8 @@ export function cropGrid({ call, desk, say, source, busy, closed }) {
 
   function onKey(event) {
     if (event.code === "Escape") close();
-    else if (event.altKey && (event.code === "Enter" || event.code === "NumpadEnter")) submit();
-    else return;
+    else if (!event.altKey || (event.code !== "Enter" && event.code !== "NumpadEnter")) return;
+    else if (!event.repeat) submit();
     event.preventDefault();
     event.stopImmediatePropagation();
   }

@@ -1,22 +1,28 @@
-"""An item about a cat with a mask, and the document of its sample as FiftyOne keeps it."""
+"""An item about a cat with a mask, and the document of its sample as FiftyOne keeps it; desks on a real server."""
 
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from bson import ObjectId
 
+from review_ui.desk.desk import Desk
 from review_ui.desk.ids import object_id
+from review_ui.queue.connect import connect
+from review_ui.queue.queue import Queue
 from schemas.queue import Item
 from tasks.rle import rle_of_crop
+from tests.review_ui.fiftyone_here import database_of_fiftyone
 
 CLASSES = ("cat", "dog", "ox")
 WIDTH, HEIGHT = 640, 480
 BOX = (100.25, 50.5, 200.75, 150.0)
 LABEL = "92544228c2b4388929b21b3f"
+QUEUE = "0123456789ab"
 
 
 def packed(mask: np.ndarray) -> bytes:
@@ -92,3 +98,67 @@ def sample() -> Callable[..., dict[str, Any]]:
         return {"question": {"_cls": "Detections", "detections": list(labels)}}
 
     return make
+
+
+@pytest.fixture
+def uri(mongo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The server's address, with FiftyOne's own database set in the environment; it is empty afterwards."""
+    name = database_of_fiftyone(mongo, tmp_path)
+    monkeypatch.setenv("FIFTYONE_DATABASE_NAME", name)
+    yield mongo
+    import fiftyone as fo
+
+    for dataset in fo.list_datasets():
+        fo.delete_dataset(dataset)
+    database = connect(mongo)
+    for collection in database.client[name].list_collection_names(filter={"name": {"$regex": "^vouch_"}}):
+        database.client[name].drop_collection(collection)
+    database.close()
+
+
+@pytest.fixture
+def make_desk(make_queue: Callable[..., Queue]) -> Callable[..., Desk]:
+    """Make up a queue as make_queue does, and open ann's desk."""
+
+    def make(count: int, **options: Any) -> Desk:
+        return Desk(make_queue(count, **options), QUEUE, "ann")
+
+    return make
+
+
+@pytest.fixture
+def restarted(uri: str) -> Iterator[Callable[[], Desk]]:
+    """Open ann's desk as a server does that was started again."""
+    opened = []
+
+    def restart() -> Desk:
+        opened.append(Queue.open(uri, QUEUE))
+        return Desk(opened[-1], QUEUE, "ann")
+
+    yield restart
+    for queue in opened:
+        queue.close()
+
+
+@pytest.fixture
+def draw() -> Callable[..., None]:
+    """Change the question of an item on a desk as the App does: its label by keywords, and boxes beside it."""
+
+    def change(desk: Desk, item: str, *new: dict[str, Any], **parts: Any) -> None:
+        import fiftyone as fo
+
+        sample = fo.load_dataset(desk.name).match({"item": item}).first()
+        for name, value in parts.items():
+            sample.question.detections[0][name] = value
+        sample.question.detections.extend(fo.Detection(**one) for one in new)
+        sample.save()
+
+    return change
+
+
+@pytest.fixture
+def documents(uri: str) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """All documents of a collection of the queue."""
+    database = connect(uri)
+    yield lambda name: list(getattr(database, name).find())
+    database.close()

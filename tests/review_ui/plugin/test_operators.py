@@ -1,0 +1,112 @@
+"""Operators as FiftyOne runs them, on a real desk."""
+
+from importlib import import_module
+
+import pytest
+
+from tests.review_ui.desk.conftest import QUEUE
+from tests.review_ui.desk.test_desk import NEW, ids
+
+MODULES = ("answering", "grid", "holding")
+
+
+@pytest.fixture
+def run(make_desk, uri, monkeypatch):
+    """Make up a queue, and run operators by name on ann's desk, four items a batch; gives their results."""
+    make_desk(10)
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    from review_ui.plugin import seat
+
+    for name, value in (
+        ("DATABASE_URI", uri),
+        ("REVIEW_QUEUE", QUEUE),
+        ("REVIEW_REVIEWER", "ann"),
+        ("REVIEW_BATCH", "4"),
+    ):
+        monkeypatch.setenv(f"{'FIFTYONE' if name == 'DATABASE_URI' else 'VOUCH'}_{name}", value)
+    seat._open.cache_clear()
+    made = [one for name in MODULES for one in vars(import_module(f"review_ui.plugin.{name}")).values()]
+    operators = {one.NAME: one() for one in made if isinstance(one, type) and hasattr(one, "NAME")}
+
+    def run(name, **given):
+        context = ExecutionContext(request_params={"params": given}, executor=Executor())
+        result = operators[name].execute(context)
+        told = [request.params["message"] for request in context.executor._requests]
+        assert told == ([result["error"]] if "error" in result else [])
+        return result
+
+    yield run
+    seat._open().queue.close()
+    seat._open.cache_clear()
+
+
+def test_a_batch_is_taken_answered_and_given_back(run):
+    assert run("desk") == {
+        "cards": [], "classes": ["cat", "dog"], "queue": QUEUE, "lease_s": pytest.approx(60, abs=5), "open": 10,
+        "minutes_left": pytest.approx(10 * 1.6 / 60),
+    }  # fmt: skip
+    taken = run("take_batch")
+    first, second, third, fourth = ids(taken["cards"])
+    assert taken["taken"] == 4
+    assert ids(run("submit", item=first, seconds=1.0)["cards"]) == [second, third, fourth]
+    assert ids(run("reject", item=second, seconds=float("nan"))["cards"]) == [third, fourth]
+    assert ids(run("bad_box", item=third)["cards"]) == [fourth]
+    undone = run("undo")
+    assert (undone["item"], undone["said"]) == (third, "the box does not fit")
+    assert ids(run("skip", item=third)["cards"]) == [fourth]
+    assert run("give_back")["returned"] == 1
+    assert run("take_batch")["taken"] == 4
+
+
+def test_trouble_is_told_in_a_line_and_the_desk_beside_it(run):
+    assert run("undo")["error"] == "there is no answer of yours to take back"
+    [first, *_] = cards = run("take_batch")["cards"]
+    for name, given, words in (
+        ("submit", {}, "open an item first"),
+        ("submit", {"item": "x"}, "not on your desk any more"),
+        ("wrong_class", {"item": first["item"], "class_name": "ox"}, "'ox' is no class of this campaign"),
+        ("wrong_class", {"item": first["item"], "class_name": "cat"}, "'cat' already"),
+        ("grid_take", {"count": 1000}, "a grid has 1 to 200 crops"),
+        ("grid_take", {"class_name": 7}, "a grid is of one class"),
+        ("grid_submit", {"shown": ["a"], "wrong": ["b"]}, "a grid is answered by its items"),
+        ("grid_submit", {"shown": ["a"], "said": "as_shown"}, "a grid is answered by its items"),
+    ):
+        result = run(name, **given)
+        assert words in result["error"], name
+        assert result["cards"] == cards
+
+
+def test_leases_that_were_lost_are_counted(run, uri):
+    from review_ui.queue.queue import Queue
+
+    [first, *_] = ids(run("take_batch")["cards"])
+    with Queue.open(uri, QUEUE) as queue:
+        queue.give_back("ann", [first])
+    renewed = run("renew")
+    assert renewed["lost"] == 1
+    assert len(renewed["cards"]) == 3
+
+
+def test_a_grid_goes_on_past_trouble(run, draw, documents):
+    from review_ui.plugin.seat import desk
+
+    grid = run("grid_take", count=3)
+    assert grid["class_name"] == "cat"
+    changed, *rest = grid["grid"]
+    draw(desk(), changed, NEW)
+    done = run("grid_submit", shown=grid["grid"], wrong=rest[:1], said="bad_box", seconds=3.0)
+    assert done["answered"] == 2
+    assert list(done["kept"]) == [changed]
+    assert changed in ids(done["cards"])
+    said = {
+        event["item"]: (event["verdict"], event["seconds"])
+        for event in documents("events")
+        if event["what"] == "submitted"
+    }
+    assert said == {rest[0]: ("bad_box", 1.0), rest[1]: ("correct", 1.0)}
+    following = run("grid_take", class_name="cat")
+    assert len(following["grid"]) == 2
+    assert not {changed, *rest} & set(following["grid"])
+    left = run("grid_take", class_name="cat", leave=following["grid"])
+    assert (left["grid"], left["class_name"]) == ([], None)
