@@ -9,8 +9,7 @@ IDLE: Final = 0.60
 """Share of the time in which a GPU computes below which the host keeps it waiting."""
 TAKEN: Final = 0.75
 """Share of the cores that others want from which on they are the bottleneck: with several of torch's threads, each
-waits for the one that has lost its core. (Measured on two cores that others wanted four times over: the bundled models
-took five times as long with two threads as with one.)"""
+waits for the one that has lost its core (docs/performance.md, threads on a CPU, has figures)."""
 _MODELS: Final = {"detect": "detector", "segment": "segmenter", "score": "scorer"}
 _SMALLER: Final = {
     "detect": "a smaller detector checkpoint, or fewer prompts where they take several passes, would help most",
