@@ -9,6 +9,7 @@ from benchmarks.engine.fixed_boxes import register
 from benchmarks.engine.setting import Setting
 from benchmarks.engine.sides import Sides
 from benchmarks.harness.child import in_child
+from flows.environment import prepare_environment
 from tasks.measure.settled import settled
 
 IN_MEMORY = "in memory"
@@ -38,8 +39,6 @@ def peak_of(setting: Setting, block: str, side: str) -> Peak:
 def hold_alone(setting: Setting, block: str, side: str) -> int:
     """Do so in this process, which must be fresh; gives the bytes on the GPU."""
     import torch
-
-    from flows.environment import prepare_environment
 
     prepare_environment()
     register()
