@@ -71,8 +71,11 @@ class Sides:
     def steps(self) -> dict[str, Steps]:
         """Vouch's steps, by side."""
         kinds = [("reference", "fp32", False), ("fast", "fp32", False)]
+        # Not every GPU has bf16.
+        if self.on_gpu and self.runtime.precision == "bf16":
+            kinds += [("reference", "bf16", False), ("fast", "bf16", False)]
         if self.on_gpu:
-            kinds += [("reference", "bf16", False), ("fast", "bf16", False), ("fast", "bf16", True)]
+            kinds.append(("fast", self.runtime.precision, True))
         return {
             VOUCH.format(engine + COMPILED * compiles, precision): self.steps_of(
                 engine=engine, precision=precision, compile="on" if compiles else "off"

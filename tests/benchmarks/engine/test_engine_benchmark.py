@@ -65,12 +65,12 @@ def test_on_a_gpu_ways_run_until_nothing_is_compiled_and_then_under_the_profiler
     assert taken["a"].gpu_busy == 0.9
 
 
-def sides_on(monkeypatch, tmp_path, device, name):
+def sides_on(monkeypatch, tmp_path, device, name, precision="bf16"):
     """Sides whose models are never loaded, as on a device."""
     from benchmarks.engine import sides, vouch_side
 
     for module in (sides, vouch_side):
-        monkeypatch.setattr(module, "choose_runtime", lambda config: Runtime(device, "bf16"))
+        monkeypatch.setattr(module, "choose_runtime", lambda config: Runtime(device, precision))
     setting = Setting(name=name, config=ModelsConfig(), folder=tmp_path, images=4, classes=["cat"])
     made = Sides(setting)
     made.arrays = made.pictures = [np.zeros((40, 60, 3), np.uint8)] * 4
@@ -94,6 +94,12 @@ def test_a_gpu_has_sides_in_every_mode_and_its_default_is_measured(monkeypatch, 
     assert [side for side, value in compiles.items() if value == "on"] == ["Vouch fast, compiled, bf16"]
     assert {FOLDER, IN_TURN} <= set(made.on_files(tmp_path))
     assert made.pipeline() == {}
+
+
+def test_a_gpu_without_bf16_is_not_asked_for_it(monkeypatch, tmp_path):
+    made = sides_on(monkeypatch, tmp_path, "cuda:0", "starter", precision="fp32")
+    assert list(made.by_step("all")) == ["Vouch reference, fp32", "Vouch fast, fp32", "Vouch fast, compiled, fp32"]
+    assert made.on_files(tmp_path)[FOLDER].mode == "fp32"
 
 
 def test_the_pipeline_races_beside_the_steps_of_full_size_models(monkeypatch, tmp_path):
