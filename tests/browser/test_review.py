@@ -1,6 +1,7 @@
 """A review in the real App: what people do in the browser is what the verdicts say."""
 
 import pytest
+from pycocotools.mask import decode
 
 pytestmark = pytest.mark.browser
 
@@ -90,6 +91,34 @@ def test_undo_brings_back_what_was_drawn_and_skip_asks_later(reviewer):
         [("correct", first.key), ("missed", first.key), ("bad_box", third.key)]
     )
     assert second.id not in {item.id for item in reviewer.review.held()}
+
+
+def test_a_mask_is_painted_on_with_the_brush(reviewer):
+    items = labels_first(reviewer)
+    painted = next(
+        item for item in items if item.rle and min(item.box) > 20 and item.box[2] < 280 and item.box[3] < 200
+    )
+    for item in items:
+        reviewer.see(item)
+        if item == painted:
+            break
+        reviewer.press("ArrowRight")
+    reviewer.page.locator("[data-cy=brush]").click()
+    _, y0, x1, y1 = painted.box
+    middle = (y0 + y1) / 2
+    reviewer.drag(painted, (x1 - 2, middle, x1 + 6, middle))
+    reviewer.press("Alt+Enter")
+    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem !== name", arg=painted.id)
+    [row] = without_times(reviewer.review.verdicts())
+    assert (row["label_id"], row["verdict"] in ("correct", "bad_box")) == (painted.id, True)
+    before, now = (
+        decode({"size": [painted.height, painted.width], "counts": one}) for one in (painted.rle, row["rle_counts"])
+    )
+    assert now[int(middle), int(x1) + 4]
+    assert not before[int(middle), int(x1) + 4]
+    # What was there stays.
+    assert now[before > 0].all()
+    assert now.sum() < before.sum() + 1000
 
 
 def test_what_is_looked_for_names_a_drawn_box(reviewer):
