@@ -31,7 +31,7 @@ def benchmarks(
     """Measure Vouch, print a table a benchmark, and write results/NAME.json and RESULTS.md.
 
     The names: end_to_end, stage_shares, engine, engine_switches, orchestration, memory, listing, export,
-    review_queue, review_operators, routing_contract, routing_after, routing_starter, routing_size.
+    review_queue, review_operators, review_app, routing_contract, routing_after, routing_starter, routing_size.
     """
     from benchmarks.harness.child import in_child
     from benchmarks.harness.report import make_result, write_result

@@ -2,7 +2,17 @@
 
 from typing import Final, Protocol
 
-from benchmarks import end_to_end, export, listing, memory, orchestration, review_operators, review_queue, stage_shares
+from benchmarks import (
+    end_to_end,
+    export,
+    listing,
+    memory,
+    orchestration,
+    review_app,
+    review_operators,
+    review_queue,
+    stage_shares,
+)
 from benchmarks.engine import measure as engine
 from benchmarks.harness.table import Table
 from benchmarks.options import Options
@@ -28,6 +38,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "export": export.measure,
     "review_queue": review_queue.measure,
     "review_operators": review_operators.measure,
+    "review_app": review_app.measure,
     "routing_contract": contract_table.measure,
     "routing_after": after_table.measure,
     "routing_starter": starter_world.measure,

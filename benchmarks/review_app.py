@@ -1,0 +1,154 @@
+"""How long FiftyOne's App takes to open before a long queue, and to go on to the next item, in a real browser."""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.harness.child import in_child
+from benchmarks.harness.table import Table
+from benchmarks.harness.words import seconds
+from benchmarks.options import Options
+from benchmarks.review_made_queue import BATCH, HEIGHT, WIDTH, fill_made_queue, served_queue
+from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+ITEMS: Final = 10_000
+OPENINGS: Final = 9
+ANSWERS: Final = 20
+"""Less than a batch."""
+LIMIT_SECONDS: Final = 6.0
+CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+ARGUMENTS: Final = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking")
+_PAINTED: Final = """() => {
+    const shown = [...document.querySelectorAll('[data-cy=looker] canvas')];
+    const middle = (one) => one.getContext('2d').getImageData(one.width / 2, one.height / 2, 1, 1).data[3];
+    const isPanelThere = document.body.innerText.includes('answered by you');
+    return isPanelThere && shown.length && shown.every((one) => one.width && middle(one));
+}"""
+_NEXT: Final = """async () => {
+    const start = performance.now();
+    const before = document.querySelector('[data-cy=lighter-sample-image]');
+    window.dispatchEvent(new KeyboardEvent('keydown', { code: 'Enter', altKey: true, cancelable: true }));
+    const renderer = () => document.querySelector('[data-cy=lighter-sample-renderer]')?.style.visibility;
+    for (;;) {
+        await new Promise((done) => requestAnimationFrame(done));
+        const image = document.querySelector('[data-cy=lighter-sample-image]');
+        if (image && image !== before && image.complete && image.naturalWidth && renderer() === 'visible') break;
+    }
+    return performance.now() - start;
+}"""
+"""From the key to the next item's picture on the screen; the App makes an image of its own for each."""
+
+
+def measure(options: Options) -> Table:
+    """Serve a long queue, open it again and again, and answer a batch.
+
+    Raises:
+        UserError: There is no Chromium.
+    """
+    if not Path(CHROMIUM).exists():
+        raise UserError(f"there is no {CHROMIUM}; install chromium, or name it in CHROMIUM")
+    items, openings = (500, 2) if options.quick else (ITEMS, OPENINGS)
+    with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
+        done = in_child(_review, folder=folder, items=items, openings=openings).value
+    return Table(
+        title="review app",
+        columns=["", "median", "longest"],
+        rows=[
+            ["cold page to painted grid and panel", seconds(done["open_median"]), seconds(done["open_longest"])],
+            ["limit for that", seconds(LIMIT_SECONDS), ""],
+            ["key to the next item's picture", seconds(done["next_median"]), seconds(done["next_longest"])],
+        ],
+        notes=[
+            f"{items:,} labels with masks wait in the queue, {BATCH} of them on the desk; JPEGs of {WIDTH} x {HEIGHT}.",
+            f"Chromium without a screen or a GPU, 1400 x 860, from the same machine through the guard. {openings} "
+            f"openings, each of a fresh profile without a cache; {ANSWERS} answers.",
+            "Other work ran on the machine meanwhile, so times are above what it takes alone.",
+        ],
+        figures=done,
+    )
+
+
+def _review(folder: str, items: int, openings: int) -> dict[str, float]:
+    from review_ui.database import mongod
+
+    with mongod(Path(folder) / "mongod") as uri:
+        fill_made_queue(uri, items)
+        _draw_images(Path(folder) / "images")
+        with served_queue(uri, Path(folder), "simulated") as address, _browser() as browser:
+            _take_batch(address)
+            opened = [_open(browser, address) for _ in range(openings)]
+            following = _answer(browser, address)
+    return {
+        "open_median": statistics.median(opened), "open_longest": max(opened),
+        "next_median": statistics.median(following), "next_longest": max(following),
+    }  # fmt: skip
+
+
+def _draw_images(folder: Path) -> None:
+    """Write the images of a batch, two items each: clouds, of some 100 KB."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    for number in range(BATCH // 2 + 1):
+        rough = np.random.default_rng(number).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(rough).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(folder / f"{number:05d}.jpg")
+
+
+@contextmanager
+def _browser() -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+def _take_batch(address: str) -> None:
+    import httpx
+
+    site = address.partition("/?")[0]
+    with httpx.Client(base_url=site, headers={"origin": site}, timeout=60) as client:
+        client.get(address.removeprefix(site))
+        client.post("/operators/execute", json={"operator_uri": "@vouch/review/take_batch", "params": {}})
+
+
+@contextmanager
+def _page(browser: "Browser") -> "Iterator[Page]":
+    context: BrowserContext = browser.new_context(viewport={"width": 1400, "height": 860})
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    yield page
+    context.close()
+
+
+def _open(browser: "Browser", address: str) -> float:
+    """Seconds from the address to what people work with."""
+    with _page(browser) as page:
+        start = time.perf_counter()
+        page.goto(address, wait_until="commit")
+        page.wait_for_function(_PAINTED)
+        return time.perf_counter() - start
+
+
+def _answer(browser: "Browser", address: str) -> list[float]:
+    """Seconds from one answer to the next item, each."""
+    found = []
+    with _page(browser) as page:
+        page.goto(address)
+        page.wait_for_function(_PAINTED)
+        page.keyboard.press("Alt+t")
+        for _ in range(ANSWERS):
+            page.wait_for_selector("[data-cy=annotate-edit-back]")
+            page.wait_for_timeout(1500)  # as long as people look at it
+            found.append(page.evaluate(_NEXT) / 1000)
+    return found
