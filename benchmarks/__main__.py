@@ -45,16 +45,20 @@ def benchmarks(
     if unknown:
         raise typer.BadParameter(f"there is no benchmark {unknown[0]!r}; the names are {', '.join(BENCHMARKS)}")
     folder = out or (None if quick else HERE)
+    failed = False
     for name in names or BENCHMARKS:
         with console.status(f"measuring {name}"):
             try:
                 measured = in_child(BENCHMARKS[name], options=Options(quick=quick, huge=huge, full=full))
             except VouchError as error:
-                console.print(str(error), markup=False, highlight=False)
-                raise typer.Exit(1) from None
+                console.print(f"{name}: {error}", markup=False, highlight=False)
+                failed = True
+                continue
         print_table(console, measured.value)
         if folder is not None:
             write_result(folder, make_result(name, measured), list(BENCHMARKS))
+    if failed:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -81,4 +81,7 @@ def _main(name: str, request: str, answer: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    try:
+        _main(*sys.argv[1:])
+    except VouchError as error:
+        sys.exit(str(error))

@@ -83,6 +83,15 @@ def test_the_command_runs_what_is_named(tmp_path):
     assert "## export: COCO export" in (tmp_path / "RESULTS.md").read_text()
 
 
+def test_what_cannot_be_measured_here_does_not_keep_the_others_from_it(monkeypatch):
+    monkeypatch.setenv("CHROMIUM", "/nowhere/chromium")
+    done = CliRunner().invoke(app, ["review_app", "export", "--quick"])
+    assert done.exit_code == 1
+    assert "there is no /nowhere/chromium; install chromium" in done.output
+    assert "Traceback" not in done.output
+    assert "1,000 labels" in done.output
+
+
 def test_a_quick_run_writes_nothing_unasked(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.__main__.HERE", tmp_path)
     assert CliRunner().invoke(app, ["export", "--quick"]).exit_code == 0
