@@ -18,7 +18,7 @@ from tasks.collect.label_arrays import SIGNAL_STAGES
 from tasks.collect.markers import current_markers
 from tasks.columns import boxes_of, flat, numbers
 from tasks.plan.ledger import Ledger
-from tasks.reviews.distinct import places_in
+from tasks.reviews.distinct import flags_of, places_in
 from tasks.shard.markers import read_current
 from tasks.shard.parts import read_part
 from tasks.store.store import Store
@@ -64,8 +64,7 @@ class RunLabels:
 
     def accepts(self, label_ids: pa.ChunkedArray) -> Bools:
         """Say of labels whether the policy of the run accepted them, (n,); not those that the run does not have."""
-        # One entry more, which -1 finds.
-        return np.append(self.accepted, False)[places_in(label_ids, self.label_ids)]
+        return flags_of(label_ids, self.label_ids, self.accepted)
 
     def places(self, label_ids: Sequence[str]) -> Ints:
         """Find labels by their ids: (n,) rows, -1 for those that the run does not have."""

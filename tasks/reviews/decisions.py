@@ -13,7 +13,7 @@ from schemas.tables import DECISIONS
 from tasks.collect.markers import current_markers
 from tasks.columns import flat, numbers
 from tasks.plan.ledger import Ledger
-from tasks.reviews.distinct import places_in
+from tasks.reviews.distinct import flags_of
 from tasks.shard.markers import read_current
 from tasks.shard.parts import read_part
 from tasks.store.store import Store
@@ -45,8 +45,7 @@ class Decisions:
             StoreError: A table is missing or damaged.
         """
         ids, accepted = self._read
-        # One entry more, which -1 finds.
-        return np.append(accepted, False)[places_in(label_ids, ids)]
+        return flags_of(label_ids, ids, accepted)
 
     @cached_property
     def _read(self) -> tuple[pa.StringArray, NDArray[np.bool_]]:

@@ -52,3 +52,9 @@ def places_in(wanted: pa.Array | pa.ChunkedArray, ids: pa.Array) -> NDArray[np.i
     # Last first, so that of equal ids the first one stays.
     place[numbers(found.drop_null(), np.int64)[::-1]] = rows[::-1]
     return np.asarray(place[numbers(coded.indices.fill_null(-1), np.int64)], np.int64)
+
+
+def flags_of(wanted: pa.Array | pa.ChunkedArray, ids: pa.Array, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say of values what is flagged (N,) of ids (N,) that are equal, (m,); False for those that are not there."""
+    # One entry more, which -1 finds.
+    return np.append(flags, False)[places_in(wanted, ids)]

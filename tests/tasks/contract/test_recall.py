@@ -11,6 +11,7 @@ from schemas.reviews import TASKS, VERDICTS
 from schemas.tables import PRESENCE
 from tasks.contract.costs import image_check_s
 from tasks.contract.recall import STRATA, draw_image_checks, image_strata, recall_of_run
+from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.resolve import missed_and_checked, resolve
 
 INPUTS = {"prompts": "a"}
@@ -94,6 +95,17 @@ def test_every_drawn_image_comes_after_its_labels_without_an_answer(make_world):
             assert row["purpose"] == "doubtful"
             assert row["x1"] > row["x0"]
     assert len(seen) == 60
+
+
+def test_what_waits_for_an_answer_completes_the_images_whatever_is_accepted(make_world, make_plan):
+    world = make_world(images=60)
+    world.labels.accepted[::3] = True
+    checks = draw(world, 60)
+    plan = planned(make_plan, checks)
+    waiting = open_tasks(plan[1], resolve(nothing()), missed_and_checked(nothing()), world.labels.accepts)
+    found = estimated(world, [plan], decided(world, replace(checks, tasks=waiting)))
+    assert found.undecided == 0
+    assert found.accepted.value > 0.2
 
 
 def test_strata_and_inclusion_say_how_it_was_drawn(make_world):

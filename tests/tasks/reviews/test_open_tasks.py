@@ -55,6 +55,17 @@ def test_a_doubtful_label_that_is_accepted_now_waits_no_more(waits, asked_about)
     assert waits(tasks, *disputed, accepted=["1"]) == [False] * 4 + [True]  # people's word goes before the policy's
 
 
+def test_all_labels_of_an_image_that_is_searched_wait(waits):
+    tasks = [
+        {"label_id": "1", "purpose": "doubtful"},
+        {"purpose": "image"},
+        {"label_id": "2", "purpose": "doubtful", "key": "b.png"},
+        {"purpose": "possible_miss", "key": "b.png", "class_name": "cat"},
+    ]
+    assert waits(tasks, accepted=["1", "2"]) == [True, True, False, True]
+    assert waits(tasks, {"key": "a.png", "verdict": "checked"}, accepted=["1", "2"]) == [True, False, False, True]
+
+
 def test_decisions_are_looked_up_only_for_doubtful_labels_without_an_answer(waits, asked_about):
     tasks = [{"label_id": "1", "purpose": "audit"}, {"label_id": "2", "purpose": "doubtful"}, {"purpose": "image"}]
     assert waits(tasks, {"label_id": "2"}) == [True, False, True]
