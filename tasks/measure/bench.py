@@ -77,7 +77,8 @@ def bench(campaign: Campaign, most: int | None = None) -> BenchReport:
         warm = refs[: CHUNK_IMAGES_ON_GPU if on_gpu else WARM_UP]
         if on_gpu:
             runs.run(warm)
-        speed = len(warm) / runs.run(warm).seconds
+        timed = settled(lambda: runs.run(warm)) if on_gpu else runs.run(warm)
+        speed = len(warm) / timed.seconds
         refs = refs[: max(LEAST, int(speed * SECONDS))]
         busy = None
         if on_gpu:

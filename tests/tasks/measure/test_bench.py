@@ -48,14 +48,6 @@ def test_the_steps_are_as_they_were_afterwards(tmp_path, make_images, make_campa
     assert Path(tmp_path / "images").is_dir()
 
 
-def test_the_images_for_a_gpu_keep_its_lanes_at_work():
-    from tasks.measure.bench import IMAGES_ON_GPU
-    from tasks.models.engine.memory import LANES
-    from tasks.shard.shard import CHUNK_IMAGES_ON_GPU
-
-    assert IMAGES_ON_GPU > LANES * CHUNK_IMAGES_ON_GPU
-
-
 def test_a_gpu_takes_few_images_again_and_is_measured_warm(tmp_path, make_images, make_campaign, monkeypatch):
     """The way of a GPU, on a CPU: its names, its counters and its profiler are stood in for."""
     import torch
