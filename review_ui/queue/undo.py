@@ -1,5 +1,7 @@
 """Takes a reviewer's last answer back, as long as no pull has brought it into the workspace, which never forgets."""
 
+from typing import Final
+
 from pymongo import DESCENDING, ReturnDocument
 
 from review_ui.queue import state
@@ -8,6 +10,9 @@ from review_ui.queue.lease import answer_key
 from review_ui.queue.marks import UNDONE
 from review_ui.queue.session import Session
 from schemas.errors import VouchError
+
+_LOOKS: Final = 10
+"""At an item that others keep taking in between."""
 
 
 def undo(session: Session, reviewer: str) -> Document | None:
@@ -42,13 +47,24 @@ def complete_undone(session: Session) -> None:
     """Complete what was taken back and of which the server kept the mark and no more."""
     wanted = {"queue": session.queue, "what": "submitted", "pulled": UNDONE, "seq": {"$nin": session.undone()}}
     for last in session.database.events.find(wanted):
-        item = session.database.items.find_one({"_id": session.key_of(last["item"])})
-        # In this order: whoever is taking it back right now has by then changed the item, or recorded the event.
-        if item is None or session.happened("undone", [_key(last)]):
-            continue
+        # What finds no moment in so many looks waits for the next time: only what has happened is recorded.
+        for _ in range(_LOOKS):
+            if _complete(session, last):
+                break
+
+
+def _complete(session: Session, last: Document) -> bool:
+    """Take an answer out of its item and record that; False: the item changed meanwhile, and nothing has happened."""
+    item = session.database.items.find_one({"_id": session.key_of(last["item"])})
+    # In this order: whoever is taking it back right now has by then changed the item, or recorded the event.
+    if item is None or session.happened("undone", [_key(last)]):
+        return True
+    if last["reviewer"] in item["answered_by"]:
         as_seen = {"_id": item["_id"], "epoch": item["epoch"], "answered_by": last["reviewer"]}
-        session.database.items.update_one(as_seen, state.unsay(last["reviewer"]))
-        _record(session, last)
+        if not session.database.items.update_one(as_seen, state.unsay(last["reviewer"])).matched_count:
+            return False
+    _record(session, last)
+    return True
 
 
 def _record(session: Session, last: Document) -> None:
