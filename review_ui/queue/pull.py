@@ -8,7 +8,7 @@ from pymongo import DESCENDING
 
 from review_ui.queue.connect import Document, connect, told
 from review_ui.queue.marks import TAKEN, UNDONE
-from review_ui.queue.rows import verdict_rows
+from review_ui.queue.rows import verdict_table
 from review_ui.queue.session import Session, open_session
 from schemas.queue import PullOutcome
 from schemas.reviews import VERDICTS
@@ -48,7 +48,7 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
             answers = _submitted(session, {"pulled": TAKEN})
             late = _late(session)
             earlier = _count(session, {"pulled": {"$nin": [None, TAKEN, UNDONE]}})
-        table = _table(answers)
+        table = verdict_table(answers)
         rows = first_rows(pa.concat_tables([(known := read_verdicts(workspace)), table]), VERDICTS.names)
         new = rows[rows >= known.num_rows] - known.num_rows
         name = write_verdicts(workspace, table.take(pa.array(new, pa.int64())))
@@ -84,7 +84,7 @@ def export_queue(uri: str, queue_id: str, path: Path) -> int:
     try:
         session = open_session(database, queue_id)
         with told(database.where):
-            table = _table(_submitted(session, {"pulled": {"$ne": UNDONE}, "seq": {"$nin": session.undone()}}))
+            table = verdict_table(_submitted(session, {"pulled": {"$ne": UNDONE}, "seq": {"$nin": session.undone()}}))
     finally:
         database.close()
     write_table(path, table)
@@ -110,10 +110,6 @@ def _late(session: Session) -> list[str]:
     """Items with answers that came when they were another's, latest first."""
     wanted = {"queue": session.queue, "what": "late"}
     return [event["item"] for event in session.database.events.find(wanted, {"item": 1}).sort("seq", DESCENDING)]
-
-
-def _table(answers: list[Document]) -> pa.Table:
-    return pa.Table.from_pylist([row for event in answers for row in verdict_rows(event)], schema=VERDICTS)
 
 
 def _mark(session: Session, answers: list[Document], name: str) -> None:

@@ -1,6 +1,6 @@
 """Rows of verdicts: checked when an answer comes, completed when it goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -32,6 +32,11 @@ def verdict_rows(event: Document) -> list[Document]:
     return [
         row | about | {"seconds": None if place else event["seconds"]} for place, row in enumerate(event["verdicts"])
     ]
+
+
+def verdict_table(events: Iterable[Document]) -> pa.Table:
+    """Make the rows of schemas.reviews.VERDICTS of answers, in their order."""
+    return pa.Table.from_pylist([row for event in events for row in verdict_rows(event)], schema=VERDICTS)
 
 
 def checked_rows(rows: Sequence[VerdictRow], item: Document, classes: Sequence[str]) -> list[Document]:

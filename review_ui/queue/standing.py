@@ -7,11 +7,10 @@ import pyarrow as pa
 
 from review_ui.queue.connect import Document
 from review_ui.queue.lease import epoch_of
-from review_ui.queue.rows import verdict_rows
+from review_ui.queue.rows import verdict_table
 from review_ui.queue.session import Session
 from review_ui.queue.unheard import unheard_items
 from schemas.queue import Item, ItemImage, KnownLabel
-from schemas.reviews import VERDICTS
 from tasks.collect.reviewed import HumanWord
 from tasks.export.records import ExportImage, ExportLabel
 
@@ -93,8 +92,5 @@ def _verdicts(session: Session, keys: Sequence[str], unheard: frozenset[str]) ->
     of_images = {"key": {"$in": list(keys)}}
     undone = set(session.undone(**of_images))
     wanted = {"queue": session.queue, "what": "submitted", **of_images}
-    rows: list[Document] = []
-    for event in session.database.events.find(wanted).sort("seq"):
-        if event["seq"] not in undone and event["item"] not in unheard:
-            rows += verdict_rows(event)
-    return pa.Table.from_pylist(rows, schema=VERDICTS)
+    found = session.database.events.find(wanted).sort("seq")
+    return verdict_table(one for one in found if one["seq"] not in undone and one["item"] not in unheard)

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from review_ui.queue.rows import verdict_table
 from review_ui.queue.session import Session
+from schemas.reviews import VERDICTS
+from tasks.reviews.distinct import row_codes
 
 _WAITING: Final[dict[str, Any]] = {"wanted": {"$gt": 1}, "state": {"$in": ["open", "leased"]}}
 """Items that may have an answer, and are to have another one."""
@@ -27,24 +30,17 @@ def unheard_items(session: Session, keys: Sequence[str], reviewer: str) -> froze
 def heard(session: Session, verdicts: pa.Table) -> pa.Table:
     """Leave out verdicts of the workspace that not everybody is to see; the queue's own log has them for the others.
 
-    A verdict does not say which question an object was drawn with, so what a reviewer drew anywhere in the image goes.
+    These are the answers to questions that wait for another person, with what was drawn beside them. What came from
+    elsewhere stays, also that of the same reviewers: no log of this queue has it.
 
     Args:
         session: The queue.
         verdicts: Rows of schemas.reviews.VERDICTS.
     """
-    wanted = {"queue": session.queue, **_WAITING, "answered_by.0": {"$exists": True}}
-    found = [
-        (item["label_id"] or "", item["key"], name)
-        for item in session.database.items.find(wanted, {"label_id": 1, "key": 1, "answered_by": 1})
-        for name in item["answered_by"]
-    ]
-    labels = _among(verdicts, "label_id", [f"{label}\t{name}" for label, _, name in found])
-    drawn = _among(verdicts, "key", [f"{key}\t{name}" for _, key, name in found])
-    return verdicts.filter(pc.invert(pc.or_(labels, pc.and_(drawn, pc.equal(verdicts["verdict"], "missed")))))
-
-
-def _among(verdicts: pa.Table, column: str, pairs: list[str]) -> pa.ChunkedArray:
-    """Which rows are about one of these and by one of their reviewers."""
-    about = pc.binary_join_element_wise(verdicts[column], verdicts["reviewer"], "\t")
-    return pc.is_in(about, value_set=pa.array(pairs, pa.string()), skip_nulls=True)
+    waiting = {"queue": session.queue, **_WAITING, "answered_by.0": {"$exists": True}}
+    items = {item["item"] for item in session.database.items.find(waiting, {"item": 1})}
+    answers = {"queue": session.queue, "what": "submitted", "twice": True, "seq": {"$nin": session.undone()}}
+    said = verdict_table(one for one in session.database.events.find(answers) if one["item"] in items)
+    # As whole rows, by which a pull tells what the workspace has.
+    codes = row_codes(pa.concat_tables([said, verdicts]), VERDICTS.names)
+    return verdicts.filter(pa.array(~np.isin(codes[said.num_rows :], codes[: said.num_rows])))
