@@ -125,8 +125,27 @@ def route(planned, least):
             process_shard(shard.id, session.settings)
 
 
+def plan_anew(planned, change):
+    """Replace the plan by one with changed tasks."""
+    plan, tasks = read_plans(planned.workspace, "main")[0]
+    write_plan(planned.workspace, "main", ReviewPlan.model_validate(plan.model_dump()), change(tasks))
+    for path in (planned.folder / "workspace" / "reviews" / "plans" / "main").glob("0001*"):
+        path.unlink()
+
+
+def test_in_an_image_that_is_searched_what_another_policy_accepts_stays(planned, items):
+    planned.fill()
+    searched = [one["key"] for one in items(purpose="image")]
+    doubtful = items(purpose="doubtful", key={"$in": searched})
+    assert doubtful
+    route(planned, 0.0)
+    planned.fill()
+    assert items(purpose="doubtful", key={"$in": searched}) == doubtful
+
+
 def test_what_another_policy_accepts_leaves_but_not_from_a_desk(planned, items):
     """Only doubtful labels: what is asked for other purposes is asked about as before."""
+    plan_anew(planned, lambda tasks: tasks.filter(pc.not_equal(tasks["purpose"], "image")))
     with planned.open() as queue:
         doubtful = [one["item"] for one in items(purpose="doubtful")]
         others = [one["item"] for one in items(purpose={"$ne": "doubtful"})]
@@ -306,15 +325,12 @@ def test_queues_differ_by_workspace_and_run(planned):
 
 
 def test_disputed_labels_are_asked_again_of_all_once_their_answers_are_pulled(planned, items, rows):
-    workspace = planned.workspace
-    plan, tasks = read_plans(workspace, "main")[0]
-    labels = tasks.filter(tasks["label_id"].is_valid())
-    doubtful = labels.set_column(
-        labels.schema.get_field_index("purpose"), "purpose", pa.array(["doubtful"] * labels.num_rows)
-    )
-    write_plan(workspace, "main", ReviewPlan.model_validate(plan.model_dump()), doubtful)
-    for path in (planned.folder / "workspace" / "reviews" / "plans" / "main").glob("0001*"):
-        path.unlink()
+    def doubtful(tasks):
+        labels = tasks.filter(tasks["label_id"].is_valid())
+        purposes = pa.array(["doubtful"] * labels.num_rows)
+        return labels.set_column(labels.schema.get_field_index("purpose"), "purpose", purposes)
+
+    plan_anew(planned, doubtful)
     planned.says(review={"second_reviews": 1.0})
     with planned.open() as queue:
         name = queue.take("ann", 1)[0].id
