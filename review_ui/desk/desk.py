@@ -1,7 +1,6 @@
 """One reviewer's desk: takes items from the queue, shows them in FiftyOne, and hands answers in."""
 
 import threading
-from collections.abc import Collection as Many
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -12,15 +11,16 @@ from review_ui.desk.card import Card, card_of
 from review_ui.desk.dataset import QUESTION, open_dataset
 from review_ui.desk.draft import Document, DraftError
 from review_ui.desk.lay import sample_of
-from review_ui.desk.read_back import Said, is_untouched, read_back
+from review_ui.desk.read_back import Row, Said, read_back
 from review_ui.desk.words import answer_in_words
 from review_ui.desk_name import desk_name
 from review_ui.queue.queue import Queue
 from schemas.errors import LeaseLostError
 from schemas.queue import Item, Kind, Progress
 
-_GONE: Final = 410
+_GONE_STATUS: Final = 410
 """Status in the log of a draft whose lease is over."""
+GONE: Final = "this item is not on your desk any more; go on with the next one"
 _LONGEST_S: Final = 3600.0
 """Longer than this nobody looks at one image: the browser was left alone."""
 
@@ -49,7 +49,9 @@ class Desk:
             reviewer: Who works here.
         """
         self.queue, self.reviewer, self.name = queue, reviewer, desk_name(queue_id, reviewer)
-        self.queue_id, self._lock = queue_id, threading.RLock()
+        self.queue_id = queue_id
+        self.lock = threading.RLock()
+        """Held by whoever does several things of which nothing may come in between."""
         self._classes = queue.classes()
         self._dataset = open_dataset(self.name, self._classes)
         self._items: dict[str, Item] = {}
@@ -67,33 +69,13 @@ class Desk:
 
     def take(self, count: int, kind: Kind | None = None, class_name: str | None = None) -> list[Card]:
         """Take items until there are `count` of those asked for, and give all that are on the desk."""
-        with self._lock:
+        with self.lock:
             self.queue.take(self.reviewer, count, kind=kind, class_name=class_name)
             return self.refresh()
 
-    def take_grid(self, count: int, class_name: str | None = None, leave: Many[str] = ()) -> list[Card]:
-        """Take labels of one class to be answered by their crops.
-
-        A label with a drawing of the reviewer's is left out, as its crop shows it without.
-
-        Args:
-            count: How many at the most.
-            class_name: The class; the one that comes next where none is named.
-            leave: Items that shall not be among them.
-        """
-        with self._lock:
-            self.refresh()
-            out = {*leave, *self._touched()}
-            if class_name is None:
-                first = self._hold(1, out)
-                class_name = first[0].class_name if first else None
-            found = [] if class_name is None else self._hold(count, out, class_name)
-            wanted = {item.id for item in found[:count]}
-            return [card for card in self.refresh() if card["item"] in wanted]
-
     def refresh(self) -> list[Card]:
         """Make the desk show what the reviewer holds: nothing more, and nothing less."""
-        with self._lock:
+        with self.lock:
             held = self.queue.held(self.reviewer)
             self._items = {item.id: item for item in held}
             lying = {one["item"]: one for one in self._samples.find({}, {"item": True, "epoch": True})}
@@ -107,7 +89,7 @@ class Desk:
 
     def cards(self) -> list[Card]:
         """What is on the desk, by place."""
-        with self._lock:
+        with self.lock:
             ids = {one["item"]: str(one["_id"]) for one in self._samples.find({}, {"item": True})}
             return [card_of(item, ids[item.id]) for item in self._in_order() if item.id in ids]
 
@@ -115,6 +97,14 @@ class Desk:
         """The item that a sample shows; None if there is no such sample."""
         found = self._samples.find_one({"_id": ObjectId(sample_id)}, {"item": True})
         return None if found is None else str(found["item"])
+
+    def drafts(self, items: Sequence[str]) -> dict[str, tuple[Item, Document]]:
+        """Those of the items that are on the desk, each with its sample's document as it is now."""
+        with self.lock:
+            if not self._items.keys() >= set(items):
+                self.refresh()
+            found = {one["item"]: one for one in self._samples.find({"item": {"$in": list(items)}})}
+            return {name: (self._items[name], found[name]) for name in items if name in self._items and name in found}
 
     def submit(
         self, item_id: str, seconds: float | None = None, said: Said = "as_shown", class_name: str | None = None
@@ -131,11 +121,24 @@ class Desk:
             DraftError: It is no answer yet; it stays on the desk.
             LeaseLostError: It is another's by now; it leaves the desk, and the answer is kept in the log.
         """
-        with self._lock:
+        with self.lock:
             item, sample = self._at(item_id)
-            rows = read_back(sample, item, self._classes, said, class_name)
-            if seconds is not None:
-                seconds = min(max(seconds, 0.0), _LONGEST_S)
+            self.hand_in(item, read_back(sample, item, self._classes, said, class_name), seconds)
+
+    def hand_in(self, item: Item, rows: Sequence[Row], seconds: float | None) -> None:
+        """Hand in rows about an item that is on the desk; its sample leaves the desk.
+
+        Args:
+            item: What is answered.
+            rows: As review_ui.desk.read_back makes them.
+            seconds: Time spent; None where it is unknown.
+
+        Raises:
+            LeaseLostError: As submit does.
+        """
+        if seconds is not None:
+            seconds = min(max(seconds, 0.0), _LONGEST_S)
+        with self.lock:
             try:
                 self.queue.submit(self.reviewer, item.id, item.epoch, rows, seconds)
             except LeaseLostError:
@@ -143,41 +146,9 @@ class Desk:
                 raise
             self._take_off([item.id])
 
-    def submit_grid(
-        self,
-        shown: Sequence[str],
-        wrong: Sequence[str],
-        seconds: float | None,
-        said: Said,
-        class_name: str | None = None,
-    ) -> dict[str, str]:
-        """Answer many items at once: those picked out in one way, the others as they were laid out.
-
-        Args:
-            shown: All items of the grid.
-            wrong: Those picked out.
-            seconds: Time spent on all of them.
-            said: What those picked out are.
-            class_name: The right class, if that is what they are.
-
-        Returns:
-            Those that are not answered, and why; the others are.
-        """
-        each = None if seconds is None else seconds / max(len(shown), 1)
-        trouble = {}
-        with self._lock:
-            for item_id in shown:
-                picked = item_id in wrong
-                try:
-                    self._check_untouched(item_id)
-                    self.submit(item_id, each, said if picked else "as_shown", class_name if picked else None)
-                except (DraftError, LeaseLostError) as error:
-                    trouble[item_id] = str(error)
-        return trouble
-
     def skip(self, item_id: str) -> None:
         """Give an item back undecided; it comes again when nothing else is left."""
-        with self._lock:
+        with self.lock:
             item, _ = self._at(item_id)
             self.queue.skip(self.reviewer, item.id, item.epoch)
             self._clear([item.id])
@@ -187,7 +158,7 @@ class Desk:
 
         Its item is on the desk again with all that was drawn for the answer, see review_ui.desk.drawn_before.
         """
-        with self._lock:
+        with self.lock:
             item = self.queue.undo(self.reviewer)
             if item is None:
                 return None
@@ -199,7 +170,7 @@ class Desk:
 
     def give_back(self) -> int:
         """Return all items unanswered, and clear the desk; says how many there were."""
-        with self._lock:
+        with self.lock:
             returned = self.queue.give_back(self.reviewer)
             self.refresh()
             return returned
@@ -214,36 +185,10 @@ class Desk:
         return found
 
     def _at(self, item_id: str) -> tuple[Item, Document]:
-        if item_id not in self._items:
-            self.refresh()
-        sample = self._samples.find_one({"item": item_id})
-        if item_id not in self._items or sample is None:
-            raise DraftError("this item is not on your desk any more; go on with the next one")
-        return self._items[item_id], sample
-
-    def _hold(self, count: int, out: Many[str], class_name: str | None = None) -> list[Item]:
-        """Take labels until `count` are held that are not to be left out, or there are no more; gives those."""
-        asked, before = count, -1
-        while True:
-            held = self.queue.take(self.reviewer, asked, kind="label", class_name=class_name)
-            found = [item for item in held if item.id not in out]
-            if len(found) >= count or len(held) in (before, 0):
-                return found
-            asked, before = len(held) + count - len(found), len(held)
-
-    def _touched(self) -> list[str]:
-        """Labels on the desk that do not lie as they were laid out."""
-        labels = [item.id for item in self._items.values() if item.kind == "label"]
-        return [
-            sample["item"]
-            for sample in self._samples.find({"item": {"$in": labels}})
-            if not is_untouched(sample, self._items[sample["item"]], self._classes)
-        ]
-
-    def _check_untouched(self, item_id: str) -> None:
-        item, sample = self._at(item_id)
-        if not is_untouched(sample, item, self._classes):
-            raise DraftError("you have changed this label, which its crop does not show: answer it by itself (Alt+T)")
+        found = self.drafts([item_id])
+        if not found:
+            raise DraftError(GONE)
+        return found[item_id]
 
     def _in_order(self) -> list[Item]:
         return sorted(self._items.values(), key=lambda item: (item.place, item.id))
@@ -260,7 +205,7 @@ class Desk:
         for sample in self._samples.find({"item": {"$in": list(names)}}):
             if sample.get("last_modified_at") != sample.get("created_at"):
                 body = json_util.dumps({"item": sample["item"], QUESTION: sample.get(QUESTION)}).encode()
-                self.queue.log(self.reviewer, "DRAFT", "/desk", body, _GONE)
+                self.queue.log(self.reviewer, "DRAFT", "/desk", body, _GONE_STATUS)
         self._take_off(names)
 
     def _take_off(self, names: Sequence[str]) -> None:

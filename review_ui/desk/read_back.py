@@ -64,19 +64,23 @@ def read_back(
     return [_about_label(kept, item, said, class_name), *missed]
 
 
-def is_untouched(sample: Document, item: Item, classes: Sequence[str]) -> bool:
-    """Whether a label lies as it was laid out, so that it is what its crop shows.
+def rows_as_laid(sample: Document, item: Item, classes: Sequence[str]) -> list[Row] | None:
+    """Say what a label's answer is that lies as it was laid out, so that it is what its crop shows.
 
     Args:
         sample: The sample's document in FiftyOne's database.
         item: What was laid out; about a label.
         classes: Of the campaign.
+
+    Returns:
+        As read_back does; None if the label was changed, or something was drawn.
     """
     try:
-        about, *missed = read_back(sample, item, classes)
+        rows = read_back(sample, item, classes)
     except DraftError:
-        return False
-    return about["verdict"] == "correct" and about["rle_counts"] is None and not missed
+        return None
+    about, *missed = rows
+    return rows if about["verdict"] == "correct" and about["rle_counts"] is None and not missed else None
 
 
 def _about_label(kept: Drawn, item: Item, said: Said, class_name: str | None) -> Row:

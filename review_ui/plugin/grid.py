@@ -3,6 +3,7 @@
 from typing import Any, Final, get_args
 
 from review_ui.desk.desk import Desk
+from review_ui.desk.grid import submit_grid, take_grid
 from review_ui.desk.read_back import Said
 from review_ui.plugin.answering import class_of
 from review_ui.plugin.operator import Answer, ReviewOperator, seconds_of
@@ -25,7 +26,7 @@ class GridTake(ReviewOperator):
         class_name = given.get("class_name")
         if class_name is not None and not isinstance(class_name, str):
             raise VouchError("a grid is of one class")
-        grid = at.take_grid(count, class_name, _names(given.get("leave")))
+        grid = take_grid(at, count, class_name, _names(given.get("leave")))
         return {"grid": [card["item"] for card in grid], "class_name": grid[0]["class_name"] if grid else None}
 
 
@@ -40,7 +41,7 @@ class GridSubmit(ReviewOperator):
         said = given.get("said", "not_an_object")
         if said not in get_args(Said) or said == "as_shown" or not set(wrong) <= set(shown):
             raise VouchError("a grid is answered by its items, those picked out, and what they are")
-        kept = at.submit_grid(shown, wrong, seconds_of(given), said, class_of(at, given))
+        kept = submit_grid(at, shown, wrong, seconds_of(given), said, class_of(at, given))
         return {"answered": len(shown) - len(kept), "kept": kept}
 
 

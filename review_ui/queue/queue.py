@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from review_ui.queue import answer, lease, undo
+from review_ui.queue.answered import answered
 from review_ui.queue.connect import connect, told
 from review_ui.queue.progress import left_for, progress
 from review_ui.queue.requests import log_request
@@ -151,6 +152,11 @@ class Queue:
         """Tell what the reviewer's answer to an item said that was taken back last; nothing where none was."""
         with self._told():
             return taken_back(self._session, reviewer, item_id)
+
+    def answered(self, reviewer: str, items: Sequence[str]) -> dict[str, Sequence[VerdictRow]]:
+        """Tell which of these items have an answer of the reviewer's that stands, and what it says."""
+        with self._told():
+            return answered(self._session, reviewer, items)
 
     def progress(self, reviewer: str) -> Progress:
         """Count, as this reviewer may see it."""
