@@ -22,6 +22,7 @@
   const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
 
   const SAID = "vouch-said";
+  const ANNOTATE = "annotate"; // the App's mode in which labels can be changed
 
   const desk = { cards: [], classes: [], queue: "", until: 0 };
   const view = {
@@ -91,7 +92,15 @@
   function open(card) {
     view.coming = card.item;
     view.asked = performance.now();
-    app("open_sample", { id: card.sample, mode: "annotate" });
+    app("open_sample", { id: card.sample, mode: ANNOTATE });
+  }
+
+  // Whoever has looked into the tab Explore would find the next items there too, where they cannot be answered.
+  function leaveExplore(card) {
+    const { jotaiStore, modalMode } = window.__fos__;
+    if (jotaiStore.get(modalMode) === ANNOTATE) return;
+    if (card) open(card);
+    else jotaiStore.set(modalMode, ANNOTATE);
   }
 
   // The item before stays in the address, and on the screen, for a while.
@@ -238,8 +247,8 @@
 
   // Says why an item that is not painted cannot be answered. The App does not ask again for an image that did not come.
   async function unseen(card) {
-    const isBroken = pictures.isBroken(card);
-    const state = isBroken ? await Promise.race([pictures.look(card).done, sleep(LOAD_MS)]) : "";
+    leaveExplore(card);
+    const state = await Promise.race([pictures.look(card).done, sleep(LOAD_MS)]);
     if (state === "broken") throw new Error(CANNOT_BE_SHOWN);
     if (state === "shown" && pictures.hasFailed(card)) location.assign(`${location.pathname}?id=${card.sample}`);
     throw new Error("the image has not come yet: wait a moment, or skip it (Alt+S)");
@@ -560,6 +569,7 @@
     view.image = view.painted = view.spent = 0;
     view.opened = view.since = performance.now();
     if (card) pictures.look(card);
+    leaveExplore(card);
     draw();
   }
 
@@ -649,7 +659,7 @@
   function annotateFirst() {
     localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
     localStorage.setItem(`${datasetName()}_modalMode`, '"annotate"');
-    window.__fos__.jotaiStore.set(window.__fos__.modalMode, "annotate");
+    window.__fos__.jotaiStore.set(window.__fos__.modalMode, ANNOTATE);
   }
 
   async function start() {

@@ -270,3 +270,16 @@ def test_a_key_that_is_pressed_twice_answers_one_item(reviewer, two_of_one_image
     reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem !== name", arg=second.id)
     rows = {row["label_id"]: row["verdict"] for row in reviewer.review.verdicts()}
     assert rows == {first.id: "not_an_object", second.id: "correct"}
+
+
+def test_after_a_look_into_explore_the_next_item_can_be_answered(reviewer):
+    first, second, *_ = labels_first(reviewer)
+    reviewer.see(first)
+    reviewer.page.get_by_text("Explore", exact=True).click()
+    reviewer.page.wait_for_selector("[data-cy=lighter-sample-image]", state="detached")
+    reviewer.page.evaluate("window.__foo__.executeOperator('close_sample')")
+    reviewer.page.wait_for_selector("[data-cy=modal]", state="detached")
+    reviewer.page.locator("[data-cy=looker]").nth(1).click()
+    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem === name", arg=second.id)
+    reviewer.answer(second, "Alt+n")
+    assert [row["label_id"] for row in reviewer.review.verdicts()] == [second.id]

@@ -30,6 +30,37 @@ def test_an_item_whose_image_is_gone_can_only_be_skipped(reviewer, gone):
     assert gone.id not in {item.id for item in reviewer.review.held()}
 
 
+FAIL_ONCE = """
+const src = Object.getOwnPropertyDescriptor(HTMLImageElement.prototype, "src");
+Object.defineProperty(HTMLImageElement.prototype, "src", {
+  ...src,
+  set(address) {
+    const fails = this.dataset.cy === "lighter-sample-image" && !sessionStorage.getItem("failed");
+    if (fails) sessionStorage.setItem("failed", "true");
+    src.set.call(this, fails ? `${address}&lost` : address);
+  },
+});
+"""
+
+
+def test_an_image_that_came_for_all_but_the_app_is_loaded_again(reviewer):
+    page = reviewer.page
+    page.route("**/media?*&lost", lambda route: route.abort())
+    # A request of the App's own: the browser makes one of all those for the same address.
+    page.add_init_script(FAIL_ONCE)
+    page.reload()
+    page.wait_for_selector("#vouch-sheet h1")
+    with page.expect_request_finished(lambda request: "/media?" in request.url):
+        reviewer.press("Alt+t")
+    [item, *_] = reviewer.review.held()
+    page.wait_for_function("name => document.documentElement.dataset.vouchItem === name", arg=item.id)
+    page.wait_for_timeout(1500)
+    with page.expect_navigation():
+        page.keyboard.press("Alt+Enter")
+    reviewer.answer(item, "Alt+Enter")
+    assert [row["label_id"] for row in reviewer.review.verdicts()] == [item.id]
+
+
 def test_crops_whose_image_is_gone_are_left_out_of_the_grid(reviewer, gone):
     reviewer.press("Alt+g")
     broken = reviewer.page.locator(f"#vouch-grid .tile.broken[data-item='{gone.id}']")
