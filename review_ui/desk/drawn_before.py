@@ -47,8 +47,8 @@ def drawn_before(item: Item, said: Sequence[VerdictRow]) -> Iterator[DrawnBefore
 
 
 def _box(row: VerdictRow) -> Box | None:
-    sides = tuple(row.get(side) for side in BOX)
-    return None if None in sides else sides  # type: ignore[return-value] # four numbers
+    x0, y0, x1, y1 = (row.get(side) for side in BOX)
+    return None if x0 is None or y0 is None or x1 is None or y1 is None else (x0, y0, x1, y1)
 
 
 def _around(rle: bytes, box: Box, width: int, height: int) -> Box:

@@ -2,6 +2,7 @@
 
 import sys
 import uuid
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def database_of_fiftyone(mongo: str, home: Path) -> str:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in server_environment(outer, mongo, "", "", 1).items():
                 patch.setenv(name, value)
-            import fiftyone  # noqa: F401 - it reads the environment now
+            import_module("fiftyone")  # it reads the environment now
     import fiftyone as fo
 
     name: str = fo.config.database_name

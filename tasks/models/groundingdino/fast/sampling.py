@@ -41,13 +41,7 @@ def _sample(values: Tensor, shapes: list[int], x: Tensor, y: Tensor, weights: Te
 
 
 @_sample.register_fake
-def _shape_of_sample(
-    values: Tensor,
-    shapes: list[int],  # noqa: ARG001 - torch wants the operator's own arguments
-    x: Tensor,
-    y: Tensor,  # noqa: ARG001 - as shapes
-    weights: Tensor,  # noqa: ARG001 - as shapes
-) -> Tensor:
+def _shape_of_sample(values: Tensor, _shapes: list[int], x: Tensor, *_: Tensor) -> Tensor:
     return values.new_empty(x.shape[0], x.shape[1], values.shape[2] * values.shape[3])
 
 

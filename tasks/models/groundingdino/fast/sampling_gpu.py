@@ -46,7 +46,7 @@ def _launch(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights: Tenso
     from tasks.models.groundingdino.fast.sampling_kernel import launch
 
     # Triton launches on the current device, whichever has the tensors.
-    with torch.cuda.device_of(values):  # type: ignore[no-untyped-call] # torch has no types here
+    with torch.cuda.device(values.get_device()):
         return launch(values, levels_table(shapes, values.device), x, y, weights)
 
 
