@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from pymongo import ASCENDING
 
-from review_ui.queue.rows import SAID
 from review_ui.queue.session import Session
 from schemas.queue import VerdictRow
 
@@ -25,5 +24,4 @@ def answered(session: Session, reviewer: str, items: Sequence[str]) -> dict[str,
     mine = {"queue": session.queue, "reviewer": reviewer, "item": {"$in": [one["item"] for one in said]}}
     undone = {event["of"] for event in session.database.events.find(mine | {"what": "undone"}, {"of": 1})}
     events = session.database.events.find(mine | {"what": "submitted"}).sort("seq", ASCENDING)
-    standing = {event["item"]: event["verdicts"] for event in events if event["seq"] not in undone}
-    return {name: [{column: row[column] for column in SAID} for row in rows] for name, rows in standing.items()}
+    return {event["item"]: event["verdicts"] for event in events if event["seq"] not in undone}

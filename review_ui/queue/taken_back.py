@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from pymongo import DESCENDING
 
-from review_ui.queue.rows import SAID
 from review_ui.queue.session import Session
 from schemas.queue import VerdictRow
 
@@ -25,4 +24,5 @@ def taken_back(session: Session, reviewer: str, item_id: str) -> Sequence[Verdic
     if last is None:
         return []
     event = session.database.events.find_one(mine | {"what": "submitted", "seq": last["of"]})
-    return [] if event is None else [{name: row[name] for name in SAID} for row in event["verdicts"]]
+    said: Sequence[VerdictRow] = [] if event is None else event["verdicts"]
+    return said
