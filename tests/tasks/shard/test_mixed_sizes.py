@@ -1,0 +1,62 @@
+"""Images from 32 to 12,000 pixels a side go through the bundled models together, as they would alone."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tasks.rle import is_rle
+from tasks.shard.parts import read_part
+from tasks.store.open import open_store
+
+SAMPLE = Path(__file__).parents[3] / "starter" / "samples" / "scene-00000.jpg"
+SIZES = {"tiny": (32, 32), "narrow": (40, 12_000), "wide": (12_000, 300), "usual": (384, 256), "large": (4_000, 3_000)}
+
+
+def draw(folder, names):
+    folder.mkdir()
+    with Image.open(SAMPLE) as sample:
+        for name in names:
+            width, height = SIZES[name]
+            canvas = Image.new("RGB", (width, height), "grey")
+            side = min(width, height)
+            canvas.paste(sample.convert("RGB").resize((side, side)), (0, 0))
+            canvas.save(folder / f"{name}.png")
+
+
+@pytest.fixture
+def labels_of(tmp_path, make_campaign, label):
+    def run(where, names):
+        draw(tmp_path / where, names)
+        campaign = make_campaign(
+            source=str(tmp_path / where),
+            workspace=str(tmp_path / f"{where}-workspace"),
+            classes=["dog", "cat", "frog", "car", "apple", "banana", "shoe", "key"],
+            models={"device": "cpu"},
+            run={"shard_size": 10},
+        )
+        summary, (marker,) = label(campaign)
+        store = open_store(campaign.workspace)
+        parts = [read_part(store, marker.parts[part], part).to_pylist() for part in ("detect", "segment")]
+        return summary, [found | mask for found, mask in zip(*parts, strict=True)]
+
+    return run
+
+
+@pytest.mark.slow
+def test_all_are_labelled_as_if_each_were_alone(labels_of):
+    summary, together = labels_of("mixed", SIZES)
+    assert (summary.failed, summary.done) == (0, len(SIZES))
+    assert {row["key"] for row in together} >= {"usual.png", "large.png"}
+    for row in together:
+        width, height = SIZES[row["key"].removesuffix(".png")]
+        assert 0 <= row["x0"] < row["x1"] <= width
+        assert 0 <= row["y0"] < row["y1"] <= height
+        assert is_rle(row["rle_counts"], height, width)
+    for name in SIZES:
+        _, alone = labels_of(name, [name])
+        beside = [row for row in together if row["key"] == f"{name}.png"]
+        assert [row["class_name"] for row in beside] == [row["class_name"] for row in alone]
+        for here, there in zip(beside, alone, strict=True):
+            for column in ("x0", "y0", "x1", "y1", "detector_score", "mask_area"):
+                assert here[column] == pytest.approx(there[column], rel=1e-3, abs=0.1)
