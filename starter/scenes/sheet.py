@@ -1,107 +1,171 @@
-"""Glyphs of the second emoji style, Twemoji, in one bundled sheet: `python -m starter.scenes.sheet --help` makes it."""
+"""Bundled sheets of emoji glyphs, one a style: `python -m starter.scenes.sheet --help` makes them."""
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from schemas.errors import UserError, VouchError
 from starter.command import exit_code
 from starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
 
-SHEET: Final = Path(__file__).with_name("twitter.png")
-CREDIT: Final = "Twemoji, copyright Twitter, Inc and other contributors, CC BY 4.0"
-
-_SIDE: Final = 64
-"""Width and height of a glyph in pixels."""
 _COLUMNS: Final = 10
-# Which glyphs the sheet holds, left to right and top to bottom, stands in the file itself: the vocabulary may grow.
+# Which glyphs a sheet holds, left to right and top to bottom, stands in the file itself: the vocabulary may grow.
 _GLYPHS: Final = "Glyphs"
+# Noto Color Emoji holds bitmaps of one size only; FreeType accepts no other.
+_NOTO_BITMAP_SIZE: Final = 109
 
 
-def sheet_glyph(glyph: str) -> Image.Image:
-    """Cut a glyph out of the sheet.
+@dataclass(frozen=True)
+class Sheet:
+    """A PNG file of glyphs in rows of ten.
 
-    Args:
-        glyph: One emoji character.
-
-    Returns:
-        RGBA, 64 x 64 pixels.
-
-    Raises:
-        VouchError: The sheet is missing or damaged, or does not hold the glyph.
+    Attributes:
+        file: The file; its licence lies beside it, as a .md file of the same name.
+        side: Width and height of a glyph in pixels.
+        credit: Whose glyphs they are, and their licence.
+        source: What `make_sheet` makes it of.
+        images: Gives the RGBA image of each of the glyphs, out of the source.
     """
-    sheet, glyphs = _sheet()
-    if glyph not in glyphs:
-        raise VouchError(f"{SHEET} has no glyph {glyph!r}: make it again by `python -m starter.scenes.sheet PACKAGE`")
-    return sheet.crop(_cell(glyphs.index(glyph)))
+
+    file: Path
+    side: int
+    credit: str
+    source: str
+    images: Callable[[Path, list[str]], list[Image.Image]]
+
+    def glyph(self, glyph: str) -> Image.Image:
+        """Cut a glyph out of the sheet.
+
+        Args:
+            glyph: One emoji character.
+
+        Returns:
+            RGBA, `side` x `side` pixels.
+
+        Raises:
+            VouchError: The sheet is missing or damaged, or does not hold the glyph.
+        """
+        image, glyphs = _read(self)
+        if glyph not in glyphs:
+            raise VouchError(
+                f"{self.file} has no glyph {glyph!r}: make it again, see `python -m starter.scenes.sheet --help`"
+            )
+        return image.crop(self.cell(glyphs.index(glyph)))
+
+    def cell(self, index: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of a glyph in pixels of the sheet."""
+        left, top = index % _COLUMNS * self.side, index // _COLUMNS * self.side
+        return left, top, left + self.side, top + self.side
+
+    def size(self, glyphs: int) -> tuple[int, int]:
+        """Width and height in pixels of a sheet of so many glyphs."""
+        return _COLUMNS * self.side, -(-glyphs // _COLUMNS) * self.side
 
 
-def make_sheet(package: Path, out: Path = SHEET) -> int:
+def make_sheet(sheet: Sheet, source: Path, out: Path) -> int:
     """Put the glyphs of the vocabulary together into one sheet.
 
     Args:
-        package: The unpacked npm package emoji-datasource-twitter: emoji.json and img/twitter/64/.
+        sheet: One of SHEETS.
+        source: A file or folder, as `sheet.source` says.
         out: The PNG file to write.
 
     Returns:
         Glyphs written.
 
     Raises:
-        UserError: The package lacks a file or a glyph, or the sheet cannot be written.
+        UserError: The source lacks a file or a glyph, or the sheet cannot be written.
     """
     glyphs = [noun.glyph for noun in CORE + EXTENDED] + list(DISTRACTORS)
-    sheet = Image.new("RGBA", (_COLUMNS * _SIDE, -(-len(glyphs) // _COLUMNS) * _SIDE), (0, 0, 0, 0))
+    image = Image.new("RGBA", sheet.size(len(glyphs)), (0, 0, 0, 0))
     try:
-        entries = json.loads((package / "emoji.json").read_text(encoding="utf-8"))
-        files = {entry[form]: entry["image"] for entry in entries for form in ("unified", "non_qualified")}
-        for place, glyph in enumerate(glyphs):
-            file = files.get("-".join(f"{ord(character):04X}" for character in glyph))
-            if file is None:
-                raise UserError(f"{package} has no glyph {glyph!r}: take another version of the package")
-            with Image.open(package / "img" / "twitter" / str(_SIDE) / file) as image:
-                sheet.paste(image.convert("RGBA").resize((_SIDE, _SIDE)), _cell(place))
-        words = PngInfo()
-        words.add_text("Copyright", CREDIT)
-        words.add_itxt(_GLYPHS, "".join(glyphs))
-        sheet.save(out, optimize=True, pnginfo=words)
+        for index, drawn in enumerate(sheet.images(source, glyphs)):
+            drawn.thumbnail((sheet.side, sheet.side))
+            left, top, _, _ = sheet.cell(index)
+            image.paste(drawn, (left + (sheet.side - drawn.width) // 2, top + (sheet.side - drawn.height) // 2))
+        texts = PngInfo()
+        texts.add_text("Copyright", sheet.credit)
+        texts.add_itxt(_GLYPHS, "".join(glyphs))
+        image.save(out, optimize=True, pnginfo=texts)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"cannot make {out} of {package}: {error}; name the folder of the unpacked npm package "
-            "emoji-datasource-twitter"
-        ) from error
+        raise UserError(f"cannot make {out} of {source}: {error}; name {sheet.source}") from error
     return len(glyphs)
 
 
-@lru_cache(maxsize=1)
-def _sheet() -> tuple[Image.Image, str]:
-    """The sheet, and the glyphs that it holds."""
+def _noto_images(font: Path, glyphs: list[str]) -> list[Image.Image]:
+    from fontTools.ttLib import TTFont  # comes with matplotlib
+
+    face = ImageFont.truetype(font, _NOTO_BITMAP_SIZE)
+    known = TTFont(font, lazy=True).getBestCmap()
+    images = []
+    for glyph in glyphs:
+        if ord(glyph) not in known:
+            raise UserError(f"{font} has no glyph {glyph!r}: take a newer version of the font")
+        image = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
+        ImageDraw.Draw(image).text((8, 8), glyph, font=face, embedded_color=True)
+        images.append(image.crop(image.getbbox()))
+    return images
+
+
+def _twitter_images(package: Path, glyphs: list[str]) -> list[Image.Image]:
+    entries = json.loads((package / "emoji.json").read_text(encoding="utf-8"))
+    files = {entry[form]: entry["image"] for entry in entries for form in ("unified", "non_qualified")}
+    images = []
+    for glyph in glyphs:
+        file = files.get("-".join(f"{ord(character):04X}" for character in glyph))
+        if file is None:
+            raise UserError(f"{package} has no glyph {glyph!r}: take another version of the package")
+        with Image.open(package / "img" / "twitter" / "64" / file) as image:
+            images.append(image.convert("RGBA"))
+    return images
+
+
+_FOLDER: Final = Path(__file__).parent
+SHEETS: Final = {
+    "noto": Sheet(
+        file=_FOLDER / "noto.png",
+        side=128,
+        credit="Noto Color Emoji, copyright 2022 Google Inc., SIL Open Font License 1.1",
+        source="the file NotoColorEmoji.ttf",
+        images=_noto_images,
+    ),
+    "twitter": Sheet(
+        file=_FOLDER / "twitter.png",
+        side=64,
+        credit="Twemoji, copyright Twitter, Inc and other contributors, CC BY 4.0",
+        source="the folder of the unpacked npm package emoji-datasource-twitter",
+        images=_twitter_images,
+    ),
+}
+
+
+@lru_cache(maxsize=4)
+def _read(sheet: Sheet) -> tuple[Image.Image, str]:
+    """The sheet's image, and the glyphs that it holds."""
     try:
-        with Image.open(SHEET) as opened:
-            opened.verify()  # checksums; the image must be opened anew after it
-        with Image.open(SHEET) as opened:
-            sheet, glyphs = opened.convert("RGBA"), str(opened.info[_GLYPHS])
-        if not glyphs or sheet.size != (_COLUMNS * _SIDE, -(-len(glyphs) // _COLUMNS) * _SIDE):
+        with Image.open(sheet.file) as opened:
+            opened.verify()  # checksums; the image must be opened again after it
+        with Image.open(sheet.file) as opened:
+            image, glyphs = opened.convert("RGBA"), str(opened.info[_GLYPHS])
+        if not glyphs or image.size != sheet.size(len(glyphs)):
             raise ValueError("its size does not fit its glyphs")
     except FileNotFoundError as error:
-        raise VouchError(f"the emoji sheet {SHEET} is missing: install Vouch again") from error
+        raise VouchError(f"the emoji sheet {sheet.file} is missing: install Vouch again") from error
     except (OSError, ValueError, KeyError, SyntaxError) as error:
-        raise VouchError(f"the emoji sheet {SHEET} is damaged: install Vouch again") from error
-    return sheet, glyphs
-
-
-def _cell(place: int) -> tuple[int, int, int, int]:
-    left, top = place % _COLUMNS * _SIDE, place // _COLUMNS * _SIDE
-    return left, top, left + _SIDE, top + _SIDE
+        raise VouchError(f"the emoji sheet {sheet.file} is damaged: install Vouch again") from error
+    return image, glyphs
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the sheet.
+    """Make a sheet.
 
     Args:
         arguments: Command line; sys.argv's by default.
@@ -110,14 +174,21 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0, or that of the error, which goes to stderr in one line.
     """
     parser = argparse.ArgumentParser(
-        description="Makes the sheet of Twemoji glyphs that `vouch scenes --style twitter` draws.",
-        epilog="example: npm pack emoji-datasource-twitter && tar xzf emoji-datasource-twitter-*.tgz "
-        "&& python -m starter.scenes.sheet package",
+        description="Makes the sheets of glyphs that scenes are drawn with.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m starter.scenes.sheet noto NotoColorEmoji.ttf\n"
+        "  npm pack emoji-datasource-twitter && tar xzf emoji-datasource-twitter-*.tgz\n"
+        "  python -m starter.scenes.sheet twitter package",
     )
-    parser.add_argument("package", type=Path, help="folder of the unpacked npm package emoji-datasource-twitter")
-    parser.add_argument("--out", type=Path, default=SHEET, help="the PNG file to write")
+    parser.add_argument("style", choices=SHEETS, help="which sheet")
+    sources = "; ".join(f"{name}: {sheet.source}" for name, sheet in SHEETS.items())
+    parser.add_argument("source", type=Path, help=sources)
+    parser.add_argument("--out", type=Path, help="the PNG file to write instead of the bundled one")
     options = parser.parse_args(arguments)
-    return exit_code(lambda: f"{make_sheet(options.package, options.out)} glyphs in {options.out}")
+    sheet = SHEETS[options.style]
+    out = options.out or sheet.file
+    return exit_code(lambda: f"{make_sheet(sheet, options.source, out)} glyphs in {out}")
 
 
 if __name__ == "__main__":

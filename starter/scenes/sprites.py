@@ -1,28 +1,16 @@
-"""Emoji of one style or another as premultiplied RGBA arrays, rendered once and tinted on demand."""
+"""Emoji of one style or another as premultiplied RGBA arrays, cut out once and tinted on demand."""
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from schemas.errors import UserError
-from starter.scenes.sheet import CREDIT, sheet_glyph
+from starter.scenes.sheet import SHEETS, Sheet
 
-FONT_ENVIRONMENT_VARIABLE = "VOUCH_EMOJI_FONT"
-_FONT_PATHS = (
-    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",  # Debian, Ubuntu
-    "/usr/share/fonts/noto/NotoColorEmoji.ttf",  # Arch
-    "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",  # Fedora
-    "/usr/share/fonts/google-noto-emoji/NotoColorEmoji.ttf",
-)
-# The font holds bitmaps of one size only; FreeType accepts no other.
-_BITMAP_SIZE = 109
 _SIDE = 128
 
 
@@ -31,14 +19,29 @@ class Style:
     """A way of drawing emoji.
 
     Attributes:
-        render: Gives a glyph as an RGBA image of about 128 pixels.
+        sheet: Its glyphs.
         licence: Name of the licence, and whose glyphs they are.
         licence_url: Where the licence can be read.
     """
 
-    render: Callable[[str], Image.Image]
+    sheet: Sheet
     licence: str
     licence_url: str
+
+
+STYLES: dict[str, Style] = {
+    "noto": Style(
+        SHEETS["noto"],
+        "SIL Open Font License 1.1 (glyphs: Noto Color Emoji)",
+        "https://openfontlicense.org",
+    ),
+    # Never trained on: shows what becomes of the models where the world looks a little different.
+    "twitter": Style(
+        SHEETS["twitter"],
+        f"CC BY 4.0 (glyphs: {SHEETS['twitter'].credit})",
+        "https://creativecommons.org/licenses/by/4.0/",
+    ),
+}
 
 
 @lru_cache(maxsize=1024)
@@ -54,12 +57,14 @@ def sprite(glyph: str, hue: float | None = None, style: str = "noto") -> NDArray
         (128, 128, 4) float32 RGBA, colour premultiplied by alpha, all in [0, 1]. Do not write to it.
 
     Raises:
-        UserError: The style is unknown, or its font is not installed.
-        VouchError: The bundled sheet is missing or damaged.
+        UserError: The style is unknown.
+        VouchError: The bundled sheet is missing or damaged, or has no such glyph.
     """
-    rendered = style_of(style).render(glyph)
-    cut = rendered.crop(rendered.getbbox())
-    cut.thumbnail((_SIDE, _SIDE))
+    sheet = style_of(style).sheet
+    drawn = sheet.glyph(glyph)
+    if sheet.side != _SIDE:
+        drawn = drawn.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    cut = drawn.crop(drawn.getbbox())
     canvas = Image.new("RGBA", (_SIDE, _SIDE), (0, 0, 0, 0))
     canvas.paste(cut, ((_SIDE - cut.width) // 2, (_SIDE - cut.height) // 2))
     rgba = np.asarray(canvas, np.float32) / 255.0
@@ -80,30 +85,6 @@ def style_of(name: str) -> Style:
     return STYLES[name]
 
 
-def _noto(glyph: str) -> Image.Image:
-    image = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
-    ImageDraw.Draw(image).text((8, 8), glyph, font=_font(), embedded_color=True)
-    if image.getbbox() is None:
-        raise UserError(f"the emoji font has no glyph {glyph!r}: install a newer fonts-noto-color-emoji")
-    return image
-
-
-def _twitter(glyph: str) -> Image.Image:
-    return sheet_glyph(glyph).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-
-
-@lru_cache(maxsize=1)
-def _font() -> ImageFont.FreeTypeFont:
-    named = os.environ.get(FONT_ENVIRONMENT_VARIABLE)
-    for path in (named,) if named else _FONT_PATHS:
-        if Path(path).is_file():
-            return ImageFont.truetype(path, _BITMAP_SIZE)
-    raise UserError(
-        "the Noto Color Emoji font is missing: install the package fonts-noto-color-emoji, "
-        f"or name the font file in {FONT_ENVIRONMENT_VARIABLE}"
-    )
-
-
 def _tint(rgba: NDArray[np.float32], hue: float) -> NDArray[np.float32]:
     """Move pixels near the dominant hue to another hue; leave grey, black, white and other hues alone."""
     hsv = cv2.cvtColor(np.ascontiguousarray(rgba[..., :3]), cv2.COLOR_RGB2HSV)
@@ -120,10 +101,3 @@ def _tint(rgba: NDArray[np.float32], hue: float) -> NDArray[np.float32]:
     lift = 0.22 if 30.0 < hue < 75.0 else 0.0
     hsv[..., 2] = np.where(moved, np.clip(hsv[..., 2] + lift * (1.0 - hsv[..., 2]), 0.0, 1.0), hsv[..., 2])
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32)
-
-
-STYLES: dict[str, Style] = {
-    "noto": Style(_noto, "SIL Open Font License 1.1 (glyphs: Noto Color Emoji)", "https://openfontlicense.org"),
-    # Never trained on: shows what becomes of the models where the world looks a little different.
-    "twitter": Style(_twitter, f"CC BY 4.0 (glyphs: {CREDIT})", "https://creativecommons.org/licenses/by/4.0/"),
-}

@@ -1,27 +1,27 @@
-"""The bundled sheet holds the vocabulary, can be made again, and says in one line when it cannot be used."""
+"""The bundled sheets hold the vocabulary, can be made again, and say in one line when they cannot be used."""
 
+import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
 from schemas.errors import UserError, VouchError
 from starter.scenes import sheet
+from starter.scenes.sheet import SHEETS, Sheet
 from starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
 
 GLYPHS = [noun.glyph for noun in CORE + EXTENDED] + list(DISTRACTORS)
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A place for another sheet, which is read instead of the bundled one."""
-    sheet._sheet.cache_clear()
-    monkeypatch.setattr(sheet, "SHEET", tmp_path / "sheet.png")
-    yield tmp_path / "sheet.png"
-    sheet._sheet.cache_clear()
+def elsewhere(tmp_path: Path) -> Sheet:
+    """The sheet of style twitter, but in a file that is not there yet."""
+    return dataclasses.replace(SHEETS["twitter"], file=tmp_path / "sheet.png")
 
 
 @pytest.fixture
@@ -42,65 +42,118 @@ def package(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_bundled_sheet_holds_every_glyph_and_names_its_authors() -> None:
-    assert sheet.SHEET.stat().st_size < 400_000
+def write_font(path: Path, glyphs: list[str]) -> Path:
+    """A font whose glyphs are bars, each of another width."""
+    names = [f"u{ord(glyph):X}" for glyph in glyphs]
+    shapes, widths = {}, {}
+    for number, name in enumerate([".notdef", *names]):
+        pen = TTGlyphPen(None)
+        right = 100 + 8 * number
+        for place in ((50, 0), (50, 900), (right, 900), (right, 0)):
+            (pen.moveTo if place == (50, 0) else pen.lineTo)(place)
+        pen.closePath()
+        shapes[name], widths[name] = pen.glyph(), (1000, 50)
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", *names])
+    builder.setupCharacterMap({ord(glyph): name for glyph, name in zip(glyphs, names, strict=True)})
+    builder.setupGlyf(shapes)
+    builder.setupHorizontalMetrics(widths)
+    builder.setupHorizontalHeader(ascent=1000, descent=0)
+    builder.setupPost()
+    builder.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("style", "licence", "words"),
+    [("noto", "Open Font License", ("OPEN FONT LICENSE", "2022 Google")),
+     ("twitter", "CC BY 4.0", ("creativecommons.org/licenses/by/4.0", "MIT"))],
+)  # fmt: skip
+def test_the_bundled_sheet_holds_every_glyph_and_names_its_authors(
+    style: str, licence: str, words: tuple[str, ...]
+) -> None:
+    bundled = SHEETS[style]
+    assert bundled.file.stat().st_size < 700_000
     for glyph in GLYPHS:
-        image = sheet.sheet_glyph(glyph)
-        assert image.size == (64, 64)
+        image = bundled.glyph(glyph)
+        assert image.size == (bundled.side, bundled.side)
         assert np.asarray(image)[..., 3].max() == 255
-    with Image.open(sheet.SHEET) as opened:
-        assert "CC BY 4.0" in opened.info["Copyright"]
-    note = sheet.SHEET.with_suffix(".md").read_text()
-    assert "creativecommons.org/licenses/by/4.0" in note
-    assert "MIT" in note
+    with Image.open(bundled.file) as opened:
+        assert licence in opened.info["Copyright"]
+    note = bundled.file.with_suffix(".md").read_text()
+    assert all(word in note for word in words)
 
 
-def test_a_sheet_is_made_of_a_package(package: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sheet.main([str(package), "--out", str(elsewhere)]) == 0
+def test_a_sheet_is_made_of_a_package(package: Path, elsewhere: Sheet, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sheet.main(["twitter", str(package), "--out", str(elsewhere.file)]) == 0
     assert f"{len(GLYPHS)} glyphs" in capsys.readouterr().out
     for number in (0, 1, 9, 10, len(GLYPHS) - 1):
-        assert (np.asarray(sheet.sheet_glyph(GLYPHS[number])) == (number, number, number, 255)).all()
+        assert (np.asarray(elsewhere.glyph(GLYPHS[number])) == (number, number, number, 255)).all()
+
+
+def test_a_sheet_is_made_of_a_font(tmp_path: Path) -> None:
+    font = write_font(tmp_path / "font.ttf", GLYPHS)
+    assert sheet.main(["noto", str(font), "--out", str(tmp_path / "noto.png")]) == 0
+    made = dataclasses.replace(SHEETS["noto"], file=tmp_path / "noto.png")
+    boxes = [made.glyph(glyph).getbbox() for glyph in GLYPHS]
+    widths = [right - left for left, _, right, _ in boxes]
+    assert widths == sorted(widths)
+    assert widths[0] < 20
+    assert widths[-1] > 80
+    assert all(abs(left + right - 128) <= 1 and abs(top + bottom - 128) <= 1 for left, top, right, bottom in boxes)
 
 
 @pytest.mark.parametrize("lost", ["emoji.json", f"img/twitter/64/{ord(GLYPHS[3]):04X}.png"])
 def test_another_folder_is_one_clear_line(
-    package: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], lost: str
+    package: Path, elsewhere: Sheet, capsys: pytest.CaptureFixture[str], lost: str
 ) -> None:
     (package / lost).unlink()
-    assert sheet.main([str(package), "--out", str(elsewhere)]) == 2
+    assert sheet.main(["twitter", str(package), "--out", str(elsewhere.file)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "name the folder of the unpacked npm package emoji-datasource-twitter" in error
-    assert not elsewhere.exists()
+    assert not elsewhere.file.exists()
 
 
-def test_a_package_without_a_glyph_is_one_clear_line(package: Path, elsewhere: Path) -> None:
+def test_no_font_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "font.ttf").write_text("no font")
+    assert sheet.main(["noto", str(tmp_path / "font.ttf"), "--out", str(tmp_path / "noto.png")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "name the file NotoColorEmoji.ttf" in error
+
+
+def test_a_source_without_a_glyph_is_one_clear_line(package: Path, tmp_path: Path, elsewhere: Sheet) -> None:
     (package / "emoji.json").write_text("[]")
     with pytest.raises(UserError, match="has no glyph '🐶': take another version"):
-        sheet.make_sheet(package, elsewhere)
+        sheet.make_sheet(elsewhere, package, elsewhere.file)
+    font = write_font(tmp_path / "font.ttf", GLYPHS[:5] + GLYPHS[6:])
+    with pytest.raises(UserError, match=f"has no glyph '{GLYPHS[5]}': take a newer version"):
+        sheet.make_sheet(SHEETS["noto"], font, tmp_path / "noto.png")
 
 
-def test_a_missing_sheet_is_one_clear_line(elsewhere: Path) -> None:
+def test_a_missing_sheet_is_one_clear_line(elsewhere: Sheet) -> None:
     with pytest.raises(VouchError, match=r"sheet\.png is missing: install Vouch again"):
-        sheet.sheet_glyph("🐶")
+        elsewhere.glyph("🐶")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "other"])
-def test_a_damaged_sheet_is_one_clear_line(elsewhere: Path, damage: str) -> None:
-    whole = Path(sheet.__file__).with_name("twitter.png").read_bytes()
+def test_a_damaged_sheet_is_one_clear_line(elsewhere: Sheet, damage: str) -> None:
+    whole = SHEETS["twitter"].file.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
-    elsewhere.write_bytes({"cut": whole[:-500], "flipped": bytes(flipped), "other": b"no picture"}[damage])
+    elsewhere.file.write_bytes({"cut": whole[:-500], "flipped": bytes(flipped), "other": b"no picture"}[damage])
     with pytest.raises(VouchError, match=r"sheet\.png is damaged: install Vouch again"):
-        sheet.sheet_glyph("🐶")
+        elsewhere.glyph("🐶")
 
 
-def test_a_picture_that_is_no_sheet_is_damaged_too(elsewhere: Path) -> None:
-    Image.new("RGBA", (640, 640)).save(elsewhere)
+def test_a_picture_that_is_no_sheet_is_damaged_too(elsewhere: Sheet) -> None:
+    Image.new("RGBA", (640, 640)).save(elsewhere.file)
     with pytest.raises(VouchError, match="is damaged"):
-        sheet.sheet_glyph("🐶")
+        elsewhere.glyph("🐶")
 
 
-def test_a_glyph_that_the_sheet_lacks_says_how_to_get_it() -> None:
-    with pytest.raises(VouchError, match=r"has no glyph '🦖': make it again by `python -m starter\.scenes\.sheet"):
-        sheet.sheet_glyph("🦖")
+@pytest.mark.parametrize("style", SHEETS)
+def test_a_glyph_that_the_sheet_lacks_says_how_to_get_it(style: str) -> None:
+    with pytest.raises(VouchError, match=r"has no glyph '🦖': make it again, see `python -m starter\.scenes\.sheet"):
+        SHEETS[style].glyph("🦖")

@@ -1,7 +1,4 @@
-"""Sprites come from the font or the bundled sheet; without the font the message says what to install."""
-
-from collections.abc import Iterator
-from pathlib import Path
+"""Sprites of both styles come from the bundled sheets; no font need be installed."""
 
 import cv2
 import numpy as np
@@ -10,30 +7,6 @@ import pytest
 from schemas.errors import UserError
 from starter.scenes import sprites
 from starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
-
-
-@pytest.fixture
-def no_cache() -> Iterator[None]:
-    sprites.sprite.cache_clear()
-    sprites._font.cache_clear()
-    yield
-    sprites.sprite.cache_clear()
-    sprites._font.cache_clear()
-
-
-@pytest.mark.usefixtures("no_cache")
-def test_missing_font_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(sprites.FONT_ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr(sprites, "_FONT_PATHS", (str(tmp_path / "absent.ttf"),))
-    with pytest.raises(UserError, match="install the package fonts-noto-color-emoji"):
-        sprites.sprite("🍎")
-
-
-@pytest.mark.usefixtures("no_cache")
-def test_font_named_in_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(sprites.FONT_ENVIRONMENT_VARIABLE, str(tmp_path / "absent.ttf"))
-    with pytest.raises(UserError, match="VOUCH_EMOJI_FONT"):
-        sprites.sprite("🍎")
 
 
 @pytest.mark.parametrize("style", sprites.STYLES)
@@ -55,12 +28,6 @@ def test_styles_draw_the_same_thing_differently() -> None:
         for side in (0, 1):
             spans = [np.ptp(np.flatnonzero((image[..., 3] > 0.5).any(axis=side))) for image in (first, second)]
             assert max(spans) - min(spans) < 64, noun.name
-
-
-@pytest.mark.usefixtures("no_cache")
-def test_the_other_style_needs_no_font(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(sprites.FONT_ENVIRONMENT_VARIABLE, str(tmp_path / "absent.ttf"))
-    assert sprites.sprite("🍎", style="twitter").shape == (128, 128, 4)
 
 
 def test_unknown_style_is_refused() -> None:
