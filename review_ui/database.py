@@ -1,6 +1,7 @@
 """Runs the MongoDB server that FiftyOne keeps its data sets in, on the loopback interface."""
 
 import logging
+import re
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,9 @@ _NEEDS_OTHER_VERSION: Final = 62
 _OTHER_VERSION: Final = ("UPGRADE PROBLEM", "unsupported upgrade or downgrade")
 """What its log says where that is found out too late for the code."""
 
+_LIBRARY_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
+"""Debian's and Ubuntu's package of each system library that the bundled mongod loads and a small system may lack."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,7 +45,7 @@ def mongod(folder: Path) -> Iterator[str]:
         Its mongodb:// URI.
 
     Raises:
-        UserError: There is no mongod for this platform, or another one uses the folder.
+        UserError: There is no mongod for this platform, it lacks a system library, or another one uses the folder.
         VouchError: The server does not start.
     """
     process, uri = start_mongod(folder)
@@ -62,16 +66,21 @@ def start_mongod(folder: Path, port: int | None = None) -> tuple[subprocess.Pope
         The process, which answers already, and its mongodb:// URI.
 
     Raises:
-        UserError: There is no mongod for this platform, another one uses the folder, or one of another version wrote
-            what is in it.
+        UserError: There is no mongod for this platform, it lacks a system library, another one uses the folder, or one
+            of another version wrote what is in it.
         VouchError: It does not start.
     """
-    binary = _binary()
+    binary = mongod_binary()
     folder.mkdir(parents=True, exist_ok=True)
     return _start(binary, folder, port)
 
 
-def _binary() -> Path:
+def mongod_binary() -> Path:
+    """The mongod that FiftyOne's package brings, else the one on the PATH.
+
+    Raises:
+        UserError: There is none.
+    """
     # Found without importing fiftyone, which takes seconds.
     package = find_spec("fiftyone")
     for place in (package and package.submodule_search_locations) or ():
@@ -82,6 +91,19 @@ def _binary() -> Path:
     if installed is None:
         raise UserError("review needs MongoDB and this platform has no bundled mongod; install mongod 6.0+ on the PATH")
     return Path(installed)
+
+
+def missing_library(binary: Path) -> str | None:
+    """Which system library keeps a mongod from being loaded, and how it is installed; None where it loads."""
+    asked = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace", check=False)  # noqa: S603 - our own binary, no shell
+    # The words of the dynamic loader, glibc's and musl's.
+    found = re.search(r"(?:shared libraries: |shared library )(\S+?):", asked.stderr)
+    if found is None:
+        return None
+    library = Path(found[1]).name
+    package = _LIBRARY_PACKAGES.get(library)
+    install = f"on Debian and Ubuntu: apt install {package}" if package else "install the package that brings it"
+    return f"the review database (mongod) needs the system library {library}, which is missing; {install}"
 
 
 def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.Popen[bytes], str]:
@@ -119,6 +141,8 @@ def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.P
             break
         if wanted is not None:
             raise VouchError(f"another program has taken port {port} of the review database; run the command again")
+    if library := missing_library(binary):
+        raise UserError(library)
     raise VouchError(f"mongod ended with code {process.returncode} instead of starting; see {log}")
 
 

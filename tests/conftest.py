@@ -1,7 +1,7 @@
 """What tests of several rooms need: images to label, and campaigns that label them."""
 
 import json
-import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from schemas.summary import RunSummary
 from tasks.campaign_run import CampaignRun, Worked
 from tasks.certify.calibrator import Calibrator
 from tasks.shard.shard import process_shard
+from tests.requirements import FIXTURES, MISSING
 
 FAKE_MODELS = {
     "device": "cpu",
@@ -37,12 +38,58 @@ settings.register_profile("search", max_examples=2000, deadline=None)
 settings.load_profile("repeatable")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the left-out tests counted at the end of the run."""
+    config.pluginmanager.register(LeftOut(config), "left-out")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a real S3-compatible server where none is named."""
-    if not os.environ.get("S3_TEST_ENDPOINT"):
-        for item in items:
-            if item.get_closest_marker("s3"):
-                item.add_marker(pytest.mark.skip(reason="S3_TEST_ENDPOINT names no server"))
+    """Skip what needs something that neither the checkout nor the set-up brings, and that is not there."""
+    missing: dict[str, str | None] = {}
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        needed = {marker for marker in MISSING if item.get_closest_marker(marker)}
+        for fixture in FIXTURES.keys() & fixtures:
+            needed.add(FIXTURES[fixture])
+            item.add_marker(FIXTURES[fixture])
+        for marker in needed:
+            if marker not in missing:
+                missing[marker] = MISSING[marker]()
+            if reason := missing[marker]:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class LeftOut:
+    """Says in the last lines of a run how many tests were left out, and why: one line a reason."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._deselected = 0
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Count what the marker expression leaves out; in a worker of xdist, for the process that reports."""
+        self._deselected += len(items)
+        if (output := getattr(self._config, "workeroutput", None)) is not None:
+            output["deselected"] = self._deselected
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over the count of a worker; all of them collect the same."""
+        self._deselected = max(self._deselected, getattr(node, "workeroutput", {}).get("deselected", 0))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Write the lines."""
+        reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+        lines = [f"{count} skipped: {reason.removeprefix('Skipped: ')}" for reason, count in reasons.most_common()]
+        if self._deselected:
+            chosen = self._config.option.markexpr or self._config.option.keyword
+            lines.append(f"{self._deselected} left out by the choice {chosen!r}; SLOW=1 takes in the slow ones")
+        if lines:
+            terminalreporter.section("tests left out")
+            for line in lines:
+                terminalreporter.line(line)
 
 
 def draw(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:

@@ -1,13 +1,10 @@
 """Every benchmark runs at small sizes and gives the rows that it promises, with figures that make sense."""
 
-from pathlib import Path
-
 import pytest
 
 from benchmarks.harness.child import in_child
 from benchmarks.options import Options
 from benchmarks.registry import BENCHMARKS
-from benchmarks.review_app import CHROMIUM
 
 SLOW = pytest.mark.slow
 WORLDS = [
@@ -94,19 +91,17 @@ ROWS = [
         "review_queue",
         "fill with 300 questions; mongod meanwhile; limit for 10,000; fill again, nothing new; take 25; "
         "submit one answer; limit for an answer; undo; progress; pull 50 answers",
+        marks=pytest.mark.mongod,
     ),
     pytest.param(
         "review_operators",
         "item; take_batch; submit; reject; wrong_class; bad_box; skip; undo; limit for an item",
+        marks=pytest.mark.mongod,
     ),
     pytest.param(
         "review_app",
         "cold page to painted grid and panel; limit for that; key to the next item's picture",
-        marks=[
-            SLOW,
-            pytest.mark.browser,
-            pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}"),
-        ],
+        marks=[SLOW, pytest.mark.browser, pytest.mark.mongod],
     ),
     pytest.param("routing_contract", "; ".join(CONTRACT), marks=SLOW),
     pytest.param("routing_after", "; ".join(AFTER)),

@@ -1,9 +1,7 @@
 """A real browser: Debian's chromium, driven by playwright, which fetches none of its own; and a served review."""
 
-import os
 import shutil
 import uuid
-from pathlib import Path
 
 import pytest
 from pymongo import MongoClient
@@ -12,21 +10,13 @@ from review_ui.database import mongod
 from tasks.contract.plan_reviews import Wish, plan_reviews
 from tests.browser.reviewing import Reviewer, reviewing
 from tests.fake_campaign import draw_images, label, write_campaign
+from tests.requirements import CHROMIUM
 
 CLASSES = ["cat", "dog", "ox"]
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a browser where there is none."""
-    if not CHROMIUM.exists():
-        for item in items:
-            if item.get_closest_marker("browser"):
-                item.add_marker(pytest.mark.skip(reason=f"there is no {CHROMIUM}; install chromium, or set CHROMIUM"))
 
 
 @pytest.fixture(scope="module")

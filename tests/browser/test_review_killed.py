@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pymongo import MongoClient
 
-from tests.browser.conftest import ARGUMENTS, CHROMIUM
+from tests.browser.conftest import ARGUMENTS
 from tests.browser.reviewing import REVIEWER, Reviewer
+from tests.requirements import CHROMIUM
 
 pytestmark = pytest.mark.browser
 

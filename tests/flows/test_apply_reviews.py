@@ -40,6 +40,7 @@ def test_without_a_queue_nothing_is_pulled_and_nothing_fails(campaign):
     assert "there are no verdicts" in found.words[1]
 
 
+@pytest.mark.mongod
 def test_from_answers_to_decisions(campaign, tmp_path, monkeypatch):
     from flows.apply_reviews import pull_and_apply
 

@@ -21,6 +21,7 @@ def campaign(make_images, make_campaign, label, tmp_path, monkeypatch):
     return found
 
 
+@pytest.mark.mongod
 def test_what_waits_for_a_second_person_does_not_keep_the_next_stage_back(campaign, tmp_path, monkeypatch):
     with mongod(tmp_path / "db") as uri:
         monkeypatch.setenv("VOUCH_MONGODB_URI", uri)

@@ -21,6 +21,7 @@ def is_open(port, host="127.0.0.1"):
         return probe.connect_ex((host, port)) == 0
 
 
+@pytest.mark.mongod
 def test_it_keeps_what_was_written_and_ends_with_the_block(tmp_path):
     with mongod(tmp_path / "db") as uri:
         with MongoClient(uri) as client:
@@ -32,6 +33,7 @@ def test_it_keeps_what_was_written_and_ends_with_the_block(tmp_path):
         assert client.vouch.things.find_one() == {"_id": 1, "name": "bolt"}
 
 
+@pytest.mark.mongod
 def test_it_ends_when_the_block_fails(tmp_path):
     seen = []
 
@@ -45,6 +47,7 @@ def test_it_ends_when_the_block_fails(tmp_path):
     assert not is_open(seen[0])
 
 
+@pytest.mark.mongod
 def test_a_folder_serves_one_server_at_a_time(tmp_path):
     with mongod(tmp_path / "db"):
         with pytest.raises(UserError, match="another mongod uses"), mongod(tmp_path / "db"):
@@ -53,6 +56,7 @@ def test_a_folder_serves_one_server_at_a_time(tmp_path):
             assert is_open(port_of(uri))
 
 
+@pytest.mark.mongod
 def test_a_taken_port_is_left_to_its_owner(tmp_path, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -117,6 +121,7 @@ def test_data_of_another_version_are_told_from_a_failure(tmp_path, monkeypatch, 
         pass
 
 
+@pytest.mark.mongod
 def test_a_port_that_is_asked_for_is_kept_or_said_to_be_taken(tmp_path):
     process, uri = start_mongod(tmp_path / "db")
     stop_mongod(process)
@@ -128,3 +133,22 @@ def test_a_port_that_is_asked_for_is_kept_or_said_to_be_taken(tmp_path):
         taken.listen()
         with pytest.raises(VouchError, match="has taken port"):
             start_mongod(tmp_path / "db", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("library", "install"),
+    [
+        ("libcurl.so.4", "on Debian and Ubuntu: apt install libcurl4"),
+        ("libodd.so.1", "install the package that brings"),
+    ],
+)
+def test_a_missing_system_library_is_named_with_its_package(tmp_path, monkeypatch, library, install):
+    binary = tmp_path / "bin" / "mongod"
+    binary.parent.mkdir()
+    words = f"{binary}: error while loading shared libraries: {library}: cannot open shared object file"
+    binary.write_text(f"#!/bin/sh\necho '{words}: No such file or directory' >&2\nexit 127\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
+    with pytest.raises(UserError, match=f"system library {library}, which is missing; {install}"):
+        start_mongod(tmp_path / "db")

@@ -72,6 +72,7 @@ def run(client: httpx.Client, operator: str, **params) -> dict:
     return said
 
 
+@pytest.mark.mongod
 @pytest.mark.slow
 def test_a_review_survives_kills_and_leaves_nothing_behind(vouch, campaign):
     with running(campaign, "--reviewer", "ann") as review:
@@ -107,6 +108,7 @@ def test_a_review_survives_kills_and_leaves_nothing_behind(vouch, campaign):
     assert json.loads(verdicts.out)["verdicts"] == 2
 
 
+@pytest.mark.mongod
 @pytest.mark.slow
 def test_what_a_killed_review_leaves_ends_or_is_used_again(vouch, campaign, tmp_path):
     with running(campaign, "--reviewer", "ann") as review:
@@ -128,6 +130,7 @@ def test_what_a_killed_review_leaves_ends_or_is_used_again(vouch, campaign, tmp_
     assert vouch("review", campaign, "--import", exported).code == 0
 
 
+@pytest.mark.mongod
 @pytest.mark.slow
 def test_a_token_of_ones_own_is_no_argument_of_the_browser(campaign, tmp_path, monkeypatch):
     told, tokens = tmp_path / "told", tmp_path / "tokens"
@@ -192,6 +195,7 @@ def test_a_run_without_labels_is_said_before_anything_is_started(vouch, write_ca
     assert not (Path(os.environ["XDG_DATA_HOME"]) / "vouch").exists()
 
 
+@pytest.mark.mongod
 @pytest.mark.slow
 def test_a_terminated_review_counts_what_it_brought_in(campaign):
     with running(campaign, "--reviewer", "ann") as review:

@@ -64,6 +64,7 @@ def work(uri, name, rows, said, stop):
         queue.close()
 
 
+@pytest.mark.mongod
 def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue, rows, request):
     make_queue(ITEMS)
     said, stop = {}, threading.Event()

@@ -15,6 +15,8 @@ from tasks.store.process import ProcessId, is_alive
 
 ROOT = Path(__file__).parents[3]
 
+pytestmark = pytest.mark.mongod
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -132,6 +132,7 @@ json.dump({"seen": seen, "samples": len(found), "classes": found.default_classes
 """
 
 
+@pytest.mark.mongod
 def test_fiftyone_reads_it(write, images, tmp_path):
     written = write(images="copy")
     out = tmp_path / "seen.json"

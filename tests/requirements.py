@@ -1,0 +1,40 @@
+"""What some tests need beyond the set-up: they are left out where it is missing, and the end of the run says so."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from review_ui.database import missing_library, mongod_binary
+from schemas.errors import UserError
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+
+
+def _missing_mongod() -> str | None:
+    try:
+        return missing_library(mongod_binary())
+    except UserError as error:
+        return str(error)
+
+
+def _missing_s3_server() -> str | None:
+    if os.environ.get("S3_TEST_ENDPOINT"):
+        return None
+    return (
+        "no S3 server (Debian's radosgw, ceph-mon, ceph-osd and ceph-common bring one, which "
+        'eval "$(tests/radosgw.sh start)" starts)'
+    )
+
+
+def _missing_browser() -> str | None:
+    return None if CHROMIUM.exists() else f"no {CHROMIUM} (Debian's package chromium brings it; CHROMIUM names another)"
+
+
+# Marker -> one line that says what is missing and which package brings it; None where it is there.
+MISSING: dict[str, Callable[[], str | None]] = {
+    "mongod": _missing_mongod,
+    "s3": _missing_s3_server,
+    "browser": _missing_browser,
+}
+# A test that uses one of these fixtures needs what the marker names.
+FIXTURES = {"mongo": "mongod", "real_store": "s3", "browser": "browser"}
