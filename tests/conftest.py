@@ -84,8 +84,9 @@ class LeftOut:
         reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
         lines = [f"{count} skipped: {reason.removeprefix('Skipped: ')}" for reason, count in reasons.most_common()]
         if self._deselected:
-            chosen = self._config.option.markexpr or self._config.option.keyword
-            lines.append(f"{self._deselected} left out by the choice {chosen!r}; SLOW=1 takes in the slow ones")
+            choice = self._config.option.markexpr or self._config.option.keyword
+            hint = "; make test SLOW=1 runs the slow ones too" if "not slow" in choice else ""
+            lines.append(f"{self._deselected} not chosen by {choice!r}{hint}")
         if lines:
             terminalreporter.section("tests left out")
             for line in lines:

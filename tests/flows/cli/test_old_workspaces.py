@@ -1,0 +1,92 @@
+"""Workspaces that earlier versions wrote stay readable: every command takes one as if it had written it itself.
+
+tests/workspaces/ holds one archive a format: 60 drawn images, labelled by the fake models, with review plans (labels to
+fit to, a certification sample with known-wrong labels and searched images, an audit), their verdicts, a certified
+policy that is applied, an export and a report.
+"""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ARCHIVES = sorted((Path(__file__).parents[2] / "workspaces").glob("*.tar.xz"))
+POLICY = "certified-1-388da7da"
+
+
+@pytest.fixture(scope="module", params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))
+def unpacked(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workspace")
+    with tarfile.open(request.param) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def campaign(unpacked, tmp_path):
+    """The campaign file of a copy of this test's own, with the images' times, by which changed ones are noticed."""
+    shutil.copytree(unpacked, tmp_path / "old")
+    return tmp_path / "old" / "campaign.yaml"
+
+
+def told(answer):
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out)
+
+
+def test_status(vouch, campaign):
+    status = told(vouch("status", campaign, "--json"))
+    assert (status["images"], status["done"], status["shards_done"]) == (60, 60, 3)
+    assert (status["labels"], status["accepted"], status["review"]) == (184, 70, 114)
+    assert status["in_force"]["version"] == POLICY
+    assert status["in_force"]["certified"]
+    assert not status["in_force"]["problem"]
+    assert status["reviews"] == {"plans": 3, "open": 0, "open_of": {}, "verdicts": 192, "simulated": 0}
+    assert status["export"]["annotations"] == 177
+
+
+def test_run_labels_nothing_again(vouch, campaign):
+    summary = told(vouch("run", campaign, "--json"))
+    assert (summary["shards"], summary["shards_processed"], summary["new_images"]) == (3, 0, 0)
+    assert (summary["labels"], summary["accepted"], summary["policy"]) == (184, 70, POLICY)
+
+
+def test_export_is_what_it_was(vouch, campaign):
+    file = campaign.parent / "workspace/exports/coco/annotations.json"
+    before = json.loads(file.read_text())
+    assert vouch("export", campaign).code == 0
+    after = json.loads(file.read_text())
+    assert len(after["annotations"]) == 177
+    assert {part: after[part] for part in ("images", "annotations", "categories")} == {
+        part: before[part] for part in ("images", "annotations", "categories")
+    }
+
+
+def test_reviews_and_plans(vouch, campaign, tmp_path):
+    figures = told(vouch("verdicts", campaign, "--json"))
+    assert (figures["verdicts"], figures["labels"], figures["planted"], figures["images_checked"]) == (192, 184, 4, 4)
+    assert figures["unknown_labels"] == 0
+    assert vouch("verdicts", campaign, "--export", tmp_path / "verdicts.csv").code == 0
+    assert len((tmp_path / "verdicts.csv").read_text().splitlines()) == 193
+    plan = told(vouch("plan-reviews", campaign, "--stage", "audit", "--minutes", "3", "--json"))
+    assert plan["plan"]["counts"]
+
+
+def test_certify_and_apply(vouch, campaign):
+    assert vouch("certify", campaign).code == 0
+    answer = vouch("apply", campaign, "--policy", POLICY)
+    assert answer.code == 0, answer.err
+    assert told(vouch("status", campaign, "--json"))["accepted"] == 70
+
+
+def test_evaluate_simulate_and_report(vouch, campaign, tmp_path):
+    truth = tmp_path / "truth.json"
+    shutil.copy(campaign.parent / "workspace/exports/coco/annotations.json", truth)
+    result = told(vouch("evaluate", campaign, "--truth", truth, "--json"))
+    assert result["images"]["evaluated"] == 60
+    few = ("--reviews", "60", "--draws", "2", "--json")
+    assert told(vouch("simulate", campaign, "--truth", truth, *few))
+    assert vouch("report", campaign, "--out", tmp_path / "report.html").code == 0
+    assert "since" in (tmp_path / "report.html").read_text().lower()
