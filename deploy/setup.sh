@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv
+export PYTHONUTF8=1 # folders may be called anything, whatever the locale says
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; }
 
@@ -35,6 +36,22 @@ make_venv() {
   fi
 }
 
+# Where the home folder cannot keep what is downloaded, pip keeps nothing and uv keeps it in .venv until all is installed:
+# on the same disk, where it links files instead of copying them.
+choose_caches() {
+  local home=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6 || true)}
+  if [[ -w $home && ( ! -e $home/.cache || -w $home/.cache ) ]]; then
+    return
+  fi
+  if [[ -z ${UV_CACHE_DIR:-} ]]; then
+    export UV_CACHE_DIR=$PWD/$venv/uv-cache
+    trap 'rm -rf "$UV_CACHE_DIR"' EXIT
+  fi
+  if [[ -z ${PIP_CACHE_DIR:-} ]]; then
+    export PIP_NO_CACHE_DIR=1
+  fi
+}
+
 # The lock's own entry of uv: version and hashes, nothing else.
 install_uv() {
   local entry
@@ -55,6 +72,7 @@ install_lock() {
 }
 
 make_venv
+choose_caches
 install_lock
 $venv/bin/python -m pip install -q --no-deps --no-build-isolation --editable .
 echo "setup: $($venv/bin/python --version) in $venv is ready"
