@@ -11,15 +11,18 @@ export PYTHONUTF8=1 # folders may be called anything, whatever the locale says
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; }
 
 find_python() {
-  local candidate
-  for candidate in ${PYTHON:-python3 python3.12 python3.11}; do
+  local candidate candidates=(python3 python3.12 python3.11)
+  if [[ -n ${PYTHON:-} ]]; then
+    candidates=("$PYTHON")
+  fi
+  for candidate in "${candidates[@]}"; do
     if fits "$candidate"; then
       echo "$candidate"
       return
     fi
   done
   local wanted=${PYTHON:-python3}
-  echo "setup: Python 3.11 or 3.12 is needed and $("$wanted" --version 2>/dev/null || echo "no $wanted") was found;" \
+  echo "setup: Python 3.11 or 3.12 is needed and $("$wanted" --version 2>/dev/null || echo "no $wanted that runs") was found;" \
     "install one and name it, as in: make setup PYTHON=/usr/bin/python3.12" >&2
   return 1
 }
@@ -75,4 +78,8 @@ make_venv
 choose_caches
 install_lock
 $venv/bin/python -m pip install -q --no-deps --no-build-isolation --editable .
+# Python reads this file in the locale's encoding, which may lack letters of this folder's name: so without the name.
+for file in $venv/lib/python3.*/site-packages/*_vouch.pth; do
+  echo ../../../.. >"$file"
+done
 echo "setup: $($venv/bin/python --version) in $venv is ready"
