@@ -37,11 +37,16 @@ def _is_utf8(encoding: str) -> bool:
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    if isinstance(error, UnicodeEncodeError):
-        sign = error.object[error.start]
-        if sign in _PLAIN_SIGNS:
-            return _PLAIN_SIGNS[sign], error.start + 1
-    return codecs.backslashreplace_errors(error)
+    if not isinstance(error, UnicodeEncodeError):
+        return codecs.backslashreplace_errors(error)
+    part = error.object[error.start : error.end]
+    try:
+        # Bytes of a file's name that could not be read in the locale's encoding (PEP 383) are mostly UTF-8.
+        part = part.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
+    part = "".join(_PLAIN_SIGNS.get(sign, sign) for sign in part)
+    return part.encode(error.encoding, "backslashreplace").decode(error.encoding), error.end
 
 
 codecs.register_error(PLAIN, _plain)

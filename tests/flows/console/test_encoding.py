@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from flows.console.encoding import PLAIN
 from flows.console.output import print_json
 from flows.console.streams import Terminal
 
@@ -72,3 +73,16 @@ def test_json_says_the_same_in_every_encoding(tmp_path, encoding):
     with path.open("w", encoding=encoding) as out:
         print_json(Terminal(out, out), value)
     assert json.loads(path.read_text(encoding=encoding)) == value
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "shown"),
+    [
+        ("ascii", "Gr\udcc3\udcb6\udcc3\udc9fe", r"Gr\xf6\xdfe"),
+        ("latin-1", "Gr\udcc3\udcb6\udcc3\udc9fe \u2265 1", "Größe >= 1"),
+        ("utf-8", "Gr\udcf6\udcdfe \u2265 1 \u2026", "Gr\\xf6\\xdfe \u2265 1 \u2026"),
+        ("ascii", "\ud800", r"\ud800"),
+    ],
+)
+def test_names_that_could_not_be_decoded(encoding, text, shown):
+    assert text.encode(encoding, PLAIN).decode(encoding) == shown
