@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Files are UTF-8, and so are their names, whatever the locale says.
+export PYTHONUTF8 := 1
 .PHONY: help setup demo test lint format bench starter-eval lock clean
 
 BIN := .venv/bin

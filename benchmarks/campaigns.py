@@ -32,5 +32,5 @@ def write_campaign(folder: Path, images: Path, **sections: Mapping[str, Any] | l
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "campaign.yaml"
-    path.write_text(yaml.safe_dump(content | sections))
+    path.write_text(yaml.safe_dump(content | sections), encoding="utf-8")
     return path

@@ -71,7 +71,9 @@ def run_obvious_loop(
                 }
             )
     categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
-    out.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    out.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories}), encoding="utf-8"
+    )
     return len(annotations)
 
 

@@ -14,7 +14,7 @@ QUICK_IMAGES: Final = 4
 
 def sample_classes() -> list[str]:
     """Names of the classes that the samples show."""
-    truth = json.loads((SAMPLES / "ground_truth.json").read_text())
+    truth = json.loads((SAMPLES / "ground_truth.json").read_text(encoding="utf-8"))
     return [entry["name"] for entry in truth["categories"]]
 
 

@@ -6,19 +6,23 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv
+export PYTHONUTF8=1 # folders may be called anything, whatever the locale says
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; }
 
 find_python() {
-  local candidate
-  for candidate in ${PYTHON:-python3 python3.12 python3.11}; do
+  local candidate candidates=(python3 python3.12 python3.11)
+  if [[ -n ${PYTHON:-} ]]; then
+    candidates=("$PYTHON")
+  fi
+  for candidate in "${candidates[@]}"; do
     if fits "$candidate"; then
       echo "$candidate"
       return
     fi
   done
   local wanted=${PYTHON:-python3}
-  echo "setup: Python 3.11 or 3.12 is needed and $("$wanted" --version 2>/dev/null || echo "no $wanted") was found;" \
+  echo "setup: Python 3.11 or 3.12 is needed and $("$wanted" --version 2>/dev/null || echo "no $wanted that runs") was found;" \
     "install one and name it, as in: make setup PYTHON=/usr/bin/python3.12" >&2
   return 1
 }
@@ -32,6 +36,22 @@ make_venv() {
   if ! "$python" -m venv --clear $venv; then
     echo "setup: $python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2
     return 1
+  fi
+}
+
+# Where the home folder cannot keep what is downloaded, pip keeps nothing and uv keeps it in .venv until all is installed:
+# on the same disk, where it links files instead of copying them.
+choose_caches() {
+  local home=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6 || true)}
+  if [[ -w $home && ( ! -e $home/.cache || -w $home/.cache ) ]]; then
+    return
+  fi
+  if [[ -z ${UV_CACHE_DIR:-} ]]; then
+    export UV_CACHE_DIR=$PWD/$venv/uv-cache
+    trap 'rm -rf "$UV_CACHE_DIR"' EXIT
+  fi
+  if [[ -z ${PIP_CACHE_DIR:-} ]]; then
+    export PIP_NO_CACHE_DIR=1
   fi
 }
 
@@ -55,6 +75,11 @@ install_lock() {
 }
 
 make_venv
+choose_caches
 install_lock
 $venv/bin/python -m pip install -q --no-deps --no-build-isolation --editable .
+# Python reads this file in the locale's encoding, which may lack letters of this folder's name: so without the name.
+for file in $venv/lib/python3.*/site-packages/*_vouch.pth; do
+  echo ../../../.. >"$file"
+done
 echo "setup: $($venv/bin/python --version) in $venv is ready"

@@ -27,7 +27,7 @@ def tree() -> str:
     """Give the tree as text, a line a file; data, samples and tests are told by their folders."""
     # Files that are new and not yet added stand in it too: the tree is written before the commit that adds them.
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *ROOMS]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
     lines = [f"{name:<44} {words}" for name, words in OTHER.items()]
     folder = ""
     for name in sorted(set(names.splitlines()), key=_place):

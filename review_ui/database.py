@@ -129,7 +129,7 @@ def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.P
         except BaseException:
             stop_mongod(process)
             raise
-        said = log.read_text(errors="replace") if log.exists() else ""
+        said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         if "DBPathInUse" in said:
             raise UserError(f"another mongod uses {folder}; end that review first, or choose another folder")
         if process.returncode == _NEEDS_OTHER_VERSION or any(sign in said for sign in _OTHER_VERSION):

@@ -93,7 +93,7 @@ def run_loop_on_files(
     for file in files:
         with Image.open(file) as opened:
             annotations += run_loop([opened.convert("RGB")], classes, models, contexts)
-    out.write_text(json.dumps(annotations))
+    out.write_text(json.dumps(annotations), encoding="utf-8")
 
 
 def _wider(box: "torch.Tensor", context: float) -> "torch.Tensor":

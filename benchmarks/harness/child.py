@@ -57,7 +57,7 @@ def in_child(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> 
         with log.open("wb") as file:
             done = subprocess.run(command, cwd=ROOT, env=_environment(), stdout=file, stderr=file, check=False)  # noqa: S603 - our own module
         if done.returncode or not answer.is_file():
-            said = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
             raise VouchError(f"{name} ended with exit status {done.returncode}; it said last:\n" + "\n".join(said))
         returned = function.__annotations__["return"]
         measured: Measured[R] = TypeAdapter(Measured[returned]).validate_json(answer.read_bytes())  # type: ignore[valid-type] # known at run time

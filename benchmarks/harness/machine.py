@@ -21,7 +21,7 @@ def _cpu() -> str:
     information = Path("/proc/cpuinfo")
     if not information.is_file():
         return platform.processor() or platform.machine()
-    fields = dict(_pair(line) for line in information.read_text().splitlines() if ":" in line)
+    fields = dict(_pair(line) for line in information.read_text(encoding="utf-8").splitlines() if ":" in line)
     name = fields.get("model name", platform.machine())
     flags = set(fields.get("flags", "").split())
     kinds = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}

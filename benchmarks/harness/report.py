@@ -50,10 +50,10 @@ def write_result(folder: Path, result: Result, order: list[str]) -> None:
     """
     results = folder / "results"
     results.mkdir(parents=True, exist_ok=True)
-    (results / f"{result.name}.json").write_text(result.model_dump_json(indent=2) + "\n")
+    (results / f"{result.name}.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
     files = (results / f"{name}.json" for name in order)
-    known = [Result.model_validate_json(file.read_text()) for file in files if file.is_file()]
-    (folder / "RESULTS.md").write_text("\n".join([HEAD, *map(_section, known)]))
+    known = [Result.model_validate_json(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    (folder / "RESULTS.md").write_text("\n".join([HEAD, *map(_section, known)]), encoding="utf-8")
 
 
 def _section(result: Result) -> str:

@@ -48,7 +48,7 @@ def starter_run(parent: Path, style: str, images: int) -> StarterRun:
         for half in folder.glob("images/scene-*.jpg"):
             half.unlink()
         generate_scenes(folder / "images", images, SEED, style=style)
-    names = [entry["name"] for entry in json.loads(truth.read_text())["categories"]]
+    names = [entry["name"] for entry in json.loads(truth.read_text(encoding="utf-8"))["categories"]]
     path = write_campaign(
         folder,
         folder / "images",

@@ -27,7 +27,10 @@ from flows.cli import (
     verdicts,
 )
 from flows.cli.epilog import epilog
+from flows.console.encoding import read_names_as_utf8, show_plain_signs
 from flows.embedded_server import has_died, leave_at_once
+from flows.user_folders import settle_folders
+from schemas.errors import UserError
 
 app = typer.Typer(
     name="vouch",
@@ -57,6 +60,9 @@ app.command(epilog=epilog(*scenes.EXAMPLES))(scenes.scenes)
 
 def main() -> None:
     """Run the command line; ends the process."""
+    show_plain_signs()
+    _say_folders()
+    read_names_as_utf8()
     # Without this, a terminated run would leave its embedded server behind.
     for number in (signal.SIGTERM, *_heeded(signal.SIGHUP)):
         signal.signal(number, _terminated)
@@ -75,6 +81,17 @@ def main() -> None:
 def _heeded(*numbers: signal.Signals) -> list[signal.Signals]:
     """Those that whoever started us does not want ignored, as nohup does SIGHUP and a shell's & SIGINT."""
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _say_folders() -> None:
+    """Tell where settings, logs and caches are where that is not the home folder; not to who only asks for help."""
+    try:
+        remark = settle_folders()
+    except UserError as error:
+        print(f"vouch: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if remark is not None and "--help" not in sys.argv:
+        print(f"vouch: {remark}", file=sys.stderr)
 
 
 def _version(asked: bool) -> None:

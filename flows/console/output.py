@@ -10,8 +10,13 @@ from flows.console.streams import Terminal, printable
 
 
 def print_json(terminal: Terminal, value: object) -> None:
-    """Write a value that JSON can say to standard output, as one line."""
-    terminal.out.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """Write a value that JSON can say to standard output, as one line; escaped where its encoding cannot say it."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(terminal.out.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    terminal.out.write(f"{text}\n")
     terminal.out.flush()
 
 

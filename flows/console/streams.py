@@ -12,6 +12,7 @@ from typing import TextIO
 
 from rich.console import Console
 
+from flows.console.encoding import PLAIN
 from flows.console.log import log_path
 
 
@@ -85,7 +86,7 @@ def _set_aside(stream: TextIO, file: TextIO) -> Iterator[TextIO]:
     kept = os.dup(number)
     os.dup2(file.fileno(), number)
     try:
-        with os.fdopen(os.dup(kept), "w", encoding=stream.encoding, errors="replace", buffering=1) as aside:
+        with os.fdopen(os.dup(kept), "w", encoding=stream.encoding, errors=PLAIN, buffering=1) as aside:
             yield aside
     finally:
         os.dup2(kept, number)

@@ -124,7 +124,7 @@ class ReviewerServer:
 
     def _last_words(self) -> str:
         with suppress(OSError):
-            lines = self.log.read_text(errors="replace").splitlines()
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
             for line in reversed(lines[-50:]):
                 if ": " in line and not line.startswith(" "):
                     return f": {line.partition('Error: ')[2] or line} (log: {self.log})"

@@ -115,7 +115,7 @@ class SharedDatabase:
         place, pid, started = process_id(self._process.pid)
         record = DatabaseRecord(place=place, pid=pid, started=started, port=int(uri.rpartition(":")[2]))
         text = self._record_file.with_suffix(".new")
-        text.write_text(record.model_dump_json())
+        text.write_text(record.model_dump_json(), encoding="utf-8")
         text.replace(self._record_file)
         return record
 

@@ -58,7 +58,7 @@ def scene_cache(
                     *zip(*((root, chunk, seed, split, side, width or side) for chunk in missing), strict=True),
                 )
             )
-    records = [json.loads((root / f"{chunk}.json").read_text()) for chunk in chunks]
+    records = [json.loads((root / f"{chunk}.json").read_text(encoding="utf-8")) for chunk in chunks]
     scenes = [scene for record in records for scene in record]
     masks = [packed for chunk in chunks for packed in _masks(root, chunk)]
     return SceneCache(
@@ -87,11 +87,11 @@ def _draw_chunk(root: Path, chunk: int, seed: int, split: str, height: int, widt
         for scene in scenes
     ]
     # Written last: a chunk counts only when it is whole.
-    (root / f"{chunk}.json").write_text(json.dumps(rows))
+    (root / f"{chunk}.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
 def _masks(root: Path, chunk: int) -> list[NDArray[np.uint8]]:
     packed = np.load(root / f"{chunk}-masks.npy", mmap_mode="r")
-    counts = [len(scene["nouns"]) for scene in json.loads((root / f"{chunk}.json").read_text())]
+    counts = [len(scene["nouns"]) for scene in json.loads((root / f"{chunk}.json").read_text(encoding="utf-8"))]
     ends = np.cumsum(counts)
     return [packed[end - count : end] for end, count in zip(ends, counts, strict=True)]

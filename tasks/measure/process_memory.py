@@ -19,7 +19,7 @@ def peak_bytes(process: int | None = None) -> int:
     """
     status = Path(f"/proc/{process or 'self'}/status")
     if status.is_file():
-        lines = status.read_text().splitlines()
+        lines = status.read_text(encoding="utf-8").splitlines()
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
     if process is not None:
         return 0

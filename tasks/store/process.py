@@ -51,7 +51,7 @@ def is_alive(process: ProcessId) -> bool | None:
 def _place() -> str:
     # Containers can share a host name, and a pid means nothing in another container or after a reboot.
     try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         namespace = str((PROC / "self/ns/pid").readlink())
     except OSError:
         boot = namespace = ""
@@ -60,7 +60,7 @@ def _place() -> str:
 
 def _start_time(pid: int) -> str | None:
     try:
-        text = (PROC / f"{pid}/stat").read_text()
+        text = (PROC / f"{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
     # The name in parentheses may itself hold spaces and parentheses; field 3 is the state, field 22 the start.

@@ -83,14 +83,14 @@ def _free_port() -> int:
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
+        assert process.poll() is None, log.read_text(encoding="utf-8")
         try:
             urllib.request.urlopen(url, timeout=5).close()
         except OSError:
             time.sleep(0.2)
         else:
             return
-    raise AssertionError(log.read_text())
+    raise AssertionError(log.read_text(encoding="utf-8"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

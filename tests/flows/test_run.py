@@ -34,7 +34,7 @@ def test_a_folder_becomes_a_data_set(tmp_path, make_images, write_campaign):
     assert summary.shards == summary.shards_processed == 2
     assert summary.labels == summary.accepted + summary.review > 0
     assert set(summary.classes) == {"cat", "dog"}
-    exported = json.loads(Path(summary.export.annotations_file).read_text())
+    exported = json.loads(Path(summary.export.annotations_file).read_text(encoding="utf-8"))
     assert len(exported["images"]) == 6
     assert len(exported["annotations"]) == summary.export.annotations == summary.labels
     assert {type(event) for event in events} == {Loading, Listing, Planned, Progress, Exporting}

@@ -5,6 +5,9 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """VOUCH_CACHE where it is set, else ~/.cache/vouch; not made here."""
+    """VOUCH_CACHE where it is set, else vouch in XDG_CACHE_HOME (~/.cache); not made here."""
     chosen = os.environ.get("VOUCH_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "vouch"
+    if chosen:
+        return Path(chosen).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "vouch"

@@ -88,7 +88,9 @@ def test_a_live_process_keeps_its_lock_and_a_killed_one_loses_it_at_once(tmp_pat
             WorkspaceLock(store, "r").__enter__()
         child.send_signal(signal.SIGKILL)
         # Not waited for: a dead child that nobody has collected is dead all the same.
-        wait_until(lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+        wait_until(
+            lambda: Path(f"/proc/{child.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+        )
         with WorkspaceLock(store, "r", settle_s=0):
             assert record(store).pid == os.getpid()
     finally:

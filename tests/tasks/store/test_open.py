@@ -1,6 +1,5 @@
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from schemas.errors import StoreAccessError, UserError
 from tasks.store.local import LocalStore
 from tasks.store.open import check_readable, check_writable, open_store
 from tasks.store.s3 import S3Store
+from tests.ordinary_user import folder_of_an_ordinary_user
 
 
 def location(uri: str) -> Location:
@@ -85,40 +85,26 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
         check_writable(LocalStore(Path("/proc/vouch")))
 
 
-UNPRIVILEGED = """
-import os, sys
-from pathlib import Path
-from schemas.errors import StoreAccessError
-from tasks.store.local import LocalStore
-from tasks.store.open import check_readable, check_writable
-
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-store = LocalStore(Path(sys.argv[1]))
-for action in (check_readable, check_writable, lambda store: next(store.list()), lambda store: store.get("x"),
-               lambda store: store.stat("x"), lambda store: store.delete("x"),
-               lambda store: store.put("y", b"", if_absent=True), lambda store: store.put("y", b""),
-               lambda store: store.open_reader("x").__enter__()):
-    try:
-        action(store)
-    except StoreAccessError as error:
-        print(error)
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without rights")
-def test_a_user_without_rights_is_told_so(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "private")
-    store.put("x", b"1")
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder != Path("/tmp") and folder != Path("/"):
-            folder.chmod(0o755)
-    store.root.chmod(0o700)
-    run = subprocess.run([sys.executable, "-c", UNPRIVILEGED, store.uri], capture_output=True, text=True, check=True)
-    lines = run.stdout.splitlines()
-    assert len(lines) == 9
-    assert all("permission denied; check the owner and mode" in line for line in lines)
+def test_a_user_without_rights_is_told_so() -> None:
+    with folder_of_an_ordinary_user() as folder:
+        store = LocalStore(folder / "private")
+        store.put("x", b"1")
+        store.root.chmod(0)
+        actions: list[Callable[[], object]] = [
+            lambda: check_readable(store),
+            lambda: check_writable(store),
+            lambda: next(store.list()),
+            lambda: store.get("x"),
+            lambda: store.stat("x"),
+            lambda: store.delete("x"),
+            lambda: store.put("y", b"", if_absent=True),
+            lambda: store.put("y", b""),
+            lambda: store.open_reader("x").__enter__(),
+        ]
+        for action in actions:
+            with pytest.raises(StoreAccessError, match="permission denied; check the owner and mode"):
+                action()
+        store.root.chmod(0o700)
 
 
 def test_a_bucket_that_cannot_be_used_is_explained(s3_store: S3Store) -> None:
