@@ -7,6 +7,7 @@ from flows.markdown import certified_markdown
 from schemas.certified import Certified
 from schemas.errors import UserError
 from schemas.policy import Group, GroupCertificate, Reviewers
+from tests.waiting import HANG_S
 
 prepare_environment()
 
@@ -52,7 +53,7 @@ def test_the_flow_refuses_as_the_command_does_and_shows_what_it_found(tmp_path, 
 
     make_images(tmp_path / "images", 2)
     label(make_campaign())
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=HANG_S):
         with pytest.raises(UserError, match="there are no verdicts"):
             vouch_certify(str(tmp_path / "campaign.yaml"))
         show(result())

@@ -11,6 +11,7 @@ from schemas.records import Marker
 from tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
 from tasks.store.lock import WorkspaceLock
 from tasks.store.open import open_store
+from tests.waiting import HANG_S
 
 prepare_environment()
 
@@ -19,7 +20,7 @@ prepare_environment()
 def _server():
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=HANG_S):
         yield
 
 
@@ -99,7 +100,7 @@ def test_a_shard_that_takes_too_long_says_which_setting(tmp_path, make_images, w
     import flows.run as flow
 
     make_images(tmp_path / "images", 2)
-    monkeypatch.setattr(flow, "process_shard", lambda *_: time.sleep(20))
+    monkeypatch.setattr(flow, "process_shard", lambda *_: time.sleep(HANG_S))
     summary = flow.run_campaign(write_campaign(run={"retries": 0, "shard_timeout_s": 0.5}))
     assert "run.shard_timeout_s" in next(iter(summary.shard_errors.values()))
 

@@ -18,6 +18,7 @@ from tasks.store.open import check_readable, check_writable
 from tasks.store.s3 import S3Store
 from tasks.store.s3_client import s3_client
 from tasks.store.s3_errors import s3_errors, without_secrets
+from tests.waiting import HANG_S
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 MakeOptions = Callable[..., S3Options]
@@ -267,7 +268,7 @@ def test_an_endpoint_that_hangs_is_an_error(scripted: Scripted, make_options: Ma
     release = threading.Event()
 
     def hang(handler: BaseHTTPRequestHandler) -> None:
-        release.wait(30)
+        release.wait(HANG_S)
         handler.close_connection = True
 
     scripted.answers = [hang]
