@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import prepare_environment
 from schemas.errors import StoreError, UserError, WorkspaceBusyError
 from schemas.records import Marker
 from tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
@@ -13,15 +12,7 @@ from tasks.store.lock import WorkspaceLock
 from tasks.store.open import open_store
 from tests.waiting import HANG_S
 
-prepare_environment()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server():
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=HANG_S):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def test_a_folder_becomes_a_data_set(tmp_path, make_images, write_campaign):

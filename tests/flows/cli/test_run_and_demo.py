@@ -16,12 +16,7 @@ from tests.waiting import HANG_S, until
 FAKE = {"backend": "fake"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _server():
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=HANG_S):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture
