@@ -24,9 +24,10 @@ $(STAMP): requirements.lock pyproject.toml deploy/setup.sh
 demo: setup ## label the bundled sample images with the bundled models, into ./demo
 	@$(BIN)/vouch demo
 
-# One thread a process: the tests are many and small, and torch's threads would fight over the cores.
+# One thread a process: the tests are many and small, and torch's threads would fight over the cores. Bytecode is kept
+# even where the environment says not to: hundreds of modules would be compiled by each of dozens of processes.
 test: setup ## run the tests but those that need a GPU; SLOW=1 adds those that take long
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile -m "$(MARKERS)" \
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile -m "$(MARKERS)" \
 	  --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 lint: setup ## ruff (rules, format) and mypy --strict

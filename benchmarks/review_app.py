@@ -117,7 +117,7 @@ def _take_batch(address: str) -> None:
     import httpx
 
     site = address.partition("/?")[0]
-    with httpx.Client(base_url=site, headers={"origin": site}, timeout=60) as client:
+    with httpx.Client(base_url=site, headers={"origin": site}, timeout=600) as client:
         client.get(address.removeprefix(site))
         client.post("/operators/execute", json={"operator_uri": "@vouch/review/take_batch", "params": {}})
 
@@ -126,7 +126,7 @@ def _take_batch(address: str) -> None:
 def _page(browser: "Browser") -> "Iterator[Page]":
     context: BrowserContext = browser.new_context(viewport={"width": 1400, "height": 860})
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)
     yield page
     context.close()
 

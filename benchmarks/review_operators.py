@@ -71,7 +71,7 @@ def _drive_guarded(address: str, answers: int) -> dict[str, list[float]]:
     import httpx
 
     site = address.partition("/?")[0]
-    with httpx.Client(base_url=site, headers={"origin": site}, timeout=60) as client:
+    with httpx.Client(base_url=site, headers={"origin": site}, timeout=600) as client:
         client.get(address.removeprefix(site))  # becomes a cookie
         return _drive(client, None, answers)
 

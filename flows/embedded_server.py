@@ -8,11 +8,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import ModuleType, SimpleNamespace
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 from flows import leash
 from flows.signals import signal_behind
 from schemas.errors import UserError, VouchError
+
+_PORT_TAKEN: Final = 3
+"""What uvicorn ends with where its port is taken; Prefect tries another one."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +30,9 @@ def embedded_server() -> Iterator[None]:
     there, since nobody reads it.
 
     Raises:
-        RuntimeError: The server does not start.
+        RuntimeError: The server hangs at its start.
         UserError: There can be no folder for its database.
-        VouchError: The server died, and what Prefect did in the block failed.
+        VouchError: The server ended at its start; or it died, and what Prefect did in the block failed.
     """
     from prefect.settings import (
         PREFECT_API_URL,
@@ -109,9 +112,11 @@ def _set_apart(module: ModuleType) -> Iterator[None]:
     names = vars(module)
     before = names["subprocess"]
     names["subprocess"] = SimpleNamespace(**vars(before) | {"Popen": _Apart})
+    _Apart.starting = True
     try:
         yield
     finally:
+        _Apart.starting = False
         names["subprocess"] = before
 
 
@@ -119,6 +124,7 @@ class _Apart(subprocess.Popen[Any]):
     """A child in a session of its own that gets SIGTERM when we are killed, where the system can do that."""
 
     latest: ClassVar["_Apart | None"] = None
+    starting: ClassVar[bool] = False
 
     def __init__(self, args: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - passed on to Popen, which has some twenty
         # The leash is the starting thread's: only the main thread lasts as long as the process.
@@ -128,3 +134,10 @@ class _Apart(subprocess.Popen[Any]):
             args = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *args]
         super().__init__(args, **options | {"start_new_session": True})
         type(self).latest = self
+
+    def poll(self) -> int | None:
+        """As Popen does; at the start, where Prefect would wait on for a server that has ended, that is an error."""
+        code = super().poll()
+        if self.starting and code not in (None, _PORT_TAKEN):
+            raise VouchError(f"Prefect's embedded server ended with code {code} instead of starting")
+        return code

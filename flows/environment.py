@@ -11,8 +11,9 @@ DEFAULTS: Final = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "FIFTYONE_DO_NOT_TRACK": "true",
-    # The first embedded start migrates its database, which takes longer than Prefect's 20 seconds.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # The first embedded start migrates its database, which takes longer than Prefect's 20 seconds, and many times as
+    # long on a busy machine. A server that ends instead of starting is seen at once, see embedded_server.py.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1800",
     # The tokenizers' own threads deadlock after a fork, and complain.
     "TOKENIZERS_PARALLELISM": "false",
     # torch's idle threads (GNU OpenMP) spin for some milliseconds, each on a core. A fifteenth of that is as fast on an

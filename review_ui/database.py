@@ -14,7 +14,8 @@ from typing import Final
 
 from schemas.errors import UserError, VouchError
 
-START_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 600.0
+"""Without a word in its log; a server that recovers says how far it is, and may take as long as it likes."""
 STOP_TIMEOUT_S: Final = 60.0
 PORT_ATTEMPTS: Final = 5
 CACHE_GB: Final = 1.0
@@ -124,7 +125,7 @@ def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.P
         )
         uri = f"mongodb://127.0.0.1:{port}"
         try:
-            if _answers(process, uri):
+            if _answers(process, uri, log):
                 return process, uri
         except BaseException:
             stop_mongod(process)
@@ -146,23 +147,27 @@ def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.P
     raise VouchError(f"mongod ended with code {process.returncode} instead of starting; see {log}")
 
 
-def _answers(process: subprocess.Popen[bytes], uri: str) -> bool:
+def _answers(process: subprocess.Popen[bytes], uri: str, log: Path) -> bool:
     """Wait until the server answers; False when it ended instead."""
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
 
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+    patience_s, said, heard = 0.25, 0, time.monotonic()
+    while time.monotonic() - heard < START_TIMEOUT_S:
         if process.poll() is not None:
             return False
-        with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=250) as client:
+        with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=int(patience_s * 1000)) as client:
             try:
                 client.admin.command("ping")
             except PyMongoError:
-                continue
-            # The one that answers might be another that took the port first.
-            return process.poll() is None
-    raise VouchError(f"mongod did not answer within {START_TIMEOUT_S:.0f} s; is the machine overloaded?")
+                # Where connecting takes longer than this, the next try gives it more time.
+                patience_s = min(1.5 * patience_s, 10.0)
+            else:
+                # The one that answers might be another that took the port first.
+                return process.poll() is None
+        if (size := log.stat().st_size if log.exists() else 0) != said:
+            said, heard = size, time.monotonic()
+    raise VouchError(f"mongod neither answered nor logged anything for {START_TIMEOUT_S:.0f} s; see {log}")
 
 
 def _free_port() -> int:

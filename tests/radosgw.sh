@@ -117,26 +117,26 @@ start_monitor() {
 start_storage() {
   local uuid
   uuid=$(cat /proc/sys/kernel/random/uuid)
-  timeout 60 ceph osd new "$uuid" 0
+  timeout 600 ceph osd new "$uuid" 0
   ceph-osd --id 0 --mkfs --osd-uuid "$uuid"
-  timeout 60 ceph osd crush add osd.0 1.0 host=local root=default
+  timeout 600 ceph osd crush add osd.0 1.0 host=local root=default
   # An OSD that asks before the monitor has its map ready gives up, so it gets more than one chance.
   local chance
   for chance in 1 2 3 4 5; do
     echo "starting the OSD, chance $chance"
     # It may give up before it goes into the background, or after.
     ceph-osd --id 0 || { sleep 2 && continue; }
-    wait_for 10 osd_is_up && return
+    wait_for 120 osd_is_up && return
   done
   echo "the OSD did not come up"
   return 1
 }
 
-osd_is_up() { timeout 20 ceph osd stat | grep -q ' 1 up'; }
+osd_is_up() { timeout 60 ceph osd stat | grep -q ' 1 up'; }
 
 start_gateway() {
   radosgw --name client.radosgw
-  wait_for 60 gateway_answers
+  wait_for 600 gateway_answers
 }
 
 gateway_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }

@@ -7,12 +7,13 @@
   "use strict";
 
   const PLUGIN = "@vouch/review";
-  const SETTLE_MS = 10_000; // for the App to save an edit
+  const SETTLE_MS = 60_000; // for the App to save an edit
   const CLICK_MS = 400;
   const OPEN_FRAMES = 600;
   const EDIT_MS = 250;
   const BEAT_MS = 60_000;
   const ALIVE_MS = 3_000; // between questions whether the server is there
+  const ANSWER_MS = 30_000; // for its answer: one that has ended refuses at once, a busy one takes its time
   const MISSES = 2;
   const LOAD_MS = 8_000; // for an image to come
   const OPENING_MS = 5_000; // for the App to begin to show what it was asked to
@@ -518,7 +519,7 @@
   ended.setAttribute("role", "alert");
 
   async function isServed() {
-    const asked = { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(ALIVE_MS) };
+    const asked = { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) };
     return Boolean(await fetch("/fiftyone", asked).catch(() => null));
   }
 

@@ -27,7 +27,7 @@ from schemas.errors import UserError, VouchError
 SCHEMA: Final = 1
 """Version of the documents; a newer one is refused."""
 DEFAULT_DATABASE: Final = "fiftyone"
-WAIT_S: Final = 10.0
+WAIT_S: Final = 30.0
 """Within which a server must be found, and a connection be made."""
 
 Document = dict[str, Any]

@@ -16,9 +16,11 @@ from review_ui.server.settings import ServerSettings
 from schemas.errors import VouchError
 
 READY: Final = b"ready"
-START_TIMEOUT_S: Final = 180.0
-"""FiftyOne's import takes 3 s, and 13 s the first time after it was installed; a busy machine takes its time."""
-STOP_TIMEOUT_S: Final = 10.0
+START_TIMEOUT_S: Final = 600.0
+"""Only for one that hangs: that one has ended is seen at once. FiftyOne's import takes 3 s, and 13 s the first time
+after it was installed; a busy machine takes many times as long."""
+STOP_TIMEOUT_S: Final = 60.0
+"""It ends in two seconds, where the machine is not busy."""
 LARGEST_LOG: Final = 5 << 20
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from schemas.base import Strict
 from schemas.errors import VouchError
 from tasks.store.process import ProcessId, is_alive, process_id
 
-ANSWER_TIMEOUT_S: Final = 60.0
+ANSWER_TIMEOUT_S: Final = 300.0
 STOP_TIMEOUT_S: Final = 60.0
 
 logger = logging.getLogger(__name__)

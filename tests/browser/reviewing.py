@@ -19,9 +19,10 @@ from schemas.campaign.campaign import Campaign
 from schemas.queue import Box, Item
 from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
+from tests.waiting import HANG_S
 
 REVIEWER = "ann"
-WAIT_MS = 60_000
+WAIT_MS = 1000 * HANG_S
 
 
 @dataclass

@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.browser.reviewing import WAIT_MS
+
 pytestmark = pytest.mark.browser
 
-WAIT_MS = 60_000
 APP = "#vouch-sheet h1, [data-cy=looker]"
 
 

@@ -14,7 +14,7 @@ def without_times(rows):
     """What was said; every row must tell who, when and how long."""
     for row in rows:
         assert row.pop("reviewer") == "ann"
-        assert 0 < row.pop("seconds", 1) < 300
+        assert 0 < row.pop("seconds", 1) <= 3600
         assert row.pop("reviewed_at")
         assert row.pop("simulated") is False
     return rows
@@ -135,7 +135,11 @@ def test_what_is_looked_for_names_a_drawn_box(reviewer):
         reviewer.press("Alt+d")
         reviewer.drag(asked, (20 + 90 * place, 190, 80 + 90 * place, 230))
         reviewer.page.wait_for_selector("[data-cy=annotate-edit-back]")
-        reviewer.page.wait_for_timeout(400)
+        reviewer.page.wait_for_function(
+            "name => document.querySelector('[data-cy=root_label_container] input')?.value === name",
+            arg=asked.class_name,
+        )
+        reviewer.settle()
     other = "dog" if asked.class_name == "cat" else "cat"
     reviewer.press("Alt+1" if other == "cat" else "Alt+2")
     reviewer.press("Alt+Enter")

@@ -103,7 +103,7 @@ def test_one_that_was_lost_and_one_that_was_changed_hold_up_no_other(reviewer):
     assert "another's by now" in kept.get_attribute("aria-label")
     assert f"{len(shown) - 1} answered, all correct; 1 not answered: " in reviewer.said()
     assert {row["label_id"] for row in review.verdicts()} == set(shown[1:])
-    for _ in range(10):
+    for _ in range(100):
         page.wait_for_selector("#vouch-grid[data-ready] .tile, [data-cy=looker]")
         if not page.locator("#vouch-grid").count():
             break

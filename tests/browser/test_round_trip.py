@@ -19,7 +19,7 @@ from tasks.store.open import open_store
 from tests.browser.reviewing import Reviewer
 from tests.flows.cli.review_process import ROOT, running
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SAMPLES = ROOT / "starter" / "samples"
 KEYS = {"correct": "Alt+Enter", "bad_box": "Alt+b", "not_an_object": "Alt+n"}

@@ -3,17 +3,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import HANG_S, until
+
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Prefect:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=HANG_S,
         )
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
@@ -81,27 +81,24 @@ def _free_port() -> int:
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
+    def answers() -> bool:
         assert process.poll() is None, log.read_text(encoding="utf-8")
         try:
-            urllib.request.urlopen(url, timeout=5).close()
+            urllib.request.urlopen(url, timeout=HANG_S).close()
         except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(log.read_text(encoding="utf-8"))
+            return False
+        return True
+
+    until(answers)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    # The group was made for this process alone.
+    # The group was made for this process alone. What does not end of itself after a while is killed.
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
             break
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait(20)
+    process.wait(HANG_S)

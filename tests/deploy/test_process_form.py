@@ -1,7 +1,6 @@
 """The process form of deploy/, for real on loopback: server, work pool, worker, deployment, a run."""
 
 import json
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ import pytest
 from PIL import Image
 
 from schemas.campaign.starter_text import starter_campaign_text
+from tests.waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]
 FAKE = {"backend": "fake"}
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 def campaign(folder: Path) -> Path:
@@ -39,7 +39,7 @@ def campaign(folder: Path) -> Path:
 def ask(url: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=HANG_S) as answer:
         return json.load(answer)
 
 
@@ -71,10 +71,8 @@ def test_the_automation_is_accepted(prefect):
 
 
 def await_end(prefect, run: str) -> Any:
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        state = ask(f"{prefect.api}/flow_runs/{run}")["state"]
-        if state["type"] in ENDED:
-            return state
-        time.sleep(1)
-    raise AssertionError((prefect.folder / "worker.log").read_text())
+    def state() -> Any:
+        return ask(f"{prefect.api}/flow_runs/{run}")["state"]
+
+    until(lambda: state()["type"] in ENDED)
+    return state()

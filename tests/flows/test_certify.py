@@ -2,13 +2,10 @@
 
 import pytest
 
-from flows.environment import prepare_environment
 from flows.markdown import certified_markdown
 from schemas.certified import Certified
 from schemas.errors import UserError
 from schemas.policy import Group, GroupCertificate, Reviewers
-
-prepare_environment()
 
 CERTIFICATE = GroupCertificate(
     labels=1000, accepted=600, reviewed=400, errors=8, limit=0.05, bound=0.034, p_value=0.01, delta=0.08, tested=(0.9,),
@@ -44,19 +41,18 @@ def test_the_certificates_as_markdown():
     assert "1 class has no label in the sample" in certified_markdown(result(not_sampled=("emu",)))
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_the_flow_refuses_as_the_command_does_and_shows_what_it_found(tmp_path, make_images, make_campaign, label):
     from prefect.client.orchestration import get_client
-    from prefect.testing.utilities import prefect_test_harness
 
     from flows.certify import show, vouch_certify
 
     make_images(tmp_path / "images", 2)
     label(make_campaign())
-    with prefect_test_harness(server_startup_timeout=120):
-        with pytest.raises(UserError, match="there are no verdicts"):
-            vouch_certify(str(tmp_path / "campaign.yaml"))
-        show(result())
-        with get_client(sync_client=True) as client:
-            found = client.request("POST", "/artifacts/filter", json={"sort": "CREATED_DESC", "limit": 1}).json()
+    with pytest.raises(UserError, match="there are no verdicts"):
+        vouch_certify(str(tmp_path / "campaign.yaml"))
+    show(result())
+    with get_client(sync_client=True) as client:
+        found = client.request("POST", "/artifacts/filter", json={"sort": "CREATED_DESC", "limit": 1}).json()
     assert found[0]["key"] == "vouch-certify"
     assert "| dog | 9 | 0 |" in found[0]["data"]

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from schemas.errors import UserError
+from schemas.errors import UserError, VouchError
+from tests.flows import held_run
+from tests.flows.held_run import SHARDS
+from tests.waiting import HANG_S
 
 
 @dataclass
@@ -56,19 +59,26 @@ def environment(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, make_images, write_campaign):
-    make_images(tmp_path / "images", 400)
-    return [sys.executable, "-m", "flows.cli", "run", str(write_campaign(run={"shard_size": 20}))]
+    make_images(tmp_path / "images", 5 * SHARDS)
+    return ["run", str(write_campaign(run={"shard_size": 5}))]
 
 
 @pytest.fixture
-def typed(command, environment):
+def go_on(tmp_path):
+    """A file that a run waits for before its last shard."""
+    return tmp_path / "go on"
+
+
+@pytest.fixture
+def typed(command, environment, go_on):
     """Starts a run in a terminal and gives it when it labels."""
+    words = [sys.executable, held_run.__file__, str(go_on), *command]
     pid, terminal = pty.fork()
     if pid == 0:
         # A test that runs in the background may have been started with these ignored, and children inherit that.
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        os.execve(command[0], command, environment)
+        os.execve(words[0], words, environment)
     run = Typed(pid, terminal)
     run.wait_for("labelling")
     yield run
@@ -78,14 +88,12 @@ def typed(command, environment):
 
 
 def resumes(command, environment) -> None:
-    again = subprocess.run(
-        [*command, "--json"], env=environment, capture_output=True, text=True, timeout=300, check=True
-    )
-    assert json.loads(again.stdout)["done"] == 400
+    words = [sys.executable, "-m", "flows.cli", *command, "--json"]
+    again = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=HANG_S, check=True)
+    assert json.loads(again.stdout)["done"] == 5 * SHARDS
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_ctrl_c_in_a_terminal_interrupts_vouch_and_not_its_server(typed, command, environment, tmp_path):
     [server] = typed.servers()
     assert os.getsid(server.pid) == server.pid
@@ -101,7 +109,6 @@ def test_ctrl_c_in_a_terminal_interrupts_vouch_and_not_its_server(typed, command
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("pause", [0.1, 1.0])
 def test_an_impatient_second_ctrl_c_neither_hangs_nor_shows_a_traceback(typed, pause):
     [server] = typed.servers()
@@ -113,12 +120,11 @@ def test_an_impatient_second_ctrl_c_neither_hangs_nor_shows_a_traceback(typed, p
     assert typed.code() in (130, -signal.SIGINT)
     assert typed.seen.count("vouch: interrupted") == 1
     assert "Traceback" not in typed.seen
-    psutil.wait_procs([server], timeout=30)
+    psutil.wait_procs([server], timeout=HANG_S)
     assert not server.is_running()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "how",
     [
@@ -134,15 +140,15 @@ def test_the_server_ends_with_vouch(typed, how):
     else:
         os.close(typed.terminal)
         assert os.waitstatus_to_exitcode(os.waitpid(typed.pid, 0)[1]) == 129
-    psutil.wait_procs([server], timeout=30)
+    psutil.wait_procs([server], timeout=HANG_S)
     assert not server.is_running()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)  # five minutes, were Prefect to try for as long as it likes
-def test_a_server_that_dies_is_told_in_a_line(typed, command, environment):
+def test_a_server_that_dies_is_told_in_a_line(typed, command, environment, go_on):
     [server] = typed.servers()
     server.kill()
+    go_on.touch()
     assert typed.code() == 1
     assert "Prefect's embedded server died during the run" in " ".join(typed.seen.split())
     assert "EventsWorker" not in typed.seen
@@ -158,6 +164,38 @@ def test_without_the_known_hook_prefect_starts_its_own(monkeypatch, caplog):
     with caplog.at_level("INFO"):
         _start()
     assert "Prefect starts its embedded server by itself" in caplog.text
+
+
+def test_a_server_that_ends_instead_of_starting_is_not_waited_for(monkeypatch, tmp_path):
+    import prefect.server.api.server as module
+
+    from flows.embedded_server import _start
+
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 4\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(module.SubprocessASGIServer, "_instances", {})
+    monkeypatch.setattr(module.atexit, "register", lambda stop: None)
+    with pytest.raises(VouchError, match="ended with code 4 instead of starting"):
+        _start()
+
+
+def test_prefect_gives_a_server_that_died_seconds(monkeypatch):
+    """Were it to try for as long as it likes, a run whose server is killed would go on for five minutes."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+        temporary_settings,
+    )
+
+    import flows.embedded_server as module
+
+    monkeypatch.setattr(module, "_start", lambda: None)
+    users = temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL})
+    with users, module.embedded_server():
+        assert PREFECT_CLIENT_MAX_RETRIES.value() == 2
 
 
 def test_its_database_has_a_folder_also_where_the_home_folder_is_missing(monkeypatch, tmp_path):

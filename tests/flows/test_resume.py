@@ -1,43 +1,43 @@
 """Killed at any moment and run again: the same bytes as without the kill, no label twice, none lost."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tasks.store.local import LocalStore
 
-RUN = """
-import sys
+RUNS = """
+import json, sys
 from pathlib import Path
 from schemas.campaign.loading import load_campaign
-from tasks.campaign_run import CampaignRun, Worked
+from tasks.campaign_run import CampaignRun
 from tasks.shard.shard import process_shard
+from tests.killing import killed_at
 
-with CampaignRun(load_campaign(Path(sys.argv[1]))) as run:
-    print("begun", flush=True)
-    run.plan()
-    for shard in run.pending():
-        process_shard(shard.id, run.settings)
-    run.export()
+def work():
+    with CampaignRun(load_campaign(Path(sys.argv[1]))) as run:
+        run.plan()
+        for shard in run.pending():
+            process_shard(shard.id, run.settings)
+        run.export()
+
+print(json.dumps([killed_at(work, number) for number in json.loads(sys.argv[2])]))
 """
+ROOT = Path(__file__).parents[2]
 
 
-def _start(campaign: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", RUN, str(campaign)], stdout=subprocess.PIPE, text=True)
-
-
-def _finish(campaign: Path) -> float:
-    with _start(campaign) as process:
-        assert process.stdout.readline() == "begun\n"
-        begun = time.monotonic()
-        assert process.wait(120) == 0
-        return time.monotonic() - begun
+def _runs(campaign: Path, kills: list[int]) -> list[tuple[int, int]]:
+    """Run a campaign so many times, killed at these operations (0: not); exit codes, and numbers of operations."""
+    words = [sys.executable, "-c", RUNS, str(campaign), json.dumps(kills)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [(code, count) for code, count in json.loads(done.stdout)]
 
 
 def _content(workspace: Path) -> dict[str, bytes]:
@@ -55,8 +55,6 @@ def _content(workspace: Path) -> dict[str, bytes]:
 
 
 def _without_times(data: bytes) -> bytes:
-    import json
-
     document = json.loads(data)
     del document["info"]
     return json.dumps(document).encode()
@@ -65,19 +63,14 @@ def _without_times(data: bytes) -> bytes:
 def test_killed_ten_times_it_ends_with_the_same_bytes(tmp_path, make_images, write_campaign):
     make_images(tmp_path / "images", 120)
     sections = {"run": {"shard_size": 5}}
-    straight = write_campaign("straight.yaml", workspace="straight", **sections)
-    seconds = _finish(straight)
-    killed = write_campaign("killed.yaml", workspace="killed", **sections)
+    [(code, operations)] = _runs(write_campaign("straight.yaml", workspace="straight", **sections), [0])
+    assert code == 0
     rng = random.Random(int(os.environ.get("PYTEST_SEED", "7")))
-    landed = 0
-    for _ in range(10):
-        with _start(killed) as process:
-            assert process.stdout.readline() == "begun\n"
-            time.sleep(rng.uniform(0, 0.4 * seconds))
-            landed += process.poll() is None
-            process.send_signal(signal.SIGKILL)
-    assert landed >= 3
-    _finish(killed)
+    # So early that none of them comes to the end.
+    kills = [rng.randint(1, operations // 10) for _ in range(10)]
+    *killed, (code, _) = _runs(write_campaign("killed.yaml", workspace="killed", **sections), [*kills, 0])
+    assert [one for one, _ in killed] == [-signal.SIGKILL] * 10
+    assert code == 0
     expected, found = _content(tmp_path / "straight"), _content(tmp_path / "killed")
     # Parts without a marker may lie about: they are named by their content and nobody reads them.
     parts = {name for name in found if "/parts/" in name}

@@ -5,22 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import prepare_environment
 from schemas.errors import StoreError, UserError, WorkspaceBusyError
 from schemas.records import Marker
 from tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
 from tasks.store.lock import WorkspaceLock
 from tasks.store.open import open_store
+from tests.waiting import until
 
-prepare_environment()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _server():
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def test_a_folder_becomes_a_data_set(tmp_path, make_images, write_campaign):
@@ -94,12 +86,11 @@ def test_a_run_gives_up_when_nothing_works(tmp_path, make_images, write_campaign
 
 
 def test_a_shard_that_takes_too_long_says_which_setting(tmp_path, make_images, write_campaign, monkeypatch):
-    import time
-
     import flows.run as flow
 
     make_images(tmp_path / "images", 2)
-    monkeypatch.setattr(flow, "process_shard", lambda *_: time.sleep(20))
+    # In steps: a thread is told to stop between two of them.
+    monkeypatch.setattr(flow, "process_shard", lambda *_: until(lambda: False))
     summary = flow.run_campaign(write_campaign(run={"retries": 0, "shard_timeout_s": 0.5}))
     assert "run.shard_timeout_s" in next(iter(summary.shard_errors.values()))
 

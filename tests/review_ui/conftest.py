@@ -3,6 +3,7 @@
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def make_queue(uri: str) -> Iterator[Callable[..., Queue]]:
     """Make up a queue of so many items about labels, two an image; lease_ms and wanted (reviews each) as given."""
     opened = []
 
-    def make(count: int, *, lease_ms: int = 60_000, wanted: int = 1, name: str = "0123456789ab") -> Queue:
+    def make(count: int, *, lease_ms: int = 86_400_000, wanted: int = 1, name: str = "0123456789ab") -> Queue:
         database = connect(uri)
         make_indices(database)
         said = {"_id": name, "schema": SCHEMA, "run": RUN, "classes": list(CLASSES), "lease_ms": lease_ms, "seq": 0}
@@ -117,6 +118,19 @@ def make_queue(uri: str) -> Iterator[Callable[..., Queue]]:
     yield make
     for queue in opened:
         queue.close()
+
+
+@pytest.fixture
+def let_leases_run_out(uri: str) -> Iterator[Callable[[], None]]:
+    """Moves the end of all leases into the past, as if so much time had gone by."""
+    database = connect(uri)
+
+    def run_out() -> None:
+        past = database.now() - timedelta(minutes=1)
+        database.items.update_many({"leases.0": {"$exists": True}}, {"$set": {"leases.$[].until": past}})
+
+    yield run_out
+    database.close()
 
 
 @pytest.fixture

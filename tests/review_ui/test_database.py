@@ -1,10 +1,14 @@
 """The MongoDB server, really run."""
 
+import itertools
 import socket
 import subprocess
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import ServerSelectionTimeoutError
 
 from review_ui import database
 from review_ui.database import mongod, start_mongod, stop_mongod
@@ -90,16 +94,44 @@ def test_a_mongod_of_the_path_is_used_where_none_is_bundled(tmp_path, monkeypatc
 def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
     binary = tmp_path / "bin" / "mongod"
     binary.parent.mkdir()
-    note = tmp_path / "pid"
-    binary.write_text(f"#!/bin/sh\necho $$ > '{note}'\nexec sleep 600\n")
+    binary.write_text("#!/bin/sh\nexec sleep 6000\n")
     binary.chmod(0o755)
     monkeypatch.setattr(database, "find_spec", lambda name: None)
-    monkeypatch.setattr(database, "START_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(database, "START_TIMEOUT_S", 0.1)
     monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
-    with pytest.raises(VouchError, match="did not answer"), mongod(tmp_path / "db"):
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(
+        database.subprocess, "Popen", lambda *words, **how: started.append(popen(*words, **how)) or started[-1]
+    )
+    with pytest.raises(VouchError, match="neither answered nor logged"), mongod(tmp_path / "db"):
         pass
-    pid = note.read_text().strip()
-    assert subprocess.run(["/bin/kill", "-0", pid], capture_output=True).returncode != 0
+    assert started[0].returncode is not None
+
+
+def test_a_server_that_recovers_is_waited_for_as_long_as_it_logs(tmp_path, monkeypatch):
+    binary = tmp_path / "bin" / "mongod"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\nexec sleep 6000\n")
+    binary.chmod(0o755)
+    log, tries = tmp_path / "db" / "mongod.log", iter(range(20))
+    clock = itertools.count(0, database.START_TIMEOUT_S // 2)
+
+    def ping(_):
+        """Answered in the end; until then every question is another word in the log."""
+        if next(tries, None) is not None:
+            with log.open("a") as file:
+                file.write("recovering\n")
+            raise ServerSelectionTimeoutError
+
+    client = SimpleNamespace(admin=SimpleNamespace(command=ping))
+    asked = MagicMock()
+    asked.__getitem__.return_value.return_value.__enter__.return_value = client
+    monkeypatch.setattr("pymongo.MongoClient", asked)
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
+    with mongod(tmp_path / "db"):
+        assert next(tries, None) is None
 
 
 @pytest.mark.parametrize(

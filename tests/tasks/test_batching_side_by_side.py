@@ -9,9 +9,8 @@ import torch
 
 from tasks.batching import RESCUES, Batcher
 from tasks.models.engine.turns import Turns
+from tests.waiting import HANG_S
 
-SOON = 10
-"""Seconds after which a test that hangs fails."""
 LONG = 0.1
 """Seconds for which a thread waits for what must not come."""
 
@@ -55,7 +54,7 @@ def other():
         yield pool
 
 
-def model(device, item, begun=None, until=None, full=None, patience=SOON):
+def model(device, item, begun=None, until=None, full=None, patience=HANG_S):
     """A forward pass that takes `item` a piece, and holds it until something happens; sets `full` when it gets none."""
 
     def forward(batch):
@@ -84,7 +83,7 @@ def beside(other):
     def hold(device, turns, amount, until):
         begun = Event()
         running = other.submit(Batcher("neighbour", 1, turns=turns).run, [0], model(device, amount, begun, until))
-        assert begun.wait(SOON)
+        assert begun.wait(HANG_S)
         return running
 
     return hold
@@ -96,13 +95,13 @@ def test_what_a_growing_batch_takes_is_its_own(other):
     growing, begun = Event(), Event()
 
     def neighbour():
-        growing.wait(SOON)
+        growing.wait(HANG_S)
         return Batcher("neighbour", 1, turns=turns).run([0], model(device, 700, begun))
 
     running = other.submit(neighbour)
     batcher = Batcher("x", "auto", start=2, most=4, gauge=meter, turns=turns)
     assert batcher.run(range(6), model(device, 10, growing, begun, patience=LONG)) == list(range(6))
-    running.result(SOON)
+    running.result(HANG_S)
     assert meter.readings == [20, 40]
     assert batcher.size_of(()) == 4
 
@@ -111,7 +110,7 @@ def test_known_sizes_run_side_by_side(beside):
     device, turns, second = Device(10_000), Turns(), Event()
     running = beside(device, turns, 1, second)
     Batcher("x", 4, turns=turns).run(range(4), model(device, 1, second))
-    running.result(SOON)
+    running.result(HANG_S)
     assert device.peak == 5
 
 
@@ -121,7 +120,7 @@ def test_memory_that_another_model_had_does_not_make_batches_smaller(beside, cap
     batcher = Batcher("x", 8, turns=turns)
     with caplog.at_level(logging.WARNING):
         assert batcher.run(range(8), model(device, 10, full=full)) == list(range(8))
-    running.result(SOON)
+    running.result(HANG_S)
     assert full.is_set()
     assert batcher.size == batcher.size_of(()) == 8
     assert not caplog.text
@@ -132,7 +131,7 @@ def test_a_single_item_is_tried_alone_before_it_is_given_up(beside):
     running = beside(device, turns, 60, full)
     batcher = Batcher("x", 8, turns=turns)
     assert batcher.run([5], model(device, 90, full=full)) == [5]
-    running.result(SOON)
+    running.result(HANG_S)
     assert full.is_set()
     with pytest.raises(torch.OutOfMemoryError):
         batcher.run([5], model(device, 101))
@@ -147,7 +146,7 @@ def test_what_never_fits_beside_the_others_is_made_smaller_in_the_end(beside, ca
             full = Event()
             running = beside(device, turns, 60, full)
             assert batcher.run(range(8), model(device, 10, full=full)) == list(range(8))
-            running.result(SOON)
+            running.result(HANG_S)
     assert batcher.size_of(()) == 4
     assert batcher.size_of("another shape") == 8
     assert "x goes on with batches of 4" in caplog.text
@@ -158,7 +157,7 @@ def test_what_does_not_fit_alone_either_is_halved_at_once(beside):
     running = beside(device, turns, 10, full)
     batcher = Batcher("x", 8, turns=turns)
     assert batcher.run(range(8), model(device, 20, full=full)) == list(range(8))
-    running.result(SOON)
+    running.result(HANG_S)
     assert batcher.size_of(()) == batcher.size == 4
 
 
@@ -176,5 +175,5 @@ def test_a_batch_within_a_batch_is_tried_alone_too(beside):
             device.give(10)
 
     assert outer.run([1, 2], forward) == [1, 2]
-    running.result(SOON)
+    running.result(HANG_S)
     assert (outer.size_of(()), inner.size_of(())) == (2, 4)

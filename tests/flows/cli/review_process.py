@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.waiting import HANG_S
+
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 120
 
 
 class Running:
@@ -26,7 +27,7 @@ class Running:
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE_S)
+        out, err = self.process.communicate(timeout=HANG_S)
         return self.process.returncode, out + err
 
 
@@ -48,4 +49,4 @@ def running(campaign: Path, *words: str) -> Iterator[Running]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=PATIENCE_S)
+            process.communicate(timeout=HANG_S)

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ from review_ui.server.options import ServeOptions
 from review_ui.server.serving import reserved
 from schemas.campaign.loading import load_campaign
 from tasks.store.process import ProcessId, is_alive, process_id
-from tests.flows.cli.review_process import PATIENCE_S, running
+from tests.flows.cli.review_process import running
+from tests.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -41,13 +41,6 @@ def database(campaign: Path) -> ProcessId:
     return ProcessId(found["place"], found["pid"], found["started"])
 
 
-def soon(what) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def is_gone(client: httpx.Client) -> bool:
     """Whether a server has been killed: it lets the connection go, and a new one is taken by the next server."""
     try:
@@ -59,7 +52,7 @@ def is_gone(client: httpx.Client) -> bool:
 @contextmanager
 def browser(url: str) -> Iterator[httpx.Client]:
     base = url.partition("/?")[0]
-    with httpx.Client(base_url=base, headers={"origin": base}, timeout=60) as client:
+    with httpx.Client(base_url=base, headers={"origin": base}, timeout=HANG_S) as client:
         assert client.get(url).status_code == 303
         yield client
 
@@ -83,10 +76,10 @@ def test_a_review_survives_kills_and_leaves_nothing_behind(vouch, campaign):
             assert len(cards) == 3
             run(client, "submit", item=cards[0]["item"], seconds=1.5)
             os.kill(mongod.pid, signal.SIGKILL)
-            soon(lambda: database(campaign) != mongod)
+            until(lambda: database(campaign) != mongod)
             run(client, "submit", item=cards[1]["item"], seconds=1.5)
             os.kill(server.pid, signal.SIGKILL)
-            soon(lambda: is_gone(client))
+            until(lambda: is_gone(client))
             # The socket stays open, so who asks meanwhile waits; the session goes on.
             assert len(run(client, "desk")["cards"]) == 1
         mongod = database(campaign)
@@ -117,8 +110,8 @@ def test_what_a_killed_review_leaves_ends_or_is_used_again(vouch, campaign, tmp_
         with browser(desk["url"]) as client:
             run(client, "submit", item=run(client, "take_batch")["cards"][0]["item"])
         review.process.kill()
-        review.process.communicate(timeout=PATIENCE_S)
-    soon(lambda: not is_alive(server))
+        review.process.communicate(timeout=HANG_S)
+    until(lambda: not is_alive(server))
     assert is_alive(mongod)
     status = vouch("review", campaign, "--status")
     assert "1 answers are not in the workspace yet" in status.out
@@ -138,7 +131,7 @@ def test_a_token_of_ones_own_is_no_argument_of_the_browser(campaign, tmp_path, m
     monkeypatch.setenv("BROWSER", f'{sys.executable} -c \'import sys; open("{told}", "a").write(sys.argv[1])\' %s')
     with running(campaign, "--reviewer", "ann", "--open", "--token-file", str(tokens)) as review:
         url = review.line()["url"]
-        soon(lambda: told.exists() and told.read_text())
+        until(lambda: told.exists() and told.read_text())
     assert told.read_text() == url
     assert "token-of-ann" not in url
 

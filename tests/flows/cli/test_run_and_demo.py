@@ -3,23 +3,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from PIL import Image
 
 from schemas.campaign.starter_text import starter_campaign_text
 from schemas.errors import StoreError
+from tests.flows import held_run
+from tests.flows.held_run import SHARDS
+from tests.waiting import HANG_S, until
 
 FAKE = {"backend": "fake"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _server():
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture
@@ -149,24 +146,26 @@ def heeded_interrupts():
     ("number", "code", "words"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "term")]
 )
 def test_a_run_that_is_interrupted_resumes(tmp_path, make_images, write_campaign, number, code, words):
-    make_images(tmp_path / "images", 400)
-    path = write_campaign(run={"shard_size": 20})
+    make_images(tmp_path / "images", 5 * SHARDS)
+    path = write_campaign(run={"shard_size": 5})
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment |= {"VOUCH_LOG": str(tmp_path / "log"), "PREFECT_HOME": str(tmp_path / "prefect")}
-    call = [sys.executable, "-m", "flows.cli", "run", str(path), "--json"]
+    call = ["run", str(path), "--json"]
+    held = [sys.executable, held_run.__file__, str(tmp_path / "never there"), *call]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    with subprocess.Popen(call, **options) as process:
+    with subprocess.Popen(held, **options) as process:
         for line in process.stderr:
             if line.startswith("labelling"):
                 break
-        time.sleep(0.3)
+        until(lambda: list((tmp_path / "workspace/runs/main/done").rglob("*.json")))
         process.send_signal(number)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == code
     assert out == ""
     assert f"vouch: {words}" in err
     assert "Traceback" not in err
-    again = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=300, check=True)
+    words = [sys.executable, "-m", "flows.cli", *call]
+    again = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=HANG_S, check=True)
     summary = json.loads(again.stdout)
-    assert summary["done"] == 400
-    assert summary["shards_processed"] < summary["shards"] == 20
+    assert summary["done"] == 5 * SHARDS
+    assert summary["shards_processed"] < summary["shards"] == SHARDS

@@ -1,6 +1,5 @@
 """Answers on a real server: each once, late ones kept apart, undone ones asked again."""
 
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,8 +7,6 @@ import pytest
 from review_ui.queue import state
 from review_ui.queue.connect import connect
 from schemas.errors import LeaseLostError, VouchError
-
-SHORT_MS = 150
 
 
 @pytest.fixture
@@ -22,10 +19,6 @@ def database(uri):
 @pytest.fixture
 def events(database):
     return lambda **which: list(database.events.find(which).sort("seq"))
-
-
-def wait_for_expiry():
-    time.sleep(2 * SHORT_MS / 1000)
 
 
 def test_an_answer_is_kept_with_all_that_was_said(make_queue, rows, events):
@@ -73,10 +66,10 @@ def test_an_answer_is_later_than_the_one_before_though_the_clock_was_put_back(ma
     assert events(what="submitted")[1]["at"] > ahead - timedelta(milliseconds=1)
 
 
-def test_an_answer_after_the_lease_counts_while_nobody_else_has_the_item(make_queue, rows, events):
-    queue = make_queue(2, lease_ms=SHORT_MS)
+def test_an_answer_after_the_lease_counts_while_nobody_else_has_the_item(make_queue, rows, events, let_leases_run_out):
+    queue = make_queue(2)
     first, second = queue.take("ann", 2)
-    wait_for_expiry()
+    let_leases_run_out()
     queue.submit("ann", first.id, first.epoch, rows(first), 1.0)
     # Somebody else asks for one, and gives it back.
     assert [item.id for item in queue.take("bob", 1)] == [second.id]
@@ -86,10 +79,10 @@ def test_an_answer_after_the_lease_counts_while_nobody_else_has_the_item(make_qu
     assert queue.progress("ann").answered == 2
 
 
-def test_an_answer_to_what_is_anothers_is_kept_and_does_not_count(make_queue, rows, events):
-    queue = make_queue(1, lease_ms=SHORT_MS)
+def test_an_answer_to_what_is_anothers_is_kept_and_does_not_count(make_queue, rows, events, let_leases_run_out):
+    queue = make_queue(1)
     mine = queue.take("ann", 1)[0]
-    wait_for_expiry()
+    let_leases_run_out()
     theirs = queue.take("bob", 1)[0]
     for _ in range(2):
         with pytest.raises(LeaseLostError, match="another's by now: your answer is kept in the log"):
@@ -143,8 +136,10 @@ def test_such_an_answer_is_completed_by_another_one_which_is_told(make_queue, ro
     assert queue.undo("ann").id == item.id
 
 
-def test_opening_a_queue_completes_such_an_answer_and_so_does_the_end_of_the_lease(make_queue, rows, database, uri):
-    queue = make_queue(2, lease_ms=SHORT_MS)
+def test_opening_a_queue_completes_such_an_answer_and_so_does_the_end_of_the_lease(
+    make_queue, rows, database, uri, let_leases_run_out
+):
+    queue = make_queue(2)
     items = queue.take("ann", 2)
     before = list(database.items.find())
     for item in items:
@@ -153,7 +148,7 @@ def test_opening_a_queue_completes_such_an_answer_and_so_does_the_end_of_the_lea
     with type(queue).open(uri, "0123456789ab") as other:
         assert other.progress("ann").answered == 2
     database.items.replace_one({"_id": before[1]["_id"]}, before[1])
-    wait_for_expiry()
+    let_leases_run_out()
     assert queue.take("bob", 1) == []
     assert queue.progress("ann").answered == 2
 

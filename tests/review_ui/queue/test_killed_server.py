@@ -9,6 +9,7 @@ from review_ui.database import start_mongod
 from review_ui.queue.connect import connect
 from review_ui.queue.queue import Queue
 from schemas.errors import LeaseLostError, VouchError
+from tests.waiting import HANG_S, until
 
 ITEMS = 600
 REVIEWERS = ("ann", "bob", "cem")
@@ -30,8 +31,7 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    monkeypatch.setattr("review_ui.queue.connect.WAIT_S", 1.0)
+def server(tmp_path):
     found = Server(tmp_path / "db")
     yield found
     found.kill()
@@ -75,8 +75,7 @@ def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue,
     for thread in threads:
         thread.start()
     for share in (0.2, 0.5):
-        while len(said) < share * ITEMS:
-            time.sleep(0.01)
+        until(lambda least=share * ITEMS: len(said) >= least)
         server.kill()
         before = dict(said)
         server.start()
@@ -86,7 +85,7 @@ def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue,
         found = {item: (kept[item]["reviewer"], kept[item]["epoch"], kept[item]["verdict"]) for item in before}
         assert found == before
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG_S)
     database = connect(server.uri)
     answers = [event["item"] for event in database.events.find({"what": "submitted"})]
     database.close()

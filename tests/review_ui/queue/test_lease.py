@@ -1,6 +1,5 @@
 """Leases on a real server: nobody shares an item, nothing is lost."""
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +9,7 @@ from review_ui.queue import lease
 from review_ui.queue.connect import connect
 from review_ui.queue.queue import Queue
 from review_ui.queue.session import open_session
-
-SHORT_MS = 150
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -23,10 +21,6 @@ def events(uri):
 
 def ids(items):
     return [item.id for item in items]
-
-
-def wait_for_expiry():
-    time.sleep(2 * SHORT_MS / 1000)
 
 
 def test_items_come_in_order_and_are_held(make_queue):
@@ -101,10 +95,10 @@ def test_two_reviewers_empty_the_queue_and_none_is_lost(make_queue, rows, uri, e
     assert sorted(event["item"] for event in events(what="submitted")) == sorted(said)
 
 
-def test_what_ran_out_goes_to_the_next(make_queue, events):
-    queue = make_queue(4, lease_ms=SHORT_MS)
+def test_what_ran_out_goes_to_the_next(make_queue, events, let_leases_run_out):
+    queue = make_queue(4)
     first = queue.take("ann", 2)
-    wait_for_expiry()
+    let_leases_run_out()
     assert queue.holds("ann", first[0].id)  # nobody else has asked for it
     second = queue.take("bob", 2)
     assert ids(second) == ids(first)
@@ -114,23 +108,21 @@ def test_what_ran_out_goes_to_the_next(make_queue, events):
     assert Counter(event["item"] for event in events(what="expired", reviewer="ann")) == Counter(ids(first))
 
 
-def test_a_lease_that_is_renewed_stays(make_queue):
-    queue = make_queue(2, lease_ms=1000)
+def test_a_lease_that_is_renewed_stays(make_queue, let_leases_run_out):
+    queue = make_queue(2)
     mine = queue.take("ann", 1)
-    until = queue.renew("ann")
-    for _ in range(5):
-        time.sleep(0.3)
-        later = queue.renew("ann")
-        assert later > until
-        until = later
+    end = queue.renew("ann")
+    until(lambda: queue.renew("ann") > end)
+    let_leases_run_out()
+    assert queue.renew("ann") > end
     assert ids(queue.take("bob", 2)) != ids(mine)
     assert queue.holds("ann", mine[0].id)
 
 
-def test_a_lease_that_ran_out_can_be_renewed_while_nobody_else_has_the_item(make_queue):
-    queue = make_queue(2, lease_ms=SHORT_MS)
+def test_a_lease_that_ran_out_can_be_renewed_while_nobody_else_has_the_item(make_queue, let_leases_run_out):
+    queue = make_queue(2)
     mine = queue.take("ann", 1)
-    wait_for_expiry()
+    let_leases_run_out()
     assert [(item.id, item.epoch) for item in queue.take("ann", 1)] == [(mine[0].id, mine[0].epoch)]
 
 
@@ -166,7 +158,7 @@ def test_a_skipped_item_is_anybody_elses_at_once(make_queue):
 
 
 def test_names_of_reviewers_are_no_expressions(make_queue, rows):
-    queue = make_queue(2, lease_ms=60_000)
+    queue = make_queue(2)
     item = queue.take("$item", 1)[0]
     queue.submit("$item", item.id, item.epoch, rows(item), 1.0)
     assert queue.progress("$item").answered_by_me == 1

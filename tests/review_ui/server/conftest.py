@@ -20,6 +20,7 @@ from review_ui.server.process import ReviewerServer
 from review_ui.server.serving import served
 from schemas.campaign.campaign import Campaign
 from tests.fake_campaign import write_campaign
+from tests.waiting import HANG_S
 
 TOKENS = {"ann": "token-of-ann-0123456789", "ben": "token-of-ben-0123456789"}
 
@@ -36,7 +37,7 @@ class Reviewer:
 
     @contextmanager
     def client(self, *, logged_in: bool = True) -> Iterator[httpx.Client]:
-        with httpx.Client(base_url=self.address, headers={"origin": self.address}, timeout=30) as client:
+        with httpx.Client(base_url=self.address, headers={"origin": self.address}, timeout=HANG_S) as client:
             if logged_in:
                 assert client.get("/", params={"token": TOKENS[self.name]}).status_code == 303
             yield client

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 
 import psutil
 import pytest
@@ -266,7 +265,5 @@ def test_a_server_that_is_killed_is_started_again_for_the_same_session(review):
             keep_alive(watched, DatabaseUse(review.uri, lambda: False), say)
         assert "runs again" in said[0]
         assert review.ann.server.pid != pid
-        started = time.monotonic()
         assert client.get("/fiftyone").status_code == 200
-        assert time.monotonic() - started < 20
         assert {sample["item"] for sample in review.ann.samples()} == held

@@ -13,6 +13,7 @@ from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
 from tests.fake_campaign import write_campaign
 from tests.review_ui.server.conftest import TOKENS
+from tests.waiting import HANG_S
 
 ITEMS = 400
 QUEUE = "0123456789ab"
@@ -21,7 +22,7 @@ QUEUE = "0123456789ab"
 def answer_all(name: str, address: str) -> list[str]:
     """Take batches and answer them as the App does, until nothing is left; gives the items."""
     answered: list[str] = []
-    with httpx.Client(base_url=address, headers={"origin": address}, timeout=60) as client:
+    with httpx.Client(base_url=address, headers={"origin": address}, timeout=HANG_S) as client:
         assert client.get("/", params={"token": TOKENS[name]}).status_code == 303
 
         def run(operator, **params):

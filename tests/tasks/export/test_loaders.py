@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from review_ui.database import mongod
+from tests.waiting import HANG_S
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
 ANNOTATIONS = "annotations.json"
@@ -150,7 +151,7 @@ def test_fiftyone_reads_it(write, images, tmp_path):
             env=environment,
             cwd=tmp_path,
             check=True,
-            timeout=300,
+            timeout=HANG_S,
         )
     found = json.loads(out.read_text())
     assert found["samples"] == 4

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.models.host import in_threads, to_device
+from tests.waiting import HANG_S
 
 
 @pytest.mark.parametrize("cores", [1, 3, None])
@@ -19,7 +20,7 @@ def test_results_are_in_order_whatever_the_number_of_cores(monkeypatch, cores):
 def test_items_are_worked_on_side_by_side(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     both = threading.Barrier(2)
-    in_threads(lambda _: both.wait(10), range(2))
+    in_threads(lambda _: both.wait(HANG_S), range(2))
 
 
 def test_an_error_is_the_caller_s():

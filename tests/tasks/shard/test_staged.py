@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tasks.shard.staged import staged
+from tests.waiting import HANG_S
 
 
 def boxes(count):
@@ -28,11 +29,11 @@ def test_stages_work_at_the_same_time():
     # Each waits for the other, which works on the item before or behind; the first and last item meet nobody.
     def first(item):
         if item[0] > 0:
-            meeting.wait(10)
+            meeting.wait(HANG_S)
 
     def second(item):
         if item[0] < 3:
-            meeting.wait(10)
+            meeting.wait(HANG_S)
 
     assert len(list(staged(boxes(4), [first, second], "t"))) == 4
 

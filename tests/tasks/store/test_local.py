@@ -259,7 +259,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 FOLDERS = st.lists(NAMES.filter(lambda name: name not in {".", ".."}), min_size=1, max_size=3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(keys=st.sets(FOLDERS.map("/".join), max_size=15), prefix=FOLDERS.map("/".join))
 def test_a_folder_lists_as_a_bucket_does(
     moto_endpoint: str, tmp_path_factory: pytest.TempPathFactory, keys: set[str], prefix: str

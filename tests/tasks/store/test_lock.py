@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from tasks.store.local import LocalStore
 from tasks.store.lock import LockRecord, WorkspaceLock
 from tasks.store.process import this_process
 from tasks.store.store import Store
+from tests.waiting import until
 
 KEY = "runs/r/lock.json"
 
@@ -41,13 +43,6 @@ def foreign(age_s: float) -> bytes:
         token="t", host="elsewhere", place="p", pid=7, started="1", since=now - 1000, heartbeat=now - age_s
     )
     return lock.model_dump_json().encode()
-
-
-def wait_until(condition: object, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.01)
 
 
 def hold(folder: Path) -> "subprocess.Popen[str]":
@@ -88,9 +83,7 @@ def test_a_live_process_keeps_its_lock_and_a_killed_one_loses_it_at_once(tmp_pat
             WorkspaceLock(store, "r").__enter__()
         child.send_signal(signal.SIGKILL)
         # Not waited for: a dead child that nobody has collected is dead all the same.
-        wait_until(
-            lambda: Path(f"/proc/{child.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-        )
+        until(lambda: Path(f"/proc/{child.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z")
         with WorkspaceLock(store, "r", settle_s=0):
             assert record(store).pid == os.getpid()
     finally:
@@ -134,17 +127,17 @@ def test_something_else_in_its_place_is_replaced(store: Store, caplog: pytest.Lo
 def test_the_heart_beats(store: Store) -> None:
     with WorkspaceLock(store, "r", renew_s=0.02):
         first = record(store)
-        wait_until(lambda: record(store).heartbeat > first.heartbeat)
+        until(lambda: record(store).heartbeat > first.heartbeat)
         assert record(store).token == first.token
         # A lock that somebody deleted comes back.
         store.delete(KEY)
-        wait_until(lambda: store.stat(KEY) is not None)
+        until(lambda: store.stat(KEY) is not None)
 
 
 def test_a_lost_lock_is_logged_and_not_deleted(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR), WorkspaceLock(store, "r", renew_s=0.02) as lock:
         # A heartbeat that is under way may still cover it: repeat until it is noticed.
-        wait_until(lambda: lock.lost or not store.put(KEY, foreign(0)))
+        until(lambda: lock.lost or not store.put(KEY, foreign(0)))
     assert "was taken over" in caplog.text
     assert json.loads(store.get(KEY).data)["host"] == "elsewhere"
 
@@ -154,8 +147,18 @@ def test_of_many_that_start_at_once_one_gets_the_lock(store: Store) -> None:
     assert got.count(True) == 1
 
 
-def test_of_many_that_take_over_at_once_one_gets_the_lock(store: Store) -> None:
+def test_of_many_that_take_over_at_once_one_gets_the_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put(KEY, foreign(1000))
+    # The worst case, whatever the machine's speed: all find the dead one, all write, then all look who was the last.
+    found, written = threading.Barrier(5), threading.Barrier(5)
+    is_stale = WorkspaceLock._is_stale
+
+    def all_find_it(lock: WorkspaceLock, holder: LockRecord) -> bool:
+        found.wait()
+        return is_stale(lock, holder)
+
+    monkeypatch.setattr(WorkspaceLock, "_is_stale", all_find_it)
+    monkeypatch.setattr("tasks.store.lock.time", SimpleNamespace(time=time.time, sleep=lambda _: written.wait()))
     got = race(store)
     assert got.count(True) == 1
 
@@ -198,5 +201,5 @@ def test_trouble_with_the_store_does_not_end_the_run(tmp_path: Path, caplog: pyt
     store = Faulty(tmp_path)
     with WorkspaceLock(store, "r", renew_s=0.02):
         store.broken = True
-        wait_until(lambda: "could not renew" in caplog.text)
+        until(lambda: "could not renew" in caplog.text)
     assert "stays behind" in caplog.text

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.store.threads import AHEAD, map_ordered
+from tests.waiting import HANG_S
 
 
 @given(st.lists(st.integers(), max_size=60), st.integers(1, 4))
@@ -25,7 +26,7 @@ def test_only_a_few_items_are_drawn_ahead() -> None:
 def test_calls_run_at_once() -> None:
     meet = threading.Barrier(3)
     # Each call waits for two others: one at a time would never end.
-    assert len(list(map_ordered(lambda _: meet.wait(30), range(9), 3))) == 9
+    assert len(list(map_ordered(lambda _: meet.wait(HANG_S), range(9), 3))) == 9
 
 
 def test_an_error_comes_in_its_turn_and_ends_the_rest() -> None:

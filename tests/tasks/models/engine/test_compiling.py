@@ -12,6 +12,7 @@ import torch
 from tasks.models.engine import compiling
 from tasks.models.engine.compiling import MOST_SHAPES, Compiled, compiled, shape_of
 from tasks.models.engine.switches import Engine
+from tests.waiting import HANG_S
 
 
 @pytest.fixture(autouse=True)
@@ -95,10 +96,10 @@ def test_threads_that_fail_together_warn_once(compiler, caplog):
     both = Barrier(2)
 
     def wait(x):
-        both.wait(5)
+        both.wait(HANG_S)
         return x
 
-    compiler.before = lambda: both.wait(5)
+    compiler.before = lambda: both.wait(HANG_S)
     with ThreadPoolExecutor(2) as pool:
         layers = [Compiled(wait, f"layer {number}", after=0, mode="default") for number in range(2)]
         list(pool.map(lambda layer: layer(torch.ones(1)), layers))

@@ -6,9 +6,7 @@ from threading import Barrier, Event
 import pytest
 
 from tasks.models.engine.turns import Turns, turns_of
-
-SOON = 10
-"""Seconds after which a test that hangs fails."""
+from tests.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -22,10 +20,10 @@ def test_together_means_at_the_same_time(threads):
 
     def stay():
         with turns.together() as visit:
-            met.wait(SOON)
+            met.wait(HANG_S)
             return visit.alone
 
-    assert [one.result(SOON) for one in [threads.submit(stay) for _ in range(2)]] == [False, False]
+    assert [one.result(HANG_S) for one in [threads.submit(stay) for _ in range(2)]] == [False, False]
     with turns.together() as visit:
         assert visit.alone
 
@@ -37,7 +35,7 @@ def test_alone_waits_for_the_others_and_keeps_later_ones_out(threads):
     def stay():
         with turns.together():
             inside.set()
-            leave.wait(SOON)
+            leave.wait(HANG_S)
             said.append("first leaves")
 
     def alone():
@@ -49,14 +47,13 @@ def test_alone_waits_for_the_others_and_keeps_later_ones_out(threads):
             said.append("late")
 
     first = threads.submit(stay)
-    inside.wait(SOON)
+    inside.wait(HANG_S)
     second = threads.submit(alone)
-    while not turns._waiting:
-        pass
+    until(lambda: turns._waiting)
     third = threads.submit(late)
     leave.set()
     for one in (first, second, third):
-        one.result(SOON)
+        one.result(HANG_S)
     assert said == ["first leaves", "alone", "late"]
 
 
@@ -76,7 +73,7 @@ def test_two_that_stay_and_both_want_to_be_alone_both_get_it(threads):
 
     def stay():
         with turns.together():
-            met.wait(SOON)
+            met.wait(HANG_S)
             with turns.alone():
                 there.append(1)
                 assert len(there) == 1
@@ -84,7 +81,7 @@ def test_two_that_stay_and_both_want_to_be_alone_both_get_it(threads):
             with turns.together() as visit:
                 return visit.alone
 
-    assert [one.result(SOON) for one in [threads.submit(stay) for _ in range(2)]] == [False, False]
+    assert [one.result(HANG_S) for one in [threads.submit(stay) for _ in range(2)]] == [False, False]
     with turns.alone():
         pass
 
@@ -101,7 +98,7 @@ def test_an_error_gives_the_device_back(threads):
         with turns.alone():
             return True
 
-    assert threads.submit(alone).result(SOON)
+    assert threads.submit(alone).result(HANG_S)
 
 
 def test_a_device_has_one_set_of_turns():

@@ -13,6 +13,7 @@ from torch import Tensor
 from tasks.models.groundingdino.fast import sampling_gpu
 from tasks.models.groundingdino.fast.layout import Shapes
 from tasks.models.groundingdino.fast.sampling import sample
+from tests.waiting import HANG_S
 
 SHAPES: list[Shapes] = [((5, 7), (3, 4)), ((1, 1),), ((1, 6), (4, 1), (2, 2)), ((13, 8), (7, 4), (4, 2), (2, 1))]
 
@@ -239,7 +240,7 @@ def test_kernel_interpreted_equals_the_package_s_operation() -> None:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_S,
         check=False,
     )
     assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]

@@ -1,0 +1,40 @@
+"""A Prefect server, for the tests that run flows."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from flows.environment import prepare_environment
+from tests.waiting import HANG_S
+
+prepare_environment()
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server that the tests of this process share, with a database of its own."""
+    from prefect.events.worker import EventsWorker
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
+
+    database = tmp_path_factory.mktemp("prefect") / "prefect.db"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{database}"}):
+        server = SubprocessASGIServer(port)
+        server.start(timeout=HANG_S)
+    yield server.api_url
+    # What is still to be sent would be tried for long where the server is gone.
+    EventsWorker.drain_all()
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def prefect_server(prefect_api: str) -> Iterator[None]:
+    """Lets the flows of a module use the server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        yield
