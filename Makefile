@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench starter-eval lock clean
+.PHONY: help setup demo test test-cpus lint format bench starter-eval lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -26,6 +26,9 @@ demo: setup ## label the bundled sample images with the bundled models, into ./d
 test: setup ## run the tests but those that need a GPU; SLOW=1 adds those that take long
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile -m "$(MARKERS)" \
 	  --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+
+test-cpus: setup ## run the numerical and the end-to-end tests as other processors would compute them; SLOW=1 as above
+	SLOW="$(SLOW)" JOBS="$(JOBS)" ARGS="$(ARGS)" tests/cpus.sh
 
 lint: setup ## ruff (rules, format) and mypy --strict
 	$(BIN)/ruff check .

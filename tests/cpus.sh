@@ -20,10 +20,9 @@ COMBINATIONS=(
   "avx512  DEFAULT default    4"
 )
 TESTS=(
-  tests/tasks/models tests/tasks/shard tests/tasks/test_geometry.py tests/tasks/score tests/tasks/segment
-  tests/starter/test_weights.py tests/starter/evaluation tests/starter/train
+  tests/tasks/models tests/tasks/shard tests/starter/test_weights.py
   tests/flows/test_run.py tests/flows/test_resume.py tests/flows/cli/test_run_and_demo.py
-  tests/flows/cli/test_demo_review.py tests/flows/cli/test_evaluate.py tests/flows/cli/test_models.py
+  tests/flows/cli/test_demo_review.py tests/flows/cli/test_evaluate.py
 )
 PYTHON=.venv/bin/python
 MARKERS="not gpu and not browser$([[ -n ${SLOW:-} ]] || echo " and not slow")"
