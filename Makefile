@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files are UTF-8, and so are their names, whatever the locale says.
 export PYTHONUTF8 := 1
-.PHONY: help setup demo test lint format bench starter-eval lock clean
+.PHONY: help setup demo test test-cpus lint format bench starter-eval lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -29,6 +29,9 @@ demo: setup ## label the bundled sample images with the bundled models, into ./d
 test: setup ## run the tests but those that need a GPU; SLOW=1 adds those that take long
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile -m "$(MARKERS)" \
 	  --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+
+test-cpus: setup ## run the numerical and the end-to-end tests as other processors would compute them; SLOW=1 as above
+	SLOW="$(SLOW)" JOBS="$(JOBS)" ARGS="$(ARGS)" tests/cpus.sh
 
 lint: setup ## ruff (rules, format) and mypy --strict
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import Tensor, nn
 
 from tasks.models.exact import compute_in_fp32
+from tests.float_bounds import assert_product
 
 
 class Head(nn.Module):
@@ -24,6 +26,8 @@ def test_heads_compute_in_fp32_while_the_rest_does_not() -> None:
         inside = torch.mm(torch.ones(2, 2), torch.ones(2, 2))
     assert inside.dtype == torch.bfloat16
     assert [value.dtype for value in exact] == [torch.float32, torch.float32]
-    torch.testing.assert_close(exact[0], nn.functional.linear(states.float(), head.linear.weight, head.linear.bias))
-    assert not torch.equal(exact[0], rough[0].float())
+    weight, bias = head.linear.weight.T, head.linear.bias
+    assert_product(exact[0], states, weight, bias)
+    with pytest.raises(AssertionError, match="further from the exact ones"):
+        assert_product(rough[0], states, weight, bias)
     assert list(head.state_dict()) == ["linear.weight", "linear.bias"]

@@ -182,7 +182,8 @@ def test_crops_of_all_images_go_together_and_come_back_apart() -> None:
         images, boxes, [np.array([0, 1]), np.zeros(0, np.int64), np.array([1, 2, 1])], found, strict=True
     ):
         (alone,) = step([image], [each], [indices])
-        np.testing.assert_array_equal(alone.probability, together.probability)
+        # Products of other numbers of rows, summed in another order.
+        np.testing.assert_allclose(alone.probability, together.probability, rtol=0, atol=1e-6)
         assert alone.other == together.other
 
 

@@ -5,12 +5,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from schemas.campaign.models import DetectorConfig
 from tasks.rle import is_rle
 from tasks.shard.parts import read_part
 from tasks.store.open import open_store
 
 SAMPLE = Path(__file__).parents[3] / "starter" / "samples" / "scene-00000.jpg"
 SIZES = {"tiny": (32, 32), "narrow": (40, 12_000), "wide": (12_000, 300), "usual": (384, 256), "large": (4_000, 3_000)}
+
+BOX = ("x0", "y0", "x1", "y1")
+MIN_SCORE = DetectorConfig().min_score
+SIDES, SCORES = 1e-4, 2e-3
+"""How far both sides' rounding moves boxes, in shares of the image, and scores: several times what the bounds of
+tests/tasks/models/groundingdino/fast are for these models, 1e-5 and 6e-4."""
 
 
 def draw(folder, names):
@@ -56,7 +63,25 @@ def test_all_are_labelled_as_if_each_were_alone(labels_of):
     for name in SIZES:
         _, alone = labels_of(name, [name])
         beside = [row for row in together if row["key"] == f"{name}.png"]
-        assert [row["class_name"] for row in beside] == [row["class_name"] for row in alone]
-        for here, there in zip(beside, alone, strict=True):
-            for column in ("x0", "y0", "x1", "y1", "detector_score", "mask_area"):
-                assert here[column] == pytest.approx(there[column], rel=1e-3, abs=0.1)
+        assert_same(beside, alone)
+        assert_same(alone, beside)
+
+
+def assert_same(labels, others):
+    """Every label is among the others but for rounding, which other batches do in another order.
+
+    A label whose score lies at the threshold may be missing there; equal scores may stand in another order.
+    """
+    for row in labels:
+        same = [
+            other
+            for other in others
+            if other["class_name"] == row["class_name"]
+            and all(abs(row[side] - other[side]) <= SIDES * max(SIZES[row["key"][:-4]]) for side in BOX)
+        ]
+        if not same:
+            assert row["detector_score"] <= MIN_SCORE + SCORES, row
+            continue
+        assert min(abs(row["detector_score"] - other["detector_score"]) for other in same) <= SCORES
+        # Of the pixels at the edge few have a logit that rounding takes across the threshold.
+        assert min(abs(row["mask_area"] - other["mask_area"]) / row["mask_area"] for other in same) < 0.01

@@ -1,8 +1,11 @@
 """The bundled detector with the package's own forward, and the images that come with it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,19 +17,87 @@ from schemas.campaign.models import DetectorConfig
 from tasks.models.engine.switches import REFERENCE
 from tasks.models.groundingdino.backend import load
 from tasks.models.groundingdino.captions import pack_captions
+from tasks.models.groundingdino.fast.late_heads import Selection
 from tasks.models.groundingdino.forward import TextFeatures, encode_images, encode_text, find
 from tasks.models.groundingdino.resize import normalise, resize_image, resized_shape
 from tasks.models.runtime import Runtime
+from tests.float_bounds import Bounded, bounded, in_float64
 
 SAMPLES = Path(__file__).parents[5] / "starter" / "samples"
 
 
+class Wanted(NamedTuple):
+    """What the package's forward pass says in float64, and how far float32 may be from it."""
+
+    logits: Bounded
+    boxes: Bounded
+    """In shares of the image."""
+    scores: Bounded
+    selection: Bounded
+    """The scores of the cells that become queries, best first."""
+    cells: Tensor
+    """Those cells (B, Q)."""
+
+    def check(self, logits: Tensor, boxes: Tensor) -> None:
+        """Assert that logits of the caption's tokens and boxes are these, query by query."""
+        self.boxes.check(boxes)
+        self.scores.check(logits.double().sigmoid())
+        self.logits.check(logits)
+
+    @contextmanager
+    def selected(self) -> Iterator[None]:
+        """Let the fast forward pass go on from these cells, which may lack no more than rounding to be its own choice.
+
+        Which of two cells with nearly the same score comes first depends on the last bits, and so on the processor.
+        """
+
+        def best(selection: Selection, scores: Tensor) -> Tensor:
+            cells = self.cells.to(scores.device)
+            own = scores.topk(cells.shape[1], 1).values
+            assert (own - scores.gather(1, cells)).abs().max() <= 2 * self.selection.bound
+            return cells
+
+        with patch.object(Selection, "best", best):
+            yield
+
+
+def wanted_of(exact: Any, images: Tensor, text: TextFeatures) -> Wanted:
+    """The package's forward pass of a model `in_float64` on images and a text in float32."""
+    wide = {name: value.double() if value.is_floating_point() else value for name, value in text.items()}
+    cells: list[Tensor] = []
+
+    def answer() -> list[Tensor]:
+        scores: list[Tensor] = []
+
+        def topk(values: Tensor, count: int, dim: int) -> tuple[Tensor, Tensor]:
+            if not cells:
+                cells.append(values.topk(count, dim).indices)
+            scores.append(values.gather(dim, cells[0]))
+            return scores[0], cells[0]
+
+        with patch.object(torch, "topk", topk):
+            logits, boxes = find(exact, encode_images(exact, images.double()), wide)
+        logits = logits[..., : text["encoded_text"].shape[1]]
+        return [logits, boxes, logits.sigmoid(), *scores]
+
+    return Wanted(*bounded(answer), cells[0])
+
+
 class Starter(NamedTuple):
     model: Any
+    exact: Any
+    """The model in float64."""
     images: list[Tensor]
     """(1, 3, H, W) each, of several sizes."""
     texts: list[TextFeatures]
     """All sample classes; then two of them; then a hundred words, in one caption."""
+    known: dict[tuple[int, int], Wanted]
+
+    def wanted(self, image: int, text: int) -> Wanted:
+        """For an image and a text, by their numbers: worked out once."""
+        if (image, text) not in self.known:
+            self.known[image, text] = wanted_of(self.exact, self.images[image], self.texts[text])
+        return self.known[image, text]
 
     def by_the_package(self, images: Tensor, text: TextFeatures) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
@@ -47,4 +118,5 @@ def starter() -> Starter:
     many = [f"{colour} {name}" for colour in ("red", "small") for name in names]
     with torch.inference_mode():
         captions = [pack_captions(words, model.tokenizer, 256)[0] for words in (names, names[:2], many)]
-        return Starter(model, images, [encode_text(model, caption.input_ids, "cpu") for caption in captions])
+        texts = [encode_text(model, caption.input_ids, "cpu") for caption in captions]
+    return Starter(model, in_float64(model), images, texts, {})

@@ -25,6 +25,8 @@ def test_average_precision_stays():
     scenes = [fresh_scene(SEEN_SEED, index, "core") for index in range(MANY)]
     reference = average_precision("reference", "fp32", scenes[:FEW], nouns)
     assert reference > 0.5
-    assert average_precision("fast", "fp32", scenes[:FEW], nouns) == pytest.approx(reference, abs=5e-4)
+    # Two boxes of nearly the same score may change places, and an overlap may lie at a threshold; either moves the mean
+    # over 28 classes of some 15 objects and 10 thresholds by about 1 / (28 * 15 * 10). Rounding does that to a few.
+    assert average_precision("fast", "fp32", scenes[:FEW], nouns) == pytest.approx(reference, abs=2e-3)
     exact = average_precision("fast", "fp32", scenes, nouns)
     assert average_precision("fast", "bf16", scenes, nouns) == pytest.approx(exact, abs=2e-3)

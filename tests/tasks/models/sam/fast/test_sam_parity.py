@@ -9,18 +9,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as mask_utils
-from segment_anything import SamPredictor, sam_model_registry
+from segment_anything import sam_model_registry
 
 from schemas.campaign.models import ModelsConfig, SegmenterConfig
 from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.registry import load_segmenter
 from tasks.models.runtime import Runtime, choose_runtime
 from tasks.models.sam.backend import SamSegmenter
+from tests.tasks.models.sam.exact import WantedMasks, decoded, wanted_masks
 
 SAMPLES = Path(__file__).parents[5] / "starter" / "samples"
 SWITCHES = ("fused_relpos", "channels_last", "pooled_decoder", "device_masks")
 COUNT = 5
+BF16_AGREES = 0.98
+"""Share of the pixels in masks. bf16 moves a logit by some roundoffs of 2**-8 of its 26, that is by 0.1 a rounding that
+counts; edges are a pixel wide and rise by several logits, and masks are tens of pixels wide."""
 ENGINES = {name: Engine(frozenset([name])) for name in SWITCHES} | {"all": Engine(), "reference": REFERENCE}
 
 Pictures = tuple[list[NDArray[np.uint8]], list[NDArray[np.float32]]]
@@ -47,50 +50,33 @@ def package() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def expected(package: torch.nn.Module, samples: Pictures) -> list[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
-    return predicted(package, *samples)
+def wanted(package: torch.nn.Module, samples: Pictures) -> list[WantedMasks]:
+    return wanted_masks(package, *samples)
 
 
-def predicted(sam, images, boxes):
-    """SamPredictor's masks (N, H, W) and estimates (N,) of each image."""
-    predictor = SamPredictor(sam)
-    found = []
-    for image, prompts in zip(images, boxes, strict=True):
-        predictor.set_image(image)
-        scaled = torch.from_numpy(predictor.transform.apply_boxes(prompts, image.shape[:2]).astype(np.float32))
-        masks, iou, _ = predictor.predict_torch(None, None, scaled.to(predictor.device), multimask_output=False)
-        found.append((masks[:, 0].cpu().numpy(), iou[:, 0].clamp(0, 1).cpu().numpy()))
-    return found
-
-
-def decoded(masks, shape):
-    rles = [{"size": list(shape), "counts": counts} for counts in masks.rle_counts]
-    return mask_utils.decode(rles).transpose(2, 0, 1).astype(bool)
-
-
-def agreement(found, expected, images):
-    """The smallest share of equal pixels of an image, of the boxes that its masks span at most."""
+def agreement(found, wanted):
+    """The smallest share of equal pixels of an image, of the pixels in its masks, which are fewer than the image's."""
     shares = []
-    for masks, (wanted, _), image in zip(found, expected, images, strict=True):
-        mine = decoded(masks, image.shape[:2])
-        shares.append(1 - (mine != wanted).sum() / np.maximum(wanted.sum(), 1))
+    for masks, one in zip(found, wanted, strict=True):
+        expected = (one.logits.exact > one.threshold).numpy()
+        mine = decoded(masks, *expected.shape[1:])
+        shares.append(1 - (mine != expected).sum() / np.maximum(expected.sum(), 1))
     return min(shares)
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_masks_are_the_predictor_s(package, samples, expected, name):
+def test_masks_are_the_predictor_s(package, samples, wanted, name):
     images, boxes = samples
     found = SamSegmenter(copy.deepcopy(package), Runtime("cpu", "fp32", ENGINES[name]), 3, "key").segment(images, boxes)
-    # Of the pixels inside masks, which are fewer than those of the image.
-    assert agreement(found, expected, images) >= 0.999
-    for masks, (_, iou) in zip(found, expected, strict=True):
-        np.testing.assert_allclose(masks.predicted_iou, iou, atol=1e-4)
+    for masks, one in zip(found, wanted, strict=True):
+        one.check(masks)
+        assert one.sure.mean() > 0.999
 
 
-def test_bf16_agrees(package, samples, expected):
+def test_bf16_agrees(package, samples, wanted):
     images, boxes = samples
     segmenter = SamSegmenter(copy.deepcopy(package), Runtime("cpu", "bf16"), 3, "key")
-    assert agreement(segmenter.segment(images, boxes), expected, images) >= 0.995
+    assert agreement(segmenter.segment(images, boxes), wanted) >= BF16_AGREES
     assert segmenter._sam.image_encoder.blocks[0].attn.qkv.weight.dtype == torch.bfloat16
 
 
@@ -101,10 +87,9 @@ def test_the_same_weights_under_the_same_names(package):
     assert all(torch.equal(value, own[name]) for name, value in fast.state_dict().items())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["all", *SWITCHES])
-def test_a_full_size_vit_b(samples, name):
-    """Random weights, cut where half of the pixels are above."""
+@pytest.fixture(scope="module")
+def full_size(samples):
+    """A ViT-B with random weights, cut where half of the pixels are above; an image, boxes, and what is wanted."""
     torch.manual_seed(0)
     sam = sam_model_registry["vit_b"]().eval()
     with torch.no_grad():
@@ -112,26 +97,33 @@ def test_a_full_size_vit_b(samples, name):
             block.attn.rel_pos_h.normal_(std=0.1)
             block.attn.rel_pos_w.normal_(std=0.1)
     images, boxes = samples[0][:1], samples[1][:1]
-    predictor = SamPredictor(sam)
-    predictor.set_image(images[0])
-    scaled = torch.from_numpy(predictor.transform.apply_boxes(boxes[0], images[0].shape[:2]).astype(np.float32))
-    logits, iou, _ = predictor.predict_torch(None, None, scaled, multimask_output=False, return_logits=True)
-    sam.mask_threshold = float(logits.median())
+    [wanted] = wanted_masks(sam, images, boxes)
+    sam.mask_threshold = float(wanted.logits.exact.median())
+    return sam, images, boxes, wanted._replace(threshold=sam.mask_threshold)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["all", *SWITCHES])
+def test_a_full_size_vit_b(full_size, name):
+    sam, images, boxes, wanted = full_size
     found = SamSegmenter(copy.deepcopy(sam), Runtime("cpu", "fp32", ENGINES[name]), 1, "key").segment(images, boxes)
-    wanted = (logits[:, 0] > sam.mask_threshold).numpy()
-    assert 0.3 < wanted.mean() < 0.7
-    assert (decoded(found[0], images[0].shape[:2]) == wanted).mean() >= 0.999
-    np.testing.assert_allclose(found[0].predicted_iou, iou[:, 0].clamp(0, 1).numpy(), atol=1e-4)
+    assert 0.3 < (wanted.logits.exact > wanted.threshold).double().mean() < 0.7
+    wanted.check(found[0])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999), ("bf16", 0.995)])
-def test_a_gpu_agrees(package, samples, expected, precision, least):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_agrees(package, samples, wanted, precision):
     images, boxes = samples
     runtime = choose_runtime(ModelsConfig(device="cuda:0", precision=precision))
-    segmenter = SamSegmenter(copy.deepcopy(package), runtime, 3, "key")
-    assert agreement(segmenter.segment(images, boxes), expected, images) >= least
+    found = SamSegmenter(copy.deepcopy(package), runtime, 3, "key").segment(images, boxes)
+    if precision == "bf16":
+        assert agreement(found, wanted) >= BF16_AGREES
+    else:
+        for masks, one in zip(found, wanted, strict=True):
+            one.check(masks)
 
 
 @pytest.mark.gpu
@@ -149,13 +141,12 @@ def test_a_gpu_is_waited_for_a_few_times_a_batch(package, samples):
 
 
 @pytest.mark.slow
-def test_nine_hundred_boxes_beside_none(samples):
+def test_nine_hundred_boxes_beside_none(samples, wanted):
     segmenter = load_segmenter(SegmenterConfig(), Runtime("cpu", "fp32"))
     images, boxes = samples
-    many = np.tile(boxes[0], (900 // len(boxes[0]) + 1, 1))[:900]
-    none, found = segmenter.segment([images[1], images[0]], [np.zeros((0, 4), np.float32), many])
-    [few] = segmenter.segment([images[0]], [boxes[0]])
+    again = np.arange(900) % len(boxes[0])
+    none, found = segmenter.segment([images[1], images[0]], [np.zeros((0, 4), np.float32), boxes[0][again]])
     assert len(none.rle_counts) == 0
-    shape = images[0].shape[:2]
-    expected = decoded(few, shape)[np.arange(900) % len(boxes[0])]
-    assert (decoded(found, shape) == expected).mean() >= 0.999
+    one = wanted[0]
+    logits, iou = (each._replace(exact=each.exact[again]) for each in (one.logits, one.iou))
+    one._replace(logits=logits, iou=iou).check(found)
