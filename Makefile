@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files are UTF-8, and so are their names, whatever the locale says.
 export PYTHONUTF8 := 1
-.PHONY: help setup demo test test-cpus lint format bench starter-eval lock clean
+.PHONY: help setup demo test test-rest test-cpus lint format bench starter-eval lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -26,9 +26,13 @@ demo: setup ## label the bundled sample images with the bundled models, into ./d
 
 # One thread a process: the tests are many and small, and torch's threads would fight over the cores. Bytecode is kept
 # even where the environment says not to: hundreds of modules would be compiled by each of dozens of processes.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
+
 test: setup ## run the tests but those that need a GPU; SLOW=1 adds those that take long
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile -m "$(MARKERS)" \
-	  --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	$(PYTEST) -m "$(MARKERS)" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+
+test-rest: setup ## run what `make test` leaves out: what takes long, needs Chromium, or an S3-compatible server
+	$(PYTEST) -m "not gpu and (slow or browser or s3)" $(ARGS)
 
 test-cpus: setup ## run the numerical and the end-to-end tests as other processors would compute them; SLOW=1 as above
 	SLOW="$(SLOW)" JOBS="$(JOBS)" ARGS="$(ARGS)" tests/cpus.sh

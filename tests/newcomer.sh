@@ -37,11 +37,13 @@ main() {
     useradd --no-create-home --home-dir "$place/home" --shell /bin/bash "$user"
     chown -R "$user" "$place"
     become=(setpriv --reuid "$user" --regid "$user" --clear-groups)
-    if ! "${become[@]}" env "$python/python3" -c 'import venv, ensurepip' 2>/dev/null; then
-      # Such as one in root's own home folder.
-      echo "newcomer: an ordinary user cannot run $python/python3; name another: PYTHON=/usr/bin/python3 $0" >&2
+    # An interpreter in root's own home folder is out of an ordinary user's reach; the system's is not.
+    can_run "$python" || python=/usr/bin
+    if ! can_run "$python"; then
+      echo "newcomer: an ordinary user can run no Python with venv here; name one: PYTHON=/opt/python3.12 $0" >&2
       return 1
     fi
+    environment[2]="PATH=$python:/usr/bin:/bin"
   fi
   cd "$place/vouch"
   if (($#)); then
@@ -52,6 +54,8 @@ main() {
   fi
   return $failed
 }
+
+can_run() { "${become[@]}" env "$1/python3" -c 'import venv, ensurepip' 2>/dev/null; }
 
 # What git knows and what is new, as it lies here; in an unpacked archive all but what set-up and the demo make.
 copy() {
