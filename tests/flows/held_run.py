@@ -7,22 +7,23 @@ import sys
 import time
 from pathlib import Path
 
-import flows.run
 from flows.cli import main
+from tasks.shard import shard
 
 SHARDS = 20
-_process_shard = flows.run.process_shard
+_process_shard = shard.process_shard
 _begun = []
 
 
-def _wait_with_the_last(shard, *rest):
-    _begun.append(shard)
+def _wait_with_the_last(name, *rest):
+    _begun.append(name)
     while len(_begun) == SHARDS and not Path(_file).exists():
         time.sleep(0.05)
-    return _process_shard(shard, *rest)
+    return _process_shard(name, *rest)
 
 
 if __name__ == "__main__":
     _file = sys.argv.pop(1)
-    flows.run.process_shard = _wait_with_the_last
+    # Before the flow is imported, which the command line does when it has set up its log.
+    shard.process_shard = _wait_with_the_last
     main()

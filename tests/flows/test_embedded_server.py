@@ -99,6 +99,7 @@ def test_ctrl_c_in_a_terminal_interrupts_vouch_and_not_its_server(typed, command
     assert os.getsid(server.pid) == server.pid
     os.write(typed.terminal, b"\x03")
     assert typed.code() == 130
+    psutil.wait_procs([server], timeout=HANG_S)
     assert not server.is_running()
     assert typed.seen.count("vouch: interrupted; finished work is kept") == 1
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\^C", "", typed.seen).split("vouch: ")[-1]
