@@ -105,7 +105,7 @@ in_place() {
     here .venv/bin/vouch "$command" "$temporary/Größe x/campaign.yaml" || return 1
   done
   # The tests as "make test" runs them, but these alone.
-  here make -s test JOBS=1 ARGS="--no-cov -q -p no:cacheprovider $TESTS"
+  here make -s test JOBS=1 ARGS="--no-cov -q -p no:cacheprovider ${TESTS//$'\n'/}"
 }
 
 # Runs a command in the surrounding that in_place has made out.
