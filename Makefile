@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files are UTF-8, and so are their names, whatever the locale says.
 export PYTHONUTF8 := 1
-.PHONY: help setup demo test test-rest test-cpus lint format bench starter-eval lock clean
+.PHONY: help setup demo test test-rest test-cpus lint format docs bench starter-eval lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -37,14 +37,19 @@ test-rest: setup ## run what `make test` leaves out: what takes long, needs Chro
 test-cpus: setup ## run the numerical and the end-to-end tests as other processors would compute them; SLOW=1 as above
 	SLOW="$(SLOW)" JOBS="$(JOBS)" ARGS="$(ARGS)" tests/cpus.sh
 
-lint: setup ## ruff (rules, format) and mypy --strict
+lint: setup ## ruff (rules, format), mypy --strict, and hadolint where its wheel exists
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	if test -x $(BIN)/hadolint; then $(BIN)/hadolint -c deploy/.hadolint.yaml deploy/Dockerfile.*pu; fi
 
 format: setup ## let ruff put the files in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## build the site of docs/ into site/; a link that leads nowhere fails
+	$(BIN)/python docs/reference.py
+	$(BIN)/zensical build --strict --clean
 
 bench: setup ## measure, print the tables and write them under benchmarks/
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -58,4 +63,4 @@ lock: setup ## resolve pyproject.toml into requirements.lock again
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml >/dev/null
 
 clean: ## remove .venv, the demo and what tools leave behind
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -70,7 +70,7 @@ def test_image_is_built_of_the_lock_and_runs_as_nobody_special(kind):
     assert {"requirements.lock", "pyproject.toml"} <= set(sources)
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert set(packages["packages"]) <= set(sources)
-    assert lines.index("USER vouch") > max(i for i, line in enumerate(lines) if line.startswith(("RUN", "COPY")))
+    assert lines.index("USER 10001") > max(i for i, line in enumerate(lines) if line.startswith(("RUN", "COPY")))
     assert any(line.startswith("HEALTHCHECK") for line in lines)
 
 
