@@ -2,10 +2,12 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench starter-eval lock clean
+.PHONY: help setup demo test lint format js bench starter-eval lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+JS := review_ui/browser
+JS_STAMP := $(JS)/node_modules/.installed
 SLOW ?=
 JOBS ?= auto
 ARGS ?=
@@ -36,6 +38,12 @@ format: setup ## let ruff put the files in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+js: $(JS_STAMP) ## lint, check, test and bundle the browser side of the review; needs node and npm
+	cd $(JS) && npm run --silent check
+$(JS_STAMP): $(JS)/package.json $(JS)/.npmrc
+	cd $(JS) && npm install --no-progress --loglevel=error
+	@touch $@
+
 bench: setup ## measure, print the tables and write them under benchmarks/
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -48,4 +56,4 @@ lock: setup ## resolve pyproject.toml into requirements.lock again
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml >/dev/null
 
 clean: ## remove .venv, the demo and what tools leave behind
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv demo $(JS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

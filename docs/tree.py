@@ -20,6 +20,7 @@ OTHER = {
     "docs/tree.py": "Writes this tree.",
     "CHANGELOG.md": "What changed.",
 }
+SLASHES = re.compile(r"^//(?! @ts-check)\s*(.+)$", re.MULTILINE)
 COMMENT = re.compile(r"^#(?!!| syntax)\s*(.+)$", re.MULTILINE)
 
 
@@ -66,6 +67,9 @@ def _words(path: Path) -> str | None:
         return docstring.partition("\n")[0] or None
     if path.suffix in {".sh", ".yaml"} or (path.name.startswith("Dockerfile") and path.suffix != ".dockerignore"):
         found = COMMENT.search(path.read_text(encoding="utf-8"))
+        return found.group(1) if found else None
+    if path.suffix in {".js", ".ts"} and not path.name.endswith(".test.js"):
+        found = SLASHES.search(path.read_text(encoding="utf-8"))
         return found.group(1) if found else None
     if path.suffix == ".md":
         return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
