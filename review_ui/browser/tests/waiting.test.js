@@ -3,6 +3,9 @@ import test from "node:test";
 import "./page.js";
 import { until, watchPage } from "../src/waiting.js";
 
+const HOUR_MS = 3_600_000;
+const SOON = { timeout: 60_000 }; // by the change, not by the limit on waiting
+
 function mark(t) {
   const made = document.createElement("p");
   made.id = "mark";
@@ -16,18 +19,18 @@ test("what is there already is found at once", async (t) => {
   assert.equal(await until(() => document.querySelector("#mark"), "none"), made);
 });
 
-test("what comes later is found when it comes", async (t) => {
+test("what comes later is found when it comes", SOON, async (t) => {
   let looks = 0;
-  const found = until(() => ++looks && document.querySelector("#mark"), "none", 10_000);
+  const found = until(() => ++looks && document.querySelector("#mark"), "none", HOUR_MS);
   const made = mark(t);
   assert.equal(await found, made);
   assert.ok(looks <= 3, `${looks} looks`);
 });
 
-test("an attribute that changes is noticed", async (t) => {
+test("an attribute that changes is noticed", SOON, async (t) => {
   const made = mark(t);
   made.dataset.settled = "false";
-  const found = until(() => made.dataset.settled !== "false", "not saved", 10_000);
+  const found = until(() => made.dataset.settled !== "false", "not saved", HOUR_MS);
   made.dataset.settled = "true";
   assert.equal(await found, true);
 });

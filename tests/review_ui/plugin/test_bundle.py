@@ -1,10 +1,13 @@
 """The bundle that FiftyOne's App loads is what the modules of review_ui/browser make."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from review_ui.desk.card import Card
 
 ROOT = Path(__file__).parents[3]
 BROWSER = ROOT / "review_ui" / "browser"
@@ -28,3 +31,9 @@ def test_every_module_is_in_the_bundle():
 def test_every_module_is_checked_for_types():
     for path in (BROWSER / "src").glob("*.js"):
         assert path.read_text().startswith("// @ts-check\n"), path.name
+
+
+def test_an_item_has_the_fields_that_its_modules_know():
+    types = (BROWSER / "src" / "types.d.ts").read_text()
+    body = types.partition("export interface ItemSummary {")[2].partition("\n}")[0]
+    assert set(re.findall(r"^  (\w+):", body, re.MULTILINE)) == set(Card.__annotations__)
