@@ -4,10 +4,12 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files are UTF-8, and so are their names, whatever the locale says.
 export PYTHONUTF8 := 1
-.PHONY: help setup demo test test-rest test-cpus lint format docs bench starter-eval lock clean
+.PHONY: help setup demo test test-rest test-cpus lint format js docs bench starter-eval lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+JS := review_ui/browser
+JS_STAMP := $(JS)/node_modules/.installed
 SLOW ?=
 JOBS ?= auto
 ARGS ?=
@@ -51,6 +53,12 @@ docs: setup ## build the site of docs/ into site/; a link that leads nowhere fai
 	$(BIN)/python docs/reference.py
 	$(BIN)/zensical build --strict --clean
 
+js: $(JS_STAMP) ## lint, check, test and bundle the browser side of the review; needs node and npm
+	cd $(JS) && npm run --silent check
+$(JS_STAMP): $(JS)/package.json $(JS)/.npmrc
+	cd $(JS) && npm install --no-progress --loglevel=error
+	@touch $@
+
 bench: setup ## measure, print the tables and write them under benchmarks/
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -63,4 +71,4 @@ lock: setup ## resolve pyproject.toml into requirements.lock again
 	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml >/dev/null
 
 clean: ## remove .venv, the demo and what tools leave behind
-	rm -rf .venv demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv demo site $(JS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -1,4 +1,4 @@
-"""The FiftyOne plugin @vouch/review: operators and the panel of the review queue; index.umd.js has the keys."""
+"""The FiftyOne plugin @vouch/review: operators, the panel, and index.umd.js: the keys, built from review_ui/browser."""
 
 from typing import TYPE_CHECKING
 

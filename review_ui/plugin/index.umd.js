@@ -1,693 +1,1450 @@
-// Keys of the review in FiftyOne's App: answer, go on to the next item, keep the leases while somebody works.
-//
-// The App has no keys for plugins, so key presses are caught before it sees them; Alt+, because it uses bare letters.
-// Answers go to the operators of @vouch/review, whose results list what is on the desk. The crop grid is in
-// grid/index.umd.js, what is known of the pictures in pictures/index.umd.js.
-(function () {
-  "use strict";
-
-  const PLUGIN = "@vouch/review";
-  const SETTLE_MS = 60_000; // for the App to save an edit
-  const CLICK_MS = 400;
-  const OPEN_FRAMES = 600;
-  const EDIT_MS = 250;
-  const BEAT_MS = 60_000;
-  const ALIVE_MS = 3_000; // between questions whether the server is there
-  const ANSWER_MS = 30_000; // for its answer: one that has ended refuses at once, a busy one takes its time
-  const MISSES = 2;
-  const LOAD_MS = 8_000; // for an image to come
-  const OPENING_MS = 5_000; // for the App to begin to show what it was asked to
-  const SLOW_MS = 1_000; // from here on people are told that an item is not painted, and may skip it
-  const LABEL_MS = 500; // a label that the App has not listed so long after the image was deleted
-  const SEEN_MS = 150; // in less nobody judges what has been painted
-  const IDLE_MS = 5 * 60_000; // without a sign of life leases are not renewed any more
-
-  const SAID = "vouch-said";
-  const ANNOTATE = "annotate"; // the App's mode in which labels can be changed
-
-  const desk = { cards: [], classes: [], queue: "", until: 0 };
-  const view = {
-    item: null, since: 0, spent: 0, busy: false, grid: null, selected: false, drawing: false, clicked: 0, edited: 0,
-    panel: false, gridShows: null, named: new Set(),
-    coming: null, asked: 0, // the item that the App was asked to open, and when
-    opened: 0, image: 0, painted: 0, // when the item, its image, and its label with it were on the screen; 0: not yet
+// Built by `make js` from review_ui/browser/src: change it there.
+"use strict";
+(() => {
+  var __defProp = Object.defineProperty;
+  var __export = (target, all) => {
+    for (var name in all)
+      __defProp(target, name, { get: all[name], enumerable: true });
   };
-  let pictures = null;
-  let lastSign = Date.now();
 
-  // ---- the server
-
-  async function call(name, params = {}) {
-    const answer = await fetch("/operators/execute", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ operator_uri: `${PLUGIN}/${name}`, dataset_name: datasetName(), params }),
-    }).catch(() => null);
-    if (!answer) throw new Error("the review's server does not answer; is `vouch review` still running?");
-    const said = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(said.error || said.detail || `the review's server refused this (${answer.status})`);
-    const result = said.result || {};
-    if (result.cards) desk.cards = result.cards;
-    if (result.classes) desk.classes = result.classes;
-    if (result.queue) desk.queue = result.queue;
-    if (result.lease_s) desk.until = Date.now() + result.lease_s * 1000;
-    if (said.error_message || said.error || result.error) {
-      throw new Error(result.error || said.error_message || "this failed; the log of the review says why");
+  // src/pictures.js
+  var CANNOT_BE_SHOWN = "this image cannot be shown: skip it (Alt+S)";
+  var Pictures = class {
+    /** The App's element -> id of the sample that the address named when it was made. */
+    #madeFor = (
+      /** @type {WeakMap<HTMLImageElement, string | null>} */
+      /* @__PURE__ */ new WeakMap()
+    );
+    /** By key. */
+    #asked = (
+      /** @type {Map<string, Picture>} */
+      /* @__PURE__ */ new Map()
+    );
+    #app;
+    #source;
+    #changed;
+    /**
+     * @param {Pick<import("./app.js").App, "images" | "isPainted" | "addressedSample">} app
+     * @param {(key: string) => string} source Gives an image's address.
+     * @param {() => void} changed Told when an image has come or has failed to.
+     */
+    constructor(app, source2, changed2) {
+      this.#app = app;
+      this.#source = source2;
+      this.#changed = changed2;
     }
-    return result;
+    /** Notes new elements as soon as the App makes them, while the address still tells for which item. */
+    watch() {
+      new MutationObserver(() => this.note()).observe(document.body, { childList: true, subtree: true });
+      this.note();
+    }
+    note() {
+      const sample = this.#app.addressedSample();
+      for (const image of this.#app.images()) {
+        if (!this.#madeFor.get(image)) this.#madeFor.set(image, sample);
+      }
+    }
+    /**
+     * Whether the App has painted the picture of this very item.
+     *
+     * @param {ItemSummary} item
+     */
+    isPainted(item) {
+      this.note();
+      const image = this.#imageOf(item);
+      return image !== null && this.#app.isPainted(image);
+    }
+    /**
+     * Whether the App has given up on the picture of this item; it does not ask again by itself.
+     *
+     * @param {ItemSummary} item
+     */
+    hasFailed(item) {
+      const image = this.#imageOf(item);
+      return image?.complete === true && !image.naturalWidth;
+    }
+    /**
+     * Asks for an image beside the App, at the same address, as the App shows an empty picture where one does not come.
+     * One that did not come is asked for again: its bucket may be back.
+     *
+     * @param {ItemSummary} item
+     * @returns {Picture}
+     */
+    look(item) {
+      const known = this.#asked.get(item.key);
+      if (known && known.state !== "broken") return known;
+      const image = new Image();
+      const picture = {
+        state: "loading",
+        done: new Promise((done) => {
+          const end = (state) => {
+            picture.state = state;
+            done(state);
+            this.#changed();
+          };
+          image.addEventListener("load", () => end("shown"));
+          image.addEventListener("error", () => end("broken"));
+        })
+      };
+      image.src = this.#source(item.key);
+      this.#asked.set(item.key, picture);
+      return picture;
+    }
+    /** @param {ItemSummary} item */
+    isBroken(item) {
+      return this.#asked.get(item.key)?.state === "broken";
+    }
+    /** @param {ItemSummary} item */
+    #imageOf(item) {
+      const [image] = this.#app.images();
+      return image && this.#madeFor.get(image) === item.sample ? image : null;
+    }
+  };
+
+  // src/timing.js
+  var SEEN_MS = 150;
+  var PAGE_SEEN_MS = 400;
+  var BURST_MS = 60;
+  var EDIT_MS = 250;
+  var CLICK_MS = 400;
+  var LABEL_MS = 500;
+  var FORM_MS = 2e3;
+  var SAVE_MS = 6e4;
+  var OPENING_MS = 5e3;
+  var REOPEN_MS = 1e4;
+  var SLOW_MS = 1e3;
+  var LOAD_MS = 8e3;
+  var RENEW_MS = 6e4;
+  var IDLE_MS = 5 * 6e4;
+  var ALIVE_MS = 3e3;
+  var ANSWER_MS = 3e4;
+
+  // src/waiting.js
+  var sleep = (time) => new Promise((done) => setTimeout(done, time));
+  var frame = () => new Promise((done) => document.hidden ? setTimeout(done) : requestAnimationFrame(() => done(void 0)));
+  function onPageChange(listener) {
+    const observer = new MutationObserver(listener);
+    observer.observe(document.body, { childList: true, subtree: true, attributes: true, characterData: true });
+    for (const name of ["load", "error", "input"]) document.addEventListener(name, listener, { capture: true });
+    window.addEventListener("popstate", listener);
+    window.navigation?.addEventListener("currententrychange", listener);
+    return () => {
+      observer.disconnect();
+      for (const name of ["load", "error", "input"]) document.removeEventListener(name, listener, { capture: true });
+      window.removeEventListener("popstate", listener);
+      window.navigation?.removeEventListener("currententrychange", listener);
+    };
+  }
+  async function until(found, trouble, limit = FORM_MS) {
+    const end = performance.now() + limit;
+    for (; ; ) {
+      const result = found();
+      if (result) return result;
+      const left = end - performance.now();
+      if (left <= 0) throw new Error(trouble);
+      await pageChange(left);
+      await frame();
+    }
+  }
+  function pageChange(limit) {
+    return new Promise((done) => {
+      const end = () => {
+        stop();
+        clearTimeout(timer);
+        done(void 0);
+      };
+      const stop = onPageChange(end);
+      const timer = setTimeout(end, limit);
+    });
+  }
+  function watchPage(look2) {
+    let timer = 0;
+    let due = Number.POSITIVE_INFINITY;
+    const wake = (delay) => {
+      const at = performance.now() + delay;
+      if (at >= due) return;
+      clearTimeout(timer);
+      due = at;
+      timer = setTimeout(() => {
+        due = Number.POSITIVE_INFINITY;
+        const again = look2();
+        if (Number.isFinite(again)) wake(Math.max(0, again));
+      }, delay);
+    };
+    const soon = () => wake(BURST_MS);
+    onPageChange(soon);
+    soon();
+    return soon;
   }
 
+  // src/answering.js
+  var Answering = class {
+    #parts;
+    /** @param {Parts} parts */
+    constructor(parts) {
+      this.#parts = parts;
+    }
+    /** A key that comes before anybody can have seen the item means the one before, and is passed over. */
+    #isTooEarly() {
+      const { navigation: navigation2, screen: screen2 } = this.#parts;
+      const item = navigation2.shown();
+      return navigation2.isComing() || item !== null && screen2.isTooEarly(item);
+    }
+    /**
+     * @param {string} name The operator.
+     * @param {import("./types.js").Parameters} [parameters]
+     */
+    answer(name, parameters = {}) {
+      const { app, call: call2, session: session2, busy: busy2, navigation: navigation2, screen: screen2, edits: edits2, labels: labels2, pause: pause2, say: say2 } = this.#parts;
+      return busy2.run(async () => {
+        if (this.#isTooEarly()) return;
+        const item = navigation2.shown();
+        if (!item) throw new Error("open an item first: Alt+T takes a batch");
+        if (name !== "skip" && !screen2.isReady(item)) await this.#tellUnseen(item);
+        await edits2.saved();
+        const seconds = screen2.seconds();
+        const next = session2.beside(item, 1) ?? session2.beside(item, -1);
+        say2("");
+        if (next) navigation2.open(next);
+        try {
+          await call2(name, { item: item.item, seconds, ...parameters });
+        } catch (error) {
+          if (next && session2.item(item.item)) {
+            await navigation2.backTo(item, next);
+            labels2.reselect();
+          }
+          throw error;
+        }
+        if (next) return;
+        app.closeSample();
+        await pause2.show("This batch is done");
+      });
+    }
+    take() {
+      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, say: say2 } = this.#parts;
+      return busy2.run(async () => {
+        await edits2.saved();
+        const { taken } = await call2("take_batch");
+        const [first] = session2.items;
+        if (!first) return pause2.show("Nothing is left to review for you: thank you");
+        say2(taken ? `${taken} items taken` : "this batch is not done yet");
+        pause2.hide();
+        navigation2.show(first);
+      });
+    }
+    undo() {
+      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, say: say2 } = this.#parts;
+      return busy2.run(async () => {
+        if (this.#isTooEarly()) return;
+        await edits2.saved();
+        const result = await call2("undo");
+        const item = session2.item(result.item);
+        say2(`Taken back: ${result.said}`);
+        if (!item) return;
+        pause2.hide();
+        navigation2.show(item);
+      });
+    }
+    giveBack() {
+      const { app, call: call2, busy: busy2, edits: edits2, pause: pause2 } = this.#parts;
+      return busy2.run(async () => {
+        await edits2.saved();
+        const { returned } = await call2("give_back");
+        app.closeSample();
+        await pause2.show(`${returned} items given back`);
+      });
+    }
+    /** Opens the item beside the one that is shown. @param {number} by */
+    step(by) {
+      const { session: session2, busy: busy2, navigation: navigation2, edits: edits2 } = this.#parts;
+      return busy2.run(async () => {
+        const item = navigation2.shown();
+        if (navigation2.isComing() || !item) return;
+        await edits2.saved();
+        const next = session2.beside(item, by);
+        if (next) navigation2.open(next);
+      });
+    }
+    /** Says of the label in question, or of a box that was drawn, which class it is. @param {number} place */
+    pickClass(place) {
+      const { session: session2, busy: busy2, navigation: navigation2, labels: labels2 } = this.#parts;
+      const name = session2.classes[place];
+      const item = navigation2.shown();
+      if (!name || !item) return;
+      if (item.kind === "label" && !labels2.isNewBoxSelected(item)) this.answer("wrong_class", { class_name: name });
+      else busy2.run(() => labels2.setClass(name));
+    }
+    /**
+     * Says why an item that is not painted cannot be answered. The App does not ask again for an image that did not come.
+     *
+     * @param {ItemSummary} item
+     */
+    async #tellUnseen(item) {
+      const { app, navigation: navigation2, pictures: pictures2 } = this.#parts;
+      navigation2.leaveExplore(item);
+      const state = await Promise.race([pictures2.look(item).done, sleep(LOAD_MS)]);
+      if (state === "broken") throw new Error(CANNOT_BE_SHOWN);
+      if (state === "shown" && pictures2.hasFailed(item)) app.loadSample(item.sample);
+      throw new Error("the image has not come yet: wait a moment, or skip it (Alt+S)");
+    }
+  };
+
+  // src/api.js
+  var PLUGIN = "@vouch/review";
+  function operators(session2, datasetName2) {
+    let sent = 0;
+    return async (name, parameters = {}) => {
+      const number = ++sent;
+      const answer = await fetch("/operators/execute", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ operator_uri: `${PLUGIN}/${name}`, dataset_name: datasetName2(), params: parameters })
+      }).catch(() => null);
+      if (!answer) throw new Error("the review's server does not answer; is `vouch review` still running?");
+      const body = await answer.json().catch(() => ({}));
+      if (!answer.ok) {
+        throw new Error(body.error || body.detail || `the review's server refused this (${answer.status})`);
+      }
+      const result = body.result || {};
+      session2.update(result, number);
+      if (body.error_message || body.error || result.error) {
+        throw new Error(result.error || body.error_message || "this failed; the log of the review says why");
+      }
+      return result;
+    };
+  }
+
+  // src/app.js
+  var app_exports = {};
+  __export(app_exports, {
+    STYLE: () => STYLE,
+    addressedSample: () => addressedSample,
+    annotate: () => annotate,
+    annotateFirst: () => annotateFirst,
+    classList: () => classList,
+    classOption: () => classOption,
+    clickLabel: () => clickLabel,
+    closeLabel: () => closeLabel,
+    closeSample: () => closeSample,
+    datasetName: () => datasetName,
+    drawButton: () => drawButton,
+    hasPanels: () => hasPanels,
+    images: () => images,
+    isAnnotating: () => isAnnotating,
+    isClassList: () => isClassList,
+    isField: () => isField,
+    isGridShown: () => isGridShown,
+    isItemOpen: () => isItemOpen,
+    isLabelOpen: () => isLabelOpen,
+    isListed: () => isListed,
+    isPainted: () => isPainted,
+    isSaved: () => isSaved,
+    labelMenu: () => labelMenu,
+    leaveField: () => leaveField,
+    leaveListOnEscape: () => leaveListOnEscape,
+    loadDataset: () => loadDataset,
+    loadSample: () => loadSample,
+    openPanel: () => openPanel,
+    openSample: () => openSample,
+    pressOption: () => pressOption,
+    registerInBrowser: () => registerInBrowser,
+    reloadSamples: () => reloadSamples,
+    removeMask: () => removeMask,
+    selectedClass: () => selectedClass,
+    selectedLabel: () => selectedLabel
+  });
+  var IMAGE = '[data-cy="lighter-sample-image"]';
+  var RENDERER = '[data-cy="lighter-sample-renderer"]';
+  var ANNOTATE = "annotate";
+  var find = (name) => document.querySelector(`[data-cy="${name}"]`);
+  var execute = (name, parameters = {}) => window.__foo__.executeOperator(name, parameters);
+  var STYLE = `
+  [data-cy=modal] { box-sizing: border-box; padding-bottom: var(--vouch-line, 0); }
+  [data-cy=modal-content] { height: calc(100% - 76px) !important; }
+  span:has(> [data-cy=nav-left-button]), span:has(> [data-cy=nav-right-button]) { display: none !important; }`;
   function datasetName() {
     const found = location.pathname.match(/\/datasets\/([^/?]+)/);
     return found ? decodeURIComponent(found[1]) : "";
   }
-
-  // ---- the App
-
-  const find = (name) => document.querySelector(`[data-cy="${name}"]`);
-  const app = (name, params = {}) => window.__foo__.executeOperator(name, params);
-  const modalIsOpen = () => Boolean(find("modal"));
-  const sleep = (time) => new Promise((done) => setTimeout(done, time));
-  const frame = () => new Promise((done) => requestAnimationFrame(() => done()));
-
-  function cardShown() {
-    const sample = new URL(location.href).searchParams.get("id");
-    return modalIsOpen() ? desk.cards.find((card) => card.sample === sample) || null : null;
+  var isItemOpen = () => find("modal") !== null;
+  var hasPanels = () => find("panel-container") !== null;
+  var isGridShown = () => find("panel-tab-samples") !== null;
+  var addressedSample = () => new URL(location.href).searchParams.get("id");
+  var openSample = (id) => execute("open_sample", { id, mode: ANNOTATE });
+  var closeSample = () => execute("close_sample");
+  var reloadSamples = () => execute("reload_samples");
+  var openPanel = () => execute("open_panel", { name: "review_queue", isActive: true, layout: "horizontal" });
+  var loadSample = (id) => location.assign(`${location.pathname}?id=${id}`);
+  var loadDataset = () => location.assign(location.pathname);
+  var isAnnotating = () => window.__fos__.jotaiStore.get(window.__fos__.modalMode) === ANNOTATE;
+  var annotate = () => window.__fos__.jotaiStore.set(window.__fos__.modalMode, ANNOTATE);
+  function annotateFirst() {
+    localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
+    localStorage.setItem(`${datasetName()}_modalMode`, JSON.stringify(ANNOTATE));
+    annotate();
   }
-
-  // What is typed into the App's fields is taken when they lose the focus. An edit is on its way for a moment before
-  // the App says that it is not saved; then it saves, and says so.
-  async function settled() {
-    if (isTyping(document.activeElement)) {
-      document.activeElement.blur();
-      view.edited = performance.now();
-    }
-    await sleep(Math.max(0, view.edited + EDIT_MS - performance.now()));
-    const end = Date.now() + SETTLE_MS;
-    while (find("annotation-save-state")?.dataset.settled === "false") {
-      if (Date.now() > end) throw new Error("your edit is not saved yet; wait a moment, and submit again");
-      await sleep(15);
-    }
-  }
-
-  function open(card) {
-    view.coming = card.item;
-    view.asked = performance.now();
-    app("open_sample", { id: card.sample, mode: ANNOTATE });
-  }
-
-  // Whoever has looked into the tab Explore would find the next items there too, where they cannot be answered.
-  function leaveExplore(card) {
-    const { jotaiStore, modalMode } = window.__fos__;
-    if (jotaiStore.get(modalMode) === ANNOTATE) return;
-    if (card) open(card);
-    else jotaiStore.set(modalMode, ANNOTATE);
-  }
-
-  // The item before stays in the address, and on the screen, for a while.
-  function isComing() {
-    if (view.coming === null) return false;
-    if (cardShown()?.item === view.coming || performance.now() - view.asked > OPENING_MS) view.coming = null;
-    return view.coming !== null;
-  }
-
-  // Of an empty dataset the App shows a page of its own, which only loading anew leaves.
-  function show(card) {
-    sheet.remove();
-    if (!find("panel-container")) return location.assign(`${location.pathname}?id=${card.sample}`);
-    open(card);
-  }
-
-  // The App opens panels only while no item is open.
-  function openPanelOnce() {
-    if (view.panel || modalIsOpen() || !find("panel-tab-samples")) return;
-    view.panel = true;
-    app("open_panel", { name: "review_queue", isActive: true, layout: "horizontal" });
-  }
-
-  // ---- answering
-
-  async function guarded(work) {
-    if (view.busy) return;
-    view.busy = true;
-    document.documentElement.dataset.vouchBusy = "true";
-    try {
-      await work();
-    } catch (error) {
-      say(error.message, true);
-    } finally {
-      view.busy = false;
-      document.documentElement.dataset.vouchBusy = "false";
-      draw();
-    }
-  }
-
-  function isReady(card) {
-    return view.item === card.item && view.painted > 0 && performance.now() - view.painted >= SEEN_MS;
-  }
-
-  // A key that comes before anybody can have seen the item, as when it is pressed twice, means the one before.
-  function isTooEarly(card) {
-    if (isComing()) return true;
-    if (!card || isReady(card) || pictures.isBroken(card)) return false;
-    return view.item !== card.item || view.painted > 0 || performance.now() - view.opened < SLOW_MS;
-  }
-
-  function answer(name, params = {}) {
-    return guarded(async () => {
-      const card = cardShown();
-      if (isTooEarly(card)) return;
-      if (!card) throw new Error("open an item first: Alt+T takes a batch");
-      if (name !== "skip" && !isReady(card)) await unseen(card);
-      await settled();
-      const seconds = secondsSpent();
-      const next = beside(card, 1) || beside(card, -1);
-      say("");
-      // The next item opens while this one is handed in: what counts is saved, and does not change any more.
-      if (next) open(next);
-      try {
-        await call(name, { item: card.item, seconds, ...params });
-      } catch (error) {
-        if (next && desk.cards.some((one) => one.item === card.item)) await backTo(card, next);
-        throw error;
+  function registerInBrowser(actions2) {
+    const { Operator, OperatorConfig, registerOperator } = window.__foo__;
+    class InBrowser extends Operator {
+      get config() {
+        return new OperatorConfig({ name: "in_browser", label: "Act in the browser", unlisted: true });
       }
-      if (next) return;
-      app("close_sample");
-      await pause("This batch is done");
-    });
-  }
-
-  // The App drops what it is asked while it opens another item.
-  async function backTo(card, next) {
-    await opened(next);
-    open(card);
-    await opened(card);
-    view.selected = false;
-    view.clicked = 0;
-  }
-
-  async function opened(card) {
-    const isShown = () => cardShown()?.item === card.item && (pictures.isPainted(card) || pictures.hasFailed(card));
-    await until(isShown, "", OPEN_FRAMES).catch(() => null);
-    await sleep(CLICK_MS);
-  }
-
-  const beside = (card, by) => desk.cards[desk.cards.findIndex((one) => one.item === card.item) + by];
-
-  function take() {
-    return guarded(async () => {
-      await settled();
-      const result = await call("take_batch");
-      if (!desk.cards.length) return pause("Nothing is left to review for you: thank you");
-      say(result.taken ? `${result.taken} items taken` : "this batch is not done yet");
-      show(desk.cards[0]);
-    });
-  }
-
-  function undo() {
-    return guarded(async () => {
-      if (isTooEarly(cardShown())) return;
-      await settled();
-      const result = await call("undo");
-      const card = desk.cards.find((one) => one.item === result.item);
-      say(`Taken back: ${result.said}`);
-      if (card) show(card);
-    });
-  }
-
-  function giveBack() {
-    return guarded(async () => {
-      await settled();
-      const result = await call("give_back");
-      app("close_sample");
-      await pause(`${result.returned} items given back`);
-    });
-  }
-
-  function step(by) {
-    return guarded(async () => {
-      if (isComing()) return;
-      const card = cardShown();
-      await settled();
-      const next = beside(card, by);
-      if (next) open(next);
-    });
-  }
-
-  function pickClass(place) {
-    const name = desk.classes[place];
-    const card = cardShown();
-    if (!name || !card) return;
-    if (card.kind === "label" && !isNewBoxSelected(card)) answer("wrong_class", { class_name: name });
-    else guarded(() => labelSelected(name));
-  }
-
-  // ---- images that cannot be shown
-
-  const CANNOT_BE_SHOWN = "this image cannot be shown: skip it (Alt+S)";
-
-  // Says why an item that is not painted cannot be answered. The App does not ask again for an image that did not come.
-  async function unseen(card) {
-    leaveExplore(card);
-    const state = await Promise.race([pictures.look(card).done, sleep(LOAD_MS)]);
-    if (state === "broken") throw new Error(CANNOT_BE_SHOWN);
-    if (state === "shown" && pictures.hasFailed(card)) location.assign(`${location.pathname}?id=${card.sample}`);
-    throw new Error("the image has not come yet: wait a moment, or skip it (Alt+S)");
-  }
-
-  // ---- boxes that were drawn
-
-  // The form of a selected label shows its id; the question's own label has the card's.
-  function selectedLabel() {
-    const form = find("annotate-edit-back") && find("root_label_container")?.closest(".form-group")?.parentElement;
-    const text = form ? find("modal").innerText : "";
-    const found = text.match(/\bid:\s*([0-9a-f]{24})\b/);
-    return found ? found[1] : null;
-  }
-
-  const isNewBoxSelected = (card) => ![null, card.label].includes(selectedLabel());
-
-  async function until(found, trouble, tries = 60) {
-    for (; tries > 0; tries--) {
-      const result = found();
-      if (result) return result;
-      await frame();
+      /** @param {{ params: { action: string } }} context */
+      async execute({ params }) {
+        await actions2[params.action]();
+      }
     }
-    throw new Error(trouble);
+    registerOperator(InBrowser, PLUGIN);
   }
-
-  function classList() {
-    const list = find("root_label_container")?.querySelector("input[role=combobox]");
-    if (!list) throw new Error("select a box first: click it");
-    list.focus();
-    return list;
+  var images = () => document.querySelectorAll(IMAGE);
+  function isPainted(image) {
+    if (!image.complete || !image.naturalWidth) return false;
+    if (image.style.display === "none" || !(Number.parseFloat(image.style.width) > 0)) return false;
+    const renderer = document.querySelector(RENDERER);
+    return renderer?.style.visibility === "visible";
   }
-
-  // For campaigns of more classes than there are numbers: type a part of the name, Enter takes it.
-  function typeClass() {
-    return guarded(async () => {
-      const list = classList();
-      list.click();
-      list.select();
-    });
+  function isField(target) {
+    if (!(target instanceof HTMLElement)) return false;
+    return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
   }
-
-  async function labelSelected(name) {
-    const list = classList();
-    list.click();
-    const option = await until(
-      () => [...document.querySelectorAll("[role=option]")].find((one) => one.textContent.trim() === name),
-      `choose ${name} in the list on the right`,
-    );
-    // The list takes a press, not a click.
+  function leaveField() {
+    const active = document.activeElement;
+    if (!isField(active)) return false;
+    active.blur();
+    return true;
+  }
+  var isSaved = () => find("annotation-save-state")?.dataset.settled !== "false";
+  var isLabelOpen = () => find("annotate-edit-back") !== null;
+  var closeLabel = () => find("annotate-edit-back")?.click();
+  var isListed = (label) => find(`annotate-label-${label}`) !== null;
+  var clickLabel = (label) => find(`annotate-label-${label}`)?.click();
+  function selectedLabel() {
+    const form = isLabelOpen() && find("root_label_container")?.closest(".form-group")?.parentElement;
+    const text = form && find("modal")?.innerText || "";
+    return text.match(/\bid:\s*([0-9a-f]{24})\b/)?.[1] ?? null;
+  }
+  var selectedClass = () => find("root_label_container")?.querySelector("input")?.value;
+  var classList = () => find("root_label_container")?.querySelector("input[role=combobox]") ?? null;
+  var isClassList = (target) => target !== null && target === classList();
+  function leaveListOnEscape(event) {
+    const field = event.target;
+    if (event.code === "Escape" && field instanceof HTMLElement && field.matches("input[role=combobox]")) field.blur();
+  }
+  var classOption = (name) => [...document.querySelectorAll("[role=option]")].find((one) => one.textContent?.trim() === name);
+  function pressOption(option2) {
     for (const kind of ["pointerdown", "mousedown", "pointerup", "mouseup", "click"]) {
       const Kind = kind.startsWith("pointer") ? PointerEvent : MouseEvent;
-      option.dispatchEvent(new Kind(kind, { bubbles: true, cancelable: true, button: 0 }));
-    }
-    await until(() => list.value === name, `choose ${name} in the list on the right`);
-    view.edited = performance.now();
-    await frame();
-    document.activeElement?.blur();
-  }
-
-  // A label that has just been drawn gets the class of the one before it; where one class is looked for, that one.
-  function nameNewBox(card) {
-    const id = selectedLabel();
-    if (!id || id === card.label || view.named.has(id)) return;
-    view.named.add(id);
-    const shown = find("root_label_container")?.querySelector("input")?.value;
-    if (card.kind !== "label" && card.class_name && shown !== card.class_name) {
-      guarded(() => labelSelected(card.class_name));
+      option2.dispatchEvent(new Kind(kind, { bubbles: true, cancelable: true, button: 0 }));
     }
   }
+  var drawButton = () => find("detection-mode");
+  var labelMenu = () => find("label-menu-trigger");
+  var removeMask = () => find("label-menu-remove-mask");
 
-  // The App marks no label out; the one that is selected stands out, and is ready to be changed.
-  function selectQuestion(card) {
-    if (!card.label || view.selected || !view.painted) return;
-    if (selectedLabel() === card.label) view.selected = true;
-    else if (find("annotate-edit-back")) return;
-    // While the App still loads, a click may be lost.
-    else if (performance.now() - view.clicked > CLICK_MS) {
-      view.clicked = performance.now();
-      find(`annotate-label-${card.label}`)?.click();
+  // src/busy.js
+  var Busy = class {
+    isBusy = false;
+    #told;
+    #done;
+    /**
+     * @param {import("./types.js").Say} told
+     * @param {() => void} done After each, however it ended.
+     */
+    constructor(told, done) {
+      this.#told = told;
+      this.#done = done;
     }
-  }
-
-  async function unselect() {
-    find("annotate-edit-back")?.click();
-    await until(() => !find("annotate-edit-back"), "close the label on the right first");
-  }
-
-  function drawBox() {
-    return guarded(async () => {
-      if (find("annotate-edit-back")) await unselect();
-      (await until(() => find("detection-mode"), "open an item first")).click();
-      view.drawing = true;
-    });
-  }
-
-  // A box with a mask cannot be moved.
-  function unlockBox() {
-    return guarded(async () => {
-      const card = cardShown();
-      if (selectedLabel() === null && card?.label) find(`annotate-label-${card.label}`)?.click();
-      (await until(() => find("label-menu-trigger"), "select a box first: click it")).click();
-      (await until(() => find("label-menu-remove-mask"), "this box has no mask: move it as it is")).click();
-      view.edited = performance.now();
-      say("The mask is removed: move the box, or Ctrl+Z brings the mask back.");
-    });
-  }
-
-  // ---- keys
-
-  const KEYS = {
-    Enter: () => answer("submit"),
-    NumpadEnter: () => answer("submit"),
-    KeyB: () => answer("bad_box"),
-    KeyN: () => answer("reject"),
-    Backspace: () => answer("reject"),
-    KeyS: () => answer("skip"),
-    KeyZ: undo,
-    KeyT: take,
-    KeyG: () => openGrid(),
-    KeyD: drawBox,
-    Digit0: typeClass,
-    Numpad0: typeClass,
-    KeyM: unlockBox,
+    /** @param {() => Promise<void>} work */
+    async run(work) {
+      if (this.isBusy) return;
+      this.#set(true);
+      try {
+        await work();
+      } catch (error) {
+        this.#told(error instanceof Error ? error.message : String(error), true);
+      } finally {
+        this.#set(false);
+        this.#done();
+      }
+    }
+    /** @param {boolean} isBusy */
+    #set(isBusy) {
+      this.isBusy = isBusy;
+      document.documentElement.dataset.vouchBusy = String(isBusy);
+    }
   };
-  const WHILE_TYPING = new Set(["Enter", "NumpadEnter"]); // Alt and a letter writes a sign on some keyboards
 
-  function isTyping(element) {
-    return Boolean(element) && (element.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName));
-  }
-
-  // The list of classes takes letters, but with none half typed there is nothing that keys could break.
-  function isWholeClass(element) {
-    const inList = element.matches("input[role=combobox]") && element.closest("[data-cy=root_label_container]");
-    return Boolean(inList) && (element.value === "" || desk.classes.includes(element.value));
-  }
-
-  // Once Esc leaves the list, the focus goes back to the page.
-  function leaveList(event) {
-    if (event.code === "Escape" && event.target.matches?.("input[role=combobox]")) event.target.blur();
-  }
-
-  function onPointer() {
-    lastSign = Date.now();
-    view.edited = performance.now();
-  }
-
-  function onKey(event) {
-    lastSign = Date.now();
-    if (!event.altKey) view.edited = performance.now();
-    if (view.grid || event.ctrlKey || event.metaKey || event.shiftKey || event.getModifierState("AltGraph")) return;
-    const typing = isTyping(event.target) && !isWholeClass(event.target);
-    let action = null;
-    if (event.altKey) {
-      if (typing && !WHILE_TYPING.has(event.code)) return;
-      const digit = event.code.match(/^(?:Digit|Numpad)([1-9])$/);
-      action = digit ? () => pickClass(Number(digit[1]) - 1) : KEYS[event.code];
-    } else if (!isTyping(event.target) && cardShown() && /^Arrow(Left|Right)$/.test(event.code)) {
-      action = () => step(event.code === "ArrowRight" ? 1 : -1);
-    }
-    if (!action) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    if (!event.repeat) action();
-  }
-
-  // ---- the line of hints
-
-  const line = document.createElement("div");
-  line.id = "vouch-line";
-  line.setAttribute("role", "status");
-  const style = document.createElement("style");
-  style.textContent = `
-    #vouch-line { position: fixed; left: 50%; bottom: 4px; transform: translateX(-50%); z-index: 20000; display: none;
-      max-width: 96vw; padding: 4px 14px; border-radius: 6px; background: #14171cee; color: #e8eaed;
-      font: 14px/1.35 system-ui, sans-serif; pointer-events: none; text-align: center; }
-    #vouch-sheet, #vouch-ended { position: fixed; inset: 0; z-index: 19000; display: flex; align-items: center; justify-content: center;
-      background: #14171c; color: #e8eaed; font: 16px/1.5 system-ui, sans-serif; text-align: center; }
-    #vouch-ended { z-index: 30000; flex-direction: column; }
-    #vouch-sheet h1, #vouch-ended h1 { font-size: 26px; font-weight: 600; }
-    #vouch-sheet button, #vouch-ended button { margin: 12px 6px; padding: 10px 18px; border: 1px solid #ffb14a; border-radius: 6px;
-      background: none; color: #ffb14a; font: inherit; cursor: pointer; }
-    #vouch-line b { color: #ffb14a; font-weight: 600; }
-    #vouch-line .key { white-space: nowrap; }
-    #vouch-line .note { display: block; min-height: 1.35em; }
-    #vouch-line .keys, #vouch-line .count { color: #aab1bd; }
-    #vouch-line .said { color: #9fe0b5; }
-    #vouch-line .wrong { color: #ff9c93; }
-    [data-cy=modal] { box-sizing: border-box; padding-bottom: var(--vouch-line, 0); }
-    [data-cy=modal-content] { height: calc(100% - 76px) !important; }
-    span:has(> [data-cy=nav-left-button]), span:has(> [data-cy=nav-right-button]) { display: none !important; }`;
-
-  let message = { words: "", wrong: false };
-
-  function say(words, wrong = false) {
-    message = { words, wrong };
-    draw();
-  }
-
-  function element(tag, name, text) {
+  // src/dom.js
+  function make(tag, className = "", text = "") {
     const made = document.createElement(tag);
-    if (name) made.className = name;
+    if (className) made.className = className;
     made.textContent = text;
     return made;
   }
+  function button(words, action) {
+    const made = make("button", "", words);
+    made.addEventListener("click", () => void action());
+    return made;
+  }
 
-  function keysOf(card) {
-    const names = desk.classes.slice(0, 9).map((name, place) => `${place + 1} ${name}`);
-    if (desk.classes.length > names.length) names.push("0 type a class");
-    if (view.drawing) {
-      const what = card.class_name ? `a ${card.class_name}` : "an object";
+  // src/edits.js
+  var Edits = class {
+    #last = 0;
+    #app;
+    /** @param {Pick<import("./app.js").App, "leaveField" | "isSaved">} app */
+    constructor(app) {
+      this.#app = app;
+    }
+    /** Something may have been changed just now. */
+    made() {
+      this.#last = performance.now();
+    }
+    /** An edit is on its way for a moment before the App says that it is not saved; then it saves, and says so. */
+    async saved() {
+      if (this.#app.leaveField()) this.made();
+      await sleep(Math.max(0, this.#last + EDIT_MS - performance.now()));
+      await until(() => this.#app.isSaved(), "your edit is not saved yet; wait a moment, and submit again", SAVE_MS);
+    }
+  };
+
+  // src/tile.js
+  var SIZE = 168;
+  var CONTEXT = 0.35;
+  var BORDER = 2;
+  function cropOf([x0, y0, x1, y1], size = SIZE) {
+    const side = Math.max(x1 - x0, y1 - y0) * (1 + 2 * CONTEXT);
+    return { scale: size / side, left: (x0 + x1 - side) / 2, top: (y0 + y1 - side) / 2 };
+  }
+  var Tile = class {
+    element = make("button", "tile");
+    /** @type {"loading" | "shown" | "broken"} */
+    image = "loading";
+    isPicked = false;
+    /** Why it was not answered; empty: nobody has tried. */
+    why = "";
+    /** When its image has come, or has failed to. @type {Promise<void>} */
+    loaded;
+    /**
+     * @param {ItemSummary} item
+     * @param {(key: string) => string} source Gives an image's address.
+     */
+    constructor(item, source2) {
+      this.item = item.item;
+      const image = make("img");
+      this.loaded = new Promise((done) => {
+        image.addEventListener("load", () => done(this.#ended("shown")));
+        image.addEventListener("error", () => done(this.#ended("broken")));
+      });
+      const [x0, y0, x1, y1] = item.box ?? [0, 0, item.width, item.height];
+      const { scale, left, top } = cropOf([x0, y0, x1, y1]);
+      image.src = source2(item.key);
+      image.alt = item.key;
+      image.width = item.width;
+      image.height = item.height;
+      image.style.transform = `translate(${-left * scale}px, ${-top * scale}px) scale(${scale})`;
+      const frame2 = make("i");
+      frame2.style.left = `${(x0 - left) * scale - BORDER}px`;
+      frame2.style.top = `${(y0 - top) * scale - BORDER}px`;
+      frame2.style.width = `${(x1 - x0) * scale}px`;
+      frame2.style.height = `${(y1 - y0) * scale}px`;
+      this.element.type = "button";
+      this.element.title = item.why;
+      this.element.dataset.item = item.item;
+      this.element.dataset.image = this.image;
+      this.element.append(image, frame2);
+      this.element.addEventListener("click", () => this.pick(!this.isPicked));
+      this.pick(false);
+    }
+    /** Picks it out as wrong, or not; what cannot be answered cannot be picked. @param {boolean} isPicked */
+    pick(isPicked) {
+      this.isPicked = isPicked && this.image !== "broken" && !this.why;
+      this.element.setAttribute("aria-pressed", String(this.isPicked));
+    }
+    /** Says why it was not answered: it stays for a page. @param {string} why */
+    keep(why) {
+      this.why = why;
+      this.element.dataset.why = why;
+      this.#cannotBeAnswered("kept", `not answered: ${why}`);
+    }
+    /** @param {"shown" | "broken"} state */
+    #ended(state) {
+      this.image = state;
+      this.element.dataset.image = state;
+      if (state === "broken") this.#cannotBeAnswered("broken", "cannot be shown");
+    }
+    /** @param {string} className @param {string} words */
+    #cannotBeAnswered(className, words) {
+      this.pick(false);
+      this.element.classList.add(className);
+      this.element.setAttribute("aria-label", words);
+    }
+  };
+
+  // src/grid.js
+  var WRONG = (
+    /** @type {const} */
+    [
+      ["not_an_object", "not an object"],
+      ["bad_box", "bad box"],
+      ["wrong_class", "another class"]
+    ]
+  );
+  var STYLE2 = `
+  #vouch-grid { position: fixed; inset: 0; z-index: 19500; display: flex; flex-direction: column; background: #14171c;
+    color: #e8eaed; font: 15px/1.4 system-ui, sans-serif; }
+  #vouch-grid header { display: flex; flex-wrap: wrap; gap: 14px; align-items: center; padding: 12px 18px; }
+  #vouch-grid h1 { margin: 0; font-size: 20px; font-weight: 600; color: #ffb14a; }
+  #vouch-grid .how { color: #aab1bd; }
+  #vouch-grid select, #vouch-grid header button { padding: 7px 12px; border: 1px solid #5b6472; border-radius: 6px;
+    background: #20252d; color: inherit; font: inherit; }
+  #vouch-grid header button.submit { border-color: #ffb14a; background: #ffb14a; color: #14171c; font-weight: 600; }
+  #vouch-grid .tiles { flex: 1; overflow-y: auto; display: grid; grid-template-columns: repeat(auto-fill, ${SIZE}px);
+    grid-auto-rows: ${SIZE}px; gap: 10px; padding: 6px 18px 56px; justify-content: center; }
+  #vouch-grid .tile { position: relative; overflow: hidden; padding: 0; border: 0; border-radius: 6px; background: #000;
+    outline: 3px solid transparent; outline-offset: -1px; cursor: pointer; }
+  #vouch-grid .tile:focus-visible { outline-color: #7db7ff; }
+  #vouch-grid .tile[aria-pressed=true] { outline-color: #ff5d52; }
+  #vouch-grid .tile[aria-pressed=true]::after { content: "\\2715"; position: absolute; right: 6px; top: 2px;
+    color: #ff5d52; font-size: 24px; font-weight: 700; text-shadow: 0 0 4px #000; }
+  #vouch-grid .tile img { position: absolute; left: 0; top: 0; max-width: none; transform-origin: 0 0; }
+  #vouch-grid .tile.broken { cursor: default; color: #ff9c93; font: inherit; }
+  #vouch-grid .tile.broken > * { display: none; }
+  #vouch-grid .tile.broken::before { content: "cannot be shown"; }
+  #vouch-grid .tile.kept { cursor: default; color: #ff9c93; font: 12px/1.3 system-ui, sans-serif; padding: 6px; }
+  #vouch-grid .tile.kept > * { display: none; }
+  #vouch-grid .tile.kept::before { content: "not answered: " attr(data-why); }
+  #vouch-grid .tile i { position: absolute; box-sizing: content-box; border: 2px solid #ff9500;
+    box-shadow: 0 0 0 1px #0008; }`;
+  function select(label) {
+    const made = make("select");
+    made.setAttribute("aria-label", label);
+    return made;
+  }
+  function option(value, words) {
+    const made = make("option", "", words);
+    made.value = value;
+    return made;
+  }
+  var CropGrid = class {
+    #root = make("section");
+    #title = make("h1");
+    #verdict = select("Those picked out are");
+    #rightClass = select("Their class");
+    #page = make("div", "tiles");
+    /** @type {Tile[]} */
+    #tiles = [];
+    #openedAt = 0;
+    // the page
+    #seenAt = 0;
+    // all of it; 0: not yet
+    #isReady = false;
+    // somebody can have judged it
+    /** @type {string | null | undefined} */
+    #className = null;
+    /** Items that are not shown again: those that cannot be, and those that were not answered. @type {Set<string>} */
+    #leave = /* @__PURE__ */ new Set();
+    #call;
+    #session;
+    #say;
+    #busy;
+    #closed;
+    /**
+     * @param {import("./types.js").Call} call
+     * @param {import("./session.js").Session} session
+     * @param {import("./types.js").Say} say
+     * @param {Pick<import("./busy.js").Busy, "run">} busy
+     * @param {() => void} closed Told when the grid is left.
+     */
+    constructor(call2, session2, say2, busy2, closed) {
+      this.#call = call2;
+      this.#session = session2;
+      this.#say = say2;
+      this.#busy = busy2;
+      this.#closed = closed;
+    }
+    /** Opens it over the App. */
+    async open() {
+      this.#root.id = "vouch-grid";
+      this.#verdict.append(...WRONG.map(([value, words]) => option(value, `picked: ${words}`)));
+      this.#verdict.addEventListener("change", () => this.#offerClasses());
+      const submit = button("Submit (Alt+Enter)", () => this.submit());
+      submit.className = "submit";
+      const close = button("Close (Esc)", () => this.close());
+      const how = make("span", "how", "click the wrong ones");
+      const header = make("header");
+      header.append(this.#title, how, this.#verdict, this.#rightClass, submit, close);
+      this.#root.append(header, this.#page);
+      document.body.append(this.#root);
+      window.addEventListener("keydown", this.#onKey, { capture: true });
+      await this.#next([]);
+    }
+    close() {
+      window.removeEventListener("keydown", this.#onKey, { capture: true });
+      this.#root.remove();
+      this.#closed();
+    }
+    /** @param {KeyboardEvent} event */
+    #onKey = (event) => {
+      if (event.code === "Escape") this.close();
+      else if (!event.altKey || event.code !== "Enter" && event.code !== "NumpadEnter") return;
+      else if (!event.repeat) this.submit();
+      event.preventDefault();
+      event.stopImmediatePropagation();
+    };
+    /** A class is to be chosen only where those picked out are of another one. */
+    #offerClasses() {
+      this.#rightClass.style.display = this.#verdict.value === "wrong_class" ? "" : "none";
+    }
+    /**
+     * Shows the next page: more of the class that was shown; when there are none, of the class that comes next.
+     *
+     * @param {Tile[]} kept Those of the page before that were not answered.
+     */
+    async #next(kept) {
+      const items = await this.#take();
+      if (!items.length && !kept.length) {
+        this.#say(this.#leave.size ? "What is left cannot be answered here." : "No labels are left to verify.");
+        return this.close();
+      }
+      this.#title.textContent = items.length ? `${items.length} × ${this.#className}` : "No labels are left to verify here";
+      const others = this.#session.classes.filter((name) => name !== this.#className);
+      const classes = others.map((name) => option(name, name));
+      this.#rightClass.replaceChildren(option("", "its class: choose"), ...classes);
+      for (const list of [this.#verdict, this.#rightClass]) list.options[0].selected = true;
+      this.#offerClasses();
+      this.#tiles = [...kept, ...items.map((item) => new Tile(item, (key) => this.#session.source(key)))];
+      this.#page.replaceChildren(...this.#tiles.map((tile) => tile.element));
+      this.#page.scrollTop = 0;
+      this.#tiles[0].element.focus({ preventScroll: true });
+      this.#watch(this.#tiles);
+    }
+    /** @returns {Promise<import("./types.js").ItemSummary[]>} */
+    async #take() {
+      const leave = [...this.#leave];
+      let page = this.#className ? await this.#call("grid_take", { leave, class_name: this.#className }) : {};
+      if (!page.grid?.length) page = await this.#call("grid_take", { leave });
+      this.#className = page.class_name;
+      return (page.grid ?? []).flatMap((id) => this.#session.item(id) ?? []);
+    }
+    /** Notes when all of a page can be seen. @param {Tile[]} tiles */
+    async #watch(tiles) {
+      this.#openedAt = performance.now();
+      this.#seenAt = 0;
+      this.#isReady = false;
+      delete this.#root.dataset.ready;
+      await Promise.all(tiles.filter((tile) => tile.image === "loading").map((tile) => tile.loaded));
+      for (let frames = 2; frames > 0; frames--) await frame();
+      if (this.#tiles !== tiles) return;
+      this.#seenAt = performance.now();
+      await sleep(PAGE_SEEN_MS);
+      if (this.#tiles !== tiles) return;
+      this.#isReady = true;
+      this.#root.dataset.ready = "true";
+    }
+    /** A key that comes before anybody can have judged the page means the page before. */
+    #isSeen() {
+      if (!this.#seenAt && performance.now() - this.#openedAt > LOAD_MS) {
+        throw new Error("some images have not come yet: wait a moment, and submit again");
+      }
+      return this.#isReady;
+    }
+    /** Answers the page; what was answered leaves it, whatever became of the others. */
+    submit() {
+      return this.#busy.run(async () => {
+        const all = this.#tiles.filter((tile) => !tile.why);
+        if (this.#tiles.length && !this.#isSeen()) return;
+        const shown = all.filter((tile) => tile.image === "shown");
+        const { kept, words } = shown.length ? await this.#answer(shown) : { kept: {}, words: "" };
+        const gone = all.filter((tile) => tile.image === "broken").map((tile) => tile.item);
+        for (const item of [...gone, ...Object.keys(kept)]) this.#leave.add(item);
+        for (const item of gone) await this.#call("skip", { item }).catch(() => null);
+        const marked = shown.filter((tile) => kept[tile.item]);
+        for (const tile of marked) tile.keep(kept[tile.item]);
+        const parts = words ? [words] : [];
+        if (gone.length) parts.push(`${gone.length} skipped: they cannot be shown`);
+        if (marked.length) parts.push(`${marked.length} not answered: ${marked[0].why}`);
+        this.#say(parts.join("; "), marked.length > 0);
+        this.#tiles = marked;
+        this.#page.replaceChildren(...marked.map((tile) => tile.element));
+        await this.#next(marked);
+      });
+    }
+    /** @param {Tile[]} shown */
+    async #answer(shown) {
+      const picked = shown.filter((tile) => tile.isPicked);
+      const said = this.#verdict.value;
+      const parameters = {
+        shown: shown.map((tile) => tile.item),
+        wrong: picked.map((tile) => tile.item),
+        said,
+        seconds: (performance.now() - this.#seenAt) / 1e3
+      };
+      if (said === "wrong_class" && picked.length) {
+        if (!this.#rightClass.value) throw new Error("choose the class of those that you picked");
+        parameters.class_name = this.#rightClass.value;
+      }
+      const { answered, kept = {} } = await this.#call("grid_submit", parameters);
+      const wrong = picked.filter((tile) => !kept[tile.item]).length;
+      const verdict = WRONG.find(([value]) => value === said)?.[1];
+      return { kept, words: `${answered} answered, ${wrong ? `${wrong} of them as ${verdict}` : "all correct"}` };
+    }
+  };
+
+  // src/keys.js
+  var WITH_ALT = Object.freeze({
+    Enter: "submit",
+    NumpadEnter: "submit",
+    KeyB: "bad_box",
+    KeyN: "reject",
+    Backspace: "reject",
+    KeyS: "skip",
+    KeyZ: "undo",
+    KeyT: "take",
+    KeyG: "grid",
+    KeyD: "draw",
+    KeyM: "unlock",
+    Digit0: "type_class",
+    Numpad0: "type_class"
+  });
+  var WITHOUT_ALT = Object.freeze({ ArrowLeft: "previous", ArrowRight: "next" });
+  var WHILE_TYPING = /* @__PURE__ */ new Set(["Enter", "NumpadEnter"]);
+  function actionOf(event, { inField, inWholeClass, isItemShown }) {
+    if (event.ctrlKey || event.metaKey || event.shiftKey || event.getModifierState("AltGraph")) return null;
+    if (!event.altKey) {
+      const name = !inField && isItemShown && Object.hasOwn(WITHOUT_ALT, event.code) && WITHOUT_ALT[event.code];
+      return name ? { name } : null;
+    }
+    if (inField && !inWholeClass && !WHILE_TYPING.has(event.code)) return null;
+    const digit = event.code.match(/^(?:Digit|Numpad)([1-9])$/);
+    if (digit) return { name: "class", place: Number(digit[1]) - 1 };
+    return Object.hasOwn(WITH_ALT, event.code) ? { name: WITH_ALT[event.code] } : null;
+  }
+  function keyHints(item, classes, isDrawing) {
+    const names = classes.slice(0, 9).map((name, place) => `${place + 1} ${name}`);
+    if (classes.length > names.length) names.push("0 type a class");
+    if (isDrawing) {
+      const what = item.class_name ? `a ${item.class_name}` : "an object";
       return [`Drag a box around ${what} that none shows`, "Alt+ Enter submits it with your answer", ...names];
     }
-    if (card.kind !== "label") return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names];
-    const mask = card.masked ? ["M free the box to move it"] : [];
+    if (item.kind !== "label") return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names];
+    const mask = item.masked ? ["M free the box to move it"] : [];
     return ["Alt+ Enter as shown", "N no object", "B bad box", ...mask, "D draw", "S skip", "Z undo", ...names];
   }
 
+  // src/labels.js
+  var Labels = class {
+    isDrawing = false;
+    #isSelected = false;
+    #clickedAt = 0;
+    /** Labels that were drawn, and that have got a class. @type {Set<string>} */
+    #named = /* @__PURE__ */ new Set();
+    #app;
+    #edits;
+    #say;
+    /**
+     * @param {import("./app.js").App} app
+     * @param {Pick<import("./edits.js").Edits, "made">} edits
+     * @param {import("./types.js").Say} say
+     */
+    constructor(app, edits2, say2) {
+      this.#app = app;
+      this.#edits = edits2;
+      this.#say = say2;
+    }
+    /** Another item is on the screen. */
+    itemChanged() {
+      this.isDrawing = false;
+      this.reselect();
+    }
+    /** The label in question is to be selected again. */
+    reselect() {
+      this.#isSelected = false;
+      this.#clickedAt = 0;
+    }
+    /**
+     * Selects the label in question: the App marks none out; the one that is selected stands out, and can be changed.
+     *
+     * @param {ItemSummary} item Its picture is painted.
+     * @returns {number} Milliseconds until it must be looked at again; Infinity: nothing is left to do.
+     */
+    selectInQuestion(item) {
+      if (!item.label || this.#isSelected) return Number.POSITIVE_INFINITY;
+      if (this.#app.selectedLabel() === item.label) this.#isSelected = true;
+      if (this.#isSelected || this.#app.isLabelOpen()) return Number.POSITIVE_INFINITY;
+      const left = this.#clickedAt + CLICK_MS - performance.now();
+      if (this.#clickedAt && left > 0) return left;
+      this.#clickedAt = performance.now();
+      this.#app.clickLabel(item.label);
+      return CLICK_MS;
+    }
+    /**
+     * The class that a label which has just been drawn is to get: the one that is looked for; null: the App has given it
+     * the class of the one before.
+     *
+     * @param {ItemSummary} item
+     */
+    classOfNewBox(item) {
+      const id = this.#app.selectedLabel();
+      if (!id || id === item.label || this.#named.has(id)) return null;
+      this.#named.add(id);
+      if (item.kind === "label" || this.#app.selectedClass() === item.class_name) return null;
+      return item.class_name;
+    }
+    /** @param {ItemSummary} item */
+    isNewBoxSelected(item) {
+      const id = this.#app.selectedLabel();
+      return id !== null && id !== item.label;
+    }
+    #classList() {
+      const list = this.#app.classList();
+      if (!list) throw new Error("select a box first: click it");
+      list.focus();
+      return list;
+    }
+    /** For campaigns of more classes than there are numbers: type a part of the name, Enter takes it. */
+    async typeClass() {
+      const list = this.#classList();
+      list.click();
+      list.select();
+    }
+    /** Gives the selected box a class. @param {string} name */
+    async setClass(name) {
+      const list = this.#classList();
+      list.click();
+      const trouble = `choose ${name} in the list on the right`;
+      this.#app.pressOption(await until(() => this.#app.classOption(name), trouble));
+      await until(() => list.value === name, trouble);
+      this.#edits.made();
+      await frame();
+      this.#app.leaveField();
+    }
+    async drawBox() {
+      if (this.#app.isLabelOpen()) {
+        this.#app.closeLabel();
+        await until(() => !this.#app.isLabelOpen(), "close the label on the right first");
+      }
+      (await until(() => this.#app.drawButton(), "open an item first")).click();
+      this.isDrawing = true;
+    }
+    /** Takes the mask off, as a box with one cannot be moved. @param {ItemSummary | null} item */
+    async unlockBox(item) {
+      if (item?.label && this.#app.selectedLabel() === null) this.#app.clickLabel(item.label);
+      (await until(() => this.#app.labelMenu(), "select a box first: click it")).click();
+      (await until(() => this.#app.removeMask(), "this box has no mask: move it as it is")).click();
+      this.#edits.made();
+      this.#say("The mask is removed: move the box, or Ctrl+Z brings the mask back.");
+    }
+  };
+
+  // src/leases.js
+  var Leases = class {
+    #lastSign = Date.now();
+    #call;
+    #session;
+    #say;
+    /**
+     * @param {import("./types.js").Call} call
+     * @param {import("./session.js").Session} session
+     * @param {import("./types.js").Say} say
+     */
+    constructor(call2, session2, say2) {
+      this.#call = call2;
+      this.#session = session2;
+      this.#say = say2;
+    }
+    /** A key or a pointer: somebody works. */
+    sign() {
+      this.#lastSign = Date.now();
+    }
+    /** Renews the leases, to be called now and then. */
+    async renew() {
+      if (!this.#session.items.length) return;
+      if (Date.now() - this.#lastSign < IDLE_MS) {
+        try {
+          const { lost } = await this.#call("renew");
+          if (lost) this.#say(`${lost} items were given to somebody else, as your lease had run out`, true);
+        } catch (error) {
+          this.#say(error instanceof Error ? error.message : String(error), true);
+        }
+      } else if (Date.now() > this.#session.leasedUntil) {
+        this.#say("Your lease ran out: others may take these items. What you submit counts as long as nobody has.", true);
+      }
+    }
+  };
+
+  // src/line.js
+  var STYLE3 = `
+  #vouch-line { position: fixed; left: 50%; bottom: 4px; transform: translateX(-50%); z-index: 20000; display: none;
+    max-width: 96vw; padding: 4px 14px; border-radius: 6px; background: #14171cee; color: #e8eaed;
+    font: 14px/1.35 system-ui, sans-serif; pointer-events: none; text-align: center; }
+  #vouch-line b { color: #ffb14a; font-weight: 600; }
+  #vouch-line .key { white-space: nowrap; }
+  #vouch-line .note { display: block; min-height: 1.35em; }
+  #vouch-line .keys, #vouch-line .count { color: #aab1bd; }
+  #vouch-line .said { color: #9fe0b5; }
+  #vouch-line .wrong { color: #ff9c93; }`;
+  var Line = class {
+    element = make("div");
+    words = "";
+    #isWrong = false;
+    #shown;
+    /** @param {() => Shown} shown */
+    constructor(shown) {
+      this.#shown = shown;
+      this.element.id = "vouch-line";
+      this.element.setAttribute("role", "status");
+    }
+    /** @param {string} words @param {boolean} [isWrong] */
+    say(words, isWrong = false) {
+      this.words = words;
+      this.#isWrong = isWrong;
+      this.draw();
+    }
+    draw() {
+      const { item, isBroken, isDrawing, classes, left } = this.#shown();
+      const parts = [];
+      if (item) {
+        parts.push(make("b", "", item.ask));
+        if (item.why) parts.push(make("span", "", ` ${item.why}`));
+        parts.push(make("span", "count", `  ${left} left`));
+        parts.push(make("br"), keyLine(keyHints(item, classes, isDrawing)));
+      }
+      const words = isBroken ? CANNOT_BE_SHOWN : this.words;
+      const isWrong = isBroken || this.#isWrong;
+      if (item || words) parts.push(make("span", `note ${isWrong ? "wrong" : "said"}`, words));
+      this.element.replaceChildren(...parts);
+      this.element.style.display = parts.length ? "block" : "none";
+      document.documentElement.style.setProperty("--vouch-line", item ? `${this.element.offsetHeight}px` : "0px");
+    }
+  };
   function keyLine(keys) {
-    const all = element("span", "keys", "");
-    for (const words of keys) all.append(...(all.firstChild ? [" \u00b7 "] : []), element("span", "key", words));
+    const all = make("span", "keys");
+    for (const words of keys) all.append(...all.firstChild ? [" · "] : [], make("span", "key", words));
     return all;
   }
 
-  function draw() {
-    const card = cardShown();
-    const parts = [];
-    if (card) {
-      parts.push(element("b", "", card.ask));
-      if (card.why) parts.push(element("span", "", ` ${card.why}`));
-      parts.push(element("span", "count", `  ${desk.cards.length} left`));
-      parts.push(document.createElement("br"), keyLine(keysOf(card)));
+  // src/navigation.js
+  var Navigation = class {
+    /** The item that the App was asked to open; null: it has come. @type {string | null} */
+    #coming = null;
+    #askedAt = 0;
+    #app;
+    #session;
+    #pictures;
+    /**
+     * @param {Pick<import("./app.js").App, "isItemOpen" | "addressedSample" | "openSample" | "loadSample" | "hasPanels" |
+     *   "isAnnotating" | "annotate">} app
+     * @param {import("./session.js").Session} session
+     * @param {Pick<import("./pictures.js").Pictures, "isPainted" | "hasFailed">} pictures
+     */
+    constructor(app, session2, pictures2) {
+      this.#app = app;
+      this.#session = session2;
+      this.#pictures = pictures2;
     }
-    const broken = card && pictures?.isBroken(card);
-    const note = broken ? { words: CANNOT_BE_SHOWN, wrong: true } : message;
-    // Its space is kept without words too, so that the picture keeps its height.
-    if (card || note.words) parts.push(element("span", `note ${note.wrong ? "wrong" : "said"}`, note.words));
-    line.replaceChildren(...parts);
-    line.style.display = parts.length ? "block" : "none";
-    document.documentElement.style.setProperty("--vouch-line", card ? `${line.offsetHeight}px` : "0px");
-  }
-
-  // ---- the sheet over an empty desk
-
-  const sheet = document.createElement("div");
-  sheet.id = "vouch-sheet";
-
-  async function pause(title) {
-    const { open: left, minutes_left: minutes } = await call("desk");
-    const box = document.createElement("div");
-    box.append(element("h1", "", title));
-    box.append(element("p", "", left ? `${left} questions are left, about ${Math.ceil(minutes)} min` : "Nothing is left to ask you now."));
-    for (const [name, keys, action] of [["Take a batch", "Alt+T", take], ["Crop grid", "Alt+G", openGrid], ["Undo", "Alt+Z", undo]]) {
-      const button = element("button", "", `${name} (${keys})`);
-      button.addEventListener("click", action);
-      box.append(button);
+    /** The item that is open; null: none of the session's. */
+    shown() {
+      return this.#app.isItemOpen() ? this.#session.ofSample(this.#app.addressedSample()) : null;
     }
-    sheet.replaceChildren(box);
-    document.body.append(sheet);
-    say("");
-  }
+    /** @param {ItemSummary} item */
+    open(item) {
+      this.#coming = item.item;
+      this.#askedAt = performance.now();
+      this.#app.openSample(item.sample);
+    }
+    /** Opens an item from wherever the App is. @param {ItemSummary} item */
+    show(item) {
+      if (this.#app.hasPanels()) this.open(item);
+      else this.#app.loadSample(item.sample);
+    }
+    /** Whether the item that was asked for has yet to come: the one before stays on the screen for a while. */
+    isComing() {
+      if (this.#coming === null) return false;
+      const isThere = this.shown()?.item === this.#coming;
+      if (isThere || performance.now() - this.#askedAt > OPENING_MS) this.#coming = null;
+      return this.#coming !== null;
+    }
+    /**
+     * Leaves the tab Explore: whoever has looked into it would find the next items there too, where they cannot be
+     * answered.
+     *
+     * @param {ItemSummary | null} item
+     */
+    leaveExplore(item) {
+      if (this.#app.isAnnotating()) return;
+      if (item) this.open(item);
+      else this.#app.annotate();
+    }
+    /**
+     * Opens an item again while the App may still open the next: it drops what it is asked meanwhile.
+     *
+     * @param {ItemSummary} item
+     * @param {ItemSummary} next
+     */
+    async backTo(item, next) {
+      await this.#opened(next);
+      this.open(item);
+      await this.#opened(item);
+    }
+    /** @param {ItemSummary} item */
+    async #opened(item) {
+      const isShown = () => this.shown()?.item === item.item && (this.#pictures.isPainted(item) || this.#pictures.hasFailed(item));
+      await until(isShown, "", REOPEN_MS).catch(() => null);
+      await sleep(CLICK_MS);
+    }
+  };
 
-  // ---- the end of the review
-
-  const ended = document.createElement("div");
-  ended.id = "vouch-ended";
-  ended.setAttribute("role", "alert");
-
-  async function isServed() {
-    const asked = { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) };
-    return Boolean(await fetch("/fiftyone", asked).catch(() => null));
-  }
-
-  // Without its server the App falls into an error page, which it does not leave by itself.
+  // src/pause.js
+  var MISSES = 2;
+  var STYLE4 = `
+  #vouch-sheet, #vouch-ended { position: fixed; inset: 0; z-index: 19000; display: flex; align-items: center;
+    justify-content: center; background: #14171c; color: #e8eaed; font: 16px/1.5 system-ui, sans-serif;
+    text-align: center; }
+  #vouch-ended { z-index: 30000; flex-direction: column; }
+  #vouch-sheet h1, #vouch-ended h1 { font-size: 26px; font-weight: 600; }
+  #vouch-sheet button, #vouch-ended button { margin: 12px 6px; padding: 10px 18px; border: 1px solid #ffb14a;
+    border-radius: 6px; background: none; color: #ffb14a; font: inherit; cursor: pointer; }`;
+  var Pause = class {
+    element = make("div");
+    #call;
+    #say;
+    #buttons;
+    /**
+     * @param {import("./types.js").Call} call
+     * @param {import("./types.js").Say} say
+     * @param {() => [string, () => unknown][]} buttons What stands on them, and what they do.
+     */
+    constructor(call2, say2, buttons) {
+      this.#call = call2;
+      this.#say = say2;
+      this.#buttons = buttons;
+      this.element.id = "vouch-sheet";
+    }
+    /** @param {string} title */
+    async show(title) {
+      const { open: left = 0, minutes_left: minutes = 0 } = await this.#call("desk");
+      const words = left ? `${left} questions are left, about ${Math.ceil(minutes)} min` : "Nothing is left to ask you now.";
+      const box = make("div");
+      box.append(make("h1", "", title), make("p", "", words));
+      for (const [name, action] of this.#buttons()) box.append(button(name, action));
+      this.element.replaceChildren(box);
+      document.body.append(this.element);
+      this.#say("");
+    }
+    hide() {
+      this.element.remove();
+    }
+  };
   async function watchServer() {
+    const ended = make("div");
+    ended.id = "vouch-ended";
+    ended.setAttribute("role", "alert");
     for (let missed = 0; ; ) {
       await sleep(ALIVE_MS);
       const isThere = await isServed();
       missed = isThere ? 0 : missed + 1;
       if (missed >= MISSES) document.body.append(ended);
-      if (ended.isConnected) showEnded(isThere);
+      if (ended.isConnected) drawEnded(ended, isThere);
     }
   }
-
-  function showEnded(isThere) {
+  async function isServed() {
+    const asked = (
+      /** @type {const} */
+      { method: "HEAD", cache: "no-store" }
+    );
+    const answer = await fetch("/fiftyone", { ...asked, signal: AbortSignal.timeout(ANSWER_MS) }).catch(() => null);
+    return answer !== null;
+  }
+  function drawEnded(ended, isThere) {
     const title = isThere ? "The review answers again" : "The review has ended, or its server cannot be reached";
     if (ended.firstChild?.textContent === title) return;
-    const reload = element("button", "", "Reload");
-    reload.addEventListener("click", () => location.reload());
     const words = isThere ? "Reload to go on." : "Whoever runs it has the next address.";
-    ended.replaceChildren(element("h1", "", title), element("p", "", `What you submitted is kept. ${words}`), reload);
+    const reload = button("Reload", () => location.reload());
+    ended.replaceChildren(make("h1", "", title), make("p", "", `What you submitted is kept. ${words}`), reload);
   }
 
-  // ---- time
-
-  function secondsSpent() {
-    const now = performance.now();
-    return (view.spent + (document.hidden ? 0 : now - view.since)) / 1000;
-  }
-
-  function watchItem() {
-    const card = cardShown();
-    const item = card ? card.item : null;
-    openPanelOnce();
-    if (item === view.item) watchPicture(card);
-    if (card && !view.busy) {
-      selectQuestion(card);
-      nameNewBox(card);
+  // src/screen.js
+  var Screen = class {
+    /** Id of the item; null: none. @type {string | null} */
+    item = null;
+    /** When its picture, and its label with it, was on the screen; 0: not yet. */
+    painted = 0;
+    #isToldReady = false;
+    #opened = 0;
+    #imagePainted = 0;
+    #since = 0;
+    #spent = 0;
+    #app;
+    #pictures;
+    #now;
+    /**
+     * @param {Pick<import("./app.js").App, "isListed" | "isLabelOpen">} app
+     * @param {Pick<import("./pictures.js").Pictures, "isPainted" | "isBroken">} pictures
+     * @param {() => number} [now] Milliseconds.
+     */
+    constructor(app, pictures2, now = () => performance.now()) {
+      this.#app = app;
+      this.#pictures = pictures2;
+      this.#now = now;
     }
-    keepGrid();
-    if (item === view.item) return;
-    view.item = item;
-    document.documentElement.dataset.vouchItem = item || "";
-    document.documentElement.dataset.vouchReady = "";
-    view.selected = false;
-    view.drawing = false;
-    view.clicked = 0;
-    view.image = view.painted = view.spent = 0;
-    view.opened = view.since = performance.now();
-    if (card) pictures.look(card);
-    leaveExplore(card);
-    draw();
-  }
-
-  // The time of an item begins when it can be seen.
-  function watchPicture(card) {
-    if (!card) return;
-    const now = performance.now();
-    if (!view.painted && pictures.isPainted(card)) {
-      view.image ||= now;
-      const isListed = !card.label || find(`annotate-label-${card.label}`) || find("annotate-edit-back");
-      if (isListed || now - view.image > LABEL_MS) {
-        view.painted = view.since = now;
-        view.spent = 0;
+    /**
+     * Looks at the item that the App shows.
+     *
+     * @param {ItemSummary | null} item
+     * @returns {boolean} Whether it is another one than before.
+     */
+    look(item) {
+      const id = item?.item ?? null;
+      if (id === this.item) {
+        if (item) this.#lookAtPicture(item);
+        return false;
+      }
+      this.item = id;
+      this.#isToldReady = false;
+      this.#imagePainted = this.painted = this.#spent = 0;
+      this.#opened = this.#since = this.#now();
+      document.documentElement.dataset.vouchItem = id ?? "";
+      document.documentElement.dataset.vouchReady = "";
+      return true;
+    }
+    /** The time of an item begins when it can be seen. @param {ItemSummary} item */
+    #lookAtPicture(item) {
+      const now = this.#now();
+      if (!this.painted && this.#pictures.isPainted(item)) {
+        this.#imagePainted ||= now;
+        const isListed2 = !item.label || this.#app.isListed(item.label) || this.#app.isLabelOpen();
+        if (isListed2 || now - this.#imagePainted >= LABEL_MS) {
+          this.painted = this.#since = now;
+          this.#spent = 0;
+        }
+      }
+      if (!this.#isToldReady && this.isReady(item)) {
+        this.#isToldReady = true;
+        document.documentElement.dataset.vouchReady = item.item;
       }
     }
-    if (isReady(card)) document.documentElement.dataset.vouchReady = card.item;
-  }
-
-  // The grid shows what it has loaded: what was answered meanwhile leaves it when people come back.
-  function keepGrid() {
-    if (modalIsOpen() || view.busy || view.grid) return;
-    const now = desk.cards.map((card) => card.sample).join();
-    if (view.gridShows !== null && view.gridShows !== now && now && find("panel-tab-samples")) app("reload_samples");
-    view.gridShows = now;
-  }
-
-  function onHidden() {
-    if (document.hidden) view.spent += performance.now() - view.since;
-    else view.since = performance.now();
-  }
-
-  async function beat() {
-    if (!desk.cards.length) return;
-    if (Date.now() - lastSign < IDLE_MS) {
-      try {
-        const result = await call("renew");
-        if (result.lost) say(`${result.lost} items were given to somebody else, as your lease had run out`, true);
-      } catch (error) {
-        say(error.message, true);
-      }
-    } else if (Date.now() > desk.until) {
-      say("Your lease ran out: others may take these items. What you submit counts as long as nobody has.", true);
+    /** Milliseconds until another look finds more though nothing changes. */
+    next() {
+      const nothing = this.item === null || this.#isToldReady || !this.#imagePainted;
+      if (nothing) return Number.POSITIVE_INFINITY;
+      const time = this.painted ? this.painted + SEEN_MS : this.#imagePainted + LABEL_MS;
+      return Math.max(0, time - this.#now());
     }
+    /** @param {ItemSummary} item */
+    isReady(item) {
+      return this.item === item.item && this.painted > 0 && this.#now() - this.painted >= SEEN_MS;
+    }
+    /**
+     * Whether a key comes before anybody can have seen the item, as when it is pressed twice: it means the one before.
+     *
+     * @param {ItemSummary} item
+     */
+    isTooEarly(item) {
+      if (this.isReady(item) || this.#pictures.isBroken(item)) return false;
+      return this.item !== item.item || this.painted > 0 || this.#now() - this.#opened < SLOW_MS;
+    }
+    /** Seconds that somebody has looked at it. */
+    seconds() {
+      return (this.#spent + (document.hidden ? 0 : this.#now() - this.#since)) / 1e3;
+    }
+    /** The page was hidden, or is shown again. */
+    visibilityChanged() {
+      if (document.hidden) this.#spent += this.#now() - this.#since;
+      else this.#since = this.#now();
+    }
+  };
+
+  // src/session.js
+  var Session = class {
+    /** @type {ItemSummary[]} */
+    items = [];
+    /** @type {string[]} */
+    classes = [];
+    queue = "";
+    /** When the lease of the items ends, as Date.now() counts. */
+    leasedUntil = 0;
+    #newest = 0;
+    /**
+     * @param {OperatorResult} result
+     * @param {number} number Of the request: answers may come in another order than their requests were sent.
+     */
+    update(result, number) {
+      if (result.lease_s) this.leasedUntil = Date.now() + result.lease_s * 1e3;
+      if (number < this.#newest) return;
+      this.#newest = number;
+      if (result.cards) this.items = result.cards;
+      if (result.classes) this.classes = result.classes;
+      if (result.queue) this.queue = result.queue;
+    }
+    /** @param {string | null | undefined} id */
+    item(id) {
+      return this.items.find((one) => one.item === id) ?? null;
+    }
+    /** @param {string | null} sample */
+    ofSample(sample) {
+      return this.items.find((one) => one.sample === sample) ?? null;
+    }
+    /**
+     * @param {ItemSummary} item
+     * @param {number} by 1: the next one, -1: the one before.
+     */
+    beside(item, by) {
+      return this.items[this.items.findIndex((one) => one.item === item.item) + by] ?? null;
+    }
+    /**
+     * The address of an image.
+     *
+     * @param {string} key
+     */
+    source(key) {
+      return `/media?filepath=${encodeURIComponent(`/vouch/${this.queue}/${key}`)}`;
+    }
+  };
+
+  // src/main.js
+  var SAID = "vouch-said";
+  var session = new Session();
+  var call = operators(session, datasetName);
+  var source = (key) => session.source(key);
+  var say = (words, isWrong = false) => line.say(words, isWrong);
+  var line = new Line(() => {
+    const item = navigation.shown();
+    const isBroken = item !== null && pictures.isBroken(item);
+    return { item, isBroken, isDrawing: labels.isDrawing, classes: session.classes, left: session.items.length };
+  });
+  var busy = new Busy(say, changed);
+  var pictures = new Pictures(app_exports, source, changed);
+  var edits = new Edits(app_exports);
+  var labels = new Labels(app_exports, edits, say);
+  var navigation = new Navigation(app_exports, session, pictures);
+  var screen = new Screen(app_exports, pictures);
+  var leases = new Leases(call, session, say);
+  var pause = new Pause(call, say, () => [
+    ["Take a batch (Alt+T)", actions.take],
+    ["Crop grid (Alt+G)", actions.grid],
+    ["Undo (Alt+Z)", actions.undo]
+  ]);
+  var answering = new Answering({
+    app: app_exports,
+    call,
+    session,
+    busy,
+    navigation,
+    screen,
+    pictures,
+    edits,
+    labels,
+    pause,
+    say
+  });
+  var grid = null;
+  var isPanelOpened = false;
+  var inAppGrid = null;
+  var lookSoon = () => {
+  };
+  var actions = {
+    submit: () => answering.answer("submit"),
+    bad_box: () => answering.answer("bad_box"),
+    reject: () => answering.answer("reject"),
+    skip: () => answering.answer("skip"),
+    undo: () => answering.undo(),
+    take: () => answering.take(),
+    giveBack: () => answering.giveBack(),
+    previous: () => answering.step(-1),
+    next: () => answering.step(1),
+    class: (place = 0) => answering.pickClass(place),
+    type_class: () => busy.run(() => labels.typeClass()),
+    draw: () => busy.run(() => labels.drawBox()),
+    unlock: () => busy.run(() => labels.unlockBox(navigation.shown())),
+    grid: () => busy.run(openGrid)
+  };
+  function changed() {
+    line.draw();
+    lookSoon();
   }
-
-  // ---- the crop grid
-
   async function openGrid() {
-    await guarded(async () => {
-      await settled();
-      const { cropGrid } = await import(new URL("grid/index.umd.js", scriptBase));
-      if (modalIsOpen()) app("close_sample");
-      view.grid = cropGrid({ call, desk, say, source, busy: guarded, closed: gridClosed });
-      await view.grid.next();
-    });
+    await edits.saved();
+    if (isItemOpen()) closeSample();
+    grid = new CropGrid(call, session, say, busy, gridClosed);
+    await grid.open();
   }
-
-  // The crops stay on the desk until they are answered or given back. The App's grid and panel show what was there
-  // before, so the page is loaded anew; what was said last is kept.
   function gridClosed() {
-    sessionStorage.setItem(SAID, message.words);
-    location.assign(location.pathname);
+    sessionStorage.setItem(SAID, line.words);
+    loadDataset();
   }
-
-  const source = (key) => `/media?filepath=${encodeURIComponent(`/vouch/${desk.queue}/${key}`)}`;
-  const scriptBase = document.currentScript ? document.currentScript.src : new URL("/plugins/", location.href).href;
-
-  // ---- the panel's buttons
-
-  function register() {
-    const { Operator, OperatorConfig, registerOperator } = window.__foo__;
-    const actions = { take, giveBack, grid: openGrid };
-    class InBrowser extends Operator {
-      get config() {
-        return new OperatorConfig({ name: "in_browser", label: "Act in the browser", unlisted: true });
-      }
-      async execute({ params }) {
-        await actions[params.action]();
-      }
+  function look() {
+    const item = navigation.shown();
+    openPanelOnce();
+    if (screen.look(item)) {
+      labels.itemChanged();
+      if (item) pictures.look(item);
+      navigation.leaveExplore(item);
+      line.draw();
     }
-    registerOperator(InBrowser, PLUGIN);
+    reloadAppGrid();
+    let again = screen.next();
+    if (item && !busy.isBusy) {
+      if (screen.painted) again = Math.min(again, labels.selectInQuestion(item));
+      const name = labels.classOfNewBox(item);
+      if (name) busy.run(() => labels.setClass(name));
+    }
+    return again;
   }
-
-  // ---- start
-
-  // Items open where they can be answered, also by a click in the grid; no advertisement lies over them.
-  function annotateFirst() {
-    localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
-    localStorage.setItem(`${datasetName()}_modalMode`, '"annotate"');
-    window.__fos__.jotaiStore.set(window.__fos__.modalMode, ANNOTATE);
+  function openPanelOnce() {
+    if (isPanelOpened || isItemOpen() || !isGridShown()) return;
+    isPanelOpened = true;
+    openPanel();
   }
-
-  async function start() {
-    document.head.append(style);
-    document.body.append(line);
-    const { watchPictures } = await import(new URL("pictures/index.umd.js", scriptBase));
-    pictures = watchPictures({ source, changed: draw });
+  function reloadAppGrid() {
+    if (isItemOpen() || busy.isBusy || grid) return;
+    const samples = session.items.map((item) => item.sample).join();
+    if (inAppGrid !== null && inAppGrid !== samples && samples && isGridShown()) reloadSamples();
+    inAppGrid = samples;
+  }
+  function onKey(event) {
+    leases.sign();
+    if (!event.altKey) edits.made();
+    if (grid) return;
+    const target = event.target;
+    const inField = isField(target);
+    const inWholeClass = isClassList(target) && target instanceof HTMLInputElement && ["", ...session.classes].includes(target.value);
+    const action = actionOf(event, { inField, inWholeClass, isItemShown: navigation.shown() !== null });
+    if (!action) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (!event.repeat) actions[action.name](action.place);
+  }
+  function onPointer() {
+    leases.sign();
+    edits.made();
+  }
+  function listen() {
     window.addEventListener("keydown", onKey, { capture: true });
-    window.addEventListener("keyup", leaveList, { capture: true });
+    window.addEventListener("keyup", leaveListOnEscape, { capture: true });
     for (const sign of ["pointerdown", "pointerup", "wheel"]) {
       window.addEventListener(sign, onPointer, { capture: true, passive: true });
     }
-    document.addEventListener("visibilitychange", onHidden);
-    setInterval(watchItem, 60);
-    setInterval(beat, BEAT_MS);
+    document.addEventListener("visibilitychange", () => screen.visibilityChanged());
+    pictures.watch();
+    lookSoon = watchPage(look);
+    setInterval(() => leases.renew(), RENEW_MS);
     watchServer();
-    register();
+  }
+  async function start() {
+    document.head.append(make("style", "", [STYLE, STYLE3, STYLE4, STYLE2].join("\n")));
+    document.body.append(line.element);
+    listen();
+    registerInBrowser(actions);
     annotateFirst();
     try {
       await call("desk");
-      if (!desk.cards.length) await pause("Your desk is empty");
+      if (!session.items.length) await pause.show("Your review session has no items");
       say(sessionStorage.getItem(SAID) || "");
       sessionStorage.removeItem(SAID);
     } catch (error) {
-      say(error.message, true);
+      say(error instanceof Error ? error.message : String(error), true);
     }
+    lookSoon();
   }
-
   start();
 })();

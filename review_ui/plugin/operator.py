@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no types
     """An operator whose result is {cards, error or not, and what `run` adds}.
 
-    index.umd.js reads the result; people who run it in another way are told of errors by FiftyOne.
+    review_ui/browser/src/api.js reads the result; people who run it in another way are told of errors by FiftyOne.
     """
 
     NAME: str

@@ -90,6 +90,6 @@ def test_another_gets_the_rest_when_the_leases_ran_out(left, review, browser):
         assert ids <= {item.id for item in queue.take("ben", 6 + len(ids))}
         assert queue.held(REVIEWER) == []
     back = Reviewer(browser, review)
-    assert back.page.locator("#vouch-sheet h1").inner_text() == "Your desk is empty"
+    assert back.page.locator("#vouch-sheet h1").inner_text() == "Your review session has no items"
     back.close()
     assert len(answers(review)) == 2

@@ -1,0 +1,196 @@
+// @ts-check
+// Puts the review together in FiftyOne's App: its keys, what is on the screen, the leases, the panel's buttons.
+import { Answering } from "./answering.js";
+import { operators } from "./api.js";
+import * as app from "./app.js";
+import { Busy } from "./busy.js";
+import { make } from "./dom.js";
+import { Edits } from "./edits.js";
+import { CropGrid, STYLE as GRID_STYLE } from "./grid.js";
+import { actionOf } from "./keys.js";
+import { Labels } from "./labels.js";
+import { Leases } from "./leases.js";
+import { STYLE as LINE_STYLE, Line } from "./line.js";
+import { Navigation } from "./navigation.js";
+import { STYLE as PAUSE_STYLE, Pause, watchServer } from "./pause.js";
+import { Pictures } from "./pictures.js";
+import { Screen } from "./screen.js";
+import { Session } from "./session.js";
+import { RENEW_MS } from "./timing.js";
+import { watchPage } from "./waiting.js";
+
+const SAID = "vouch-said"; // in the session's storage: what was said last, for after the page is loaded anew
+
+const session = new Session();
+const call = operators(session, app.datasetName);
+const source = (/** @type {string} */ key) => session.source(key);
+const say = (/** @type {string} */ words, isWrong = false) => line.say(words, isWrong);
+
+const line = new Line(() => {
+  const item = navigation.shown();
+  const isBroken = item !== null && pictures.isBroken(item);
+  return { item, isBroken, isDrawing: labels.isDrawing, classes: session.classes, left: session.items.length };
+});
+const busy = new Busy(say, changed);
+const pictures = new Pictures(app, source, changed);
+const edits = new Edits(app);
+const labels = new Labels(app, edits, say);
+const navigation = new Navigation(app, session, pictures);
+const screen = new Screen(app, pictures);
+const leases = new Leases(call, session, say);
+const pause = new Pause(call, say, () => [
+  ["Take a batch (Alt+T)", actions.take],
+  ["Crop grid (Alt+G)", actions.grid],
+  ["Undo (Alt+Z)", actions.undo],
+]);
+const answering = new Answering({
+  app,
+  call,
+  session,
+  busy,
+  navigation,
+  screen,
+  pictures,
+  edits,
+  labels,
+  pause,
+  say,
+});
+
+/** @type {CropGrid | null} */
+let grid = null;
+let isPanelOpened = false;
+/** Samples that the App's grid shows. @type {string | null} */
+let inAppGrid = null;
+let lookSoon = () => {};
+
+/**
+ * What the reviewer can do, by the names that the keys, the buttons and the panel use.
+ *
+ * @type {Record<string, (place?: number) => unknown>}
+ */
+const actions = {
+  submit: () => answering.answer("submit"),
+  bad_box: () => answering.answer("bad_box"),
+  reject: () => answering.answer("reject"),
+  skip: () => answering.answer("skip"),
+  undo: () => answering.undo(),
+  take: () => answering.take(),
+  giveBack: () => answering.giveBack(),
+  previous: () => answering.step(-1),
+  next: () => answering.step(1),
+  class: (place = 0) => answering.pickClass(place),
+  type_class: () => busy.run(() => labels.typeClass()),
+  draw: () => busy.run(() => labels.drawBox()),
+  unlock: () => busy.run(() => labels.unlockBox(navigation.shown())),
+  grid: () => busy.run(openGrid),
+};
+
+function changed() {
+  line.draw();
+  lookSoon();
+}
+
+async function openGrid() {
+  await edits.saved();
+  if (app.isItemOpen()) app.closeSample();
+  grid = new CropGrid(call, session, say, busy, gridClosed);
+  await grid.open();
+}
+
+/**
+ * The crops stay in the session until they are answered or given back. The App's grid and panel show what was there
+ * before, so the page is loaded anew; what was said last is kept.
+ */
+function gridClosed() {
+  sessionStorage.setItem(SAID, line.words);
+  app.loadDataset();
+}
+
+/** Looks at the page; returns the milliseconds until it must look again though nothing changes. */
+function look() {
+  const item = navigation.shown();
+  openPanelOnce();
+  if (screen.look(item)) {
+    labels.itemChanged();
+    if (item) pictures.look(item);
+    navigation.leaveExplore(item);
+    line.draw();
+  }
+  reloadAppGrid();
+  let again = screen.next();
+  if (item && !busy.isBusy) {
+    if (screen.painted) again = Math.min(again, labels.selectInQuestion(item));
+    const name = labels.classOfNewBox(item);
+    if (name) busy.run(() => labels.setClass(name));
+  }
+  return again;
+}
+
+/** The App opens panels only while no item is open. */
+function openPanelOnce() {
+  if (isPanelOpened || app.isItemOpen() || !app.isGridShown()) return;
+  isPanelOpened = true;
+  app.openPanel();
+}
+
+/** The App's grid shows what it has loaded: what was answered meanwhile leaves it when people come back. */
+function reloadAppGrid() {
+  if (app.isItemOpen() || busy.isBusy || grid) return;
+  const samples = session.items.map((item) => item.sample).join();
+  if (inAppGrid !== null && inAppGrid !== samples && samples && app.isGridShown()) app.reloadSamples();
+  inAppGrid = samples;
+}
+
+/** @param {KeyboardEvent} event */
+function onKey(event) {
+  leases.sign();
+  if (!event.altKey) edits.made();
+  if (grid) return;
+  const target = event.target;
+  const inField = app.isField(target);
+  const inWholeClass =
+    app.isClassList(target) && target instanceof HTMLInputElement && ["", ...session.classes].includes(target.value);
+  const action = actionOf(event, { inField, inWholeClass, isItemShown: navigation.shown() !== null });
+  if (!action) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  if (!event.repeat) actions[action.name](action.place);
+}
+
+function onPointer() {
+  leases.sign();
+  edits.made();
+}
+
+function listen() {
+  window.addEventListener("keydown", onKey, { capture: true });
+  window.addEventListener("keyup", app.leaveListOnEscape, { capture: true });
+  for (const sign of ["pointerdown", "pointerup", "wheel"]) {
+    window.addEventListener(sign, onPointer, { capture: true, passive: true });
+  }
+  document.addEventListener("visibilitychange", () => screen.visibilityChanged());
+  pictures.watch();
+  lookSoon = watchPage(look);
+  setInterval(() => leases.renew(), RENEW_MS);
+  watchServer();
+}
+
+async function start() {
+  document.head.append(make("style", "", [app.STYLE, LINE_STYLE, PAUSE_STYLE, GRID_STYLE].join("\n")));
+  document.body.append(line.element);
+  listen();
+  app.registerInBrowser(actions);
+  app.annotateFirst();
+  try {
+    await call("desk");
+    if (!session.items.length) await pause.show("Your review session has no items");
+    say(sessionStorage.getItem(SAID) || "");
+    sessionStorage.removeItem(SAID);
+  } catch (error) {
+    say(error instanceof Error ? error.message : String(error), true);
+  }
+  lookSoon();
+}
+
+start();
