@@ -88,7 +88,8 @@ def bounded(function: Callable[[], Iterable[Tensor]], unit: float = U32, sums: f
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # for tensors that models make as they go
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        # In inference mode operations come in one piece that are made of others, whose errors would not be seen.
+        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             exact = [each.clone() for each in function()]
             moved = []
             for seed in range(DRAWS):

@@ -70,7 +70,9 @@ def test_bf16_boxes_lie_where_those_of_fp32_lie(reference: GroundingDino, images
     half = load(DetectorConfig(), Runtime("cpu", "bf16"))
     ious = best_ious(half.detect(images, PHRASES, 0.15), reference.detect(images, PHRASES, 0.3))
     assert len(ious) > 3
-    assert ious.mean() >= 0.99
+    # An offset rounded to 8 bits moves a side by some 2**-8 of a quarter of the image, the sigmoid being steepest, that
+    # is 0.1%; four sides of boxes a fifth of the image wide then cost an overlap of 1 to 2%.
+    assert ious.mean() >= 0.97
     other = load(DetectorConfig(), Runtime("cpu", "bf16", REFERENCE))
     assert len({half.fingerprint, other.fingerprint, reference.fingerprint}) == 3
 
