@@ -77,29 +77,35 @@ class Bounded(NamedTuple):
         assert_within(found, self.exact, times * self.bound)
 
 
-def bounded(function: Callable[[], Iterable[Tensor]], unit: float = U32, sums: float = U32) -> list[Bounded]:
+def bounded(
+    function: Callable[[], Iterable[Tensor]], unit: float = U32, sums: float = U32, wide: bool = True
+) -> list[Bounded]:
     """Bound each result of a function that computes in float64 what is tested in a narrower type.
 
     Args:
         function: Gives the results; must take the same decisions each time, so pin what sorts or selects.
         unit: Unit roundoff of the narrower type, in which results are stored.
         sums: Unit roundoff of the type that sums are kept in before that: products of bfloat16 are summed in float32.
+        wide: False where the function computes in float32 itself, as models do whose float64 would take many minutes.
+            It is as inexact as what is tested then, so the bound is twice as large.
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # for tensors that models make as they go
+    default, fused = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # attention in one piece
+    if wide:
+        torch.set_default_dtype(torch.float64)  # for tensors that models make as they go
     try:
         # In inference mode operations come in one piece that are made of others, whose errors would not be seen.
         with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            exact = [each.clone() for each in function()]
+            exact = [each.to(torch.float64, copy=True) for each in function()]
             moved = []
             for seed in range(DRAWS):
                 with _Errors(unit, sums, seed):
-                    moved.append([each.clone() for each in function()])
+                    moved.append([each.to(torch.float64, copy=True) for each in function()])
     finally:
         torch.set_default_dtype(default)
-    assert all(each.dtype == torch.float64 for each in exact)
+        torch.backends.mha.set_fastpath_enabled(fused)
     return [
-        Bounded(value, SPREAD * max(float((draw[place] - value).abs().max()) for draw in moved))
+        Bounded(value, (1 if wide else 2) * SPREAD * max(float((draw[place] - value).abs().max()) for draw in moved))
         for place, value in enumerate(exact)
     ]
 

@@ -63,19 +63,20 @@ def exact_sam(sam: torch.nn.Module) -> Any:
 
 
 def wanted_masks(
-    sam: torch.nn.Module, images: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float32]]
+    sam: torch.nn.Module, images: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float32]], wide: bool = True
 ) -> list[WantedMasks]:
-    """What the package's own predictor says, for each image."""
-    exact = exact_sam(sam)
+    """What the package's own predictor says, for each image; in float32 where `wide` is False, for large models."""
+    exact: Any = exact_sam(sam) if wide else sam
     predictor = SamPredictor(exact)
     wanted = []
     for image, prompts in zip(images, boxes, strict=True):
-        scaled = torch.from_numpy(predictor.transform.apply_boxes(prompts, image.shape[:2]).astype(np.float32)).double()
+        scaled = torch.from_numpy(predictor.transform.apply_boxes(prompts, image.shape[:2]).astype(np.float32))
+        scaled = scaled.double() if wide else scaled
 
         def answer(image: NDArray[np.uint8] = image, scaled: torch.Tensor = scaled) -> list[torch.Tensor]:
             predictor.set_image(image)
             logits, iou, _ = predictor.predict_torch(None, None, scaled, multimask_output=False, return_logits=True)
             return [logits[:, 0], iou[:, 0]]
 
-        wanted.append(WantedMasks(*bounded(answer), float(sam.mask_threshold)))
+        wanted.append(WantedMasks(*bounded(answer, wide=wide), float(sam.mask_threshold)))
     return wanted

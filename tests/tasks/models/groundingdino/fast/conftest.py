@@ -62,8 +62,9 @@ class Wanted(NamedTuple):
 
 
 def wanted_of(exact: Any, images: Tensor, text: TextFeatures) -> Wanted:
-    """The package's forward pass of a model `in_float64` on images and a text in float32."""
-    wide = {name: value.double() if value.is_floating_point() else value for name, value in text.items()}
+    """The package's forward pass, of a model `in_float64` or of one too large for that, on images and a text."""
+    dtype = next(exact.parameters()).dtype
+    wide = {name: value.to(dtype) if value.is_floating_point() else value for name, value in text.items()}
     cells: list[Tensor] = []
 
     def answer() -> list[Tensor]:
@@ -76,11 +77,11 @@ def wanted_of(exact: Any, images: Tensor, text: TextFeatures) -> Wanted:
             return scores[0], cells[0]
 
         with patch.object(torch, "topk", topk):
-            logits, boxes = find(exact, encode_images(exact, images.double()), wide)
+            logits, boxes = find(exact, encode_images(exact, images.to(dtype)), wide)
         logits = logits[..., : text["encoded_text"].shape[1]]
         return [logits, boxes, logits.sigmoid(), *scores]
 
-    return Wanted(*bounded(answer), cells[0])
+    return Wanted(*bounded(answer, wide=dtype == torch.float64), cells[0])
 
 
 class Starter(NamedTuple):
