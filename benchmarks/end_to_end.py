@@ -61,7 +61,7 @@ def measure(options: Options) -> Table:
 def _race(images: int, repetitions: int) -> dict[str, Any]:
     """Seconds of every repetition and labels of both, and the device."""
     from benchmarks.obvious_models import load_obvious_models
-    from schemas.campaign.models import DetectorConfig, ModelsConfig
+    from schemas.campaign import DetectorConfig, ModelsConfig
     from tasks.models.runtime import choose_runtime
 
     device = choose_runtime(ModelsConfig()).device

@@ -50,7 +50,7 @@ def _export(folder: str, labels: int) -> dict[str, int]:
     """Write the data set; returns the size of its annotations and how many there are."""
     from datetime import UTC, datetime
 
-    from schemas.campaign.export import ExportConfig
+    from schemas.campaign import ExportConfig
     from tasks.export.coco import write_coco
     from tasks.store.local import LocalStore
 

@@ -4,12 +4,12 @@ import os
 import time
 from pathlib import Path
 
-from schemas.summary import RunSummary
+from schemas.records import RunSummary
 
 
 def run_bare(campaign: Path) -> RunSummary:
     """Plan, work off every shard, export and sum up in a plain loop."""
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.campaign_run import CampaignRun, Worked
     from tasks.shard.shard import process_shard
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.obvious_models import ObviousModels
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.campaign.models import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
+from schemas.campaign import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
 
 if TYPE_CHECKING:
     import torch

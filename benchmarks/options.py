@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.base import Strict
+from schemas.campaign import Strict
 
 
 class Options(Strict):

@@ -63,7 +63,7 @@ def served_queue(uri: str, folder: Path, reviewer: str) -> Iterator[str]:
     from review_ui.server.database_use import DatabaseUse
     from review_ui.server.options import ServeOptions
     from review_ui.server.serving import served
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
 
     (folder / "images").mkdir(exist_ok=True)
     file = write_campaign(folder, folder / "images", classes=list(CLASSES), review={"batch": BATCH})

@@ -62,7 +62,7 @@ def _ask(campaign: str) -> int:
     """Plan a question about the first label of every image; returns how many."""
     import numpy as np
 
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from schemas.reviews import ReviewPlan
     from tasks.contract.run_reviews import read_run_reviews
     from tasks.contract.task_rows import label_tasks
@@ -88,7 +88,7 @@ def _review(campaign: str, folder: str, answers: int) -> dict[str, float]:
     from review_ui.queue.fill import fill_queue
     from review_ui.queue.pull import pull_queue
     from review_ui.queue.queue import Queue
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.measure.process_memory import peak_bytes, peak_bytes_of_children
     from tasks.store.open import open_store
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from flows.cli import app
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 
 FOLDER = Path(__file__).parent / "reference"
 TITLE = "Command line"

@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from review_ui.database import mongod
-from schemas.campaign.loading import load_campaign
+from schemas.campaign_file import load_campaign
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.browser.reviewing import Reviewer, reviewing
 

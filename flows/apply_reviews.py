@@ -9,12 +9,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.markdown import applied_reviews_markdown
 from review_ui.server.answers import pull_answers
-from schemas.applied_reviews import AppliedReviews
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.loading import load_campaign
-from schemas.certified import Certified
+from schemas.campaign import Campaign
+from schemas.campaign_file import load_campaign
 from schemas.errors import NotCertifiedError, UserError
-from schemas.queue import PullOutcome
+from schemas.policy import Certified
+from schemas.queue import AppliedReviews, PullOutcome
 from tasks.contract.apply import apply_policy
 from tasks.contract.certify import certify_campaign
 

@@ -8,8 +8,8 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.markdown import certified_markdown
-from schemas.campaign.loading import load_campaign
-from schemas.certified import Certified
+from schemas.campaign_file import load_campaign
+from schemas.policy import Certified
 from tasks.contract.certify import certify_campaign
 
 logger = logging.getLogger(__name__)

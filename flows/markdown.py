@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from flows.console.certified import GROUP_HEAD, group_rows, not_sampled_words
-from schemas.applied_reviews import AppliedReviews
-from schemas.certified import Certified
-from schemas.summary import RunSummary
+from schemas.policy import Certified
+from schemas.queue import AppliedReviews
+from schemas.records import RunSummary
 
 
 def summary_markdown(summary: RunSummary) -> str:

@@ -22,7 +22,7 @@ from review_ui.server.options import WILDCARDS, ServeOptions
 from review_ui.server.serving import Served, reserved, served
 from review_ui.server.tokens import draw_tokens, own_tokens
 from review_ui.server.watching import keep_alive
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.queue import Left, PullOutcome
 from tasks.contract.run_labels import current_of
 from tasks.reviews.plans import read_plans

@@ -12,10 +12,9 @@ from prefect.artifacts import create_markdown_artifact
 from flows.embedded_server import embedded_server
 from flows.markdown import summary_markdown
 from flows.task import house_task, with_retries
-from schemas.campaign.loading import load_campaign
+from schemas.campaign_file import load_campaign
 from schemas.errors import UserError
-from schemas.records import Generation, Marker
-from schemas.summary import ExportOutcome, RunSummary
+from schemas.records import ExportOutcome, Generation, Marker, RunSummary
 from tasks.campaign_run import CampaignRun, Worked
 from tasks.shard.events import OnEvent, ignore
 from tasks.shard.settings import ShardSettings

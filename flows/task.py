@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from schemas.campaign.run import RunConfig
+from schemas.campaign import RunConfig
 from schemas.errors import UserError
 
 P = ParamSpec("P")

@@ -1,9 +1,8 @@
-"""What a comparison of a run's labels with ground truth reports."""
+"""Defines the results of evaluation against ground truth, of simulated reviews, and of the speed benchmark."""
 
 from pydantic import Field
 
-from schemas.base import Strict
-from schemas.campaign.routing import Gate
+from schemas.campaign import Gate, Strict
 
 
 class ImagePairs(Strict):
@@ -180,3 +179,96 @@ class Evaluation(Strict):
     signals: dict[str, SignalCurves] = Field(description="Signal -> what thresholds on it would do.")
     confusion_accepted: Confusion
     confusion_accepted_and_review: Confusion
+
+
+class Spread(Strict):
+    """A figure over all draws."""
+
+    median: float
+    tenth: float = Field(description="Nine draws in ten reach at least this.")
+    worst: float = Field(description="The least of all draws.")
+
+
+class SimulatedRow(Strict):
+    """What so many reviews came to at one precision."""
+
+    precision: float = Field(description="T.")
+    reviews: int = Field(ge=0, description="Labels that were to be reviewed, those for fitting included.")
+    reviewed: float = Field(ge=0, description="Median of those that were: fewer where a side has no more.")
+    certified: float = Field(ge=0, le=1, description="Share of draws that certified something.")
+    automation: Spread = Field(description="Share of all labels accepted; 0 where nothing was certified.")
+    accepted_precision: Spread | None = Field(
+        description="A: true precision of the accepted labels, over draws that accepted any; None: none did."
+    )
+    delivered_precision: Spread | None = Field(description="B: that of the delivered labels, over the same draws.")
+    broken: float = Field(ge=0, le=1, description="Share of draws whose promise is broken, in any group.")
+    broken_interval: tuple[float, float] = Field(description="Clopper and Pearson's 95% interval of it.")
+    review_minutes: float = Field(ge=0, description="Median time of the reviews, plants included.")
+    seconds_per_box: float | None = Field(
+        description="Median time that people spend on reviews and routed labels, over delivered boxes, those that they "
+        "mended included; None without any."
+    )
+    oracle: float = Field(ge=0, le=1, description="Median automation of who knows every label and ranks as we do.")
+    naive: float = Field(ge=0, le=1, description="Median automation of the loosest threshold that looked good enough.")
+    naive_broken: float = Field(ge=0, le=1, description="Share of draws in which that threshold broke the promise.")
+
+
+class PlanningAnswer(Strict):
+    """How many reviews automate so much, at one precision."""
+
+    precision: float
+    automate: float = Field(description="Share of labels that shall be accepted in the median draw.")
+    reviews: int | None = Field(description="Fewest of those tried that do; None: none does.")
+    words: str = Field(description="The answer as a sentence.")
+
+
+class Simulation(Strict):
+    """All that was played."""
+
+    truth: str = Field(description="The ground-truth file.")
+    run: str = Field(description="Name of the run.")
+    images: int = Field(ge=0, description="Images with truth.")
+    labels: int = Field(ge=0, description="Labels with truth, which the draws were played on.")
+    correct: float | None = Field(description="Share of them that is correct; None without labels.")
+    without_truth: dict[str, int] = Field(description="Why -> labels left out.")
+    gate: Gate
+    confidence: float
+    draws: int = Field(ge=1)
+    missed: float = Field(ge=0, le=1, description="Share of wrong labels that the simulated reviewer calls correct.")
+    plants: int = Field(0, ge=0, description="Known-wrong labels mixed in to see what the reviewer misses.")
+    seconds_per_box_by_hand: float | None = Field(description="The same time where people look at every label.")
+    rows: tuple[SimulatedRow, ...]
+    answers: tuple[PlanningAnswer, ...]
+
+
+class StepTime(Strict):
+    """One step of the work."""
+
+    name: str = Field(description="acquire, detect, segment, score, route, tables, write or rest.")
+    seconds: float = Field(description="Wall-clock time that the step took, of those below it nothing.")
+    share: float = Field(description="Of the time of all steps, 0..1.")
+
+
+class BenchReport(Strict):
+    """Speed of the whole way from the image file to the written labels, on this machine."""
+
+    source: str = Field(description="Where the images came from.")
+    images: int = Field(description="Images in the measured part, after the warm-up.")
+    distinct: int = Field(description="Different ones; fewer where a folder's were measured several times over.")
+    failed: int = Field(description="Of them, those that could not be labelled.")
+    labels: int = Field(description="Labels found.")
+    device: str = Field(description="What the models ran on, in words.")
+    precision: str = Field(description="fp32 or bf16.")
+    engine: str = Field(description="fast or reference.")
+    cpu_threads: int = Field(description="torch's threads.")
+    fetch_threads: int = Field(description="Threads that fetched and decoded.")
+    seconds: float = Field(description="Wall-clock time of the measured part.")
+    images_per_second: float = Field(description="Fetched, decoded, labelled and written.")
+    steps: list[StepTime] = Field(description="Where the time goes when steps follow one another.")
+    fetching_ms: float = Field(description="Time of one thread to fetch an image, milliseconds.")
+    decoding_ms: float = Field(description="Time of one thread to decode an image, milliseconds.")
+    gpu_busy: float | None = Field(description="Share of the time in which the GPU computed, 0..1; None on a CPU.")
+    peak_bytes: int = Field(description="Most memory that the process held on the host.")
+    gpu_peak_bytes: int | None = Field(description="Most memory that torch held on the GPU; None on a CPU.")
+    load_before: float = Field(description="Processes that wanted a core in the minute before.")
+    bottleneck: str = Field(description="What limits the speed and what would help, in words.")

@@ -1,12 +1,10 @@
-"""The routing policy: which labels are accepted, by which rule, on whose word."""
+"""Defines the routing policy: which labels are accepted, by which rule, on what basis; and the result of certifying."""
 
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.base import Strict
-from schemas.campaign.routing import Gate
-from schemas.signals import Thresholds
+from schemas.campaign import Gate, Strict, Thresholds
 
 CORRECT_MEANS = "class right, box acceptable as it is, not a duplicate"
 """The definition of a correct label that verdicts are given by."""
@@ -100,3 +98,38 @@ class Policy(Strict):
         if any((group.accept is not None) if certified else (group.p_correct is not None) for group in self.groups):
             raise ValueError("certified policies accept by p_correct, others by the user's thresholds")
         return self
+
+
+class ClassEstimate(Strict):
+    """Precision of a class's accepted labels, drawn towards that of its group; for reading, not certified."""
+
+    name: str = Field(description="Class name.")
+    group: str = Field(description="Name of its group.")
+    accepted: int = Field(ge=0, description="Labels of it that are accepted.")
+    reviewed: int = Field(ge=0, description="Reviewed ones among them.")
+    errors: int = Field(ge=0, description="Wrong ones of these.")
+    precision: float | None = Field(None, description="Estimate; None where nothing is accepted, or reviewed.")
+
+
+class Certified(Strict):
+    """The result of certifying a run."""
+
+    run: str = Field(description="Name of the run.")
+    workspace: str = Field(description="Uri of the workspace.")
+    version: str | None = Field(description="Of the policy that was written; None: nothing could be certified.")
+    in_force: bool = Field(False, description="The run is routed by that policy already.")
+    precision: float = Field(description="T.")
+    confidence: float = Field(description="1 - delta.")
+    gate: Gate = Field(description="What the promise is about.")
+    look: int = Field(ge=1, description="Which look at certification labels this was.")
+    delta: float = Field(description="What this look may spend of 1 - confidence, for all groups.")
+    groups: tuple[Group, ...] = Field(description="With their certificates.")
+    not_sampled: tuple[str, ...] = Field((), description="Classes without a label in the sample: they go to people.")
+    classes: tuple[ClassEstimate, ...] = Field(description="Of the groups that are certified.")
+    labels: int = Field(ge=0, description="Labels of the run.")
+    kept_for_fitting: int = Field(ge=0, description="Of them, those of images kept for fitting: they go to review.")
+    accepted: int = Field(ge=0, description="Of them, those that the policy accepts.")
+    reviewers: Reviewers = Field(description="What known-wrong plants showed.")
+    simulated: bool = Field(description="Verdicts came from a simulated reviewer.")
+    more_reviews: int | None = Field(None, description="About how many more would certify something; None: unknown.")
+    remarks: tuple[str, ...] = Field((), description="What else there is to know, in words.")

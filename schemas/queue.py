@@ -1,11 +1,13 @@
-"""What a review queue hands out to people, and what it tells of itself."""
+"""Defines the items and status of the review queue, and the result of applying reviews."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.base import Strict
+from schemas.campaign import Strict
+from schemas.policy import Certified
+from schemas.records import ApplySummary
 from schemas.reviews import Purpose
 
 Kind = Literal["label", "possible_miss", "image"]
@@ -147,3 +149,12 @@ class PullOutcome(Strict):
     late: int = Field(description="Answers to what was another's or answered otherwise; kept, and left out.")
     late_items: tuple[str, ...] = Field(description="The items of the last of these.")
     file: str = Field(description="Name of the file in reviews/; empty when nothing was new.")
+
+
+class AppliedReviews(Strict):
+    """What the flow `vouch-apply-reviews` did; what it did not do yet is said in words."""
+
+    pulled: PullOutcome | None = Field(description="What came into the workspace; None: there is no queue.")
+    certified: Certified | None = Field(description="What was certified; None: it is too early, or nothing could be.")
+    applied: ApplySummary | None = Field(description="What the policy changed; None: there is no new one to apply.")
+    words: tuple[str, ...] = Field(description="What was not done and why, a sentence each.")

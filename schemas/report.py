@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Strict
-from schemas.campaign.routing import Gate
+from schemas.campaign import Gate, Strict
 from schemas.evaluation import ContractTruth, Quality, Reliability
 
 Standing = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]

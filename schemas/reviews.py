@@ -1,12 +1,11 @@
-"""What people are asked, and what they answer: review plans, their tasks, and verdicts."""
+"""Defines review plans, their tasks and verdicts (the reviewers' decisions), as models and Arrow schemas."""
 
 from typing import Final, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.base import Strict
-from schemas.campaign.routing import Gate
+from schemas.campaign import Gate, Strict
 
 Purpose = Literal["fit", "certify", "audit", "plant", "doubtful", "image", "possible_miss"]
 """Why something is asked: to fit the calibrator; to certify; blind audit of accepted labels; a known-wrong label that
@@ -17,6 +16,17 @@ LABEL_VERDICTS: Final = ("correct", "wrong_class", "bad_box", "not_an_object")
 """Answers about one label. A second box on an object is not_an_object: it is no further object."""
 IMAGE_VERDICTS: Final = ("checked", "missed")
 """Answers about an image: all objects (of class_name, or of every class) are known now; one that no label shows."""
+
+PLANTED_ACCEPTED: Final = 0
+"""`stratum` of a plant made from a label with the score of an accepted one."""
+PLANTED_ROUTED: Final = 1
+"""`stratum` of a plant made from a label with the score of one that people get in any case."""
+
+MOST_RLE_BYTES: Final = 1 << 20
+"""Of the mask of one verdict. Runs of the columns next to each other differ little: a byte or two each."""
+
+Stage = Literal["first", "certify", "audit", "queue"]
+"""Labels to fit to; certification sample; blind audit of accepted labels; doubtful labels."""
 
 TASKS = pa.schema(
     [
@@ -37,11 +47,6 @@ TASKS = pa.schema(
 )
 """reviews/plans/<run>/<number>-tasks.parquet, in the order of `place`."""
 
-PLANTED_ACCEPTED: Final = 0
-"""`stratum` of a plant made from a label with the score of an accepted one."""
-PLANTED_ROUTED: Final = 1
-"""`stratum` of a plant made from a label with the score of one that people get in any case."""
-
 VERDICTS = pa.schema(
     [
         pa.field("label_id", pa.string()),  # null: about the image
@@ -60,8 +65,6 @@ VERDICTS = pa.schema(
     ]
 )
 """reviews/<name>.parquet: append-only; no file is ever changed. Files without any mask do not have its column."""
-MOST_RLE_BYTES: Final = 1 << 20
-"""Of the mask of one verdict. Runs of the columns next to each other differ little: a byte or two each."""
 
 
 class GroupPlan(Strict):
@@ -113,3 +116,60 @@ class ReviewPlan(Strict):
     counts: dict[Purpose, int] = Field(description="Purpose -> tasks.")
     seconds: float = Field(ge=0, description="Expected time of all tasks.")
     tasks_sha256: str = Field(description="Hex of SHA-256 over the bytes of the table of tasks.")
+
+
+class Planned(Strict):
+    """A review plan as written."""
+
+    stage: Stage = Field(description="What was drawn.")
+    plan: ReviewPlan = Field(description="The plan.")
+    open: int = Field(ge=0, description="Its tasks that have no answer yet; earlier verdicts may answer some.")
+    simulated: int = Field(0, ge=0, description="Its tasks about labels that a simulated reviewer has answered.")
+    earlier_open: int = Field(0, ge=0, description="Tasks of earlier plans that still wait for an answer.")
+    words: tuple[str, ...] = Field(description="What was drawn and why.")
+    next: tuple[str, ...] = Field(description="Commands that come next.")
+
+
+class ImportOutcome(Strict):
+    """How the rows of one file ended; they sum to its rows."""
+
+    file: str = Field(description="The file.")
+    rows: int = Field(ge=0, description="Rows in it.")
+    imported: int = Field(ge=0, description="Verdicts that are new.")
+    known: int = Field(ge=0, description="Verdicts that the workspace had already, or the file had twice.")
+    unanswered: int = Field(ge=0, description="Rows without a verdict.")
+    refused: int = Field(ge=0, description="Rows that are no verdicts; left out because that was asked for.")
+    refused_file: str | None = Field(None, description="Where the refused rows stand, with reasons.")
+    unknown_labels: int = Field(
+        ge=0, description="Of the new and known verdicts, those on labels that neither the run nor a plan has; kept."
+    )
+    unknown_images: int = Field(ge=0, description="The same of verdicts on images; kept.")
+
+
+class ReviewerFigures(Strict):
+    """The verdicts of one reviewer that hold."""
+
+    labels: int = Field(ge=0, description="Labels with a verdict.")
+    correct: int = Field(ge=0, description="Of them, called correct.")
+    images: int = Field(ge=0, description="Verdicts about images: checked, or an object missed.")
+    seconds: float = Field(ge=0, description="Time of all, where it was given.")
+
+
+class VerdictFigures(Strict):
+    """What the verdicts of a workspace say of one run."""
+
+    run: str = Field(description="Name of the run.")
+    verdicts: int = Field(ge=0, description="Rows, those that later ones replace included.")
+    labels: int = Field(ge=0, description="Labels of the run that have an answer.")
+    answers: dict[str, int] = Field(description="Answer, disputed included -> labels of the run.")
+    classes: dict[str, dict[str, int]] = Field(description="Class of the label -> answer -> labels of the run.")
+    reviewers: dict[str, ReviewerFigures] = Field(description="Reviewer -> figures, over all labels.")
+    doubly_reviewed: int = Field(ge=0, description="Labels with verdicts of two reviewers or more.")
+    agreement: float | None = Field(None, description="Of them, the share on which verdicts and classes are equal.")
+    disputed: list[str] = Field(description="Ids of the run's labels on which reviewers disagree, a hundred at most.")
+    images_checked: int = Field(ge=0, description="Images that were searched for every class.")
+    missed_objects: int = Field(ge=0, description="Objects that no label showed.")
+    planted: int = Field(ge=0, description="Answers on labels that a plan made up to test reviewers.")
+    unknown_labels: int = Field(ge=0, description="Answers on labels that neither the run nor a plan has.")
+    simulated: int = Field(ge=0, description="Rows of simulated reviewers.")
+    seconds: float = Field(ge=0, description="Time of all verdicts, where it was given.")

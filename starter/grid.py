@@ -8,7 +8,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
-from schemas.campaign.models import DetectorConfig, SegmenterConfig
+from schemas.campaign import DetectorConfig, SegmenterConfig
 from schemas.errors import UserError
 from starter.command import exit_code
 from starter.evaluation.detector import HELD_OUT_SEED, SEEN_SEED, Boxes, count_hits, find

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
-from schemas.campaign.models import BatchSize
+from schemas.campaign import BatchSize
 from tasks.models.engine.memory import Gauge, gauge_of
 from tasks.models.engine.turns import Turns, Visit, turns_of
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import WorkspaceBusyError
-from schemas.records import ClassCounts, Current, Generation, ShardRef, Step
-from schemas.summary import ExportOutcome, RunSummary
+from schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
 from tasks.collect.export import check_export_name, export_run
 from tasks.collect.failures import failed_images
 from tasks.collect.totals import add_up

@@ -12,12 +12,11 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.loading import load_campaign
+from schemas.campaign import Campaign
+from schemas.campaign_file import load_campaign
 from schemas.policy import Certification, Group, Policy
-from schemas.records import Marker
+from schemas.records import Marker, RunSummary
 from schemas.report import Report
-from schemas.summary import RunSummary
 from tasks.campaign_run import CampaignRun, Worked
 from tasks.certify.calibrator import Calibrator
 from tasks.shard.shard import process_shard

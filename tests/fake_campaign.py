@@ -7,8 +7,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.loading import load_campaign
+from schemas.campaign import Campaign
+from schemas.campaign_file import load_campaign
 from tasks.campaign_run import CampaignRun
 from tasks.shard.shard import process_shard
 

@@ -45,7 +45,7 @@ def test_imports_go_one_way(room):
         ("flows.cli", ["torch", "prefect", "fiftyone", "numpy", "pyarrow", "transformers"]),
         ("tasks.collect.export", ["torch", "prefect", "fiftyone", "transformers"]),
         ("tasks.models.registry", ["torch", "transformers", "groundingdino", "segment_anything", "open_clip"]),
-        ("schemas.campaign.campaign", ["torch", "numpy", "pyarrow"]),
+        ("schemas.campaign", ["torch", "numpy", "pyarrow"]),
     ],
 )
 def test_imports_stay_light(module, heavy):

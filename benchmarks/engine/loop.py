@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.engine.fixed_boxes import fixed_boxes
 from benchmarks.obvious_loop import TEXT_THRESHOLD, embed_texts, score_box, segment_boxes
 from benchmarks.obvious_models import ObviousModels
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 
 if TYPE_CHECKING:
     import torch

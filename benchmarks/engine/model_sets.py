@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.campaign.models import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
+from schemas.campaign import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from benchmarks.engine.model_sets import SETS, STARTER, write_models
 from benchmarks.samples import copy_samples, sample_classes
-from schemas.campaign.models import ModelsConfig
+from schemas.campaign import ModelsConfig
 
 FULL_SIZE: Final = (1333, 800)
 """Of the pictures for full-size models, as large as the detector takes them."""

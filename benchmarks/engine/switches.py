@@ -14,7 +14,7 @@ from benchmarks.engine.sides import STEPS, Sides
 from benchmarks.engine.vouch_side import Steps
 from benchmarks.engine.way import Way
 from flows.environment import prepare_environment
-from schemas.campaign.switches import SWITCHES
+from schemas.campaign import SWITCHES
 
 ALL_ON: Final = "all on"
 NONE_ON: Final = "none on"

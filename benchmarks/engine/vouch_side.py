@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.campaigns import write_campaign
 from benchmarks.engine.fixed_boxes import BACKEND, fixed_boxes
 from benchmarks.jobs import run_bare
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.models import ModelsConfig
+from schemas.campaign import ClassConfig, ModelsConfig
 from tasks.detect.step import Detect
 from tasks.models.protocols import Floats, Pixels
 from tasks.models.registry import load_detector, load_scorer, load_segmenter

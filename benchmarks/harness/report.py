@@ -9,7 +9,7 @@ from benchmarks.harness.child import Measured
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.table import Table, markdown_table
 from benchmarks.harness.words import seconds
-from schemas.base import Strict
+from schemas.campaign import Strict
 
 HEAD = """# Results
 

@@ -4,7 +4,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from schemas.base import Strict
+from schemas.campaign import Strict
 
 
 class Table(Strict):

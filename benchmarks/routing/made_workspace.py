@@ -29,7 +29,7 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
     """
     import numpy as np
 
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from schemas.records import Current, ImageRef, Marker
     from tasks.plan.ledger import Ledger
     from tasks.plan.plan import plan

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from benchmarks.campaigns import write_campaign
 from benchmarks.jobs import run_bare
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 
 STYLES: Final = {"noto": "seen style", "twitter": "harder style"}
 SEED: Final = 640
@@ -39,7 +39,7 @@ def starter_run(parent: Path, style: str, images: int) -> StarterRun:
     """
     import json
 
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from starter.scenes.generate import TRUTH, generate_scenes
 
     folder = parent / f"{style}-{SEED}-{images}"

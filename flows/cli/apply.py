@@ -38,7 +38,7 @@ def apply(
     from flows.console.output import print_json
     from flows.console.progress import RunProgress
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.contract.apply import apply_policy
 
     config = load_campaign(campaign)

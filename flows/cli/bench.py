@@ -8,7 +8,7 @@ import typer
 from flows.cli.reported import reported
 
 if TYPE_CHECKING:
-    from schemas.campaign.campaign import Campaign
+    from schemas.campaign import Campaign
 
 EXAMPLES: Final = (
     "vouch bench",
@@ -64,9 +64,8 @@ def bench(
 
 
 def _campaign(file: Path | None, images: Path | None) -> "Campaign":
-    from schemas.campaign.campaign import Campaign
-    from schemas.campaign.loading import load_campaign
-    from schemas.campaign.storage import Source
+    from schemas.campaign import Campaign, Source
+    from schemas.campaign_file import load_campaign
     from schemas.errors import UserError
 
     if images is not None and not images.is_dir():

@@ -32,7 +32,7 @@ def certify(
     from flows.console.certified import print_certified, refusal
     from flows.console.output import print_json
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from schemas.errors import NotCertifiedError
     from tasks.contract.certify import certify_campaign
 

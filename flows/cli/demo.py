@@ -10,7 +10,7 @@ import typer
 from flows.cli.reported import reported
 
 if TYPE_CHECKING:
-    from schemas.summary import RunSummary
+    from schemas.records import RunSummary
 
 EXAMPLES: Final = ("vouch demo", "vouch demo /tmp/demo --json")
 
@@ -45,7 +45,7 @@ def demo(
     from flows.console.output import print_json
     from flows.console.streams import quiet
     from flows.console.summary import print_summary
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.preview.preview import write_preview
     from tasks.report.write import make_report
 
@@ -79,8 +79,7 @@ def _samples() -> Path:
 
 def _prepare(directory: Path) -> Path:
     """Copy the samples and write the campaign, unless they are there."""
-    from schemas.campaign.json_schema import campaign_json_schema
-    from schemas.campaign.starter_text import SCHEMA_FILE, starter_campaign_text
+    from schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
     from schemas.errors import UserError, VouchError
 
     samples = _samples()

@@ -9,8 +9,8 @@ from rich.console import Console
 from flows.console.output import say
 
 if TYPE_CHECKING:
-    from schemas.campaign.campaign import Campaign
-    from schemas.certified import Certified
+    from schemas.campaign import Campaign
+    from schemas.policy import Certified
     from tasks.simulate.round import Round
 
 TO_FIT: Final = 10.0

@@ -35,7 +35,7 @@ def evaluate(
     from flows.console.output import print_json
     from flows.console.progress import RunProgress
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.evaluate.evaluate import evaluate_campaign
     from tasks.evaluate.write import check_folder, write_evaluation
     from tasks.shard.events import Comparing

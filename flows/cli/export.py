@@ -8,7 +8,7 @@ import typer
 from flows.cli.reported import reported
 
 if TYPE_CHECKING:
-    from schemas.campaign.export import ExportConfig
+    from schemas.campaign import ExportConfig
 
 EXAMPLES: Final = (
     "vouch export campaign.yaml",
@@ -37,7 +37,7 @@ def export(
     from flows.console.progress import RunProgress
     from flows.console.streams import quiet
     from flows.console.summary import print_export
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.collect.export import export_campaign
 
     config = load_campaign(campaign)
@@ -85,9 +85,8 @@ def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | No
 def _checked(values: dict[str, Any]) -> "ExportConfig":
     from pydantic import ValidationError
 
-    from schemas.campaign.export import ExportConfig
-    from schemas.campaign.problems import explain
-    from schemas.campaign.yaml_tree import YamlTree
+    from schemas.campaign import ExportConfig
+    from schemas.campaign_file import YamlTree, explain
     from schemas.errors import UserError
 
     try:

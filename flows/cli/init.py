@@ -39,10 +39,8 @@ def init(
     """
     from pydantic import ValidationError
 
-    from schemas.campaign.campaign import Campaign
-    from schemas.campaign.json_schema import campaign_json_schema
-    from schemas.campaign.routing import RoutingConfig
-    from schemas.campaign.starter_text import SCHEMA_FILE, starter_campaign_text
+    from schemas.campaign import Campaign, RoutingConfig
+    from schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
     from schemas.errors import UserError
 
     campaign = directory / "campaign.yaml"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from flows.console.streams import Terminal
 
 if TYPE_CHECKING:
-    from schemas.summary import RunSummary
+    from schemas.records import RunSummary
 
 
 def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool, export: bool) -> "RunSummary":
@@ -26,7 +26,7 @@ def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool
         VouchError: The campaign, the source, the workspace or the models cannot be used, or an operation failed.
     """
     from flows.console.progress import RunProgress
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
 
     # Mistakes in the file show at once, before prefect's import of some seconds.
     load_campaign(campaign)

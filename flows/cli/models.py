@@ -51,7 +51,7 @@ def check(
     """
     from flows.console.output import print_json
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from schemas.errors import UserError
     from tasks.models.check import check_models
 

@@ -54,7 +54,7 @@ def plan_reviews(
     from flows.console.output import print_json
     from flows.console.planned import print_planned
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.contract.plan_reviews import Wish
     from tasks.contract.plan_reviews import plan_reviews as plan
     from tasks.reviews.hand_out import task_sheet

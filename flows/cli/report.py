@@ -32,7 +32,7 @@ def report(
     from flows.console.output import print_json
     from flows.console.progress import RunProgress
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.report.write import make_report
     from tasks.shard.events import Comparing
 

@@ -9,7 +9,7 @@ from flows.cli.reported import reported
 
 if TYPE_CHECKING:
     from flows.console.streams import Terminal
-    from schemas.campaign.campaign import Campaign
+    from schemas.campaign import Campaign
 
 EXAMPLES: Final = (
     "vouch review campaign.yaml",
@@ -74,7 +74,7 @@ def review(
     kept as they are given, whatever happens to this process.
     """
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from schemas.errors import UserError
 
     if sum((status, pull, export is not None, import_ is not None)) > 1:

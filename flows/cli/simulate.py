@@ -44,7 +44,7 @@ def simulate(
     from flows.console.output import print_json
     from flows.console.simulation import print_simulation
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.simulate.question import ask
     from tasks.simulate.simulate import simulate as play
     from tasks.simulate.truth import truth_of_campaign

@@ -29,7 +29,7 @@ def status(
     from flows.console.output import print_json, print_rows
     from flows.console.status import print_status
     from flows.console.streams import terminal
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from tasks.collect.status import read_status
 
     if failed:

@@ -9,7 +9,7 @@ from flows.cli.reported import reported
 
 if TYPE_CHECKING:
     from flows.console.streams import Terminal
-    from schemas.campaign.campaign import Campaign
+    from schemas.campaign import Campaign
 
 EXAMPLES: Final = (
     "vouch verdicts campaign.yaml",
@@ -47,7 +47,7 @@ def verdicts(
     needed class_name, x0, y0, x1, y1, reviewer, seconds, reviewed_at. About an image: key and checked or missed.
     """
     from flows.console.streams import quiet
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
     from schemas.errors import UserError
 
     if sum(map(bool, (files, export, tasks))) > 1:

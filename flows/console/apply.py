@@ -5,7 +5,7 @@ from rich.console import Console
 from flows.console.output import say, table_of
 from flows.console.streams import printable
 from flows.console.summary import print_export
-from schemas.summary import ApplySummary
+from schemas.records import ApplySummary
 
 
 def print_applied(console: Console, summary: ApplySummary) -> None:

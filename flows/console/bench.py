@@ -5,7 +5,7 @@ from typing import Final
 from rich.console import Console
 
 from flows.console.output import say, table_of
-from schemas.bench import BenchReport
+from schemas.evaluation import BenchReport
 
 MEBIBYTE: Final = 1 << 20
 

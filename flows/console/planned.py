@@ -7,7 +7,7 @@ from rich.console import Console
 
 from flows.console.output import say, table_of
 from flows.console.progress import spoken_time
-from schemas.planned import Planned
+from schemas.reviews import Planned
 
 PURPOSES: Final = {
     "fit": "to fit the calibrator",

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.console.output import say
-from schemas.simulation import SimulatedRow, Simulation, Spread
+from schemas.evaluation import SimulatedRow, Simulation, Spread
 
 _GAIN: Final = ("certified", "automation", "9 of 10", "worst", "oracle", "naive", "review min", "s a box")
 _PROMISE: Final = ("A worst", "A 9 of 10", "B worst", "B 9 of 10", "broken", "95% interval", "naive broken")

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from flows.console.output import say
 from flows.console.summary import class_table, print_reasons
-from schemas.status import PolicyStatus, RunStatus
+from schemas.records import PolicyStatus, RunStatus
 
 
 def print_status(console: Console, status: RunStatus, campaign: Path) -> None:

@@ -8,8 +8,7 @@ from rich.table import Table
 
 from flows.console.output import say
 from flows.console.progress import spoken_time
-from schemas.records import ClassCounts
-from schemas.summary import ExportOutcome, RunSummary
+from schemas.records import ClassCounts, ExportOutcome, RunSummary
 
 MOST_REASONS: Final = 12
 

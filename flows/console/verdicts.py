@@ -7,8 +7,7 @@ from rich.console import Console
 from flows.console.output import say, table_of
 from flows.console.progress import spoken_time
 from flows.console.streams import printable
-from schemas.reviews import LABEL_VERDICTS
-from schemas.verdict_figures import ImportOutcome, VerdictFigures
+from schemas.reviews import LABEL_VERDICTS, ImportOutcome, VerdictFigures
 
 _MOST_DISPUTED = 10
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Strict
+from schemas.campaign import Strict
 
 
 class GuardSettings(Strict):

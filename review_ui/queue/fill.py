@@ -18,7 +18,7 @@ from review_ui.queue.signals import Told, read_words
 from review_ui.queue.undo import complete_undone
 from review_ui.queue.unheard import heard
 from review_ui.queue.write import Writer
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.queue import FillOutcome, Kind
 from schemas.records import Current

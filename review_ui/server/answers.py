@@ -10,7 +10,7 @@ from review_ui.queue.pull import export_queue, pull_queue
 from review_ui.queue.session import open_session
 from review_ui.server.database_use import check_begun, review_database
 from review_ui.server.machine_folder import locked, queue_folder
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.queue import PullOutcome, QueueStatus
 from tasks.reviews.table_file import check_suffix

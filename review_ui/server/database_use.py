@@ -9,8 +9,7 @@ from typing import Final
 from review_ui.queue.fill import queue_id
 from review_ui.server.machine_folder import queue_folder
 from review_ui.server.shared_database import SharedDatabase
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.review import EMBEDDED
+from schemas.campaign import EMBEDDED, Campaign
 from schemas.errors import UserError
 
 VARIABLE: Final = "VOUCH_MONGODB_URI"

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from review_ui.guard.hosts import is_loopback
-from schemas.base import Strict
+from schemas.campaign import Strict
 from schemas.errors import UserError
 
 WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - named to be told from an address

@@ -20,7 +20,7 @@ from review_ui.server.options import ServeOptions
 from review_ui.server.ports import bind, port_of
 from review_ui.server.process import ReviewerServer
 from review_ui.server.settings import ServerSettings
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError, VouchError
 from tasks.store.open import open_store
 from tasks.store.presign import origin_of, presigned_url

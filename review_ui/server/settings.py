@@ -3,8 +3,7 @@
 from pydantic import Field
 
 from review_ui.guard.settings import GuardSettings
-from schemas.base import Strict
-from schemas.campaign.storage import Source
+from schemas.campaign import Source, Strict
 
 
 class ServerSettings(Strict):

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from review_ui.database import start_mongod, stop_mongod
 from review_ui.server.machine_folder import locked, open_lock, share_lock, try_lock
-from schemas.base import Strict
+from schemas.campaign import Strict
 from schemas.errors import VouchError
 from tasks.store.process import ProcessId, is_alive, process_id
 

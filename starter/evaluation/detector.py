@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
 from starter.scenes.scene import Scene, SceneObject
 from starter.scenes.vocabulary import HELD_OUT, SPLITS

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ScorerConfig
 from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
 from starter.scenes.scene import SceneObject
 from starter.scenes.vocabulary import COLOURS, HELD_OUT, SPLITS

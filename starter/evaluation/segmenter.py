@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign.models import SegmenterConfig
+from schemas.campaign import SegmenterConfig
 from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
 from tasks.models.protocols import Segmenter
 from tasks.models.registry import load_segmenter

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from schemas.campaign.models import DetectorConfig, ScorerConfig, SegmenterConfig
+from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
 from starter.scenes.scene import draw_scene
 from starter.scenes.vocabulary import CORE
 from tasks.models.protocols import Phrase

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.ops import box_convert, box_iou, nms
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from starter.scenes.vocabulary import SPLITS
 from starter.train.batches import normalised_batch
 from starter.train.cache import SceneCache

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.campaign.storage import Source
+from schemas.campaign import Source
 from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError
 from schemas.records import Failed, ImageRef
 from tasks.acquire.decode import DecodedImage, decode

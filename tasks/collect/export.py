@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import ObjectMissingError, UserError
-from schemas.records import Current
-from schemas.summary import ExportOutcome
+from schemas.records import Current, ExportOutcome
 from tasks.collect.images import labelled_images
 from tasks.collect.promise import promise_of
 from tasks.collect.reviewed import HumanWord

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pyarrow.compute as pc
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.records import Step
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger

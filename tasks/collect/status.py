@@ -4,10 +4,9 @@ import time
 
 from pydantic import ValidationError
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import ObjectMissingError
-from schemas.records import ClassCounts, Current
-from schemas.status import ExportStatus, RunStatus
+from schemas.records import ClassCounts, Current, ExportStatus, RunStatus
 from tasks.collect.totals import Totals, add_up
 from tasks.contract.next_step import next_step
 from tasks.contract.standing import read_standing

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.policy import Policy
 from schemas.records import Current

@@ -7,11 +7,10 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError, WorkspaceBusyError
 from schemas.policy import Policy
-from schemas.records import ClassCounts, Current, Marker
-from schemas.summary import ApplySummary, ClassChange
+from schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
 from tasks.collect.export import check_export_name, export_run
 from tasks.collect.markers import current_markers
 from tasks.collect.totals import add_up

@@ -4,10 +4,9 @@ from typing import Final
 
 import numpy as np
 
-from schemas.campaign.campaign import Campaign
-from schemas.certified import Certified
+from schemas.campaign import Campaign
 from schemas.errors import NotCertifiedError, UserError
-from schemas.policy import Policy
+from schemas.policy import Certified, Policy
 from tasks.certify.groups import delta_of_look
 from tasks.contract.audits import expired
 from tasks.contract.certified_policy import Basis, make_policy, not_sampled, policy_groups

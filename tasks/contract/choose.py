@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.routing import RoutingConfig
+from schemas.campaign import Campaign, RoutingConfig
 from schemas.policy import Policy
 from tasks.contract.audits import expired_reason
 from tasks.contract.in_force import version_in_force

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schemas.certified import ClassEstimate
+from schemas.policy import ClassEstimate
 from tasks.certify.shrinkage import shrunken_shares
 from tasks.contract.declare import Candidates
 from tasks.contract.judge import Judged, Reviewed

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.campaign.routing import Gate
+from schemas.campaign import Gate
 from schemas.reviews import GroupPlan
 from tasks.certify.bounds import Bools, Floats, Ints
 from tasks.certify.groups import certified_groups, delta_of_look

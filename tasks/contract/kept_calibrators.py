@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
-from schemas.base import Strict
+from schemas.campaign import Strict
 from schemas.errors import ObjectMissingError, StoreError
 from tasks.certify.calibrator import Calibrator
 from tasks.contract.fit import Fit, calibrator_fingerprint

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
-from schemas.base import Strict
+from schemas.campaign import Strict
 from schemas.errors import StoreError
 from tasks.store.store import Store
 

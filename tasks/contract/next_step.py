@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.records import Current
 from tasks.collect.totals import Totals
 from tasks.contract.rounds import Round, last_round

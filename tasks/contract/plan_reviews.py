@@ -7,10 +7,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError
-from schemas.planned import Planned, Stage
-from schemas.reviews import TASKS, ReviewPlan
+from schemas.reviews import TASKS, Planned, ReviewPlan, Stage
 from tasks.certify.groups import delta_of_look
 from tasks.certify.sampling import generator
 from tasks.contract.costs import VERIFY_S

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import ObjectMissingError, UserError
-from schemas.planned import Stage
 from schemas.policy import Policy
+from schemas.reviews import Stage
 from tasks.certify.calibrator_fit import FEWEST_LABELS
 from tasks.contract.audits import contradicted, expired
 from tasks.contract.fit import fit_verdicts

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.policy import Policy
-from schemas.records import Current
+from schemas.records import Current, PolicyStatus, ReviewStatus
 from schemas.reviews import TASKS, ReviewPlan
-from schemas.status import PolicyStatus, ReviewStatus
 from tasks.contract.applicable import newest_certified
 from tasks.contract.audits import expired
 from tasks.contract.choose import look_up_policy

@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import ClassConfig, DetectorConfig
 from schemas.errors import UserError
 from schemas.records import Failed
 from tasks.detect.classify import Texts

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.evaluation import ClassPairs, ContractTruth, Evaluation, ImagePairs
 from schemas.records import Current

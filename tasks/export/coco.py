@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 
-from schemas.campaign.export import ExportConfig
+from schemas.campaign import ExportConfig
 from tasks.export.document import CocoDocument, open_document
 from tasks.export.entries import annotation_entry, image_entry
 from tasks.export.fates import Fate, fate_of, not_exhaustive

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Final
 
-from schemas.campaign.export import Splits
+from schemas.campaign import Splits
 
 SPLITS: Final = ("train", "val", "test")
 

@@ -8,10 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from schemas.bench import BenchReport, StepTime
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.storage import Workspace
+from schemas.campaign import Campaign, Workspace
 from schemas.errors import UserError
+from schemas.evaluation import BenchReport, StepTime
 from schemas.records import ImageRef, ShardCounts
 from tasks.measure.bottleneck import bottleneck
 from tasks.measure.busy import gpu_busy

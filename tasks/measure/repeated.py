@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.storage import Source
+from schemas.campaign import Campaign, Source
 from schemas.records import ImageRef
 from tasks.plan.source import list_source
 from tasks.store.open import open_store

@@ -5,8 +5,7 @@ from typing import Final
 
 from pydantic import Field
 
-from schemas.base import Strict
-from schemas.campaign.models import Checkpoint
+from schemas.campaign import Checkpoint, Strict
 from schemas.errors import CheckpointError, VouchError
 from tasks.models.groundingdino.tokenizer import tokenizer_folder
 from tasks.models.weights.official import OFFICIAL, Kind

@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator
 
 from pydantic import Field
 
-from schemas.base import Strict
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.models import DetectorConfig, ScorerConfig, SegmenterConfig
+from schemas.campaign import Campaign, DetectorConfig, ScorerConfig, SegmenterConfig, Strict
 from schemas.errors import VouchError
 from tasks.models.protocols import Phrase
 from tasks.models.registry import load_detector, load_scorer, load_segmenter

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from schemas.campaign.models import BatchSize, ScorerConfig
+from schemas.campaign import BatchSize, ScorerConfig
 from schemas.errors import UserError
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ScorerConfig
 from schemas.errors import CheckpointError
 from tasks.models.weights.resolve import resolve
 from tasks.models.weights.weights import Weights

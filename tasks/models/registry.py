@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any, Final
 
-from schemas.campaign.models import DetectorConfig, ScorerConfig, SegmenterConfig
+from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
 from schemas.errors import UserError
 from tasks.models.protocols import Detector, Scorer, Segmenter
 from tasks.models.runtime import Runtime

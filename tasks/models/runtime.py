@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from schemas.campaign.models import ModelsConfig
+from schemas.campaign import ModelsConfig
 from schemas.errors import UserError
 from tasks.models.engine.switches import Engine, choose_engine
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from schemas.errors import CheckpointError
 from tasks.fingerprint import fingerprint
 from tasks.models.weights.digest import sha256_of

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from schemas.campaign.models import BatchSize, DetectorConfig
+from schemas.campaign import BatchSize, DetectorConfig
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
 from tasks.models.candidates import Pass, assemble, each_its_own

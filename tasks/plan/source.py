@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from schemas.campaign.storage import Location, Source
+from schemas.campaign import Location, Source
 from schemas.errors import UserError
 from schemas.records import ImageRef
 from tasks.store.filter import compile_filter

@@ -4,7 +4,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import StoreError, UserError
 from tasks.acquire.decode import DecodedImage, decode
 from tasks.collect.images import labelled_images

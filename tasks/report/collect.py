@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.evaluation import Quality
 from schemas.policy import Policy
 from schemas.records import Current

@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from schemas.campaign.routing import RoutingConfig
+from schemas.campaign import RoutingConfig
 from schemas.policy import Certification, Group, Policy
 from schemas.report import GroupReport, Interval, PolicyReport, Standing
 from tasks.report.formats import cut

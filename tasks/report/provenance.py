@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.records import Current
 from schemas.report import Provenance
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from schemas.campaign.routing import RoutingConfig
+from schemas.campaign import RoutingConfig
 from schemas.errors import UserError
 from schemas.report import RecallPart, RecallReport
 from tasks.contract.recall import recall_of_run

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from schemas.campaign.storage import Source
+from schemas.campaign import Source
 from schemas.errors import ObjectMissingError, StoreError
 from schemas.report import Picture
 from tasks.acquire.decode import DecodedImage, decode

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.campaign.campaign import Campaign
-from schemas.reviews import IMAGE_VERDICTS, ReviewPlan
-from schemas.verdict_figures import ReviewerFigures, VerdictFigures
+from schemas.campaign import Campaign
+from schemas.reviews import IMAGE_VERDICTS, ReviewerFigures, ReviewPlan, VerdictFigures
 from tasks.contract.run_labels import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.distinct import distinct

@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.errors import UserError
-from schemas.reviews import IMAGE_VERDICTS
-from schemas.verdict_figures import ImportOutcome
+from schemas.reviews import IMAGE_VERDICTS, ImportOutcome
 from tasks.contract.run_labels import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.check_file import CheckedFile, Refused, check_file

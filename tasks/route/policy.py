@@ -7,11 +7,9 @@ from typing import Final
 import numpy as np
 from pydantic import ValidationError
 
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.routing import RoutingConfig
+from schemas.campaign import ClassConfig, RoutingConfig, Thresholds
 from schemas.errors import ObjectMissingError, UserError
 from schemas.policy import Group, Policy
-from schemas.signals import Thresholds
 from tasks.certify.calibrator import Calibrator
 from tasks.fingerprint import fingerprint
 from tasks.route.content_name import is_as_named

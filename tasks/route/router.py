@@ -40,7 +40,7 @@ def route(images: pa.Table, detect: pa.Table, segment: pa.Table, score: pa.Table
     at or above its threshold, compared in float32, the precision of the columns. Reasons:
 
     - accept: the rule that holds, "clip_probability >= 0.60, sam_iou >= 0.80"
-    - review: every signal that fails, in the order of `schemas.signals.SIGNALS`: "clip_probability 0.41 < 0.60",
+    - review: every signal that fails, in the order of `schemas.campaign.SIGNALS`: "clip_probability 0.41 < 0.60",
       "sam_iou missing" for null, NaN or infinite; values are cut, not rounded, so that they read as less
     - review: "no threshold allows this class"
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from schemas.campaign import SIGNALS
 from schemas.policy import Group
-from schemas.signals import SIGNALS
 from tasks.columns import numbers
 
 NOT_ALLOWED: Final = "no threshold allows this class"

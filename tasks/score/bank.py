@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign.classes import ClassConfig
+from schemas.campaign import ClassConfig
 from schemas.errors import UserError
 from tasks.models.protocols import Floats, Scorer
 from tasks.score.templates import fill

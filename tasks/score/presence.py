@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.campaign.classes import ClassConfig
+from schemas.campaign import ClassConfig
 from schemas.records import Failed
 from schemas.tables import PRESENCE
 from tasks.fingerprint import fingerprint

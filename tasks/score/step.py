@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ClassConfig, ScorerConfig
 from schemas.records import Failed
 from tasks.fingerprint import fingerprint
 from tasks.models.protocols import Floats, Pixels, Scorer

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.models import ModelsConfig
+from schemas.campaign import Campaign, ClassConfig, ModelsConfig
 from schemas.policy import Policy
 from tasks.acquire.decode import VERSION as DECODING
 from tasks.detect.step import Detect

@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from schemas.campaign import SIGNALS
 from schemas.policy import Policy
 from schemas.records import Marker
-from schemas.signals import SIGNALS
 from schemas.tables import STAGES
 from tasks.certify.calibrator import Calibrator
 from tasks.route.router import route

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.policy import Policy
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar, get_args
 
-from schemas.campaign.routing import Gate, RoutingConfig
+from schemas.campaign import Gate, RoutingConfig
 from schemas.errors import UserError
 from tasks.simulate.reviewer import Errors
 

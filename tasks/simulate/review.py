@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from schemas.campaign.campaign import Campaign
-from schemas.planned import Planned
+from schemas.campaign import Campaign
+from schemas.reviews import Planned
 from tasks.certify.bounds import Ints
 from tasks.contract.costs import VERIFY_S
 from tasks.contract.plan_reviews import Wish, plan_reviews

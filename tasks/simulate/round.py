@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.campaign.campaign import Campaign
-from schemas.certified import Certified
+from schemas.campaign import Campaign
 from schemas.errors import NotCertifiedError
 from schemas.evaluation import ContractTruth
-from schemas.summary import ApplySummary
+from schemas.policy import Certified
+from schemas.records import ApplySummary
 from tasks.contract.apply import apply_policy
 from tasks.contract.certify import certify_campaign
 from tasks.contract.plan_reviews import Wish

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from schemas.errors import UserError
-from schemas.simulation import Simulation
+from schemas.evaluation import Simulation
 from tasks.contract.declare import Promise
 from tasks.contract.run_labels import RunLabels
 from tasks.simulate.board import board, seconds_of

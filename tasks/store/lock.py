@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError
 
-from schemas.base import Strict
+from schemas.campaign import Strict
 from schemas.errors import ObjectMissingError, VouchError, WorkspaceBusyError
 from tasks.store.process import ProcessId, is_alive, this_process
 from tasks.store.store import Store

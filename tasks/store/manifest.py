@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from schemas.campaign.storage import S3Options
+from schemas.campaign import S3Options
 from schemas.errors import ObjectMissingError, UserError
 from schemas.records import ImageRef
 from tasks.store.open import open_uri

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from schemas.campaign.storage import Location, S3Options
+from schemas.campaign import Location, S3Options
 from schemas.errors import StoreAccessError, UserError
 from tasks.store.local import LocalStore
 from tasks.store.s3 import S3Store

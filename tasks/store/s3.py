@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from schemas.campaign.storage import S3Options
+from schemas.campaign import S3Options
 from schemas.errors import ObjectMissingError, StoreError
 from tasks.store.s3_client import s3_client
 from tasks.store.s3_errors import s3_errors

@@ -4,7 +4,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from schemas.campaign.storage import S3Options
+from schemas.campaign import S3Options
 from schemas.errors import StoreAccessError
 from tasks.store.s3_errors import without_secrets
 

@@ -15,7 +15,7 @@ from review_ui.queue.queue import Queue
 from review_ui.server.database_use import DatabaseUse
 from review_ui.server.options import ServeOptions
 from review_ui.server.serving import served
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from schemas.queue import Box, Item
 from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from flows.cli.demo import PRECISION, TRUTH, _prepare
 from flows.cli.demo_review import TO_CERTIFY, TO_FIT
-from schemas.campaign.loading import load_campaign
+from schemas.campaign_file import load_campaign
 from schemas.reviews import LABEL_VERDICTS
 from tasks.reviews.verdicts import read_verdicts
 from tasks.simulate.truth import truth_of_campaign

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from schemas.campaign.starter_text import starter_campaign_text
+from schemas.campaign_template import starter_campaign_text
 from tests.waiting import HANG_S, until
 
 ROOT = Path(__file__).parents[2]

@@ -3,9 +3,8 @@
 import pytest
 
 from flows.markdown import certified_markdown
-from schemas.certified import Certified
 from schemas.errors import UserError
-from schemas.policy import Group, GroupCertificate, Reviewers
+from schemas.policy import Certified, Group, GroupCertificate, Reviewers
 
 CERTIFICATE = GroupCertificate(
     labels=1000, accepted=600, reviewed=400, errors=8, limit=0.05, bound=0.034, p_value=0.01, delta=0.08, tested=(0.9,),

@@ -1,5 +1,5 @@
 from flows.markdown import summary_markdown
-from schemas.summary import RunSummary
+from schemas.records import RunSummary
 
 
 def summary(**changes) -> RunSummary:

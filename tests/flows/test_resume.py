@@ -15,7 +15,7 @@ from tasks.store.local import LocalStore
 RUNS = """
 import json, sys
 from pathlib import Path
-from schemas.campaign.loading import load_campaign
+from schemas.campaign_file import load_campaign
 from tasks.campaign_run import CampaignRun
 from tasks.shard.shard import process_shard
 from tests.killing import killed_at

@@ -115,7 +115,7 @@ def test_two_runs_on_one_workspace_are_refused(tmp_path, make_images, write_camp
     from flows.run import run_campaign
 
     make_images(tmp_path / "images", 2)
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
 
     path = write_campaign()
     with (

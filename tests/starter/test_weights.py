@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from schemas.campaign.models import DetectorConfig, ScorerConfig, SegmenterConfig
+from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
 from schemas.errors import CheckpointError
 from starter.evaluation.detector import count_hits, find
 from starter.evaluation.report import ROWS

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from schemas.campaign.storage import S3Options
+from schemas.campaign import S3Options
 from tasks.store.local import LocalStore
 from tasks.store.s3 import S3Store
 from tasks.store.store import Store

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.campaign.models import ModelsConfig
-from schemas.campaign.switches import SWITCHES, known_switch
+from schemas.campaign import SWITCHES, ModelsConfig, known_switch
 
 COMPILE_AFTER: Final = 64
 """Calls of one shape that run as they are before `compile: auto` compiles it: only long runs get there."""
@@ -15,7 +14,7 @@ class Engine:
     """What the models may do to be fast; the default is all of it, without compiling."""
 
     switches: frozenset[str] = frozenset(SWITCHES)
-    """Names of schemas.campaign.switches.SWITCHES that are on; none is the packages' own forward."""
+    """Names of schemas.campaign.SWITCHES that are on; none is the packages' own forward."""
     compile: bool = False
     """Whether torch.compile is used."""
     compile_after: int = 0

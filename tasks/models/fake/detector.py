@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from tasks.fingerprint import fingerprint
 from tasks.models.protocols import Detector, Phrase, Pixels, RawDetections
 from tasks.models.runtime import Runtime

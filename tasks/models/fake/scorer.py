@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ScorerConfig
 from tasks.fingerprint import fingerprint
 from tasks.models.protocols import Floats, Pixels, Scorer
 from tasks.models.runtime import Runtime

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign.models import SegmenterConfig
+from schemas.campaign import SegmenterConfig
 from tasks.fingerprint import fingerprint
 from tasks.models.protocols import Floats, Masks, Pixels, Segmenter
 from tasks.models.runtime import Runtime

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.base import Strict
+from schemas.campaign import Strict
 from schemas.errors import CheckpointError
 
 PUBLISHED: Final = {"swin_t": "GroundingDINO_SwinT_OGC.py", "swin_b": "GroundingDINO_SwinB_cfg.py"}

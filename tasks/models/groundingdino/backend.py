@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from schemas.campaign.models import BatchSize, DetectorConfig
+from schemas.campaign import BatchSize, DetectorConfig
 from schemas.errors import CheckpointError
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from schemas.campaign.models import BatchSize, SegmenterConfig
+from schemas.campaign import BatchSize, SegmenterConfig
 from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
 from tasks.models.engine.numbers import numbers_of

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from schemas.campaign.models import Checkpoint
+from schemas.campaign import Checkpoint
 from schemas.errors import CheckpointError
 from tasks.models.weights.cache import cache_folder
 from tasks.models.weights.digest import sha256_of

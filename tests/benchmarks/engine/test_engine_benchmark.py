@@ -14,7 +14,7 @@ from benchmarks.engine.sides import FOLDER, IN_TURN, PIPELINE, Sides
 from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT, Switched
 from benchmarks.engine.table import switches_table, table_of
 from benchmarks.engine.way import Way
-from schemas.campaign.models import DetectorConfig, ModelsConfig
+from schemas.campaign import DetectorConfig, ModelsConfig
 from tasks.geometry import box_iou
 from tasks.models.fake.detector import FakeDetector
 from tasks.models.protocols import Phrase

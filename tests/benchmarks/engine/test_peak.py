@@ -9,7 +9,7 @@ from benchmarks.engine import peak
 from benchmarks.engine.peak import FILES, IN_MEMORY, hold_alone, peak_of
 from benchmarks.engine.setting import Setting, prepare
 from benchmarks.engine.way import Way
-from schemas.campaign.models import ModelsConfig
+from schemas.campaign import ModelsConfig
 
 
 class Recorded:

@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from schemas.campaign.loading import load_campaign
+from schemas.campaign_file import load_campaign
 from tasks.collect.images import labelled_images
 from tasks.plan.ledger import Ledger
 from tasks.shard.markers import read_current

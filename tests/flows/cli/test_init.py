@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from schemas.campaign.loading import load_campaign
+from schemas.campaign_file import load_campaign
 
 
 def test_it_writes_a_campaign_that_loads(vouch, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from schemas.campaign.starter_text import starter_campaign_text
+from schemas.campaign_template import starter_campaign_text
 from schemas.errors import StoreError
 from tests.flows import held_run
 from tests.flows.held_run import SHARDS
@@ -123,7 +123,7 @@ def test_demo_labels_the_samples_keeps_an_edited_campaign_and_draws(vouch, tmp_p
 
 def test_the_campaign_that_the_demo_writes(tmp_path):
     from flows.cli.demo import ACCEPT, _prepare
-    from schemas.campaign.loading import load_campaign
+    from schemas.campaign_file import load_campaign
 
     path = _prepare(tmp_path / "demo")
     campaign = load_campaign(path)

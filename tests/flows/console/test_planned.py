@@ -7,8 +7,7 @@ import pytest
 from rich.console import Console
 
 from flows.console.planned import print_planned
-from schemas.planned import Planned
-from schemas.reviews import ReviewPlan
+from schemas.reviews import Planned, ReviewPlan
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ from rich.console import Console
 
 from flows.console.streams import Terminal
 from flows.console.summary import print_summary
-from schemas.records import ClassCounts
-from schemas.summary import ExportOutcome, RunSummary
+from schemas.records import ClassCounts, ExportOutcome, RunSummary
 
 EXPORT = {"uri": "/w/exports/coco", "annotations_file": "/w/exports/coco/annotations.json", "images": 8,
           "annotations": 20, "accepted": 12}  # fmt: skip

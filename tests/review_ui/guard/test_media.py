@@ -6,7 +6,7 @@ import boto3
 import pytest
 from PIL import Image
 
-from schemas.campaign.storage import S3Options
+from schemas.campaign import S3Options
 from tasks.store.s3 import S3Store
 from tests.conftest import draw
 

@@ -18,7 +18,7 @@ from review_ui.server.database_use import DatabaseUse
 from review_ui.server.options import ServeOptions
 from review_ui.server.process import ReviewerServer
 from review_ui.server.serving import served
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from tests.fake_campaign import write_campaign
 from tests.waiting import HANG_S
 

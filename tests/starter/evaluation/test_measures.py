@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from starter import evaluate
 from starter.evaluation.detector import count_hits, measure_detector
 from starter.evaluation.scorer import measure_scorer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from schemas.campaign.storage import Source
+from schemas.campaign import Source
 from schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
 from schemas.records import ImageRef
 from tasks.acquire.acquire import DENIED, acquire

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas.campaign.campaign import Campaign
+from schemas.campaign import Campaign
 from tasks.collect.export import export_campaign
 from tasks.collect.totals import add_up
 from tasks.plan.ledger import Ledger

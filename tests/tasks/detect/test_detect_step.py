@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import ClassConfig, DetectorConfig
 from schemas.errors import UserError
 from schemas.records import Failed
 from schemas.tables import DETECTIONS

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from schemas.campaign.export import ExportConfig
+from schemas.campaign import ExportConfig
 from tasks.export.coco import write_coco
 from tasks.export.images import place_images
 from tasks.export.records import ExportImage, ExportLabel, ExportSummary

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from schemas.campaign.export import ExportConfig
+from schemas.campaign import ExportConfig
 from tasks.export.coco import write_coco
 from tasks.export.presets import PRESETS
 from tasks.export.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.campaign.export import Splits
+from schemas.campaign import Splits
 from tasks.export.splits import split_of
 
 shares = st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(0, 10)).filter(any)

@@ -1,6 +1,6 @@
 """A few images of a folder stand for many."""
 
-from schemas.campaign.storage import Source
+from schemas.campaign import Source
 from schemas.records import ImageRef
 from tasks.measure.repeated import repeated
 from tasks.plan.source import list_source

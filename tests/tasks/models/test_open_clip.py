@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ScorerConfig
 from schemas.errors import CheckpointError, UserError
 from tasks.models.engine.switches import REFERENCE
 from tasks.models.open_clip import OpenClipScorer

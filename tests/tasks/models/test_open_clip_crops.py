@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ScorerConfig
 from tasks.models import open_clip_crops
 from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.open_clip import OpenClipScorer

@@ -2,7 +2,7 @@
 
 import torch
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ScorerConfig
 from tasks.models.engine.switches import REFERENCE
 from tasks.models.open_clip import OpenClipScorer
 from tasks.models.open_clip_fast import install

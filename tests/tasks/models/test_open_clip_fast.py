@@ -11,7 +11,7 @@ import torch
 from open_clip import CLIP
 from PIL import Image
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ScorerConfig
 from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.open_clip import OpenClipScorer
 from tasks.models.open_clip_fast import PooledToken, SelfAttention, install

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from schemas.campaign.models import DetectorConfig, ModelsConfig
+from schemas.campaign import DetectorConfig, ModelsConfig
 from schemas.errors import UserError
 from tasks.models.registry import DETECTORS, SCORERS, SEGMENTERS, load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import Runtime, choose_runtime
@@ -97,7 +97,7 @@ def test_every_registered_backend_exists():
 
 
 def test_fakes_are_loaded_by_name():
-    from schemas.campaign.models import ScorerConfig, SegmenterConfig
+    from schemas.campaign import ScorerConfig, SegmenterConfig
 
     runtime = Runtime("cpu", "fp32")
     loaded = [

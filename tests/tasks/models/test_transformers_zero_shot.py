@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from schemas.errors import CheckpointError, UserError
 from tasks.models.protocols import Phrase, Pixels, RawDetections
 from tasks.models.registry import load_detector

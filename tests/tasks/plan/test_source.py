@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.campaign.storage import Source, Workspace
+from schemas.campaign import Source, Workspace
 from schemas.errors import UserError
 from tasks.plan.source import list_source
 from tasks.store.local import LocalStore

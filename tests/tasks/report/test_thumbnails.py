@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from schemas.campaign.storage import Source
+from schemas.campaign import Source
 from schemas.report import Picture
 from tasks.report.thumbnails import SIDE, thumbnails
 from tasks.store.local import LocalStore

@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.routing import RoutingConfig
+from schemas.campaign import ClassConfig, RoutingConfig, Thresholds
 from schemas.errors import UserError
 from schemas.policy import Group, Policy
-from schemas.signals import Thresholds
 from tasks.route.policy import check_fits, check_promise, default_policy, read_policy, write_policy
 from tasks.store.local import LocalStore
 

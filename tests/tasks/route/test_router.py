@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.campaign import SIGNALS, Thresholds
 from schemas.errors import UserError, VouchError
 from schemas.policy import Group, Policy
-from schemas.signals import SIGNALS, Thresholds
 from schemas.tables import DECISIONS, DETECTIONS, IMAGES, MASKS, SCORES
 from tasks.route.router import route
 

@@ -1,7 +1,7 @@
 import pytest
 
+from schemas.campaign import Thresholds
 from schemas.policy import Group, Policy
-from schemas.signals import Thresholds
 from tasks.route.spoken import accepts, basis
 
 

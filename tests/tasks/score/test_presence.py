@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ClassConfig, ScorerConfig
 from schemas.records import Failed
 from schemas.tables import PRESENCE
 from tasks.score.presence import FLOOR, SHORT_SIDE, VIEWS, Presence, Present, views

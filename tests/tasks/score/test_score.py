@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from schemas.campaign.classes import ClassConfig
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ClassConfig, ScorerConfig
 from schemas.errors import UserError
 from schemas.records import Failed
 from schemas.tables import SCORES

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from tasks.rle import is_rle
 from tasks.shard.parts import read_part
 from tasks.store.open import open_store

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from schemas.policy import Group, Policy
 from tasks.detect.step import Detect
 from tasks.models.fake.detector import FakeDetector

@@ -1,7 +1,7 @@
 import pytest
 
+from schemas.campaign import Thresholds
 from schemas.errors import StoreError, UserError
-from schemas.signals import Thresholds
 from tasks.shard.markers import read_marker
 from tasks.shard.parts import read_part
 from tasks.shard.pipeline import load_pipeline, stages_fingerprint

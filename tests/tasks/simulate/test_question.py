@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.campaign.routing import RoutingConfig
+from schemas.campaign import RoutingConfig
 from schemas.errors import UserError
 from tasks.simulate.question import ask
 

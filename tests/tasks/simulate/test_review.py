@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from schemas.campaign.loading import load_campaign
+from schemas.campaign_file import load_campaign
 from tasks.contract.apply import apply_policy
 from tasks.contract.certify import certify_campaign
 from tasks.contract.declare import Promise

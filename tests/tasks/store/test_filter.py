@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.campaign.storage import IMAGE_GLOBS
+from schemas.campaign import IMAGE_GLOBS
 from tasks.store.filter import compile_filter
 
 

@@ -279,7 +279,7 @@ def test_a_folder_lists_as_a_bucket_does(
 
 
 def _listed_by_a_bucket(endpoint: str, keys: set[str]) -> list[str]:
-    from schemas.campaign.storage import S3Options
+    from schemas.campaign import S3Options
 
     options = S3Options.model_validate({"endpoint_url": endpoint, "path_style": True, "region": "us-east-1"})
     bucket = S3Store(f"property-{os.urandom(6).hex()}", "", options)

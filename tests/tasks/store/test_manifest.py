@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.campaign.storage import S3Options
+from schemas.campaign import S3Options
 from schemas.errors import UserError
 from schemas.records import ImageRef
 from tasks.store.local import LocalStore

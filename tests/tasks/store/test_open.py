@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.campaign.storage import Location, S3Options
+from schemas.campaign import Location, S3Options
 from schemas.errors import StoreAccessError, UserError
 from tasks.store.local import LocalStore
 from tasks.store.open import check_readable, check_writable, open_store

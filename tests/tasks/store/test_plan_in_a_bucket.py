@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.campaign.storage import Source
+from schemas.campaign import Source
 from schemas.errors import WorkspaceBusyError
 from schemas.records import ImageRef
 from tasks.plan.ledger import Ledger

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from schemas.campaign.storage import S3Options
+from schemas.campaign import S3Options
 from schemas.errors import StoreAccessError
 from tasks.store.local import LocalStore
 from tasks.store.presign import origin_of, presigned_url

@@ -11,7 +11,7 @@ import pytest
 from botocore import exceptions as e
 from botocore.parsers import ResponseParserError
 
-from schemas.campaign.storage import S3Options
+from schemas.campaign import S3Options
 from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
 from tasks.store import s3
 from tasks.store.open import check_readable, check_writable

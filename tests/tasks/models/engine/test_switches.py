@@ -3,8 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from schemas.campaign.models import ModelsConfig
-from schemas.campaign.switches import SWITCHES
+from schemas.campaign import SWITCHES, ModelsConfig
 from tasks.models.engine.switches import COMPILE_AFTER, REFERENCE, Engine, choose_engine
 from tasks.models.runtime import choose_runtime
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from tasks.models.protocols import Phrase
 from tasks.models.registry import load_detector
 from tasks.models.runtime import Runtime

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from schemas.campaign.models import ScorerConfig
+from schemas.campaign import ScorerConfig
 from tasks.models.fake.scorer import load
 from tasks.models.registry import load_scorer
 from tasks.models.runtime import Runtime

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from schemas.campaign.models import SegmenterConfig
+from schemas.campaign import SegmenterConfig
 from tasks.models.registry import load_segmenter
 from tasks.models.runtime import Runtime
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from tasks.models.groundingdino.architectures import read_architecture
 from tasks.models.groundingdino.compat import build_groundingdino
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from schemas.errors import CheckpointError, UserError
 from tasks.models.engine.switches import REFERENCE
 from tasks.models.groundingdino.backend import GroundingDino, load

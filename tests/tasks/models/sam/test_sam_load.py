@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from segment_anything import sam_model_registry
 
-from schemas.campaign.models import SegmenterConfig
+from schemas.campaign import SegmenterConfig
 from schemas.errors import CheckpointError, UserError
 from tasks.models.registry import load_segmenter
 from tasks.models.runtime import Runtime

@@ -5,7 +5,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from schemas.errors import CheckpointError, VouchError
 from tasks.models.weights.resolve import resolve
 

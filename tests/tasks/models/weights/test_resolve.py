@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.campaign.models import DetectorConfig, ScorerConfig, SegmenterConfig
+from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
 from schemas.errors import CheckpointError
 from tasks.models.weights import official, resolve
 from tasks.models.weights.digest import sha256_of

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from tasks.models.engine.switches import REFERENCE
 from tasks.models.groundingdino.backend import load
 from tasks.models.groundingdino.captions import pack_captions

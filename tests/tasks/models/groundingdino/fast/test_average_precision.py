@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.campaign.models import DetectorConfig, ModelsConfig
+from schemas.campaign import DetectorConfig, ModelsConfig
 from starter.evaluation.detector import SEEN_SEED, average_precision_of_nouns
 from starter.evaluation.fresh import fresh_scene
 from starter.scenes.vocabulary import SPLITS

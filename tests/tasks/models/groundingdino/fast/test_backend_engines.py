@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from schemas.campaign.models import DetectorConfig, ModelsConfig
+from schemas.campaign import DetectorConfig, ModelsConfig
 from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.groundingdino.backend import GroundingDino, load
 from tasks.models.groundingdino.fast.model import FastGroundingDino

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from schemas.campaign.models import DetectorConfig
+from schemas.campaign import DetectorConfig
 from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.groundingdino.backend import load
 from tasks.models.groundingdino.fast.model import FastGroundingDino

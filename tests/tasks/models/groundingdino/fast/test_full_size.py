@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.campaign.models import ModelsConfig
+from schemas.campaign import ModelsConfig
 from tasks.models.engine.switches import Engine
 from tasks.models.groundingdino.architectures import read_architecture
 from tasks.models.groundingdino.compat import build_groundingdino

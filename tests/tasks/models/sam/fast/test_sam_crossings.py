@@ -2,7 +2,7 @@
 
 import torch
 
-from schemas.campaign.models import SegmenterConfig
+from schemas.campaign import SegmenterConfig
 from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.registry import load_segmenter
 from tasks.models.runtime import Runtime

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from segment_anything import sam_model_registry
 
-from schemas.campaign.models import ModelsConfig, SegmenterConfig
+from schemas.campaign import ModelsConfig, SegmenterConfig
 from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.registry import load_segmenter
 from tasks.models.runtime import Runtime, choose_runtime

@@ -1,4 +1,4 @@
-"""Writes a campaign file in which every key there is stands with its description."""
+"""Writes a commented campaign file with every key, and the JSON schema by which editors complete and check one."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.fields import alternatives
+from schemas.campaign import Campaign
+from schemas.campaign_file import OR_TEXT, alternatives
 
 SCHEMA_FILE: Final = "campaign.schema.json"
 """Name of the JSON schema beside the campaign, for editors."""
@@ -138,3 +138,28 @@ def _enabled(line: str) -> str:
     """Undo the # of a setting inside a block that is commented out as a whole."""
     text = line.lstrip()
     return line.replace("#", "", 1) if text.startswith("#") and not text.startswith("# ") else line
+
+
+def campaign_json_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) that accepts what `load_campaign` accepts.
+
+    Returns:
+        The schema; every key has its description.
+    """
+    schema = Campaign.model_json_schema()
+    definitions = schema["$defs"]
+    for name in OR_TEXT:
+        definitions[name] = {"anyOf": [{"type": "string"}, definitions[name]]}
+    for section in (schema, *definitions.values()):
+        for branch in section.get("anyOf", [section]):
+            _allow_empty(branch)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _allow_empty(section: dict[str, Any]) -> None:
+    """Let a key without a value stand for its default."""
+    required = section.get("required", [])
+    for name, entry in section.get("properties", {}).items():
+        if name not in required:
+            words = {key: entry.pop(key) for key in ("description", "default", "examples") if key in entry}
+            section["properties"][name] = {**words, "anyOf": [entry, {"type": "null"}]}

@@ -1,13 +1,13 @@
+import json
 import re
 
+import jsonschema
 import pytest
 from pydantic import BaseModel
 
-from schemas.campaign.campaign import Campaign
-from schemas.campaign.fields import model_at
-from schemas.campaign.loading import load_campaign
-from schemas.campaign.starter_text import starter_campaign_text
-from schemas.campaign.yaml_tree import parse_yaml
+from schemas.campaign import Campaign
+from schemas.campaign_file import load_campaign, model_at, parse_yaml
+from schemas.campaign_template import campaign_json_schema, starter_campaign_text
 
 VALUES = {
     "source": {"uri": "s3://bucket/images"},
@@ -88,3 +88,34 @@ def test_any_class_name_survives(tmp_path, name):
     path = tmp_path / "campaign.yaml"
     path.write_text(starter_campaign_text({**VALUES, "classes": [{"name": name, "prompts": [name]}]}))
     assert load_campaign(path).classes[0].prompts == (name,)
+
+
+SMALL = {"source": "images", "workspace": {"uri": "ws"}, "classes": ["cat", {"name": "dog"}]}
+
+
+def errors(data: object) -> list[str]:
+    validator = jsonschema.Draft202012Validator(campaign_json_schema())
+    return [error.json_path for error in validator.iter_errors(data)]
+
+
+def test_it_is_a_schema():
+    schema = campaign_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    json.dumps(schema)
+
+
+def test_it_accepts_what_the_loader_accepts():
+    assert errors(SMALL) == []
+    assert errors({**SMALL, "models": None, "run": {"name": None}}) == []
+    values = {"source": {"uri": "a"}, "workspace": {"uri": "b"}, "classes": [{"name": "c"}]}
+    assert errors(parse_yaml(starter_campaign_text(values)).data) == []
+
+
+@pytest.mark.parametrize("extra", [{"modles": {}}, {"run": {"retries": -1}}, {"export": {"preset": "x"}}])
+def test_it_refuses_what_the_loader_refuses(extra):
+    assert errors({**SMALL, **extra})
+
+
+def test_keys_keep_their_descriptions():
+    definitions = campaign_json_schema()["$defs"]
+    assert "trainer" in definitions["ExportConfig"]["properties"]["preset"]["description"].lower()

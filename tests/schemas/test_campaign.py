@@ -2,8 +2,8 @@
 
 import pytest
 
-from schemas.campaign.loading import load_campaign
-from schemas.campaign.review import ReviewConfig
+from schemas.campaign import ReviewConfig
+from schemas.campaign_file import load_campaign
 from schemas.errors import CampaignError
 
 SECRET = "correct-horse"

@@ -1,0 +1,465 @@
+"""Defines the campaign file as Pydantic models: one model a section, `Campaign` for the whole.
+
+Every model is described, closed to unknown keys and immutable. The file says where the images come from and where
+results go (storage), what is to be found (classes, prompts, hard negatives, thresholds), by which models on which
+device and with which speed-ups, which labels are accepted without a person, how people review, and what is exported.
+The signals that a threshold may name are the columns of the tables in schemas/tables.py.
+"""
+
+import difflib
+import unicodedata
+from collections import Counter
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+SHA256 = r"^[0-9a-f]{64}$"
+BatchSize = Literal["auto"] | Annotated[int, Field(ge=1, le=8192)]
+
+IMAGE_GLOBS = ("**/*.jpg", "**/*.jpeg", "**/*.png", "**/*.webp", "**/*.tif", "**/*.tiff", "**/*.bmp")
+
+Gate = Literal["delivered", "accepted"]
+
+EMBEDDED = "embedded"
+_SCHEMES = ("mongodb://", "mongodb+srv://")
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class S3Options(Strict):
+    """How to speak to an S3-compatible store; credentials come from boto3's own chain, never from here."""
+
+    endpoint_url: str | None = Field(
+        None, examples=["https://s3.example.org"], description="Endpoint of an S3-compatible store; empty for AWS."
+    )
+    region: str | None = Field(
+        None, examples=["eu-central-1"], description="Region name; empty for boto3's own choice."
+    )
+    path_style: bool = Field(False, description="Address buckets as host/bucket, not bucket.host.")
+    checksums: Literal["when_supported", "when_required"] = Field(
+        "when_supported",
+        description="Request and response checksums; other vendors often need when_required.",
+    )
+    threads: int = Field(16, ge=1, le=256, description="Concurrent requests; the connection pool is as large.")
+    connect_timeout_s: float = Field(5.0, gt=0, description="Seconds to wait for a connection.")
+    read_timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for the next bytes of an answer.")
+    max_attempts: int = Field(5, ge=1, le=20, description="Attempts of one request, the first included.")
+    retry_mode: Literal["standard", "adaptive"] = Field("standard", description="boto3's retry mode.")
+
+
+class Location(Strict):
+    """A folder or an s3://bucket/prefix; a plain string stands for its uri alone."""
+
+    uri: str = Field(
+        min_length=1,
+        examples=["./images"],
+        description="s3://bucket/prefix, or a folder relative to the campaign file.",
+    )
+    s3: S3Options = Field(S3Options(), description="How to speak to the S3-compatible store.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: object) -> object:
+        return {"uri": value} if isinstance(value, str) else value
+
+
+class Source(Location):
+    """The images to label."""
+
+    include: tuple[str, ...] = Field(
+        IMAGE_GLOBS, description="Globs of keys to take, relative to the uri, matched without regard to case."
+    )
+    exclude: tuple[str, ...] = Field(
+        (), examples=[["**/thumbnails/**"]], description="Globs of keys to leave out, after include."
+    )
+    manifest: str | None = Field(
+        None,
+        examples=["s3://bucket/manifest.parquet"],
+        description="File that names the keys instead of a listing: .txt, .csv, .jsonl or .parquet, "
+        "local or s3://, with a column key and optionally etag and size.",
+    )
+    max_image_mb: float = Field(100.0, gt=0, description="Larger files fail with a reason; megabytes.")
+    max_pixels: int = Field(
+        120_000_000, gt=0, description="Images of more pixels fail with a reason (decompression bombs)."
+    )
+
+
+class Workspace(Location):
+    """Where plans, label tables, policies and exports are kept."""
+
+
+class Thresholds(Strict):
+    """Least value of each signal named here, at least one; a label is accepted when all of them hold."""
+
+    detector_score: float | None = Field(None, ge=0, le=1, examples=[0.6], description="Detector score of the class.")
+    detector_margin: float | None = Field(
+        None, ge=-1, le=1, examples=[0.1], description="Detector score of the class less that of the second class."
+    )
+    sam_iou: float | None = Field(None, ge=0, le=1, examples=[0.85], description="IoU that SAM predicts for its mask.")
+    mask_stability: float | None = Field(
+        None, ge=0, le=1, examples=[0.9], description="IoU of the mask cut at a higher and at a lower logit."
+    )
+    mask_box_iou: float | None = Field(
+        None, ge=0, le=1, examples=[0.7], description="IoU of the box and the mask's own box."
+    )
+    clip_probability: float | None = Field(
+        None, ge=0, le=1, examples=[0.8], description="CLIP probability of the class on the crop."
+    )
+    clip_margin: float | None = Field(
+        None, ge=-1, le=1, examples=[0.3], description="CLIP probability of the class less that of the best other text."
+    )
+
+    @model_validator(mode="after")
+    def _names_one(self) -> "Thresholds":
+        if not self.required():
+            raise ValueError("names no signal, which would accept everything; give at least one least value")
+        return self
+
+    def required(self) -> dict[str, float]:
+        """The signals asked for, with their least values, in the order declared."""
+        return {name: value for name, value in self if value is not None}
+
+
+class ClassConfig(Strict):
+    """One class of the data set; a plain string stands for its name alone."""
+
+    name: str = Field(min_length=1, max_length=200, examples=["cat"], description="Name of the category in the export.")
+    prompts: tuple[str, ...] = Field(
+        (),
+        examples=[["cat", "kitten"]],
+        description="Texts that the detector looks for and CLIP compares with; the name when empty.",
+    )
+    negatives: tuple[str, ...] = Field(
+        (),
+        examples=[["dog", "fox"]],
+        description="Texts of look-alikes: an object that fits one of them better is not of this class.",
+    )
+    min_score: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        examples=[0.35],
+        description="Detector score below which no label is made; models.detector's when empty.",
+    )
+    accept: Thresholds | None = Field(
+        None, description="Signals a label of this class needs to be accepted; routing.accept when empty."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _stripped(cls, value: str) -> str:
+        name = value.strip()
+        if not name or any(unicodedata.category(letter) in {"Cc", "Zl", "Zp"} for letter in name):
+            raise ValueError("the name of a class must be one line of text")
+        return name
+
+    @field_validator("prompts", "negatives")
+    @classmethod
+    def _texts_said(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        texts = tuple(text.strip() for text in value)
+        if not all(texts):
+            raise ValueError("an empty prompt finds nothing; remove it")
+        return tuple(dict.fromkeys(texts))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The positive prompts, the class name when none is given."""
+        return self.prompts or (self.name,)
+
+
+SWITCHES: Final = {
+    "static_shapes": "GroundingDINO: shapes are Python ints; window masks, grids and sine embeddings are kept",
+    "folded_fusion": "GroundingDINO: the image side of the fusion is folded into text-side matrices",
+    "fused_attention": "GroundingDINO: attention of windows, text and decoder runs as one kernel",
+    "deformable": "GroundingDINO: deformable attention by a kernel of its own on GPUs, rearranged elsewhere",
+    "late_heads": "GroundingDINO: boxes are made for the best 900 queries only, final heads run on the last layer",
+    "device_token_scores": "GroundingDINO: scores of phrases are taken from the token logits on the device",
+    "fused_relpos": "SAM: relative positions are kept, the encoder's attention runs as one kernel",
+    "pooled_decoder": "SAM: the boxes of all images of a batch go through the mask decoder together",
+    "device_masks": "SAM: masks are scaled, cut and run-length encoded on the device",
+    "folded_scorer": "CLIP: norms are folded into convolutions, attention pooling projects the pooled token only",
+    "device_crops": "CLIP: crops are cut and resized on the GPU",
+    "channels_last": "all: convolutions see memory in the order that the device likes best",
+    "overlap": "all: results are laid out and written while the models look at the next images",
+}
+"""Switch -> what it does; each is on unless the campaign's models.switched_off names it."""
+
+
+def known_switch(name: str) -> str:
+    """Give the name back.
+
+    Raises:
+        ValueError: There is no such switch; the nearest is named.
+    """
+    if name in SWITCHES:
+        return name
+    near = difflib.get_close_matches(name, SWITCHES, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"use some of {', '.join(SWITCHES)}"
+    raise ValueError(f"{name!r} is no switch; {hint}")
+
+
+Switch = Annotated[str, AfterValidator(known_switch), Field(json_schema_extra={"enum": [*SWITCHES]})]
+
+
+def _on_or_off(value: object) -> object:
+    """YAML reads a bare on or off as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+class Checkpoint(Strict):
+    """What every model has: a backend and the file with its weights."""
+
+    checkpoint: str = Field(
+        "starter",
+        min_length=1,
+        description="'starter' (bundled), an official name (`vouch models list`), a path, s3://bucket/key, "
+        "or hf://owner/repo[@revision]/file.",
+    )
+    sha256: str | None = Field(
+        None,
+        pattern=SHA256,
+        examples=["0" * 64],
+        description="SHA-256 the file must have; known for bundled and official ones.",
+    )
+    architecture: str | None = Field(
+        None,
+        examples=["vit_b"],
+        description="Architecture name or JSON file; empty: the checkpoint's own (bundled, official).",
+    )
+
+
+class DetectorConfig(Checkpoint):
+    """Boxes for class prompts."""
+
+    backend: str = Field("groundingdino", description="groundingdino, transformers, or fake.")
+    text_encoder: str | None = Field(
+        None,
+        examples=["./tokenizer"],
+        description="Tokenizer folder or hub name; empty: the one that belongs to the checkpoint.",
+    )
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Images of one resized size in one forward pass; auto: as many as the GPU's memory takes, 8 on a "
+        "CPU.",
+    )
+    min_score: float = Field(0.30, ge=0, le=1, description="Score below which no label is made.")
+    nms_iou: float = Field(
+        0.70,
+        gt=0,
+        le=1,
+        description="Boxes that overlap more, of any class, are one object: best score wins.",
+    )
+    max_boxes: int = Field(300, ge=1, le=900, description="Most labels of one image, best scores first.")
+
+
+class SegmenterConfig(Checkpoint):
+    """Masks for boxes."""
+
+    backend: str = Field("sam", description="sam, or fake.")
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Images encoded in one forward pass; auto: as many as the GPU's memory takes, 4 on a CPU.",
+    )
+
+
+class ScorerConfig(Checkpoint):
+    """How well a crop fits its class, by CLIP."""
+
+    backend: str = Field("open_clip", description="open_clip, or fake.")
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Crops embedded in one forward pass; auto: as many as the GPU's memory takes, 256 on a CPU.",
+    )
+    contexts: tuple[float, float] = Field((1.0, 1.5), description="Sizes of the two crops, as multiples of the box.")
+    templates: Literal["plain", "photo", "imagenet"] | tuple[str, ...] = Field(
+        "photo", description="Prompt templates averaged per text: a preset, or your own with one {} each."
+    )
+    background: tuple[str, ...] = Field(
+        ("background", "texture", "a blurry picture of nothing"),
+        description="Texts of what is no object at all; they compete with the classes.",
+    )
+    temperature: float | None = Field(
+        None, gt=0, examples=[0.01], description="Softmax temperature of cosine similarities; empty: the model's own."
+    )
+    presence: bool = Field(
+        True,
+        description="Look at whole images too, five crops each, for classes without a label; what is seen is asked "
+        "for as a possible miss. About 5 % of the time with the bundled models on a CPU.",
+    )
+
+
+class ModelsConfig(Strict):
+    """The three models."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the GPU has it, else fp32."
+    )
+    engine: Literal["fast", "reference"] = Field(
+        "fast",
+        description="fast: all that makes the models faster, with equal results; reference: the packages' own "
+        "forward, to compare with.",
+    )
+    switched_off: tuple[Switch, ...] = Field(
+        (),
+        examples=[["folded_fusion"]],
+        description=f"What of engine: fast is left out, to find where a difference comes from: {', '.join(SWITCHES)}.",
+    )
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = Field(
+        "auto", description="torch.compile; auto: on CUDA, once a run has gone on long enough to gain by it."
+    )
+    cpu_threads: int | None = Field(None, ge=1, examples=[4], description="torch's CPU threads; empty: torch's choice.")
+    detector: DetectorConfig = Field(DetectorConfig(), description="Boxes for class prompts.")
+    segmenter: SegmenterConfig = Field(SegmenterConfig(), description="Masks for boxes.")
+    scorer: ScorerConfig = Field(ScorerConfig(), description="CLIP scores for crops.")
+
+
+class RoutingConfig(Strict):
+    """Nothing is accepted unless a threshold here, or a policy, allows it."""
+
+    precision: float = Field(
+        0.95, gt=0.5, lt=1, description="Share of labels that must be correct: what `vouch certify` promises."
+    )
+    confidence: float = Field(
+        0.9, ge=0.5, lt=1, description="Confidence of that promise, for all groups of classes together."
+    )
+    gate: Gate = Field(
+        "delivered",
+        description="What the promise is about: all labels of the data set, those that people kept included "
+        "(delivered), or those alone that no person looked at (accepted).",
+    )
+    seed: int = Field(0, ge=0, description="Seed of everything that is drawn for review.")
+    accept: Thresholds | None = Field(
+        None,
+        description="Signals a label needs to be accepted while no certified policy is in force; empty: every label "
+        "goes to review.",
+    )
+    policy: str | None = Field(
+        None,
+        examples=["certified-1-0a1b2c3d"],
+        description="Version of a policy in the workspace (policies/<version>.json) to route by; empty: the one that "
+        "`vouch apply` put in force, if any; none: no policy, only the thresholds here.",
+    )
+
+
+class ReviewConfig(Strict):
+    """The queue of `vouch review`."""
+
+    batch: int = Field(25, ge=1, le=500, description="Items that a reviewer takes at a time.")
+    lease_minutes: float = Field(
+        20.0,
+        ge=2,  # the App gives a sign of life every minute
+        le=24 * 60,
+        description="Minutes without a sign of life after which others may take the items.",
+    )
+    second_reviews: float = Field(
+        0.0, ge=0, le=1, description="Share of labels that two people are asked about, to see how far they agree."
+    )
+    database: str = Field(
+        EMBEDDED,
+        description="embedded (one that `vouch review` runs itself), or a mongodb:// address without a "
+        "password: VOUCH_MONGODB_URI holds the address with it and goes before this one.",
+    )
+
+    @field_validator("database")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if value == EMBEDDED:
+            return value
+        if not value.startswith(_SCHEMES):
+            raise ValueError("must be embedded, or an address that begins with mongodb:// or mongodb+srv://")
+        # Up to the last @: a password that should have been escaped may hold any sign.
+        if ":" in value.partition("://")[2].rpartition("@")[0]:
+            raise ValueError("a password never stands in a campaign: put the whole address into VOUCH_MONGODB_URI")
+        return value
+
+
+class Splits(Strict):
+    """Shares of images in train, val and test."""
+
+    train: float = Field(0.8, ge=0, le=1, description="Share of images for training.")
+    val: float = Field(0.1, ge=0, le=1, description="Share of images for validation.")
+    test: float = Field(0.1, ge=0, le=1, description="Share of images for testing.")
+    seed: int = Field(0, ge=0, description="Seed of the split; an image keeps its split when others come.")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> "Splits":
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, not {total:g}")
+        return self
+
+
+class Licence(Strict):
+    """A licence of the images, as COCO names it."""
+
+    name: str = Field(min_length=1, examples=["CC BY 4.0"], description="Name of the licence.")
+    url: str = Field("", examples=["https://creativecommons.org/licenses/by/4.0/"], description="Address of its text.")
+
+
+class ExportConfig(Strict):
+    """A COCO instances data set."""
+
+    name: str = Field(
+        "coco", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Folder under workspace/exports."
+    )
+    preset: Literal["coco", "detectron2", "yolox", "rtdetr", "torchvision", "zero_based"] = Field(
+        "coco", description="Trainer that will read it: sets the category id that comes first."
+    )
+    undecided: Literal["ignore", "drop", "include"] = Field(
+        "ignore",
+        description="Boxes waiting for review: crowd regions that trainers ignore, left out, or plain labels.",
+    )
+    images: Literal["none", "link", "copy"] = Field(
+        "none", description="Also put the images there: hard or symbolic links (folders only), or copies."
+    )
+    splits: Splits | None = Field(None, description="Also write one file a split; empty: one file for all.")
+    description: str = Field("", description="Goes into the data set's info.")
+    contributor: str = Field("", description="Goes into the data set's info.")
+    licences: tuple[Licence, ...] = Field((), description="Licences of the images, the first is every image's.")
+
+
+class RunConfig(Strict):
+    """Orchestration."""
+
+    name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Folder under workspace/runs.")
+    shard_size: int = Field(1000, ge=1, le=100_000, description="Images in one unit of work.")
+    runner: Literal["in_process"] = Field("in_process", description="What works off the shards.")
+    retries: int = Field(2, ge=0, le=20, description="Times a failed shard is tried again.")
+    retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; doubled each time.")
+    shard_timeout_s: float = Field(6 * 3600, gt=0, description="A shard that takes longer is given up.")
+    fetch_threads: int = Field(8, ge=1, le=256, description="Threads that fetch and decode ahead.")
+
+
+class Campaign(Strict):
+    """What campaign.yaml says."""
+
+    source: Source = Field(description="The images to label.")
+    workspace: Workspace = Field(description="Where plans, labels, policies and exports are kept.")
+    classes: tuple[ClassConfig, ...] = Field(min_length=1, description="What is to be found.")
+    models: ModelsConfig = Field(ModelsConfig(), description="Detector, segmenter and scorer.")
+    routing: RoutingConfig = Field(RoutingConfig(), description="Which labels are accepted.")
+    review: ReviewConfig = Field(ReviewConfig(), description="How people review.")
+    export: ExportConfig = Field(ExportConfig(), description="The data set that comes out.")
+    run: RunConfig = Field(RunConfig(), description="How the work is cut and run.")
+
+    @field_validator("classes")
+    @classmethod
+    def _names_differ(cls, value: tuple[ClassConfig, ...]) -> tuple[ClassConfig, ...]:
+        counts = Counter(entry.name.casefold() for entry in value)
+        twice = sorted(name for name, count in counts.items() if count > 1)
+        if twice:
+            raise ValueError(f"class declared twice: {', '.join(twice)}; give all its prompts to one class")
+        return value
+
+
+SIGNALS: Final = tuple(Thresholds.model_fields)

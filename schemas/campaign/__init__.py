@@ -1,1 +1,0 @@
-"""The campaign file, section by section."""
