@@ -59,7 +59,7 @@ class Certification(Strict):
     gate: Gate = Field(description="What the promise is about.")
     look: int = Field(ge=1, description="Which look at certification labels this was; each spends a part of delta.")
     inputs: dict[str, str] = Field(description="What labels depend on (models, prompts ...) -> its fingerprint.")
-    calibrator: dict[str, Any] = Field(description="As tasks.certify.calibrator.Calibrator.to_dict gives it.")
+    calibrator: dict[str, Any] = Field(description="As tasks.statistics.calibrator.Calibrator.to_dict gives it.")
     fit_labels: int = Field(ge=0, description="Reviewed labels that it was fitted to.")
     brier: float = Field(ge=0, description="Held-out mean of (p - correct)^2.")
     brier_of_rate: float = Field(ge=0, description="The same of the constant share of correct labels.")

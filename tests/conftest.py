@@ -18,8 +18,8 @@ from schemas.policy import Certification, Group, Policy
 from schemas.records import Marker, RunSummary
 from schemas.report import Report
 from tasks.campaign_run import CampaignRun, Worked
-from tasks.certify.calibrator import Calibrator
 from tasks.shard.shard import process_shard
+from tasks.statistics.calibrator import Calibrator
 from tests.requirements import FIXTURES, MISSING
 
 FAKE_MODELS = {

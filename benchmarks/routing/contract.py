@@ -6,15 +6,20 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from benchmarks.routing.worlds import SIGNALS, Batch, World, draw
-from tasks.certify.bounds import Bools, Floats, Ints
-from tasks.certify.calibrator_fit import fit_calibrator
-from tasks.certify.gates import Evidence, Sample, accepted_counts, gate_a, gate_b
-from tasks.certify.groups import certified_groups
-from tasks.certify.ladder import certified_step, ladder
-from tasks.certify.planning import FitLabels, plan_gate_a
-from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
-from tasks.certify.sampling import certification_sample, first_sample, generator
-from tasks.certify.split import fit_share
+from tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError, reviewer_error
+from tasks.statistics.fit_calibrator import fit_calibrator
+from tasks.statistics.planning import FitLabels, plan_gate_a
+from tasks.statistics.sampling import certification_sample, first_sample, fit_share, generator
+from tasks.statistics.threshold_tests import (
+    Evidence,
+    Sample,
+    accepted_counts,
+    certified_groups,
+    certified_step,
+    gate_a,
+    gate_b,
+    ladder,
+)
 
 DELTA: Final = 0.1
 PRECISIONS: Final = (0.95, 0.98, 0.99)

@@ -72,8 +72,8 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
 
 def _certified() -> "Policy":
     from schemas.policy import Certification, Group, Policy
-    from tasks.certify.calibrator import Calibrator
     from tasks.contract.run_labels import SIGNALS
+    from tasks.statistics.calibrator import Calibrator
 
     count = len(SIGNALS)
     calibrator = Calibrator(SIGNALS, (0.5,) * count, (0.3,) * count, (1.0,) * count, (None,) * count, 0.0, {})

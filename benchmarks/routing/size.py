@@ -72,13 +72,10 @@ def _certify(labels: int) -> dict[str, float]:
 
     from benchmarks.routing.contract import DELTA, FIT_REVIEWS, REVIEWS
     from benchmarks.routing.worlds import SIGNALS, World, draw
-    from tasks.certify.calibrator_fit import fit_calibrator
-    from tasks.certify.certificate import certify
-    from tasks.certify.gates import Sample, accepted_counts, gate_a, gate_b
-    from tasks.certify.ladder import ladder
-    from tasks.certify.planning import FitLabels, plan_gate_a
-    from tasks.certify.sampling import certification_sample, first_sample
-    from tasks.certify.split import fit_share, on_fit_side
+    from tasks.statistics.fit_calibrator import fit_calibrator
+    from tasks.statistics.planning import FitLabels, certify, plan_gate_a
+    from tasks.statistics.sampling import certification_sample, first_sample, fit_share, on_fit_side
+    from tasks.statistics.threshold_tests import Sample, accepted_counts, gate_a, gate_b, ladder
 
     world = World("large", images=labels // 5, spread=0.76)
     batch = draw(world, np.random.default_rng(0))

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from tasks.certify.bounds import Bools, Floats, Ints
+from tasks.statistics.bounds import Bools, Floats, Ints
 
 SIGNALS: Final = ("detector_score", "detector_margin", "clip_probability", "sam_iou", "mask_box_iou", "crowding")
 KINDS: Final = ("background", "absent class", "part", "duplicate")

@@ -102,7 +102,7 @@ def as_json(done: DemoReview) -> dict[str, Any]:
 
 def _choice(asked: "Certified") -> str:
     """Why the demo asks for so little, and what more would take."""
-    from tasks.certify.bounds import labels_needed
+    from tasks.statistics.bounds import labels_needed
 
     delta = max(group.certificate.delta for group in asked.groups if group.certificate is not None)
     none, two = (labels_needed(errors, 1 - STRICTER, delta) for errors in (0, 2))

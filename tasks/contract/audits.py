@@ -9,16 +9,15 @@ import pyarrow.compute as pc
 
 from schemas.policy import Certification, Policy
 from schemas.reviews import ReviewPlan
-from tasks.certify.audit import Audited, Estimate, audited_precision
-from tasks.certify.bounds import binomial_p, upper_bound
-from tasks.certify.calibrator import Calibrator
-from tasks.certify.expiry import Monitor
 from tasks.columns import numbers
 from tasks.contract.fit import calibrator_fingerprint
 from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import Plans, read_plans
 from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
 from tasks.reviews.verdicts import read_verdicts
+from tasks.statistics.bounds import binomial_p, upper_bound
+from tasks.statistics.calibrator import Calibrator
+from tasks.statistics.monitoring import Audited, Estimate, Monitor, audited_precision
 from tasks.store.store import Store
 
 UNKNOWN_P: Final = 1.0

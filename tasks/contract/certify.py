@@ -7,7 +7,6 @@ import numpy as np
 from schemas.campaign import Campaign
 from schemas.errors import NotCertifiedError, UserError
 from schemas.policy import Certified, Policy
-from tasks.certify.groups import delta_of_look
 from tasks.contract.audits import expired
 from tasks.contract.certified_policy import Basis, make_policy, not_sampled, policy_groups
 from tasks.contract.class_estimates import class_estimates
@@ -21,6 +20,7 @@ from tasks.contract.rounds import Round, RoundLabels, labels_of_round, last_roun
 from tasks.contract.run_reviews import RunReviews, read_run_reviews
 from tasks.reviews.resolve import NO_ANSWER
 from tasks.route.policy import changed_inputs
+from tasks.statistics.threshold_tests import delta_of_look
 
 _PLAN: Final = "use `vouch plan-reviews`"
 _FRESH: Final = "draw anew: vouch plan-reviews CAMPAIGN --stage certify --fresh"

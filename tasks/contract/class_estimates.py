@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from schemas.policy import ClassEstimate
-from tasks.certify.shrinkage import shrunken_shares
 from tasks.contract.declare import Candidates
 from tasks.contract.judge import Judged, Reviewed
+from tasks.statistics.bounds import shrunken_shares
 
 
 def class_estimates(judged: Sequence[Judged], reviewed: Reviewed, candidates: Candidates) -> tuple[ClassEstimate, ...]:

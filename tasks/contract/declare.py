@@ -8,12 +8,10 @@ import numpy as np
 
 from schemas.campaign import Gate
 from schemas.reviews import GroupPlan
-from tasks.certify.bounds import Bools, Floats, Ints
-from tasks.certify.groups import certified_groups, delta_of_look
-from tasks.certify.ladder import ladder
-from tasks.certify.planning import FitLabels, plan_gate_a
-from tasks.certify.reviewers import TRUSTED, ReviewerError
-from tasks.certify.sampling import Drawn, certification_sample
+from tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
+from tasks.statistics.planning import FitLabels, plan_gate_a
+from tasks.statistics.sampling import Drawn, certification_sample
+from tasks.statistics.threshold_tests import certified_groups, delta_of_look, ladder
 
 _GROUPS: Final = 10_000
 """More than a draw has groups, so that each round and group has an order of its own."""

@@ -7,9 +7,9 @@ import pyarrow.compute as pc
 
 from schemas.errors import UserError
 from schemas.reviews import AuditPlan, GroupPlan
-from tasks.certify.bounds import Floats
 from tasks.contract.looks import Look
 from tasks.contract.run_reviews import RunReviews
+from tasks.statistics.bounds import Floats
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 import numpy as np
 
 from schemas.errors import UserError
-from tasks.certify.bounds import labels_needed
-from tasks.certify.groups import delta_of_look
 from tasks.contract.costs import VERIFY_S, labels_within
 from tasks.contract.declare import declare_groups, draw_counts, parts_of, reviews_to_start
 from tasks.contract.draw import Draw, share_of
@@ -16,6 +14,8 @@ from tasks.contract.rounds import Round, candidates_of, labels_of_round, last_ro
 from tasks.contract.run_reviews import RunReviews
 from tasks.contract.stages import continues
 from tasks.contract.task_rows import label_tasks
+from tasks.statistics.bounds import labels_needed
+from tasks.statistics.threshold_tests import delta_of_look
 
 
 def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw:

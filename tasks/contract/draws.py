@@ -7,11 +7,6 @@ import pyarrow.compute as pc
 
 from schemas.errors import UserError
 from schemas.reviews import AuditPlan, Stratum
-from tasks.certify.bounds import Floats, Ints
-from tasks.certify.calibrator import Calibrator
-from tasks.certify.calibrator_fit import FEWEST_LABELS
-from tasks.certify.sampling import audit_sample, audit_strata, first_sample
-from tasks.certify.split import fit_share
 from tasks.contract.audits import UNKNOWN_P
 from tasks.contract.costs import VERIFY_S, labels_within
 from tasks.contract.draw import Draw, share_of
@@ -22,6 +17,10 @@ from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.contract.run_reviews import RunReviews
 from tasks.contract.stages import policy_of_run
 from tasks.contract.task_rows import label_tasks
+from tasks.statistics.bounds import Floats, Ints
+from tasks.statistics.calibrator import Calibrator
+from tasks.statistics.fit_calibrator import FEWEST_LABELS
+from tasks.statistics.sampling import audit_sample, audit_strata, first_sample, fit_share
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""

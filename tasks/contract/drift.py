@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from tasks.certify.audit import Drift, score_drift
-from tasks.certify.bounds import Bools, Floats
 from tasks.contract.run_labels import SIGNALS, RunLabels
+from tasks.statistics.bounds import Bools, Floats
+from tasks.statistics.monitoring import Drift, score_drift
 
 PERCENTILES: Final = 101
 P_CORRECT: Final = "p_correct"

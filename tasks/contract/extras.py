@@ -9,8 +9,6 @@ import pyarrow.compute as pc
 
 from schemas.errors import UserError
 from schemas.reviews import TASKS, Stratum
-from tasks.certify.bounds import Floats
-from tasks.certify.sampling import generator
 from tasks.contract.declare import Promise
 from tasks.contract.draw import Draw
 from tasks.contract.plants import plant
@@ -19,6 +17,8 @@ from tasks.contract.run_presence import possible_misses, read_presence
 from tasks.contract.run_reviews import RunReviews
 from tasks.plan.ledger import Ledger
 from tasks.reviews.resolve import ImageAnswers
+from tasks.statistics.bounds import Floats
+from tasks.statistics.sampling import generator
 
 _PLANTS: Final = 98
 """Purpose of the generator that makes plants."""

@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow.compute as pc
 
 from schemas.errors import UserError
-from tasks.certify.bounds import Bools, Floats, Ints
-from tasks.certify.calibrator import Calibrator
-from tasks.certify.calibrator_fit import FEWEST_LABELS, Fitted, fit_calibrator
-from tasks.certify.planning import FitLabels
 from tasks.columns import numbers
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.fingerprint import fingerprint
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import CORRECT, WRONG, Answers
+from tasks.statistics.bounds import Bools, Floats, Ints
+from tasks.statistics.calibrator import Calibrator
+from tasks.statistics.fit_calibrator import FEWEST_LABELS, Fitted, fit_calibrator
+from tasks.statistics.planning import FitLabels
 
 
 @dataclass(frozen=True)

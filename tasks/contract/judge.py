@@ -7,11 +7,10 @@ from typing import Final
 import numpy as np
 
 from schemas.reviews import GroupPlan
-from tasks.certify.bounds import Bools, Floats
-from tasks.certify.certificate import Certificate, Precisions, both_precisions, certify
-from tasks.certify.gates import Evidence, Sample, accepted_counts, gate_a, gate_b
-from tasks.certify.reviewers import TRUSTED, ReviewerError
 from tasks.contract.declare import Candidates, Promise
+from tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError
+from tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
+from tasks.statistics.threshold_tests import Evidence, Sample, accepted_counts, gate_a, gate_b
 
 _NO_LADDER: Final = (
     "no threshold was likely to pass with so few reviews when the sample was planned, or no label has a p(correct), so "

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError
 
 from schemas.campaign import Strict
 from schemas.errors import ObjectMissingError, StoreError
-from tasks.certify.calibrator import Calibrator
 from tasks.contract.fit import Fit, calibrator_fingerprint
+from tasks.statistics.calibrator import Calibrator
 from tasks.store.store import Store
 
 _REMEDY: Final = "restore it, or draw a new certification sample: vouch plan-reviews CAMPAIGN --stage certify --fresh"
@@ -20,7 +20,7 @@ _REMEDY: Final = "restore it, or draw a new certification sample: vouch plan-rev
 class KeptCalibrator(Strict):
     """runs/<run>/calibrators/<fingerprint>.json."""
 
-    calibrator: dict[str, Any] = Field(description="As tasks.certify.calibrator.Calibrator.to_dict gives it.")
+    calibrator: dict[str, Any] = Field(description="As tasks.statistics.calibrator.Calibrator.to_dict gives it.")
     labels: int = Field(ge=0, description="Reviewed labels that it was fitted to.")
     brier: float = Field(ge=0, description="Held-out mean of (p - correct)^2.")
     brier_of_rate: float = Field(ge=0, description="The same of the constant share of correct labels.")

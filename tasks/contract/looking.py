@@ -9,8 +9,6 @@ import pyarrow.compute as pc
 
 from schemas.policy import Reviewers
 from schemas.reviews import PLANTED_ROUTED
-from tasks.certify.groups import delta_of_look
-from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
 from tasks.columns import numbers
 from tasks.contract.declare import Promise
 from tasks.contract.judge import Judged, Reviewed, judge
@@ -20,6 +18,8 @@ from tasks.contract.run_reviews import RunReviews
 from tasks.fingerprint import fingerprint
 from tasks.reviews.resolve import CORRECT, NO_ANSWER
 from tasks.route.policy import changed_inputs
+from tasks.statistics.bounds import TRUSTED, ReviewerError, reviewer_error
+from tasks.statistics.threshold_tests import delta_of_look
 
 
 @dataclass(frozen=True)

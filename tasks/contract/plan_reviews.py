@@ -10,8 +10,6 @@ import pyarrow as pa
 from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.reviews import TASKS, Planned, ReviewPlan, Stage
-from tasks.certify.groups import delta_of_look
-from tasks.certify.sampling import generator
 from tasks.contract.costs import VERIFY_S
 from tasks.contract.draw import Draw
 from tasks.contract.draw_certification import draw_certification
@@ -24,6 +22,8 @@ from tasks.contract.task_rows import class_by_class, numbered, without_labels_of
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import write_plan
 from tasks.reviews.resolve import missed_and_checked
+from tasks.statistics.sampling import generator
+from tasks.statistics.threshold_tests import delta_of_look
 
 DEFAULT_MINUTES: Final = 30.0
 ORDER: Final = 99

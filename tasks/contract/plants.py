@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
 from schemas.tables import BOX
-from tasks.certify.bounds import Floats, Ints
 from tasks.collect.markers import current_markers
 from tasks.contract.costs import VERIFY_S
 from tasks.contract.run_reviews import RunReviews
@@ -23,6 +22,7 @@ from tasks.contract.task_rows import task_table
 from tasks.plan.ledger import Ledger
 from tasks.reviews.resolve import CORRECT
 from tasks.shard.parts import read_part
+from tasks.statistics.bounds import Floats, Ints
 
 KEPT: Final = 0.35
 """Share of a box's width or height that is left of it, so its IoU with the whole box as well."""

@@ -5,10 +5,10 @@ from typing import Final, Literal
 import numpy as np
 import pyarrow.compute as pc
 
-from tasks.certify.bounds import Floats, Ints
 from tasks.contract.costs import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S
 from tasks.contract.run_reviews import RunReviews
 from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER
+from tasks.statistics.bounds import Floats, Ints
 
 WORTH_VERIFYING: Final = VERIFY_S / DRAW_BOX_S
 """Below this p(correct) it is quicker to draw the objects than to look through proposals for them."""

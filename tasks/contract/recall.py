@@ -10,9 +10,6 @@ import pyarrow.compute as pc
 
 from schemas.errors import UserError
 from schemas.reviews import TASKS, ReviewPlan, Stratum
-from tasks.certify.audit import Estimate
-from tasks.certify.bounds import Ints
-from tasks.certify.recall import SearchedImages, image_sample, recall
 from tasks.columns import numbers
 from tasks.contract.costs import image_check_s
 from tasks.contract.run_labels import RunLabels
@@ -21,6 +18,9 @@ from tasks.contract.searched import images_of, searched_images
 from tasks.contract.task_rows import label_tasks, numbered
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers, ImageAnswers
+from tasks.statistics.bounds import Ints
+from tasks.statistics.monitoring import Estimate
+from tasks.statistics.recall import SearchedImages, image_sample, recall
 
 IMAGE: Final = "image"
 DOUBTFUL: Final = "doubtful"

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.reviews import ReviewPlan
-from tasks.certify.bounds import Floats
 from tasks.columns import numbers
 from tasks.contract.declare import Candidates, draw_counts
 from tasks.contract.kept_calibrators import KeptCalibrator, read_calibrator
@@ -15,6 +14,7 @@ from tasks.contract.run_reviews import RunReviews
 from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers
+from tasks.statistics.bounds import Floats
 
 
 @dataclass(frozen=True)

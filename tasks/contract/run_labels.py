@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from schemas.errors import UserError
 from schemas.records import Current, Marker
 from schemas.tables import BOX
-from tasks.certify.bounds import Bools, Floats, Ints
-from tasks.certify.split import on_fit_side
 from tasks.collect.label_arrays import SIGNAL_STAGES
 from tasks.collect.markers import current_markers
 from tasks.columns import boxes_of, flat, numbers
@@ -21,6 +19,8 @@ from tasks.plan.ledger import Ledger
 from tasks.reviews.distinct import flags_of, places_in
 from tasks.shard.markers import read_current
 from tasks.shard.parts import read_part
+from tasks.statistics.bounds import Bools, Floats, Ints
+from tasks.statistics.sampling import on_fit_side
 from tasks.store.store import Store
 from tasks.store.threads import map_ordered
 

@@ -8,13 +8,13 @@ from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.records import Current
 from schemas.reviews import ReviewPlan
-from tasks.certify.bounds import Bools
 from tasks.contract.declare import Promise
 from tasks.contract.run_labels import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import Answers, resolve
 from tasks.reviews.verdicts import read_verdicts
+from tasks.statistics.bounds import Bools
 from tasks.store.open import open_store
 from tasks.store.store import Store
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.certify.bounds import Bools, Ints
 from tasks.columns import boxes_of, numbers
 from tasks.contract.run_labels import RunLabels
 from tasks.geometry import box_iou
 from tasks.reviews.resolve import DISPUTED, Answers, ImageAnswers
+from tasks.statistics.bounds import Bools, Ints
 
 SAME_IOU: Final = 0.5
 """Boxes of one class that overlap so much show one object."""

@@ -6,7 +6,6 @@ import pyarrow.compute as pc
 from schemas.errors import ObjectMissingError, UserError
 from schemas.policy import Policy
 from schemas.reviews import Stage
-from tasks.certify.calibrator_fit import FEWEST_LABELS
 from tasks.contract.audits import contradicted, expired
 from tasks.contract.fit import fit_verdicts
 from tasks.contract.looks import read_looks
@@ -14,6 +13,7 @@ from tasks.contract.rounds import Round, labels_of_round, last_round
 from tasks.contract.run_reviews import RunReviews
 from tasks.reviews.resolve import NO_ANSWER
 from tasks.route.policy import FOLDER, changed_inputs, policy_key
+from tasks.statistics.fit_calibrator import FEWEST_LABELS
 
 
 def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 
 from schemas.reviews import TASKS
 from schemas.tables import BOX
-from tasks.certify.bounds import Floats, Ints
 from tasks.contract.costs import VERIFY_S
 from tasks.contract.run_labels import RunLabels
 from tasks.reviews.resolve import NO_ANSWER, Answers
+from tasks.statistics.bounds import Floats, Ints
 
 
 def label_tasks(

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.evaluation import Reliability, ReliabilityBin, RiskPoint, SignalCurves, SweepRow
-from tasks.certify.reliability import reliability
 from tasks.evaluate.matching import CORRECT, IGNORED
+from tasks.statistics.calibrator import reliability
 
 SWEEP_ROWS: Final = 20
 RISK_POINTS: Final = 100

@@ -5,10 +5,10 @@ import math
 from schemas.policy import Policy
 from schemas.report import AuditReport, ExpiryReport, Interval
 from schemas.reviews import ReviewPlan
-from tasks.certify.audit import Estimate
 from tasks.contract.audits import AuditDraw, audit_draws, monitor
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import Answers
+from tasks.statistics.monitoring import Estimate
 
 
 def audit_reports(policy: Policy, plans: Plans, answers: Answers, confidence: float) -> tuple[AuditReport, ...]:

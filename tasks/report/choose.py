@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 from schemas.records import Current
 from schemas.report import Picture
 from schemas.reviews import LABEL_VERDICTS
-from tasks.certify.bounds import Bools, Ints
 from tasks.collect.markers import current_markers
 from tasks.contract.run_labels import RunLabels
 from tasks.plan.ledger import Ledger
 from tasks.report.scores import detector_scores
 from tasks.shard.parts import read_part
+from tasks.statistics.bounds import Bools, Ints
 from tasks.store.store import Store
 
 EACH: Final = 12

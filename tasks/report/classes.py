@@ -3,9 +3,9 @@
 import numpy as np
 
 from schemas.report import ClassReport
-from tasks.certify.shrinkage import shrunken_shares
 from tasks.contract.run_labels import RunLabels
 from tasks.report.reviewed import Reviewed
+from tasks.statistics.bounds import shrunken_shares
 
 
 def class_reports(labels: RunLabels, reviewed: Reviewed) -> tuple[ClassReport, ...]:

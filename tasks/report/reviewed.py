@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.certify.bounds import Bools, Floats, Ints
 from tasks.columns import numbers
 from tasks.contract.run_labels import RunLabels
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers
+from tasks.statistics.bounds import Bools, Floats, Ints
 
 PURPOSES: Final = ("fit", "certify", "audit")
 """Of tasks that are drawn at random; others are chosen, and say nothing of the whole."""

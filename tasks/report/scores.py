@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from schemas.evaluation import Reliability, ReliabilityBin
 from schemas.policy import Policy
 from schemas.report import Histogram, ReviewedReliability
-from tasks.certify.bounds import Bools, Floats
-from tasks.certify.reliability import reliability
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.report.reviewed import Reviewed
+from tasks.statistics.bounds import Bools, Floats
+from tasks.statistics.calibrator import reliability
 
 EDGES: Final = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
 """Of p(correct): narrow towards both ends, where calibrated probabilities crowd."""

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from schemas.errors import UserError, VouchError
 from schemas.policy import Certification, Group
-from tasks.certify.bounds import Bools, Floats
-from tasks.certify.calibrator import Calibrator
-from tasks.certify.split import on_fit_side
 from tasks.columns import flat, numbers
+from tasks.statistics.bounds import Bools, Floats
+from tasks.statistics.calibrator import Calibrator
+from tasks.statistics.sampling import on_fit_side
 
 NOT_CERTIFIED: Final = "no certified threshold for this class"
 KEPT_FOR_FITTING: Final = "image kept for fitting the calibrator"

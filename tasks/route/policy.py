@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from schemas.campaign import ClassConfig, RoutingConfig, Thresholds
 from schemas.errors import ObjectMissingError, UserError
 from schemas.policy import Group, Policy
-from tasks.certify.calibrator import Calibrator
 from tasks.fingerprint import fingerprint
 from tasks.route.content_name import is_as_named
 from tasks.route.spoken import EXPIRED
+from tasks.statistics.calibrator import Calibrator
 from tasks.store.store import Store
 
 _EXPIRED: Final = "the policy has expired; certify again"

@@ -6,12 +6,12 @@ from schemas.campaign import SIGNALS
 from schemas.policy import Policy
 from schemas.records import Marker
 from schemas.tables import STAGES
-from tasks.certify.calibrator import Calibrator
 from tasks.route.router import route
 from tasks.shard.counts import decision_counts
 from tasks.shard.markers import write_marker
 from tasks.shard.parts import read_part, write_part
 from tasks.shard.pipeline import rerouted, stages_fingerprint
+from tasks.statistics.calibrator import Calibrator
 from tasks.store.store import Store
 
 _ALWAYS: Final = {

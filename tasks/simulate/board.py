@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.certify.bounds import Bools, Floats, Ints
 from tasks.contract.run_labels import RunLabels
 from tasks.simulate.answers import CORRECT, NOT_AN_OBJECT
 from tasks.simulate.reviewer import SECONDS, Errors, called, chances
 from tasks.simulate.truth import RunTruth
+from tasks.statistics.bounds import Bools, Floats, Ints
 
 
 @dataclass(frozen=True)

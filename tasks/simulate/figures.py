@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schemas.evaluation import PlanningAnswer, SimulatedRow, Spread
-from tasks.certify.bounds import lower_bound, upper_bound
+from tasks.statistics.bounds import lower_bound, upper_bound
 
 _INTERVAL: Final = 0.05
 

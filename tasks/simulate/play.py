@@ -9,13 +9,6 @@ from numpy.typing import NDArray
 
 from schemas.errors import UserError
 from schemas.reviews import GroupPlan
-from tasks.certify.bounds import Bools, Floats, Ints
-from tasks.certify.gates import Sample, accepted_counts, gate_a, gate_b
-from tasks.certify.groups import delta_of_look
-from tasks.certify.ladder import ladder
-from tasks.certify.reviewers import TRUSTED, ReviewerError, reviewer_error
-from tasks.certify.sampling import certification_sample, first_sample
-from tasks.certify.split import fit_share
 from tasks.contract.costs import VERIFY_S
 from tasks.contract.declare import Candidates, Promise, declare_groups, draw_groups
 from tasks.contract.draws import labels_to_fit
@@ -27,6 +20,9 @@ from tasks.simulate.answers import CORRECT
 from tasks.simulate.board import Board, seconds_of
 from tasks.simulate.figures import Draw
 from tasks.simulate.reviewer import chances
+from tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError, reviewer_error
+from tasks.statistics.sampling import certification_sample, first_sample, fit_share
+from tasks.statistics.threshold_tests import Sample, accepted_counts, delta_of_look, gate_a, gate_b, ladder
 
 NAIVE: Final = 1_000_000
 """Number of the naive rule's own draw."""

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 from schemas.campaign import Campaign
 from schemas.reviews import Planned
-from tasks.certify.bounds import Ints
 from tasks.contract.costs import VERIFY_S
 from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.contract.run_labels import RunLabels
@@ -13,6 +12,7 @@ from tasks.reviews.plans import read_plans
 from tasks.reviews.verdicts import write_verdicts
 from tasks.simulate.reviewer import PERFECT, Errors, answer
 from tasks.simulate.truth import RunTruth
+from tasks.statistics.bounds import Ints
 from tasks.store.open import open_store
 
 

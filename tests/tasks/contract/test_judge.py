@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from schemas.reviews import GroupPlan
-from tasks.certify.groups import delta_of_look
-from tasks.certify.reviewers import TRUSTED, ReviewerError
-from tasks.certify.sampling import first_sample
 from tasks.contract.declare import Candidates, Promise, declare_groups, draw_groups, region_of, reviews_to_start
 from tasks.contract.fit import fit_rows
 from tasks.contract.judge import Reviewed, judge
+from tasks.statistics.bounds import TRUSTED, ReviewerError
+from tasks.statistics.sampling import first_sample
+from tasks.statistics.threshold_tests import delta_of_look
 
 SHARE = 0.3
 

@@ -7,13 +7,13 @@ import pytest
 from scipy.stats import binom
 
 from schemas.errors import NotCertifiedError, StoreError, UserError
-from tasks.certify.groups import delta_of_look
 from tasks.contract import plan_reviews as planning
 from tasks.contract.certify import certify_campaign
 from tasks.contract.looking import look_by_drawing
 from tasks.contract.looks import read_looks
 from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.reviews.plans import read_plans
+from tasks.statistics.threshold_tests import delta_of_look
 
 MORE = Wish(minutes=1, stage="certify")
 ANEW = Wish(minutes=3, stage="certify", fresh=True)

@@ -9,7 +9,6 @@ import pytest
 from schemas.errors import UserError
 from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
 from schemas.tables import BOX
-from tasks.certify.split import on_fit_side
 from tasks.contract.apply import apply_policy
 from tasks.contract.certify import certify_campaign
 from tasks.contract.costs import CHECK_CLASS_S
@@ -22,6 +21,7 @@ from tasks.geometry import box_iou
 from tasks.reviews.hand_out import task_sheet
 from tasks.reviews.plans import read_plans
 from tasks.reviews.verdicts import write_verdicts
+from tasks.statistics.sampling import on_fit_side
 
 
 def tasks_of(campaigned, number=-1):

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from schemas.policy import Certification, Group, GroupCertificate, Policy
-from tasks.certify.split import on_fit_side
 from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.evaluate.contract import contract_truth, is_kept, true_precision
 from tasks.simulate.answers import CORRECT, NOT_AN_OBJECT, UNKNOWN
 from tasks.simulate.truth import RunTruth
+from tasks.statistics.sampling import on_fit_side
 
 IMAGES = 40
 SHARE, SEED = 0.5, 3

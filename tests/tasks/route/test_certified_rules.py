@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from schemas.errors import UserError, VouchError
 from schemas.policy import Group
 from schemas.tables import DECISIONS
-from tasks.certify.calibrator import Calibrator
-from tasks.certify.split import on_fit_side
 from tasks.route.certified_rules import decide_by_probability
 from tasks.route.router import route
+from tasks.statistics.calibrator import Calibrator
+from tasks.statistics.sampling import on_fit_side
 
 KEYS = [f"{number}.jpg" for number in range(40)]
 CONTENTS = [f"{number:064x}" for number in range(40)]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from schemas.errors import UserError
-from tasks.certify.bounds import upper_bound
 from tasks.simulate.answers import NOT_AN_OBJECT, UNKNOWN
 from tasks.simulate.question import Question
 from tasks.simulate.reviewer import Errors
 from tasks.simulate.simulate import simulate
+from tasks.statistics.bounds import upper_bound
 
 NAMES = ("truth.json", "main")
 

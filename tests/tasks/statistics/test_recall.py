@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import UserError
-from tasks.certify.recall import SearchedImages, image_sample, recall
+from tasks.statistics.recall import SearchedImages, image_sample, recall
 
 
 def world(seed, images=3000):

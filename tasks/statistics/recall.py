@@ -8,9 +8,9 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from schemas.errors import UserError
-from tasks.certify.audit import Estimate
-from tasks.certify.bounds import Floats, Ints, lower_bound
-from tasks.certify.sampling import IMAGES, Drawn, allocate, generator
+from tasks.statistics.bounds import Floats, Ints, lower_bound
+from tasks.statistics.monitoring import Estimate
+from tasks.statistics.sampling import IMAGES, Drawn, allocate, generator
 
 BOOTSTRAPS: Final = 1_000
 WIDEST: Final = 6.0

@@ -1,4 +1,4 @@
-"""Fits a calibrator to reviewed labels, and says how well it does on images that it has not seen.
+"""Fits a calibrator to reviewed labels, and scores it on images that it has not seen.
 
 Boosted trees are left out: a policy carries its calibrator as plain numbers, and trees would need a reader.
 """
@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from schemas.errors import UserError
-from tasks.certify.bounds import Bools, Floats, Ints
-from tasks.certify.calibrator import Calibrator
+from tasks.statistics.bounds import Bools, Floats, Ints
+from tasks.statistics.calibrator import Calibrator
 
 STRENGTH: Final = 1.0
 """Inverse of the L2 penalty: a priori weights and offsets are normal with this variance."""

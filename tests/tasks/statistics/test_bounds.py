@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks.certify.bounds import (
+from tasks.statistics.bounds import (
     binomial_p,
     hypergeometric_p,
     hypergeometric_upper_bound,
@@ -12,6 +12,7 @@ from tasks.certify.bounds import (
     labels_needed,
     lower_bound,
     most_errors,
+    shrunken_shares,
     upper_bound,
     wrong_allowed,
 )
@@ -115,3 +116,24 @@ def test_korn_graubard_at_its_edges():
     assert korn_graubard(ones[:1] * 0, ones[:1], 0.1) == 1
     assert korn_graubard(ones, ones, 0.1) == 1
     assert korn_graubard(0 * ones, 40 * ones, 0.1) == pytest.approx(float(upper_bound(0, 5, 0.1)))
+
+
+def test_few_labels_are_drawn_towards_all_and_many_speak_for_themselves():
+    errors, reviewed = np.array([40, 4, 1, 0, 0]), np.array([400, 400, 2, 1, 0])
+    found = shrunken_shares(errors, reviewed)
+    share = 45.5 / 804
+    assert found[0] == pytest.approx(0.1, abs=0.01)
+    assert found[1] == pytest.approx(0.01, abs=0.01)
+    assert share < found[2] < 0.5
+    assert 0 < found[3] < share
+    assert found[4] == pytest.approx(share)
+
+
+def test_equal_classes_are_drawn_together():
+    rng = np.random.default_rng(0)
+    errors = rng.binomial(20, 0.1, 50)
+    assert np.std(shrunken_shares(errors, np.full(50, 20))) < 0.4 * np.std(errors / 20)
+
+
+def test_no_review_at_all():
+    assert shrunken_shares(np.zeros(3, np.int64), np.zeros(3, np.int64)) == pytest.approx(0.5)

@@ -1,15 +1,25 @@
-"""Exact tests and bounds for a share of wrong labels.
+"""Computes exact tests and confidence bounds for a share of wrong labels.
 
 Which bound is valid depends on how the labels were drawn. Labels drawn one by one, with our own seed, from a fixed
 batch: the count of wrong ones is hypergeometric whatever the batch is like, so clustering of errors within images does
-not matter. Whole images drawn: use `korn_graubard`, for the binomial breaks its promise there.
+not matter. Whole images drawn: use `korn_graubard`, for the binomial breaks its guarantee there.
+
+The error rate of reviewers is bounded with control items: labels known to be wrong, mixed into the queue where nobody
+can tell them from the others. They must be as hard to see as the wrong labels that they stand for, and the share of
+wrong labels in the queue, control items included, must be the one under which the validation labels are reviewed:
+people miss more of what is rare.
+
+The precision of each class, shrunk towards that of all where few of its labels were reviewed, is for reading; no
+guarantee rests on it.
 """
 
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.special import betaln
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -18,6 +28,12 @@ Bools: TypeAlias = NDArray[np.bool_]
 _MOST_LABELS: Final = 10_000_000
 _ROUNDING: Final = 1e-9
 """Keeps (1 - 0.9) * 10 = 0.9999999999999998 from being cut to 0."""
+
+SHARE_OF_DELTA: Final = 0.2
+"""Part of the promised delta that goes to the bounds of what reviewers miss."""
+
+STRENGTHS: Final = np.geomspace(1, 1_000, 31)
+"""Labels that the common share may be worth to each class."""
 
 
 def wrong_allowed(labels: ArrayLike, limit: ArrayLike) -> Ints:
@@ -183,3 +199,70 @@ def korn_graubard(errors: Ints, reviewed: Ints, delta: float) -> float:
     quantiles = stats.t.ppf(1 - delta, [labels - 1, telling - 1])
     effective = labels / design_effect * float(quantiles[0] / quantiles[1]) ** 2
     return float(upper_bound(share * effective, effective, delta))
+
+
+@dataclass(frozen=True)
+class ReviewerError:
+    """Upper bounds of the share of wrong labels that reviewers call correct."""
+
+    accepted: float
+    """Of wrong labels that a policy may accept."""
+    routed: float
+    """Of wrong labels that people get in any case."""
+    spent: float
+    """Chance that a bound is too low."""
+
+
+TRUSTED: Final = ReviewerError(0.0, 0.0, 0.0)
+"""The reviewer's word defines what is correct."""
+
+
+def reviewer_error(
+    planted: int, missed: int, delta: float, planted_routed: int = 0, missed_routed: int = 0
+) -> ReviewerError:
+    """Bound the share of wrong labels that reviewers miss.
+
+    Clopper-Pearson upper bounds; `SHARE_OF_DELTA` of delta is spent, half on each where both are measured.
+
+    Args:
+        planted: Known-wrong labels with scores as accepted labels have them; 0: nothing is known, so the bound is 1 and
+            nothing will be certified.
+        missed: How many of them reviewers called correct.
+        delta: 1 - confidence of the whole promise.
+        planted_routed: The same for scores as routed labels have them; 0: the first bound stands for both.
+        missed_routed: How many of these were missed.
+    """
+    spent = SHARE_OF_DELTA * delta
+    if not planted_routed:
+        bound = float(upper_bound(missed, planted, spent))
+        return ReviewerError(bound, bound, spent)
+    return ReviewerError(
+        float(upper_bound(missed, planted, spent / 2)),
+        float(upper_bound(missed_routed, planted_routed, spent / 2)),
+        spent,
+    )
+
+
+def shrunken_shares(errors: Ints, reviewed: Ints) -> Floats:
+    """Estimate a share of each class, drawn towards that of all: empirical Bayes.
+
+    Each class has a share of its own from Beta(m s, m (1-s)), s the share of all (half an error and half a right label
+    added, so that it is neither 0 nor 1), m the strength with the largest beta-binomial likelihood. The estimate is
+    (k + m s) / (n + m) (B. Efron and C. Morris, Scientific American 236, 1977, for the idea).
+
+    Args:
+        errors: (C,) wrong of each class.
+        reviewed: (C,) reviewed labels of each.
+
+    Returns:
+        (C,) shares of errors; a class without a review has that of all.
+    """
+    share = (float(errors.sum()) + 0.5) / (float(reviewed.sum()) + 1)
+    likelihood = [
+        float(
+            (betaln(errors + m * share, reviewed - errors + m * (1 - share)) - betaln(m * share, m - m * share)).sum()
+        )
+        for m in STRENGTHS
+    ]
+    strength = float(STRENGTHS[int(np.argmax(likelihood))])
+    return np.asarray((errors + strength * share) / (reviewed + strength), np.float64)

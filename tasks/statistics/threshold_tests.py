@@ -1,13 +1,23 @@
-"""Gates A and B: what a random sample says of every threshold of a ladder.
+"""Tests thresholds on a random sample of reviewed labels: gates A and B, fixed-sequence testing, groups of classes.
 
-A: of the labels that are accepted, at least T are correct. B: of the labels that are delivered (the accepted ones, and
-those that people looked at and kept), at least T are correct.
+Gate A: of the labels that are accepted, at least T are correct. Gate B: of the labels that are delivered (the accepted
+ones, and those that people reviewed and kept), at least T are correct.
 
 Both rest on a simple random sample, drawn with our own seed from a fixed set of labels. A part of such a sample that is
 cut out by a rule fixed beforehand is, given its size, a simple random sample of the part of the set that the rule cuts
 out. So the sampled labels at or above a threshold stand for the accepted set, and the sampled labels that would be
 delivered stand for the delivered set, whatever the labels, the scores and their clustering are. All labels of one score
 are accepted together or not at all; a label whose score is NaN never is.
+
+Fixed-sequence testing (A. Angelopoulos, S. Bates, E. Candès, M. Jordan and L. Lei, Learn then Test, 2021): thresholds
+in an order that is fixed before the validation labels are reviewed, each tested at the full delta, until the first
+one fails. The chance that any certified threshold breaks the guarantee is at most delta, because the first threshold in
+the order that breaks it has to pass a valid test.
+
+Several groups at once: each certified group has a guarantee of its own, kept together with confidence 1 - delta: each
+is tested at delta / K (Bonferroni). Classes too rare for a guarantee of their own form one declared group; the
+guarantee is then about that group as a whole, not about each class in it. Groups are declared before validation labels
+are reviewed.
 """
 
 from dataclasses import dataclass
@@ -15,16 +25,29 @@ from typing import Final
 
 import numpy as np
 
-from tasks.certify.bounds import (
+from tasks.statistics.bounds import (
+    TRUSTED,
     Bools,
     Floats,
     Ints,
+    ReviewerError,
     binomial_p,
     hypergeometric_p,
     hypergeometric_upper_bound,
+    labels_needed,
     upper_bound,
 )
-from tasks.certify.reviewers import TRUSTED, ReviewerError
+
+A: Final = "A"
+B: Final = "B"
+
+STEPS: Final = 100
+
+SPARE_ERRORS: Final = 5
+"""Errors that a group's expected reviews must be able to bear for the group to be worth testing."""
+FIRST_LOOK: Final = 0.8
+NEXT_LOOK: Final = 1 - FIRST_LOOK
+"""A look may spend this much of what the one before it could."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +86,6 @@ class Evidence:
         if self.sizes is None:
             return float(upper_bound(errors, reviewed, self.delta))
         return hypergeometric_upper_bound(errors, reviewed, int(self.sizes[step]), self.delta)
-
-
-A: Final = "A"
-B: Final = "B"
 
 
 def gate_a(
@@ -156,3 +175,71 @@ def _orderable(scores: Floats) -> Floats:
 
 def _at_or_above(scores: Floats, thresholds: Floats) -> Ints:
     return np.asarray(len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left"), np.int64)
+
+
+def ladder(scores: Floats, steps: int = STEPS) -> Floats:
+    """Thresholds from strict to loose, about equally many labels apart.
+
+    Args:
+        scores: (N,) p(correct) of the set that the promise is about; NaN is left out.
+        steps: How many at most.
+
+    Returns:
+        Different values out of scores, descending; the last accepts everything. Empty where there is no score.
+    """
+    known = np.sort(scores[np.isfinite(scores)])[::-1]
+    if not len(known):
+        return np.zeros(0)
+    ranks = np.linspace(0, len(known), steps + 1)[1:]
+    return np.asarray(np.unique(known[np.maximum(np.ceil(ranks).astype(np.int64), 1) - 1])[::-1], np.float64)
+
+
+def certified_step(evidence: Evidence) -> int | None:
+    """Index of the loosest certified threshold: the last before the first p-value above delta; None without any."""
+    failed = evidence.p_values > evidence.delta
+    passed = int(np.argmax(failed)) if failed.any() else len(failed)
+    return passed - 1 if passed else None
+
+
+def certified_groups(labels: Ints, reviews: int, precision: float, delta: float) -> list[Ints]:
+    """Divide classes into groups that can be certified.
+
+    The most frequent classes stand alone and the others are pooled: as many alone as leaves every group enough of the
+    reviews, shared out by size, to bear `SPARE_ERRORS` errors at delta / K. Only the pooled group may have fewer when
+    nothing better is possible.
+
+    Args:
+        labels: (C,) labels of each class on the certify side.
+        reviews: Certification labels in all.
+        precision: T.
+        delta: 1 - confidence of all promises together.
+
+    Returns:
+        Class indices of each group, the most frequent class first, the pooled group last; a class without labels is in
+        the pooled group.
+    """
+    order = np.argsort(-labels, kind="stable")
+    total = int(labels.sum())
+    for alone in range(len(labels), 0, -1):
+        groups = [order[index : index + 1] for index in range(alone)]
+        if alone < len(labels):
+            groups.append(order[alone:])
+        sizes = np.array([labels[group].sum() for group in groups])
+        least = labels_needed(SPARE_ERRORS, 1 - precision, delta / len(groups))
+        if total and (sizes * reviews >= least * total).all():
+            return groups
+    return [order]
+
+
+def delta_of_look(delta: float, look: int) -> float:
+    """Part of delta that a look at certification labels may spend.
+
+    The first look gets 80%, each later one 80% of what is left, so any number of looks spend at most delta. Certifying
+    again with more reviews, because the first result disappointed, is such a look; tests at the full delta each time
+    would break the promise in the end.
+
+    Args:
+        delta: 1 - confidence of the promise.
+        look: 1 for the first.
+    """
+    return delta * FIRST_LOOK * NEXT_LOOK ** (look - 1)

@@ -1,0 +1,1 @@
+"""Statistics of certification on plain arrays: bounds, calibration, tests, sampling, audits, recall."""
