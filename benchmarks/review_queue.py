@@ -64,8 +64,8 @@ def _ask(campaign: str) -> int:
 
     from schemas.campaign_file import load_campaign
     from schemas.reviews import ReviewPlan
-    from tasks.contract.run_reviews import read_run_reviews
-    from tasks.contract.task_rows import label_tasks
+    from tasks.certify.data import read_run_reviews
+    from tasks.certify.questions import label_tasks
     from tasks.reviews.plans import write_plan
 
     reviews = read_run_reviews(load_campaign(Path(campaign)))

@@ -14,8 +14,8 @@ from schemas.campaign_file import load_campaign
 from schemas.errors import NotCertifiedError, UserError
 from schemas.policy import Certified
 from schemas.queue import AppliedReviews, PullOutcome
-from tasks.contract.apply import apply_policy
-from tasks.contract.certify import certify_campaign
+from tasks.certify.apply import apply_policy
+from tasks.certify.certify import certify_campaign
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.markdown import certified_markdown
 from schemas.campaign_file import load_campaign
 from schemas.policy import Certified
-from tasks.contract.certify import certify_campaign
+from tasks.certify.certify import certify_campaign
 
 logger = logging.getLogger(__name__)
 

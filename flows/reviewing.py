@@ -24,7 +24,7 @@ from review_ui.server.tokens import draw_tokens, own_tokens
 from review_ui.server.watching import keep_alive
 from schemas.campaign import Campaign
 from schemas.queue import Left, PullOutcome
-from tasks.contract.run_labels import current_of
+from tasks.labels.arrays import current_of
 from tasks.reviews.plans import read_plans
 from tasks.store.open import open_store
 
@@ -116,7 +116,7 @@ def _prepare(
         say(f"{left.second:,} items wait for a second person: vouch review CAMPAIGN --reviewer NAME")
     if filled is None or not left.items:
         # It takes a second to import, and is seldom needed.
-        from tasks.contract.plan_reviews import Wish, plan_reviews
+        from tasks.certify.plan_reviews import Wish, plan_reviews
 
         planned = plan_reviews(campaign, Wish(minutes=minutes))
         say(f"nothing waited for an answer, so review plan {planned.plan.number} was made:")

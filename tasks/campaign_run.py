@@ -8,10 +8,10 @@ from typing import Self
 from schemas.campaign import Campaign
 from schemas.errors import WorkspaceBusyError
 from schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
+from tasks.certify.apply import choose_policy
 from tasks.collect.export import check_export_name, export_run
 from tasks.collect.failures import failed_images
 from tasks.collect.totals import add_up
-from tasks.contract.choose import choose_policy
 from tasks.plan.ledger import Ledger
 from tasks.plan.plan import plan
 from tasks.plan.source import list_source

@@ -72,7 +72,7 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
 
 def _certified() -> "Policy":
     from schemas.policy import Certification, Group, Policy
-    from tasks.contract.run_labels import SIGNALS
+    from tasks.labels.arrays import SIGNALS
     from tasks.statistics.calibrator import Calibrator
 
     count = len(SIGNALS)

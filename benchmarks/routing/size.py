@@ -58,7 +58,7 @@ def _applied(labels: int) -> Measured[dict[str, int]]:
 def _apply(campaign: str, version: str) -> dict[str, int]:
     """Apply a policy; the labels that are accepted now, and those that are decided otherwise."""
     from schemas.campaign_file import load_campaign
-    from tasks.contract.apply import apply_policy
+    from tasks.certify.apply import apply_policy
 
     summary = apply_policy(load_campaign(Path(campaign)), version, export=False)
     return {"accepted": summary.accepted, "changed": summary.changed}

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.campaigns import write_campaign
 from benchmarks.routing.starter_runs import MODELS, StarterRun
 from schemas.campaign_file import load_campaign
-from tasks.contract.plan_reviews import Wish
+from tasks.certify.plan_reviews import Wish
 from tasks.simulate.answers import NOT_AN_OBJECT
 from tasks.simulate.board import seconds_of
 from tasks.simulate.play import reviews_to_fit

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tasks.contract.declare import Promise
-from tasks.contract.run_labels import SIGNALS
+from tasks.certify.data import Promise
+from tasks.labels.arrays import SIGNALS
 from tasks.simulate.board import Board
 from tasks.simulate.figures import Draw
 from tasks.simulate.play import play

@@ -39,7 +39,7 @@ def apply(
     from flows.console.progress import RunProgress
     from flows.console.streams import quiet
     from schemas.campaign_file import load_campaign
-    from tasks.contract.apply import apply_policy
+    from tasks.certify.apply import apply_policy
 
     config = load_campaign(campaign)
     with quiet() as terminal:

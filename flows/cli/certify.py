@@ -34,7 +34,7 @@ def certify(
     from flows.console.streams import quiet
     from schemas.campaign_file import load_campaign
     from schemas.errors import NotCertifiedError
-    from tasks.contract.certify import certify_campaign
+    from tasks.certify.certify import certify_campaign
 
     config = load_campaign(campaign)
     with quiet() as terminal:

@@ -37,7 +37,7 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
         truth: The samples' ground truth.
     """
     from schemas.errors import UserError
-    from tasks.contract.plan_reviews import Wish
+    from tasks.certify.plan_reviews import Wish
     from tasks.reviews.plans import read_plans
     from tasks.simulate.round import review_round
     from tasks.store.open import open_store

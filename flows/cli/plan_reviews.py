@@ -55,8 +55,8 @@ def plan_reviews(
     from flows.console.planned import print_planned
     from flows.console.streams import quiet
     from schemas.campaign_file import load_campaign
-    from tasks.contract.plan_reviews import Wish
-    from tasks.contract.plan_reviews import plan_reviews as plan
+    from tasks.certify.plan_reviews import Wish
+    from tasks.certify.plan_reviews import plan_reviews as plan
     from tasks.reviews.hand_out import task_sheet
     from tasks.reviews.table_file import check_suffix, write_table
 

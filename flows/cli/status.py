@@ -30,7 +30,7 @@ def status(
     from flows.console.status import print_status
     from flows.console.streams import terminal
     from schemas.campaign_file import load_campaign
-    from tasks.collect.status import read_status
+    from tasks.status import read_status
 
     if failed:
         from tasks.collect.failures import campaign_failures

@@ -25,7 +25,7 @@ from schemas.records import Current
 from tasks.collect.images import labelled_images
 from tasks.collect.markers import current_markers
 from tasks.collect.reviewed import HumanWord
-from tasks.contract.run_labels import current_of
+from tasks.labels.arrays import current_of
 from tasks.plan.ledger import Ledger
 from tasks.reviews.decisions import Decisions
 from tasks.reviews.plans import Plans, read_plans

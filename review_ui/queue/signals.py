@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from review_ui.queue.asked import Task
 from review_ui.queue.words import presence_words, words_of
 from schemas.records import Marker
-from tasks.contract.plants import planted_id
+from tasks.certify.questions import planted_id
 from tasks.shard.parts import read_part
 from tasks.store.store import Store
 from tasks.store.threads import map_ordered

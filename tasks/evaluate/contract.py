@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from schemas.evaluation import ContractTruth, GroupTruth, TruePrecision
 from schemas.policy import Group, Policy
-from tasks.contract.run_labels import RunLabels
+from tasks.labels.arrays import RunLabels
 from tasks.simulate.truth import RunTruth
 
 _ROUNDING: Final = 1e-9

@@ -5,7 +5,7 @@ import math
 from schemas.policy import Policy
 from schemas.report import AuditReport, ExpiryReport, Interval
 from schemas.reviews import ReviewPlan
-from tasks.contract.audits import AuditDraw, audit_draws, monitor
+from tasks.certify.monitor import AuditDraw, audit_draws, monitor
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import Answers
 from tasks.statistics.monitoring import Estimate

@@ -11,7 +11,7 @@ from schemas.records import Current
 from schemas.report import Picture
 from schemas.reviews import LABEL_VERDICTS
 from tasks.collect.markers import current_markers
-from tasks.contract.run_labels import RunLabels
+from tasks.labels.arrays import RunLabels
 from tasks.plan.ledger import Ledger
 from tasks.report.scores import detector_scores
 from tasks.shard.parts import read_part

@@ -3,7 +3,7 @@
 import numpy as np
 
 from schemas.report import ClassReport
-from tasks.contract.run_labels import RunLabels
+from tasks.labels.arrays import RunLabels
 from tasks.report.reviewed import Reviewed
 from tasks.statistics.bounds import shrunken_shares
 

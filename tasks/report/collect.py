@@ -13,10 +13,9 @@ from schemas.policy import Policy
 from schemas.records import Current
 from schemas.report import Accepted, Images, Picture, Report, TruthReport
 from schemas.reviews import LABEL_VERDICTS
-from tasks.collect.status import read_status
-from tasks.contract.run_labels import RunLabels, current_of, read_run_labels
 from tasks.evaluate.evaluate import evaluate_campaign
 from tasks.evaluate.truth import read_truth
+from tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.report.audited import audit_reports, expiry_report
 from tasks.report.choose import choose_labels, with_reasons
@@ -34,6 +33,7 @@ from tasks.reviews.verdicts import read_verdicts
 from tasks.route.policy import read_policy
 from tasks.simulate.truth import truth_of_run
 from tasks.statistics.bounds import Bools
+from tasks.status import read_status
 from tasks.store.open import open_store
 from tasks.store.store import Store
 

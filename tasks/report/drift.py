@@ -6,8 +6,8 @@ import numpy as np
 
 from schemas.policy import Policy
 from schemas.report import DriftReport, SignalDrift
-from tasks.contract.drift import P_CORRECT, audit_factor, drift
-from tasks.contract.run_labels import SIGNALS, RunLabels
+from tasks.certify.monitor import P_CORRECT, audit_factor, drift
+from tasks.labels.arrays import SIGNALS, RunLabels
 from tasks.statistics.bounds import Bools
 
 _PERCENTS: Final = np.arange(101)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.report import TimeReport, Verdicts
-from tasks.contract.costs import DRAW_BOX_S, VERIFY_S
-from tasks.contract.run_labels import RunLabels
+from tasks.labels.arrays import RunLabels
+from tasks.reviews.costs import DRAW_BOX_S, VERIFY_S
 from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from schemas.campaign import RoutingConfig
 from schemas.errors import UserError
 from schemas.report import RecallPart, RecallReport
-from tasks.contract.recall import recall_of_run
-from tasks.contract.run_labels import RunLabels
+from tasks.certify.recall import recall_of_run
+from tasks.labels.arrays import RunLabels
 from tasks.report.audited import interval
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import Answers, ImageAnswers

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from schemas.report import Picture, Report, SignalDrift
-from tasks.contract.drift import P_CORRECT
+from tasks.certify.monitor import P_CORRECT
 from tasks.report import formats
 from tasks.report.changes import STANDINGS
 from tasks.report.headline import precision_tile, recall_tile

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.columns import numbers
-from tasks.contract.run_labels import RunLabels
+from tasks.labels.arrays import RunLabels
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers
 from tasks.statistics.bounds import Bools, Floats, Ints

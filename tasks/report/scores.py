@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from schemas.evaluation import Reliability, ReliabilityBin
 from schemas.policy import Policy
 from schemas.report import Histogram, ReviewedReliability
-from tasks.contract.run_labels import SIGNALS, RunLabels
+from tasks.labels.arrays import SIGNALS, RunLabels
 from tasks.report.reviewed import Reviewed
 from tasks.statistics.bounds import Bools, Floats
 from tasks.statistics.calibrator import reliability

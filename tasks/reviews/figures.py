@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas.campaign import Campaign
 from schemas.reviews import IMAGE_VERDICTS, ReviewerFigures, ReviewPlan, VerdictFigures
-from tasks.contract.run_labels import RunLabels, current_of, read_run_labels
+from tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import read_plans

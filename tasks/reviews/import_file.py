@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.reviews import IMAGE_VERDICTS, ImportOutcome
-from tasks.contract.run_labels import RunLabels, current_of, read_run_labels
+from tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.check_file import CheckedFile, Refused, check_file
 from tasks.reviews.check_row import RowChecker

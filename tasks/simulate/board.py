@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.contract.run_labels import RunLabels
+from tasks.labels.arrays import RunLabels
 from tasks.simulate.answers import CORRECT, NOT_AN_OBJECT
 from tasks.simulate.reviewer import SECONDS, Errors, called, chances
 from tasks.simulate.truth import RunTruth

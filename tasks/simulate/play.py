@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from schemas.errors import UserError
 from schemas.reviews import GroupPlan
-from tasks.contract.costs import VERIFY_S
-from tasks.contract.declare import Candidates, Promise, declare_groups, draw_groups
-from tasks.contract.draws import labels_to_fit
-from tasks.contract.fit import Fit, fit_rows
-from tasks.contract.judge import Reviewed, judge
-from tasks.contract.run_labels import SIGNALS
+from tasks.certify.data import Candidates, Promise, declare_groups, draw_groups
+from tasks.certify.draw import labels_to_fit
+from tasks.certify.fit import Fit, fit_rows
+from tasks.certify.judge import Reviewed, judge
 from tasks.evaluate.contract import is_kept, true_precision
+from tasks.labels.arrays import SIGNALS
+from tasks.reviews.costs import VERIFY_S
 from tasks.simulate.answers import CORRECT
 from tasks.simulate.board import Board, seconds_of
 from tasks.simulate.figures import Draw

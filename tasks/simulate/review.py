@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 from schemas.campaign import Campaign
 from schemas.reviews import Planned
-from tasks.contract.costs import VERIFY_S
-from tasks.contract.plan_reviews import Wish, plan_reviews
-from tasks.contract.run_labels import RunLabels
+from tasks.certify.plan_reviews import Wish, plan_reviews
+from tasks.labels.arrays import RunLabels
+from tasks.reviews.costs import VERIFY_S
 from tasks.reviews.plans import read_plans
 from tasks.reviews.verdicts import write_verdicts
 from tasks.simulate.reviewer import PERFECT, Errors, answer

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.reviews import LABEL_VERDICTS, VERDICTS
-from tasks.contract.costs import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
-from tasks.contract.run_labels import RunLabels
+from tasks.labels.arrays import RunLabels
+from tasks.reviews.costs import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
 from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
 from tasks.simulate.truth import RunTruth
 

@@ -8,11 +8,11 @@ from schemas.errors import NotCertifiedError
 from schemas.evaluation import ContractTruth
 from schemas.policy import Certified
 from schemas.records import ApplySummary
-from tasks.contract.apply import apply_policy
-from tasks.contract.certify import certify_campaign
-from tasks.contract.plan_reviews import Wish
-from tasks.contract.run_labels import RunLabels, current_of, read_run_labels
+from tasks.certify.apply import apply_policy
+from tasks.certify.certify import certify_campaign
+from tasks.certify.plan_reviews import Wish
 from tasks.evaluate.contract import contract_truth
+from tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.route.policy import read_policy
 from tasks.simulate.review import Reviewed, review_next

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from schemas.errors import UserError
 from schemas.evaluation import Simulation
-from tasks.contract.declare import Promise
-from tasks.contract.run_labels import RunLabels
+from tasks.certify.data import Promise
+from tasks.labels.arrays import RunLabels
 from tasks.simulate.board import board, seconds_of
 from tasks.simulate.figures import Draw, answers, row
 from tasks.simulate.play import play

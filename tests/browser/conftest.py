@@ -7,7 +7,7 @@ import pytest
 from pymongo import MongoClient
 
 from review_ui.database import mongod
-from tasks.contract.plan_reviews import Wish, plan_reviews
+from tasks.certify.plan_reviews import Wish, plan_reviews
 from tests.browser.reviewing import Reviewer, reviewing
 from tests.fake_campaign import draw_images, label, write_campaign
 from tests.requirements import CHROMIUM

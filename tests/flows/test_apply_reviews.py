@@ -7,7 +7,7 @@ from flows.markdown import applied_reviews_markdown
 from review_ui.database import mongod
 from review_ui.queue.fill import fill_queue
 from review_ui.queue.queue import Queue
-from tasks.contract.plan_reviews import Wish, plan_reviews
+from tasks.certify.plan_reviews import Wish, plan_reviews
 
 prepare_environment()
 

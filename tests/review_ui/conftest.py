@@ -19,8 +19,8 @@ from review_ui.queue.signals import Told
 from review_ui.queue.write import Writer
 from schemas.queue import FillOutcome, Item
 from schemas.reviews import VERDICTS
+from tasks.certify.plan_reviews import Wish, plan_reviews
 from tasks.collect.reviewed import HumanWord
-from tasks.contract.plan_reviews import Wish, plan_reviews
 from tasks.export.records import ExportImage, ExportLabel
 from tasks.store.open import open_store
 from tests.fake_campaign import draw_images, label, write_campaign

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tasks.contract.looks import Look, take_look
+from tasks.certify.rounds import Look, take_look
 from tasks.route.policy import write_policy
 from tasks.shard.markers import read_current
 from tasks.store.open import open_store

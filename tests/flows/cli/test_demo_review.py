@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli.demo_review import as_json, print_review, review
-from tasks.contract.in_force import version_in_force
+from tasks.certify.apply import version_in_force
 from tasks.store.open import open_store
 
 

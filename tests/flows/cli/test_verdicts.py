@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from schemas.reviews import TASKS, ReviewPlan
-from tasks.contract.run_labels import current_of, read_run_labels
+from tasks.labels.arrays import current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.plans import write_plan
 from tasks.reviews.verdicts import read_verdicts

@@ -12,7 +12,7 @@ from review_ui.queue.pull import pull_queue
 from schemas.errors import UserError
 from schemas.reviews import VERDICTS, ReviewPlan
 from tasks.campaign_run import CampaignRun
-from tasks.contract.plan_reviews import Wish, plan_reviews
+from tasks.certify.plan_reviews import Wish, plan_reviews
 from tasks.reviews.hand_out import task_sheet
 from tasks.reviews.plans import read_plans, write_plan
 from tasks.reviews.verdicts import write_verdicts

@@ -7,9 +7,8 @@ from pycocotools import mask as mask_utils
 
 from review_ui.queue.connect import connect
 from schemas.reviews import VERDICTS, ReviewPlan
-from tasks.contract.plants import plant
-from tasks.contract.run_reviews import read_run_reviews
-from tasks.contract.task_rows import class_by_class, label_tasks
+from tasks.certify.data import read_run_reviews
+from tasks.certify.questions import class_by_class, label_tasks, plant
 from tasks.reviews.plans import write_plan
 from tasks.reviews.verdicts import write_verdicts
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.policy import Certification, Group, GroupCertificate, Policy
-from tasks.contract.run_labels import SIGNALS, RunLabels
 from tasks.evaluate.contract import contract_truth, is_kept, true_precision
+from tasks.labels.arrays import SIGNALS, RunLabels
 from tasks.simulate.answers import CORRECT, NOT_AN_OBJECT, UNKNOWN
 from tasks.simulate.truth import RunTruth
 from tasks.statistics.sampling import on_fit_side

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from schemas.reviews import TASKS, VERDICTS, ReviewPlan
-from tasks.contract.apply import apply_policy
-from tasks.contract.drift import reference
-from tasks.contract.run_labels import read_run_labels
+from tasks.certify.apply import apply_policy
+from tasks.certify.monitor import reference
+from tasks.labels.arrays import read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.report.collect import collect
 from tasks.reviews.plans import write_plan

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.errors import UserError
 from schemas.reviews import VERDICTS
-from tasks.contract.run_labels import read_run_labels
+from tasks.labels.arrays import read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.report.collect import collect
 from tasks.report.write import make_report, write_page

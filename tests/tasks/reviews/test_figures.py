@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.reviews import TASKS
-from tasks.contract.run_labels import SIGNALS, RunLabels
+from tasks.labels.arrays import SIGNALS, RunLabels
 from tasks.reviews.figures import verdict_figures
 
 LABELS = RunLabels(

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.contract.run_labels import current_of
+from tasks.labels.arrays import current_of
 from tasks.plan.ledger import Ledger
 from tasks.reviews.image_sizes import image_sizes
 from tasks.store.open import open_store

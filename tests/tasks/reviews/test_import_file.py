@@ -10,7 +10,7 @@ from pycocotools import mask as mask_utils
 
 from schemas.errors import UserError
 from schemas.reviews import MOST_RLE_BYTES, VERDICTS
-from tasks.contract.run_labels import current_of, read_run_labels
+from tasks.labels.arrays import current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.file_rows import read_rows
 from tasks.reviews.import_file import import_files

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from scipy.special import expit
 
-from tasks.contract.run_labels import SIGNALS, RunLabels
+from tasks.labels.arrays import SIGNALS, RunLabels
 from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, WRONG_CLASS
 from tasks.simulate.truth import RunTruth
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from schemas.campaign_file import load_campaign
-from tasks.contract.apply import apply_policy
-from tasks.contract.certify import certify_campaign
-from tasks.contract.declare import Promise
-from tasks.contract.plan_reviews import Wish
+from tasks.certify.apply import apply_policy
+from tasks.certify.certify import certify_campaign
+from tasks.certify.data import Promise
+from tasks.certify.plan_reviews import Wish
 from tasks.evaluate.evaluate import evaluate_campaign
 from tasks.simulate.board import board
 from tasks.simulate.play import play, reviews_to_fit

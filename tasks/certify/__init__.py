@@ -1,0 +1,1 @@
+"""The certification workflow: what to review, what the answers certify, which policy is active."""

@@ -1,0 +1,343 @@
+"""Applies a policy to labels that exist: routes them again without a model or an image; keeps which policy is active.
+
+The active policy of a run is named by runs/<run>/policy.json.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, ValidationError
+
+from schemas.campaign import Campaign, RoutingConfig, Strict
+from schemas.errors import ObjectMissingError, StoreError, UserError, WorkspaceBusyError
+from schemas.policy import Policy
+from schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
+from tasks.certify.monitor import expired_reason
+from tasks.certify.rounds import read_looks
+from tasks.collect.export import check_export_name, export_run
+from tasks.collect.markers import current_markers
+from tasks.collect.totals import add_up
+from tasks.labels.arrays import current_of
+from tasks.plan.ledger import Ledger
+from tasks.route.policy import (
+    FOLDER,
+    changed_inputs,
+    check_fits,
+    check_promise,
+    default_policy,
+    expired_policy,
+    lesser_promise,
+    parse_policy,
+    read_policy,
+    write_policy,
+)
+from tasks.route.spoken import EXPIRED, basis
+from tasks.shard.events import OnEvent, Routing, ignore
+from tasks.shard.markers import read_marker, write_current
+from tasks.shard.parts import read_part
+from tasks.shard.pipeline import rerouted, stages_fingerprint
+from tasks.shard.reroute import reroute_shard
+from tasks.store.lock import WorkspaceLock
+from tasks.store.open import check_writable, open_store
+from tasks.store.store import Store
+from tasks.store.threads import map_ordered
+
+_THREADS: Final = 4
+
+NONE: Final = "none"
+"""Value of routing.policy and of --policy that stands for the thresholds of the campaign."""
+
+_REMEDY: Final = "delete it to route by the thresholds of the campaign, or use `vouch apply` to put a policy in force"
+
+
+def apply_policy(
+    campaign: Campaign, version: str | None = None, on_event: OnEvent = ignore, *, export: bool = True
+) -> ApplySummary:
+    """Decide by a policy over all labels of a run, and put it in force for the runs to come.
+
+    What it writes stands beside what was there: the decisions of earlier policies stay, and their markers. The record
+    of the settings in use and that of the policy in force change last, so that an interruption changes nothing.
+
+    Args:
+        campaign: Names the run.
+        version: Version of the policy; `none`: the thresholds of the campaign; None: the newest certified policy of the
+            run that fits its labels.
+        on_event: Told of progress.
+        export: Write the data set at the end.
+
+    Returns:
+        What has changed.
+
+    Raises:
+        UserError: There are no labels, or no such policy, or it does not fit the labels or the campaign.
+        VouchError: The workspace failed.
+    """
+    started = time.monotonic()
+    workspace, run = open_store(campaign.workspace), campaign.run.name
+    check_writable(workspace)
+    if export:
+        check_export_name(campaign, workspace)
+    with WorkspaceLock(workspace, run) as lock, Ledger.load(workspace, run) as ledger:
+        before = current_of(workspace, run)
+        policy, in_force = policy_to_apply(campaign, workspace, before, version)
+        after, changed = _route_all(workspace, run, ledger, before, policy, on_event)
+        summary = _summary(workspace, run, ledger, before, after, changed, policy)
+        if lock.lost:
+            raise WorkspaceBusyError(f"run {run!r} was taken over by another process; nothing has changed")
+        write_current(workspace, run, after)
+        put_in_force(workspace, run, in_force)
+        outcome = export_run(campaign, ledger, after, on_event) if export else None
+    return summary.model_copy(update={"export": outcome, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _route_all(
+    workspace: Store, run: str, ledger: Ledger, before: Current, policy: Policy, on_event: OnEvent
+) -> tuple[Current, int]:
+    """Decide over every shard that is done; the settings under which that stands, and the labels decided otherwise."""
+    fingerprint, labels, changed = None, 0, 0
+    markers = current_markers(workspace, run, ledger, before.fingerprint)
+    for marker, differing in _each(workspace, run, ledger, markers, policy):
+        fingerprint = marker.fingerprint
+        labels += marker.counts.labels
+        changed += differing
+        on_event(Routing(labels))
+    if fingerprint is None:
+        raise UserError(f"run {run!r} in {workspace.uri} has no finished shard yet; use `vouch run` first")
+    return before.model_copy(update={"fingerprint": fingerprint, "policy": policy.version}), changed
+
+
+def _each(
+    workspace: Store, run: str, ledger: Ledger, markers: Iterator[Marker], policy: Policy
+) -> Iterator[tuple[Marker, int]]:
+    def one(older: Marker) -> tuple[Marker, int]:
+        fingerprint = stages_fingerprint(rerouted(older.stages, policy))
+        marker = read_marker(workspace, run, older.shard, fingerprint)
+        if marker is None:
+            marker = reroute_shard(workspace, run, older, policy)
+        return marker, _differing(workspace, older, marker, ledger.keys_of(older.shard))
+
+    return map_ordered(one, markers, _THREADS)
+
+
+def _differing(workspace: Store, older: Marker, marker: Marker, live: set[str]) -> int:
+    """Count the labels that two markers decide otherwise, of the images that the shard still holds."""
+    if older.parts["route"] == marker.parts["route"]:
+        return 0
+    one, other = (read_part(workspace, each.parts["route"], "route", ["decision"]) for each in (older, marker))
+    differ = pc.not_equal(one["decision"].combine_chunks(), other["decision"].combine_chunks())
+    if len(live) < marker.counts.images:
+        keys = read_part(workspace, marker.parts["detect"], "detect", ["key"])["key"].combine_chunks()
+        differ = pc.and_(differ, pc.is_in(keys, value_set=pa.array(sorted(live), pa.string())))
+    return int(pc.sum(differ).as_py() or 0)
+
+
+def _summary(
+    workspace: Store, run: str, ledger: Ledger, before: Current, after: Current, changed: int, policy: Policy
+) -> ApplySummary:
+    old, new = (add_up(workspace, run, ledger, settings.fingerprint) for settings in (before, after))
+    classes = {
+        name: ClassChange(before=old.classes.get(name, ClassCounts()), after=new.classes.get(name, ClassCounts()))
+        for name in after.classes
+    }
+    return ApplySummary(
+        run=run,
+        workspace=workspace.uri,
+        policy=policy.version,
+        policy_basis=basis(policy),
+        policy_before=before.policy,
+        labels=new.labels,
+        accepted_before=old.accepted,
+        accepted=new.accepted,
+        changed=changed,
+        classes=classes,
+        pending=new.pending,
+        seconds=0,
+        export=None,
+    )
+
+
+def policy_to_apply(
+    campaign: Campaign, workspace: Store, current: Current, version: str | None
+) -> tuple[Policy, str | None]:
+    """Read the policy to apply, and make sure that it fits the labels and what the campaign asks for.
+
+    Args:
+        campaign: Its classes, thresholds and routing.
+        workspace: Where policies are kept.
+        current: The settings under which the labels came about.
+        version: Which policy; `none`: the thresholds of the campaign; None: the one that routing.policy names, else the
+            newest certified policy that fits.
+
+    Returns:
+        The policy, and the version to put in force: its own, or None for the thresholds of the campaign.
+
+    Raises:
+        UserError: There is none, or it cannot be applied.
+    """
+    _check_campaign(campaign, current, version)
+    asked = version if version is not None else campaign.routing.policy
+    if asked is None:
+        asked = _newest(workspace, campaign, current)
+    if asked.lower() == NONE:
+        policy = default_policy(campaign.classes, campaign.routing)
+        write_policy(workspace, policy)
+        return policy, None
+    policy = read_policy(workspace, asked, campaign.classes, "routing.policy" if version is None else "--policy")
+    _check_inputs_known(policy, current)
+    check_fits(policy, current.inputs)
+    check_promise(policy, campaign.routing)
+    reason = expired_reason(workspace, campaign.run.name, policy)
+    if reason is not None:
+        raise UserError(f"policy {policy.version} has expired: {reason}")
+    return policy, policy.version
+
+
+def _check_campaign(campaign: Campaign, current: Current, version: str | None) -> None:
+    declared = tuple(entry.name for entry in campaign.classes)
+    if declared != current.classes:
+        raise UserError("the classes of the campaign have changed since its labels were made; use `vouch run` first")
+    named = campaign.routing.policy
+    if version is not None and named is not None and named != version:
+        raise UserError(
+            f"routing.policy: the campaign names {named}, and its next run would undo this; remove it there first"
+        )
+
+
+def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> Policy | None:
+    """Read the certified policy of the run that was made last, people's word before that of simulated reviewers.
+
+    Of those that fit the labels and promise what the campaign asks for; else of those that fit; else of all.
+
+    Raises:
+        UserError: A policy is damaged.
+        StoreError: A look is.
+    """
+    ordered = sorted(_certified(workspace, campaign.run.name), key=lambda entry: entry[0])
+    policies = [policy for _, policy in ordered]
+    fitting = [policy for policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
+    keeping = [policy for policy in fitting if not lesser_promise(policy, campaign.routing)]
+    return next(reversed(keeping or fitting or policies), None)
+
+
+def _newest(workspace: Store, campaign: Campaign, current: Current) -> str:
+    run = campaign.run.name
+    policy = newest_certified(campaign, workspace, current)
+    if policy is None:
+        raise UserError(
+            f"no policy was certified for run {run!r} in {workspace.uri}; `vouch certify` makes one of verdicts, and "
+            "`vouch plan-reviews` tells what to review for it (--policy names one of another run)"
+        )
+    _check_inputs_known(policy, current)
+    # One that does not fit is refused by the checks that follow, which say why.
+    return policy.version
+
+
+def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str], Policy]]:
+    """Every policy that was certified for a run, with what orders them: whether people answered, and the time."""
+    # Runs share a workspace, and a policy of another one says nothing of these labels, though their inputs be equal.
+    looks = {(look.created, look.look, look.plans) for look in read_looks(workspace, run)}
+    for info in workspace.list(f"{FOLDER}/"):
+        version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
+        if not version.startswith(("user-", EXPIRED)):
+            policy = parse_policy(workspace, version, "looking for the newest policy (--policy names one)")
+            made = policy.certification
+            if made is not None and (made.created, made.look, made.plans) in looks:
+                yield (not made.simulated, made.created), policy
+
+
+def _inputs(policy: Policy) -> dict[str, str]:
+    return {} if policy.certification is None else policy.certification.inputs
+
+
+def _check_inputs_known(policy: Policy, current: Current) -> None:
+    if policy.certification is not None and not current.inputs:
+        raise UserError(
+            "the labels come from an earlier version of Vouch, which did not record what they depend on; use "
+            "`vouch run` once more, and nothing is labelled again"
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A policy, and what a user must know about the choice."""
+
+    policy: Policy
+    expired: str = ""
+    """Why the policy in force accepts nothing any more; empty while it holds."""
+    made: bool = False
+    """Whether it is made of the campaign, or of the policy that it takes the place of, and may not be kept yet."""
+
+
+def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
+    """Choose as `look_up_policy` does, and make sure that the policy is kept.
+
+    Raises:
+        UserError: As `look_up_policy` and `write_policy`.
+        StoreError: As `look_up_policy`.
+    """
+    chosen = look_up_policy(campaign, workspace)
+    if chosen.made:
+        write_policy(workspace, chosen.policy)
+    return chosen
+
+
+def look_up_policy(campaign: Campaign, workspace: Store) -> Chosen:
+    """Choose by routing.policy; nothing is written.
+
+    It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the policy in
+    force of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
+    to one that sends everything to review.
+
+    Raises:
+        UserError: As `read_policy` and `check_promise`.
+        StoreError: The record of the policy in force, a review plan or a file of verdicts is damaged.
+    """
+    version = wanted_version(campaign.routing, workspace, campaign.run.name)
+    if version is None:
+        return Chosen(default_policy(campaign.classes, campaign.routing), made=True)
+    named = campaign.routing.policy is not None
+    policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "policy in force")
+    check_promise(policy, campaign.routing)
+    reason = expired_reason(workspace, campaign.run.name, policy)
+    return Chosen(policy) if reason is None else Chosen(expired_policy(policy), reason, made=True)
+
+
+def wanted_version(routing: RoutingConfig, workspace: Store, run: str) -> str | None:
+    """Give the version to route by; None: the thresholds of the campaign."""
+    if routing.policy is None:
+        return version_in_force(workspace, run)
+    return None if routing.policy.lower() == NONE else routing.policy
+
+
+class InForce(Strict):
+    """runs/<run>/policy.json."""
+
+    version: str | None = Field(description="Version of the policy; None: the thresholds of the campaign.")
+
+
+def version_in_force(workspace: Store, run: str) -> str | None:
+    """Read the version of the policy that a run is routed by while routing.policy is empty; None: there is none.
+
+    Raises:
+        StoreError: The record is damaged.
+    """
+    key = _key(run)
+    try:
+        return InForce.model_validate_json(workspace.get(key).data).version
+    except ObjectMissingError:
+        return None
+    except ValidationError:
+        raise StoreError(f"{workspace.uri}/{key} is damaged; {_REMEDY}") from None
+
+
+def put_in_force(workspace: Store, run: str, version: str | None) -> None:
+    """Route a run by a policy from now on; None: by the thresholds of the campaign."""
+    workspace.put(_key(run), InForce(version=version).model_dump_json().encode() + b"\n")
+
+
+def _key(run: str) -> str:
+    return f"runs/{run}/policy.json"

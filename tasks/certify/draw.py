@@ -1,0 +1,524 @@
+"""Draws the labels of each review stage: calibration set, validation sample, audit, low-confidence labels, options.
+
+The validation sample is either a new one, with groups declared again, or more of the present one. Options are asked for
+beside a stage's own draw: control items, whole images, false-negative candidates. Low-confidence labels are ordered by
+how much expected error each second of review removes.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import UserError
+from schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
+from tasks.certify.data import Promise, RunReviews, declare_groups, draw_counts, parts_of, reviews_to_start
+from tasks.certify.fit import Fit, fit_run
+from tasks.certify.judge import look_by_drawing
+from tasks.certify.monitor import UNKNOWN_P, audit_factor, drift
+from tasks.certify.questions import label_tasks, plant, possible_misses, read_presence
+from tasks.certify.recall import draw_image_checks, image_strata
+from tasks.certify.rounds import (
+    Look,
+    Round,
+    candidates_of,
+    continues,
+    keep_calibrator,
+    labels_of_round,
+    last_round,
+    looks_so_far,
+    policy_of_run,
+)
+from tasks.labels.arrays import SIGNALS, RunLabels
+from tasks.plan.ledger import Ledger
+from tasks.reviews.costs import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
+from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers
+from tasks.statistics.bounds import Floats, Ints, labels_needed
+from tasks.statistics.calibrator import Calibrator
+from tasks.statistics.fit_calibrator import FEWEST_LABELS
+from tasks.statistics.sampling import audit_sample, audit_strata, first_sample, fit_share, generator
+from tasks.statistics.threshold_tests import delta_of_look
+
+MOST_TO_FIT: Final = 400
+"""Reviewed labels above which a calibrator of these signals gains little."""
+FEW_TO_FIT: Final = 50
+PART_TO_FIT: Final = 10
+"""Labels of a run for each that is reviewed to fit, where they are few: what is kept for fitting is not automated."""
+AUDITED: Final = 100
+"""Labels of a blind audit while nothing drifts."""
+
+_PLANTS: Final = 98
+"""Purpose of the generator that makes plants."""
+# Measured on drawn scenes; docs/design.md has the whole of it.
+_WEAK: Final = (
+    "a weak hint, chosen and not drawn, so the answers tell nothing of the recall: with the bundled CLIP, on drawn "
+    "scenes of two styles, 1.9% and 16.4% of such pairs held an overlooked object, of all pairs without a box 1.1% and "
+    "11.0%"
+)
+
+WORTH_VERIFYING: Final = VERIFY_S / DRAW_BOX_S
+"""Below this p(correct) it is quicker to draw the objects than to look through proposals for them."""
+UNKNOWN_P_OF_WAITING: Final = 0.5
+
+Undecided = Literal["ignore", "drop", "include"]
+
+
+def labels_to_fit(labels: int, affordable: int) -> int:
+    """How many labels to fit to, of a run with so many and with time for so many."""
+    return min(MOST_TO_FIT, max(FEW_TO_FIT, labels // PART_TO_FIT), affordable)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is asked, and what the plan says of it."""
+
+    tables: tuple[pa.Table, ...]
+    """Rows of TASKS in any order of `place`."""
+    words: tuple[str, ...]
+    fit_share: float
+    scores: Floats
+    """(N,) p(correct) that the draw went by."""
+    calibrator: str | None = None
+    groups: tuple[GroupPlan, ...] = ()
+    round: int = 0
+    look: Look | None = None
+    """What the drawing amounts to; to be taken before the plan is written."""
+    audit: AuditPlan | None = None
+    nothing: str = "nothing is left to ask"
+    """Why there is nothing to ask, where there is nothing."""
+
+    @property
+    def seconds(self) -> float:
+        """Expected time."""
+        return float(sum(pc.sum(table["seconds"]).as_py() or 0 for table in self.tables))
+
+    def beside(self, other: "Draw") -> "Draw":
+        """Ask both; what the plan says of draws is this one's."""
+        return replace(self, tables=(*self.tables, *other.tables), words=(*self.words, *other.words))
+
+
+def draw_first(reviews: RunReviews, seconds: float) -> Draw:
+    """Draw labels to fit to: half over the range of the detector score, half uniformly, on the fit side.
+
+    The first time, the share of images on the fit side is fixed for good. Later more labels are drawn from what is left
+    there.
+
+    Raises:
+        UserError: The time is too short, or the fit side has no label left.
+    """
+    labels = reviews.labels
+    wanted = labels_to_fit(labels.count, labels_within(seconds))
+    if wanted < FEWEST_LABELS:
+        raise UserError(
+            f"a calibrator needs {FEWEST_LABELS} reviewed labels at least, "
+            f"about {np.ceil(FEWEST_LABELS * VERIFY_S / 60):.0f} minutes; raise --minutes"
+        )
+    share = fit_share(labels.count, wanted) if reviews.fit_share is None else reviews.fit_share
+    asked = [tasks.filter(pc.equal(tasks["purpose"], "fit"))["label_id"].to_pylist() for _, tasks in reviews.plans]
+    drawn_before = labels.places([label for part in asked for label in part])
+    free = labels.fit_side(share, reviews.seed)
+    free[drawn_before[drawn_before >= 0]] = False
+    among = np.flatnonzero(free)
+    if not len(among):
+        raise UserError("every label kept for fitting has been drawn; use vouch plan-reviews CAMPAIGN --stage certify")
+    scores = labels.signals[among, SIGNALS.index("detector_score")].astype(np.float64)
+    drawn = first_sample(scores, wanted, reviews.seed + len(reviews.plans))
+    rows = among[drawn.rows]
+    p = labels.p_correct
+    return Draw(
+        tables=(label_tasks(labels, rows, "fit", p, reviews.answers, drawn.inclusion),),
+        words=(
+            f"{len(rows):,} labels to fit the calibrator to, half spread over the detector's scores, half at random: "
+            "they teach how far each signal is to be trusted, and certify nothing",
+            f"{share:.1%} of the images are kept for this; their labels are never accepted without a person",
+        ),
+        fit_share=share,
+        scores=p,
+    )
+
+
+def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
+    """Draw a blind audit of the labels that the policy in force accepted.
+
+    `AUDITED` labels, or as many times more as drift of the signals asks for, within the time, and within half of it
+    unless the audit stands alone. Drawn from all accepted labels each time, so that each audit is a sample of its own;
+    labels that were answered before need no answer again.
+
+    Raises:
+        UserError: Nothing is accepted.
+    """
+    labels, policy = reviews.labels, policy_of_run(reviews)
+    accepted = np.flatnonzero(labels.accepted)
+    if policy is None or not len(accepted):
+        raise UserError("there is nothing to audit: no label of this run is accepted; see `vouch status`")
+    factor, words = 1.0, []
+    if policy.certification is not None:
+        moved = drift(policy.certification.reference, labels, labels.p_correct, ~reviews.fit_side())
+        factor = audit_factor(moved)
+        names = [name for name, one in moved.items() if one.audit_factor > 1]
+        if names:
+            words.append(f"signals have drifted since certification ({', '.join(names)}), so more is audited")
+    most = labels_within(seconds if alone else seconds / 2)
+    count = min(int(AUDITED * factor), max(1, most))
+    classes = labels.class_index[accepted]
+    p = np.where(np.isnan(labels.p_correct[accepted]), UNKNOWN_P, labels.p_correct[accepted])
+    strata = audit_strata(classes, p, count)
+    drawn = audit_sample(classes, p, count, reviews.seed, len(reviews.plans))
+    tasks = label_tasks(
+        labels,
+        accepted[drawn.rows],
+        "audit",
+        labels.p_correct,
+        reviews.answers,
+        drawn.inclusion,
+        strata[drawn.rows],
+    )
+    return Draw(
+        tables=(tasks,),
+        words=(
+            f"{len(drawn.rows):,} of {len(accepted):,} accepted labels as a blind audit of policy {policy.version}: "
+            "they show whether its promise still holds",
+            *words,
+        ),
+        fit_share=share_of(reviews),
+        scores=labels.p_correct,
+        audit=AuditPlan(
+            policy=policy.version,
+            labels=len(accepted),
+            mean_p_correct=float(p.mean()),
+            strata=tuple(
+                _stratum(labels, classes[strata == stratum], p[strata == stratum], int(taken))
+                for stratum, taken in enumerate(np.bincount(strata[drawn.rows], minlength=int(strata.max()) + 1))
+            ),
+        ),
+    )
+
+
+def draw_queue(reviews: RunReviews, seconds: float) -> Draw:
+    """Choose the labels that wait for people and are worth most a second."""
+    scores = _known_scores(reviews)
+    rows, waiting = doubtful_rows(reviews, scores, labels_within(seconds))
+    nothing = nothing_worth_asking(waiting, reviews.campaign.export.undecided)
+    words = f"{len(rows):,} of {waiting:,} labels that wait for people, those first that mend most a second"
+    return Draw(
+        tables=(label_tasks(reviews.labels, rows, "doubtful", scores, reviews.answers),),
+        words=(words if len(rows) else nothing,),
+        fit_share=share_of(reviews),
+        scores=scores,
+        nothing=nothing,
+    )
+
+
+def _known_scores(reviews: RunReviews) -> Floats:
+    """p(correct) as routed, or by the policy in force for what has none, else by the last certification round."""
+    labels = reviews.labels
+    if not np.isnan(labels.p_correct).all():
+        return labels.p_correct
+    policy = policy_of_run(reviews)
+    if policy is not None and policy.certification is not None:
+        calibrator = Calibrator.from_dict(policy.certification.calibrator)
+        return calibrator.probabilities(labels.signals, labels.class_index, labels.class_names)
+    last = last_round(reviews.plans)
+    return labels.p_correct if last is None else labels_of_round(reviews, last).candidates.scores
+
+
+def _stratum(labels: RunLabels, classes: Ints, p: Floats, drawn: int) -> Stratum:
+    members = np.unique(classes)
+    name = labels.class_names[int(members[0])] if len(members) == 1 else f"{len(members)} classes"
+    return Stratum(name=f"{name}, p {p.min():.3f} to {p.max():.3f}", size=len(p), drawn=drawn)
+
+
+def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw:
+    """Draw labels that certify: more of the sample that is there, or a new one with groups declared anew.
+
+    Raises:
+        UserError: Too few verdicts to fit, too little time, or nothing left to draw.
+    """
+    last = last_round(reviews.plans)
+    if last is not None and not fresh and continues(reviews, last):
+        return _extended(reviews, last, labels_within(seconds))
+    return _declared(reviews, labels_within(seconds), 1 if last is None else last.number + 1)
+
+
+def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
+    """Fit, declare groups and ladders, and draw the first sample of a round."""
+    labels, promise = reviews.labels, reviews.promise
+    fit = fit_run(labels, reviews.plans, reviews.answers, share_of(reviews), reviews.seed)
+    candidates = candidates_of(reviews, fit.scores)
+    if not candidates.certify_side.any():
+        raise UserError("every image is kept for fitting, so no label can be certified; label more images first")
+    drawing = look_by_drawing(reviews)
+    look = 1 + looks_so_far(reviews.workspace, reviews.run, reviews.current.inputs) + (drawing is not None)
+    classes = labels.class_index[fit.rows]
+    groups = declare_groups(candidates, fit.labels, classes, promise, count, look)
+    counts = parts_of(candidates, groups, promise.gate, count)
+    drawn = draw_counts(candidates, groups, promise.gate, counts, reviews.seed, number)
+    if not len(drawn.rows):
+        needed = reviews_to_start(candidates, fit.labels, classes, promise, max(1, count), look)
+        raise UserError(_too_little(count, needed))
+    delta = delta_of_look(1 - promise.confidence, look) / len(groups)
+    least = labels_needed(0, 1 - promise.precision, delta)
+    words = [
+        f"{len(drawn.rows):,} of {int(candidates.certify_side.sum()):,} labels that may be accepted, drawn at random, "
+        f"to certify {promise.precision:.4g} of the {promise.gate} labels at confidence {promise.confidence:.4g}",
+        f"certified on their own: {', '.join(group.name for group in groups)}",
+    ]
+    if len(drawn.rows) == candidates.certify_side.sum() > 2 * least * len(groups):
+        words.append(
+            "that is every label there is, so none would be accepted unseen: fewer do, see `vouch simulate`; ask for "
+            "them by --stage certify --fresh with less --minutes, before the first is answered"
+        )
+    if len(drawn.rows) < least * len(groups):
+        words.append(
+            f"even without an error a group needs {least:,} reviewed labels: ask for more by --stage certify --fresh "
+            "with more --minutes, before the first is answered"
+        )
+    return Draw(
+        tables=(label_tasks(labels, drawn.rows, "certify", fit.scores, reviews.answers, drawn.inclusion),),
+        words=(*words, *_of_fit(fit)),
+        fit_share=share_of(reviews),
+        scores=fit.scores,
+        calibrator=keep_calibrator(reviews.workspace, reviews.run, fit),
+        groups=groups,
+        round=number,
+        look=drawing,
+    )
+
+
+def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
+    """Draw the next labels of the random order that a round began with."""
+    plan, labels = last.plan, reviews.labels
+    candidates = labels_of_round(reviews, last).candidates
+    before = last.counts()
+    counts = [had + part for had, part in zip(before, parts_of(candidates, plan.groups, plan.gate, count), strict=True)]
+    drawn = draw_counts(candidates, plan.groups, plan.gate, counts, plan.seed, plan.round)
+    new = ~np.isin(drawn.rows, labels.places(last.certify["label_id"].to_pylist()))
+    if not new.any():
+        raise UserError(
+            "every label that could certify has been drawn; ask for a lower routing.precision, or review more to fit "
+            "(--stage first) and draw anew (--stage certify --fresh)"
+        )
+    tasks = label_tasks(labels, drawn.rows[new], "certify", candidates.scores, reviews.answers, drawn.inclusion[new])
+    return Draw(
+        tables=(tasks,),
+        words=(
+            f"{int(new.sum()):,} labels more for the certification sample of {sum(before):,}, next in the same random "
+            "order; certifying again is another look, with a part of the confidence that is left",
+        ),
+        fit_share=share_of(reviews),
+        scores=candidates.scores,
+        calibrator=plan.calibrator,
+        groups=plan.groups,
+        round=plan.round,
+        look=look_by_drawing(reviews),
+    )
+
+
+def _too_little(count: int, needed: int | None) -> str:
+    if needed is None:
+        return (
+            "no number of reviews is likely to certify this precision: too many labels with the best scores are wrong; "
+            "ask for a lower routing.precision, or review more to fit (--stage first)"
+        )
+    return (
+        f"{count:,} reviews are too few to certify anything; about {needed:,} may do: "
+        f"vouch plan-reviews CAMPAIGN --minutes {np.ceil(needed * VERIFY_S / 60):.0f}"
+    )
+
+
+def _of_fit(fit: Fit) -> list[str]:
+    found = fit.fitted
+    return [
+        f"the calibrator was fitted to {found.labels:,} verdicts: held-out Brier score {found.brier:.4f}, of the "
+        f"constant share of correct ones {found.brier_of_rate:.4f}"
+    ]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Known-wrong labels to be mixed in."""
+
+    tasks: pa.Table
+    words: tuple[str, ...] = ()
+
+
+def add_plants(reviews: RunReviews, draw: Draw, count: int) -> Planted:
+    """Make known-wrong labels with the scores of what is asked.
+
+    Gate "delivered" needs them with the scores of routed labels as well, for reviewers who miss wrong ones leave these
+    in the data set; gate "accepted" does not.
+
+    Raises:
+        UserError: There is nothing to make them of, or no probability to choose them by.
+    """
+    if not count:
+        return Planted(TASKS.empty_table())
+    if np.isnan(draw.scores).all():
+        raise UserError("--plants needs a fitted calibrator; ask for plants from the certification sample on")
+    side = ~reviews.fit_side()
+    cuts = [group.region for group in draw.groups if group.region is not None]
+    cut = min(cuts) if cuts else expected_threshold(draw.scores[side], reviews.promise)
+    rng = generator(reviews.seed, _PLANTS, len(reviews.plans))
+    tasks = plant(reviews, draw.scores, cut, count, rng, routed=reviews.promise.gate == "delivered")
+    if not tasks.num_rows:
+        raise UserError("--plants needs labels of the fit side that reviewers found correct, and there are none")
+    words = f"{tasks.num_rows:,} known-wrong labels among them, which show how many wrong ones reviewers miss"
+    if tasks.num_rows < count:
+        words += f" ({count:,} were asked for; there are no more labels to make them of)"
+    return Planted(tasks, (words,))
+
+
+def expected_threshold(scores: Floats, promise: Promise) -> float:
+    """The loosest threshold that the probabilities themselves allow, were they exact; infinite where none is.
+
+    Args:
+        scores: (N,) p(correct) of the certify side.
+        promise: What is to be certified.
+    """
+    p = np.sort(scores[np.isfinite(scores)])[::-1]
+    wrong = np.cumsum(1 - p)
+    kept = np.arange(1, len(p) + 1) + (p.sum() - np.cumsum(p) if promise.gate == "delivered" else 0)
+    good = np.flatnonzero(wrong <= (1 - promise.precision) * kept)
+    return float(p[good[-1]]) if len(good) else float("inf")
+
+
+@dataclass(frozen=True)
+class AboutImages:
+    """What is asked about images."""
+
+    tasks: pa.Table
+    strata: tuple[Stratum, ...] = ()
+    """For the plan."""
+    words: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Expected time."""
+        return float(pc.sum(self.tasks["seconds"]).as_py() or 0)
+
+
+def ask_about_images(reviews: RunReviews, answers: ImageAnswers, searches: int, misses: int) -> AboutImages:
+    """Draw images to be searched for every object, and choose possible misses, which are asked last.
+
+    Args:
+        reviews: The run.
+        answers: What is known of images.
+        searches: How many images to draw.
+        misses: How many pairs of image and class to choose.
+
+    Raises:
+        UserError: The run did not look at whole images.
+    """
+    if not searches and not misses:
+        return AboutImages(TASKS.empty_table())
+    with Ledger.load(reviews.workspace, reviews.run) as ledger:
+        presence = read_presence(reviews.workspace, reviews.run, ledger, reviews.current)
+    if misses and not presence.num_rows and not reviews.campaign.models.scorer.presence:
+        raise UserError(
+            "--misses asks about what CLIP sees in whole images, and models.scorer.presence is false, so it did not "
+            "look; set it to true and use `vouch run`, which keeps the labels, or leave --misses out"
+        )
+    searched = _searches(reviews, presence, searches) if searches else AboutImages(TASKS.empty_table())
+    missed = _misses(reviews, presence, answers, searched.tasks, misses) if misses else AboutImages(TASKS.empty_table())
+    return AboutImages(
+        pa.concat_tables([searched.tasks, missed.tasks]), searched.strata, (*searched.words, *missed.words)
+    )
+
+
+def _searches(reviews: RunReviews, presence: pa.Table, count: int) -> AboutImages:
+    checks = draw_image_checks(
+        reviews.labels,
+        image_strata(reviews.labels, presence),
+        count,
+        reviews.seed,
+        plans=reviews.plans,
+        inputs=reviews.current.inputs,
+        answers=reviews.answers,
+    )
+    drawn = sum(stratum.drawn for stratum in checks.strata)
+    words = f"{drawn:,} images to be searched for every object, with their undecided labels: they tell the recall"
+    return AboutImages(checks.tasks, checks.strata, (words,))
+
+
+def _misses(
+    reviews: RunReviews, presence: pa.Table, answers: ImageAnswers, searches: pa.Table, count: int
+) -> AboutImages:
+    # What was asked about labels of other models was about other boxes.
+    asked = [tasks for plan, tasks in reviews.plans if plan.inputs == reviews.current.inputs]
+    tasks = possible_misses(reviews.labels, presence, answers, pa.concat_tables([searches, *asked]), count)
+    words = f"{tasks.num_rows:,} classes that CLIP sees in an image and no box shows, the last to be asked"
+    if tasks.num_rows < count:
+        words += f" ({count:,} were asked for; there are no more that nobody was asked about)"
+    return AboutImages(tasks, words=(words, _WEAK) if tasks.num_rows else (words,))
+
+
+def doubtful_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints, int]:
+    """Choose the labels that wait for people, disputed ones first, then by errors removed per second.
+
+    Labels that an earlier plan asks about already are left out.
+
+    Args:
+        reviews: The run.
+        scores: (N,) p(correct) of every label; NaN counts as `UNKNOWN_P_OF_WAITING`.
+        count: How many at most.
+
+    Returns:
+        (n,) rows, best first, and how many labels wait in all.
+    """
+    labels = reviews.labels
+    codes = reviews.answers.wrong_of(labels.label_ids)
+    disputed = np.flatnonzero(codes == IN_DISPUTE)
+    asked = np.zeros(labels.count, np.bool_)
+    for _, tasks in reviews.plans:
+        places = labels.places(tasks.filter(pc.is_valid(tasks["label_id"]))["label_id"].to_pylist())
+        asked[places[places >= 0]] = True
+    waiting = np.flatnonzero((codes == NO_ANSWER) & ~labels.accepted & ~asked)
+    p = np.where(np.isnan(scores[waiting]), UNKNOWN_P_OF_WAITING, scores[waiting])
+    rate = removed_per_second(p, reviews.campaign.export.undecided)
+    order = np.argsort(-rate, kind="stable")
+    worth = waiting[order][p[order] > WORTH_VERIFYING]
+    return np.concatenate([disputed, worth])[:count], len(disputed) + len(waiting)
+
+
+def nothing_worth_asking(waiting: int, undecided: Undecided) -> str:
+    """Say why none of the labels that wait is worth asking about.
+
+    Args:
+        waiting: How many wait that no plan asks about.
+        undecided: What export does with them.
+    """
+    if not waiting:
+        return "nothing is left to ask: every label that waits has been asked about"
+    stay = {
+        "ignore": "they stay out of the data set as ignore regions",
+        "drop": "they stay out of the data set",
+        "include": "they are in the data set as they are",
+    }
+    return (
+        f"{waiting:,} label{'' if waiting == 1 else 's'} wait{'s' if waiting == 1 else ''}; all have p_correct below "
+        f"{WORTH_VERIFYING:.3f}, where drawing is quicker than looking ({stay[undecided]})"
+    )
+
+
+def removed_per_second(p: Floats, undecided: Undecided) -> Floats:
+    """Errors of the data set that a second spent on a label removes, on average.
+
+    A label that waits is left out of the data set ("ignore", "drop"): deciding it brings an object back with chance p.
+    Where it is included, deciding it takes a wrong one out with chance 1 - p. Looking takes `VERIFY_S`, naming what is
+    wrong `CHANGE_CLASS_S` more.
+    """
+    removed = 1 - p if undecided == "include" else p
+    return np.asarray(removed / (VERIFY_S + (1 - p) * CHANGE_CLASS_S), np.float64)
+
+
+def share_of(reviews: RunReviews) -> float:
+    """Share of images kept for fitting.
+
+    Raises:
+        UserError: No plan has fixed it yet.
+    """
+    if reviews.fit_share is None:
+        raise UserError("nothing was reviewed to fit to yet; begin with vouch plan-reviews CAMPAIGN --stage first")
+    return reviews.fit_share

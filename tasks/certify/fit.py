@@ -1,0 +1,122 @@
+"""Fits the calibrator of a run to the verdicts on its calibration set (the fit side)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from schemas.errors import UserError
+from tasks.columns import numbers
+from tasks.fingerprint import fingerprint
+from tasks.labels.arrays import SIGNALS, RunLabels
+from tasks.reviews.plans import Plans
+from tasks.reviews.resolve import CORRECT, WRONG, Answers
+from tasks.statistics.bounds import Bools, Floats, Ints
+from tasks.statistics.calibrator import Calibrator
+from tasks.statistics.fit_calibrator import FEWEST_LABELS, Fitted, fit_calibrator
+from tasks.statistics.planning import FitLabels
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A calibrator, what it was fitted to, and what it says of every label."""
+
+    fitted: Fitted
+    scores: Floats
+    """(N,) p(correct) of every label of the run; NaN where there is none."""
+    labels: FitLabels
+    """The n reviewed labels, with held-out scores."""
+    rows: Ints
+    """(n,) which labels of the run they are."""
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """The fitted calibrator."""
+        return self.fitted.calibrator
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the calibrator by its content."""
+        return calibrator_fingerprint(self.calibrator)
+
+
+def calibrator_fingerprint(calibrator: Calibrator) -> str:
+    """Name a calibrator by its content."""
+    return fingerprint(calibrator.to_dict())
+
+
+def fit_run(labels: RunLabels, plans: Plans, answers: Answers, share: float, seed: int) -> Fit:
+    """Fit to every undisputed verdict on the fit side.
+
+    Labels drawn to fit by weigh 1 / inclusion probability, with several draws 1 / (1 - prod(1 - pi)); labels that
+    somebody chose to look at stand for themselves alone, with weight 1. The weights serve predictions of what can be
+    certified, not the fit itself, and no promise rests on either.
+
+    Args:
+        labels: Labels of the run.
+        plans: What was asked.
+        answers: What was answered.
+        share: Share of images on the fit side.
+        seed: Seed of the split and of the folds.
+
+    Raises:
+        UserError: Fewer labels than a calibrator needs.
+    """
+    rows, wrong = fit_verdicts(labels, answers, share, seed)
+    if len(rows) < FEWEST_LABELS:
+        raise UserError(
+            f"{len(rows)} labels are reviewed for fitting, at least {FEWEST_LABELS} are needed; "
+            "use `vouch plan-reviews` and answer what it asks"
+        )
+    return fit_rows(labels, rows, wrong, 1 / inclusion_to_fit(labels, plans)[rows], seed)
+
+
+def fit_rows(labels: RunLabels, rows: Ints, wrong: Bools, weights: Floats, seed: int) -> Fit:
+    """Fit to these labels, and score all.
+
+    Args:
+        labels: Labels of the run.
+        rows: (n,) the reviewed ones.
+        wrong: (n,) their verdicts.
+        weights: (n,) 1 / inclusion probability.
+        seed: Seed of the folds.
+
+    Raises:
+        UserError: Fewer labels than a calibrator needs.
+    """
+    fitted = fit_calibrator(
+        labels.signals[rows],
+        SIGNALS,
+        labels.class_index[rows],
+        labels.class_names,
+        ~wrong,
+        labels.image_index[rows],
+        seed,
+    )
+    scores = fitted.calibrator.probabilities(labels.signals, labels.class_index, labels.class_names)
+    return Fit(fitted, scores, FitLabels(fitted.held_out, wrong, weights), rows)
+
+
+def fit_verdicts(labels: RunLabels, answers: Answers, share: float, seed: int) -> tuple[Ints, Bools]:
+    """Find the undisputed verdicts on the fit side.
+
+    Returns:
+        (n,) rows of the labels, ascending, and (n,) whether each is wrong.
+    """
+    places = labels.places(answers.label_ids)
+    codes = answers.wrong_of(answers.label_ids)
+    known = (places >= 0) & ((codes == CORRECT) | (codes == WRONG))
+    known[known] = labels.fit_side(share, seed)[places[known]]
+    order = np.argsort(places[known], kind="stable")
+    return places[known][order], (codes[known] == WRONG)[order]
+
+
+def inclusion_to_fit(labels: RunLabels, plans: Plans) -> Floats:
+    """Probability with which each label was to be drawn for fitting, (N,); 1 for labels that no such draw took."""
+    spared = np.ones(labels.count)
+    for _, tasks in plans:
+        chosen = tasks.filter(pc.equal(tasks["purpose"], "fit"))
+        places = labels.places(chosen["label_id"].to_pylist())
+        inclusion = numbers(chosen["inclusion"], np.float64)
+        spared[places[places >= 0]] *= 1 - inclusion[places >= 0]
+    return np.where(spared < 1, 1 - spared, 1.0)

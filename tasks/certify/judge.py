@@ -1,0 +1,326 @@
+"""Tests a validation sample: which thresholds keep the guarantee, group by group, and what counts as a test of it."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import pyarrow.compute as pc
+
+from schemas.policy import Reviewers
+from schemas.reviews import PLANTED_ROUTED, GroupPlan
+from tasks.certify.data import Candidates, Promise, RunReviews
+from tasks.certify.rounds import Look, Round, RoundLabels, last_round, read_looks
+from tasks.columns import numbers
+from tasks.fingerprint import fingerprint
+from tasks.reviews.resolve import CORRECT, NO_ANSWER
+from tasks.route.policy import changed_inputs
+from tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError, reviewer_error
+from tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
+from tasks.statistics.threshold_tests import Evidence, Sample, accepted_counts, delta_of_look, gate_a, gate_b
+
+_NO_LADDER: Final = (
+    "no threshold was likely to pass with so few reviews when the sample was planned, or no label has a p(correct), so "
+    "none was drawn; plan with more minutes"
+)
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """The certification sample with its verdicts."""
+
+    scores: Floats
+    """(n,) p(correct) by the calibrator of the round; NaN: never accepted."""
+    wrong: Bools
+    """(n,) verdicts; disputed labels count as wrong."""
+    classes: tuple[str, ...]
+    """(n,) class of each."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The result for one declared group."""
+
+    plan: GroupPlan
+    classes: tuple[str, ...]
+    """Those of the group that the promise is about."""
+    left_out: tuple[str, ...]
+    """Those without a label in the sample: they go to people."""
+    certificate: Certificate
+    precisions: Precisions
+    limit: float
+    """Share of errors that was tested at the threshold shown."""
+    delta: float
+    """Level of the test."""
+    labels: int
+    """Labels of `classes` on the certify side."""
+    accepted: int
+    """Of them, those that are accepted."""
+    drawn: int
+    """Sampled labels of the group."""
+
+
+def judge(
+    reviewed: Reviewed,
+    groups: Sequence[GroupPlan],
+    candidates: Candidates,
+    promise: Promise,
+    delta: float,
+    reviewers: ReviewerError = TRUSTED,
+    *,
+    whole: bool = True,
+) -> list[Judged]:
+    """Test every group's ladder on its part of the sample.
+
+    delta is shared out equally among the groups, after what the bounds on the reviewers' errors use up once for all.
+
+    A class of which no label was drawn is left out of its group, so its labels go to people. Which classes these are
+    depends on the sample, so the others are no set that was fixed beforehand. With N labels of the group at or above a
+    threshold, N' of them in classes that are kept, the accepted ones break the promise only if more than (1 - T) N' are
+    wrong, and then as many are among all N; so the sample tests that of the N, whichever classes it happened to hold.
+    Gate "delivered" needs no such care: people keep what is correct of a class that is left out, so the delivered
+    labels of the whole group lose wrong ones alone.
+
+    Args:
+        reviewed: The whole draw with its verdicts.
+        groups: As declared, before it was reviewed.
+        candidates: All labels; under gate "accepted" the ones that the sample was drawn from, unless not `whole`.
+        promise: What is to be certified.
+        delta: The part of 1 - confidence that this look may spend.
+        reviewers: What they miss, at most; its bounds must hold with what they spend of this delta.
+        whole: Whether candidates are just the labels that were drawn from; if some came or went since, the test that
+            needs no sizes is taken, and the promise is about the labels as they were.
+    """
+    # gate_a and gate_b take off what the reviewers' bounds spent; here that is done once for all groups.
+    each = (delta - reviewers.spent) / len(groups) + reviewers.spent
+    return [_judge(reviewed, group, candidates, promise, each, reviewers, whole) for group in groups]
+
+
+def _judge(
+    reviewed: Reviewed,
+    group: GroupPlan,
+    candidates: Candidates,
+    promise: Promise,
+    delta: float,
+    reviewers: ReviewerError,
+    whole: bool,
+) -> Judged:
+    classes = np.array(reviewed.classes, dtype=np.str_)
+    part = np.isin(classes, group.classes)
+    sample = Sample(reviewed.scores[part], reviewed.wrong[part])
+    seen = set(classes[part].tolist())
+    # Where no ladder was declared, nothing was to be drawn.
+    kept = tuple(name for name in group.classes if name in seen or not group.thresholds)
+    scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
+    drawn_from = candidates.scores[candidates.of(group)]
+    thresholds = np.array(group.thresholds, np.float64)
+    evidence = _evidence(sample, thresholds, scores, drawn_from, promise, delta, reviewers, whole)
+    certificate = certify(evidence, int(part.sum()))
+    if not group.thresholds:
+        certificate = replace(certificate, refusal=_NO_LADDER)
+    threshold = certificate.threshold
+    step = 0 if threshold is None else int(np.flatnonzero(thresholds == threshold)[0])
+    accepted = int((scores >= threshold).sum()) if threshold is not None else 0
+    precisions = both_precisions(sample, threshold, 1 - promise.confidence)
+    if promise.gate == "accepted":
+        precisions = _delivered_of_region(precisions, scores, threshold)
+    return Judged(
+        plan=group,
+        classes=kept,
+        left_out=tuple(name for name in group.classes if name not in kept),
+        certificate=certificate,
+        precisions=precisions,
+        limit=float(evidence.limits[step]) if len(thresholds) else 1 - promise.precision,
+        delta=evidence.delta,
+        labels=len(scores),
+        accepted=accepted,
+        drawn=int(part.sum()),
+    )
+
+
+def _evidence(
+    sample: Sample,
+    thresholds: Floats,
+    kept: Floats,
+    drawn_from: Floats,
+    promise: Promise,
+    delta: float,
+    reviewers: ReviewerError,
+    whole: bool,
+) -> Evidence:
+    if promise.gate == "delivered":
+        return gate_b(sample, thresholds, promise.precision, delta, reviewers)
+    counts = accepted_counts(drawn_from, thresholds)
+    share = np.divide(accepted_counts(kept, thresholds), counts, out=np.ones(len(counts)), where=counts > 0)
+    precision = 1 - (1 - promise.precision) * share
+    return gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers)
+
+
+def _delivered_of_region(found: Precisions, scores: Floats, threshold: float | None) -> Precisions:
+    """Precision B where only labels of a region were drawn.
+
+    Labels that people keep are correct by their word, so B is at least A, and so is its lower bound; the estimate takes
+    the routed labels to be correct as often as their p(correct) says.
+    """
+    if threshold is None:
+        return Precisions(found.accepted, found.accepted_at_least, float("nan"), 0.0, 0.0)
+    routed = float(np.nansum(scores[~(scores >= threshold)]))
+    accepted = int((scores >= threshold).sum())
+    wrong = (1 - found.accepted) * accepted
+    delivered = 1 - wrong / (accepted + routed) if accepted + routed else float("nan")
+    return Precisions(
+        accepted=found.accepted,
+        accepted_at_least=found.accepted_at_least,
+        delivered=delivered,
+        delivered_at_least=found.accepted_at_least,
+        automated=accepted / max(1, len(scores)),
+    )
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test of a sample at one look."""
+
+    delta: float
+    """The part of 1 - confidence that the look spends."""
+    judged: list[Judged]
+    """Each declared group."""
+    reviewed: Reviewed
+    reviewers: Reviewers
+    """What they miss."""
+
+    @property
+    def certifies(self) -> bool:
+        """Whether any group has a threshold."""
+        return any(one.certificate.threshold is not None for one in self.judged)
+
+
+def tested_round(reviews: RunReviews, found: Round, of_round: RoundLabels, number: int) -> Tested:
+    """Test a sample by its answers, at the look of this number."""
+    return _test(reviews, found, of_round, _reviewed(reviews, found), number)
+
+
+def tested_if_correct(reviews: RunReviews, found: Round, of_round: RoundLabels, number: int) -> Tested:
+    """Test a sample as if every answer were "correct", to see whether it could certify anything.
+
+    That is known without a look at the verdicts on the sample, so nothing is given away by it.
+    """
+    reviewed = _reviewed(reviews, found)
+    perfect = replace(reviewed, wrong=np.zeros(len(reviewed.wrong), np.bool_))
+    return _test(reviews, found, of_round, perfect, number)
+
+
+def look_by_drawing(reviews: RunReviews) -> Look | None:
+    """Give the look that drawing certification labels now amounts to.
+
+    Whoever draws more of an answered sample, or a new one, may do so because of the answers: a campaign that is
+    certified only when they please tests as often as it draws, whether or not `vouch certify` was called. So drawing is
+    a look at what is there. It is none while nothing of the last sample is answered, nor after a look at just these
+    answers, whatever was asked of them. A sample that is too small to certify anything is no exception: its answers
+    can choose the size of the next, which alone breaks the promise up to 1.7 times as often as its confidence allows.
+
+    Args:
+        reviews: The run.
+
+    Returns:
+        The look to be taken before the drawing is written; None where drawing is none.
+
+    Raises:
+        StoreError: A look is damaged.
+    """
+    # Labels of other models are other labels, whose looks are counted by themselves.
+    last = last_round([one for one in reviews.plans if not changed_inputs(one[0].inputs, reviews.current.inputs)])
+    if last is None or last.unanswered(reviews.answers) == last.tasks.num_rows:
+        return None
+    looks = read_looks(reviews.workspace, reviews.run)
+    if any(one.key in _keys(reviews, last, one) for one in looks if one.plans == _numbers(last)):
+        return None
+    asked = replace(reviews.promise, gate=last.plan.gate)
+    return _look(reviews, last, asked, rule=last.unanswered(reviews.answers) > 0, whole=True)
+
+
+def look_of(reviews: RunReviews, found: Round, of_round: RoundLabels, *, unanswered_as_wrong: bool) -> Look:
+    """Describe a look at a round as it is answered now; its numbers are set when it is taken."""
+    # Answers that are all there need no such rule, so it makes no other look of them.
+    rule = unanswered_as_wrong and found.unanswered(reviews.answers) > 0
+    # Gate "delivered" needs no sizes, so labels that come or go do not change its tests.
+    whole = of_round.whole or reviews.promise.gate == "delivered"
+    return _look(reviews, found, reviews.promise, rule=rule, whole=whole)
+
+
+def _look(reviews: RunReviews, found: Round, promise: Promise, *, rule: bool, whole: bool) -> Look:
+    return Look(
+        number=1,
+        look=1,
+        key=fingerprint(
+            reviews.current.inputs,
+            _numbers(found),
+            verdicts_of(reviews, found),
+            found.plan.calibrator,
+            [promise.precision, promise.confidence, promise.gate],
+            [rule, whole],
+        ),
+        inputs=reviews.current.inputs,
+        plans=_numbers(found),
+        precision=promise.precision,
+        confidence=promise.confidence,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _keys(reviews: RunReviews, found: Round, taken: Look) -> set[str]:
+    """Every key that a look has if it was one at just these answers, at what was asked of them then."""
+    asked = Promise(taken.precision, taken.confidence, found.plan.gate)
+    ways = itertools.product((False, True), repeat=2)
+    return {_look(reviews, found, asked, rule=rule, whole=whole).key for rule, whole in ways}
+
+
+def _numbers(found: Round) -> tuple[int, ...]:
+    return tuple(plan.number for plan in found.plans)
+
+
+def verdicts_of(reviews: RunReviews, found: Round) -> str:
+    """Fingerprint of the resolved verdicts of a round."""
+    ids = found.tasks["label_id"].to_pylist()
+    codes = reviews.answers.wrong_of(found.tasks["label_id"]).tolist()
+    return fingerprint(sorted([label, code] for label, code in zip(ids, codes, strict=True)))
+
+
+def _test(reviews: RunReviews, found: Round, of_round: RoundLabels, reviewed: Reviewed, number: int) -> Tested:
+    delta = delta_of_look(1 - reviews.promise.confidence, number)
+    reviewers, bounds = _reviewers(reviews, found, delta)
+    groups, candidates = found.plan.groups, of_round.candidates
+    judged = judge(reviewed, groups, candidates, reviews.promise, delta, bounds, whole=of_round.whole)
+    return Tested(delta, judged, reviewed, reviewers)
+
+
+def _reviewed(reviews: RunReviews, found: Round) -> Reviewed:
+    """The certification sample: disputed labels and those without an answer are wrong."""
+    tasks = found.certify
+    scores = numbers(tasks["p_correct"], np.float64)
+    wrong = reviews.answers.wrong_of(tasks["label_id"]) != CORRECT
+    return Reviewed(scores, wrong, tuple(tasks["class_name"].to_pylist()))
+
+
+def _reviewers(reviews: RunReviews, found: Round, delta: float) -> tuple[Reviewers, ReviewerError]:
+    """Bound what reviewers miss, by the plants of the round; one without an answer counts as missed."""
+    counts = []
+    plants = found.plants
+    routed = pc.equal(plants["stratum"], PLANTED_ROUTED)
+    for chosen in (pc.invert(routed), routed):
+        codes = reviews.answers.wrong_of(plants.filter(chosen)["label_id"])
+        counts.append((len(codes), int(((codes == CORRECT) | (codes == NO_ANSWER)).sum())))
+    (planted, missed), (planted_routed, missed_routed) = counts
+    if not planted + planted_routed:
+        return Reviewers(), TRUSTED
+    bounds = reviewer_error(planted, missed, delta, planted_routed, missed_routed)
+    found_reviewers = Reviewers(
+        planted=planted + planted_routed,
+        missed=missed + missed_routed,
+        accepted=bounds.accepted,
+        routed=bounds.routed,
+        spent=bounds.spent,
+    )
+    return found_reviewers, bounds

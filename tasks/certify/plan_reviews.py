@@ -1,0 +1,175 @@
+"""Plans the next reviews: decides which stage is due, draws its labels within a budget of time, and writes the plan."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.campaign import Campaign
+from schemas.errors import UserError
+from schemas.reviews import TASKS, Planned, ReviewPlan, Stage
+from tasks.certify.data import RunReviews, read_run_reviews
+from tasks.certify.draw import (
+    Draw,
+    add_plants,
+    ask_about_images,
+    draw_audit,
+    draw_certification,
+    draw_first,
+    draw_queue,
+)
+from tasks.certify.questions import class_by_class, numbered, without_labels_of
+from tasks.certify.rounds import Look, next_stage, take_look
+from tasks.reviews.costs import VERIFY_S
+from tasks.reviews.open_tasks import open_tasks
+from tasks.reviews.plans import write_plan
+from tasks.reviews.resolve import missed_and_checked
+from tasks.statistics.sampling import generator
+from tasks.statistics.threshold_tests import delta_of_look
+
+DEFAULT_MINUTES: Final = 30.0
+ORDER: Final = 99
+"""Purpose of the generator that mixes tasks."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asks for."""
+
+    minutes: float = DEFAULT_MINUTES
+    """Reviewers' time, everything included."""
+    stage: Stage | None = None
+    """None: what is next."""
+    plants: int = 0
+    """Known-wrong labels to mix in."""
+    images: int = 0
+    """Images to be searched for every object."""
+    misses: int = 0
+    """Pairs of image and class that CLIP sees and no box shows."""
+    fresh: bool = False
+    """Draw certification labels anew, with groups declared anew, though an earlier sample could go on."""
+
+
+def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
+    """Draw what is next, and write it as a review plan.
+
+    Stages: labels to fit to (first); a certification sample, or more of it (certify); with a policy in force a blind
+    audit and doubtful labels (audit, queue). A sample that is still unanswered is answered before another is drawn.
+
+    Args:
+        campaign: The campaign.
+        wish: Budget and what is wanted beside.
+
+    Raises:
+        UserError: There is nothing to draw, the budget is too small, or earlier tasks come first; the message says
+            what to do.
+        StoreError: A table, plan or file of verdicts is damaged.
+    """
+    _check(wish)
+    reviews = read_run_reviews(campaign)
+    images = missed_and_checked(reviews.verdicts)
+    earlier = [tasks for plan, tasks in reviews.plans if plan.inputs == reviews.current.inputs]
+    accepts = reviews.labels.accepts
+    waiting = open_tasks(pa.concat_tables([TASKS.empty_table(), *earlier]), reviews.answers, images, accepts)
+    stage = wish.stage or next_stage(reviews, wish.fresh)
+    seconds = wish.minutes * 60
+    about_images = ask_about_images(reviews, images, wish.images, wish.misses)
+    seconds -= about_images.seconds + wish.plants * VERIFY_S
+    draw = _draw(reviews, stage, wish, seconds)
+    planted = add_plants(reviews, draw, wish.plants)
+    rng = generator(reviews.seed, ORDER, len(reviews.plans))
+    about_labels = class_by_class([*draw.tables, planted.tasks], rng)
+    # Images to be searched bring their undecided labels along, of which some may be drawn already.
+    tasks = numbered(pa.concat_tables([about_labels, without_labels_of(about_images.tasks, about_labels)]))
+    if not tasks.num_rows:
+        raise UserError(_nothing(draw, waiting.num_rows))
+    promise = reviews.promise
+    plan = ReviewPlan(
+        number=1,
+        run=reviews.run,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs=reviews.current.inputs,
+        precision=promise.precision,
+        confidence=promise.confidence,
+        gate=promise.gate,
+        seed=reviews.seed,
+        fit_share=draw.fit_share,
+        calibrator=draw.calibrator,
+        groups=draw.groups,
+        round=draw.round,
+        audit=draw.audit,
+        image_strata=about_images.strata,
+        counts={},
+        seconds=0,
+        tasks_sha256="",
+    )
+    still_open = open_tasks(tasks, reviews.answers, images, accepts).num_rows
+    looked = _take(reviews, draw.look)
+    written = write_plan(reviews.workspace, reviews.run, plan, tasks)
+    return Planned(
+        stage=stage,
+        plan=written,
+        open=still_open,
+        simulated=int(reviews.answers.simulated_of(tasks["label_id"]).sum()),
+        earlier_open=waiting.num_rows,
+        words=(*draw.words, *looked, *planted.words, *about_images.words),
+        next=_next(stage, still_open),
+    )
+
+
+def _check(wish: Wish) -> None:
+    if not (np.isfinite(wish.minutes) and wish.minutes > 0):
+        raise UserError("--minutes must be more than 0")
+    if min(wish.plants, wish.images, wish.misses) < 0:
+        raise UserError("--plants, --images and --misses cannot be negative")
+
+
+def _draw(reviews: RunReviews, stage: Stage, wish: Wish, seconds: float) -> Draw:
+    if seconds < VERIFY_S:
+        raise UserError(
+            f"{wish.minutes:g} minutes are not enough for the plants, images and misses asked for; raise --minutes, or "
+            "ask for fewer"
+        )
+    if stage == "first":
+        return draw_first(reviews, seconds)
+    if stage == "certify":
+        return draw_certification(reviews, seconds, wish.fresh)
+    if stage == "audit":
+        return draw_audit(reviews, seconds, alone=True)
+    if wish.stage == "queue":
+        return draw_queue(reviews, seconds)
+    audit = draw_audit(reviews, seconds, alone=False)
+    return audit.beside(draw_queue(reviews, seconds - audit.seconds))
+
+
+def _take(reviews: RunReviews, drawing: Look | None) -> list[str]:
+    """Take the look that drawing amounts to, and say so; a drawing that fails after it finds it taken next time."""
+    if drawing is None:
+        return []
+    taken = take_look(reviews.workspace, reviews.run, drawing)
+    left = delta_of_look(1 - reviews.promise.confidence, taken.look + 1)
+    return [
+        f"to draw on after answers is a look at them, as certifying is: look {taken.look}; the next is tested at "
+        f"{left:.4g}"
+    ]
+
+
+def _nothing(draw: Draw, waiting: int) -> str:
+    if not waiting:
+        return draw.nothing
+    tasks = (
+        "1 task of an earlier plan still waits" if waiting == 1 else f"{waiting:,} tasks of earlier plans still wait"
+    )
+    return f"{draw.nothing}; {tasks} for an answer"
+
+
+def _next(stage: Stage, still_open: int) -> tuple[str, ...]:
+    after = {
+        "first": "vouch plan-reviews CAMPAIGN",
+        "certify": "vouch certify CAMPAIGN",
+        "audit": "vouch run CAMPAIGN",
+        "queue": "vouch run CAMPAIGN",
+    }
+    return ("vouch verdicts CAMPAIGN FILE", after[stage]) if still_open else (after[stage],)

@@ -1,0 +1,402 @@
+"""Estimates recall: draws images to be annotated exhaustively, and counts which of their objects labels have found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.errors import UserError
+from schemas.reviews import TASKS, ReviewPlan, Stratum
+from tasks.certify.questions import image_tasks, label_tasks, numbered
+from tasks.columns import boxes_of, numbers
+from tasks.geometry import box_iou
+from tasks.labels.arrays import RunLabels
+from tasks.reviews.costs import image_check_s
+from tasks.reviews.plans import Plans
+from tasks.reviews.resolve import DISPUTED, NO_ANSWER, Answers, ImageAnswers
+from tasks.statistics.bounds import Bools, Ints
+from tasks.statistics.monitoring import Estimate
+from tasks.statistics.recall import SearchedImages, image_sample, recall
+
+IMAGE: Final = "image"
+DOUBTFUL: Final = "doubtful"
+SEEN: Final = 0.5
+"""Presence from which on an image counts as one in which CLIP sees a class without a box."""
+STRATA: Final = ("no boxes", "boxes", "CLIP sees a class without a box")
+LEAST: Final = 2
+"""Searched images that a stratum needs."""
+
+SAME_IOU: Final = 0.5
+"""Boxes of one class that overlap so much show one object."""
+_ANY_CLASS: Final = -1
+"""Stands for the class of an object of which people said only that its label names the wrong one."""
+
+
+@dataclass(frozen=True)
+class ImageChecks:
+    """What a plan asks about whole images."""
+
+    tasks: pa.Table
+    """Rows of TASKS, place from 0: of each image its labels without an answer (purpose "doubtful"), then itself."""
+    strata: tuple[Stratum, ...]
+    """For ReviewPlan.image_strata."""
+
+
+@dataclass(frozen=True)
+class StratumRecall:
+    """What was seen of one stratum."""
+
+    name: str
+    images: int
+    drawn: int
+    searched: int
+    """Of the drawn images those that count: searched for every class, all their labels decided."""
+    objects: int
+    """In the searched images, as the next two."""
+    accepted: int
+    delivered: int
+
+
+@dataclass(frozen=True)
+class RunRecall:
+    """Recall of a run, estimated from the images that were drawn and searched."""
+
+    accepted: Estimate
+    """Share of all objects that accepted labels have found: what is there without a person."""
+    delivered: Estimate
+    """The same of all labels once every routed one is decided: what is left of the detector's."""
+    strata: tuple[StratumRecall, ...]
+    undecided: int
+    """Drawn images that were searched, but have labels still to be decided."""
+    simulated: bool
+    """Whether a simulated reviewer answered any of it."""
+
+
+def image_strata(labels: RunLabels, presence: pa.Table, seen: float = SEEN) -> Ints:
+    """Stratum of every image, (M,) places in STRATA.
+
+    Args:
+        labels: All labels of the run.
+        presence: As run_presence.read_presence gives it.
+        seen: Presence from which on an image is of the last stratum, whether it has boxes of other classes or not.
+    """
+    strata = (np.bincount(labels.image_index, minlength=len(labels.keys)) > 0).astype(np.int64)
+    sure = pc.greater_equal(presence["clip_presence"], pa.scalar(seen, pa.float32()))
+    images = images_of(labels, presence.filter(sure)["key"])
+    strata[images[images >= 0]] = STRATA.index("CLIP sees a class without a box")
+    return strata
+
+
+def draw_image_checks(
+    labels: RunLabels,
+    strata: Ints,
+    count: int,
+    seed: int,
+    *,
+    plans: Plans = (),
+    inputs: Mapping[str, str],
+    answers: Answers,
+) -> ImageChecks:
+    """Draw images to be searched for every object of every class, none twice while the labels stay the same.
+
+    What is found can be counted only where the labels of the image are decided, so those that nobody has answered,
+    accepted or not, are asked just before their image. A search is reckoned as one pass over the image
+    (costs.image_check_s); boxes that have to be drawn come on top.
+
+    Args:
+        labels: All labels of the run.
+        strata: (M,) as image_strata gives it.
+        count: How many images; fewer where there are no more.
+        seed: Seed of the campaign's sampling.
+        plans: Earlier plans of the run.
+        inputs: What the labels depend on, as in Current.
+        answers: What is known of labels.
+    """
+    sizes = np.bincount(strata, minlength=len(STRATA))
+    batch = sum(bool(plan.image_strata) for plan, _ in plans)
+    free = np.ones(len(strata), np.bool_)
+    for plan, tasks in plans:
+        # A search says something of the labels that it was made with alone. Where images came since, all are drawn
+        # from anew, so that old and new have equal chances; answers to old ones still count.
+        if plan.inputs != dict(inputs) or _same_draw(plan, inputs, sizes):
+            places = images_of(labels, _image_rows(tasks)["key"])
+            free[places[places >= 0]] = False
+    candidates = np.flatnonzero(free)
+    if not len(candidates):
+        return ImageChecks(TASKS.empty_table(), _strata(sizes, np.zeros_like(sizes)))
+    drawn = image_sample(strata[candidates], count, seed, batch)
+    rows = candidates[drawn.rows]
+    searches = image_tasks(
+        IMAGE,
+        labels.keys.take(pa.array(rows)),
+        [None] * len(rows),
+        image_check_s(len(labels.class_names)),
+        stratum=strata[rows],
+        inclusion=drawn.inclusion,
+    )
+    tasks = _with_labels(labels, searches, rows, answers)
+    return ImageChecks(tasks, _strata(sizes, np.bincount(strata[rows], minlength=len(STRATA))))
+
+
+def recall_of_run(
+    labels: RunLabels,
+    plans: Plans,
+    image_answers: ImageAnswers,
+    answers: Answers,
+    *,
+    inputs: Mapping[str, str],
+    delta: float,
+    seed: int,
+) -> RunRecall:
+    """Estimate recall from the images that plans have drawn and people have searched.
+
+    Draws of one batch (same inputs, same strata) are pooled: each is a uniform draw of what the earlier ones left, so
+    together they are one of all. Of the accepted labels those that people called correct count, so wrong ones that a
+    policy lets through make recall no better.
+
+    Args:
+        labels: All labels of the run.
+        plans: Its plans.
+        image_answers: As tasks.reviews.resolve.missed_and_checked gives it.
+        answers: As tasks.reviews.resolve.resolve gives it.
+        inputs: What the labels depend on, as in Current: plans made for others do not count.
+        delta: Chance that an interval misses the truth.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        UserError: No image was drawn, or too few were searched.
+    """
+    batch = _last_batch(plans, inputs)
+    if not batch:
+        raise UserError(
+            "recall is unknown: no image of this run was drawn to be searched with its present labels; use "
+            "`vouch plan-reviews`"
+        )
+    sizes = np.array([stratum.size for stratum in batch[-1][0].image_strata], np.int64)
+    drawn = pa.concat_tables([_image_rows(tasks) for _, tasks in batch])
+    places, strata = images_of(labels, drawn["key"]), numbers(drawn["stratum"], np.int64)
+    # Images that have left the source since are neither drawn nor searched.
+    places, strata = places[places >= 0], strata[places >= 0]
+    found = searched_images(labels, image_answers, answers, places)
+    counts = tuple(
+        StratumRecall(
+            name=stratum.name,
+            images=stratum.size,
+            drawn=int(here.sum()),
+            searched=int((here & found.complete).sum()),
+            objects=int(found.objects[here & found.complete].sum()),
+            accepted=int(found.accepted[here & found.complete].sum()),
+            delivered=int(found.delivered[here & found.complete].sum()),
+        )
+        for index, stratum in enumerate(batch[-1][0].image_strata)
+        for here in [strata == index]
+    )
+    undecided = int((found.checked & ~found.complete).sum())
+    _check_enough(counts, undecided)
+
+    def estimate(values: Ints) -> Estimate:
+        ready = found.complete
+        return recall(SearchedImages(strata[ready], values[ready], found.objects[ready]), sizes, delta, seed)
+
+    return RunRecall(estimate(found.accepted), estimate(found.delivered), counts, undecided, found.simulated)
+
+
+def _check_enough(counts: Sequence[StratumRecall], undecided: int) -> None:
+    short = [one for one in counts if one.searched < min(LEAST, one.images)]
+    if not short:
+        return
+    said = "; ".join(f"{one.name}: {one.searched} of {one.drawn} drawn" for one in short)
+    more = "" if not undecided else f" {undecided} searched images have labels that are still to be decided."
+    planned = all(one.drawn >= min(LEAST, one.images) for one in short)
+    what = "answer the image tasks of the plan" if planned else "use `vouch plan-reviews` to draw more images"
+    raise UserError(f"recall is unknown: too few images were searched ({said}).{more} To know it, {what}")
+
+
+def _last_batch(plans: Plans, inputs: Mapping[str, str]) -> Plans:
+    """The plans whose image checks belong with those of the last."""
+    drawn = [(plan, tasks) for plan, tasks in plans if plan.image_strata and plan.inputs == dict(inputs)]
+    if not drawn:
+        return []
+    sizes = np.array([stratum.size for stratum in drawn[-1][0].image_strata], np.int64)
+    return [(plan, tasks) for plan, tasks in drawn if _same_draw(plan, inputs, sizes)]
+
+
+def _same_draw(plan: ReviewPlan, inputs: Mapping[str, str], sizes: Ints) -> bool:
+    return plan.inputs == dict(inputs) and [stratum.size for stratum in plan.image_strata] == sizes.tolist()
+
+
+def _image_rows(tasks: pa.Table) -> pa.Table:
+    return tasks.filter(pc.and_(pc.equal(tasks["purpose"], IMAGE), pc.is_null(tasks["label_id"])))
+
+
+def _strata(sizes: Ints, drawn: Ints) -> tuple[Stratum, ...]:
+    return tuple(
+        Stratum(name=name, size=int(size), drawn=int(taken))
+        for name, size, taken in zip(STRATA, sizes, drawn, strict=True)
+    )
+
+
+def _with_labels(labels: RunLabels, searches: pa.Table, images: Ints, answers: Answers) -> pa.Table:
+    """Put the labels of each image that have no answer before its search."""
+    order = np.full(len(labels.keys), -1, np.int64)
+    order[images] = np.arange(len(images))
+    rows = np.flatnonzero(order[labels.image_index] >= 0)
+    rows = rows[answers.wrong_of(labels.label_ids.take(pa.array(rows))) == NO_ANSWER]
+    rows = rows[np.argsort(order[labels.image_index[rows]], kind="stable")]
+    doubtful = label_tasks(labels, rows, DOUBTFUL, labels.p_correct, answers)
+    both = pa.concat_tables([doubtful, searches])
+    turn = np.concatenate([order[labels.image_index[rows]], np.arange(len(images))])
+    return numbered(both.take(pa.array(np.argsort(turn, kind="stable"))))
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What is known of m images."""
+
+    checked: Bools
+    """(m,) searched for every class."""
+    complete: Bools
+    """(m,) and every label decided."""
+    objects: Ints
+    """(m,) that are there; like the next two it means something of complete images alone."""
+    accepted: Ints
+    """(m,) found by accepted labels that are correct."""
+    delivered: Ints
+    """(m,) found by labels that are correct, accepted or not, or corrected."""
+    simulated: bool
+    """Whether a simulated reviewer answered any of it."""
+
+
+def images_of(labels: RunLabels, keys: pa.ChunkedArray) -> Ints:
+    """Find images by their keys: (n,) places in labels.keys, -1 for those that the run does not have."""
+    return numbers(pc.index_in(keys, value_set=labels.keys).fill_null(-1), np.int64)
+
+
+def searched_images(labels: RunLabels, image_answers: ImageAnswers, answers: Answers, images: Ints) -> Searched:
+    """Count the objects of images.
+
+    A label shows an object if it is correct, or wrong in its class or box alone; an object of a class that the campaign
+    does not have counts for nothing. A wrong label counts as delivered where its verdict says what is right. Each
+    missed object counts once, however many people drew it, and not at all where a label shows it: some people draw
+    every object of an image, and not only those without a label.
+
+    Args:
+        labels: All labels of the run.
+        image_answers: What people said of images.
+        answers: What people said of labels.
+        images: (m,) places in labels.keys.
+    """
+    total = len(labels.keys)
+    mine = np.zeros(total, np.bool_)
+    mine[images] = True
+    rows = np.flatnonzero(mine[labels.image_index])
+    shown = _shown(labels, answers, rows)
+
+    def counted(of_rows: Bools) -> Ints:
+        return np.bincount(labels.image_index[rows[of_rows]], minlength=total)[images]
+
+    missed, missed_simulated = _missed(labels, image_answers.missed, rows, shown)
+    checked, checked_simulated = _checked(labels, image_answers.checked)
+    simulated = answers.simulated_of(labels.label_ids.take(pa.array(rows))).any()
+    return Searched(
+        checked=checked[images],
+        complete=checked[images] & (counted(shown.undecided) == 0),
+        objects=counted(shown.there) + missed[images],
+        accepted=counted(shown.found & labels.accepted[rows]),
+        delivered=counted(shown.found | shown.mended),
+        simulated=bool(simulated or (mine & (missed_simulated | checked_simulated)).any()),
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What n labels show, (n,) each."""
+
+    there: Bools
+    """An object."""
+    found: Bools
+    """And they are right as they are."""
+    mended: Bools
+    """Or a person has said what is right."""
+    undecided: Bools
+    class_index: Ints
+    """The object's class as people left it, or `_ANY_CLASS`."""
+    boxes: NDArray[np.float32]
+    """(n, 4) the object's box as people left it, xyxy, pixels of the EXIF-oriented original."""
+
+
+def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
+    places = answers.places(labels.label_ids.take(pa.array(rows)))
+    # Each with one entry more, which -1 finds.
+    verdict = np.array([*answers.verdict, ""], np.str_)[places]
+    place_of = {name: place for place, name in enumerate(labels.class_names)}
+    told = np.array([place_of.get(name or "", -1) for name in [*answers.class_name, None]], np.int64)[places]
+    named = told >= 0
+    nameless = np.array([name is None for name in [*answers.class_name, None]], np.bool_)[places]
+    given = np.concatenate([answers.boxes, np.full((1, 4), np.nan, np.float32)])[places]
+    boxed = np.isfinite(given).all(axis=1)
+    found = verdict == "correct"
+    wrong_class, bad_box = verdict == "wrong_class", (verdict == "bad_box") & (named | nameless)
+    return _Shown(
+        there=found | bad_box | (wrong_class & (named | nameless)),
+        found=found,
+        mended=(wrong_class & named) | (bad_box & boxed),
+        undecided=(verdict == "") | (verdict == DISPUTED),
+        class_index=np.select(
+            [found, named, wrong_class], [labels.class_index[rows], told, _ANY_CLASS], labels.class_index[rows]
+        ),
+        boxes=np.where((~found & boxed)[:, None], given, labels.boxes[rows]),
+    )
+
+
+def _missed(labels: RunLabels, rows: pa.Table, label_rows: Ints, shown: _Shown) -> tuple[Ints, Bools]:
+    """Missed objects of every image, each once and none that a label shows, and whether a simulated one named any."""
+    count, simulated = np.zeros(len(labels.keys), np.int64), np.zeros(len(labels.keys), np.bool_)
+    images = images_of(labels, rows["key"])
+    boxes = boxes_of(rows)
+    place_of = {name: place for place, name in enumerate(labels.class_names)}
+    names = [place_of.get(name, -1) for name in rows["class_name"].to_pylist()]
+    labelled = _by_image(labels.image_index[label_rows], shown.there, images)
+    kept: dict[tuple[int, int], list[int]] = {}
+    for row, (image, name) in enumerate(zip(images.tolist(), names, strict=True)):
+        if image < 0 or name < 0:
+            continue
+        same = kept.setdefault((image, name), [])
+        mine = [place for place in labelled.get(image, ()) if shown.class_index[place] in (name, _ANY_CLASS)]
+        known = np.concatenate([boxes[same], shown.boxes[mine]])
+        if not (box_iou(boxes[[row]], known) >= SAME_IOU).any():
+            same.append(row)
+            count[image] += 1
+    theirs = images[numbers(rows["simulated"], np.bool_)]
+    simulated[theirs[theirs >= 0]] = True
+    return count, simulated
+
+
+def _by_image(image_index: Ints, use: Bools, images: Ints) -> dict[int, list[int]]:
+    """Places of the labels in use, image by image, of some images."""
+    found: dict[int, list[int]] = {}
+    for place in np.flatnonzero(use & np.isin(image_index, images)).tolist():
+        found.setdefault(int(image_index[place]), []).append(place)
+    return found
+
+
+def _checked(labels: RunLabels, rows: pa.Table) -> tuple[Bools, Bools]:
+    """Which images were searched for every class, at once or class by class, and whether a simulated reviewer did."""
+    whole, simulated = np.zeros(len(labels.keys), np.bool_), np.zeros(len(labels.keys), np.bool_)
+    images, names = images_of(labels, rows["key"]), rows["class_name"].to_pylist()
+    classes: dict[int, set[str]] = {}
+    for image, name, made_up in zip(images.tolist(), names, rows["simulated"].to_pylist(), strict=True):
+        if image < 0:
+            continue
+        simulated[image] |= made_up
+        if name is None:
+            whole[image] = True
+        else:
+            classes.setdefault(image, set()).add(name)
+    for image, seen in classes.items():
+        whole[image] |= seen >= set(labels.class_names)
+    return whole, simulated

@@ -1,0 +1,381 @@
+"""Keeps the rounds of certification: declared groups, their draws, the calibrator of each round, the count of tests.
+
+Each test of a validation sample spends a part of delta, so each is written down before its result is used. The
+calibrator by which validation labels were drawn is kept: one fitted again after they were seen could depend on them
+through what was reviewed next, and the thresholds of a declared sequence would mean other labels as well.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, ValidationError
+
+from schemas.campaign import Strict
+from schemas.errors import ObjectMissingError, StoreError, UserError
+from schemas.policy import Policy
+from schemas.reviews import ReviewPlan, Stage
+from tasks.certify.data import Candidates, RunReviews, draw_counts
+from tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
+from tasks.certify.monitor import contradicted, expired
+from tasks.columns import numbers
+from tasks.reviews.distinct import distinct
+from tasks.reviews.plans import Plans
+from tasks.reviews.resolve import NO_ANSWER, Answers
+from tasks.route.policy import FOLDER, changed_inputs, policy_key
+from tasks.statistics.bounds import Floats
+from tasks.statistics.calibrator import Calibrator
+from tasks.statistics.fit_calibrator import FEWEST_LABELS
+from tasks.store.store import Store
+
+_REMEDY: Final = "restore it, or draw a new certification sample: vouch plan-reviews CAMPAIGN --stage certify --fresh"
+
+_RECORD: Final = re.compile(r"(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Round:
+    """All certification tasks of one declaration of groups."""
+
+    plans: tuple[ReviewPlan, ...]
+    """Ascending; all with the same groups, calibrator, gate and split."""
+    tasks: pa.Table
+    """Rows of schemas.reviews.TASKS: certification tasks, then known-wrong plants."""
+
+    @property
+    def plan(self) -> ReviewPlan:
+        """The last plan."""
+        return self.plans[-1]
+
+    @property
+    def number(self) -> int:
+        """1 for the first round of a run."""
+        return self.plan.round
+
+    @property
+    def certify(self) -> pa.Table:
+        """Certification tasks."""
+        return self.tasks.filter(pc.equal(self.tasks["purpose"], "certify"))
+
+    @property
+    def plants(self) -> pa.Table:
+        """Known-wrong plants."""
+        return self.tasks.filter(pc.equal(self.tasks["purpose"], "plant"))
+
+    def unanswered(self, answers: Answers) -> int:
+        """Tasks without an answer; nobody can tell a plant from the others, so plants count."""
+        return int((answers.wrong_of(self.tasks["label_id"]) == NO_ANSWER).sum())
+
+    def counts(self) -> list[int]:
+        """Labels drawn so far, as `draw_counts` takes them."""
+        names = self.certify["class_name"].to_pylist()
+        if self.plan.gate == "delivered":
+            return [len(names)]
+        return [sum(name in group.classes for name in names) for group in self.plan.groups]
+
+
+def last_round(plans: Plans) -> Round | None:
+    """Gather the last round of a run; None before any certification task was drawn.
+
+    Planners at work at the same time may have drawn a label twice, or declared a round twice: a label counts once, and
+    the declaration of the last plan holds.
+    """
+    number = max((plan.round for plan, _ in plans), default=0)
+    if not number:
+        return None
+    of_number = [(plan, tasks) for plan, tasks in plans if plan.round == number]
+    last = of_number[-1][0]
+    chosen = [(plan, tasks) for plan, tasks in of_number if _declared(plan) == _declared(last)]
+    tables = [tasks.filter(pc.is_in(tasks["purpose"], pa.array(["certify", "plant"]))) for _, tasks in chosen]
+    return Round(tuple(plan for plan, _ in chosen), distinct(pa.concat_tables(tables), ["label_id"]))
+
+
+def _declared(plan: ReviewPlan) -> tuple[object, ...]:
+    return plan.inputs, plan.gate, plan.seed, plan.fit_share, plan.calibrator, plan.groups
+
+
+class KeptCalibrator(Strict):
+    """runs/<run>/calibrators/<fingerprint>.json."""
+
+    calibrator: dict[str, Any] = Field(description="As tasks.statistics.calibrator.Calibrator.to_dict gives it.")
+    labels: int = Field(ge=0, description="Reviewed labels that it was fitted to.")
+    brier: float = Field(ge=0, description="Held-out mean of (p - correct)^2.")
+    brier_of_rate: float = Field(ge=0, description="The same of the constant share of correct labels.")
+
+
+@dataclass(frozen=True)
+class RoundLabels:
+    """A run's labels as a round sees them."""
+
+    candidates: Candidates
+    kept: KeptCalibrator
+    whole: bool
+    """Whether the certify side is the one that was drawn from: no label has come or gone since."""
+
+
+def labels_of_round(reviews: RunReviews, found: Round) -> RoundLabels:
+    """Score all labels by the round's calibrator, and draw again to see whether they are the ones drawn from.
+
+    Raises:
+        StoreError: The calibrator is missing or damaged.
+    """
+    plan, labels = found.plan, reviews.labels
+    assert plan.calibrator is not None
+    calibrator, kept = read_calibrator(reviews.workspace, reviews.run, plan.calibrator)
+    scores = calibrator.probabilities(labels.signals, labels.class_index, labels.class_names)
+    candidates = candidates_of(reviews, scores)
+    again = draw_counts(candidates, plan.groups, plan.gate, found.counts(), plan.seed, plan.round)
+    places = labels.places(found.certify["label_id"].to_pylist())
+    # The beginning of a random order may be the same with a few labels more; the probabilities tell.
+    stored = np.unique(numbers(found.certify["inclusion"], np.float64))
+    whole = np.array_equal(np.sort(places), np.sort(again.rows)) and np.isin(again.inclusion, stored).all()
+    return RoundLabels(candidates, kept, bool(whole))
+
+
+def candidates_of(reviews: RunReviews, scores: Floats) -> Candidates:
+    """All labels of a run with these scores."""
+    labels = reviews.labels
+    return Candidates(scores, labels.class_index, labels.class_names, ~reviews.fit_side())
+
+
+def keep_calibrator(workspace: Store, run: str, fit: Fit) -> str:
+    """Keep a fitted calibrator, and give its fingerprint."""
+    kept = KeptCalibrator(
+        calibrator=fit.calibrator.to_dict(),
+        labels=fit.fitted.labels,
+        brier=fit.fitted.brier,
+        brier_of_rate=fit.fitted.brier_of_rate,
+    )
+    workspace.put(
+        _calibrator_key(run, fit.fingerprint), kept.model_dump_json(indent=1).encode() + b"\n", if_absent=True
+    )
+    return fit.fingerprint
+
+
+def read_calibrator(workspace: Store, run: str, fingerprint: str) -> tuple[Calibrator, KeptCalibrator]:
+    """Read a kept calibrator.
+
+    Raises:
+        StoreError: It is missing, damaged, or not the one that was kept.
+    """
+    key = _calibrator_key(run, fingerprint)
+    try:
+        kept = KeptCalibrator.model_validate_json(workspace.get(key).data)
+    except ObjectMissingError:
+        raise StoreError(f"{workspace.uri}/{key} is missing; {_REMEDY}") from None
+    except ValidationError:
+        raise StoreError(f"{workspace.uri}/{key} is damaged; {_REMEDY}") from None
+    calibrator = Calibrator.from_dict(kept.calibrator)
+    if calibrator_fingerprint(calibrator) != fingerprint:
+        raise StoreError(f"{workspace.uri}/{key} is not the calibrator that was kept; {_REMEDY}")
+    return calibrator, kept
+
+
+def _calibrator_key(run: str, fingerprint: str) -> str:
+    return f"runs/{run}/calibrators/{fingerprint}.json"
+
+
+class Look(Strict):
+    """runs/<run>/looks/<number>.json."""
+
+    number: int = Field(ge=1, description="1, 2, 3 ... within the run.")
+    look: int = Field(ge=1, description="The same among looks at labels of these inputs: what delta is shared out by.")
+    key: str = Field(description="Fingerprint of all that the result depends on: the same key is the same look.")
+    inputs: dict[str, str] = Field(description="What the labels depended on -> its fingerprint.")
+    plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts were looked at.")
+    precision: float = Field(description="T that was tested.")
+    confidence: float = Field(description="1 - delta that was asked for.")
+    created: str = Field(description="Date and time, ISO 8601, UTC.")
+
+
+def read_looks(workspace: Store, run: str) -> list[Look]:
+    """Read the looks of a run in their order.
+
+    Raises:
+        StoreError: A record is damaged.
+    """
+    folder = _folder(run)
+    names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
+    return [_read(workspace, run, number) for number in sorted(int(name[1]) for name in names if name)]
+
+
+def number_of_look(workspace: Store, run: str, look: Look) -> int:
+    """Which look this is, or would be, among looks at labels of its inputs; nothing is written.
+
+    Raises:
+        StoreError: A record is damaged.
+    """
+    same = next((one.look for one in read_looks(workspace, run) if one.key == look.key), None)
+    return same or 1 + looks_so_far(workspace, run, look.inputs)
+
+
+def looks_so_far(workspace: Store, run: str, inputs: dict[str, str]) -> int:
+    """How many looks at labels of these inputs were taken.
+
+    Raises:
+        StoreError: A record is damaged.
+    """
+    return sum(one.inputs == inputs for one in read_looks(workspace, run))
+
+
+def take_look(workspace: Store, run: str, look: Look) -> Look:
+    """Write a look down under the next number, unless there is one of its key.
+
+    Other precisions asked of the same labels are other looks, for each is another chance to be wrong. Labels of other
+    models are other labels with a promise of their own, so delta is shared out among looks of equal inputs.
+
+    Args:
+        workspace: The workspace.
+        run: Name of the run.
+        look: The look; its numbers are set here.
+
+    Returns:
+        The look as it stands.
+
+    Raises:
+        StoreError: A record is damaged, or the workspace cannot be written.
+    """
+    while True:
+        looks = read_looks(workspace, run)
+        if same := next((one for one in looks if one.key == look.key), None):
+            return same
+        number = max((one.number for one in looks), default=0) + 1
+        alike = sum(one.inputs == look.inputs for one in looks)
+        taken = look.model_copy(update={"number": number, "look": alike + 1})
+        if workspace.put(
+            _look_key(run, taken.number), taken.model_dump_json(indent=1).encode() + b"\n", if_absent=True
+        ):
+            return taken
+
+
+def _read(workspace: Store, run: str, number: int) -> Look:
+    key = _look_key(run, number)
+    try:
+        return Look.model_validate_json(workspace.get(key).data)
+    except ValidationError:
+        raise StoreError(
+            f"{workspace.uri}/{key} is damaged; restore it: without it nobody knows how much confidence is spent"
+        ) from None
+
+
+def _folder(run: str) -> str:
+    return f"runs/{run}/looks/"
+
+
+def _look_key(run: str, number: int) -> str:
+    return f"{_folder(run)}{number}.json"
+
+
+def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
+    """Decide what to draw next.
+
+    Fit labels first; then a certification sample, or another one where the labels, the gate or what the calibrator was
+    fitted to have changed, or audits have ended the policy that it certified; more of it after a look that certified
+    nothing; audits and doubtful labels once a certified policy is in force.
+
+    Raises:
+        UserError: Earlier tasks come first, or another command does.
+    """
+    share = reviews.fit_share
+    if share is None:
+        return "first"
+    verdicts = len(fit_verdicts(reviews.labels, reviews.answers, share, reviews.seed)[0])
+    if waiting := _waiting(reviews, "fit"):
+        raise UserError(
+            f"{waiting:,} labels to fit to still wait for an answer; answer them first, or go on with those answered: "
+            "--stage certify"
+        )
+    if verdicts < FEWEST_LABELS:
+        return "first"
+    last = last_round(reviews.plans)
+    if fresh or last is None:
+        return "certify"
+    policy = policy_of_run(reviews)
+    holds = policy is not None and policy.certification is not None and not _has_ended(reviews, policy)
+    if holds and reviews.labels.accepted.any():
+        return "queue"
+    if not continues(reviews, last):
+        return "certify"
+    looked = [look for look in read_looks(reviews.workspace, reviews.run) if last.plan.number in look.plans]
+    if not looked:
+        raise UserError(
+            "the certification sample is answered: use `vouch certify` (or --stage certify to draw more of it, which "
+            "is a look at the answers as well, and spends as much of the confidence)"
+        )
+    if certified := [policy for policy in _policies_of(reviews, last) if _is_asked_for(reviews, last, policy)]:
+        raise UserError(
+            f"policy {certified[-1].version} is certified and not in force: use `vouch apply` (or --stage certify to "
+            "review on, for a policy that may accept more)"
+        )
+    return "certify"
+
+
+def continues(reviews: RunReviews, last: Round) -> bool:
+    """Whether the next certification labels belong to the round that is there.
+
+    They do not where the labels are others now, the gate is, more was reviewed to fit, or audits contradict what the
+    round has certified.
+
+    Raises:
+        UserError: Its tasks still wait for an answer.
+    """
+    plan = last.plan
+    if changed_inputs(plan.inputs, reviews.current.inputs) or plan.gate != reviews.promise.gate:
+        return False
+    if waiting := last.unanswered(reviews.answers):
+        raise UserError(
+            f"{waiting:,} certification tasks still wait for an answer; answer them first, or draw anew: "
+            "--stage certify --fresh"
+        )
+    fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in reviews.plans)
+    if fitted_since or any(
+        contradicted(policy, reviews.plans, reviews.answers) for policy in _policies_of(reviews, last)
+    ):
+        return False
+    return labels_of_round(reviews, last).whole
+
+
+def policy_of_run(reviews: RunReviews) -> Policy | None:
+    """The policy that the labels were routed by; None where it is not kept."""
+    try:
+        return Policy.model_validate_json(reviews.workspace.get(policy_key(reviews.current.policy)).data)
+    except ObjectMissingError:
+        return None
+
+
+def _has_ended(reviews: RunReviews, policy: Policy) -> bool:
+    return expired(policy, reviews.plans, reviews.answers) is not None
+
+
+def _policies_of(reviews: RunReviews, last: Round) -> list[Policy]:
+    """The policies that rest on a round or its beginning."""
+    numbers = {plan.number for plan in last.plans}
+    found = []
+    for info in reviews.workspace.list(f"{FOLDER}/certified-"):
+        policy = Policy.model_validate_json(reviews.workspace.get(info.key).data)
+        promise = policy.certification
+        if promise and promise.inputs == reviews.current.inputs and set(promise.plans) <= numbers:
+            found.append(policy)
+    return found
+
+
+def _is_asked_for(reviews: RunReviews, last: Round, policy: Policy) -> bool:
+    """Whether a policy rests on the whole round and promises what the campaign asks for."""
+    found, asked = policy.certification, reviews.promise
+    if found is None or len(found.plans) < len(last.plans):
+        return False
+    return (found.precision, found.confidence, found.gate) == (asked.precision, asked.confidence, asked.gate)
+
+
+def _waiting(reviews: RunReviews, purpose: str) -> int:
+    """Tasks of a purpose without an answer, about labels that the run still has."""
+    waiting = 0
+    for plan, tasks in reviews.plans:
+        if plan.inputs == reviews.current.inputs:
+            ids = tasks.filter(pc.equal(tasks["purpose"], pa.scalar(purpose)))["label_id"]
+            there = reviews.labels.places(ids.to_pylist()) >= 0
+            waiting += int((there & (reviews.answers.wrong_of(ids) == NO_ANSWER)).sum())
+    return waiting

@@ -1,0 +1,154 @@
+"""Loads all labels of a run as numpy arrays, for sampling, calibration, certification and routing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.errors import UserError
+from schemas.records import Current, Marker
+from schemas.tables import BOX
+from tasks.collect.label_arrays import SIGNAL_STAGES
+from tasks.collect.markers import current_markers
+from tasks.columns import boxes_of, flat, numbers
+from tasks.plan.ledger import Ledger
+from tasks.reviews.distinct import flags_of, places_in
+from tasks.shard.markers import read_current
+from tasks.shard.parts import read_part
+from tasks.statistics.bounds import Bools, Floats, Ints
+from tasks.statistics.sampling import on_fit_side
+from tasks.store.store import Store
+from tasks.store.threads import map_ordered
+
+SIGNALS: Final = tuple(name for name in SIGNAL_STAGES if name not in ("p_correct", "mask_area"))
+"""What a calibrator may look at, in column order; pixels of a mask say little but how large the image is."""
+_THREADS: Final = 4
+
+
+@dataclass(frozen=True)
+class RunLabels:
+    """N labels of M images, in the order of the run's shards; images that failed are left out."""
+
+    label_ids: pa.StringArray
+    """(N,)"""
+    class_index: Ints
+    """(N,) place in class_names."""
+    class_names: tuple[str, ...]
+    image_index: Ints
+    """(N,) place in keys."""
+    boxes: NDArray[np.float32]
+    """(N, 4) xyxy, pixels of the EXIF-oriented original."""
+    signals: NDArray[np.float32]
+    """(N, S) columns as in SIGNALS, NaN where missing."""
+    p_correct: Floats
+    """(N,) as the router stored it, NaN where there is none."""
+    accepted: Bools
+    """(N,) whether the policy of the run accepted it."""
+    keys: pa.StringArray
+    """(M,) of the images, relative to the source."""
+    contents: pa.StringArray
+    """(M,) SHA-256 of their contents."""
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.label_ids)
+
+    def fit_side(self, share: float, seed: int) -> Bools:
+        """Say of each label whether its image is on the fit side, (N,)."""
+        return on_fit_side(self.contents.to_pylist(), share, seed)[self.image_index]
+
+    def accepts(self, label_ids: pa.ChunkedArray) -> Bools:
+        """Say of labels whether the policy of the run accepted them, (n,); not those that the run does not have."""
+        return flags_of(label_ids, self.label_ids, self.accepted)
+
+    def places(self, label_ids: Sequence[str]) -> Ints:
+        """Find labels by their ids: (n,) rows, -1 for those that the run does not have."""
+        return places_in(pa.array(label_ids, pa.string()), self.label_ids)
+
+
+def current_of(workspace: Store, run: str) -> Current:
+    """Read which settings a run used last.
+
+    Raises:
+        UserError: It has not been run yet.
+    """
+    current = read_current(workspace, run)
+    if current is None:
+        raise UserError(f"run {run!r} in {workspace.uri} has no labels yet; use `vouch run` first")
+    return current
+
+
+def read_run_labels(workspace: Store, run: str, ledger: Ledger, current: Current) -> RunLabels:
+    """Read every label of a run; a million of them take some 250 MiB.
+
+    Args:
+        workspace: The workspace.
+        run: Name of the run.
+        ledger: The run's ledger.
+        current: Whose markers count.
+
+    Raises:
+        StoreError: A table is missing or damaged.
+    """
+    markers = current_markers(workspace, run, ledger, current.fingerprint)
+    shards = list(
+        map_ordered(lambda marker: _shard(workspace, marker, ledger.keys_of(marker.shard)), markers, _THREADS)
+    )
+    images = [images for images, _ in shards]
+    starts = np.cumsum([0, *(table.num_rows for table in images)])
+    labels = pa.concat_tables(
+        [_EMPTY, *(_renumbered(table, int(start)) for (_, table), start in zip(shards, starts, strict=False))]
+    )
+    place_of = {name: place for place, name in enumerate(current.classes)}
+    names = flat(labels["class_name"]).dictionary_encode()
+    class_table = np.array([place_of[name] for name in names.dictionary.to_pylist()], np.int64)
+    return RunLabels(
+        label_ids=flat(labels["label_id"]),
+        class_index=class_table[names.indices.to_numpy(zero_copy_only=False)] if len(names) else np.zeros(0, np.int64),
+        class_names=current.classes,
+        image_index=numbers(labels["image"], np.int64),
+        boxes=boxes_of(labels),
+        signals=np.stack([numbers(labels[name], np.float32) for name in SIGNALS], axis=1),
+        p_correct=numbers(labels["p_correct"], np.float64),
+        accepted=numbers(labels["accepted"], np.bool_),
+        keys=flat(pa.chunked_array([table["key"].combine_chunks() for table in images], pa.string())),
+        contents=flat(pa.chunked_array([table["sha256"].combine_chunks() for table in images], pa.string())),
+    )
+
+
+_EMPTY: Final = pa.schema(
+    [("label_id", pa.string()), ("class_name", pa.string()), *((side, pa.float32()) for side in BOX)]
+    + [(name, pa.float32()) for name in (*SIGNALS, "p_correct")]
+    + [("accepted", pa.bool_()), ("image", pa.int64())]
+).empty_table()
+
+
+def _shard(workspace: Store, marker: Marker, live: set[str]) -> tuple[pa.Table, pa.Table]:
+    """The images of a shard that count, and their labels with the place of their image among these."""
+    columns: dict[str, list[str]] = {
+        "detect": ["label_id", "key", "class_name", *BOX],
+        "segment": [],
+        "score": [],
+        "route": ["decision", "p_correct"],
+    }
+    for name in SIGNALS:
+        columns[SIGNAL_STAGES[name]].append(name)
+    images = read_part(workspace, marker.parts["images"], "images", ["key", "sha256", "outcome"])
+    keys = flat(images["key"])
+    counts = pc.and_(pc.equal(images["outcome"], "done"), pc.is_in(keys, value_set=pa.array(sorted(live), pa.string())))
+    images = images.filter(counts).select(["key", "sha256"])
+    tables = {stage: read_part(workspace, marker.parts[stage], stage, names) for stage, names in columns.items()}
+    place = pc.index_in(flat(tables["detect"]["key"]), value_set=flat(images["key"]))
+    found: dict[str, Any] = {name: tables[stage][name] for stage, names in columns.items() for name in names}
+    found["accepted"], found["image"] = pc.equal(found.pop("decision"), "accept"), place.cast(pa.int64())
+    table = pa.table({name: found[name] for name in _EMPTY.column_names}).cast(_EMPTY.schema)
+    return images, table.filter(pc.is_valid(place))
+
+
+def _renumbered(table: pa.Table, start: int) -> pa.Table:
+    return table.set_column(table.column_names.index("image"), "image", pc.add(table["image"], start))

@@ -1,0 +1,274 @@
+"""Reports the status of a campaign from its workspace alone: images and labels, policy, reviews, and what to do next.
+
+No model is loaded and no source listed.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import ValidationError
+
+from schemas.campaign import Campaign
+from schemas.errors import ObjectMissingError, UserError
+from schemas.policy import Policy
+from schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
+from schemas.reviews import TASKS, ReviewPlan
+from tasks.certify.apply import look_up_policy, newest_certified
+from tasks.certify.monitor import expired
+from tasks.certify.rounds import Look, Round, last_round, read_looks
+from tasks.collect.totals import Totals, add_up
+from tasks.export.records import ExportSummary
+from tasks.plan.ledger import Ledger
+from tasks.reviews.decisions import Decisions
+from tasks.reviews.distinct import distinct
+from tasks.reviews.open_tasks import open_tasks
+from tasks.reviews.plans import read_plans
+from tasks.reviews.resolve import Answers, missed_and_checked, resolve
+from tasks.reviews.verdicts import read_verdicts
+from tasks.route.policy import changed_inputs, check_fits, lesser_promise
+from tasks.route.spoken import accepts, basis
+from tasks.shard.markers import read_current
+from tasks.store.lock import LockRecord
+from tasks.store.open import open_store
+from tasks.store.process import ProcessId, is_alive
+from tasks.store.store import Store
+
+SILENT_S = 120.0
+"""A holder on another machine that has not renewed its lock for so many seconds is taken for dead."""
+
+_PLAN: Final = "vouch plan-reviews CAMPAIGN"
+
+_FIRST_RUN: Final = "label the images: vouch run CAMPAIGN"
+
+
+def read_status(campaign: Campaign) -> RunStatus:
+    """Add up what stands in the workspace.
+
+    Raises:
+        StoreAccessError: The workspace cannot be reached.
+        StoreError: A marker, a table, a review plan, a file of verdicts or the record of a policy is damaged.
+    """
+    workspace, run = open_store(campaign.workspace), campaign.run.name
+    current = read_current(workspace, run)
+    with Ledger.load(workspace, run) as ledger:
+        totals = _totals(workspace, run, ledger, current)
+    standing = read_standing(campaign, workspace, current)
+    names = current.classes if current is not None else tuple(entry.name for entry in campaign.classes)
+    running = _holder(workspace, run)
+    return RunStatus(
+        run=run,
+        workspace=workspace.uri,
+        running=running,
+        images=totals.images,
+        done=totals.done,
+        failed=totals.failed,
+        pending=totals.pending,
+        shards=totals.shards,
+        shards_done=totals.shards_done,
+        labels=totals.labels,
+        accepted=totals.accepted,
+        review=totals.review,
+        classes={name: totals.classes.get(name, ClassCounts()) for name in names},
+        reasons=dict(totals.reasons.most_common()),
+        policy=current.policy if current is not None else None,
+        in_force=standing.policy,
+        reviews=standing.reviews,
+        export=_export(workspace, campaign.export.name),
+        next=next_step(campaign, standing, totals, current, running=running is not None),
+    )
+
+
+def _totals(workspace: Store, run: str, ledger: Ledger, current: Current | None) -> Totals:
+    if current is None:
+        # Planned at most: a plan is written before its settings.
+        return Totals(images=ledger.count(), shards=len(ledger.shards()))
+    return add_up(workspace, run, ledger, current.fingerprint)
+
+
+def _holder(workspace: Store, run: str) -> str | None:
+    try:
+        record = LockRecord.model_validate_json(workspace.get(f"runs/{run}/lock.json").data)
+    except (ObjectMissingError, ValidationError):
+        return None
+    alive = is_alive(ProcessId(record.place, record.pid, record.started))
+    if alive is None:
+        alive = time.time() - record.heartbeat < SILENT_S
+    return f"process {record.pid} on {record.host}" if alive else None
+
+
+def _export(workspace: Store, name: str) -> ExportStatus | None:
+    try:
+        summary = ExportSummary.model_validate_json(workspace.get(f"exports/{name}/dataset.json").data)
+    except (ObjectMissingError, ValidationError):
+        return None
+    uri = f"{workspace.uri.rstrip('/')}/exports/{name}"
+    return ExportStatus(uri=uri, images=summary.images, annotations=summary.annotations)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a campaign's policy and reviews."""
+
+    policy: PolicyStatus
+    reviews: ReviewStatus
+    plans: list[tuple[ReviewPlan, pa.Table]]
+    """Those about the labels as they are."""
+    open: dict[int, pa.Table]
+    """Number of each of these plans -> its tasks that wait."""
+    answers: Answers
+    looks: list[Look]
+
+
+def read_standing(campaign: Campaign, workspace: Store, current: Current | None) -> Standing:
+    """Read policies, plans, verdicts and looks.
+
+    Args:
+        campaign: Whose.
+        workspace: The workspace.
+        current: The settings under which the labels came about; None before the first run.
+
+    Raises:
+        StoreError: One of them is damaged.
+    """
+    run = campaign.run.name
+    every, verdicts = read_plans(workspace, run), read_verdicts(workspace)
+    answers, images = resolve(verdicts), missed_and_checked(verdicts)
+    plans = [(plan, tasks) for plan, tasks in every if current is not None and plan.inputs == current.inputs]
+    accepts = Decisions(workspace, run).accepts
+    waiting = {plan.number: open_tasks(tasks, answers, images, accepts) for plan, tasks in plans}
+    once = distinct(pa.concat_tables([TASKS.empty_table(), *waiting.values()]), ["label_id", "key", "class_name"])
+    reviews = ReviewStatus(
+        plans=len(every),
+        open=once.num_rows,
+        open_of={number: tasks.num_rows for number, tasks in waiting.items() if tasks.num_rows},
+        verdicts=verdicts.num_rows,
+        simulated=int(pc.sum(verdicts["simulated"]).as_py() or 0),
+    )
+    policy = _policy(campaign, workspace, current)
+    newest = None if current is None else newest_certified(campaign, workspace, current)
+    if current and newest and _waits(newest, policy, campaign, current) and not expired(newest, every, answers):
+        policy = policy.model_copy(update={"waiting": newest.version})
+    return Standing(policy, reviews, plans, waiting, answers, read_looks(workspace, run))
+
+
+def _policy(campaign: Campaign, workspace: Store, current: Current | None) -> PolicyStatus:
+    try:
+        chosen = look_up_policy(campaign, workspace)
+        # Labels of an earlier version of Vouch do not say what they depend on.
+        if current is not None and current.inputs:
+            check_fits(chosen.policy, current.inputs)
+    except UserError as error:
+        return PolicyStatus(version=None, basis="", certified=False, simulated=False, problem=str(error))
+    policy, promise = chosen.policy, chosen.policy.certification
+    simulated = promise is not None and promise.simulated
+    found = PolicyStatus(
+        version=policy.version,
+        basis=basis(policy),
+        certified=promise is not None and not simulated and not chosen.expired and accepts(policy),
+        simulated=simulated,
+        expired=chosen.expired,
+    )
+    if promise is None:
+        return found
+    terms = {"precision": promise.precision, "confidence": promise.confidence, "gate": promise.gate}
+    return found.model_copy(update=terms | {"created": promise.created})
+
+
+def _waits(newest: Policy, policy: PolicyStatus, campaign: Campaign, current: Current) -> bool:
+    """Whether a certified policy fits, and was made after the one in force, if that is certified itself."""
+    promise = newest.certification
+    if promise is None or campaign.routing.policy is not None or newest.version == policy.version:
+        return False
+    if changed_inputs(promise.inputs, current.inputs) or lesser_promise(newest, campaign.routing):
+        return False
+    return policy.created is None or bool(policy.expired) or promise.created > policy.created
+
+
+def next_step(
+    campaign: Campaign, standing: Standing, totals: Totals, current: Current | None, *, running: bool = False
+) -> str:
+    """Say what to do next, and why.
+
+    `vouch plan-reviews` decides by the labels themselves; this goes by the records alone, and so by less: it cannot see
+    labels that have come or gone since a sample was drawn.
+
+    Args:
+        campaign: The campaign.
+        standing: Its policy and reviews.
+        totals: How far the run is.
+        current: The settings under which the labels came about; None before the first run.
+        running: Whether a process works on the run now.
+
+    Returns:
+        One or two sentences, in which CAMPAIGN stands for the campaign file.
+    """
+    if running:
+        return "the run goes on; look again when it has ended"
+    if current is None or totals.pending or not totals.shards:
+        return f"label the {totals.pending:,} images that are pending: vouch run CAMPAIGN" if current else _FIRST_RUN
+    policy = standing.policy
+    if policy.problem:
+        return f"the policy cannot be used: {policy.problem}"
+    if not totals.labels:
+        return "no label was found, so there is nothing to review; try other prompts, and vouch run CAMPAIGN again"
+    if policy.waiting:
+        return f"put the certified policy {policy.waiting} in force: vouch apply CAMPAIGN"
+    if policy.version != current.policy and not policy.expired:
+        return f"decide the labels by policy {policy.version}, which is in force: vouch run CAMPAIGN"
+    return _of_reviews(campaign, standing)
+
+
+def _of_reviews(campaign: Campaign, standing: Standing) -> str:
+    policy = standing.policy
+    if fit := _waiting_to_fit(standing):
+        return _answer(standing, fit, "for the calibrator is fitted to them")
+    if policy.precision is not None and not policy.expired:
+        if standing.reviews.open:
+            return _answer(
+                standing, set(standing.reviews.open_of), "which show whether the promise holds and mend the data set"
+            )
+        return f"ask for a blind audit and doubtful labels: {_PLAN}; vouch report CAMPAIGN shows how the run stands"
+    last = last_round(standing.plans)
+    if last is not None and _goes_on(campaign, standing, last):
+        if last.unanswered(standing.answers):
+            numbers = {plan.number for plan in last.plans if standing.reviews.open_of.get(plan.number)}
+            return _answer(standing, numbers, "for a part of a sample certifies nothing")
+        if not _was_looked_at(campaign, standing, last):
+            return "the certification sample is answered: vouch certify CAMPAIGN"
+        if not policy.expired:
+            return f"the certification sample was too small or too often wrong; draw more of it: {_PLAN}"
+    if policy.expired:
+        return f"the promise of the policy has ended: {policy.expired} ({_PLAN} draws what that takes)"
+    if any(plan.counts.get("fit") for plan, _ in standing.plans):
+        return f"draw labels that certify a precision of {campaign.routing.precision:g}: {_PLAN}"
+    return f"to have a precision of {campaign.routing.precision:g} certified, draw what people look at first: {_PLAN}"
+
+
+def _waiting_to_fit(standing: Standing) -> set[int]:
+    """Plans with labels to fit to that nobody has answered."""
+    return {number for number, tasks in standing.open.items() if "fit" in tasks["purpose"].to_pylist()}
+
+
+def _goes_on(campaign: Campaign, standing: Standing, last: Round) -> bool:
+    """Whether a round still serves: drawn for the gate that is asked for, with all that was reviewed to fit."""
+    fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in standing.plans)
+    return last.plan.gate == campaign.routing.gate and not fitted_since
+
+
+def _was_looked_at(campaign: Campaign, standing: Standing, last: Round) -> bool:
+    asked = (campaign.routing.precision, campaign.routing.confidence)
+    return any(last.plan.number in look.plans and (look.precision, look.confidence) == asked for look in standing.looks)
+
+
+def _answer(standing: Standing, numbers: set[int], why: str) -> str:
+    """Ask for the answers to the tasks of some plans, those of the last plan first."""
+    number = max(numbers)
+    last = max(plan.number for plan, _ in standing.plans)
+    which = "" if number == last else f" --plan {number}"
+    return (
+        f"have the {standing.reviews.open_of[number]:,} open tasks of review plan {number} answered, {why}: "
+        f"vouch verdicts CAMPAIGN --tasks FILE{which} hands them out, vouch verdicts CAMPAIGN FILE takes the answers"
+    )

@@ -1,0 +1,390 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from schemas.errors import UserError
+from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
+from schemas.tables import BOX
+from tasks.certify.apply import apply_policy
+from tasks.certify.certify import certify_campaign
+from tasks.certify.data import Promise
+from tasks.certify.draw import doubtful_rows, draw_queue, expected_threshold, nothing_worth_asking, removed_per_second
+from tasks.certify.plan_reviews import Wish, plan_reviews
+from tasks.geometry import box_iou
+from tasks.reviews.costs import CHECK_CLASS_S
+from tasks.reviews.hand_out import task_sheet
+from tasks.reviews.plans import read_plans
+from tasks.reviews.verdicts import write_verdicts
+from tasks.statistics.sampling import on_fit_side
+
+
+def tasks_of(campaigned, number=-1):
+    return read_plans(campaigned.workspace, "main")[number][1]
+
+
+def of(tasks, purpose):
+    return tasks.filter(pc.equal(tasks["purpose"], purpose))
+
+
+def is_one_class_at_a_time(tasks):
+    names = tasks["class_name"].to_pylist()
+    changes = sum(first != second for first, second in itertools.pairwise(names))
+    return changes == len(set(names)) - 1
+
+
+def in_force(campaigned):
+    """The policy in force, certified at a low precision."""
+    campaigned.fitted().sampled()
+    found = certify_campaign(campaigned.campaign)
+    apply_policy(campaigned.campaign, found.version)
+    return found.version
+
+
+def test_a_plan_tells_how_much_a_simulated_reviewer_has_answered(campaigned):
+    campaigned.fitted()
+    assert plan_reviews(campaigned.campaign, Wish(minutes=3)).simulated == 0
+    campaigned.answer(simulated=True)
+    answered = set(tasks_of(campaigned)["label_id"].to_pylist())
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=10, stage="certify", fresh=True))
+    both = answered & set(tasks_of(campaigned)["label_id"].to_pylist())
+    assert planned.simulated == len(both) > 0
+    assert planned.open == sum(planned.plan.counts.values()) - planned.simulated
+
+
+def test_the_first_plan_fixes_the_split_and_asks_on_its_side(campaigned):
+    planned = plan_reviews(campaigned.campaign)
+    assert planned.stage == "first"
+    assert planned.plan.counts == {"fit": planned.open}
+    assert planned.plan.seconds == pytest.approx(1.6 * planned.open, rel=1e-5)
+    assert planned.plan.inputs == campaigned.reviews.current.inputs
+    tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
+    rows = labels.places(tasks["label_id"].to_pylist())
+    contents = np.array(labels.contents.to_pylist())[labels.image_index[rows]]
+    assert on_fit_side(contents.tolist(), planned.plan.fit_share, 0).all()
+    assert tasks["place"].to_pylist() == list(range(tasks.num_rows))
+    assert is_one_class_at_a_time(tasks)
+    inclusion = np.array(tasks["inclusion"].to_pylist())
+    assert ((inclusion > 0) & (inclusion <= 1)).all()
+    # The seed of the campaign may change; that of the first plan goes on.
+    campaigned.answer()
+    campaigned.with_routing(seed=9, precision=0.7, confidence=0.8)
+    assert plan_reviews(campaigned.campaign).plan.seed == 0
+
+
+def test_the_budget_is_kept(campaigned):
+    assert plan_reviews(campaigned.campaign, Wish(minutes=1)).plan.counts == {"fit": 37}
+    campaigned.answer()
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=2, plants=15))
+    assert planned.plan.counts == {"certify": 60, "plant": 15}
+    assert planned.plan.seconds <= 120.001
+
+
+def test_budgets_that_are_too_small(campaigned):
+    for minutes in (0, -1, float("nan")):
+        with pytest.raises(UserError, match="--minutes must be more than 0"):
+            plan_reviews(campaigned.campaign, Wish(minutes=minutes))
+    with pytest.raises(UserError, match="20 reviewed labels at least, about 1 minutes"):
+        plan_reviews(campaigned.campaign, Wish(minutes=0.1))
+    with pytest.raises(UserError, match="not enough for the plants"):
+        plan_reviews(campaigned.campaign, Wish(minutes=1, plants=500))
+    with pytest.raises(UserError, match="cannot be negative"):
+        plan_reviews(campaigned.campaign, Wish(images=-1))
+    assert not read_plans(campaigned.workspace, "main")
+
+
+def test_earlier_tasks_come_first(campaigned):
+    with pytest.raises(UserError, match="begin with vouch plan-reviews CAMPAIGN --stage first"):
+        plan_reviews(campaigned.campaign, Wish(stage="certify"))
+    plan_reviews(campaigned.campaign)
+    with pytest.raises(UserError, match=r"\d+ labels to fit to still wait for an answer"):
+        plan_reviews(campaigned.campaign)
+    with pytest.raises(UserError, match="0 labels are reviewed for fitting"):
+        plan_reviews(campaigned.campaign, Wish(stage="certify"))
+    campaigned.answer(part=0.5)
+    plan_reviews(campaigned.campaign, Wish(stage="certify"))
+    for wish in (Wish(stage="certify"), Wish(stage="certify", minutes=1)):
+        with pytest.raises(UserError, match=r"certification tasks still wait for an answer; .* first, or draw"):
+            plan_reviews(campaigned.campaign, wish)
+    again = plan_reviews(campaigned.campaign, Wish(stage="certify", fresh=True))
+    assert again.plan.round == 2
+    assert again.earlier_open > 0
+
+
+def test_the_certification_sample_and_more_of_it(campaigned):
+    planned = campaigned.fitted().sampled(minutes=1)
+    plan = planned.plan
+    assert (planned.stage, plan.round, plan.gate) == ("certify", 1, "delivered")
+    assert plan.calibrator
+    assert sorted(name for group in plan.groups for name in group.classes) == ["cat", "dog"]
+    tasks, reviews = tasks_of(campaigned), campaigned.reviews
+    rows = reviews.labels.places(tasks["label_id"].to_pylist())
+    assert not reviews.fit_side()[rows].any()
+    assert is_one_class_at_a_time(tasks)
+    assert set(tasks["inclusion"].to_pylist()) == {len(rows) / (~reviews.fit_side()).sum()}
+    with pytest.raises(UserError, match="is answered: use `vouch certify`"):
+        plan_reviews(campaigned.campaign)
+    more = plan_reviews(campaigned.campaign, Wish(minutes=1, stage="certify"))
+    assert (more.plan.round, more.plan.groups, more.plan.calibrator) == (1, plan.groups, plan.calibrator)
+    new = set(tasks_of(campaigned)["label_id"].to_pylist())
+    assert new
+    assert not new & set(tasks["label_id"].to_pylist())
+    campaigned.answer()
+    assert certify_campaign(campaigned.campaign).look == 2
+
+
+def test_a_sample_of_every_label_is_told(campaigned):
+    campaigned.fitted()
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=60))
+    assert planned.plan.counts["certify"] == (~campaigned.reviews.fit_side()).sum()
+    assert "every label there is" in " ".join(planned.words)
+    fewer = plan_reviews(campaigned.campaign, Wish(minutes=1, stage="certify", fresh=True))
+    assert fewer.plan.counts["certify"] == 37
+    assert "every label there is" not in " ".join(fewer.words)
+
+
+def test_more_fit_labels_begin_another_round(campaigned):
+    campaigned.fitted(part=1.0).sampled(minutes=1)
+    certify_campaign(campaigned.campaign)
+    planned = plan_reviews(campaigned.campaign, Wish(stage="first", minutes=1))
+    first, second = (set(tasks_of(campaigned, number)["label_id"].to_pylist()) for number in (0, 2))
+    assert planned.plan.counts.get("fit")
+    assert not first & second
+    assert planned.plan.fit_share == read_plans(campaigned.workspace, "main")[0][0].fit_share
+    campaigned.answer()
+    assert plan_reviews(campaigned.campaign, Wish(minutes=1)).plan.round == 2
+
+
+def test_too_few_reviews_for_gate_accepted_say_how_many(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.9, confidence=0.8)
+    campaigned.fitted()
+    with pytest.raises(UserError, match=r"too few to certify anything; about \d+ may do|no number of reviews"):
+        plan_reviews(campaigned.campaign, Wish(minutes=0.1))
+
+
+def test_plants_are_wrong_and_look_like_the_others(campaigned):
+    campaigned.fitted()
+    planned = plan_reviews(campaigned.campaign, Wish(plants=40))
+    assert planned.plan.counts["plant"] == 40
+    tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
+    plants, others = of(tasks, "plant"), of(tasks, "certify")
+    assert labels.places(plants["label_id"].to_pylist()).max() == -1
+    lengths = {len(label) for label in tasks["label_id"].to_pylist()}
+    assert len(lengths) == 1
+    assert set(plants["seconds"].to_pylist()) == set(others["seconds"].to_pylist())
+    assert set(plants["stratum"].to_pylist()) <= {PLANTED_ACCEPTED, PLANTED_ROUTED}
+    assert is_one_class_at_a_time(tasks)
+    # Each stands on a label of its image that was found correct, and is another class or overlaps it too little.
+    right = {}
+    answers = campaigned.reviews.answers
+    for label, word in zip(answers.label_ids, answers.verdict, strict=True):
+        row = int(labels.places([label])[0])
+        if row >= 0 and word == "correct":
+            right.setdefault(labels.keys[int(labels.image_index[row])].as_py(), []).append(row)
+    kinds = set()
+    for task in plants.to_pylist():
+        box = np.array([[task[side] for side in BOX]], np.float32)
+        overlap = box_iou(box, labels.boxes[right[task["key"]]])[0]
+        row = right[task["key"]][int(overlap.argmax())]
+        other = labels.class_names[labels.class_index[row]] != task["class_name"]
+        assert other or overlap.max() < 0.4
+        kinds.add(other)
+    assert True in kinds or len(kinds) == 1
+    # They stand in no particular place.
+    places = np.array(plants["place"].to_pylist())
+    assert 0.2 < places.mean() / tasks.num_rows < 0.8
+
+
+def test_plants_need_a_calibrator(campaigned):
+    with pytest.raises(UserError, match="--plants needs a fitted calibrator"):
+        plan_reviews(campaigned.campaign, Wish(plants=5))
+
+
+def test_image_checks_stand_beside(campaigned):
+    planned = plan_reviews(campaigned.campaign, Wish(images=4))
+    tasks = tasks_of(campaigned)
+    images = of(tasks, "image")
+    assert images.num_rows == 4
+    assert sum(stratum.drawn for stratum in planned.plan.image_strata) == 4
+    assert set(tasks["purpose"].to_pylist()) == {"fit", "image", "doubtful"}
+    assert tasks["place"].to_pylist() == list(range(tasks.num_rows))
+    assert planned.plan.seconds <= 30 * 60
+
+
+def test_no_label_is_asked_twice_in_a_plan(campaigned):
+    planned = plan_reviews(campaigned.campaign, Wish(images=40))
+    about = tasks_of(campaigned).filter(tasks_of(campaigned)["label_id"].is_valid())
+    drawn = set(of(about, "fit")["label_id"].to_pylist())
+    searched = of(tasks_of(campaigned), "image")["key"].combine_chunks()
+    assert of(about, "fit").filter(pc.is_in(of(about, "fit")["key"], searched)).num_rows > 0
+    ids = about["label_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    assert len(drawn) == planned.plan.counts["fit"]
+
+
+def test_possible_misses_are_asked_last_and_once(campaigned):
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=10, images=3, misses=5))
+    tasks = tasks_of(campaigned)
+    assert tasks["purpose"].to_pylist()[-5:] == ["possible_miss"] * 5
+    assert planned.plan.counts["possible_miss"] == 5
+    assert planned.plan.seconds <= 600
+    assert tasks["seconds"].to_pylist()[-5:] == pytest.approx([CHECK_CLASS_S] * 5)
+    assert any("1.9% and 16.4%" in words for words in planned.words)
+    searched = set(of(tasks, "image")["key"].to_pylist())
+    asked = asked_pairs(tasks)
+    assert len(asked) == 5
+    assert not searched & {key for key, _ in asked}
+    campaigned.answer()
+    sheet = task_sheet(campaigned.campaign)
+    assert set(zip(sheet["key"].to_pylist(), sheet["class_name"].to_pylist(), strict=True)) >= asked
+    plan_reviews(campaigned.campaign, Wish(minutes=10, misses=5))
+    again = asked_pairs(tasks_of(campaigned))
+    assert len(again) == 5
+    assert not again & asked
+
+
+def asked_pairs(tasks):
+    found = of(tasks, "possible_miss")
+    return set(zip(found["key"].to_pylist(), found["class_name"].to_pylist(), strict=True))
+
+
+def test_fewer_possible_misses_than_asked_for(campaigned):
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=10_000, misses=50_000))
+    assert 0 < planned.plan.counts["possible_miss"] < 50_000
+    assert any("(50,000 were asked for; there are no more" in words for words in planned.words)
+
+
+def test_possible_misses_need_the_presence_stage(campaigned, label):
+    models = {"device": "cpu"} | {name: {"backend": "fake"} for name in ("detector", "segmenter", "scorer")}
+    models["scorer"] = {"backend": "fake", "presence": False}
+    campaign = campaigned.load(models=models)
+    label(campaign)
+    with pytest.raises(UserError, match=r"models\.scorer\.presence is false") as found:
+        plan_reviews(campaign, Wish(misses=5))
+    assert "\n" not in str(found.value)
+    assert plan_reviews(campaign, Wish(images=3)).plan.counts["image"] == 3
+
+
+def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned):
+    version = in_force(campaigned)
+    planned = plan_reviews(campaigned.campaign, Wish(minutes=0.25))
+    assert planned.stage == "queue"
+    tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
+    audits, doubtful = of(tasks, "audit"), of(tasks, "doubtful")
+    assert labels.accepted[labels.places(audits["label_id"].to_pylist())].all()
+    assert is_one_class_at_a_time(tasks)
+    audit = planned.plan.audit
+    assert (audit.policy, audit.labels) == (version, labels.accepted.sum())
+    assert sum(stratum.size for stratum in audit.strata) == audit.labels
+    assert sum(stratum.drawn for stratum in audit.strata) == audits.num_rows
+    assert audit.mean_p_correct == pytest.approx(labels.p_correct[labels.accepted].mean())
+    for row in audits.to_pylist():
+        stratum = audit.strata[row["stratum"]]
+        assert row["inclusion"] == pytest.approx(stratum.drawn / stratum.size)
+    if doubtful.num_rows:
+        rows = labels.places(doubtful["label_id"].to_pylist())
+        assert not labels.accepted[rows].any()
+        known = campaigned.reviews.answers.places(doubtful["label_id"])
+        assert (known == -1).all()
+    alone = plan_reviews(campaigned.campaign, Wish(minutes=1, stage="audit"))
+    assert set(alone.plan.counts) == {"audit"}
+    again = plan_reviews(campaigned.campaign, Wish(minutes=5, stage="queue"))
+    assert again.plan.audit is None
+    first, second = set(doubtful["label_id"].to_pylist()), set(tasks_of(campaigned)["label_id"].to_pylist())
+    assert second
+    assert not first & second
+    with pytest.raises(UserError, match=r"has been asked about; \d+ tasks of earlier plans still wait for an answer$"):
+        plan_reviews(campaigned.campaign, Wish(stage="queue"))
+
+
+def test_after_audits_have_ended_a_policy_a_new_sample_is_drawn(campaigned):
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    for _ in range(2):
+        plan_reviews(campaigned.campaign, Wish(stage="audit"))
+        campaigned.answer(wrong=True, again=False)
+    assert "blind audits" in " ".join(certify_campaign(campaigned.campaign).remarks)
+    planned = plan_reviews(campaigned.campaign)
+    assert (planned.stage, planned.plan.round) == ("certify", 2)
+
+
+def test_a_certified_policy_that_is_not_in_force(campaigned):
+    campaigned.fitted().sampled(minutes=3)
+    version = certify_campaign(campaigned.campaign).version
+    with pytest.raises(UserError, match=rf"policy {version} is certified and not in force: use `vouch apply`"):
+        plan_reviews(campaigned.campaign)
+
+
+def test_disputed_labels_are_asked_again_first(campaigned):
+    in_force(campaigned)
+    disputed = tasks_of(campaigned, 0)["label_id"].to_pylist()[:3]
+    for reviewer, word in (("ann", "correct"), ("bob", "bad_box")):
+        write_verdicts(campaigned.workspace, campaigned.verdicts(disputed, [word] * 3, reviewer=reviewer, minutes=9))
+    plan_reviews(campaigned.campaign, Wish(minutes=1, stage="queue"))
+    tasks = tasks_of(campaigned)
+    assert set(disputed) <= set(tasks["label_id"].to_pylist())
+    assert set(tasks.filter(pc.is_in(tasks["label_id"], pa.array(disputed)))["purpose"].to_pylist()) == {"doubtful"}
+
+
+def test_a_plan_without_a_task_is_not_written(campaigned):
+    in_force(campaigned)
+    reviews = campaigned.reviews
+    rows, waiting = doubtful_rows(reviews, np.ones(reviews.labels.count), 10**6)
+    assert len(rows) == waiting > 0
+    ids = reviews.labels.label_ids.take(pa.array(rows)).to_pylist()
+    write_verdicts(campaigned.workspace, campaigned.verdicts(ids, ["correct"] * len(ids)))
+    plans = len(read_plans(campaigned.workspace, "main"))
+    with pytest.raises(UserError, match=r"^nothing is left to ask: every label that waits has been asked about$"):
+        plan_reviews(campaigned.campaign, Wish(stage="queue"))
+    assert len(read_plans(campaigned.workspace, "main")) == plans
+    # An audit beside it is asked all the same.
+    assert set(plan_reviews(campaigned.campaign).plan.counts) == {"audit"}
+
+
+def test_labels_that_are_quicker_drawn_than_looked_at_are_not_asked(campaigned):
+    reviews = campaigned.fitted().reviews
+    labels = replace(reviews.labels, p_correct=np.full(reviews.labels.count, 0.05))
+    draw = draw_queue(replace(reviews, labels=labels), 600)
+    assert sum(table.num_rows for table in draw.tables) == 0
+    assert draw.words == (draw.nothing,)
+    waiting = labels.count - sum(tasks.num_rows for _, tasks in reviews.plans)
+    assert draw.nothing == (
+        f"{waiting:,} labels wait; all have p_correct below 0.063, where drawing is quicker than looking (they stay "
+        "out of the data set as ignore regions)"
+    )
+    assert "1 label waits; " in nothing_worth_asking(1, "include")
+
+
+def test_a_plan_that_is_answered_already_is_not_handed_out(campaigned):
+    in_force(campaigned)
+    labels = campaigned.reviews.labels
+    ids = labels.label_ids.filter(pa.array(labels.accepted)).to_pylist()
+    write_verdicts(campaigned.workspace, campaigned.verdicts(ids, ["correct"] * len(ids), minutes=5))
+    planned = plan_reviews(campaigned.campaign, Wish(stage="audit"))
+    assert planned.plan.counts["audit"] > 0
+    assert (planned.open, planned.next) == (0, ("vouch run CAMPAIGN",))
+
+
+def test_nothing_to_audit(campaigned):
+    campaigned.fitted()
+    with pytest.raises(UserError, match="nothing to audit"):
+        plan_reviews(campaigned.campaign, Wish(stage="audit"))
+
+
+def test_the_queue_goes_by_what_a_second_mends():
+    p = np.array([0.2, 0.5, 0.9])
+    assert (np.diff(removed_per_second(p, "ignore")) > 0).all()
+    assert (np.diff(removed_per_second(p, "include")) < 0).all()
+
+
+@pytest.mark.parametrize("gate", ["accepted", "delivered"])
+def test_the_expected_threshold_keeps_the_expected_promise(gate):
+    p = np.random.default_rng(0).random(5000) ** 0.3
+    cut = expected_threshold(p, Promise(0.9, 0.9, gate))
+    kept = p[p >= cut]
+    size = len(kept) + (p[p < cut].sum() if gate == "delivered" else 0)
+    assert (1 - kept).sum() / size == pytest.approx(0.1, abs=0.002)
+    assert expected_threshold(np.full(9, 0.1), Promise(0.9, 0.9, "accepted")) == np.inf

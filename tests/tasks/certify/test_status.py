@@ -1,0 +1,116 @@
+"""What `vouch status` says of policy and reviews, and that its next step is the one that works."""
+
+import pytest
+
+from tasks.certify.apply import apply_policy, put_in_force
+from tasks.certify.certify import certify_campaign
+from tasks.certify.plan_reviews import Wish, plan_reviews
+from tasks.status import read_status
+
+
+@pytest.fixture
+def status(campaigned):
+    return lambda: read_status(campaigned.campaign)
+
+
+def test_from_the_first_sample_to_a_policy_in_force(campaigned, status):
+    found = status()
+    assert found.in_force.version == found.policy
+    assert found.in_force.basis == "no thresholds: everything goes to review"
+    assert (found.reviews.plans, found.reviews.open, found.reviews.verdicts) == (0, 0, 0)
+    assert "draw what people look at first: vouch plan-reviews CAMPAIGN" in found.next
+    planned = plan_reviews(campaigned.campaign)
+    found = status()
+    assert found.reviews.open_of == {1: planned.open}
+    assert f"have the {planned.open} open tasks of review plan 1 answered" in found.next
+    assert "--tasks FILE hands them out" in found.next
+    campaigned.answer()
+    found = status()
+    assert (found.reviews.open, found.reviews.verdicts) == (0, planned.open)
+    assert "draw labels that certify a precision of 0.7: vouch plan-reviews CAMPAIGN" in found.next
+    plan_reviews(campaigned.campaign, Wish(minutes=3))
+    assert "a part of a sample certifies nothing" in status().next
+    campaigned.answer()
+    assert status().next == "the certification sample is answered: vouch certify CAMPAIGN"
+    version = certify_campaign(campaigned.campaign).version
+    found = status()
+    assert (found.in_force.waiting, found.in_force.certified) == (version, False)
+    assert found.next == f"put the certified policy {version} in force: vouch apply CAMPAIGN"
+    apply_policy(campaigned.campaign)
+    found = status()
+    assert (found.in_force.version, found.in_force.certified, found.in_force.waiting) == (version, True, None)
+    assert (found.in_force.precision, found.in_force.confidence, found.in_force.gate) == (0.7, 0.8, "delivered")
+    assert "blind audit" in found.next
+
+
+def test_an_expired_policy(campaigned, status):
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    plan_reviews(campaigned.campaign, Wish(stage="audit"))
+    assert "review plan 3 answered, which show whether the promise holds" in status().next
+    campaigned.answer(wrong=True, again=False)
+    plan_reviews(campaigned.campaign, Wish(stage="audit"))
+    campaigned.answer(wrong=True, again=False)
+    found = status()
+    assert found.in_force.version.startswith("expired-")
+    assert "blind audits (2)" in found.in_force.expired
+    assert not found.in_force.certified
+    assert found.in_force.waiting is None
+    assert found.next.startswith("the promise of the policy has ended: blind audits (2)")
+    assert "(vouch plan-reviews CAMPAIGN draws what that takes)" in found.next
+    assert plan_reviews(campaigned.campaign).stage == "certify"
+
+
+def test_a_simulated_reviewer_certifies_nothing(campaigned, status):
+    plan_reviews(campaigned.campaign)
+    campaigned.answer(simulated=True)
+    plan_reviews(campaigned.campaign)
+    campaigned.answer(simulated=True)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    found = status()
+    assert (found.in_force.simulated, found.in_force.certified) == (True, False)
+    assert found.in_force.basis.startswith("simulated reviewer, so nothing is certified")
+    assert found.reviews.simulated == found.reviews.verdicts > 0
+
+
+def test_a_look_that_certified_nothing_asks_for_more(campaigned, status):
+    campaigned.with_routing(precision=0.95, confidence=0.9)
+    campaigned.fitted()
+    plan_reviews(campaigned.campaign, Wish(minutes=3))
+    campaigned.answer(wrong=True)
+    assert certify_campaign(campaigned.campaign).version is None
+    assert "draw more of it: vouch plan-reviews CAMPAIGN" in status().next
+    campaigned.with_routing(precision=0.7, confidence=0.8)
+    assert "vouch certify CAMPAIGN" in status().next
+
+
+def test_tasks_of_an_earlier_plan_are_named_by_its_number(campaigned, status):
+    plan_reviews(campaigned.campaign)
+    campaigned.answer(part=0.7)
+    plan_reviews(campaigned.campaign, Wish(stage="certify", minutes=2))
+    found = status()
+    assert found.reviews.open == sum(found.reviews.open_of.values())
+    assert set(found.reviews.open_of) == {1, 2}
+    assert "of review plan 1 answered" in found.next
+    assert "--tasks FILE --plan 1 hands them out" in found.next
+
+
+def test_a_policy_that_cannot_be_used_and_one_that_has_not_decided_yet(campaigned, status):
+    put_in_force(campaigned.workspace, "main", "certified-1-gone")
+    found = status()
+    assert found.in_force.version is None
+    assert "has no policies/certified-1-gone.json" in found.in_force.problem
+    assert found.next.startswith("the policy cannot be used: policy in force: ")
+    put_in_force(campaigned.workspace, "main", None)
+    campaigned.with_routing(accept={"detector_score": 0.5})
+    found = status()
+    assert found.in_force.version != found.policy
+    assert found.in_force.basis == "user thresholds, not certified"
+    assert found.next.endswith(f"{found.in_force.version}, which is in force: vouch run CAMPAIGN")
+
+
+def test_it_writes_nothing(campaigned, status):
+    campaigned.with_routing(accept={"detector_score": 0.4})
+    before = sorted(info.key for info in campaigned.workspace.list(""))
+    status()
+    assert sorted(info.key for info in campaigned.workspace.list("")) == before
