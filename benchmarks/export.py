@@ -89,7 +89,7 @@ def _shapes() -> list[tuple[tuple[float, float, float, float], bytes, int]]:
     """Boxes with the mask of the ellipse in each: xyxy, compressed RLE, area."""
     import numpy as np
 
-    from tasks.models.fake.segmenter import FakeSegmenter
+    from tasks.models.fake import FakeSegmenter
 
     rng = np.random.default_rng(0)
     height, width = SIZE

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from tasks.models.protocols import Pixels
+    from tasks.models.registry import Pixels
 
 TEXT_THRESHOLD: Final = 0.25
 """groundingdino's own default."""

@@ -44,13 +44,10 @@ def load_obvious_models(device: str, config: ModelsConfig | None = None) -> Obvi
 def _detector(device: str, config: DetectorConfig) -> tuple[Any, Callable[..., Any]]:
     import groundingdino.datasets.transforms as transforms
 
-    from tasks.models.groundingdino.architectures import read_architecture
+    from tasks.models.checkpoints import resolve, tokenizer_folder
     from tasks.models.groundingdino.backend import NOT_IN_THE_MODEL
-    from tasks.models.groundingdino.compat import build_groundingdino
-    from tasks.models.groundingdino.tokenizer import tokenizer_folder
-    from tasks.models.weights.load import load_into
-    from tasks.models.weights.resolve import resolve
-    from tasks.models.weights.state import read_state_dict
+    from tasks.models.groundingdino.build import build_groundingdino, read_architecture
+    from tasks.models.state_dict import load_into, read_state_dict
 
     weights = resolve(config, "detector")
     architecture = read_architecture(weights.architecture)
@@ -70,10 +67,9 @@ def _detector(device: str, config: DetectorConfig) -> tuple[Any, Callable[..., A
 def _segmenter(device: str, config: SegmenterConfig) -> "SamPredictor":
     from segment_anything import SamPredictor
 
-    from tasks.models.sam.architecture import architecture_of, build_sam
-    from tasks.models.weights.load import load_into
-    from tasks.models.weights.resolve import resolve
-    from tasks.models.weights.state import read_state_dict
+    from tasks.models.checkpoints import resolve
+    from tasks.models.sam.build import architecture_of, build_sam
+    from tasks.models.state_dict import load_into, read_state_dict
 
     weights = resolve(config, "segmenter")
     state = read_state_dict(weights)
@@ -87,10 +83,8 @@ def _scorer(
 ) -> tuple[Any, Callable[..., "torch.Tensor"], Callable[[list[str]], "torch.Tensor"]]:
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    from tasks.models.open_clip_architecture import build_model, find_architecture, load_tokenizer
-    from tasks.models.open_clip_checkpoint import find_checkpoint
-    from tasks.models.weights.load import load_into
-    from tasks.models.weights.state import read_state_dict
+    from tasks.models.open_clip.build import build_model, find_architecture, find_checkpoint, load_tokenizer
+    from tasks.models.state_dict import load_into, read_state_dict
 
     weights = find_checkpoint(config)
     architecture = find_architecture(weights.architecture)

@@ -16,8 +16,7 @@ from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
 from starter.scenes.scene import Scene, SceneObject
 from starter.scenes.vocabulary import CORE, HELD_OUT
 from tasks.export.records import ExportImage, ExportLabel
-from tasks.models.protocols import Segmenter
-from tasks.models.registry import load_detector, load_segmenter
+from tasks.models.registry import Segmenter, load_detector, load_segmenter
 from tasks.models.runtime import Runtime
 from tasks.preview.grid import draw_grid
 

@@ -6,8 +6,7 @@ from typing import Final
 import numpy as np
 
 from schemas.campaign import DetectorConfig
-from tasks.models.protocols import Detector, Floats, Phrase, Pixels, RawDetections
-from tasks.models.registry import DETECTORS, load_detector
+from tasks.models.registry import DETECTORS, Detector, Floats, Phrase, Pixels, RawDetections, load_detector
 from tasks.models.runtime import Runtime
 
 BACKEND: Final = "groundingdino, fixed boxes"

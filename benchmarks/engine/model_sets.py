@@ -43,11 +43,10 @@ def write_models(chosen: ModelSet, folder: Path) -> ModelsConfig:
     """
     if chosen.detector is None or chosen.segmenter is None or chosen.scorer is None:
         return ModelsConfig(scorer=ScorerConfig(presence=False))
-    from tasks.models.groundingdino.architectures import read_architecture
-    from tasks.models.groundingdino.compat import build_groundingdino
-    from tasks.models.open_clip_architecture import build_model, find_architecture
-    from tasks.models.sam.architecture import build_sam
-    from tasks.models.weights.resolve import STARTER as BUNDLED
+    from tasks.models.checkpoints import STARTER as BUNDLED
+    from tasks.models.groundingdino.build import build_groundingdino, read_architecture
+    from tasks.models.open_clip.build import build_model, find_architecture
+    from tasks.models.sam.build import build_sam
 
     # Its vocabulary is smaller than the model's: each text has about as many tokens all the same.
     tokenizer = BUNDLED / "tokenizer"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from benchmarks.obvious_models import ObviousModels
-    from tasks.models.protocols import Pixels
+    from tasks.models.registry import Pixels
 
 LOOP: Final = "loop, {}"
 VOUCH: Final = "Vouch {}, {}"
@@ -107,7 +107,7 @@ class Sides:
         if not (self.on_gpu and self.setting.full_size):
             return {}
         from benchmarks.engine.transformers_side import detect, pipeline_of
-        from tasks.models.weights.resolve import STARTER
+        from tasks.models.checkpoints import STARTER
 
         few = min(LOOP_IMAGES, self.setting.images)
         pipe = pipeline_of(STARTER / "tokenizer", self.device)

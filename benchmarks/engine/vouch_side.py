@@ -12,8 +12,7 @@ from benchmarks.engine.fixed_boxes import BACKEND, fixed_boxes
 from benchmarks.jobs import run_bare
 from schemas.campaign import ClassConfig, ModelsConfig
 from tasks.detect.step import Detect
-from tasks.models.protocols import Floats, Pixels
-from tasks.models.registry import load_detector, load_scorer, load_segmenter
+from tasks.models.registry import Floats, Pixels, load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import choose_runtime
 from tasks.score.step import Score
 from tasks.segment.step import Segment

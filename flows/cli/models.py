@@ -53,7 +53,7 @@ def check(
     from flows.console.streams import quiet
     from schemas.campaign_file import load_campaign
     from schemas.errors import UserError
-    from tasks.models.check import check_models
+    from tasks.models.catalog import check_models
 
     config = load_campaign(campaign)
     reports = []
@@ -82,7 +82,7 @@ def pull(
     """
     from schemas.errors import CheckpointError
     from tasks.models.catalog import pull as fetch
-    from tasks.models.weights.official import OFFICIAL
+    from tasks.models.checkpoints import OFFICIAL
 
     unknown = [name for name in names if name not in OFFICIAL]
     if unknown:

@@ -12,8 +12,7 @@ from schemas.campaign import DetectorConfig
 from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
 from starter.scenes.scene import Scene, SceneObject
 from starter.scenes.vocabulary import HELD_OUT, SPLITS
-from tasks.models.protocols import Detector, Phrase, RawDetections
-from tasks.models.registry import load_detector
+from tasks.models.registry import Detector, Phrase, RawDetections, load_detector
 from tasks.models.runtime import Runtime
 
 SEEN_SEED, HELD_OUT_SEED = 11, 12

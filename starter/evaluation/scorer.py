@@ -9,8 +9,7 @@ from schemas.campaign import ScorerConfig
 from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
 from starter.scenes.scene import SceneObject
 from starter.scenes.vocabulary import COLOURS, HELD_OUT, SPLITS
-from tasks.models.protocols import Floats, Pixels, Scorer
-from tasks.models.registry import load_scorer
+from tasks.models.registry import Floats, Pixels, Scorer, load_scorer
 from tasks.models.runtime import Runtime
 from tasks.score.crops import crop
 from tasks.score.softmax import softmax

@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 
 from schemas.campaign import SegmenterConfig
 from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
-from tasks.models.protocols import Segmenter
-from tasks.models.registry import load_segmenter
+from tasks.models.registry import Segmenter, load_segmenter
 from tasks.models.runtime import Runtime
 
 SEED = 13

@@ -7,8 +7,7 @@ import numpy as np
 from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
 from starter.scenes.scene import draw_scene
 from starter.scenes.vocabulary import CORE
-from tasks.models.protocols import Phrase
-from tasks.models.registry import load_detector, load_scorer, load_segmenter
+from tasks.models.registry import Phrase, load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import Runtime
 from tasks.score.crops import crop
 

@@ -17,7 +17,7 @@ from starter.train.calibrate import calibrate
 from starter.train.detection_loss import DetectionLoss
 from starter.train.prompts import Prompt, draw_prompt
 from starter.train.run import WEIGHTS, Run, RunOptions, export, start_from
-from tasks.models.groundingdino.compat import build_groundingdino
+from tasks.models.groundingdino.build import build_groundingdino
 
 _SIDE, _LONG_SIDE = 192, 256
 

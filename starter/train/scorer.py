@@ -72,7 +72,7 @@ def new_scorer(architecture: dict[str, Any], tokenizer: Path) -> tuple[nn.Module
     Returns:
         The model, and a function from T texts to (T, context length) token ids.
     """
-    from tasks.models.open_clip_architecture import build_model, find_architecture, load_tokenizer
+    from tasks.models.open_clip.build import build_model, find_architecture, load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tokenizer").symlink_to(tokenizer.resolve(), target_is_directory=True)

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def new_segmenter(architecture: dict[str, Any]) -> nn.Module:
     """Build an untrained SAM, as the loading code does."""
-    from tasks.models.sam.architecture import build_sam
+    from tasks.models.sam.build import build_sam
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "segmenter.json"

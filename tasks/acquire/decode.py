@@ -16,7 +16,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from schemas.records import Failed
 from tasks.acquire.content import mislabelled, sniff
 from tasks.acquire.rgb import to_rgb
-from tasks.models.protocols import Pixels
+from tasks.models.registry import Pixels
 
 # The classes themselves, not Image.open: it warns or raises by a process-wide pixel limit, and a JPEG with a second
 # picture inside comes out of it as another format.

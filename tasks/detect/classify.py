@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.models.protocols import Floats, Phrase
+from tasks.models.registry import Floats, Phrase
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.tables import DETECTIONS
-from tasks.models.protocols import Floats
+from tasks.models.registry import Floats
 
 ID_LENGTH = 24
 _UNITS = 100

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.geometry import box_iou
-from tasks.models.protocols import Floats
+from tasks.models.registry import Floats
 
 
 def merge_duplicates(boxes: Floats, strengths: Floats, scores: Floats, iou: float) -> tuple[NDArray[np.int64], Floats]:

@@ -14,7 +14,7 @@ from tasks.detect.detections import Detections, detection_table
 from tasks.detect.merge import merge_duplicates
 from tasks.fingerprint import fingerprint
 from tasks.geometry import box_area, box_iou
-from tasks.models.protocols import Detector, Floats, Phrase, Pixels, RawDetections
+from tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
 
 _VERSION = 1
 _BORDER = 1.0

@@ -30,8 +30,8 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
     from tasks.acquire import acquire as acquiring
     from tasks.acquire.acquire import acquire
     from tasks.acquire.decode import decode
-    from tasks.batching import Batcher
     from tasks.detect.step import Detect
+    from tasks.models.batching import Batcher
     from tasks.score.presence import Presence
     from tasks.score.step import Score
     from tasks.segment.step import Segment

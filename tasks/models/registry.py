@@ -1,26 +1,73 @@
-"""Backends by name, imported only when asked for."""
+"""Loads model backends by name, only when asked for, and defines the protocols of detector, segmenter and scorer.
 
+Detector backends share how several passes of a model are put together into the candidate boxes of one image.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
 from schemas.errors import UserError
-from tasks.models.protocols import Detector, Scorer, Segmenter
 from tasks.models.runtime import Runtime
 
 DETECTORS: Final = {
     "groundingdino": "tasks.models.groundingdino.backend:load",
-    "transformers": "tasks.models.transformers_zero_shot:load",
-    "fake": "tasks.models.fake.detector:load",
+    "transformers": "tasks.models.transformers:load",
+    "fake": "tasks.models.fake:fake_detector",
 }
 SEGMENTERS: Final = {
     "sam": "tasks.models.sam.backend:load",
-    "fake": "tasks.models.fake.segmenter:load",
+    "fake": "tasks.models.fake:fake_segmenter",
 }
 SCORERS: Final = {
-    "open_clip": "tasks.models.open_clip:load",
-    "fake": "tasks.models.fake.scorer:load",
+    "open_clip": "tasks.models.open_clip.backend:load",
+    "fake": "tasks.models.fake:fake_scorer",
 }
+
+Pixels = NDArray[np.uint8]
+"""(H, W, 3) RGB, EXIF-oriented, C-contiguous."""
+
+Floats = NDArray[np.float32]
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A text that the detector looks for."""
+
+    text: str
+    class_index: int
+    """Index into the campaign's classes; for a negative, the class that it must not be taken for."""
+    negative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RawDetections:
+    """Candidate boxes of one image, before classes are decided and duplicates merged."""
+
+    boxes: Floats
+    """(N, 4) xyxy in pixels of the image given, clipped to it."""
+    scores: Floats
+    """(N, P) score of each phrase in [0, 1]; 0 where the phrase was not in the pass that found the box."""
+
+
+class Detector(Protocol):
+    """Finds boxes for phrases."""
+
+    fingerprint: str
+    """Hex that changes whenever the same image could come out differently (weights, resizing, precision ...)."""
+
+    def check(self, phrases: Sequence[Phrase]) -> None:
+        """Raise UserError when a phrase cannot be asked for (too long for the text window, say)."""
+
+    def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
+        """Boxes of each image with at least one phrase at or above min_score."""
 
 
 def load_detector(config: DetectorConfig, runtime: Runtime) -> Detector:
@@ -33,10 +80,49 @@ def load_detector(config: DetectorConfig, runtime: Runtime) -> Detector:
     return loaded
 
 
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """Masks of the boxes of one image, in the order of the boxes."""
+
+    rle_counts: list[bytes]
+    """N compressed COCO RLE counts; their size is the image's (H, W)."""
+    areas: NDArray[np.int64]
+    """(N,) pixels."""
+    boxes: Floats
+    """(N, 4) xyxy around the mask in pixels, right and bottom exclusive; zeros for an empty mask."""
+    predicted_iou: Floats
+    """(N,) the model's own estimate, clipped to [0, 1]."""
+    stability: Floats
+    """(N,) IoU of the mask cut at logit threshold + offset and - offset, in [0, 1]."""
+
+
+class Segmenter(Protocol):
+    """Turns boxes into masks."""
+
+    fingerprint: str
+
+    def segment(self, images: Sequence[Pixels], boxes: Sequence[Floats]) -> list[Masks]:
+        """Masks for the (N, 4) xyxy pixel boxes of each image; N may be 0."""
+
+
 def load_segmenter(config: SegmenterConfig, runtime: Runtime) -> Segmenter:
     """Load the segmenter backend named by the config; raises as `load_detector`."""
     loaded: Segmenter = _factory("segmenter", SEGMENTERS, config.backend)(config, runtime)
     return loaded
+
+
+class Scorer(Protocol):
+    """Embeds texts and crops in one space, as CLIP does."""
+
+    fingerprint: str
+    logit_scale: float
+    """Factor on cosine similarities before the softmax, as trained."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """(T, D) of unit length."""
+
+    def embed_crops(self, crops: Sequence[Pixels]) -> Floats:
+        """(N, D) of unit length, for crops of any size."""
 
 
 def load_scorer(config: ScorerConfig, runtime: Runtime) -> Scorer:
@@ -50,3 +136,56 @@ def _factory(kind: str, table: dict[str, str], name: str) -> Any:  # noqa: ANN40
         raise UserError(f"models.{kind}.backend: unknown backend {name!r}; use one of {', '.join(sorted(table))}")
     module, attribute = table[name].split(":")
     return getattr(import_module(module), attribute)
+
+
+class Pass(NamedTuple):
+    """What one forward pass says of one image."""
+
+    found: Floats
+    """(Q, 4 + P) centre x, y, width and height as shares of what the model saw, then scores of its phrases."""
+    phrases: Sequence[int]
+    """(P,) indices of its phrases into those asked for."""
+
+
+def assemble(
+    passes: Sequence[Pass], phrases: int, seen: tuple[float, float], size: tuple[int, int], min_score: float
+) -> RawDetections:
+    """Put the passes of one image together.
+
+    Args:
+        passes: In the order asked.
+        phrases: How many were asked for in all.
+        seen: Width and height, in pixels of the image, of what the model saw; more than the image where it was padded.
+        size: Width and height of the image.
+        min_score: Boxes without a phrase at or above it are left out.
+
+    Returns:
+        Boxes in pixels clipped to the image, with a score of every phrase, 0 for those of other passes. If a number is
+        not finite: one empty box with scores of NaN.
+    """
+    boxes, scores = [np.zeros((0, 4), np.float32)], [np.zeros((0, phrases), np.float32)]
+    for found, columns in passes:
+        if not np.isfinite(found).all():
+            return RawDetections(np.zeros((1, 4), np.float32), np.full((1, phrases), np.nan, np.float32))
+        kept = found[found[:, 4:].max(axis=1, initial=0) >= min_score]
+        half = kept[:, 2:4] / 2
+        corners = np.concatenate([kept[:, :2] - half, kept[:, :2] + half], axis=1) * np.array(
+            [*seen, *seen], np.float32
+        )
+        spread = np.zeros((len(kept), phrases), np.float32)
+        spread[:, list(columns)] = kept[:, 4:]
+        boxes.append(np.clip(corners, 0, np.array([*size, *size], np.float32)))
+        scores.append(spread)
+    return RawDetections(np.concatenate(boxes), np.concatenate(scores))
+
+
+def each_its_own(forward: Callable[[Sequence[Item]], list[list[Floats]]], items: Sequence[Item]) -> list[list[Floats]]:
+    """Run a batch, and again one by one when a number is not finite, so that one image does not spoil the others.
+
+    Some models couple the images of a batch (a maximum over all is subtracted before a softmax), which changes nothing
+    as long as all numbers are finite.
+    """
+    found = forward(items)
+    if len(items) == 1 or all(np.isfinite(block).all() for blocks in found for block in blocks):
+        return found
+    return [forward([item])[0] for item in items]

@@ -1,14 +1,62 @@
-"""The device, number format and speed-ups that the models run with."""
+"""Defines the device, number format and speed-ups that models run with, and how threads share the device.
 
+Measures how much device memory a batch takes, holds CUDA streams for models that are independent of each other, and
+gives one thread the device alone while it measures.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cache
+from threading import Condition, get_ident
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from schemas.campaign import ModelsConfig
+from numpy.typing import NDArray
+
+from schemas.campaign import SWITCHES, ModelsConfig, known_switch
 from schemas.errors import UserError
-from tasks.models.engine.switches import Engine, choose_engine
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MOST_THREADS: Final = 8
+
+COMPILE_AFTER: Final = 64
+"""Calls of one shape that run as they are before `compile: auto` compiles it: only long runs get there."""
+
+SPARE: Final = 0.8
+"""Share of the free memory that batches may take: the allocator splits what it has, and others use the device too."""
+LANES: Final = 3
+"""Models that may have a batch on the device at the same time: detector, segmenter, scorer."""
+
+_LOOK_UP: Final = 0.5
+"""Seconds after which a wait is taken up anew: an exception that is set in a waiting thread comes through then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the models may do to be fast; the default is all of it, without compiling."""
+
+    switches: frozenset[str] = frozenset(SWITCHES)
+    """Names of schemas.campaign.SWITCHES that are on; none is the packages' own forward."""
+    compile: bool = False
+    """Whether torch.compile is used."""
+    compile_after: int = 0
+    """Calls of one shape that run as they are before it is compiled."""
+
+    def has(self, switch: str) -> bool:
+        """Tell whether a switch is on.
+
+        Raises:
+            ValueError: There is no such switch.
+        """
+        return known_switch(switch) in self.switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +137,228 @@ def _device(asked: str) -> str:
         has = f"{count} CUDA device(s)" if count else "no CUDA device"
         raise UserError(f"models.device: {asked} was asked for and this machine has {has}; use cpu or auto")
     return f"cuda:{index}"
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Apply a function to each item, in threads: for Pillow and large copies, which let go of the interpreter's lock.
+
+    Returns:
+        One result an item, in order.
+    """
+    threads = min(MOST_THREADS, os.cpu_count() or 1, len(items))
+    if threads < 2:
+        return [function(item) for item in items]
+    # Not kept: a process that is forked would inherit threads that do not run.
+    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
+        return list(pool.map(function, items))
+
+
+def to_device(array: NDArray[Any], device: str) -> "Tensor":
+    """Bring an array to a device, without waiting for what a GPU has yet to do.
+
+    Args:
+        array: Of a type that torch has.
+        device: cpu, cuda:N or mps. On a CPU the tensor shares the array's memory.
+    """
+    import torch
+
+    # CUDA has taken ordinary memory off when the call returns; other devices do not promise that.
+    return torch.from_numpy(array).to(device, non_blocking=device.startswith("cuda"))
+
+
+REFERENCE: Final = Engine(frozenset())
+"""The packages' own forward."""
+
+
+def choose_engine(config: ModelsConfig, device: str) -> Engine:
+    """Settle which speed-ups the campaign asks for.
+
+    Args:
+        config: Its `engine`, `switched_off` and `compile`.
+        device: cpu, cuda:N or mps. `compile: auto` compiles on CUDA alone.
+    """
+    on_cuda = device.startswith("cuda")
+    compiles = config.engine == "fast" and (config.compile == "on" or (config.compile == "auto" and on_cuda))
+    on = frozenset(SWITCHES).difference(config.switched_off) if config.engine == "fast" else frozenset[str]()
+    return Engine(on, compiles, COMPILE_AFTER if compiles and config.compile == "auto" else 0)
+
+
+def numbers_of(precision: str, engine: Engine, switches: Sequence[str]) -> str:
+    """Part of a backend's fingerprint.
+
+    Args:
+        precision: fp32, in which no switch changes more than the last bits; or bf16, in which another order of the same
+            sums does.
+        engine: Which speed-ups are on.
+        switches: Those that touch what runs in bf16.
+    """
+    return "+".join([precision, *(name for name in switches if precision == "bf16" and engine.has(name))])
+
+
+class Gauge(Protocol):
+    """Measures one batch after the other, while nothing else computes on the device."""
+
+    def start(self) -> None:
+        """A batch begins."""
+
+    def stop(self) -> tuple[int, int]:
+        """Bytes that the batch took at most, and bytes that the next one may take."""
+        ...
+
+
+class CudaGauge:
+    """The gauge of a CUDA device, by torch's allocator, whose figures are of the whole device."""
+
+    def __init__(self, device: str) -> None:
+        """Take the device's name, cuda:N."""
+        self._device = device
+        self._before = 0
+
+    def start(self) -> None:
+        """Forget the peak of what came before."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self._before = torch.cuda.memory_allocated(self._device)
+
+    def stop(self) -> tuple[int, int]:
+        """Bytes that the batch took at most, and a model's equal share of the bytes that batches may take."""
+        import torch
+
+        taken = torch.cuda.max_memory_allocated(self._device) - self._before
+        free, _ = torch.cuda.mem_get_info(self._device)
+        # What the allocator holds and nobody uses is free to the next batch.
+        idle = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return taken, int((free + idle) * SPARE / LANES)
+
+
+def gauge_of(device: str) -> Gauge | None:
+    """The gauge of a device; None where memory cannot be read, or is the host's."""
+    return CudaGauge(device) if device.startswith("cuda") else None
+
+
+def on_own_stream(function: Callable[[Item], None], device: str, lane: int) -> Callable[[Item], None]:
+    """Let a function queue its kernels and copies apart from those of other lanes.
+
+    Without it, a lane that waits for its own results would wait for all that the others have queued.
+
+    Args:
+        function: Leaves no tensor on the device that another lane reads.
+        device: cuda:N.
+        lane: Its number; the same lane has the same stream always, for the allocator keeps memory by stream.
+    """
+
+    def run(item: Item) -> None:
+        import torch
+
+        with torch.cuda.device(device), torch.cuda.stream(_stream(device, lane)):
+            function(item)
+
+    return run
+
+
+@cache
+def _stream(device: str, lane: int) -> "torch.cuda.Stream":
+    import torch
+
+    del lane
+    # What the models hold was put there on the stream of the thread that loaded them.
+    torch.cuda.synchronize(device)
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch has no types here
+    return stream
+
+
+class Visit:
+    """One stay on the device."""
+
+    def __init__(self) -> None:
+        """Begin alone."""
+        self.alone = True
+        """Whether no other thread has computed in the meantime."""
+
+
+class Turns:
+    """Any number of threads together, or one alone; who wants to be alone goes before those who come later.
+
+    Stays may be nested. A thread that stays together with others and then wants to be alone gives up its place until it
+    has been: what it holds of the device stays held, while it computes nothing.
+    """
+
+    def __init__(self) -> None:
+        """Nobody is there."""
+        self._changed = Condition()
+        self._visits: dict[int, Visit] = {}
+        """Thread -> its stay together with others."""
+        self._owner: int | None = None
+        """The thread that is alone."""
+        self._waiting = 0
+
+    @contextmanager
+    def together(self) -> Iterator[Visit]:
+        """Stay beside others who do the same."""
+        thread = get_ident()
+        if self._owner == thread:
+            yield Visit()
+            return
+        if thread in self._visits:
+            yield self._visits[thread]
+            return
+        visit = Visit()
+        try:
+            self._enter(thread, visit)
+            yield visit
+        finally:
+            self._leave(thread)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Stay while nobody else does."""
+        thread = get_ident()
+        if self._owner == thread:
+            yield
+            return
+        outer = self._visits.get(thread)
+        if outer is not None:
+            self._leave(thread)
+        try:
+            self._take(thread)
+            yield
+        finally:
+            with self._changed:
+                if self._owner == thread:
+                    self._owner = None
+                    self._changed.notify_all()
+            if outer is not None:
+                self._enter(thread, outer)
+
+    def _enter(self, thread: int, visit: Visit) -> None:
+        with self._changed:
+            while self._owner is not None or self._waiting:
+                self._changed.wait(_LOOK_UP)
+            self._visits[thread] = visit
+            if len(self._visits) > 1:
+                for each in self._visits.values():
+                    each.alone = False
+
+    def _leave(self, thread: int) -> None:
+        with self._changed:
+            self._visits.pop(thread, None)
+            self._changed.notify_all()
+
+    def _take(self, thread: int) -> None:
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._owner is not None or self._visits:
+                    self._changed.wait(_LOOK_UP)
+                self._owner = thread
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
+
+
+@cache
+def turns_of(device: str) -> Turns:
+    """The turns on a device of this process."""
+    del device
+    return Turns()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.export.records import ExportImage, ExportLabel
-from tasks.models.protocols import Pixels
+from tasks.models.registry import Pixels
 
 if TYPE_CHECKING:
     import supervision as sv

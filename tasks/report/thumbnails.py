@@ -13,7 +13,7 @@ from schemas.campaign import Source
 from schemas.errors import ObjectMissingError, StoreError
 from schemas.report import Picture
 from tasks.acquire.decode import DecodedImage, decode
-from tasks.models.protocols import Pixels
+from tasks.models.registry import Pixels
 from tasks.score.crops import LEAST_SIDE, span
 from tasks.store.store import Store
 from tasks.store.threads import map_ordered

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from schemas.campaign import ClassConfig
 from schemas.errors import UserError
-from tasks.models.protocols import Floats, Scorer
+from tasks.models.registry import Floats, Scorer
 from tasks.score.templates import fill
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from tasks.models.protocols import Floats, Pixels
+from tasks.models.registry import Floats, Pixels
 
 # Fewer pixels than this hold no picture to judge; the surroundings are taken in.
 LEAST_SIDE: Final = 16

@@ -12,7 +12,7 @@ from schemas.campaign import ClassConfig
 from schemas.records import Failed
 from schemas.tables import PRESENCE
 from tasks.fingerprint import fingerprint
-from tasks.models.protocols import Floats, Pixels
+from tasks.models.registry import Floats, Pixels
 from tasks.score.step import Score
 
 FLOOR: Final = 0.1

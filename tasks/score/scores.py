@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.tables import SCORES
-from tasks.models.protocols import Floats
+from tasks.models.registry import Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.models.protocols import Floats
+from tasks.models.registry import Floats
 
 
 def softmax(

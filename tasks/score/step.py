@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from schemas.campaign import ClassConfig, ScorerConfig
 from schemas.records import Failed
 from tasks.fingerprint import fingerprint
-from tasks.models.protocols import Floats, Pixels, Scorer
+from tasks.models.registry import Floats, Pixels, Scorer
 from tasks.score.bank import TextBank, text_bank
 from tasks.score.crops import LEAST_SIDE, crop
 from tasks.score.scores import Scores, score_table

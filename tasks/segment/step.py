@@ -9,7 +9,7 @@ from schemas.records import Failed
 from schemas.tables import MASKS
 from tasks.fingerprint import fingerprint
 from tasks.geometry import paired_box_iou
-from tasks.models.protocols import Floats, Masks, Pixels, Segmenter
+from tasks.models.registry import Floats, Masks, Pixels, Segmenter
 
 
 class Segment:

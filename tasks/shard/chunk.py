@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.errors import VouchError
 from schemas.records import Failed, Step
-from tasks.batching import is_out_of_memory
+from tasks.models.batching import is_out_of_memory
 from tasks.shard.pipeline import Pipeline
 from tasks.shard.work import Work
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from schemas.policy import Policy
-from tasks.models.engine.streams import on_own_stream
+from tasks.models.runtime import on_own_stream
 from tasks.shard.chunk import steps_of
 from tasks.shard.pipeline import Pipeline
 from tasks.shard.staged import staged

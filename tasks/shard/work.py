@@ -10,7 +10,7 @@ from schemas.records import Failed, ImageRef
 from tasks.acquire.decode import DecodedImage
 from tasks.columns import boxes_of
 from tasks.detect.detections import Detections
-from tasks.models.protocols import Floats, Masks, Pixels
+from tasks.models.registry import Floats, Masks, Pixels
 from tasks.score.presence import Present
 from tasks.score.scores import Scores
 

@@ -14,8 +14,7 @@ from schemas.errors import CheckpointError
 from starter.evaluation.detector import count_hits, find
 from starter.evaluation.report import ROWS
 from starter.scenes.scene import Scene
-from tasks.models.protocols import Phrase, Pixels
-from tasks.models.registry import load_detector, load_scorer, load_segmenter
+from tasks.models.registry import Phrase, Pixels, load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import Runtime
 from tasks.score.crops import crop
 

@@ -10,23 +10,23 @@ import torch
 
 from schemas.campaign import BatchSize, DetectorConfig
 from schemas.errors import CheckpointError
-from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
-from tasks.models.candidates import Pass, assemble, each_its_own
-from tasks.models.groundingdino.architectures import Architecture, read_architecture
-from tasks.models.groundingdino.captions import Caption, pack_captions
-from tasks.models.groundingdino.compat import build_groundingdino
-from tasks.models.groundingdino.fast.choose import choose_forward, part_of_fingerprint
-from tasks.models.groundingdino.forward import encode_text, keep_heads_exact
-from tasks.models.groundingdino.resize import least_shape, normalise, resize_images, resized_shape
-from tasks.models.groundingdino.tokenizer import tokenizer_folder
-from tasks.models.host import to_device
-from tasks.models.protocols import Floats, Phrase, Pixels, RawDetections
-from tasks.models.runtime import Runtime
-from tasks.models.token_scores import TokenScores
-from tasks.models.weights.load import load_into
-from tasks.models.weights.resolve import resolve
-from tasks.models.weights.state import read_state_dict
+from tasks.models.batching import Batcher
+from tasks.models.checkpoints import resolve, tokenizer_folder
+from tasks.models.groundingdino.build import Architecture, build_groundingdino, read_architecture
+from tasks.models.groundingdino.fast.model import choose_forward, part_of_fingerprint
+from tasks.models.groundingdino.forward import (
+    encode_text,
+    keep_heads_exact,
+    least_shape,
+    normalise,
+    resize_images,
+    resized_shape,
+)
+from tasks.models.prompts import Caption, TokenScores, pack_captions
+from tasks.models.registry import Floats, Pass, Phrase, Pixels, RawDetections, assemble, each_its_own
+from tasks.models.runtime import Runtime, to_device
+from tasks.models.state_dict import load_into, read_state_dict
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO

@@ -7,18 +7,14 @@ import numpy as np
 from PIL import Image
 
 from schemas.campaign import BatchSize, SegmenterConfig
-from tasks.batching import Batcher
 from tasks.fingerprint import fingerprint
-from tasks.models.engine.numbers import numbers_of
-from tasks.models.host import in_threads, to_device
-from tasks.models.protocols import Floats, Masks, Pixels, Segmenter
-from tasks.models.runtime import Runtime
-from tasks.models.sam.architecture import architecture_of, build_sam, read_description
-from tasks.models.sam.encoding import encode_masks, join_masks, no_masks, split_masks
-from tasks.models.sam.upscaling import Upscale
-from tasks.models.weights.load import load_into
-from tasks.models.weights.resolve import resolve
-from tasks.models.weights.state import read_state_dict
+from tasks.models.batching import Batcher
+from tasks.models.checkpoints import resolve
+from tasks.models.registry import Floats, Masks, Pixels, Segmenter
+from tasks.models.runtime import Runtime, in_threads, numbers_of, to_device
+from tasks.models.sam.build import architecture_of, build_sam, read_description
+from tasks.models.sam.masks import Upscale, encode_masks, join_masks, no_masks, split_masks
+from tasks.models.state_dict import load_into, read_state_dict
 
 if TYPE_CHECKING:
     import torch
@@ -67,8 +63,7 @@ class SamSegmenter:
 
     def __init__(self, sam: "Sam", runtime: Runtime, batch_size: BatchSize, key: str) -> None:
         """Take over a model; `key` is the fingerprint of its weights and of all that changes its masks."""
-        from tasks.models.sam.fast.install import install
-        from tasks.models.sam.fast.pooled_decoder import PooledDecoder
+        from tasks.models.sam.fast import PooledDecoder, install
 
         self.fingerprint = key
         self._sam = sam.to(runtime.device).eval().requires_grad_(False)
@@ -167,7 +162,7 @@ class SamSegmenter:
         self, logits: "torch.Tensor", iou: "torch.Tensor", upscales: Sequence[Upscale], images: Sequence[int]
     ) -> list[Masks]:
         """Each mask of (N, s, s) logits, in order; `images` says which image each belongs to."""
-        from tasks.models.sam.fast.device_masks import encode_batch
+        from tasks.models.sam.device_masks import encode_batch
 
         threshold = self._sam.mask_threshold
         if self._runtime.engine.has("device_masks"):

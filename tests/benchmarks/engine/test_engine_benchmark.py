@@ -16,8 +16,8 @@ from benchmarks.engine.table import switches_table, table_of
 from benchmarks.engine.way import Way
 from schemas.campaign import DetectorConfig, ModelsConfig
 from tasks.geometry import box_iou
-from tasks.models.fake.detector import FakeDetector
-from tasks.models.protocols import Phrase
+from tasks.models.fake import FakeDetector
+from tasks.models.registry import Phrase
 from tasks.models.runtime import Runtime
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.engine.transformers_side import detect, pipeline_of
-from tasks.models.weights.resolve import STARTER
+from tasks.models.checkpoints import STARTER
 
 
 @pytest.mark.slow

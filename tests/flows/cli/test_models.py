@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tasks.models.weights import official
+from tasks.models import checkpoints
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def test_list_names_bundled_and_official_ones(vouch):
     assert answer.code == 0
     lines = answer.out.splitlines()
     assert sum(" starter " in line for line in lines) == 3
-    for name in official.OFFICIAL:
+    for name in checkpoints.OFFICIAL:
         assert any(name in line and f"vouch models pull {name}" in line for line in lines)
     assert "hf://owner/repo[@revision]/file" in answer.err
 
@@ -32,7 +32,7 @@ def test_list_for_machines(vouch):
 
 
 def test_list_verifies_what_is_here(vouch, tmp_path, monkeypatch):
-    entry = official.OFFICIAL["sam_vit_b"]
+    entry = checkpoints.OFFICIAL["sam_vit_b"]
     file = tmp_path / "cache" / "checkpoints" / entry.path.rpartition("/")[2]
     file.parent.mkdir(parents=True)
     file.write_bytes(b"another file")
@@ -81,8 +81,8 @@ def test_pull_of_what_is_here(vouch, tmp_path, monkeypatch):
     file.write_bytes(b"weights")
     import dataclasses
 
-    entry = dataclasses.replace(official.OFFICIAL["sam_vit_b"], sha256=hashlib.sha256(b"weights").hexdigest())
-    monkeypatch.setitem(official.OFFICIAL, "sam_vit_b", entry)
+    entry = dataclasses.replace(checkpoints.OFFICIAL["sam_vit_b"], sha256=hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(checkpoints.OFFICIAL, "sam_vit_b", entry)
     answer = vouch("models", "pull", "sam_vit_b")
     assert (answer.code, answer.out) == (0, f"sam_vit_b {file}\n")
 
@@ -94,8 +94,8 @@ def test_pull_of_a_detector_brings_its_tokenizer(vouch, tmp_path, monkeypatch):
     file.write_bytes(b"weights")
     import dataclasses
 
-    entry = dataclasses.replace(official.OFFICIAL[name], sha256=hashlib.sha256(b"weights").hexdigest())
-    monkeypatch.setitem(official.OFFICIAL, name, entry)
+    entry = dataclasses.replace(checkpoints.OFFICIAL[name], sha256=hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(checkpoints.OFFICIAL, name, entry)
     without = vouch("models", "pull", name)
     assert without.code == 2
     assert "models.detector.text_encoder" in without.err

@@ -85,8 +85,8 @@ def test_a_few_steps_on_one_batch_lower_the_loss_and_leave_loadable_weights(tmp_
     from starter.train.detection_loss import DetectionLoss
     from starter.train.detector import start_quiet
     from starter.train.run import WEIGHTS, Run, RunOptions
-    from tasks.models.groundingdino.compat import build_groundingdino
-    from tasks.models.weights.digest import sha256_of
+    from tasks.models.checkpoints import sha256_of
+    from tasks.models.groundingdino.build import build_groundingdino
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -120,7 +120,7 @@ def test_scores_move_by_a_constant_and_boxes_stay():
     from starter.train.calibrate import shift_logits
     from starter.train.detector import start_quiet
     from starter.train.run import WEIGHTS
-    from tasks.models.groundingdino.compat import build_groundingdino
+    from tasks.models.groundingdino.build import build_groundingdino
 
     torch.manual_seed(1)
     model = build_groundingdino(detector_architecture(4000, 32, (1, 1, 1, 1)), WEIGHTS / "tokenizer")

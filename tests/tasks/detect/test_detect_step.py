@@ -14,8 +14,8 @@ from schemas.tables import DETECTIONS
 from tasks.detect.detections import Detections
 from tasks.detect.step import Detect
 from tasks.geometry import box_area, box_iou
-from tasks.models.fake.detector import FakeDetector
-from tasks.models.protocols import Phrase, Pixels, RawDetections
+from tasks.models.fake import FakeDetector
+from tasks.models.registry import Phrase, Pixels, RawDetections
 
 IMAGE = np.zeros((100, 200, 3), np.uint8)
 ONE, NEAR, FAR = [10, 10, 60, 60], [12, 10, 62, 60], [120, 20, 180, 90]

@@ -1,15 +1,51 @@
-"""Devices and number formats."""
+"""Devices and number formats.
 
+What the host does for a device.
+
+Which speed-ups a campaign gets.
+
+What of the engine a fingerprint knows.
+
+What a batch takes of a device's memory.
+
+Threads share a device, or one has it alone.
+"""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Barrier, Event
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from schemas.campaign import DetectorConfig, ModelsConfig
+from schemas.campaign import SWITCHES, DetectorConfig, ModelsConfig
 from schemas.errors import UserError
+from tasks.models.batching import Batcher
 from tasks.models.registry import DETECTORS, SCORERS, SEGMENTERS, load_detector, load_scorer, load_segmenter
-from tasks.models.runtime import Runtime, choose_runtime
+from tasks.models.runtime import (
+    COMPILE_AFTER,
+    LANES,
+    REFERENCE,
+    SPARE,
+    CudaGauge,
+    Engine,
+    Runtime,
+    Turns,
+    choose_engine,
+    choose_runtime,
+    gauge_of,
+    in_threads,
+    numbers_of,
+    on_own_stream,
+    to_device,
+    turns_of,
+)
+from tests.waiting import HANG_S, until
 
 
 def test_auto_is_what_the_machine_has():
@@ -106,3 +142,259 @@ def test_fakes_are_loaded_by_name():
         load_scorer(ScorerConfig(backend="fake"), runtime),
     ]
     assert len({model.fingerprint for model in loaded}) == 3
+
+
+@pytest.mark.parametrize("cores", [1, 3, None])
+def test_results_are_in_order_whatever_the_number_of_cores(monkeypatch, cores):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert in_threads(lambda number: number**2, range(50)) == [number**2 for number in range(50)]
+    assert in_threads(lambda number: number, []) == []
+
+
+def test_items_are_worked_on_side_by_side(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    both = threading.Barrier(2)
+    in_threads(lambda _: both.wait(HANG_S), range(2))
+
+
+def test_an_error_is_the_caller_s():
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda number: 1 // number, [1, 0, 2])
+
+
+def test_an_array_keeps_its_values_and_type():
+    array = np.arange(6, dtype=np.int64).reshape(2, 3)
+    assert to_device(array, "cpu").tolist() == array.tolist()
+
+
+def test_all_is_on_by_default_and_a_cpu_does_not_compile():
+    assert choose_engine(ModelsConfig(), "cpu") == Engine()
+    assert all(Engine().has(name) for name in SWITCHES)
+
+
+def test_reference_has_nothing_on_whatever_else_is_asked():
+    assert choose_engine(ModelsConfig(engine="reference", compile="on"), "cuda:0") == REFERENCE
+    assert not any(REFERENCE.has(name) for name in SWITCHES)
+
+
+def test_one_switch_alone_goes_off():
+    engine = choose_engine(ModelsConfig(switched_off=("folded_fusion",)), "cpu")
+    assert [name for name in SWITCHES if not engine.has(name)] == ["folded_fusion"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "compiles", "after"),
+    [
+        ("auto", "cuda:0", True, COMPILE_AFTER),
+        ("auto", "cpu", False, 0),
+        ("auto", "mps", False, 0),
+        ("on", "cpu", True, 0),
+        ("off", "cuda:0", False, 0),
+    ],
+)
+def test_compile(asked, device, compiles, after):
+    engine = choose_engine(ModelsConfig(compile=asked), device)
+    assert (engine.compile, engine.compile_after) == (compiles, after)
+
+
+def test_yaml_reads_on_and_off_as_truth_values():
+    assert ModelsConfig.model_validate({"compile": False}).compile == "off"
+    assert ModelsConfig.model_validate({"compile": True}).compile == "on"
+
+
+def test_an_unknown_switch_names_the_nearest():
+    with pytest.raises(ValidationError, match="'folded_fuson' is no switch; did you mean folded_fusion"):
+        ModelsConfig(switched_off=("folded_fuson",))
+    with pytest.raises(ValueError, match="'zzz' is no switch; use some of static_shapes, "):
+        Engine().has("zzz")
+
+
+def test_the_runtime_carries_the_engine():
+    runtime = choose_runtime(ModelsConfig(device="cpu", switched_off=("overlap",)))
+    assert not runtime.engine.has("overlap")
+
+
+def test_every_switch_switches_something():
+    from pathlib import Path
+
+    sources = [path.read_text() for path in (Path(__file__).parents[3] / "tasks").rglob("*.py")]
+    assert [name for name in SWITCHES if not any(f'"{name}"' in source for source in sources)] == []
+
+
+def test_in_fp32_no_switch_matters():
+    assert numbers_of("fp32", Engine(), ["fused_relpos"]) == numbers_of("fp32", REFERENCE, ["fused_relpos"]) == "fp32"
+
+
+def test_in_bf16_those_that_are_on_do():
+    only = Engine(frozenset(["channels_last"]))
+    assert numbers_of("bf16", only, ["fused_relpos", "channels_last"]) == "bf16+channels_last"
+    assert numbers_of("bf16", REFERENCE, ["fused_relpos", "channels_last"]) == "bf16"
+
+
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_only_cuda_is_read():
+    assert gauge_of("cpu") is None
+    assert gauge_of("mps") is None
+    assert isinstance(gauge_of("cuda:1"), CudaGauge)
+
+
+def test_a_model_may_take_its_share_of_what_is_free_or_reserved_and_idle(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 700)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 900)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (200, 5000))
+    gauge = CudaGauge("cuda:0")
+    gauge.start()
+    assert gauge.stop() == (600, int(SPARE * (200 + 800) / LANES))
+
+
+@pytest.mark.gpu
+@NEEDS_CUDA
+def test_a_real_device_tells_what_a_batch_takes():
+    gauge = CudaGauge("cuda:0")
+    gauge.start()
+    block = torch.empty(64 << 20, dtype=torch.uint8, device="cuda:0")
+    del block
+    taken, free = gauge.stop()
+    assert 64 << 20 <= taken <= 80 << 20
+    assert free > 64 << 20
+
+
+@pytest.mark.gpu
+@NEEDS_CUDA
+def test_batches_grow_on_a_real_device_as_far_as_their_share_goes():
+    share = torch.cuda.get_device_properties(0).total_memory // 40
+    batcher = Batcher("x", "auto", start=2, most=64, device="cuda:0")
+    sizes = []
+
+    def forward(batch):
+        sizes.append(len(batch))
+        torch.empty(share * len(batch), dtype=torch.uint8, device="cuda:0")
+        return list(batch)
+
+    assert batcher.run(range(40), forward) == list(range(40))
+    # A third of four fifths is room for ten.
+    assert 4 <= max(sizes) <= 10
+
+
+@pytest.mark.gpu
+@NEEDS_CUDA
+def test_a_batch_too_large_for_a_real_device_is_halved():
+    share = torch.cuda.get_device_properties(0).total_memory // 4
+    batcher = Batcher("x", 8, device="cuda:0")
+
+    def forward(batch):
+        torch.empty(share * len(batch), dtype=torch.uint8, device="cuda:0")
+        return list(batch)
+
+    assert batcher.run(range(20), forward) == list(range(20))
+    assert batcher.size == 2
+
+
+@pytest.mark.gpu
+@NEEDS_CUDA
+def test_a_lane_computes_on_a_stream_of_its_own():
+    seen = []
+    for lane in (0, 1):
+        on_own_stream(lambda _: seen.append(torch.cuda.current_stream().cuda_stream), "cuda:0", lane)(None)
+    assert len({*seen, torch.cuda.default_stream().cuda_stream}) == 3
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def test_together_means_at_the_same_time(threads):
+    turns, met = Turns(), Barrier(2)
+
+    def stay():
+        with turns.together() as visit:
+            met.wait(HANG_S)
+            return visit.alone
+
+    assert [one.result(HANG_S) for one in [threads.submit(stay) for _ in range(2)]] == [False, False]
+    with turns.together() as visit:
+        assert visit.alone
+
+
+def test_alone_waits_for_the_others_and_keeps_later_ones_out(threads):
+    turns, said = Turns(), []
+    inside, leave = Event(), Event()
+
+    def stay():
+        with turns.together():
+            inside.set()
+            leave.wait(HANG_S)
+            said.append("first leaves")
+
+    def alone():
+        with turns.alone():
+            said.append("alone")
+
+    def late():
+        with turns.together():
+            said.append("late")
+
+    first = threads.submit(stay)
+    inside.wait(HANG_S)
+    second = threads.submit(alone)
+    until(lambda: turns._waiting)
+    third = threads.submit(late)
+    leave.set()
+    for one in (first, second, third):
+        one.result(HANG_S)
+    assert said == ["first leaves", "alone", "late"]
+
+
+def test_stays_are_nested():
+    turns = Turns()
+    with turns.alone(), turns.alone(), turns.together() as visit:
+        assert visit.alone
+    with turns.together() as outer, turns.together() as inner:
+        assert inner is outer
+    with turns.alone():
+        pass
+
+
+def test_two_that_stay_and_both_want_to_be_alone_both_get_it(threads):
+    turns, met = Turns(), Barrier(2)
+    there = []
+
+    def stay():
+        with turns.together():
+            met.wait(HANG_S)
+            with turns.alone():
+                there.append(1)
+                assert len(there) == 1
+                there.pop()
+            with turns.together() as visit:
+                return visit.alone
+
+    assert [one.result(HANG_S) for one in [threads.submit(stay) for _ in range(2)]] == [False, False]
+    with turns.alone():
+        pass
+
+
+def test_an_error_gives_the_device_back(threads):
+    turns = Turns()
+    for stay in (turns.alone, turns.together):
+        with pytest.raises(ValueError, match="stop"), stay():
+            raise ValueError("stop")
+    with turns.together(), pytest.raises(ValueError, match="stop"), turns.alone():
+        raise ValueError("stop")
+
+    def alone():
+        with turns.alone():
+            return True
+
+    assert threads.submit(alone).result(HANG_S)
+
+
+def test_a_device_has_one_set_of_turns():
+    assert turns_of("cuda:0") is turns_of("cuda:0")
+    assert turns_of("cuda:0") is not turns_of("cuda:1")

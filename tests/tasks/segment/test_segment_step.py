@@ -6,8 +6,8 @@ import pytest
 from schemas.records import Failed
 from schemas.tables import MASKS
 from tasks.geometry import paired_box_iou
-from tasks.models.fake.segmenter import FakeSegmenter
-from tasks.models.protocols import Masks
+from tasks.models.fake import FakeSegmenter
+from tasks.models.registry import Masks
 from tasks.segment.step import Segment
 
 IMAGE = np.zeros((40, 60, 3), dtype=np.uint8)

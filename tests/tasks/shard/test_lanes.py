@@ -9,10 +9,9 @@ from PIL import Image
 from schemas.errors import UserError
 from tasks.campaign_run import CampaignRun
 from tasks.detect.step import Detect
-from tasks.models.engine import streams
-from tasks.models.engine.switches import Engine
-from tasks.models.protocols import RawDetections
-from tasks.models.runtime import Runtime
+from tasks.models import runtime
+from tasks.models.registry import RawDetections
+from tasks.models.runtime import Engine, Runtime
 from tasks.score.step import Score
 from tasks.segment.step import Segment
 from tasks.shard import lanes, pipeline, shard
@@ -134,9 +133,7 @@ def test_numbers_that_are_none_fail_their_image_and_are_never_labels(
 
 def _spoil(monkeypatch, part, poison):
     """Let one model give NaN for one image."""
-    from tasks.models.fake.detector import FakeDetector
-    from tasks.models.fake.scorer import FakeScorer
-    from tasks.models.fake.segmenter import FakeSegmenter
+    from tasks.models.fake import FakeDetector, FakeScorer, FakeSegmenter
 
     if part == "detector":
         detect = FakeDetector.detect
@@ -197,8 +194,8 @@ def test_a_stream_is_a_lanes_own_for_good(monkeypatch):
     made = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or object())
-    streams._stream.cache_clear()
-    assert streams._stream("cuda:0", 1) is streams._stream("cuda:0", 1)
-    assert streams._stream("cuda:0", 1) is not streams._stream("cuda:0", 2)
+    runtime._stream.cache_clear()
+    assert runtime._stream("cuda:0", 1) is runtime._stream("cuda:0", 1)
+    assert runtime._stream("cuda:0", 1) is not runtime._stream("cuda:0", 2)
     assert made == ["cuda:0"] * 2
-    streams._stream.cache_clear()
+    runtime._stream.cache_clear()

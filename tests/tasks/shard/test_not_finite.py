@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models.weights.resolve import STARTER
+from tasks.models.checkpoints import STARTER
 from tasks.shard.parts import read_part
 from tasks.shard.pipeline import _load
 from tasks.store.open import open_store

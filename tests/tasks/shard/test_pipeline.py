@@ -5,9 +5,7 @@ import pytest
 from schemas.campaign import DetectorConfig
 from schemas.policy import Group, Policy
 from tasks.detect.step import Detect
-from tasks.models.fake.detector import FakeDetector
-from tasks.models.fake.scorer import FakeScorer
-from tasks.models.fake.segmenter import FakeSegmenter
+from tasks.models.fake import FakeDetector, FakeScorer, FakeSegmenter
 from tasks.score.step import Score
 from tasks.segment.step import Segment
 from tasks.shard import pipeline

@@ -1,26 +1,30 @@
-"""GroundingDINO's forward pass, put together from the parts that the engine switches on."""
+"""Assembles GroundingDINO's fast forward pass from the parts that are switched on.
+
+Weights are rounded to bfloat16 once, which autocast would round at each use.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tasks.models.engine.switches import Engine
-from tasks.models.groundingdino.fast.decoder import Decoder
-from tasks.models.groundingdino.fast.encoder import Encoder, FastText
-from tasks.models.groundingdino.fast.late_heads import Selection
-from tasks.models.groundingdino.fast.layout import Layout, Shapes, make_layout
-from tasks.models.groundingdino.fast.patches import project_level
-from tasks.models.groundingdino.fast.swin import FastSwin
-from tasks.models.groundingdino.forward import TextFeatures
+from tasks.models.compile import install_onednn
+from tasks.models.groundingdino.fast.backbone import FastSwin, project_level
+from tasks.models.groundingdino.fast.multiscale import Layout, Shapes, make_layout
+from tasks.models.groundingdino.fast.transformer import Decoder, Encoder, FastText, Selection
+from tasks.models.groundingdino.forward import ReferenceForward, TextFeatures
+from tasks.models.runtime import Engine, Runtime
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
 
 KEPT = 8
 """Layouts that are kept: each takes some 30 MB at 800 x 1333."""
+
+SWITCHES = ("static_shapes", "folded_fusion", "fused_attention", "deformable", "late_heads", "channels_last")
+"""The switches that this forward pass has."""
 
 
 class Seen(NamedTuple):
@@ -97,3 +101,47 @@ class FastGroundingDino:
         memory, words = self._encoder(seen.cells, text, layout)
         logits, queries = self._selection(memory, words, layout)
         return self._decoder(queries, logits, memory, words, layout.levels)
+
+
+def choose_forward(model: "GroundingDINO", runtime: Runtime) -> FastGroundingDino | ReferenceForward:
+    """The fast forward pass where any of its switches is on, else the package's own.
+
+    Args:
+        model: groundingdino-py's GroundingDINO, in eval mode on the runtime's device.
+        runtime: With bf16 and a switch on, the model's weights are rounded for good.
+    """
+    if not _switches(runtime) or not fits(model):
+        return ReferenceForward(model)
+    fast = FastGroundingDino(model, runtime.engine)
+    if runtime.device == "cpu":
+        install_onednn(model)
+    if runtime.precision == "bf16":
+        round_weights(model)
+    return fast
+
+
+def part_of_fingerprint(runtime: Runtime) -> str:
+    """What of the runtime changes numbers beyond their last bits: in fp32 no switch does."""
+    return "+".join([runtime.precision, *(_switches(runtime) if runtime.precision == "bf16" else [])])
+
+
+def _switches(runtime: Runtime) -> list[str]:
+    return [name for name in SWITCHES if runtime.engine.has(name)]
+
+
+def round_weights(model: "GroundingDINO") -> None:
+    """Round the matrices of backbone and transformer, in place; heads, text encoder and normalisations stay float32.
+
+    Under autocast a model gives the same numbers before and after, and is of use under autocast only.
+
+    Args:
+        model: groundingdino-py's GroundingDINO.
+    """
+    transformer = model.transformer
+    heads = nn.ModuleList([model.bbox_embed, transformer.enc_out_bbox_embed])
+    exact = {id(module) for module in heads.modules()}
+    for module in [*model.backbone.modules(), *model.input_proj.modules(), *transformer.modules()]:
+        if id(module) in exact or not isinstance(module, nn.Linear | nn.Conv2d | nn.MultiheadAttention):
+            continue
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(torch.bfloat16)

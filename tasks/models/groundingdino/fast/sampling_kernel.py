@@ -11,7 +11,7 @@ ROWS = 32
 
 
 def launch(values: Tensor, levels: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """Run the kernel; see tasks.models.groundingdino.fast.sampling.sample.
+    """Run the kernel; see tasks.models.groundingdino.fast.multiscale.sample.
 
     Args:
         values: (B, N, heads, C).

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from schemas.campaign import DetectorConfig
-from tasks.models.groundingdino.architectures import read_architecture
-from tasks.models.groundingdino.compat import build_groundingdino
+from tasks.models.groundingdino.build import build_groundingdino, read_architecture
 
 
 def spread(model: Any, seed: int = 0) -> None:

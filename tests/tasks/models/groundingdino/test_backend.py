@@ -10,14 +10,11 @@ import torch
 
 from schemas.campaign import DetectorConfig
 from schemas.errors import CheckpointError, UserError
-from tasks.models.engine.switches import REFERENCE
 from tasks.models.groundingdino.backend import GroundingDino, load
-from tasks.models.groundingdino.captions import plain_text
-from tasks.models.groundingdino.forward import encode_text
-from tasks.models.groundingdino.resize import normalise, resize_image, resized_shape
-from tasks.models.protocols import Phrase, Pixels, RawDetections
-from tasks.models.registry import load_detector
-from tasks.models.runtime import Runtime
+from tasks.models.groundingdino.forward import encode_text, normalise, resize_image, resized_shape
+from tasks.models.prompts import plain_text
+from tasks.models.registry import Phrase, Pixels, RawDetections, load_detector
+from tasks.models.runtime import REFERENCE, Runtime
 from tests.float_bounds import U32, assert_within, in_float64
 from tests.tasks.models.groundingdino.fast.conftest import wanted_of
 
@@ -140,7 +137,7 @@ def test_asking_again_gives_the_same(detector: GroundingDino) -> None:
 def test_three_hundred_phrases_equal_their_passes_asked_alone(
     detector: GroundingDino, reference: GroundingDino, assert_close: Close
 ) -> None:
-    from tasks.models.groundingdino.captions import pack_captions
+    from tasks.models.prompts import pack_captions
 
     texts = [f"{colour} {thing} {n}" for n in range(25) for colour in ("red", "green", "blue") for thing in "abcd"]
     image = picture(64, 64)
@@ -248,7 +245,7 @@ def test_bundled_layout_is_found_without_a_word(
 ) -> None:
     from safetensors.torch import save_file
 
-    from tasks.models.weights import resolve
+    from tasks.models import checkpoints
 
     state = {name: value.clone() for name, value in detector._model.state_dict().items()}
     save_file(state, tmp_path / "detector.safetensors")
@@ -256,7 +253,7 @@ def test_bundled_layout_is_found_without_a_word(
     (tmp_path / "checksums.json").write_text(json.dumps({"detector.safetensors": sha}))
     shutil.copy(saved / "tiny.json", tmp_path / "detector.json")
     shutil.copytree(tiny_tokenizer, tmp_path / "tokenizer")
-    monkeypatch.setattr(resolve, "STARTER", tmp_path)
+    monkeypatch.setattr(checkpoints, "STARTER", tmp_path)
     bundled = load(DetectorConfig(), CPU)
     image = picture(70, 90)
     ours, theirs = (each.detect([image], phrases_of(TEXTS), 0.0)[0] for each in (bundled, detector))
@@ -270,9 +267,8 @@ def test_full_size_swin_t_in_the_official_layout(
     """The real size, with the wrapping and the extra names of the published file, through the public path."""
     import dataclasses
 
-    from tasks.models.groundingdino.architectures import read_architecture
-    from tasks.models.groundingdino.compat import build_groundingdino
-    from tasks.models.weights.official import OFFICIAL
+    from tasks.models.checkpoints import OFFICIAL
+    from tasks.models.groundingdino.build import build_groundingdino, read_architecture
 
     model = build_groundingdino(read_architecture("swin_t").model_dump(), tiny_tokenizer)
     state = {f"module.{name}": value for name, value in model.state_dict().items()}

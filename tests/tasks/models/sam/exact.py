@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from segment_anything import SamPredictor
 
-from tasks.models.protocols import Masks
+from tasks.models.registry import Masks
 from tests.float_bounds import U32, Bounded, bounded, in_float64
 
 

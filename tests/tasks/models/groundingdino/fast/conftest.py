@@ -14,13 +14,19 @@ from PIL import Image
 from torch import Tensor
 
 from schemas.campaign import DetectorConfig
-from tasks.models.engine.switches import REFERENCE
 from tasks.models.groundingdino.backend import load
-from tasks.models.groundingdino.captions import pack_captions
-from tasks.models.groundingdino.fast.late_heads import Selection
-from tasks.models.groundingdino.forward import TextFeatures, encode_images, encode_text, find
-from tasks.models.groundingdino.resize import normalise, resize_image, resized_shape
-from tasks.models.runtime import Runtime
+from tasks.models.groundingdino.fast.transformer import Selection
+from tasks.models.groundingdino.forward import (
+    TextFeatures,
+    encode_images,
+    encode_text,
+    find,
+    normalise,
+    resize_image,
+    resized_shape,
+)
+from tasks.models.prompts import pack_captions
+from tasks.models.runtime import REFERENCE, Runtime
 from tests.float_bounds import Bounded, bounded, in_float64
 
 SAMPLES = Path(__file__).parents[5] / "starter" / "samples"

@@ -8,13 +8,11 @@ import torch
 from PIL import Image
 
 from schemas.campaign import DetectorConfig, ModelsConfig
-from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.groundingdino.backend import GroundingDino, load
 from tasks.models.groundingdino.fast.model import FastGroundingDino
-from tasks.models.groundingdino.forward import ReferenceForward
-from tasks.models.groundingdino.resize import normalise, resize_image, resized_shape
-from tasks.models.protocols import Phrase, Pixels, RawDetections
-from tasks.models.runtime import Runtime, choose_runtime
+from tasks.models.groundingdino.forward import ReferenceForward, normalise, resize_image, resized_shape
+from tasks.models.registry import Phrase, Pixels, RawDetections
+from tasks.models.runtime import REFERENCE, Engine, Runtime, choose_runtime
 from tests.float_bounds import U32, assert_within
 from tests.tasks.models.groundingdino.fast.conftest import SAMPLES, Starter, wanted_of
 
@@ -87,7 +85,7 @@ def test_scores_may_be_taken_on_the_host(reference: GroundingDino, images: list[
 
 
 def test_other_backbones_run_the_package_s_forward(reference: GroundingDino, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.models.groundingdino.fast.choose import choose_forward
+    from tasks.models.groundingdino.fast.model import choose_forward
 
     monkeypatch.setattr(reference._model.transformer, "two_stage_type", "no")
     assert isinstance(choose_forward(reference._model, Runtime("cpu", "fp32")), ReferenceForward)

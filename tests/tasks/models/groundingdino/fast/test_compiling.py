@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tasks.models.engine import compiling
-from tasks.models.engine.switches import Engine
-from tasks.models.groundingdino.fast.decoder import DecoderLayer
-from tasks.models.groundingdino.fast.encoder import ImageLayer, TextLayer
-from tasks.models.groundingdino.fast.layout import make_layout, places_of_boxes
+from tasks.models import compile
+from tasks.models.groundingdino.fast.attention import cut
+from tasks.models.groundingdino.fast.backbone import Block
 from tasks.models.groundingdino.fast.model import FastGroundingDino
-from tasks.models.groundingdino.fast.swin import Block
-from tasks.models.groundingdino.fast.windows import cut
+from tasks.models.groundingdino.fast.multiscale import make_layout, places_of_boxes
+from tasks.models.groundingdino.fast.transformer import DecoderLayer, ImageLayer, TextLayer
+from tasks.models.runtime import Engine
 from tests.float_bounds import bounded
 from tests.tasks.models.groundingdino.fast.conftest import Starter
 
@@ -80,8 +79,8 @@ def test_a_compiler_that_always_fails_is_tried_once_for_all_layers(
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(torch, "compile", fail)
-    monkeypatch.setattr(compiling, "_FAILED", [])
-    monkeypatch.setattr(compiling, "_keep_on_disk", lambda: None)
+    monkeypatch.setattr(compile, "_FAILED", [])
+    monkeypatch.setattr(compile, "_keep_on_disk", lambda: None)
     image, text = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)), starter.texts[1]
     answers = []
     with torch.inference_mode():

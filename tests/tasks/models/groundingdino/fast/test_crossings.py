@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from schemas.campaign import DetectorConfig
-from tasks.models.engine.switches import REFERENCE, Engine
 from tasks.models.groundingdino.backend import load
 from tasks.models.groundingdino.fast.model import FastGroundingDino
-from tasks.models.groundingdino.fast.sampling_gpu import sample_grids
-from tasks.models.groundingdino.resize import _channels, normalise
-from tasks.models.runtime import Runtime
-from tasks.models.token_scores import TokenScores
+from tasks.models.groundingdino.fast.multiscale import sample_grids
+from tasks.models.groundingdino.forward import _channels, normalise
+from tasks.models.prompts import TokenScores
+from tasks.models.runtime import REFERENCE, Engine, Runtime
 from tests.tasks.models.fake_cuda import FakeCuda, crossings_of
 
 

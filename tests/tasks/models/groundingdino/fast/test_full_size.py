@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from schemas.campaign import ModelsConfig
-from tasks.models.engine.switches import Engine
-from tasks.models.groundingdino.architectures import read_architecture
-from tasks.models.groundingdino.compat import build_groundingdino
+from tasks.models.groundingdino.build import build_groundingdino, read_architecture
 from tasks.models.groundingdino.fast.model import FastGroundingDino
 from tasks.models.groundingdino.forward import encode_text, keep_heads_exact
-from tasks.models.runtime import choose_runtime
+from tasks.models.runtime import Engine, choose_runtime
 from tests.tasks.models.groundingdino.conftest import spread
 from tests.tasks.models.groundingdino.fast.conftest import wanted_of
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.models.engine.switches import Engine
-from tasks.models.groundingdino.fast.choose import SWITCHES
-from tasks.models.groundingdino.fast.model import FastGroundingDino
+from tasks.models.groundingdino.fast.model import SWITCHES, FastGroundingDino
 from tasks.models.groundingdino.forward import TextFeatures
+from tasks.models.runtime import Engine
 from tests.tasks.models.groundingdino.fast.conftest import Starter, Wanted, wanted_of
 
 ALL = frozenset(SWITCHES)

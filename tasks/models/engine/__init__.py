@@ -1,1 +1,0 @@
-"""How the models are made fast: which speed-ups are on, and what compiles them."""

@@ -1,1 +1,0 @@
-"""Backends without models, for tests and measurements of everything else."""

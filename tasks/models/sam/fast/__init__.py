@@ -1,1 +1,0 @@
-"""SAM's forward pass, made fast on the package's own weights."""

@@ -1,1 +1,0 @@
-"""Checkpoints: found by reference, pinned by SHA-256, read without running code."""
