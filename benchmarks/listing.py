@@ -85,7 +85,7 @@ def _list_and_plan(workspace: str, run: str, uri: str, endpoint: str, keys: int)
 def _source(uri: str, endpoint: str, keys: int) -> "Iterator[ImageRef]":
     from schemas.campaign import S3Options, Source
     from schemas.records import ImageRef
-    from tasks.plan.source import list_source
+    from tasks.plan.plan import list_source
     from tasks.store.open import open_store
 
     if keys:

@@ -23,9 +23,9 @@ def fill_made_queue(uri: str, count: int) -> None:
     from review_ui.queue.signals import Told
     from review_ui.queue.write import Writer
     from schemas.reviews import VERDICTS
+    from tasks.boxes_masks import rle_of_crop
     from tasks.collect.reviewed import HumanWord
     from tasks.export.records import ExportImage, ExportLabel
-    from tasks.rle import rle_of_crop
 
     database = connect(uri)
     make_indices(database)

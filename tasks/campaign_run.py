@@ -13,8 +13,7 @@ from tasks.collect.export import check_export_name, export_run
 from tasks.collect.failures import failed_images
 from tasks.collect.totals import add_up
 from tasks.plan.ledger import Ledger
-from tasks.plan.plan import plan
-from tasks.plan.source import list_source
+from tasks.plan.plan import list_source, plan
 from tasks.route.policy import check_fits
 from tasks.route.spoken import accepts, basis
 from tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore

@@ -16,6 +16,7 @@ from schemas.errors import ObjectMissingError, UserError
 from schemas.policy import Policy
 from schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
 from schemas.reviews import TASKS, ReviewPlan
+from tasks.arrow import distinct
 from tasks.certify.apply import look_up_policy, newest_certified
 from tasks.certify.monitor import expired
 from tasks.certify.rounds import Look, Round, last_round, read_looks
@@ -23,7 +24,6 @@ from tasks.collect.totals import Totals, add_up
 from tasks.export.records import ExportSummary
 from tasks.plan.ledger import Ledger
 from tasks.reviews.decisions import Decisions
-from tasks.reviews.distinct import distinct
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import Answers, missed_and_checked, resolve
@@ -31,9 +31,8 @@ from tasks.reviews.verdicts import read_verdicts
 from tasks.route.policy import changed_inputs, check_fits, lesser_promise
 from tasks.route.spoken import accepts, basis
 from tasks.shard.markers import read_current
-from tasks.store.lock import LockRecord
+from tasks.store.lock import LockRecord, ProcessId, is_alive
 from tasks.store.open import open_store
-from tasks.store.process import ProcessId, is_alive
 from tasks.store.store import Store
 
 SILENT_S = 120.0

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.boxes_masks import rle_of_crop
 from tasks.reviews.masks import mask_trouble
-from tasks.rle import rle_of_crop
 
 Mask = NDArray[np.bool_]
 

@@ -11,7 +11,7 @@ from review_ui.desk.instance_mask import Mask, mask_in_box, rle_in_image
 from schemas.queue import Box, Item
 from schemas.reviews import MOST_RLE_BYTES
 from schemas.tables import BOX
-from tasks.geometry import paired_box_iou
+from tasks.boxes_masks import paired_box_iou
 
 Said = Literal["as_shown", "wrong_class", "bad_box", "not_an_object"]
 """What the reviewer's key says of the label: as it is on the screen now, or a verdict that needs no edit."""

@@ -18,7 +18,7 @@ from schemas.errors import ObjectMissingError, VouchError
 from schemas.records import Failed
 from tasks.acquire.content import sniff
 from tasks.acquire.decode import decode
-from tasks.store.presign import presigned_url
+from tasks.store.s3 import presigned_url
 from tasks.store.store import Blob, Store
 
 SHOWN: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}

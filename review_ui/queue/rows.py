@@ -10,7 +10,7 @@ from review_ui.queue.connect import Document
 from schemas.queue import VerdictRow
 from schemas.reviews import LABEL_VERDICTS, VERDICTS
 from schemas.tables import BOX
-from tasks.geometry import paired_box_iou
+from tasks.boxes_masks import paired_box_iou
 from tasks.reviews.masks import mask_trouble
 from tasks.reviews.verdicts import trouble
 

@@ -12,8 +12,7 @@ from review_ui.queue.words import presence_words, words_of
 from schemas.records import Marker
 from tasks.certify.questions import planted_id
 from tasks.shard.parts import read_part
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 _THREADS: Final = 4
 _COLUMNS: Final = {

@@ -9,7 +9,7 @@ import pyarrow as pa
 from review_ui.queue.rows import verdict_table
 from review_ui.queue.session import Session
 from schemas.reviews import VERDICTS
-from tasks.reviews.distinct import row_codes
+from tasks.arrow import row_codes
 
 _WAITING: Final[dict[str, Any]] = {"wanted": {"$gt": 1}, "state": {"$in": ["open", "leased"]}}
 """Items that may have an answer, and are to have another one."""

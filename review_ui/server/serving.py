@@ -23,7 +23,7 @@ from review_ui.server.settings import ServerSettings
 from schemas.campaign import Campaign
 from schemas.errors import UserError, VouchError
 from tasks.store.open import open_store
-from tasks.store.presign import origin_of, presigned_url
+from tasks.store.s3 import origin_of, presigned_url
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from review_ui.database import start_mongod, stop_mongod
 from review_ui.server.machine_folder import locked, open_lock, share_lock, try_lock
 from schemas.campaign import Strict
 from schemas.errors import VouchError
-from tasks.store.process import ProcessId, is_alive, process_id
+from tasks.store.lock import ProcessId, is_alive, process_id
 
 ANSWER_TIMEOUT_S: Final = 300.0
 STOP_TIMEOUT_S: Final = 60.0

@@ -43,8 +43,7 @@ from tasks.shard.pipeline import rerouted, stages_fingerprint
 from tasks.shard.reroute import reroute_shard
 from tasks.store.lock import WorkspaceLock
 from tasks.store.open import check_writable, open_store
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 _THREADS: Final = 4
 

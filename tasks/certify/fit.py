@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from schemas.errors import UserError
-from tasks.columns import numbers
+from tasks.arrow import numbers
 from tasks.fingerprint import fingerprint
 from tasks.labels.arrays import SIGNALS, RunLabels
 from tasks.reviews.plans import Plans

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from schemas.policy import Reviewers
 from schemas.reviews import PLANTED_ROUTED, GroupPlan
+from tasks.arrow import numbers
 from tasks.certify.data import Candidates, Promise, RunReviews
 from tasks.certify.rounds import Look, Round, RoundLabels, last_round, read_looks
-from tasks.columns import numbers
 from tasks.fingerprint import fingerprint
 from tasks.reviews.resolve import CORRECT, NO_ANSWER
 from tasks.route.policy import changed_inputs

@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 
 from schemas.policy import Certification, Policy
 from schemas.reviews import ReviewPlan
+from tasks.arrow import distinct, numbers
 from tasks.certify.fit import calibrator_fingerprint
-from tasks.columns import numbers
 from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import Plans, read_plans
 from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
 from tasks.reviews.verdicts import read_verdicts

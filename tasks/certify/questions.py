@@ -18,9 +18,9 @@ from schemas.errors import UserError
 from schemas.records import Current
 from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED, TASKS
 from schemas.tables import BOX, PRESENCE
+from tasks.arrow import numbers
 from tasks.certify.data import RunReviews
 from tasks.collect.markers import current_markers
-from tasks.columns import numbers
 from tasks.labels.arrays import RunLabels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.costs import CHECK_CLASS_S, VERIFY_S

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from schemas.errors import UserError
 from schemas.reviews import TASKS, ReviewPlan, Stratum
+from tasks.arrow import boxes_of, numbers
+from tasks.boxes_masks import box_iou
 from tasks.certify.questions import image_tasks, label_tasks, numbered
-from tasks.columns import boxes_of, numbers
-from tasks.geometry import box_iou
 from tasks.labels.arrays import RunLabels
 from tasks.reviews.costs import image_check_s
 from tasks.reviews.plans import Plans

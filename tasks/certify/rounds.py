@@ -18,11 +18,10 @@ from schemas.campaign import Strict
 from schemas.errors import ObjectMissingError, StoreError, UserError
 from schemas.policy import Policy
 from schemas.reviews import ReviewPlan, Stage
+from tasks.arrow import distinct, numbers
 from tasks.certify.data import Candidates, RunReviews, draw_counts
 from tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
 from tasks.certify.monitor import contradicted, expired
-from tasks.columns import numbers
-from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers
 from tasks.route.policy import FOLDER, changed_inputs, policy_key

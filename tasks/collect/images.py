@@ -11,8 +11,7 @@ from tasks.collect.markers import current_markers
 from tasks.export.records import ExportImage, ExportLabel
 from tasks.plan.ledger import Ledger
 from tasks.shard.parts import read_part
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 THREADS = 4
 

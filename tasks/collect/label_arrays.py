@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from schemas.records import Marker
 from schemas.tables import BOX, STAGES
+from tasks.arrow import boxes_of, numbers
 from tasks.collect.markers import current_markers
-from tasks.columns import boxes_of, numbers
 from tasks.plan.ledger import Ledger
 from tasks.shard.parts import read_part
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 THREADS: Final = 4
 

@@ -10,11 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.tables import BOX
+from tasks.boxes_masks import box_iou, clip_boxes, rle_area
 from tasks.export.records import ExportImage, ExportLabel, Provenance, Reviewed
-from tasks.geometry import box_iou, clip_boxes
 from tasks.reviews.masks import mask_trouble
 from tasks.reviews.resolve import Answers, ImageAnswers, missed_and_checked, resolve
-from tasks.rle import rle_area
 
 SAME_OBJECT: Final = 0.5
 """Least IoU of two boxes of one class that show one object."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.geometry import box_iou
+from tasks.boxes_masks import box_iou
 from tasks.models.registry import Floats
 
 

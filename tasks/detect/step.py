@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from schemas.campaign import ClassConfig, DetectorConfig
 from schemas.errors import UserError
 from schemas.records import Failed
+from tasks.boxes_masks import box_area, box_iou
 from tasks.detect.classify import Texts
 from tasks.detect.detections import Detections, detection_table
 from tasks.detect.merge import merge_duplicates
 from tasks.fingerprint import fingerprint
-from tasks.geometry import box_area, box_iou
 from tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
 
 _VERSION = 1

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from schemas.errors import UserError
+from tasks.boxes_masks import is_rle
 from tasks.evaluate.arrays import ImageObjects, Rle
 from tasks.evaluate.truth import RunLengths, TruthObject
-from tasks.rle import is_rle
 
 
 def objects_of(

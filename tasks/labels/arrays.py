@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 from schemas.errors import UserError
 from schemas.records import Current, Marker
 from schemas.tables import BOX
+from tasks.arrow import boxes_of, flags_of, flat, numbers, places_in
 from tasks.collect.label_arrays import SIGNAL_STAGES
 from tasks.collect.markers import current_markers
-from tasks.columns import boxes_of, flat, numbers
 from tasks.plan.ledger import Ledger
-from tasks.reviews.distinct import flags_of, places_in
 from tasks.shard.markers import read_current
 from tasks.shard.parts import read_part
 from tasks.statistics.bounds import Bools, Floats, Ints
 from tasks.statistics.sampling import on_fit_side
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 SIGNALS: Final = tuple(name for name in SIGNAL_STAGES if name not in ("p_correct", "mask_area"))
 """What a calibrator may look at, in column order; pixels of a mask say little but how large the image is."""

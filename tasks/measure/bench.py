@@ -21,8 +21,7 @@ from tasks.measure.stage_timer import StageTimer
 from tasks.measure.steps import DECODING, FETCHING, STEPS, timed_steps
 from tasks.models.runtime import choose_runtime
 from tasks.plan.ledger import Ledger
-from tasks.plan.plan import plan
-from tasks.plan.source import list_source
+from tasks.plan.plan import list_source, plan
 from tasks.route.policy import default_policy
 from tasks.shard.pipeline import load_pipeline
 from tasks.shard.settings import ShardSettings

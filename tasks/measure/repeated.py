@@ -6,7 +6,7 @@ from pathlib import Path
 
 from schemas.campaign import Campaign, Source
 from schemas.records import ImageRef
-from tasks.plan.source import list_source
+from tasks.plan.plan import list_source
 from tasks.store.open import open_store
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
+from tasks.boxes_masks import rle_of_runs
 from tasks.fingerprint import fingerprint
 from tasks.models.registry import Detector, Floats, Masks, Phrase, Pixels, RawDetections, Scorer, Segmenter
 from tasks.models.runtime import Runtime
-from tasks.rle import rle_of_runs
 
 CELL = 16
 BRIGHT = 64

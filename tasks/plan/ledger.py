@@ -1,4 +1,4 @@
-"""What all plans of a run together say: which shard holds each image now."""
+"""Reads all plans of a run together: which shard holds each image now, and the images of each shard."""
 
 import sqlite3
 import threading
@@ -12,11 +12,9 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from schemas.errors import StoreError
-from schemas.records import Generation, ShardRef
-from tasks.plan.layout import generation_key, plan_folder, removed_key
-from tasks.plan.read_plan import read_plan
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from schemas.records import Generation, ImageRef, ShardRef
+from schemas.tables import PLAN
+from tasks.store.store import Store, map_ordered
 
 READ_THREADS = 8
 CACHE_KIB = 32 * 1024
@@ -187,3 +185,46 @@ def _generations(workspace: Store, run: str) -> list[int]:
             f"{workspace.uri}/{generation_key(run, missing)} is missing from the plan; restore it or start another run"
         )
     return numbers
+
+
+def read_plan(workspace: Store, run: str, shard_id: str) -> list[ImageRef]:
+    """Read the images of a shard, sorted by the UTF-8 bytes of their keys.
+
+    Args:
+        workspace: The workspace's store.
+        run: Name of the run.
+        shard_id: Id of a shard of one of the run's generations.
+
+    Raises:
+        ObjectMissingError: There is no such shard.
+        StoreError: Its table is damaged.
+    """
+    key = shard_key(run, shard_id)
+    data = workspace.get(key).data
+    try:
+        table = pq.read_table(pa.BufferReader(data), schema=PLAN)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{workspace.uri}/{key} is damaged ({reason}); restore it or start another run") from error
+    columns = (table.column(name).to_pylist() for name in ("key", "etag", "size"))
+    return list(map(ImageRef, *columns))
+
+
+def plan_folder(run: str) -> str:
+    """Prefix of all files of a run's plan, with its last slash."""
+    return f"runs/{run}/plan/"
+
+
+def shard_key(run: str, shard_id: str) -> str:
+    """Key of a shard's table (schema PLAN)."""
+    return f"{plan_folder(run)}{shard_id}.parquet"
+
+
+def generation_key(run: str, number: int) -> str:
+    """Key of a generation's record, written last."""
+    return f"{plan_folder(run)}{number:06d}.json"
+
+
+def removed_key(run: str, number: int, removed_id: str) -> str:
+    """Key of the table of images that left the source with a generation (schema REMOVED)."""
+    return f"{plan_folder(run)}{number:06d}-{removed_id}-removed.parquet"

@@ -1,21 +1,22 @@
-"""Compares the source with what is planned already, and cuts what is new or changed into shards."""
+"""Plans incrementally: compares the source's images (listing or manifest) with what is planned, and cuts new shards."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.campaign import Location, Source
 from schemas.errors import UserError, WorkspaceBusyError
 from schemas.records import Generation, ImageRef, ShardRef
 from schemas.tables import PLAN, REMOVED
 from tasks.fingerprint import LENGTH, fingerprint
-from tasks.plan.layout import generation_key, removed_key, shard_key
-from tasks.plan.ledger import Ledger, disk_errors
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key
+from tasks.store.manifest import compile_filter, read_manifest
+from tasks.store.store import Store, map_ordered
 
 BATCH_ROWS = 10_000
 WRITE_THREADS = 8
@@ -191,3 +192,43 @@ def _write_removed(workspace: Store, run: str, ledger: Ledger, number: int) -> t
         while batch := rows.fetchmany(BATCH_ROWS):
             writer.write_table(pa.table([[key for (key,) in batch]], schema=REMOVED))
     return count, removed_id
+
+
+def list_source(
+    source: Source, store: Store, base: Path | None = None, workspace: Location | None = None
+) -> Iterator[ImageRef]:
+    """Yield the images that a source names, a page in memory at a time.
+
+    A manifest stands for itself: only globs that the campaign spells out are applied to it, not the default ones.
+    What a manifest leaves out (etag, size) is looked up where that is cheap, in a folder; for S3 it stays unknown.
+    A workspace below the source is left out of a listing, or the images of its exports would be labelled again.
+
+    Args:
+        source: The campaign's source.
+        store: The store that it names, opened.
+        base: Folder of the campaign file, from which a relative manifest starts.
+        workspace: The campaign's workspace, its uri as absolute as the source's.
+
+    Raises:
+        UserError: The manifest cannot be read, or a source that is listed is the workspace itself.
+        StoreAccessError: The source cannot be listed.
+    """
+    if source.manifest is None:
+        takes = compile_filter(source.include, source.exclude)
+        own = _folder_of(workspace, source)
+        yield from (ImageRef(*info) for info in store.list() if takes(info.key) and not info.key.startswith(own))
+        return
+    takes = compile_filter(source.include if "include" in source.model_fields_set else ("**",), source.exclude)
+    is_folder = store.local_path("x") is not None
+    refs = read_manifest(source.manifest, source.s3, base=base, source=store, look_up=is_folder)
+    yield from (ref for ref in refs if takes(ref.key))
+
+
+def _folder_of(workspace: Location | None, source: Source) -> tuple[str, ...]:
+    """Prefix of the keys that are the workspace's own, with its last slash; none where it lies elsewhere."""
+    if workspace is None or workspace.s3.endpoint_url != source.s3.endpoint_url:
+        return ()
+    root, folder = (f"{place.uri.rstrip('/')}/" for place in (source, workspace))
+    if folder == root:
+        raise UserError(f"source and workspace are both {source.uri}; use another workspace, or a folder below it")
+    return (folder.removeprefix(root),) if folder.startswith(root) else ()

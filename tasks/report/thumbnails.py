@@ -15,8 +15,7 @@ from schemas.report import Picture
 from tasks.acquire.decode import DecodedImage, decode
 from tasks.models.registry import Pixels
 from tasks.score.crops import LEAST_SIDE, span
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 SIDE: Final = 264
 """Pixels of a thumbnail, twice those that it takes on the page."""

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from schemas.reviews import IMAGE_VERDICTS, VERDICTS
 from schemas.tables import BOX
-from tasks.columns import numbers
+from tasks.arrow import numbers, row_codes
 from tasks.labels.arrays import RunLabels
 from tasks.reviews.check_row import RowChecker, RowError
-from tasks.reviews.distinct import row_codes
 from tasks.reviews.file_rows import read_rows
 from tasks.reviews.masks import mask_trouble
 

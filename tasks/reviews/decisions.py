@@ -10,14 +10,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.tables import DECISIONS
+from tasks.arrow import flags_of, flat, numbers
 from tasks.collect.markers import current_markers
-from tasks.columns import flat, numbers
 from tasks.plan.ledger import Ledger
-from tasks.reviews.distinct import flags_of
 from tasks.shard.markers import read_current
 from tasks.shard.parts import read_part
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 Accepts = Callable[[pa.ChunkedArray], NDArray[np.bool_]]
 """Ids of n labels -> (n,) whether the policy in force accepts them; not those that the run does not have."""

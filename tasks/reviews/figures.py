@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from schemas.campaign import Campaign
 from schemas.reviews import IMAGE_VERDICTS, ReviewerFigures, ReviewPlan, VerdictFigures
+from tasks.arrow import distinct
 from tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
-from tasks.reviews.distinct import distinct
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import ANSWERS, DISPUTED, Answers, counting, missed_and_checked, resolve, standing
 from tasks.reviews.verdicts import read_verdicts

@@ -9,8 +9,7 @@ from schemas.records import Marker
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
 from tasks.shard.parts import read_part
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 _COLUMNS = ["key", "outcome", "width", "height"]
 _THREADS = 4

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.reviews import IMAGE_VERDICTS, ImportOutcome
+from tasks.arrow import first_rows
 from tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.check_file import CheckedFile, Refused, check_file
 from tasks.reviews.check_row import RowChecker
-from tasks.reviews.distinct import first_rows
 from tasks.reviews.file_rows import COLUMNS
 from tasks.reviews.image_sizes import image_sizes
 from tasks.reviews.plans import read_plans

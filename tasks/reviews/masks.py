@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.reviews import MOST_RLE_BYTES
-from tasks.rle import run_lengths
+from tasks.boxes_masks import run_lengths
 
 _DIGITS: Final = r"^(?:[P-o]{0,6}[0-O])+\z"
-"""Numbers of compressed COCO RLE counts: see tasks.rle.run_lengths."""
+"""Numbers of compressed COCO RLE counts: see tasks.boxes_masks.run_lengths."""
 
 
 def mask_trouble(counts: bytes, height: int | None = None, width: int | None = None) -> str:

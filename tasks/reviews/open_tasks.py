@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.reviews import Purpose
-from tasks.columns import numbers
+from tasks.arrow import numbers
 from tasks.reviews.decisions import Accepts
 from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, Answers, ImageAnswers
 

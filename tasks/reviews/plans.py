@@ -13,8 +13,7 @@ from pydantic import ValidationError
 
 from schemas.errors import ObjectMissingError, StoreError
 from schemas.reviews import TASKS, ReviewPlan
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 Plans = Sequence[tuple[ReviewPlan, pa.Table]]
 """Plans with their tasks, rows of schemas.reviews.TASKS, in the order of their numbers."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
 from schemas.tables import BOX
-from tasks.columns import boxes_of, numbers
-from tasks.reviews.distinct import codes_of, distinct, places_in, row_codes
+from tasks.arrow import boxes_of, codes_of, distinct, numbers, places_in, row_codes
 from tasks.reviews.verdicts import in_time
 
 DISPUTED: Final = "disputed"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import UserError
-from tasks.store.temporary import temporary_name
+from tasks.store.local import temporary_name
 
 _BATCH_ROWS: Final = 16_384
 

@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 from schemas.errors import StoreError
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
 from schemas.tables import BOX
-from tasks.columns import boxes_of
+from tasks.arrow import boxes_of
 from tasks.reviews.masks import looks_like_rle
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 FOLDER: Final = "reviews/"
 

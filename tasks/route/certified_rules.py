@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import UserError, VouchError
 from schemas.policy import Certification, Group
-from tasks.columns import flat, numbers
+from tasks.arrow import flat, numbers
 from tasks.statistics.bounds import Bools, Floats
 from tasks.statistics.calibrator import Calibrator
 from tasks.statistics.sampling import on_fit_side

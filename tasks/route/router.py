@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from schemas.errors import UserError, VouchError
 from schemas.policy import Certification, Group, Policy
 from schemas.tables import DECISIONS
-from tasks.columns import flat, numbers
+from tasks.arrow import flat, numbers
 from tasks.route.certified_rules import decide_by_probability, kept_for_fitting, probabilities
 from tasks.route.user_rules import decide_by_thresholds, user_signals
 from tasks.statistics.bounds import Floats

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.campaign import SIGNALS
 from schemas.policy import Group
-from tasks.columns import numbers
+from tasks.arrow import numbers
 
 NOT_ALLOWED: Final = "no threshold allows this class"
 _MOST_DECIMALS: Final = 6

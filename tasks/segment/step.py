@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from schemas.records import Failed
 from schemas.tables import MASKS
+from tasks.boxes_masks import paired_box_iou
 from tasks.fingerprint import fingerprint
-from tasks.geometry import paired_box_iou
 from tasks.models.registry import Floats, Masks, Pixels, Segmenter
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from schemas.errors import VouchError
 from schemas.records import Marker, ShardCounts
 from tasks.acquire.acquire import DENIED, Acquired, acquire
-from tasks.plan.read_plan import read_plan
+from tasks.plan.ledger import read_plan
 from tasks.shard.counts import count, progress_of
 from tasks.shard.earlier import KEPT_STAGES, Earlier, best_marker, read_earlier, standing
 from tasks.shard.events import OnEvent, Progress, ignore

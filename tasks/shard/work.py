@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from schemas.records import Failed, ImageRef
 from tasks.acquire.decode import DecodedImage
-from tasks.columns import boxes_of
+from tasks.arrow import boxes_of
 from tasks.detect.detections import Detections
 from tasks.models.registry import Floats, Masks, Pixels
 from tasks.score.presence import Present

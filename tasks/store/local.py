@@ -1,23 +1,31 @@
-"""A local folder as an object store."""
+"""Implements the store on a local folder: atomic puts through temporary files, those of dead writers removed."""
 
+import contextlib
 import errno
 import logging
 import os
+import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from schemas.errors import ObjectMissingError, StoreAccessError, StoreError
+from tasks.store.lock import ProcessId, is_alive, this_process
 from tasks.store.store import Blob, ObjectInfo
-from tasks.store.temporary import is_temporary, sweep, temporary_name
 
 logger = logging.getLogger(__name__)
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+PREFIX = ".vouch-"
+SUFFIX = ".tmp"
+FOREIGN_AGE_S = 24 * 3600.0
+"""Files of another machine's writers are left alone for this long."""
 
 
 class LocalStore:
@@ -250,3 +258,35 @@ def _translated(error: OSError, what: str) -> StoreError | StoreAccessError:
     if isinstance(error, FileNotFoundError):
         return StoreAccessError(f"cannot {what}: the folder cannot be created; check the path")
     return StoreError(f"cannot {what}: {reason.lower()}")
+
+
+def temporary_name() -> str:
+    """Name a new file that says which process writes it; short, so that it fits wherever the real name does."""
+    place, pid, started = this_process()
+    return f"{PREFIX}{place}-{pid}-{started}-{secrets.token_hex(4)}{SUFFIX}"
+
+
+def is_temporary(name: str) -> bool:
+    """Say whether a file of this name is still being written, or was given up: it is not an object."""
+    return name.startswith(PREFIX) and name.endswith(SUFFIX)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder, not in those below it."""
+    with os.scandir(folder) as entries:
+        stale = [entry.path for entry in entries if is_temporary(entry.name) and _is_abandoned(entry)]
+    for path in stale:
+        # Another process may sweep at the same time, or the folder may not be ours to clean.
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+
+
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    try:
+        place, pid, started, _ = entry.name[len(PREFIX) : -len(SUFFIX)].split("-")
+        alive = is_alive(ProcessId(place, int(pid), started))
+        if alive is None:
+            return time.time() - entry.stat().st_mtime > FOREIGN_AGE_S
+    except (ValueError, OSError):
+        return False
+    return not alive

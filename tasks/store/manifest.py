@@ -1,8 +1,9 @@
-"""Reads the list of images from a manifest file instead of listing the source."""
+"""Lists a source's images from a manifest file instead of a listing, and filters keys by globs."""
 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -11,14 +12,15 @@ from schemas.campaign import S3Options
 from schemas.errors import ObjectMissingError, UserError
 from schemas.records import ImageRef
 from tasks.store.open import open_uri
-from tasks.store.store import Store
-from tasks.store.threads import map_ordered
+from tasks.store.store import Store, map_ordered
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 LOOK_UP_THREADS = 16
 BATCH_ROWS = 8192
+
+_PLAIN_SUFFIX = re.compile(r"\*\*/\*([^*?\[\]/]*)")
 
 
 class _Row(NamedTuple):
@@ -121,13 +123,16 @@ def _parquet(file: BinaryIO, uri: str) -> Iterator[_Row]:
         raise UserError(f"{uri} is not a readable Parquet file ({' '.join(str(error).split())}); mend it") from None
 
 
-READERS: dict[str, Callable[[BinaryIO, str], Iterator[_Row]]] = {
-    ".txt": _text,
-    ".csv": _csv,
-    ".jsonl": _jsonl,
-    ".parquet": _parquet,
-}
-"""Suffix of the manifest -> its reader."""
+def _need_key(names: list[str], uri: str) -> None:
+    if "key" not in names:
+        raise UserError(
+            f"{uri} has no column 'key' (it has: {', '.join(names) or 'none'}); rename the one with the keys"
+        )
+
+
+def _column(batch: "pa.RecordBatch", name: str) -> list[object]:
+    index = batch.schema.get_field_index(name)
+    return [None] * batch.num_rows if index < 0 else batch.column(index).to_pylist()
 
 
 def _lines(file: BinaryIO, uri: str) -> Iterator[str]:
@@ -141,16 +146,13 @@ def _lines(file: BinaryIO, uri: str) -> Iterator[str]:
         raise UserError(f"{uri}: row {number + 1} or one soon after is not UTF-8; save the file as UTF-8") from None
 
 
-def _column(batch: "pa.RecordBatch", name: str) -> list[object]:
-    index = batch.schema.get_field_index(name)
-    return [None] * batch.num_rows if index < 0 else batch.column(index).to_pylist()
-
-
-def _need_key(names: list[str], uri: str) -> None:
-    if "key" not in names:
-        raise UserError(
-            f"{uri} has no column 'key' (it has: {', '.join(names) or 'none'}); rename the one with the keys"
-        )
+READERS: dict[str, Callable[[BinaryIO, str], Iterator[_Row]]] = {
+    ".txt": _text,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}
+"""Suffix of the manifest -> its reader."""
 
 
 def _ref(row: _Row, uri: str, source: Store | None) -> ImageRef:
@@ -194,3 +196,71 @@ def _looked_up(refs: Iterable[ImageRef], source: Store) -> Iterator[ImageRef]:
         return ref if info is None else ImageRef(*info)
 
     return map_ordered(complete, refs, LOOK_UP_THREADS)
+
+
+def compile_filter(include: Iterable[str], exclude: Iterable[str] = ()) -> Callable[[str], bool]:
+    """Make a function that says whether a key is taken: some glob of `include` matches and none of `exclude`.
+
+    Globs cover the whole key and pay no regard to case. `*` and `?` stop at a slash, `**/` stands for any number of
+    folders, none included, `**` for anything, `[a-z]` and `[!a-z]` for one character. A slash or `./` in front is
+    ignored.
+
+    Args:
+        include: Globs of the keys to take.
+        exclude: Globs of the keys to leave out, after `include`.
+
+    Returns:
+        The test, fast enough for millions of keys.
+    """
+    taken, left_out = _matcher(include), _matcher(exclude)
+    return lambda key: taken(key) and not left_out(key)
+
+
+def _matcher(globs: Iterable[str]) -> Callable[[str], bool]:
+    suffixes: list[str] = []
+    patterns: list[str] = []
+    for glob in globs:
+        # "**/*.jpg" is by far the most common form, and comparing ends is many times faster than a pattern.
+        plain = _PLAIN_SUFFIX.fullmatch(glob)
+        if plain:
+            suffixes.append(plain[1].lower())
+        else:
+            patterns.append(_translate(glob.removeprefix("./").removeprefix("/")))
+    ends = tuple(suffixes)
+    pattern = re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL) if patterns else None
+    if pattern is None:
+        return lambda key: key.lower().endswith(ends)
+    matches = pattern.fullmatch
+    return lambda key: key.lower().endswith(ends) or matches(key) is not None
+
+
+def _translate(glob: str) -> str:
+    tokens = re.compile(
+        r"(?P<folders>(?:(?<=/)|^)\*\*/)|(?P<anything>\*\*)|(?P<star>\*)|(?P<one>\?)"
+        r"|\[(?P<negated>[!^]?)(?P<set>\]?[^\]/]*)\]|(?P<text>.)",
+        re.DOTALL,
+    )
+    return "".join(_token(match) for match in tokens.finditer(glob))
+
+
+def _token(match: re.Match[str]) -> str:
+    fixed = {"folders": "(?:.*/)?", "anything": ".*", "star": "[^/]*", "one": "[^/]"}
+    if match.lastgroup in fixed:
+        return fixed[match.lastgroup]
+    if match.lastgroup == "set":
+        return _set(match["set"], negated=bool(match["negated"]))
+    return re.escape(match["text"])
+
+
+def _set(characters: str, *, negated: bool) -> str:
+    if not characters:
+        return re.escape("[!]" if negated else "[]")
+    parts: list[str] = []
+    for low, high, one in re.findall(r"(.)-(.)|(.)", characters, re.DOTALL):
+        if one:
+            parts.append(re.escape(one))
+        elif low <= high:
+            parts.append(f"{re.escape(low)}-{re.escape(high)}")
+    if not parts:  # only empty ranges, such as [z-a]
+        return "[^/]" if negated else "(?!)"
+    return f"(?!/)[{'^' if negated else ''}{''.join(parts)}]"

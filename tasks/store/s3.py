@@ -1,22 +1,28 @@
-"""An S3 bucket, or a prefix of one, as an object store."""
+"""Implements the store on an S3 bucket or a prefix of one.
+
+One boto3 client per process and set of options, shared by all threads; errors of S3 and boto3 become one line that says
+what to do; presigned addresses let a browser fetch one object for a short time.
+"""
 
 import errno
 import logging
 import os
+import re
 import secrets
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import urlsplit
 
 from schemas.campaign import S3Options
-from schemas.errors import ObjectMissingError, StoreError
-from tasks.store.s3_client import s3_client
-from tasks.store.s3_errors import s3_errors
-from tasks.store.store import Blob, ObjectInfo
+from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
+from tasks.store.store import Blob, ObjectInfo, Store
 
 if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
     from types_boto3_s3 import S3Client
 
 logger = logging.getLogger(__name__)
@@ -25,6 +31,12 @@ WRITER = "vouch-writer"
 """Metadata of a conditional write that tells whose it was."""
 BROKEN_OFF_WAIT_S = 0.05
 CONFLICT_WAITS_S = (0.05, 0.2, 0.8, 2.0)
+
+_clients: dict[tuple[object, ...], "S3Client"] = {}
+_lock = threading.Lock()
+
+FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity", "507"}
+BUSY = {"SlowDown", "SlowDownRead", "SlowDownWrite", "TooManyRequests", "RequestLimitExceeded", "429", "503"}
 
 
 class S3Store:
@@ -174,3 +186,214 @@ def _local_disk() -> Iterator[None]:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT} or error.filename is not None:
             raise
         raise StoreError(f"no space left in {tempfile.gettempdir()}; free some or set TMPDIR elsewhere") from error
+
+
+ENVIRONMENT = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONFIG_FILE",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_SHARED_CREDENTIALS_FILE",
+)
+"""Variables that decide who a client is; a changed one asks for another client."""
+
+
+def s3_client(options: S3Options) -> "S3Client":
+    """Give the process's client for these options, made on first use; a forked child makes its own.
+
+    Raises:
+        StoreAccessError: The endpoint is no URL, or boto3's own settings name a profile that does not exist.
+    """
+    identity = (os.getpid(), options, *(os.environ.get(name) for name in ENVIRONMENT))
+    with _lock:
+        if identity not in _clients:
+            _clients[identity] = _make(options)
+        return _clients[identity]
+
+
+def _make(options: S3Options) -> "S3Client":
+    # Importing boto3 takes about half a second, and folders do not need it.
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        max_pool_connections=options.threads,
+        connect_timeout=options.connect_timeout_s,
+        read_timeout=options.read_timeout_s,
+        retries={"mode": options.retry_mode, "total_max_attempts": options.max_attempts},
+        s3={"addressing_style": "path" if options.path_style else "auto"},
+        request_checksum_calculation=options.checksums,
+        response_checksum_validation=options.checksums,
+        signature_version="s3v4",
+    )
+    try:
+        # A session of its own: boto3's default one is not safe to use from several threads.
+        return Session().client(
+            "s3", endpoint_url=options.endpoint_url, region_name=options.region or None, config=config
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise StoreAccessError(f"cannot set up S3: {without_secrets(str(error))}; check s3: and AWS_*") from error
+
+
+ACCESS = {
+    "NoSuchBucket": "the bucket does not exist; check the name, s3.endpoint_url and s3.region",
+    "InvalidBucketName": "this is no valid bucket name; check it",
+    "AccessDenied": "access denied; grant {permission} to the credentials in use",
+    "AllAccessDisabled": "access to the bucket is disabled; ask its owner",
+    "AccountProblem": "there is a problem with the account; ask its owner",
+    "InvalidAccessKeyId": "the store does not know the access key; check AWS_ACCESS_KEY_ID, the profile "
+    "and s3.endpoint_url",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY or the profile",
+    "ExpiredToken": "the session token has expired; log in again",
+    "InvalidToken": "the session token is not valid; check AWS_SESSION_TOKEN or log in again",
+    "TokenRefreshRequired": "the session token has expired; log in again",
+    "RequestTimeTooSkewed": "this machine's clock differs too much from the store's; set it right",
+    "PermanentRedirect": "the bucket is in another region{region}; set s3.region",
+    "AuthorizationHeaderMalformed": "the bucket is in another region{region}; set s3.region",
+    "IllegalLocationConstraintException": "the bucket is in another region{region}; set s3.region",
+    "InvalidRequest": "the store refuses this kind of request; try s3.checksums: when_required and s3.path_style: true",
+    "XAmzContentSHA256Mismatch": "the store does not know the checksums sent; set s3.checksums: when_required",
+}
+"""Codes that the user can mend."""
+
+SYNONYMS = {
+    "301": "PermanentRedirect",
+    "307": "PermanentRedirect",
+    "403": "AccessDenied",
+    "Forbidden": "AccessDenied",
+    "UnauthorizedAccess": "AccessDenied",
+    "404": "NoSuchBucket",
+    "NotFound": "NoSuchBucket",
+    "Unauthorized": "InvalidAccessKeyId",
+    "401": "InvalidAccessKeyId",
+}
+
+
+@contextmanager
+def s3_errors(what: str, *, permission: str, key: str | None = None) -> Iterator[None]:
+    """Turn botocore's errors into one line each.
+
+    Args:
+        what: What is being done, "read s3://bucket/key".
+        permission: Name of the permission that it needs, "s3:GetObject".
+        key: The object, where its absence is an error.
+
+    Raises:
+        ObjectMissingError: The object does not exist.
+        ObjectRefusedError: Access to the object is denied.
+        StoreAccessError: Something that the user can mend: the bucket, credentials, endpoint, region.
+        StoreError: Anything else, after boto3's own retries.
+    """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _from_answer(error, what, permission, key) from error
+    except BotoCoreError as error:
+        raise _from_client(error, what) from error
+    except ResponseParserError as error:
+        raise StoreAccessError(f"cannot {what}: the endpoint does not speak S3; check s3.endpoint_url") from error
+    except Boto3Error as error:
+        raise StoreError(f"cannot {what}: {without_secrets(str(error))}") from error
+
+
+def without_secrets(text: str) -> str:
+    """Strip user names, passwords and query strings from the URLs of a text, and fold it into one line."""
+    text = re.sub(r"(?<=://)[^/\s\"'@]*@", "", text)
+    text = re.sub(r"(\w+://[^\s\"'?]*)\?[^\s\"']*", r"\1", text)
+    return " ".join(text.split())
+
+
+def _from_answer(error: "ClientError", what: str, permission: str, key: str | None) -> VouchError:
+    answer = error.response
+    status = str(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    code = answer.get("Error", {}).get("Code", "") or status
+    if key is not None and (code == "NoSuchKey" or (status == "404" and code in {"404", "NotFound", ""})):
+        return ObjectMissingError(f"cannot {what}: no object has this key")
+    if code == "InvalidObjectState":
+        return StoreError(f"cannot {what}: the object is archived; restore it, and then try the failed images again")
+    if code in FULL:
+        return StoreError(f"cannot {what}: the store is full or its quota is used up; free some space and run again")
+    if code in BUSY:
+        return StoreError(f"cannot {what}: the store asks to slow down; lower s3.threads or set retry_mode: adaptive")
+    meant = SYNONYMS.get(code, code)
+    if meant not in ACCESS and status == "403":
+        meant = "AccessDenied"
+    known = ACCESS.get(meant)
+    if known is not None:
+        region = _region(error)
+        hint = known.format(permission=permission, region=f" ({region})" if region else "")
+        kind = ObjectRefusedError if meant == "AccessDenied" and key is not None else StoreAccessError
+        return kind(f"cannot {what}: {hint}")
+    if code == status:
+        hint = "check s3.endpoint_url, or try again later"
+        return StoreError(f"cannot {what}: the endpoint answers {status} without saying why; {hint}")
+    message = without_secrets(str(answer.get("Error", {}).get("Message", "")))
+    return StoreError(f"cannot {what}: {code} {message}".rstrip())
+
+
+def _region(error: "ClientError") -> str | None:
+    answer = error.response
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    details: dict[str, object] = dict(answer.get("Error", {}))
+    region = headers.get("x-amz-bucket-region") or details.get("Region")
+    return str(region) if region else None
+
+
+def _from_client(error: "BotoCoreError", what: str) -> VouchError:
+    from botocore import exceptions as e
+
+    no_answer = (e.EndpointConnectionError, e.ConnectTimeoutError, e.ProxyConnectionError)
+    broken_off = (e.ReadTimeoutError, e.ConnectionClosedError, e.ResponseStreamingError, e.IncompleteReadError)
+    login = (e.SSOError, e.TokenRetrievalError, e.LoginError, e.NoAuthTokenError)
+    text = without_secrets(str(error))
+    if isinstance(error, e.NoCredentialsError | e.PartialCredentialsError | e.CredentialRetrievalError):
+        hint = "no usable credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    elif isinstance(error, login):
+        hint = "the login has ended; log in again"
+    elif isinstance(error, e.SSLError):
+        hint = "the endpoint's certificate is not trusted; set AWS_CA_BUNDLE, or use http:// in s3.endpoint_url"
+    elif isinstance(error, no_answer):
+        hint = f"the endpoint does not answer; check s3.endpoint_url, s3.region and the network ({text})"
+    elif isinstance(error, e.ParamValidationError):
+        hint = f"the bucket name or key is not valid; check the uri ({text})"
+    elif isinstance(error, broken_off):
+        return StoreError(f"cannot {what}: the connection broke off; run again, or raise s3.read_timeout_s ({text})")
+    else:
+        return StoreError(f"cannot {what}: {text}")
+    return StoreAccessError(f"cannot {what}: {hint}")
+
+
+def presigned_url(store: Store, key: str, seconds: int) -> str | None:
+    """Sign an address that reads one object; no request is made.
+
+    Args:
+        store: Where the object lies.
+        key: The object's.
+        seconds: How long the address works.
+
+    Returns:
+        The address, which is a secret as long as it works; None when the store is no bucket.
+
+    Raises:
+        StoreAccessError: There are no credentials to sign with.
+    """
+    if not isinstance(store, S3Store):
+        return None
+    with s3_errors(f"sign an address in {store.uri}", permission="s3:GetObject", key=key):
+        return store.client.generate_presigned_url(
+            "get_object", Params={"Bucket": store.bucket, "Key": store.prefix + key}, ExpiresIn=seconds
+        )
+
+
+def origin_of(url: str) -> str:
+    """Scheme and host of an address, as a Content-Security-Policy names them."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

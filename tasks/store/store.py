@@ -1,9 +1,21 @@
-"""The protocol of object storage that a local folder and S3 share."""
+"""Defines the protocol of object storage that a local folder and S3 share, and maps functions over items in threads.
 
-from collections.abc import Iterator
+Threads keep the order of items and a bounded number of them under way.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 4
+"""Items under way or waiting for their turn, a thread."""
 
 
 class ObjectInfo(NamedTuple):
@@ -89,3 +101,29 @@ class Store(Protocol):
     def local_path(self, key: str) -> Path | None:
         """Where the object lies on this machine's disk; None for S3. The file need not exist."""
         ...
+
+
+def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Yield function(item) for every item, in the order of the items.
+
+    Args:
+        function: Called in a thread.
+        items: Any number; drawn in the caller's thread, only `AHEAD` a thread before their results are taken.
+        threads: How many calls run at once.
+
+    Raises:
+        Exception: Whatever the function raises, when its item's turn comes; items not yet begun are given up.
+    """
+    waiting = iter(items)
+    with ThreadPoolExecutor(threads, "map") as pool:
+        window: deque[Future[Result]] = deque()
+        try:
+            for item in islice(waiting, AHEAD * threads):
+                window.append(pool.submit(function, item))
+            while window:
+                yield window.popleft().result()
+                for item in islice(waiting, 1):
+                    window.append(pool.submit(function, item))
+        finally:
+            for future in window:
+                future.cancel()

@@ -15,7 +15,7 @@ from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT, Switched
 from benchmarks.engine.table import switches_table, table_of
 from benchmarks.engine.way import Way
 from schemas.campaign import DetectorConfig, ModelsConfig
-from tasks.geometry import box_iou
+from tasks.boxes_masks import box_iou
 from tasks.models.fake import FakeDetector
 from tasks.models.registry import Phrase
 from tasks.models.runtime import Runtime

@@ -16,7 +16,7 @@ from review_ui.queue.fill import queue_id
 from review_ui.server.options import ServeOptions
 from review_ui.server.serving import reserved
 from schemas.campaign_file import load_campaign
-from tasks.store.process import ProcessId, is_alive, process_id
+from tasks.store.lock import ProcessId, is_alive, process_id
 from tests.flows.cli.review_process import running
 from tests.waiting import HANG_S, until
 

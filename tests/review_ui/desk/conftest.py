@@ -15,7 +15,7 @@ from review_ui.desk.ids import object_id
 from review_ui.queue.connect import connect
 from review_ui.queue.queue import Queue
 from schemas.queue import Item
-from tasks.rle import rle_of_crop
+from tasks.boxes_masks import rle_of_crop
 from tests.review_ui.fiftyone_here import database_of_fiftyone
 
 CLASSES = ("cat", "dog", "ox")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from review_ui.desk.instance_mask import mask_in_box, pixels_of, rle_in_image
-from tasks.rle import rle_of_crop
+from tasks.boxes_masks import rle_of_crop
 
 side = st.floats(0, 60, allow_nan=False, width=32)
 

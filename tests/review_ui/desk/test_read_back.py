@@ -8,7 +8,7 @@ from review_ui.desk.ids import object_id
 from review_ui.desk.instance_mask import mask_in_box
 from review_ui.desk.read_back import read_back
 from schemas.tables import BOX as SIDES
-from tasks.rle import rle_of_crop
+from tasks.boxes_masks import rle_of_crop
 from tests.review_ui.desk.conftest import BOX, CLASSES, HEIGHT, LABEL, WIDTH, packed
 
 MOVED = (120.0, 60.0, 230.0, 160.0)

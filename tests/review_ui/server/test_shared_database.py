@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient, WriteConcern
 
 from review_ui.server.shared_database import DatabaseRecord, SharedDatabase
-from tasks.store.process import ProcessId, is_alive
+from tasks.store.lock import ProcessId, is_alive
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]

@@ -9,12 +9,12 @@ import pytest
 from schemas.errors import UserError
 from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
 from schemas.tables import BOX
+from tasks.boxes_masks import box_iou
 from tasks.certify.apply import apply_policy
 from tasks.certify.certify import certify_campaign
 from tasks.certify.data import Promise
 from tasks.certify.draw import doubtful_rows, draw_queue, expected_threshold, nothing_worth_asking, removed_per_second
 from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.geometry import box_iou
 from tasks.reviews.costs import CHECK_CLASS_S
 from tasks.reviews.hand_out import task_sheet
 from tasks.reviews.plans import read_plans

@@ -11,9 +11,9 @@ from schemas.campaign import ClassConfig, DetectorConfig
 from schemas.errors import UserError
 from schemas.records import Failed
 from schemas.tables import DETECTIONS
+from tasks.boxes_masks import box_area, box_iou
 from tasks.detect.detections import Detections
 from tasks.detect.step import Detect
-from tasks.geometry import box_area, box_iou
 from tasks.models.fake import FakeDetector
 from tasks.models.registry import Phrase, Pixels, RawDetections
 

@@ -3,7 +3,7 @@
 from schemas.campaign import Source
 from schemas.records import ImageRef
 from tasks.measure.repeated import repeated
-from tasks.plan.source import list_source
+from tasks.plan.plan import list_source
 from tasks.store.open import open_store
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from schemas.records import Failed
 from schemas.tables import MASKS
-from tasks.geometry import paired_box_iou
+from tasks.boxes_masks import paired_box_iou
 from tasks.models.fake import FakeSegmenter
 from tasks.models.registry import Masks
 from tasks.segment.step import Segment

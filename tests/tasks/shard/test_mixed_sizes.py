@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from schemas.campaign import DetectorConfig
-from tasks.rle import is_rle
+from tasks.boxes_masks import is_rle
 from tasks.shard.parts import read_part
 from tasks.store.open import open_store
 

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import ObjectMissingError, StoreAccessError, StoreError, VouchError
-from tasks.store import process
-from tasks.store.local import LocalStore
-from tasks.store.process import ProcessId, is_alive, this_process
+from tasks.store import lock
+from tasks.store.local import FOREIGN_AGE_S, LocalStore, is_temporary, temporary_name
+from tasks.store.lock import ProcessId, is_alive, this_process
 from tasks.store.s3 import S3Store
-from tasks.store.temporary import FOREIGN_AGE_S, is_temporary, temporary_name
 
 
 @pytest.fixture
@@ -233,8 +232,8 @@ def test_only_what_dead_writers_left_is_swept(store: LocalStore) -> None:
 
 
 def test_without_proc_a_number_must_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(process, "PROC", tmp_path)
-    process._place.cache_clear()
+    monkeypatch.setattr(lock, "PROC", tmp_path)
+    lock._place.cache_clear()
     try:
         me = this_process()
         assert me.started == ""
@@ -245,7 +244,7 @@ def test_without_proc_a_number_must_do(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert is_alive(me._replace(pid=1))
     finally:
         monkeypatch.undo()
-        process._place.cache_clear()
+        lock._place.cache_clear()
 
 
 def test_a_process_is_known_by_more_than_its_number() -> None:

@@ -14,8 +14,7 @@ import pytest
 
 from schemas.errors import StoreError, WorkspaceBusyError
 from tasks.store.local import LocalStore
-from tasks.store.lock import LockRecord, WorkspaceLock
-from tasks.store.process import this_process
+from tasks.store.lock import LockRecord, WorkspaceLock, this_process
 from tasks.store.store import Store
 from tests.waiting import until
 

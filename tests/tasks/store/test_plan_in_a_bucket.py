@@ -7,10 +7,8 @@ import pytest
 from schemas.campaign import Source
 from schemas.errors import WorkspaceBusyError
 from schemas.records import ImageRef
-from tasks.plan.ledger import Ledger
-from tasks.plan.plan import plan
-from tasks.plan.read_plan import read_plan
-from tasks.plan.source import list_source
+from tasks.plan.ledger import Ledger, read_plan
+from tasks.plan.plan import list_source, plan
 from tasks.store.local import LocalStore
 from tasks.store.lock import WorkspaceLock
 from tasks.store.s3 import S3Store

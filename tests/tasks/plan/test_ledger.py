@@ -5,10 +5,8 @@ import pytest
 from schemas.errors import ObjectMissingError, StoreError
 from schemas.records import ImageRef
 from schemas.tables import PLAN, REMOVED
-from tasks.plan.layout import removed_key, shard_key
-from tasks.plan.ledger import Ledger
+from tasks.plan.ledger import Ledger, read_plan, removed_key, shard_key
 from tasks.plan.plan import plan
-from tasks.plan.read_plan import read_plan
 from tasks.store.local import LocalStore
 
 

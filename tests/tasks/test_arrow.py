@@ -1,9 +1,11 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.tables import BOX
-from tasks.columns import boxes_of, flat, numbers
+from tasks.arrow import boxes_of, flat, numbers, places_in
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,15 @@ def test_no_chunk_at_all():
 def test_boxes():
     table = pa.table({side: [value, None] for side, value in zip(BOX, (1.0, 2.0, 3.5, 4.0), strict=True)})
     assert np.array_equal(boxes_of(table), [[1, 2, 3.5, 4], [np.nan] * 4], equal_nan=True)
+
+
+letters = st.sampled_from(["a", "b", "c", "d", None])
+
+
+@given(st.lists(letters, max_size=9), st.lists(letters, max_size=9), st.booleans())
+def test_places_are_the_first_ones(wanted, ids, chunked):
+    column = pa.array(wanted, pa.string())
+    given_column = pa.chunked_array([column[:2], column[2:]]) if chunked else column
+    found = places_in(given_column, pa.array(ids, pa.string()))
+    assert found.dtype == np.int64
+    assert found.tolist() == [-1 if one is None or one not in ids else ids.index(one) for one in wanted]
