@@ -10,7 +10,7 @@ from schemas.records import RunSummary
 def run_bare(campaign: Path) -> RunSummary:
     """Plan, work off every shard, export and sum up in a plain loop."""
     from schemas.campaign_file import load_campaign
-    from tasks.campaign_run import CampaignRun, Worked
+    from tasks.run import CampaignRun, Worked
     from tasks.shard.shard import process_shard
 
     started = time.perf_counter()

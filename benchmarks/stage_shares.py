@@ -80,7 +80,7 @@ def _times(images: int, repetitions: int) -> dict[str, Any]:
 def _timed(campaign: Path, synchronize: Callable[[], object]) -> StageTimer:
     """Work off the shards of a campaign under a timer."""
     from schemas.campaign_file import load_campaign
-    from tasks.campaign_run import CampaignRun
+    from tasks.run import CampaignRun
     from tasks.shard import shard as work
 
     timer = StageTimer()

@@ -15,10 +15,9 @@ from flows.task import house_task, with_retries
 from schemas.campaign_file import load_campaign
 from schemas.errors import UserError
 from schemas.records import ExportOutcome, Generation, Marker, RunSummary
-from tasks.campaign_run import CampaignRun, Worked
+from tasks.run import CampaignRun, Worked
 from tasks.shard.events import OnEvent, ignore
-from tasks.shard.settings import ShardSettings
-from tasks.shard.shard import process_shard
+from tasks.shard.shard import ShardSettings, process_shard
 
 logger = logging.getLogger(__name__)
 

@@ -23,14 +23,13 @@ from tasks.certify.rounds import Look, Round, last_round, read_looks
 from tasks.collect.totals import Totals, add_up
 from tasks.export.records import ExportSummary
 from tasks.plan.ledger import Ledger
+from tasks.policy import accepts, basis, changed_inputs, check_fits, lesser_promise
 from tasks.reviews.decisions import Decisions
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import Answers, missed_and_checked, resolve
 from tasks.reviews.verdicts import read_verdicts
-from tasks.route.policy import changed_inputs, check_fits, lesser_promise
-from tasks.route.spoken import accepts, basis
-from tasks.shard.markers import read_current
+from tasks.shard.files import read_current
 from tasks.store.lock import LockRecord, ProcessId, is_alive
 from tasks.store.open import open_store
 from tasks.store.store import Store

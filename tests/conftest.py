@@ -17,7 +17,7 @@ from schemas.campaign_file import load_campaign
 from schemas.policy import Certification, Group, Policy
 from schemas.records import Marker, RunSummary
 from schemas.report import Report
-from tasks.campaign_run import CampaignRun, Worked
+from tasks.run import CampaignRun, Worked
 from tasks.shard.shard import process_shard
 from tasks.statistics.calibrator import Calibrator
 from tests.requirements import FIXTURES, MISSING

@@ -9,7 +9,7 @@ from PIL import Image
 
 from schemas.campaign import Campaign
 from schemas.campaign_file import load_campaign
-from tasks.campaign_run import CampaignRun
+from tasks.run import CampaignRun
 from tasks.shard.shard import process_shard
 
 

@@ -11,11 +11,11 @@ from benchmarks.campaigns import write_campaign
 from benchmarks.engine.fixed_boxes import BACKEND, fixed_boxes
 from benchmarks.jobs import run_bare
 from schemas.campaign import ClassConfig, ModelsConfig
-from tasks.detect.step import Detect
+from tasks.detect import Detect
 from tasks.models.registry import Floats, Pixels, load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import choose_runtime
-from tasks.score.step import Score
-from tasks.segment.step import Segment
+from tasks.score import Score
+from tasks.segment import Segment
 
 
 class Steps:

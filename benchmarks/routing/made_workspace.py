@@ -33,11 +33,9 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
     from schemas.records import Current, ImageRef, Marker
     from tasks.plan.ledger import Ledger
     from tasks.plan.plan import plan
-    from tasks.route.policy import default_policy, write_policy
-    from tasks.route.router import route
-    from tasks.shard.counts import count
-    from tasks.shard.markers import write_current, write_marker
-    from tasks.shard.parts import write_part
+    from tasks.policy import default_policy, write_policy
+    from tasks.route import route
+    from tasks.shard.files import count, write_current, write_marker, write_part
     from tasks.shard.pipeline import rerouted, stages_fingerprint
     from tasks.store.open import open_store
 

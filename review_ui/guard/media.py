@@ -16,8 +16,7 @@ from review_ui.guard.seat import Seat
 from review_ui.guard.settings import GuardSettings
 from schemas.errors import ObjectMissingError, VouchError
 from schemas.records import Failed
-from tasks.acquire.content import sniff
-from tasks.acquire.decode import decode
+from tasks.acquire import decode, sniff
 from tasks.store.s3 import presigned_url
 from tasks.store.store import Blob, Store
 

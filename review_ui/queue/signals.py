@@ -11,7 +11,7 @@ from review_ui.queue.asked import Task
 from review_ui.queue.words import presence_words, words_of
 from schemas.records import Marker
 from tasks.certify.questions import planted_id
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_part
 from tasks.store.store import Store, map_ordered
 
 _THREADS: Final = 4

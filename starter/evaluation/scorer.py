@@ -11,9 +11,7 @@ from starter.scenes.scene import SceneObject
 from starter.scenes.vocabulary import COLOURS, HELD_OUT, SPLITS
 from tasks.models.registry import Floats, Pixels, Scorer, load_scorer
 from tasks.models.runtime import Runtime
-from tasks.score.crops import crop
-from tasks.score.softmax import softmax
-from tasks.score.templates import fill, templates_of
+from tasks.score import crop, fill, softmax, templates_of
 
 SEEN_SEED: Final = 14
 HELD_OUT_SEED: Final = 15

@@ -9,7 +9,7 @@ from starter.scenes.scene import draw_scene
 from starter.scenes.vocabulary import CORE
 from tasks.models.registry import Phrase, load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import Runtime
-from tasks.score.crops import crop
+from tasks.score import crop
 
 SEED = 16
 _BATCH = 8

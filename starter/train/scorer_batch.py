@@ -10,7 +10,7 @@ from torch import Tensor
 
 from starter.scenes.vocabulary import COLOURS, HELD_OUT
 from starter.train.cache import SceneCache
-from tasks.score.crops import crop
+from tasks.score import crop
 
 _MOST_SEEN = 0.3
 # Nearer hues share a name.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from starter.scenes.vocabulary import COLOURS, HELD_OUT, Noun
-from tasks.score.templates import fill, templates_of
+from tasks.score import fill, templates_of
 
 BACKGROUND = (
     "background",

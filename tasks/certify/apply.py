@@ -23,8 +23,10 @@ from tasks.collect.markers import current_markers
 from tasks.collect.totals import add_up
 from tasks.labels.arrays import current_of
 from tasks.plan.ledger import Ledger
-from tasks.route.policy import (
+from tasks.policy import (
+    EXPIRED,
     FOLDER,
+    basis,
     changed_inputs,
     check_fits,
     check_promise,
@@ -35,12 +37,10 @@ from tasks.route.policy import (
     read_policy,
     write_policy,
 )
-from tasks.route.spoken import EXPIRED, basis
 from tasks.shard.events import OnEvent, Routing, ignore
-from tasks.shard.markers import read_marker, write_current
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_marker, read_part, write_current
 from tasks.shard.pipeline import rerouted, stages_fingerprint
-from tasks.shard.reroute import reroute_shard
+from tasks.shard.reuse import reroute_shard
 from tasks.store.lock import WorkspaceLock
 from tasks.store.open import check_writable, open_store
 from tasks.store.store import Store, map_ordered

@@ -18,10 +18,9 @@ from tasks.certify.data import Candidates, Promise, RunReviews, read_run_reviews
 from tasks.certify.judge import Judged, Reviewed, Tested, look_of, tested_if_correct, tested_round, verdicts_of
 from tasks.certify.monitor import expired, reference
 from tasks.certify.rounds import Look, Round, RoundLabels, labels_of_round, last_round, number_of_look, take_look
+from tasks.policy import changed_inputs, content_name, policy_key, write_policy
 from tasks.reviews.costs import minutes_for
 from tasks.reviews.resolve import NO_ANSWER
-from tasks.route.content_name import content_name
-from tasks.route.policy import changed_inputs, policy_key, write_policy
 from tasks.statistics.bounds import shrunken_shares
 from tasks.statistics.threshold_tests import delta_of_look
 

@@ -15,8 +15,8 @@ from tasks.arrow import numbers
 from tasks.certify.data import Candidates, Promise, RunReviews
 from tasks.certify.rounds import Look, Round, RoundLabels, last_round, read_looks
 from tasks.fingerprint import fingerprint
+from tasks.policy import changed_inputs
 from tasks.reviews.resolve import CORRECT, NO_ANSWER
-from tasks.route.policy import changed_inputs
 from tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError, reviewer_error
 from tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
 from tasks.statistics.threshold_tests import Evidence, Sample, accepted_counts, delta_of_look, gate_a, gate_b

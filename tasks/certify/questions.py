@@ -25,7 +25,7 @@ from tasks.labels.arrays import RunLabels
 from tasks.plan.ledger import Ledger
 from tasks.reviews.costs import CHECK_CLASS_S, VERIFY_S
 from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_part
 from tasks.statistics.bounds import Floats, Ints
 from tasks.store.store import Store
 

@@ -22,9 +22,9 @@ from tasks.arrow import distinct, numbers
 from tasks.certify.data import Candidates, RunReviews, draw_counts
 from tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
 from tasks.certify.monitor import contradicted, expired
+from tasks.policy import FOLDER, changed_inputs, policy_key
 from tasks.reviews.plans import Plans
 from tasks.reviews.resolve import NO_ANSWER, Answers
-from tasks.route.policy import FOLDER, changed_inputs, policy_key
 from tasks.statistics.bounds import Floats
 from tasks.statistics.calibrator import Calibrator
 from tasks.statistics.fit_calibrator import FEWEST_LABELS

@@ -17,7 +17,7 @@ from tasks.export.records import ExportImage
 from tasks.plan.ledger import Ledger
 from tasks.reviews.verdicts import read_verdicts
 from tasks.shard.events import Exporting, OnEvent, ignore
-from tasks.shard.markers import read_current
+from tasks.shard.files import read_current
 from tasks.store.open import open_store
 from tasks.store.store import Store
 

@@ -9,8 +9,7 @@ from schemas.campaign import Campaign
 from schemas.records import Step
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
-from tasks.shard.markers import read_current
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_current, read_part
 from tasks.store.open import open_store
 from tasks.store.store import Store
 

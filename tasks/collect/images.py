@@ -10,7 +10,7 @@ from schemas.records import Marker
 from tasks.collect.markers import current_markers
 from tasks.export.records import ExportImage, ExportLabel
 from tasks.plan.ledger import Ledger
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_part
 from tasks.store.store import Store, map_ordered
 
 THREADS = 4

@@ -13,7 +13,7 @@ from schemas.tables import BOX, STAGES
 from tasks.arrow import boxes_of, numbers
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_part
 from tasks.store.store import Store, map_ordered
 
 THREADS: Final = 4

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from schemas.records import Marker
 from tasks.plan.ledger import Ledger
-from tasks.shard.markers import read_marker, shards_done
+from tasks.shard.files import read_marker, shards_done
 from tasks.store.store import Store, map_ordered
 
 THREADS = 8

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from schemas.errors import ObjectMissingError, StoreError
 from schemas.policy import Policy
 from tasks.export.records import Promise
-from tasks.route.policy import policy_key
+from tasks.policy import policy_key
 from tasks.store.store import Store
 
 

@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 from schemas.records import ClassCounts, Marker, ShardCounts
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
-from tasks.shard.counts import count
-from tasks.shard.parts import read_part
+from tasks.shard.files import count, read_part
 from tasks.store.store import Store
 
 MOST_REASONS = 1000

@@ -20,8 +20,8 @@ from tasks.evaluate.pairing import PairedClasses, PairedImages, pair_classes, pa
 from tasks.evaluate.truth import Truth, TruthObject, read_truth
 from tasks.evaluate.truth_arrays import objects_of
 from tasks.plan.ledger import Ledger
-from tasks.route.policy import read_policy
-from tasks.shard.markers import read_current
+from tasks.policy import read_policy
+from tasks.shard.files import read_current
 from tasks.simulate.truth import truth_of_run
 from tasks.store.open import open_store
 from tasks.store.store import Store

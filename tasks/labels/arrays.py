@@ -16,8 +16,7 @@ from tasks.arrow import boxes_of, flags_of, flat, numbers, places_in
 from tasks.collect.label_arrays import SIGNAL_STAGES
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
-from tasks.shard.markers import read_current
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_current, read_part
 from tasks.statistics.bounds import Bools, Floats, Ints
 from tasks.statistics.sampling import on_fit_side
 from tasks.store.store import Store, map_ordered

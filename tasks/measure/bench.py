@@ -22,10 +22,9 @@ from tasks.measure.steps import DECODING, FETCHING, STEPS, timed_steps
 from tasks.models.runtime import choose_runtime
 from tasks.plan.ledger import Ledger
 from tasks.plan.plan import list_source, plan
-from tasks.route.policy import default_policy
+from tasks.policy import default_policy
 from tasks.shard.pipeline import load_pipeline
-from tasks.shard.settings import ShardSettings
-from tasks.shard.shard import CHUNK_IMAGES_ON_GPU, process_shard
+from tasks.shard.shard import CHUNK_IMAGES_ON_GPU, ShardSettings, process_shard
 from tasks.store.open import check_readable, open_store
 
 WARM_UP: Final = 8

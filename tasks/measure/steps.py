@@ -27,29 +27,28 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
         timer: Gets the times.
         synchronize: Waits until the device has done what it was given.
     """
-    from tasks.acquire import acquire as acquiring
-    from tasks.acquire.acquire import acquire
-    from tasks.acquire.decode import decode
-    from tasks.detect.step import Detect
+    from tasks import acquire as acquiring
+    from tasks.acquire import acquire, decode
+    from tasks.detect import Detect
     from tasks.models.batching import Batcher
-    from tasks.score.presence import Presence
-    from tasks.score.step import Score
-    from tasks.segment.step import Segment
-    from tasks.shard import lanes, shard, tables
+    from tasks.presence import Presence
+    from tasks.score import Score
+    from tasks.segment import Segment
+    from tasks.shard import shard, steps
     from tasks.store.local import LocalStore
     from tasks.store.s3 import S3Store
 
-    steps: dict[str, list[tuple[object, str]]] = {
+    timed: dict[str, list[tuple[object, str]]] = {
         "acquire": [(shard, "read_plan"), (shard, "read_marker"), (shard, "best_marker")],
         "detect": [(Detect, "__call__")],
         "segment": [(Segment, "__call__")],
         "score": [(Score, "__call__"), (Presence, "__call__")],
-        "route": [(tables, "route")],
-        "tables": [(lanes, "chunk_tables"), (shard, "join_tables"), (shard, "count")],
+        "route": [(steps, "route")],
+        "tables": [(steps, "chunk_tables"), (shard, "join_tables"), (shard, "count")],
         "write": [(shard, "write_part"), (shard, "write_marker")],
     }
     with ExitStack() as stack:
-        for step, places in steps.items():
+        for step, places in timed.items():
             for owner, name in places:
                 stack.enter_context(_replaced(owner, name, timer.wrap(step, getattr(owner, name))))
         stack.enter_context(_replaced(shard, "acquire", timer.wrap_generator("acquire", acquire)))

@@ -6,11 +6,11 @@ from typing import Final
 
 from schemas.campaign import Campaign
 from schemas.errors import StoreError, UserError
-from tasks.acquire.decode import DecodedImage, decode
+from tasks.acquire import DecodedImage, decode
 from tasks.collect.images import labelled_images
 from tasks.plan.ledger import Ledger
 from tasks.preview.grid import draw_grid
-from tasks.shard.markers import read_current
+from tasks.shard.files import read_current
 from tasks.store.open import open_store
 
 LOOKED_AT: Final = 500

@@ -14,7 +14,7 @@ from tasks.collect.markers import current_markers
 from tasks.labels.arrays import RunLabels
 from tasks.plan.ledger import Ledger
 from tasks.report.scores import detector_scores
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_part
 from tasks.statistics.bounds import Bools, Ints
 from tasks.store.store import Store
 

@@ -17,6 +17,7 @@ from tasks.evaluate.evaluate import evaluate_campaign
 from tasks.evaluate.truth import read_truth
 from tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
+from tasks.policy import read_policy
 from tasks.report.audited import audit_reports, expiry_report
 from tasks.report.choose import choose_labels, with_reasons
 from tasks.report.classes import class_reports
@@ -30,7 +31,6 @@ from tasks.report.scores import reviewed_reliability, score_histogram
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
 from tasks.reviews.verdicts import read_verdicts
-from tasks.route.policy import read_policy
 from tasks.simulate.truth import truth_of_run
 from tasks.statistics.bounds import Bools
 from tasks.status import read_status

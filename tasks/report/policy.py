@@ -6,8 +6,8 @@ from typing import Final
 from schemas.campaign import RoutingConfig
 from schemas.policy import Certification, Group, Policy
 from schemas.report import GroupReport, Interval, PolicyReport, Standing
+from tasks.policy import EXPIRED, accepts
 from tasks.report.formats import cut
-from tasks.route.spoken import EXPIRED, accepts
 
 OF_GATE: Final = {
     "delivered": "of the labels that are delivered, those that people kept included,",

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 from schemas.campaign import Source
 from schemas.errors import ObjectMissingError, StoreError
 from schemas.report import Picture
-from tasks.acquire.decode import DecodedImage, decode
+from tasks.acquire import DecodedImage, decode
 from tasks.models.registry import Pixels
-from tasks.score.crops import LEAST_SIDE, span
+from tasks.score import LEAST_SIDE, span
 from tasks.store.store import Store, map_ordered
 
 SIDE: Final = 264

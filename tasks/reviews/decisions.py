@@ -13,8 +13,7 @@ from schemas.tables import DECISIONS
 from tasks.arrow import flags_of, flat, numbers
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
-from tasks.shard.markers import read_current
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_current, read_part
 from tasks.store.store import Store, map_ordered
 
 Accepts = Callable[[pa.ChunkedArray], NDArray[np.bool_]]

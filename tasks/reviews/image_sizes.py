@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from schemas.records import Marker
 from tasks.collect.markers import current_markers
 from tasks.plan.ledger import Ledger
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_part
 from tasks.store.store import Store, map_ordered
 
 _COLUMNS = ["key", "outcome", "width", "height"]

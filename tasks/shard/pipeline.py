@@ -6,14 +6,14 @@ from functools import lru_cache
 
 from schemas.campaign import Campaign, ClassConfig, ModelsConfig
 from schemas.policy import Policy
-from tasks.acquire.decode import VERSION as DECODING
-from tasks.detect.step import Detect
+from tasks.acquire import VERSION as DECODING
+from tasks.detect import Detect
 from tasks.fingerprint import fingerprint
 from tasks.models.registry import load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import Runtime, choose_runtime
-from tasks.score.presence import Presence
-from tasks.score.step import Score
-from tasks.segment.step import Segment
+from tasks.presence import Presence
+from tasks.score import Score
+from tasks.segment import Segment
 
 ROUTING = 2
 """Raised whenever the router could decide differently on the same signals."""

@@ -1,25 +1,22 @@
-"""Works off one shard: fetch, detect, segment, score, route, write; the marker comes last."""
+"""Processes one shard: fetch, detect, segment, score, route, write; the marker is written last."""
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
+from schemas.campaign import Campaign
 from schemas.errors import VouchError
+from schemas.policy import Policy
 from schemas.records import Marker, ShardCounts
-from tasks.acquire.acquire import DENIED, Acquired, acquire
+from tasks.acquire import DENIED, Acquired, acquire
 from tasks.plan.ledger import read_plan
-from tasks.shard.counts import count, progress_of
-from tasks.shard.earlier import KEPT_STAGES, Earlier, best_marker, read_earlier, standing
 from tasks.shard.events import OnEvent, Progress, ignore
-from tasks.shard.lanes import worked_off
-from tasks.shard.markers import read_marker, write_marker
-from tasks.shard.parts import write_part
+from tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
 from tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
-from tasks.shard.reroute import reroute_shard
-from tasks.shard.settings import ShardSettings
-from tasks.shard.tables import join_tables
-from tasks.shard.work import Work
+from tasks.shard.reuse import KEPT_STAGES, Earlier, best_marker, read_earlier, reroute_shard, standing
+from tasks.shard.steps import Work, join_tables, worked_off
 from tasks.store.open import open_store
 from tasks.store.store import Store
 
@@ -34,6 +31,21 @@ CHUNK_BYTES = 256 << 20
 FEW_IMAGES = 4
 """Shards of fewer tell a bad image from a fault of the surroundings no better than a coin."""
 _DENIED = f"fetch: {DENIED}"
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """Small and picklable, so that it can travel to another process or machine."""
+
+    campaign: Campaign
+    """With absolute paths, as load_campaign gives it."""
+    policy: Policy
+    """What decides over labels."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self.campaign.run.name
 
 
 def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignore) -> Marker:

@@ -14,7 +14,7 @@ from tasks.certify.plan_reviews import Wish
 from tasks.evaluate.contract import contract_truth
 from tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
-from tasks.route.policy import read_policy
+from tasks.policy import read_policy
 from tasks.simulate.review import Reviewed, review_next
 from tasks.simulate.truth import RunTruth, truth_of_campaign
 from tasks.store.open import open_store

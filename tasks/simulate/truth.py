@@ -20,7 +20,7 @@ from tasks.evaluate.truth import Truth, read_truth
 from tasks.evaluate.truth_arrays import objects_of
 from tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
 from tasks.plan.ledger import Ledger
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_part
 from tasks.simulate.answers import CORRECT, UNKNOWN, answer_image
 from tasks.store.open import open_store
 from tasks.store.store import Store

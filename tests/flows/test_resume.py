@@ -16,7 +16,7 @@ RUNS = """
 import json, sys
 from pathlib import Path
 from schemas.campaign_file import load_campaign
-from tasks.campaign_run import CampaignRun
+from tasks.run import CampaignRun
 from tasks.shard.shard import process_shard
 from tests.killing import killed_at
 

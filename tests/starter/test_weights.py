@@ -16,7 +16,7 @@ from starter.evaluation.report import ROWS
 from starter.scenes.scene import Scene
 from tasks.models.registry import Phrase, Pixels, load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import Runtime
-from tasks.score.crops import crop
+from tasks.score import crop
 
 STARTER = Path(__file__).parents[2] / "starter"
 WEIGHTS = STARTER / "weights"

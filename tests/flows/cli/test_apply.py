@@ -3,8 +3,8 @@ import json
 import pytest
 
 from tasks.certify.rounds import Look, take_look
-from tasks.route.policy import write_policy
-from tasks.shard.markers import read_current
+from tasks.policy import write_policy
+from tasks.shard.files import read_current
 from tasks.store.open import open_store
 
 

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from schemas.campaign_file import load_campaign
 from tasks.collect.images import labelled_images
 from tasks.plan.ledger import Ledger
-from tasks.shard.markers import read_current
+from tasks.shard.files import read_current
 from tasks.store.open import open_store
 
 SAMPLES = Path(__file__).parents[3] / "starter" / "samples" / "ground_truth.json"

@@ -57,7 +57,7 @@ def test_status_shows_what_is_pending_after_a_change_and_who_runs(
 ):
     make_images(tmp_path / "images", 2, start=50)
     campaign = make_campaign()
-    from tasks.campaign_run import CampaignRun
+    from tasks.run import CampaignRun
 
     with CampaignRun(campaign) as run:
         run.plan()

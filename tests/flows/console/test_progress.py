@@ -81,7 +81,7 @@ def test_warnings_of_the_steps_reach_the_terminal_and_errors_do_not():
     file = io.StringIO()
     with RunProgress(Console(file=file, width=200), plain=True):
         logging.getLogger("tasks.models.batching").warning("out of device memory: batches of %d\x1b[2J", 2)
-        logging.getLogger("tasks.shard.chunk").error("detect failed for 1.jpg")
+        logging.getLogger("tasks.shard.steps").error("detect failed for 1.jpg")
     logging.getLogger("tasks.models.batching").warning("too late")
     assert "out of device memory: batches of 2" in file.getvalue()
     assert "\x1b" not in file.getvalue()

@@ -11,11 +11,11 @@ from review_ui.queue.fill import fill_queue, queue_id
 from review_ui.queue.pull import pull_queue
 from schemas.errors import UserError
 from schemas.reviews import VERDICTS, ReviewPlan
-from tasks.campaign_run import CampaignRun
 from tasks.certify.plan_reviews import Wish, plan_reviews
 from tasks.reviews.hand_out import task_sheet
 from tasks.reviews.plans import read_plans, write_plan
 from tasks.reviews.verdicts import write_verdicts
+from tasks.run import CampaignRun
 from tasks.shard.shard import process_shard
 from tasks.store.open import open_store
 

@@ -9,17 +9,16 @@ from tasks.certify.apply import apply_policy, choose_policy, put_in_force, versi
 from tasks.certify.certify import certify_campaign
 from tasks.certify.rounds import Look, take_look
 from tasks.collect.markers import current_markers
-from tasks.detect.step import Detect
+from tasks.detect import Detect
 from tasks.labels.arrays import current_of, read_run_labels
 from tasks.plan.ledger import Ledger
+from tasks.policy import default_policy, expired_policy, read_policy, write_policy
 from tasks.reviews.plans import write_plan
 from tasks.reviews.verdicts import write_verdicts
-from tasks.route.policy import default_policy, expired_policy, read_policy, write_policy
-from tasks.score.step import Score
-from tasks.segment.step import Segment
+from tasks.score import Score
+from tasks.segment import Segment
 from tasks.shard.events import Exporting, Routing
-from tasks.shard.markers import read_current, write_current
-from tasks.shard.parts import read_part
+from tasks.shard.files import read_current, read_part, write_current
 from tasks.store.local import LocalStore
 from tasks.store.lock import WorkspaceLock
 from tasks.store.open import open_store

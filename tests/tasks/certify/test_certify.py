@@ -13,8 +13,8 @@ from tasks.certify.data import Candidates, Promise
 from tasks.certify.judge import Reviewed, judge
 from tasks.certify.plan_reviews import Wish, plan_reviews
 from tasks.certify.rounds import labels_of_round, last_round, read_looks
+from tasks.policy import read_policy
 from tasks.reviews.verdicts import write_verdicts
-from tasks.route.policy import read_policy
 
 
 def policy_of(campaigned, version) -> Policy:

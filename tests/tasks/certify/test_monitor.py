@@ -17,9 +17,9 @@ from tasks.certify.monitor import (
     reference,
 )
 from tasks.labels.arrays import SIGNALS
+from tasks.policy import read_policy
 from tasks.reviews.plans import write_plan
 from tasks.reviews.verdicts import write_verdicts
-from tasks.route.policy import read_policy
 from tasks.store.local import LocalStore
 
 STRATA = ({"name": "all", "size": 1000, "drawn": 100},)

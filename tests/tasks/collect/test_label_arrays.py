@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from tasks.collect.images import labelled_images
 from tasks.collect.label_arrays import SIGNAL_STAGES, label_arrays
 from tasks.plan.ledger import Ledger
-from tasks.shard.markers import read_current
+from tasks.shard.files import read_current
 from tasks.store.open import open_store
 
 

@@ -38,7 +38,7 @@ def test_a_source_without_images_is_refused(tmp_path, make_campaign):
 
 
 def test_the_steps_are_as_they_were_afterwards(tmp_path, make_images, make_campaign):
-    from tasks.detect.step import Detect
+    from tasks.detect import Detect
     from tasks.shard import shard
 
     before = (Detect.__call__, shard.acquire, shard.count)

@@ -9,11 +9,11 @@ from tasks.certify.apply import apply_policy
 from tasks.certify.monitor import reference
 from tasks.labels.arrays import read_run_labels
 from tasks.plan.ledger import Ledger
+from tasks.policy import write_policy
 from tasks.report.collect import collect
 from tasks.reviews.plans import write_plan
 from tasks.reviews.verdicts import write_verdicts
-from tasks.route.policy import write_policy
-from tasks.shard.markers import read_current
+from tasks.shard.files import read_current
 from tasks.store.open import open_store
 
 VERSION, SHARE = "certified-1-test", 0.4

@@ -13,7 +13,7 @@ from tasks.plan.ledger import Ledger
 from tasks.report.collect import collect
 from tasks.report.write import make_report, write_page
 from tasks.reviews.verdicts import write_verdicts
-from tasks.shard.markers import read_current
+from tasks.shard.files import read_current
 from tasks.store.open import open_store
 
 

@@ -4,12 +4,12 @@ import pytest
 
 from schemas.campaign import DetectorConfig
 from schemas.policy import Group, Policy
-from tasks.detect.step import Detect
+from tasks.detect import Detect
 from tasks.models.fake import FakeDetector, FakeScorer, FakeSegmenter
-from tasks.score.step import Score
-from tasks.segment.step import Segment
+from tasks.score import Score
+from tasks.segment import Segment
 from tasks.shard import pipeline
-from tasks.shard.markers import read_current
+from tasks.shard.files import read_current
 from tasks.shard.pipeline import load_pipeline, rerouted
 from tasks.store.open import open_store
 

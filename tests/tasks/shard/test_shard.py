@@ -11,18 +11,17 @@ from PIL import Image
 from schemas.errors import ObjectRefusedError, StoreError, VouchError
 from schemas.records import Failed, ImageRef, Marker
 from schemas.tables import STAGES
-from tasks.acquire.acquire import DENIED, Acquired
-from tasks.campaign_run import CampaignRun
-from tasks.detect.step import Detect
-from tasks.score.presence import Presence
-from tasks.score.step import Score
-from tasks.segment.step import Segment
+from tasks.acquire import DENIED, Acquired
+from tasks.detect import Detect
+from tasks.presence import Presence
+from tasks.run import CampaignRun
+from tasks.score import Score
+from tasks.segment import Segment
 from tasks.shard import shard
-from tasks.shard.earlier import Earlier
 from tasks.shard.events import Planned, Progress
-from tasks.shard.markers import markers_of
-from tasks.shard.parts import read_part
+from tasks.shard.files import markers_of, read_part
 from tasks.shard.pipeline import _load, load_pipeline
+from tasks.shard.reuse import Earlier
 from tasks.shard.shard import process_shard
 from tasks.store.local import LocalStore
 from tasks.store.open import open_store

@@ -1,1 +1,0 @@
-"""Fetches images and turns every supported file into RGB pixels."""

@@ -1,0 +1,319 @@
+"""Detects the objects of the declared classes: scores of phrases become one class an object.
+
+Candidate boxes that are one object are merged; the class of each is chosen from the scores of all texts, hard negatives
+included.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas.campaign import ClassConfig, DetectorConfig
+from schemas.errors import UserError
+from schemas.records import Failed
+from schemas.tables import DETECTIONS
+from tasks.boxes_masks import box_area, box_iou
+from tasks.fingerprint import fingerprint
+from tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
+
+_VERSION = 1
+_BORDER = 1.0
+
+ID_LENGTH = 24
+_UNITS = 100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """N labels of one image, best score first; arrays are (N,) unless said otherwise."""
+
+    boxes: Floats
+    """(N, 4) xyxy in pixels of the image."""
+    class_indices: NDArray[np.int64]
+    """Index into the campaign's classes."""
+    prompts: list[str]
+    """Text that gave the score."""
+    scores: Floats
+    """Score of the class, [0, 1]."""
+    margins: Floats
+    """Score less that of the runner-up, [-1, 1]."""
+    runners_up: list[str | None]
+    """Class, or negative text, with the second score; None when only one text was asked for."""
+    relative_areas: Floats
+    """Area of the box over that of the image, [0, 1]."""
+    border_sides: NDArray[np.int8]
+    """Sides of the image that the box comes within a pixel of, 0..4."""
+    crowding: Floats
+    """Largest IoU with another label of the image, [0, 1]."""
+
+
+class Detect:
+    """The detect step.
+
+    Its rules, in their order:
+
+    1. Score of a class is the greatest of its prompts'; likewise of a negative text, each on its own.
+    2. Candidates that overlap by more than `nms_iou` are one object, whatever their classes: the one with the greatest
+       score of any text stays and takes over the greatest scores of those it covers.
+    3. It belongs to its best class. Where a negative text of that class scores higher, it is a look-alike and is left
+       out; other classes' negatives do not count. Equal scores: the class declared first; class before negative.
+    4. Below the class's `min_score`, or with an empty box, it is no label. Of the rest the best `max_boxes` stay.
+
+    The runner-up is the best of the other classes and the class's own negatives.
+    """
+
+    def __init__(self, detector: Detector, classes: Sequence[ClassConfig], config: DetectorConfig) -> None:
+        """Take the model and what to look for.
+
+        Raises:
+            UserError: A prompt cannot be asked for, or stands for two classes, or for a class and what it is not.
+        """
+        _refuse_shared(classes)
+        self._detector = detector
+        self._class_names = [entry.name for entry in classes]
+        self._phrases = _phrases(classes)
+        self._texts = Texts(self._phrases, self._class_names)
+        least = [config.min_score if entry.min_score is None else entry.min_score for entry in classes]
+        self._least = np.array(least, np.float32)
+        self._nms_iou, self._max_boxes = config.nms_iou, config.max_boxes
+        self._check()
+        self.key = fingerprint(
+            "detect",
+            _VERSION,
+            detector.fingerprint,
+            [[phrase.text, phrase.class_index, phrase.negative] for phrase in self._phrases],
+            self._class_names,
+            least,
+            config.nms_iou,
+            config.max_boxes,
+        )
+        """What the step's rows depend on, beside the images."""
+        self.inputs = {
+            "detector weights": detector.fingerprint,
+            "prompts": fingerprint(
+                [[phrase.text, phrase.class_index, phrase.negative] for phrase in self._phrases], self._class_names
+            ),
+            "detector settings": fingerprint(_VERSION, least, config.nms_iou, config.max_boxes),
+        }
+        """The same by what a user can change: name -> its fingerprint."""
+
+    def __call__(self, images: Sequence[Pixels]) -> list[Detections | Failed]:
+        """Find the labels of each (H, W, 3) uint8 image.
+
+        Returns:
+            One item an image; Failed when the detector's answer for it is not finite.
+
+        Raises:
+            torch.OutOfMemoryError: A single image does not fit the device.
+        """
+        found = self._detector.detect(images, self._phrases, float(self._least.min()))
+        return [self._labels(raw, image) for raw, image in zip(found, images, strict=True)]
+
+    def table(self, rows: Iterable[tuple[str, str, Detections]]) -> pa.Table:
+        """Lay out labels as a table of schema DETECTIONS; see `detection_table`."""
+        return detection_table(rows, self._class_names)
+
+    def _check(self) -> None:
+        """Try the prompts class by class, so that an error names the class."""
+        for index, name in enumerate(self._class_names):
+            try:
+                self._detector.check([phrase for phrase in self._phrases if phrase.class_index == index])
+            except UserError as error:
+                raise UserError(f"class {name!r}: {error}") from error
+
+    def _labels(self, raw: RawDetections, image: Pixels) -> Detections | Failed:
+        if not (np.isfinite(raw.boxes).all() and np.isfinite(raw.scores).all()):
+            return Failed(step="detect", reason="the detector's answer is not finite")
+        kept, joint = merge_duplicates(raw.boxes, raw.scores.max(axis=1, initial=0), raw.scores, self._nms_iou)
+        boxes, chosen = raw.boxes[kept], self._texts.choose(joint)
+        is_label = ~chosen.look_alike & (chosen.scores >= self._least[chosen.classes]) & (box_area(boxes) > 0)
+        order = np.flatnonzero(is_label)
+        order = order[np.argsort(-chosen.scores[order], kind="stable")][: self._max_boxes]
+        boxes = np.ascontiguousarray(boxes[order])
+        height, width = image.shape[:2]
+        return Detections(
+            boxes=boxes,
+            class_indices=chosen.classes[order],
+            prompts=[self._phrases[index].text for index in chosen.prompts[order]],
+            scores=chosen.scores[order],
+            margins=chosen.margins[order],
+            runners_up=[chosen.runners_up[index] for index in order],
+            relative_areas=(box_area(boxes) / (height * width)).astype(np.float32),
+            border_sides=_border_sides(boxes, width, height),
+            crowding=_crowding(boxes),
+        )
+
+
+def _phrases(classes: Sequence[ClassConfig]) -> list[Phrase]:
+    phrases = [Phrase(text, index) for index, entry in enumerate(classes) for text in entry.texts]
+    return phrases + [Phrase(text, index, True) for index, entry in enumerate(classes) for text in entry.negatives]
+
+
+def _refuse_shared(classes: Sequence[ClassConfig]) -> None:
+    owners: dict[str, str] = {}
+    for entry in classes:
+        for text in entry.texts:
+            other = owners.setdefault(_plain(text), entry.name)
+            if other != entry.name:
+                raise UserError(
+                    f"classes {other!r} and {entry.name!r} share the prompt {text!r}; give it to one of them, "
+                    "since an object gets one class"
+                )
+        own = {_plain(text) for text in entry.texts}
+        for text in entry.negatives:
+            if _plain(text) in own:
+                raise UserError(f"class {entry.name!r} has {text!r} as prompt and as negative; remove one")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _border_sides(boxes: Floats, width: int, height: int) -> NDArray[np.int8]:
+    low = (boxes[:, :2] <= _BORDER).sum(axis=1)
+    high = (boxes[:, 2:] >= np.array([width, height]) - _BORDER).sum(axis=1)
+    return np.asarray(low + high, np.int8)
+
+
+def _crowding(boxes: Floats) -> Floats:
+    if len(boxes) < 2:
+        return np.zeros(len(boxes), np.float32)
+    overlaps = box_iou(boxes, boxes)
+    np.fill_diagonal(overlaps, 0)
+    return np.asarray(overlaps.max(axis=1), np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What was chosen for N objects; arrays are (N,)."""
+
+    classes: NDArray[np.int64]
+    """Index of the best class."""
+    prompts: NDArray[np.int64]
+    """Index of the phrase that gave its score."""
+    scores: Floats
+    margins: Floats
+    runners_up: list[str | None]
+    look_alike: NDArray[np.bool_]
+    """Whether a negative text of the class scores higher than the class."""
+
+
+class Texts:
+    """Which phrases stand for which class."""
+
+    def __init__(self, phrases: Sequence[Phrase], class_names: Sequence[str]) -> None:
+        """Take the phrases in the order of the score columns."""
+        self._names = [*class_names, *(phrase.text for phrase in phrases if phrase.negative)]
+        self._prompts = [
+            np.array([i for i, phrase in enumerate(phrases) if phrase.class_index == k and not phrase.negative], int)
+            for k in range(len(class_names))
+        ]
+        self._negatives = np.array([i for i, phrase in enumerate(phrases) if phrase.negative], int)
+        self._of_class = np.array([phrase.class_index for phrase in phrases if phrase.negative], int)
+
+    def choose(self, scores: Floats) -> Choice:
+        """Choose for objects with (N, P) scores of the phrases; the rules are those of the detect step."""
+        rows = np.arange(len(scores))
+        by_class = np.stack([scores[:, prompts].max(axis=1) for prompts in self._prompts], axis=1)
+        classes = by_class.argmax(axis=1)
+        best = by_class[rows, classes]
+        negatives = scores[:, self._negatives]
+        own = self._of_class[None, :] == classes[:, None]
+        negatives = np.where(own, negatives, -np.inf)
+        others = by_class.copy()
+        others[rows, classes] = -np.inf
+        rivals = np.concatenate([others, negatives], axis=1)
+        second = rivals.argmax(axis=1)
+        rival = rivals[rows, second]
+        alone = np.isneginf(rival)
+        return Choice(
+            classes=classes.astype(np.int64),
+            prompts=np.array(
+                [self._prompts[k][scores[row, self._prompts[k]].argmax()] for row, k in enumerate(classes)], np.int64
+            ),
+            scores=best.astype(np.float32),
+            margins=np.where(alone, best, best - np.where(alone, 0, rival)).astype(np.float32),
+            runners_up=[None if lonely else self._names[text] for text, lonely in zip(second, alone, strict=True)],
+            look_alike=negatives.max(axis=1, initial=-np.inf) > best,
+        )
+
+
+def merge_duplicates(boxes: Floats, strengths: Floats, scores: Floats, iou: float) -> tuple[NDArray[np.int64], Floats]:
+    """Greedy non-maximum suppression over all classes together.
+
+    Candidates are taken by strength, the greatest first, equal ones in the order given; each takes in every later one
+    that overlaps it by more than `iou`, of whatever class. The one that stays gets, text by text, the greatest score
+    of all that it took in, so that a class that only another pass asked for still counts as its runner-up.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        strengths: (N,) what the candidates are ordered by.
+        scores: (N, P) score of each text.
+        iou: Overlap above which two boxes are one object.
+
+    Returns:
+        Indices (M,) of those that stay, strongest first, and their (M, P) joint scores.
+    """
+    free = np.ones(len(boxes), np.bool_)
+    kept, joint = [], []
+    for index in np.argsort(-strengths, kind="stable"):
+        if not free[index]:
+            continue
+        rest = np.flatnonzero(free)  # row by row, since all pairs of thousands of candidates would fill the memory
+        taken = rest[(box_iou(boxes[index][None], boxes[rest])[0] > iou) | (rest == index)]
+        free[taken] = False
+        kept.append(index)
+        joint.append(scores[taken].max(axis=0))
+    if not kept:
+        return np.zeros(0, np.int64), np.zeros((0, scores.shape[1]), np.float32)
+    return np.array(kept, np.int64), np.stack(joint)
+
+
+def detection_table(rows: Iterable[tuple[str, str, Detections]], class_names: Sequence[str]) -> pa.Table:
+    """Lay out the labels of images as a table.
+
+    A label's id is a hash of the image's key and content, the class and the box in hundredths of a pixel; of two
+    labels of one image that agree in all of these the later one's place is hashed too.
+
+    Args:
+        rows: For each image its key, the SHA-256 of its content, and its labels.
+        class_names: Names of the classes, in their order.
+
+    Returns:
+        A table of schema DETECTIONS, a row a label, in the order given.
+    """
+    batches = [_batch(key, sha256, found, class_names) for key, sha256, found in rows if len(found.boxes)]
+    return pa.Table.from_batches(batches, schema=DETECTIONS)
+
+
+def _batch(key: str, sha256: str, found: Detections, class_names: Sequence[str]) -> pa.RecordBatch:
+    names = [class_names[index] for index in found.class_indices]
+    columns = [
+        pa.array(_label_ids(key, sha256, names, found.boxes), pa.string()),
+        pa.array([key] * len(names), pa.string()),
+        pa.array(names, pa.string()),
+        *(pa.array(found.boxes[:, side], pa.float32()) for side in range(4)),
+        pa.array(found.prompts, pa.string()),
+        pa.array(found.scores, pa.float32()),
+        pa.array(found.margins, pa.float32()),
+        pa.array(found.runners_up, pa.string()),
+        pa.array(found.relative_areas, pa.float32()),
+        pa.array(found.border_sides, pa.int8()),
+        pa.array(found.crowding, pa.float32()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=DETECTIONS)
+
+
+def _label_ids(key: str, sha256: str, names: Sequence[str], boxes: Floats) -> list[str]:
+    seen: dict[str, int] = {}
+    ids = []
+    for name, box in zip(names, np.rint(boxes.astype(np.float64) * _UNITS).astype(np.int64).tolist(), strict=True):
+        text = "\0".join([key, sha256, name, *map(str, box)])
+        repeat = seen[text] = seen.get(text, -1) + 1
+        digest = hashlib.sha256(f"{text}\0{repeat}".encode() if repeat else text.encode())
+        ids.append(digest.hexdigest()[:ID_LENGTH])
+    return ids

@@ -1,1 +1,0 @@
-"""Boxes of the declared classes: scores of phrases become one class an object."""

@@ -1,0 +1,295 @@
+"""Makes, stores and loads routing policies, and describes on what basis they accept labels.
+
+Certified policies are named by their content, so that a later change of theirs is noticed.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from pydantic import ValidationError
+
+from schemas.campaign import ClassConfig, RoutingConfig, Thresholds
+from schemas.errors import ObjectMissingError, UserError
+from schemas.policy import Certification, Group, Policy
+from tasks.fingerprint import fingerprint
+from tasks.statistics.calibrator import Calibrator
+from tasks.store.store import Store
+
+_EXPIRED: Final = "the policy has expired; certify again"
+_LONGEST_VERSION: Final = 100
+FOLDER: Final = "policies"
+CERTIFY_AGAIN: Final = (
+    "set routing.policy: none to label without it, then certify again (vouch plan-reviews tells what to review)"
+)
+
+_DIGITS: Final = 8
+_NAME: Final = re.compile(rf"certified-\d+-([0-9a-f]{{{_DIGITS}}})")
+
+EXPIRED: Final = "expired-"
+"""How the version begins of a policy that sends everything to review because another one has expired."""
+
+
+def default_policy(classes: Sequence[ClassConfig], routing: RoutingConfig) -> Policy:
+    """Make the policy that says no more than the campaign itself.
+
+    A class goes by its own `accept`, else by `routing.accept`; without either nothing of it is accepted. Classes with
+    one rule are one group, groups come in the order of their first class.
+
+    Args:
+        classes: The declared classes.
+        routing: Its `accept`; its `policy` is not looked at.
+
+    Returns:
+        A policy whose version is a fingerprint of its groups: equal rules have equal versions on every machine.
+    """
+    members: dict[Thresholds | None, list[str]] = {}
+    for entry in classes:
+        rule = entry.accept if entry.accept is not None else routing.accept
+        members.setdefault(rule, []).append(entry.name)
+    groups = tuple(Group(name=_spoken(rule), classes=tuple(names), accept=rule) for rule, names in members.items())
+    return Policy(version=f"user-{fingerprint([group.model_dump(mode='json') for group in groups])}", groups=groups)
+
+
+def expired_policy(policy: Policy) -> Policy:
+    """Make the policy that takes the place of a certified one whose promise has ended.
+
+    It gives labels the same p_correct and accepts none; its version tells which policy it stands for.
+    """
+    groups = tuple(
+        group.model_copy(
+            update={
+                "p_correct": None,
+                "certificate": group.certificate and group.certificate.model_copy(update={"refusal": _EXPIRED}),
+            }
+        )
+        for group in policy.groups
+    )
+    version = f"{EXPIRED}{policy.version}"
+    if len(version) > _LONGEST_VERSION:
+        version = f"{EXPIRED}{fingerprint(policy.version)}"
+    return policy.model_copy(update={"version": version, "groups": groups})
+
+
+def read_policy(
+    workspace: Store, version: str, classes: Sequence[ClassConfig], named_by: str = "routing.policy"
+) -> Policy:
+    """Read policies/<version>.json.
+
+    Args:
+        workspace: Where policies are kept.
+        version: Its name.
+        classes: The declared classes; the policy may know more.
+        named_by: What asks for it, for messages.
+
+    Raises:
+        UserError: There is no such policy, it cannot be read, is filed under another's name, has no rule for a declared
+            class or two for one.
+    """
+    key = policy_key(version)
+    policy = parse_policy(workspace, version, named_by)
+    counts = Counter(name for group in policy.groups for name in group.classes)
+    missing = [entry.name for entry in classes if entry.name not in counts]
+    if missing and policy.certification is not None:
+        raise UserError(f"{named_by}: {version} was certified without {', '.join(missing)}; {CERTIFY_AGAIN}")
+    if missing:
+        raise UserError(
+            f"{named_by}: {version} has no rule for {', '.join(missing)}; add each to a group of {key}, "
+            "or leave routing.policy empty"
+        )
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise UserError(f"{named_by}: {version} has several rules for {', '.join(twice)}; keep one in {key}")
+    return policy
+
+
+def parse_policy(workspace: Store, version: str, named_by: str) -> Policy:
+    """Read policies/<version>.json, whatever classes it is for.
+
+    Raises:
+        UserError: There is no such policy, it cannot be read or used, or is filed under another's name.
+    """
+    key = policy_key(version)
+    try:
+        data = workspace.get(key).data
+        policy = Policy.model_validate_json(data)
+        _try_calibrator(policy)
+        if not is_as_named(version, data):
+            raise _DamagedError("its content is not the one that it was named by, so nobody certified it")
+    except ObjectMissingError:
+        raise UserError(
+            f"{named_by}: {workspace.uri} has no {key}; name a policy that is there, or set routing.policy: none"
+        ) from None
+    except (ValidationError, _DamagedError) as error:
+        raise UserError(
+            f"{named_by}: {key} is damaged or no policy ({_detail(error)}); restore or replace it"
+        ) from None
+    if policy.version != version:
+        raise UserError(f"{named_by}: {key} holds the policy {policy.version!r}; rename one or the other")
+    return policy
+
+
+def check_fits(policy: Policy, inputs: Mapping[str, str]) -> None:
+    """Refuse a certified policy for labels that come from other models, prompts or settings than it was certified with.
+
+    Args:
+        policy: Any policy; one without a certification fits everything.
+        inputs: What the labels depend on, as `Pipeline.inputs` and `Current.inputs` have it.
+
+    Raises:
+        UserError: Inputs have changed; it names them.
+    """
+    if policy.certification is None:
+        return
+    changed = changed_inputs(policy.certification.inputs, inputs)
+    if changed:
+        raise UserError(
+            f"policy {policy.version} was certified with other {', '.join(changed)}, so it says nothing of these "
+            f"labels; {CERTIFY_AGAIN}"
+        )
+
+
+def changed_inputs(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Name the inputs that differ, those that one side lacks included."""
+    names = dict.fromkeys([*after, *before])
+    return [name for name in names if before.get(name) != after.get(name)]
+
+
+def check_promise(policy: Policy, routing: RoutingConfig) -> None:
+    """Refuse a certified policy that promises less than the campaign asks for, or something else.
+
+    Raises:
+        UserError: Its precision or confidence is lower, or its gate is the other one: neither promise contains the
+            other, since people who keep wrong labels are no fault of the accepted ones.
+    """
+    less = lesser_promise(policy, routing)
+    if less:
+        raise UserError(
+            f"policy {policy.version} certifies {', '.join(less)}; change routing to what it certifies, or "
+            f"{CERTIFY_AGAIN}"
+        )
+
+
+def lesser_promise(policy: Policy, routing: RoutingConfig) -> list[str]:
+    """Say where a certified policy promises less than the campaign asks for: "precision 0.95, not 0.98"."""
+    promise = policy.certification
+    if promise is None:
+        return []
+    less = [
+        f"{name} {getattr(promise, name):g}, not {getattr(routing, name):g}"
+        for name in ("precision", "confidence")
+        if getattr(promise, name) < getattr(routing, name)
+    ]
+    if promise.gate != routing.gate:
+        less.append(f"gate {promise.gate}, not {routing.gate}")
+    return less
+
+
+def write_policy(workspace: Store, policy: Policy) -> None:
+    """Keep a policy as policies/<version>.json; a version, once written, never changes.
+
+    Raises:
+        UserError: Another policy has this version already.
+    """
+    key, data = policy_key(policy.version), policy.model_dump_json(indent=2).encode() + b"\n"
+    if not workspace.put(key, data, if_absent=True) and workspace.get(key).data != data:
+        raise UserError(f"{workspace.uri} has another policy of version {policy.version}; give this one another name")
+
+
+def policy_key(version: str) -> str:
+    """Key of a policy in the workspace."""
+    return f"{FOLDER}/{version}.json"
+
+
+class _DamagedError(ValueError):
+    """A policy that its schema allows and that cannot be used."""
+
+
+def _try_calibrator(policy: Policy) -> None:
+    """Its schema says little of a calibrator, so it is tried on one label of each class."""
+    if policy.certification is None:
+        return
+    classes = tuple(name for group in policy.groups for name in group.classes)
+    try:
+        calibrator = Calibrator.from_dict(policy.certification.calibrator)
+        signals = np.array([calibrator.means] * len(classes), np.float64).reshape(len(classes), -1)
+        found = calibrator.probabilities(signals, np.arange(len(classes)), classes)
+    except (UserError, TypeError, ValueError):
+        found = np.full(1, np.nan)
+    if not ((found >= 0) & (found <= 1)).all():
+        raise _DamagedError("certification.calibrator: gives no probabilities")
+
+
+def _detail(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def _spoken(rule: Thresholds | None) -> str:
+    if rule is None:
+        return "review only"
+    return ", ".join(f"{name} >= {value:g}" for name, value in rule.required().items())
+
+
+def content_name(look: int, groups: list[dict[str, Any]], certification: dict[str, Any]) -> str:
+    """Give the version of a certified policy: certified-<look>-<hash>.
+
+    Args:
+        look: Which look at certification labels it came from.
+        groups: The policy's groups as JSON values.
+        certification: Its certification as JSON values; when it was made does not count.
+    """
+    return f"certified-{look}-{_hash(groups, certification)}"
+
+
+def is_as_named(version: str, data: bytes) -> bool:
+    """Whether a policy says what it said when it was named; one with a name of another kind always does.
+
+    Args:
+        version: Its name.
+        data: Its file, which is JSON of the schema. Read as it is, it stays true when the schema gets new fields.
+    """
+    name = _NAME.fullmatch(version)
+    if name is None:
+        return True
+    policy = json.loads(data)
+    try:
+        return _hash(policy["groups"], policy["certification"]) == name[1]
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return False
+
+
+def _hash(groups: list[dict[str, Any]], certification: dict[str, Any]) -> str:
+    timeless = {name: value for name, value in certification.items() if name != "created"}
+    return fingerprint(groups, timeless)[:_DIGITS]
+
+
+def accepts(policy: Policy) -> bool:
+    """Whether a policy can accept anything."""
+    return any(group.accept is not None or group.p_correct is not None for group in policy.groups)
+
+
+def basis(policy: Policy) -> str:
+    """Say on what basis a policy accepts labels, in a few words."""
+    promise = policy.certification
+    if promise is None:
+        return "user thresholds, not certified" if accepts(policy) else "no thresholds: everything goes to review"
+    if policy.version.startswith(EXPIRED):
+        return "an expired certificate: everything goes to review"
+    if not accepts(policy):
+        return "certified for no class: everything goes to review"
+    if promise.simulated:
+        return f"simulated reviewer, so nothing is certified; would be {_promise(promise)}"
+    return f"certified: {_promise(promise)}"
+
+
+def _promise(promise: Certification) -> str:
+    words = f"at least {promise.precision:.4g} of {promise.gate} labels correct, confidence {promise.confidence:.4g}"
+    # Labels that people keep are part of what is delivered, so before they are decided it holds less.
+    return f"{words}, once people have decided those that wait" if promise.gate == "delivered" else words

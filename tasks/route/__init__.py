@@ -1,1 +1,0 @@
-"""Decides which labels are accepted and which go to review."""

@@ -1,0 +1,171 @@
+"""Runs a campaign step by step, for whatever orchestrates it."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from schemas.campaign import Campaign
+from schemas.errors import WorkspaceBusyError
+from schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
+from tasks.certify.apply import choose_policy
+from tasks.collect.export import check_export_name, export_run
+from tasks.collect.failures import failed_images
+from tasks.collect.totals import add_up
+from tasks.plan.ledger import Ledger
+from tasks.plan.plan import list_source, plan
+from tasks.policy import accepts, basis, check_fits
+from tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
+from tasks.shard.files import shards_done, write_current
+from tasks.shard.pipeline import load_pipeline, stages_fingerprint
+from tasks.shard.shard import ShardSettings
+from tasks.store.lock import WorkspaceLock
+from tasks.store.open import check_readable, check_writable, open_store
+
+
+class CampaignRun:
+    """Holds what the steps of one run share: the stores, the lock, the ledger, the settings.
+
+    Use it in a with block and call `plan`, then `process_shard` for every shard of `pending`, then `export` and
+    `summary`. Entering raises UserError when the source, the workspace, the models or the policy cannot be used.
+    """
+
+    def __init__(self, campaign: Campaign, on_event: OnEvent = ignore) -> None:
+        """Prepare; nothing is touched before the block is entered."""
+        self.campaign = campaign
+        self._on_event = on_event
+        self._name = campaign.run.name
+        self._exit = ExitStack()
+        self._generation: Generation | None = None
+
+    def __enter__(self) -> Self:
+        """Check everything that a user can get wrong, cheapest first, and take the lock."""
+        campaign = self.campaign
+        self._source, self._workspace = open_store(campaign.source), open_store(campaign.workspace)
+        check_readable(self._source)
+        check_writable(self._workspace)
+        check_export_name(campaign, self._workspace)
+        with ExitStack() as stack:
+            self._lock = stack.enter_context(WorkspaceLock(self._workspace, self._name))
+            self._ledger = stack.enter_context(Ledger.load(self._workspace, self._name))
+            self._chosen = choose_policy(campaign, self._workspace)
+            policy = self._chosen.policy
+            self._on_event(Loading("models"))
+            pipeline = load_pipeline(campaign)
+            check_fits(policy, pipeline.inputs)
+            self._current = Current(
+                fingerprint=stages_fingerprint(pipeline.stages(policy)),
+                policy=policy.version,
+                classes=tuple(entry.name for entry in campaign.classes),
+                inputs=pipeline.inputs,
+            )
+            self.settings = ShardSettings(campaign, policy)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lock back."""
+        self._exit.close()
+
+    def plan(self, *, retry_failed: bool = False) -> Generation | None:
+        """Plan what is new or changed in the source; None when nothing is.
+
+        Images that could not be fetched are planned again by every run, for the store may have come back.
+
+        Args:
+            retry_failed: Plan those again too that failed at any other step.
+
+        Raises:
+            UserError: The source is empty or cannot be listed.
+        """
+        step: Step | None = None if retry_failed else "fetch"
+        failed = failed_images(self._workspace, self._name, self._ledger, self._current.fingerprint, step=step)
+        retry = [image.key for image in failed]
+        self._generation = plan(
+            list_source(self.campaign.source, self._source, workspace=self.campaign.workspace),
+            self._workspace,
+            self._name,
+            self._ledger,
+            self.campaign.run.shard_size,
+            retry,
+            progress=lambda keys: self._on_event(Listing(keys)),
+        )
+        write_current(self._workspace, self._name, self._current)
+        return self._generation
+
+    def pending(self) -> list[ShardRef]:
+        """List the shards that are not done under the present settings, in plan order."""
+        finished = shards_done(self._workspace, self._name, self._current.fingerprint)
+        shards = self._ledger.shards()
+        due = [shard for shard in shards if shard.id not in finished]
+        waiting = 0 if len(due) == len(shards) else sum(len(self._ledger.keys_of(shard.id)) for shard in due)
+        done = self._ledger.count() - waiting if waiting else 0
+        self._on_event(Planned(done + sum(shard.count for shard in due), done, len(due)))
+        return due
+
+    def check_lock(self) -> None:
+        """Make sure that no other process has taken this run over, while this one slept or was cut off, say.
+
+        Raises:
+            WorkspaceBusyError: One has; it does the rest.
+        """
+        if self._lock.lost:
+            raise WorkspaceBusyError(f"run {self._name!r} was taken over by another process, which does the rest")
+
+    def export(self) -> ExportOutcome:
+        """Write the data set of all that is done.
+
+        Raises:
+            UserError: The images cannot be linked.
+            StoreError: The workspace cannot be written.
+        """
+        return export_run(self.campaign, self._ledger, self._current, self._on_event)
+
+    def summary(self, worked: "Worked", exported: ExportOutcome | None, seconds: float) -> RunSummary:
+        """Add up the run.
+
+        Args:
+            worked: The shards of this run.
+            exported: The data set, if one was written.
+            seconds: Wall-clock time of the run.
+        """
+        totals = add_up(self._workspace, self._name, self._ledger, self._current.fingerprint)
+        policy, generation = self.settings.policy, self._generation
+        return RunSummary(
+            run=self._name,
+            workspace=self._workspace.uri,
+            images=totals.images,
+            done=totals.done,
+            failed=totals.failed,
+            pending=totals.pending,
+            new_images=sum(shard.count for shard in generation.shards) if generation else 0,
+            removed_images=generation.removed if generation else 0,
+            shards=totals.shards,
+            shards_processed=worked.shards,
+            labels=totals.labels,
+            accepted=totals.accepted,
+            review=totals.review,
+            classes={name: totals.classes.get(name, ClassCounts()) for name in self._current.classes},
+            reasons=dict(totals.reasons.most_common()),
+            policy=policy.version,
+            policy_basis=basis(policy),
+            policy_expired=self._chosen.expired,
+            accepts=accepts(policy),
+            shard_errors=worked.errors,
+            seconds=round(seconds, 3),
+            images_per_second=round(worked.images / worked.seconds, 3) if worked.seconds else 0.0,
+            export=exported,
+        )
+
+
+@dataclass
+class Worked:
+    """What became of the shards of this run."""
+
+    shards: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    errors: dict[str, str] = field(default_factory=dict)
+    """Shard id -> why it could not be finished."""

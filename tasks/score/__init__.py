@@ -1,1 +1,0 @@
-"""Compares every crop with its class and with everything else it might be."""

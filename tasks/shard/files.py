@@ -1,0 +1,172 @@
+"""Writes and reads the files of shards: tables, each one atomic put, and the markers that say what is done."""
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from schemas.errors import ObjectMissingError, StoreError
+from schemas.records import ClassCounts, Current, Marker, Part, ShardCounts
+from schemas.tables import STAGES
+from tasks.route import ACCEPT, REVIEW
+from tasks.shard.events import Progress
+from tasks.store.store import Store
+
+
+def write_part(store: Store, run: str, shard: str, stage: str, table: pa.Table) -> Part:
+    """Write one table of a shard.
+
+    Args:
+        store: The workspace.
+        run: Name of the run.
+        shard: Shard id.
+        stage: Key of schemas.tables.STAGES; the table has its schema.
+        table: Its rows.
+
+    Returns:
+        Where it lies, with the hash of its bytes; equal rows give equal bytes.
+    """
+    sink = pa.BufferOutputStream()
+    # One chunk a column, so that the bytes do not depend on how the rows were gathered.
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = part_key(run, shard, stage, sha256)
+    store.put(key, data)
+    return Part(name=key, sha256=sha256, rows=table.num_rows)
+
+
+def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table that a marker names.
+
+    Raises:
+        StoreError: The file is missing, is not the one that was written, or has another schema.
+    """
+    markers = part.name.replace("/parts/", "/done/").rpartition("/")[0]
+    mend = f"delete {markers}/, and the shard is worked off again"
+    try:
+        data = store.get(part.name).data
+    except ObjectMissingError as error:
+        raise StoreError(f"{store.uri}/{part.name} is missing; {mend}") from error
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise StoreError(f"{store.uri}/{part.name} is not the file that was written; {mend}")
+    table = pq.read_table(pa.BufferReader(data), columns=columns)
+    if columns is None and not table.schema.equals(STAGES[stage]):
+        raise StoreError(f"{store.uri}/{part.name} is of another version of Vouch; start another run")
+    return table
+
+
+def write_marker(store: Store, run: str, marker: Marker) -> Marker:
+    """Write a marker unless the shard has one under these settings; return the one that counts.
+
+    Of two workers that finish a shard at once, both get the marker of the first.
+    """
+    key = marker_key(run, marker.shard, marker.fingerprint)
+    if store.put(key, marker.model_dump_json(indent=1).encode(), if_absent=True):
+        return marker
+    return _parse(store, key)
+
+
+def read_marker(store: Store, run: str, shard: str, fingerprint: str) -> Marker | None:
+    """Read the marker of a shard under some settings; None while it is not done.
+
+    Raises:
+        StoreError: The marker cannot be read.
+    """
+    try:
+        return _parse(store, marker_key(run, shard, fingerprint))
+    except ObjectMissingError:
+        return None
+
+
+def markers_of(store: Store, run: str, shard: str) -> list[Marker]:
+    """Read the markers of a shard under all settings, in the order of their fingerprints."""
+    return [_parse(store, info.key) for info in store.list(f"{done_folder(run)}{shard}/")]
+
+
+def shards_done(store: Store, run: str, fingerprint: str) -> set[str]:
+    """List the ids of the shards that are done under some settings; one listing, no reads."""
+    folder, name = done_folder(run), f"{fingerprint}.json"
+    places = (info.key.removeprefix(folder).partition("/") for info in store.list(folder))
+    return {shard for shard, _, file in places if file == name}
+
+
+def read_current(store: Store, run: str) -> Current | None:
+    """Read which settings a run used last; None before its first."""
+    try:
+        return Current.model_validate_json(store.get(current_key(run)).data)
+    except ObjectMissingError:
+        return None
+    except ValidationError:
+        raise StoreError(f"{store.uri}/{current_key(run)} is damaged; run `vouch run` to write it anew") from None
+
+
+def write_current(store: Store, run: str, current: Current) -> None:
+    """Say which settings a run uses from now on."""
+    store.put(current_key(run), current.model_dump_json(indent=1).encode())
+
+
+def _parse(store: Store, key: str) -> Marker:
+    try:
+        return Marker.model_validate_json(store.get(key).data)
+    except ValidationError:
+        raise StoreError(f"{store.uri}/{key} is damaged; delete it, and the shard is worked off again") from None
+
+
+def part_key(run: str, shard: str, stage: str, sha256: str) -> str:
+    """Key of a table, named by its content: writing it again changes nothing."""
+    return f"runs/{run}/parts/{shard}/{stage}-{sha256[:16]}.parquet"
+
+
+def done_folder(run: str) -> str:
+    """Prefix of all markers of a run, with its last slash."""
+    return f"runs/{run}/done/"
+
+
+def marker_key(run: str, shard: str, fingerprint: str) -> str:
+    """Key of the marker that a shard is done under some settings."""
+    return f"{done_folder(run)}{shard}/{fingerprint}.json"
+
+
+def current_key(run: str) -> str:
+    """Key of the record that names the settings last used."""
+    return f"runs/{run}/current.json"
+
+
+def count(tables: dict[str, pa.Table]) -> ShardCounts:
+    """Count the rows of a shard's tables, or of a part of them."""
+    images = tables["images"].select(["outcome", "step", "reason"]).to_pylist()
+    reasons = Counter(f"{row['step']}: {row['reason']}" for row in images if row["outcome"] == "failed")
+    failed = sum(reasons.values())
+    return ShardCounts(
+        images=len(images),
+        done=len(images) - failed,
+        failed=failed,
+        reasons=dict(sorted(reasons.items())),
+        **decision_counts(tables["detect"], tables["route"]),
+    )
+
+
+def decision_counts(detect: pa.Table, decisions: pa.Table) -> dict[str, Any]:
+    """Count labels by class and decision: the fields of ShardCounts that a policy changes, and `labels`."""
+    pairs = pa.table({"class": detect["class_name"], "decision": decisions["decision"]})
+    rows = pairs.group_by(["class", "decision"]).aggregate([([], "count_all")]).to_pylist()
+    decided = Counter({(row["class"], row["decision"]): row["count_all"] for row in rows})
+    classes = {
+        name: ClassCounts(accepted=decided[name, ACCEPT], review=decided[name, REVIEW])
+        for name in sorted({name for name, _ in decided})
+    }
+    return {
+        "labels": pairs.num_rows,
+        "accepted": sum(entry.accepted for entry in classes.values()),
+        "review": sum(entry.review for entry in classes.values()),
+        "classes": classes,
+    }
+
+
+def progress_of(counts: ShardCounts) -> Progress:
+    """Say counts as progress."""
+    return Progress(counts.done, counts.failed, counts.accepted, counts.review)

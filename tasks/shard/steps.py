@@ -1,0 +1,347 @@
+"""Takes batches of images through the steps that they still need, and turns the results into rows of every table.
+
+Steps run side by side in threads where the device gains by it, in order and bounded.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas.errors import VouchError
+from schemas.policy import Policy
+from schemas.records import Failed, ImageRef, Step
+from schemas.tables import IMAGES, STAGES
+from tasks.acquire import DecodedImage
+from tasks.arrow import boxes_of
+from tasks.detect import Detections
+from tasks.models.batching import is_out_of_memory
+from tasks.models.registry import Floats, Masks, Pixels
+from tasks.models.runtime import on_own_stream
+from tasks.presence import Present
+from tasks.route import route
+from tasks.score import Scores
+from tasks.shard.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+_LOOK_UP: Final = 0.5
+"""Seconds after which a wait is taken up anew: an exception that is set in a waiting thread comes through then."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Work:
+    """What is known of one image: results as they come, or what an earlier marker already holds."""
+
+    ref: ImageRef
+    image: DecodedImage | None = None
+    failed: Failed | None = None
+    kept: dict[str, pa.Table] = field(default_factory=dict)
+    """Stage -> this image's rows of an earlier marker, which need no computing."""
+    detections: Detections | None = None
+    masks: Masks | None = None
+    scores: Scores | None = None
+    presence: Present | None = None
+    boxes: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    class_indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def pixels(self) -> Pixels:
+        """The decoded image, which every step before the router has."""
+        if self.image is None:
+            raise ValueError(f"{self.ref.key} has no pixels")
+        return self.image.pixels
+
+    def forget(self) -> None:
+        """Let go of what the steps found, so that they can be run again."""
+        self.detections = self.masks = self.scores = self.presence = None
+
+    def take_boxes(self, class_names: list[str]) -> None:
+        """Fill boxes and classes from the detections, or from rows that were kept."""
+        if self.detections is not None:
+            self.boxes, self.class_indices = self.detections.boxes, self.detections.class_indices
+            return
+        rows = self.kept["detect"]
+        self.boxes = boxes_of(rows)
+        places = {name: index for index, name in enumerate(class_names)}
+        self.class_indices = np.array([places[name] for name in rows["class_name"].to_pylist()], np.int64)
+
+
+@dataclass(slots=True)
+class _Handful:
+    works: Sequence[Work]
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+
+
+def worked_off(
+    handfuls: Iterable[Sequence[Work]], pipeline: Pipeline, policy: Policy, class_names: list[str]
+) -> Iterator[dict[str, pa.Table]]:
+    """Yield the tables of each handful, in order.
+
+    On a GPU the handfuls follow each other through four threads (detect, segment, score, lay out), so that the device
+    has work while the host resizes, encodes and writes rows for another handful. On a CPU all is done in the caller's
+    thread.
+
+    Args:
+        handfuls: Images with pixels or failed, in plan order; as many are held at once as there are threads, and one
+            more.
+        pipeline: The loaded steps.
+        policy: Decides over the labels.
+        class_names: Names of the classes, in their order.
+
+    Raises:
+        VouchError: Something is wrong beyond the images.
+    """
+    in_turn, side_by_side = _lanes(pipeline, policy, class_names)
+    for handful in staged(map(_Handful, handfuls), side_by_side, "lane"):
+        for lane in in_turn:
+            lane(handful)
+        yield handful.tables
+
+
+Lane = Callable[[_Handful], None]
+
+
+def _lanes(pipeline: Pipeline, policy: Policy, class_names: list[str]) -> tuple[list[Lane], list[Lane]]:
+    """What is done in the caller's thread, and what in threads of their own."""
+    steps = steps_of(pipeline, class_names)
+
+    def lay_out(handful: _Handful) -> None:
+        handful.tables = chunk_tables(handful.works, pipeline, policy)
+
+    device = pipeline.lanes_on
+    if device is None:
+        return [*map(_on_works, steps), lay_out], []
+    return [], [*(on_own_stream(_on_works(step), device, index) for index, step in enumerate(steps)), lay_out]
+
+
+def _on_works(step: Callable[[Sequence[Work]], None]) -> Lane:
+    def lane(handful: _Handful) -> None:
+        step(handful.works)
+
+    return lane
+
+
+def staged(items: Iterable[Item], stages: Sequence[Callable[[Item], None]], name: str) -> Iterator[Item]:
+    """Yield every item after all stages have changed it, in the order given.
+
+    While a stage works on one item, the stage before it works on the next. At most one item a stage is under way,
+    and one more waits. When the consumer stops early, what has not begun is cancelled and the threads end.
+
+    Args:
+        items: Taken from the consumer's thread, no sooner than there is room.
+        stages: Each is only ever called from its own thread.
+        name: Of the threads.
+
+    Raises:
+        Exception: What a stage raised, when its item's turn comes; or what `items` raised.
+    """
+    window: deque[Future[Item]] = deque()
+    pools = [ThreadPoolExecutor(1, thread_name_prefix=f"{name}-{index}") for index in range(len(stages))]
+    try:
+        for item in items:
+            future: Future[Item] = Future()
+            future.set_result(item)
+            for pool, stage in zip(pools, stages, strict=True):
+                future = pool.submit(partial(_after, future, stage))
+            window.append(future)
+            if len(window) > len(stages):
+                yield _result(window.popleft())
+        while window:
+            yield _result(window.popleft())
+    finally:
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            pool.shutdown()
+
+
+def _after(before: Future[Item], stage: Callable[[Item], None]) -> Item:
+    item = before.result()
+    stage(item)
+    return item
+
+
+def _result(future: Future[Item]) -> Item:
+    while not future.done():
+        wait([future], _LOOK_UP)
+    return future.result()
+
+
+def steps_of(pipeline: Pipeline, class_names: list[str]) -> list[Callable[[Sequence[Work]], None]]:
+    """List what is done to a handful of images, in place: detect; segment; score and look for further classes.
+
+    Each function has models of its own, so they may work on different handfuls at the same time. An image that a step
+    gives up is marked failed and leaves the line; what has failed already is passed over.
+
+    Rows that a work keeps from an earlier marker are not computed again. An unforeseen error, memory that does not
+    suffice included, costs only the image that causes it: the handful is halved until it stands alone. VouchError
+    says that something is wrong beyond these images.
+
+    Args:
+        pipeline: The loaded steps.
+        class_names: Names of the classes, in their order.
+    """
+    return [
+        partial(_detect, pipeline=pipeline, class_names=class_names),
+        partial(_segment, pipeline=pipeline),
+        partial(_score, pipeline=pipeline),
+    ]
+
+
+def _detect(works: Sequence[Work], pipeline: Pipeline, class_names: list[str]) -> None:
+    _step("detect", works, lambda group: pipeline.detect([work.pixels for work in group]), "detections")
+    for work in works:
+        if work.failed is None:
+            work.take_boxes(class_names)
+
+
+def _segment(works: Sequence[Work], pipeline: Pipeline) -> None:
+    _step(
+        "segment", works, lambda group: pipeline.segment([w.pixels for w in group], [w.boxes for w in group]), "masks"
+    )
+
+
+def _score(works: Sequence[Work], pipeline: Pipeline) -> None:
+    _step(
+        "score",
+        works,
+        lambda group: pipeline.score(
+            [work.pixels for work in group], [work.boxes for work in group], [work.class_indices for work in group]
+        ),
+        "scores",
+    )
+    _step(
+        "presence",
+        works,
+        lambda group: pipeline.presence([work.pixels for work in group], [work.class_indices for work in group]),
+        "presence",
+    )
+
+
+def _step(step: Step, works: Sequence[Work], run: Callable[[Sequence[Work]], Sequence[Any]], result: str) -> None:
+    due = [work for work in works if work.failed is None and step not in work.kept]
+    for work, answer in zip(due, _halving(step, due, run), strict=True):
+        if isinstance(answer, Failed):
+            work.failed = answer
+        else:
+            setattr(work, result, answer)
+
+
+def _halving(step: Step, works: Sequence[Work], run: Callable[[Sequence[Work]], Sequence[Any]]) -> list[Any]:
+    if not works:
+        return []
+    try:
+        return list(run(works))
+    except VouchError:
+        raise
+    except Exception as error:
+        if len(works) == 1:
+            return [_failure(step, works[0], error)]
+        logger.debug("%s failed for %d images; trying them in halves", step, len(works))
+    half = len(works) // 2
+    return _halving(step, works[:half], run) + _halving(step, works[half:], run)
+
+
+def _failure(step: Step, work: Work, error: Exception) -> Failed:
+    if is_out_of_memory(error):
+        return Failed(step=step, reason="does not fit the device's memory, even alone")
+    logger.error("%s failed for %s", step, work.ref.key, exc_info=error)
+    message = " ".join(str(error).split())
+    return Failed(step=step, reason=f"unforeseen {type(error).__name__}: {message[:200]}")
+
+
+def chunk_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> dict[str, pa.Table]:
+    """Lay out a handful of images.
+
+    Args:
+        works: Images after all steps, failed ones included, in plan order.
+        pipeline: The steps, which know how their results become rows.
+        policy: Decides over the labels.
+
+    Returns:
+        Stage -> its table; `detect`, `segment`, `score` and `route` have a row a label of the images that did not
+        fail, in one order; `presence` a row for each further class that CLIP sees in one of these.
+    """
+    done = [work for work in works if work.failed is None]
+    detect = _gather("detect", done, lambda group: pipeline.detect.table(map(_found, group)))
+    ids = iter(detect["label_id"].to_pylist())
+    labels = {id(work): [next(ids) for _ in range(len(work.boxes))] for work in done}
+    segment = _gather(
+        "segment", done, lambda group: pipeline.segment.table((labels[id(w)], w.boxes, _there(w.masks)) for w in group)
+    )
+    score = _gather("score", done, lambda group: pipeline.score.table((labels[id(w)], _there(w.scores)) for w in group))
+    presence = _gather(
+        "presence", done, lambda group: pipeline.presence.table((w.ref.key, _there(w.presence)) for w in group)
+    )
+    images = _images(works)
+    return {
+        "images": images,
+        "detect": detect,
+        "segment": segment,
+        "score": score,
+        "presence": presence,
+        "route": route(images, detect, segment, score, policy),
+    }
+
+
+def join_tables(chunks: Sequence[dict[str, pa.Table]]) -> dict[str, pa.Table]:
+    """Put the tables of consecutive handfuls together, stage by stage."""
+    return {
+        stage: pa.concat_tables([schema.empty_table(), *(chunk[stage] for chunk in chunks)])
+        for stage, schema in STAGES.items()
+    }
+
+
+def _gather(stage: str, works: Sequence[Work], lay_out: Callable[[Iterable[Work]], pa.Table]) -> pa.Table:
+    pieces = [STAGES[stage].empty_table()]
+    for is_kept, group in groupby(works, key=lambda work: stage in work.kept):
+        works_alike = list(group)
+        pieces.extend([work.kept[stage] for work in works_alike] if is_kept else [lay_out(works_alike)])
+    return pa.concat_tables(pieces)
+
+
+def _found(work: Work) -> tuple[str, str, Detections]:
+    return work.ref.key, _there(work.image).sha256, _there(work.detections)
+
+
+def _there(result: Result | None) -> Result:
+    if result is None:
+        raise ValueError("a step has left an image out")
+    return result
+
+
+def _images(works: Sequence[Work]) -> pa.Table:
+    rows = []
+    for work in works:
+        image, failed = work.image, work.failed
+        height, width = image.pixels.shape[:2] if image else (None, None)
+        rows.append(
+            {
+                "key": work.ref.key,
+                "etag": work.ref.etag,
+                "sha256": image.sha256 if image else None,
+                "width": width,
+                "height": height,
+                "format": image.format if image else None,
+                "mode": image.mode if image else None,
+                "orientation": image.orientation if image else None,
+                "outcome": "failed" if failed else "done",
+                "step": failed.step if failed else None,
+                "reason": failed.reason if failed else None,
+                "labels": 0 if failed else len(work.boxes),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=IMAGES)

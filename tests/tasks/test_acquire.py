@@ -1,0 +1,192 @@
+import gc
+import io
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.campaign import Source
+from schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
+from schemas.records import ImageRef
+from tasks.acquire import DENIED, acquire
+from tasks.store.local import LocalStore
+from tasks.store.store import Blob
+
+COUNT = 30
+
+
+def picture(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (number + 1, 5), (number, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "images")
+    for number in range(COUNT):
+        store.put(f"{number:03}.png", picture(number))
+    return store
+
+
+@pytest.fixture
+def refs(store: LocalStore) -> list[ImageRef]:
+    return [ImageRef(*info) for info in store.list()]
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source(uri="images")
+
+
+class Counting(LocalStore):
+    """A folder that remembers what was read, and can be made to fail or to wait."""
+
+    def __init__(self, root: Path, before: Callable[[str], None] = lambda key: None) -> None:
+        super().__init__(root)
+        self.read: list[str] = []
+        self.before = before
+
+    def get(self, key: str) -> Blob:
+        self.read.append(key)
+        self.before(key)
+        return super().get(key)
+
+
+@pytest.mark.parametrize("threads", [1, 4, 64])
+def test_order_and_content(store: LocalStore, refs: list[ImageRef], source: Source, threads: int) -> None:
+    found = list(acquire(refs, store, source, threads))
+    assert [item.ref for item in found] == refs
+    for number, item in enumerate(found):
+        assert item.failed is None
+        assert item.image is not None
+        assert item.image.pixels.shape == (5, number + 1, 3)
+        assert np.all(item.image.pixels[..., 0] == number)
+
+
+def test_nothing_planned(store: LocalStore, source: Source) -> None:
+    assert list(acquire([], store, source, 2)) == []
+
+
+def failures(items: Iterator[object]) -> dict[str, str]:
+    return {item.ref.key: item.failed.reason for item in items if item.failed is not None}
+
+
+def test_each_bad_object_is_one_failed_row(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    store.delete("002.png")
+    store.put("004.png", picture(29))
+    store.put("006.png", b"")
+    refs = [ImageRef(*info) if info.key == "006.png" else ref for info, ref in zip_listed(store, refs)]
+    found = list(acquire(refs, store, source, 3))
+    assert [item.ref for item in found] == refs
+    assert failures(iter(found)) == {
+        "002.png": "deleted since it was listed",
+        "004.png": "changed since it was listed; the next run will take it",
+        "006.png": "the file has zero bytes",
+    }
+    assert all((item.image is None) != (item.failed is None) for item in found)
+    assert [item.failed.step for item in found if item.failed] == ["fetch", "fetch", "acquire"]
+
+
+def zip_listed(store: LocalStore, refs: list[ImageRef]) -> list[tuple[ImageRef, ImageRef]]:
+    now = {info.key: info for info in store.list()}
+    return [(ImageRef(*now.get(ref.key, ref)), ref) for ref in refs]
+
+
+def test_empty_etag_matches_any(store: LocalStore, source: Source) -> None:
+    ref = ImageRef("003.png", "", -1)
+    (item,) = acquire([ref], store, source, 1)
+    assert item.failed is None
+
+
+def test_too_large_is_not_fetched(store: LocalStore, refs: list[ImageRef], tmp_path: Path) -> None:
+    counting = Counting(store.root)
+    small = Source(uri="x", max_image_mb=1e-6)
+    planned = [refs[0], ImageRef(refs[1].key, "", -1)]
+    reasons = failures(acquire(planned, counting, small, 2))
+    assert counting.read == []
+    assert all(reason.startswith("too large: ") and "max_image_mb, 1e-06" in reason for reason in reasons.values())
+    assert len(reasons) == 2
+
+
+def test_unknown_size_of_a_missing_object(store: LocalStore, source: Source) -> None:
+    assert failures(acquire([ImageRef("no.png", "", -1)], store, source, 1)) == {
+        "no.png": "deleted since it was listed"
+    }
+
+
+def test_max_pixels_is_passed_on(store: LocalStore, refs: list[ImageRef]) -> None:
+    reasons = failures(acquire(refs, store, Source(uri="x", max_pixels=100), 2))
+    assert set(reasons) == {f"{number:03}.png" for number in range(20, COUNT)}
+
+
+def test_store_error_of_one_object(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    def fail(key: str) -> None:
+        if key == "007.png":
+            raise StoreError("slow down,\nplease")
+
+    reasons = failures(acquire(refs, Counting(store.root, fail), source, 4))
+    assert reasons == {"007.png": "unforeseen StoreError: slow down, please"}
+
+
+def refuse(key: str) -> None:
+    if key == "007.png":
+        raise StoreAccessError("no permission")
+
+
+class Bucket(Counting):
+    """No file of it lies on this machine."""
+
+    def local_path(self, key: str) -> None:
+        return None
+
+
+def test_a_bucket_that_refuses_ends_it(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    with pytest.raises(StoreAccessError, match="no permission"):
+        list(acquire(refs, Bucket(store.root, refuse), source, 4))
+
+
+def test_an_object_that_is_denied_is_one_bad_image(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    def deny(key: str) -> None:
+        if key == "007.png":
+            raise ObjectRefusedError("not yours")
+
+    reasons = failures(acquire(refs, Bucket(store.root, deny), source, 4))
+    assert reasons == {"007.png": DENIED}
+
+
+def test_a_file_without_permission_is_one_bad_file(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    assert failures(acquire(refs, Counting(store.root, refuse), source, 4)) == {"007.png": "no permission"}
+
+
+def test_window_is_bounded(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    counting = Counting(store.root)
+    items = acquire(refs, counting, source, 3)
+    for consumed in range(1, 11):
+        next(items)
+        assert len(counting.read) <= consumed + 6
+    items.close()
+    assert len(counting.read) < COUNT
+
+
+def test_waiting_pixels_are_bounded(
+    store: LocalStore, refs: list[ImageRef], source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.acquire._MOST_WAITING", 0)
+    assert [item.ref for item in acquire(refs, store, source, 3)] == refs
+
+
+def test_threads_end_when_the_consumer_stops(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    def workers() -> int:
+        return sum(thread.name.startswith("acquire") for thread in threading.enumerate())
+
+    before = workers()
+    items = acquire(refs, store, source, 4)
+    next(items)
+    assert workers() > before
+    del items
+    gc.collect()
+    assert workers() == before
