@@ -11,7 +11,7 @@ from benchmarks.harness.words import mebibytes, seconds
 from benchmarks.options import Options
 
 if TYPE_CHECKING:
-    from tasks.export.records import ExportImage
+    from tasks.labels.records import ExportImage
 
 LABELS: Final = 1_000_000
 LABELS_AN_IMAGE: Final = 10
@@ -72,7 +72,7 @@ def _export(folder: str, labels: int) -> dict[str, int]:
 
 
 def _images(labels: int) -> "Iterator[ExportImage]":
-    from tasks.export.records import ExportImage, ExportLabel
+    from tasks.labels.records import ExportImage, ExportLabel
 
     shapes = _shapes()
     height, width = SIZE

@@ -24,8 +24,8 @@ def fill_made_queue(uri: str, count: int) -> None:
     from review_ui.queue.write import Writer
     from schemas.reviews import VERDICTS
     from tasks.boxes_masks import rle_of_crop
-    from tasks.collect.reviewed import HumanWord
-    from tasks.export.records import ExportImage, ExportLabel
+    from tasks.labels.records import ExportImage, ExportLabel
+    from tasks.reviews.overlay import HumanWord
 
     database = connect(uri)
     make_indices(database)

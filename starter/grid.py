@@ -15,7 +15,7 @@ from starter.evaluation.detector import HELD_OUT_SEED, SEEN_SEED, Boxes, count_h
 from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
 from starter.scenes.scene import Scene, SceneObject
 from starter.scenes.vocabulary import CORE, HELD_OUT
-from tasks.export.records import ExportImage, ExportLabel
+from tasks.labels.records import ExportImage, ExportLabel
 from tasks.models.registry import Segmenter, load_detector, load_segmenter
 from tasks.models.runtime import Runtime
 from tasks.preview.grid import draw_grid

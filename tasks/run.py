@@ -9,9 +9,8 @@ from schemas.campaign import Campaign
 from schemas.errors import WorkspaceBusyError
 from schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
 from tasks.certify.apply import choose_policy
-from tasks.collect.export import check_export_name, export_run
-from tasks.collect.failures import failed_images
-from tasks.collect.totals import add_up
+from tasks.export.export import check_export_name, export_run
+from tasks.labels.totals import add_up, failed_images
 from tasks.plan.ledger import Ledger
 from tasks.plan.plan import list_source, plan
 from tasks.policy import accepts, basis, check_fits

@@ -20,11 +20,11 @@ from tasks.arrow import distinct
 from tasks.certify.apply import look_up_policy, newest_certified
 from tasks.certify.monitor import expired
 from tasks.certify.rounds import Look, Round, last_round, read_looks
-from tasks.collect.totals import Totals, add_up
-from tasks.export.records import ExportSummary
+from tasks.labels.read import Decisions
+from tasks.labels.records import ExportSummary
+from tasks.labels.totals import Totals, add_up
 from tasks.plan.ledger import Ledger
 from tasks.policy import accepts, basis, changed_inputs, check_fits, lesser_promise
-from tasks.reviews.decisions import Decisions
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.plans import read_plans
 from tasks.reviews.resolve import Answers, missed_and_checked, resolve

@@ -43,7 +43,7 @@ def test_imports_go_one_way(room):
     ("module", "heavy"),
     [
         ("flows.cli", ["torch", "prefect", "fiftyone", "numpy", "pyarrow", "transformers"]),
-        ("tasks.collect.export", ["torch", "prefect", "fiftyone", "transformers"]),
+        ("tasks.export.export", ["torch", "prefect", "fiftyone", "transformers"]),
         ("tasks.models.registry", ["torch", "transformers", "groundingdino", "segment_anything", "open_clip"]),
         ("schemas.campaign", ["torch", "numpy", "pyarrow"]),
     ],

@@ -38,7 +38,7 @@ def export(
     from flows.console.streams import quiet
     from flows.console.summary import print_export
     from schemas.campaign_file import load_campaign
-    from tasks.collect.export import export_campaign
+    from tasks.export.export import export_campaign
 
     config = load_campaign(campaign)
     given = {"name": name, "preset": preset, "undecided": undecided, "images": images}

@@ -57,8 +57,8 @@ def plan_reviews(
     from schemas.campaign_file import load_campaign
     from tasks.certify.plan_reviews import Wish
     from tasks.certify.plan_reviews import plan_reviews as plan
-    from tasks.reviews.hand_out import task_sheet
-    from tasks.reviews.table_file import check_suffix, write_table
+    from tasks.reviews.open_tasks import task_sheet
+    from tasks.reviews.read_file import check_suffix, write_table
 
     config = load_campaign(campaign)
     if out is not None:

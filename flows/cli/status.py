@@ -33,7 +33,7 @@ def status(
     from tasks.status import read_status
 
     if failed:
-        from tasks.collect.failures import campaign_failures
+        from tasks.labels.totals import campaign_failures
 
         images = campaign_failures(load_campaign(campaign))
         if as_json:

@@ -74,7 +74,7 @@ def import_verdicts(
     """Import verdict files and print what became of them; `vouch review --import` does the same."""
     from flows.console.output import print_json
     from flows.console.verdicts import print_imports
-    from tasks.reviews.import_file import import_files
+    from tasks.reviews.import_verdicts import import_files
 
     outcomes = import_files(campaign, files, reviewer, skip_bad=skip_bad)
     if as_json:
@@ -84,7 +84,7 @@ def import_verdicts(
 
 
 def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: bool) -> None:
-    from tasks.reviews.table_file import check_suffix, write_table
+    from tasks.reviews.read_file import check_suffix, write_table
     from tasks.reviews.verdicts import read_verdicts
     from tasks.store.open import open_store
 
@@ -95,8 +95,8 @@ def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: boo
 
 
 def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int | None, as_json: bool) -> None:
-    from tasks.reviews.hand_out import task_sheet
-    from tasks.reviews.table_file import check_suffix, write_table
+    from tasks.reviews.open_tasks import task_sheet
+    from tasks.reviews.read_file import check_suffix, write_table
 
     check_suffix(path)
     table = task_sheet(campaign, plan)
@@ -107,7 +107,7 @@ def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int 
 def _tell(terminal: "Terminal", campaign: "Campaign", as_json: bool) -> None:
     from flows.console.output import print_json
     from flows.console.verdicts import print_figures
-    from tasks.reviews.figures import campaign_figures
+    from tasks.reviews.open_tasks import campaign_figures
 
     figures = campaign_figures(campaign)
     if as_json:

@@ -8,7 +8,7 @@ from rich.table import Table
 from flows.console.output import say, table_of
 from flows.console.streams import printable
 from schemas.policy import Certified
-from tasks.reviews.costs import minutes_for
+from tasks.reviews.plans import minutes_for
 
 GROUP_HEAD: Final = ("group", "n", "wrong", "at most", "allowed", "p ≥", "accepted", "precision A", "precision B")
 MOST_NAMED: Final = 8

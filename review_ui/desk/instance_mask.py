@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.boxes_masks import rle_of_crop
-from tasks.reviews.masks import mask_trouble
+from tasks.reviews.verdicts import mask_trouble
 
 Mask = NDArray[np.bool_]
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from schemas.queue import Box, Kind
 from schemas.reviews import ReviewPlan
 from schemas.tables import BOX
-from tasks.reviews.decisions import Accepts
+from tasks.labels.read import Accepts
 from tasks.reviews.open_tasks import open_tasks
 from tasks.reviews.resolve import Answers, ImageAnswers
 

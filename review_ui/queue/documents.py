@@ -10,7 +10,7 @@ from review_ui.queue.connect import Document
 from review_ui.queue.signals import Told
 from review_ui.queue.standing import known_labels
 from schemas.queue import Box
-from tasks.export.records import ExportImage
+from tasks.labels.records import ExportImage
 
 
 def image_document(queue: str, image: ExportImage) -> Document:

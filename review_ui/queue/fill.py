@@ -22,12 +22,10 @@ from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.queue import FillOutcome, Kind
 from schemas.records import Current
-from tasks.collect.images import labelled_images
-from tasks.collect.markers import current_markers
-from tasks.collect.reviewed import HumanWord
 from tasks.labels.arrays import current_of
+from tasks.labels.read import Decisions, current_markers, labelled_images
 from tasks.plan.ledger import Ledger
-from tasks.reviews.decisions import Decisions
+from tasks.reviews.overlay import HumanWord
 from tasks.reviews.plans import Plans, read_plans
 from tasks.reviews.resolve import missed_and_checked, resolve
 from tasks.reviews.verdicts import read_verdicts

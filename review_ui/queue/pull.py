@@ -13,7 +13,7 @@ from review_ui.queue.session import Session, open_session
 from schemas.queue import PullOutcome
 from schemas.reviews import VERDICTS
 from tasks.arrow import first_rows
-from tasks.reviews.table_file import check_suffix, write_table
+from tasks.reviews.read_file import check_suffix, write_table
 from tasks.reviews.verdicts import read_verdicts, write_verdicts
 from tasks.store.store import Store
 

@@ -11,8 +11,7 @@ from schemas.queue import VerdictRow
 from schemas.reviews import LABEL_VERDICTS, VERDICTS
 from schemas.tables import BOX
 from tasks.boxes_masks import paired_box_iou
-from tasks.reviews.masks import mask_trouble
-from tasks.reviews.verdicts import trouble
+from tasks.reviews.verdicts import mask_trouble, trouble
 
 ADDED: Final = ("reviewer", "seconds", "reviewed_at", "simulated")
 """Columns of a verdict that are the queue's."""

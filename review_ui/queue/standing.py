@@ -11,8 +11,8 @@ from review_ui.queue.rows import verdict_table
 from review_ui.queue.session import Session
 from review_ui.queue.unheard import unheard_items
 from schemas.queue import Item, ItemImage, KnownLabel
-from tasks.collect.reviewed import HumanWord
-from tasks.export.records import ExportImage, ExportLabel
+from tasks.labels.records import ExportImage, ExportLabel
+from tasks.reviews.overlay import HumanWord
 
 OUT: Final = "rejected"
 

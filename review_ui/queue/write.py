@@ -11,8 +11,8 @@ from review_ui.queue.connect import Document
 from review_ui.queue.documents import image_document, item_content, item_document
 from review_ui.queue.session import Session
 from review_ui.queue.signals import Told
-from tasks.collect.reviewed import HumanWord
-from tasks.export.records import ExportImage
+from tasks.labels.records import ExportImage
+from tasks.reviews.overlay import HumanWord
 
 _AT_ONCE: Final = 500
 """Images in memory: some 3 MB with ten labels each."""

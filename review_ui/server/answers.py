@@ -13,7 +13,7 @@ from review_ui.server.machine_folder import locked, queue_folder
 from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.queue import PullOutcome, QueueStatus
-from tasks.reviews.table_file import check_suffix
+from tasks.reviews.read_file import check_suffix
 from tasks.store.open import open_store
 
 

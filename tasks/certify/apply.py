@@ -18,10 +18,10 @@ from schemas.policy import Policy
 from schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
 from tasks.certify.monitor import expired_reason
 from tasks.certify.rounds import read_looks
-from tasks.collect.export import check_export_name, export_run
-from tasks.collect.markers import current_markers
-from tasks.collect.totals import add_up
+from tasks.export.export import check_export_name, export_run
 from tasks.labels.arrays import current_of
+from tasks.labels.read import current_markers
+from tasks.labels.totals import add_up
 from tasks.plan.ledger import Ledger
 from tasks.policy import (
     EXPIRED,

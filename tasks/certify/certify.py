@@ -19,7 +19,7 @@ from tasks.certify.judge import Judged, Reviewed, Tested, look_of, tested_if_cor
 from tasks.certify.monitor import expired, reference
 from tasks.certify.rounds import Look, Round, RoundLabels, labels_of_round, last_round, number_of_look, take_look
 from tasks.policy import changed_inputs, content_name, policy_key, write_policy
-from tasks.reviews.costs import minutes_for
+from tasks.reviews.plans import minutes_for
 from tasks.reviews.resolve import NO_ANSWER
 from tasks.statistics.bounds import shrunken_shares
 from tasks.statistics.threshold_tests import delta_of_look

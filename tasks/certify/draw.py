@@ -33,7 +33,7 @@ from tasks.certify.rounds import (
 )
 from tasks.labels.arrays import SIGNALS, RunLabels
 from tasks.plan.ledger import Ledger
-from tasks.reviews.costs import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
+from tasks.reviews.plans import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
 from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers
 from tasks.statistics.bounds import Floats, Ints, labels_needed
 from tasks.statistics.calibrator import Calibrator

@@ -22,9 +22,8 @@ from tasks.certify.draw import (
 )
 from tasks.certify.questions import class_by_class, numbered, without_labels_of
 from tasks.certify.rounds import Look, next_stage, take_look
-from tasks.reviews.costs import VERIFY_S
 from tasks.reviews.open_tasks import open_tasks
-from tasks.reviews.plans import write_plan
+from tasks.reviews.plans import VERIFY_S, write_plan
 from tasks.reviews.resolve import missed_and_checked
 from tasks.statistics.sampling import generator
 from tasks.statistics.threshold_tests import delta_of_look

@@ -20,10 +20,10 @@ from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED, TASKS
 from schemas.tables import BOX, PRESENCE
 from tasks.arrow import numbers
 from tasks.certify.data import RunReviews
-from tasks.collect.markers import current_markers
 from tasks.labels.arrays import RunLabels
+from tasks.labels.read import current_markers
 from tasks.plan.ledger import Ledger
-from tasks.reviews.costs import CHECK_CLASS_S, VERIFY_S
+from tasks.reviews.plans import CHECK_CLASS_S, VERIFY_S
 from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
 from tasks.shard.files import read_part
 from tasks.statistics.bounds import Floats, Ints

@@ -15,8 +15,7 @@ from tasks.arrow import boxes_of, numbers
 from tasks.boxes_masks import box_iou
 from tasks.certify.questions import image_tasks, label_tasks, numbered
 from tasks.labels.arrays import RunLabels
-from tasks.reviews.costs import image_check_s
-from tasks.reviews.plans import Plans
+from tasks.reviews.plans import Plans, image_check_s
 from tasks.reviews.resolve import DISPUTED, NO_ANSWER, Answers, ImageAnswers
 from tasks.statistics.bounds import Bools, Ints
 from tasks.statistics.monitoring import Estimate

@@ -11,7 +11,6 @@ from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.evaluation import ClassPairs, ContractTruth, Evaluation, ImagePairs
 from schemas.records import Current
-from tasks.collect.label_arrays import SIGNAL_STAGES, LabelArrays, label_arrays
 from tasks.evaluate.arrays import ImageLabels
 from tasks.evaluate.comparison import SCORE, Comparison
 from tasks.evaluate.contract import contract_truth
@@ -19,6 +18,7 @@ from tasks.evaluate.matching import IOU_THRESHOLD
 from tasks.evaluate.pairing import PairedClasses, PairedImages, pair_classes, pair_images
 from tasks.evaluate.truth import Truth, TruthObject, read_truth
 from tasks.evaluate.truth_arrays import objects_of
+from tasks.labels.read import SIGNAL_STAGES, LabelArrays, label_arrays
 from tasks.plan.ledger import Ledger
 from tasks.policy import read_policy
 from tasks.shard.files import read_current

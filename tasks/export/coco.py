@@ -1,21 +1,37 @@
-"""Writes labelled images as a COCO instances data set, in constant memory."""
+"""Writes labelled images as COCO instances data sets, streamed in constant memory, images before annotations.
 
+Images are assigned to train, val and test by a seeded hash. The preset of a trainer decides the category id that it
+expects first. What a label becomes (annotation, crowd region, nothing) follows from its decision and reviews, and every
+image names the classes for which it was not searched exhaustively.
+"""
+
+import hashlib
+import json
+import math
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import IO, Any, BinaryIO, Final, Literal, NamedTuple
 
-from schemas.campaign import ExportConfig
-from tasks.export.document import CocoDocument, open_document
-from tasks.export.entries import annotation_entry, image_entry
-from tasks.export.fates import Fate, fate_of, not_exhaustive
-from tasks.export.presets import category_ids
-from tasks.export.records import ClassCounts, ExportImage, ExportSummary, Promise, SplitCounts
-from tasks.export.splits import SPLITS, split_of
+import numpy as np
+
+from schemas.campaign import ExportConfig, Splits
+from schemas.errors import VouchError
+from tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise, SplitCounts
 from tasks.store.store import Store
 
 ALL = "all"
+
+COPY_BYTES = 1 << 20
+
+Fate = Literal["accepted", "kept", "corrected", "added", "rejected", "undecided", "dropped", "unusable"]
+"""A field of ClassCounts."""
+Undecided = Literal["ignore", "drop", "include"]
+
+SPLITS: Final = ("train", "val", "test")
 
 
 def write_coco(
@@ -75,6 +91,40 @@ def write_coco(
     summary = writer.summary(run, keys, image_root, promise)
     store.put(f"{prefix}/dataset.json", (summary.model_dump_json(indent=2) + "\n").encode())
     return summary
+
+
+class CocoDocument:
+    """A file that is being written: images go straight to it, annotations wait in a temporary file."""
+
+    def __init__(self, out: BinaryIO, spool: IO[bytes]) -> None:
+        """Take the file, its head written already, and the file that annotations wait in."""
+        self._out = out
+        self._spool = spool
+        self.images = 0
+        self.annotations = 0
+
+    def add(self, image: str, annotations: Sequence[str]) -> None:
+        """Append one image and its annotations, each a JSON object as text."""
+        self._out.write((",\n" if self.images else "\n").encode() + image.encode())
+        if annotations:
+            text = ",\n".join(annotations)
+            try:
+                self._spool.write(((",\n" if self.annotations else "\n") + text).encode())
+            except OSError as error:
+                raise _no_room(error) from error
+        self.images += 1
+        self.annotations += len(annotations)
+
+    def close(self, tail: Mapping[str, Any]) -> None:
+        """Bring the annotations over and end the file with the keys of `tail`."""
+        self._out.write(b'\n],\n"annotations": [')
+        try:
+            self._spool.seek(0)
+        except OSError as error:
+            raise _no_room(error) from error
+        while block := self._spool.read(COPY_BYTES):
+            self._out.write(block)
+        self._out.write(b"\n]" + b"".join(_member(key, value) for key, value in tail.items()) + b"\n}\n")
 
 
 class _Writer:
@@ -168,3 +218,248 @@ def _head(config: ExportConfig, created: datetime, version: str) -> dict[str, An
 def _tail(class_names: Sequence[str], config: ExportConfig) -> dict[str, Any]:
     ids = category_ids(tuple(class_names), config.preset)
     return {"categories": [{"id": number, "name": name, "supercategory": "object"} for name, number in ids.items()]}
+
+
+@contextmanager
+def open_document(store: Store, key: str, head: Mapping[str, Any], tail: Mapping[str, Any]) -> Iterator[CocoDocument]:
+    """Open a COCO file for writing; it appears whole when the block ends, and not at all if it raises.
+
+    Args:
+        store: Where to.
+        key: Key of the file.
+        head: What comes before the images (info, licences); not empty.
+        tail: What comes after the annotations (categories).
+
+    Raises:
+        VouchError: The folder for temporary files is full.
+        StoreError: The store cannot be written to.
+    """
+    with store.open_writer(key) as out, _spool() as spool:
+        first = b"".join(_member(name, value) for name, value in head.items())
+        out.write(b"{" + first.removeprefix(b",") + b',\n"images": [')
+        document = CocoDocument(out, spool)
+        yield document
+        document.close(tail)
+
+
+@contextmanager
+def _spool() -> Iterator[IO[bytes]]:
+    try:
+        file = tempfile.TemporaryFile(buffering=COPY_BYTES)  # noqa: SIM115 - closed below, errors aside
+    except OSError as error:
+        raise _no_room(error) from error
+    try:
+        yield file
+    finally:
+        # Closing a file on a full disk fails again, and would hide the first error.
+        with suppress(OSError):
+            file.close()
+
+
+def _member(key: str, value: object) -> bytes:
+    return f",\n{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}".encode()
+
+
+def _no_room(error: OSError) -> VouchError:
+    folder = tempfile.gettempdir()
+    return VouchError(f"cannot write temporary files in {folder} ({error.strerror}); free some space or set TMPDIR")
+
+
+def image_entry(
+    image: ExportImage, image_id: int, file_name: str, licence: int | None, not_exhaustive: tuple[int, ...]
+) -> str:
+    """An element of `images`.
+
+    Args:
+        image: The image.
+        image_id: Its id, from 1.
+        file_name: Its path relative to the image root.
+        licence: Id of its licence; None without licences.
+        not_exhaustive: Ids of the categories of which it may show objects without an annotation, as LVIS has them.
+    """
+    parts = [f'"id": {image_id}, "file_name": {json.dumps(file_name, ensure_ascii=False)}']
+    parts.append(f'"width": {image.width}, "height": {image.height}')
+    if licence is not None:
+        parts.append(f'"license": {licence}')
+    if image.orientation != 1:
+        parts.append(f'"exif_orientation": {image.orientation}')
+    parts.append(f'"not_exhaustive_category_ids": {_list(not_exhaustive)}')
+    return "{" + ", ".join(parts) + "}"
+
+
+def annotation_entry(
+    label: ExportLabel,
+    image: ExportImage,
+    annotation_id: int,
+    image_id: int,
+    categories: Mapping[str, int],
+    crowd: bool,
+) -> str | None:
+    """An element of `annotations`; None when the box has no extent inside the image at 1/100 pixel.
+
+    Boxes are [x, y, width, height], rounded to 1/100 pixel. The mask is compressed RLE, [] without one. The area is
+    the mask's, the box's without a mask or with an empty one, because trainers skip annotations of area 0. A crowd
+    region without a pixel is the box filled, or evaluation of masks would punish detections there.
+
+    Args:
+        label: The label.
+        image: Its image.
+        annotation_id: Its id, from 1, since pycocotools takes 0 for unmatched.
+        image_id: The image's id.
+        categories: Category -> id.
+        crowd: Mark it as a region in which detections are neither right nor wrong.
+    """
+    x0, y0, x1, y1 = (round(value, 2) if math.isfinite(value) else math.nan for value in label.xyxy)
+    # Also false for what is not a number.
+    if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
+        return None
+    width, height = x1 - x0, y1 - y0
+    area: int | str = label.area or f"{width * height:.2f}"
+    counts = label.rle_counts
+    if crowd and label.area == 0:
+        counts = _rectangle((x0, y0, x1, y1), image)
+    mask = "[]"
+    if counts is not None:
+        # Run lengths are printable ASCII without quotes; the backslash is the one that JSON escapes.
+        escaped = counts.decode("ascii").replace("\\", "\\\\")
+        mask = f'{{"size": [{image.height}, {image.width}], "counts": "{escaped}"}}'
+    extra = "" if label.p_correct is None else f', "p_correct": {_number(label.p_correct)}'
+    verdict = "" if label.verdict is None else f', "verdict": {_text(label.verdict)}'
+    return (
+        f'{{"id": {annotation_id}, "image_id": {image_id}, "category_id": {categories[label.class_name]}, '
+        f'"bbox": [{x0:.2f}, {y0:.2f}, {width:.2f}, {height:.2f}], "area": {area}, "iscrowd": {int(crowd)}, '
+        f'"segmentation": {mask}, "score": {_number(label.score)}{extra}, "decision": {_text(label.decision)}, '
+        f'"policy": {_text(label.policy)}, "provenance": {_text(label.provenance)}{verdict}, '
+        f'"label_id": {json.dumps(label.label_id)}}}'
+    )
+
+
+def _rectangle(box: tuple[float, float, float, float], image: ExportImage) -> bytes:
+    """Compressed RLE of the pixels that a box touches."""
+    from pycocotools import mask as mask_utils
+
+    x0, y0 = math.floor(box[0]), math.floor(box[1])
+    sides = np.array([[x0, y0, math.ceil(box[2]) - x0, math.ceil(box[3]) - y0]], dtype=np.float64)
+    counts: bytes = mask_utils.frPyObjects(sides, image.height, image.width)[0]["counts"]
+    return counts
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "null"
+
+
+@lru_cache(maxsize=1024)
+def _text(value: str | None) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+@lru_cache(maxsize=64)
+def _list(ids: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, ids))}]"
+
+
+def fate_of(label: ExportLabel, undecided: Undecided) -> tuple[Fate, bool]:
+    """Say how a label ends, its box aside, and whether it is a crowd region.
+
+    What people said goes before the policy's decision. An object of which nobody said what it is or where it ends is
+    never a plain label, even where undecided ones are: it is known to be wrong as it stands.
+
+    Args:
+        label: The label.
+        undecided: What becomes of labels that wait for review.
+    """
+    if label.reviewed in ("kept", "corrected", "added", "rejected"):
+        return label.reviewed, False
+    if label.decision == "accept" and not label.reviewed:
+        return "accepted", False
+    if undecided == "drop":
+        return "dropped", False
+    return "undecided", undecided == "ignore" or label.reviewed == "unclear"
+
+
+def not_exhaustive(image: ExportImage, fates: Sequence[Fate], categories: Mapping[str, int]) -> tuple[int, ...]:
+    """Name the categories of which an image may show objects without a plain annotation, as ascending ids.
+
+    Those that nobody searched the image for; and of those searched for, the ones that a label in doubt may be of: its
+    own class, every class if people said that its own is wrong and not which one is right.
+
+    Args:
+        image: The image.
+        fates: How its labels ended.
+        categories: Category -> id.
+    """
+    if not image.checked:
+        return _ids(tuple(categories.values()), frozenset())
+    known = set(image.checked)
+    for label, fate in zip(image.labels, fates, strict=True):
+        if fate in ("undecided", "dropped", "unusable"):
+            known -= known if label.verdict == "wrong_class" else {label.class_name}
+    return _ids(tuple(categories.values()), frozenset(categories[name] for name in known if name in categories))
+
+
+@lru_cache(maxsize=64)
+def _ids(all_ids: tuple[int, ...], known: frozenset[int]) -> tuple[int, ...]:
+    return tuple(sorted(number for number in all_ids if number not in known))
+
+
+def split_of(splits: Splits, identity: str) -> str:
+    """Name the split of an image.
+
+    The hash of the seed and the identity, as a number in [0, 1), is held against the cumulated shares. So an image
+    keeps its split whatever other images come or go, and equal identities always share one.
+
+    Args:
+        splits: Shares and seed.
+        identity: SHA-256 of the image's content, or its key where that is unknown.
+
+    Returns:
+        train, val or test; never one whose share is 0.
+    """
+    digest = hashlib.sha256(f"{splits.seed}\n{identity}".encode()).digest()
+    # 53 bits, so that the division is exact and the quotient stays below 1.
+    place = (int.from_bytes(digest[:8]) >> 11) / 2**53
+    shares = [(name, share) for name in SPLITS if (share := getattr(splits, name)) > 0]
+    edge = 0.0
+    for name, share in shares:
+        edge += share
+        if place < edge:
+            return name
+    # Shares may sum to a hair less than 1.
+    return shares[-1][0]
+
+
+class Preset(NamedTuple):
+    """How a trainer reads categories."""
+
+    first_id: int
+    """Id of the first category; the others follow without a gap."""
+    reason: str
+    """What the trainer does with the ids, and what else it needs."""
+
+
+PRESETS: Final = {
+    "coco": Preset(1, "COCO's own convention: ids from 1, 0 is left to the background."),
+    "detectron2": Preset(
+        1,
+        "register_coco_instances maps ids to 0..K-1 in their order, whatever they are. "
+        "Masks are RLE: set INPUT.MASK_FORMAT to bitmask. Crowd regions are left out of training.",
+    ),
+    "yolox": Preset(1, "COCODataset maps the sorted ids to 0..K-1 by place. Crowd regions are left out of training."),
+    "rtdetr": Preset(
+        0,
+        "With remap_mscoco_category: False (RT-DETR, D-FINE) the id itself is the class index, "
+        "so ids must be 0..K-1; num_classes is K.",
+    ),
+    "torchvision": Preset(
+        1,
+        "The detection references use the id as the label and keep 0 for the background; num_classes is K + 1. "
+        "Masks are RLE: read them by wrap_dataset_for_transforms_v2, the older ConvertCocoPolysToMask takes polygons.",
+    ),
+    "zero_based": Preset(0, "For trainers that use the id as the class index."),
+}
+
+
+def category_ids(class_names: tuple[str, ...], preset: str) -> dict[str, int]:
+    """Number the categories in the order given, from the first id of the preset."""
+    first = PRESETS[preset].first_id
+    return {name: first + place for place, name in enumerate(class_names)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from schemas.errors import ObjectMissingError, StoreError, UserError
-from tasks.export.records import ExportImage
+from tasks.labels.records import ExportImage
 from tasks.store.store import Store
 
 _NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES}

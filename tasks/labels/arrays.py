@@ -13,8 +13,7 @@ from schemas.errors import UserError
 from schemas.records import Current, Marker
 from schemas.tables import BOX
 from tasks.arrow import boxes_of, flags_of, flat, numbers, places_in
-from tasks.collect.label_arrays import SIGNAL_STAGES
-from tasks.collect.markers import current_markers
+from tasks.labels.read import SIGNAL_STAGES, current_markers
 from tasks.plan.ledger import Ledger
 from tasks.shard.files import read_current, read_part
 from tasks.statistics.bounds import Bools, Floats, Ints

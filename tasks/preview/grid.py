@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from tasks.export.records import ExportImage, ExportLabel
+from tasks.labels.records import ExportImage, ExportLabel
 from tasks.models.registry import Pixels
 
 if TYPE_CHECKING:

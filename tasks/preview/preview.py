@@ -7,7 +7,7 @@ from typing import Final
 from schemas.campaign import Campaign
 from schemas.errors import StoreError, UserError
 from tasks.acquire import DecodedImage, decode
-from tasks.collect.images import labelled_images
+from tasks.labels.read import labelled_images
 from tasks.plan.ledger import Ledger
 from tasks.preview.grid import draw_grid
 from tasks.shard.files import read_current

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from schemas.records import Current
 from schemas.report import Picture
 from schemas.reviews import LABEL_VERDICTS
-from tasks.collect.markers import current_markers
 from tasks.labels.arrays import RunLabels
+from tasks.labels.read import current_markers
 from tasks.plan.ledger import Ledger
 from tasks.report.scores import detector_scores
 from tasks.shard.files import read_part

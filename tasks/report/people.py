@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from schemas.report import TimeReport, Verdicts
 from tasks.labels.arrays import RunLabels
-from tasks.reviews.costs import DRAW_BOX_S, VERIFY_S
+from tasks.reviews.plans import DRAW_BOX_S, VERIFY_S
 from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
 
 

@@ -1,5 +1,10 @@
-"""Which tasks of review plans still wait for an answer."""
+"""Lists the review tasks that still wait for an answer, exports them blind, and counts the verdicts of a workspace.
 
+Blind: nothing that is exported tells why something is asked.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -7,14 +12,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.reviews import Purpose
-from tasks.arrow import numbers
-from tasks.reviews.decisions import Accepts
-from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, Answers, ImageAnswers
+from schemas.campaign import Campaign
+from schemas.errors import UserError
+from schemas.reviews import IMAGE_VERDICTS, VERDICTS, Purpose, ReviewerFigures, ReviewPlan, VerdictFigures
+from schemas.tables import BOX
+from tasks.arrow import distinct, numbers
+from tasks.labels.arrays import RunLabels, current_of, read_run_labels
+from tasks.labels.read import Accepts, Decisions
+from tasks.plan.ledger import Ledger
+from tasks.reviews.plans import read_plans
+from tasks.reviews.resolve import (
+    ANSWERS,
+    DISPUTED,
+    IN_DISPUTE,
+    NO_ANSWER,
+    Answers,
+    ImageAnswers,
+    counting,
+    missed_and_checked,
+    resolve,
+    standing,
+)
+from tasks.reviews.verdicts import read_verdicts
+from tasks.store.open import open_store
 
 _SETTLES: Final[Purpose] = "doubtful"
 _LOOKS_FOR_ONE: Final[Purpose] = "possible_miss"
 _SEARCHES: Final[Purpose] = "image"
+
+_EMPTY: Final = ("verdict", "class_name", *BOX, "rle_counts", "reviewer", "seconds")
+"""Columns to fill in."""
+
+MOST_NAMED: Final = 100
 
 
 def open_tasks(tasks: pa.Table, answers: Answers, images: ImageAnswers, accepts: Accepts) -> pa.Table:
@@ -61,3 +90,144 @@ def _looked_at(tasks: pa.Table, images: ImageAnswers) -> NDArray[np.bool_]:
 
 def _pairs(table: pa.Table) -> list[tuple[str, str | None]]:
     return list(zip(table["key"].to_pylist(), table["class_name"].to_pylist(), strict=True))
+
+
+def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
+    """List the tasks of a plan that have no answer yet, in the order in which to ask them.
+
+    Columns image, shown_class and shown_x0 ... shown_y1 say what is asked, label_id and key what it is about. The
+    others are to be filled in, and the whole is a verdict file then. Without a label the whole image is to be
+    searched, for objects of class_name where it is given (which must stay), and is `checked` in the end.
+
+    Args:
+        campaign: Whose plan it is.
+        number: Of the plan; None: the last.
+
+    Raises:
+        UserError: There is no such plan.
+        StoreError: The workspace cannot be read.
+    """
+    workspace, run = open_store(campaign.workspace), campaign.run.name
+    plans = {plan.number: tasks for plan, tasks in read_plans(workspace, run)}
+    if not plans:
+        raise UserError(f"run {run!r} has no review plan yet; use `vouch plan-reviews` first")
+    wanted = max(plans) if number is None else number
+    if wanted not in plans:
+        raise UserError(f"run {run!r} has no review plan {wanted}; it has {', '.join(map(str, plans))}")
+    verdicts = read_verdicts(workspace)
+    decisions = Decisions(workspace, run)
+    waiting = open_tasks(plans[wanted], resolve(verdicts), missed_and_checked(verdicts), decisions.accepts)
+    return _sheet(waiting, open_store(campaign.source).uri.rstrip("/"))
+
+
+def _sheet(tasks: pa.Table, source: str) -> pa.Table:
+    columns = {
+        "label_id": tasks["label_id"],
+        "key": tasks["key"],
+        "image": pc.binary_join_element_wise(pa.scalar(source), tasks["key"], "/"),
+        "shown_class": tasks["class_name"],
+        **{f"shown_{side}": tasks[side] for side in BOX},
+    }
+    empty = {name: pa.nulls(tasks.num_rows, VERDICTS.field(name).type) for name in _EMPTY}
+    # "checked" on a task about one class must not say that every class was looked for.
+    empty["class_name"] = pc.if_else(tasks["label_id"].is_null(), tasks["class_name"], pa.scalar(None, pa.string()))
+    return pa.table(columns | empty)
+
+
+def campaign_figures(campaign: Campaign) -> VerdictFigures:
+    """Read all verdicts of a campaign's workspace and count them.
+
+    Raises:
+        UserError: The campaign has no labels yet.
+        StoreError: The workspace cannot be read.
+    """
+    workspace, run = open_store(campaign.workspace), campaign.run.name
+    current = current_of(workspace, run)
+    with Ledger.load(workspace, run) as ledger:
+        labels = read_run_labels(workspace, run, ledger, current)
+    return verdict_figures(run, read_verdicts(workspace), labels, read_plans(workspace, run))
+
+
+def verdict_figures(
+    run: str, verdicts: pa.Table, labels: RunLabels, plans: list[tuple[ReviewPlan, pa.Table]]
+) -> VerdictFigures:
+    """Count verdicts.
+
+    Args:
+        run: Name of the run.
+        verdicts: Rows of schemas.reviews.VERDICTS.
+        labels: The labels of the run.
+        plans: Its review plans, which tell planted labels from unknown ones.
+    """
+    once = distinct(verdicts, verdicts.column_names)
+    answers, images = resolve(once), missed_and_checked(once)
+    place = labels.places(answers.label_ids)
+    asked = [tasks["label_id"].drop_null().combine_chunks() for _, tasks in plans]
+    planted = pc.is_in(answers.ids, value_set=pa.concat_arrays([pa.array([], pa.string()), *asked])).to_numpy(
+        zero_copy_only=False
+    )
+    doubly, agreement = _agreement(once)
+    disputed = np.array([name == DISPUTED for name in answers.verdict], np.bool_)
+    ours = np.flatnonzero(place >= 0).tolist()
+    return VerdictFigures(
+        run=run,
+        verdicts=verdicts.num_rows,
+        labels=len(ours),
+        answers=_counts(answers.verdict[row] for row in ours),
+        classes=_by_class(answers, labels, place, ours),
+        reviewers=_by_reviewer(once),
+        doubly_reviewed=doubly,
+        agreement=agreement,
+        disputed=[answers.label_ids[row] for row in ours if disputed[row]][:MOST_NAMED],
+        images_checked=len(set(images.checked.filter(pc.is_null(images.checked["class_name"]))["key"].to_pylist())),
+        missed_objects=images.missed.num_rows,
+        planted=int((planted & (place < 0)).sum()),
+        unknown_labels=int((~planted & (place < 0)).sum()),
+        simulated=int(pc.sum(verdicts["simulated"]).as_py() or 0),
+        seconds=float(pc.sum(once["seconds"]).as_py() or 0),
+    )
+
+
+def _agreement(verdicts: pa.Table) -> tuple[int, float | None]:
+    """Labels that several have answered, and the share of them on which all gave the same verdict and class."""
+    rows = counting(verdicts)
+    # In other verdicts the label's own class may stand, or nothing.
+    named = pc.if_else(pc.equal(rows["verdict"], "wrong_class"), rows["class_name"].fill_null(""), "")
+    rows = rows.set_column(rows.schema.get_field_index("class_name"), "class_name", named)
+    counts = rows.group_by("label_id").aggregate(
+        [("reviewer", "count"), ("verdict", "count_distinct"), ("class_name", "count_distinct")]
+    )
+    several = counts.filter(pc.greater(counts["reviewer_count"], 1))
+    same = pc.and_(pc.equal(several["verdict_count_distinct"], 1), pc.equal(several["class_name_count_distinct"], 1))
+    return several.num_rows, pc.mean(same).as_py()
+
+
+def _by_class(
+    answers: Answers, labels: RunLabels, place: NDArray[np.int64], ours: list[int]
+) -> dict[str, dict[str, int]]:
+    classes = labels.class_index[place]
+    pairs = Counter((int(classes[row]), answers.verdict[row]) for row in ours)
+    return {
+        name: {answer: pairs[number, answer] for answer in ANSWERS if pairs[number, answer]}
+        for number, name in enumerate(labels.class_names)
+    }
+
+
+def _by_reviewer(verdicts: pa.Table) -> dict[str, ReviewerFigures]:
+    last = standing(verdicts)
+    about_images = verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(IMAGE_VERDICTS)))
+    labels, images = Counter(last["reviewer"].to_pylist()), Counter(about_images["reviewer"].to_pylist())
+    correct = Counter(last.filter(pc.equal(last["verdict"], "correct"))["reviewer"].to_pylist())
+    time = verdicts.group_by("reviewer").aggregate([("seconds", "sum")])
+    seconds = dict(zip(time["reviewer"].to_pylist(), time["seconds_sum"].to_pylist(), strict=True))
+    return {
+        name: ReviewerFigures(
+            labels=labels[name], correct=correct[name], images=images[name], seconds=seconds[name] or 0
+        )
+        for name in sorted(seconds)
+    }
+
+
+def _counts(answers: Iterable[str]) -> dict[str, int]:
+    found = Counter(answers)
+    return {name: found[name] for name in ANSWERS if found[name]}

@@ -1,4 +1,4 @@
-"""Writes and reads verdicts: what people answered."""
+"""Writes and reads verdicts, the reviewers' decisions, and validates the masks that they carry."""
 
 import hashlib
 import re
@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.errors import StoreError
-from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
+from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
 from schemas.tables import BOX
 from tasks.arrow import boxes_of
-from tasks.reviews.masks import looks_like_rle
+from tasks.boxes_masks import run_lengths
 from tasks.store.store import Store, map_ordered
 
 FOLDER: Final = "reviews/"
@@ -23,6 +23,9 @@ _SUFFIX: Final = ".parquet"
 _HASH_DIGITS: Final = 32
 _ORDER: Final = ("reviewed_at", "label_id", "key", "reviewer")
 _WITHOUT_MASKS: Final = VERDICTS.remove(VERDICTS.get_field_index("rle_counts"))
+
+_DIGITS: Final = r"^(?:[P-o]{0,6}[0-O])+\z"
+"""Numbers of compressed COCO RLE counts: see tasks.boxes_masks.run_lengths."""
 
 
 def write_verdicts(workspace: Store, table: pa.Table) -> str:
@@ -141,3 +144,30 @@ def _all(column: pa.ChunkedArray) -> bool:
 
 def _name(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]
+
+
+def mask_trouble(counts: bytes, height: int | None = None, width: int | None = None) -> str:
+    """Say why bytes are no mask of an image; empty if they are one.
+
+    Args:
+        counts: Compressed COCO RLE counts.
+        height: Rows of the image; None where its size is unknown.
+        width: Columns of the image.
+    """
+    if len(counts) > MOST_RLE_BYTES:
+        return f"the mask has {len(counts):,} bytes; smooth its edge until it has up to {MOST_RLE_BYTES:,}"
+    runs = run_lengths(counts)
+    if runs is None:
+        return "the mask is no compressed COCO RLE; write the counts that pycocotools.mask.encode gives"
+    if not runs[1::2].any():
+        return "the mask has no pixel; leave rle_counts empty where it needs no correction"
+    pixels = int(runs.sum())
+    if height is not None and width is not None and pixels != height * width:
+        return f"the mask is of {pixels:,} pixels, its image of {width} x {height}; draw it in the size of the image"
+    return ""
+
+
+def looks_like_rle(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Say of masks whether they are bounded and made of numbers, or null: quick, without a look at the numbers."""
+    bounded = pc.less_equal(pc.binary_length(column), MOST_RLE_BYTES)
+    return pc.and_(bounded, pc.match_substring_regex(column, _DIGITS)).fill_null(True)

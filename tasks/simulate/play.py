@@ -15,7 +15,7 @@ from tasks.certify.fit import Fit, fit_rows
 from tasks.certify.judge import Reviewed, judge
 from tasks.evaluate.contract import is_kept, true_precision
 from tasks.labels.arrays import SIGNALS
-from tasks.reviews.costs import VERIFY_S
+from tasks.reviews.plans import VERIFY_S
 from tasks.simulate.answers import CORRECT
 from tasks.simulate.board import Board, seconds_of
 from tasks.simulate.figures import Draw

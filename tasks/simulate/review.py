@@ -7,8 +7,7 @@ from schemas.campaign import Campaign
 from schemas.reviews import Planned
 from tasks.certify.plan_reviews import Wish, plan_reviews
 from tasks.labels.arrays import RunLabels
-from tasks.reviews.costs import VERIFY_S
-from tasks.reviews.plans import read_plans
+from tasks.reviews.plans import VERIFY_S, read_plans
 from tasks.reviews.verdicts import write_verdicts
 from tasks.simulate.reviewer import PERFECT, Errors, answer
 from tasks.simulate.truth import RunTruth

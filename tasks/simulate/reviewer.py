@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from schemas.reviews import LABEL_VERDICTS, VERDICTS
 from tasks.labels.arrays import RunLabels
-from tasks.reviews.costs import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
+from tasks.reviews.plans import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
 from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
 from tasks.simulate.truth import RunTruth
 

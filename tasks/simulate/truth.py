@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.records import Current
-from tasks.collect.markers import current_markers
 from tasks.evaluate.arrays import ImageLabels
 from tasks.evaluate.matching import NOT_MATCHED
 from tasks.evaluate.pairing import PairedClasses, pair_classes, pair_images
 from tasks.evaluate.truth import Truth, read_truth
 from tasks.evaluate.truth_arrays import objects_of
 from tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from tasks.labels.read import current_markers
 from tasks.plan.ledger import Ledger
 from tasks.shard.files import read_part
 from tasks.simulate.answers import CORRECT, UNKNOWN, answer_image

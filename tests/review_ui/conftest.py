@@ -20,8 +20,8 @@ from review_ui.queue.write import Writer
 from schemas.queue import FillOutcome, Item
 from schemas.reviews import VERDICTS
 from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.collect.reviewed import HumanWord
-from tasks.export.records import ExportImage, ExportLabel
+from tasks.labels.records import ExportImage, ExportLabel
+from tasks.reviews.overlay import HumanWord
 from tasks.store.open import open_store
 from tests.fake_campaign import draw_images, label, write_campaign
 

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from schemas.campaign_file import load_campaign
-from tasks.collect.images import labelled_images
+from tasks.labels.read import labelled_images
 from tasks.plan.ledger import Ledger
 from tasks.shard.files import read_current
 from tasks.store.open import open_store

@@ -12,7 +12,7 @@ from review_ui.queue.pull import pull_queue
 from schemas.errors import UserError
 from schemas.reviews import VERDICTS, ReviewPlan
 from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.reviews.hand_out import task_sheet
+from tasks.reviews.open_tasks import task_sheet
 from tasks.reviews.plans import read_plans, write_plan
 from tasks.reviews.verdicts import write_verdicts
 from tasks.run import CampaignRun
@@ -169,7 +169,7 @@ def test_what_another_policy_accepts_leaves_but_not_from_a_desk(planned, items):
 def test_where_nothing_is_doubtful_no_decision_is_read(planned, items, monkeypatch):
     planned.fill()
     import_verdicts(planned, [one["item"] for one in items(purpose="doubtful")])
-    monkeypatch.setattr("tasks.reviews.decisions.read_part", None)
+    monkeypatch.setattr("tasks.labels.read.Decisions._read", None)
     assert planned.fill().kept > 0
     assert task_sheet(planned.campaign).num_rows > 0
 

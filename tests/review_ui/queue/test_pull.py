@@ -12,7 +12,7 @@ from review_ui.queue.marks import UNDONE
 from review_ui.queue.pull import export_queue, pull_queue
 from review_ui.queue.queue import Queue
 from schemas.errors import LeaseLostError, UserError, VouchError
-from tasks.reviews.import_file import import_files
+from tasks.reviews.import_verdicts import import_files
 from tasks.reviews.resolve import resolve
 from tasks.reviews.verdicts import read_verdicts
 

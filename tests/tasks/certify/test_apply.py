@@ -8,9 +8,9 @@ from tasks.certify import apply as applying
 from tasks.certify.apply import apply_policy, choose_policy, put_in_force, version_in_force
 from tasks.certify.certify import certify_campaign
 from tasks.certify.rounds import Look, take_look
-from tasks.collect.markers import current_markers
 from tasks.detect import Detect
 from tasks.labels.arrays import current_of, read_run_labels
+from tasks.labels.read import current_markers
 from tasks.plan.ledger import Ledger
 from tasks.policy import default_policy, expired_policy, read_policy, write_policy
 from tasks.reviews.plans import write_plan

@@ -7,9 +7,9 @@ from tasks.certify.apply import apply_policy
 from tasks.certify.certify import certify_campaign
 from tasks.certify.plan_reviews import Wish, plan_reviews
 from tasks.report.write import make_report
-from tasks.reviews.hand_out import task_sheet
-from tasks.reviews.import_file import import_files
-from tasks.reviews.table_file import write_table
+from tasks.reviews.import_verdicts import import_files
+from tasks.reviews.open_tasks import task_sheet
+from tasks.reviews.read_file import write_table
 from tasks.status import read_status
 
 

@@ -15,9 +15,8 @@ from tasks.certify.certify import certify_campaign
 from tasks.certify.data import Promise
 from tasks.certify.draw import doubtful_rows, draw_queue, expected_threshold, nothing_worth_asking, removed_per_second
 from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.reviews.costs import CHECK_CLASS_S
-from tasks.reviews.hand_out import task_sheet
-from tasks.reviews.plans import read_plans
+from tasks.reviews.open_tasks import task_sheet
+from tasks.reviews.plans import CHECK_CLASS_S, read_plans
 from tasks.reviews.verdicts import write_verdicts
 from tasks.statistics.sampling import on_fit_side
 

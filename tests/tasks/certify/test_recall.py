@@ -14,8 +14,8 @@ from schemas.reviews import TASKS, VERDICTS
 from schemas.tables import PRESENCE
 from tasks.certify.recall import STRATA, draw_image_checks, image_strata, images_of, recall_of_run, searched_images
 from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.reviews.costs import image_check_s
 from tasks.reviews.open_tasks import open_tasks
+from tasks.reviews.plans import image_check_s
 from tasks.reviews.resolve import missed_and_checked, resolve
 
 INPUTS = {"prompts": "a"}

@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from schemas.campaign import ExportConfig
 from tasks.export.coco import write_coco
 from tasks.export.images import place_images
-from tasks.export.records import ExportImage, ExportLabel, ExportSummary
+from tasks.labels.records import ExportImage, ExportLabel, ExportSummary
 from tasks.store.local import LocalStore
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")

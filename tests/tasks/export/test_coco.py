@@ -1,6 +1,12 @@
-"""What the COCO file says, and what the summary says about it."""
+"""What the COCO file says, and what the summary says about it.
+
+What a full disk does to a file that is being written.
+
+Splits: shares, and that an image keeps its split.
+"""
 
 import json
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,11 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from schemas.campaign import ExportConfig
-from tasks.export.coco import write_coco
-from tasks.export.presets import PRESETS
-from tasks.export.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise
-from tasks.export.splits import split_of
+from schemas.campaign import ExportConfig, Splits
+from schemas.errors import VouchError
+from tasks.export.coco import PRESETS, fate_of, not_exhaustive, open_document, split_of, write_coco
+from tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise
 from tasks.store.local import LocalStore
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
@@ -293,3 +298,131 @@ def test_ids_have_no_gap_and_counts_sum(tmp_path: Path, rows, undecided):
         given_label = by_id[entry["label_id"]]
         if len(by_id) == total and given_label.rle_counts is not None and given_label.area > 0:
             assert entry["segmentation"] == {"size": [45, 40], "counts": given_label.rle_counts.decode()}
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("count", [1, 50_000])
+def test_no_room_for_temporary_files_says_what_to_do(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: FULL.open("r+b", buffering=buffering))
+    with pytest.raises(VouchError, match="free some space or set TMPDIR"):
+        write(LocalStore(tmp_path), count)
+    assert list(LocalStore(tmp_path).list()) == []
+
+
+def test_a_missing_folder_for_temporary_files_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(VouchError, match="set TMPDIR"):
+        write(LocalStore(tmp_path / "store"), 1)
+
+
+def write(store, count):
+    with open_document(store, "a.json", {"info": {}}, {"categories": []}) as document:
+        for _ in range(count):
+            document.add("{}", ["{}" * 20])
+
+
+def test_members_come_in_the_order_given(tmp_path):
+    store = LocalStore(tmp_path)
+    with open_document(store, "a.json", {"first": 1, "second": [2]}, {"last": 3}) as document:
+        document.add('{"id": 1}', ['{"id": 1}', '{"id": 2}'])
+        document.add('{"id": 2}', [])
+        document.add('{"id": 3}', ['{"id": 3}'])
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert list(found) == ["first", "second", "images", "annotations", "last"]
+    assert [entry["id"] for entry in found["images"]] == [1, 2, 3]
+    assert [entry["id"] for entry in found["annotations"]] == [1, 2, 3]
+    assert (document.images, document.annotations) == (3, 3)
+
+
+IDS = {"cat": 1, "dog": 2, "owl": 3}
+
+
+def label(decision="review", reviewed="", class_name="cat", verdict=None):
+    return ExportLabel("1", class_name, (0, 0, 5, 5), None, 0, 0.5, None, decision, "p", reviewed, "auto", verdict)
+
+
+@pytest.mark.parametrize(
+    ("decision", "reviewed", "ignore", "drop", "include"),
+    [
+        ("accept", "", ("accepted", False), ("accepted", False), ("accepted", False)),
+        ("review", "", ("undecided", True), ("dropped", False), ("undecided", False)),
+        ("accept", "disputed", ("undecided", True), ("dropped", False), ("undecided", False)),
+        ("accept", "unclear", ("undecided", True), ("dropped", False), ("undecided", True)),
+        ("review", "unclear", ("undecided", True), ("dropped", False), ("undecided", True)),
+        ("accept", "rejected", ("rejected", False), ("rejected", False), ("rejected", False)),
+        ("review", "kept", ("kept", False), ("kept", False), ("kept", False)),
+        ("review", "corrected", ("corrected", False), ("corrected", False), ("corrected", False)),
+        (None, "added", ("added", False), ("added", False), ("added", False)),
+    ],
+)
+def test_fates(decision, reviewed, ignore, drop, include):
+    one = label(decision, reviewed)
+    assert (fate_of(one, "ignore"), fate_of(one, "drop"), fate_of(one, "include")) == (ignore, drop, include)
+
+
+@pytest.mark.parametrize(
+    ("checked", "labels", "fates", "expected"),
+    [
+        ((), [], [], (1, 2, 3)),
+        (IDS, [], [], ()),
+        (("dog", "gone"), [], [], (1, 3)),
+        (IDS, [label("accept"), label(class_name="dog")], ["accepted", "dropped"], (2,)),
+        (IDS, [label(verdict="wrong_class")], ["undecided"], (1, 2, 3)),
+        (IDS, [label(verdict="wrong_class")], ["corrected"], ()),
+        (IDS, [label(verdict="bad_box")], ["unusable"], (1,)),
+    ],
+)
+def test_classes_of_which_there_may_be_more(checked, labels, fates, expected):
+    image = ExportImage("a.png", 9, 9, labels, checked=frozenset(checked))
+    assert not_exhaustive(image, fates, IDS) == expected
+
+
+shares = st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(0, 10)).filter(any)
+
+
+def made(parts: tuple[int, int, int], seed: int = 0) -> Splits:
+    total = sum(parts)
+    return Splits(train=parts[0] / total, val=parts[1] / total, test=parts[2] / total, seed=seed)
+
+
+@settings(deadline=None)
+@given(parts=shares, seed=st.integers(0, 2**40))
+def test_shares_are_kept(parts, seed):
+    splits = made(parts, seed)
+    found = [split_of(splits, f"image {number}") for number in range(2000)]
+    for name in ("train", "val", "test"):
+        share = getattr(splits, name)
+        # Six standard deviations of a binomial: one false alarm in a hundred million draws.
+        assert abs(found.count(name) - 2000 * share) <= 6 * (2000 * share * (1 - share)) ** 0.5
+
+
+@settings(deadline=None)
+@given(parts=shares, identity=st.text(), seed=st.integers(0, 100))
+def test_a_split_without_a_share_gets_nothing(parts, identity, seed):
+    splits = made(parts, seed)
+    assert getattr(splits, split_of(splits, identity)) > 0
+
+
+@settings(deadline=None)
+@given(first=st.integers(0, 10), more=st.integers(0, 10), identity=st.text())
+def test_a_larger_training_share_takes_images_and_gives_none_back(first, more, identity):
+    small = made((first, 20 - first, 1))
+    large = made((min(20, first + more), max(0, 20 - first - more), 1))
+    if split_of(small, identity) == "train":
+        assert split_of(large, identity) == "train"
+
+
+def test_the_seed_matters_and_nothing_else():
+    first, second = Splits(seed=1), Splits(seed=2)
+    names = [f"image {number}" for number in range(200)]
+    assert [split_of(first, name) for name in names] == [split_of(Splits(seed=1), name) for name in names]
+    assert [split_of(first, name) for name in names] != [split_of(second, name) for name in names]
+
+
+def test_a_known_image_keeps_its_split_for_ever():
+    names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"]
+    splits = Splits(train=0.5, val=0.25, test=0.25)
+    assert [split_of(splits, name) for name in names] == ["train", "train", "train", "val", "train", "train"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from tasks.export.records import ExportImage, ExportLabel
+from tasks.labels.records import ExportImage, ExportLabel
 from tasks.preview.grid import CAPTION, GAP, PAPER, draw_grid
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from schemas.errors import StoreError
 from schemas.reviews import TASKS, ReviewPlan
-from tasks.reviews.plans import read_plans, write_plan
+from tasks.reviews.plans import CHECK_CLASS_S, image_check_s, labels_within, read_plans, write_plan
 from tasks.store.local import LocalStore
 
 PLAN = ReviewPlan(
@@ -105,3 +105,14 @@ def test_a_plan_without_tasks(workspace):
     plan = write_plan(workspace, "main", PLAN, TASKS.empty_table())
     assert (plan.counts, plan.seconds) == ({}, 0)
     assert read_plans(workspace, "main")[0][1].num_rows == 0
+
+
+def test_labels_of_a_budget():
+    assert labels_within(30 * 60) == 1125
+    assert labels_within(16) == 10
+    assert labels_within(0) == 0
+
+
+def test_a_pass_over_an_image_costs_less_than_a_pass_for_each_class():
+    assert image_check_s(1) == CHECK_CLASS_S
+    assert CHECK_CLASS_S < image_check_s(28) < 28 * CHECK_CLASS_S

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.reviews import LABEL_VERDICTS, TASKS, VERDICTS
-from tasks.reviews.costs import CHANGE_CLASS_S, CHECK_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
+from tasks.reviews.plans import CHANGE_CLASS_S, CHECK_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
 from tasks.reviews.resolve import missed_and_checked, resolve
 from tasks.reviews.verdicts import read_verdicts, write_verdicts
 from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS

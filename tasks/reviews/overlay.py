@@ -1,4 +1,4 @@
-"""Puts what people said over what the models labelled, image by image."""
+"""Overlays the reviewers' corrections on the labels of the models, image by image."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from schemas.tables import BOX
 from tasks.boxes_masks import box_iou, clip_boxes, rle_area
-from tasks.export.records import ExportImage, ExportLabel, Provenance, Reviewed
-from tasks.reviews.masks import mask_trouble
+from tasks.labels.records import ExportImage, ExportLabel, Provenance, Reviewed
 from tasks.reviews.resolve import Answers, ImageAnswers, missed_and_checked, resolve
+from tasks.reviews.verdicts import mask_trouble
 
 SAME_OBJECT: Final = 0.5
 """Least IoU of two boxes of one class that show one object."""

@@ -1,4 +1,4 @@
-"""What an export is made of, and what it reports."""
+"""Defines labelled images, the records that an export is made of, and what it reports."""
 
 from typing import Literal, NamedTuple
 

@@ -1,10 +1,11 @@
-"""Reads the rows of a verdict file that another tool made: CSV, Parquet, JSON or JSON lines."""
+"""Reads and writes tables for other tools: CSV, Parquet, JSON or JSON lines, by the file's suffix."""
 
 import csv
 import difflib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import UserError
 from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
+from tasks.store.local import temporary_name
 
 SHOWN: Final = ("image", "shown_class", "shown_x0", "shown_y0", "shown_x1", "shown_y1", "row", "reason")
 """Columns by which handed-out tasks say what is asked, and refused rows why; no part of an answer, passed over."""
@@ -56,7 +58,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _csv(file: BinaryIO, path: Path) -> Iterator[Row]:
+def _read_csv(file: BinaryIO, path: Path) -> Iterator[Row]:
     # Of the whole process, and twice a mask, so that one too long is refused as a row and not with the file.
     csv.field_size_limit(max(csv.field_size_limit(), 2 * MOST_RLE_BYTES))
     rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
@@ -75,7 +77,7 @@ def _csv(file: BinaryIO, path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is not UTF-8 after row {rows.line_num}; save it as UTF-8") from None
 
 
-def _parquet(file: BinaryIO, path: Path) -> Iterator[Row]:
+def _read_parquet(file: BinaryIO, path: Path) -> Iterator[Row]:
     try:
         table = pq.ParquetFile(file)
         about = table.metadata
@@ -94,24 +96,16 @@ def _parquet(file: BinaryIO, path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())}); mend it") from None
 
 
-def _json(file: BinaryIO, path: Path) -> Iterator[Row]:
+def _read_json(file: BinaryIO, path: Path) -> Iterator[Row]:
     found = _parsed(file.read(), f"{path}")
     if not isinstance(found, list):
         raise UserError(f"{path} is not an array of objects; write [{{...}}, ...], or objects one a line in a .jsonl")
     yield from _objects(enumerate(found, 1), path)
 
 
-def _jsonl(file: BinaryIO, path: Path) -> Iterator[Row]:
+def _read_jsonl(file: BinaryIO, path: Path) -> Iterator[Row]:
     lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
     yield from _objects(((number, _parsed(line, f"{path}: row {number}")) for number, line in lines), path)
-
-
-_READERS: Final[dict[str, Callable[[BinaryIO, Path], Iterator[Row]]]] = {
-    ".csv": _csv,
-    ".parquet": _parquet,
-    ".json": _json,
-    ".jsonl": _jsonl,
-}
 
 
 def _objects(values: Iterable[tuple[int, object]], path: Path) -> Iterator[Row]:
@@ -132,12 +126,17 @@ def _parsed(data: bytes, where: str) -> object:
         raise UserError(f"{where} is not JSON ({error}); mend it") from None
 
 
-def _values(column: pa.Array) -> list[Any]:
-    if pa.types.is_timestamp(column.type):
-        # Nanoseconds have no place in Python's datetime.
-        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
-    values: list[Any] = column.to_pylist()
-    return values
+def _known_columns(given: Iterable[str], path: Path) -> list[str]:
+    names = [name.strip().lower() for name in given]
+    for name, written in zip(names, given, strict=True):
+        if name not in COLUMNS and name not in SHOWN:
+            near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.6)
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(COLUMNS)}"
+            raise UserError(f"{path}: unknown column {written[:60]!r}; {hint}")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"{path}: the column {min(twice)} is there twice; remove one")
+    return names
 
 
 def _header(given: Sequence[str], path: Path) -> list[str]:
@@ -150,14 +149,98 @@ def _header(given: Sequence[str], path: Path) -> list[str]:
     return names
 
 
-def _known_columns(given: Iterable[str], path: Path) -> list[str]:
-    names = [name.strip().lower() for name in given]
-    for name, written in zip(names, given, strict=True):
-        if name not in COLUMNS and name not in SHOWN:
-            near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.6)
-            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(COLUMNS)}"
-            raise UserError(f"{path}: unknown column {written[:60]!r}; {hint}")
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UserError(f"{path}: the column {min(twice)} is there twice; remove one")
-    return names
+def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_timestamp(column.type):
+        # Nanoseconds have no place in Python's datetime.
+        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+_READERS: Final[dict[str, Callable[[BinaryIO, Path], Iterator[Row]]]] = {
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+}
+
+
+def check_suffix(path: Path) -> None:
+    """Make sure that a table can be written to a file of this name.
+
+    Raises:
+        UserError: The suffix is none of those known.
+    """
+    if path.suffix.lower() not in _WRITERS:
+        raise UserError(f"{path}: cannot tell the format; name it {', '.join(f'*{suffix}' for suffix in _WRITERS)}")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table whole, or leave what was there as it was.
+
+    Args:
+        path: The file; times are written as ISO 8601, what is missing as null, or as an empty cell in CSV.
+        table: Its rows; of binary columns only masks, as their run lengths.
+
+    Raises:
+        UserError: The suffix is unknown, or the file cannot be written.
+    """
+    check_suffix(path)
+    temporary = path.with_name(temporary_name())
+    try:
+        try:
+            with temporary.open("xb") as file:
+                _WRITERS[path.suffix.lower()](file, table)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; name another file") from None
+
+
+def _write_csv(file: BinaryIO, table: pa.Table) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(table.column_names)
+    rows.writerows(row.values() for row in _rows(table))
+    text.detach()
+
+
+def _write_parquet(file: BinaryIO, table: pa.Table) -> None:
+    pq.write_table(table, file, compression="zstd")
+
+
+def _write_json(file: BinaryIO, table: pa.Table) -> None:
+    for number, row in enumerate(_rows(table)):
+        file.write((",\n" if number else "[\n").encode() + _object(row))
+    file.write(b"\n]\n" if table.num_rows else b"[]\n")
+
+
+def _write_jsonl(file: BinaryIO, table: pa.Table) -> None:
+    for row in _rows(table):
+        file.write(_object(row) + b"\n")
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
+        for row in batch.to_pylist():
+            yield {name: _plain(value) for name, value in row.items()}
+
+
+def _object(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    # Run lengths of a mask, which are ASCII.
+    return value.decode("ascii") if isinstance(value, bytes) else value
+
+
+_WRITERS: Final[dict[str, Callable[[BinaryIO, pa.Table], None]]] = {
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+    ".json": _write_json,
+    ".jsonl": _write_jsonl,
+}

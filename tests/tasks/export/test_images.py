@@ -8,7 +8,7 @@ import pytest
 
 from schemas.errors import StoreError, UserError
 from tasks.export.images import place_images
-from tasks.export.records import ExportImage
+from tasks.labels.records import ExportImage
 from tasks.store.local import LocalStore
 from tasks.store.store import Blob
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
-from tasks.collect.images import labelled_images
-from tasks.collect.label_arrays import SIGNAL_STAGES, label_arrays
+from tasks.labels.arrays import current_of
+from tasks.labels.read import SIGNAL_STAGES, image_sizes, label_arrays, labelled_images
 from tasks.plan.ledger import Ledger
 from tasks.shard.files import read_current
 from tasks.store.open import open_store
@@ -46,3 +47,27 @@ def test_as_the_export_streams_them(tmp_path, make_images, make_campaign, label)
     written = np.concatenate([pq.read_table(part)["clip_margin"].to_numpy() for part in parts])
     assert len(margins) > 0
     assert set(margins.tolist()) <= set(written.tolist())
+
+
+@pytest.fixture
+def sizes(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 6)
+    (tmp_path / "images/broken.png").write_bytes(b"no image")
+    campaign = make_campaign()
+    label(campaign)
+    workspace = open_store(campaign.workspace)
+    fingerprint = current_of(workspace, "main").fingerprint
+
+    def look(*keys):
+        with Ledger.load(workspace, "main") as ledger:
+            return image_sizes(workspace, "main", ledger, fingerprint, keys)
+
+    return look
+
+
+def test_images_that_were_labelled(sizes):
+    assert sizes("000.png", "005.png", "gone.png", "broken.png") == {"000.png": (96, 64), "005.png": (96, 64)}
+
+
+def test_nothing_to_look_up(sizes):
+    assert sizes() == {}

@@ -1,20 +1,23 @@
-"""Writes a run's data set into the workspace."""
+"""Exports a run's data set into its workspace, with what its policy guarantees of the labels."""
 
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
+from pydantic import ValidationError
+
 from schemas.campaign import Campaign
-from schemas.errors import ObjectMissingError, UserError
+from schemas.errors import ObjectMissingError, StoreError, UserError
+from schemas.policy import Policy
 from schemas.records import Current, ExportOutcome
-from tasks.collect.images import labelled_images
-from tasks.collect.promise import promise_of
-from tasks.collect.reviewed import HumanWord
 from tasks.export.coco import write_coco
 from tasks.export.images import place_images
-from tasks.export.records import ExportImage
+from tasks.labels.read import labelled_images
+from tasks.labels.records import ExportImage, Promise
 from tasks.plan.ledger import Ledger
+from tasks.policy import policy_key
+from tasks.reviews.overlay import HumanWord
 from tasks.reviews.verdicts import read_verdicts
 from tasks.shard.events import Exporting, OnEvent, ignore
 from tasks.shard.files import read_current
@@ -40,7 +43,7 @@ def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOut
 def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: OnEvent = ignore) -> ExportOutcome:
     """Write exports/<name>/ of everything that is done under the settings of `current`, as people left it.
 
-    Verdicts go before the policy's decisions (tasks.collect.reviewed, tasks.export.fates). Memory is that of a few
+    Verdicts go before the policy's decisions (tasks.reviews.overlay, tasks.export.coco). Memory is that of a few
     shards and of all verdicts.
 
     Args:
@@ -127,3 +130,28 @@ def _counter(on_event: OnEvent, step: Literal["annotations", "images"]) -> Calla
         on_event(Exporting(seen, step))
 
     return count
+
+
+def promise_of(workspace: Store, version: str) -> Promise | None:
+    """Read the promise of a policy; None if it is not certified, or is no file of the workspace.
+
+    Raises:
+        StoreError: The policy is damaged.
+    """
+    key = policy_key(version)
+    try:
+        policy = Policy.model_validate_json(workspace.get(key).data)
+    except ObjectMissingError:
+        return None
+    except ValidationError:
+        raise StoreError(f"{workspace.uri}/{key} is damaged; restore it, or use `vouch apply` with another") from None
+    said = policy.certification
+    if said is None:
+        return None
+    return Promise(
+        policy=version,
+        precision=said.precision,
+        confidence=said.confidence,
+        gate=said.gate,
+        simulated=said.simulated,
+    )

@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -6,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.errors import UserError
-from tasks.reviews import file_rows
-from tasks.reviews.file_rows import read_rows
+from tasks.reviews import read_file
+from tasks.reviews.read_file import read_rows, write_table
 
 
 def rows(tmp_path, name, content):
@@ -74,11 +75,43 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, content, proble
 
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_rows, "MOST_ROWS", 1)
+    monkeypatch.setattr(read_file, "MOST_ROWS", 1)
     with pytest.raises(UserError, match="more than 1 rows; split it"):
         rows(tmp_path, "a.csv", "label_id,verdict\n1,correct\n2,correct\n")
-    monkeypatch.setattr(file_rows, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(read_file, "MOST_BYTES", 1 << 20)
     with pytest.raises(UserError, match="has 2 MiB; split it into files up to 1 MiB"):
         rows(tmp_path, "a.csv", " " * (2 << 20))
     with pytest.raises(UserError, match=r"cannot read .*: No such file"):
         list(read_rows(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])
+def test_what_is_written_can_be_imported(tmp_path, verdicts, suffix):
+    table = verdicts(
+        {"label_id": "1", "verdict": "bad_box", "box": (1, 2, 3, 4.5), "seconds": 2, "rle_counts": b"62\\30>"},
+        {"key": 'ü "a".png', "verdict": "checked", "at": 5, "simulated": True},
+    )
+    path = tmp_path / f"verdicts.{suffix}"
+    write_table(path, table)
+    first, second = (row for _, row in read_rows(path))
+    assert (first["label_id"], float(first["y1"]), second["key"]) == ("1", 4.5, 'ü "a".png')
+    assert second["label_id"] in (None, "")
+    assert first["rle_counts"] == (b"62\\30>" if suffix == "parquet" else "62\\30>")
+    assert not second["rle_counts"]
+    time = second["reviewed_at"]
+    assert (time if isinstance(time, datetime) else datetime.fromisoformat(time)) == datetime(
+        2026, 3, 4, 0, 5, tzinfo=UTC
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_nothing_is_written_well(tmp_path, verdicts):
+    write_table(tmp_path / "a.json", verdicts())
+    assert json.loads((tmp_path / "a.json").read_text()) == []
+
+
+def test_where_it_cannot_be_written(tmp_path, verdicts):
+    with pytest.raises(UserError, match=r"cannot tell the format; name it \*\.csv, \*\.parquet"):
+        write_table(tmp_path / "verdicts.xlsx", verdicts())
+    with pytest.raises(UserError, match=r"cannot write .*; name another file"):
+        write_table(tmp_path / "none" / "verdicts.csv", verdicts())

@@ -1,1 +1,0 @@
-"""Reads a run's tables back: as labelled images, and as counts."""
