@@ -11,7 +11,7 @@ from benchmarks.harness.words import mebibytes, seconds
 from benchmarks.jobs import run_bare, run_flow
 from benchmarks.options import Options
 from benchmarks.pictures import draw_pictures
-from tasks.measure.process_memory import peak_bytes_of_children
+from tasks.bench.timing import peak_bytes_of_children
 
 SIZES: Final = (1_000, 10_000)
 SHARD_SIZE: Final = 500

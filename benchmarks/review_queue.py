@@ -89,7 +89,7 @@ def _review(campaign: str, folder: str, answers: int) -> dict[str, float]:
     from review_ui.queue.pull import pull_queue
     from review_ui.queue.queue import Queue
     from schemas.campaign_file import load_campaign
-    from tasks.measure.process_memory import peak_bytes, peak_bytes_of_children
+    from tasks.bench.timing import peak_bytes, peak_bytes_of_children
     from tasks.store.open import open_store
 
     config = load_campaign(Path(campaign))

@@ -10,8 +10,8 @@ from benchmarks.harness.table import Table
 from benchmarks.harness.words import seconds, share
 from benchmarks.options import Options
 from benchmarks.samples import IMAGES, QUICK_IMAGES, copy_samples, sample_campaign
-from tasks.measure.stage_timer import StageTimer
-from tasks.measure.steps import STEPS, STORAGE, timed_steps
+from tasks.bench.bench import STEPS, STORAGE, timed_steps
+from tasks.bench.timing import StageTimer
 
 REPETITIONS: Final = 5
 

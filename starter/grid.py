@@ -18,7 +18,7 @@ from starter.scenes.vocabulary import CORE, HELD_OUT
 from tasks.labels.records import ExportImage, ExportLabel
 from tasks.models.registry import Segmenter, load_detector, load_segmenter
 from tasks.models.runtime import Runtime
-from tasks.preview.grid import draw_grid
+from tasks.preview import draw_grid
 
 _SIDE: Final = 304
 _QUALITY: Final = 85

@@ -13,7 +13,7 @@ from benchmarks.engine.table import switches_table, table_of
 from benchmarks.harness.child import in_child
 from benchmarks.harness.table import Table
 from benchmarks.options import Options
-from tasks.measure.bench import IMAGES_ON_GPU
+from tasks.bench.bench import IMAGES_ON_GPU
 
 
 class _Size(NamedTuple):

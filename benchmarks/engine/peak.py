@@ -10,7 +10,7 @@ from benchmarks.engine.setting import Setting
 from benchmarks.engine.sides import Sides
 from benchmarks.harness.child import in_child
 from flows.environment import prepare_environment
-from tasks.measure.settled import settled
+from tasks.bench.timing import settled
 
 IN_MEMORY = "in memory"
 FILES = "files"

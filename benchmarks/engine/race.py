@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from benchmarks.engine.way import Way
-from tasks.measure.busy import gpu_busy
-from tasks.measure.settled import settled
+from tasks.bench.timing import gpu_busy, settled
 
 
 class Taken(BaseModel):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, validate_call
 from pydantic_core import from_json, to_json
 
 from schemas.errors import VouchError
-from tasks.measure.process_memory import peak_bytes
+from tasks.bench.timing import peak_bytes
 
 P = ParamSpec("P")
 R = TypeVar("R")

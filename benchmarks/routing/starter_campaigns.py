@@ -10,11 +10,8 @@ from benchmarks.campaigns import write_campaign
 from benchmarks.routing.starter_runs import MODELS, StarterRun
 from schemas.campaign_file import load_campaign
 from tasks.certify.plan_reviews import Wish
-from tasks.simulate.answers import NOT_AN_OBJECT
-from tasks.simulate.board import seconds_of
-from tasks.simulate.play import reviews_to_fit
-from tasks.simulate.review import minutes_of
-from tasks.simulate.round import Round, review_round
+from tasks.evaluate.run_truth import NOT_AN_OBJECT
+from tasks.simulate.simulate import Round, minutes_of, review_round, reviews_to_fit, seconds_of
 
 
 def play_commands(

@@ -6,9 +6,7 @@ import numpy as np
 
 from tasks.certify.data import Promise
 from tasks.labels.arrays import SIGNALS
-from tasks.simulate.board import Board
-from tasks.simulate.figures import Draw
-from tasks.simulate.play import play
+from tasks.simulate.simulate import Board, Draw, play
 
 GATES = {"A": "accepted", "B": "delivered"}
 

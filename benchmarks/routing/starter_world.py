@@ -36,9 +36,9 @@ def _measure(folder: Path, images: int, draws: int, campaigns: int) -> Table:
     from benchmarks.routing.starter_campaigns import play_commands
     from benchmarks.routing.starter_draws import draw_figures
     from benchmarks.routing.starter_runs import SEED, STYLES, starter_run
-    from tasks.simulate.board import board
+    from tasks.evaluate.run_truth import truth_of_campaign
     from tasks.simulate.reviewer import PERFECT
-    from tasks.simulate.truth import truth_of_campaign
+    from tasks.simulate.simulate import board
 
     rows: list[list[str]] = []
     notes: list[str] = []

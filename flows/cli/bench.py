@@ -50,7 +50,7 @@ def bench(
     from flows.console.output import print_json
     from flows.console.streams import quiet
     from flows.environment import prepare_environment
-    from tasks.measure.bench import bench as measure
+    from tasks.bench.bench import bench as measure
 
     prepare_environment()
     chosen = _campaign(campaign, images)

@@ -46,8 +46,8 @@ def demo(
     from flows.console.streams import quiet
     from flows.console.summary import print_summary
     from schemas.campaign_file import load_campaign
-    from tasks.preview.preview import write_preview
-    from tasks.report.write import make_report
+    from tasks.preview import write_preview
+    from tasks.report.render import make_report
 
     campaign = _prepare(directory)
     picture, page = directory / "preview.jpg", directory / "report.html"

@@ -11,7 +11,7 @@ from flows.console.output import say
 if TYPE_CHECKING:
     from schemas.campaign import Campaign
     from schemas.policy import Certified
-    from tasks.simulate.round import Round
+    from tasks.simulate.simulate import Round
 
 TO_FIT: Final = 10.0
 """Minutes of the first review plan; the samples have fewer labels than that."""
@@ -39,7 +39,7 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
     from schemas.errors import UserError
     from tasks.certify.plan_reviews import Wish
     from tasks.reviews.plans import read_plans
-    from tasks.simulate.round import review_round
+    from tasks.simulate.simulate import review_round
     from tasks.store.open import open_store
 
     if read_plans(open_store(campaign.workspace), campaign.run.name):

@@ -36,8 +36,7 @@ def evaluate(
     from flows.console.progress import RunProgress
     from flows.console.streams import quiet
     from schemas.campaign_file import load_campaign
-    from tasks.evaluate.evaluate import evaluate_campaign
-    from tasks.evaluate.write import check_folder, write_evaluation
+    from tasks.evaluate.evaluate import check_folder, evaluate_campaign, write_evaluation
     from tasks.shard.events import Comparing
 
     config = load_campaign(campaign)

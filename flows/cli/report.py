@@ -33,7 +33,7 @@ def report(
     from flows.console.progress import RunProgress
     from flows.console.streams import quiet
     from schemas.campaign_file import load_campaign
-    from tasks.report.write import make_report
+    from tasks.report.render import make_report
     from tasks.shard.events import Comparing
 
     config = load_campaign(campaign)

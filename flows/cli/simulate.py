@@ -45,9 +45,9 @@ def simulate(
     from flows.console.simulation import print_simulation
     from flows.console.streams import quiet
     from schemas.campaign_file import load_campaign
-    from tasks.simulate.question import ask
+    from tasks.evaluate.run_truth import truth_of_campaign
+    from tasks.simulate.reviewer import ask
     from tasks.simulate.simulate import simulate as play
-    from tasks.simulate.truth import truth_of_campaign
 
     config = load_campaign(campaign)
     question = ask(config.routing, precision, reviews, draws, gate, missed, automate, plants)

@@ -1,20 +1,35 @@
-"""The plots of the report."""
+"""Draws the report's plots as inline SVG, and formats figures for people.
 
-from typing import Final
+Axes go from 0 to 1; colours are left to the page's style sheet.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 from markupsafe import Markup
 
 from schemas.evaluation import Reliability
 from schemas.report import Histogram, SignalDrift
-from tasks.report.formats import cut
-from tasks.report.svg import Frame
 
 MOST_NAMED_THRESHOLDS: Final = 3
 MOST_EDGES: Final = 8
 """Spans between named edges of a histogram."""
 _NAMES: Final = {"p_correct": "p(correct)"}
 _ACRONYMS: Final = {"clip": "CLIP", "sam": "SAM", "iou": "IoU"}
+
+WIDTH: Final = 440
+HEIGHT: Final = 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 42
+_TICKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+_QUARTERS: Final = tuple((tick, f"{tick:g}") for tick in _TICKS)
+_PERCENTS: Final = tuple((tick, f"{100 * tick:.0f}%") for tick in _TICKS)
+
+NONE: Final = "\u2013"
+"""Stands where there is no figure."""
 
 
 def spoken(signal: str) -> str:
@@ -80,3 +95,212 @@ def _whole_ticks(most: int) -> tuple[float, list[tuple[float, str]]]:
     step = next(each for each in (max(1, step // 5), max(1, step // 2), step, 2 * step) if most <= 5 * each)
     count = max(1, -(-most // step))
     return float(step * count), [(float(step * place), f"{step * place:,}") for place in range(count + 1)]
+
+
+class Frame:
+    """A plot under construction; x runs from 0 to 1, y from 0 to its top."""
+
+    def __init__(
+        self,
+        words: str,
+        across: str,
+        up: str,
+        top: float = 1.0,
+        ticks: Sequence[tuple[float, str]] = _PERCENTS,
+        across_ticks: Sequence[tuple[float, str]] = _QUARTERS,
+    ) -> None:
+        """Draw the axes.
+
+        Args:
+            words: What the plot shows, for those who cannot see it.
+            across: Name of the x axis.
+            up: Name of the y axis.
+            top: Greatest y.
+            ticks: Places on the y axis with their words.
+            across_ticks: Places on the x axis with their words.
+        """
+        self._top = top or 1.0
+        self.root = Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": words})
+        for place, word in ticks:
+            self.line((0, place), (1, place), "grid")
+            self._word(_LEFT - 7, self.y(place) + 4, word, "tick end")
+        for tick, word in across_ticks:
+            self._word(self.x(tick), HEIGHT - _BOTTOM + 18, word, "tick middle")
+        self._word(self.x(0.5), HEIGHT - 6, across, "axis middle")
+        turned = f"rotate(-90 12 {self.y(self._top / 2):.1f})"
+        self._word(12, self.y(self._top / 2), up, "axis middle").set("transform", turned)
+
+    def x(self, value: float) -> float:
+        """Where a value lies, in units of the picture."""
+        return _LEFT + value * (WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        """Where a value lies, in units of the picture."""
+        return HEIGHT - _BOTTOM - value / self._top * (HEIGHT - _BOTTOM - _TOP)
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], kind: str) -> None:
+        """Draw a straight line between two points (x, y)."""
+        (x1, y1), (x2, y2) = start, end
+        ends = {"x1": self.x(x1), "y1": self.y(y1), "x2": self.x(x2), "y2": self.y(y2)}
+        SubElement(self.root, "line", {"class": kind} | {name: f"{value:.1f}" for name, value in ends.items()})
+
+    def path(self, points: Sequence[tuple[float, float]], kind: str) -> None:
+        """Draw a line through points (x, y)."""
+        places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+        SubElement(self.root, "polyline", {"class": kind, "points": places})
+
+    def bar(self, left: float, right: float, low: float, high: float, kind: str, words: str) -> None:
+        """Draw an upright bar that says what it is when pointed at."""
+        if high <= low:
+            return
+        place = {"x": self.x(left) + 0.6, "y": self.y(high), "width": self.x(right) - self.x(left) - 1.2}
+        sizes = {name: f"{value:.1f}" for name, value in place.items()}
+        bar = SubElement(self.root, "rect", {"class": kind, **sizes, "height": f"{self.y(low) - self.y(high):.1f}"})
+        SubElement(bar, "title").text = words
+
+    def dot(self, x: float, y: float, radius: float, words: str) -> None:
+        """Draw a dot that says what it is when pointed at."""
+        place = {"cx": f"{self.x(x):.1f}", "cy": f"{self.y(y):.1f}", "r": f"{radius:.1f}"}
+        SubElement(SubElement(self.root, "circle", {"class": "dot", **place}), "title").text = words
+
+    def mark(self, x: float, word: str) -> None:
+        """Draw an upright line with a word at its top, on the side where there is room."""
+        self.line((x, 0), (x, self._top), "mark")
+        if word:
+            right = x > 0.7
+            self._word(self.x(x) + (-5 if right else 5), _TOP + 9, word, f"marked {'end' if right else 'start'}")
+
+    def done(self) -> Markup:
+        """The picture; everything in it is escaped."""
+        return _markup(self.root)
+
+    def _word(self, x: float, y: float, word: str, kind: str) -> Element:
+        element = SubElement(self.root, "text", {"class": kind, "x": f"{x:.1f}", "y": f"{y:.1f}"})
+        element.text = _sound(word)
+        return element
+
+
+def share_bar(share: float, words: str, kind: str = "bar-accept") -> Markup:
+    """Draw a share as a bar, for a cell of a table."""
+    root = Element("svg", {"viewBox": "0 0 100 8", "class": "share", "role": "img", "aria-label": _sound(words)})
+    root.set("preserveAspectRatio", "none")
+    SubElement(root, "rect", {"class": "rail", "width": "100", "height": "8", "rx": "2"})
+    SubElement(root, "rect", {"class": kind, "width": f"{100 * min(1.0, max(0.0, share)):.2f}", "height": "8"})
+    return _markup(root)
+
+
+def interval_bar(low: float, high: float, value: float | None, promised: float, floor: float, words: str) -> Markup:
+    """Draw an interval on a scale from a floor to 1, with the promise as an upright line."""
+
+    def place(share: float) -> str:
+        return f"{100 * min(1.0, max(0.0, (share - floor) / (1 - floor))):.2f}"
+
+    root = Element("svg", {"viewBox": "0 0 100 12", "class": "interval", "role": "img", "aria-label": _sound(words)})
+    root.set("preserveAspectRatio", "none")
+    SubElement(root, "rect", {"class": "rail", "y": "5", "width": "100", "height": "2"})
+    span = {"x": place(low), "y": "3", "width": f"{max(0.8, float(place(high)) - float(place(low))):.2f}"}
+    SubElement(root, "rect", {"class": "bar-accept" if low >= promised else "bar-route", **span, "height": "6"})
+    if value is not None:
+        SubElement(root, "rect", {"class": "estimate", "x": place(value), "y": "1", "width": "1", "height": "10"})
+    line = {"x1": place(promised), "x2": place(promised), "y1": "0", "y2": "12"}
+    SubElement(root, "line", {"class": "mark", **line})
+    return _markup(root)
+
+
+def _markup(root: Element) -> Markup:
+    # Safe to insert: ElementTree has escaped every text and attribute.
+    return Markup(tostring(root, encoding="unicode"))  # noqa: S704
+
+
+def _sound(words: str) -> str:
+    """Text without the characters that XML cannot say."""
+    return "".join(letter if letter >= " " or letter in "\t\n" else "\ufffd" for letter in words)
+
+
+def count(value: int | None) -> str:
+    """Thousands apart; a dash where there is no figure."""
+    return NONE if value is None else f"{value:,}"
+
+
+def plural(value: int, thing: str) -> str:
+    """Say how many of a thing there are."""
+    return f"{value:,} {thing}{'' if value == 1 else 's'}"
+
+
+def pct(share: float | None) -> str:
+    """A share in percent; a dash where there is none. All but 100% is never written as 100%, nor more than 0 as 0%."""
+    if share is None or math.isnan(share):
+        return NONE
+    words = f"{100 * share:.1f}".removesuffix(".0")
+    if (words == "100" and share < 1) or (words == "0" and share > 0):
+        return f"{100 * share:.3g}%" if words == "0" else f"{math.floor(100_000 * share) / 1000:g}%"
+    return f"{words}%"
+
+
+def share(value: float | None) -> str:
+    """A share in percent with its tenths, so that those of a column stand below each other."""
+    words = pct(value)
+    return words if value is None or "." in words or words in ("0%", "100%", NONE) else f"{words[:-1]}.0%"
+
+
+def least(share: float) -> str:
+    """A lower bound in percent, cut, so that it never reads as more."""
+    return f"{math.floor(1000 * share + 1e-9) / 10:g}%"
+
+
+def most(share: float) -> str:
+    """An upper bound in percent, raised to the next tenth, so that it never reads as less."""
+    return f"{math.ceil(1000 * share - 1e-9) / 10:g}%"
+
+
+def cut(value: float) -> str:
+    """A threshold with three digits, cut, so that it never reads as stricter than it is."""
+    return f"{math.floor(value * 1000 + 1e-9) / 1000:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 99.5:
+        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
+    return f"{minutes / 60:,.1f} h"
+
+
+def when(moment: str) -> str:
+    """Date and time of an ISO 8601 string."""
+    found = datetime.fromisoformat(moment)
+    return f"{found.day} {found:%B %Y, %H:%M} UTC"
+
+
+def day(moment: str) -> str:
+    """Date of an ISO 8601 string."""
+    found = datetime.fromisoformat(moment)
+    return f"{found.day} {found:%B %Y}"
+
+
+def some(names: Sequence[str], shown: int) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def prose(text: str) -> Markup:
+    """A sentence with `commands` set as code; everything in it is escaped."""
+    parts = text.rstrip(".").split("`")
+    parts[0] = parts[0][:1].upper() + parts[0][1:]
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(part) if place % 2 else part for place, part in enumerate(parts)) + "."
+
+
+def rule(text: str) -> str:
+    """A rule or reason as stored, in a reader's words."""
+    words = text.replace("p_correct", "p(correct)").replace("_", " ").replace(">=", "\u2265")
+    for name, spoken in (("clip ", "CLIP "), ("sam iou", "SAM IoU"), ("iou ", "IoU ")):
+        words = words.replace(name, spoken)
+    return words
+
+
+_ALL: Final = (count, plural, pct, share, least, most, cut, duration, when, day, some, prose, rule)
+FILTERS: Final[dict[str, Callable[..., Any]]] = {function.__name__: function for function in _ALL}

@@ -1,23 +1,25 @@
-"""Renders a report as one HTML file that asks nothing of any network and runs no script."""
+"""Writes the report of a campaign as one HTML file that asks nothing of any network and runs no script."""
 
 import base64
 import functools
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from schemas.campaign import Campaign
+from schemas.errors import UserError
 from schemas.report import Picture, Report, SignalDrift
 from tasks.certify.monitor import P_CORRECT
-from tasks.report import formats
-from tasks.report.changes import STANDINGS
-from tasks.report.headline import precision_tile, recall_tile
-from tasks.report.plots import drift_plot, histogram_plot, reliability_plot, spoken
-from tasks.report.svg import interval_bar, share_bar
-from tasks.report.thumbnails import SIDE, Thumbnail
+from tasks.report import plots
+from tasks.report.figures import STANDINGS, Collected, collect, keep_report, precision_tile, recall_tile
+from tasks.report.pictures import SIDE, Thumbnail, thumbnails
+from tasks.report.plots import drift_plot, histogram_plot, interval_bar, reliability_plot, share_bar, spoken
+from tasks.store.open import open_store
 
 MOST_CLASSES: Final = 40
 """Classes that stand open on the page; the others fold away."""
@@ -34,6 +36,47 @@ _NONE_OF: Final = {
     "routed": "No label waits for a person.",
     "wrong": "No label is known to be wrong: none was called so by a reviewer, nor by ground truth.",
 }
+
+
+def make_report(
+    campaign: Campaign,
+    out: Path | None,
+    truth_file: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Make a report; its figures are kept in the workspace, so that the next one can say what changed.
+
+    Args:
+        campaign: Has been run.
+        out: The HTML file to write; None: none.
+        truth_file: COCO ground truth to hold the labels against, if any.
+        progress: Called with the number of images compared with the truth so far.
+
+    Raises:
+        UserError: The campaign has not been run yet, the truth does not fit it, or the file cannot be written.
+        StoreError: The workspace cannot be read or written.
+    """
+    found = collect(campaign, truth_file, progress)
+    found = Collected(keep_report(open_store(campaign.workspace), found.report), found.contents)
+    if out is not None:
+        pictures = thumbnails(found.report.pictures, open_store(campaign.source), campaign.source, found.contents)
+        write_page(out, render(found.report, pictures))
+    return found.report
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write the page whole, or not at all.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"--out: {path} cannot be written ({error.strerror}); choose another place") from error
 
 
 class _Shown(NamedTuple):
@@ -72,7 +115,7 @@ def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
         most_classes=MOST_CLASSES,
         most_reasons=MOST_REASONS,
         spoken=spoken,
-        dash=formats.NONE,
+        dash=plots.NONE,
         share_bar=share_bar,
         interval_bar=functools.partial(_certified_bar, report),
         **_plots(report),
@@ -83,7 +126,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= formats.FILTERS | {"spoken": spoken}
+    environment.filters |= plots.FILTERS | {"spoken": spoken}
     return environment
 
 
@@ -124,14 +167,14 @@ def _certified_bar(report: Report, low: float, errors: int, reviewed: int, promi
     bounds = [1 - group.bound for group in certified if group.bound is not None]
     floor = max(0.0, min([promised, *bounds]) - 0.5 * (1 - promised))
     value = 1 - errors / reviewed if reviewed else None
-    words = f"at least {formats.least(low)}, promised {formats.pct(promised)}"
+    words = f"at least {plots.least(low)}, promised {plots.pct(promised)}"
     return interval_bar(low, 1.0, value, promised, floor, words)
 
 
 def _why(picture: Picture) -> str:
     """Of an accepted label its score, for the rule is the same for all; of others the reason."""
     if not picture.accepted:
-        return formats.rule(picture.reason)
+        return plots.rule(picture.reason)
     p_correct, score = picture.p_correct, picture.detector_score
     words = f"p(correct) {p_correct:.3f}" if p_correct is not None else f"detector score {score or 0:.2f}"
     return f"accepted, {words}" if picture.kind == "wrong" else words

@@ -1,24 +1,29 @@
-"""A reviewer who knows the ground truth, and errs as often as he is told to."""
+"""Simulates a reviewer who knows the ground truth and errs at a given rate; checks what the user wants simulated."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from schemas.campaign import Gate, RoutingConfig
+from schemas.errors import UserError
 from schemas.reviews import LABEL_VERDICTS, VERDICTS
+from tasks.evaluate.run_truth import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS, RunTruth
 from tasks.labels.arrays import RunLabels
 from tasks.reviews.plans import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
-from tasks.simulate.answers import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
-from tasks.simulate.truth import RunTruth
 
 REVIEWER: Final = "simulated"
 SECONDS: Final = np.array([VERIFY_S, VERIFY_S + CHANGE_CLASS_S, VERIFY_S + CLICK_BOX_S, VERIFY_S], np.float64)
 """Time of each of LABEL_VERDICTS: looking, and what has to be mended."""
 PLANT: Final = "plant"
+
+MOST_DRAWS: Final = 100_000
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -139,3 +144,76 @@ class _Session:
 
 def _box(box: np.ndarray) -> dict[str, float]:
     return dict(zip(("x0", "y0", "x1", "y1"), box.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to play."""
+
+    precisions: tuple[float, ...]
+    reviews: tuple[int, ...]
+    draws: int
+    gate: Gate
+    confidence: float
+    errors: Errors
+    automate: float
+    """Share of labels that the answers are about."""
+    plants: int = 0
+    """Known-wrong labels that show what the reviewer misses."""
+
+
+def ask(
+    routing: RoutingConfig,
+    precisions: str | None,
+    reviews: str,
+    draws: int,
+    gate: str | None,
+    missed: float,
+    automate: float,
+    plants: int = 0,
+) -> Question:
+    """Check what is asked for.
+
+    Args:
+        routing: What the campaign asks for where nothing else is said.
+        precisions: Numbers between commas; None: routing.precision.
+        reviews: Whole numbers between commas.
+        draws: How often each is played.
+        gate: delivered or accepted; None: routing.gate.
+        missed: Share of wrong labels that the reviewer calls correct.
+        automate: Share of labels that the answers are about.
+        plants: Known-wrong labels that show what the reviewer misses.
+
+    Raises:
+        UserError: One of them makes no sense.
+    """
+    chosen = next((one for one in get_args(Gate) if one == (gate or routing.gate)), None)
+    if chosen is None:
+        raise UserError(f"--gate: {gate!r} is none; choose {' or '.join(get_args(Gate))}")
+    if not 1 <= draws <= MOST_DRAWS:
+        raise UserError(f"--draws: {draws} is not between 1 and {MOST_DRAWS:,}")
+    for name, share in (("--missed", missed), ("--automate", automate)):
+        if not 0 <= share <= 1:
+            raise UserError(f"{name}: {share:g} is no share between 0 and 1")
+    asked = _numbers("--precision", precisions, float) if precisions is not None else (routing.precision,)
+    for precision in asked:
+        if not 0.5 < precision < 1:
+            raise UserError(f"--precision: {precision:g} is not between 0.5 and 1; 0.95 says 95%")
+    counts = _numbers("--reviews", reviews, int)
+    if min(counts) < 1:
+        raise UserError(f"--reviews: {min(counts)} is no number of labels to look at; give numbers from 1 on")
+    if plants < 0:
+        raise UserError(f"--plants: {plants} is no number of labels")
+    return Question(asked, counts, draws, chosen, routing.confidence, Errors(missed=missed), automate, plants)
+
+
+def _numbers(name: str, words: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    """Different numbers between commas or spaces, ascending."""
+    try:
+        found = tuple(sorted({kind(word) for word in words.replace(",", " ").split()}))
+    except ValueError:
+        found = ()
+    if not found:
+        example = "0.95,0.98" if name == "--precision" else "200,400,800"
+        raise UserError(f"{name}: {words!r} is no list of numbers; write {example}, say")
+    return found

@@ -1,16 +1,59 @@
-"""Plays campaigns of reviews on a run with ground truth: how many reviews certify how much?"""
+"""Simulates campaigns of reviews on a run with ground truth: how many reviews certify how much.
 
-from collections.abc import Callable
+A campaign is played by the functions that certify real ones, on labels whose right answers are known; figures of many
+draws are added up. One whole round can be played on the workspace itself: plan, answer, certify, apply, compare.
+"""
 
-from schemas.errors import UserError
-from schemas.evaluation import Simulation
-from tasks.certify.data import Promise
-from tasks.labels.arrays import RunLabels
-from tasks.simulate.board import board, seconds_of
-from tasks.simulate.figures import Draw, answers, row
-from tasks.simulate.play import play
-from tasks.simulate.question import Question
-from tasks.simulate.truth import RunTruth
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas.campaign import Campaign
+from schemas.errors import NotCertifiedError, UserError
+from schemas.evaluation import ContractTruth, PlanningAnswer, SimulatedRow, Simulation, Spread
+from schemas.policy import Certified
+from schemas.records import ApplySummary
+from schemas.reviews import GroupPlan, Planned
+from tasks.certify.apply import apply_policy
+from tasks.certify.certify import certify_campaign
+from tasks.certify.data import Candidates, Promise, declare_groups, draw_groups
+from tasks.certify.draw import labels_to_fit
+from tasks.certify.fit import Fit, fit_rows
+from tasks.certify.judge import Reviewed, judge
+from tasks.certify.plan_reviews import Wish, plan_reviews
+from tasks.evaluate.evaluate import contract_truth, is_kept, true_precision
+from tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, RunTruth, truth_of_campaign
+from tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from tasks.plan.ledger import Ledger
+from tasks.policy import read_policy
+from tasks.reviews.plans import VERIFY_S, read_plans
+from tasks.reviews.verdicts import write_verdicts
+from tasks.simulate.reviewer import PERFECT, SECONDS, Errors, Question, answer, called, chances
+from tasks.statistics.bounds import (
+    TRUSTED,
+    Bools,
+    Floats,
+    Ints,
+    ReviewerError,
+    lower_bound,
+    reviewer_error,
+    upper_bound,
+)
+from tasks.statistics.sampling import certification_sample, first_sample, fit_share
+from tasks.statistics.threshold_tests import Sample, accepted_counts, delta_of_look, gate_a, gate_b, ladder
+from tasks.store.open import open_store
+
+NAIVE: Final = 1_000_000
+"""Number of the naive rule's own draw."""
+_SCORE: Final = SIGNALS.index("detector_score")
+
+_INTERVAL: Final = 0.05
 
 
 def simulate(
@@ -66,3 +109,410 @@ def simulate(
         rows=rows,
         answers=answers(rows, question.automate),
     )
+
+
+@dataclass(frozen=True)
+class Board:
+    """N labels with their right answers."""
+
+    labels: RunLabels
+    verdict: NDArray[np.int8]
+    """(N,) places in LABEL_VERDICTS."""
+    errors: Errors
+    plants: int = 0
+    """Known-wrong labels that are mixed in to see what the reviewer misses."""
+
+    @property
+    def correct(self) -> Bools:
+        """(N,) labels that are right."""
+        return np.asarray(self.verdict == CORRECT)
+
+    @property
+    def boxes(self) -> Bools:
+        """(N,) labels that are delivered when people look at them: right, or mended."""
+        return np.asarray(self.verdict != NOT_AN_OBJECT)
+
+    def said(self, seed: int) -> NDArray[np.int8]:
+        """What the reviewer of one draw says, or would say, of every label, (N,) places in LABEL_VERDICTS."""
+        if not (self.errors.missed or self.errors.false_alarms):
+            return self.verdict
+        return called(self.verdict, chances(self.labels.label_ids.to_pylist(), seed), self.errors)
+
+
+def oracle(scores: Floats, wrong: Bools, promise: Promise) -> float:
+    """Most that any threshold may accept, as a share of these labels, for one who knows which are wrong.
+
+    Args:
+        scores: (n,) p(correct), NaN: never accepted.
+        wrong: (n,) the truth.
+        promise: What is to hold.
+    """
+    steps = np.unique(scores[np.isfinite(scores)])[::-1]
+    accepted = accepted_counts(scores, steps)
+    errors = accepted_counts(scores[wrong], steps)
+    whole = accepted if promise.gate == "accepted" else errors + int((~wrong).sum())
+    good = np.flatnonzero(errors <= (1 - promise.precision) * whole + 1e-9)
+    return float(accepted[good[-1]] / len(scores)) if len(good) else 0.0
+
+
+class Draw(NamedTuple):
+    """What one draw came to."""
+
+    reviewed: int
+    """Labels that were reviewed."""
+    review_seconds: float
+    automation: float
+    """Share of all labels accepted."""
+    accepted_precision: float | None
+    """A, true, on the side that the promise is about; None without an accepted label."""
+    delivered_precision: float | None
+    broken: bool
+    """Something was accepted, and the promise of a group is not kept."""
+    seconds_per_box: float | None
+    oracle: float
+    naive: float
+    naive_broken: bool
+
+
+def play(board: Board, promises: Sequence[Promise], reviews: int, seed: int) -> list[Draw]:
+    """Play one campaign for each promise; the split, the first sample and the calibrator are the same for all.
+
+    Args:
+        board: The labels.
+        promises: What is to be certified.
+        reviews: Labels that people look at, those for fitting included.
+        seed: Seed of the split, of every draw and of the reviewer's errors.
+
+    Returns:
+        A result for each promise.
+    """
+    start = _begin(board, reviews, seed)
+    return [_go_on(start, promise, reviews) for promise in promises]
+
+
+def reviews_to_fit(labels: int, reviews: int) -> int:
+    """How many of so many reviews are for fitting: as many as `vouch plan-reviews` asks for first, at most half."""
+    return labels_to_fit(labels, reviews // 2)
+
+
+def board(labels: RunLabels, truth: RunTruth, errors: Errors, plants: int = 0) -> Board:
+    """Take the labels whose right answers are known."""
+    return Board(only(labels, truth.counted), truth.verdict[truth.counted], errors, plants)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A board after its first sample was reviewed."""
+
+    board: Board
+    said: NDArray[np.int8]
+    """(N,) what the reviewer says, or would say."""
+    candidates: Candidates
+    first: Ints
+    """Rows of the first sample."""
+    fit: Fit | None
+    """None where they were too few to fit."""
+    seed: int
+
+    @property
+    def wrong(self) -> Bools:
+        """(N,) labels that the reviewer calls wrong, or would."""
+        return np.asarray(self.said != CORRECT)
+
+    @property
+    def side(self) -> Bools:
+        """(N,) labels that the promise is about."""
+        return self.candidates.certify_side
+
+
+def _begin(board: Board, reviews: int, seed: int) -> _Start:
+    labels, said = board.labels, board.said(seed)
+    count = reviews_to_fit(labels.count, reviews)
+    fitting = labels.fit_side(fit_share(labels.count, count), seed)
+    rows = np.flatnonzero(fitting)
+    first = first_sample(labels.signals[rows, _SCORE].astype(np.float64), count, seed)
+    # In the order of the labels, as verdicts of a campaign are fitted to.
+    order = np.argsort(rows[first.rows])
+    rows, inclusion = rows[first.rows][order], first.inclusion[order]
+    try:
+        fit = fit_rows(labels, rows, said[rows] != CORRECT, 1 / inclusion, seed)
+    except UserError:
+        fit = None
+    scores = fit.scores if fit is not None else np.full(labels.count, np.nan)
+    candidates = Candidates(scores, labels.class_index, labels.class_names, ~fitting)
+    return _Start(board, said, candidates, rows, fit, seed)
+
+
+def _go_on(start: _Start, promise: Promise, reviews: int) -> Draw:
+    """Declare the groups, review the certification sample, certify, and look at the truth."""
+    labels, fit, candidates = start.board.labels, start.fit, start.candidates
+    left = reviews - len(start.first)
+    accepted, rows = np.zeros(labels.count, np.bool_), np.zeros(0, np.int64)
+    groups: tuple[GroupPlan, ...] = ()
+    if fit is not None:
+        groups = declare_groups(candidates, fit.labels, labels.class_index[fit.rows], promise, left)
+        rows = draw_groups(candidates, groups, promise.gate, left, start.seed, 1).rows
+        names = np.array(labels.class_names)[labels.class_index[rows]]
+        reviewed = Reviewed(candidates.scores[rows], start.wrong[rows], tuple(names.tolist()))
+        delta = delta_of_look(1 - promise.confidence, 1)
+        bounds = _reviewers(start, promise, delta)
+        for one in judge(reviewed, groups, candidates, promise, delta, bounds):
+            if one.certificate.threshold is not None:
+                kept = candidates.of(one.plan.model_copy(update={"classes": one.classes}))
+                accepted |= kept & (candidates.scores >= one.certificate.threshold)
+    naive = _naive(start, promise, left)
+    found = true_precision(accepted, start.board.correct, start.side)
+    asked = np.unique(np.concatenate([start.first, rows]))
+    return Draw(
+        reviewed=len(asked),
+        review_seconds=float(seconds_of(start.said[asked]).sum()) + start.board.plants * VERIFY_S,
+        automation=float(accepted.mean()),
+        accepted_precision=found.accepted_precision,
+        delivered_precision=found.delivered_precision,
+        broken=_broken(start, accepted, groups, promise),
+        seconds_per_box=_seconds_per_box(start, accepted, asked),
+        oracle=oracle(candidates.scores[start.side], ~start.board.correct[start.side], promise),
+        naive=float(naive.mean()),
+        naive_broken=_broken(start, naive, groups, promise),
+    )
+
+
+def _reviewers(start: _Start, promise: Promise, delta: float) -> ReviewerError:
+    """Bound what the reviewer misses by known-wrong plants, as many as the board has."""
+    planted = start.board.plants
+    if not planted:
+        return TRUSTED
+    names = [f"plant-{number}" for number in range(planted)]
+    missed = chances(names, start.seed) < start.board.errors.missed
+    # Gate "delivered" plants half of them among the labels that people get in any case, as `vouch plan-reviews` does.
+    routed = planted // 2 if promise.gate == "delivered" else 0
+    first, rest = missed[: planted - routed], missed[planted - routed :]
+    return reviewer_error(len(first), int(first.sum()), delta, routed, int(rest.sum()))
+
+
+def _naive(start: _Start, promise: Promise, reviews: int) -> Bools:
+    """What the loosest threshold accepts at which as many reviewed labels, drawn uniformly, look good enough."""
+    scores = start.candidates.scores
+    rows = certification_sample(start.side, reviews, start.seed, NAIVE).rows
+    sample, steps = Sample(scores[rows], start.wrong[rows]), ladder(scores[start.side])
+    if promise.gate == "accepted":
+        found = gate_a(sample, steps, np.ones(len(steps), np.int64), promise.precision, 0.5)
+    else:
+        found = gate_b(sample, steps, promise.precision, 0.5)
+    good = np.flatnonzero((found.reviewed > 0) & (found.errors <= (1 - promise.precision) * found.reviewed))
+    least = float(steps[good[-1]]) if len(good) else np.inf
+    return np.asarray(start.side & (scores >= least))
+
+
+def _broken(start: _Start, accepted: Bools, groups: Sequence[GroupPlan], promise: Promise) -> bool:
+    """Whether the promise of any group is broken."""
+    among = [start.candidates.of(group) for group in groups] or [start.side]
+    found = [true_precision(accepted, start.board.correct, part) for part in among]
+    return any(is_kept(one, promise.gate, promise.precision) is False for one in found)
+
+
+def _seconds_per_box(start: _Start, accepted: Bools, asked: Ints) -> float | None:
+    """Time of all reviews and of all labels that are not accepted, over delivered boxes."""
+    seen = ~accepted
+    boxes = int((accepted | start.board.boxes).sum())
+    seen[asked] = True
+    seconds = float(seconds_of(start.said[seen]).sum()) + start.board.plants * VERIFY_S
+    return seconds / boxes if boxes else None
+
+
+def answers(rows: Sequence[SimulatedRow], automate: float) -> tuple[PlanningAnswer, ...]:
+    """Say for each precision how many of the reviews tried automate so much in the median draw."""
+    precisions = sorted({one.precision for one in rows})
+    return tuple(_answer([one for one in rows if one.precision == precision], automate) for precision in precisions)
+
+
+@dataclass(frozen=True)
+class AnsweredPlan:
+    """A review plan that was answered."""
+
+    planned: Planned
+    rows: Ints
+    """Labels that were asked about; -1 for plants."""
+    answers: int
+    """Verdicts written."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round came to."""
+
+    reviewed: tuple[AnsweredPlan, AnsweredPlan]
+    """The first sample, and the certification sample."""
+    certified: Certified | None
+    """None where the sample could certify nothing from the start."""
+    refusal: str
+    """Why, then; else empty."""
+    applied: ApplySummary | None
+    """None where nothing was certified."""
+    contract: ContractTruth | None
+    """Against the truth; None where nothing was certified."""
+    labels: RunLabels
+    """As they are decided now."""
+    truth: RunTruth
+
+
+def review_round(campaign: Campaign, truth_file: Path, wishes: tuple[Wish, Wish], *, export: bool) -> Round:
+    """Play a round in the campaign's workspace; its verdicts, and the policy, are marked as simulated.
+
+    Args:
+        campaign: Of a labelled run that nothing was asked about yet.
+        truth_file: COCO instances.
+        wishes: Budgets of the first sample and of the certification sample.
+        export: Write the data set by the new policy.
+
+    Raises:
+        UserError: The truth fits none of the labels, or there are too few of them.
+        StoreError: The workspace cannot be read or written.
+    """
+    labels, truth = truth_of_campaign(campaign, truth_file)
+    first, second = (review_next(campaign, labels, truth, wish) for wish in wishes)
+    certified, refusal, applied, contract = None, "", None, None
+    try:
+        certified = certify_campaign(campaign)
+    except NotCertifiedError as error:
+        refusal = str(error)
+    if certified is not None and certified.version is not None:
+        applied = apply_policy(campaign, certified.version, export=export)
+        labels = _labels(campaign)
+        policy = read_policy(open_store(campaign.workspace), certified.version, campaign.classes)
+        contract = contract_truth(labels, truth, policy)
+    return Round((first, second), certified, refusal, applied, contract, labels, truth)
+
+
+def _labels(campaign: Campaign) -> RunLabels:
+    workspace, run = open_store(campaign.workspace), campaign.run.name
+    with Ledger.load(workspace, run) as ledger:
+        return read_run_labels(workspace, run, ledger, current_of(workspace, run))
+
+
+def review_next(
+    campaign: Campaign, labels: RunLabels, truth: RunTruth, wish: Wish, errors: Errors = PERFECT, seed: int = 0
+) -> AnsweredPlan:
+    """Plan what is next, and answer all of it from ground truth; the verdicts are marked as simulated.
+
+    Args:
+        campaign: Of a labelled run.
+        labels: Its labels.
+        truth: The right answers about them.
+        wish: Budget and stage.
+        errors: How often the reviewer errs.
+        seed: Seed of his errors.
+
+    Raises:
+        UserError: There is nothing to ask.
+        StoreError: The workspace cannot be read or written.
+    """
+    planned = plan_reviews(campaign, wish)
+    workspace = open_store(campaign.workspace)
+    tasks = next(
+        table for plan, table in read_plans(workspace, campaign.run.name) if plan.number == planned.plan.number
+    )
+    verdicts = answer(tasks, labels, truth, datetime.now(UTC), errors, seed)
+    write_verdicts(workspace, verdicts)
+    ids = [label for label in tasks["label_id"].to_pylist() if label is not None]
+    return AnsweredPlan(planned, labels.places(ids), verdicts.num_rows)
+
+
+def minutes_of(labels: int) -> float:
+    """Budget that asks for so many labels; a hair more than their time, so that none is lost by rounding."""
+    return (labels * VERIFY_S + 1e-3) / 60
+
+
+def row(precision: float, reviews: int, draws: Sequence[Draw]) -> SimulatedRow:
+    """Add up the draws of one precision and one number of reviews, at least one draw."""
+    accepting = [draw for draw in draws if draw.automation > 0]
+    broken, count = sum(draw.broken for draw in draws), len(draws)
+    seconds = [draw.seconds_per_box for draw in draws if draw.seconds_per_box is not None]
+    return SimulatedRow(
+        precision=precision,
+        reviews=reviews,
+        reviewed=_median([draw.reviewed for draw in draws]),
+        certified=len(accepting) / count,
+        automation=_spread([draw.automation for draw in draws]),
+        accepted_precision=_spread_of_known([draw.accepted_precision for draw in accepting]),
+        delivered_precision=_spread_of_known([draw.delivered_precision for draw in accepting]),
+        broken=broken / count,
+        broken_interval=(
+            float(lower_bound(broken, count, _INTERVAL / 2)),
+            float(upper_bound(broken, count, _INTERVAL / 2)),
+        ),
+        review_minutes=_median([draw.review_seconds for draw in draws]) / 60,
+        seconds_per_box=_median(seconds) if seconds else None,
+        oracle=_median([draw.oracle for draw in draws]),
+        naive=_median([draw.naive for draw in draws]),
+        naive_broken=sum(draw.naive_broken for draw in draws) / count,
+    )
+
+
+def _answer(rows: Sequence[SimulatedRow], automate: float) -> PlanningAnswer:
+    precision, by_reviews = rows[0].precision, sorted(rows, key=lambda one: one.reviews)
+    enough = next((one for one in by_reviews if one.automation.median >= automate), None)
+    promise = f"{automate:.0%} of these labels at {precision:g}"
+    if enough is not None:
+        words = (
+            f"{enough.reviews:,} reviews (about {max(1, round(enough.review_minutes)):,} min) automate {promise}: "
+            f"{enough.automation.median:.0%} in the median draw, at least {enough.automation.tenth:.0%} in nine of ten"
+        )
+        return PlanningAnswer(precision=precision, automate=automate, reviews=enough.reviews, words=words)
+    best = max(by_reviews, key=lambda one: (one.automation.median, one.certified, one.reviews))
+    oracle = max(one.oracle for one in by_reviews)
+    words = (
+        f"none of the reviews tried automates {promise}: {best.reviews:,} come to {best.automation.median:.0%} in the "
+        f"median draw; who knows every label and ranks as well would come to {oracle:.0%}"
+    )
+    if oracle < automate:
+        words += ", so more reviews alone will not do"
+    else:
+        words += ": try more reviews" if best.reviewed >= best.reviews else ": it takes a larger batch"
+    return PlanningAnswer(precision=precision, automate=automate, reviews=None, words=words)
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(
+        median=_median(values),
+        tenth=float(np.quantile(values, 0.1, method="inverted_cdf")),
+        worst=float(min(values)),
+    )
+
+
+def _spread_of_known(values: Sequence[float | None]) -> Spread | None:
+    known = [value for value in values if value is not None]
+    return _spread(known) if known else None
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
+
+
+def only(labels: RunLabels, kept: Bools) -> RunLabels:
+    """Some labels of a run, and all of its images.
+
+    Args:
+        labels: N labels.
+        kept: (N,) which.
+    """
+    return replace(
+        labels,
+        label_ids=labels.label_ids.filter(pa.array(kept)),
+        class_index=labels.class_index[kept],
+        image_index=labels.image_index[kept],
+        boxes=labels.boxes[kept],
+        signals=labels.signals[kept],
+        p_correct=labels.p_correct[kept],
+        accepted=labels.accepted[kept],
+    )
+
+
+def seconds_of(said: NDArray[np.int8]) -> Floats:
+    """Time that answers take, (n,)."""
+    return np.asarray(SECONDS[said], np.float64)
+
+
+def rows_where(marked: Bools) -> Ints:
+    """Places that are marked."""
+    return np.asarray(np.flatnonzero(marked), np.int64)

@@ -16,7 +16,7 @@ from benchmarks.harness.table import Table, print_table
 from benchmarks.pictures import draw_pictures
 from benchmarks.registry import BENCHMARKS
 from schemas.errors import VouchError
-from tasks.measure.process_memory import peak_bytes
+from tasks.bench.timing import peak_bytes
 
 TABLE = Table(title="walking", columns=["", "time"], rows=[["a mile", "20 min"]], notes=["On foot."], figures={"s": 1})
 

@@ -6,8 +6,8 @@ import io
 import pytest
 from PIL import Image
 
+from tasks.report.pictures import Thumbnail
 from tasks.report.render import render
-from tasks.report.thumbnails import Thumbnail
 
 pytestmark = pytest.mark.browser
 

@@ -13,8 +13,8 @@ from flows.cli.demo import PRECISION, TRUTH, _prepare
 from flows.cli.demo_review import TO_CERTIFY, TO_FIT
 from schemas.campaign_file import load_campaign
 from schemas.reviews import LABEL_VERDICTS
+from tasks.evaluate.run_truth import truth_of_campaign
 from tasks.reviews.verdicts import read_verdicts
-from tasks.simulate.truth import truth_of_campaign
 from tasks.store.open import open_store
 from tests.browser.reviewing import Reviewer
 from tests.flows.cli.review_process import ROOT, running

@@ -8,7 +8,7 @@ from PIL import Image
 
 from starter import grid
 from starter.scenes.scene import Scene, SceneObject
-from tasks.preview.grid import CAPTION, GAP
+from tasks.preview import CAPTION, GAP
 
 
 def test_a_row_of_scenes_each_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

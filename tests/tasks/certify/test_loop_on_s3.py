@@ -6,7 +6,7 @@ import pytest
 from tasks.certify.apply import apply_policy
 from tasks.certify.certify import certify_campaign
 from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.report.write import make_report
+from tasks.report.render import make_report
 from tasks.reviews.import_verdicts import import_files
 from tasks.reviews.open_tasks import task_sheet
 from tasks.reviews.read_file import write_table

@@ -1,0 +1,575 @@
+"""Collects the figures of the report from the workspace; no model is loaded, no image opened.
+
+The figures of every report are kept at reports/<run>/<number>.json, so that the next one can say what changed.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from schemas.campaign import Campaign
+from schemas.evaluation import Quality, Reliability, ReliabilityBin
+from schemas.policy import Policy
+from schemas.records import Current
+from schemas.report import (
+    Accepted,
+    Change,
+    Changes,
+    ClassReport,
+    Histogram,
+    Images,
+    Interval,
+    Picture,
+    Provenance,
+    Report,
+    ReviewedReliability,
+    TruthReport,
+)
+from schemas.reviews import LABEL_VERDICTS
+from tasks.evaluate.evaluate import evaluate_campaign
+from tasks.evaluate.ground_truth import read_truth
+from tasks.evaluate.run_truth import truth_of_run
+from tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from tasks.labels.read import current_markers
+from tasks.plan.ledger import Ledger
+from tasks.policy import read_policy
+from tasks.report.figures_reviews import (
+    Reviewed,
+    asked,
+    audit_reports,
+    drift_report,
+    expiry_report,
+    of_this_run,
+    policy_report,
+    promise_sentence,
+    recall_report,
+    reviewed_labels,
+    time_report,
+    verdicts_report,
+)
+from tasks.report.plots import least, most, pct
+from tasks.reviews.plans import read_plans
+from tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
+from tasks.reviews.verdicts import read_verdicts
+from tasks.shard.files import read_part
+from tasks.statistics.bounds import Bools, Floats, Ints, shrunken_shares
+from tasks.statistics.calibrator import reliability
+from tasks.status import read_status
+from tasks.store.open import open_store
+from tasks.store.store import Store
+
+EDGES: Final = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
+"""Of p(correct): narrow towards both ends, where calibrated probabilities crowd."""
+SCORE_EDGES: Final = tuple(place / 25 for place in range(26))
+RELIABILITY_BINS: Final = 10
+IN_A_BIN: Final = 20
+"""Reviewed labels that a bin of the reliability diagram takes; fewer say little."""
+LEAST_REVIEWED: Final = 20
+"""Fewer labels make no reliability diagram."""
+
+STANDINGS: Final = {
+    "empty": "no labels",
+    "nothing_accepted": "nothing accepted",
+    "user_thresholds": "user thresholds, not certified",
+    "certified": "certified",
+    "simulated": "simulated reviewer, not certified",
+    "expired": "expired",
+}
+_COUNTS: Final[dict[str, Callable[[Report], int]]] = {
+    "images labelled": lambda report: report.images.done,
+    "images failed": lambda report: report.images.failed,
+    "labels": lambda report: report.automation.labels,
+    "labels accepted": lambda report: report.automation.accepted,
+    "labels with a verdict": lambda report: report.verdicts.labels,
+    "images searched": lambda report: report.verdicts.images,
+}
+_SHARES: Final[dict[str, Callable[[Report], float | None]]] = {
+    "automation": lambda report: report.automation.share,
+    "automation of the certified images": lambda report: report.certify_side.share if report.certify_side else None,
+    "audited precision": lambda report: _value(next((one.precision for one in report.audits if one.precision), None)),
+    "recall": lambda report: _value(report.recall.delivered),
+    "true precision of accepted labels": lambda report: report.truth.accepted.precision if report.truth else None,
+}
+_WORDS: Final[dict[str, Callable[[Report], str]]] = {
+    "policy": lambda report: report.policy.version,
+    "standing": lambda report: STANDINGS[report.policy.standing],
+    "precision asked for": lambda report: f"{100 * report.policy.precision:.4g}%",
+    "confidence asked for": lambda report: f"{100 * report.policy.confidence:.4g}%",
+}
+
+_RECORD: Final = re.compile(r"(\d{4,})\.json")
+
+PACKAGES: Final = ("torch", "transformers", "groundingdino-py", "segment-anything", "open-clip-torch", "numpy",
+                   "scikit-learn", "prefect")  # fmt: skip
+
+EACH: Final = 12
+"""Labels of each kind."""
+_KINDS: Final = ("accepted", "routed", "wrong")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A report, and what its pictures are cut by."""
+
+    report: Report
+    contents: dict[str, str]
+    """Key -> SHA-256 of the content that was labelled, of the images shown."""
+
+
+def collect(
+    campaign: Campaign, truth_file: Path | None = None, progress: Callable[[int], None] | None = None
+) -> Collected:
+    """Gather a report; its number and what changed are left to `history.keep_report`.
+
+    Args:
+        campaign: Has been run.
+        truth_file: COCO ground truth to hold the labels against, if any.
+        progress: Called with the number of images compared with the truth so far.
+
+    Raises:
+        UserError: The campaign has not been run yet, or the truth does not fit it.
+        StoreError: The workspace cannot be read.
+    """
+    workspace, run = open_store(campaign.workspace), campaign.run.name
+    current = current_of(workspace, run)
+    declared = [entry for entry in campaign.classes if entry.name in current.classes]
+    policy = read_policy(workspace, current.policy, declared)
+    plans = read_plans(workspace, run)
+    with Ledger.load(workspace, run) as ledger:
+        labels = read_run_labels(workspace, run, ledger, current)
+        verdicts = read_verdicts(workspace)
+        mine = of_this_run(verdicts, labels, asked(plans))
+        answers = resolve(mine)
+        answered = answers.wrong_of(labels.label_ids) != NO_ANSWER
+        spoken = _spoken(labels, answers, _true_answers(workspace, run, ledger, current, truth_file))
+        kept = _fit_side(labels, policy)
+        pictures = with_reasons(
+            choose_labels(labels, spoken, kept, campaign.routing.seed), workspace, run, ledger, current
+        )
+    truth = None if truth_file is None else _against_truth(campaign, truth_file, progress)
+    images = missed_and_checked(mine)
+    expiry = expiry_report(policy, plans, answers)
+    reviewed = reviewed_labels(labels, plans, answers)
+    spoken_policy = policy_report(policy, campaign.routing, labels.count, expired=expiry is not None and expiry.expired)
+    status = read_status(campaign)
+    report = Report(
+        run=run,
+        workspace=workspace.uri,
+        source=campaign.source.uri,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        images=Images(
+            total=status.images, done=status.done, failed=status.failed, pending=status.pending, reasons=status.reasons
+        ),
+        automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
+        certify_side=_accepted(labels, answered, ~kept) if policy.certification else None,
+        fit_side=_accepted(labels, answered, kept) if policy.certification else None,
+        promise=promise_sentence(spoken_policy),
+        policy=spoken_policy,
+        audits=audit_reports(policy, plans, answers, spoken_policy.confidence),
+        expiry=expiry,
+        recall=recall_report(labels, plans, images, answers, current.inputs, campaign.routing),
+        drift=drift_report(policy, labels, ~kept),
+        reliability=reviewed_reliability(labels, reviewed),
+        histogram=score_histogram(labels, policy),
+        classes=class_reports(labels, reviewed),
+        pictures=pictures,
+        verdicts=verdicts_report(mine, verdicts, labels, answers, images),
+        time=time_report(mine, labels, answers),
+        truth=truth,
+        provenance=provenance(campaign, current),
+    )
+    return Collected(report, _contents(labels, pictures))
+
+
+def _fit_side(labels: RunLabels, policy: Policy) -> Bools:
+    """Labels of images that were kept for fitting, (N,)."""
+    promise = policy.certification
+    return labels.fit_side(promise.fit_share, promise.seed) if promise else np.zeros(labels.count, np.bool_)
+
+
+def _accepted(labels: RunLabels, answered: Bools, among: Bools) -> Accepted:
+    accepted = labels.accepted & among
+    return Accepted(labels=int(among.sum()), accepted=int(accepted.sum()), answered=int((accepted & answered).sum()))
+
+
+def _true_answers(
+    workspace: Store, run: str, ledger: Ledger, current: Current, truth_file: Path | None
+) -> Sequence[str] | None:
+    if truth_file is None:
+        return None
+    _, truth = truth_of_run(workspace, run, ledger, current, read_truth(truth_file))
+    return [LABEL_VERDICTS[code] if 0 <= code < len(LABEL_VERDICTS) else "" for code in truth.verdict.tolist()]
+
+
+def _spoken(labels: RunLabels, answers: Answers, truth: Sequence[str] | None) -> list[str]:
+    """What is known of each label: the truth where there is one, else the verdict."""
+    verdicts = [*answers.verdict, ""]
+    said = [verdicts[place] for place in answers.places(labels.label_ids).tolist()]
+    return said if truth is None else [true or own for true, own in zip(truth, said, strict=True)]
+
+
+def _against_truth(campaign: Campaign, truth_file: Path, progress: Callable[[int], None] | None) -> TruthReport:
+    found = evaluate_campaign(campaign, truth_file, progress=progress)
+    return TruthReport(
+        file=truth_file.name,
+        images=found.images.evaluated,
+        iou_threshold=found.iou_threshold,
+        accepted=Quality.model_validate(found.accepted.model_dump(exclude={"classes"})),
+        everything=Quality.model_validate(found.accepted_and_review.model_dump(exclude={"classes"})),
+        contract=found.contract,
+    )
+
+
+def _contents(labels: RunLabels, pictures: Sequence[Picture]) -> dict[str, str]:
+    wanted = {picture.key for picture in pictures}
+    pairs = zip(labels.keys.to_pylist(), labels.contents.to_pylist(), strict=True)
+    return {key: sha256 for key, sha256 in pairs if key in wanted}
+
+
+class Tile(NamedTuple):
+    """A figure at the head of the page."""
+
+    figure: str
+    """Empty where there is none."""
+    says: str
+    """What it rests on, or why there is none."""
+    of_accepted: bool = False
+    """Of accepted labels alone, where the figure is a precision."""
+
+
+def precision_tile(report: Report) -> Tile:
+    """The promise where there is one, else the best that is known."""
+    policy, truth = report.policy, report.truth
+    found = f"; ground truth says {pct(truth.accepted.precision)}" if truth and truth.accepted.labels else ""
+    if policy.standing == "certified":
+        groups = sum(group.p_correct is not None for group in policy.groups)
+        number = f"{groups:,} group{'' if groups == 1 else 's'}"
+        return Tile(
+            f"≥ {pct(policy.precision)}",
+            f"certified for {number} of classes with {pct(policy.confidence)} confidence{found}",
+            of_accepted=policy.gate == "accepted",
+        )
+    audited = next((audit.precision for audit in report.audits if audit.precision), None)
+    if policy.standing != "simulated" and audited is not None and audited.value is not None:
+        return Tile(pct(audited.value), f"audited: {_between(audited)}; not certified{found}", of_accepted=True)
+    if truth and truth.accepted.precision is not None:
+        words = f"against ground truth on {truth.images:,} images; no certificate"
+        return Tile(pct(truth.accepted.precision), words, of_accepted=True)
+    why = {
+        "simulated": "the verdicts came from a simulated reviewer",
+        "expired": "the policy has expired; certify again",
+        "nothing_accepted": "nothing is accepted, so there is nothing to certify",
+        "empty": "there are no labels yet",
+    }
+    return Tile("", why.get(policy.standing, "no reviewed sample stands behind the thresholds"))
+
+
+def recall_tile(report: Report) -> Tile:
+    """Recall from searched images, else against ground truth."""
+    found, truth = report.recall.delivered, report.truth
+    if found is not None and found.value is not None:
+        who = "a simulated reviewer" if report.recall.simulated else "people"
+        words = f"of objects have a label, accepted or waiting: {_between(found)}, from images that {who} searched"
+        return Tile(pct(found.value), words)
+    if truth and truth.everything.recall is not None:
+        words = "of the objects in the ground truth have a label, accepted or waiting"
+        return Tile(pct(truth.everything.recall), words)
+    return Tile("", "it takes images that people have searched for every object")
+
+
+def _between(found: Interval) -> str:
+    return f"{least(found.low)} to {most(found.high)} with {pct(found.confidence)} confidence"
+
+
+def class_reports(labels: RunLabels, reviewed: Reviewed) -> tuple[ClassReport, ...]:
+    """Describe every class, the one with the most labels first."""
+    names = labels.class_names
+    counts, accepted = (
+        np.bincount(labels.class_index[chosen], minlength=len(names))
+        for chosen in (np.ones(labels.count, np.bool_), labels.accepted)
+    )
+    use = labels.accepted[reviewed.rows]
+    place = labels.class_index[reviewed.rows[use]]
+    drawn = np.bincount(place, minlength=len(names))
+    wrong = np.bincount(place, reviewed.wrong[use], minlength=len(names)).astype(np.int64)
+    precision = 1 - shrunken_shares(wrong, drawn)
+    order = np.lexsort((np.arange(len(names)), -counts))
+    return tuple(
+        ClassReport(
+            name=names[row],
+            labels=int(counts[row]),
+            accepted=int(accepted[row]),
+            reviewed=int(drawn[row]),
+            wrong=int(wrong[row]),
+            precision=float(precision[row]) if accepted[row] and drawn.any() else None,
+        )
+        for row in order.tolist()
+    )
+
+
+def score_histogram(labels: RunLabels, policy: Policy) -> Histogram | None:
+    """Count labels by p(correct), or by the detector's score where there is no calibrator; None without labels."""
+    if not labels.count:
+        return None
+    if np.isfinite(labels.p_correct).any():
+        least = [group.p_correct for group in policy.groups if group.p_correct is not None]
+        return _histogram("p_correct", labels.p_correct, labels.accepted, least, EDGES)
+    rules = [group.accept.required() for group in policy.groups if group.accept is not None]
+    least = [rule["detector_score"] for rule in rules if "detector_score" in rule]
+    return _histogram("detector_score", detector_scores(labels), labels.accepted, least, SCORE_EDGES)
+
+
+def detector_scores(labels: RunLabels) -> NDArray[np.float32]:
+    """Score of each label, (N,)."""
+    return labels.signals[:, SIGNALS.index("detector_score")]
+
+
+def reviewed_reliability(labels: RunLabels, reviewed: Reviewed) -> ReviewedReliability:
+    """Hold p(correct) against verdicts that the calibrator has not seen, those on the certify side."""
+    rows = reviewed.rows[reviewed.held_out]
+    known = np.isfinite(labels.p_correct[rows])
+    if not np.isfinite(labels.p_correct).any():
+        return ReviewedReliability(missing="there is no calibrator yet; it comes with the first certified policy")
+    if known.sum() < LEAST_REVIEWED:
+        words = f"only {int(known.sum())} reviewed labels were kept from the calibrator"
+        return ReviewedReliability(labels=int(known.sum()), missing=f"{words}; {LEAST_REVIEWED} are needed")
+    wrong, weights = reviewed.wrong[reviewed.held_out][known], reviewed.weights[reviewed.held_out][known]
+    bins_wanted = max(1, min(RELIABILITY_BINS, int(known.sum()) // IN_A_BIN))
+    found = reliability(labels.p_correct[rows][known], ~wrong, weights, bins_wanted)
+    bins = zip(found.stated.tolist(), found.seen.tolist(), found.labels.tolist(), strict=True)
+    return ReviewedReliability(
+        found=Reliability(
+            ece=found.calibration_error,
+            bins=tuple(ReliabilityBin(labels=count, score=stated, precision=seen) for stated, seen, count in bins),
+        ),
+        brier=found.brier,
+        labels=int(known.sum()),
+    )
+
+
+def _histogram(
+    signal: str,
+    values: Floats | NDArray[np.float32],
+    accepted: Bools,
+    least: Sequence[float],
+    edges: Sequence[float],
+) -> Histogram:
+    known = np.isfinite(values)
+
+    def count(chosen: Bools) -> tuple[int, ...]:
+        return tuple(np.histogram(np.clip(values[chosen & known], 0, 1), edges)[0].tolist())
+
+    return Histogram(
+        signal=signal,
+        edges=tuple(edges),
+        accepted=count(accepted),
+        review=count(~accepted),
+        thresholds=tuple(sorted(set(least))),
+        missing=int((~known).sum()),
+    )
+
+
+def compared(before: Report, now: Report) -> Changes:
+    """List the figures of two reports of a run that differ."""
+    return Changes(since=before.created, number=before.number, changes=tuple(_changes(before, now)))
+
+
+def _changes(before: Report, now: Report) -> Iterator[Change]:
+    for name, word in _WORDS.items():
+        if word(before) != word(now):
+            yield Change(name=name, before=word(before), now=word(now), direction="other")
+    for name, count in _COUNTS.items():
+        step = count(now) - count(before)
+        if step:
+            words = f"{abs(step):,} {'more' if step > 0 else 'fewer'}"
+            yield _moved(name, f"{count(before):,}", f"{count(now):,}", step, words)
+    for name, share in _SHARES.items():
+        first, second = share(before), share(now)
+        if _percent(first) == _percent(second):
+            continue
+        if first is None or second is None:
+            yield Change(name=name, before=_percent(first), now=_percent(second), direction="other")
+            continue
+        points = 100 * (second - first)
+        yield _moved(name, _percent(first), _percent(second), points, f"{abs(points):.1f} points")
+
+
+def _moved(name: str, before: str, now: str, step: float, words: str) -> Change:
+    return Change(name=name, before=before, now=now, direction="up" if step > 0 else "down", words=words)
+
+
+def _value(found: Interval | None) -> float | None:
+    return found.value if found else None
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f}%"
+
+
+def earlier_reports(workspace: Store, run: str) -> list[Report]:
+    """Read the last two reports of a run, the latest first; those of another version of Vouch are left out."""
+    found: list[Report] = []
+    for number in reversed(_numbers(workspace, run)):
+        try:
+            found.append(Report.model_validate_json(workspace.get(_key(run, number)).data))
+        except ValidationError:
+            continue
+        if len(found) == 2:
+            break
+    return found
+
+
+def numbered(report: Report, earlier: list[Report], last: int) -> tuple[Report, bool]:
+    """Give a report its number and say what changed.
+
+    A report that says the same as the last one keeps its number, and is held against the one before.
+
+    Args:
+        report: The new one.
+        earlier: As `earlier_reports` gives them.
+        last: Greatest number in use, 0 if none.
+
+    Returns:
+        The report, and whether it is to be kept.
+    """
+    same = bool(earlier) and not compared(earlier[0], report).changes
+    number = earlier[0].number if same else last + 1
+    before = next(iter(earlier[1:] if same else earlier), None)
+    changes = {} if before is None else {"changes": compared(before, report)}
+    return report.model_copy(update={"number": number, **changes}), not same
+
+
+def keep_report(workspace: Store, report: Report) -> Report:
+    """Keep a report's figures and say what changed; another's record is never replaced.
+
+    Raises:
+        StoreError: The workspace cannot be read or written.
+    """
+    run = report.run
+    while True:
+        numbers = _numbers(workspace, run)
+        found, new = numbered(report, earlier_reports(workspace, run), max(numbers, default=0))
+        data = found.model_dump_json(indent=1).encode() + b"\n"
+        if not new or workspace.put(_key(run, found.number), data, if_absent=True):
+            return found
+
+
+def _numbers(workspace: Store, run: str) -> list[int]:
+    folder = f"reports/{run}/"
+    names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
+    return sorted(int(name[1]) for name in names if name)
+
+
+def _key(run: str, number: int) -> str:
+    return f"reports/{run}/{number:04d}.json"
+
+
+def provenance(campaign: Campaign, current: Current) -> Provenance:
+    """Name versions, models and settings; packages are those that make the report, not those that made the labels."""
+    models, routing, export = campaign.models, campaign.routing, campaign.export
+    return Provenance(
+        vouch=_version("vouch"),
+        packages={name: _version(name) for name in PACKAGES},
+        fingerprint=current.fingerprint,
+        inputs=dict(current.inputs),
+        models={
+            "detector": models.detector.checkpoint,
+            "segmenter": models.segmenter.checkpoint,
+            "scorer": models.scorer.checkpoint,
+        },
+        settings={
+            "classes": f"{len(current.classes):,}",
+            "least detector score": f"{models.detector.min_score:g}",
+            "precision asked for": f"{routing.precision:g}",
+            "confidence asked for": f"{routing.confidence:g}",
+            "gate": routing.gate,
+            "seed of draws": str(routing.seed),
+            "undecided boxes in the data set": export.undecided,
+        },
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def choose_labels(labels: RunLabels, answers: Sequence[str], kept: Bools, seed: int, each: int = EACH) -> list[Picture]:
+    """Choose labels to show: accepted ones and waiting ones at random, and wrong ones, the accepted among them first.
+
+    Args:
+        labels: All labels of the run.
+        answers: (N,) a member of LABEL_VERDICTS, "disputed", or "" for each label.
+        kept: (N,) labels kept for fitting; they wait whatever their score, so others are shown before them.
+        seed: Seed of the draw: the same labels give the same pictures.
+        each: Most of each kind.
+
+    Returns:
+        The pictures, their reasons empty.
+    """
+    order = np.random.default_rng([seed, labels.count]).permutation(labels.count)
+    wrong = np.array([bool(answer) and answer != LABEL_VERDICTS[0] for answer in answers], np.bool_)
+    chosen = (
+        order[labels.accepted[order]],
+        _first(order[~labels.accepted[order]], ~kept),
+        _first(order[wrong[order]], labels.accepted),
+    )
+    return [
+        _picture(labels, row, kind, answers[row])
+        for kind, rows in zip(_KINDS, chosen, strict=True)
+        for row in rows[:each].tolist()
+    ]
+
+
+def with_reasons(
+    pictures: Sequence[Picture], workspace: Store, run: str, ledger: Ledger, current: Current
+) -> tuple[Picture, ...]:
+    """Look up why each label was accepted or waits.
+
+    Raises:
+        StoreError: A table is missing or damaged.
+    """
+    wanted = pa.array(sorted({picture.label_id for picture in pictures}), pa.string())
+    reasons: dict[str, str] = {}
+    for marker in current_markers(workspace, run, ledger, current.fingerprint) if len(wanted) else ():
+        table = read_part(workspace, marker.parts["route"], "route", ["label_id", "reason"])
+        table = table.filter(pc.is_in(table["label_id"], value_set=wanted))
+        reasons |= dict(zip(table["label_id"].to_pylist(), table["reason"].to_pylist(), strict=True))
+        if len(reasons) == len(wanted):
+            break
+    return tuple(picture.model_copy(update={"reason": reasons.get(picture.label_id, "")}) for picture in pictures)
+
+
+def _first(rows: Ints, preferred: Bools) -> Ints:
+    """The preferred ones first, otherwise in their order."""
+    return rows[np.argsort(~preferred[rows], kind="stable")]
+
+
+def _picture(labels: RunLabels, row: int, kind: str, answer: str) -> Picture:
+    p_correct, score = float(labels.p_correct[row]), float(detector_scores(labels)[row])
+    return Picture.model_validate(
+        {
+            "kind": kind,
+            "label_id": labels.label_ids[row].as_py(),
+            "key": labels.keys[int(labels.image_index[row])].as_py(),
+            "class_name": labels.class_names[int(labels.class_index[row])],
+            "box": tuple(labels.boxes[row].tolist()),
+            "accepted": bool(labels.accepted[row]),
+            "p_correct": None if np.isnan(p_correct) else p_correct,
+            "detector_score": None if np.isnan(score) else score,
+            "reason": "",
+            "answer": answer,
+        }
+    )

@@ -1,0 +1,382 @@
+"""Collects the report's figures about reviews: answers and time of people, policy, audits, recall, drift."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.campaign import RoutingConfig
+from schemas.errors import UserError
+from schemas.policy import Certification, Group, Policy
+from schemas.report import (
+    AuditReport,
+    DriftReport,
+    ExpiryReport,
+    GroupReport,
+    Interval,
+    PolicyReport,
+    RecallPart,
+    RecallReport,
+    SignalDrift,
+    Standing,
+    TimeReport,
+    Verdicts,
+)
+from schemas.reviews import ReviewPlan
+from tasks.arrow import numbers
+from tasks.certify.monitor import P_CORRECT, AuditDraw, audit_draws, audit_factor, drift, monitor
+from tasks.certify.recall import recall_of_run
+from tasks.labels.arrays import SIGNALS, RunLabels
+from tasks.policy import EXPIRED, accepts
+from tasks.report.plots import cut
+from tasks.reviews.plans import DRAW_BOX_S, VERIFY_S, Plans
+from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
+from tasks.statistics.bounds import Bools, Floats, Ints
+from tasks.statistics.monitoring import Estimate
+
+PURPOSES: Final = ("fit", "certify", "audit")
+"""Of tasks that are drawn at random; others are chosen, and say nothing of the whole."""
+
+OF_GATE: Final = {
+    "delivered": "of the labels that are delivered, those that people kept included,",
+    "accepted": "of the labels that the policy accepted",
+}
+
+_PERCENTS: Final = np.arange(101)
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """n labels, each once."""
+
+    rows: Ints
+    """(n,) rows of the run's labels."""
+    wrong: Bools
+    """(n,) disputed ones count as wrong."""
+    weights: Floats
+    """(n,) 1 / inclusion probability."""
+    held_out: Bools
+    """(n,) whether the calibrator has not been fitted to it."""
+
+
+def reviewed_labels(labels: RunLabels, plans: Plans, answers: Answers) -> Reviewed:
+    """Find the labels of a run that were drawn at random and have an answer.
+
+    Args:
+        labels: All labels of the run.
+        plans: Its review plans with their tasks.
+        answers: The resolved verdicts.
+    """
+    tasks = _drawn(plans)
+    rows = labels.places(tasks["label_id"].to_pylist())
+    wrong = answers.wrong_of(tasks["label_id"].combine_chunks())
+    use = (rows >= 0) & (wrong != NO_ANSWER)
+    held_out = numbers(pc.not_equal(tasks["purpose"], "fit"), np.bool_)
+    inclusion = numbers(tasks["inclusion"], np.float64)
+    rows, first = np.unique(rows[use], return_index=True)
+    # A label drawn for fitting, whatever it was drawn for besides, is one that the calibrator knows.
+    seen = np.isin(rows, labels.places(tasks.filter(pc.equal(tasks["purpose"], "fit"))["label_id"].to_pylist()))
+    return Reviewed(
+        rows=rows.astype(np.int64),
+        wrong=wrong[use][first] != 0,
+        weights=1 / inclusion[use][first],
+        held_out=held_out[use][first] & ~seen,
+    )
+
+
+def asked(plans: Plans) -> set[str]:
+    """Ids of all labels that were ever asked about, plants included."""
+    return {name for _, tasks in plans for name in tasks["label_id"].to_pylist() if name is not None}
+
+
+def _drawn(plans: Plans) -> pa.Table:
+    columns = ["label_id", "purpose", "inclusion"]
+    empty = pa.table({"label_id": pa.array([], pa.string()), "purpose": pa.array([], pa.string()),
+                      "inclusion": pa.array([], pa.float64())})  # fmt: skip
+    table = pa.concat_tables([empty, *(tasks.select(columns) for _, tasks in plans)], promote_options="permissive")
+    chosen = pc.and_(pc.is_in(table["purpose"], value_set=pa.array(PURPOSES)), pc.is_valid(table["inclusion"]))
+    return table.filter(pc.and_(chosen, pc.is_valid(table["label_id"])))
+
+
+def policy_report(policy: Policy, routing: RoutingConfig, labels: int, *, expired: bool) -> PolicyReport:
+    """Say what a policy accepts, and on whose word.
+
+    Args:
+        policy: The policy that decided.
+        routing: What the campaign asks for, where the policy promises nothing.
+        labels: Labels of the run.
+        expired: Whether audits have expired it.
+    """
+    promise = policy.certification
+    asked = promise or routing
+    return PolicyReport(
+        version=policy.version,
+        standing=_standing(policy, labels, expired=expired),
+        precision=asked.precision,
+        confidence=asked.confidence,
+        gate=asked.gate,
+        look=promise.look if promise else None,
+        created=promise.created if promise else None,
+        fit_labels=promise.fit_labels if promise else None,
+        planted=promise.reviewers.planted if promise else 0,
+        missed=promise.reviewers.missed if promise else 0,
+        groups=tuple(_group(group, promise) for group in policy.groups),
+    )
+
+
+def promise_sentence(policy: PolicyReport) -> str:
+    """Give the promise, or the lack of one, in one sentence."""
+    least, sure = f"{100 * policy.precision:.4g}%", f"{100 * policy.confidence:.4g}%"
+    promise = f"at least {least} {OF_GATE[policy.gate]} are correct, with {sure} confidence"
+    if policy.gate == "delivered":
+        promise += ", once people have decided those that wait"
+    match policy.standing:
+        case "certified":
+            return f"{promise[0].upper()}{promise[1:]}, in every certified group of classes."
+        case "simulated":
+            return f"A simulated reviewer answered, so nothing is certified; with people it would say: {promise}."
+        case "expired":
+            return "Audits showed that the promise no longer holds: the policy has expired, and every label waits."
+        case "user_thresholds":
+            return "Labels were accepted by the campaign's own thresholds; no precision is promised."
+        case "nothing_accepted":
+            return "No rule allows any label, so every label waits for a person; nothing is promised."
+        case "empty":
+            return "There are no labels yet, so there is nothing to promise."
+
+
+def _standing(policy: Policy, labels: int, *, expired: bool) -> Standing:
+    if expired or policy.version.startswith(EXPIRED):
+        return "expired"
+    if not labels:
+        return "empty"
+    if not accepts(policy):
+        return "nothing_accepted"
+    if policy.certification is None:
+        return "user_thresholds"
+    return "simulated" if policy.certification.simulated else "certified"
+
+
+def _group(group: Group, promise: Certification | None) -> GroupReport:
+    found = group.certificate
+    plain = GroupReport(name=group.name, classes=group.classes, rule=_rule(group), p_correct=group.p_correct)
+    if found is None or promise is None:
+        return plain
+    return GroupReport(
+        **plain.model_dump(exclude_unset=True),
+        labels=found.labels,
+        accepted=found.accepted,
+        reviewed=found.reviewed,
+        errors=found.errors,
+        limit=found.limit,
+        bound=found.bound,
+        delta=found.delta,
+        accepted_precision=_at_least(found.accepted_precision, found.accepted_at_least, promise),
+        delivered_precision=_at_least(found.delivered_precision, found.delivered_at_least, promise),
+        refusal=found.refusal,
+        more_reviews=found.more_reviews,
+    )
+
+
+def _rule(group: Group) -> str:
+    if group.p_correct is not None:
+        return f"p_correct >= {cut(group.p_correct)}"
+    if group.accept is not None:
+        return ", ".join(f"{name} >= {least:g}" for name, least in group.accept.required().items())
+    return ""
+
+
+def _at_least(value: float | None, low: float, promise: Certification) -> Interval | None:
+    if value is None or math.isnan(value):
+        return None
+    return Interval(value=value, low=low, high=1, confidence=promise.confidence)
+
+
+def audit_reports(policy: Policy, plans: Plans, answers: Answers, confidence: float) -> tuple[AuditReport, ...]:
+    """Describe the audits of a policy, the latest first.
+
+    Args:
+        policy: The policy that decided.
+        plans: All review plans of the run.
+        answers: The verdicts resolved.
+        confidence: Of the intervals.
+    """
+    by_number = {plan.number: plan for plan, _ in plans}
+    draws = audit_draws(plans, answers, policy.version, 1 - confidence)
+    return tuple(_audit(draw, by_number[draw.plan], policy.version, confidence) for draw in reversed(draws))
+
+
+def expiry_report(policy: Policy, plans: Plans, answers: Answers) -> ExpiryReport | None:
+    """Say where the bets against a certified policy stand; None while no audit is complete."""
+    found = monitor(policy, plans, answers)
+    if found is None or not found.batches:
+        return None
+    return ExpiryReport(batches=found.batches, wealth=found.wealth, limit=1 / found.delta, expired=found.expired)
+
+
+def interval(found: Estimate, confidence: float) -> Interval:
+    """An estimate as the report has it."""
+    value = None if math.isnan(found.value) else found.value
+    return Interval(value=value, low=max(0.0, found.low), high=min(1.0, found.high), confidence=confidence)
+
+
+def _audit(draw: AuditDraw, plan: ReviewPlan, version: str, confidence: float) -> AuditReport:
+    answered = len(draw.audited.correct)
+    return AuditReport(
+        plan=draw.plan,
+        created=plan.created,
+        policy=version,
+        labels=draw.labels,
+        asked=answered + draw.unanswered,
+        answered=answered,
+        wrong=int((~draw.audited.correct).sum()),
+        precision=interval(draw.estimate, confidence) if draw.estimate else None,
+    )
+
+
+def recall_report(
+    labels: RunLabels,
+    plans: Plans,
+    images: ImageAnswers,
+    answers: Answers,
+    inputs: Mapping[str, str],
+    routing: RoutingConfig,
+) -> RecallReport:
+    """Estimate recall from searched images, or say what it takes.
+
+    Args:
+        labels: All labels of the run.
+        plans: Its review plans.
+        images: What people said of images.
+        answers: What they said of labels.
+        inputs: What the labels depend on.
+        routing: Confidence of the intervals, and the seed of the bootstrap.
+    """
+    delta = 1 - routing.confidence
+    try:
+        found = recall_of_run(labels, plans, images, answers, inputs=inputs, delta=delta, seed=routing.seed)
+    except UserError as error:
+        return RecallReport(advice=str(error))
+    return RecallReport(
+        accepted=interval(found.accepted, routing.confidence),
+        delivered=interval(found.delivered, routing.confidence),
+        parts=tuple(
+            RecallPart(
+                name=one.name,
+                images=one.images,
+                searched=one.searched,
+                objects=one.objects,
+                accepted=one.accepted,
+                delivered=one.delivered,
+            )
+            for one in found.strata
+        ),
+        undecided=found.undecided,
+        simulated=found.simulated,
+    )
+
+
+def drift_report(policy: Policy, labels: RunLabels, certify_side: Bools) -> DriftReport:
+    """Hold every signal against the percentiles that the policy keeps of the batch that was certified.
+
+    Args:
+        policy: The policy that decided.
+        labels: All labels of the run.
+        certify_side: (N,) labels that the promise is about.
+    """
+    promise = policy.certification
+    if promise is None or not promise.reference:
+        return DriftReport(missing="only a certified policy keeps the scores of its batch to compare with")
+    found = drift(promise.reference, labels, labels.p_correct, certify_side)
+    signals = tuple(
+        SignalDrift(
+            signal=name,
+            distance=one.distance,
+            drifted=one.audit_factor > 1,
+            before=promise.reference[name],
+            now=_percentiles(labels, name, certify_side),
+        )
+        for name, one in found.items()
+    )
+    return DriftReport(signals=signals, audit_factor=audit_factor(found))
+
+
+def _percentiles(labels: RunLabels, name: str, chosen: Bools) -> tuple[float, ...]:
+    values = labels.p_correct if name == P_CORRECT else labels.signals[:, SIGNALS.index(name)]
+    values = values[chosen & np.isfinite(values)].astype(np.float64)
+    return tuple(np.percentile(values, _PERCENTS).tolist()) if len(values) else ()
+
+
+def of_this_run(verdicts: pa.Table, labels: RunLabels, asked: set[str]) -> pa.Table:
+    """Keep the verdicts about a run, each once: those on its labels, on its plants and on its images.
+
+    Args:
+        verdicts: Of the whole workspace, rows of schemas.reviews.VERDICTS.
+        labels: All labels of the run.
+        asked: Ids that its plans asked about.
+    """
+    known = pa.concat_arrays([labels.label_ids.cast(pa.string()), pa.array(sorted(asked), pa.string())])
+    on_label = pc.is_in(verdicts["label_id"], value_set=known, skip_nulls=True)
+    on_image = pc.and_(pc.is_null(verdicts["label_id"]), pc.is_in(verdicts["key"], value_set=labels.keys))
+    chosen = verdicts.filter(pc.or_(on_label, on_image))
+    return chosen.group_by(chosen.column_names).aggregate([])
+
+
+def verdicts_report(
+    mine: pa.Table, everything: pa.Table, labels: RunLabels, answers: Answers, images: ImageAnswers
+) -> Verdicts:
+    """Count what people answered; of reviewers nothing but their number is told.
+
+    Args:
+        mine: Verdicts about the run, as `of_this_run` gives them.
+        everything: All verdicts of the workspace.
+        labels: All labels of the run.
+        answers: The verdicts resolved.
+        images: Those about images.
+    """
+    ours = np.flatnonzero(labels.places(answers.label_ids) >= 0)
+    keys = set(labels.keys.to_pylist())
+    people = mine.filter(pc.invert(mine["simulated"]))
+    ids = everything["label_id"].drop_null()
+    foreign = pc.invert(pc.is_in(ids, value_set=mine["label_id"].combine_chunks()))
+    return Verdicts(
+        labels=len(ours),
+        answers=dict(Counter(answers.verdict[place] for place in ours.tolist()).most_common()),
+        images=len(keys & set(images.checked["key"].to_pylist())),
+        missed=sum(key in keys for key in images.missed["key"].to_pylist()),
+        reviewers=len(pc.unique(people["reviewer"])),
+        simulated=int(answers.simulated[ours].sum()),
+        foreign=int(pc.sum(foreign).as_py() or 0),
+    )
+
+
+def time_report(mine: pa.Table, labels: RunLabels, answers: Answers) -> TimeReport:
+    """Add up the time that people spent, and what the accepted labels that nobody looked at saved them.
+
+    Args:
+        mine: Verdicts about the run, as `of_this_run` gives them.
+        labels: All labels of the run.
+        answers: The verdicts resolved.
+    """
+    accepted = int(labels.accepted.sum())
+    answered = answers.wrong_of(labels.label_ids)
+    unseen = int((labels.accepted & (answered == NO_ANSWER)).sum())
+    delivered = accepted + int((~labels.accepted & (answered == CORRECT)).sum())
+    spent = float(pc.sum(mine["seconds"]).as_py() or 0)
+    return TimeReport(
+        spent=spent,
+        simulated=bool(pc.any(mine["simulated"], min_count=0).as_py()),
+        untimed=mine["seconds"].null_count,
+        verify_s=VERIFY_S,
+        draw_s=DRAW_BOX_S,
+        saved=unseen * VERIFY_S,
+        unseen=unseen,
+        waiting=int((~labels.accepted & (answered == NO_ANSWER)).sum()) * VERIFY_S,
+        delivered=delivered,
+        per_box=spent / delivered if delivered and spent else None,
+    )
