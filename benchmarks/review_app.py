@@ -77,7 +77,7 @@ def measure(options: Options) -> Table:
 
 
 def _review(folder: str, items: int, openings: int) -> dict[str, float]:
-    from review_ui.database import mongod
+    from review_ui.queue.database import mongod
 
     with mongod(Path(folder) / "mongod") as uri:
         fill_made_queue(uri, items)

@@ -17,11 +17,9 @@ def fill_made_queue(uri: str, count: int) -> None:
     """Make up a queue of so many labels with masks, two an image."""
     import numpy as np
 
-    from review_ui.queue.asked import Task
-    from review_ui.queue.connect import SCHEMA, connect, make_indices
-    from review_ui.queue.session import open_session
-    from review_ui.queue.signals import Told
-    from review_ui.queue.write import Writer
+    from review_ui.queue.database import SCHEMA, connect, make_indices, open_session
+    from review_ui.queue.documents import Writer
+    from review_ui.queue.reasons import Task, Told
     from schemas.reviews import VERDICTS
     from tasks.boxes_masks import rle_of_crop
     from tasks.labels.records import ExportImage, ExportLabel
@@ -60,9 +58,8 @@ def served_queue(uri: str, folder: Path, reviewer: str) -> Iterator[str]:
         reviewer: Who.
     """
     from benchmarks.campaigns import write_campaign
-    from review_ui.server.database_use import DatabaseUse
-    from review_ui.server.options import ServeOptions
-    from review_ui.server.serving import served
+    from review_ui.server.mongod import DatabaseUse
+    from review_ui.server.serve import ServeOptions, served
     from schemas.campaign_file import load_campaign
 
     (folder / "images").mkdir(exist_ok=True)

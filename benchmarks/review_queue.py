@@ -84,10 +84,10 @@ def _review(campaign: str, folder: str, answers: int) -> dict[str, float]:
     """Fill, answer, pull; seconds of each."""
     from time import perf_counter
 
-    from review_ui.database import mongod
+    from review_ui.queue.database import mongod
     from review_ui.queue.fill import fill_queue
-    from review_ui.queue.pull import pull_queue
     from review_ui.queue.queue import Queue
+    from review_ui.queue.sync import pull_queue
     from schemas.campaign_file import load_campaign
     from tasks.bench.timing import peak_bytes, peak_bytes_of_children
     from tasks.store.open import open_store

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from review_ui.database import mongod
+from review_ui.queue.database import mongod
 from schemas.campaign_file import load_campaign
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.browser.reviewing import Reviewer, reviewing

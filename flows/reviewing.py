@@ -17,11 +17,17 @@ from flows.console.streams import Terminal
 from review_ui.queue.fill import fill_queue, queue_id
 from review_ui.queue.queue import Queue
 from review_ui.server.answers import is_filled, pull_once
-from review_ui.server.database_use import DatabaseUse, review_database
-from review_ui.server.options import WILDCARDS, ServeOptions
-from review_ui.server.serving import Served, reserved, served
-from review_ui.server.tokens import draw_tokens, own_tokens
-from review_ui.server.watching import keep_alive
+from review_ui.server.mongod import DatabaseUse, review_database
+from review_ui.server.serve import (
+    WILDCARDS,
+    Served,
+    ServeOptions,
+    draw_tokens,
+    keep_alive,
+    own_tokens,
+    reserved,
+    served,
+)
 from schemas.campaign import Campaign
 from schemas.queue import Left, PullOutcome
 from tasks.labels.arrays import current_of

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from review_ui.database import missing_library, mongod_binary
+from review_ui.queue.database import missing_library, mongod_binary
 from schemas.errors import UserError
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))

@@ -89,7 +89,7 @@ def review(
             _look(terminal, config, export, pull, as_json)
         else:
             from flows.reviewing import serve
-            from review_ui.server.options import ServeOptions
+            from review_ui.server.serve import ServeOptions
 
             options = ServeOptions(
                 reviewers=_reviewers(reviewer),

@@ -1,35 +1,43 @@
-"""The guard: checks every request before FiftyOne sees it, in one order."""
+"""The guard before FiftyOne's server: checks every request in one order, and changes what FiftyOne answers.
+
+Paths that are not in the table of routes are refused. In answers, lists get shorter and tracebacks go; a change is
+noted before its answer is sent.
+"""
 
 import asyncio
 import json
 import logging
-from collections.abc import Callable
-from typing import Final
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal, NamedTuple
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from review_ui.guard.answers import filtered, told_first, without_traceback
-from review_ui.guard.bodies import Desk, check_values, parse_json, read_body, replay
-from review_ui.guard.graphql import check_graphql
-from review_ui.guard.headers import policy, with_headers
-from review_ui.guard.hosts import SAFE, Hosts
-from review_ui.guard.login import Login
+from review_ui.guard.auth import Login
 from review_ui.guard.media import Media
-from review_ui.guard.operators import (
+from review_ui.guard.origin import SAFE, Hosts
+from review_ui.guard.requests import (
+    Desk,
+    check_changes,
+    check_field,
+    check_graphql,
     check_operator,
+    check_values,
     only_allowed_operators,
     only_allowed_placements,
     only_our_plugin,
     only_what_happened,
+    parse_json,
+    read_body,
+    replay,
 )
-from review_ui.guard.refusal import RefusedError
-from review_ui.guard.routes import Route, find_route
-from review_ui.guard.seat import Seat
-from review_ui.guard.settings import GuardSettings
-from review_ui.guard.writes import check_changes, check_field
+from review_ui.guard.settings import GuardSettings, RefusedError, Seat, policy, with_headers
 from tasks.store.store import Store
+
+logger = logging.getLogger(__name__)
 
 _PATCH: Final = "application/json-patch+json"
 _LISTENING: Final = ("application/json", "text/event-stream")
@@ -41,7 +49,21 @@ _FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "execute": only_what_happened,
 }
 
-logger = logging.getLogger(__name__)
+Kind = Literal[
+    "home", "page", "file", "told", "media", "events", "graphql", "operators", "placements", "execute", "plugins",
+    "plugin_file", "patch_sample", "patch_label",
+]  # fmt: skip
+
+_NAME: Final = r"[^/\\\0]+"
+_FILE: Final = r"[\w@.-]+\.(?:js|css|wasm|svg|png|ico|json|woff2?|ttf|map)"
+
+
+class Route(NamedTuple):
+    """What a request is about."""
+
+    kind: Kind
+    named: dict[str, str]
+    """Parts of the path."""
 
 
 class Guard:
@@ -187,3 +209,122 @@ def _check_listener(said: object) -> None:
 
 def _short(asked: dict[str, object]) -> bytes:
     return json.dumps({name: asked.get(name) for name in ("operator_uri", "params")}).encode()
+
+
+_TABLE: Final[tuple[tuple[str, str, Kind], ...]] = (
+    ("GET", r"/", "home"),
+    ("GET", rf"/datasets/(?P<dataset>{_NAME})", "page"),
+    ("GET", rf"(?:/datasets)?/assets/{_FILE}", "file"),
+    ("GET", r"(?:/datasets)?/(?:favicon\.ico|model_evaluation\.svg)", "file"),
+    ("GET", r"/(?:fiftyone|features)", "told"),
+    ("GET", r"/plugins", "plugins"),
+    ("GET", r"/plugins/(?:[\w@-]+/)*index\.umd\.js", "plugin_file"),
+    ("GET", r"/media", "media"),
+    ("POST", r"/events", "events"),
+    ("POST", r"/graphql", "graphql"),
+    ("POST", r"/operators", "operators"),
+    ("POST", r"/operators/resolve-placements", "placements"),
+    ("POST", r"/operators/(?:execute|execute/generator|resolve-type|resolve-execution-options)", "execute"),
+    ("PATCH", rf"/dataset/(?P<dataset>{_NAME})/sample/(?P<sample>[0-9a-f]{{24}})", "patch_sample"),
+    (
+        "PATCH",
+        rf"/dataset/(?P<dataset>{_NAME})/sample/(?P<sample>[0-9a-f]{{24}})/(?P<field>[\w.]+)/(?P<label>[0-9a-f]{{24}})",
+        "patch_label",
+    ),
+)
+_COMPILED: Final = tuple((method, re.compile(pattern, re.ASCII), kind) for method, pattern, kind in _TABLE)
+
+
+def find_route(method: str, path: str) -> Route | None:
+    """Look a request up.
+
+    Args:
+        method: As the client sent it; HEAD asks what GET does.
+        path: Decoded.
+    """
+    asked = "GET" if method == "HEAD" else method
+    if ".." in path.split("/"):
+        return None
+    for allowed, pattern, kind in _COMPILED:
+        if asked == allowed and (found := pattern.fullmatch(path)):
+            return Route(kind, found.groupdict())
+    return None
+
+
+class Sending:
+    """What `send` does, and whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        """Take where the answer goes."""
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on."""
+        if message["type"] == "http.response.start":
+            self.begun = True
+        await self._send(message)
+
+
+class _WithoutTraceback(Sending):
+    """Replaces the answer of a failure."""
+
+    _failed = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 500:
+            self.begun = self._failed = True
+            body = json.dumps({"error": "FiftyOne failed at this; the log of the review says why"}).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await self._send({"type": message["type"], "status": message["status"], "headers": headers})
+            await self._send({"type": "http.response.body", "body": body})
+        elif not self._failed:
+            await super().__call__(message)
+
+
+class _Filtered(Sending):
+    """Rewrites the whole body of an answer that is well."""
+
+    def __init__(self, send: Send, change: Callable[[bytes], bytes]) -> None:
+        super().__init__(send)
+        self._change = change
+        self._start: Message | None = None
+        self._parts: list[bytes] = []
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            self._start = message
+        elif message["type"] == "http.response.body" and self._start is not None:
+            self._parts.append(message.get("body", b""))
+            if not message.get("more_body"):
+                await self._finish(self._start)
+        else:
+            await super().__call__(message)
+
+    async def _finish(self, start: Message) -> None:
+        body = self._change(b"".join(self._parts))
+        MutableHeaders(scope=start)["content-length"] = str(len(body))
+        self.begun = True
+        await self._send(start)
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def without_traceback(send: Send) -> Sending:
+    """Say of a failure only that it happened."""
+    return _WithoutTraceback(send)
+
+
+def filtered(send: Send, change: Callable[[bytes], bytes]) -> Sending:
+    """Have the body of a good answer changed."""
+    return _Filtered(send, change)
+
+
+def told_first(send: Send, tell: Callable[[int], Awaitable[None]]) -> Send:
+    """Tell the status of an answer, and wait until that is done, before the client hears of it."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await tell(message["status"])
+        await send(message)
+
+    return sending

@@ -11,9 +11,7 @@ from PIL import ExifTags, Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 
-from review_ui.guard.refusal import RefusedError
-from review_ui.guard.seat import Seat
-from review_ui.guard.settings import GuardSettings
+from review_ui.guard.settings import GuardSettings, RefusedError, Seat
 from schemas.errors import ObjectMissingError, VouchError
 from schemas.records import Failed
 from tasks.acquire import decode, sniff

@@ -1,10 +1,17 @@
-"""What a guard is told: whose desk it guards, and who may come in how."""
+"""Settings of the guard, what it asks about its session, its refusals and the headers of every answer."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal, Protocol
 
 from pydantic import Field
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Send
 
 from schemas.campaign import Strict
+
+_KEPT: Final = ("/assets/", "/datasets/assets/")
+"""Paths whose files carry a hash in their names, so that they may be kept."""
 
 
 class GuardSettings(Strict):
@@ -27,3 +34,92 @@ class GuardSettings(Strict):
     image_origin: str | None = Field(None, description="Where such addresses lead, as https://host.")
 
     max_pixels: int = Field(120_000_000, gt=0, description="Images of more pixels are not converted.")
+
+
+class Seat(Protocol):
+    """A reviewer's place at a queue. Every method may wait for the database; call it from a thread."""
+
+    def dataset_id(self) -> str:
+        """Hex id of the desk's dataset."""
+        ...
+
+    def item_of(self, sample_id: str) -> str | None:
+        """The item that a sample of the desk shows; None when the desk has no such sample."""
+        ...
+
+    def holds(self, item: str) -> bool:
+        """Whether the reviewer holds the lease of an item now."""
+        ...
+
+    def has_image(self, key: str) -> bool:
+        """Whether a key is an image of the queue."""
+        ...
+
+    def log(self, method: str, path: str, body: bytes, status: int) -> None:
+        """Keep a change that was asked for, and what became of it."""
+        ...
+
+
+class RefusedError(Exception):
+    """A request that is not let through."""
+
+    def __init__(self, status: int, words: str, headers: Mapping[str, str] | None = None) -> None:
+        """Take the HTTP status, a line for people, and headers."""
+        super().__init__(words)
+        self.status = status
+        self.words = words
+        self.headers = headers
+
+    def response(self) -> Response:
+        """The answer: a JSON object with the line."""
+        return JSONResponse({"error": self.words}, self.status, self.headers)
+
+
+def policy(image_origin: str | None) -> str:
+    """The Content-Security-Policy: nothing comes from, or goes to, another host but a bucket's images.
+
+    Args:
+        image_origin: Where images are redirected to, as https://host; None: nowhere.
+    """
+    images = f" {image_origin}" if image_origin else ""
+    return "; ".join(
+        (
+            "default-src 'self'",
+            # The App compiles WebAssembly (image codecs), and its renderer makes shader programs out of text.
+            "script-src 'self' 'wasm-unsafe-eval' 'unsafe-eval' blob:",
+            "worker-src 'self' blob:",
+            "style-src 'self' 'unsafe-inline'",
+            f"img-src 'self' data: blob:{images}",
+            f"connect-src 'self' data: blob:{images}",
+            "font-src 'self' data:",
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def with_headers(send: Send, path: str, csp: str) -> Send:
+    """Add the headers to whatever is sent.
+
+    Args:
+        send: Where the answer goes.
+        path: The request's.
+        csp: What `policy` gave.
+    """
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["Content-Security-Policy"] = csp
+            headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            # With no-referrer browsers send forms with "Origin: null", which is refused.
+            headers["Referrer-Policy"] = "same-origin"
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["X-Frame-Options"] = "DENY"
+            if not path.startswith(_KEPT):
+                headers["Cache-Control"] = "no-store"
+        await send(message)
+
+    return sending

@@ -9,9 +9,7 @@ if TYPE_CHECKING:
 def register(plugin: "PluginContext") -> None:
     """Tell FiftyOne what there is."""
     # FiftyOne runs this file under a name of its own; what the operators share is imported once, by ours.
-    from review_ui.plugin.answering import ANSWERING
-    from review_ui.plugin.grid import GRID
-    from review_ui.plugin.holding import HOLDING
+    from review_ui.plugin.operators import ANSWERING, GRID, HOLDING
     from review_ui.plugin.panel import ReviewQueue
 
     for one in (*HOLDING, *ANSWERING, *GRID, ReviewQueue):

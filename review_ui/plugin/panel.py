@@ -5,7 +5,7 @@ from typing import Final
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from review_ui.plugin.seat import batch, desk
+from review_ui.plugin.operators import batch, desk
 from schemas.errors import VouchError
 from schemas.queue import Kind, Progress
 

@@ -7,11 +7,16 @@ import sys
 import threading
 from typing import TextIO
 
-from review_ui.server.settings import ServerSettings
+from starlette.types import ASGIApp
 
-READY = "ready\n"
+from review_ui.guard.app import Guard
+from review_ui.server.process import ServerSettings
+from review_ui.session.session import Desk
+from tasks.store.open import open_store
 
 logger = logging.getLogger("review_ui.server")
+
+READY = "ready\n"
 
 
 def main() -> None:
@@ -50,8 +55,6 @@ def _await_end(stop: threading.Event) -> None:
 def _serve(settings: ServerSettings, stop: threading.Event, told: TextIO) -> None:
     import uvicorn
 
-    from review_ui.server.application import application
-
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -75,6 +78,50 @@ def _serve(settings: ServerSettings, stop: threading.Event, told: TextIO) -> Non
         timeout_graceful_shutdown=2,
     )
     Server(config).run(sockets=[socket.socket(fileno=settings.socket)])
+
+
+def application(settings: ServerSettings) -> ASGIApp:
+    """Import FiftyOne, which takes seconds, and put the guard around it.
+
+    Args:
+        settings: Whose desk, and where the images lie.
+
+    Raises:
+        VouchError: The database is away, or there is no such queue.
+    """
+    import fiftyone.server.app
+
+    from review_ui.plugin.operators import desk
+
+    return Guard(fiftyone.server.app.app, settings.guard, DeskSeat(desk()), open_store(settings.source))
+
+
+class DeskSeat:
+    """A reviewer's place at a queue; safe for use from many threads."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Take the desk that this process shows."""
+        self._desk = desk
+
+    def dataset_id(self) -> str:
+        """Hex id of the desk's dataset."""
+        return self._desk.dataset_id
+
+    def item_of(self, sample_id: str) -> str | None:
+        """The item that a sample of the desk shows; None when the desk has no such sample."""
+        return self._desk.item_of_sample(sample_id)
+
+    def holds(self, item: str) -> bool:
+        """Whether the reviewer holds the lease of an item now."""
+        return self._desk.queue.holds(self._desk.reviewer, item)
+
+    def has_image(self, key: str) -> bool:
+        """Whether a key is an image of the queue."""
+        return self._desk.queue.has_image(key)
+
+    def log(self, method: str, path: str, body: bytes, status: int) -> None:
+        """Keep a change that was asked for, and what became of it."""
+        self._desk.queue.log(self._desk.reviewer, method, path, body, status)
 
 
 if __name__ == "__main__":

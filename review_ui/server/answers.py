@@ -3,13 +3,11 @@
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from review_ui.queue.connect import connect, read_queue, told
+from review_ui.queue.database import connect, open_session, read_queue, told
 from review_ui.queue.fill import queue_id
-from review_ui.queue.progress import queue_status as status_of
-from review_ui.queue.pull import export_queue, pull_queue
-from review_ui.queue.session import open_session
-from review_ui.server.database_use import check_begun, review_database
-from review_ui.server.machine_folder import locked, queue_folder
+from review_ui.queue.queue import queue_status as status_of
+from review_ui.queue.sync import export_queue, pull_queue
+from review_ui.server.mongod import check_begun, locked, queue_folder, review_database
 from schemas.campaign import Campaign
 from schemas.errors import UserError
 from schemas.queue import PullOutcome, QueueStatus

@@ -1,4 +1,4 @@
-"""Starts, watches and ends the server process of one reviewer."""
+"""Starts, watches and ends the server process of one reviewer; its environment and settings."""
 
 import logging
 import os
@@ -12,8 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
-from review_ui.server.settings import ServerSettings
+from pydantic import Field
+
+import review_ui
+from review_ui.guard.settings import GuardSettings
+from schemas.campaign import Source, Strict
 from schemas.errors import VouchError
+
+logger = logging.getLogger(__name__)
 
 READY: Final = b"ready"
 START_TIMEOUT_S: Final = 600.0
@@ -23,7 +29,20 @@ STOP_TIMEOUT_S: Final = 60.0
 """It ends in two seconds, where the machine is not busy."""
 LARGEST_LOG: Final = 5 << 20
 
-logger = logging.getLogger(__name__)
+PLUGINS: Final = Path(review_ui.__file__).parent / "plugin"
+"""Where FiftyOne finds our plugin, and no other."""
+
+_LEFT_OUT: Final = ("FIFTYONE_", "VOUCH_REVIEW_", "VOUCH_MONGODB_URI")
+"""The user's own FiftyOne has its own settings; tokens and passwords are not handed on."""
+_KEPT: Final = ("FIFTYONE_DATABASE_NAME",)
+
+
+class ServerSettings(Strict):
+    """One line of JSON on standard input, since arguments and environments can be read by others."""
+
+    guard: GuardSettings = Field(description="Whose desk, and who may come in.")
+    source: Source = Field(description="Where the images lie; a folder by its absolute path.")
+    socket: int = Field(description="Descriptor of the socket to answer on; it is bound already.")
 
 
 class ReviewerServer:
@@ -131,3 +150,41 @@ class ReviewerServer:
                 if ": " in line and not line.startswith(" "):
                     return f": {line.partition('Error: ')[2] or line} (log: {self.log})"
         return f"; see {self.log}"
+
+
+_SETTINGS: Final = {
+    "FIFTYONE_DO_NOT_TRACK": "true",
+    "FIFTYONE_DATABASE_VALIDATION": "false",
+    # It is a server, and starts no services of its own.
+    "FIFTYONE_SERVER": "1",
+    "FIFTYONE_DISABLE_SERVICES": "1",
+    # Our database is a single server, which tells of no changes; FiftyOne would ask it all the time.
+    "FIFTYONE_EXECUTION_STORE_NOTIFICATION_SERVICE_DISABLED": "true",
+    # Nothing is answered to pages of other sites.
+    "FIFTYONE_ALLOWED_ORIGINS": "",
+    # Plugins do not change while it runs; without this every request of an operator loads them all again.
+    "FIFTYONE_PLUGINS_CACHE_ENABLED": "true",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def server_environment(outer: Mapping[str, str], uri: str, queue: str, reviewer: str, batch: int) -> dict[str, str]:
+    """Make the environment of a reviewer's server out of our own.
+
+    Args:
+        outer: Ours.
+        uri: mongodb:// address, perhaps with a password.
+        queue: Id of the queue.
+        reviewer: Who works there; FiftyOne itself knows no users.
+        batch: Items that are taken at a time.
+    """
+    kept = {name: value for name, value in outer.items() if name in _KEPT or not name.startswith(_LEFT_OUT)}
+    return {
+        **kept,
+        **_SETTINGS,
+        "FIFTYONE_DATABASE_URI": uri,
+        "FIFTYONE_PLUGINS_DIR": str(PLUGINS),
+        "VOUCH_REVIEW_QUEUE": queue,
+        "VOUCH_REVIEW_REVIEWER": reviewer,
+        "VOUCH_REVIEW_BATCH": str(batch),
+    }

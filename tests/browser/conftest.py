@@ -6,7 +6,7 @@ import uuid
 import pytest
 from pymongo import MongoClient
 
-from review_ui.database import mongod
+from review_ui.queue.database import mongod
 from tasks.certify.plan_reviews import Wish, plan_reviews
 from tests.browser.reviewing import Reviewer, reviewing
 from tests.fake_campaign import draw_images, label, write_campaign

@@ -10,11 +10,10 @@ from typing import Any
 from playwright.sync_api import Browser, Page
 
 from review_ui.queue.fill import fill_queue
-from review_ui.queue.pull import pull_queue
 from review_ui.queue.queue import Queue
-from review_ui.server.database_use import DatabaseUse
-from review_ui.server.options import ServeOptions
-from review_ui.server.serving import served
+from review_ui.queue.sync import pull_queue
+from review_ui.server.mongod import DatabaseUse
+from review_ui.server.serve import ServeOptions, served
 from schemas.campaign import Campaign
 from schemas.queue import Box, Item
 from tasks.reviews.verdicts import read_verdicts

@@ -4,7 +4,7 @@ import pytest
 
 from flows.environment import prepare_environment
 from flows.markdown import applied_reviews_markdown
-from review_ui.database import mongod
+from review_ui.queue.database import mongod
 from review_ui.queue.fill import fill_queue
 from review_ui.queue.queue import Queue
 from tasks.certify.plan_reviews import Wish, plan_reviews

@@ -3,10 +3,10 @@
 import pytest
 
 from flows.reviewing import _prepare
-from review_ui.database import mongod
+from review_ui.queue.database import mongod
 from review_ui.queue.fill import fill_queue
 from review_ui.queue.queue import Queue
-from review_ui.server.database_use import review_database
+from review_ui.server.mongod import review_database
 from tasks.certify.plan_reviews import Wish, plan_reviews
 from tasks.reviews.plans import read_plans
 from tasks.store.open import open_store

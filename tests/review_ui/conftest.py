@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 
-from review_ui.database import mongod
-from review_ui.queue.asked import Task
-from review_ui.queue.connect import SCHEMA, connect, make_indices
+from review_ui.queue.database import SCHEMA, connect, make_indices, mongod, open_session
+from review_ui.queue.documents import Writer
 from review_ui.queue.fill import fill_queue
 from review_ui.queue.queue import Queue
-from review_ui.queue.session import open_session
-from review_ui.queue.signals import Told
-from review_ui.queue.write import Writer
+from review_ui.queue.reasons import Task, Told
 from schemas.queue import FillOutcome, Item
 from schemas.reviews import VERDICTS
 from tasks.certify.plan_reviews import Wish, plan_reviews

@@ -13,8 +13,7 @@ import httpx
 import pytest
 
 from review_ui.queue.fill import queue_id
-from review_ui.server.options import ServeOptions
-from review_ui.server.serving import reserved
+from review_ui.server.serve import ServeOptions, reserved
 from schemas.campaign_file import load_campaign
 from tasks.store.lock import ProcessId, is_alive, process_id
 from tests.flows.cli.review_process import running

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from review_ui.guard.app import Guard
-from review_ui.guard.login import token_hash
+from review_ui.guard.auth import token_hash
 from review_ui.guard.settings import GuardSettings
 from tasks.store.local import LocalStore
 from tests.conftest import draw

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from review_ui.desk.card import Card
+from review_ui.session.session import Card
 
 ROOT = Path(__file__).parents[3]
 BROWSER = ROOT / "review_ui" / "browser"

@@ -1,14 +1,10 @@
 """Operators as FiftyOne runs them, on a real desk."""
 
-from importlib import import_module
-
 import pytest
 
-from tests.review_ui.desk.conftest import QUEUE
-from tests.review_ui.desk.test_desk import NEW, ids
+from tests.review_ui.session.conftest import QUEUE
+from tests.review_ui.session.test_session import NEW, ids
 from tests.waiting import HANG_S
-
-MODULES = ("answering", "grid", "holding")
 
 
 @pytest.fixture
@@ -17,7 +13,7 @@ def run(make_desk, uri, monkeypatch):
     make_desk(10)
     from fiftyone.operators.executor import ExecutionContext, Executor
 
-    from review_ui.plugin import seat
+    from review_ui.plugin import operators
 
     for name, value in (
         ("DATABASE_URI", uri),
@@ -26,20 +22,19 @@ def run(make_desk, uri, monkeypatch):
         ("REVIEW_BATCH", "4"),
     ):
         monkeypatch.setenv(f"{'FIFTYONE' if name == 'DATABASE_URI' else 'VOUCH'}_{name}", value)
-    seat._open.cache_clear()
-    made = [one for name in MODULES for one in vars(import_module(f"review_ui.plugin.{name}")).values()]
-    operators = {one.NAME: one() for one in made if isinstance(one, type) and hasattr(one, "NAME")}
+    operators._open.cache_clear()
+    named = {one.NAME: one() for one in vars(operators).values() if isinstance(one, type) and hasattr(one, "NAME")}
 
     def run(name, **given):
         context = ExecutionContext(request_params={"params": given}, executor=Executor())
-        result = operators[name].execute(context)
+        result = named[name].execute(context)
         told = [request.params["message"] for request in context.executor._requests]
         assert told == ([result["error"]] if "error" in result else [])
         return result
 
     yield run
-    seat._open().queue.close()
-    seat._open.cache_clear()
+    operators._open().queue.close()
+    operators._open.cache_clear()
 
 
 def test_a_batch_is_taken_answered_and_given_back(run):
@@ -91,7 +86,7 @@ def test_leases_that_were_lost_are_counted(run, uri):
 
 
 def test_a_grid_goes_on_past_trouble(run, draw, documents):
-    from review_ui.plugin.seat import desk
+    from review_ui.plugin.operators import desk
 
     grid = run("grid_take", count=3)
     assert grid["class_name"] == "cat"

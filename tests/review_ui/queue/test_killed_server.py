@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from review_ui.database import start_mongod
-from review_ui.queue.connect import connect
+from review_ui.queue.database import connect, start_mongod
 from review_ui.queue.queue import Queue
 from schemas.errors import LeaseLostError, VouchError
 from tests.waiting import HANG_S, until

@@ -12,12 +12,11 @@ import httpx
 import pytest
 from pymongo import MongoClient
 
-from review_ui.desk_name import desk_name
 from review_ui.queue.fill import fill_queue
-from review_ui.server.database_use import DatabaseUse
-from review_ui.server.options import ServeOptions
+from review_ui.server.mongod import DatabaseUse
 from review_ui.server.process import ReviewerServer
-from review_ui.server.serving import served
+from review_ui.server.serve import ServeOptions, served
+from review_ui.session.session import desk_name
 from schemas.campaign import Campaign
 from tests.fake_campaign import write_campaign
 from tests.waiting import HANG_S

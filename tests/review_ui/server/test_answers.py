@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from review_ui.queue import pull
+from review_ui.queue import sync
 from review_ui.server.answers import pull_once
 from tasks.reviews.verdicts import read_verdicts
 
@@ -32,7 +32,7 @@ def test_who_pulls_beside_another_waits_and_writes_nothing_twice(planned, rows, 
             others[0].join(1.0)
         return verdicts
 
-    monkeypatch.setattr(pull, "read_verdicts", read)
+    monkeypatch.setattr(sync, "read_verdicts", read)
     with planned.open() as queue:
         answer(queue, rows, 5)
         assert pull_once(planned.uri, planned.campaign).verdicts == 5

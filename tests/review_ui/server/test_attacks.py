@@ -7,13 +7,11 @@ import threading
 import psutil
 import pytest
 
-from review_ui.guard.operators import BUILT_IN
-from review_ui.queue.connect import connect
+from review_ui.guard.requests import BUILT_IN
+from review_ui.queue.database import connect
 from review_ui.queue.queue import Queue
-from review_ui.server.database_use import DatabaseUse
-from review_ui.server.options import ServeOptions
-from review_ui.server.serving import Served, served
-from review_ui.server.watching import keep_alive
+from review_ui.server.mongod import DatabaseUse
+from review_ui.server.serve import Served, ServeOptions, keep_alive, served
 from schemas.errors import UserError
 
 PATCH = {"content-type": "application/json-patch+json"}

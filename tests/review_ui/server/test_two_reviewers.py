@@ -5,10 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from review_ui.queue.pull import pull_queue
-from review_ui.server.database_use import DatabaseUse
-from review_ui.server.options import ServeOptions
-from review_ui.server.serving import served
+from review_ui.queue.sync import pull_queue
+from review_ui.server.mongod import DatabaseUse
+from review_ui.server.serve import ServeOptions, served
 from tasks.reviews.verdicts import read_verdicts
 from tasks.store.open import open_store
 from tests.fake_campaign import write_campaign

@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from review_ui.database import mongod
+from review_ui.queue.database import mongod
 from tests.waiting import HANG_S
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")

@@ -1,0 +1,475 @@
+"""Runs FiftyOne's MongoDB on the loopback interface, connects to the queue in it, and opens the queue's collections.
+
+Errors of the database become one line that says what is wrong.
+"""
+
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from bson.codec_options import CodecOptions
+from pymongo import ASCENDING, IndexModel, MongoClient, ReturnDocument
+from pymongo.collection import Collection
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
+from schemas.errors import UserError, VouchError
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT_S: Final = 600.0
+"""Without a word in its log; a server that recovers says how far it is, and may take as long as it likes."""
+STOP_TIMEOUT_S: Final = 60.0
+PORT_ATTEMPTS: Final = 5
+CACHE_GB: Final = 1.0
+"""Memory for mongod's cache; its own default is half of the machine."""
+
+_NEEDS_OTHER_VERSION: Final = 62
+"""mongod's exit code for data of a version that it cannot work with."""
+_OTHER_VERSION: Final = ("UPGRADE PROBLEM", "unsupported upgrade or downgrade")
+"""What its log says where that is found out too late for the code."""
+
+_LIBRARY_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
+"""Debian's and Ubuntu's package of each system library that the bundled mongod loads and a small system may lack."""
+
+SCHEMA: Final = 1
+"""Version of the documents; a newer one is refused."""
+DEFAULT_DATABASE: Final = "fiftyone"
+WAIT_S: Final = 30.0
+"""Within which a server must be found, and a connection be made."""
+
+Document = dict[str, Any]
+
+_OPTIONS: Final = CodecOptions[Document](tz_aware=True)
+_REFUSED: Final = (13, 18, 8000)
+"""Unauthorized, AuthenticationFailed, and what MongoDB's hosted service says for both."""
+
+What = Literal["leased", "returned", "expired", "skipped", "submitted", "late", "undone"]
+"""What an event tells; late: an answer that came when the item was another's, or answered otherwise."""
+
+_NOW: Final = {"$max": ["$$NOW", {"$add": ["$now", 1]}]}
+"""Never earlier than the stamp before: a clock that was put back would let an answer that was taken back count."""
+
+
+@contextmanager
+def mongod(folder: Path) -> Iterator[str]:
+    """Run a MongoDB server on a free port of the loopback interface for as long as the block lasts.
+
+    One server serves any number of FiftyOne processes: give them its URI as FIFTYONE_DATABASE_URI. It logs to
+    <folder>/mongod.log and is ended, and waited for, when the block ends.
+
+    Args:
+        folder: Where its data are kept; created when absent.
+
+    Yields:
+        Its mongodb:// URI.
+
+    Raises:
+        UserError: There is no mongod for this platform, it lacks a system library, or another one uses the folder.
+        VouchError: The server does not start.
+    """
+    process, uri = start_mongod(folder)
+    try:
+        yield uri
+    finally:
+        stop_mongod(process)
+
+
+def start_mongod(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a MongoDB server that goes on until somebody stops it.
+
+    Args:
+        folder: Where its data are kept; created when absent.
+        port: Of the loopback interface; None: a free one.
+
+    Returns:
+        The process, which answers already, and its mongodb:// URI.
+
+    Raises:
+        UserError: There is no mongod for this platform, it lacks a system library, another one uses the folder, or one
+            of another version wrote what is in it.
+        VouchError: It does not start.
+    """
+    binary = mongod_binary()
+    folder.mkdir(parents=True, exist_ok=True)
+    return _start(binary, folder, port)
+
+
+def mongod_binary() -> Path:
+    """The mongod that FiftyOne's package brings, else the one on the PATH.
+
+    Raises:
+        UserError: There is none.
+    """
+    # Found without importing fiftyone, which takes seconds.
+    package = find_spec("fiftyone")
+    for place in (package and package.submodule_search_locations) or ():
+        path = Path(place) / "db" / "bin" / "mongod"
+        if path.is_file():
+            return path
+    installed = shutil.which("mongod")
+    if installed is None:
+        raise UserError("review needs MongoDB and this platform has no bundled mongod; install mongod 6.0+ on the PATH")
+    return Path(installed)
+
+
+def missing_library(binary: Path) -> str | None:
+    """Which system library keeps a mongod from being loaded, and how it is installed; None where it loads."""
+    asked = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace", check=False)  # noqa: S603 - our own binary, no shell
+    # The words of the dynamic loader, glibc's and musl's.
+    found = re.search(r"(?:shared libraries: |shared library )(\S+?):", asked.stderr)
+    if found is None:
+        return None
+    library = Path(found[1]).name
+    package = _LIBRARY_PACKAGES.get(library)
+    install = f"on Debian and Ubuntu: apt install {package}" if package else "install the package that brings it"
+    return f"the review database (mongod) needs the system library {library}, which is missing; {install}"
+
+
+def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.Popen[bytes], str]:
+    log = folder / "mongod.log"
+    command: list[str | Path]
+    for _ in range(PORT_ATTEMPTS):
+        port = wanted or _free_port()
+        log.unlink(missing_ok=True)
+        command = [binary, "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
+        command += ["--logpath", log, "--wiredTigerCacheSizeGB", str(CACHE_GB)]
+        process = subprocess.Popen(  # noqa: S603 - our own binary, no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # So that Ctrl-C in the terminal reaches only us, and we end it in order.
+            start_new_session=True,
+        )
+        uri = f"mongodb://127.0.0.1:{port}"
+        try:
+            if _answers(process, uri, log):
+                return process, uri
+        except BaseException:
+            stop_mongod(process)
+            raise
+        said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        if "DBPathInUse" in said:
+            raise UserError(f"another mongod uses {folder}; end that review first, or choose another folder")
+        if process.returncode == _NEEDS_OTHER_VERSION or any(sign in said for sign in _OTHER_VERSION):
+            raise UserError(
+                f"the database in {folder} was written by another version of MongoDB; install that version, or "
+                "move the folder away and begin anew (verdicts that are in the workspace stay there)"
+            )
+        if "Address already in use" not in said:
+            break
+        if wanted is not None:
+            raise VouchError(f"another program has taken port {port} of the review database; run the command again")
+    if library := missing_library(binary):
+        raise UserError(library)
+    raise VouchError(f"mongod ended with code {process.returncode} instead of starting; see {log}")
+
+
+def _answers(process: subprocess.Popen[bytes], uri: str, log: Path) -> bool:
+    """Wait until the server answers; False when it ended instead."""
+    patience_s, said, heard = 0.25, 0, time.monotonic()
+    while time.monotonic() - heard < START_TIMEOUT_S:
+        if process.poll() is not None:
+            return False
+        with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=int(patience_s * 1000)) as client:
+            try:
+                client.admin.command("ping")
+            except PyMongoError:
+                # Where connecting takes longer than this, the next try gives it more time.
+                patience_s = min(1.5 * patience_s, 10.0)
+            else:
+                # The one that answers might be another that took the port first.
+                return process.poll() is None
+        if (size := log.stat().st_size if log.exists() else 0) != said:
+            said, heard = size, time.monotonic()
+    raise VouchError(f"mongod neither answered nor logged anything for {START_TIMEOUT_S:.0f} s; see {log}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def stop_mongod(process: subprocess.Popen[bytes]) -> None:
+    """End a server that this process started, and wait until it has written everything."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        logger.warning("mongod (pid %d) did not end in %.0f s and is killed", process.pid, STOP_TIMEOUT_S)
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Database:
+    """The collections; every document names its queue."""
+
+    client: MongoClient[Document]
+    where: str
+    """Host and port, for people."""
+    queues: Collection[Document]
+    """Id of the queue -> run, classes, settings, version of the documents."""
+    items: Collection[Document]
+    """Questions with their leases."""
+    images: Collection[Document]
+    """Their images with the labels that stand."""
+    events: Collection[Document]
+    """Everything that people did, append-only but for the mark `pulled` (marks.py); a write that returns is on disk."""
+    requests: Collection[Document]
+    """Change requests that the guard saw, append-only."""
+
+    def now(self) -> datetime:
+        """The server's time: the one clock by which leases run out."""
+        with told(self.where):
+            # A command does not go by the client's own options.
+            found: datetime = self.client.admin.command("hello", codec_options=_OPTIONS)["localTime"]
+            return found
+
+    def close(self) -> None:
+        """Give connections back."""
+        self.client.close()
+
+
+def connect(uri: str) -> Database:
+    """Connect to a server, and make sure that it answers and lets us in.
+
+    Args:
+        uri: mongodb:// or mongodb+srv:// address. The database in it is FiftyOne's, named by FIFTYONE_DATABASE_NAME.
+
+    Raises:
+        UserError: The address cannot be read, the server is away, or it refuses access; never says the password.
+    """
+    try:
+        client: MongoClient[Document] = MongoClient(
+            uri,
+            tz_aware=True,
+            serverSelectionTimeoutMS=int(WAIT_S * 1000),
+            connectTimeoutMS=int(WAIT_S * 1000),
+            appname="vouch",
+        )
+    except (InvalidURI, ConfigurationError, ValueError, TypeError):
+        # What PyMongo says of it may quote parts of a password.
+        raise UserError("the address of the review database cannot be read; write mongodb://HOST:PORT") from None
+    database = client.get_database(os.environ.get("FIFTYONE_DATABASE_NAME") or DEFAULT_DATABASE)
+    durable = WriteConcern(w="majority", j=True)
+    found = Database(
+        client=client,
+        where=_hosts(uri),
+        queues=database.get_collection("vouch_queues", _OPTIONS),
+        items=database.get_collection("vouch_items", _OPTIONS),
+        images=database.get_collection("vouch_images", _OPTIONS),
+        events=database.get_collection("vouch_events", _OPTIONS, write_concern=durable),
+        requests=database.get_collection("vouch_log", _OPTIONS),
+    )
+    try:
+        with told(found.where):
+            found.queues.find_one({}, {"_id": 1})
+    except BaseException:
+        client.close()
+        raise
+    return found
+
+
+def make_indices(database: Database) -> None:
+    """Make what the queue's questions are looked up by; nothing happens where it is there."""
+    made = {
+        database.items: ("state place", "leases.reviewer", "leases.until", "key"),
+        database.images: ("key",),
+        database.events: ("what reviewer seq", "what pulled", "what twice", "key"),
+    }
+    with told(database.where):
+        for collection, keys in made.items():
+            names = (("queue", *key.split()) for key in keys)
+            collection.create_indexes([IndexModel([(name, ASCENDING) for name in parts]) for parts in names])
+
+
+def read_queue(database: Database, queue_id: str) -> Document | None:
+    """Read what a queue says of itself.
+
+    Raises:
+        UserError: A newer version of Vouch wrote it.
+    """
+    with told(database.where):
+        found = database.queues.find_one({"_id": queue_id})
+    if found is not None:
+        check_version(found)
+    return found
+
+
+def check_version(queue: Mapping[str, Any]) -> None:
+    """Refuse a queue that a newer version of Vouch wrote.
+
+    Raises:
+        UserError: It is one.
+    """
+    if queue["schema"] > SCHEMA:
+        raise UserError(
+            f"the review queue {queue['_id']} was written by a newer version of Vouch; use that version, or let it "
+            "export the answers and start with another database"
+        )
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Turn what goes wrong with the server into one line.
+
+    Args:
+        where: Host and port, for people.
+
+    Raises:
+        UserError: It is away or refuses access.
+        VouchError: It fails for another reason.
+    """
+    try:
+        yield
+    except (ConnectionFailure, ExecutionTimeout):
+        raise UserError(
+            f"the review database at {where} does not answer; start it, or mend its address (VOUCH_MONGODB_URI)"
+        ) from None
+    except OperationFailure as error:
+        if error.code in _REFUSED:
+            raise UserError(
+                f"the review database at {where} refuses access; check user and password in VOUCH_MONGODB_URI, and the "
+                "user's role (readWrite)"
+            ) from None
+        raise VouchError(f"the review database at {where} failed: {_line(error)}") from error
+    except PyMongoError as error:
+        raise VouchError(f"the review database at {where} failed: {_line(error)}") from error
+
+
+def _line(error: PyMongoError) -> str:
+    details = getattr(error, "details", None)
+    said = details.get("errmsg") if isinstance(details, dict) else None
+    return " ".join(str(said or error).split())[:300]
+
+
+def _hosts(uri: str) -> str:
+    """Host and port of an address that PyMongo has read."""
+    if uri.startswith("mongodb+srv://"):
+        found = re.fullmatch(r"mongodb\+srv://(?:[^@/]*@)?([^@/?]+).*", uri)
+        return found[1] if found else "its address"
+    nodes: list[tuple[str, int | None]] = parse_uri(uri)["nodelist"]
+    return ", ".join(f"{host}:{port}" if port else host for host, port in nodes)
+
+
+class Stamp(NamedTuple):
+    """Number and time of an event."""
+
+    seq: int
+    """Ascending within the queue; numbers may be missing, and events of one moment share one."""
+    at: datetime
+    """By the server's clock; later than any stamp before."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One queue."""
+
+    database: Database
+    queue: str
+    """Its id."""
+    run: str
+    classes: tuple[str, ...]
+    """Of the campaign, in the order declared."""
+    lease_ms: int
+
+    def key_of(self, name: str) -> str:
+        """The key of the document of an item or an image."""
+        return f"{self.queue}/{name}"
+
+    def record(self, what: What, reviewer: str, details: Document) -> None:
+        """Append an event; it is on disk when this returns.
+
+        Raises:
+            DuplicateKeyError: It has an _id, and has happened before.
+        """
+        self.database.events.insert_one(self._events(what, reviewer, [details])[0])
+
+    def record_all(self, what: What, reviewer: str, details: Sequence[Document]) -> None:
+        """Append events of one moment; they are on disk when this returns."""
+        if details:
+            self.database.events.insert_many(self._events(what, reviewer, details))
+
+    def record_once(self, what: What, reviewer: str, key: str, details: Document) -> bool:
+        """Append an event of which there can be one of this key; False if there was."""
+        try:
+            self.record(what, reviewer, {"_id": self._event_key(what, key)} | details)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def happened(self, what: What, keys: Iterable[str]) -> set[str]:
+        """Which of the events that can happen only once have happened."""
+        wanted = {self._event_key(what, key): key for key in keys}
+        found = self.database.events.find({"_id": {"$in": list(wanted)}}, {"_id": 1})
+        return {wanted[event["_id"]] for event in found}
+
+    def happening(self, what: What, key: str) -> Document | None:
+        """The event of this key, of which there can be one."""
+        return self.database.events.find_one({"_id": self._event_key(what, key)})
+
+    def undone(self, **which: object) -> list[int]:
+        """Numbers of the answers that were taken back; `which` are conditions of MongoDB on fields of the events."""
+        found = self.database.events.find({"queue": self.queue, "what": "undone", **which}, {"of": 1})
+        return [event["of"] for event in found]
+
+    def _event_key(self, what: What, key: str) -> str:
+        return f"{self.queue}/{what}/{key}"
+
+    def _events(self, what: What, reviewer: str, details: Sequence[Document]) -> list[Document]:
+        stamp = self._stamp()
+        fields = {"queue": self.queue, "what": what, "reviewer": reviewer, "seq": stamp.seq, "at": stamp.at}
+        return [fields | one for one in details]
+
+    def _stamp(self) -> Stamp:
+        found = self.database.queues.find_one_and_update(
+            {"_id": self.queue},
+            [{"$set": {"seq": {"$add": ["$seq", 1]}, "now": _NOW}}],
+            projection={"seq": 1, "now": 1},
+            return_document=ReturnDocument.AFTER,
+        )
+        if found is None:
+            raise UserError(f"the review queue {self.queue} is gone from the database; start the review again")
+        return Stamp(found["seq"], found["now"])
+
+
+def open_session(database: Database, queue_id: str) -> Session:
+    """Open a queue that was filled.
+
+    Raises:
+        UserError: It was not, or by a newer version of Vouch.
+    """
+    found = read_queue(database, queue_id)
+    if found is None:
+        raise UserError(f"there is no review queue {queue_id!r} in the database at {database.where}; fill it first")
+    return Session(
+        database=database,
+        queue=queue_id,
+        run=found["run"],
+        classes=tuple(found["classes"]),
+        lease_ms=found["lease_ms"],
+    )

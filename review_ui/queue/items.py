@@ -1,0 +1,131 @@
+"""Shows items to people: with the image's other labels as corrected so far, without what would break blindness."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from review_ui.queue.answers import verdict_table
+from review_ui.queue.database import Document, Session
+from review_ui.queue.leases import epoch_of
+from schemas.queue import Item, ItemImage, KnownLabel
+from schemas.reviews import VERDICTS
+from tasks.arrow import row_codes
+from tasks.labels.records import ExportImage, ExportLabel
+from tasks.reviews.overlay import HumanWord
+
+OUT: Final = "rejected"
+
+_WAITING: Final[dict[str, Any]] = {"wanted": {"$gt": 1}, "state": {"$in": ["open", "leased"]}}
+"""Items that may have an answer, and are to have another one."""
+
+
+def items_of(session: Session, found: Sequence[Document], reviewer: str) -> list[Item]:
+    """Make items of documents, in their order.
+
+    Args:
+        session: The queue.
+        found: Documents of items that the reviewer holds.
+        reviewer: Who.
+    """
+    images = images_of(session, {item["key"] for item in found}, reviewer)
+    return [_item(item, images[item["key"]], epoch_of(item, reviewer)) for item in found]
+
+
+def images_of(session: Session, keys: Iterable[str], reviewer: str) -> dict[str, ItemImage]:
+    """Read images of the queue, with what people have said of their labels since it was filled.
+
+    A second opinion is to be the reviewer's own: what others answered that he is to answer too is passed over.
+
+    Args:
+        session: The queue.
+        keys: Of images; those that the queue does not have are left out.
+        reviewer: Who is to see them.
+    """
+    wanted = list(keys)
+    documents = session.database.images.find({"_id": {"$in": [session.key_of(key) for key in wanted]}})
+    images = [_export_image(document) for document in documents]
+    word = HumanWord.of(_verdicts(session, wanted, unheard_items(session, wanted, reviewer)), session.classes)
+    return {image.key: _item_image(image) for image in word.over(images)}
+
+
+def known_labels(image: ExportImage) -> list[KnownLabel]:
+    """The labels of an image that stand: people's word over the models', without those that people rejected."""
+    labels = {label.label_id: label for label in image.labels if label.reviewed != OUT}
+    return [
+        KnownLabel(label_id=label.label_id, class_name=label.class_name, box=label.xyxy, rle=label.rle_counts)
+        for label in labels.values()
+    ]
+
+
+def _item(found: Document, image: ItemImage, epoch: int) -> Item:
+    return Item(
+        id=found["item"],
+        place=found["place"],
+        kind=found["kind"],
+        key=found["key"],
+        width=image.width,
+        height=image.height,
+        class_name=found["class_name"],
+        label_id=found["label_id"],
+        box=None if found["box"] is None else tuple(found["box"]),
+        rle=found["rle"],
+        words=found["words"],
+        seconds=found["seconds"],
+        epoch=epoch,
+        others=tuple(label for label in image.labels if label.label_id not in (found["label_id"], found["hide"])),
+    )
+
+
+def _item_image(image: ExportImage) -> ItemImage:
+    return ItemImage(key=image.key, width=image.width, height=image.height, labels=tuple(known_labels(image)))
+
+
+def _export_image(document: Document) -> ExportImage:
+    labels = [
+        # Accepted, so that an object drawn over it that is there already counts as known.
+        ExportLabel(one["label_id"], one["class_name"], tuple(one["box"]), one["rle"], 0, 0.0, None, "accept", None)
+        for one in document["labels"]
+    ]
+    return ExportImage(document["key"], document["width"], document["height"], labels)
+
+
+def _verdicts(session: Session, keys: Sequence[str], unheard: frozenset[str]) -> pa.Table:
+    """What was answered in this queue about images and their labels, in time."""
+    of_images = {"key": {"$in": list(keys)}}
+    undone = set(session.undone(**of_images))
+    wanted = {"queue": session.queue, "what": "submitted", **of_images}
+    found = session.database.events.find(wanted).sort("seq")
+    return verdict_table(one for one in found if one["seq"] not in undone and one["item"] not in unheard)
+
+
+def unheard_items(session: Session, keys: Sequence[str], reviewer: str) -> frozenset[str]:
+    """Find the items of images whose answers a reviewer is not to see, on whatever question about the image.
+
+    Args:
+        session: The queue.
+        keys: Of images.
+        reviewer: Who.
+    """
+    wanted = {"queue": session.queue, "key": {"$in": list(keys)}, **_WAITING, "answered_by": {"$ne": reviewer}}
+    return frozenset(item["item"] for item in session.database.items.find(wanted, {"item": 1}))
+
+
+def heard(session: Session, verdicts: pa.Table) -> pa.Table:
+    """Leave out verdicts of the workspace that not everybody is to see; the queue's own log has them for the others.
+
+    These are the answers to questions that wait for another person, with what was drawn beside them. What came from
+    elsewhere stays, also that of the same reviewers: no log of this queue has it.
+
+    Args:
+        session: The queue.
+        verdicts: Rows of schemas.reviews.VERDICTS.
+    """
+    waiting = {"queue": session.queue, **_WAITING, "answered_by.0": {"$exists": True}}
+    items = {item["item"] for item in session.database.items.find(waiting, {"item": 1})}
+    answers = {"queue": session.queue, "what": "submitted", "twice": True, "seq": {"$nin": session.undone()}}
+    said = verdict_table(one for one in session.database.events.find(answers) if one["item"] in items)
+    # As whole rows, by which a pull tells what the workspace has.
+    codes = row_codes(pa.concat_tables([said, verdicts]), VERDICTS.names)
+    return verdicts.filter(pa.array(~np.isin(codes[said.num_rows :], codes[: said.num_rows])))

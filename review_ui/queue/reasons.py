@@ -1,0 +1,371 @@
+"""Turns what review plans ask into queue items, each question once, in order, with the label's signals in words.
+
+The words follow the same rule for every label, whatever it is asked for.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.queue import Box, Kind
+from schemas.records import Marker
+from schemas.reviews import ReviewPlan
+from schemas.tables import BOX
+from tasks.certify.questions import planted_id
+from tasks.labels.read import Accepts
+from tasks.reviews.open_tasks import open_tasks
+from tasks.reviews.resolve import Answers, ImageAnswers
+from tasks.shard.files import read_part
+from tasks.store.store import Store, map_ordered
+
+Wanted = Callable[[str, Kind], int]
+"""Item and its kind -> how many people are asked."""
+PLAN_PLACES: Final = 10**9
+"""Places of one plan: earlier plans go first."""
+
+_THREADS: Final = 4
+_COLUMNS: Final = {
+    "detect": ["label_id", "key", "class_name", "runner_up", "detector_score", "detector_margin", "relative_area",
+               "crowding"],
+    "segment": ["sam_iou", "mask_stability", "mask_box_iou"],
+    "score": ["clip_probability", "clip_margin", "clip_other", "clip_other_probability"],
+}  # fmt: skip
+
+MOST: Final = 2
+"""Reasons that are named."""
+UNSURE_SCORE: Final = 0.5
+"""Below this the detector counts as unsure."""
+CLOSE: Final = 0.15
+"""Within this of another class, a class counts as hardly told from it."""
+LOOSE_MASK: Final = 0.7
+"""Below this IoU of the box and the mask's own box, the mask does not fill the box."""
+UNSURE_MASK: Final = 0.8
+"""Below this IoU as SAM predicts it, the mask counts as unsure; and below this IoU of the mask cut higher and lower."""
+CROWDED: Final = 0.5
+"""Above this IoU with another label, both may show one object."""
+TINY: Final = 0.0005
+"""Below this share of the image, an object is hard to see."""
+
+Signals = Mapping[str, Any]
+"""Columns of the detect, segment and score tables of one label; null or NaN where missing."""
+
+
+class Task(NamedTuple):
+    """One question; a tuple, since there are many."""
+
+    item: str
+    """Id of the item."""
+    place: int
+    """Order in which to ask, over all plans."""
+    plan: int
+    """Number of the plan."""
+    purpose: str
+    """Why it is asked."""
+    kind: Kind
+    """What people see."""
+    key: str
+    """Of the image."""
+    class_name: str | None
+    """The label's, or the one to look for; None: every class."""
+    label_id: str | None
+    """None: the question is about the image."""
+    box: Box | None
+    """Of the label."""
+    seconds: float
+    """Expected."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions of all plans that are about the labels as they are."""
+
+    items: frozenset[str]
+    """Ids of all of them, answered or not."""
+    open: dict[str, Task]
+    """Id -> question without an answer, in order."""
+    strange: Counter[str]
+    """Class that the campaign does not have any more -> questions about it, which are in neither of the others."""
+
+
+def asked_by(
+    plans: Sequence[tuple[ReviewPlan, pa.Table]],
+    answers: Answers,
+    images: ImageAnswers,
+    accepts: Accepts,
+    classes: Collection[str],
+) -> Asked:
+    """Gather the questions of plans.
+
+    Args:
+        plans: Those about the labels as they are, in the order of their numbers.
+        answers: What was answered about labels.
+        images: What was answered about images.
+        accepts: The decisions of the policy in force.
+        classes: Of the campaign; questions about others are not asked.
+    """
+    known = pa.array(list(classes), pa.string())
+    every: set[str] = set()
+    found: dict[str, Task] = {}
+    strange: dict[str, str] = {}
+    for plan, tasks in plans:
+        theirs = pc.or_(tasks["class_name"].is_null(), pc.is_in(tasks["class_name"], value_set=known))
+        odd = tasks.filter(pc.invert(theirs))
+        strange.update(zip(_ids(odd).to_pylist(), odd["class_name"].to_pylist(), strict=True))
+        ours = tasks.filter(theirs)
+        every.update(_ids(ours).to_pylist())
+        for task in _tasks(open_tasks(ours, answers, images, accepts), plan.number):
+            found.setdefault(task.item, task)
+    return Asked(frozenset(every), found, Counter(strange.values()))
+
+
+def reviews_wanted(item: str, kind: Kind, seed: int, share: float) -> int:
+    """Say how many people are asked: two for a share of the labels, chosen by a hash, so the same ones every time.
+
+    Args:
+        item: Id of the item.
+        kind: Questions about images are asked once.
+        seed: Of the choice.
+        share: Of the labels, [0, 1].
+    """
+    digest = hashlib.sha256(f"second\n{seed}\n{item}".encode()).digest()
+    # 53 bits, so that the division is exact and the quotient stays below 1.
+    return 2 if kind == "label" and (int.from_bytes(digest[:8]) >> 11) / 2**53 < share else 1
+
+
+def _ids(tasks: pa.Table) -> pa.ChunkedArray:
+    of_image = pc.binary_join_element_wise(tasks["key"], tasks["class_name"].fill_null(""), "\t")
+    return pc.if_else(tasks["label_id"].is_null(), of_image, tasks["label_id"])
+
+
+def _tasks(tasks: pa.Table, plan: int) -> list[Task]:
+    ids = _ids(tasks).to_pylist()
+    return [_task(item, row, plan) for item, row in zip(ids, tasks.to_pylist(), strict=True)]
+
+
+def _task(item: str, row: dict[str, Any], plan: int) -> Task:
+    about_label = row["label_id"] is not None
+    kind: Kind = "label" if about_label else "possible_miss" if row["purpose"] == "possible_miss" else "image"
+    x0, y0, x1, y1 = (row[side] for side in BOX)
+    return Task(
+        item=item,
+        place=plan * PLAN_PLACES + row["place"],
+        plan=plan,
+        purpose=row["purpose"],
+        kind=kind,
+        key=row["key"],
+        class_name=row["class_name"],
+        label_id=row["label_id"],
+        box=(x0, y0, x1, y1) if about_label else None,
+        seconds=row["seconds"],
+    )
+
+
+class Source(NamedTuple):
+    """The label that a plant was made from."""
+
+    label_id: str
+    class_name: str
+
+
+@dataclass
+class Told:
+    """What the signals say of the questions that are new."""
+
+    words: dict[str, str] = field(default_factory=dict)
+    """Id of the item -> words; items without any are left out."""
+    sources: dict[str, Source] = field(default_factory=dict)
+    """Id of a planted item -> the label that it was made from."""
+    inputs: str = ""
+    """Names what the labels were made by, see review_ui.queue.fill."""
+
+
+def read_words(workspace: Store, markers: Iterable[Marker], tasks: Iterable[Task], run: str, seed: int) -> Told:
+    """Word the signals behind questions, a shard at a time.
+
+    A plant has the words of the label that it was made from, with its shown class in the place of the one named: so
+    it says what a label of the shown class would that the models hold for the other.
+
+    Args:
+        workspace: The workspace.
+        markers: Those that count.
+        tasks: The questions.
+        run: Name of the run.
+        seed: Of its first plan.
+
+    Raises:
+        StoreError: A table is missing or damaged.
+    """
+    wanted = _Wanted(list(tasks), run, seed)
+    told = Told()
+    if wanted.tasks:
+        for labels, presence in map_ordered(lambda marker: _tables(workspace, marker, wanted), markers, _THREADS):
+            for row in labels:
+                wanted.word(row, told)
+            for key, class_name, value in presence:
+                told.words[f"{key}\t{class_name}"] = presence_words(class_name, value)
+    return told
+
+
+class _Wanted:
+    """Which rows of the tables matter."""
+
+    def __init__(self, tasks: list[Task], run: str, seed: int) -> None:
+        self.tasks, self.run, self.seed = tasks, run, seed
+        self.plants: dict[str, list[Task]] = {}
+        for task in tasks:
+            if task.purpose == "plant":
+                self.plants.setdefault(task.key, []).append(task)
+        own = [task.label_id for task in tasks if task.label_id is not None and task.purpose != "plant"]
+        self.label_ids = frozenset(own)
+        self.ids = pa.array(own, pa.string())
+        self.keys_with_plants = pa.array(list(self.plants), pa.string())
+        looked_for = [task for task in tasks if task.kind == "possible_miss"]
+        self.pairs = frozenset(task.item for task in looked_for)
+        self.keys_looked_at = pa.array(list({task.key for task in looked_for}), pa.string())
+
+    def word(self, row: Mapping[str, Any], told: Told) -> None:
+        """Word a label that is asked about, and the plants made from it."""
+        label_id, class_name = row["label_id"], row["class_name"]
+        if label_id in self.label_ids:
+            told.words[label_id] = words_of(row)
+        for task in self.plants.get(row["key"], ()):
+            if self._made_from(task, label_id):
+                told.sources[task.item] = Source(label_id, class_name)
+                told.words[task.item] = words_of(row, {task.class_name or "": class_name})
+
+    def _made_from(self, task: Task, label_id: str) -> bool:
+        # A plan whose writing was cut short leaves a gap in the numbers, not in the count that the id was made with.
+        return any(planted_id(self.run, self.seed, plans, label_id) == task.item for plans in range(task.plan))
+
+
+def _tables(
+    workspace: Store, marker: Marker, wanted: _Wanted
+) -> tuple[list[dict[str, Any]], list[tuple[str, str, float]]]:
+    """The rows of a shard that matter: of labels, and of what CLIP sees in images."""
+    return _labels(workspace, marker, wanted), list(_presence(workspace, marker, wanted))
+
+
+def _labels(workspace: Store, marker: Marker, wanted: _Wanted) -> list[dict[str, Any]]:
+    detect = read_part(workspace, marker.parts["detect"], "detect", _COLUMNS["detect"])
+    matter = pc.or_(
+        pc.is_in(detect["label_id"], value_set=wanted.ids), pc.is_in(detect["key"], value_set=wanted.keys_with_plants)
+    )
+    if not pc.any(matter, min_count=0).as_py():
+        return []
+    tables = {"detect": detect} | {
+        stage: read_part(workspace, marker.parts[stage], stage, _COLUMNS[stage]) for stage in ("segment", "score")
+    }
+    columns = {name: tables[stage][name].filter(matter) for stage, names in _COLUMNS.items() for name in names}
+    rows: list[dict[str, Any]] = pa.table(columns).to_pylist()
+    return rows
+
+
+def _presence(workspace: Store, marker: Marker, wanted: _Wanted) -> Iterator[tuple[str, str, float]]:
+    if not len(wanted.keys_looked_at) or "presence" not in marker.parts:
+        return
+    table = read_part(workspace, marker.parts["presence"], "presence")
+    table = table.filter(pc.is_in(table["key"], value_set=wanted.keys_looked_at))
+    columns = (table[name].to_pylist() for name in ("key", "class_name", "clip_presence"))
+    for key, class_name, value in zip(*columns, strict=True):
+        if f"{key}\t{class_name}" in wanted.pairs:
+            yield key, class_name, value
+
+
+class Reason(NamedTuple):
+    """What a signal says against a label."""
+
+    weight: float
+    """0 is nothing; 1 is as much as the signal can say."""
+    words: str
+
+
+Rule = Callable[[Signals], Reason | None]
+
+
+def words_of(signals: Signals, renamed: Mapping[str, str] | None = None) -> str:
+    """Word the one or two strongest reasons to look at a label; how sure the models are, where none is strong.
+
+    Nothing but signals goes in, so the words cannot tell what was decided, nor why the label is asked about.
+
+    Args:
+        signals: Of the label.
+        renamed: Class -> the class to say in its place.
+
+    Returns:
+        One line; empty without a signal.
+    """
+    told = dict(signals)
+    for name in ("runner_up", "clip_other"):
+        told[name] = (renamed or {}).get(told.get(name) or "", told.get(name))
+    reasons = [reason for rule in _RULES if (reason := rule(told)) is not None and reason.weight > 0]
+    # A stable sort: of equal weights the first rule goes first.
+    strongest = sorted(reasons, key=lambda reason: -reason.weight)[:MOST]
+    return "; ".join(reason.words for reason in strongest) or _sure(told)
+
+
+def presence_words(class_name: str, presence: float) -> str:
+    """Word why one class is looked for in an image."""
+    return f"CLIP sees {class_name}: {presence:.2f}"
+
+
+def _clip_prefers(signals: Signals) -> Reason | None:
+    margin, other = _number(signals, "clip_margin"), signals.get("clip_other")
+    mine, theirs = _number(signals, "clip_probability"), _number(signals, "clip_other_probability")
+    if margin is None or mine is None or theirs is None or not other:
+        return None
+    if margin < 0:
+        return Reason(0.5 - margin / 2, f"CLIP prefers {other}: {theirs:.2f} against {mine:.2f}")
+    return Reason((CLOSE - margin) / CLOSE / 2, f"CLIP hardly tells it from {other}: {mine:.2f} against {theirs:.2f}")
+
+
+def _detector_torn(signals: Signals) -> Reason | None:
+    margin, other = _number(signals, "detector_margin"), signals.get("runner_up")
+    if margin is None or not other:
+        return None
+    return Reason((CLOSE - margin) / CLOSE / 2, f"the detector would nearly say {other}")
+
+
+def _tiny(signals: Signals) -> Reason | None:
+    area = _number(signals, "relative_area")
+    if area is None:
+        return None
+    return Reason((TINY - area) / TINY / 2, f"it is small: {area:.3%} of the image")
+
+
+def _beyond(column: str, limit: float, worst: float, words: str) -> Rule:
+    """A rule about one signal: nothing at its limit, and as strong as can be at its worst."""
+
+    def rule(signals: Signals) -> Reason | None:
+        value = _number(signals, column)
+        return None if value is None else Reason((limit - value) / (limit - worst), f"{words}: {value:.2f}")
+
+    return rule
+
+
+def _number(signals: Signals, name: str) -> float | None:
+    value = signals.get(name)
+    return None if value is None or math.isnan(value) else float(value)
+
+
+_RULES: Final[tuple[Rule, ...]] = (
+    _clip_prefers,
+    _detector_torn,
+    _beyond("detector_score", UNSURE_SCORE, 0, "the detector is unsure"),
+    _beyond("crowding", CROWDED, 1, "another label overlaps it"),
+    _beyond("mask_box_iou", LOOSE_MASK, 0, "the mask fills little of the box"),
+    _beyond("sam_iou", UNSURE_MASK, 0, "SAM is unsure of the mask"),
+    _beyond("mask_stability", UNSURE_MASK, 0, "the mask's edge is vague"),
+    _tiny,
+)
+
+
+def _sure(signals: Signals) -> str:
+    score, clip = _number(signals, "detector_score"), _number(signals, "clip_probability")
+    said = [f"{who} {value:.2f}" for who, value in (("detector", score), ("CLIP", clip)) if value is not None]
+    return f"the models agree: {', '.join(said)}" if said else ""

@@ -1,0 +1,116 @@
+"""Pulls answers out of the queue: into the workspace, each verdict once, or into a file."""
+
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from pymongo import DESCENDING
+
+from review_ui.queue.answers import TAKEN, UNDONE, verdict_table
+from review_ui.queue.database import Document, Session, connect, open_session, told
+from schemas.queue import PullOutcome
+from schemas.reviews import VERDICTS
+from tasks.arrow import first_rows
+from tasks.reviews.read_file import check_suffix, write_table
+from tasks.reviews.verdicts import read_verdicts, write_verdicts
+from tasks.store.store import Store
+
+NAMED: Final = 5
+"""Late items that are named."""
+_CHUNK: Final = 10_000
+"""Events that are marked in one question to the server."""
+
+
+def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
+    """Write the answers that the workspace does not have yet into reviews/.
+
+    They are claimed first: what was taken back by then is left out, and what is claimed cannot be taken back any more.
+    Were we killed after that, the next pull brings them; it finds those in the workspace that were written, and adds
+    none.
+
+    Args:
+        uri: mongodb:// address of the server.
+        queue_id: The queue.
+        workspace: That of the campaign.
+
+    Raises:
+        UserError: There is no such queue, or the database is away or refuses access.
+        StoreError: The workspace cannot be read or written.
+    """
+    database = connect(uri)
+    try:
+        session = open_session(database, queue_id)
+        with told(database.where):
+            undone = session.undone()
+            _claim(session, undone)
+            answers = _submitted(session, {"pulled": TAKEN})
+            late = _late(session)
+            earlier = _count(session, {"pulled": {"$nin": [None, TAKEN, UNDONE]}})
+        table = verdict_table(answers)
+        rows = first_rows(pa.concat_tables([(known := read_verdicts(workspace)), table]), VERDICTS.names)
+        new = rows[rows >= known.num_rows] - known.num_rows
+        name = write_verdicts(workspace, table.take(pa.array(new, pa.int64())))
+        with told(database.where):
+            _mark(session, answers, name)
+    finally:
+        database.close()
+    return PullOutcome(
+        verdicts=len(new),
+        answers=len(answers),
+        known=table.num_rows - len(new),
+        earlier=earlier,
+        undone=len(undone),
+        late=len(late),
+        late_items=tuple(late[:NAMED]),
+        file=name,
+    )
+
+
+def export_queue(uri: str, queue_id: str, path: Path) -> int:
+    """Write all answers of a queue that stand to a file, pulled or not, and return how many verdicts they are.
+
+    Args:
+        uri: mongodb:// address of the server.
+        queue_id: The queue.
+        path: .csv, .parquet, .json or .jsonl; a verdict file, as `vouch verdicts` imports it.
+
+    Raises:
+        UserError: There is no such queue, the database is away, or the file cannot be written.
+    """
+    check_suffix(path)
+    database = connect(uri)
+    try:
+        session = open_session(database, queue_id)
+        with told(database.where):
+            table = verdict_table(_submitted(session, {"pulled": {"$ne": UNDONE}, "seq": {"$nin": session.undone()}}))
+    finally:
+        database.close()
+    write_table(path, table)
+    return int(table.num_rows)
+
+
+def _claim(session: Session, undone: list[int]) -> None:
+    # Answers of earlier versions that were taken back have no mark, but their numbers are known.
+    free = {"queue": session.queue, "what": "submitted", "pulled": None, "seq": {"$nin": undone}}
+    session.database.events.update_many(free, {"$set": {"pulled": TAKEN}})
+
+
+def _submitted(session: Session, which: Document) -> list[Document]:
+    wanted = {"queue": session.queue, "what": "submitted", **which}
+    return list(session.database.events.find(wanted).sort("seq"))
+
+
+def _count(session: Session, which: Document) -> int:
+    return session.database.events.count_documents({"queue": session.queue, "what": "submitted", **which})
+
+
+def _late(session: Session) -> list[str]:
+    """Items with answers that came when they were another's, latest first."""
+    wanted = {"queue": session.queue, "what": "late"}
+    return [event["item"] for event in session.database.events.find(wanted, {"item": 1}).sort("seq", DESCENDING)]
+
+
+def _mark(session: Session, answers: list[Document], name: str) -> None:
+    for start in range(0, len(answers), _CHUNK):
+        keys = [event["_id"] for event in answers[start : start + _CHUNK]]
+        session.database.events.update_many({"_id": {"$in": keys}}, {"$set": {"pulled": name or "known"}})

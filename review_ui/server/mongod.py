@@ -1,0 +1,265 @@
+"""Shares one embedded MongoDB among all reviews of a queue on a machine, or uses the user's own.
+
+The first review starts it, the last one out stops it.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError
+
+from review_ui.queue.database import start_mongod, stop_mongod
+from review_ui.queue.fill import queue_id
+from schemas.campaign import EMBEDDED, Campaign, Strict
+from schemas.errors import UserError, VouchError
+from tasks.store.lock import ProcessId, is_alive, process_id
+
+logger = logging.getLogger(__name__)
+
+ANSWER_TIMEOUT_S: Final = 300.0
+STOP_TIMEOUT_S: Final = 60.0
+
+VARIABLE: Final = "VOUCH_MONGODB_URI"
+
+
+class DatabaseRecord(Strict):
+    """The server that runs, as server.json says it."""
+
+    place: str = Field(description="Machine, boot and process namespace within which pid means something.")
+    pid: int = Field(description="Process.")
+    started: str = Field(description="Start of the process in kernel ticks; tells it from a later one of that pid.")
+    port: int = Field(description="Of the loopback interface.")
+
+
+class SharedDatabase:
+    """Uses the server of a folder for the length of a with block.
+
+    Whoever uses it shares a lock that the system gives back even when its holder is killed. A server that outlived its
+    users is found by its record and used again; one that has died is started anew on its port.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Take the queue's folder on this machine; nothing is started before the block is entered."""
+        self._folder = folder
+        self._record_file = folder / "server.json"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Join those who use the server, and start it when nobody does.
+
+        Raises:
+            UserError: There is no mongod for this platform, or it cannot use the folder.
+            VouchError: It does not start, or does not answer.
+        """
+        self._users = open_lock(self._folder / "users.lock")
+        try:
+            with locked(self._folder / "start.lock"):
+                share_lock(self._users)
+                self._record = self._join() or self._start(None)
+        except BaseException:
+            self._users.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave; the last one out stops the server."""
+        with locked(self._folder / "start.lock"), self._users:
+            if try_lock(self._users):
+                self._stop()
+
+    @property
+    def uri(self) -> str:
+        """Its mongodb:// address; it stays the same for the length of the block."""
+        return f"mongodb://127.0.0.1:{self._record.port}"
+
+    def revive(self) -> bool:
+        """Start the server again, on the same port, if it has died; says whether it had.
+
+        Raises:
+            VouchError: It cannot be started again.
+        """
+        if self._is_alive():
+            return False
+        with locked(self._folder / "start.lock"):
+            found = self._read()
+            if found is not None and found.port == self._record.port:
+                self._record = found
+            if self._is_alive():
+                return False  # another of its users was faster
+            self._record = self._start(self._record.port)
+        return True
+
+    def _is_alive(self) -> bool:
+        if self._process is not None and self._process.poll() is None and self._process.pid == self._record.pid:
+            return True
+        return _runs(self._record)
+
+    def _join(self) -> DatabaseRecord | None:
+        """Find a server that runs."""
+        found = self._read()
+        if found is None or not _runs(found):
+            return None
+        if not _answers(found.port):
+            raise VouchError(
+                f"the review database (pid {found.pid}) does not answer within {ANSWER_TIMEOUT_S:.0f} s; end it with "
+                f"kill {found.pid} and run the command again"
+            )
+        logger.info("using the review database that runs as process %d", found.pid)
+        return found
+
+    def _start(self, port: int | None) -> DatabaseRecord:
+        self._process, uri = start_mongod(self._folder / "data", port)
+        place, pid, started = process_id(self._process.pid)
+        record = DatabaseRecord(place=place, pid=pid, started=started, port=int(uri.rpartition(":")[2]))
+        text = self._record_file.with_suffix(".new")
+        text.write_text(record.model_dump_json(), encoding="utf-8")
+        text.replace(self._record_file)
+        return record
+
+    def _stop(self) -> None:
+        self._record = self._read() or self._record
+        if self._process is not None and self._process.pid == self._record.pid:
+            stop_mongod(self._process)
+        elif _runs(self._record):
+            _end(self._record)
+        self._record_file.unlink(missing_ok=True)
+
+    def _read(self) -> DatabaseRecord | None:
+        try:
+            return DatabaseRecord.model_validate_json(self._record_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:
+            logger.warning("%s is no record of a server, and is replaced", self._record_file)
+            return None
+
+
+def _runs(record: DatabaseRecord) -> bool:
+    return bool(is_alive(ProcessId(record.place, record.pid, record.started)))
+
+
+def _answers(port: int) -> bool:
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    uri = f"mongodb://127.0.0.1:{port}"
+    with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=int(ANSWER_TIMEOUT_S * 1000)) as client:
+        try:
+            client.admin.command("ping")
+        except PyMongoError:
+            return False
+    return True
+
+
+def _end(record: DatabaseRecord) -> None:
+    """End a server that another process started, which may be gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(record.pid, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if not _runs(record):
+                return
+            time.sleep(0.05)
+        logger.warning("the review database (pid %d) did not end in %.0f s", record.pid, STOP_TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class DatabaseUse:
+    """A database that can be used now."""
+
+    uri: str
+    """mongodb:// address, perhaps with a password: never print it."""
+    revive: Callable[[], bool]
+    """Start it again if it has died; says whether it had."""
+
+
+@contextmanager
+def review_database(campaign: Campaign) -> Iterator[DatabaseUse]:
+    """Use a campaign's review database for the length of the block; an embedded one is started when nobody runs it.
+
+    Args:
+        campaign: Its review.database counts, and VOUCH_MONGODB_URI before that.
+
+    Raises:
+        UserError: There is no mongod for this platform, or it cannot use its folder.
+        VouchError: It does not start.
+    """
+    uri = _own(campaign)
+    if uri is not None:
+        yield DatabaseUse(uri, lambda: False)
+        return
+    with SharedDatabase(queue_folder(queue_id(campaign))) as database:
+        yield DatabaseUse(database.uri, database.revive)
+
+
+def check_begun(campaign: Campaign) -> None:
+    """Make sure that there can be a queue, before a database is started for nothing.
+
+    Raises:
+        UserError: Nobody has reviewed with the embedded database on this machine.
+    """
+    if _own(campaign) is None and not (queue_folder(queue_id(campaign)) / "data").exists():
+        raise UserError("there is no review queue on this machine yet; vouch review begins one")
+
+
+def _own(campaign: Campaign) -> str | None:
+    if uri := os.environ.get(VARIABLE):
+        return uri
+    return None if campaign.review.database == EMBEDDED else campaign.review.database
+
+
+def queue_folder(queue: str) -> Path:
+    """The folder of a queue in the user's data folder; not created."""
+    return user_data_path("vouch") / "review" / queue
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock alone, waiting for it; the system gives it back even when we are killed."""
+    with open_lock(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """Open a file to lock; created when absent.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        reason = (error.strerror or "failed").lower()
+        raise UserError(f"cannot write {path.parent}: {reason}; mend it, or set XDG_DATA_HOME elsewhere") from error
+
+
+def try_lock(file: BinaryIO) -> bool:
+    """Take a file's lock alone if nobody else has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def share_lock(file: BinaryIO) -> None:
+    """Take a file's lock together with others."""
+    fcntl.flock(file, fcntl.LOCK_SH)

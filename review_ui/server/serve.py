@@ -1,0 +1,423 @@
+"""Serves a queue to its reviewers: one server process each, restarted when it dies, all ended in order.
+
+Sockets are bound before anything slow is started. Reviewers log in with tokens, drawn at random or the user's own. At
+the end, what lies in the sessions is given back to the queue.
+"""
+
+import errno
+import ipaddress
+import logging
+import os
+import secrets
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field
+
+from review_ui.guard.auth import token_hash
+from review_ui.guard.origin import is_loopback
+from review_ui.guard.settings import GuardSettings
+from review_ui.queue.queue import Queue
+from review_ui.server.mongod import DatabaseUse, open_lock, queue_folder, try_lock
+from review_ui.server.process import ReviewerServer, ServerSettings, server_environment
+from review_ui.session.session import desk_name, reviewer_slug
+from schemas.campaign import Campaign, Strict
+from schemas.errors import UserError, VouchError
+from tasks.store.open import open_store
+from tasks.store.s3 import origin_of, presigned_url
+
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.25
+"""Between two looks at whether all run."""
+MOST_RESTARTS: Final = 5
+"""Of a server within RESTARTS_WITHIN_S, those that failed included; also how many may fail in a row, at any pace."""
+RESTARTS_WITHIN_S: Final = 60.0
+
+Say = Callable[[str], None]
+
+WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - named to be told from an address
+
+FIRST: Final = 5151
+TRIED: Final = 200
+BACKLOG: Final = 128
+
+VARIABLE: Final = "VOUCH_REVIEW_TOKEN"
+SHORTEST: Final = 16
+"""Characters of a token of the user's own."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A reviewer's server that answers."""
+
+    server: ReviewerServer
+    port: int
+
+    @property
+    def reviewer(self) -> str:
+        """Whose desk it shows."""
+        return self.server.reviewer
+
+
+class ServeOptions(Strict):
+    """Who reviews, where, and who is believed."""
+
+    reviewers: tuple[str, ...] = Field(min_length=1, description="A server is started for each.")
+    host: str = Field("127.0.0.1", description="Address to bind to.")
+    port: int | None = Field(None, description="The first reviewer's port; a free one from 5151 on, if not given.")
+    names: tuple[str, ...] = Field((), description="Other names that browsers reach this machine by.")
+    token_file: Path | None = Field(None, description="The user's own tokens.")
+    trust_header: str | None = Field(None, description="Header in which a proxy says who has logged in there.")
+    trusted_proxies: tuple[str, ...] = Field((), description="Addresses or networks of proxies that are believed.")
+    media: Literal["redirect", "proxy"] = Field("redirect", description="How images of a bucket reach the browser.")
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines can reach it."""
+        return not is_loopback(self.host)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names that browsers may ask for, beside those of loopback."""
+        return (*self.names, *(() if self.host in WILDCARDS else (self.host,)))
+
+    def check(self, has_own_tokens: bool) -> None:
+        """Refuse what would not be safe, or would not work.
+
+        Raises:
+            UserError: In one line, what to do.
+        """
+        if self.is_public and not has_own_tokens:
+            raise UserError(
+                f"--host {self.host} lets other machines in, so reviewers need tokens of your own: give --token-file, "
+                "or set VOUCH_REVIEW_TOKEN for one reviewer"
+            )
+        if self.host in WILDCARDS and not self.names:
+            raise UserError(f"--host {self.host} has no name for browsers; say by --name how they reach this machine")
+        if self.trust_header is not None and not self.trusted_proxies:
+            raise UserError("--trust-header needs --trusted-proxy: the address of the proxy that sets the header")
+        check_networks(self.trusted_proxies)
+
+
+@contextmanager
+def served(
+    campaign: Campaign,
+    queue: str,
+    database: DatabaseUse,
+    options: ServeOptions,
+    tokens: Mapping[str, str],
+    log_folder: Path,
+    prepare: Callable[[], None] = lambda: None,
+    sockets: list[socket.socket] | None = None,
+) -> Iterator[list[Served]]:
+    """Run the servers of all reviewers for the length of the block; they answer when it begins.
+
+    When it ends, however it ends, the servers have ended and the items on the desks are given back.
+
+    Args:
+        campaign: Whose source the images lie in.
+        queue: Id of the queue, which is filled, at the latest by `prepare`.
+        database: Where it lies.
+        options: Who reviews and where.
+        tokens: Reviewer -> token.
+        log_folder: Where each server's log goes.
+        prepare: What can be done while the servers import FiftyOne; its errors end the review.
+        sockets: What `reserved` gave; reserved now if not given.
+
+    Raises:
+        UserError: A port is taken, or a reviewer's desk is open already.
+        VouchError: A server does not start.
+    """
+    with ExitStack() as stack:
+        if sockets is None:
+            sockets = stack.enter_context(reserved(queue, options))
+        stack.callback(_give_back, database.uri, queue, options.reviewers)
+        found = []
+        for reviewer, bound in zip(options.reviewers, sockets, strict=True):
+            settings = _settings(campaign, queue, reviewer, tokens[reviewer], options, bound)
+            environment = server_environment(os.environ, database.uri, queue, reviewer, campaign.review.batch)
+            log = log_folder / f"review-{queue}-{reviewer_slug(reviewer)}.log"
+            server = ReviewerServer(settings, bound, environment, log)
+            stack.callback(server.stop)
+            found.append(Served(server, port_of(bound)))
+        # All are asked to end before one is waited for.
+        stack.callback(_terminate, found)
+        for one in found:
+            one.server.start()
+        prepare()
+        for one in found:
+            one.server.tell()
+        for one in found:
+            one.server.wait()
+        yield found
+
+
+@contextmanager
+def reserved(queue: str, options: ServeOptions) -> Iterator[list[socket.socket]]:
+    """Hold the desks and ports of all reviewers for the length of the block; a socket each, in their order.
+
+    Args:
+        queue: Id of the queue.
+        options: Who reviews and where.
+
+    Raises:
+        UserError: A port is taken, or a reviewer's desk is open already.
+    """
+    with ExitStack() as stack:
+        for reviewer in options.reviewers:
+            stack.enter_context(_alone(queue, reviewer))
+        sockets = bind(options.host, options.port, len(options.reviewers))
+        for bound in sockets:
+            stack.enter_context(bound)
+        yield sockets
+
+
+def _terminate(servers: list[Served]) -> None:
+    for one in servers:
+        one.server.terminate()
+
+
+def _settings(
+    campaign: Campaign, queue: str, reviewer: str, token: str, options: ServeOptions, bound: socket.socket
+) -> ServerSettings:
+    url = presigned_url(open_store(campaign.source), "x", 60) if options.media == "redirect" else None
+    guard = GuardSettings(
+        queue=queue,
+        reviewer=reviewer,
+        desk=desk_name(queue, reviewer),
+        port=port_of(bound),
+        token_sha256=token_hash(token),
+        session_key=secrets.token_hex(32),
+        hosts=options.hosts,
+        trust_header=options.trust_header,
+        trusted_proxies=options.trusted_proxies,
+        media=options.media,
+        image_origin=origin_of(url) if url else None,
+        max_pixels=campaign.source.max_pixels,
+    )
+    return ServerSettings(guard=guard, source=campaign.source, socket=bound.fileno())
+
+
+@contextmanager
+def _alone(queue: str, reviewer: str) -> Iterator[None]:
+    """Hold a reviewer's desk on this machine: two servers would pull it to and fro."""
+    with open_lock(queue_folder(queue) / "desks" / f"{reviewer_slug(reviewer)}.lock") as file:
+        if not try_lock(file):
+            raise UserError(
+                f"{reviewer}'s desk is open already on this machine; use that one, or give another --reviewer"
+            )
+        yield
+
+
+def _give_back(uri: str, queue: str, reviewers: tuple[str, ...]) -> None:
+    try:
+        with Queue.open(uri, queue) as opened:
+            for reviewer in reviewers:
+                opened.give_back(reviewer)
+    except VouchError as error:
+        logger.warning("the items on the desks could not be given back (their leases run out): %s", error)
+
+
+def keep_alive(servers: Sequence[Served], database: DatabaseUse, say: Say) -> None:
+    """Watch the servers and the database for ever, and start again what has died.
+
+    A server that does not start is tried again after a look at the database, which it may have missed. One that keeps
+    dying (MOST_RESTARTS) is given up; the review of the others goes on.
+
+    Args:
+        servers: They answer.
+        database: Theirs.
+        say: Told what happens, a line for people.
+
+    Raises:
+        VouchError: None is left that runs, or the database does not start again.
+    """
+    watched = [_Watched(one) for one in servers]
+    while True:
+        time.sleep(LOOK_S)
+        if database.revive():
+            say("the review database had ended; it runs again, and nothing that was submitted is lost")
+        for one in [each for each in watched if each.server.has_died()]:
+            try:
+                said = one.start_again()
+            except VouchError as error:
+                watched.remove(one)
+                if not watched:
+                    raise
+                said = f"{error}; the others go on, and what lies on this desk comes free when its lease runs out"
+            say(said)
+
+
+class _Watched:
+    def __init__(self, served: Served) -> None:
+        self.server = served.server
+        self._restarts: deque[float] = deque(maxlen=MOST_RESTARTS)
+        self._failed = 0
+        """Restarts since the last one that succeeded."""
+
+    def start_again(self) -> str:
+        """Try to start it again; says what came of that, for people.
+
+        Raises:
+            VouchError: It keeps dying, and has ended.
+        """
+        self.server.stop()
+        now = time.monotonic()
+        if len(self._restarts) == MOST_RESTARTS and now - self._restarts[0] < RESTARTS_WITHIN_S:
+            raise VouchError(f"the server of {self.server.reviewer} keeps ending; {self.server.log} says why")
+        self._restarts.append(now)
+        logger.warning("the review server of %r has died (log: %s)", self.server.reviewer, self.server.log)
+        try:
+            self.server.start()
+            self.server.tell()
+            self.server.wait()
+        except VouchError as error:
+            # One that takes too long still runs; ended, it is found dead at the next look.
+            self.server.stop()
+            self._failed += 1
+            if self._failed == MOST_RESTARTS:
+                raise
+            return f"{error}; it is tried again"
+        self._failed = 0
+        return f"the server of {self.server.reviewer} had ended; it runs again at the same address, reload the page"
+
+
+def check_networks(networks: Sequence[str]) -> None:
+    """Refuse what is no address or network.
+
+    Raises:
+        UserError: Names the first.
+    """
+    for network in networks:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise UserError(
+                f"--trusted-proxy {network} is no address or network, such as 10.0.0.7 or 10.0.0.0/24"
+            ) from None
+
+
+def bind(host: str, port: int | None, count: int) -> list[socket.socket]:
+    """Bind a socket for each reviewer.
+
+    They stay bound while a server is started again: who asks meanwhile waits, and no other program can step in.
+
+    Args:
+        host: Address or name to bind to.
+        port: The first one's; the others follow. None: free ones from 5151 on.
+        count: How many.
+
+    Raises:
+        UserError: A port that was asked for is taken, or the host cannot be bound to.
+    """
+    found: list[socket.socket] = []
+    try:
+        if port is not None:
+            for number in range(port, port + count):
+                found.append(_bound(host, number))
+            return found
+        for number in range(FIRST, FIRST + TRIED):
+            if len(found) == count:
+                break
+            try:
+                found.append(_bound(host, number))
+            except _TakenError:
+                continue
+        if len(found) < count:
+            raise UserError(f"ports {FIRST} to {FIRST + TRIED - 1} are taken; name a free one with --port")
+        return found
+    except BaseException:
+        for one in found:
+            one.close()
+        raise
+
+
+def port_of(bound: socket.socket) -> int:
+    """The port that a socket is bound to."""
+    number: int = bound.getsockname()[1]
+    return number
+
+
+class _TakenError(UserError):
+    pass
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    if not 0 < port < 65536:
+        raise UserError(f"{port} is no port; choose one from 1024 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise UserError(f"cannot find the host {host!r}; give --host an address of this machine") from None
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise _TakenError(f"port {port} is taken; choose another with --port, or leave --port out") from None
+        if error.errno == errno.EACCES:
+            raise UserError(f"port {port} needs more rights; choose one from 1024 on with --port") from None
+        raise UserError(f"cannot bind to {host}: {(error.strerror or 'failed').lower()}; mend --host") from None
+    return bound
+
+
+def draw_tokens(reviewers: Sequence[str]) -> dict[str, str]:
+    """Draw a token of 32 random bytes for each reviewer."""
+    return {reviewer: secrets.token_urlsafe(32) for reviewer in reviewers}
+
+
+def own_tokens(reviewers: Sequence[str], file: Path | None, environment: Mapping[str, str]) -> dict[str, str] | None:
+    """Read the tokens that the user set.
+
+    Args:
+        reviewers: Who needs one.
+        file: A line a reviewer: name, a space or tab, token; for one reviewer the token alone is enough.
+        environment: Holds VOUCH_REVIEW_TOKEN, perhaps, for one reviewer.
+
+    Returns:
+        Reviewer -> token; None when the user set none.
+
+    Raises:
+        UserError: A token is missing, or too short; never says one.
+    """
+    if file is not None:
+        found = _read(file, reviewers)
+    elif environment.get(VARIABLE):
+        if len(reviewers) > 1:
+            raise UserError(f"{VARIABLE} is one reviewer's token; name each one's in a file with --token-file")
+        found = {reviewers[0]: environment[VARIABLE].strip()}
+    else:
+        return None
+    for reviewer in reviewers:
+        if reviewer not in found:
+            raise UserError(f"{file} has no token of {reviewer!r}; add the line: {reviewer} TOKEN")
+        if len(found[reviewer]) < SHORTEST:
+            raise UserError(f"the token of {reviewer!r} is shorter than {SHORTEST} characters; draw a longer one")
+    return {reviewer: found[reviewer] for reviewer in reviewers}
+
+
+def _read(file: Path, reviewers: Sequence[str]) -> dict[str, str]:
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"cannot read the tokens in {file}; it is a text file, a line a reviewer: NAME TOKEN") from None
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if len(lines) == 1 and len(reviewers) == 1 and len(lines[0].split()) == 1:
+        return {reviewers[0]: lines[0]}
+    found = {}
+    for number, line in enumerate(lines, 1):
+        name, _, token = line.replace("\t", " ").rpartition(" ")
+        if not name.strip():
+            raise UserError(f"token {number} of {file} has no name; write a line a reviewer: NAME TOKEN")
+        found[name.strip()] = token
+    return found

@@ -1,0 +1,265 @@
+"""The MongoDB server, really run.
+
+What can be wrong with a database, each told in one line without the password.
+"""
+
+import itertools
+import socket
+import subprocess
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
+
+from review_ui.queue import database
+from review_ui.queue import database as module
+from review_ui.queue.database import connect, mongod, start_mongod, stop_mongod, told
+from review_ui.queue.fill import fill_queue
+from review_ui.queue.queue import Queue
+from schemas.errors import UserError, VouchError
+
+
+def port_of(uri):
+    return int(uri.rpartition(":")[2])
+
+
+def is_open(port, host="127.0.0.1"):
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((host, port)) == 0
+
+
+@pytest.mark.mongod
+def test_it_keeps_what_was_written_and_ends_with_the_block(tmp_path):
+    with mongod(tmp_path / "db") as uri:
+        with MongoClient(uri) as client:
+            client.vouch.things.insert_one({"_id": 1, "name": "bolt"})
+        assert not list(tmp_path.rglob("*.sock"))
+        first = port_of(uri)
+    assert not is_open(first)
+    with mongod(tmp_path / "db") as uri, MongoClient(uri) as client:
+        assert client.vouch.things.find_one() == {"_id": 1, "name": "bolt"}
+
+
+@pytest.mark.mongod
+def test_it_ends_when_the_block_fails(tmp_path):
+    seen = []
+
+    def broken():
+        with mongod(tmp_path / "db") as uri:
+            seen.append(port_of(uri))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        broken()
+    assert not is_open(seen[0])
+
+
+@pytest.mark.mongod
+def test_a_folder_serves_one_server_at_a_time(tmp_path):
+    with mongod(tmp_path / "db"):
+        with pytest.raises(UserError, match="another mongod uses"), mongod(tmp_path / "db"):
+            pass
+        with mongod(tmp_path / "other") as uri:
+            assert is_open(port_of(uri))
+
+
+@pytest.mark.mongod
+def test_a_taken_port_is_left_to_its_owner(tmp_path, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports = [taken.getsockname()[1], free.getsockname()[1]]
+        monkeypatch.setattr(database, "_free_port", lambda: ports.pop(0))
+        with mongod(tmp_path / "db") as uri:
+            assert port_of(uri) != taken.getsockname()[1]
+
+
+def test_a_platform_without_mongod_is_told_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="install mongod"), mongod(tmp_path / "db"):
+        pass
+
+
+def test_a_mongod_of_the_path_is_used_where_none_is_bundled(tmp_path, monkeypatch):
+    binary = tmp_path / "bin" / "mongod"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\nexit 7\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
+    with pytest.raises(VouchError, match="code 7"), mongod(tmp_path / "db"):
+        pass
+
+
+def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
+    binary = tmp_path / "bin" / "mongod"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\nexec sleep 6000\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setattr(database, "START_TIMEOUT_S", 0.1)
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(
+        database.subprocess, "Popen", lambda *words, **how: started.append(popen(*words, **how)) or started[-1]
+    )
+    with pytest.raises(VouchError, match="neither answered nor logged"), mongod(tmp_path / "db"):
+        pass
+    assert started[0].returncode is not None
+
+
+def test_a_server_that_recovers_is_waited_for_as_long_as_it_logs(tmp_path, monkeypatch):
+    binary = tmp_path / "bin" / "mongod"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\nexec sleep 6000\n")
+    binary.chmod(0o755)
+    log, tries = tmp_path / "db" / "mongod.log", iter(range(20))
+    clock = itertools.count(0, database.START_TIMEOUT_S // 2)
+
+    def ping(_):
+        """Answered in the end; until then every question is another word in the log."""
+        if next(tries, None) is not None:
+            with log.open("a") as file:
+                file.write("recovering\n")
+            raise ServerSelectionTimeoutError
+
+    client = SimpleNamespace(admin=SimpleNamespace(command=ping))
+    asked = MagicMock()
+    asked.__getitem__.return_value.return_value.__enter__.return_value = client
+    monkeypatch.setattr("pymongo.MongoClient", asked)
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
+    with mongod(tmp_path / "db"):
+        assert next(tries, None) is None
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 62",
+        # What mongod 6.0 says of files that a later version wrote.
+        """echo 'This may be due to an unsupported upgrade or downgrade.' > "$log"; exit 14""",
+    ],
+)
+def test_data_of_another_version_are_told_from_a_failure(tmp_path, monkeypatch, script):
+    binary = tmp_path / "bin" / "mongod"
+    binary.parent.mkdir()
+    binary.write_text(f"#!/bin/sh\nlog='{tmp_path / 'db' / 'mongod.log'}'\n{script}\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
+    with pytest.raises(UserError, match="another version of MongoDB"), mongod(tmp_path / "db"):
+        pass
+
+
+@pytest.mark.mongod
+def test_a_port_that_is_asked_for_is_kept_or_said_to_be_taken(tmp_path):
+    process, uri = start_mongod(tmp_path / "db")
+    stop_mongod(process)
+    process, again = start_mongod(tmp_path / "db", port_of(uri))
+    stop_mongod(process)
+    assert again == uri
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(VouchError, match="has taken port"):
+            start_mongod(tmp_path / "db", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("library", "install"),
+    [
+        ("libcurl.so.4", "on Debian and Ubuntu: apt install libcurl4"),
+        ("libodd.so.1", "install the package that brings"),
+    ],
+)
+def test_a_missing_system_library_is_named_with_its_package(tmp_path, monkeypatch, library, install):
+    binary = tmp_path / "bin" / "mongod"
+    binary.parent.mkdir()
+    words = f"{binary}: error while loading shared libraries: {library}: cannot open shared object file"
+    binary.write_text(f"#!/bin/sh\necho '{words}: No such file or directory' >&2\nexit 127\n")
+    binary.chmod(0o755)
+    monkeypatch.setattr(database, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
+    with pytest.raises(UserError, match=f"system library {library}, which is missing; {install}"):
+        start_mongod(tmp_path / "db")
+
+
+SECRET = "correct-horse"
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_server_that_is_away_is_told(monkeypatch, free_port):
+    monkeypatch.setattr(module, "WAIT_S", 0.3)
+    with pytest.raises(UserError, match=rf"127\.0\.0\.1:{free_port} does not answer; start it") as told_so:
+        connect(f"mongodb://ann:{SECRET}@127.0.0.1:{free_port}")
+    assert SECRET not in str(told_so.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"mongodb://ann:{SECRET}@127.0.0.1:port",
+        f"mongodb://ann:{SECRET}/x@127.0.0.1:1",
+        f"postgres://ann:{SECRET}@127.0.0.1",
+        f"mongodb://ann:{SECRET}@",
+        "",
+    ],
+)
+def test_an_address_that_is_none_is_told_without_its_password(address):
+    with pytest.raises(UserError, match=r"cannot be read; write mongodb://HOST:PORT") as told_so:
+        connect(address)
+    assert SECRET not in str(told_so.value)
+
+
+def test_a_password_that_is_refused_is_told(uri):
+    with pytest.raises(UserError, match="refuses access; check user and password") as told_so:
+        connect(uri.replace("mongodb://", f"mongodb://ann:{SECRET}@"))
+    assert SECRET not in str(told_so.value)
+
+
+def test_a_user_without_rights_is_told():
+    with pytest.raises(UserError, match="refuses access"), told("host:1"):
+        raise OperationFailure("not authorized on vouch to execute command", 13)
+
+
+def test_any_other_failure_is_one_line():
+    with pytest.raises(VouchError, match=r"the review database at host:1 failed: no space left$"), told("host:1"):
+        raise OperationFailure("many\nlines", 14031, {"errmsg": "no space\nleft"})
+
+
+def test_a_queue_of_a_newer_version_is_refused_and_left_alone(planned, uri):
+    outcome = planned.fill()
+    database = connect(uri)
+    database.queues.update_one({"_id": outcome.queue}, {"$set": {"schema": 99}})
+    for attempt in (lambda: Queue.open(uri, outcome.queue), lambda: fill_queue(planned.campaign, uri)):
+        with pytest.raises(UserError, match="written by a newer version of Vouch"):
+            attempt()
+    assert database.queues.find_one()["schema"] == 99
+    database.close()
+
+
+def test_a_server_that_goes_away_is_told_by_every_call(make_queue, monkeypatch):
+    queue = make_queue(1)
+    queue.close()
+    calls = [
+        lambda: queue.take("ann", 1), lambda: queue.held("ann"), lambda: queue.renew("ann"), lambda: queue.undo("ann"),
+        lambda: queue.progress("ann"), lambda: queue.holds("ann", "x"), lambda: queue.give_back("ann"),
+        lambda: queue.log("ann", "PATCH", "/", b"", 200), lambda: queue.has_image("00000.jpg"),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(VouchError, match="the review database at 127"):
+            call()
