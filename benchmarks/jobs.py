@@ -26,7 +26,7 @@ def run_bare(campaign: Path) -> RunSummary:
 
 def run_flow(campaign: Path, prefect_home: Path) -> RunSummary:
     """Run the campaign as `vouch run` does, with an embedded server whose database lies in a folder of its own."""
-    from flows.environment import prepare_environment
+    from flows.prefect_server import prepare_environment
 
     prepare_environment()
     os.environ["PREFECT_HOME"] = str(prefect_home)

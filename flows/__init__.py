@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from flows.environment import prepare_environment
+from flows.prefect_server import prepare_environment
 from flows.user_folders import settle_folders
 from schemas.errors import UserError
 

@@ -1,4 +1,4 @@
-"""The flow that certifies a run, and shows the result in Prefect."""
+"""The flows that certify a run, and that pull people's answers, certify by them and apply the policy."""
 
 import logging
 from pathlib import Path
@@ -7,9 +7,14 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.markdown import certified_markdown
+from flows.artifacts import applied_reviews_markdown, certified_markdown
+from review_ui.server.answers import pull_answers
+from schemas.campaign import Campaign
 from schemas.campaign_file import load_campaign
+from schemas.errors import NotCertifiedError, UserError
 from schemas.policy import Certified
+from schemas.queue import AppliedReviews, PullOutcome
+from tasks.certify.apply import apply_policy
 from tasks.certify.certify import certify_campaign
 
 logger = logging.getLogger(__name__)
@@ -59,3 +64,61 @@ def _publish(markdown: str, run: str) -> None:
 
 def _say_not_shown() -> None:
     logger.warning("the certificates could not be shown in Prefect", exc_info=True)
+
+
+@flow(name="vouch-apply-reviews", persist_result=False)
+def apply_reviews(campaign: str, export: bool = True) -> dict[str, Any]:
+    """Bring answers of the review queue into the workspace, certify by them, and put the policy in force.
+
+    What comes too early is said, and is no failure: no queue yet, a sample that is not answered yet, or one that
+    certifies nothing.
+
+    Args:
+        campaign: Path of the campaign file on the machine that runs the flow.
+        export: Write the data set when labels were decided anew.
+
+    Returns:
+        The AppliedReviews as JSON values.
+    """
+    found = pull_and_apply(load_campaign(Path(campaign)), export=export)
+    try:
+        create_markdown_artifact(
+            applied_reviews_markdown(found), key="vouch-apply-reviews", description="what people's answers changed"
+        )
+    except Exception:
+        logger.warning("what was applied could not be shown in Prefect", exc_info=True)
+    return found.model_dump(mode="json")
+
+
+def pull_and_apply(campaign: Campaign, *, export: bool = True) -> AppliedReviews:
+    """Do what the flow does, in this process.
+
+    Raises:
+        UserError: The campaign's labels or workspace cannot be used.
+        VouchError: The database or the workspace failed.
+    """
+    words: list[str] = []
+    pulled = _pull(campaign, words)
+    certified = _certify(campaign, words)
+    applied = None
+    if certified is not None and certified.version is not None:
+        applied = apply_policy(campaign, certified.version, export=export)
+    return AppliedReviews(pulled=pulled, certified=certified, applied=applied, words=tuple(words))
+
+
+def _pull(campaign: Campaign, words: list[str]) -> PullOutcome | None:
+    try:
+        return pull_answers(campaign)
+    except UserError as error:
+        logger.warning("no answers were pulled: %s", error)
+        words.append(f"no answers were pulled: {error}")
+        return None
+
+
+def _certify(campaign: Campaign, words: list[str]) -> Certified | None:
+    try:
+        return certify_campaign(campaign)
+    except (UserError, NotCertifiedError) as error:
+        logger.warning("nothing was certified: %s", error)
+        words.append(f"nothing was certified: {error}")
+        return None

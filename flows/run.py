@@ -1,17 +1,24 @@
-"""The main flow: plan what is new, work off the shards, export the data set."""
+"""The main flow: plan what is new, process the shards, export the data set; and how Prefect tasks are made.
+
+Names, tags, retries and timeouts of tasks are decided here, in one place.
+"""
 
 import logging
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import flow
+from prefect import Task, flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
 
-from flows.embedded_server import embedded_server
-from flows.markdown import summary_markdown
-from flows.task import house_task, with_retries
+from flows.artifacts import summary_markdown
+from flows.prefect_server import embedded_server
+from schemas.campaign import RunConfig
 from schemas.campaign_file import load_campaign
 from schemas.errors import UserError
 from schemas.records import ExportOutcome, Generation, Marker, RunSummary
@@ -26,6 +33,9 @@ FAILURES_IN_A_ROW = 3
 
 # What listens belongs to this process alone: it is no parameter, for Prefect would store and send those.
 _listener: ContextVar[OnEvent] = ContextVar("listener", default=ignore)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def run_campaign(
@@ -75,6 +85,22 @@ def vouch_run(campaign: str, retry_failed: bool = False, export: bool = True) ->
         summary = run.summary(worked, exported, time.monotonic() - started)
     _publish(summary)
     return summary.model_dump(mode="json")
+
+
+def house_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function a Vouch task.
+
+    Nothing is cached by Prefect, since the workspace's own markers say what is done, and parameters are neither
+    stored nor sent; retries are set per run by `with_retries`.
+
+    Args:
+        name: Shown in Prefect.
+    """
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        return Task(function, name=name, tags={"vouch"}, persist_result=False, cache_policy=NO_CACHE)
+
+    return decorate
 
 
 @house_task("plan")
@@ -137,3 +163,22 @@ def _publish(summary: RunSummary) -> None:
         )
     except Exception:
         logger.warning("the summary could not be shown in Prefect", exc_info=True)
+
+
+def with_retries(work: Task[P, R], config: RunConfig, run_name: str) -> Task[P, R]:
+    """Set how often and how long a task is tried: delays double from config.retry_delay_s.
+
+    A UserError is not tried again, since only the user can mend it.
+    """
+    return work.with_options(
+        task_run_name=run_name,
+        retries=config.retries,
+        retry_delay_seconds=exponential_backoff(config.retry_delay_s) if config.retry_delay_s else 0,
+        retry_condition_fn=_may_pass,
+        timeout_seconds=config.shard_timeout_s,
+    )
+
+
+def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, UserError)

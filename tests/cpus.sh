@@ -22,7 +22,7 @@ COMBINATIONS=(
 TESTS=(
   tests/tasks/models tests/tasks/shard tests/starter/test_weights.py
   tests/flows/test_run.py tests/flows/test_resume.py tests/flows/cli/test_run_and_demo.py
-  tests/flows/cli/test_demo_review.py tests/flows/cli/test_evaluate.py
+  tests/flows/cli/test_demo.py tests/flows/cli/test_evaluate.py
 )
 PYTHON=.venv/bin/python
 MARKERS="not gpu and not browser$([[ -n ${SLOW:-} ]] || echo " and not slow")"

@@ -14,7 +14,7 @@ from benchmarks.engine.race import Block, race
 from benchmarks.engine.setting import Setting
 from benchmarks.engine.sides import S3, STEPS, Sides
 from benchmarks.engine.vouch_side import uploaded
-from flows.environment import prepare_environment
+from flows.prefect_server import prepare_environment
 
 PEAKS: Final = {"cpu": ("fp32",), "cuda": ("fp32", "TF32", "bf16")}
 

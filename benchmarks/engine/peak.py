@@ -9,7 +9,7 @@ from benchmarks.engine.fixed_boxes import register
 from benchmarks.engine.setting import Setting
 from benchmarks.engine.sides import Sides
 from benchmarks.harness.child import in_child
-from flows.environment import prepare_environment
+from flows.prefect_server import prepare_environment
 from tasks.bench.timing import settled
 
 IN_MEMORY = "in memory"

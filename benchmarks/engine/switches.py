@@ -13,7 +13,7 @@ from benchmarks.engine.setting import Setting
 from benchmarks.engine.sides import STEPS, Sides
 from benchmarks.engine.vouch_side import Steps
 from benchmarks.engine.way import Way
-from flows.environment import prepare_environment
+from flows.prefect_server import prepare_environment
 from schemas.campaign import SWITCHES
 
 ALL_ON: Final = "all on"

@@ -8,27 +8,10 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import (
-    apply,
-    bench,
-    certify,
-    demo,
-    evaluate,
-    export,
-    init,
-    models,
-    plan_reviews,
-    report,
-    review,
-    run,
-    scenes,
-    simulate,
-    status,
-    verdicts,
-)
-from flows.cli.epilog import epilog
+from flows.cli import certify, demo, evaluate, label, review
+from flows.cli.command import epilog
 from flows.console.encoding import read_names_as_utf8, show_plain_signs
-from flows.embedded_server import has_died, leave_at_once
+from flows.prefect_server import has_died, leave_at_once
 from flows.user_folders import settle_folders
 from schemas.errors import UserError
 
@@ -40,22 +23,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command(epilog=epilog(*init.EXAMPLES))(init.init)
-app.command(epilog=epilog(*run.EXAMPLES))(run.run)
-app.command(epilog=epilog(*status.EXAMPLES))(status.status)
-app.command(epilog=epilog(*export.EXAMPLES))(export.export)
-app.command(epilog=epilog(*evaluate.EXAMPLES))(evaluate.evaluate)
-app.command("plan-reviews", epilog=epilog(*plan_reviews.EXAMPLES))(plan_reviews.plan_reviews)
-app.command(epilog=epilog(*review.EXAMPLES))(review.review)
-app.command(epilog=epilog(*certify.EXAMPLES))(certify.certify)
-app.command(epilog=epilog(*apply.EXAMPLES))(apply.apply)
-app.command(epilog=epilog(*simulate.EXAMPLES))(simulate.simulate)
-app.command(epilog=epilog(*verdicts.EXAMPLES))(verdicts.verdicts)
-app.command(epilog=epilog(*report.EXAMPLES))(report.report)
-app.add_typer(models.models)
-app.command(epilog=epilog(*bench.EXAMPLES))(bench.bench)
-app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
-app.command(epilog=epilog(*scenes.EXAMPLES))(scenes.scenes)
+app.command(epilog=epilog(*label.INIT_EXAMPLES))(label.init)
+app.command(epilog=epilog(*label.RUN_EXAMPLES))(label.run)
+app.command(epilog=epilog(*label.STATUS_EXAMPLES))(label.status)
+app.command(epilog=epilog(*label.EXPORT_EXAMPLES))(label.export)
+app.command(epilog=epilog(*evaluate.EVALUATE_EXAMPLES))(evaluate.evaluate)
+app.command("plan-reviews", epilog=epilog(*review.PLAN_REVIEWS_EXAMPLES))(review.plan_reviews)
+app.command(epilog=epilog(*review.REVIEW_EXAMPLES))(review.review)
+app.command(epilog=epilog(*certify.CERTIFY_EXAMPLES))(certify.certify)
+app.command(epilog=epilog(*certify.APPLY_EXAMPLES))(certify.apply)
+app.command(epilog=epilog(*certify.SIMULATE_EXAMPLES))(certify.simulate)
+app.command(epilog=epilog(*review.VERDICTS_EXAMPLES))(review.verdicts)
+app.command(epilog=epilog(*evaluate.REPORT_EXAMPLES))(evaluate.report)
+app.add_typer(label.models)
+app.command(epilog=epilog(*evaluate.BENCH_EXAMPLES))(evaluate.bench)
+app.command(epilog=epilog(*demo.DEMO_EXAMPLES))(demo.demo)
+app.command(epilog=epilog(*demo.SCENES_EXAMPLES))(demo.scenes)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`vouch certify`: from verdicts to a policy that keeps its promise."""
+"""Commands about policies: `vouch certify`, `apply` and `simulate`."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Annotated, Final
 
 import typer
 
-from flows.cli.reported import reported
+from flows.cli.command import reported
 
-EXAMPLES: Final = (
+CERTIFY_EXAMPLES: Final = (
     "vouch certify campaign.yaml",
     "vouch certify campaign.yaml --unanswered-as-wrong",
     "vouch certify campaign.yaml --json | jq .version",
@@ -29,9 +29,8 @@ def certify(
     then says why, and how many more reviews it needs. Each result with new verdicts is a look, which spends a part of
     the confidence.
     """
-    from flows.console.certified import print_certified, refusal
-    from flows.console.output import print_json
-    from flows.console.streams import quiet
+    from flows.console.certify import print_certified, refusal
+    from flows.console.output import print_json, quiet
     from schemas.campaign_file import load_campaign
     from schemas.errors import NotCertifiedError
     from tasks.certify.certify import certify_campaign
@@ -50,3 +49,109 @@ def certify(
             print_certified(terminal.results(), found)
     if found.version is None:
         raise NotCertifiedError(refusal(found))
+
+
+APPLY_EXAMPLES: Final = (
+    "vouch apply campaign.yaml",
+    "vouch apply campaign.yaml --policy certified-2-0a1b2c3d --no-export",
+    "vouch apply campaign.yaml --policy none",
+)
+
+
+@reported
+def apply(
+    campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Version of a policy in the workspace, or none for the thresholds of the campaign; the newest "
+            "certified one that fits the labels, if not given.",
+            metavar="VERSION",
+        ),
+    ] = None,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Decide only; export later.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what has changed as one JSON object.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
+) -> None:
+    """Decide over all labels of a campaign by a policy, put it in force for the runs to come, and export.
+
+    Reads the workspace alone: no model is loaded, no image opened. A policy that was certified with other models,
+    prompts or settings than the labels come from is refused. Decisions of earlier policies are kept.
+    """
+    from flows.console.certify import print_applied
+    from flows.console.output import print_json, quiet
+    from flows.console.progress import RunProgress
+    from schemas.campaign_file import load_campaign
+    from tasks.certify.apply import apply_policy
+
+    config = load_campaign(campaign)
+    with quiet() as terminal:
+        with RunProgress(terminal.remarks(), plain) as progress:
+            summary = apply_policy(config, policy, progress, export=not no_export)
+        if as_json:
+            print_json(terminal, summary.model_dump(mode="json"))
+        else:
+            print_applied(terminal.results(), summary)
+
+
+SIMULATE_EXAMPLES: Final = (
+    "vouch simulate campaign.yaml --truth annotations.json",
+    "vouch simulate campaign.yaml --truth annotations.json --precision 0.95,0.98 --automate 0.5",
+    "vouch simulate campaign.yaml --truth annotations.json --reviews 400,800 --missed 0.05 --plants 100 --json",
+)
+
+
+@reported
+def simulate(
+    campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
+    truth: Annotated[Path, typer.Option(help="COCO annotations of (some of) the images.", metavar="FILE")],
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Precisions to ask for, between commas; that of the campaign by default.", metavar="LIST"),
+    ] = None,
+    reviews: Annotated[
+        str, typer.Option(help="Numbers of labels that people look at, between commas.", metavar="LIST")
+    ] = "200,400,800,1600",
+    automate: Annotated[float, typer.Option(help="Share of labels to automate, for the answer.")] = 0.5,
+    draws: Annotated[int, typer.Option(help="How often each is played.")] = 100,
+    gate: Annotated[
+        str | None, typer.Option(help="delivered or accepted; that of the campaign by default.", show_default=False)
+    ] = None,
+    missed: Annotated[float, typer.Option(help="Share of wrong labels that the reviewer calls correct.")] = 0.0,
+    plants: Annotated[int, typer.Option(help="Known-wrong labels mixed in, which measure what is missed.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
+) -> None:
+    """Answer "how many reviews automate half of my data at 98%?" on labels with ground truth.
+
+    Plays the whole procedure (split, first sample, fit, certification) with a simulated reviewer, many times, and
+    holds every result against the truth. Nothing is written, no model is loaded: it is a plan, and certifies nothing.
+    """
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from flows.console.certify import print_simulation
+    from flows.console.output import print_json, quiet
+    from schemas.campaign_file import load_campaign
+    from tasks.evaluate.run_truth import truth_of_campaign
+    from tasks.simulate.reviewer import ask
+    from tasks.simulate.simulate import simulate as play
+
+    config = load_campaign(campaign)
+    question = ask(config.routing, precision, reviews, draws, gate, missed, automate, plants)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with quiet() as terminal:
+        with Progress(*columns, console=terminal.remarks(), transient=True) as progress:
+            reading = progress.add_task("comparing images", total=None)
+            labels, right = truth_of_campaign(config, truth, lambda done: progress.update(reading, completed=done))
+            progress.update(reading, visible=False)
+            task = progress.add_task("playing", total=len(question.reviews) * draws)
+            found = play(
+                labels,
+                right,
+                question,
+                (str(truth), config.run.name),
+                lambda done, _: progress.update(task, completed=done),
+            )
+        if as_json:
+            print_json(terminal, found.model_dump(mode="json"))
+            return
+        print_simulation(terminal.results(), found)

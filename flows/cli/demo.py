@@ -1,18 +1,27 @@
-"""`vouch demo`: the main job on the bundled images with the bundled models."""
+"""`vouch demo`: the main job on the bundled images with the bundled models, and a round of simulated reviews on it.
+
+`vouch scenes` draws images like them, with exact ground truth.
+"""
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from rich.console import Console
 
-from flows.cli.reported import reported
+from flows.cli.command import reported
+from flows.console.output import say
 
 if TYPE_CHECKING:
+    from schemas.campaign import Campaign
+    from schemas.policy import Certified
     from schemas.records import RunSummary
+    from tasks.simulate.simulate import Round
 
-EXAMPLES: Final = ("vouch demo", "vouch demo /tmp/demo --json")
+DEMO_EXAMPLES: Final = ("vouch demo", "vouch demo /tmp/demo --json")
 
 ACCEPT: Final = {"detector_score": 0.55, "clip_probability": 0.5}
 """What the demo's campaign accepts; chosen by trying on these very samples, so nothing follows for other images."""
@@ -39,12 +48,9 @@ def demo(
     second run takes up where the first ended; a campaign that you have edited is kept. The reviewer answers from the
     samples' ground truth, so what it certifies shows the way and promises nothing.
     """
-    from flows.cli.demo_review import as_json as review_json
-    from flows.cli.demo_review import print_review, review
-    from flows.cli.labelling import label
-    from flows.console.output import print_json
-    from flows.console.streams import quiet
-    from flows.console.summary import print_summary
+    from flows.cli.label import label
+    from flows.console.label import print_summary
+    from flows.console.output import print_json, quiet
     from schemas.campaign_file import load_campaign
     from tasks.preview import write_preview
     from tasks.report.render import make_report
@@ -126,3 +132,142 @@ def _remarks(campaign: Path, picture: Path, summary: "RunSummary") -> list[str]:
     if summary.accepted and summary.policy.startswith("user-"):
         lines.append(f"{summary.accepted:,} labels were accepted by the thresholds in the campaign. {NOTE}")
     return lines
+
+
+TO_FIT: Final = 10.0
+"""Minutes of the first review plan; the samples have fewer labels than that."""
+TO_CERTIFY: Final = 1.5
+"""Minutes of the second: about half of the labels that may be accepted, so that others are accepted unseen."""
+STRICTER: Final = 0.95
+
+
+@dataclass(frozen=True)
+class DemoReview:
+    """What the simulated reviews came to."""
+
+    round: "Round | None"
+    """None where there was none."""
+    why_not: str = ""
+
+
+def review(campaign: "Campaign", truth: Path) -> DemoReview:
+    """Review the labels of the demo, certify and apply, unless an earlier demo has done it.
+
+    Args:
+        campaign: The demo's, which has been run; its user may have edited it.
+        truth: The samples' ground truth.
+    """
+    from schemas.errors import UserError
+    from tasks.certify.plan_reviews import Wish
+    from tasks.reviews.plans import read_plans
+    from tasks.simulate.simulate import review_round
+    from tasks.store.open import open_store
+
+    if read_plans(open_store(campaign.workspace), campaign.run.name):
+        return DemoReview(None, "reviews of an earlier demo are in the workspace; they are not simulated again")
+    try:
+        return DemoReview(review_round(campaign, truth, (Wish(TO_FIT), Wish(TO_CERTIFY)), export=True))
+    except UserError as error:
+        return DemoReview(None, f"no simulated review: {error}")
+
+
+def print_review(console: Console, done: DemoReview) -> None:
+    """Print what was asked, what is certified, what it changed, and what is true."""
+    from flows.console.certify import print_certified
+
+    found = done.round
+    if found is None:
+        say(console, done.why_not)
+        return
+    say(console, "\nA SIMULATED REVIEWER, who answers from the samples' ground truth, shows how labels are certified:")
+    for part in found.reviewed:
+        plan = part.planned.plan
+        say(console, f"review plan {plan.number}: {part.answers:,} answers. {'; '.join(part.planned.words)}")
+    if found.certified is None:
+        say(console, found.refusal)
+        return
+    # So few labels of each class say little.
+    print_certified(console, found.certified.model_copy(update={"classes": ()}))
+    say(console, _choice(found.certified))
+    applied, contract = found.applied, found.contract
+    if applied is None or contract is None:
+        return
+    side, held = contract.certified_side, "held" if contract.held else "is broken"
+    say(
+        console,
+        f"applied without a model: {applied.accepted:,} of {applied.labels:,} labels are accepted now, "
+        f"{applied.accepted_before:,} were by the thresholds; {applied.changed:,} are decided otherwise.",
+    )
+    if side.accepted_precision is not None and side.delivered_precision is not None:
+        say(
+            console,
+            f"against the samples' truth: {side.accepted_precision:.1%} of the accepted labels are correct, "
+            f"{side.delivered_precision:.1%} of those delivered; the contract {held}",
+        )
+    say(console, "Nothing is promised by this policy: it is marked as simulated. A real one takes people's verdicts.")
+
+
+def review_json(done: DemoReview) -> dict[str, Any]:
+    """The same for machines."""
+    found = done.round
+    if found is None:
+        return {"simulated_review": None, "why_not": done.why_not}
+    parts = {"certified": found.certified, "applied": found.applied, "contract": found.contract}
+    return {
+        "simulated_review": {
+            name: None if part is None else part.model_dump(mode="json") for name, part in parts.items()
+        }
+        | {"refusal": found.refusal}
+    }
+
+
+def _choice(asked: "Certified") -> str:
+    """Why the demo asks for so little, and what more would take."""
+    from tasks.statistics.bounds import labels_needed
+
+    delta = max(group.certificate.delta for group in asked.groups if group.certificate is not None)
+    none, two = (labels_needed(errors, 1 - STRICTER, delta) for errors in (0, 2))
+    return (
+        f"Precision {asked.precision:g} is the demo's choice, as the samples are few: {STRICTER:g} takes {none:,} "
+        f"labels reviewed to certify without an error among them, {two:,} with two, and more to accept many."
+    )
+
+
+SCENES_EXAMPLES: Final = (
+    "vouch scenes photos --count 1000",
+    "vouch scenes photos --count 200 --seed 7 --split full --largest 800",
+    "vouch scenes harder --count 200 --seed 7 --style twitter",
+)
+
+
+@reported
+def scenes(
+    out: Annotated[Path, typer.Argument(help="Folder for the images and ground_truth.json.", metavar="OUT")],
+    count: Annotated[int, typer.Option(help="Number of images.")] = 100,
+    seed: Annotated[int, typer.Option(help="Which world; below 1000 is new to the bundled models.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="core (what the bundled models know), full, core-heldout or full-heldout.")
+    ] = "core",
+    smallest: Annotated[int, typer.Option(help="Least height and width in pixels.")] = 256,
+    largest: Annotated[int, typer.Option(help="Greatest height and width in pixels.")] = 384,
+    style: Annotated[
+        str, typer.Option(help="noto (what the bundled models know) or twitter (drawn otherwise, never trained on).")
+    ] = "noto",
+) -> None:
+    """Draw images of things that the bundled models know, with their exact boxes and masks as COCO.
+
+    For trying Vouch, and for measuring it against a truth that is known to the pixel. The same arguments draw the
+    same images. Style noto needs the font Noto Color Emoji.
+    """
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from flows.console.output import terminal
+    from starter.scenes.generate import generate_scenes
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal().remarks(), transient=True) as progress:
+        task = progress.add_task("drawing", total=count)
+        truth = generate_scenes(
+            out, count, seed, split, smallest, largest, lambda done: progress.update(task, completed=done), style
+        )
+    print(f"{count} images in {out}, their truth in {truth}")

@@ -1,13 +1,16 @@
-"""`vouch evaluate`: the labels against ground truth."""
+"""Commands that measure: `vouch evaluate`, `report` and `bench`."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from flows.cli.reported import reported
+from flows.cli.command import reported
 
-EXAMPLES: Final = (
+if TYPE_CHECKING:
+    from schemas.campaign import Campaign
+
+EVALUATE_EXAMPLES: Final = (
     "vouch evaluate campaign.yaml --truth annotations.json",
     "vouch evaluate campaign.yaml --truth annotations.json --signal clip_probability --out evaluation",
     "vouch evaluate campaign.yaml --truth annotations.json --json | jq .accepted.precision",
@@ -32,9 +35,8 @@ def evaluate(
     Images are paired by file_name, classes by name. Reads the workspace alone: no model is loaded, no image opened.
     """
     from flows.console.evaluation import print_evaluation
-    from flows.console.output import print_json
+    from flows.console.output import print_json, quiet
     from flows.console.progress import RunProgress
-    from flows.console.streams import quiet
     from schemas.campaign_file import load_campaign
     from tasks.evaluate.evaluate import check_folder, evaluate_campaign, write_evaluation
     from tasks.shard.events import Comparing
@@ -54,3 +56,126 @@ def evaluate(
             terminal.results().print(
                 f"written: {len(written)} files in {out.resolve()}", highlight=False, markup=False, soft_wrap=True
             )
+
+
+REPORT_EXAMPLES: Final = (
+    "vouch report campaign.yaml",
+    "vouch report campaign.yaml --truth annotations.json --out evaluated.html",
+    "vouch report campaign.yaml --json | jq .automation",
+)
+
+
+@reported
+def report(
+    campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.", metavar="FILE")] = Path("report.html"),
+    truth: Annotated[
+        Path | None, typer.Option(help="COCO annotations of (some of) the images, to compare with.", metavar="FILE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object; no page.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
+) -> None:
+    """Write one HTML page about a run: what was accepted, on what promise, how good it is, what it cost.
+
+    The page is complete in itself and asks nothing of any network. Its figures are kept in the workspace, so that the
+    next report says what changed.
+    """
+    from flows.console.output import print_json, quiet
+    from flows.console.progress import RunProgress
+    from schemas.campaign_file import load_campaign
+    from tasks.report.render import make_report
+    from tasks.shard.events import Comparing
+
+    config = load_campaign(campaign)
+    with quiet() as terminal:
+        with RunProgress(terminal.remarks(), plain) as progress:
+            page = None if as_json else out
+            found = make_report(config, page, truth, lambda images: progress(Comparing(images)))
+        if as_json:
+            print_json(terminal, found.model_dump(mode="json"))
+            return
+        words = [found.promise, f"report: {out.resolve()}"]
+        terminal.results().print("\n".join(words), highlight=False, markup=False, soft_wrap=True)
+
+
+BENCH_EXAMPLES: Final = (
+    "vouch bench",
+    "vouch bench campaign.yaml --count 200",
+    "vouch bench --images ~/photos --json | jq .images_per_second",
+)
+
+
+@reported
+def bench(
+    campaign: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A campaign file, for its source, classes, models.", metavar="[CAMPAIGN]", show_default=False
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Measure with the images of this folder instead.", metavar="FOLDER", show_default=False),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            help="Images at most: 96 by default, several hundred on a GPU; a slow machine measures fewer.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
+) -> None:
+    """Measure images per second on this machine, the share of each step, memory, and what limits the speed.
+
+    Without a campaign the bundled models look for the classes of the bundled samples. Images are fetched, decoded,
+    labelled and written into a temporary workspace; the campaign's own is neither read nor written. On a CPU
+    it takes a minute or so. On a GPU it takes some minutes: batches grow and kernels are compiled first, and the
+    images of a folder that has too few are taken several times.
+    """
+    from flows.console.evaluation import print_bench
+    from flows.console.output import print_json, quiet
+    from flows.prefect_server import prepare_environment
+    from tasks.bench.bench import bench as measure
+
+    prepare_environment()
+    chosen = _campaign(campaign, images)
+    with quiet() as terminal:
+        with terminal.remarks().status("measuring"):
+            report = measure(chosen, count)
+        if as_json:
+            print_json(terminal, report.model_dump(mode="json"))
+            return
+        print_bench(terminal.results(), report)
+
+
+def _campaign(file: Path | None, images: Path | None) -> "Campaign":
+    from schemas.campaign import Campaign, Source
+    from schemas.campaign_file import load_campaign
+    from schemas.errors import UserError
+
+    if images is not None and not images.is_dir():
+        raise UserError(f"--images: {images} is no folder")
+    if file is not None:
+        loaded = load_campaign(file)
+        return loaded if images is None else loaded.model_copy(update={"source": Source(uri=str(images.resolve()))})
+    samples, names = _samples()
+    return Campaign.model_validate(
+        {
+            "source": {"uri": str((images or samples).resolve())},
+            "workspace": {"uri": str(samples / "no-workspace")},
+            "classes": [{"name": name} for name in names],
+        }
+    )
+
+
+def _samples() -> tuple[Path, list[str]]:
+    """Folder of the bundled samples, and the names of what they show."""
+    import json
+
+    import starter
+
+    folder = Path(starter.__path__[0]) / "samples"
+    truth = json.loads((folder / "ground_truth.json").read_text(encoding="utf-8"))
+    return folder, [entry["name"] for entry in truth["categories"]]

@@ -1,12 +1,50 @@
-"""Prints for machines, one JSON object or rows; for people, lines and tables of figures."""
+"""Prints JSON for machines, lines and tables for people; keeps other packages' output off the terminal, in a log file.
 
+The log holds the tracebacks as well, and never a secret.
+"""
+
+import io
 import json
-from collections.abc import Iterable, Sequence
+import logging
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
-from flows.console.streams import Terminal, printable
+from flows.console.encoding import PLAIN
+
+MAX_BYTES: Final = 5 * 2**20
+KEPT: Final = 3
+"""Older files that are kept, as vouch.log.1 and so on."""
+
+_IN_ADDRESS: Final = re.compile(r"(?<=://)[^/@\s]+@|(?<=\w)\?[^\s\"'<>]*(?i:signature|token|secret|key)=[^\s\"'<>]*")
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The two streams of the command, whatever else is redirected."""
+
+    out: TextIO
+    """Standard output: results."""
+    err: TextIO
+    """Standard error: progress and remarks."""
+
+    def results(self) -> Console:
+        """Console for what the command answers; tables are drawn 100 wide when nobody looks."""
+        return _console(self.out)
+
+    def remarks(self) -> Console:
+        """Console for progress and remarks."""
+        return _console(self.err)
 
 
 def print_json(terminal: Terminal, value: object) -> None:
@@ -39,3 +77,125 @@ def table_of(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right")
     return table
+
+
+def _console(stream: TextIO) -> Console:
+    # Class names and keys come from outside: "[/x]" and ":car:" in them are no markup.
+    return Console(file=stream, width=None if stream.isatty() else 100, markup=False, emoji=False)
+
+
+def printable(text: str) -> str:
+    """Replace control characters, by which a key or an answer could command the terminal; line ends stay."""
+    return "".join(letter if letter == "\n" or unicodedata.category(letter) != "Cc" else "\ufffd" for letter in text)
+
+
+def terminal() -> Terminal:
+    """The streams as they are now."""
+    return Terminal(sys.stdout, sys.stderr)
+
+
+@contextmanager
+def quiet() -> Iterator[Terminal]:
+    """Send what is printed inside, by Python, by libraries in C and by child processes, to the log file.
+
+    Yields:
+        The streams as they were outside.
+    """
+    with ExitStack() as stack:
+        file = stack.enter_context(_log_file())
+        out = stack.enter_context(_set_aside(sys.stdout, file))
+        err = stack.enter_context(_set_aside(sys.stderr, file))
+        stack.enter_context(redirect_stdout(file))
+        stack.enter_context(redirect_stderr(file))
+        yield Terminal(out, err)
+
+
+def _log_file() -> TextIO:
+    try:
+        return log_path().open("a", encoding="utf-8", errors="replace", buffering=1)
+    except OSError:
+        # A log that cannot be written is no reason not to work.
+        return Path(os.devnull).open("w", encoding="utf-8")
+
+
+@contextmanager
+def _set_aside(stream: TextIO, file: TextIO) -> Iterator[TextIO]:
+    """Point the stream's descriptor to the file and give a stream on what it was."""
+    stream.flush()
+    try:
+        number = stream.fileno()
+    except (OSError, io.UnsupportedOperation):
+        # Not a file of the system's: a test's, or a notebook's. There is nothing below Python's level.
+        yield stream
+        return
+    kept = os.dup(number)
+    os.dup2(file.fileno(), number)
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding=stream.encoding, errors=PLAIN, buffering=1) as aside:
+            yield aside
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
+
+
+_SECRETS: Final = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "HF_TOKEN",
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_SERVER_API_AUTH_STRING",
+    "PREFECT_SERVER_DATABASE_PASSWORD",
+    "VOUCH_MONGODB_URI",
+    "VOUCH_REVIEW_TOKEN",
+)
+
+
+def log_path() -> Path:
+    """VOUCH_LOG where it is set, else vouch/vouch.log in XDG_STATE_HOME (~/.local/state)."""
+    chosen = os.environ.get("VOUCH_LOG")
+    if chosen:
+        return Path(chosen).expanduser()
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "vouch" / "vouch.log"
+
+
+def start_log() -> Path | None:
+    """Send the root logger, from INFO up, and Python's warnings to the log file.
+
+    Must run before prefect is imported: it leaves a root logger alone that has a handler already.
+
+    Returns:
+        The file; None where none can be written, which is no reason not to work.
+    """
+    path = log_path()
+    handler: logging.Handler = logging.NullHandler()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=False)
+    except OSError:
+        path = None  # type: ignore[assignment]  # no file, said by the return type
+    handler.setFormatter(_Redacting("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if getattr(old, "of_vouch", False)]:
+        root.removeHandler(old)
+        old.close()
+    handler.of_vouch = True  # type: ignore[attr-defined]  # so that a second start replaces it
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # One line a request, thousands a run.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    return path
+
+
+class _Redacting(logging.Formatter):
+    """Blots out what must not lie in a file, in messages and in tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = _IN_ADDRESS.sub("", super().format(record))
+        for name in _SECRETS:
+            secret = os.environ.get(name)
+            if secret and len(secret) > 5:
+                text = text.replace(secret, f"<{name}>")
+        return text

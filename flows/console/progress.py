@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from flows.console.streams import printable
+from flows.console.output import printable
 from tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Routing
 from tasks.shard.events import Progress as Step
 

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 from pycocotools.coco import COCO
 
-from flows.cli.demo import PRECISION, TRUTH, _prepare
-from flows.cli.demo_review import TO_CERTIFY, TO_FIT
+from flows.cli.demo import PRECISION, TO_CERTIFY, TO_FIT, TRUTH, _prepare
 from schemas.campaign_file import load_campaign
 from schemas.reviews import LABEL_VERDICTS
 from tasks.evaluate.run_truth import truth_of_campaign

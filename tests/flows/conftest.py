@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.environment import prepare_environment
+from flows.prefect_server import prepare_environment
 from tests.waiting import HANG_S
 
 prepare_environment()

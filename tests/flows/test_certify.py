@@ -1,10 +1,18 @@
-"""The flow that certifies: its result and its artifact."""
+"""The flow that certifies: its result and its artifact.
+
+The flow that takes up people's answers: pulled, certified, applied; what comes too early is said.
+"""
 
 import pytest
 
-from flows.markdown import certified_markdown
+from flows.artifacts import applied_reviews_markdown, certified_markdown
+from flows.prefect_server import prepare_environment
+from review_ui.queue.database import mongod
+from review_ui.queue.fill import fill_queue
+from review_ui.queue.queue import Queue
 from schemas.errors import UserError
 from schemas.policy import Certified, Group, GroupCertificate, Reviewers
+from tasks.certify.plan_reviews import Wish, plan_reviews
 
 CERTIFICATE = GroupCertificate(
     labels=1000, accepted=600, reviewed=400, errors=8, limit=0.05, bound=0.034, p_value=0.01, delta=0.08, tested=(0.9,),
@@ -55,3 +63,66 @@ def test_the_flow_refuses_as_the_command_does_and_shows_what_it_found(tmp_path, 
         found = client.request("POST", "/artifacts/filter", json={"sort": "CREATED_DESC", "limit": 1}).json()
     assert found[0]["key"] == "vouch-certify"
     assert "| dog | 9 | 0 |" in found[0]["data"]
+
+
+prepare_environment()
+
+
+@pytest.fixture
+def campaign(make_images, make_campaign, label, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("VOUCH_MONGODB_URI", raising=False)
+    make_images(tmp_path / "images", 60)
+    found = make_campaign(routing={"precision": 0.7, "confidence": 0.8}, run={"shard_size": 30, "retry_delay_s": 0})
+    label(found)
+    return found
+
+
+def answer(campaign, uri):
+    """Answer all that is asked, as a person would by the desk."""
+    with Queue.open(uri, fill_queue(campaign, uri).queue) as queue:
+        while items := queue.take("ann", 200):
+            for item in items:
+                row = {"key": item.key, "label_id": item.label_id, "verdict": "correct"}
+                queue.submit("ann", item.id, item.epoch, [row], 1.0)
+
+
+def test_without_a_queue_nothing_is_pulled_and_nothing_fails(campaign):
+    from flows.certify import pull_and_apply
+
+    found = pull_and_apply(campaign)
+    assert (found.pulled, found.certified, found.applied) == (None, None, None)
+    assert "vouch review begins one" in found.words[0]
+    assert "there are no verdicts" in found.words[1]
+
+
+@pytest.mark.mongod
+def test_from_answers_to_decisions(campaign, tmp_path, monkeypatch):
+    from flows.certify import pull_and_apply
+
+    with mongod(tmp_path / "db") as uri:
+        monkeypatch.setenv("VOUCH_MONGODB_URI", uri)
+        plan_reviews(campaign, Wish(minutes=3))
+        answer(campaign, uri)
+        first = pull_and_apply(campaign)
+        assert first.pulled is not None
+        assert first.pulled.verdicts >= 50
+        assert first.applied is None
+        assert "no certification sample was drawn" in first.words[0]
+        plan_reviews(campaign, Wish(minutes=30))
+        answer(campaign, uri)
+        second = pull_and_apply(campaign)
+        assert second.certified is not None
+        assert second.applied is not None
+        assert second.applied.policy == second.certified.version
+        assert second.applied.accepted > 0
+        assert second.applied.export is not None
+        again = pull_and_apply(campaign)
+        assert again.pulled is not None
+        assert again.pulled.verdicts == 0
+        assert again.certified == second.certified.model_copy(update={"in_force": True})
+        assert again.applied is not None
+        assert again.applied.changed == 0
+    text = applied_reviews_markdown(second)
+    assert "new verdicts of" in text
+    assert "are decided otherwise, by policy certified" in text

@@ -1,4 +1,9 @@
-"""`vouch evaluate`."""
+"""`vouch evaluate`.
+
+`vouch report`.
+
+`vouch bench` at its command line.
+"""
 
 import json
 from pathlib import Path
@@ -134,3 +139,45 @@ def _results(coco: COCO, path: Path, kind: str) -> list[dict]:
                 row = {"image_id": images[image.key]["id"], "category_id": categories[label.class_name]}
                 rows.append(row | shape | {"score": label.score})
     return rows
+
+
+def test_a_page_and_its_figures(tmp_path, vouch, make_images, make_campaign, write_campaign, label):
+    make_images(tmp_path / "images", 4)
+    campaign = write_campaign()
+    label(make_campaign())
+    out = tmp_path / "page.html"
+    answer = vouch("report", campaign, "--out", out, "--plain")
+    assert answer.code == 0, answer.err
+    assert str(out) in answer.out
+    assert "no precision is promised" in answer.out
+    assert out.read_text().startswith("<!DOCTYPE html>")
+    out.unlink()
+    figures = json.loads(vouch("report", campaign, "--json", "--plain").out)
+    assert figures["policy"]["standing"] == "user_thresholds"
+    assert figures["number"] == 1  # nothing has changed since
+    assert not out.exists()
+
+
+def test_report_before_the_first_run(vouch, write_campaign):
+    answer = vouch("report", write_campaign())
+    assert answer.code == 2
+    assert "vouch run" in answer.err
+
+
+def test_a_campaign_is_measured_for_people_and_for_machines(vouch, tmp_path, make_images, write_campaign):
+    make_images(tmp_path / "images", 6)
+    done = vouch("bench", write_campaign(), "--count", "5")
+    assert done.code == 0
+    assert "5 images of" in done.out
+    assert "images/s from the file to the written labels" in done.out
+    assert "bottleneck: " in done.out.splitlines()[-1]
+    done = vouch("bench", write_campaign(), "--images", str(tmp_path / "images"), "--json")
+    report = json.loads(done.out)
+    assert report["images"] == 6
+    assert report["source"] == str(tmp_path / "images")
+
+
+def test_a_folder_that_is_none_is_refused(vouch, tmp_path):
+    done = vouch("bench", "--images", str(tmp_path / "gone"))
+    assert done.code == 2
+    assert "is no folder" in done.err

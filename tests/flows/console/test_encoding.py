@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from flows.console.encoding import PLAIN
-from flows.console.output import print_json
-from flows.console.streams import Terminal
+from flows.console.output import Terminal, print_json
 
 SAY = """
 import sys

@@ -1,0 +1,358 @@
+"""Commands that label: `vouch init`, `run`, `status`, `export` and `models`."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from flows.cli.command import epilog, reported
+from flows.console.output import Terminal
+
+if TYPE_CHECKING:
+    from schemas.campaign import ExportConfig
+    from schemas.records import RunSummary
+    from tasks.models.catalog import CatalogEntry
+
+RUN_EXAMPLES: Final = (
+    "vouch run campaign.yaml",
+    "vouch run campaign.yaml --json > summary.json",
+    "vouch run campaign.yaml --retry-failed --no-export",
+)
+
+
+@reported
+def run(
+    campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images that failed once more.")] = False,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Label only; export later.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
+) -> None:
+    """Label the images of a campaign and export the data set.
+
+    Run it again to resume after an interruption, or to take up new and changed images: what is done stays done, and a
+    changed prompt or threshold does only that again which depends on it.
+    """
+    from flows.console.label import print_summary
+    from flows.console.output import print_json, quiet
+    from schemas.errors import VouchError
+
+    with quiet() as terminal:
+        summary = label(campaign, terminal, plain=plain, retry_failed=retry_failed, export=not no_export)
+        if as_json:
+            print_json(terminal, summary.model_dump(mode="json"))
+        else:
+            print_summary(terminal.results(), summary)
+    if summary.pending:
+        raise VouchError(
+            f"{summary.pending} images of {len(summary.shard_errors)} shards are not labelled; "
+            "the others are: run again to try them once more"
+        )
+
+
+def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool, export: bool) -> "RunSummary":
+    """Run a campaign.
+
+    Args:
+        campaign: Its file.
+        terminal: Gets the progress, on standard error.
+        plain: Lines instead of a bar.
+        retry_failed: Whether images that failed are tried once more.
+        export: Whether the data set is written at the end.
+
+    Returns:
+        The run in figures.
+
+    Raises:
+        VouchError: The campaign, the source, the workspace or the models cannot be used, or an operation failed.
+    """
+    from flows.console.progress import RunProgress
+    from schemas.campaign_file import load_campaign
+
+    # Mistakes in the file show at once, before prefect's import of some seconds.
+    load_campaign(campaign)
+    with RunProgress(terminal.remarks(), plain) as progress:
+        from flows.run import run_campaign
+
+        return run_campaign(campaign, on_event=progress, retry_failed=retry_failed, export=export)
+
+
+INIT_EXAMPLES: Final = (
+    'vouch init cats --source s3://photos/2026 --class cat --class "traffic light"',
+    "vouch init . --force",
+)
+
+NOTES: Final = {
+    "routing": "Labels are accepted only as far as reviewed samples certify the precision that is asked for here: "
+    "`vouch run`, `vouch plan-reviews` (what to review), `vouch verdicts` (what was answered), `vouch certify`, "
+    "`vouch apply`."
+}
+
+
+@reported
+def init(
+    directory: Annotated[Path, typer.Argument(help="Folder of the campaign; made if there is none.")],
+    source: Annotated[
+        str | None,
+        typer.Option(help="The images: s3://bucket/prefix or a folder (default: images/ beside it)."),
+    ] = None,
+    class_names: Annotated[
+        list[str] | None, typer.Option("--class", help="A class to find; give it once for each.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a campaign that is there.")] = False,
+) -> None:
+    """Write campaign.yaml, in which every setting stands with its description.
+
+    Beside it goes campaign.schema.json, by which editors complete and check the campaign.
+    """
+    from pydantic import ValidationError
+
+    from schemas.campaign import Campaign, RoutingConfig
+    from schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
+    from schemas.errors import UserError
+
+    campaign = directory / "campaign.yaml"
+    if campaign.exists() and not force:
+        raise UserError(f"{campaign} is there already; choose another folder, or overwrite it with --force")
+    values = {
+        "source": {"uri": _source(source, directory)},
+        "workspace": {"uri": "./workspace"},
+        "classes": [{"name": name, "prompts": [name]} for name in class_names or ["cat"]],
+        "routing": RoutingConfig().model_dump(include={"precision", "confidence", "gate"}),
+    }
+    try:
+        Campaign.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"--class: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / SCHEMA_FILE).write_text(json.dumps(campaign_json_schema(), indent=1) + "\n", encoding="utf-8")
+        campaign.write_text(starter_campaign_text(values, NOTES), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another folder") from error
+    first = "look it over" if class_names else "name your classes in it"
+    print(f"wrote {campaign}\n{first}, then: vouch run {campaign}")
+
+
+def _source(given: str | None, directory: Path) -> str:
+    """The uri as it stands in the campaign: folders given on the command line are relative to where it is typed."""
+    if given is None:
+        return "./images"
+    if "://" in given or Path(given).is_absolute():
+        return given
+    return os.path.relpath(given, directory)
+
+
+STATUS_EXAMPLES: Final = (
+    "vouch status campaign.yaml",
+    "vouch status campaign.yaml --json | jq .next",
+    "vouch status campaign.yaml --failed > failed.tsv",
+)
+
+
+@reported
+def status(
+    campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="List the images that failed instead: key, step and reason, tab-separated.")
+    ] = False,
+) -> None:
+    """Tell how far a campaign is, also while it runs: images, labels, failures, policy, reviews, and what comes next.
+
+    Reads the workspace alone; no model is loaded and the source is not listed.
+    """
+    from flows.console.label import print_status
+    from flows.console.output import print_json, print_rows, terminal
+    from schemas.campaign_file import load_campaign
+    from tasks.status import read_status
+
+    if failed:
+        from tasks.labels.totals import campaign_failures
+
+        images = campaign_failures(load_campaign(campaign))
+        if as_json:
+            print_json(terminal(), {"failed": [image._asdict() for image in images]})
+        else:
+            print_rows(terminal(), images)
+        return
+    found = read_status(load_campaign(campaign))
+    if as_json:
+        print_json(terminal(), found.model_dump(mode="json"))
+    else:
+        print_status(terminal().results(), found, campaign)
+
+
+EXPORT_EXAMPLES: Final = (
+    "vouch export campaign.yaml",
+    "vouch export campaign.yaml --name for-yolox --preset yolox --undecided drop --images copy",
+    "vouch export campaign.yaml --splits 0.8,0.1,0.1 --seed 7",
+)
+
+
+@reported
+def export(
+    campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
+    name: Annotated[str | None, typer.Option(help="Folder under workspace/exports.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Trainer that will read it.")] = None,
+    undecided: Annotated[str | None, typer.Option(help="Boxes waiting for review: ignore, drop or include.")] = None,
+    images: Annotated[str | None, typer.Option(help="Images beside the annotations: none, link or copy.")] = None,
+    splits: Annotated[str | None, typer.Option(help="Shares TRAIN,VAL,TEST that sum to 1, or none.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the splits.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as one JSON object.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
+) -> None:
+    """Write the COCO data set of a campaign from the labels that are there; nothing is labelled.
+
+    Options stand for the keys of the campaign's export section and go before them.
+    """
+    from flows.console.label import print_export
+    from flows.console.output import print_json, quiet
+    from flows.console.progress import RunProgress
+    from schemas.campaign_file import load_campaign
+    from tasks.export.export import export_campaign
+
+    config = load_campaign(campaign)
+    given = {"name": name, "preset": preset, "undecided": undecided, "images": images}
+    values: dict[str, Any] = config.export.model_dump() | {
+        key: value for key, value in given.items() if value is not None
+    }
+    values["splits"] = _splits(splits, seed, values["splits"])
+    config = config.model_copy(update={"export": _checked(values)})
+    with quiet() as terminal:
+        with RunProgress(terminal.remarks(), plain) as progress:
+            outcome = export_campaign(config, progress)
+        if as_json:
+            print_json(terminal, outcome.model_dump(mode="json"))
+            return
+        terminal.results().print(
+            f"{outcome.images:,} images, {outcome.annotations:,} annotations, {outcome.accepted:,} of them accepted, "
+            f"{outcome.human:,} verified by people",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+        print_export(terminal.results(), outcome)
+
+
+def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | None) -> dict[str, Any] | None:
+    from schemas.errors import UserError
+
+    if given is not None and given.lower() == "none":
+        return None
+    shares = configured
+    if given is not None:
+        numbers = given.split(",")
+        if len(numbers) != 3:
+            raise UserError(f"--splits: {given!r} is not three shares; write them as 0.8,0.1,0.1")
+        shares = {
+            **dict(zip(("train", "val", "test"), numbers, strict=True)),
+            "seed": (configured or {}).get("seed", 0),
+        }
+    if seed is None:
+        return shares
+    if shares is None:
+        raise UserError("--seed: there are no splits to seed; add --splits 0.8,0.1,0.1")
+    return {**shares, "seed": seed}
+
+
+def _checked(values: dict[str, Any]) -> "ExportConfig":
+    from pydantic import ValidationError
+
+    from schemas.campaign import ExportConfig
+    from schemas.campaign_file import YamlTree, explain
+    from schemas.errors import UserError
+
+    try:
+        return ExportConfig.model_validate(values)
+    except ValidationError as error:
+        places = [tuple(entry["loc"]) for entry in error.errors()]
+        paths = {place[:length]: 1 for place in places for length in range(1, len(place) + 1)}
+        problems = explain(error, YamlTree(lines=paths), ExportConfig)
+        raise UserError("; ".join(f"--{words}" for _, words in problems)) from None
+
+
+models = typer.Typer(name="models", help="List, check and fetch the models.", epilog=epilog(), no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+
+
+@models.command(name="list", epilog=epilog("vouch models list", "vouch models list --json"))
+@reported
+def list_models(as_json: Json = False) -> None:
+    """List the bundled and the official checkpoints, their sizes, and where they lie on this machine."""
+    from flows.console.output import print_json, quiet
+    from tasks.models.catalog import catalog
+
+    with quiet() as terminal:
+        entries = catalog()
+        if as_json:
+            print_json(terminal, {"checkpoints": [entry.model_dump(mode="json") for entry in entries]})
+            return
+        for entry in entries:
+            terminal.results().print(_line(entry), highlight=False, soft_wrap=True, markup=False)
+        terminal.remarks().print(
+            "A checkpoint may also be a path, s3://bucket/key or hf://owner/repo[@revision]/file; the transformers "
+            "backend takes hf://owner/repo. A scorer's may be any that open_clip names, as architecture/tag: "
+            "ViT-L-14/laion2b_s32b_b82k; `vouch models check CAMPAIGN` fetches it.",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
+
+
+@models.command(epilog=epilog("vouch models check campaign.yaml"))
+@reported
+def check(
+    campaign: Annotated[Path, typer.Argument(help="The campaign whose models are tried.", metavar="CAMPAIGN")],
+    as_json: Json = False,
+) -> None:
+    """Find, verify and load every model of a campaign on the device that it will run on, and try its prompts.
+
+    What is not on this machine yet is fetched.
+    """
+    from flows.console.output import print_json, quiet
+    from schemas.campaign_file import load_campaign
+    from schemas.errors import UserError
+    from tasks.models.catalog import check_models
+
+    config = load_campaign(campaign)
+    reports = []
+    with quiet() as terminal:
+        console = terminal.remarks() if as_json else terminal.results()
+        for report in check_models(config):
+            reports.append(report)
+            model = f"{report.backend} {report.checkpoint} on {report.device}, {report.seconds:.1f} s"
+            words = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
+            console.print(f"{report.kind:<10} {words}", highlight=False, soft_wrap=True, markup=False)
+        if as_json:
+            print_json(terminal, {"models": [report.model_dump(mode="json") for report in reports]})
+    broken = [report.kind for report in reports if report.problem]
+    if broken:
+        raise UserError(f"{campaign}: {len(broken)} of {len(reports)} models cannot be used: {', '.join(broken)}")
+
+
+@models.command(epilog=epilog("vouch models pull groundingdino_swint_ogc sam_vit_b"))
+@reported
+def pull(
+    names: Annotated[list[str], typer.Argument(help="Names that `vouch models list` shows.", metavar="NAME...")],
+) -> None:
+    """Fetch official checkpoints from the model hub and verify them; what is here already is not fetched again.
+
+    On a machine without the hub, put the file into ~/.cache/vouch/checkpoints (or VOUCH_CACHE) by hand.
+    """
+    from schemas.errors import CheckpointError
+    from tasks.models.catalog import pull as fetch
+    from tasks.models.checkpoints import OFFICIAL
+
+    unknown = [name for name in names if name not in OFFICIAL]
+    if unknown:
+        raise CheckpointError(f"{', '.join(unknown)}: not in the catalog; the names are {', '.join(OFFICIAL)}")
+    for name in names:
+        # The hub's client draws the progress itself, on standard error.
+        print(f"{name} {fetch(name)}")
+
+
+def _line(entry: "CatalogEntry") -> str:
+    size = "" if entry.bytes is None else f"{entry.bytes / 1e6:,.1f} MB"
+    place = entry.problem or entry.path or f"not here; vouch models pull {entry.name}"
+    digest = f"sha256 {entry.sha256[:12]}…" if entry.sha256 else ""
+    return f"{entry.kind:<10} {entry.name:<28} {entry.architecture:<8} {size:>10}  {digest:<20} {place}"

@@ -1,0 +1,188 @@
+"""Runs a review in the browser, from what waits for an answer to the verdicts in the workspace."""
+
+import os
+import signal
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from urllib.parse import quote
+
+from flows.console.output import Terminal, log_path, print_json
+from flows.console.review import open_words, print_desks, print_pulled, spoken
+from review_ui.queue.fill import fill_queue, queue_id
+from review_ui.queue.queue import Queue
+from review_ui.server.answers import is_filled, pull_once
+from review_ui.server.mongod import DatabaseUse, review_database
+from review_ui.server.serve import (
+    WILDCARDS,
+    Served,
+    ServeOptions,
+    draw_tokens,
+    keep_alive,
+    own_tokens,
+    reserved,
+    served,
+)
+from schemas.campaign import Campaign
+from schemas.queue import Left, PullOutcome
+from tasks.labels.arrays import current_of
+from tasks.reviews.plans import read_plans
+from tasks.store.open import open_store
+
+
+def serve(
+    terminal: Terminal,
+    campaign: Campaign,
+    options: ServeOptions,
+    minutes: float,
+    *,
+    open_browser: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Serve a campaign's queue until Ctrl-C.
+
+    Args:
+        terminal: Where to speak.
+        campaign: The campaign.
+        options: Who reviews and where.
+        minutes: What to plan for when nothing waits for an answer.
+        open_browser: Open the first desk.
+        as_json: A line of JSON a desk, and one at the end.
+
+    Raises:
+        UserError: A port is taken, nothing is to be reviewed, a public host without tokens; says what to do.
+        VouchError: A server or the database does not start, or keeps ending.
+    """
+    own = own_tokens(options.reviewers, options.token_file, os.environ)
+    options.check(own is not None)
+    tokens = own or draw_tokens(options.reviewers)
+    say = spoken(terminal)
+    queue = queue_id(campaign)
+    current_of(open_store(campaign.workspace), campaign.run.name)  # without labels nothing need be started
+    with _heard_once(say), reserved(queue, options) as sockets, _said_database(campaign, say) as database:
+        say("starting FiftyOne, which takes some seconds")
+
+        def prepare() -> None:
+            _prepare(campaign, queue, database, options.reviewers, minutes, say)
+
+        try:
+            with served(campaign, queue, database, options, tokens, log_path().parent, prepare, sockets) as desks:
+                # The user's own tokens outlive the review: they are neither printed nor among a browser's arguments.
+                shown = {} if own else tokens
+                _announce(terminal, desks, options, shown, as_json=as_json)
+                if open_browser:
+                    webbrowser.open(_address(desks[0], options, shown.get(desks[0].reviewer)))
+                keep_alive(desks, database, say)
+        except BaseException as error:
+            pulled = _pull(campaign, queue, database)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                _print_end(terminal, pulled, as_json=as_json)
+            if not isinstance(error, KeyboardInterrupt):  # that is how a review ends
+                raise
+
+
+@contextmanager
+def _said_database(campaign: Campaign, say: Callable[[str], None]) -> Iterator[DatabaseUse]:
+    say("starting the review database")
+    with review_database(campaign) as database:
+        yield database
+
+
+def _print_end(terminal: Terminal, pulled: PullOutcome | None, *, as_json: bool) -> None:
+    if pulled is None:
+        return
+    if as_json:
+        print_json(terminal, pulled.model_dump(mode="json"))
+    else:
+        print_pulled(terminal.results(), pulled)
+
+
+def _prepare(
+    campaign: Campaign,
+    queue: str,
+    database: DatabaseUse,
+    reviewers: Sequence[str],
+    minutes: float,
+    say: Callable[[str], None],
+) -> None:
+    """Have something in the queue: what waits for an answer of these reviewers, else the next stage, planned now."""
+    workspace = open_store(campaign.workspace)
+    # Answers that a killed review left behind count before anything more is asked.
+    pulled = _pull(campaign, queue, database)
+    if pulled is not None and pulled.verdicts:
+        say(f"{pulled.verdicts:,} verdicts of an earlier review are in the workspace now")
+    filled = fill_queue(campaign, database.uri) if read_plans(workspace, campaign.run.name) else None
+    left = Left(items=0, second=0) if filled is None else _left(database, queue, reviewers)
+    if left.second:
+        say(f"{left.second:,} items wait for a second person: vouch review CAMPAIGN --reviewer NAME")
+    if filled is None or not left.items:
+        # It takes a second to import, and is seldom needed.
+        from tasks.certify.plan_reviews import Wish, plan_reviews
+
+        planned = plan_reviews(campaign, Wish(minutes=minutes))
+        say(f"nothing waited for an answer, so review plan {planned.plan.number} was made:")
+        for words in planned.words:
+            say(f"- {words}")
+        say(open_words(planned))
+        filled = fill_queue(campaign, database.uri)
+        left = _left(database, queue, reviewers)
+    for line in filled.lines:
+        say(line)
+    say(f"{left.items:,} items are in the queue, {filled.added:,} of them new")
+
+
+def _left(database: DatabaseUse, queue: str, reviewers: Sequence[str]) -> Left:
+    with Queue.open(database.uri, queue) as opened:
+        return opened.left_for(reviewers)
+
+
+def _pull(campaign: Campaign, queue: str, database: DatabaseUse) -> PullOutcome | None:
+    """Bring what was answered into the workspace; None while there is no queue."""
+    if not is_filled(database.uri, queue):
+        return None
+    return pull_once(database.uri, campaign)
+
+
+def _announce(
+    terminal: Terminal, desks: list[Served], options: ServeOptions, tokens: Mapping[str, str], *, as_json: bool
+) -> None:
+    addresses = {one.reviewer: _address(one, options, tokens.get(one.reviewer)) for one in desks}
+    if as_json:
+        for one in desks:
+            said = {"reviewer": one.reviewer, "url": addresses[one.reviewer], "pid": one.server.pid}
+            print_json(terminal, said | {"log": str(one.server.log)})
+    else:
+        print_desks(terminal.results(), addresses, has_own_tokens=not tokens)
+
+
+def _address(desk: Served, options: ServeOptions, token: str | None) -> str:
+    """The address to open; with the token only if it was drawn here and nobody else knows it."""
+    host = options.names[0] if options.names else "127.0.0.1" if options.host in WILDCARDS else options.host
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{desk.port}/" + (f"?token={quote(token)}" if token else "")
+
+
+@contextmanager
+def _heard_once(say: Callable[[str], None]) -> Iterator[None]:
+    """Let the first Ctrl-C, or another signal to end, be heard, and nothing hurry the end that follows."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        del frame
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        say("ending the review: desks are cleared, servers stopped, answers brought into the workspace")
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    for number in before:
+        signal.signal(number, heard)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,97 @@
+"""The end of `vouch demo`: simulated reviews."""
+
+import json
+from io import StringIO
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from flows.cli.demo import print_review, review, review_json
+from tasks.certify.apply import version_in_force
+from tasks.store.open import open_store
+
+
+@pytest.fixture
+def labelled(tmp_path, make_images, make_campaign, label):
+    """A labelled campaign, and a truth in which four labels of five are right."""
+    make_images(tmp_path / "images", 60)
+    campaign = make_campaign(export={"undecided": "include"}, routing={"precision": 0.7}, run={"shard_size": 60})
+    label(campaign)
+    document = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
+    document["annotations"] = [item for place, item in enumerate(document["annotations"]) if place % 5]
+    (tmp_path / "truth.json").write_text(json.dumps(document))
+    return campaign, tmp_path / "truth.json"
+
+
+def said(done) -> str:
+    console = Console(file=StringIO(), width=120)
+    print_review(console, done)
+    return console.file.getvalue()
+
+
+def test_a_round_certifies_applies_and_says_who_answered(labelled):
+    campaign, truth = labelled
+    done = review(campaign, truth)
+    words, found = said(done), review_json(done)["simulated_review"]
+    version = found["certified"]["version"]
+    assert version_in_force(open_store(campaign.workspace), campaign.run.name) == version
+    assert found["certified"]["simulated"]
+    assert found["applied"]["accepted"] > 0
+    assert found["contract"]["held"] is True
+    for shown in (
+        "A SIMULATED REVIEWER, who answers from the samples' ground truth",
+        "review plan 1:",
+        "review plan 2:",
+        "this certifies nothing",
+        "Precision 0.7 is the demo's choice, as the samples are few: 0.95 takes",
+        f"applied without a model: {found['applied']['accepted']:,} of",
+        "the contract held",
+        "Nothing is promised by this policy",
+    ):
+        assert shown in words
+    again = review(campaign, truth)
+    assert review_json(again) == {"simulated_review": None, "why_not": again.why_not}
+    assert "they are not simulated again" in said(again)
+
+
+def test_an_edited_demo_whose_truth_does_not_fit_goes_without(labelled, tmp_path):
+    campaign, truth = labelled
+    document = json.loads(truth.read_text())
+    document["categories"] = [{"id": 1, "name": "owl"}]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(document))
+    assert "no simulated review:" in said(review(campaign, other))
+
+
+def test_an_edited_demo_that_asks_for_too_much_says_so(labelled):
+    campaign, truth = labelled
+    strict = campaign.model_copy(update={"routing": campaign.routing.model_copy(update={"precision": 0.99})})
+    done = review(strict, truth)
+    assert "could certify nothing even if all of it were correct" in said(done)
+    found = review_json(done)["simulated_review"]
+    assert (found["certified"], found["applied"]) == (None, None)
+    assert "no look was spent" in found["refusal"]
+
+
+def test_scenes_are_drawn_with_their_truth(vouch, tmp_path):
+    answer = vouch("scenes", tmp_path / "out", "--count", 2, "--seed", 4, "--smallest", 64, "--largest", 80)
+    assert answer.code == 0, answer.err
+    truth = json.loads((tmp_path / "out" / "ground_truth.json").read_text())
+    for image in truth["images"]:
+        assert Image.open(tmp_path / "out" / image["file_name"]).size == (image["width"], image["height"])
+    assert "2 images in" in answer.out
+
+
+def test_another_style(vouch, tmp_path):
+    small = ("--count", 1, "--smallest", 64, "--largest", 64)
+    assert vouch("scenes", tmp_path / "out", *small, "--style", "twitter").code == 0
+    assert json.loads((tmp_path / "out" / "ground_truth.json").read_text())["info"]["style"] == "twitter"
+    answer = vouch("scenes", tmp_path / "other", *small, "--style", "oil")
+    assert answer.code == 2
+    assert "unknown style 'oil': choose one of noto, twitter" in answer.err
+
+
+def test_mistakes(vouch, tmp_path):
+    assert vouch("scenes", tmp_path / "out", "--split", "nothing").code == 2
+    assert vouch("scenes", tmp_path / "out", "--count", "0").code == 2

@@ -1,0 +1,293 @@
+import hashlib
+import json
+
+import pytest
+
+from schemas.campaign_file import load_campaign
+from tasks.models import checkpoints
+from tasks.store.lock import WorkspaceLock
+from tasks.store.open import open_store
+
+
+def test_it_writes_a_campaign_that_loads(vouch, tmp_path):
+    answer = vouch("init", tmp_path / "cats", "--class", "cat", "--class", "traffic light", "--source", "s3://b/photos")
+    assert answer.code == 0
+    assert str(tmp_path / "cats" / "campaign.yaml") in answer.out
+    campaign = load_campaign(tmp_path / "cats" / "campaign.yaml")
+    assert [entry.name for entry in campaign.classes] == ["cat", "traffic light"]
+    assert campaign.source.uri == "s3://b/photos"
+    assert campaign.workspace.uri == str(tmp_path / "cats" / "workspace")
+    assert campaign.routing.accept is None
+    text = (tmp_path / "cats" / "campaign.yaml").read_text()
+    for setting in ("\n  precision: 0.95\n", "\n  confidence: 0.9\n", "\n  gate: delivered\n", "vouch plan-reviews"):
+        assert setting in text
+    schema = json.loads((tmp_path / "cats" / "campaign.schema.json").read_text())
+    assert "routing" in schema["properties"]
+    assert "$schema=campaign.schema.json" in (tmp_path / "cats" / "campaign.yaml").read_text().splitlines()[0]
+
+
+def test_a_folder_is_relative_to_where_it_is_typed(vouch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert vouch("init", "deep/cats", "--source", "photos").code == 0
+    assert load_campaign(tmp_path / "deep" / "cats" / "campaign.yaml").source.uri == str(tmp_path / "photos")
+    assert vouch("init", "other").code == 0
+    assert load_campaign(tmp_path / "other" / "campaign.yaml").source.uri == str(tmp_path / "other" / "images")
+
+
+def test_it_overwrites_only_by_force(vouch, tmp_path):
+    assert vouch("init", tmp_path, "--class", "cat").code == 0
+    answer = vouch("init", tmp_path, "--class", "dog")
+    assert answer.code == 2
+    assert "--force" in answer.err
+    assert load_campaign(tmp_path / "campaign.yaml").classes[0].name == "cat"
+    assert vouch("init", tmp_path, "--class", "dog", "--force").code == 0
+    assert load_campaign(tmp_path / "campaign.yaml").classes[0].name == "dog"
+
+
+@pytest.mark.parametrize("classes", [["a", "A"], [""]])
+def test_bad_classes_write_nothing(vouch, tmp_path, classes):
+    answer = vouch("init", tmp_path / "x", *(word for name in classes for word in ("--class", name)))
+    assert answer.code == 2
+    assert answer.err.startswith("vouch: --class: ")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_place_that_cannot_be_written(vouch, tmp_path):
+    (tmp_path / "file").touch()
+    answer = vouch("init", tmp_path / "file" / "x")
+    assert answer.code == 2
+    assert "cannot be written" in answer.err
+
+
+@pytest.fixture
+def nothing_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("VOUCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_list_names_bundled_and_official_ones(vouch):
+    answer = vouch("models", "list")
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert sum(" starter " in line for line in lines) == 3
+    for name in checkpoints.OFFICIAL:
+        assert any(name in line and f"vouch models pull {name}" in line for line in lines)
+    assert "hf://owner/repo[@revision]/file" in answer.err
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_list_for_machines(vouch):
+    entries = json.loads(vouch("models", "list", "--json").out)["checkpoints"]
+    sam = next(entry for entry in entries if entry["name"] == "sam_vit_b")
+    assert sam["bytes"] == 375_042_383
+    assert sam["path"] is None
+    assert sam["problem"] is None
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_list_verifies_what_is_here(vouch, tmp_path, monkeypatch):
+    entry = checkpoints.OFFICIAL["sam_vit_b"]
+    file = tmp_path / "cache" / "checkpoints" / entry.path.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"another file")
+    entries = json.loads(vouch("models", "list", "--json").out)["checkpoints"]
+    problem = next(one for one in entries if one["name"] == "sam_vit_b")["problem"]
+    assert hashlib.sha256(b"another file").hexdigest() in problem
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_check_of_models_that_can_be_used(vouch, write_campaign):
+    answer = vouch("models", "check", write_campaign())
+    assert answer.code == 0, answer.err
+    assert [line.split()[:2] for line in answer.out.splitlines()] == [
+        ["detector", "ok:"], ["segmenter", "ok:"], ["scorer", "ok:"],
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_check_tells_each_problem_and_ends_with_2(vouch, write_campaign, tmp_path):
+    models = {"device": "cpu", "detector": {"backend": "nope"}, "segmenter": {"checkpoint": "./missing.pth"},
+              "scorer": {"backend": "fake"}}  # fmt: skip
+    campaign = write_campaign(models=models)
+    answer = vouch("models", "check", campaign, "--json")
+    assert answer.code == 2
+    reports = {report["kind"]: report["problem"] for report in json.loads(answer.out)["models"]}
+    assert "unknown backend 'nope'" in reports["detector"]
+    assert "missing.pth" in reports["segmenter"]
+    assert reports["scorer"] is None
+    assert answer.err.splitlines()[-1].endswith("2 of 3 models cannot be used: detector, segmenter")
+    assert "not usable: " in vouch("models", "check", campaign).out
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_pull_of_a_name_that_is_not_there(vouch):
+    answer = vouch("models", "pull", "sam_vit_b", "sam_vit_z")
+    assert answer.code == 2
+    assert "sam_vit_z: not in the catalog" in answer.err
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_pull_without_a_network_says_what_to_do(vouch):
+    answer = vouch("models", "pull", "sam_vit_b")
+    assert answer.code == 2
+    assert "give the path of a local copy" in answer.err
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_pull_of_what_is_here(vouch, tmp_path, monkeypatch):
+    file = tmp_path / "cache" / "checkpoints" / "sam_vit_b_01ec64.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    import dataclasses
+
+    entry = dataclasses.replace(checkpoints.OFFICIAL["sam_vit_b"], sha256=hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(checkpoints.OFFICIAL, "sam_vit_b", entry)
+    answer = vouch("models", "pull", "sam_vit_b")
+    assert (answer.code, answer.out) == (0, f"sam_vit_b {file}\n")
+
+
+@pytest.mark.usefixtures("nothing_cached")
+def test_pull_of_a_detector_brings_its_tokenizer(vouch, tmp_path, monkeypatch):
+    name = "groundingdino_swint_ogc"
+    file = tmp_path / "cache" / "checkpoints" / f"{name}.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    import dataclasses
+
+    entry = dataclasses.replace(checkpoints.OFFICIAL[name], sha256=hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(checkpoints.OFFICIAL, name, entry)
+    without = vouch("models", "pull", name)
+    assert without.code == 2
+    assert "models.detector.text_encoder" in without.err
+    vocabulary = tmp_path / "cache" / "tokenizers" / "bert-base-uncased" / "vocab.txt"
+    vocabulary.parent.mkdir(parents=True)
+    vocabulary.write_text("[PAD]\n")
+    assert vouch("models", "pull", name).out == f"{name} {file}\n"
+
+
+@pytest.fixture
+def labelled(tmp_path, make_images, write_campaign, make_campaign, label):
+    """A campaign of ten images, one broken, labelled and exported."""
+    make_images(tmp_path / "images", 9)
+    (tmp_path / "images" / "x.png").touch()
+    label(make_campaign())
+    return write_campaign()
+
+
+def test_status_before_the_first_run(vouch, write_campaign):
+    answer = vouch("status", write_campaign(), "--json")
+    found = json.loads(answer.out)
+    assert answer.code == 0
+    assert (found["images"], found["shards"], found["policy"], found["export"]) == (0, 0, None, None)
+    assert found["next"] == "label the images: vouch run CAMPAIGN"
+    assert found["classes"] == {"cat": {"accepted": 0, "review": 0}, "dog": {"accepted": 0, "review": 0}}
+
+
+def test_status_after_a_run(vouch, labelled):
+    found = json.loads(vouch("status", labelled, "--json").out)
+    assert (found["images"], found["done"], found["failed"], found["pending"]) == (10, 9, 1, 0)
+    assert found["shards"] == found["shards_done"] == 3
+    assert found["reasons"] == {"acquire: the file has zero bytes": 1}
+    assert found["labels"] == found["accepted"] + found["review"] > 0
+    assert sum(counts["accepted"] for counts in found["classes"].values()) == found["accepted"]
+    assert found["export"]["images"] == 9
+    assert found["running"] is None
+    assert found["in_force"]["version"] == found["policy"]
+    assert (found["reviews"]["open"], found["reviews"]["verdicts"]) == (0, 0)
+    text = vouch("status", labelled).out
+    assert f"policy in force: {found['policy']} (user thresholds, not certified)" in text
+    assert "0 open, 0 plans so far" in text
+    assert f"next: {found['next'].replace('CAMPAIGN', str(labelled))}" in text
+    for words in ("3 of 3 done", "1 image failed: acquire: the file has zero bytes", found["export"]["uri"], "cat"):
+        assert words in text
+
+
+def test_failed_images_are_named(vouch, labelled, write_campaign):
+    assert vouch("status", labelled, "--failed").out == "x.png\tacquire\tthe file has zero bytes\n"
+    found = json.loads(vouch("status", labelled, "--failed", "--json").out)
+    assert found == {"failed": [{"key": "x.png", "step": "acquire", "reason": "the file has zero bytes"}]}
+    fresh = write_campaign("fresh.yaml", workspace="fresh")
+    assert vouch("status", fresh, "--failed").out == ""
+    assert "not begun: vouch run begins it" in vouch("status", fresh).out
+
+
+def test_status_shows_what_is_pending_after_a_change_and_who_runs(
+    vouch, labelled, make_campaign, make_images, tmp_path
+):
+    make_images(tmp_path / "images", 2, start=50)
+    campaign = make_campaign()
+    from tasks.run import CampaignRun
+
+    with CampaignRun(campaign) as run:
+        run.plan()
+        found = json.loads(vouch("status", labelled, "--json").out)
+    assert (found["images"], found["pending"], found["shards_done"], found["shards"]) == (12, 2, 3, 4)
+    assert found["next"] == "the run goes on; look again when it has ended"
+    assert "2 images that are pending: vouch run" in vouch("status", labelled).out
+    assert found["running"].startswith("process ")
+    with WorkspaceLock(open_store(campaign.workspace), "main"):
+        assert "running: process" in vouch("status", labelled).out
+
+
+def test_status_of_a_broken_campaign(vouch, write_campaign):
+    answer = vouch("status", write_campaign(run={"retries": -1}))
+    assert answer.code == 2
+    assert "run.retries: must be at least 0, not -1" in answer.err
+
+
+def test_export_again_under_another_name(vouch, labelled, tmp_path):
+    words = (
+        "--name",
+        "mine",
+        "--preset",
+        "zero_based",
+        "--undecided",
+        "drop",
+        "--images",
+        "copy",
+        "--splits",
+        "0.5,0.5,0",
+    )
+    answer = vouch("export", labelled, *words, "--seed", "3", "--json")
+    assert answer.code == 0, answer.err
+    outcome = json.loads(answer.out)
+    folder = tmp_path / "workspace" / "exports" / "mine"
+    assert outcome["annotations_file"] == str(folder / "annotations.json")
+    document = json.loads((folder / "annotations.json").read_text())
+    assert [category["id"] for category in document["categories"]] == [0, 1]
+    assert len(document["annotations"]) == outcome["annotations"] == outcome["accepted"]
+    assert (folder / "images" / "000.png").is_file()
+    splits = [json.loads((folder / f"annotations_{name}.json").read_text())["images"] for name in ("train", "val")]
+    assert sum(map(len, splits)) == len(document["images"]) == 9
+    assert not (folder / "annotations_test.json").exists()
+    assert "data set: " in vouch("export", labelled, "--splits", "none").out
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--preset", "yolo"], "--preset: must be 'coco', 'detectron2'"),
+        (
+            ["--undecided", "what", "--images", "no"],
+            "--images: must be 'none', 'link' or 'copy', not 'no'; --undec",
+        ),
+        (["--name", "../x"], "--name: '../x' is not a name"),
+        (["--splits", "0.8,0.2"], "--splits: '0.8,0.2' is not three shares"),
+        (["--splits", "0.8,0.1,0.3"], "--splits: train + val + test must be 1, not 1.2"),
+        (["--splits", "0.8,0.1,x"], "--splits.test: must be a number, not 'x'"),
+        (["--seed", "4"], "--seed: there are no splits to seed"),
+    ],
+)
+def test_export_refuses_wrong_options(vouch, write_campaign, words, problem):
+    answer = vouch("export", write_campaign(), *words)
+    assert answer.code == 2
+    assert answer.err.startswith(f"vouch: {problem}")
+    assert answer.err.count("\n") == 1
+
+
+def test_export_before_a_run(vouch, write_campaign):
+    answer = vouch("export", write_campaign())
+    assert answer.code == 2
+    assert "has no labels yet; use `vouch run` first" in answer.err

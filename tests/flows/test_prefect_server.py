@@ -1,0 +1,287 @@
+"""Prefect's embedded server: apart from the terminal, gone when Vouch is."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from asyncio import CancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from flows.prefect_server import DEFAULTS, prepare_environment, signal_behind
+from schemas.errors import UserError, VouchError
+from tests.flows import held_run
+from tests.flows.held_run import SHARDS
+from tests.waiting import HANG_S
+
+
+@dataclass
+class Typed:
+    """A run in a terminal of its own."""
+
+    pid: int
+    terminal: int
+    seen: str = ""
+
+    def read(self) -> bool:
+        """Take what is on the screen; whether the terminal is still open."""
+        if select.select([self.terminal], [], [], 0.1)[0]:
+            try:
+                self.seen += os.read(self.terminal, 65536).decode(errors="replace")
+            except OSError:
+                return False
+        return True
+
+    def wait_for(self, words: str) -> None:
+        while words not in self.seen:
+            assert self.read(), self.seen
+
+    def code(self) -> int:
+        while self.read():
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def servers(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process(self.pid).children() if "uvicorn" in child.cmdline()]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {"VOUCH_LOG": str(tmp_path / "log"), "PREFECT_HOME": str(tmp_path / "prefect"), "TERM": "xterm"}
+
+
+@pytest.fixture
+def command(tmp_path, make_images, write_campaign):
+    make_images(tmp_path / "images", 5 * SHARDS)
+    return ["run", str(write_campaign(run={"shard_size": 5}))]
+
+
+@pytest.fixture
+def go_on(tmp_path):
+    """A file that a run waits for before its last shard."""
+    return tmp_path / "go on"
+
+
+@pytest.fixture
+def typed(command, environment, go_on):
+    """Starts a run in a terminal and gives it when it labels."""
+    words = [sys.executable, held_run.__file__, str(go_on), *command]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        # A test that runs in the background may have been started with these ignored, and children inherit that.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        os.execve(words[0], words, environment)
+    run = Typed(pid, terminal)
+    run.wait_for("labelling")
+    yield run
+    for end in (lambda: os.kill(pid, signal.SIGKILL), lambda: os.waitpid(pid, 0), lambda: os.close(terminal)):
+        with suppress(OSError):
+            end()
+
+
+def resumes(command, environment) -> None:
+    words = [sys.executable, "-m", "flows.cli", *command, "--json"]
+    again = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=HANG_S, check=True)
+    assert json.loads(again.stdout)["done"] == 5 * SHARDS
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_interrupts_vouch_and_not_its_server(typed, command, environment, tmp_path):
+    [server] = typed.servers()
+    assert os.getsid(server.pid) == server.pid
+    os.write(typed.terminal, b"\x03")
+    assert typed.code() == 130
+    psutil.wait_procs([server], timeout=HANG_S)
+    assert not server.is_running()
+    assert typed.seen.count("vouch: interrupted; finished work is kept") == 1
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\^C", "", typed.seen).split("vouch: ")[-1]
+    assert last.strip() == "interrupted; finished work is kept: run the same command again to resume"
+    assert "Error" not in typed.seen
+    assert "Traceback" not in typed.seen + (tmp_path / "log").read_text()
+    resumes(command, environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [0.1, 1.0])
+def test_an_impatient_second_ctrl_c_neither_hangs_nor_shows_a_traceback(typed, pause):
+    [server] = typed.servers()
+    os.write(typed.terminal, b"\x03")
+    time.sleep(pause)
+    with suppress(OSError):  # it may have ended already
+        os.write(typed.terminal, b"\x03")
+    # The interpreter's very last steps heed nothing any more: SIGINT itself ends them, which shells show as 130 too.
+    assert typed.code() in (130, -signal.SIGINT)
+    assert typed.seen.count("vouch: interrupted") == 1
+    assert "Traceback" not in typed.seen
+    psutil.wait_procs([server], timeout=HANG_S)
+    assert not server.is_running()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how",
+    [
+        "closed",
+        pytest.param("killed", marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a leash")),
+    ],
+)
+def test_the_server_ends_with_vouch(typed, how):
+    [server] = typed.servers()
+    if how == "killed":
+        os.kill(typed.pid, signal.SIGKILL)
+        os.waitpid(typed.pid, 0)
+    else:
+        os.close(typed.terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(typed.pid, 0)[1]) == 129
+    psutil.wait_procs([server], timeout=HANG_S)
+    assert not server.is_running()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_is_told_in_a_line(typed, command, environment, go_on):
+    [server] = typed.servers()
+    server.kill()
+    go_on.touch()
+    assert typed.code() == 1
+    assert "Prefect's embedded server died during the run" in " ".join(typed.seen.split())
+    assert "EventsWorker" not in typed.seen
+    resumes(command, environment)
+
+
+def test_without_the_known_hook_prefect_starts_its_own(monkeypatch, caplog):
+    import prefect.server.api.server as module
+
+    from flows.prefect_server import _start
+
+    monkeypatch.delattr(module, "SubprocessASGIServer")
+    with caplog.at_level("INFO"):
+        _start()
+    assert "Prefect starts its embedded server by itself" in caplog.text
+
+
+def test_a_server_that_ends_instead_of_starting_is_not_waited_for(monkeypatch, tmp_path):
+    import prefect.server.api.server as module
+
+    from flows.prefect_server import _start
+
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 4\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(module.SubprocessASGIServer, "_instances", {})
+    monkeypatch.setattr(module.atexit, "register", lambda stop: None)
+    with pytest.raises(VouchError, match="ended with code 4 instead of starting"):
+        _start()
+
+
+def test_prefect_gives_a_server_that_died_seconds(monkeypatch):
+    """Were it to try for as long as it likes, a run whose server is killed would go on for five minutes."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+        temporary_settings,
+    )
+
+    import flows.prefect_server as module
+
+    monkeypatch.setattr(module, "_start", lambda: None)
+    users = temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL})
+    with users, module.embedded_server():
+        assert PREFECT_CLIENT_MAX_RETRIES.value() == 2
+
+
+def test_its_database_has_a_folder_also_where_the_home_folder_is_missing(monkeypatch, tmp_path):
+    from prefect.settings import PREFECT_HOME, temporary_settings
+
+    import flows.prefect_server as module
+
+    monkeypatch.setattr(module, "_start", lambda: None)
+    home = tmp_path / "home" / ".prefect"
+    with temporary_settings({PREFECT_HOME: home}), module.embedded_server():
+        assert home.is_dir()
+    (tmp_path / "file").touch()
+    with (
+        temporary_settings({PREFECT_HOME: tmp_path / "file" / ".prefect"}),
+        pytest.raises(UserError, match="let PREFECT_HOME name a folder"),
+        module.embedded_server(),
+    ):
+        pass
+
+
+def test_a_named_server_is_used_as_it_is(monkeypatch):
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    import flows.prefect_server as module
+
+    monkeypatch.setattr(module, "_start", lambda: pytest.fail("no server is needed"))
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        before = PREFECT_CLIENT_MAX_RETRIES.value()
+        with module.embedded_server():
+            assert PREFECT_CLIENT_MAX_RETRIES.value() == before
+
+
+def test_what_the_user_sets_stays_set(monkeypatch):
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+        temporary_settings,
+    )
+
+    import flows.prefect_server as module
+
+    monkeypatch.setattr(module, "_start", lambda: None)
+    users = temporary_settings(
+        {PREFECT_CLIENT_MAX_RETRIES: 7, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True},
+        restore_defaults={PREFECT_API_URL},
+    )
+    with users, module.embedded_server():
+        assert PREFECT_CLIENT_MAX_RETRIES.value() == 7
+
+
+def test_analytics_are_off_unless_the_user_says_otherwise(monkeypatch):
+    for name in DEFAULTS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DO_NOT_TRACK", "0")
+    prepare_environment()
+
+    assert os.environ["DO_NOT_TRACK"] == "0"
+    assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    for name in DEFAULTS:
+        monkeypatch.setenv(name, os.environ[name])
+
+
+class TerminationSignal(BaseException):
+    """Named as Prefect's."""
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (KeyboardInterrupt(), (130, "interrupted")),
+        (TerminationSignal(), (143, "terminated")),
+        (SystemExit(143), (143, "terminated")),
+        (SystemExit(129), (129, "terminated")),
+        (SystemExit(1), None),
+        (CancelledError(), None),
+        (KeyError(), None),
+        (None, None),
+    ],
+)
+def test_a_signal_is_seen_by_itself_and_behind_other_errors(cause, expected):
+    middle, outer = CancelledError(), ValueError()
+    outer.__context__, middle.__context__ = middle, cause
+    assert signal_behind(outer) == expected
+    if cause is not None:
+        assert signal_behind(cause) == expected
