@@ -11,8 +11,15 @@ from typing import Final
 from schemas.campaign import DetectorConfig, SegmenterConfig
 from schemas.errors import UserError
 from starter.command import exit_code
-from starter.evaluation.detector import HELD_OUT_SEED, SEEN_SEED, Boxes, count_hits, find
-from starter.evaluation.fresh import OTHER_STYLE, fresh_scene
+from starter.evaluate import (
+    DETECTOR_HELD_OUT_SEED,
+    DETECTOR_SEEN_SEED,
+    OTHER_STYLE,
+    Boxes,
+    count_hits,
+    find,
+    fresh_scene,
+)
 from starter.scenes.scene import Scene, SceneObject
 from starter.scenes.vocabulary import CORE, HELD_OUT
 from tasks.labels.records import ExportImage, ExportLabel
@@ -41,9 +48,9 @@ class _Row:
 
 
 _ROWS: Final = (
-    _Row("seen", SEEN_SEED, "core", "noto", _NOUNS, lambda item: item.noun, 3),
-    _Row("held-out pairs", HELD_OUT_SEED, "core-heldout", "noto", _PAIRS, lambda item: item.phrase, 2),
-    _Row("other style", SEEN_SEED, "core", OTHER_STYLE, _NOUNS, lambda item: item.noun, 3),
+    _Row("seen", DETECTOR_SEEN_SEED, "core", "noto", _NOUNS, lambda item: item.noun, 3),
+    _Row("held-out pairs", DETECTOR_HELD_OUT_SEED, "core-heldout", "noto", _PAIRS, lambda item: item.phrase, 2),
+    _Row("other style", DETECTOR_SEEN_SEED, "core", OTHER_STYLE, _NOUNS, lambda item: item.noun, 3),
 )
 
 

@@ -1,11 +1,14 @@
-"""What the three trainings share: a schedule by the clock, averaged weights, resuming, curves, weight files."""
+"""Shared parts of the three trainings: schedule by the clock, averaged weights, resuming, curves, weight files, cards.
+
+Measured parts of a model card are kept current; the words around them are written by hand.
+"""
 
 import copy
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-
-from starter.train.card import update_card
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -196,3 +197,22 @@ def export(name: str, model: nn.Module, architecture: dict[str, Any], out: Path)
     sums = json.loads(pinned.read_text(encoding="utf-8")) if pinned.exists() else {}
     sums[f"{name}.safetensors"] = hashlib.sha256((out / f"{name}.safetensors").read_bytes()).hexdigest()
     pinned.write_text(json.dumps(dict(sorted(sums.items())), indent=2) + "\n", encoding="utf-8")
+
+
+def update_card(card: Path, part: str, facts: Mapping[str, str]) -> None:
+    """Replace the table between `<!-- PART -->` and `<!-- /PART -->` in a card; append it where it is missing.
+
+    Args:
+        card: Markdown file; made if missing.
+        part: Name of the part, "training" or "figures".
+        facts: Rows of the table.
+    """
+    text = card.read_text(encoding="utf-8") if card.exists() else f"# {card.stem}\n"
+    opening, closing = f"<!-- {part} -->", f"<!-- /{part} -->"
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    block = f"{opening}\n| | |\n|---|---|\n{rows}\n{closing}"
+    before, found, rest = text.partition(opening)
+    after = rest.partition(closing)[2] if found else "\n"
+    # A card without the part gets it at its end.
+    text = before + block + after if found else f"{text.rstrip()}\n\n{block}\n"
+    card.write_text(text, encoding="utf-8")

@@ -1,23 +1,38 @@
-"""Trains the starter CLIP: `python -m starter.train.scorer --help`."""
+"""Trains the starter CLIP: `python -m starter.train.scorer --help`.
+
+Crops are objects as the pipeline cuts them out, and squares that show none; texts are the names that the scorer learns
+to tell apart.
+"""
 
 import argparse
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from starter.scenes.vocabulary import COLOURS, SPLITS, Noun
+from starter.scenes.vocabulary import COLOURS, HELD_OUT, SPLITS, Noun
 from starter.train.architectures import scorer_architecture
-from starter.train.cache import scene_cache
+from starter.train.data import SceneCache, scene_cache
 from starter.train.run import WEIGHTS, Run, RunOptions
-from starter.train.scorer_batch import ScorerBatch, scorer_batch
-from starter.train.scorer_texts import background_text, colour_text, composed_texts, noun_text, pairs_of
+from tasks.score import crop, fill, templates_of
+
+_COMPOSED = 24
+_PADDING = 0
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_MOST_SEEN = 0.3
+# Nearer hues share a name.
+_NEAR_HUE = 35.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -82,6 +97,23 @@ def new_scorer(architecture: dict[str, Any], tokenizer: Path) -> tuple[nn.Module
         tokens = load_tokenizer(found)
         length = found.text_length
         return build_model(found), lambda texts: tokens(list(texts), length)
+
+
+@dataclass(frozen=True)
+class ScorerBatch:
+    """Crops and what they show.
+
+    Attributes:
+        pixels: (B, 3, S, S) float32 RGB in [0, 1].
+        nouns: B class names, None for background.
+        colours: B colour words, None where the noun has none.
+        shifted: B flags: all hues were moved, so that no colour word is true of the crop.
+    """
+
+    pixels: Tensor
+    nouns: list[str | None]
+    colours: list[str | None]
+    shifted: list[bool]
 
 
 def scorer_losses(
@@ -160,12 +192,6 @@ def _encode_texts(
     return functional.normalize(features, dim=-1)
 
 
-_COMPOSED = 24
-_PADDING = 0
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=12.0, help="training time over all resumptions")
@@ -186,6 +212,163 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "tokenizer")
     return parser
+
+
+def scorer_batch(rng: np.random.Generator, scenes: SceneCache, size: int, side: int) -> ScorerBatch:
+    """Draw a batch: four of five crops show an object; of half of the crops the hues are moved.
+
+    Moved hues keep the noun from depending on the colour. Without them a network learns from the held-out pairs that
+    what is blue is no car. No shift brings a noun to a hue that is held out for it.
+
+    Args:
+        rng: Source of all choices.
+        scenes: Scenes to cut from.
+        size: Crops in the batch.
+        side: Their side in pixels.
+    """
+    pixels: list[NDArray[np.uint8]] = []
+    nouns: list[str | None] = []
+    colours: list[str | None] = []
+    shifted: list[bool] = []
+    while len(pixels) < size:
+        index = int(rng.integers(len(scenes.images)))
+        image, count = scenes.images[index], len(scenes.nouns[index])
+        boxes = scenes.boxes[index] * image.shape[0]
+        if count and rng.random() < 0.8:
+            chosen = int(rng.integers(count))
+            box, context = _jittered(rng, boxes[chosen]), 1.0 if rng.random() < 0.5 else float(rng.uniform(1.0, 1.6))
+            nouns.append(scenes.nouns[index][chosen])
+            colours.append(scenes.colours[index][chosen])
+        else:
+            nothing = _nothing(rng, scenes, index, boxes)
+            if nothing is None:
+                continue
+            box, context = nothing, 1.0
+            nouns.append(None)
+            colours.append(None)
+        view = crop(image, box, context)
+        mode = cv2.INTER_AREA if view.shape[0] > side else cv2.INTER_CUBIC
+        small = np.asarray(cv2.resize(view, (side, side), interpolation=mode), np.uint8)
+        angle = _shift(rng, nouns[-1], colours[-1])
+        shifted.append(angle is not None)
+        small = small if angle is None else shift_hue(small, angle)
+        pixels.append(small[:, ::-1] if rng.random() < 0.5 else small)
+    stacked = np.stack(pixels).astype(np.float32) / 255.0
+    gain = rng.uniform(0.8, 1.2, (size, 1, 1, 1)) * rng.uniform(0.95, 1.05, (size, 1, 1, 3))
+    stacked = np.clip(stacked * gain, 0, 1).astype(np.float32)
+    return ScorerBatch(torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))), nouns, colours, shifted)
+
+
+def shift_hue(pixels: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    """Turn all hues of an (H, W, 3) RGB image."""
+    hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+    # OpenCV's hue of bytes counts half degrees.
+    hsv[..., 0] = ((hsv[..., 0].astype(np.int64) + round(degrees / 2)) % 180).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+
+
+def _shift(rng: np.random.Generator, noun: str | None, colour: str | None) -> float | None:
+    """An angle to move hues by; None for none, or if it would show a noun in a colour held out for it."""
+    angle = float(rng.uniform(20, 340))
+    if rng.random() < 0.5:
+        return None
+    hidden = [COLOURS[held] for held, name in HELD_OUT if name == noun] if colour else []
+    away = [abs((COLOURS[str(colour)] + angle - hue + 180) % 360 - 180) for hue in hidden]
+    return angle if all(distance > _NEAR_HUE for distance in away) else None
+
+
+def _jittered(rng: np.random.Generator, box: NDArray[np.float32]) -> NDArray[np.float32]:
+    size = np.array([box[2] - box[0], box[3] - box[1]] * 2, np.float32)
+    return np.asarray(box + np.clip(rng.normal(0, 0.05, 4), -0.15, 0.15) * size, np.float32)
+
+
+def _nothing(
+    rng: np.random.Generator, scenes: SceneCache, index: int, boxes: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    """A square that shows no object, or only a part too small to name; None if no try finds one."""
+    full = scenes.images[index].shape[0]
+    side = float(np.exp(rng.uniform(np.log(20), np.log(110))))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    for _ in range(4):
+        left, top = rng.uniform(0, full - side, 2)
+        box = np.array([left, top, left + side, top + side], np.float32)
+        low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
+        shared = (high - low).clip(0).prod(axis=1)
+        if (shared < _MOST_SEEN * areas).all() and shared.sum() < 0.7 * side**2:
+            return box
+    return None
+
+
+BACKGROUND = (
+    "background",
+    "texture",
+    "a blurry picture of nothing",
+    "nothing",
+    "an empty scene",
+    "a pattern",
+    "something else",
+)
+
+
+def pairs_of(vocabulary: Sequence[Noun]) -> list[tuple[str, str | None]]:
+    """(noun, colour) pairs that training may name: every legal colour of tinted nouns, None for the others."""
+    return [
+        (noun.name, colour)
+        for noun in vocabulary
+        for colour in (COLOURS if noun.tinted else (None,))
+        if (colour, noun.name) not in HELD_OUT
+    ]
+
+
+def noun_text(rng: np.random.Generator, noun: Noun, colour: str | None) -> str:
+    """A text for a noun, by one of its names, in one of the templates that campaigns use."""
+    names = (noun.name, *noun.synonyms)
+    name = names[0] if rng.random() < 0.7 else names[int(rng.integers(len(names)))]
+    return in_template(rng, f"{colour} {name}" if colour else name)
+
+
+def colour_text(rng: np.random.Generator, colour: str) -> str:
+    """A text for anything of a colour."""
+    forms = ("{}", "a {} thing", "something {}", "a {} object")
+    return in_template(rng, fill(forms[int(rng.integers(len(forms)))], colour))
+
+
+def composed_texts(rng: np.random.Generator, nouns: Sequence[Noun], count: int) -> list[str]:
+    """Triples "red dog", "dog", "red", each set into one template; held-out pairs are left out.
+
+    Args:
+        rng: Source of all choices.
+        nouns: Tinted or not: a text may be of what no scene shows.
+        count: Triples.
+
+    Returns:
+        3 * count texts.
+    """
+    texts: list[str] = []
+    colours = list(COLOURS)
+    while len(texts) < 3 * count:
+        noun, colour = nouns[int(rng.integers(len(nouns)))], colours[int(rng.integers(len(colours)))]
+        if (colour, noun.name) in HELD_OUT:
+            continue
+        names = (noun.name, noun.name, *noun.synonyms)
+        name = names[int(rng.integers(len(names)))]
+        presets = templates_of("photo")
+        template = "{}" if rng.random() < 0.4 else presets[int(rng.integers(len(presets)))]
+        texts += [fill(template, f"{colour} {name}"), fill(template, name), fill(template, f"{colour} thing")]
+    return texts
+
+
+def background_text(rng: np.random.Generator) -> str:
+    """A text for a picture without an object."""
+    return in_template(rng, BACKGROUND[int(rng.integers(len(BACKGROUND)))])
+
+
+def in_template(rng: np.random.Generator, text: str) -> str:
+    """Set a text into a random template, or into none."""
+    if rng.random() < 0.4:
+        return text
+    templates = templates_of("photo" if rng.random() < 0.7 else "imagenet")
+    return fill(templates[int(rng.integers(len(templates)))], text)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from starter.scenes.scene import draw_scene
-from starter.train.cache import SceneCache
+from starter.train.data import SceneCache
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,7 @@ from pycocotools import mask as coco_mask
 
 from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
 from schemas.errors import CheckpointError
-from starter.evaluation.detector import count_hits, find
-from starter.evaluation.report import ROWS
+from starter.evaluate import ROWS, count_hits, find
 from starter.scenes.scene import Scene
 from tasks.models.registry import Phrase, Pixels, load_detector, load_scorer, load_segmenter
 from tasks.models.runtime import Runtime

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from starter.scenes.vocabulary import CORE, HELD_OUT
-from starter.train.card import update_card
-from starter.train.prompts import draw_prompt
+from starter.train.data import draw_prompt
+from starter.train.run import update_card
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,10 @@ def test_card_keeps_the_words_around_its_tables(tmp_path):
 
 @pytest.fixture
 def small_world(tmp_path, monkeypatch):
-    from starter.train import cache
+    from starter.train import data
 
-    monkeypatch.setattr(cache, "_CHUNK", 4)
-    return cache.scene_cache(tmp_path, 4, 5, "core", 96)
+    monkeypatch.setattr(data, "_CHUNK", 4)
+    return data.scene_cache(tmp_path, 4, 5, "core", 96)
 
 
 @pytest.mark.slow
@@ -81,9 +81,8 @@ def test_a_few_steps_on_one_batch_lower_the_loss_and_leave_loadable_weights(tmp_
     import torch
 
     from starter.train.architectures import detector_architecture
-    from starter.train.batches import normalised_batch
-    from starter.train.detection_loss import DetectionLoss
-    from starter.train.detector import start_quiet
+    from starter.train.data import normalised_batch
+    from starter.train.detector import DetectionLoss, start_quiet
     from starter.train.run import WEIGHTS, Run, RunOptions
     from tasks.models.checkpoints import sha256_of
     from tasks.models.groundingdino.build import build_groundingdino
@@ -117,8 +116,7 @@ def test_scores_move_by_a_constant_and_boxes_stay():
     import torch
 
     from starter.train.architectures import detector_architecture
-    from starter.train.calibrate import shift_logits
-    from starter.train.detector import start_quiet
+    from starter.train.detector import shift_logits, start_quiet
     from starter.train.run import WEIGHTS
     from tasks.models.groundingdino.build import build_groundingdino
 

@@ -8,10 +8,18 @@ import torch
 
 from starter.scenes.vocabulary import COLOURS, CORE, HELD_OUT
 from starter.train.architectures import scorer_architecture
-from starter.train.cache import SceneCache
-from starter.train.scorer import new_scorer, scorer_losses
-from starter.train.scorer_batch import _shift, scorer_batch, shift_hue
-from starter.train.scorer_texts import background_text, composed_texts, noun_text, pairs_of
+from starter.train.data import SceneCache
+from starter.train.scorer import (
+    _shift,
+    background_text,
+    composed_texts,
+    new_scorer,
+    noun_text,
+    pairs_of,
+    scorer_batch,
+    scorer_losses,
+    shift_hue,
+)
 
 TOKENIZER = Path(__file__).parents[3] / "starter" / "weights" / "tokenizer"
 

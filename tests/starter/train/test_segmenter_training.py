@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from starter.train.architectures import segmenter_architecture
-from starter.train.cache import SceneCache
-from starter.train.segmenter import new_segmenter, segmenter_losses
-from starter.train.segmenter_batch import segmenter_image
+from starter.train.data import SceneCache
+from starter.train.segmenter import new_segmenter, segmenter_image, segmenter_losses
 
 
 def test_boxes_lie_around_masks_and_the_longer_side_fits(few_scenes: SceneCache) -> None:

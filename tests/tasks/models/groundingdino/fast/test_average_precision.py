@@ -3,8 +3,7 @@
 import pytest
 
 from schemas.campaign import DetectorConfig, ModelsConfig
-from starter.evaluation.detector import SEEN_SEED, average_precision_of_nouns
-from starter.evaluation.fresh import fresh_scene
+from starter.evaluate import DETECTOR_SEEN_SEED, average_precision_of_nouns, fresh_scene
 from starter.scenes.vocabulary import SPLITS
 from tasks.models.registry import load_detector
 from tasks.models.runtime import choose_runtime
@@ -22,7 +21,7 @@ def average_precision(engine, precision, scenes, nouns):
 @pytest.mark.slow
 def test_average_precision_stays():
     nouns = [noun.name for noun in SPLITS["core"][0]]
-    scenes = [fresh_scene(SEEN_SEED, index, "core") for index in range(MANY)]
+    scenes = [fresh_scene(DETECTOR_SEEN_SEED, index, "core") for index in range(MANY)]
     reference = average_precision("reference", "fp32", scenes[:FEW], nouns)
     assert reference > 0.5
     # Two boxes of nearly the same score may change places, and an overlap may lie at a threshold; either moves the mean

@@ -1,4 +1,9 @@
-"""The measurements agree with what can be counted by hand, and run on the bundled models."""
+"""The measurements agree with what can be counted by hand, and run on the bundled models.
+
+The report says honestly what is met.
+
+Scenes to measure on are of the right size, and alike in both styles.
+"""
 
 from pathlib import Path
 
@@ -7,9 +12,19 @@ import pytest
 
 from schemas.campaign import DetectorConfig
 from starter import evaluate
-from starter.evaluation.detector import count_hits, measure_detector
-from starter.evaluation.scorer import measure_scorer
-from starter.evaluation.segmenter import _boundary, _iou, measure_segmenter
+from starter.evaluate import (
+    OTHER_STYLE,
+    ROWS,
+    _boundary,
+    _mask_iou,
+    count_hits,
+    fresh_scene,
+    measure_detector,
+    measure_scorer,
+    measure_segmenter,
+    report,
+)
+from starter.scenes.sprites import STYLES
 
 
 def with_other(names: set[str]) -> set[str]:
@@ -22,8 +37,8 @@ def test_boundary_is_a_ring_of_two_percent_of_the_diagonal() -> None:
     # 2 % of 141 px is 3 px: 20 x 20 less 14 x 14.
     assert _boundary(mask).sum() == 400 - 196
     assert _boundary(np.ones((100, 100), bool)).sum() == 10_000 - 94 * 94
-    assert _iou(mask, np.roll(mask, 10, axis=0)) == pytest.approx(200 / 600)
-    assert _iou(np.zeros((4, 4), bool), np.zeros((4, 4), bool)) == 1
+    assert _mask_iou(mask, np.roll(mask, 10, axis=0)) == pytest.approx(200 / 600)
+    assert _mask_iou(np.zeros((4, 4), bool), np.zeros((4, 4), bool)) == 1
 
 
 def test_segmenter_and_scorer_are_measured_on_fresh_scenes() -> None:
@@ -83,3 +98,48 @@ def test_an_unwritable_table_is_one_clear_line(tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "absent" / "table.md"
     assert evaluate.main(["--only", "segmenter", "--scenes", "1", "--out", str(out)]) == 2
     assert f"cannot write {out}" in capsys.readouterr().err
+
+
+def test_verdicts_follow_target_and_floor() -> None:
+    figures = {
+        "detector.map50": 0.91,
+        "detector.map": 0.60,
+        "detector.held_out_map50": 0.10,
+        "detector.false_boxes": 0.10,
+        "segmenter.boundary_iou": 0.5,
+    }
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in report(figures, 10, "a desk").splitlines()}
+    words = {row.key: row.words for row in ROWS}
+    assert lines[words["detector.map50"]].endswith("| 0.910 | ≥ 0.90 | ≥ 0.80 | target met |")
+    assert lines[words["detector.map"]].endswith("| floor met |")
+    assert lines[words["detector.held_out_map50"]].endswith("| not met |")
+    assert lines[words["detector.false_boxes"]].endswith("| 0.100 | ≤ 0.15 | ≤ 0.40 | target met |")
+    assert lines[words["segmenter.boundary_iou"]].endswith("| 0.500 |  |  |  |")
+    assert words["scorer.top1"] not in lines
+
+
+def test_more_false_boxes_than_the_floor_are_not_met() -> None:
+    assert "| 0.500 | ≤ 0.15 | ≤ 0.40 | not met |" in report({"detector.false_boxes": 0.5}, 10, "a desk")
+    assert "| 0.300 | ≤ 0.15 | ≤ 0.40 | floor met |" in report({"detector.false_boxes": 0.3}, 10, "a desk")
+
+
+def test_the_other_style_has_a_table_of_its_own_beside_the_seen_one() -> None:
+    figures = {"detector.map50": 0.9, "detector.other_map50": 0.25, "detector.map": 0.6}
+    text = report(figures, 10, "a desk")
+    first, second = text.split("## Another emoji style, never trained on")
+    assert "0.250" not in first
+    assert "| detector, seen classes, mAP50 | 0.900 | 0.250 |" in second
+    assert "mAP |" not in second
+    assert "Another emoji style" not in report({"detector.map50": 0.9}, 10, "a desk")
+
+
+def test_size_depends_on_seed_and_index_alone() -> None:
+    assert OTHER_STYLE in STYLES
+    shapes = []
+    for index in range(4):
+        scenes = [fresh_scene(5, index, "core"), fresh_scene(5, index, "core-heldout", OTHER_STYLE)]
+        assert scenes[0].image.shape == scenes[1].image.shape
+        assert all(256 <= side <= 384 for side in scenes[0].image.shape[:2])
+        assert (scenes[0].image != scenes[1].image).any()
+        shapes.append(scenes[0].image.shape)
+    assert len(set(shapes)) > 1

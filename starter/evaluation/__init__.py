@@ -1,1 +1,0 @@
-"""Measures the starter models on scenes that they have not seen."""
