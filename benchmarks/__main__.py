@@ -33,10 +33,9 @@ def benchmarks(
     The names: end_to_end, stage_shares, engine, engine_switches, orchestration, memory, listing, export,
     review_queue, review_operators, review_app, routing_contract, routing_after, routing_starter, routing_size.
     """
-    from benchmarks.harness.child import in_child
-    from benchmarks.harness.report import make_result, write_result
-    from benchmarks.harness.table import print_table
-    from benchmarks.options import Options
+    from benchmarks.campaigns import Options
+    from benchmarks.harness.report import make_result, print_table, write_result
+    from benchmarks.harness.run import in_child
     from benchmarks.registry import BENCHMARKS
     from schemas.errors import VouchError
 

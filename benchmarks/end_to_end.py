@@ -6,13 +6,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import mebibytes, seconds
-from benchmarks.jobs import run_bare
+from benchmarks.campaigns import IMAGES, QUICK_IMAGES, Options, copy_samples, run_bare, sample_campaign, sample_classes
+from benchmarks.harness.report import Table, mebibytes, seconds
+from benchmarks.harness.run import in_child
 from benchmarks.obvious_loop import run_obvious_loop
-from benchmarks.options import Options
-from benchmarks.samples import IMAGES, QUICK_IMAGES, copy_samples, sample_campaign, sample_classes
 
 REPETITIONS: Final = 5
 
@@ -60,7 +57,7 @@ def measure(options: Options) -> Table:
 
 def _race(images: int, repetitions: int) -> dict[str, Any]:
     """Seconds of every repetition and labels of both, and the device."""
-    from benchmarks.obvious_models import load_obvious_models
+    from benchmarks.obvious_loop import load_obvious_models
     from schemas.campaign import DetectorConfig, ModelsConfig
     from tasks.models.runtime import choose_runtime
 

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import mebibytes, seconds
-from benchmarks.options import Options
+from benchmarks.campaigns import Options
+from benchmarks.harness.report import Table, mebibytes, seconds
+from benchmarks.harness.run import in_child
 
 if TYPE_CHECKING:
     from tasks.labels.records import ExportImage

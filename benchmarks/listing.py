@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.bucket import filled_bucket
-from benchmarks.harness.child import Measured, in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import mebibytes, seconds
-from benchmarks.options import Options
+from benchmarks.campaigns import Options, filled_bucket
+from benchmarks.harness.report import Table, mebibytes, seconds
+from benchmarks.harness.run import Measured, in_child
 
 if TYPE_CHECKING:
     from schemas.records import ImageRef

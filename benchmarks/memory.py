@@ -4,13 +4,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from benchmarks.campaigns import write_campaign
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import mebibytes, seconds
-from benchmarks.jobs import run_bare, run_flow
-from benchmarks.options import Options
-from benchmarks.pictures import draw_pictures
+from benchmarks.campaigns import Options, draw_pictures, run_bare, run_flow, write_campaign
+from benchmarks.harness.report import Table, mebibytes, seconds
+from benchmarks.harness.run import in_child
 from tasks.bench.timing import peak_bytes_of_children
 
 SIZES: Final = (1_000, 10_000)

@@ -6,13 +6,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks.campaigns import write_campaign
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import seconds
-from benchmarks.jobs import run_bare, run_flow
-from benchmarks.options import Options
-from benchmarks.pictures import draw_pictures
+from benchmarks.campaigns import Options, draw_pictures, run_bare, run_flow, write_campaign
+from benchmarks.harness.report import Table, seconds
+from benchmarks.harness.run import in_child
 
 SHARD_SIZE: Final = 4
 SHARDS: Final = (2, 50)

@@ -13,9 +13,9 @@ from benchmarks import (
     review_queue,
     stage_shares,
 )
+from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
-from benchmarks.harness.table import Table
-from benchmarks.options import Options
+from benchmarks.harness.report import Table
 from benchmarks.routing import after_table, contract_table, size, starter_world
 
 

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import seconds
-from benchmarks.options import Options
+from benchmarks.campaigns import Options
+from benchmarks.harness.report import Table, seconds
+from benchmarks.harness.run import in_child
 from benchmarks.review_made_queue import BATCH, HEIGHT, WIDTH, fill_made_queue, served_queue
 from schemas.errors import UserError
 

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import seconds
-from benchmarks.options import Options
+from benchmarks.campaigns import Options
+from benchmarks.harness.report import Table, seconds
+from benchmarks.harness.run import in_child
 from benchmarks.review_made_queue import BATCH, CLASSES, HEIGHT, QUEUE, WIDTH, fill_made_queue, served_queue
 
 if TYPE_CHECKING:

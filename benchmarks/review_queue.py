@@ -4,12 +4,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.campaigns import write_campaign
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import mebibytes, seconds
-from benchmarks.options import Options
-from benchmarks.routing.made_workspace import CLASSES, make_workspace
+from benchmarks.campaigns import Options, write_campaign
+from benchmarks.harness.report import Table, mebibytes, seconds
+from benchmarks.harness.run import in_child
+from benchmarks.routing.size import CLASSES, make_workspace
 
 if TYPE_CHECKING:
     from review_ui.queue.queue import Queue

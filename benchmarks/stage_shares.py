@@ -5,11 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import seconds, share
-from benchmarks.options import Options
-from benchmarks.samples import IMAGES, QUICK_IMAGES, copy_samples, sample_campaign
+from benchmarks.campaigns import IMAGES, QUICK_IMAGES, Options, copy_samples, sample_campaign
+from benchmarks.harness.report import Table, seconds, share
+from benchmarks.harness.run import in_child
 from tasks.bench.bench import STEPS, STORAGE, timed_steps
 from tasks.bench.timing import StageTimer
 
@@ -59,7 +57,7 @@ def _times(images: int, repetitions: int) -> dict[str, Any]:
     """Seconds by step, in all and in batches of models, and those of the threads; and the device."""
     import torch
 
-    from benchmarks.jobs import run_bare
+    from benchmarks.campaigns import run_bare
 
     on_gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory(prefix="vouch-bench-") as name:

@@ -1,22 +1,76 @@
-"""One model set: the loop and Vouch side by side, in one process."""
+"""Runs several ways to do the same work in turn and takes medians; effect of each speed-up; memory; device limits."""
 
 import os
+import statistics
 import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from pydantic import BaseModel
 
-from benchmarks.engine.fixed_boxes import register
-from benchmarks.engine.limits import flops_of, matmul_peak
-from benchmarks.engine.peak import FILES, IN_MEMORY, Peak, peak_of
-from benchmarks.engine.race import Block, race
-from benchmarks.engine.setting import Setting
-from benchmarks.engine.sides import S3, STEPS, Sides
-from benchmarks.engine.vouch_side import uploaded
+from benchmarks.engine.setting import Setting, Way
+from benchmarks.engine.sides import S3, STEPS, Sides, Steps, computing, register, uploaded
+from benchmarks.harness.run import in_child
 from flows.prefect_server import prepare_environment
+from schemas.campaign import SWITCHES
+from tasks.bench.timing import gpu_busy, settled
 
 PEAKS: Final = {"cpu": ("fp32",), "cuda": ("fp32", "TF32", "bf16")}
+
+ALL_ON: Final = "all on"
+NONE_ON: Final = "none on"
+WITHOUT: Final = "all on but this"
+ALONE: Final = "this alone"
+OVERLAP: Final = "overlap"
+COMPILE: Final = "compile"
+OVERLAP_FILES: Final = 128
+"""For `overlap`: a few handfuls."""
+_PART: Final = {"GroundingDINO": ("detect",), "SAM": ("segment",), "CLIP": ("score",), "all": STEPS}
+
+SIDES: Final = {"cpu": 2048, "cuda": 8192}
+REPETITIONS: Final = 10
+
+IN_MEMORY = "in memory"
+FILES = "files"
+
+
+class Taken(BaseModel):
+    """What one way took."""
+
+    images: int
+    mode: str
+    """fp32, TF32 or bf16."""
+    seconds: float
+    """Wall-clock time of all images, median."""
+    cpu_seconds: float
+    """CPU time of the process, median."""
+    gpu_busy: float | None = None
+    """Share of the time in which the GPU computed; None where that was not asked for."""
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Wall-clock time."""
+        return self.seconds / self.images
+
+    @property
+    def cpu_seconds_per_image(self) -> float:
+        """CPU time, never quite none."""
+        return max(self.cpu_seconds, 1e-9) / self.images
+
+
+Block = dict[str, Taken]
+"""Ways to do the same work, by name."""
+
+
+class Peak(BaseModel):
+    """Most memory that a side held: weights, images, Python and its packages."""
+
+    host_bytes: int
+    device_bytes: int
+    """That torch had allocated on the GPU; 0 on a CPU."""
 
 
 class Contest(BaseModel):
@@ -83,3 +137,205 @@ def add_memory(contest: Contest, setting: Setting) -> Contest:
         title: {side: peak_of(setting, title, side) for side in block if side != S3} for title, block in blocks.items()
     }
     return contest.model_copy(update={"memory": memory})
+
+
+def race(ways: Mapping[str, Way], rounds: int, device: str, busy: bool = False) -> Block:
+    """Warm each way up, then run all of them in turn, `rounds` times.
+
+    Args:
+        ways: Name -> the work.
+        rounds: At least 1.
+        device: cpu or cuda:N. On a GPU batches grow first, and ways run until nothing is compiled any more.
+        busy: Whether each way is run once more under the profiler, where there is a GPU.
+    """
+    on_gpu = device.startswith("cuda")
+    for way in ways.values():
+        way.work()
+        if on_gpu:
+            settled(way.work)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(_timed(way, device if on_gpu else None))
+    return {
+        name: Taken(
+            images=way.images,
+            mode=way.mode,
+            seconds=statistics.median(each[0] for each in found[name]),
+            cpu_seconds=statistics.median(each[1] for each in found[name]),
+            gpu_busy=gpu_busy(way.work) if busy and on_gpu else None,
+        )
+        for name, way in ways.items()
+    }
+
+
+def _timed(way: Way, gpu: str | None) -> tuple[float, float]:
+    _wait(gpu)
+    wall, cpu = time.perf_counter(), time.process_time()
+    way.work()
+    _wait(gpu)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _wait(gpu: str | None) -> None:
+    if gpu is not None:
+        import torch
+
+        torch.cuda.synchronize(gpu)
+
+
+class Switched(BaseModel):
+    """What the switches of one model set bring."""
+
+    device: str
+    blocks: dict[str, Block]
+    """Switch -> the steps that it is in, in four ways."""
+
+
+def hold_switches(setting: Setting, rounds: int, all_switches: bool) -> Switched:
+    """Race all switches of a model set in this process; `overlap` shows on a GPU alone.
+
+    Args:
+        setting: What all sides are given.
+        rounds: Repetitions.
+        all_switches: Whether each switch is tried; else only the first.
+    """
+    prepare_environment()
+    register()
+    sides = Sides(setting)
+    blocks = race_switches(sides, rounds, all_switches)
+    if all_switches and sides.on_gpu:
+        with TemporaryDirectory(prefix="vouch-bench-") as folder:
+            blocks[OVERLAP] = race_overlap(setting, Path(folder), rounds)
+    return Switched(device=sides.device_name, blocks=blocks)
+
+
+def race_switches(sides: Sides, rounds: int, all_switches: bool) -> dict[str, Block]:
+    """Race four ways a switch, on half of the images.
+
+    Args:
+        sides: Of the setting.
+        rounds: Repetitions.
+        all_switches: Whether each switch is tried; else only the first. `compile`, which is a setting of its own, is
+            tried on a GPU.
+    """
+    images = max(2, sides.setting.images // 2)
+
+    def steps(*off: str, compile: str = "off") -> Steps:
+        return sides.steps_of(images, switched_off=off, compile=compile)
+
+    every, none = steps(), steps(*SWITCHES)
+
+    def raced(parts: tuple[str, ...], all_on: Steps, without: Steps, alone: Steps) -> Block:
+        tried = {ALL_ON: all_on, WITHOUT: without, ALONE: alone, NONE_ON: none}
+        ways = {label: Way(images, "fp32", _parts(side, parts)) for label, side in tried.items()}
+        return race(ways, rounds, sides.device)
+
+    found = {}
+    # Overlapping belongs to whole shards, not to the steps.
+    names = [name for name in SWITCHES if name != OVERLAP]
+    for name in names if all_switches else names[:1]:
+        alone = steps(*(other for other in SWITCHES if other != name))
+        found[name] = raced(_PART[SWITCHES[name].partition(":")[0]], every, steps(name), alone)
+    if all_switches and sides.on_gpu:
+        found[COMPILE] = raced(STEPS, steps(compile="on"), every, steps(*SWITCHES, compile="on"))
+    return found
+
+
+def race_overlap(setting: Setting, folder: Path, rounds: int) -> Block:
+    """Race the four ways of the switch that shows on whole shards alone, from files, on a GPU.
+
+    Args:
+        setting: Its first `OVERLAP_FILES` pictures are taken.
+        folder: Gets links to them, and the workspaces.
+        rounds: Repetitions.
+    """
+    few = folder / "few"
+    few.mkdir()
+    for number, file in enumerate(setting.files()[:OVERLAP_FILES]):
+        (few / f"{number:06d}.jpg").symlink_to(file)
+    sides = Sides(setting.model_copy(update={"folder": few}))
+    others = tuple(name for name in SWITCHES if name != OVERLAP)
+    found: Block = {}
+    # A process holds the models of one way: the two of a pair have the same.
+    for pair in ({ALL_ON: (), WITHOUT: (OVERLAP,)}, {ALONE: others, NONE_ON: (*others, OVERLAP)}):
+        ways = {label: sides.whole(folder, switched_off=off, compile="off") for label, off in pair.items()}
+        found |= race(ways, rounds, sides.device)
+    return found
+
+
+def _parts(side: Steps, parts: tuple[str, ...]) -> Callable[[], None]:
+    def run() -> None:
+        for part in parts:
+            getattr(side, part)()
+
+    return run
+
+
+def flops_of(work: Callable[[], object]) -> float:
+    """Floating-point operations of matrix products, convolutions and attention in some work: 2 x multiply-adds."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def matmul_peak(device: str, mode: str) -> float:
+    """FLOP/s of a large square matrix product, the best of some.
+
+    Args:
+        device: cpu or cuda:N.
+        mode: fp32, TF32 or bf16.
+    """
+    with computing(mode, device):
+        return _peak(device, mode)
+
+
+def _peak(device: str, mode: str) -> float:
+    import torch
+
+    side = SIDES[device.partition(":")[0]]
+    dtype = torch.bfloat16 if mode == "bf16" else torch.float32
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(REPETITIONS):
+        started = time.perf_counter()
+        _ = matrix @ matrix
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def peak_of(setting: Setting, block: str, side: str) -> Peak:
+    """Load a side, warm it up and run it once, with nothing beside it.
+
+    Args:
+        setting: What it is given.
+        block: IN_MEMORY or FILES.
+        side: Its name in that block.
+    """
+    run = in_child(hold_alone, setting=setting, block=block, side=side)
+    return Peak(host_bytes=run.peak_bytes, device_bytes=run.value)
+
+
+def hold_alone(setting: Setting, block: str, side: str) -> int:
+    """Do so in this process, which must be fresh; gives the bytes on the GPU."""
+    import torch
+
+    prepare_environment()
+    register()
+    with TemporaryDirectory(prefix="vouch-bench-") as folder:
+        sides = Sides(setting)
+        way = (sides.in_memory() if block == IN_MEMORY else sides.on_files(Path(folder)))[side]
+        if not sides.on_gpu:
+            way.work()
+            way.work()
+            return 0
+        # The gauge of growing batches sets torch's own peak back.
+        settled(way.work)
+        settled(way.work)
+        torch.cuda.reset_peak_memory_stats(sides.device)
+        way.work()
+        return torch.cuda.max_memory_allocated(sides.device)

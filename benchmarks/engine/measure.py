@@ -5,14 +5,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-from benchmarks.engine.contest import Contest, add_memory, hold
-from benchmarks.engine.model_sets import FULL_SIZE, STARTER
-from benchmarks.engine.setting import prepare
-from benchmarks.engine.switches import Switched, hold_switches
+from benchmarks.campaigns import Options
+from benchmarks.engine.contest import Contest, Switched, add_memory, hold, hold_switches
+from benchmarks.engine.setting import FULL_SIZE, STARTER, prepare
 from benchmarks.engine.table import switches_table, table_of
-from benchmarks.harness.child import in_child
-from benchmarks.harness.table import Table
-from benchmarks.options import Options
+from benchmarks.harness.report import Table
+from benchmarks.harness.run import in_child
 from tasks.bench.bench import IMAGES_ON_GPU
 
 

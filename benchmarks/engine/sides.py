@@ -1,22 +1,44 @@
-"""The sides of a contest: ways to do the same work, each of which loads its models when it is first called."""
+"""The ways that are compared: the plain loop over the packages, Vouch's steps, transformers' pipeline.
 
-from collections.abc import Callable
+Each loads its models when it is first called. All get the same ten boxes: the detector does its work, and its answer is
+replaced.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.engine.loop import MODES, computing, run_loop, run_loop_on_files
-from benchmarks.engine.setting import LOOP_IMAGES, Setting
-from benchmarks.engine.vouch_side import Steps, label_files
-from benchmarks.engine.way import Way
-from tasks.models.runtime import choose_runtime
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.campaigns import run_bare, write_campaign
+from benchmarks.engine.setting import LOOP_IMAGES, SEED, Setting, Way
+from benchmarks.obvious_loop import TEXT_THRESHOLD, ObviousModels, embed_texts, score_box, segment_boxes
+from schemas.campaign import ClassConfig, DetectorConfig, ModelsConfig
+from tasks.detect import Detect
+from tasks.models.registry import (
+    DETECTORS,
+    Detector,
+    Floats,
+    Phrase,
+    Pixels,
+    RawDetections,
+    load_detector,
+    load_scorer,
+    load_segmenter,
+)
+from tasks.models.runtime import Runtime, choose_runtime
+from tasks.score import Score
+from tasks.segment import Segment
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
-
-    from benchmarks.obvious_models import ObviousModels
-    from tasks.models.registry import Pixels
+    from transformers import ZeroShotObjectDetectionPipeline
 
 LOOP: Final = "loop, {}"
 VOUCH: Final = "Vouch {}, {}"
@@ -26,6 +48,62 @@ S3: Final = "Vouch fast, from S3 on loopback"
 PIPELINE: Final = "transformers' pipeline, fp32"
 STEPS: Final = ("detect", "segment", "score")
 COMPILED: Final = ", compiled"
+
+MODES: Final = ("fp32", "TF32", "bf16 autocast")
+"""How the loop computes; the last two on CUDA alone."""
+_TF32: Final = {"fp32": (False, False), "TF32": (True, True)}
+_AS_TORCH_HAS_IT: Final = (False, True)
+"""Whether products of matrices and convolutions may be computed in TF32."""
+
+SWIN_T: Final = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
+
+BACKEND: Final = "groundingdino, fixed boxes"
+COLUMNS: Final = 5
+ROWS: Final = 2
+BOXES: Final = COLUMNS * ROWS
+_FILLED: Final = 0.7
+_SCORE: Final = 0.9
+
+
+class Steps:
+    """Detect, segment and score with one engine, each loaded when it is first called."""
+
+    def __init__(self, config: ModelsConfig, classes: Sequence[str], images: Sequence[Pixels]) -> None:
+        """Take what is to be done; the ten boxes are those of `fixed_boxes`."""
+        self._config = config
+        self._runtime = choose_runtime(config)
+        self._classes = [ClassConfig(name=name) for name in classes]
+        self.images = list(images)
+        self._boxes: list[Floats] = [fixed_boxes(image.shape[1], image.shape[0]) for image in images]
+        self._indices: list[NDArray[np.int64]] = [np.arange(len(each)) % len(classes) for each in self._boxes]
+        self._detect: Detect | None = None
+        self._segment: Segment | None = None
+        self._score: Score | None = None
+
+    def detect(self) -> None:
+        """Find objects in all images."""
+        if self._detect is None:
+            detector = load_detector(self._config.detector, self._runtime)
+            self._detect = Detect(detector, self._classes, self._config.detector)
+        self._detect(self.images)
+
+    def segment(self) -> None:
+        """Mask the ten boxes of every image."""
+        if self._segment is None:
+            self._segment = Segment(load_segmenter(self._config.segmenter, self._runtime))
+        _check(self._segment(self.images, self._boxes))
+
+    def score(self) -> None:
+        """Score two crops of each of the ten boxes of every image."""
+        if self._score is None:
+            self._score = Score(load_scorer(self._config.scorer, self._runtime), self._classes, self._config.scorer)
+        _check(self._score(self.images, self._boxes, self._indices))
+
+    def all(self) -> None:
+        """All three, one after the other."""
+        self.detect()
+        self.segment()
+        self.score()
 
 
 class Sides:
@@ -56,14 +134,12 @@ class Sides:
     @cached_property
     def arrays(self) -> list["Pixels"]:
         """The same as arrays."""
-        import numpy as np
-
         return [np.asarray(picture) for picture in self.pictures]
 
     @cached_property
     def obvious(self) -> "ObviousModels":
         """The packages' models."""
-        from benchmarks.obvious_models import load_obvious_models
+        from benchmarks.obvious_loop import load_obvious_models
 
         return load_obvious_models(self.device, self.setting.config)
 
@@ -106,7 +182,6 @@ class Sides:
         """Detection by transformers' pipeline, for full-size models on a GPU."""
         if not (self.on_gpu and self.setting.full_size):
             return {}
-        from benchmarks.engine.transformers_side import detect, pipeline_of
         from tasks.models.checkpoints import STARTER
 
         few = min(LOOP_IMAGES, self.setting.images)
@@ -160,3 +235,218 @@ class Sides:
                 work()
 
         return Way(images, mode.partition(" ")[0], run)
+
+
+@contextmanager
+def computing(mode: str, device: str) -> Iterator[None]:
+    """Let torch compute in a mode while the block runs.
+
+    Args:
+        mode: One of MODES; or bf16, for what has an autocast of its own. In both kinds of bf16, what stays in fp32 is
+            as torch has it.
+        device: cpu or cuda:N.
+    """
+    import torch
+
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32, convolutions.allow_tf32 = _TF32.get(mode, _AS_TORCH_HAS_IT)
+    try:
+        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=mode == "bf16 autocast"):
+            yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
+def run_loop(
+    images: Sequence["Image.Image"], classes: Sequence[str], models: ObviousModels, contexts: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Detect, then mask and score the ten fixed boxes of each image.
+
+    Args:
+        images: RGB.
+        classes: Joined to one caption.
+        models: The packages' models.
+        contexts: Sizes of the crops of each box, as multiples of the box; one call of CLIP each.
+
+    Returns:
+        A COCO annotation a box, without ids.
+    """
+    import torch
+    from groundingdino.util.inference import predict
+
+    config = DetectorConfig()
+    caption = ". ".join(classes)
+    texts = embed_texts(classes, models)
+    annotations: list[dict[str, Any]] = []
+    for image in images:
+        inputs, _ = models.transform(image, None)
+        predict(models.detector, inputs, caption, config.min_score, TEXT_THRESHOLD, models.device)
+        boxes = torch.from_numpy(fixed_boxes(image.width, image.height))
+        masks = segment_boxes(np.asarray(image), boxes, models)
+        for index, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
+            probabilities = [score_box(image, _wider(box, context), texts, models) for context in contexts]
+            annotations.append(
+                {
+                    "category_id": index % len(classes),
+                    "bbox": [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()],
+                    "segmentation": mask,
+                    "clip": [each[index % len(classes)] for each in probabilities],
+                }
+            )
+    return annotations
+
+
+def run_loop_on_files(
+    files: Sequence[Path], classes: Sequence[str], models: ObviousModels, contexts: Sequence[float], out: Path
+) -> None:
+    """The same from files to a JSON file, opening one image after the other."""
+    from PIL import Image
+
+    annotations = []
+    for file in files:
+        with Image.open(file) as opened:
+            annotations += run_loop([opened.convert("RGB")], classes, models, contexts)
+    out.write_text(json.dumps(annotations), encoding="utf-8")
+
+
+def _wider(box: "torch.Tensor", context: float) -> "torch.Tensor":
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * context
+    import torch
+
+    return torch.cat([centre - half, centre + half])
+
+
+def _check(results: Sequence[object]) -> None:
+    from schemas.records import Failed
+
+    failed = [result for result in results if isinstance(result, Failed)]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(results)} images failed: {failed[0].reason}")
+
+
+def label_files(
+    source: str, folder: Path, config: ModelsConfig, classes: Sequence[str], options: dict[str, object]
+) -> None:
+    """The whole job, from the files of a source to the COCO export, with the ten boxes.
+
+    Args:
+        source: A folder or s3:// uri.
+        folder: Gets the campaign and the workspace; fresh.
+        config: The models.
+        classes: Their names.
+        options: S3 options of the source.
+    """
+    models = config.model_dump(mode="json")
+    models["detector"]["backend"] = BACKEND
+    campaign = write_campaign(
+        folder, Path("unused"), source={"uri": source, "s3": options}, classes=list(classes), models=models
+    )
+    summary = run_bare(campaign)
+    if summary.failed or not summary.done:
+        raise RuntimeError(f"{summary.failed} of {summary.images} images failed: {summary.reasons}")
+
+
+@contextmanager
+def uploaded(files: Sequence[Path], endpoint: str) -> Iterator[str]:
+    """A bucket that holds some files while the block runs; gives its uri."""
+    import uuid
+
+    from benchmarks.campaigns import client_of
+
+    client, bucket = client_of(endpoint), f"vouch-bench-{uuid.uuid4().hex[:12]}"
+    client.create_bucket(Bucket=bucket)
+    keys = [f"{number:06d}{file.suffix}" for number, file in enumerate(files)]
+    try:
+        for key, file in zip(keys, files, strict=True):
+            client.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
+        yield f"s3://{bucket}"
+    finally:
+        for key in keys:
+            client.delete_object(Bucket=bucket, Key=key)
+        client.delete_bucket(Bucket=bucket)
+
+
+def pipeline_of(
+    tokenizer: Path, device: str, sizes: Mapping[str, object] | None = None, shortest: int = 800
+) -> "ZeroShotObjectDetectionPipeline":
+    """Build the pipeline offline.
+
+    Args:
+        tokenizer: Folder of a BERT tokenizer.
+        device: cpu or cuda:N.
+        sizes: Fields of transformers' GroundingDinoConfig; by default those of GroundingDINO with Swin-T.
+        shortest: Pixels of the shorter side that images are resized to.
+    """
+    import torch
+    from transformers import (
+        AutoTokenizer,
+        GroundingDinoConfig,
+        GroundingDinoForObjectDetection,
+        GroundingDinoImageProcessor,
+        SwinConfig,
+        pipeline,
+    )
+
+    torch.manual_seed(SEED)
+    swin = SwinConfig(image_size=224, out_indices=[2, 3, 4], **SWIN_T)
+    model: Any = GroundingDinoForObjectDetection(GroundingDinoConfig(**{"backbone_config": swin, **(sizes or {})}))
+    return pipeline(
+        "zero-shot-object-detection",
+        model=model.eval(),
+        image_processor=GroundingDinoImageProcessor(
+            size={"shortest_edge": shortest, "longest_edge": shortest * 5 // 3}
+        ),
+        tokenizer=AutoTokenizer.from_pretrained(str(tokenizer)),
+        device=device,
+    )
+
+
+def detect(
+    pipe: "ZeroShotObjectDetectionPipeline", images: Sequence["Image.Image"], classes: Sequence[str]
+) -> Callable[[], None]:
+    """Detection of all images, as the pipeline is called: it runs the model once for each class."""
+
+    def run() -> None:
+        for image in images:
+            pipe(image, candidate_labels=list(classes), threshold=0.3)
+
+    return run
+
+
+def register() -> None:
+    """Let campaigns of this process name the backend."""
+    DETECTORS[BACKEND] = f"{__name__}:load"
+
+
+def load(config: DetectorConfig, runtime: Runtime) -> "FixedBoxes":
+    """Load GroundingDINO behind the fixed boxes."""
+    return FixedBoxes(load_detector(config.model_copy(update={"backend": "groundingdino"}), runtime))
+
+
+class FixedBoxes:
+    """A detector that works and is not listened to."""
+
+    def __init__(self, detector: Detector) -> None:
+        """Take the detector that does the work."""
+        self._detector = detector
+        self.fingerprint = f"fixed boxes, {detector.fingerprint}"
+
+    def check(self, phrases: Sequence[Phrase]) -> None:
+        """As the detector behind."""
+        self._detector.check(phrases)
+
+    def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
+        """Detect, then give ten boxes an image, each of another class as far as there are so many."""
+        self._detector.detect(images, phrases, min_score)
+        scores = np.zeros((BOXES, len(phrases)), np.float32)
+        scores[np.arange(BOXES), np.arange(BOXES) % len(phrases)] = _SCORE
+        return [RawDetections(fixed_boxes(image.shape[1], image.shape[0]), scores) for image in images]
+
+
+def fixed_boxes(width: int, height: int) -> Floats:
+    """(10, 4) xyxy in pixels: a grid of five by two that leaves gaps."""
+    rows, columns = np.divmod(np.arange(BOXES), COLUMNS)
+    cell = np.array([width / COLUMNS, height / ROWS])
+    low = np.stack([columns, rows], axis=1) * cell + cell * (1 - _FILLED) / 2
+    return np.concatenate([low, low + cell * _FILLED], axis=1).astype(np.float32)

@@ -4,14 +4,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from benchmarks.engine.contest import Contest
-from benchmarks.engine.fixed_boxes import BOXES
-from benchmarks.engine.peak import FILES, IN_MEMORY, Peak
-from benchmarks.engine.race import Taken
-from benchmarks.engine.sides import LOOP
-from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT, Switched
-from benchmarks.harness.table import Table
-from benchmarks.harness.words import mebibytes, seconds
+from benchmarks.engine.contest import ALL_ON, ALONE, FILES, IN_MEMORY, NONE_ON, WITHOUT, Contest, Peak, Switched, Taken
+from benchmarks.engine.sides import BOXES, LOOP
+from benchmarks.harness.report import Table, mebibytes, seconds
 
 COLUMNS: Final = [
     "",

@@ -1,14 +1,13 @@
-"""Writes results/<name>.json and RESULTS.md, which holds the last result of every benchmark."""
+"""Writes results/<name>.json and RESULTS.md: a table for people, and the raw figures for machines."""
 
 from datetime import date
 from pathlib import Path
 
 from pydantic import Field
+from rich.console import Console
+from rich.table import Table as RichTable
 
-from benchmarks.harness.child import Measured
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.table import Table, markdown_table
-from benchmarks.harness.words import seconds
+from benchmarks.harness.run import Measured, describe_machine
 from schemas.campaign import Strict
 
 HEAD = """# Results
@@ -17,6 +16,24 @@ Written by `make bench`; `python -m benchmarks --help` says how to run some of t
 process of its own, one after the other, with nothing else to do on the machine unless its notes say so. The raw figures
 are in results/.
 """
+
+
+def seconds(value: float) -> str:
+    """12.3 s, 45.6 ms."""
+    if abs(value) < 1:
+        return f"{value * 1000:.1f} ms"
+    return f"{value:.1f} s" if abs(value) < 100 else f"{value:.0f} s"
+
+
+class Table(Strict):
+    """One table; every row has a cell for every column."""
+
+    title: str = Field(description="What was measured, in one line.")
+    columns: list[str] = Field(min_length=1, description="Headings; the first column names the rows.")
+    rows: list[list[str]] = Field(description="Cells, as people read them.")
+    notes: list[str] = Field(description="What is counted as what, a sentence or two each.")
+    figures: dict[str, float] = Field(description="The raw figures, with the unit at the end of their names.")
+    device: str = Field("CPU", description="What the models ran on.")
 
 
 class Result(Strict):
@@ -60,3 +77,34 @@ def _section(result: Result) -> str:
     table = result.table
     where = f"{result.measured_on}, {result.machine}; models on {table.device}. Took {seconds(result.seconds)}."
     return f"## {result.name}: {table.title}\n\n{markdown_table(table)}\n{where}\n"
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Draw a table on the terminal, its notes below it."""
+    drawn = RichTable(title=table.title, title_justify="left")
+    for place, column in enumerate(table.columns):
+        drawn.add_column(column, justify="right" if place else "left")
+    for row in table.rows:
+        drawn.add_row(*row)
+    console.print(drawn)
+    for note in table.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
+    console.print()
+
+
+def markdown_table(table: Table) -> str:
+    """Write a table and its notes as Markdown, without the title."""
+    rule = ["---", *["---:"] * (len(table.columns) - 1)]
+    lines = ["| " + " | ".join(row) + " |" for row in [table.columns, rule, *table.rows]]
+    notes = [f"- {note}" for note in table.notes]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def mebibytes(value: float) -> str:
+    """Bytes as MiB."""
+    return f"{value / (1 << 20):,.0f} MiB"
+
+
+def share(value: float) -> str:
+    """A fraction as a percentage."""
+    return f"{value * 100:.1f} %"

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from benchmarks.harness.table import Table
-from benchmarks.options import Options
+from benchmarks.campaigns import Options
+from benchmarks.harness.report import Table
 
 if TYPE_CHECKING:
     import numpy as np

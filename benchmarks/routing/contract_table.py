@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from benchmarks.harness.table import Table
-from benchmarks.options import Options
+from benchmarks.campaigns import Options
+from benchmarks.harness.report import Table
 
 if TYPE_CHECKING:
-    from benchmarks.routing.contract import Kept
-    from benchmarks.routing.worlds import World
+    from benchmarks.routing.contract import Kept, World
 
 DRAWS: Final = 1_000
 GATES: Final = ("A", "B")
@@ -73,8 +72,7 @@ def measure(options: Options) -> Table:
 def _worlds() -> "list[World]":
     from scipy.special import logit
 
-    from benchmarks.routing.contract import PRECISIONS
-    from benchmarks.routing.worlds import World
+    from benchmarks.routing.contract import PRECISIONS, World
 
     one_kind = (1.0, 0.0, 0.0, 0.0)
     found = [

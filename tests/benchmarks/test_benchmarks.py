@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.harness.child import in_child
-from benchmarks.options import Options
+from benchmarks.campaigns import Options
+from benchmarks.harness.run import in_child
 from benchmarks.registry import BENCHMARKS
 
 SLOW = pytest.mark.slow

@@ -9,11 +9,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.harness.child import Measured, in_child
-from benchmarks.harness.machine import describe_machine
-from benchmarks.harness.report import Result, make_result, write_result
-from benchmarks.harness.table import Table, print_table
-from benchmarks.pictures import draw_pictures
+from benchmarks.campaigns import draw_pictures
+from benchmarks.harness.report import Result, Table, make_result, print_table, write_result
+from benchmarks.harness.run import Measured, describe_machine, in_child
 from benchmarks.registry import BENCHMARKS
 from schemas.errors import VouchError
 from tasks.bench.timing import peak_bytes

@@ -3,17 +3,22 @@
 import numpy as np
 import pytest
 
-from benchmarks.engine.contest import Contest
-from benchmarks.engine.fixed_boxes import BOXES, FixedBoxes, fixed_boxes
-from benchmarks.engine.limits import flops_of, matmul_peak
-from benchmarks.engine.loop import computing
-from benchmarks.engine.peak import Peak
-from benchmarks.engine.race import Taken, race
-from benchmarks.engine.setting import Setting
-from benchmarks.engine.sides import FOLDER, IN_TURN, PIPELINE, Sides
-from benchmarks.engine.switches import ALL_ON, ALONE, NONE_ON, WITHOUT, Switched
+from benchmarks.engine.contest import (
+    ALL_ON,
+    ALONE,
+    NONE_ON,
+    WITHOUT,
+    Contest,
+    Peak,
+    Switched,
+    Taken,
+    flops_of,
+    matmul_peak,
+    race,
+)
+from benchmarks.engine.setting import Setting, Way
+from benchmarks.engine.sides import BOXES, FOLDER, IN_TURN, PIPELINE, FixedBoxes, Sides, computing, fixed_boxes
 from benchmarks.engine.table import switches_table, table_of
-from benchmarks.engine.way import Way
 from schemas.campaign import DetectorConfig, ModelsConfig
 from tasks.boxes_masks import box_iou
 from tasks.models.fake import FakeDetector
@@ -54,7 +59,7 @@ def test_ways_run_in_turn_after_a_warm_up():
 def test_on_a_gpu_ways_run_until_nothing_is_compiled_and_then_under_the_profiler(monkeypatch):
     import torch
 
-    from benchmarks.engine import race as racing
+    from benchmarks.engine import contest as racing
 
     calls = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
@@ -67,9 +72,9 @@ def test_on_a_gpu_ways_run_until_nothing_is_compiled_and_then_under_the_profiler
 
 def sides_on(monkeypatch, tmp_path, device, name, precision="bf16"):
     """Sides whose models are never loaded, as on a device."""
-    from benchmarks.engine import sides, vouch_side
+    from benchmarks.engine import sides
 
-    for module in (sides, vouch_side):
+    for module in (sides, sides):
         monkeypatch.setattr(module, "choose_runtime", lambda config: Runtime(device, precision))
     setting = Setting(name=name, config=ModelsConfig(), folder=tmp_path, images=4, classes=["cat"])
     made = Sides(setting)
@@ -103,9 +108,9 @@ def test_a_gpu_without_bf16_is_not_asked_for_it(monkeypatch, tmp_path):
 
 
 def test_the_pipeline_races_beside_the_steps_of_full_size_models(monkeypatch, tmp_path):
-    from benchmarks.engine import transformers_side
+    from benchmarks.engine import sides
 
-    monkeypatch.setattr(transformers_side, "pipeline_of", lambda tokenizer, device: None)
+    monkeypatch.setattr(sides, "pipeline_of", lambda tokenizer, device: None)
     made = sides_on(monkeypatch, tmp_path, "cuda:0", "Swin-T + ViT-B + B/32")
     assert list(made.pipeline()) == [PIPELINE]
 
@@ -140,9 +145,9 @@ def test_operations_are_counted_as_two_a_product():
 
 
 def test_a_peak_is_some_operations_a_second(monkeypatch):
-    from benchmarks.engine import limits
+    from benchmarks.engine import contest
 
-    monkeypatch.setitem(limits.SIDES, "cpu", 64)
+    monkeypatch.setitem(contest.SIDES, "cpu", 64)
     assert matmul_peak("cpu", "fp32") > 0
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.engine import peak
-from benchmarks.engine.peak import FILES, IN_MEMORY, hold_alone, peak_of
-from benchmarks.engine.setting import Setting, prepare
-from benchmarks.engine.way import Way
+from benchmarks.engine import contest
+from benchmarks.engine.contest import FILES, IN_MEMORY, hold_alone, peak_of
+from benchmarks.engine.setting import Setting, Way, prepare
 from schemas.campaign import ModelsConfig
 
 
@@ -32,9 +31,9 @@ class Recorded:
 
 @pytest.fixture
 def setting(monkeypatch):
-    monkeypatch.setattr(peak, "Sides", Recorded)
+    monkeypatch.setattr(contest, "Sides", Recorded)
     for name in ("register", "prepare_environment"):
-        monkeypatch.setattr(peak, name, lambda: None)
+        monkeypatch.setattr(contest, name, lambda: None)
     return Setting(name="starter", config=ModelsConfig(), folder=Path(), images=1, classes=["cat"])
 
 

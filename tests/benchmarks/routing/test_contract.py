@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.routing.contract import DELTA, play
-from benchmarks.routing.worlds import World
+from benchmarks.routing.contract import DELTA, World, play
 
 DRAWS = 60
 LIMIT = DELTA + 2 * np.sqrt(DELTA * (1 - DELTA) / DRAWS)

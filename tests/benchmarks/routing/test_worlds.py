@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.routing.worlds import SIGNALS, World, draw
+from benchmarks.routing.contract import SIGNALS, World, draw
 
 
 def test_equal_seeds_give_equal_batches():

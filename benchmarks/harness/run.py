@@ -1,12 +1,17 @@
-"""Calls a function in a fresh process, and says how long it took and how much memory it held."""
+"""Runs a function in a fresh process, with its time and peak memory, and describes this machine.
+
+The description names neither the machine nor its owner.
+"""
 
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
@@ -53,7 +58,7 @@ def in_child(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> 
     with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
         request, answer, log = (Path(folder) / part for part in ("request.json", "answer.json", "log.txt"))
         request.write_bytes(to_json(kwargs))
-        command = [sys.executable, "-m", "benchmarks.harness.child", name, str(request), str(answer)]
+        command = [sys.executable, "-m", "benchmarks.harness.run", name, str(request), str(answer)]
         with log.open("wb") as file:
             done = subprocess.run(command, cwd=ROOT, env=_environment(), stdout=file, stderr=file, check=False)  # noqa: S603 - our own module
         if done.returncode or not answer.is_file():
@@ -78,6 +83,34 @@ def _main(name: str, request: str, answer: str) -> None:
     taken = time.perf_counter() - started
     measured = Measured[Any](value=value, seconds=taken, peak_bytes=peak_bytes())
     Path(answer).write_bytes(to_json(measured))
+
+
+def describe_machine() -> str:
+    """Cores, kind of CPU, memory, system, and the versions that matter; GPUs are told by the tables that use them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return (
+        f"{cores} cores of {_cpu()}, {memory:.0f} GiB of memory, {platform.system()}; "
+        f"Python {platform.python_version()}, torch {version('torch').partition('+')[0]}, Prefect {version('prefect')}"
+    )
+
+
+def _cpu() -> str:
+    """The vendor's name of the CPU and the widest arithmetic that models can use on it."""
+    information = Path("/proc/cpuinfo")
+    if not information.is_file():
+        return platform.processor() or platform.machine()
+    fields = dict(_pair(line) for line in information.read_text(encoding="utf-8").splitlines() if ":" in line)
+    name = fields.get("model name", platform.machine())
+    flags = set(fields.get("flags", "").split())
+    kinds = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+    widest = next((spoken for flag, spoken in kinds.items() if flag in flags), None)
+    return f"{name} with {widest}" if widest else name
+
+
+def _pair(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name.strip(), value.strip()
 
 
 if __name__ == "__main__":
