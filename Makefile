@@ -63,12 +63,12 @@ bench: setup ## measure, print the tables and write them under benchmarks/
 	$(BIN)/python -m benchmarks $(ARGS)
 
 starter-eval: setup ## measure the bundled models on scenes that they have not seen
-	$(BIN)/python -m starter.evaluate $(ARGS)
+	$(BIN)/python -m vouch_labels.starter.evaluate $(ARGS)
 
 # No index, no header: the lock names versions and hashes, never addresses.
 lock: setup ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
-	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml >/dev/null
+	  --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml deploy/groundingdino.in >/dev/null
 
 clean: ## remove .venv, the demo and what tools leave behind
 	rm -rf .venv demo site $(JS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -37,7 +37,7 @@ def benchmarks(
     from benchmarks.harness.report import make_result, print_table, write_result
     from benchmarks.harness.run import in_child
     from benchmarks.registry import BENCHMARKS
-    from schemas.errors import VouchError
+    from vouch_labels.schemas.errors import VouchError
 
     console = Console(width=None if Console().is_terminal else 120)
     unknown = [name for name in names or () if name not in BENCHMARKS]

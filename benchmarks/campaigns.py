@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import Field
 
 from benchmarks.harness.run import in_child
-from schemas.campaign import Strict
-from schemas.records import RunSummary
+from vouch_labels.schemas.campaign import Strict
+from vouch_labels.schemas.records import RunSummary
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -114,9 +114,9 @@ def _picture(seed: int) -> bytes:
 
 def run_bare(campaign: Path) -> RunSummary:
     """Plan, work off every shard, export and sum up in a plain loop."""
-    from schemas.campaign_file import load_campaign
-    from tasks.run import CampaignRun, Worked
-    from tasks.shard.shard import process_shard
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.run import CampaignRun, Worked
+    from vouch_labels.tasks.shard.shard import process_shard
 
     started = time.perf_counter()
     with CampaignRun(load_campaign(campaign)) as run:
@@ -131,13 +131,13 @@ def run_bare(campaign: Path) -> RunSummary:
 
 def run_flow(campaign: Path, prefect_home: Path) -> RunSummary:
     """Run the campaign as `vouch run` does, with an embedded server whose database lies in a folder of its own."""
-    from flows.prefect_server import prepare_environment
+    from vouch_labels.flows.prefect_server import prepare_environment
 
     prepare_environment()
     os.environ["PREFECT_HOME"] = str(prefect_home)
     for name in ("PREFECT_API_URL", "PREFECT_PROFILE"):
         os.environ.pop(name, None)
-    from flows.run import run_campaign
+    from vouch_labels.flows.run import run_campaign
 
     return run_campaign(campaign)
 

@@ -58,8 +58,8 @@ def measure(options: Options) -> Table:
 def _race(images: int, repetitions: int) -> dict[str, Any]:
     """Seconds of every repetition and labels of both, and the device."""
     from benchmarks.obvious_loop import load_obvious_models
-    from schemas.campaign import DetectorConfig, ModelsConfig
-    from tasks.models.runtime import choose_runtime
+    from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig
+    from vouch_labels.tasks.models.runtime import choose_runtime
 
     device = choose_runtime(ModelsConfig()).device
     models, classes = load_obvious_models(device), sample_classes()

@@ -10,7 +10,7 @@ from benchmarks.harness.report import Table, mebibytes, seconds
 from benchmarks.harness.run import in_child
 
 if TYPE_CHECKING:
-    from tasks.labels.records import ExportImage
+    from vouch_labels.tasks.labels.records import ExportImage
 
 LABELS: Final = 1_000_000
 LABELS_AN_IMAGE: Final = 10
@@ -49,9 +49,9 @@ def _export(folder: str, labels: int) -> dict[str, int]:
     """Write the data set; returns the size of its annotations and how many there are."""
     from datetime import UTC, datetime
 
-    from schemas.campaign import ExportConfig
-    from tasks.export.coco import write_coco
-    from tasks.store.local import LocalStore
+    from vouch_labels.schemas.campaign import ExportConfig
+    from vouch_labels.tasks.export.coco import write_coco
+    from vouch_labels.tasks.store.local import LocalStore
 
     summary = write_coco(
         _images(labels),
@@ -71,7 +71,7 @@ def _export(folder: str, labels: int) -> dict[str, int]:
 
 
 def _images(labels: int) -> "Iterator[ExportImage]":
-    from tasks.labels.records import ExportImage, ExportLabel
+    from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 
     shapes = _shapes()
     height, width = SIZE
@@ -88,7 +88,7 @@ def _shapes() -> list[tuple[tuple[float, float, float, float], bytes, int]]:
     """Boxes with the mask of the ellipse in each: xyxy, compressed RLE, area."""
     import numpy as np
 
-    from tasks.models.fake import FakeSegmenter
+    from vouch_labels.tasks.models.fake import FakeSegmenter
 
     rng = np.random.default_rng(0)
     height, width = SIZE

@@ -11,7 +11,7 @@ from benchmarks.harness.report import Table, mebibytes, seconds
 from benchmarks.harness.run import Measured, in_child
 
 if TYPE_CHECKING:
-    from schemas.records import ImageRef
+    from vouch_labels.schemas.records import ImageRef
 
 LISTED: Final = 100_000
 MADE_UP: Final = 1_000_000
@@ -65,9 +65,9 @@ def _list_and_plan(workspace: str, run: str, uri: str, endpoint: str, keys: int)
     """Go through the source once, then plan it; seconds of both."""
     import time
 
-    from tasks.plan.ledger import Ledger
-    from tasks.plan.plan import plan
-    from tasks.store.local import LocalStore
+    from vouch_labels.tasks.plan.ledger import Ledger
+    from vouch_labels.tasks.plan.plan import plan
+    from vouch_labels.tasks.store.local import LocalStore
 
     store = LocalStore(Path(workspace))
     started = time.perf_counter()
@@ -81,10 +81,10 @@ def _list_and_plan(workspace: str, run: str, uri: str, endpoint: str, keys: int)
 
 
 def _source(uri: str, endpoint: str, keys: int) -> "Iterator[ImageRef]":
-    from schemas.campaign import S3Options, Source
-    from schemas.records import ImageRef
-    from tasks.plan.plan import list_source
-    from tasks.store.open import open_store
+    from vouch_labels.schemas.campaign import S3Options, Source
+    from vouch_labels.schemas.records import ImageRef
+    from vouch_labels.tasks.plan.plan import list_source
+    from vouch_labels.tasks.store.open import open_store
 
     if keys:
         # In an order that is not that of the keys, as from several listings joined.

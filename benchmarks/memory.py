@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.campaigns import Options, draw_pictures, run_bare, run_flow, write_campaign
 from benchmarks.harness.report import Table, mebibytes, seconds
 from benchmarks.harness.run import in_child
-from tasks.bench.timing import peak_bytes_of_children
+from vouch_labels.tasks.bench.timing import peak_bytes_of_children
 
 SIZES: Final = (1_000, 10_000)
 SHARD_SIZE: Final = 500

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.campaign import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
     from segment_anything import SamPredictor
 
-    from tasks.models.registry import Pixels
+    from vouch_labels.tasks.models.registry import Pixels
 
 TEXT_THRESHOLD: Final = 0.25
 """groundingdino's own default."""
@@ -157,10 +157,10 @@ def load_obvious_models(device: str, config: ModelsConfig | None = None) -> Obvi
 def _detector(device: str, config: DetectorConfig) -> tuple[Any, Callable[..., Any]]:
     import groundingdino.datasets.transforms as transforms
 
-    from tasks.models.checkpoints import resolve, tokenizer_folder
-    from tasks.models.groundingdino.backend import NOT_IN_THE_MODEL
-    from tasks.models.groundingdino.build import build_groundingdino, read_architecture
-    from tasks.models.state_dict import load_into, read_state_dict
+    from vouch_labels.tasks.models.checkpoints import resolve, tokenizer_folder
+    from vouch_labels.tasks.models.groundingdino.backend import NOT_IN_THE_MODEL
+    from vouch_labels.tasks.models.groundingdino.build import build_groundingdino, read_architecture
+    from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
     weights = resolve(config, "detector")
     architecture = read_architecture(weights.architecture)
@@ -180,9 +180,9 @@ def _detector(device: str, config: DetectorConfig) -> tuple[Any, Callable[..., A
 def _segmenter(device: str, config: SegmenterConfig) -> "SamPredictor":
     from segment_anything import SamPredictor
 
-    from tasks.models.checkpoints import resolve
-    from tasks.models.sam.build import architecture_of, build_sam
-    from tasks.models.state_dict import load_into, read_state_dict
+    from vouch_labels.tasks.models.checkpoints import resolve
+    from vouch_labels.tasks.models.sam.build import architecture_of, build_sam
+    from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
     weights = resolve(config, "segmenter")
     state = read_state_dict(weights)
@@ -196,8 +196,13 @@ def _scorer(
 ) -> tuple[Any, Callable[..., "torch.Tensor"], Callable[[list[str]], "torch.Tensor"]]:
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    from tasks.models.open_clip.build import build_model, find_architecture, find_checkpoint, load_tokenizer
-    from tasks.models.state_dict import load_into, read_state_dict
+    from vouch_labels.tasks.models.open_clip.build import (
+        build_model,
+        find_architecture,
+        find_checkpoint,
+        load_tokenizer,
+    )
+    from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
     weights = find_checkpoint(config)
     architecture = find_architecture(weights.architecture)

@@ -13,7 +13,7 @@ from benchmarks.campaigns import Options
 from benchmarks.harness.report import Table, seconds
 from benchmarks.harness.run import in_child
 from benchmarks.review_made_queue import BATCH, HEIGHT, WIDTH, fill_made_queue, served_queue
-from schemas.errors import UserError
+from vouch_labels.schemas.errors import UserError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -76,7 +76,7 @@ def measure(options: Options) -> Table:
 
 
 def _review(folder: str, items: int, openings: int) -> dict[str, float]:
-    from review_ui.queue.database import mongod
+    from vouch_labels.review_ui.queue.database import mongod
 
     with mongod(Path(folder) / "mongod") as uri:
         fill_made_queue(uri, items)

@@ -17,13 +17,13 @@ def fill_made_queue(uri: str, count: int) -> None:
     """Make up a queue of so many labels with masks, two an image."""
     import numpy as np
 
-    from review_ui.queue.database import SCHEMA, connect, make_indices, open_session
-    from review_ui.queue.documents import Writer
-    from review_ui.queue.reasons import Task, Told
-    from schemas.reviews import VERDICTS
-    from tasks.boxes_masks import rle_of_crop
-    from tasks.labels.records import ExportImage, ExportLabel
-    from tasks.reviews.overlay import HumanWord
+    from vouch_labels.review_ui.queue.database import SCHEMA, connect, make_indices, open_session
+    from vouch_labels.review_ui.queue.documents import Writer
+    from vouch_labels.review_ui.queue.reasons import Task, Told
+    from vouch_labels.schemas.reviews import VERDICTS
+    from vouch_labels.tasks.boxes_masks import rle_of_crop
+    from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+    from vouch_labels.tasks.reviews.overlay import HumanWord
 
     database = connect(uri)
     make_indices(database)
@@ -58,9 +58,9 @@ def served_queue(uri: str, folder: Path, reviewer: str) -> Iterator[str]:
         reviewer: Who.
     """
     from benchmarks.campaigns import write_campaign
-    from review_ui.server.mongod import DatabaseUse
-    from review_ui.server.serve import ServeOptions, served
-    from schemas.campaign_file import load_campaign
+    from vouch_labels.review_ui.server.mongod import DatabaseUse
+    from vouch_labels.review_ui.server.serve import ServeOptions, served
+    from vouch_labels.schemas.campaign_file import load_campaign
 
     (folder / "images").mkdir(exist_ok=True)
     file = write_campaign(folder, folder / "images", classes=list(CLASSES), review={"batch": BATCH})

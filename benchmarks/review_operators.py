@@ -54,8 +54,8 @@ def measure(options: Options) -> Table:
 
 
 def _review(folder: str, answers: int) -> dict[str, float]:
-    from review_ui.queue.database import mongod
-    from review_ui.server.process import server_environment
+    from vouch_labels.review_ui.queue.database import mongod
+    from vouch_labels.review_ui.server.process import server_environment
 
     with mongod(Path(folder) / "mongod") as uri:
         fill_made_queue(uri, 4 * answers)
@@ -79,7 +79,7 @@ def _drive_in_process(answers: int) -> dict[str, list[float]]:
     import fiftyone.server.app
     from starlette.testclient import TestClient
 
-    from review_ui.plugin.operators import desk
+    from vouch_labels.review_ui.plugin.operators import desk
 
     with TestClient(fiftyone.server.app.app) as client:
         return _drive(client, desk().name, answers)

@@ -10,7 +10,7 @@ from benchmarks.harness.run import in_child
 from benchmarks.routing.size import CLASSES, make_workspace
 
 if TYPE_CHECKING:
-    from review_ui.queue.queue import Queue
+    from vouch_labels.review_ui.queue.queue import Queue
 
 IMAGES: Final = 10_000
 LABELS_AN_IMAGE: Final = 10
@@ -60,11 +60,11 @@ def _ask(campaign: str) -> int:
     """Plan a question about the first label of every image; returns how many."""
     import numpy as np
 
-    from schemas.campaign_file import load_campaign
-    from schemas.reviews import ReviewPlan
-    from tasks.certify.data import read_run_reviews
-    from tasks.certify.questions import label_tasks
-    from tasks.reviews.plans import write_plan
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.reviews import ReviewPlan
+    from vouch_labels.tasks.certify.data import read_run_reviews
+    from vouch_labels.tasks.certify.questions import label_tasks
+    from vouch_labels.tasks.reviews.plans import write_plan
 
     reviews = read_run_reviews(load_campaign(Path(campaign)))
     rows = np.unique(reviews.labels.image_index, return_index=True)[1]
@@ -82,13 +82,13 @@ def _review(campaign: str, folder: str, answers: int) -> dict[str, float]:
     """Fill, answer, pull; seconds of each."""
     from time import perf_counter
 
-    from review_ui.queue.database import mongod
-    from review_ui.queue.fill import fill_queue
-    from review_ui.queue.queue import Queue
-    from review_ui.queue.sync import pull_queue
-    from schemas.campaign_file import load_campaign
-    from tasks.bench.timing import peak_bytes, peak_bytes_of_children
-    from tasks.store.open import open_store
+    from vouch_labels.review_ui.queue.database import mongod
+    from vouch_labels.review_ui.queue.fill import fill_queue
+    from vouch_labels.review_ui.queue.queue import Queue
+    from vouch_labels.review_ui.queue.sync import pull_queue
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.bench.timing import peak_bytes, peak_bytes_of_children
+    from vouch_labels.tasks.store.open import open_store
 
     config = load_campaign(Path(campaign))
     with mongod(Path(folder)) as uri:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from benchmarks.campaigns import IMAGES, QUICK_IMAGES, Options, copy_samples, sample_campaign
 from benchmarks.harness.report import Table, seconds, share
 from benchmarks.harness.run import in_child
-from tasks.bench.bench import STEPS, STORAGE, timed_steps
-from tasks.bench.timing import StageTimer
+from vouch_labels.tasks.bench.bench import STEPS, STORAGE, timed_steps
+from vouch_labels.tasks.bench.timing import StageTimer
 
 REPETITIONS: Final = 5
 
@@ -77,9 +77,9 @@ def _times(images: int, repetitions: int) -> dict[str, Any]:
 
 def _timed(campaign: Path, synchronize: Callable[[], object]) -> StageTimer:
     """Work off the shards of a campaign under a timer."""
-    from schemas.campaign_file import load_campaign
-    from tasks.run import CampaignRun
-    from tasks.shard import shard as work
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.run import CampaignRun
+    from vouch_labels.tasks.shard import shard as work
 
     timer = StageTimer()
     with CampaignRun(load_campaign(campaign)) as run:

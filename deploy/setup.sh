@@ -79,7 +79,7 @@ choose_caches
 install_lock
 $venv/bin/python -m pip install -q --no-deps --no-build-isolation --editable .
 # Python reads this file in the locale's encoding, which may lack letters of this folder's name: so without the name.
-for file in $venv/lib/python3.*/site-packages/*_vouch.pth; do
+for file in $venv/lib/python3.*/site-packages/*_vouch_labels.pth; do
   echo ../../../.. >"$file"
 done
 echo "setup: $($venv/bin/python --version) in $venv is ready"

@@ -12,8 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from flows.cli import app
-from schemas.campaign import Campaign
+from vouch_labels.flows.cli import app
+from vouch_labels.schemas.campaign import Campaign
 
 FOLDER = Path(__file__).parent / "reference"
 TITLE = "Command line"

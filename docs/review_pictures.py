@@ -7,10 +7,10 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from review_ui.queue.database import mongod
-from schemas.campaign_file import load_campaign
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.browser.reviewing import Reviewer, reviewing
+from vouch_labels.review_ui.queue.database import mongod
+from vouch_labels.schemas.campaign_file import load_campaign
 
 _QUALITY = 82
 _WIDTH, _HEIGHT = 1360, 820

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from flows.console.certify import GROUP_HEAD, group_rows, not_sampled_words
-from schemas.policy import Certified
-from schemas.queue import AppliedReviews
-from schemas.records import RunSummary
+from vouch_labels.flows.console.certify import GROUP_HEAD, group_rows, not_sampled_words
+from vouch_labels.schemas.policy import Certified
+from vouch_labels.schemas.queue import AppliedReviews
+from vouch_labels.schemas.records import RunSummary
 
 
 def summary_markdown(summary: RunSummary) -> str:

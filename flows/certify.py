@@ -7,15 +7,15 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.artifacts import applied_reviews_markdown, certified_markdown
-from review_ui.server.answers import pull_answers
-from schemas.campaign import Campaign
-from schemas.campaign_file import load_campaign
-from schemas.errors import NotCertifiedError, UserError
-from schemas.policy import Certified
-from schemas.queue import AppliedReviews, PullOutcome
-from tasks.certify.apply import apply_policy
-from tasks.certify.certify import certify_campaign
+from vouch_labels.flows.artifacts import applied_reviews_markdown, certified_markdown
+from vouch_labels.review_ui.server.answers import pull_answers
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.schemas.errors import NotCertifiedError, UserError
+from vouch_labels.schemas.policy import Certified
+from vouch_labels.schemas.queue import AppliedReviews, PullOutcome
+from vouch_labels.tasks.certify.apply import apply_policy
+from vouch_labels.tasks.certify.certify import certify_campaign
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, Final, NamedTuple, NoReturn
 
-from flows import parent_death
-from schemas.errors import UserError, VouchError
+from vouch_labels.flows import parent_death
+from vouch_labels.schemas.errors import UserError, VouchError
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from types import FrameType
 from urllib.parse import quote
 
-from flows.console.output import Terminal, log_path, print_json
-from flows.console.review import open_words, print_desks, print_pulled, spoken
-from review_ui.queue.fill import fill_queue, queue_id
-from review_ui.queue.queue import Queue
-from review_ui.server.answers import is_filled, pull_once
-from review_ui.server.mongod import DatabaseUse, review_database
-from review_ui.server.serve import (
+from vouch_labels.flows.console.output import Terminal, log_path, print_json
+from vouch_labels.flows.console.review import open_words, print_desks, print_pulled, spoken
+from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.server.answers import is_filled, pull_once
+from vouch_labels.review_ui.server.mongod import DatabaseUse, review_database
+from vouch_labels.review_ui.server.serve import (
     WILDCARDS,
     Served,
     ServeOptions,
@@ -25,11 +25,11 @@ from review_ui.server.serve import (
     reserved,
     served,
 )
-from schemas.campaign import Campaign
-from schemas.queue import Left, PullOutcome
-from tasks.labels.arrays import current_of
-from tasks.reviews.plans import read_plans
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.queue import Left, PullOutcome
+from vouch_labels.tasks.labels.arrays import current_of
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.store.open import open_store
 
 
 def serve(
@@ -119,7 +119,7 @@ def _prepare(
         say(f"{left.second:,} items wait for a second person: vouch review CAMPAIGN --reviewer NAME")
     if filled is None or not left.items:
         # It takes a second to import, and is seldom needed.
-        from tasks.certify.plan_reviews import Wish, plan_reviews
+        from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
 
         planned = plan_reviews(campaign, Wish(minutes=minutes))
         say(f"nothing waited for an answer, so review plan {planned.plan.number} was made:")

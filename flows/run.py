@@ -16,15 +16,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from flows.artifacts import summary_markdown
-from flows.prefect_server import embedded_server
-from schemas.campaign import RunConfig
-from schemas.campaign_file import load_campaign
-from schemas.errors import UserError
-from schemas.records import ExportOutcome, Generation, Marker, RunSummary
-from tasks.run import CampaignRun, Worked
-from tasks.shard.events import OnEvent, ignore
-from tasks.shard.shard import ShardSettings, process_shard
+from vouch_labels.flows.artifacts import summary_markdown
+from vouch_labels.flows.prefect_server import embedded_server
+from vouch_labels.schemas.campaign import RunConfig
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import ExportOutcome, Generation, Marker, RunSummary
+from vouch_labels.tasks.run import CampaignRun, Worked
+from vouch_labels.tasks.shard.events import OnEvent, ignore
+from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from schemas.errors import UserError
+from vouch_labels.schemas.errors import UserError
 
 FOLDERS: Final = {
     "XDG_CACHE_HOME": (".cache", "vouch"),

@@ -17,8 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from schemas.campaign import Campaign
-from schemas.errors import CampaignError, UserError
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import CampaignError, UserError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from schemas.campaign import Campaign
-from schemas.campaign_file import OR_TEXT, alternatives
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign_file import OR_TEXT, alternatives
 
 SCHEMA_FILE: Final = "campaign.schema.json"
 """Name of the JSON schema beside the campaign, for editors."""

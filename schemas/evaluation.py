@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import Gate, Strict
 
 
 class ImagePairs(Strict):

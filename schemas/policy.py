@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.campaign import Gate, Strict, Thresholds
+from vouch_labels.schemas.campaign import Gate, Strict, Thresholds
 
 CORRECT_MEANS = "class right, box acceptable as it is, not a duplicate"
 """The definition of a correct label that verdicts are given by."""

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.campaign import Strict
-from schemas.policy import Certified
-from schemas.records import ApplySummary
-from schemas.reviews import Purpose
+from vouch_labels.schemas.campaign import Strict
+from vouch_labels.schemas.policy import Certified
+from vouch_labels.schemas.records import ApplySummary
+from vouch_labels.schemas.reviews import Purpose
 
 Kind = Literal["label", "possible_miss", "image"]
 """What people see: is this label right; is there one of this class; find every object. Why something is asked is no

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import Gate, Strict
 
 Step = Literal["fetch", "acquire", "detect", "segment", "score", "presence", "route"]
 

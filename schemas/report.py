@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.campaign import Gate, Strict
-from schemas.evaluation import ContractTruth, Quality, Reliability
+from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.evaluation import ContractTruth, Quality, Reliability
 
 Standing = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]
 """What the acceptance rests on; simulated: a certificate from a simulated reviewer, which certifies nothing."""

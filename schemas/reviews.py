@@ -5,7 +5,7 @@ from typing import Final, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import Gate, Strict
 
 Purpose = Literal["fit", "certify", "audit", "plant", "doubtful", "image", "possible_miss"]
 """Why something is asked: to fit the calibrator; to certify; blind audit of accepted labels; a known-wrong label that

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from schemas.errors import VouchError
+from vouch_labels.schemas.errors import VouchError
 
 
 def exit_code(work: Callable[[], str]) -> int:

@@ -1,4 +1,4 @@
-"""Evaluates the bundled models and writes EVALUATION.md: `python -m starter.evaluate`.
+"""Evaluates the bundled models and writes EVALUATION.md: `python -m vouch_labels.starter.evaluate`.
 
 The detector is measured on seen classes, held-out pairs of colour and noun, another style and absent classes, the
 segmenter by masks from true boxes, the scorer by which name fits a crop best, all three by speed. Scenes are drawn when
@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
-from schemas.errors import UserError
-from starter.command import exit_code
-from starter.scenes.scene import Scene, SceneObject, draw_scene
-from starter.scenes.vocabulary import COLOURS, CORE, HELD_OUT, SPLITS
-from starter.train.run import update_card
-from tasks.models.registry import (
+from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.starter.command import exit_code
+from vouch_labels.starter.scenes.scene import Scene, SceneObject, draw_scene
+from vouch_labels.starter.scenes.vocabulary import COLOURS, CORE, HELD_OUT, SPLITS
+from vouch_labels.starter.train.run import update_card
+from vouch_labels.tasks.models.registry import (
     Detector,
     Floats,
     Phrase,
@@ -38,8 +38,8 @@ from tasks.models.registry import (
     load_scorer,
     load_segmenter,
 )
-from tasks.models.runtime import Runtime
-from tasks.score import crop, fill, softmax, templates_of
+from vouch_labels.tasks.models.runtime import Runtime
+from vouch_labels.tasks.score import crop, fill, softmax, templates_of
 
 _PARTS = ("detector", "segmenter", "scorer", "speed")
 

@@ -1,4 +1,4 @@
-"""Draws what the bundled models find in fresh scenes into one picture: `python -m starter.grid docs/starter.jpg`."""
+"""Draws what the bundled models find in fresh scenes: `python -m vouch_labels.starter.grid docs/starter.jpg`."""
 
 import argparse
 import sys
@@ -8,10 +8,10 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
-from schemas.campaign import DetectorConfig, SegmenterConfig
-from schemas.errors import UserError
-from starter.command import exit_code
-from starter.evaluate import (
+from vouch_labels.schemas.campaign import DetectorConfig, SegmenterConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.starter.command import exit_code
+from vouch_labels.starter.evaluate import (
     DETECTOR_HELD_OUT_SEED,
     DETECTOR_SEEN_SEED,
     OTHER_STYLE,
@@ -20,12 +20,12 @@ from starter.evaluate import (
     find,
     fresh_scene,
 )
-from starter.scenes.scene import Scene, SceneObject
-from starter.scenes.vocabulary import CORE, HELD_OUT
-from tasks.labels.records import ExportImage, ExportLabel
-from tasks.models.registry import Segmenter, load_detector, load_segmenter
-from tasks.models.runtime import Runtime
-from tasks.preview import draw_grid
+from vouch_labels.starter.scenes.scene import Scene, SceneObject
+from vouch_labels.starter.scenes.vocabulary import CORE, HELD_OUT
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.models.registry import Segmenter, load_detector, load_segmenter
+from vouch_labels.tasks.models.runtime import Runtime
+from vouch_labels.tasks.preview import draw_grid
 
 _SIDE: Final = 304
 _QUALITY: Final = 85
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         description="Draws what the bundled models find in fresh scenes into one picture.",
-        epilog="example: python -m starter.grid docs/starter.jpg",
+        epilog="example: python -m vouch_labels.starter.grid docs/starter.jpg",
     )
     parser.add_argument("path", type=Path, help="the picture; its ending says the format")
     parser.add_argument("--columns", type=int, default=4, help="scenes in a row")

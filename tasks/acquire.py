@@ -21,11 +21,11 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from schemas.campaign import Source
-from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError
-from schemas.records import Failed, ImageRef
-from tasks.models.registry import Pixels
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Source
+from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError
+from vouch_labels.schemas.records import Failed, ImageRef
+from vouch_labels.tasks.models.registry import Pixels
+from vouch_labels.tasks.store.store import Store
 
 DENIED: Final = "access denied; grant s3:GetObject to the credentials in use"
 """The reason of an image that the bucket keeps from us."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import DTypeLike, NDArray
 
-from schemas.tables import BOX
+from vouch_labels.schemas.tables import BOX
 
 
 def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:

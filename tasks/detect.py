@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.campaign import ClassConfig, DetectorConfig
-from schemas.errors import UserError
-from schemas.records import Failed
-from schemas.tables import DETECTIONS
-from tasks.boxes_masks import box_area, box_iou
-from tasks.fingerprint import fingerprint
-from tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
+from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import Failed
+from vouch_labels.schemas.tables import DETECTIONS
+from vouch_labels.tasks.boxes_masks import box_area, box_iou
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
 
 _VERSION = 1
 _BORDER = 1.0

@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 from pydantic import ValidationError
 
-from schemas.campaign import ClassConfig, RoutingConfig, Thresholds
-from schemas.errors import ObjectMissingError, UserError
-from schemas.policy import Certification, Group, Policy
-from tasks.fingerprint import fingerprint
-from tasks.statistics.calibrator import Calibrator
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import ClassConfig, RoutingConfig, Thresholds
+from vouch_labels.schemas.errors import ObjectMissingError, UserError
+from vouch_labels.schemas.policy import Certification, Group, Policy
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.statistics.calibrator import Calibrator
+from vouch_labels.tasks.store.store import Store
 
 _EXPIRED: Final = "the policy has expired; certify again"
 _LONGEST_VERSION: Final = 100

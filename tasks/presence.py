@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.campaign import ClassConfig
-from schemas.records import Failed
-from schemas.tables import PRESENCE
-from tasks.fingerprint import fingerprint
-from tasks.models.registry import Floats, Pixels
-from tasks.score import Score
+from vouch_labels.schemas.campaign import ClassConfig
+from vouch_labels.schemas.records import Failed
+from vouch_labels.schemas.tables import PRESENCE
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.registry import Floats, Pixels
+from vouch_labels.tasks.score import Score
 
 FLOOR: Final = 0.1
 """Presence below which no row is written. On drawn scenes with 28 classes it leaves two to three rows an image, where a

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from schemas.campaign import Campaign
-from schemas.errors import StoreError, UserError
-from tasks.acquire import DecodedImage, decode
-from tasks.labels.read import labelled_images
-from tasks.labels.records import ExportImage, ExportLabel
-from tasks.models.registry import Pixels
-from tasks.plan.ledger import Ledger
-from tasks.shard.files import read_current
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import StoreError, UserError
+from vouch_labels.tasks.acquire import DecodedImage, decode
+from vouch_labels.tasks.labels.read import labelled_images
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.models.registry import Pixels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.open import open_store
 
 if TYPE_CHECKING:
     import supervision as sv

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.campaign import SIGNALS
-from schemas.errors import UserError, VouchError
-from schemas.policy import Certification, Group, Policy
-from schemas.tables import DECISIONS
-from tasks.arrow import flat, numbers
-from tasks.statistics.bounds import Bools, Floats
-from tasks.statistics.calibrator import Calibrator
-from tasks.statistics.sampling import on_fit_side
+from vouch_labels.schemas.campaign import SIGNALS
+from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.schemas.policy import Certification, Group, Policy
+from vouch_labels.schemas.tables import DECISIONS
+from vouch_labels.tasks.arrow import flat, numbers
+from vouch_labels.tasks.statistics.bounds import Bools, Floats
+from vouch_labels.tasks.statistics.calibrator import Calibrator
+from vouch_labels.tasks.statistics.sampling import on_fit_side
 
 ACCEPT: Final = "accept"
 REVIEW: Final = "review"

@@ -5,21 +5,21 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from schemas.campaign import Campaign
-from schemas.errors import WorkspaceBusyError
-from schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
-from tasks.certify.apply import choose_policy
-from tasks.export.export import check_export_name, export_run
-from tasks.labels.totals import add_up, failed_images
-from tasks.plan.ledger import Ledger
-from tasks.plan.plan import list_source, plan
-from tasks.policy import accepts, basis, check_fits
-from tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
-from tasks.shard.files import shards_done, write_current
-from tasks.shard.pipeline import load_pipeline, stages_fingerprint
-from tasks.shard.shard import ShardSettings
-from tasks.store.lock import WorkspaceLock
-from tasks.store.open import check_readable, check_writable, open_store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import WorkspaceBusyError
+from vouch_labels.schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
+from vouch_labels.tasks.certify.apply import choose_policy
+from vouch_labels.tasks.export.export import check_export_name, export_run
+from vouch_labels.tasks.labels.totals import add_up, failed_images
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.plan import list_source, plan
+from vouch_labels.tasks.policy import accepts, basis, check_fits
+from vouch_labels.tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
+from vouch_labels.tasks.shard.files import shards_done, write_current
+from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
+from vouch_labels.tasks.shard.shard import ShardSettings
+from vouch_labels.tasks.store.lock import WorkspaceLock
+from vouch_labels.tasks.store.open import check_readable, check_writable, open_store
 
 
 class CampaignRun:

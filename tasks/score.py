@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.campaign import ClassConfig, ScorerConfig
-from schemas.errors import UserError
-from schemas.records import Failed
-from schemas.tables import SCORES
-from tasks.fingerprint import fingerprint
-from tasks.models.registry import Floats, Pixels, Scorer
+from vouch_labels.schemas.campaign import ClassConfig, ScorerConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import Failed
+from vouch_labels.schemas.tables import SCORES
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.registry import Floats, Pixels, Scorer
 
 _VERSION: Final = 1
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from schemas.records import Failed
-from schemas.tables import MASKS
-from tasks.boxes_masks import paired_box_iou
-from tasks.fingerprint import fingerprint
-from tasks.models.registry import Floats, Masks, Pixels, Segmenter
+from vouch_labels.schemas.records import Failed
+from vouch_labels.schemas.tables import MASKS
+from vouch_labels.tasks.boxes_masks import paired_box_iou
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, Segmenter
 
 
 class Segment:

@@ -11,28 +11,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from schemas.campaign import Campaign
-from schemas.errors import ObjectMissingError, UserError
-from schemas.policy import Policy
-from schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
-from schemas.reviews import TASKS, ReviewPlan
-from tasks.arrow import distinct
-from tasks.certify.apply import look_up_policy, newest_certified
-from tasks.certify.monitor import expired
-from tasks.certify.rounds import Look, Round, last_round, read_looks
-from tasks.labels.read import Decisions
-from tasks.labels.records import ExportSummary
-from tasks.labels.totals import Totals, add_up
-from tasks.plan.ledger import Ledger
-from tasks.policy import accepts, basis, changed_inputs, check_fits, lesser_promise
-from tasks.reviews.open_tasks import open_tasks
-from tasks.reviews.plans import read_plans
-from tasks.reviews.resolve import Answers, missed_and_checked, resolve
-from tasks.reviews.verdicts import read_verdicts
-from tasks.shard.files import read_current
-from tasks.store.lock import LockRecord, ProcessId, is_alive
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import ObjectMissingError, UserError
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
+from vouch_labels.schemas.reviews import TASKS, ReviewPlan
+from vouch_labels.tasks.arrow import distinct
+from vouch_labels.tasks.certify.apply import look_up_policy, newest_certified
+from vouch_labels.tasks.certify.monitor import expired
+from vouch_labels.tasks.certify.rounds import Look, Round, last_round, read_looks
+from vouch_labels.tasks.labels.read import Decisions
+from vouch_labels.tasks.labels.records import ExportSummary
+from vouch_labels.tasks.labels.totals import Totals, add_up
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import accepts, basis, changed_inputs, check_fits, lesser_promise
+from vouch_labels.tasks.reviews.open_tasks import open_tasks
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.lock import LockRecord, ProcessId, is_alive
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 SILENT_S = 120.0
 """A holder on another machine that has not renewed its lock for so many seconds is taken for dead."""

@@ -12,15 +12,15 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 
-from schemas.campaign import Campaign
-from schemas.campaign_file import load_campaign
-from schemas.policy import Certification, Group, Policy
-from schemas.records import Marker, RunSummary
-from schemas.report import Report
-from tasks.run import CampaignRun, Worked
-from tasks.shard.shard import process_shard
-from tasks.statistics.calibrator import Calibrator
 from tests.requirements import FIXTURES, MISSING
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.schemas.policy import Certification, Group, Policy
+from vouch_labels.schemas.records import Marker, RunSummary
+from vouch_labels.schemas.report import Report
+from vouch_labels.tasks.run import CampaignRun, Worked
+from vouch_labels.tasks.shard.shard import process_shard
+from vouch_labels.tasks.statistics.calibrator import Calibrator
 
 FAKE_MODELS = {
     "device": "cpu",

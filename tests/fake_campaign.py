@@ -7,10 +7,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from schemas.campaign import Campaign
-from schemas.campaign_file import load_campaign
-from tasks.run import CampaignRun
-from tasks.shard.shard import process_shard
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.tasks.run import CampaignRun
+from vouch_labels.tasks.shard.shard import process_shard
 
 
 def draw_images(folder: Path, count: int, size: tuple[int, int] = (96, 64), objects: tuple[int, int] = (2, 5)) -> None:

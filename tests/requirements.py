@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from review_ui.queue.database import missing_library, mongod_binary
-from schemas.errors import UserError
+from vouch_labels.review_ui.queue.database import missing_library, mongod_binary
+from vouch_labels.schemas.errors import UserError
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from benchmarks.engine.setting import Setting, Way
 from benchmarks.engine.sides import S3, STEPS, Sides, Steps, computing, register, uploaded
 from benchmarks.harness.run import in_child
-from flows.prefect_server import prepare_environment
-from schemas.campaign import SWITCHES
-from tasks.bench.timing import gpu_busy, settled
+from vouch_labels.flows.prefect_server import prepare_environment
+from vouch_labels.schemas.campaign import SWITCHES
+from vouch_labels.tasks.bench.timing import gpu_busy, settled
 
 PEAKS: Final = {"cpu": ("fp32",), "cuda": ("fp32", "TF32", "bf16")}
 

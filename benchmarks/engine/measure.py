@@ -11,7 +11,7 @@ from benchmarks.engine.setting import FULL_SIZE, STARTER, prepare
 from benchmarks.engine.table import switches_table, table_of
 from benchmarks.harness.report import Table
 from benchmarks.harness.run import in_child
-from tasks.bench.bench import IMAGES_ON_GPU
+from vouch_labels.tasks.bench.bench import IMAGES_ON_GPU
 
 
 class _Size(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import BaseModel
 
 from benchmarks.campaigns import copy_samples, sample_classes
-from schemas.campaign import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,10 +107,10 @@ def write_models(chosen: ModelSet, folder: Path) -> ModelsConfig:
     """
     if chosen.detector is None or chosen.segmenter is None or chosen.scorer is None:
         return ModelsConfig(scorer=ScorerConfig(presence=False))
-    from tasks.models.checkpoints import STARTER as BUNDLED
-    from tasks.models.groundingdino.build import build_groundingdino, read_architecture
-    from tasks.models.open_clip.build import build_model, find_architecture
-    from tasks.models.sam.build import build_sam
+    from vouch_labels.tasks.models.checkpoints import STARTER as BUNDLED
+    from vouch_labels.tasks.models.groundingdino.build import build_groundingdino, read_architecture
+    from vouch_labels.tasks.models.open_clip.build import build_model, find_architecture
+    from vouch_labels.tasks.models.sam.build import build_sam
 
     # Its vocabulary is smaller than the model's: each text has about as many tokens all the same.
     tokenizer = BUNDLED / "tokenizer"

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from benchmarks.campaigns import run_bare, write_campaign
 from benchmarks.engine.setting import LOOP_IMAGES, SEED, Setting, Way
 from benchmarks.obvious_loop import TEXT_THRESHOLD, ObviousModels, embed_texts, score_box, segment_boxes
-from schemas.campaign import ClassConfig, DetectorConfig, ModelsConfig
-from tasks.detect import Detect
-from tasks.models.registry import (
+from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig, ModelsConfig
+from vouch_labels.tasks.detect import Detect
+from vouch_labels.tasks.models.registry import (
     DETECTORS,
     Detector,
     Floats,
@@ -31,9 +31,9 @@ from tasks.models.registry import (
     load_scorer,
     load_segmenter,
 )
-from tasks.models.runtime import Runtime, choose_runtime
-from tasks.score import Score
-from tasks.segment import Segment
+from vouch_labels.tasks.models.runtime import Runtime, choose_runtime
+from vouch_labels.tasks.score import Score
+from vouch_labels.tasks.segment import Segment
 
 if TYPE_CHECKING:
     import torch
@@ -182,7 +182,7 @@ class Sides:
         """Detection by transformers' pipeline, for full-size models on a GPU."""
         if not (self.on_gpu and self.setting.full_size):
             return {}
-        from tasks.models.checkpoints import STARTER
+        from vouch_labels.tasks.models.checkpoints import STARTER
 
         few = min(LOOP_IMAGES, self.setting.images)
         pipe = pipeline_of(STARTER / "tokenizer", self.device)
@@ -318,7 +318,7 @@ def _wider(box: "torch.Tensor", context: float) -> "torch.Tensor":
 
 
 def _check(results: Sequence[object]) -> None:
-    from schemas.records import Failed
+    from vouch_labels.schemas.records import Failed
 
     failed = [result for result in results if isinstance(result, Failed)]
     if failed:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from benchmarks.harness.run import Measured, describe_machine
-from schemas.campaign import Strict
+from vouch_labels.schemas.campaign import Strict
 
 HEAD = """# Results
 

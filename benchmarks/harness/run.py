@@ -18,8 +18,8 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 from pydantic import BaseModel, TypeAdapter, validate_call
 from pydantic_core import from_json, to_json
 
-from schemas.errors import VouchError
-from tasks.bench.timing import peak_bytes
+from vouch_labels.schemas.errors import VouchError
+from vouch_labels.tasks.bench.timing import peak_bytes
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -74,7 +74,7 @@ def measure(options: Options) -> Table:
 def _whole_images(draws: int) -> list[Row]:
     import numpy as np
 
-    from tasks.statistics.bounds import korn_graubard, upper_bound
+    from vouch_labels.tasks.statistics.bounds import korn_graubard, upper_bound
 
     found = []
     for precision in (0.95, 0.98, 0.99):
@@ -97,8 +97,8 @@ def _audits(draws: int) -> list[Row]:
     import numpy as np
     from scipy import stats
 
-    from tasks.statistics.monitoring import Audited, audited_precision
-    from tasks.statistics.sampling import audit_sample, audit_strata
+    from vouch_labels.tasks.statistics.monitoring import Audited, audited_precision
+    from vouch_labels.tasks.statistics.sampling import audit_sample, audit_strata
 
     found = []
     for precision, off in ((0.9, 0.0), (0.96, 0.0), (0.96, -0.1), (0.99, 0.0), (0.99, 0.01)):
@@ -126,7 +126,7 @@ def _audits(draws: int) -> list[Row]:
 def _expiries(draws: int) -> list[Row]:
     import numpy as np
 
-    from tasks.statistics.bounds import binomial_p
+    from vouch_labels.tasks.statistics.bounds import binomial_p
 
     found = []
     for precision in (0.95, 0.98, 0.99):
@@ -163,7 +163,7 @@ def _expired_at(errors: "np.ndarray", precision: float) -> "np.ndarray":
     """Batch at which each run of batches expires, their number where it never does."""
     import numpy as np
 
-    from tasks.statistics.monitoring import Monitor
+    from vouch_labels.tasks.statistics.monitoring import Monitor
 
     when = np.full(len(errors), errors.shape[1])
     inclusion, places = np.full(AUDITED, AUDITED / LABELS), np.arange(AUDITED)
@@ -181,7 +181,7 @@ def _recalls(draws: int) -> list[Row]:
     import numpy as np
     from scipy import stats
 
-    from tasks.statistics.recall import SearchedImages, image_sample, recall
+    from vouch_labels.tasks.statistics.recall import SearchedImages, image_sample, recall
 
     found = []
     for kind in ("independent misses", "misses by image", "whole images missed"):

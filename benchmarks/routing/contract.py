@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError, reviewer_error
-from tasks.statistics.fit_calibrator import fit_calibrator
-from tasks.statistics.planning import FitLabels, plan_gate_a
-from tasks.statistics.sampling import certification_sample, first_sample, fit_share, generator
-from tasks.statistics.threshold_tests import (
+from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError, reviewer_error
+from vouch_labels.tasks.statistics.fit_calibrator import fit_calibrator
+from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
+from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample, fit_share, generator
+from vouch_labels.tasks.statistics.threshold_tests import (
     Evidence,
     Sample,
     accepted_counts,

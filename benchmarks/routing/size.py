@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from schemas.policy import Policy
+    from vouch_labels.schemas.policy import Policy
 
 LABELS: Final = 1_000_000
 LIMIT_SECONDS: Final = 30.0
@@ -66,8 +66,8 @@ def _applied(labels: int) -> Measured[dict[str, int]]:
 
 def _apply(campaign: str, version: str) -> dict[str, int]:
     """Apply a policy; the labels that are accepted now, and those that are decided otherwise."""
-    from schemas.campaign_file import load_campaign
-    from tasks.certify.apply import apply_policy
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.certify.apply import apply_policy
 
     summary = apply_policy(load_campaign(Path(campaign)), version, export=False)
     return {"accepted": summary.accepted, "changed": summary.changed}
@@ -80,10 +80,10 @@ def _certify(labels: int) -> dict[str, float]:
     import numpy as np
 
     from benchmarks.routing.contract import DELTA, FIT_REVIEWS, REVIEWS, SIGNALS, World, draw
-    from tasks.statistics.fit_calibrator import fit_calibrator
-    from tasks.statistics.planning import FitLabels, certify, plan_gate_a
-    from tasks.statistics.sampling import certification_sample, first_sample, fit_share, on_fit_side
-    from tasks.statistics.threshold_tests import Sample, accepted_counts, gate_a, gate_b, ladder
+    from vouch_labels.tasks.statistics.fit_calibrator import fit_calibrator
+    from vouch_labels.tasks.statistics.planning import FitLabels, certify, plan_gate_a
+    from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample, fit_share, on_fit_side
+    from vouch_labels.tasks.statistics.threshold_tests import Sample, accepted_counts, gate_a, gate_b, ladder
 
     world = World("large", images=labels // 5, spread=0.76)
     batch = draw(world, np.random.default_rng(0))
@@ -131,15 +131,15 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
     """
     import numpy as np
 
-    from schemas.campaign_file import load_campaign
-    from schemas.records import Current, ImageRef, Marker
-    from tasks.plan.ledger import Ledger
-    from tasks.plan.plan import plan
-    from tasks.policy import default_policy, write_policy
-    from tasks.route import route
-    from tasks.shard.files import count, write_current, write_marker, write_part
-    from tasks.shard.pipeline import rerouted, stages_fingerprint
-    from tasks.store.open import open_store
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.records import Current, ImageRef, Marker
+    from vouch_labels.tasks.plan.ledger import Ledger
+    from vouch_labels.tasks.plan.plan import plan
+    from vouch_labels.tasks.policy import default_policy, write_policy
+    from vouch_labels.tasks.route import route
+    from vouch_labels.tasks.shard.files import count, write_current, write_marker, write_part
+    from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
+    from vouch_labels.tasks.store.open import open_store
 
     config = load_campaign(Path(campaign))
     workspace, run = open_store(config.workspace), config.run.name
@@ -171,9 +171,9 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
 
 
 def _certified() -> "Policy":
-    from schemas.policy import Certification, Group, Policy
-    from tasks.labels.arrays import SIGNALS
-    from tasks.statistics.calibrator import Calibrator
+    from vouch_labels.schemas.policy import Certification, Group, Policy
+    from vouch_labels.tasks.labels.arrays import SIGNALS
+    from vouch_labels.tasks.statistics.calibrator import Calibrator
 
     count = len(SIGNALS)
     calibrator = Calibrator(SIGNALS, (0.5,) * count, (0.3,) * count, (1.0,) * count, (None,) * count, 0.0, {})
@@ -190,7 +190,7 @@ def _tables(keys: list[str], labels_an_image: int, rng: "np.random.Generator") -
     """Tables of a shard; what decisions do not rest on is drawn at random, or empty."""
     import hashlib
 
-    from schemas.tables import STAGES
+    from vouch_labels.schemas.tables import STAGES
 
     rows = {"images": len(keys), "presence": 0}
     labels = len(keys) * labels_an_image

@@ -14,13 +14,22 @@ import numpy as np
 
 from benchmarks.campaigns import Options, run_bare, write_campaign
 from benchmarks.harness.report import Table
-from schemas.campaign import Campaign
-from schemas.campaign_file import load_campaign
-from tasks.certify.data import Promise
-from tasks.certify.plan_reviews import Wish
-from tasks.evaluate.run_truth import NOT_AN_OBJECT
-from tasks.labels.arrays import SIGNALS
-from tasks.simulate.simulate import Board, Draw, Round, minutes_of, play, review_round, reviews_to_fit, seconds_of
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.tasks.certify.data import Promise
+from vouch_labels.tasks.certify.plan_reviews import Wish
+from vouch_labels.tasks.evaluate.run_truth import NOT_AN_OBJECT
+from vouch_labels.tasks.labels.arrays import SIGNALS
+from vouch_labels.tasks.simulate.simulate import (
+    Board,
+    Draw,
+    Round,
+    minutes_of,
+    play,
+    review_round,
+    reviews_to_fit,
+    seconds_of,
+)
 
 IMAGES: Final = 1_200
 DRAWS: Final = 500
@@ -51,9 +60,9 @@ def measure(options: Options) -> Table:
 
 
 def _measure(folder: Path, images: int, draws: int, campaigns: int) -> Table:
-    from tasks.evaluate.run_truth import truth_of_campaign
-    from tasks.simulate.reviewer import PERFECT
-    from tasks.simulate.simulate import board
+    from vouch_labels.tasks.evaluate.run_truth import truth_of_campaign
+    from vouch_labels.tasks.simulate.reviewer import PERFECT
+    from vouch_labels.tasks.simulate.simulate import board
 
     rows: list[list[str]] = []
     notes: list[str] = []
@@ -306,7 +315,7 @@ def starter_run(parent: Path, style: str, images: int) -> StarterRun:
     """
     import json
 
-    from starter.scenes.generate import TRUTH, generate_scenes
+    from vouch_labels.starter.scenes.generate import TRUTH, generate_scenes
 
     folder = parent / f"{style}-{SEED}-{images}"
     truth = folder / "images" / TRUTH

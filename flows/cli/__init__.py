@@ -1,5 +1,5 @@
 """The command line: `vouch`."""
 
-from flows.cli.app import main
+from vouch_labels.flows.cli.app import main
 
 __all__ = ["main"]

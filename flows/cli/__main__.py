@@ -1,5 +1,5 @@
-"""`python -m flows.cli` is `vouch`."""
+"""`python -m vouch_labels.flows.cli` is `vouch`."""
 
-from flows.cli.app import main
+from vouch_labels.flows.cli.app import main
 
 main()

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import certify, demo, evaluate, label, review
-from flows.cli.command import epilog
-from flows.console.encoding import read_names_as_utf8, show_plain_signs
-from flows.prefect_server import has_died, leave_at_once
-from flows.user_folders import settle_folders
-from schemas.errors import UserError
+from vouch_labels.flows.cli import certify, demo, evaluate, label, review
+from vouch_labels.flows.cli.command import epilog
+from vouch_labels.flows.console.encoding import read_names_as_utf8, show_plain_signs
+from vouch_labels.flows.prefect_server import has_died, leave_at_once
+from vouch_labels.flows.user_folders import settle_folders
+from vouch_labels.schemas.errors import UserError
 
 app = typer.Typer(
     name="vouch",
@@ -83,7 +83,7 @@ def _version(asked: bool) -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        print(f"vouch {version('vouch')}")
+        print(f"vouch {version('vouch-labels')}")
     except PackageNotFoundError:
         print("vouch (run from its sources, not installed)")
     raise typer.Exit

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from flows.cli.command import reported
+from vouch_labels.flows.cli.command import reported
 
 CERTIFY_EXAMPLES: Final = (
     "vouch certify campaign.yaml",
@@ -29,18 +29,18 @@ def certify(
     then says why, and how many more reviews it needs. Each result with new verdicts is a look, which spends a part of
     the confidence.
     """
-    from flows.console.certify import print_certified, refusal
-    from flows.console.output import print_json, quiet
-    from schemas.campaign_file import load_campaign
-    from schemas.errors import NotCertifiedError
-    from tasks.certify.certify import certify_campaign
+    from vouch_labels.flows.console.certify import print_certified, refusal
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.errors import NotCertifiedError
+    from vouch_labels.tasks.certify.certify import certify_campaign
 
     config = load_campaign(campaign)
     with quiet() as terminal:
         found = certify_campaign(config, unanswered_as_wrong)
         # No server is started for this, and none need be there.
         if os.environ.get("PREFECT_API_URL"):
-            from flows.certify import show
+            from vouch_labels.flows.certify import show
 
             show(found)
         if as_json:
@@ -78,11 +78,11 @@ def apply(
     Reads the workspace alone: no model is loaded, no image opened. A policy that was certified with other models,
     prompts or settings than the labels come from is refused. Decisions of earlier policies are kept.
     """
-    from flows.console.certify import print_applied
-    from flows.console.output import print_json, quiet
-    from flows.console.progress import RunProgress
-    from schemas.campaign_file import load_campaign
-    from tasks.certify.apply import apply_policy
+    from vouch_labels.flows.console.certify import print_applied
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.progress import RunProgress
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.certify.apply import apply_policy
 
     config = load_campaign(campaign)
     with quiet() as terminal:
@@ -128,12 +128,12 @@ def simulate(
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from flows.console.certify import print_simulation
-    from flows.console.output import print_json, quiet
-    from schemas.campaign_file import load_campaign
-    from tasks.evaluate.run_truth import truth_of_campaign
-    from tasks.simulate.reviewer import ask
-    from tasks.simulate.simulate import simulate as play
+    from vouch_labels.flows.console.certify import print_simulation
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.evaluate.run_truth import truth_of_campaign
+    from vouch_labels.tasks.simulate.reviewer import ask
+    from vouch_labels.tasks.simulate.simulate import simulate as play
 
     config = load_campaign(campaign)
     question = ask(config.routing, precision, reviews, draws, gate, missed, automate, plants)

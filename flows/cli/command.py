@@ -10,9 +10,9 @@ from typing import Final, ParamSpec
 
 import typer
 
-from flows.console.output import log_path, printable, start_log
-from flows.prefect_server import Ended, signal_behind
-from schemas.errors import CampaignError, VouchError
+from vouch_labels.flows.console.output import log_path, printable, start_log
+from vouch_labels.flows.prefect_server import Ended, signal_behind
+from vouch_labels.schemas.errors import CampaignError, VouchError
 
 logger = logging.getLogger(__name__)
 

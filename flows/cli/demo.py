@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from flows.cli.command import reported
-from flows.console.output import say
+from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.console.output import say
 
 if TYPE_CHECKING:
-    from schemas.campaign import Campaign
-    from schemas.policy import Certified
-    from schemas.records import RunSummary
-    from tasks.simulate.simulate import Round
+    from vouch_labels.schemas.campaign import Campaign
+    from vouch_labels.schemas.policy import Certified
+    from vouch_labels.schemas.records import RunSummary
+    from vouch_labels.tasks.simulate.simulate import Round
 
 DEMO_EXAMPLES: Final = ("vouch demo", "vouch demo /tmp/demo --json")
 
@@ -48,12 +48,12 @@ def demo(
     second run takes up where the first ended; a campaign that you have edited is kept. The reviewer answers from the
     samples' ground truth, so what it certifies shows the way and promises nothing.
     """
-    from flows.cli.label import label
-    from flows.console.label import print_summary
-    from flows.console.output import print_json, quiet
-    from schemas.campaign_file import load_campaign
-    from tasks.preview import write_preview
-    from tasks.report.render import make_report
+    from vouch_labels.flows.cli.label import label
+    from vouch_labels.flows.console.label import print_summary
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.preview import write_preview
+    from vouch_labels.tasks.report.render import make_report
 
     campaign = _prepare(directory)
     picture, page = directory / "preview.jpg", directory / "report.html"
@@ -78,15 +78,15 @@ def demo(
 
 
 def _samples() -> Path:
-    import starter
+    from vouch_labels import starter
 
     return Path(starter.__path__[0]) / "samples"
 
 
 def _prepare(directory: Path) -> Path:
     """Copy the samples and write the campaign, unless they are there."""
-    from schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
-    from schemas.errors import UserError, VouchError
+    from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
+    from vouch_labels.schemas.errors import UserError, VouchError
 
     samples = _samples()
     campaign = directory / "campaign.yaml"
@@ -157,11 +157,11 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
         campaign: The demo's, which has been run; its user may have edited it.
         truth: The samples' ground truth.
     """
-    from schemas.errors import UserError
-    from tasks.certify.plan_reviews import Wish
-    from tasks.reviews.plans import read_plans
-    from tasks.simulate.simulate import review_round
-    from tasks.store.open import open_store
+    from vouch_labels.schemas.errors import UserError
+    from vouch_labels.tasks.certify.plan_reviews import Wish
+    from vouch_labels.tasks.reviews.plans import read_plans
+    from vouch_labels.tasks.simulate.simulate import review_round
+    from vouch_labels.tasks.store.open import open_store
 
     if read_plans(open_store(campaign.workspace), campaign.run.name):
         return DemoReview(None, "reviews of an earlier demo are in the workspace; they are not simulated again")
@@ -173,7 +173,7 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
 
 def print_review(console: Console, done: DemoReview) -> None:
     """Print what was asked, what is certified, what it changed, and what is true."""
-    from flows.console.certify import print_certified
+    from vouch_labels.flows.console.certify import print_certified
 
     found = done.round
     if found is None:
@@ -223,7 +223,7 @@ def review_json(done: DemoReview) -> dict[str, Any]:
 
 def _choice(asked: "Certified") -> str:
     """Why the demo asks for so little, and what more would take."""
-    from tasks.statistics.bounds import labels_needed
+    from vouch_labels.tasks.statistics.bounds import labels_needed
 
     delta = max(group.certificate.delta for group in asked.groups if group.certificate is not None)
     none, two = (labels_needed(errors, 1 - STRICTER, delta) for errors in (0, 2))
@@ -261,8 +261,8 @@ def scenes(
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from flows.console.output import terminal
-    from starter.scenes.generate import generate_scenes
+    from vouch_labels.flows.console.output import terminal
+    from vouch_labels.starter.scenes.generate import generate_scenes
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=terminal().remarks(), transient=True) as progress:

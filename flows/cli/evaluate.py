@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from flows.cli.command import reported
+from vouch_labels.flows.cli.command import reported
 
 if TYPE_CHECKING:
-    from schemas.campaign import Campaign
+    from vouch_labels.schemas.campaign import Campaign
 
 EVALUATE_EXAMPLES: Final = (
     "vouch evaluate campaign.yaml --truth annotations.json",
@@ -34,12 +34,12 @@ def evaluate(
 
     Images are paired by file_name, classes by name. Reads the workspace alone: no model is loaded, no image opened.
     """
-    from flows.console.evaluation import print_evaluation
-    from flows.console.output import print_json, quiet
-    from flows.console.progress import RunProgress
-    from schemas.campaign_file import load_campaign
-    from tasks.evaluate.evaluate import check_folder, evaluate_campaign, write_evaluation
-    from tasks.shard.events import Comparing
+    from vouch_labels.flows.console.evaluation import print_evaluation
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.progress import RunProgress
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.evaluate.evaluate import check_folder, evaluate_campaign, write_evaluation
+    from vouch_labels.tasks.shard.events import Comparing
 
     config = load_campaign(campaign)
     if out is not None:
@@ -80,11 +80,11 @@ def report(
     The page is complete in itself and asks nothing of any network. Its figures are kept in the workspace, so that the
     next report says what changed.
     """
-    from flows.console.output import print_json, quiet
-    from flows.console.progress import RunProgress
-    from schemas.campaign_file import load_campaign
-    from tasks.report.render import make_report
-    from tasks.shard.events import Comparing
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.progress import RunProgress
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.report.render import make_report
+    from vouch_labels.tasks.shard.events import Comparing
 
     config = load_campaign(campaign)
     with quiet() as terminal:
@@ -134,10 +134,10 @@ def bench(
     it takes a minute or so. On a GPU it takes some minutes: batches grow and kernels are compiled first, and the
     images of a folder that has too few are taken several times.
     """
-    from flows.console.evaluation import print_bench
-    from flows.console.output import print_json, quiet
-    from flows.prefect_server import prepare_environment
-    from tasks.bench.bench import bench as measure
+    from vouch_labels.flows.console.evaluation import print_bench
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.prefect_server import prepare_environment
+    from vouch_labels.tasks.bench.bench import bench as measure
 
     prepare_environment()
     chosen = _campaign(campaign, images)
@@ -151,9 +151,9 @@ def bench(
 
 
 def _campaign(file: Path | None, images: Path | None) -> "Campaign":
-    from schemas.campaign import Campaign, Source
-    from schemas.campaign_file import load_campaign
-    from schemas.errors import UserError
+    from vouch_labels.schemas.campaign import Campaign, Source
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.errors import UserError
 
     if images is not None and not images.is_dir():
         raise UserError(f"--images: {images} is no folder")
@@ -174,7 +174,7 @@ def _samples() -> tuple[Path, list[str]]:
     """Folder of the bundled samples, and the names of what they show."""
     import json
 
-    import starter
+    from vouch_labels import starter
 
     folder = Path(starter.__path__[0]) / "samples"
     truth = json.loads((folder / "ground_truth.json").read_text(encoding="utf-8"))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from flows.cli.command import epilog, reported
-from flows.console.output import Terminal
+from vouch_labels.flows.cli.command import epilog, reported
+from vouch_labels.flows.console.output import Terminal
 
 if TYPE_CHECKING:
-    from schemas.campaign import ExportConfig
-    from schemas.records import RunSummary
-    from tasks.models.catalog import CatalogEntry
+    from vouch_labels.schemas.campaign import ExportConfig
+    from vouch_labels.schemas.records import RunSummary
+    from vouch_labels.tasks.models.catalog import CatalogEntry
 
 RUN_EXAMPLES: Final = (
     "vouch run campaign.yaml",
@@ -35,9 +35,9 @@ def run(
     Run it again to resume after an interruption, or to take up new and changed images: what is done stays done, and a
     changed prompt or threshold does only that again which depends on it.
     """
-    from flows.console.label import print_summary
-    from flows.console.output import print_json, quiet
-    from schemas.errors import VouchError
+    from vouch_labels.flows.console.label import print_summary
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.schemas.errors import VouchError
 
     with quiet() as terminal:
         summary = label(campaign, terminal, plain=plain, retry_failed=retry_failed, export=not no_export)
@@ -68,13 +68,13 @@ def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool
     Raises:
         VouchError: The campaign, the source, the workspace or the models cannot be used, or an operation failed.
     """
-    from flows.console.progress import RunProgress
-    from schemas.campaign_file import load_campaign
+    from vouch_labels.flows.console.progress import RunProgress
+    from vouch_labels.schemas.campaign_file import load_campaign
 
     # Mistakes in the file show at once, before prefect's import of some seconds.
     load_campaign(campaign)
     with RunProgress(terminal.remarks(), plain) as progress:
-        from flows.run import run_campaign
+        from vouch_labels.flows.run import run_campaign
 
         return run_campaign(campaign, on_event=progress, retry_failed=retry_failed, export=export)
 
@@ -109,9 +109,9 @@ def init(
     """
     from pydantic import ValidationError
 
-    from schemas.campaign import Campaign, RoutingConfig
-    from schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
-    from schemas.errors import UserError
+    from vouch_labels.schemas.campaign import Campaign, RoutingConfig
+    from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
+    from vouch_labels.schemas.errors import UserError
 
     campaign = directory / "campaign.yaml"
     if campaign.exists() and not force:
@@ -164,13 +164,13 @@ def status(
 
     Reads the workspace alone; no model is loaded and the source is not listed.
     """
-    from flows.console.label import print_status
-    from flows.console.output import print_json, print_rows, terminal
-    from schemas.campaign_file import load_campaign
-    from tasks.status import read_status
+    from vouch_labels.flows.console.label import print_status
+    from vouch_labels.flows.console.output import print_json, print_rows, terminal
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.status import read_status
 
     if failed:
-        from tasks.labels.totals import campaign_failures
+        from vouch_labels.tasks.labels.totals import campaign_failures
 
         images = campaign_failures(load_campaign(campaign))
         if as_json:
@@ -208,11 +208,11 @@ def export(
 
     Options stand for the keys of the campaign's export section and go before them.
     """
-    from flows.console.label import print_export
-    from flows.console.output import print_json, quiet
-    from flows.console.progress import RunProgress
-    from schemas.campaign_file import load_campaign
-    from tasks.export.export import export_campaign
+    from vouch_labels.flows.console.label import print_export
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.progress import RunProgress
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.export.export import export_campaign
 
     config = load_campaign(campaign)
     given = {"name": name, "preset": preset, "undecided": undecided, "images": images}
@@ -236,7 +236,7 @@ def export(
 
 
 def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | None) -> dict[str, Any] | None:
-    from schemas.errors import UserError
+    from vouch_labels.schemas.errors import UserError
 
     if given is not None and given.lower() == "none":
         return None
@@ -259,9 +259,9 @@ def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | No
 def _checked(values: dict[str, Any]) -> "ExportConfig":
     from pydantic import ValidationError
 
-    from schemas.campaign import ExportConfig
-    from schemas.campaign_file import YamlTree, explain
-    from schemas.errors import UserError
+    from vouch_labels.schemas.campaign import ExportConfig
+    from vouch_labels.schemas.campaign_file import YamlTree, explain
+    from vouch_labels.schemas.errors import UserError
 
     try:
         return ExportConfig.model_validate(values)
@@ -281,8 +281,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 @reported
 def list_models(as_json: Json = False) -> None:
     """List the bundled and the official checkpoints, their sizes, and where they lie on this machine."""
-    from flows.console.output import print_json, quiet
-    from tasks.models.catalog import catalog
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.tasks.models.catalog import catalog
 
     with quiet() as terminal:
         entries = catalog()
@@ -309,10 +309,10 @@ def check(
 
     What is not on this machine yet is fetched.
     """
-    from flows.console.output import print_json, quiet
-    from schemas.campaign_file import load_campaign
-    from schemas.errors import UserError
-    from tasks.models.catalog import check_models
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.errors import UserError
+    from vouch_labels.tasks.models.catalog import check_models
 
     config = load_campaign(campaign)
     reports = []
@@ -339,9 +339,9 @@ def pull(
 
     On a machine without the hub, put the file into ~/.cache/vouch/checkpoints (or VOUCH_CACHE) by hand.
     """
-    from schemas.errors import CheckpointError
-    from tasks.models.catalog import pull as fetch
-    from tasks.models.checkpoints import OFFICIAL
+    from vouch_labels.schemas.errors import CheckpointError
+    from vouch_labels.tasks.models.catalog import pull as fetch
+    from vouch_labels.tasks.models.checkpoints import OFFICIAL
 
     unknown = [name for name in names if name not in OFFICIAL]
     if unknown:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from flows.cli.command import reported
+from vouch_labels.flows.cli.command import reported
 
 if TYPE_CHECKING:
-    from flows.console.output import Terminal
-    from schemas.campaign import Campaign
+    from vouch_labels.flows.console.output import Terminal
+    from vouch_labels.schemas.campaign import Campaign
 
 REVIEW_EXAMPLES: Final = (
     "vouch review campaign.yaml",
@@ -73,9 +73,9 @@ def review(
     Ctrl-C ends it: what is on the desks is given back, and the answers are brought into the workspace. Answers are
     kept as they are given, whatever happens to this process.
     """
-    from flows.console.output import quiet
-    from schemas.campaign_file import load_campaign
-    from schemas.errors import UserError
+    from vouch_labels.flows.console.output import quiet
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.errors import UserError
 
     if sum((status, pull, export is not None, import_ is not None)) > 1:
         raise UserError("--status, --pull, --export and --import are separate steps; ask for one at a time")
@@ -86,8 +86,8 @@ def review(
         elif status or pull or export is not None:
             _look(terminal, config, export, pull, as_json)
         else:
-            from flows.review import serve
-            from review_ui.server.serve import ServeOptions
+            from vouch_labels.flows.review import serve
+            from vouch_labels.review_ui.server.serve import ServeOptions
 
             options = ServeOptions(
                 reviewers=_reviewers(reviewer),
@@ -103,9 +103,9 @@ def review(
 
 
 def _look(terminal: "Terminal", campaign: "Campaign", export: Path | None, pull: bool, as_json: bool) -> None:
-    from flows.console.output import print_json
-    from flows.console.review import print_pulled, print_queue, print_written
-    from review_ui.server.answers import export_answers, pull_answers, queue_status
+    from vouch_labels.flows.console.output import print_json
+    from vouch_labels.flows.console.review import print_pulled, print_queue, print_written
+    from vouch_labels.review_ui.server.answers import export_answers, pull_answers, queue_status
 
     if export is not None:
         rows = export_answers(campaign, export)
@@ -128,7 +128,7 @@ def _look(terminal: "Terminal", campaign: "Campaign", export: Path | None, pull:
 
 
 def _reviewers(named: list[str] | None) -> tuple[str, ...]:
-    from schemas.errors import UserError
+    from vouch_labels.schemas.errors import UserError
 
     found = tuple(name.strip() for name in named or (me(),))
     if not all(found):
@@ -182,13 +182,13 @@ def plan_reviews(
     First labels to fit to; then labels that certify, drawn before anybody looks at them; then, with a certified policy
     in force, blind audits among doubtful labels. One class at a time, and nothing tells why a label is asked.
     """
-    from flows.console.output import print_json, quiet
-    from flows.console.review import print_planned
-    from schemas.campaign_file import load_campaign
-    from tasks.certify.plan_reviews import Wish
-    from tasks.certify.plan_reviews import plan_reviews as plan
-    from tasks.reviews.open_tasks import task_sheet
-    from tasks.reviews.read_file import check_suffix, write_table
+    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.review import print_planned
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.certify.plan_reviews import Wish
+    from vouch_labels.tasks.certify.plan_reviews import plan_reviews as plan
+    from vouch_labels.tasks.reviews.open_tasks import task_sheet
+    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
 
     config = load_campaign(campaign)
     if out is not None:
@@ -238,9 +238,9 @@ def verdicts(
     A verdict file has a row a verdict: label_id and verdict (correct, wrong_class, bad_box, not_an_object), and as
     needed class_name, x0, y0, x1, y1, reviewer, seconds, reviewed_at. About an image: key and checked or missed.
     """
-    from flows.console.output import quiet
-    from schemas.campaign_file import load_campaign
-    from schemas.errors import UserError
+    from vouch_labels.flows.console.output import quiet
+    from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.errors import UserError
 
     if sum(map(bool, (files, export, tasks))) > 1:
         raise UserError("importing, --export and --tasks are separate steps; ask for one at a time")
@@ -264,9 +264,9 @@ def import_verdicts(
     terminal: "Terminal", campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
 ) -> None:
     """Import verdict files and print what became of them; `vouch review --import` does the same."""
-    from flows.console.output import print_json
-    from flows.console.review import print_imports
-    from tasks.reviews.import_verdicts import import_files
+    from vouch_labels.flows.console.output import print_json
+    from vouch_labels.flows.console.review import print_imports
+    from vouch_labels.tasks.reviews.import_verdicts import import_files
 
     outcomes = import_files(campaign, files, reviewer, skip_bad=skip_bad)
     if as_json:
@@ -276,9 +276,9 @@ def import_verdicts(
 
 
 def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: bool) -> None:
-    from tasks.reviews.read_file import check_suffix, write_table
-    from tasks.reviews.verdicts import read_verdicts
-    from tasks.store.open import open_store
+    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
+    from vouch_labels.tasks.reviews.verdicts import read_verdicts
+    from vouch_labels.tasks.store.open import open_store
 
     check_suffix(path)
     table = read_verdicts(open_store(campaign.workspace))
@@ -287,8 +287,8 @@ def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: boo
 
 
 def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int | None, as_json: bool) -> None:
-    from tasks.reviews.open_tasks import task_sheet
-    from tasks.reviews.read_file import check_suffix, write_table
+    from vouch_labels.tasks.reviews.open_tasks import task_sheet
+    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
 
     check_suffix(path)
     table = task_sheet(campaign, plan)
@@ -297,9 +297,9 @@ def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int 
 
 
 def _tell(terminal: "Terminal", campaign: "Campaign", as_json: bool) -> None:
-    from flows.console.output import print_json
-    from flows.console.review import print_figures
-    from tasks.reviews.open_tasks import campaign_figures
+    from vouch_labels.flows.console.output import print_json
+    from vouch_labels.flows.console.review import print_figures
+    from vouch_labels.tasks.reviews.open_tasks import campaign_figures
 
     figures = campaign_figures(campaign)
     if as_json:
@@ -309,7 +309,7 @@ def _tell(terminal: "Terminal", campaign: "Campaign", as_json: bool) -> None:
 
 
 def _written(terminal: "Terminal", path: Path, rows: int, what: str, as_json: bool) -> None:
-    from flows.console.output import print_json
+    from vouch_labels.flows.console.output import print_json
 
     if as_json:
         print_json(terminal, {"file": str(path), "rows": rows})
@@ -325,7 +325,7 @@ def me() -> str:
     """
     import getpass
 
-    from schemas.errors import UserError
+    from vouch_labels.schemas.errors import UserError
 
     try:
         return getpass.getuser()

@@ -6,12 +6,12 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from flows.console.label import print_export
-from flows.console.output import printable, say, table_of
-from schemas.evaluation import SimulatedRow, Simulation, Spread
-from schemas.policy import Certified
-from schemas.records import ApplySummary
-from tasks.reviews.plans import minutes_for
+from vouch_labels.flows.console.label import print_export
+from vouch_labels.flows.console.output import printable, say, table_of
+from vouch_labels.schemas.evaluation import SimulatedRow, Simulation, Spread
+from vouch_labels.schemas.policy import Certified
+from vouch_labels.schemas.records import ApplySummary
+from vouch_labels.tasks.reviews.plans import minutes_for
 
 GROUP_HEAD: Final = ("group", "n", "wrong", "at most", "allowed", "p ≥", "accepted", "precision A", "precision B")
 MOST_NAMED: Final = 8

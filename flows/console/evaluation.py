@@ -5,8 +5,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from flows.console.output import printable, say, table_of
-from schemas.evaluation import (
+from vouch_labels.flows.console.output import printable, say, table_of
+from vouch_labels.schemas.evaluation import (
     BenchReport,
     Confusion,
     ContractTruth,

@@ -7,9 +7,9 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from flows.console.output import say
-from flows.console.progress import spoken_time
-from schemas.records import ClassCounts, ExportOutcome, PolicyStatus, RunStatus, RunSummary
+from vouch_labels.flows.console.output import say
+from vouch_labels.flows.console.progress import spoken_time
+from vouch_labels.schemas.records import ClassCounts, ExportOutcome, PolicyStatus, RunStatus, RunSummary
 
 MOST_REASONS: Final = 12
 

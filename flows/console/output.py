@@ -20,7 +20,7 @@ from typing import Final, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from flows.console.encoding import PLAIN
+from vouch_labels.flows.console.encoding import PLAIN
 
 MAX_BYTES: Final = 5 * 2**20
 KEPT: Final = 3

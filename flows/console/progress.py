@@ -10,9 +10,9 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from flows.console.output import printable
-from tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Routing
-from tasks.shard.events import Progress as Step
+from vouch_labels.flows.console.output import printable
+from vouch_labels.tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Routing
+from vouch_labels.tasks.shard.events import Progress as Step
 
 PLAIN_EVERY_S: Final = 10.0
 """Seconds between two plain lines."""
@@ -47,7 +47,7 @@ class RunProgress:
 
     def __enter__(self) -> Self:
         """Begin to draw, and to pass on what the steps warn of."""
-        logging.getLogger("tasks").addHandler(self._warnings)
+        logging.getLogger("vouch_labels.tasks").addHandler(self._warnings)
         if self._plain:
             self._say()
         else:
@@ -58,7 +58,7 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Clear the live line."""
-        logging.getLogger("tasks").removeHandler(self._warnings)
+        logging.getLogger("vouch_labels.tasks").removeHandler(self._warnings)
         if not self._plain:
             self._live.stop()
 

@@ -6,10 +6,10 @@ from typing import Final
 
 from rich.console import Console
 
-from flows.console.output import Terminal, printable, say, table_of
-from flows.console.progress import spoken_time
-from schemas.queue import PullOutcome, QueueStatus
-from schemas.reviews import LABEL_VERDICTS, ImportOutcome, Planned, VerdictFigures
+from vouch_labels.flows.console.output import Terminal, printable, say, table_of
+from vouch_labels.flows.console.progress import spoken_time
+from vouch_labels.schemas.queue import PullOutcome, QueueStatus
+from vouch_labels.schemas.reviews import LABEL_VERDICTS, ImportOutcome, Planned, VerdictFigures
 
 KEYS: Final = (
     "Alt+T take a batch; Alt+Enter correct, or as you drew it; Alt+1 ... Alt+9 another class; Alt+B bad box",

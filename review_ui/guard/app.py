@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from review_ui.guard.auth import Login
-from review_ui.guard.media import Media
-from review_ui.guard.origin import SAFE, Hosts
-from review_ui.guard.requests import (
+from vouch_labels.review_ui.guard.auth import Login
+from vouch_labels.review_ui.guard.media import Media
+from vouch_labels.review_ui.guard.origin import SAFE, Hosts
+from vouch_labels.review_ui.guard.requests import (
     Desk,
     check_changes,
     check_field,
@@ -34,8 +34,8 @@ from review_ui.guard.requests import (
     read_body,
     replay,
 )
-from review_ui.guard.settings import GuardSettings, RefusedError, Seat, policy, with_headers
-from tasks.store.store import Store
+from vouch_labels.review_ui.guard.settings import GuardSettings, RefusedError, Seat, policy, with_headers
+from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from review_ui.guard.origin import Proxies
-from review_ui.guard.settings import GuardSettings, RefusedError
+from vouch_labels.review_ui.guard.origin import Proxies
+from vouch_labels.review_ui.guard.settings import GuardSettings, RefusedError
 
 logger = logging.getLogger(__name__)
 

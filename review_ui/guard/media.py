@@ -11,12 +11,12 @@ from PIL import ExifTags, Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 
-from review_ui.guard.settings import GuardSettings, RefusedError, Seat
-from schemas.errors import ObjectMissingError, VouchError
-from schemas.records import Failed
-from tasks.acquire import decode, sniff
-from tasks.store.s3 import presigned_url
-from tasks.store.store import Blob, Store
+from vouch_labels.review_ui.guard.settings import GuardSettings, RefusedError, Seat
+from vouch_labels.schemas.errors import ObjectMissingError, VouchError
+from vouch_labels.schemas.records import Failed
+from vouch_labels.tasks.acquire import decode, sniff
+from vouch_labels.tasks.store.s3 import presigned_url
+from vouch_labels.tasks.store.store import Blob, Store
 
 SHOWN: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}
 """Formats that browsers show, and how they are called there."""

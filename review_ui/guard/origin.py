@@ -10,7 +10,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from review_ui.guard.settings import RefusedError
+from vouch_labels.review_ui.guard.settings import RefusedError
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 SAFE: Final = ("GET", "HEAD")

@@ -32,7 +32,7 @@ from graphql import (
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from review_ui.guard.settings import RefusedError
+from vouch_labels.review_ui.guard.settings import RefusedError
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Send
 
-from schemas.campaign import Strict
+from vouch_labels.schemas.campaign import Strict
 
 _KEPT: Final = ("/assets/", "/datasets/assets/")
 """Paths whose files carry a hash in their names, so that they may be kept."""

@@ -12,11 +12,11 @@ from typing import Any, Final, get_args
 
 import fiftyone.operators as foo
 
-from review_ui.queue.queue import Queue
-from review_ui.session.grid import submit_grid, take_grid
-from review_ui.session.read_back import Said
-from review_ui.session.session import Desk
-from schemas.errors import VouchError
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.session.grid import submit_grid, take_grid
+from vouch_labels.review_ui.session.read_back import Said
+from vouch_labels.review_ui.session.session import Desk
+from vouch_labels.schemas.errors import VouchError
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from typing import Final
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from review_ui.plugin.operators import batch, desk
-from schemas.errors import VouchError
-from schemas.queue import Kind, Progress
+from vouch_labels.review_ui.plugin.operators import batch, desk
+from vouch_labels.schemas.errors import VouchError
+from vouch_labels.schemas.queue import Kind, Progress
 
 PLUGIN: Final = "@vouch/review"
 NAME: Final = "review_queue"

@@ -14,15 +14,15 @@ import pyarrow as pa
 from bson import Binary
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
-from review_ui.queue import state
-from review_ui.queue.database import Document, Session
-from review_ui.queue.leases import answer_key
-from schemas.errors import LeaseLostError, VouchError
-from schemas.queue import VerdictRow
-from schemas.reviews import LABEL_VERDICTS, VERDICTS
-from schemas.tables import BOX
-from tasks.boxes_masks import paired_box_iou
-from tasks.reviews.verdicts import mask_trouble, trouble
+from vouch_labels.review_ui.queue import state
+from vouch_labels.review_ui.queue.database import Document, Session
+from vouch_labels.review_ui.queue.leases import answer_key
+from vouch_labels.schemas.errors import LeaseLostError, VouchError
+from vouch_labels.schemas.queue import VerdictRow
+from vouch_labels.schemas.reviews import LABEL_VERDICTS, VERDICTS
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.boxes_masks import paired_box_iou
+from vouch_labels.tasks.reviews.verdicts import mask_trouble, trouble
 
 _LOOKS: Final = 10
 """At an item that others keep taking in between."""

@@ -33,7 +33,7 @@ from pymongo.errors import (
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from schemas.errors import UserError, VouchError
+from vouch_labels.schemas.errors import UserError, VouchError
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import numpy as np
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from review_ui.queue.database import Document, Session
-from review_ui.queue.items import known_labels
-from review_ui.queue.reasons import Task, Told, Wanted
-from schemas.queue import Box
-from tasks.labels.records import ExportImage
-from tasks.reviews.overlay import HumanWord
+from vouch_labels.review_ui.queue.database import Document, Session
+from vouch_labels.review_ui.queue.items import known_labels
+from vouch_labels.review_ui.queue.reasons import Task, Told, Wanted
+from vouch_labels.schemas.queue import Box
+from vouch_labels.tasks.labels.records import ExportImage
+from vouch_labels.tasks.reviews.overlay import HumanWord
 
 _AT_ONCE: Final = 500
 """Images in memory: some 3 MB with ten labels each."""

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from review_ui.queue import state
-from review_ui.queue.answers import UNPULLED, complete_undone
-from review_ui.queue.database import (
+from vouch_labels.review_ui.queue import state
+from vouch_labels.review_ui.queue.answers import UNPULLED, complete_undone
+from vouch_labels.review_ui.queue.database import (
     SCHEMA,
     Database,
     Document,
@@ -21,23 +21,23 @@ from review_ui.queue.database import (
     read_queue,
     told,
 )
-from review_ui.queue.documents import Writer
-from review_ui.queue.items import heard
-from review_ui.queue.leases import complete, expire
-from review_ui.queue.reasons import Asked, Task, Told, Wanted, asked_by, read_words, reviews_wanted
-from schemas.campaign import Campaign
-from schemas.errors import UserError
-from schemas.queue import FillOutcome, Kind
-from schemas.records import Current
-from tasks.labels.arrays import current_of
-from tasks.labels.read import Decisions, current_markers, labelled_images
-from tasks.plan.ledger import Ledger
-from tasks.reviews.overlay import HumanWord
-from tasks.reviews.plans import Plans, read_plans
-from tasks.reviews.resolve import Answers, missed_and_checked, resolve
-from tasks.reviews.verdicts import read_verdicts
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.review_ui.queue.documents import Writer
+from vouch_labels.review_ui.queue.items import heard
+from vouch_labels.review_ui.queue.leases import complete, expire
+from vouch_labels.review_ui.queue.reasons import Asked, Task, Told, Wanted, asked_by, read_words, reviews_wanted
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.queue import FillOutcome, Kind
+from vouch_labels.schemas.records import Current
+from vouch_labels.tasks.labels.arrays import current_of
+from vouch_labels.tasks.labels.read import Decisions, current_markers, labelled_images
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.plans import Plans, read_plans
+from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 _CHUNK: Final = 10_000
 """Ids in one question to the server."""

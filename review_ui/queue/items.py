@@ -6,14 +6,14 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from review_ui.queue.answers import verdict_table
-from review_ui.queue.database import Document, Session
-from review_ui.queue.leases import epoch_of
-from schemas.queue import Item, ItemImage, KnownLabel
-from schemas.reviews import VERDICTS
-from tasks.arrow import row_codes
-from tasks.labels.records import ExportImage, ExportLabel
-from tasks.reviews.overlay import HumanWord
+from vouch_labels.review_ui.queue.answers import verdict_table
+from vouch_labels.review_ui.queue.database import Document, Session
+from vouch_labels.review_ui.queue.leases import epoch_of
+from vouch_labels.schemas.queue import Item, ItemImage, KnownLabel
+from vouch_labels.schemas.reviews import VERDICTS
+from vouch_labels.tasks.arrow import row_codes
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.reviews.overlay import HumanWord
 
 OUT: Final = "rejected"
 

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 from pymongo import ASCENDING
 
-from review_ui.queue import state
-from review_ui.queue.database import Document, Session, What
-from schemas.queue import Kind
+from vouch_labels.review_ui.queue import state
+from vouch_labels.review_ui.queue.database import Document, Session, What
+from vouch_labels.schemas.queue import Kind
 
 
 def take(

@@ -10,11 +10,20 @@ from typing import Final, Self, get_args
 
 from pymongo import DESCENDING
 
-from review_ui.queue import answers, leases
-from review_ui.queue.answers import UNPULLED, answered, log_request, taken_back
-from review_ui.queue.database import Document, Session, connect, open_session, told
-from review_ui.queue.items import items_of
-from schemas.queue import Item, Kind, Left, Progress, PurposeCounts, QueueStatus, ReviewerProgress, VerdictRow
+from vouch_labels.review_ui.queue import answers, leases
+from vouch_labels.review_ui.queue.answers import UNPULLED, answered, log_request, taken_back
+from vouch_labels.review_ui.queue.database import Document, Session, connect, open_session, told
+from vouch_labels.review_ui.queue.items import items_of
+from vouch_labels.schemas.queue import (
+    Item,
+    Kind,
+    Left,
+    Progress,
+    PurposeCounts,
+    QueueStatus,
+    ReviewerProgress,
+    VerdictRow,
+)
 
 ENOUGH: Final = 10
 """Answers of a kind from which on a reviewer's own speed says more than the plan."""

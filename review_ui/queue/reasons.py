@@ -13,16 +13,16 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.queue import Box, Kind
-from schemas.records import Marker
-from schemas.reviews import ReviewPlan
-from schemas.tables import BOX
-from tasks.certify.questions import planted_id
-from tasks.labels.read import Accepts
-from tasks.reviews.open_tasks import open_tasks
-from tasks.reviews.resolve import Answers, ImageAnswers
-from tasks.shard.files import read_part
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.queue import Box, Kind
+from vouch_labels.schemas.records import Marker
+from vouch_labels.schemas.reviews import ReviewPlan
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.certify.questions import planted_id
+from vouch_labels.tasks.labels.read import Accepts
+from vouch_labels.tasks.reviews.open_tasks import open_tasks
+from vouch_labels.tasks.reviews.resolve import Answers, ImageAnswers
+from vouch_labels.tasks.shard.files import read_part
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 Wanted = Callable[[str, Kind], int]
 """Item and its kind -> how many people are asked."""

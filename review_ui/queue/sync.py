@@ -6,14 +6,14 @@ from typing import Final
 import pyarrow as pa
 from pymongo import DESCENDING
 
-from review_ui.queue.answers import TAKEN, UNDONE, verdict_table
-from review_ui.queue.database import Document, Session, connect, open_session, told
-from schemas.queue import PullOutcome
-from schemas.reviews import VERDICTS
-from tasks.arrow import first_rows
-from tasks.reviews.read_file import check_suffix, write_table
-from tasks.reviews.verdicts import read_verdicts, write_verdicts
-from tasks.store.store import Store
+from vouch_labels.review_ui.queue.answers import TAKEN, UNDONE, verdict_table
+from vouch_labels.review_ui.queue.database import Document, Session, connect, open_session, told
+from vouch_labels.schemas.queue import PullOutcome
+from vouch_labels.schemas.reviews import VERDICTS
+from vouch_labels.tasks.arrow import first_rows
+from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
+from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
+from vouch_labels.tasks.store.store import Store
 
 NAMED: Final = 5
 """Late items that are named."""

@@ -9,12 +9,12 @@ from typing import TextIO
 
 from starlette.types import ASGIApp
 
-from review_ui.guard.app import Guard
-from review_ui.server.process import ServerSettings
-from review_ui.session.session import Desk
-from tasks.store.open import open_store
+from vouch_labels.review_ui.guard.app import Guard
+from vouch_labels.review_ui.server.process import ServerSettings
+from vouch_labels.review_ui.session.session import Desk
+from vouch_labels.tasks.store.open import open_store
 
-logger = logging.getLogger("review_ui.server")
+logger = logging.getLogger("vouch_labels.review_ui.server")
 
 READY = "ready\n"
 
@@ -91,7 +91,7 @@ def application(settings: ServerSettings) -> ASGIApp:
     """
     import fiftyone.server.app
 
-    from review_ui.plugin.operators import desk
+    from vouch_labels.review_ui.plugin.operators import desk
 
     return Guard(fiftyone.server.app.app, settings.guard, DeskSeat(desk()), open_store(settings.source))
 

@@ -3,16 +3,16 @@
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from review_ui.queue.database import connect, open_session, read_queue, told
-from review_ui.queue.fill import queue_id
-from review_ui.queue.queue import queue_status as status_of
-from review_ui.queue.sync import export_queue, pull_queue
-from review_ui.server.mongod import check_begun, locked, queue_folder, review_database
-from schemas.campaign import Campaign
-from schemas.errors import UserError
-from schemas.queue import PullOutcome, QueueStatus
-from tasks.reviews.read_file import check_suffix
-from tasks.store.open import open_store
+from vouch_labels.review_ui.queue.database import connect, open_session, read_queue, told
+from vouch_labels.review_ui.queue.fill import queue_id
+from vouch_labels.review_ui.queue.queue import queue_status as status_of
+from vouch_labels.review_ui.queue.sync import export_queue, pull_queue
+from vouch_labels.review_ui.server.mongod import check_begun, locked, queue_folder, review_database
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.queue import PullOutcome, QueueStatus
+from vouch_labels.tasks.reviews.read_file import check_suffix
+from vouch_labels.tasks.store.open import open_store
 
 
 def queue_status(campaign: Campaign) -> QueueStatus:

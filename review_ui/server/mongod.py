@@ -19,11 +19,11 @@ from typing import Any, BinaryIO, Final, Self
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError
 
-from review_ui.queue.database import start_mongod, stop_mongod
-from review_ui.queue.fill import queue_id
-from schemas.campaign import EMBEDDED, Campaign, Strict
-from schemas.errors import UserError, VouchError
-from tasks.store.lock import ProcessId, is_alive, process_id
+from vouch_labels.review_ui.queue.database import start_mongod, stop_mongod
+from vouch_labels.review_ui.queue.fill import queue_id
+from vouch_labels.schemas.campaign import EMBEDDED, Campaign, Strict
+from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.tasks.store.lock import ProcessId, is_alive, process_id
 
 logger = logging.getLogger(__name__)
 

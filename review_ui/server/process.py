@@ -14,10 +14,10 @@ from typing import IO, Final
 
 from pydantic import Field
 
-import review_ui
-from review_ui.guard.settings import GuardSettings
-from schemas.campaign import Source, Strict
-from schemas.errors import VouchError
+from vouch_labels import review_ui
+from vouch_labels.review_ui.guard.settings import GuardSettings
+from vouch_labels.schemas.campaign import Source, Strict
+from vouch_labels.schemas.errors import VouchError
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class ReviewerServer:
                 self.log.replace(self.log.with_name(f"{self.log.name}.1"))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "review_ui.server"],
+                [sys.executable, "-m", "vouch_labels.review_ui.server"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

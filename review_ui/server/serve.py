@@ -20,17 +20,17 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from review_ui.guard.auth import token_hash
-from review_ui.guard.origin import is_loopback
-from review_ui.guard.settings import GuardSettings
-from review_ui.queue.queue import Queue
-from review_ui.server.mongod import DatabaseUse, open_lock, queue_folder, try_lock
-from review_ui.server.process import ReviewerServer, ServerSettings, server_environment
-from review_ui.session.session import desk_name, reviewer_slug
-from schemas.campaign import Campaign, Strict
-from schemas.errors import UserError, VouchError
-from tasks.store.open import open_store
-from tasks.store.s3 import origin_of, presigned_url
+from vouch_labels.review_ui.guard.auth import token_hash
+from vouch_labels.review_ui.guard.origin import is_loopback
+from vouch_labels.review_ui.guard.settings import GuardSettings
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.server.mongod import DatabaseUse, open_lock, queue_folder, try_lock
+from vouch_labels.review_ui.server.process import ReviewerServer, ServerSettings, server_environment
+from vouch_labels.review_ui.session.session import desk_name, reviewer_slug
+from vouch_labels.schemas.campaign import Campaign, Strict
+from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.s3 import origin_of, presigned_url
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from review_ui.session.read_back import Document, DraftError, Row, Said, read_back, rows_as_laid
-from review_ui.session.session import GONE, Card, Desk
-from schemas.errors import LeaseLostError
-from schemas.queue import Item, VerdictRow
+from vouch_labels.review_ui.session.read_back import Document, DraftError, Row, Said, read_back, rows_as_laid
+from vouch_labels.review_ui.session.session import GONE, Card, Desk
+from vouch_labels.schemas.errors import LeaseLostError
+from vouch_labels.schemas.queue import Item, VerdictRow
 
 _CHANGED: Final = "you have changed this label, which its crop does not show: answer it by itself (Alt+T)"
 _OTHERWISE: Final = "another answer of yours to this stands already; to change it, take it back (Alt+Z)"

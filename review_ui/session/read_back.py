@@ -11,12 +11,12 @@ import numpy as np
 from bson import ObjectId
 from numpy.typing import NDArray
 
-from review_ui.session.samples import Mask, mask_in_box, object_id, rle_in_image
-from schemas.errors import UserError
-from schemas.queue import Box, Item
-from schemas.reviews import MOST_RLE_BYTES
-from schemas.tables import BOX
-from tasks.boxes_masks import paired_box_iou
+from vouch_labels.review_ui.session.samples import Mask, mask_in_box, object_id, rle_in_image
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.queue import Box, Item
+from vouch_labels.schemas.reviews import MOST_RLE_BYTES
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.boxes_masks import paired_box_iou
 
 Said = Literal["as_shown", "wrong_class", "bad_box", "not_an_object"]
 """What the reviewer's key says of the label: as it is on the screen now, or a verdict that needs no edit."""

@@ -14,10 +14,10 @@ import numpy as np
 from bson import ObjectId
 from numpy.typing import NDArray
 
-from schemas.queue import Box, Item, VerdictRow
-from schemas.tables import BOX
-from tasks.boxes_masks import rle_of_crop
-from tasks.reviews.verdicts import mask_trouble
+from vouch_labels.schemas.queue import Box, Item, VerdictRow
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.boxes_masks import rle_of_crop
+from vouch_labels.tasks.reviews.verdicts import mask_trouble
 
 if TYPE_CHECKING:
     import fiftyone as fo

@@ -9,11 +9,18 @@ from typing import Any, Final, NamedTuple, TypedDict
 from bson import ObjectId, json_util
 from pymongo.collection import Collection
 
-from review_ui.queue.queue import Queue
-from review_ui.session.read_back import Document, DraftError, Row, Said, read_back
-from review_ui.session.samples import QUESTION, answer_in_words, object_id, open_dataset, question_of, sample_of
-from schemas.errors import LeaseLostError
-from schemas.queue import Box, Item, Kind, Progress
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.session.read_back import Document, DraftError, Row, Said, read_back
+from vouch_labels.review_ui.session.samples import (
+    QUESTION,
+    answer_in_words,
+    object_id,
+    open_dataset,
+    question_of,
+    sample_of,
+)
+from vouch_labels.schemas.errors import LeaseLostError
+from vouch_labels.schemas.queue import Box, Item, Kind, Progress
 
 _GONE_STATUS: Final = 410
 """Status in the log of a draft whose lease is over."""

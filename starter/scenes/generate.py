@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from schemas.errors import UserError
-from starter.scenes.scene import Scene, draw_scene
-from starter.scenes.sprites import style_of
-from starter.scenes.vocabulary import SPLITS
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.starter.scenes.scene import Scene, draw_scene
+from vouch_labels.starter.scenes.sprites import style_of
+from vouch_labels.starter.scenes.vocabulary import SPLITS
 
 TRUTH = "ground_truth.json"
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import UserError
-from starter.scenes.sprites import sprite, style_of
-from starter.scenes.vocabulary import COLOURS, DISTRACTORS, HELD_OUT, SPLITS, Noun
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.starter.scenes.sprites import sprite, style_of
+from vouch_labels.starter.scenes.vocabulary import COLOURS, DISTRACTORS, HELD_OUT, SPLITS, Noun
 
 _MOST_COVERED = 0.5
 # Share of a new object that may lie over others: more, and it would be drawn on top of one thing, not beside it.

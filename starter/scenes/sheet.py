@@ -1,4 +1,4 @@
-"""Bundled sheets of emoji glyphs, one a style: `python -m starter.scenes.sheet --help` makes them."""
+"""Bundled sheets of emoji glyphs, one a style: `python -m vouch_labels.starter.scenes.sheet --help` makes them."""
 
 import argparse
 import json
@@ -12,9 +12,9 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from schemas.errors import UserError, VouchError
-from starter.command import exit_code
-from starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
+from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.starter.command import exit_code
+from vouch_labels.starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
 
 _COLUMNS: Final = 10
 # Which glyphs a sheet holds, left to right and top to bottom, stands in the file itself: the vocabulary may grow.
@@ -56,7 +56,8 @@ class Sheet:
         image, glyphs = _read(self)
         if glyph not in glyphs:
             raise VouchError(
-                f"{self.file} has no glyph {glyph!r}: make it again, see `python -m starter.scenes.sheet --help`"
+                f"{self.file} has no glyph {glyph!r}: make it again, "
+                "see `python -m vouch_labels.starter.scenes.sheet --help`"
             )
         return image.crop(self.cell(glyphs.index(glyph)))
 
@@ -177,9 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
         description="Makes the sheets of glyphs that scenes are drawn with.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  python -m starter.scenes.sheet noto NotoColorEmoji.ttf\n"
+        "  python -m vouch_labels.starter.scenes.sheet noto NotoColorEmoji.ttf\n"
         "  npm pack emoji-datasource-twitter && tar xzf emoji-datasource-twitter-*.tgz\n"
-        "  python -m starter.scenes.sheet twitter package",
+        "  python -m vouch_labels.starter.scenes.sheet twitter package",
     )
     parser.add_argument("style", choices=SHEETS, help="which sheet")
     sources = "; ".join(f"{name}: {sheet.source}" for name, sheet in SHEETS.items())

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.errors import UserError
-from starter.scenes.sheet import SHEETS, Sheet
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.starter.scenes.sheet import SHEETS, Sheet
 
 _SIDE = 128
 

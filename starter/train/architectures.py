@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import BertTokenizerFast
 
-from starter.scenes.vocabulary import COLOURS, CORE, EXTENDED
+from vouch_labels.starter.scenes.vocabulary import COLOURS, CORE, EXTENDED
 
 TEXT_LENGTH = 256
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from starter.scenes.scene import draw_scene
-from starter.scenes.vocabulary import COLOURS, HELD_OUT, Noun
+from vouch_labels.starter.scenes.scene import draw_scene
+from vouch_labels.starter.scenes.vocabulary import COLOURS, HELD_OUT, Noun
 
 _CHUNK = 200
 

@@ -1,4 +1,4 @@
-"""Trains the starter GroundingDINO on drawn scenes: `python -m starter.train.detector --help`.
+"""Trains the starter GroundingDINO on drawn scenes: `python -m vouch_labels.starter.train.detector --help`.
 
 The loss is dense on the encoder's proposals and one-to-one on each decoder layer. At the end the scores are moved so
 that the campaign's default threshold is the right one for the detector.
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import box_convert, box_iou, generalized_box_iou, nms
 
-from schemas.campaign import DetectorConfig
-from starter.scenes.vocabulary import SPLITS
-from starter.train.architectures import detector_architecture
-from starter.train.data import Prompt, SceneCache, draw_prompt, normalised_batch, scene_cache
-from starter.train.run import WEIGHTS, Run, RunOptions, export, start_from
-from tasks.models.groundingdino.build import build_groundingdino
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.starter.scenes.vocabulary import SPLITS
+from vouch_labels.starter.train.architectures import detector_architecture
+from vouch_labels.starter.train.data import Prompt, SceneCache, draw_prompt, normalised_batch, scene_cache
+from vouch_labels.starter.train.run import WEIGHTS, Run, RunOptions, export, start_from
+from vouch_labels.tasks.models.groundingdino.build import build_groundingdino
 
 _SIDE, _LONG_SIDE = 192, 256
 

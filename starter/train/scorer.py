@@ -1,4 +1,4 @@
-"""Trains the starter CLIP: `python -m starter.train.scorer --help`.
+"""Trains the starter CLIP: `python -m vouch_labels.starter.train.scorer --help`.
 
 Crops are objects as the pipeline cuts them out, and squares that show none; texts are the names that the scorer learns
 to tell apart.
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from starter.scenes.vocabulary import COLOURS, HELD_OUT, SPLITS, Noun
-from starter.train.architectures import scorer_architecture
-from starter.train.data import SceneCache, scene_cache
-from starter.train.run import WEIGHTS, Run, RunOptions
-from tasks.score import crop, fill, templates_of
+from vouch_labels.starter.scenes.vocabulary import COLOURS, HELD_OUT, SPLITS, Noun
+from vouch_labels.starter.train.architectures import scorer_architecture
+from vouch_labels.starter.train.data import SceneCache, scene_cache
+from vouch_labels.starter.train.run import WEIGHTS, Run, RunOptions
+from vouch_labels.tasks.score import crop, fill, templates_of
 
 _COMPOSED = 24
 _PADDING = 0
@@ -87,7 +87,7 @@ def new_scorer(architecture: dict[str, Any], tokenizer: Path) -> tuple[nn.Module
     Returns:
         The model, and a function from T texts to (T, context length) token ids.
     """
-    from tasks.models.open_clip.build import build_model, find_architecture, load_tokenizer
+    from vouch_labels.tasks.models.open_clip.build import build_model, find_architecture, load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tokenizer").symlink_to(tokenizer.resolve(), target_is_directory=True)

@@ -1,4 +1,4 @@
-"""Trains the starter SAM: `python -m starter.train.segmenter --help`.
+"""Trains the starter SAM: `python -m vouch_labels.starter.train.segmenter --help`.
 
 Batches are parts of drawn scenes with jittered boxes and true masks.
 """
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from starter.scenes.vocabulary import SPLITS
-from starter.train.architectures import segmenter_architecture
-from starter.train.data import SceneCache, scene_cache
-from starter.train.run import WEIGHTS, Run, RunOptions, start_from
+from vouch_labels.starter.scenes.vocabulary import SPLITS
+from vouch_labels.starter.train.architectures import segmenter_architecture
+from vouch_labels.starter.train.data import SceneCache, scene_cache
+from vouch_labels.starter.train.run import WEIGHTS, Run, RunOptions, start_from
 
 _MOST_BOXES = 6
 _LEAST_PIXELS = 60
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def new_segmenter(architecture: dict[str, Any]) -> nn.Module:
     """Build an untrained SAM, as the loading code does."""
-    from tasks.models.sam.build import build_sam
+    from vouch_labels.tasks.models.sam.build import build_sam
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "segmenter.json"

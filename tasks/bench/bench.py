@@ -12,18 +12,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from schemas.campaign import Campaign, Workspace
-from schemas.errors import UserError
-from schemas.evaluation import BenchReport, StepTime
-from schemas.records import ImageRef, ShardCounts
-from tasks.bench.timing import StageTimer, gpu_busy, peak_bytes, repeated, settled
-from tasks.models.runtime import choose_runtime
-from tasks.plan.ledger import Ledger
-from tasks.plan.plan import list_source, plan
-from tasks.policy import default_policy
-from tasks.shard.pipeline import load_pipeline
-from tasks.shard.shard import CHUNK_IMAGES_ON_GPU, ShardSettings, process_shard
-from tasks.store.open import check_readable, open_store
+from vouch_labels.schemas.campaign import Campaign, Workspace
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.evaluation import BenchReport, StepTime
+from vouch_labels.schemas.records import ImageRef, ShardCounts
+from vouch_labels.tasks.bench.timing import StageTimer, gpu_busy, peak_bytes, repeated, settled
+from vouch_labels.tasks.models.runtime import choose_runtime
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.plan import list_source, plan
+from vouch_labels.tasks.policy import default_policy
+from vouch_labels.tasks.shard.pipeline import load_pipeline
+from vouch_labels.tasks.shard.shard import CHUNK_IMAGES_ON_GPU, ShardSettings, process_shard
+from vouch_labels.tasks.store.open import check_readable, open_store
 
 WARM_UP: Final = 8
 """Images that warm a CPU up."""
@@ -217,16 +217,16 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
         timer: Gets the times.
         synchronize: Waits until the device has done what it was given.
     """
-    from tasks import acquire as acquiring
-    from tasks.acquire import acquire, decode
-    from tasks.detect import Detect
-    from tasks.models.batching import Batcher
-    from tasks.presence import Presence
-    from tasks.score import Score
-    from tasks.segment import Segment
-    from tasks.shard import shard, steps
-    from tasks.store.local import LocalStore
-    from tasks.store.s3 import S3Store
+    from vouch_labels.tasks import acquire as acquiring
+    from vouch_labels.tasks.acquire import acquire, decode
+    from vouch_labels.tasks.detect import Detect
+    from vouch_labels.tasks.models.batching import Batcher
+    from vouch_labels.tasks.presence import Presence
+    from vouch_labels.tasks.score import Score
+    from vouch_labels.tasks.segment import Segment
+    from vouch_labels.tasks.shard import shard, steps
+    from vouch_labels.tasks.store.local import LocalStore
+    from vouch_labels.tasks.store.s3 import S3Store
 
     timed: dict[str, list[tuple[object, str]]] = {
         "acquire": [(shard, "read_plan"), (shard, "read_marker"), (shard, "best_marker")],

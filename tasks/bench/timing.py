@@ -14,10 +14,10 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
-from schemas.campaign import Campaign, Source
-from schemas.records import ImageRef
-from tasks.plan.plan import list_source
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import Campaign, Source
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.tasks.plan.plan import list_source
+from vouch_labels.tasks.store.open import open_store
 
 if TYPE_CHECKING:
     from torch.autograd.profiler_util import FunctionEvent

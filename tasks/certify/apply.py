@@ -12,18 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
-from schemas.campaign import Campaign, RoutingConfig, Strict
-from schemas.errors import ObjectMissingError, StoreError, UserError, WorkspaceBusyError
-from schemas.policy import Policy
-from schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
-from tasks.certify.monitor import expired_reason
-from tasks.certify.rounds import read_looks
-from tasks.export.export import check_export_name, export_run
-from tasks.labels.arrays import current_of
-from tasks.labels.read import current_markers
-from tasks.labels.totals import add_up
-from tasks.plan.ledger import Ledger
-from tasks.policy import (
+from vouch_labels.schemas.campaign import Campaign, RoutingConfig, Strict
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError, WorkspaceBusyError
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
+from vouch_labels.tasks.certify.monitor import expired_reason
+from vouch_labels.tasks.certify.rounds import read_looks
+from vouch_labels.tasks.export.export import check_export_name, export_run
+from vouch_labels.tasks.labels.arrays import current_of
+from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.labels.totals import add_up
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import (
     EXPIRED,
     FOLDER,
     basis,
@@ -37,13 +37,13 @@ from tasks.policy import (
     read_policy,
     write_policy,
 )
-from tasks.shard.events import OnEvent, Routing, ignore
-from tasks.shard.files import read_marker, read_part, write_current
-from tasks.shard.pipeline import rerouted, stages_fingerprint
-from tasks.shard.reuse import reroute_shard
-from tasks.store.lock import WorkspaceLock
-from tasks.store.open import check_writable, open_store
-from tasks.store.store import Store, map_ordered
+from vouch_labels.tasks.shard.events import OnEvent, Routing, ignore
+from vouch_labels.tasks.shard.files import read_marker, read_part, write_current
+from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
+from vouch_labels.tasks.shard.reuse import reroute_shard
+from vouch_labels.tasks.store.lock import WorkspaceLock
+from vouch_labels.tasks.store.open import check_writable, open_store
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 _THREADS: Final = 4
 

@@ -10,19 +10,43 @@ from typing import Final
 
 import numpy as np
 
-from schemas.campaign import Campaign
-from schemas.errors import NotCertifiedError, ObjectMissingError, UserError
-from schemas.policy import Certification, Certified, ClassEstimate, Group, GroupCertificate, Policy, Reviewers
-from tasks.certify.apply import version_in_force
-from tasks.certify.data import Candidates, Promise, RunReviews, read_run_reviews
-from tasks.certify.judge import Judged, Reviewed, Tested, look_of, tested_if_correct, tested_round, verdicts_of
-from tasks.certify.monitor import expired, reference
-from tasks.certify.rounds import Look, Round, RoundLabels, labels_of_round, last_round, number_of_look, take_look
-from tasks.policy import changed_inputs, content_name, policy_key, write_policy
-from tasks.reviews.plans import minutes_for
-from tasks.reviews.resolve import NO_ANSWER
-from tasks.statistics.bounds import shrunken_shares
-from tasks.statistics.threshold_tests import delta_of_look
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import NotCertifiedError, ObjectMissingError, UserError
+from vouch_labels.schemas.policy import (
+    Certification,
+    Certified,
+    ClassEstimate,
+    Group,
+    GroupCertificate,
+    Policy,
+    Reviewers,
+)
+from vouch_labels.tasks.certify.apply import version_in_force
+from vouch_labels.tasks.certify.data import Candidates, Promise, RunReviews, read_run_reviews
+from vouch_labels.tasks.certify.judge import (
+    Judged,
+    Reviewed,
+    Tested,
+    look_of,
+    tested_if_correct,
+    tested_round,
+    verdicts_of,
+)
+from vouch_labels.tasks.certify.monitor import expired, reference
+from vouch_labels.tasks.certify.rounds import (
+    Look,
+    Round,
+    RoundLabels,
+    labels_of_round,
+    last_round,
+    number_of_look,
+    take_look,
+)
+from vouch_labels.tasks.policy import changed_inputs, content_name, policy_key, write_policy
+from vouch_labels.tasks.reviews.plans import minutes_for
+from vouch_labels.tasks.reviews.resolve import NO_ANSWER
+from vouch_labels.tasks.statistics.bounds import shrunken_shares
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_look
 
 _PLAN: Final = "use `vouch plan-reviews`"
 _FRESH: Final = "draw anew: vouch plan-reviews CAMPAIGN --stage certify --fresh"

@@ -10,21 +10,21 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from schemas.campaign import Campaign, Gate
-from schemas.errors import UserError
-from schemas.records import Current
-from schemas.reviews import GroupPlan, ReviewPlan
-from tasks.labels.arrays import RunLabels, current_of, read_run_labels
-from tasks.plan.ledger import Ledger
-from tasks.reviews.plans import read_plans
-from tasks.reviews.resolve import Answers, resolve
-from tasks.reviews.verdicts import read_verdicts
-from tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
-from tasks.statistics.planning import FitLabels, plan_gate_a
-from tasks.statistics.sampling import Drawn, certification_sample
-from tasks.statistics.threshold_tests import certified_groups, delta_of_look, ladder
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Campaign, Gate
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import Current
+from vouch_labels.schemas.reviews import GroupPlan, ReviewPlan
+from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.resolve import Answers, resolve
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
+from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
+from vouch_labels.tasks.statistics.sampling import Drawn, certification_sample
+from vouch_labels.tasks.statistics.threshold_tests import certified_groups, delta_of_look, ladder
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 _GROUPS: Final = 10_000
 """More than a draw has groups, so that each round and group has an order of its own."""

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.errors import UserError
-from schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
-from tasks.certify.data import Promise, RunReviews, declare_groups, draw_counts, parts_of, reviews_to_start
-from tasks.certify.fit import Fit, fit_run
-from tasks.certify.judge import look_by_drawing
-from tasks.certify.monitor import UNKNOWN_P, audit_factor, drift
-from tasks.certify.questions import label_tasks, plant, possible_misses, read_presence
-from tasks.certify.recall import draw_image_checks, image_strata
-from tasks.certify.rounds import (
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
+from vouch_labels.tasks.certify.data import Promise, RunReviews, declare_groups, draw_counts, parts_of, reviews_to_start
+from vouch_labels.tasks.certify.fit import Fit, fit_run
+from vouch_labels.tasks.certify.judge import look_by_drawing
+from vouch_labels.tasks.certify.monitor import UNKNOWN_P, audit_factor, drift
+from vouch_labels.tasks.certify.questions import label_tasks, plant, possible_misses, read_presence
+from vouch_labels.tasks.certify.recall import draw_image_checks, image_strata
+from vouch_labels.tasks.certify.rounds import (
     Look,
     Round,
     candidates_of,
@@ -31,15 +31,15 @@ from tasks.certify.rounds import (
     looks_so_far,
     policy_of_run,
 )
-from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.plan.ledger import Ledger
-from tasks.reviews.plans import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
-from tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers
-from tasks.statistics.bounds import Floats, Ints, labels_needed
-from tasks.statistics.calibrator import Calibrator
-from tasks.statistics.fit_calibrator import FEWEST_LABELS
-from tasks.statistics.sampling import audit_sample, audit_strata, first_sample, fit_share, generator
-from tasks.statistics.threshold_tests import delta_of_look
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.plans import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
+from vouch_labels.tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers
+from vouch_labels.tasks.statistics.bounds import Floats, Ints, labels_needed
+from vouch_labels.tasks.statistics.calibrator import Calibrator
+from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS
+from vouch_labels.tasks.statistics.sampling import audit_sample, audit_strata, first_sample, fit_share, generator
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_look
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from schemas.errors import UserError
-from tasks.arrow import numbers
-from tasks.fingerprint import fingerprint
-from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.reviews.plans import Plans
-from tasks.reviews.resolve import CORRECT, WRONG, Answers
-from tasks.statistics.bounds import Bools, Floats, Ints
-from tasks.statistics.calibrator import Calibrator
-from tasks.statistics.fit_calibrator import FEWEST_LABELS, Fitted, fit_calibrator
-from tasks.statistics.planning import FitLabels
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.arrow import numbers
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.reviews.plans import Plans
+from vouch_labels.tasks.reviews.resolve import CORRECT, WRONG, Answers
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
+from vouch_labels.tasks.statistics.calibrator import Calibrator
+from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS, Fitted, fit_calibrator
+from vouch_labels.tasks.statistics.planning import FitLabels
 
 
 @dataclass(frozen=True)

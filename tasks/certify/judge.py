@@ -9,17 +9,24 @@ from typing import Final
 import numpy as np
 import pyarrow.compute as pc
 
-from schemas.policy import Reviewers
-from schemas.reviews import PLANTED_ROUTED, GroupPlan
-from tasks.arrow import numbers
-from tasks.certify.data import Candidates, Promise, RunReviews
-from tasks.certify.rounds import Look, Round, RoundLabels, last_round, read_looks
-from tasks.fingerprint import fingerprint
-from tasks.policy import changed_inputs
-from tasks.reviews.resolve import CORRECT, NO_ANSWER
-from tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError, reviewer_error
-from tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
-from tasks.statistics.threshold_tests import Evidence, Sample, accepted_counts, delta_of_look, gate_a, gate_b
+from vouch_labels.schemas.policy import Reviewers
+from vouch_labels.schemas.reviews import PLANTED_ROUTED, GroupPlan
+from vouch_labels.tasks.arrow import numbers
+from vouch_labels.tasks.certify.data import Candidates, Promise, RunReviews
+from vouch_labels.tasks.certify.rounds import Look, Round, RoundLabels, last_round, read_looks
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.policy import changed_inputs
+from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER
+from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError, reviewer_error
+from vouch_labels.tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
+from vouch_labels.tasks.statistics.threshold_tests import (
+    Evidence,
+    Sample,
+    accepted_counts,
+    delta_of_look,
+    gate_a,
+    gate_b,
+)
 
 _NO_LADDER: Final = (
     "no threshold was likely to pass with so few reviews when the sample was planned, or no label has a p(correct), so "

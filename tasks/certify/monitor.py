@@ -8,18 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.policy import Certification, Policy
-from schemas.reviews import ReviewPlan
-from tasks.arrow import distinct, numbers
-from tasks.certify.fit import calibrator_fingerprint
-from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.reviews.plans import Plans, read_plans
-from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
-from tasks.reviews.verdicts import read_verdicts
-from tasks.statistics.bounds import Bools, Floats, binomial_p, upper_bound
-from tasks.statistics.calibrator import Calibrator
-from tasks.statistics.monitoring import Audited, Drift, Estimate, Monitor, audited_precision, score_drift
-from tasks.store.store import Store
+from vouch_labels.schemas.policy import Certification, Policy
+from vouch_labels.schemas.reviews import ReviewPlan
+from vouch_labels.tasks.arrow import distinct, numbers
+from vouch_labels.tasks.certify.fit import calibrator_fingerprint
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.reviews.plans import Plans, read_plans
+from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, binomial_p, upper_bound
+from vouch_labels.tasks.statistics.calibrator import Calibrator
+from vouch_labels.tasks.statistics.monitoring import Audited, Drift, Estimate, Monitor, audited_precision, score_drift
+from vouch_labels.tasks.store.store import Store
 
 UNKNOWN_P: Final = 1.0
 """Stands for a missing p(correct) in estimates, which are unbiased whatever stands there."""

@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from schemas.campaign import Campaign
-from schemas.errors import UserError
-from schemas.reviews import TASKS, Planned, ReviewPlan, Stage
-from tasks.certify.data import RunReviews, read_run_reviews
-from tasks.certify.draw import (
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import TASKS, Planned, ReviewPlan, Stage
+from vouch_labels.tasks.certify.data import RunReviews, read_run_reviews
+from vouch_labels.tasks.certify.draw import (
     Draw,
     add_plants,
     ask_about_images,
@@ -20,13 +20,13 @@ from tasks.certify.draw import (
     draw_first,
     draw_queue,
 )
-from tasks.certify.questions import class_by_class, numbered, without_labels_of
-from tasks.certify.rounds import Look, next_stage, take_look
-from tasks.reviews.open_tasks import open_tasks
-from tasks.reviews.plans import VERIFY_S, write_plan
-from tasks.reviews.resolve import missed_and_checked
-from tasks.statistics.sampling import generator
-from tasks.statistics.threshold_tests import delta_of_look
+from vouch_labels.tasks.certify.questions import class_by_class, numbered, without_labels_of
+from vouch_labels.tasks.certify.rounds import Look, next_stage, take_look
+from vouch_labels.tasks.reviews.open_tasks import open_tasks
+from vouch_labels.tasks.reviews.plans import VERIFY_S, write_plan
+from vouch_labels.tasks.reviews.resolve import missed_and_checked
+from vouch_labels.tasks.statistics.sampling import generator
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_look
 
 DEFAULT_MINUTES: Final = 30.0
 ORDER: Final = 99

@@ -14,20 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.errors import UserError
-from schemas.records import Current
-from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED, TASKS
-from schemas.tables import BOX, PRESENCE
-from tasks.arrow import numbers
-from tasks.certify.data import RunReviews
-from tasks.labels.arrays import RunLabels
-from tasks.labels.read import current_markers
-from tasks.plan.ledger import Ledger
-from tasks.reviews.plans import CHECK_CLASS_S, VERIFY_S
-from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
-from tasks.shard.files import read_part
-from tasks.statistics.bounds import Floats, Ints
-from tasks.store.store import Store
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import Current
+from vouch_labels.schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED, TASKS
+from vouch_labels.schemas.tables import BOX, PRESENCE
+from vouch_labels.tasks.arrow import numbers
+from vouch_labels.tasks.certify.data import RunReviews
+from vouch_labels.tasks.labels.arrays import RunLabels
+from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.plans import CHECK_CLASS_S, VERIFY_S
+from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
+from vouch_labels.tasks.shard.files import read_part
+from vouch_labels.tasks.statistics.bounds import Floats, Ints
+from vouch_labels.tasks.store.store import Store
 
 KEPT: Final = 0.35
 """Share of a box's width or height that is left of it, so its IoU with the whole box as well."""

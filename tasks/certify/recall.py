@@ -9,17 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.errors import UserError
-from schemas.reviews import TASKS, ReviewPlan, Stratum
-from tasks.arrow import boxes_of, numbers
-from tasks.boxes_masks import box_iou
-from tasks.certify.questions import image_tasks, label_tasks, numbered
-from tasks.labels.arrays import RunLabels
-from tasks.reviews.plans import Plans, image_check_s
-from tasks.reviews.resolve import DISPUTED, NO_ANSWER, Answers, ImageAnswers
-from tasks.statistics.bounds import Bools, Ints
-from tasks.statistics.monitoring import Estimate
-from tasks.statistics.recall import SearchedImages, image_sample, recall
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import TASKS, ReviewPlan, Stratum
+from vouch_labels.tasks.arrow import boxes_of, numbers
+from vouch_labels.tasks.boxes_masks import box_iou
+from vouch_labels.tasks.certify.questions import image_tasks, label_tasks, numbered
+from vouch_labels.tasks.labels.arrays import RunLabels
+from vouch_labels.tasks.reviews.plans import Plans, image_check_s
+from vouch_labels.tasks.reviews.resolve import DISPUTED, NO_ANSWER, Answers, ImageAnswers
+from vouch_labels.tasks.statistics.bounds import Bools, Ints
+from vouch_labels.tasks.statistics.monitoring import Estimate
+from vouch_labels.tasks.statistics.recall import SearchedImages, image_sample, recall
 
 IMAGE: Final = "image"
 DOUBTFUL: Final = "doubtful"

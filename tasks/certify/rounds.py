@@ -14,21 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
-from schemas.campaign import Strict
-from schemas.errors import ObjectMissingError, StoreError, UserError
-from schemas.policy import Policy
-from schemas.reviews import ReviewPlan, Stage
-from tasks.arrow import distinct, numbers
-from tasks.certify.data import Candidates, RunReviews, draw_counts
-from tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
-from tasks.certify.monitor import contradicted, expired
-from tasks.policy import FOLDER, changed_inputs, policy_key
-from tasks.reviews.plans import Plans
-from tasks.reviews.resolve import NO_ANSWER, Answers
-from tasks.statistics.bounds import Floats
-from tasks.statistics.calibrator import Calibrator
-from tasks.statistics.fit_calibrator import FEWEST_LABELS
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Strict
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.reviews import ReviewPlan, Stage
+from vouch_labels.tasks.arrow import distinct, numbers
+from vouch_labels.tasks.certify.data import Candidates, RunReviews, draw_counts
+from vouch_labels.tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
+from vouch_labels.tasks.certify.monitor import contradicted, expired
+from vouch_labels.tasks.policy import FOLDER, changed_inputs, policy_key
+from vouch_labels.tasks.reviews.plans import Plans
+from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers
+from vouch_labels.tasks.statistics.bounds import Floats
+from vouch_labels.tasks.statistics.calibrator import Calibrator
+from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS
+from vouch_labels.tasks.store.store import Store
 
 _REMEDY: Final = "restore it, or draw a new certification sample: vouch plan-reviews CAMPAIGN --stage certify --fresh"
 

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.evaluation import AveragePrecision, ClassAp
-from tasks.matching import ImageLabels, ImageObjects, Rle, xywh_of
+from vouch_labels.schemas.evaluation import AveragePrecision, ClassAp
+from vouch_labels.tasks.matching import ImageLabels, ImageObjects, Rle, xywh_of
 
 CHUNK_IMAGES: Final = 32
 """Images that are handed to pycocotools at once; only those classes are looked at which they show."""

@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign import Campaign
-from schemas.errors import UserError
-from schemas.evaluation import ClassPairs, ContractTruth, Evaluation, GroupTruth, ImagePairs, TruePrecision
-from schemas.policy import Group, Policy
-from schemas.records import Current
-from tasks.evaluate.ground_truth import (
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.evaluation import ClassPairs, ContractTruth, Evaluation, GroupTruth, ImagePairs, TruePrecision
+from vouch_labels.schemas.policy import Group, Policy
+from vouch_labels.schemas.records import Current
+from vouch_labels.tasks.evaluate.ground_truth import (
     PairedClasses,
     PairedImages,
     Truth,
@@ -26,17 +26,17 @@ from tasks.evaluate.ground_truth import (
     pair_images,
     read_truth,
 )
-from tasks.evaluate.metrics import SCORE, Comparison
-from tasks.evaluate.plots import write_plots
-from tasks.evaluate.run_truth import RunTruth, truth_of_run
-from tasks.labels.arrays import RunLabels
-from tasks.labels.read import SIGNAL_STAGES, LabelArrays, label_arrays
-from tasks.matching import IOU_THRESHOLD, ImageLabels
-from tasks.plan.ledger import Ledger
-from tasks.policy import read_policy
-from tasks.shard.files import read_current
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.tasks.evaluate.metrics import SCORE, Comparison
+from vouch_labels.tasks.evaluate.plots import write_plots
+from vouch_labels.tasks.evaluate.run_truth import RunTruth, truth_of_run
+from vouch_labels.tasks.labels.arrays import RunLabels
+from vouch_labels.tasks.labels.read import SIGNAL_STAGES, LabelArrays, label_arrays
+from vouch_labels.tasks.matching import IOU_THRESHOLD, ImageLabels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 PROBABILITY: Final = "p_correct"
 EXAMPLES: Final = 3

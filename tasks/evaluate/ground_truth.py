@@ -10,9 +10,9 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import UserError
-from tasks.boxes_masks import is_rle
-from tasks.matching import ImageObjects, Rle
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.boxes_masks import is_rle
+from vouch_labels.tasks.matching import ImageObjects, Rle
 
 _LISTS: Final = ("images", "annotations", "categories")
 

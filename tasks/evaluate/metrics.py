@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from schemas.evaluation import (
+from vouch_labels.schemas.evaluation import (
     AveragePrecision,
     Confusion,
     LabelQuality,
@@ -18,8 +18,8 @@ from schemas.evaluation import (
     SignalCurves,
     SweepRow,
 )
-from tasks.evaluate.average_precision import AveragePrecisionMeter
-from tasks.matching import (
+from vouch_labels.tasks.evaluate.average_precision import AveragePrecisionMeter
+from vouch_labels.tasks.matching import (
     CORRECT,
     IGNORED,
     NOT_MATCHED,
@@ -31,7 +31,7 @@ from tasks.matching import (
     overlaps,
     ranking,
 )
-from tasks.statistics.calibrator import reliability
+from vouch_labels.tasks.statistics.calibrator import reliability
 
 SCORE = "detector_score"
 

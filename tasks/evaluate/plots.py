@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.errors import UserError
-from schemas.evaluation import AveragePrecision, Confusion, Evaluation, LabelQuality, SignalCurves
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.evaluation import AveragePrecision, Confusion, Evaluation, LabelQuality, SignalCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

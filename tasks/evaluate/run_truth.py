@@ -9,18 +9,33 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign import Campaign
-from schemas.errors import UserError
-from schemas.records import Current
-from schemas.reviews import LABEL_VERDICTS
-from tasks.evaluate.ground_truth import PairedClasses, Truth, objects_of, pair_classes, pair_images, read_truth
-from tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
-from tasks.labels.read import current_markers
-from tasks.matching import NOT_MATCHED, ImageLabels, ImageObjects, match_labels, match_the_rest, overlaps, ranking
-from tasks.plan.ledger import Ledger
-from tasks.shard.files import read_part
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import Current
+from vouch_labels.schemas.reviews import LABEL_VERDICTS
+from vouch_labels.tasks.evaluate.ground_truth import (
+    PairedClasses,
+    Truth,
+    objects_of,
+    pair_classes,
+    pair_images,
+    read_truth,
+)
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.matching import (
+    NOT_MATCHED,
+    ImageLabels,
+    ImageObjects,
+    match_labels,
+    match_the_rest,
+    overlaps,
+    ranking,
+)
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.files import read_part
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 _SCORE: Final = SIGNALS.index("detector_score")
 

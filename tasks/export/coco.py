@@ -18,10 +18,10 @@ from typing import IO, Any, BinaryIO, Final, Literal, NamedTuple
 
 import numpy as np
 
-from schemas.campaign import ExportConfig, Splits
-from schemas.errors import VouchError
-from tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise, SplitCounts
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import ExportConfig, Splits
+from vouch_labels.schemas.errors import VouchError
+from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise, SplitCounts
+from vouch_labels.tasks.store.store import Store
 
 ALL = "all"
 

@@ -7,22 +7,22 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from schemas.campaign import Campaign
-from schemas.errors import ObjectMissingError, StoreError, UserError
-from schemas.policy import Policy
-from schemas.records import Current, ExportOutcome
-from tasks.export.coco import write_coco
-from tasks.export.images import place_images
-from tasks.labels.read import labelled_images
-from tasks.labels.records import ExportImage, Promise
-from tasks.plan.ledger import Ledger
-from tasks.policy import policy_key
-from tasks.reviews.overlay import HumanWord
-from tasks.reviews.verdicts import read_verdicts
-from tasks.shard.events import Exporting, OnEvent, ignore
-from tasks.shard.files import read_current
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import Current, ExportOutcome
+from vouch_labels.tasks.export.coco import write_coco
+from vouch_labels.tasks.export.images import place_images
+from vouch_labels.tasks.labels.read import labelled_images
+from vouch_labels.tasks.labels.records import ExportImage, Promise
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import policy_key
+from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 
 def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOutcome:

@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from schemas.errors import ObjectMissingError, StoreError, UserError
-from tasks.labels.records import ExportImage
-from tasks.store.store import Store
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
+from vouch_labels.tasks.labels.records import ExportImage
+from vouch_labels.tasks.store.store import Store
 
 _NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES}
 

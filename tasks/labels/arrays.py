@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.errors import UserError
-from schemas.records import Current, Marker
-from schemas.tables import BOX
-from tasks.arrow import boxes_of, flags_of, flat, numbers, places_in
-from tasks.labels.read import SIGNAL_STAGES, current_markers
-from tasks.plan.ledger import Ledger
-from tasks.shard.files import read_current, read_part
-from tasks.statistics.bounds import Bools, Floats, Ints
-from tasks.statistics.sampling import on_fit_side
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import Current, Marker
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.arrow import boxes_of, flags_of, flat, numbers, places_in
+from vouch_labels.tasks.labels.read import SIGNAL_STAGES, current_markers
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.files import read_current, read_part
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
+from vouch_labels.tasks.statistics.sampling import on_fit_side
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 SIGNALS: Final = tuple(name for name in SIGNAL_STAGES if name not in ("p_correct", "mask_area"))
 """What a calibrator may look at, in column order; pixels of a mask say little but how large the image is."""

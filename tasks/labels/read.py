@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.records import Marker
-from schemas.tables import BOX, DECISIONS, STAGES
-from tasks.arrow import boxes_of, flags_of, flat, numbers
-from tasks.labels.records import ExportImage, ExportLabel
-from tasks.plan.ledger import Ledger
-from tasks.shard.files import read_current, read_marker, read_part, shards_done
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.records import Marker
+from vouch_labels.schemas.tables import BOX, DECISIONS, STAGES
+from vouch_labels.tasks.arrow import boxes_of, flags_of, flat, numbers
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.files import read_current, read_marker, read_part, shards_done
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 THREADS: Final = 4
 

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import Gate, Strict
 
 Reviewed = Literal["", "kept", "corrected", "added", "rejected", "unclear", "disputed"]
 """What people made of a label: nothing yet; it is right; they mended it; they drew it; there is nothing to label; an

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.campaign import Campaign
-from schemas.records import ClassCounts, Marker, ShardCounts, Step
-from tasks.labels.read import current_markers
-from tasks.plan.ledger import Ledger
-from tasks.shard.files import count, read_current, read_part
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.records import ClassCounts, Marker, ShardCounts, Step
+from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.files import count, read_current, read_part
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 MOST_REASONS = 1000
 

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
-from schemas.campaign import BatchSize
-from tasks.models.runtime import Gauge, Turns, Visit, gauge_of, turns_of
+from vouch_labels.schemas.campaign import BatchSize
+from vouch_labels.tasks.models.runtime import Gauge, Turns, Visit, gauge_of, turns_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

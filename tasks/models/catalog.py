@@ -7,11 +7,11 @@ from typing import Final
 
 from pydantic import Field
 
-from schemas.campaign import Campaign, Checkpoint, DetectorConfig, ScorerConfig, SegmenterConfig, Strict
-from schemas.errors import CheckpointError, VouchError
-from tasks.models.checkpoints import OFFICIAL, Kind, names_of, resolve, tokenizer_folder
-from tasks.models.registry import Phrase, load_detector, load_scorer, load_segmenter
-from tasks.models.runtime import Runtime, choose_runtime
+from vouch_labels.schemas.campaign import Campaign, Checkpoint, DetectorConfig, ScorerConfig, SegmenterConfig, Strict
+from vouch_labels.schemas.errors import CheckpointError, VouchError
+from vouch_labels.tasks.models.checkpoints import OFFICIAL, Kind, names_of, resolve, tokenizer_folder
+from vouch_labels.tasks.models.registry import Phrase, load_detector, load_scorer, load_segmenter
+from vouch_labels.tasks.models.runtime import Runtime, choose_runtime
 
 KINDS: Final[tuple[Kind, ...]] = ("detector", "segmenter", "scorer")
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from schemas.campaign import Checkpoint
-from schemas.errors import CheckpointError, VouchError
-from tasks.fingerprint import fingerprint
+from vouch_labels.schemas.campaign import Checkpoint
+from vouch_labels.schemas.errors import CheckpointError, VouchError
+from vouch_labels.tasks.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

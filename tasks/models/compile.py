@@ -15,8 +15,8 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tasks.models.checkpoints import cache_folder
-from tasks.models.runtime import Engine
+from vouch_labels.tasks.models.checkpoints import cache_folder
+from vouch_labels.tasks.models.runtime import Engine
 
 logger = logging.getLogger(__name__)
 

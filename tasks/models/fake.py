@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
-from tasks.boxes_masks import rle_of_runs
-from tasks.fingerprint import fingerprint
-from tasks.models.registry import Detector, Floats, Masks, Phrase, Pixels, RawDetections, Scorer, Segmenter
-from tasks.models.runtime import Runtime
+from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.tasks.boxes_masks import rle_of_runs
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.registry import Detector, Floats, Masks, Phrase, Pixels, RawDetections, Scorer, Segmenter
+from vouch_labels.tasks.models.runtime import Runtime
 
 CELL = 16
 BRIGHT = 64

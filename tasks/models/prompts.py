@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from schemas.errors import UserError
+from vouch_labels.schemas.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

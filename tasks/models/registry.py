@@ -11,22 +11,22 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
-from schemas.errors import UserError
-from tasks.models.runtime import Runtime
+from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.models.runtime import Runtime
 
 DETECTORS: Final = {
-    "groundingdino": "tasks.models.groundingdino.backend:load",
-    "transformers": "tasks.models.transformers:load",
-    "fake": "tasks.models.fake:fake_detector",
+    "groundingdino": "vouch_labels.tasks.models.groundingdino.backend:load",
+    "transformers": "vouch_labels.tasks.models.transformers:load",
+    "fake": "vouch_labels.tasks.models.fake:fake_detector",
 }
 SEGMENTERS: Final = {
-    "sam": "tasks.models.sam.backend:load",
-    "fake": "tasks.models.fake:fake_segmenter",
+    "sam": "vouch_labels.tasks.models.sam.backend:load",
+    "fake": "vouch_labels.tasks.models.fake:fake_segmenter",
 }
 SCORERS: Final = {
-    "open_clip": "tasks.models.open_clip.backend:load",
-    "fake": "tasks.models.fake:fake_scorer",
+    "open_clip": "vouch_labels.tasks.models.open_clip.backend:load",
+    "fake": "vouch_labels.tasks.models.fake:fake_scorer",
 }
 
 Pixels = NDArray[np.uint8]

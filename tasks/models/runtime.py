@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from schemas.campaign import SWITCHES, ModelsConfig, known_switch
-from schemas.errors import UserError
+from vouch_labels.schemas.campaign import SWITCHES, ModelsConfig, known_switch
+from vouch_labels.schemas.errors import UserError
 
 if TYPE_CHECKING:
     import torch

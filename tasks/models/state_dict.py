@@ -6,8 +6,8 @@ import zipfile
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from schemas.errors import CheckpointError
-from tasks.models.checkpoints import Weights
+from vouch_labels.schemas.errors import CheckpointError
+from vouch_labels.tasks.models.checkpoints import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

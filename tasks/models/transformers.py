@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.campaign import BatchSize, DetectorConfig
-from schemas.errors import CheckpointError, UserError
-from tasks.fingerprint import fingerprint
-from tasks.models.batching import Batcher
-from tasks.models.checkpoints import hub_folder, sha256_of, split_hub_reference
-from tasks.models.compile import compute_in_fp32
-from tasks.models.groundingdino.forward import least_shape
-from tasks.models.prompts import TokenScores, pack_captions
-from tasks.models.registry import Floats, Pass, Phrase, Pixels, RawDetections, assemble, each_its_own
-from tasks.models.runtime import Runtime
+from vouch_labels.schemas.campaign import BatchSize, DetectorConfig
+from vouch_labels.schemas.errors import CheckpointError, UserError
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.batching import Batcher
+from vouch_labels.tasks.models.checkpoints import hub_folder, sha256_of, split_hub_reference
+from vouch_labels.tasks.models.compile import compute_in_fp32
+from vouch_labels.tasks.models.groundingdino.forward import least_shape
+from vouch_labels.tasks.models.prompts import TokenScores, pack_captions
+from vouch_labels.tasks.models.registry import Floats, Pass, Phrase, Pixels, RawDetections, assemble, each_its_own
+from vouch_labels.tasks.models.runtime import Runtime
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from schemas.errors import StoreError
-from schemas.records import Generation, ImageRef, ShardRef
-from schemas.tables import PLAN
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
+from vouch_labels.schemas.tables import PLAN
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 READ_THREADS = 8
 CACHE_KIB = 32 * 1024

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.campaign import Location, Source
-from schemas.errors import UserError, WorkspaceBusyError
-from schemas.records import Generation, ImageRef, ShardRef
-from schemas.tables import PLAN, REMOVED
-from tasks.fingerprint import LENGTH, fingerprint
-from tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key
-from tasks.store.manifest import compile_filter, read_manifest
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.campaign import Location, Source
+from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
+from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
+from vouch_labels.schemas.tables import PLAN, REMOVED
+from vouch_labels.tasks.fingerprint import LENGTH, fingerprint
+from vouch_labels.tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key
+from vouch_labels.tasks.store.manifest import compile_filter, read_manifest
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 BATCH_ROWS = 10_000
 WRITE_THREADS = 8

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.campaign import Campaign
-from schemas.evaluation import Quality, Reliability, ReliabilityBin
-from schemas.policy import Policy
-from schemas.records import Current
-from schemas.report import (
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.evaluation import Quality, Reliability, ReliabilityBin
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import Current
+from vouch_labels.schemas.report import (
     Accepted,
     Change,
     Changes,
@@ -35,15 +35,15 @@ from schemas.report import (
     ReviewedReliability,
     TruthReport,
 )
-from schemas.reviews import LABEL_VERDICTS
-from tasks.evaluate.evaluate import evaluate_campaign
-from tasks.evaluate.ground_truth import read_truth
-from tasks.evaluate.run_truth import truth_of_run
-from tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
-from tasks.labels.read import current_markers
-from tasks.plan.ledger import Ledger
-from tasks.policy import read_policy
-from tasks.report.figures_reviews import (
+from vouch_labels.schemas.reviews import LABEL_VERDICTS
+from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
+from vouch_labels.tasks.evaluate.ground_truth import read_truth
+from vouch_labels.tasks.evaluate.run_truth import truth_of_run
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.report.figures_reviews import (
     Reviewed,
     asked,
     audit_reports,
@@ -57,16 +57,16 @@ from tasks.report.figures_reviews import (
     time_report,
     verdicts_report,
 )
-from tasks.report.plots import least, most, pct
-from tasks.reviews.plans import read_plans
-from tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
-from tasks.reviews.verdicts import read_verdicts
-from tasks.shard.files import read_part
-from tasks.statistics.bounds import Bools, Floats, Ints, shrunken_shares
-from tasks.statistics.calibrator import reliability
-from tasks.status import read_status
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.tasks.report.plots import least, most, pct
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.shard.files import read_part
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, shrunken_shares
+from vouch_labels.tasks.statistics.calibrator import reliability
+from vouch_labels.tasks.status import read_status
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 EDGES: Final = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
 """Of p(correct): narrow towards both ends, where calibrated probabilities crowd."""
@@ -478,7 +478,7 @@ def provenance(campaign: Campaign, current: Current) -> Provenance:
     """Name versions, models and settings; packages are those that make the report, not those that made the labels."""
     models, routing, export = campaign.models, campaign.routing, campaign.export
     return Provenance(
-        vouch=_version("vouch"),
+        vouch=_version("vouch-labels"),
         packages={name: _version(name) for name in PACKAGES},
         fingerprint=current.fingerprint,
         inputs=dict(current.inputs),

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.campaign import RoutingConfig
-from schemas.errors import UserError
-from schemas.policy import Certification, Group, Policy
-from schemas.report import (
+from vouch_labels.schemas.campaign import RoutingConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.policy import Certification, Group, Policy
+from vouch_labels.schemas.report import (
     AuditReport,
     DriftReport,
     ExpiryReport,
@@ -27,17 +27,17 @@ from schemas.report import (
     TimeReport,
     Verdicts,
 )
-from schemas.reviews import ReviewPlan
-from tasks.arrow import numbers
-from tasks.certify.monitor import P_CORRECT, AuditDraw, audit_draws, audit_factor, drift, monitor
-from tasks.certify.recall import recall_of_run
-from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.policy import EXPIRED, accepts
-from tasks.report.plots import cut
-from tasks.reviews.plans import DRAW_BOX_S, VERIFY_S, Plans
-from tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
-from tasks.statistics.bounds import Bools, Floats, Ints
-from tasks.statistics.monitoring import Estimate
+from vouch_labels.schemas.reviews import ReviewPlan
+from vouch_labels.tasks.arrow import numbers
+from vouch_labels.tasks.certify.monitor import P_CORRECT, AuditDraw, audit_draws, audit_factor, drift, monitor
+from vouch_labels.tasks.certify.recall import recall_of_run
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.policy import EXPIRED, accepts
+from vouch_labels.tasks.report.plots import cut
+from vouch_labels.tasks.reviews.plans import DRAW_BOX_S, VERIFY_S, Plans
+from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
+from vouch_labels.tasks.statistics.monitoring import Estimate
 
 PURPOSES: Final = ("fit", "certify", "audit")
 """Of tasks that are drawn at random; others are chosen, and say nothing of the whole."""

@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from schemas.campaign import Source
-from schemas.errors import ObjectMissingError, StoreError
-from schemas.report import Picture
-from tasks.acquire import DecodedImage, decode
-from tasks.models.registry import Pixels
-from tasks.score import LEAST_SIDE, span
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.campaign import Source
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError
+from vouch_labels.schemas.report import Picture
+from vouch_labels.tasks.acquire import DecodedImage, decode
+from vouch_labels.tasks.models.registry import Pixels
+from vouch_labels.tasks.score import LEAST_SIDE, span
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 SIDE: Final = 264
 """Pixels of a thumbnail, twice those that it takes on the page."""

@@ -12,8 +12,8 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import numpy as np
 from markupsafe import Markup
 
-from schemas.evaluation import Reliability
-from schemas.report import Histogram, SignalDrift
+from vouch_labels.schemas.evaluation import Reliability
+from vouch_labels.schemas.report import Histogram, SignalDrift
 
 MOST_NAMED_THRESHOLDS: Final = 3
 MOST_EDGES: Final = 8

@@ -11,15 +11,22 @@ from typing import Any, Final, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from schemas.campaign import Campaign
-from schemas.errors import UserError
-from schemas.report import Picture, Report, SignalDrift
-from tasks.certify.monitor import P_CORRECT
-from tasks.report import plots
-from tasks.report.figures import STANDINGS, Collected, collect, keep_report, precision_tile, recall_tile
-from tasks.report.pictures import SIDE, Thumbnail, thumbnails
-from tasks.report.plots import drift_plot, histogram_plot, interval_bar, reliability_plot, share_bar, spoken
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.report import Picture, Report, SignalDrift
+from vouch_labels.tasks.certify.monitor import P_CORRECT
+from vouch_labels.tasks.report import plots
+from vouch_labels.tasks.report.figures import STANDINGS, Collected, collect, keep_report, precision_tile, recall_tile
+from vouch_labels.tasks.report.pictures import SIDE, Thumbnail, thumbnails
+from vouch_labels.tasks.report.plots import (
+    drift_plot,
+    histogram_plot,
+    interval_bar,
+    reliability_plot,
+    share_bar,
+    spoken,
+)
+from vouch_labels.tasks.store.open import open_store
 
 MOST_CLASSES: Final = 40
 """Classes that stand open on the page; the others fold away."""

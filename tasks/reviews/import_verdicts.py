@@ -21,19 +21,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.campaign import Campaign
-from schemas.errors import UserError
-from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS, ImportOutcome
-from schemas.tables import BOX
-from tasks.arrow import first_rows, numbers, row_codes
-from tasks.labels.arrays import RunLabels, current_of, read_run_labels
-from tasks.labels.read import image_sizes
-from tasks.plan.ledger import Ledger
-from tasks.reviews.plans import read_plans
-from tasks.reviews.read_file import COLUMNS, read_rows
-from tasks.reviews.verdicts import mask_trouble, read_verdicts, write_verdicts
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS, ImportOutcome
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.arrow import first_rows, numbers, row_codes
+from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.read import image_sizes
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.read_file import COLUMNS, read_rows
+from vouch_labels.tasks.reviews.verdicts import mask_trouble, read_verdicts, write_verdicts
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 NAMED_PROBLEMS: Final = 5
 """Refused rows that an error names."""

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.campaign import Campaign
-from schemas.errors import UserError
-from schemas.reviews import IMAGE_VERDICTS, VERDICTS, Purpose, ReviewerFigures, ReviewPlan, VerdictFigures
-from schemas.tables import BOX
-from tasks.arrow import distinct, numbers
-from tasks.labels.arrays import RunLabels, current_of, read_run_labels
-from tasks.labels.read import Accepts, Decisions
-from tasks.plan.ledger import Ledger
-from tasks.reviews.plans import read_plans
-from tasks.reviews.resolve import (
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import IMAGE_VERDICTS, VERDICTS, Purpose, ReviewerFigures, ReviewPlan, VerdictFigures
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.arrow import distinct, numbers
+from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.read import Accepts, Decisions
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.resolve import (
     ANSWERS,
     DISPUTED,
     IN_DISPUTE,
@@ -33,8 +33,8 @@ from tasks.reviews.resolve import (
     resolve,
     standing,
 )
-from tasks.reviews.verdicts import read_verdicts
-from tasks.store.open import open_store
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.store.open import open_store
 
 _SETTLES: Final[Purpose] = "doubtful"
 _LOOKS_FOR_ONE: Final[Purpose] = "possible_miss"

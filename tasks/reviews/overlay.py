@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.tables import BOX
-from tasks.boxes_masks import box_iou, clip_boxes, rle_area
-from tasks.labels.records import ExportImage, ExportLabel, Provenance, Reviewed
-from tasks.reviews.resolve import Answers, ImageAnswers, missed_and_checked, resolve
-from tasks.reviews.verdicts import mask_trouble
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.boxes_masks import box_iou, clip_boxes, rle_area
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel, Provenance, Reviewed
+from vouch_labels.tasks.reviews.resolve import Answers, ImageAnswers, missed_and_checked, resolve
+from vouch_labels.tasks.reviews.verdicts import mask_trouble
 
 SAME_OBJECT: Final = 0.5
 """Least IoU of two boxes of one class that show one object."""

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from schemas.errors import ObjectMissingError, StoreError
-from schemas.reviews import TASKS, ReviewPlan
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError
+from vouch_labels.schemas.reviews import TASKS, ReviewPlan
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 Plans = Sequence[tuple[ReviewPlan, pa.Table]]
 """Plans with their tasks, rows of schemas.reviews.TASKS, in the order of their numbers."""

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import UserError
-from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
-from tasks.store.local import temporary_name
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
+from vouch_labels.tasks.store.local import temporary_name
 
 SHOWN: Final = ("image", "shown_class", "shown_x0", "shown_y0", "shown_x1", "shown_y1", "row", "reason")
 """Columns by which handed-out tasks say what is asked, and refused rows why; no part of an answer, passed over."""

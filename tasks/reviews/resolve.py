@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
-from schemas.tables import BOX
-from tasks.arrow import boxes_of, codes_of, distinct, numbers, places_in, row_codes
-from tasks.reviews.verdicts import in_time
+from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.arrow import boxes_of, codes_of, distinct, numbers, places_in, row_codes
+from vouch_labels.tasks.reviews.verdicts import in_time
 
 DISPUTED: Final = "disputed"
 ANSWERS: Final = (*LABEL_VERDICTS, DISPUTED)

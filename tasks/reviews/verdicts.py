@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.errors import StoreError
-from schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
-from schemas.tables import BOX
-from tasks.arrow import boxes_of
-from tasks.boxes_masks import run_lengths
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.arrow import boxes_of
+from vouch_labels.tasks.boxes_masks import run_lengths
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 FOLDER: Final = "reviews/"
 

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from schemas.errors import ObjectMissingError, StoreError
-from schemas.records import ClassCounts, Current, Marker, Part, ShardCounts
-from schemas.tables import STAGES
-from tasks.route import ACCEPT, REVIEW
-from tasks.shard.events import Progress
-from tasks.store.store import Store
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError
+from vouch_labels.schemas.records import ClassCounts, Current, Marker, Part, ShardCounts
+from vouch_labels.schemas.tables import STAGES
+from vouch_labels.tasks.route import ACCEPT, REVIEW
+from vouch_labels.tasks.shard.events import Progress
+from vouch_labels.tasks.store.store import Store
 
 
 def write_part(store: Store, run: str, shard: str, stage: str, table: pa.Table) -> Part:

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from schemas.campaign import Campaign, ClassConfig, ModelsConfig
-from schemas.policy import Policy
-from tasks.acquire import VERSION as DECODING
-from tasks.detect import Detect
-from tasks.fingerprint import fingerprint
-from tasks.models.registry import load_detector, load_scorer, load_segmenter
-from tasks.models.runtime import Runtime, choose_runtime
-from tasks.presence import Presence
-from tasks.score import Score
-from tasks.segment import Segment
+from vouch_labels.schemas.campaign import Campaign, ClassConfig, ModelsConfig
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.tasks.acquire import VERSION as DECODING
+from vouch_labels.tasks.detect import Detect
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.registry import load_detector, load_scorer, load_segmenter
+from vouch_labels.tasks.models.runtime import Runtime, choose_runtime
+from vouch_labels.tasks.presence import Presence
+from vouch_labels.tasks.score import Score
+from vouch_labels.tasks.segment import Segment
 
 ROUTING = 2
 """Raised whenever the router could decide differently on the same signals."""

@@ -6,16 +6,16 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from schemas.campaign import SIGNALS
-from schemas.errors import StoreError
-from schemas.policy import Policy
-from schemas.records import Marker
-from schemas.tables import STAGES
-from tasks.route import route
-from tasks.shard.files import decision_counts, markers_of, read_part, write_marker, write_part
-from tasks.shard.pipeline import rerouted, stages_fingerprint
-from tasks.statistics.calibrator import Calibrator
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import SIGNALS
+from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import Marker
+from vouch_labels.schemas.tables import STAGES
+from vouch_labels.tasks.route import route
+from vouch_labels.tasks.shard.files import decision_counts, markers_of, read_part, write_marker, write_part
+from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
+from vouch_labels.tasks.statistics.calibrator import Calibrator
+from vouch_labels.tasks.store.store import Store
 
 PIXEL_STAGES = ("detect", "segment", "score")
 """Stages that look at labels in pixels: their tables have a row a label, in one order."""

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from schemas.campaign import Campaign
-from schemas.errors import VouchError
-from schemas.policy import Policy
-from schemas.records import Marker, ShardCounts
-from tasks.acquire import DENIED, Acquired, acquire
-from tasks.plan.ledger import read_plan
-from tasks.shard.events import OnEvent, Progress, ignore
-from tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
-from tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
-from tasks.shard.reuse import KEPT_STAGES, Earlier, best_marker, read_earlier, reroute_shard, standing
-from tasks.shard.steps import Work, join_tables, worked_off
-from tasks.store.open import open_store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import VouchError
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import Marker, ShardCounts
+from vouch_labels.tasks.acquire import DENIED, Acquired, acquire
+from vouch_labels.tasks.plan.ledger import read_plan
+from vouch_labels.tasks.shard.events import OnEvent, Progress, ignore
+from vouch_labels.tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
+from vouch_labels.tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
+from vouch_labels.tasks.shard.reuse import KEPT_STAGES, Earlier, best_marker, read_earlier, reroute_shard, standing
+from vouch_labels.tasks.shard.steps import Work, join_tables, worked_off
+from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -16,20 +16,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.errors import VouchError
-from schemas.policy import Policy
-from schemas.records import Failed, ImageRef, Step
-from schemas.tables import IMAGES, STAGES
-from tasks.acquire import DecodedImage
-from tasks.arrow import boxes_of
-from tasks.detect import Detections
-from tasks.models.batching import is_out_of_memory
-from tasks.models.registry import Floats, Masks, Pixels
-from tasks.models.runtime import on_own_stream
-from tasks.presence import Present
-from tasks.route import route
-from tasks.score import Scores
-from tasks.shard.pipeline import Pipeline
+from vouch_labels.schemas.errors import VouchError
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import Failed, ImageRef, Step
+from vouch_labels.schemas.tables import IMAGES, STAGES
+from vouch_labels.tasks.acquire import DecodedImage
+from vouch_labels.tasks.arrow import boxes_of
+from vouch_labels.tasks.detect import Detections
+from vouch_labels.tasks.models.batching import is_out_of_memory
+from vouch_labels.tasks.models.registry import Floats, Masks, Pixels
+from vouch_labels.tasks.models.runtime import on_own_stream
+from vouch_labels.tasks.presence import Present
+from vouch_labels.tasks.route import route
+from vouch_labels.tasks.score import Scores
+from vouch_labels.tasks.shard.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from typing import Any, Final, TypeVar, get_args
 import numpy as np
 import pyarrow as pa
 
-from schemas.campaign import Gate, RoutingConfig
-from schemas.errors import UserError
-from schemas.reviews import LABEL_VERDICTS, VERDICTS
-from tasks.evaluate.run_truth import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS, RunTruth
-from tasks.labels.arrays import RunLabels
-from tasks.reviews.plans import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
+from vouch_labels.schemas.campaign import Gate, RoutingConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import LABEL_VERDICTS, VERDICTS
+from vouch_labels.tasks.evaluate.run_truth import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS, RunTruth
+from vouch_labels.tasks.labels.arrays import RunLabels
+from vouch_labels.tasks.reviews.plans import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
 
 REVIEWER: Final = "simulated"
 SECONDS: Final = np.array([VERIFY_S, VERIFY_S + CHANGE_CLASS_S, VERIFY_S + CLICK_BOX_S, VERIFY_S], np.float64)

@@ -14,28 +14,28 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.campaign import Campaign
-from schemas.errors import NotCertifiedError, UserError
-from schemas.evaluation import ContractTruth, PlanningAnswer, SimulatedRow, Simulation, Spread
-from schemas.policy import Certified
-from schemas.records import ApplySummary
-from schemas.reviews import GroupPlan, Planned
-from tasks.certify.apply import apply_policy
-from tasks.certify.certify import certify_campaign
-from tasks.certify.data import Candidates, Promise, declare_groups, draw_groups
-from tasks.certify.draw import labels_to_fit
-from tasks.certify.fit import Fit, fit_rows
-from tasks.certify.judge import Reviewed, judge
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.evaluate.evaluate import contract_truth, is_kept, true_precision
-from tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, RunTruth, truth_of_campaign
-from tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
-from tasks.plan.ledger import Ledger
-from tasks.policy import read_policy
-from tasks.reviews.plans import VERIFY_S, read_plans
-from tasks.reviews.verdicts import write_verdicts
-from tasks.simulate.reviewer import PERFECT, SECONDS, Errors, Question, answer, called, chances
-from tasks.statistics.bounds import (
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import NotCertifiedError, UserError
+from vouch_labels.schemas.evaluation import ContractTruth, PlanningAnswer, SimulatedRow, Simulation, Spread
+from vouch_labels.schemas.policy import Certified
+from vouch_labels.schemas.records import ApplySummary
+from vouch_labels.schemas.reviews import GroupPlan, Planned
+from vouch_labels.tasks.certify.apply import apply_policy
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.data import Candidates, Promise, declare_groups, draw_groups
+from vouch_labels.tasks.certify.draw import labels_to_fit
+from vouch_labels.tasks.certify.fit import Fit, fit_rows
+from vouch_labels.tasks.certify.judge import Reviewed, judge
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.evaluate.evaluate import contract_truth, is_kept, true_precision
+from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, RunTruth, truth_of_campaign
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.reviews.plans import VERIFY_S, read_plans
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.simulate.reviewer import PERFECT, SECONDS, Errors, Question, answer, called, chances
+from vouch_labels.tasks.statistics.bounds import (
     TRUSTED,
     Bools,
     Floats,
@@ -45,9 +45,9 @@ from tasks.statistics.bounds import (
     reviewer_error,
     upper_bound,
 )
-from tasks.statistics.sampling import certification_sample, first_sample, fit_share
-from tasks.statistics.threshold_tests import Sample, accepted_counts, delta_of_look, gate_a, gate_b, ladder
-from tasks.store.open import open_store
+from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample, fit_share
+from vouch_labels.tasks.statistics.threshold_tests import Sample, accepted_counts, delta_of_look, gate_a, gate_b, ladder
+from vouch_labels.tasks.store.open import open_store
 
 NAIVE: Final = 1_000_000
 """Number of the naive rule's own draw."""

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from schemas.errors import UserError
-from tasks.statistics.bounds import Bools, Floats, Ints
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
 
 _ROWS = 100_000
 """Labels that are worked on at once: bounds the memory."""

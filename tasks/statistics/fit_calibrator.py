@@ -12,9 +12,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from schemas.errors import UserError
-from tasks.statistics.bounds import Bools, Floats, Ints
-from tasks.statistics.calibrator import Calibrator
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
+from vouch_labels.tasks.statistics.calibrator import Calibrator
 
 STRENGTH: Final = 1.0
 """Inverse of the L2 penalty: a priori weights and offsets are normal with this variance."""

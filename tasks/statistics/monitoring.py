@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from schemas.errors import UserError
-from tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, upper_bound
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, upper_bound
 
 DRIFT_P: Final = 0.01
 DRIFT_DISTANCE: Final = 0.1

@@ -10,8 +10,15 @@ from typing import Final
 import numpy as np
 from scipy import stats
 
-from tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, most_errors
-from tasks.statistics.threshold_tests import NEXT_LOOK, Evidence, Sample, accepted_counts, certified_step, ladder
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, most_errors
+from vouch_labels.tasks.statistics.threshold_tests import (
+    NEXT_LOOK,
+    Evidence,
+    Sample,
+    accepted_counts,
+    certified_step,
+    ladder,
+)
 
 POWER: Final = 0.8
 QUANTILES: Final = (np.arange(25) + 0.5) / 25

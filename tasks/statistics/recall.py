@@ -7,10 +7,10 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 
-from schemas.errors import UserError
-from tasks.statistics.bounds import Floats, Ints, lower_bound
-from tasks.statistics.monitoring import Estimate
-from tasks.statistics.sampling import IMAGES, Drawn, allocate, generator
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.statistics.bounds import Floats, Ints, lower_bound
+from vouch_labels.tasks.statistics.monitoring import Estimate
+from vouch_labels.tasks.statistics.sampling import IMAGES, Drawn, allocate, generator
 
 BOOTSTRAPS: Final = 1_000
 WIDEST: Final = 6.0

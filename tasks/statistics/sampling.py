@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from tasks.statistics.bounds import Bools, Floats, Ints
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
 
 FIRST: Final = 1
 CERTIFICATION: Final = 2

@@ -25,7 +25,7 @@ from typing import Final
 
 import numpy as np
 
-from tasks.statistics.bounds import (
+from vouch_labels.tasks.statistics.bounds import (
     TRUSTED,
     Bools,
     Floats,

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from schemas.errors import ObjectMissingError, StoreAccessError, StoreError
-from tasks.store.lock import ProcessId, is_alive, this_process
-from tasks.store.store import Blob, ObjectInfo
+from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, StoreError
+from vouch_labels.tasks.store.lock import ProcessId, is_alive, this_process
+from vouch_labels.tasks.store.store import Blob, ObjectInfo
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from typing import NamedTuple, Self
 
 from pydantic import Field, ValidationError
 
-from schemas.campaign import Strict
-from schemas.errors import ObjectMissingError, VouchError, WorkspaceBusyError
-from tasks.fingerprint import fingerprint
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Strict
+from vouch_labels.schemas.errors import ObjectMissingError, VouchError, WorkspaceBusyError
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from schemas.campaign import S3Options
-from schemas.errors import ObjectMissingError, UserError
-from schemas.records import ImageRef
-from tasks.store.open import open_uri
-from tasks.store.store import Store, map_ordered
+from vouch_labels.schemas.campaign import S3Options
+from vouch_labels.schemas.errors import ObjectMissingError, UserError
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.tasks.store.open import open_uri
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from schemas.campaign import Location, S3Options
-from schemas.errors import StoreAccessError, UserError
-from tasks.store.local import LocalStore
-from tasks.store.s3 import S3Store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Location, S3Options
+from vouch_labels.schemas.errors import StoreAccessError, UserError
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.s3 import S3Store
+from vouch_labels.tasks.store.store import Store
 
 CHECK = ".vouch-write-check"
 

@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from schemas.campaign import S3Options
-from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
-from tasks.store.store import Blob, ObjectInfo, Store
+from vouch_labels.schemas.campaign import S3Options
+from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
+from vouch_labels.tasks.store.store import Blob, ObjectInfo, Store
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError

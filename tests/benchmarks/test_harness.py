@@ -13,8 +13,8 @@ from benchmarks.campaigns import draw_pictures
 from benchmarks.harness.report import Result, Table, make_result, print_table, write_result
 from benchmarks.harness.run import Measured, describe_machine, in_child
 from benchmarks.registry import BENCHMARKS
-from schemas.errors import VouchError
-from tasks.bench.timing import peak_bytes
+from vouch_labels.schemas.errors import VouchError
+from vouch_labels.tasks.bench.timing import peak_bytes
 
 TABLE = Table(title="walking", columns=["", "time"], rows=[["a mile", "20 min"]], notes=["On foot."], figures={"s": 1})
 

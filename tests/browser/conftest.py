@@ -6,11 +6,11 @@ import uuid
 import pytest
 from pymongo import MongoClient
 
-from review_ui.queue.database import mongod
-from tasks.certify.plan_reviews import Wish, plan_reviews
 from tests.browser.reviewing import Reviewer, reviewing
 from tests.fake_campaign import draw_images, label, write_campaign
 from tests.requirements import CHROMIUM
+from vouch_labels.review_ui.queue.database import mongod
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
 
 CLASSES = ["cat", "dog", "ox"]
 ARGUMENTS = [

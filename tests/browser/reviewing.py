@@ -9,16 +9,16 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page
 
-from review_ui.queue.fill import fill_queue
-from review_ui.queue.queue import Queue
-from review_ui.queue.sync import pull_queue
-from review_ui.server.mongod import DatabaseUse
-from review_ui.server.serve import ServeOptions, served
-from schemas.campaign import Campaign
-from schemas.queue import Box, Item
-from tasks.reviews.verdicts import read_verdicts
-from tasks.store.open import open_store
 from tests.waiting import HANG_S
+from vouch_labels.review_ui.queue.fill import fill_queue
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.sync import pull_queue
+from vouch_labels.review_ui.server.mongod import DatabaseUse
+from vouch_labels.review_ui.server.serve import ServeOptions, served
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.queue import Box, Item
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.store.open import open_store
 
 REVIEWER = "ann"
 WAIT_MS = 1000 * HANG_S

@@ -6,8 +6,8 @@ import io
 import pytest
 from PIL import Image
 
-from tasks.report.pictures import Thumbnail
-from tasks.report.render import render
+from vouch_labels.tasks.report.pictures import Thumbnail
+from vouch_labels.tasks.report.render import render
 
 pytestmark = pytest.mark.browser
 

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import pytest
 from pycocotools.coco import COCO
 
-from flows.cli.demo import PRECISION, TO_CERTIFY, TO_FIT, TRUTH, _prepare
-from schemas.campaign_file import load_campaign
-from schemas.reviews import LABEL_VERDICTS
-from tasks.evaluate.run_truth import truth_of_campaign
-from tasks.reviews.verdicts import read_verdicts
-from tasks.store.open import open_store
 from tests.browser.reviewing import Reviewer
 from tests.flows.cli.review_process import ROOT, running
+from vouch_labels.flows.cli.demo import PRECISION, TO_CERTIFY, TO_FIT, TRUTH, _prepare
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.schemas.reviews import LABEL_VERDICTS
+from vouch_labels.tasks.evaluate.run_truth import truth_of_campaign
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.store.open import open_store
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -37,7 +37,7 @@ def campaign(tmp_path, monkeypatch):
 
 def vouch(*words):
     """What a command prints, read."""
-    command = [sys.executable, "-m", "flows.cli", *map(str, words), "--json"]
+    command = [sys.executable, "-m", "vouch_labels.flows.cli", *map(str, words), "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

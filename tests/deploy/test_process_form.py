@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from schemas.campaign_template import starter_campaign_text
 from tests.waiting import HANG_S, until
+from vouch_labels.schemas.campaign_template import starter_campaign_text
 
 ROOT = Path(__file__).parents[2]
 FAKE = {"backend": "fake"}

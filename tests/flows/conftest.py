@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.prefect_server import prepare_environment
 from tests.waiting import HANG_S
+from vouch_labels.flows.prefect_server import prepare_environment
 
 prepare_environment()
 

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from flows.cli import main
-from tasks.shard import shard
+from vouch_labels.flows.cli import main
+from vouch_labels.tasks.shard import shard
 
 SHARDS = 20
 _process_shard = shard.process_shard

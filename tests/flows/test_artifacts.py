@@ -1,5 +1,5 @@
-from flows.artifacts import summary_markdown
-from schemas.records import RunSummary
+from vouch_labels.flows.artifacts import summary_markdown
+from vouch_labels.schemas.records import RunSummary
 
 
 def summary(**changes) -> RunSummary:

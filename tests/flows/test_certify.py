@@ -5,14 +5,14 @@ The flow that takes up people's answers: pulled, certified, applied; what comes 
 
 import pytest
 
-from flows.artifacts import applied_reviews_markdown, certified_markdown
-from flows.prefect_server import prepare_environment
-from review_ui.queue.database import mongod
-from review_ui.queue.fill import fill_queue
-from review_ui.queue.queue import Queue
-from schemas.errors import UserError
-from schemas.policy import Certified, Group, GroupCertificate, Reviewers
-from tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.flows.artifacts import applied_reviews_markdown, certified_markdown
+from vouch_labels.flows.prefect_server import prepare_environment
+from vouch_labels.review_ui.queue.database import mongod
+from vouch_labels.review_ui.queue.fill import fill_queue
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.policy import Certified, Group, GroupCertificate, Reviewers
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
 
 CERTIFICATE = GroupCertificate(
     labels=1000, accepted=600, reviewed=400, errors=8, limit=0.05, bound=0.034, p_value=0.01, delta=0.08, tested=(0.9,),
@@ -52,7 +52,7 @@ def test_the_certificates_as_markdown():
 def test_the_flow_refuses_as_the_command_does_and_shows_what_it_found(tmp_path, make_images, make_campaign, label):
     from prefect.client.orchestration import get_client
 
-    from flows.certify import show, vouch_certify
+    from vouch_labels.flows.certify import show, vouch_certify
 
     make_images(tmp_path / "images", 2)
     label(make_campaign())
@@ -88,7 +88,7 @@ def answer(campaign, uri):
 
 
 def test_without_a_queue_nothing_is_pulled_and_nothing_fails(campaign):
-    from flows.certify import pull_and_apply
+    from vouch_labels.flows.certify import pull_and_apply
 
     found = pull_and_apply(campaign)
     assert (found.pulled, found.certified, found.applied) == (None, None, None)
@@ -98,7 +98,7 @@ def test_without_a_queue_nothing_is_pulled_and_nothing_fails(campaign):
 
 @pytest.mark.mongod
 def test_from_answers_to_decisions(campaign, tmp_path, monkeypatch):
-    from flows.certify import pull_and_apply
+    from vouch_labels.flows.certify import pull_and_apply
 
     with mongod(tmp_path / "db") as uri:
         monkeypatch.setenv("VOUCH_MONGODB_URI", uri)

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from flows.prefect_server import DEFAULTS, prepare_environment, signal_behind
-from schemas.errors import UserError, VouchError
 from tests.flows import held_run
 from tests.flows.held_run import SHARDS
 from tests.waiting import HANG_S
+from vouch_labels.flows.prefect_server import DEFAULTS, prepare_environment, signal_behind
+from vouch_labels.schemas.errors import UserError, VouchError
 
 
 @dataclass
@@ -90,7 +90,7 @@ def typed(command, environment, go_on):
 
 
 def resumes(command, environment) -> None:
-    words = [sys.executable, "-m", "flows.cli", *command, "--json"]
+    words = [sys.executable, "-m", "vouch_labels.flows.cli", *command, "--json"]
     again = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=HANG_S, check=True)
     assert json.loads(again.stdout)["done"] == 5 * SHARDS
 
@@ -161,7 +161,7 @@ def test_a_server_that_dies_is_told_in_a_line(typed, command, environment, go_on
 def test_without_the_known_hook_prefect_starts_its_own(monkeypatch, caplog):
     import prefect.server.api.server as module
 
-    from flows.prefect_server import _start
+    from vouch_labels.flows.prefect_server import _start
 
     monkeypatch.delattr(module, "SubprocessASGIServer")
     with caplog.at_level("INFO"):
@@ -172,7 +172,7 @@ def test_without_the_known_hook_prefect_starts_its_own(monkeypatch, caplog):
 def test_a_server_that_ends_instead_of_starting_is_not_waited_for(monkeypatch, tmp_path):
     import prefect.server.api.server as module
 
-    from flows.prefect_server import _start
+    from vouch_labels.flows.prefect_server import _start
 
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexit 4\n")
@@ -193,7 +193,7 @@ def test_prefect_gives_a_server_that_died_seconds(monkeypatch):
         temporary_settings,
     )
 
-    import flows.prefect_server as module
+    import vouch_labels.flows.prefect_server as module
 
     monkeypatch.setattr(module, "_start", lambda: None)
     users = temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL})
@@ -204,7 +204,7 @@ def test_prefect_gives_a_server_that_died_seconds(monkeypatch):
 def test_its_database_has_a_folder_also_where_the_home_folder_is_missing(monkeypatch, tmp_path):
     from prefect.settings import PREFECT_HOME, temporary_settings
 
-    import flows.prefect_server as module
+    import vouch_labels.flows.prefect_server as module
 
     monkeypatch.setattr(module, "_start", lambda: None)
     home = tmp_path / "home" / ".prefect"
@@ -222,7 +222,7 @@ def test_its_database_has_a_folder_also_where_the_home_folder_is_missing(monkeyp
 def test_a_named_server_is_used_as_it_is(monkeypatch):
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    import flows.prefect_server as module
+    import vouch_labels.flows.prefect_server as module
 
     monkeypatch.setattr(module, "_start", lambda: pytest.fail("no server is needed"))
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
@@ -239,7 +239,7 @@ def test_what_the_user_sets_stays_set(monkeypatch):
         temporary_settings,
     )
 
-    import flows.prefect_server as module
+    import vouch_labels.flows.prefect_server as module
 
     monkeypatch.setattr(module, "_start", lambda: None)
     users = temporary_settings(

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.store.local import LocalStore
+from vouch_labels.tasks.store.local import LocalStore
 
 RUNS = """
 import json, sys
 from pathlib import Path
-from schemas.campaign_file import load_campaign
-from tasks.run import CampaignRun
-from tasks.shard.shard import process_shard
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.tasks.run import CampaignRun
+from vouch_labels.tasks.shard.shard import process_shard
 from tests.killing import killed_at
 
 def work():

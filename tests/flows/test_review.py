@@ -2,14 +2,14 @@
 
 import pytest
 
-from flows.review import _prepare
-from review_ui.queue.database import mongod
-from review_ui.queue.fill import fill_queue
-from review_ui.queue.queue import Queue
-from review_ui.server.mongod import review_database
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.reviews.plans import read_plans
-from tasks.store.open import open_store
+from vouch_labels.flows.review import _prepare
+from vouch_labels.review_ui.queue.database import mongod
+from vouch_labels.review_ui.queue.fill import fill_queue
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.server.mongod import review_database
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import StoreError, UserError, WorkspaceBusyError
-from schemas.records import Marker
-from tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
-from tasks.store.lock import WorkspaceLock
-from tasks.store.open import open_store
 from tests.waiting import until
+from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
+from vouch_labels.schemas.records import Marker
+from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
+from vouch_labels.tasks.store.lock import WorkspaceLock
+from vouch_labels.tasks.store.open import open_store
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def test_a_folder_becomes_a_data_set(tmp_path, make_images, write_campaign):
-    from flows.run import run_campaign
+    from vouch_labels.flows.run import run_campaign
 
     make_images(tmp_path / "images", 6)
     (tmp_path / "images" / "bad.png").write_bytes(b"no image")
@@ -36,7 +36,7 @@ def test_a_folder_becomes_a_data_set(tmp_path, make_images, write_campaign):
 def test_the_summary_becomes_an_artifact(tmp_path, make_images, write_campaign):
     from prefect.client.orchestration import get_client
 
-    from flows.run import run_campaign
+    from vouch_labels.flows.run import run_campaign
 
     make_images(tmp_path / "images", 2)
     summary = run_campaign(write_campaign(), export=False)
@@ -48,7 +48,7 @@ def test_the_summary_becomes_an_artifact(tmp_path, make_images, write_campaign):
 
 
 def test_a_shard_is_tried_again_and_the_others_go_on(tmp_path, make_images, write_campaign, monkeypatch):
-    import flows.run as flow
+    import vouch_labels.flows.run as flow
 
     make_images(tmp_path / "images", 12)
     work, tries = flow.process_shard, {}
@@ -70,7 +70,7 @@ def test_a_shard_is_tried_again_and_the_others_go_on(tmp_path, make_images, writ
 
 
 def test_a_run_gives_up_when_nothing_works(tmp_path, make_images, write_campaign, monkeypatch):
-    import flows.run as flow
+    import vouch_labels.flows.run as flow
 
     make_images(tmp_path / "images", 24)
     tried = set()
@@ -86,7 +86,7 @@ def test_a_run_gives_up_when_nothing_works(tmp_path, make_images, write_campaign
 
 
 def test_a_shard_that_takes_too_long_says_which_setting(tmp_path, make_images, write_campaign, monkeypatch):
-    import flows.run as flow
+    import vouch_labels.flows.run as flow
 
     make_images(tmp_path / "images", 2)
     # In steps: a thread is told to stop between two of them.
@@ -96,7 +96,7 @@ def test_a_shard_that_takes_too_long_says_which_setting(tmp_path, make_images, w
 
 
 def test_a_users_mistake_ends_the_run_at_once(tmp_path, make_images, write_campaign, monkeypatch):
-    import flows.run as flow
+    import vouch_labels.flows.run as flow
 
     make_images(tmp_path / "images", 8)
     tries = []
@@ -112,10 +112,10 @@ def test_a_users_mistake_ends_the_run_at_once(tmp_path, make_images, write_campa
 
 
 def test_two_runs_on_one_workspace_are_refused(tmp_path, make_images, write_campaign):
-    from flows.run import run_campaign
+    from vouch_labels.flows.run import run_campaign
 
     make_images(tmp_path / "images", 2)
-    from schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.campaign_file import load_campaign
 
     path = write_campaign()
     with (
@@ -135,7 +135,7 @@ def test_two_runs_on_one_workspace_are_refused(tmp_path, make_images, write_camp
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(tmp_path, make_images, write_campaign, sections, message):
-    from flows.run import run_campaign
+    from vouch_labels.flows.run import run_campaign
 
     make_images(tmp_path / "images", 2)
     with pytest.raises(UserError, match=message) as caught:
@@ -144,7 +144,7 @@ def test_what_cannot_work_is_said_in_one_line(tmp_path, make_images, write_campa
 
 
 def test_an_empty_source_is_refused(tmp_path, write_campaign):
-    from flows.run import run_campaign
+    from vouch_labels.flows.run import run_campaign
 
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match="holds no image"):

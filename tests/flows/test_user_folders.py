@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.user_folders import FOLDERS, name_folders
-from schemas.errors import UserError
 from tests.ordinary_user import folder_of_an_ordinary_user
+from vouch_labels.flows.user_folders import FOLDERS, name_folders
+from vouch_labels.schemas.errors import UserError
 
 OWN = f"vouch-home-{os.geteuid()}"
 
@@ -152,7 +152,7 @@ class TestCommand:
         given = (*FOLDERS, "VOUCH_LOG", "VOUCH_CACHE", "HF_HOME")
         environment = {name: value for name, value in os.environ.items() if name not in given}
         environment |= {"HOME": str(tmp_path / "missing"), "TMPDIR": str(tmp_path)}
-        command = [sys.executable, "-m", "flows.cli", *words]
+        command = [sys.executable, "-m", "vouch_labels.flows.cli", *words]
         return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
 
     def test_it_is_told_in_one_line(self, tmp_path):

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from review_ui.queue.database import SCHEMA, connect, make_indices, mongod, open_session
-from review_ui.queue.documents import Writer
-from review_ui.queue.fill import fill_queue
-from review_ui.queue.queue import Queue
-from review_ui.queue.reasons import Task, Told
-from schemas.queue import FillOutcome, Item
-from schemas.reviews import VERDICTS
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.labels.records import ExportImage, ExportLabel
-from tasks.reviews.overlay import HumanWord
-from tasks.store.open import open_store
 from tests.fake_campaign import draw_images, label, write_campaign
+from vouch_labels.review_ui.queue.database import SCHEMA, connect, make_indices, mongod, open_session
+from vouch_labels.review_ui.queue.documents import Writer
+from vouch_labels.review_ui.queue.fill import fill_queue
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.reasons import Task, Told
+from vouch_labels.schemas.queue import FillOutcome, Item
+from vouch_labels.schemas.reviews import VERDICTS
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.store.open import open_store
 
 RUN = "main"
 CLASSES = ("cat", "dog")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from review_ui.server.process import server_environment
+from vouch_labels.review_ui.server.process import server_environment
 
 
 def database_of_fiftyone(mongo: str, home: Path) -> str:

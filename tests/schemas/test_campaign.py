@@ -2,9 +2,9 @@
 
 import pytest
 
-from schemas.campaign import ReviewConfig
-from schemas.campaign_file import load_campaign
-from schemas.errors import CampaignError
+from vouch_labels.schemas.campaign import ReviewConfig
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.schemas.errors import CampaignError
 
 SECRET = "correct-horse"
 

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.campaign_file import MAX_BYTES, load_campaign, parse_yaml
-from schemas.errors import CampaignError, UserError
+from vouch_labels.schemas.campaign_file import MAX_BYTES, load_campaign, parse_yaml
+from vouch_labels.schemas.errors import CampaignError, UserError
 
 GOOD = "source: images\nworkspace: {uri: s3://bucket/ws}\nclasses: [cat]\n"
 

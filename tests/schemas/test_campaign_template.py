@@ -5,9 +5,9 @@ import jsonschema
 import pytest
 from pydantic import BaseModel
 
-from schemas.campaign import Campaign
-from schemas.campaign_file import load_campaign, model_at, parse_yaml
-from schemas.campaign_template import campaign_json_schema, starter_campaign_text
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign_file import load_campaign, model_at, parse_yaml
+from vouch_labels.schemas.campaign_template import campaign_json_schema, starter_campaign_text
 
 VALUES = {
     "source": {"uri": "s3://bucket/images"},

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from starter.scenes.scene import draw_scene
-from starter.train.data import SceneCache
+from vouch_labels.starter.scenes.scene import draw_scene
+from vouch_labels.starter.train.data import SceneCache
 
 
 @pytest.fixture(scope="session")

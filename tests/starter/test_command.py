@@ -1,5 +1,5 @@
-from schemas.errors import UserError, VouchError
-from starter.command import exit_code
+from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.starter.command import exit_code
 
 
 def test_words_go_to_standard_output(capsys):

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.campaign import DetectorConfig
-from starter import evaluate
-from starter.evaluate import (
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.starter import evaluate
+from vouch_labels.starter.evaluate import (
     OTHER_STYLE,
     ROWS,
     _boundary,
@@ -24,7 +24,7 @@ from starter.evaluate import (
     measure_segmenter,
     report,
 )
-from starter.scenes.sprites import STYLES
+from vouch_labels.starter.scenes.sprites import STYLES
 
 
 def with_other(names: set[str]) -> set[str]:

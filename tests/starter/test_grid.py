@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from starter import grid
-from starter.scenes.scene import Scene, SceneObject
-from tasks.preview import CAPTION, GAP
+from vouch_labels.starter import grid
+from vouch_labels.starter.scenes.scene import Scene, SceneObject
+from vouch_labels.tasks.preview import CAPTION, GAP
 
 
 def test_a_row_of_scenes_each_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
-from schemas.errors import CheckpointError
-from starter.evaluate import ROWS, count_hits, find
-from starter.scenes.scene import Scene
-from tasks.models.registry import Phrase, Pixels, load_detector, load_scorer, load_segmenter
-from tasks.models.runtime import Runtime
-from tasks.score import crop
+from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.schemas.errors import CheckpointError
+from vouch_labels.starter.evaluate import ROWS, count_hits, find
+from vouch_labels.starter.scenes.scene import Scene
+from vouch_labels.tasks.models.registry import Phrase, Pixels, load_detector, load_scorer, load_segmenter
+from vouch_labels.tasks.models.runtime import Runtime
+from vouch_labels.tasks.score import crop
 
 STARTER = Path(__file__).parents[2] / "starter"
 WEIGHTS = STARTER / "weights"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from schemas.campaign import S3Options
-from tasks.store.local import LocalStore
-from tasks.store.s3 import S3Store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import S3Options
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.s3 import S3Store
+from vouch_labels.tasks.store.store import Store
 
 REAL = os.environ.get("S3_TEST_ENDPOINT")
 BACKENDS = ["local", "moto", pytest.param("real", marks=pytest.mark.s3)]

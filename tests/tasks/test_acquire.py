@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from schemas.campaign import Source
-from schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
-from schemas.records import ImageRef
-from tasks.acquire import DENIED, acquire
-from tasks.store.local import LocalStore
-from tasks.store.store import Blob
+from vouch_labels.schemas.campaign import Source
+from vouch_labels.schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.tasks.acquire import DENIED, acquire
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.store import Blob
 
 COUNT = 30
 
@@ -175,7 +175,7 @@ def test_window_is_bounded(store: LocalStore, refs: list[ImageRef], source: Sour
 def test_waiting_pixels_are_bounded(
     store: LocalStore, refs: list[ImageRef], source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.acquire._MOST_WAITING", 0)
+    monkeypatch.setattr("vouch_labels.tasks.acquire._MOST_WAITING", 0)
     assert [item.ref for item in acquire(refs, store, source, 3)] == refs
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.tables import BOX
-from tasks.arrow import boxes_of, flat, numbers, places_in
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.arrow import boxes_of, flat, numbers, places_in
 
 
 @pytest.mark.parametrize(

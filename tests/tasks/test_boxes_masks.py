@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as mask_utils
 
-from tasks.boxes_masks import (
+from vouch_labels.tasks.boxes_masks import (
     box_area,
     box_iou,
     clip_boxes,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from schemas.records import Failed
-from tasks.acquire import DecodedImage, decode
+from vouch_labels.schemas.records import Failed
+from vouch_labels.tasks.acquire import DecodedImage, decode
 
 MANY = 10**9
 EXTENSION = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}

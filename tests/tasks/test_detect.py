@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.campaign import ClassConfig, DetectorConfig
-from schemas.errors import UserError
-from schemas.records import Failed
-from schemas.tables import DETECTIONS
-from tasks.boxes_masks import box_area, box_iou
-from tasks.detect import Detect, Detections
-from tasks.models.fake import FakeDetector
-from tasks.models.registry import Phrase, Pixels, RawDetections
+from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import Failed
+from vouch_labels.schemas.tables import DETECTIONS
+from vouch_labels.tasks.boxes_masks import box_area, box_iou
+from vouch_labels.tasks.detect import Detect, Detections
+from vouch_labels.tasks.models.fake import FakeDetector
+from vouch_labels.tasks.models.registry import Phrase, Pixels, RawDetections
 
 IMAGE = np.zeros((100, 200, 3), np.uint8)
 ONE, NEAR, FAR = [10, 10, 60, 60], [12, 10, 62, 60], [120, 20, 180, 90]
@@ -285,7 +285,7 @@ def test_rules_hold_for_any_candidates(
 @settings(deadline=None)
 @given(drawn=candidates())
 def test_every_candidate_ends_under_a_stronger_one(drawn: tuple[np.ndarray, np.ndarray]) -> None:
-    from tasks.detect import merge_duplicates
+    from vouch_labels.tasks.detect import merge_duplicates
 
     boxes, scores = drawn
     strengths = scores.max(axis=1, initial=0)

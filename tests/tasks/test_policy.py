@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from schemas.campaign import ClassConfig, RoutingConfig, Thresholds
-from schemas.errors import UserError
-from schemas.policy import Group, Policy
-from tasks.policy import (
+from vouch_labels.schemas.campaign import ClassConfig, RoutingConfig, Thresholds
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.policy import Group, Policy
+from vouch_labels.tasks.policy import (
     accepts,
     basis,
     check_fits,
@@ -19,7 +19,7 @@ from tasks.policy import (
     read_policy,
     write_policy,
 )
-from tasks.store.local import LocalStore
+from vouch_labels.tasks.store.local import LocalStore
 
 HIGH = Thresholds(clip_probability=0.9)
 LOW = Thresholds(detector_score=0.4, sam_iou=0.8)

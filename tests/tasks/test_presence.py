@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.campaign import ClassConfig, ScorerConfig
-from schemas.records import Failed
-from schemas.tables import PRESENCE
-from tasks.presence import FLOOR, SHORT_SIDE, VIEWS, Presence, Present, views
-from tasks.score import Score
+from vouch_labels.schemas.campaign import ClassConfig, ScorerConfig
+from vouch_labels.schemas.records import Failed
+from vouch_labels.schemas.tables import PRESENCE
+from vouch_labels.tasks.presence import FLOOR, SHORT_SIDE, VIEWS, Presence, Present, views
+from vouch_labels.tasks.score import Score
 
 CLASSES = [ClassConfig(name=name, prompts=[name]) for name in ("red", "green", "blue")]
 RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 250

@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from schemas.errors import UserError
-from tasks.labels.records import ExportImage, ExportLabel
-from tasks.preview import CAPTION, GAP, PAPER, draw_grid, write_preview
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.preview import CAPTION, GAP, PAPER, draw_grid, write_preview
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.campaign import SIGNALS, Thresholds
-from schemas.errors import UserError, VouchError
-from schemas.policy import Group, Policy
-from schemas.tables import DECISIONS, DETECTIONS, IMAGES, MASKS, SCORES
-from tasks.route import decide_by_probability, route
-from tasks.statistics.calibrator import Calibrator
-from tasks.statistics.sampling import on_fit_side
+from vouch_labels.schemas.campaign import SIGNALS, Thresholds
+from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.schemas.policy import Group, Policy
+from vouch_labels.schemas.tables import DECISIONS, DETECTIONS, IMAGES, MASKS, SCORES
+from vouch_labels.tasks.route import decide_by_probability, route
+from vouch_labels.tasks.statistics.calibrator import Calibrator
+from vouch_labels.tasks.statistics.sampling import on_fit_side
 
 IN_TABLE = {
     "detector_score": DETECTIONS,

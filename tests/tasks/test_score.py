@@ -9,11 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from schemas.campaign import ClassConfig, ScorerConfig
-from schemas.errors import UserError
-from schemas.records import Failed
-from schemas.tables import SCORES
-from tasks.score import LEAST_SIDE, Score, Scores, class_softmax, crop, fill, softmax, templates_of, text_bank
+from vouch_labels.schemas.campaign import ClassConfig, ScorerConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import Failed
+from vouch_labels.schemas.tables import SCORES
+from vouch_labels.tasks.score import (
+    LEAST_SIDE,
+    Score,
+    Scores,
+    class_softmax,
+    crop,
+    fill,
+    softmax,
+    templates_of,
+    text_bank,
+)
 
 TEXTS = {
     "red thing": (1.0, 0.0, 0.0),

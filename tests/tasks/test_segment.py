@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from schemas.records import Failed
-from schemas.tables import MASKS
-from tasks.boxes_masks import paired_box_iou
-from tasks.models.fake import FakeSegmenter
-from tasks.models.registry import Masks
-from tasks.segment import Segment
+from vouch_labels.schemas.records import Failed
+from vouch_labels.schemas.tables import MASKS
+from vouch_labels.tasks.boxes_masks import paired_box_iou
+from vouch_labels.tasks.models.fake import FakeSegmenter
+from vouch_labels.tasks.models.registry import Masks
+from vouch_labels.tasks.segment import Segment
 
 IMAGE = np.zeros((40, 60, 3), dtype=np.uint8)
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from schemas.campaign import BatchSize, DetectorConfig
-from schemas.errors import CheckpointError
-from tasks.fingerprint import fingerprint
-from tasks.models.batching import Batcher
-from tasks.models.checkpoints import resolve, tokenizer_folder
-from tasks.models.groundingdino.build import Architecture, build_groundingdino, read_architecture
-from tasks.models.groundingdino.fast.model import choose_forward, part_of_fingerprint
-from tasks.models.groundingdino.forward import (
+from vouch_labels.schemas.campaign import BatchSize, DetectorConfig
+from vouch_labels.schemas.errors import CheckpointError
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.batching import Batcher
+from vouch_labels.tasks.models.checkpoints import resolve, tokenizer_folder
+from vouch_labels.tasks.models.groundingdino.build import Architecture, build_groundingdino, read_architecture
+from vouch_labels.tasks.models.groundingdino.fast.model import choose_forward, part_of_fingerprint
+from vouch_labels.tasks.models.groundingdino.forward import (
     encode_text,
     keep_heads_exact,
     least_shape,
@@ -23,10 +23,10 @@ from tasks.models.groundingdino.forward import (
     resize_images,
     resized_shape,
 )
-from tasks.models.prompts import Caption, TokenScores, pack_captions
-from tasks.models.registry import Floats, Pass, Phrase, Pixels, RawDetections, assemble, each_its_own
-from tasks.models.runtime import Runtime, to_device
-from tasks.models.state_dict import load_into, read_state_dict
+from vouch_labels.tasks.models.prompts import Caption, TokenScores, pack_captions
+from vouch_labels.tasks.models.registry import Floats, Pass, Phrase, Pixels, RawDetections, assemble, each_its_own
+from vouch_labels.tasks.models.runtime import Runtime, to_device
+from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO

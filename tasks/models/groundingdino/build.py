@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +19,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from schemas.campaign import Strict
-from schemas.errors import CheckpointError
+from vouch_labels.schemas.campaign import Strict
+from vouch_labels.schemas.errors import CheckpointError, UserError
 
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedTokenizerBase
@@ -47,6 +48,7 @@ def build_groundingdino(architecture: Mapping[str, Any], tokenizer_dir: Path) ->
     Raises:
         CheckpointError: The architecture is incomplete or cannot be built.
     """
+    _check_installed()
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -61,6 +63,14 @@ def build_groundingdino(architecture: Mapping[str, Any], tokenizer_dir: Path) ->
     warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release", category=UserWarning)
     warnings.filterwarnings("ignore", message="`torch.cuda.amp.autocast", category=FutureWarning)
     return model.eval()
+
+
+def _check_installed() -> None:
+    if find_spec("groundingdino") is None:
+        raise UserError(
+            "models.detector.backend: groundingdino needs the package groundingdino-py, which is not installed; run "
+            "pip install --no-deps groundingdino-py==0.4.0, or take a Grounding DINO by the backend transformers"
+        )
 
 
 @contextmanager
@@ -175,6 +185,7 @@ def read_architecture(chosen: str | Path | None) -> Architecture:
 
 def _package_config(name: str) -> dict[str, Any]:
     """Fields of a config file of the installed package (a Python file of plain assignments)."""
+    _check_installed()
     import groundingdino
 
     path = Path(groundingdino.__file__).parent / "config" / name

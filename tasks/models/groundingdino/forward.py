@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tasks.models.compile import compute_in_fp32
-from tasks.models.groundingdino.build import Resize
-from tasks.models.registry import Pixels
-from tasks.models.runtime import in_threads
+from vouch_labels.tasks.models.compile import compute_in_fp32
+from vouch_labels.tasks.models.groundingdino.build import Resize
+from vouch_labels.tasks.models.registry import Pixels
+from vouch_labels.tasks.models.runtime import in_threads
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO

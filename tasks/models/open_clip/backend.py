@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from schemas.campaign import BatchSize, ScorerConfig
-from schemas.errors import UserError
-from tasks.fingerprint import fingerprint
-from tasks.models.batching import Batcher
-from tasks.models.open_clip.build import (
+from vouch_labels.schemas.campaign import BatchSize, ScorerConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.batching import Batcher
+from vouch_labels.tasks.models.open_clip.build import (
     Architecture,
     adapt_state,
     build_model,
@@ -18,9 +18,9 @@ from tasks.models.open_clip.build import (
     find_checkpoint,
     load_tokenizer,
 )
-from tasks.models.registry import Floats, Pixels, Scorer
-from tasks.models.runtime import Runtime, in_threads, numbers_of, to_device
-from tasks.models.state_dict import load_into, read_state_dict
+from vouch_labels.tasks.models.registry import Floats, Pixels, Scorer
+from vouch_labels.tasks.models.runtime import Runtime, in_threads, numbers_of, to_device
+from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
 if TYPE_CHECKING:
     from open_clip.transform import PreprocessCfg
@@ -80,7 +80,7 @@ class OpenClipScorer:
         import torch
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-        from tasks.models.open_clip.fast import install
+        from vouch_labels.tasks.models.open_clip.fast import install
 
         visual: Any = model.visual
         said = merge_preprocess_dict(PreprocessCfg(), architecture.preprocess) | {"size": visual.image_size}

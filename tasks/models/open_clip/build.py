@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.campaign import ScorerConfig
-from schemas.errors import CheckpointError
-from tasks.models.checkpoints import Weights, resolve
+from vouch_labels.schemas.campaign import ScorerConfig
+from vouch_labels.schemas.errors import CheckpointError
+from vouch_labels.tasks.models.checkpoints import Weights, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tasks.models.compile import install_onednn, linear
-from tasks.models.runtime import Runtime
+from vouch_labels.tasks.models.compile import install_onednn, linear
+from vouch_labels.tasks.models.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

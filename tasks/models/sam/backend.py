@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from schemas.campaign import BatchSize, SegmenterConfig
-from tasks.fingerprint import fingerprint
-from tasks.models.batching import Batcher
-from tasks.models.checkpoints import resolve
-from tasks.models.registry import Floats, Masks, Pixels, Segmenter
-from tasks.models.runtime import Runtime, in_threads, numbers_of, to_device
-from tasks.models.sam.build import architecture_of, build_sam, read_description
-from tasks.models.sam.masks import Upscale, encode_masks, join_masks, no_masks, split_masks
-from tasks.models.state_dict import load_into, read_state_dict
+from vouch_labels.schemas.campaign import BatchSize, SegmenterConfig
+from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.batching import Batcher
+from vouch_labels.tasks.models.checkpoints import resolve
+from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, Segmenter
+from vouch_labels.tasks.models.runtime import Runtime, in_threads, numbers_of, to_device
+from vouch_labels.tasks.models.sam.build import architecture_of, build_sam, read_description
+from vouch_labels.tasks.models.sam.masks import Upscale, encode_masks, join_masks, no_masks, split_masks
+from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ class SamSegmenter:
 
     def __init__(self, sam: "Sam", runtime: Runtime, batch_size: BatchSize, key: str) -> None:
         """Take over a model; `key` is the fingerprint of its weights and of all that changes its masks."""
-        from tasks.models.sam.fast import PooledDecoder, install
+        from vouch_labels.tasks.models.sam.fast import PooledDecoder, install
 
         self.fingerprint = key
         self._sam = sam.to(runtime.device).eval().requires_grad_(False)
@@ -162,7 +162,7 @@ class SamSegmenter:
         self, logits: "torch.Tensor", iou: "torch.Tensor", upscales: Sequence[Upscale], images: Sequence[int]
     ) -> list[Masks]:
         """Each mask of (N, s, s) logits, in order; `images` says which image each belongs to."""
-        from tasks.models.sam.device_masks import encode_batch
+        from vouch_labels.tasks.models.sam.device_masks import encode_batch
 
         threshold = self._sam.mask_threshold
         if self._runtime.engine.has("device_masks"):

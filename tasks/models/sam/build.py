@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.errors import UserError
+from vouch_labels.schemas.errors import UserError
 
 if TYPE_CHECKING:
     import torch

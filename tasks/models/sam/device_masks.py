@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.models.registry import Masks
-from tasks.models.sam.masks import STABILITY_OFFSET, Runs, Upscale, describe, split_masks
+from vouch_labels.tasks.models.registry import Masks
+from vouch_labels.tasks.models.sam.masks import STABILITY_OFFSET, Runs, Upscale, describe, split_masks
 
 PIXELS_AT_ONCE: Final = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Most mask pixels upscaled at once: 16 MiB of float32 logits, which stay near a CPU; 256 MiB."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.models.compile import compiled, install_onednn, linear
-from tasks.models.runtime import Engine, Runtime
+from vouch_labels.tasks.models.compile import compiled, install_onednn, linear
+from vouch_labels.tasks.models.runtime import Engine, Runtime
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.boxes_masks import rle_of_crop, rles_of_runs
-from tasks.models.registry import Floats, Masks
+from vouch_labels.tasks.boxes_masks import rle_of_crop, rles_of_runs
+from vouch_labels.tasks.models.registry import Floats, Masks
 
 if TYPE_CHECKING:
     import torch

@@ -19,11 +19,11 @@ from benchmarks.engine.contest import (
 from benchmarks.engine.setting import Setting, Way
 from benchmarks.engine.sides import BOXES, FOLDER, IN_TURN, PIPELINE, FixedBoxes, Sides, computing, fixed_boxes
 from benchmarks.engine.table import switches_table, table_of
-from schemas.campaign import DetectorConfig, ModelsConfig
-from tasks.boxes_masks import box_iou
-from tasks.models.fake import FakeDetector
-from tasks.models.registry import Phrase
-from tasks.models.runtime import Runtime
+from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig
+from vouch_labels.tasks.boxes_masks import box_iou
+from vouch_labels.tasks.models.fake import FakeDetector
+from vouch_labels.tasks.models.registry import Phrase
+from vouch_labels.tasks.models.runtime import Runtime
 
 
 @pytest.mark.parametrize("size", [(640, 480), (33, 700)])
@@ -38,7 +38,7 @@ def test_boxes_lie_in_the_image_apart_from_each_other(size):
 def test_the_detector_works_and_its_answer_is_replaced(monkeypatch):
     looked = []
     monkeypatch.setattr(FakeDetector, "detect", lambda self, images, phrases, least: looked.append(len(images)))
-    from tasks.models.registry import load_detector
+    from vouch_labels.tasks.models.registry import load_detector
 
     detector = FixedBoxes(load_detector(DetectorConfig(backend="fake"), Runtime("cpu", "fp32")))
     found = detector.detect([np.zeros((40, 60, 3), np.uint8)] * 2, [Phrase("cat", 0), Phrase("dog", 1)], 0.3)

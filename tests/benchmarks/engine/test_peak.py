@@ -8,7 +8,7 @@ import torch
 from benchmarks.engine import contest
 from benchmarks.engine.contest import FILES, IN_MEMORY, hold_alone, peak_of
 from benchmarks.engine.setting import Setting, Way, prepare
-from schemas.campaign import ModelsConfig
+from vouch_labels.schemas.campaign import ModelsConfig
 
 
 class Recorded:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.engine.sides import detect, pipeline_of
-from tasks.models.checkpoints import STARTER
+from vouch_labels.tasks.models.checkpoints import STARTER
 
 
 @pytest.mark.slow

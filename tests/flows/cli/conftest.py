@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli.app import app
+from vouch_labels.flows.cli.app import app
 
 
 @dataclass

@@ -33,7 +33,7 @@ class Running:
 
 @contextmanager
 def running(campaign: Path, *words: str) -> Iterator[Running]:
-    command = [sys.executable, "-m", "flows.cli", "review", str(campaign), "--json", *words]
+    command = [sys.executable, "-m", "vouch_labels.flows.cli", "review", str(campaign), "--json", *words]
     process = subprocess.Popen(
         command,
         cwd=ROOT,

@@ -6,7 +6,7 @@ import sys
 import pytest
 import typer
 
-from flows.cli.app import app
+from vouch_labels.flows.cli.app import app
 
 HEAVY = {"torch", "prefect", "fiftyone", "numpy", "pyarrow", "transformers", "pydantic", "boto3", "supervision"}
 
@@ -39,7 +39,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_help_lists_the_commands_and_exit_codes():
-    text = run("-m", "flows.cli", "--help").stdout
+    text = run("-m", "vouch_labels.flows.cli", "--help").stdout
     listed = set(re.findall(r"^[^\w-]*([a-z][\w-]*)  ", text, re.MULTILINE))
     assert {words.split()[0] for words in commands()} <= listed
     assert "Exit codes: 0 done, 1 failure, 2 a mistake" in text
@@ -71,7 +71,7 @@ def test_a_group_has_help(vouch):
 
 
 def test_version():
-    result = run("-m", "flows.cli", "--version")
+    result = run("-m", "vouch_labels.flows.cli", "--version")
     assert result.returncode == 0
     assert result.stdout.startswith("vouch ")
 

@@ -8,10 +8,10 @@ import json
 
 import pytest
 
-from tasks.certify.rounds import Look, take_look
-from tasks.policy import write_policy
-from tasks.shard.files import read_current
-from tasks.store.open import open_store
+from vouch_labels.tasks.certify.rounds import Look, take_look
+from vouch_labels.tasks.policy import write_policy
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_server_that_is_gone_takes_nothing(vouch, campaign, answer, monkeypatc
     vouch("plan-reviews", campaign)
     answer()
     asked = []
-    monkeypatch.setattr("flows.certify.show_certificates", lambda text, run: asked.append(run) or 1 / 0)
+    monkeypatch.setattr("vouch_labels.flows.certify.show_certificates", lambda text, run: asked.append(run) or 1 / 0)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert vouch("certify", campaign).code == 0
     assert asked == ["main"]

@@ -4,9 +4,9 @@ from functools import partial
 import pytest
 import typer
 
-from flows.cli.command import reported
-from flows.console.output import log_path
-from schemas.errors import CampaignError, StoreError, UserError
+from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.console.output import log_path
+from vouch_labels.schemas.errors import CampaignError, StoreError, UserError
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from flows.cli.demo import print_review, review, review_json
-from tasks.certify.apply import version_in_force
-from tasks.store.open import open_store
+from vouch_labels.flows.cli.demo import print_review, review, review_json
+from vouch_labels.tasks.certify.apply import version_in_force
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from schemas.campaign_file import load_campaign
-from tasks.labels.read import labelled_images
-from tasks.plan.ledger import Ledger
-from tasks.shard.files import read_current
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.tasks.labels.read import labelled_images
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.open import open_store
 
 SAMPLES = Path(__file__).parents[3] / "starter" / "samples" / "ground_truth.json"
 

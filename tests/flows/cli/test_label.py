@@ -3,10 +3,10 @@ import json
 
 import pytest
 
-from schemas.campaign_file import load_campaign
-from tasks.models import checkpoints
-from tasks.store.lock import WorkspaceLock
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.tasks.models import checkpoints
+from vouch_labels.tasks.store.lock import WorkspaceLock
+from vouch_labels.tasks.store.open import open_store
 
 
 def test_it_writes_a_campaign_that_loads(vouch, tmp_path):
@@ -218,7 +218,7 @@ def test_status_shows_what_is_pending_after_a_change_and_who_runs(
 ):
     make_images(tmp_path / "images", 2, start=50)
     campaign = make_campaign()
-    from tasks.run import CampaignRun
+    from vouch_labels.tasks.run import CampaignRun
 
     with CampaignRun(campaign) as run:
         run.plan()

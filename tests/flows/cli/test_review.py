@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from review_ui.queue.fill import queue_id
-from review_ui.server.serve import ServeOptions, reserved
-from schemas.campaign_file import load_campaign
-from tasks.store.lock import ProcessId, is_alive, process_id
 from tests.flows.cli.review_process import running
 from tests.waiting import HANG_S, until
+from vouch_labels.review_ui.queue.fill import queue_id
+from vouch_labels.review_ui.server.serve import ServeOptions, reserved
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.tasks.store.lock import ProcessId, is_alive, process_id
 
 
 @pytest.fixture

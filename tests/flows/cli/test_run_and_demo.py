@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from schemas.campaign_template import starter_campaign_text
-from schemas.errors import StoreError
 from tests.flows import held_run
 from tests.flows.held_run import SHARDS
 from tests.waiting import HANG_S, until
+from vouch_labels.schemas.campaign_template import starter_campaign_text
+from vouch_labels.schemas.errors import StoreError
 
 FAKE = {"backend": "fake"}
 
@@ -63,12 +63,12 @@ def test_without_thresholds_nothing_is_accepted_and_that_is_said(vouch, tmp_path
 
 
 def test_shards_that_fail_end_with_1_and_the_others_are_kept(vouch, campaign, monkeypatch, write_campaign):
-    import flows.run
+    import vouch_labels.flows.run
 
     def broken(shard, settings, on_event):
         raise StoreError("no space left")
 
-    monkeypatch.setattr(flows.run, "process_shard", broken)
+    monkeypatch.setattr(vouch_labels.flows.run, "process_shard", broken)
     answer = vouch("run", write_campaign(run={"shard_size": 4, "retries": 0}), "--json")
     assert answer.code == 1
     assert "7 images of 2 shards are not labelled" in answer.err
@@ -94,7 +94,7 @@ def test_mistakes_are_one_line(vouch, write_campaign, tmp_path, sections, code, 
 
 
 def test_demo_labels_the_samples_keeps_an_edited_campaign_and_draws(vouch, tmp_path):
-    from flows.cli.demo import ACCEPT
+    from vouch_labels.flows.cli.demo import ACCEPT
 
     folder = tmp_path / "demo"
     folder.mkdir()
@@ -122,8 +122,8 @@ def test_demo_labels_the_samples_keeps_an_edited_campaign_and_draws(vouch, tmp_p
 
 
 def test_the_campaign_that_the_demo_writes(tmp_path):
-    from flows.cli.demo import ACCEPT, _prepare
-    from schemas.campaign_file import load_campaign
+    from vouch_labels.flows.cli.demo import ACCEPT, _prepare
+    from vouch_labels.schemas.campaign_file import load_campaign
 
     path = _prepare(tmp_path / "demo")
     campaign = load_campaign(path)
@@ -187,7 +187,7 @@ def test_a_run_that_is_interrupted_resumes(tmp_path, make_images, write_campaign
     assert out == ""
     assert f"vouch: {words}" in err
     assert "Traceback" not in err
-    words = [sys.executable, "-m", "flows.cli", *call]
+    words = [sys.executable, "-m", "vouch_labels.flows.cli", *call]
     again = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=HANG_S, check=True)
     summary = json.loads(again.stdout)
     assert summary["done"] == 5 * SHARDS

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as mask_utils
 
-from schemas.reviews import TASKS, ReviewPlan
-from tasks.labels.arrays import current_of, read_run_labels
-from tasks.plan.ledger import Ledger
-from tasks.reviews.plans import write_plan
-from tasks.reviews.verdicts import read_verdicts
-from tasks.store.open import open_store
+from vouch_labels.schemas.reviews import TASKS, ReviewPlan
+from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.plans import write_plan
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture

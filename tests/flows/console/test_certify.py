@@ -2,8 +2,8 @@ import io
 
 from rich.console import Console
 
-from flows.console.certify import MOST_NAMED, print_certified
-from schemas.policy import Certified, Group, GroupCertificate, Reviewers
+from vouch_labels.flows.console.certify import MOST_NAMED, print_certified
+from vouch_labels.schemas.policy import Certified, Group, GroupCertificate, Reviewers
 
 TESTED = GroupCertificate(
     labels=1000, accepted=600, reviewed=1400, errors=8, limit=0.05, bound=0.034, p_value=0.01, delta=0.08,

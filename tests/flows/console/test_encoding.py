@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from flows.console.encoding import PLAIN
-from flows.console.output import Terminal, print_json
+from vouch_labels.flows.console.encoding import PLAIN
+from vouch_labels.flows.console.output import Terminal, print_json
 
 SAY = """
 import sys
-from flows.cli import app
+from vouch_labels.flows.cli import app
 def say():
     print(sys.getfilesystemencoding(), sys.argv[1:])
     print("p \u2265 0.5 \u2026 \u00fc \u2500 \U0001f600")
@@ -49,17 +49,30 @@ def test_the_terminal_gets_what_it_can_show(tmp_path):
 @pytest.mark.parametrize("environment", [ASCII, {"LC_ALL": "C"}, {}], ids=["ascii", "C", "none"])
 def test_commands_with_umlauts(tmp_path, environment):
     folder = tmp_path / "Größe x"
-    done = run(tmp_path, "-m", "flows.cli", "init", str(folder), "--class", "Tür", "--source", "Bäder", **environment)
+    done = run(
+        tmp_path,
+        "-m",
+        "vouch_labels.flows.cli",
+        "init",
+        str(folder),
+        "--class",
+        "Tür",
+        "--source",
+        "Bäder",
+        **environment,
+    )
     assert done.returncode == 0, done.stderr
     assert "name: Tür" in (folder / "campaign.yaml").read_text(encoding="utf-8")
-    done = run(tmp_path, "-m", "flows.cli", "status", str(folder / "campaign.yaml"), "--json", **environment)
+    done = run(
+        tmp_path, "-m", "vouch_labels.flows.cli", "status", str(folder / "campaign.yaml"), "--json", **environment
+    )
     assert b"Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 1
 
 
 def test_help_and_lists_on_an_ascii_terminal(tmp_path):
     for words in (["--help"], ["models", "list"], ["run", "--help"]):
-        done = run(tmp_path, "-m", "flows.cli", *words, **ASCII)
+        done = run(tmp_path, "-m", "vouch_labels.flows.cli", *words, **ASCII)
         assert done.returncode == 0, done.stderr
         assert done.stdout
         assert (done.stdout + done.stderr).isascii()

@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.console.label import print_summary
-from flows.console.output import Terminal
-from schemas.records import ClassCounts, ExportOutcome, RunSummary
+from vouch_labels.flows.console.label import print_summary
+from vouch_labels.flows.console.output import Terminal
+from vouch_labels.schemas.records import ClassCounts, ExportOutcome, RunSummary
 
 EXPORT = {"uri": "/w/exports/coco", "annotations_file": "/w/exports/coco/annotations.json", "images": 8,
           "annotations": 20, "accepted": 12}  # fmt: skip

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.console.output import MAX_BYTES, log_path, quiet, start_log
+from vouch_labels.flows.console.output import MAX_BYTES, log_path, quiet, start_log
 
 CODE = """
 import os, subprocess, sys
-from flows.console.output import start_log
-from flows.console.output import quiet
+from vouch_labels.flows.console.output import start_log
+from vouch_labels.flows.console.output import quiet
 start_log()
 print("before")
 with quiet() as terminal:

@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.console import progress as module
-from flows.console.progress import RunProgress, spoken_time
-from tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
+from vouch_labels.flows.console import progress as module
+from vouch_labels.flows.console.progress import RunProgress, spoken_time
+from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
 
 
 @pytest.fixture
@@ -80,9 +80,9 @@ def test_warnings_of_the_steps_reach_the_terminal_and_errors_do_not():
 
     file = io.StringIO()
     with RunProgress(Console(file=file, width=200), plain=True):
-        logging.getLogger("tasks.models.batching").warning("out of device memory: batches of %d\x1b[2J", 2)
-        logging.getLogger("tasks.shard.steps").error("detect failed for 1.jpg")
-    logging.getLogger("tasks.models.batching").warning("too late")
+        logging.getLogger("vouch_labels.tasks.models.batching").warning("out of device memory: batches of %d\x1b[2J", 2)
+        logging.getLogger("vouch_labels.tasks.shard.steps").error("detect failed for 1.jpg")
+    logging.getLogger("vouch_labels.tasks.models.batching").warning("too late")
     assert "out of device memory: batches of 2" in file.getvalue()
     assert "\x1b" not in file.getvalue()
     assert "1.jpg" not in file.getvalue()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.console.review import KEYS, print_planned, print_pulled, print_queue
-from schemas.queue import PullOutcome, QueueStatus
-from schemas.reviews import Planned, ReviewPlan
+from vouch_labels.flows.console.review import KEYS, print_planned, print_pulled, print_queue
+from vouch_labels.schemas.queue import PullOutcome, QueueStatus
+from vouch_labels.schemas.reviews import Planned, ReviewPlan
 
 
 def pulled(**counts: int) -> str:

@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from review_ui.guard.app import Guard
-from review_ui.guard.auth import token_hash
-from review_ui.guard.settings import GuardSettings
-from tasks.store.local import LocalStore
 from tests.conftest import draw
+from vouch_labels.review_ui.guard.app import Guard
+from vouch_labels.review_ui.guard.auth import token_hash
+from vouch_labels.review_ui.guard.settings import GuardSettings
+from vouch_labels.tasks.store.local import LocalStore
 
 TOKEN = "a-token-of-the-tests"
 DESK = "vouch-q-ann"

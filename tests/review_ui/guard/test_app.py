@@ -2,8 +2,8 @@
 
 import pytest
 
-from review_ui.guard.app import find_route
 from tests.review_ui.guard.conftest import DESK
+from vouch_labels.review_ui.guard.app import find_route
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from review_ui.guard.auth import Failures, Login, token_hash
-from review_ui.guard.settings import GuardSettings
 from tests.review_ui.guard.conftest import DESK, TOKEN
+from vouch_labels.review_ui.guard.auth import Failures, Login, token_hash
+from vouch_labels.review_ui.guard.settings import GuardSettings
 
 HOME = f"/datasets/{DESK}"
 

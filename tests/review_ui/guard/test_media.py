@@ -6,9 +6,9 @@ import boto3
 import pytest
 from PIL import Image
 
-from schemas.campaign import S3Options
-from tasks.store.s3 import S3Store
 from tests.conftest import draw
+from vouch_labels.schemas.campaign import S3Options
+from vouch_labels.tasks.store.s3 import S3Store
 
 
 def ask(client, filepath, **headers):

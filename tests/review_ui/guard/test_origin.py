@@ -6,8 +6,8 @@ Whom a request comes from, by the word of proxies that are trusted.
 import pytest
 from starlette.requests import Request
 
-from review_ui.guard.origin import Proxies, host_name, is_loopback
 from tests.review_ui.guard.conftest import DESK
+from vouch_labels.review_ui.guard.origin import Proxies, host_name, is_loopback
 
 QUERY = {"query": "{ version }"}
 

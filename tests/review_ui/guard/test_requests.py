@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from graphql import parse
 
-from review_ui.guard.requests import BUILT_IN, MOST_BYTES, STAGES, _only_operation, check_values
-from review_ui.guard.settings import RefusedError
 from tests.review_ui.guard.conftest import DATASET_ID, DESK, LABEL, LOST, MINE, as_json
+from vouch_labels.review_ui.guard.requests import BUILT_IN, MOST_BYTES, STAGES, _only_operation, check_values
+from vouch_labels.review_ui.guard.settings import RefusedError
 
 OURS = (DESK, DATASET_ID)
 

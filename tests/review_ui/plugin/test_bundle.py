@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from review_ui.session.session import Card
+from vouch_labels.review_ui.session.session import Card
 
 ROOT = Path(__file__).parents[3]
 BROWSER = ROOT / "review_ui" / "browser"

@@ -13,7 +13,7 @@ def run(make_desk, uri, monkeypatch):
     make_desk(10)
     from fiftyone.operators.executor import ExecutionContext, Executor
 
-    from review_ui.plugin import operators
+    from vouch_labels.review_ui.plugin import operators
 
     for name, value in (
         ("DATABASE_URI", uri),
@@ -75,7 +75,7 @@ def test_trouble_is_told_in_a_line_and_the_desk_beside_it(run):
 
 
 def test_leases_that_were_lost_are_counted(run, uri):
-    from review_ui.queue.queue import Queue
+    from vouch_labels.review_ui.queue.queue import Queue
 
     [first, *_] = ids(run("take_batch")["cards"])
     with Queue.open(uri, QUEUE) as queue:
@@ -86,7 +86,7 @@ def test_leases_that_were_lost_are_counted(run, uri):
 
 
 def test_a_grid_goes_on_past_trouble(run, draw, documents):
-    from review_ui.plugin.operators import desk
+    from vouch_labels.review_ui.plugin.operators import desk
 
     grid = run("grid_take", count=3)
     assert grid["class_name"] == "cat"

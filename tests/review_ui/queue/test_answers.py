@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from review_ui.queue import answers, state
-from review_ui.queue.answers import UNDONE, complete_undone
-from review_ui.queue.database import Session, connect, open_session
-from review_ui.queue.leases import give_back, take
-from schemas.errors import LeaseLostError, VouchError
+from vouch_labels.review_ui.queue import answers, state
+from vouch_labels.review_ui.queue.answers import UNDONE, complete_undone
+from vouch_labels.review_ui.queue.database import Session, connect, open_session
+from vouch_labels.review_ui.queue.leases import give_back, take
+from vouch_labels.schemas.errors import LeaseLostError, VouchError
 
 
 @pytest.fixture

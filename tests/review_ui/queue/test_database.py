@@ -13,12 +13,12 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 
-from review_ui.queue import database
-from review_ui.queue import database as module
-from review_ui.queue.database import connect, mongod, start_mongod, stop_mongod, told
-from review_ui.queue.fill import fill_queue
-from review_ui.queue.queue import Queue
-from schemas.errors import UserError, VouchError
+from vouch_labels.review_ui.queue import database
+from vouch_labels.review_ui.queue import database as module
+from vouch_labels.review_ui.queue.database import connect, mongod, start_mongod, stop_mongod, told
+from vouch_labels.review_ui.queue.fill import fill_queue
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.schemas.errors import UserError, VouchError
 
 
 def port_of(uri):

@@ -11,20 +11,20 @@ import pyarrow.compute as pc
 import pytest
 from pycocotools import mask as mask_utils
 
-from review_ui.queue.database import connect
-from review_ui.queue.fill import fill_queue, queue_id
-from review_ui.queue.sync import pull_queue
-from schemas.errors import UserError
-from schemas.reviews import VERDICTS, ReviewPlan
-from tasks.certify.data import read_run_reviews
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.certify.questions import class_by_class, label_tasks, plant
-from tasks.reviews.open_tasks import task_sheet
-from tasks.reviews.plans import read_plans, write_plan
-from tasks.reviews.verdicts import write_verdicts
-from tasks.run import CampaignRun
-from tasks.shard.shard import process_shard
-from tasks.store.open import open_store
+from vouch_labels.review_ui.queue.database import connect
+from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
+from vouch_labels.review_ui.queue.sync import pull_queue
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import VERDICTS, ReviewPlan
+from vouch_labels.tasks.certify.data import read_run_reviews
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.questions import class_by_class, label_tasks, plant
+from vouch_labels.tasks.reviews.open_tasks import task_sheet
+from vouch_labels.tasks.reviews.plans import read_plans, write_plan
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.run import CampaignRun
+from vouch_labels.tasks.shard.shard import process_shard
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_what_another_policy_accepts_leaves_but_not_from_a_desk(planned, items):
 def test_where_nothing_is_doubtful_no_decision_is_read(planned, items, monkeypatch):
     planned.fill()
     import_verdicts(planned, [one["item"] for one in items(purpose="doubtful")])
-    monkeypatch.setattr("tasks.labels.read.Decisions._read", None)
+    monkeypatch.setattr("vouch_labels.tasks.labels.read.Decisions._read", None)
     assert planned.fill().kept > 0
     assert task_sheet(planned.campaign).num_rows > 0
 

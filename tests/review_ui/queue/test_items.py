@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from review_ui.queue.database import connect, open_session
-from review_ui.queue.items import heard
-from review_ui.queue.sync import pull_queue
-from schemas.reviews import VERDICTS
-from tasks.reviews.verdicts import read_verdicts, write_verdicts
-from tasks.store.local import LocalStore
+from vouch_labels.review_ui.queue.database import connect, open_session
+from vouch_labels.review_ui.queue.items import heard
+from vouch_labels.review_ui.queue.sync import pull_queue
+from vouch_labels.schemas.reviews import VERDICTS
+from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
+from vouch_labels.tasks.store.local import LocalStore
 
 QUEUE = "0123456789ab"
 DRAWN = {"verdict": "missed", "class_name": "dog", "x0": 1.3, "y0": 2, "x1": 9, "y1": 11}

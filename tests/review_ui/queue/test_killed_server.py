@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from review_ui.queue.database import connect, start_mongod
-from review_ui.queue.queue import Queue
-from schemas.errors import LeaseLostError, VouchError
 from tests.waiting import HANG_S, until
+from vouch_labels.review_ui.queue.database import connect, start_mongod
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.schemas.errors import LeaseLostError, VouchError
 
 ITEMS = 600
 REVIEWERS = ("ann", "bob", "cem")

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from review_ui.queue import leases
-from review_ui.queue.database import connect, open_session
-from review_ui.queue.queue import Queue
 from tests.waiting import until
+from vouch_labels.review_ui.queue import leases
+from vouch_labels.review_ui.queue.database import connect, open_session
+from vouch_labels.review_ui.queue.queue import Queue
 
 
 @pytest.fixture

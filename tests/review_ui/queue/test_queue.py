@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from review_ui.queue import state, sync
-from review_ui.queue.database import connect, open_session
-from review_ui.queue.queue import queue_status
-from schemas.errors import VouchError
-from tasks.reviews.verdicts import read_verdicts
-from tasks.store.local import LocalStore
+from vouch_labels.review_ui.queue import state, sync
+from vouch_labels.review_ui.queue.database import connect, open_session
+from vouch_labels.review_ui.queue.queue import queue_status
+from vouch_labels.schemas.errors import VouchError
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.store.local import LocalStore
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review_ui.queue.reasons import asked_by, presence_words, reviews_wanted, words_of
-from schemas.reviews import TASKS, VERDICTS, ReviewPlan
-from tasks.reviews.resolve import missed_and_checked, resolve
+from vouch_labels.review_ui.queue.reasons import asked_by, presence_words, reviews_wanted, words_of
+from vouch_labels.schemas.reviews import TASKS, VERDICTS, ReviewPlan
+from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
 
 
 def make_plan(number, *tasks):

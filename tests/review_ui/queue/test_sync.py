@@ -5,16 +5,16 @@ from unittest.mock import Mock
 
 import pytest
 
-from review_ui.queue import sync as pull_module
-from review_ui.queue.answers import UNDONE
-from review_ui.queue.database import connect
-from review_ui.queue.fill import queue_id
-from review_ui.queue.queue import Queue
-from review_ui.queue.sync import export_queue, pull_queue
-from schemas.errors import LeaseLostError, UserError, VouchError
-from tasks.reviews.import_verdicts import import_files
-from tasks.reviews.resolve import resolve
-from tasks.reviews.verdicts import read_verdicts
+from vouch_labels.review_ui.queue import sync as pull_module
+from vouch_labels.review_ui.queue.answers import UNDONE
+from vouch_labels.review_ui.queue.database import connect
+from vouch_labels.review_ui.queue.fill import queue_id
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.sync import export_queue, pull_queue
+from vouch_labels.schemas.errors import LeaseLostError, UserError, VouchError
+from vouch_labels.tasks.reviews.import_verdicts import import_files
+from vouch_labels.tasks.reviews.resolve import resolve
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
 
 
 @pytest.fixture

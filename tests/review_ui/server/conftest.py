@@ -12,14 +12,14 @@ import httpx
 import pytest
 from pymongo import MongoClient
 
-from review_ui.queue.fill import fill_queue
-from review_ui.server.mongod import DatabaseUse
-from review_ui.server.process import ReviewerServer
-from review_ui.server.serve import ServeOptions, served
-from review_ui.session.session import desk_name
-from schemas.campaign import Campaign
 from tests.fake_campaign import write_campaign
 from tests.waiting import HANG_S
+from vouch_labels.review_ui.queue.fill import fill_queue
+from vouch_labels.review_ui.server.mongod import DatabaseUse
+from vouch_labels.review_ui.server.process import ReviewerServer
+from vouch_labels.review_ui.server.serve import ServeOptions, served
+from vouch_labels.review_ui.session.session import desk_name
+from vouch_labels.schemas.campaign import Campaign
 
 TOKENS = {"ann": "token-of-ann-0123456789", "ben": "token-of-ben-0123456789"}
 

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from review_ui.queue import sync
-from review_ui.server.answers import pull_once
-from tasks.reviews.verdicts import read_verdicts
+from vouch_labels.review_ui.queue import sync
+from vouch_labels.review_ui.server.answers import pull_once
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,12 @@ import threading
 import psutil
 import pytest
 
-from review_ui.guard.requests import BUILT_IN
-from review_ui.queue.database import connect
-from review_ui.queue.queue import Queue
-from review_ui.server.mongod import DatabaseUse
-from review_ui.server.serve import Served, ServeOptions, keep_alive, served
-from schemas.errors import UserError
+from vouch_labels.review_ui.guard.requests import BUILT_IN
+from vouch_labels.review_ui.queue.database import connect
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.server.mongod import DatabaseUse
+from vouch_labels.review_ui.server.serve import Served, ServeOptions, keep_alive, served
+from vouch_labels.schemas.errors import UserError
 
 PATCH = {"content-type": "application/json-patch+json"}
 REMOVE = [{"op": "remove", "path": "/question"}]

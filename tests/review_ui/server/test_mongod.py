@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pymongo import MongoClient, WriteConcern
 
-from review_ui.server.mongod import DatabaseRecord, SharedDatabase
-from tasks.store.lock import ProcessId, is_alive
 from tests.waiting import until
+from vouch_labels.review_ui.server.mongod import DatabaseRecord, SharedDatabase
+from vouch_labels.tasks.store.lock import ProcessId, is_alive
 
 ROOT = Path(__file__).parents[3]
 
@@ -80,7 +80,7 @@ def test_what_a_killed_review_left_behind_is_used_again_and_stopped(folder):
     code = f"""
 import os, signal
 from pathlib import Path
-from review_ui.server.mongod import SharedDatabase
+from vouch_labels.review_ui.server.mongod import SharedDatabase
 SharedDatabase(Path({str(folder)!r})).__enter__()
 os.kill(os.getpid(), signal.SIGKILL)
 """

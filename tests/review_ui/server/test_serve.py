@@ -11,10 +11,10 @@ import socket
 
 import pytest
 
-from review_ui.server import serve
-from review_ui.server.mongod import DatabaseUse
-from review_ui.server.process import server_environment
-from review_ui.server.serve import (
+from vouch_labels.review_ui.server import serve
+from vouch_labels.review_ui.server.mongod import DatabaseUse
+from vouch_labels.review_ui.server.process import server_environment
+from vouch_labels.review_ui.server.serve import (
     MOST_RESTARTS,
     VARIABLE,
     Served,
@@ -25,7 +25,7 @@ from review_ui.server.serve import (
     own_tokens,
     port_of,
 )
-from schemas.errors import UserError, VouchError
+from vouch_labels.schemas.errors import UserError, VouchError
 
 
 def options(**values) -> ServeOptions:
@@ -235,7 +235,7 @@ class Server:
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr("review_ui.server.serve.LOOK_S", 0)
+    monkeypatch.setattr("vouch_labels.review_ui.server.serve.LOOK_S", 0)
 
 
 def watch(*servers, looks=50):
@@ -285,7 +285,7 @@ def test_what_does_not_start_is_tried_again(hangs):
 
 @pytest.mark.usefixtures("at_once")
 def test_what_fails_slowly_is_not_tried_for_ever(monkeypatch):
-    monkeypatch.setattr("review_ui.server.serve.RESTARTS_WITHIN_S", 0)
+    monkeypatch.setattr("vouch_labels.review_ui.server.serve.RESTARTS_WITHIN_S", 0)
     ben = Server("ben", 1, 100, hangs=True)
     watch(Server("ann", 0), ben)
     assert (ben.starts, ben.runs) == (MOST_RESTARTS, False)
@@ -293,7 +293,7 @@ def test_what_fails_slowly_is_not_tried_for_ever(monkeypatch):
 
 @pytest.mark.usefixtures("at_once")
 def test_failures_with_a_success_in_between_are_not_in_a_row(monkeypatch):
-    monkeypatch.setattr("review_ui.server.serve.RESTARTS_WITHIN_S", 0)
+    monkeypatch.setattr("vouch_labels.review_ui.server.serve.RESTARTS_WITHIN_S", 0)
     ben = Server("ben", 2, MOST_RESTARTS - 1)
     start = ben.start
 

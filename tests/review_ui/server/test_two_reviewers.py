@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from review_ui.queue.sync import pull_queue
-from review_ui.server.mongod import DatabaseUse
-from review_ui.server.serve import ServeOptions, served
-from tasks.reviews.verdicts import read_verdicts
-from tasks.store.open import open_store
 from tests.fake_campaign import write_campaign
 from tests.review_ui.server.conftest import TOKENS
 from tests.waiting import HANG_S
+from vouch_labels.review_ui.queue.sync import pull_queue
+from vouch_labels.review_ui.server.mongod import DatabaseUse
+from vouch_labels.review_ui.server.serve import ServeOptions, served
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.store.open import open_store
 
 ITEMS = 400
 QUEUE = "0123456789ab"

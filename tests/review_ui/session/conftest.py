@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from bson import ObjectId
 
-from review_ui.queue.database import connect
-from review_ui.queue.queue import Queue
-from review_ui.session.samples import object_id
-from review_ui.session.session import Desk
-from schemas.queue import Item
-from tasks.boxes_masks import rle_of_crop
 from tests.review_ui.fiftyone_here import database_of_fiftyone
+from vouch_labels.review_ui.queue.database import connect
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.session.samples import object_id
+from vouch_labels.review_ui.session.session import Desk
+from vouch_labels.schemas.queue import Item
+from vouch_labels.tasks.boxes_masks import rle_of_crop
 
 CLASSES = ("cat", "dog", "ox")
 WIDTH, HEIGHT = 640, 480

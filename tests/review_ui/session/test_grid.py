@@ -2,8 +2,8 @@
 
 import pytest
 
-from review_ui.session.grid import submit_grid, take_grid
 from tests.review_ui.session.test_session import NEW, ids
+from vouch_labels.review_ui.session.grid import submit_grid, take_grid
 
 
 @pytest.fixture

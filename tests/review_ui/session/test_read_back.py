@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from review_ui.session.read_back import DraftError, read_back
-from review_ui.session.samples import mask_in_box, object_id
-from schemas.tables import BOX as SIDES
-from tasks.boxes_masks import rle_of_crop
 from tests.review_ui.session.conftest import BOX, CLASSES, HEIGHT, LABEL, WIDTH, packed
+from vouch_labels.review_ui.session.read_back import DraftError, read_back
+from vouch_labels.review_ui.session.samples import mask_in_box, object_id
+from vouch_labels.schemas.tables import BOX as SIDES
+from vouch_labels.tasks.boxes_masks import rle_of_crop
 
 MOVED = (120.0, 60.0, 230.0, 160.0)
 NEW = (300.0, 300.0, 340.0, 360.0)

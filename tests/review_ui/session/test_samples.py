@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review_ui.session.samples import mask_in_box, pixels_of, question_of, rle_in_image
-from tasks.boxes_masks import rle_of_crop
+from vouch_labels.review_ui.session.samples import mask_in_box, pixels_of, question_of, rle_in_image
+from vouch_labels.tasks.boxes_masks import rle_of_crop
 
 side = st.floats(0, 60, allow_nan=False, width=32)
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review_ui.session.samples import mask_in_box
-from review_ui.session.session import desk_name, reviewer_slug
-from schemas.errors import LeaseLostError
-from schemas.tables import BOX
+from vouch_labels.review_ui.session.samples import mask_in_box
+from vouch_labels.review_ui.session.session import desk_name, reviewer_slug
+from vouch_labels.schemas.errors import LeaseLostError
+from vouch_labels.schemas.tables import BOX
 
 NEW = {"label": "dog", "bounding_box": [0.5, 0.5, 0.25, 0.25]}
 NEW_BOX = [32.0, 24.0, 48.0, 36.0]
@@ -136,7 +136,7 @@ def test_a_verdict_by_key_is_said_anew_after_undo(make_desk, documents):
 
 
 def test_answers_to_a_class_that_left_the_campaign_count(make_desk, restarted, documents, uri):
-    from review_ui.queue.database import connect
+    from vouch_labels.review_ui.queue.database import connect
 
     desk = make_desk(8)
     dogs = [card["item"] for card in desk.take(8) if card["class_name"] == "dog"]
@@ -152,7 +152,7 @@ def test_answers_to_a_class_that_left_the_campaign_count(make_desk, restarted, d
 
 
 def test_nothing_on_a_desk_tells_what_an_item_is_asked_for(make_desk, uri):
-    from review_ui.queue.database import connect
+    from vouch_labels.review_ui.queue.database import connect
 
     desk = make_desk(8)
     database = connect(uri)

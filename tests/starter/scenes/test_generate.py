@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from schemas.errors import UserError
-from starter.scenes.generate import TRUTH, generate_scenes
-from starter.scenes.scene import draw_scene
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.starter.scenes.generate import TRUTH, generate_scenes
+from vouch_labels.starter.scenes.scene import draw_scene
 
 SAMPLES = Path(__file__).parents[3] / "starter" / "samples"
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from schemas.errors import UserError
-from starter.scenes.scene import draw_scene
-from starter.scenes.vocabulary import COLOURS, CORE, DISTRACTORS, EXTENDED, HELD_OUT, SPLITS
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.starter.scenes.scene import draw_scene
+from vouch_labels.starter.scenes.vocabulary import COLOURS, CORE, DISTRACTORS, EXTENDED, HELD_OUT, SPLITS
 
 
 def test_same_arguments_draw_same_pixels_and_truth() -> None:

@@ -10,10 +10,10 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
-from schemas.errors import UserError, VouchError
-from starter.scenes import sheet
-from starter.scenes.sheet import SHEETS, Sheet
-from starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
+from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.starter.scenes import sheet
+from vouch_labels.starter.scenes.sheet import SHEETS, Sheet
+from vouch_labels.starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
 
 GLYPHS = [noun.glyph for noun in CORE + EXTENDED] + list(DISTRACTORS)
 

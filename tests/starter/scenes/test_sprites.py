@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from schemas.errors import UserError
-from starter.scenes import sprites
-from starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.starter.scenes import sprites
+from vouch_labels.starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
 
 
 @pytest.mark.parametrize("style", sprites.STYLES)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from starter.scenes.scene import draw_scene
-from starter.scenes.vocabulary import COLOURS, CORE, EXTENDED
-from starter.train import data
-from starter.train.architectures import build_tokenizer
-from starter.train.data import scene_cache
+from vouch_labels.starter.scenes.scene import draw_scene
+from vouch_labels.starter.scenes.vocabulary import COLOURS, CORE, EXTENDED
+from vouch_labels.starter.train import data
+from vouch_labels.starter.train.architectures import build_tokenizer
+from vouch_labels.starter.train.data import scene_cache
 
 
 def test_scenes_come_back_as_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

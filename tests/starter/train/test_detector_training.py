@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from starter.scenes.vocabulary import CORE, HELD_OUT
-from starter.train.data import draw_prompt
-from starter.train.run import update_card
+from vouch_labels.starter.scenes.vocabulary import CORE, HELD_OUT
+from vouch_labels.starter.train.data import draw_prompt
+from vouch_labels.starter.train.run import update_card
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     from transformers import AutoTokenizer
 
-    from starter.train.run import WEIGHTS
+    from vouch_labels.starter.train.run import WEIGHTS
 
     return AutoTokenizer.from_pretrained(str(WEIGHTS / "tokenizer"))
 
@@ -70,7 +70,7 @@ def test_card_keeps_the_words_around_its_tables(tmp_path):
 
 @pytest.fixture
 def small_world(tmp_path, monkeypatch):
-    from starter.train import data
+    from vouch_labels.starter.train import data
 
     monkeypatch.setattr(data, "_CHUNK", 4)
     return data.scene_cache(tmp_path, 4, 5, "core", 96)
@@ -80,12 +80,12 @@ def small_world(tmp_path, monkeypatch):
 def test_a_few_steps_on_one_batch_lower_the_loss_and_leave_loadable_weights(tmp_path, small_world, tokenizer):
     import torch
 
-    from starter.train.architectures import detector_architecture
-    from starter.train.data import normalised_batch
-    from starter.train.detector import DetectionLoss, start_quiet
-    from starter.train.run import WEIGHTS, Run, RunOptions
-    from tasks.models.checkpoints import sha256_of
-    from tasks.models.groundingdino.build import build_groundingdino
+    from vouch_labels.starter.train.architectures import detector_architecture
+    from vouch_labels.starter.train.data import normalised_batch
+    from vouch_labels.starter.train.detector import DetectionLoss, start_quiet
+    from vouch_labels.starter.train.run import WEIGHTS, Run, RunOptions
+    from vouch_labels.tasks.models.checkpoints import sha256_of
+    from vouch_labels.tasks.models.groundingdino.build import build_groundingdino
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -115,10 +115,10 @@ def test_a_few_steps_on_one_batch_lower_the_loss_and_leave_loadable_weights(tmp_
 def test_scores_move_by_a_constant_and_boxes_stay():
     import torch
 
-    from starter.train.architectures import detector_architecture
-    from starter.train.detector import shift_logits, start_quiet
-    from starter.train.run import WEIGHTS
-    from tasks.models.groundingdino.build import build_groundingdino
+    from vouch_labels.starter.train.architectures import detector_architecture
+    from vouch_labels.starter.train.detector import shift_logits, start_quiet
+    from vouch_labels.starter.train.run import WEIGHTS
+    from vouch_labels.tasks.models.groundingdino.build import build_groundingdino
 
     torch.manual_seed(1)
     model = build_groundingdino(detector_architecture(4000, 32, (1, 1, 1, 1)), WEIGHTS / "tokenizer")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from starter.scenes.vocabulary import COLOURS, CORE, HELD_OUT
-from starter.train.architectures import scorer_architecture
-from starter.train.data import SceneCache
-from starter.train.scorer import (
+from vouch_labels.starter.scenes.vocabulary import COLOURS, CORE, HELD_OUT
+from vouch_labels.starter.train.architectures import scorer_architecture
+from vouch_labels.starter.train.data import SceneCache
+from vouch_labels.starter.train.scorer import (
     _shift,
     background_text,
     composed_texts,

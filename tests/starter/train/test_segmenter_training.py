@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from starter.train.architectures import segmenter_architecture
-from starter.train.data import SceneCache
-from starter.train.segmenter import new_segmenter, segmenter_image, segmenter_losses
+from vouch_labels.starter.train.architectures import segmenter_architecture
+from vouch_labels.starter.train.data import SceneCache
+from vouch_labels.starter.train.segmenter import new_segmenter, segmenter_image, segmenter_losses
 
 
 def test_boxes_lie_around_masks_and_the_longer_side_fits(few_scenes: SceneCache) -> None:

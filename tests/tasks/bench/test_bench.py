@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import UserError
-from tasks.bench.bench import STEPS, bench, bottleneck
-from tasks.models.runtime import Runtime
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.bench.bench import STEPS, bench, bottleneck
+from vouch_labels.tasks.models.runtime import Runtime
 
 
 def test_figures_of_a_measurement_fit_each_other(tmp_path, make_images, make_campaign, monkeypatch):
@@ -40,8 +40,8 @@ def test_a_source_without_images_is_refused(tmp_path, make_campaign):
 
 
 def test_the_steps_are_as_they_were_afterwards(tmp_path, make_images, make_campaign):
-    from tasks.detect import Detect
-    from tasks.shard import shard
+    from vouch_labels.tasks.detect import Detect
+    from vouch_labels.tasks.shard import shard
 
     before = (Detect.__call__, shard.acquire, shard.count)
     make_images(tmp_path / "images", 2)
@@ -54,7 +54,7 @@ def test_a_gpu_takes_few_images_again_and_is_measured_warm(tmp_path, make_images
     """The way of a GPU, on a CPU: its names, its counters and its profiler are stood in for."""
     import torch
 
-    from tasks.bench import bench as benching
+    from vouch_labels.tasks.bench import bench as benching
 
     make_images(tmp_path / "images", 3)
     passes = []

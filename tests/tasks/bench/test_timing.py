@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 
-from schemas.campaign import Source
-from schemas.records import ImageRef
-from tasks.bench import timing
-from tasks.bench.timing import MOST, StageTimer, compiled_graphs, covered, kernels, repeated, settled
-from tasks.plan.plan import list_source
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import Source
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.tasks.bench import timing
+from vouch_labels.tasks.bench.timing import MOST, StageTimer, compiled_graphs, covered, kernels, repeated, settled
+from vouch_labels.tasks.plan.plan import list_source
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from scipy.special import expit
 
-from schemas.reviews import TASKS, VERDICTS, ReviewPlan
-from tasks.certify.data import read_run_reviews
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.reviews.resolve import NO_ANSWER, Answers, resolve
-from tasks.reviews.verdicts import write_verdicts
-from tasks.store.open import open_store
 from tests.fake_campaign import draw_images, label, write_campaign
+from vouch_labels.schemas.reviews import TASKS, VERDICTS, ReviewPlan
+from vouch_labels.tasks.certify.data import read_run_reviews
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, resolve
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.store.open import open_store
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -3,25 +3,25 @@ from itertools import count
 
 import pytest
 
-from schemas.errors import StoreError, UserError, WorkspaceBusyError
-from tasks.certify import apply as applying
-from tasks.certify.apply import apply_policy, choose_policy, put_in_force, version_in_force
-from tasks.certify.certify import certify_campaign
-from tasks.certify.rounds import Look, take_look
-from tasks.detect import Detect
-from tasks.labels.arrays import current_of, read_run_labels
-from tasks.labels.read import current_markers
-from tasks.plan.ledger import Ledger
-from tasks.policy import default_policy, expired_policy, read_policy, write_policy
-from tasks.reviews.plans import write_plan
-from tasks.reviews.verdicts import write_verdicts
-from tasks.score import Score
-from tasks.segment import Segment
-from tasks.shard.events import Exporting, Routing
-from tasks.shard.files import read_current, read_part, write_current
-from tasks.store.local import LocalStore
-from tasks.store.lock import WorkspaceLock
-from tasks.store.open import open_store
+from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
+from vouch_labels.tasks.certify import apply as applying
+from vouch_labels.tasks.certify.apply import apply_policy, choose_policy, put_in_force, version_in_force
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.rounds import Look, take_look
+from vouch_labels.tasks.detect import Detect
+from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
+from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import default_policy, expired_policy, read_policy, write_policy
+from vouch_labels.tasks.reviews.plans import write_plan
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.score import Score
+from vouch_labels.tasks.segment import Segment
+from vouch_labels.tasks.shard.events import Exporting, Routing
+from vouch_labels.tasks.shard.files import read_current, read_part, write_current
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.lock import WorkspaceLock
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture

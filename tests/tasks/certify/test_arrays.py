@@ -1,8 +1,8 @@
 import numpy as np
 
-from tasks.labels.arrays import SIGNALS, current_of, read_run_labels
-from tasks.plan.ledger import Ledger
-from tasks.store.open import open_store
+from vouch_labels.tasks.labels.arrays import SIGNALS, current_of, read_run_labels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.store.open import open_store
 
 
 def read(campaign):

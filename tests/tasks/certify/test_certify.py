@@ -5,16 +5,23 @@ import json
 import numpy as np
 import pytest
 
-from schemas.errors import NotCertifiedError, StoreError, UserError
-from schemas.policy import Policy, Reviewers
-from schemas.reviews import GroupPlan
-from tasks.certify.certify import Basis, certify_campaign, class_estimates, make_policy, not_sampled, policy_groups
-from tasks.certify.data import Candidates, Promise
-from tasks.certify.judge import Reviewed, judge
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.certify.rounds import labels_of_round, last_round, read_looks
-from tasks.policy import read_policy
-from tasks.reviews.verdicts import write_verdicts
+from vouch_labels.schemas.errors import NotCertifiedError, StoreError, UserError
+from vouch_labels.schemas.policy import Policy, Reviewers
+from vouch_labels.schemas.reviews import GroupPlan
+from vouch_labels.tasks.certify.certify import (
+    Basis,
+    certify_campaign,
+    class_estimates,
+    make_policy,
+    not_sampled,
+    policy_groups,
+)
+from vouch_labels.tasks.certify.data import Candidates, Promise
+from vouch_labels.tasks.certify.judge import Reviewed, judge
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.rounds import labels_of_round, last_round, read_looks
+from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
 
 
 def policy_of(campaigned, version) -> Policy:

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.errors import UserError
-from tasks.certify.fit import fit_rows, fit_run
-from tasks.reviews.resolve import resolve
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.certify.fit import fit_rows, fit_run
+from vouch_labels.tasks.reviews.resolve import resolve
 
 SHARE, SEED = 0.3, 5
 

@@ -9,19 +9,26 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from schemas.errors import NotCertifiedError, StoreError, UserError
-from schemas.reviews import GroupPlan
-from tasks.certify import plan_reviews as planning
-from tasks.certify.certify import certify_campaign
-from tasks.certify.data import Candidates, Promise, declare_groups, draw_groups, region_of, reviews_to_start
-from tasks.certify.fit import fit_rows
-from tasks.certify.judge import Reviewed, judge, look_by_drawing
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.certify.rounds import read_looks
-from tasks.reviews.plans import read_plans
-from tasks.statistics.bounds import TRUSTED, ReviewerError
-from tasks.statistics.sampling import first_sample
-from tasks.statistics.threshold_tests import delta_of_look
+from vouch_labels.schemas.errors import NotCertifiedError, StoreError, UserError
+from vouch_labels.schemas.reviews import GroupPlan
+from vouch_labels.tasks.certify import plan_reviews as planning
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.data import (
+    Candidates,
+    Promise,
+    declare_groups,
+    draw_groups,
+    region_of,
+    reviews_to_start,
+)
+from vouch_labels.tasks.certify.fit import fit_rows
+from vouch_labels.tasks.certify.judge import Reviewed, judge, look_by_drawing
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.rounds import read_looks
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.statistics.bounds import TRUSTED, ReviewerError
+from vouch_labels.tasks.statistics.sampling import first_sample
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_look
 
 SHARE = 0.3
 

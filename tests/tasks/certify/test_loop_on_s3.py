@@ -3,14 +3,14 @@
 import pyarrow as pa
 import pytest
 
-from tasks.certify.apply import apply_policy
-from tasks.certify.certify import certify_campaign
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.report.render import make_report
-from tasks.reviews.import_verdicts import import_files
-from tasks.reviews.open_tasks import task_sheet
-from tasks.reviews.read_file import write_table
-from tasks.status import read_status
+from vouch_labels.tasks.certify.apply import apply_policy
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.report.render import make_report
+from vouch_labels.tasks.reviews.import_verdicts import import_files
+from vouch_labels.tasks.reviews.open_tasks import task_sheet
+from vouch_labels.tasks.reviews.read_file import write_table
+from vouch_labels.tasks.status import read_status
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from schemas.errors import UserError
-from schemas.policy import GroupCertificate
-from tasks.certify.apply import apply_policy
-from tasks.certify.certify import certify_campaign
-from tasks.certify.monitor import (
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.policy import GroupCertificate
+from vouch_labels.tasks.certify.apply import apply_policy
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.monitor import (
     P_CORRECT,
     audit_draws,
     audit_factor,
@@ -16,11 +16,11 @@ from tasks.certify.monitor import (
     monitor,
     reference,
 )
-from tasks.labels.arrays import SIGNALS
-from tasks.policy import read_policy
-from tasks.reviews.plans import write_plan
-from tasks.reviews.verdicts import write_verdicts
-from tasks.store.local import LocalStore
+from vouch_labels.tasks.labels.arrays import SIGNALS
+from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.reviews.plans import write_plan
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.store.local import LocalStore
 
 STRATA = ({"name": "all", "size": 1000, "drawn": 100},)
 

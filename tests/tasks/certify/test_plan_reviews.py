@@ -6,19 +6,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from schemas.errors import UserError
-from schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
-from schemas.tables import BOX
-from tasks.boxes_masks import box_iou
-from tasks.certify.apply import apply_policy
-from tasks.certify.certify import certify_campaign
-from tasks.certify.data import Promise
-from tasks.certify.draw import doubtful_rows, draw_queue, expected_threshold, nothing_worth_asking, removed_per_second
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.reviews.open_tasks import task_sheet
-from tasks.reviews.plans import CHECK_CLASS_S, read_plans
-from tasks.reviews.verdicts import write_verdicts
-from tasks.statistics.sampling import on_fit_side
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.boxes_masks import box_iou
+from vouch_labels.tasks.certify.apply import apply_policy
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.data import Promise
+from vouch_labels.tasks.certify.draw import (
+    doubtful_rows,
+    draw_queue,
+    expected_threshold,
+    nothing_worth_asking,
+    removed_per_second,
+)
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.reviews.open_tasks import task_sheet
+from vouch_labels.tasks.reviews.plans import CHECK_CLASS_S, read_plans
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.statistics.sampling import on_fit_side
 
 
 def tasks_of(campaigned, number=-1):

@@ -3,14 +3,14 @@
 import pyarrow as pa
 import pytest
 
-from schemas.errors import UserError
-from schemas.reviews import TASKS, VERDICTS
-from schemas.tables import PRESENCE
-from tasks.certify.questions import possible_misses, read_presence
-from tasks.labels.arrays import current_of
-from tasks.plan.ledger import Ledger
-from tasks.reviews.resolve import missed_and_checked
-from tasks.store.open import open_store
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import TASKS, VERDICTS
+from vouch_labels.schemas.tables import PRESENCE
+from vouch_labels.tasks.certify.questions import possible_misses, read_presence
+from vouch_labels.tasks.labels.arrays import current_of
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.resolve import missed_and_checked
+from vouch_labels.tasks.store.open import open_store
 
 
 def presence(*rows: tuple[str, str, float]) -> pa.Table:

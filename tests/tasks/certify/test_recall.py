@@ -9,14 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.errors import UserError
-from schemas.reviews import TASKS, VERDICTS
-from schemas.tables import PRESENCE
-from tasks.certify.recall import STRATA, draw_image_checks, image_strata, images_of, recall_of_run, searched_images
-from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.reviews.open_tasks import open_tasks
-from tasks.reviews.plans import image_check_s
-from tasks.reviews.resolve import missed_and_checked, resolve
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import TASKS, VERDICTS
+from vouch_labels.schemas.tables import PRESENCE
+from vouch_labels.tasks.certify.recall import (
+    STRATA,
+    draw_image_checks,
+    image_strata,
+    images_of,
+    recall_of_run,
+    searched_images,
+)
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.reviews.open_tasks import open_tasks
+from vouch_labels.tasks.reviews.plans import image_check_s
+from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
 
 INPUTS = {"prompts": "a"}
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pyarrow as pa
 
-from tasks.certify.certify import certify_campaign
-from tasks.certify.rounds import Look, last_round, read_looks, take_look
-from tasks.reviews.plans import write_plan
-from tasks.store.local import LocalStore
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.rounds import Look, last_round, read_looks, take_look
+from vouch_labels.tasks.reviews.plans import write_plan
+from vouch_labels.tasks.store.local import LocalStore
 
 
 def test_a_label_that_two_planners_drew_counts_once(campaigned):

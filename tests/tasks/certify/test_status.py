@@ -2,10 +2,10 @@
 
 import pytest
 
-from tasks.certify.apply import apply_policy, put_in_force
-from tasks.certify.certify import certify_campaign
-from tasks.certify.plan_reviews import Wish, plan_reviews
-from tasks.status import read_status
+from vouch_labels.tasks.certify.apply import apply_policy, put_in_force
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.status import read_status
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tasks.matching import ImageLabels, ImageObjects, xywh_of
+from vouch_labels.tasks.matching import ImageLabels, ImageObjects, xywh_of
 
 SIDE = 64
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluate.average_precision import AveragePrecisionMeter
+from vouch_labels.tasks.evaluate.average_precision import AveragePrecisionMeter
 
 NAMES = ("a", "b", "c")
 

@@ -11,13 +11,19 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from schemas.errors import UserError
-from schemas.policy import Certification, Group, GroupCertificate, Policy
-from tasks.evaluate.evaluate import contract_truth, evaluate_campaign, is_kept, true_precision, write_evaluation
-from tasks.evaluate.plots import accepted_share
-from tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, UNKNOWN, RunTruth
-from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.statistics.sampling import on_fit_side
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.policy import Certification, Group, GroupCertificate, Policy
+from vouch_labels.tasks.evaluate.evaluate import (
+    contract_truth,
+    evaluate_campaign,
+    is_kept,
+    true_precision,
+    write_evaluation,
+)
+from vouch_labels.tasks.evaluate.plots import accepted_share
+from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, UNKNOWN, RunTruth
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.statistics.sampling import on_fit_side
 
 INCLUDE = {"undecided": "include"}
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from schemas.errors import UserError
-from tasks.evaluate.ground_truth import RunLengths, objects_of, pair_classes, pair_images, read_truth
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.evaluate.ground_truth import RunLengths, objects_of, pair_classes, pair_images, read_truth
 
 IMAGE = {"id": 7, "file_name": "a.jpg", "width": 20, "height": 10}
 CATEGORY = {"id": 3, "name": "cat"}

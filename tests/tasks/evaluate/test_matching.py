@@ -5,7 +5,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.matching import CORRECT, IGNORED, NOT_MATCHED, WRONG, match_labels, match_the_rest, overlaps, ranking
+from vouch_labels.tasks.matching import (
+    CORRECT,
+    IGNORED,
+    NOT_MATCHED,
+    WRONG,
+    match_labels,
+    match_the_rest,
+    overlaps,
+    ranking,
+)
 
 BOX, NEAR, FAR = [0, 0, 20, 20], [0, 0, 20, 16], [40, 40, 60, 60]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.evaluate.metrics import (
+from vouch_labels.tasks.evaluate.metrics import (
     BACKGROUND,
     RISK_POINTS,
     ConfusionCounts,
@@ -22,7 +22,7 @@ from tasks.evaluate.metrics import (
     signal_curves,
     threshold_sweep,
 )
-from tasks.matching import CORRECT, IGNORED, WRONG
+from vouch_labels.tasks.matching import CORRECT, IGNORED, WRONG
 
 signals = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(-1, 1, width=32) | st.just(np.nan))
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from schemas.campaign import ExportConfig
-from tasks.export.coco import write_coco
-from tasks.export.images import place_images
-from tasks.labels.records import ExportImage, ExportLabel, ExportSummary
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.campaign import ExportConfig
+from vouch_labels.tasks.export.coco import write_coco
+from vouch_labels.tasks.export.images import place_images
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel, ExportSummary
+from vouch_labels.tasks.store.local import LocalStore
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
 CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from schemas.campaign import ExportConfig, Splits
-from schemas.errors import VouchError
-from tasks.export.coco import PRESETS, fate_of, not_exhaustive, open_document, split_of, write_coco
-from tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.campaign import ExportConfig, Splits
+from vouch_labels.schemas.errors import VouchError
+from vouch_labels.tasks.export.coco import PRESETS, fate_of, not_exhaustive, open_document, split_of, write_coco
+from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise
+from vouch_labels.tasks.store.local import LocalStore
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
 CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

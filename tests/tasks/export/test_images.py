@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import StoreError, UserError
-from tasks.export.images import place_images
-from tasks.labels.records import ExportImage
-from tasks.store.local import LocalStore
-from tasks.store.store import Blob
+from vouch_labels.schemas.errors import StoreError, UserError
+from vouch_labels.tasks.export.images import place_images
+from vouch_labels.tasks.labels.records import ExportImage
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.store import Blob
 
 
 class Remote(LocalStore):

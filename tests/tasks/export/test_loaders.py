@@ -13,8 +13,8 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from review_ui.queue.database import mongod
 from tests.waiting import HANG_S
+from vouch_labels.review_ui.queue.database import mongod
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
 ANNOTATIONS = "annotations.json"

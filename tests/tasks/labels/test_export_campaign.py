@@ -12,17 +12,17 @@ import pytest
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
-from schemas.campaign import Campaign
-from schemas.errors import StoreError, UserError
-from schemas.policy import Certification, Group, Policy
-from tasks.export.export import export_campaign, promise_of
-from tasks.labels.records import Promise
-from tasks.labels.totals import add_up
-from tasks.plan.ledger import Ledger
-from tasks.reviews.verdicts import write_verdicts
-from tasks.shard.files import read_current, read_part
-from tasks.store.local import LocalStore
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import StoreError, UserError
+from vouch_labels.schemas.policy import Certification, Group, Policy
+from vouch_labels.tasks.export.export import export_campaign, promise_of
+from vouch_labels.tasks.labels.records import Promise
+from vouch_labels.tasks.labels.totals import add_up
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.shard.files import read_current, read_part
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.open import open_store
 
 
 def test_nothing_is_exported_before_a_run(tmp_path, make_images, make_campaign):
@@ -133,7 +133,7 @@ def test_what_policies_promise(tmp_path):
 
 
 def _labels(campaign: Campaign) -> list[dict[str, pa.Table]]:
-    from tasks.labels.read import current_markers
+    from vouch_labels.tasks.labels.read import current_markers
 
     workspace = open_store(campaign.workspace)
     fingerprint = read_current(workspace, "main").fingerprint

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from tasks.labels.records import ExportImage, ExportLabel
-from tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.reviews.overlay import HumanWord
 
 CLASSES = ("cat", "dog")
 

@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.labels.arrays import current_of
-from tasks.labels.read import SIGNAL_STAGES, image_sizes, label_arrays, labelled_images
-from tasks.plan.ledger import Ledger
-from tasks.shard.files import read_current
-from tasks.store.open import open_store
+from vouch_labels.tasks.labels.arrays import current_of
+from vouch_labels.tasks.labels.read import SIGNAL_STAGES, image_sizes, label_arrays, labelled_images
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.open import open_store
 
 
 def test_signals_are_numbers_that_say_something_of_a_label():

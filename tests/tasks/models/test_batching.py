@@ -10,9 +10,9 @@ from threading import Event, Lock
 import pytest
 import torch
 
-from tasks.models.batching import RESCUES, Batcher, is_out_of_memory
-from tasks.models.runtime import Turns
 from tests.waiting import HANG_S
+from vouch_labels.tasks.models.batching import RESCUES, Batcher, is_out_of_memory
+from vouch_labels.tasks.models.runtime import Turns
 
 
 def test_results_come_in_order_and_batches_are_full():

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.models import compile
-from tasks.models.compile import (
+from tests.float_bounds import U32, U64, assert_product, assert_within, bounded, gamma, in_float64
+from tests.waiting import HANG_S
+from vouch_labels.tasks.models import compile
+from vouch_labels.tasks.models.compile import (
     MOST_SHAPES,
     Compiled,
     compiled,
@@ -25,9 +27,7 @@ from tasks.models.compile import (
     linear,
     shape_of,
 )
-from tasks.models.runtime import Engine
-from tests.float_bounds import U32, U64, assert_product, assert_within, bounded, gamma, in_float64
-from tests.waiting import HANG_S
+from vouch_labels.tasks.models.runtime import Engine
 
 
 @pytest.fixture

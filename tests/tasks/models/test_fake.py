@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as mask_utils
 
-from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
-from tasks.models.fake import fake_scorer
-from tasks.models.registry import Phrase, load_detector, load_scorer, load_segmenter
-from tasks.models.runtime import Runtime
+from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.tasks.models.fake import fake_scorer
+from vouch_labels.tasks.models.registry import Phrase, load_detector, load_scorer, load_segmenter
+from vouch_labels.tasks.models.runtime import Runtime
 
 DETECTOR = load_detector(DetectorConfig(backend="fake"), Runtime("cpu", "fp32"))
 PHRASES = [Phrase("dog", 0), Phrase("cat", 1), Phrase("wolf", 0, negative=True)]

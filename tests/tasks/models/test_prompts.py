@@ -6,8 +6,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import UserError
-from tasks.models.prompts import Caption, TokenScores, pack_captions, plain_text
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.models.prompts import Caption, TokenScores, pack_captions, plain_text
 
 
 def test_each_phrase_has_its_best_token() -> None:

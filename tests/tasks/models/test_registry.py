@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.models.registry import Pass, assemble, each_its_own
+from vouch_labels.tasks.models.registry import Pass, assemble, each_its_own
 
 
 def rows(*values: list[float]) -> np.ndarray:

@@ -23,11 +23,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from schemas.campaign import SWITCHES, DetectorConfig, ModelsConfig
-from schemas.errors import UserError
-from tasks.models.batching import Batcher
-from tasks.models.registry import DETECTORS, SCORERS, SEGMENTERS, load_detector, load_scorer, load_segmenter
-from tasks.models.runtime import (
+from tests.waiting import HANG_S, until
+from vouch_labels.schemas.campaign import SWITCHES, DetectorConfig, ModelsConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.models.batching import Batcher
+from vouch_labels.tasks.models.registry import (
+    DETECTORS,
+    SCORERS,
+    SEGMENTERS,
+    load_detector,
+    load_scorer,
+    load_segmenter,
+)
+from vouch_labels.tasks.models.runtime import (
     COMPILE_AFTER,
     LANES,
     REFERENCE,
@@ -45,7 +53,6 @@ from tasks.models.runtime import (
     to_device,
     turns_of,
 )
-from tests.waiting import HANG_S, until
 
 
 def test_auto_is_what_the_machine_has():
@@ -133,7 +140,7 @@ def test_every_registered_backend_exists():
 
 
 def test_fakes_are_loaded_by_name():
-    from schemas.campaign import ScorerConfig, SegmenterConfig
+    from vouch_labels.schemas.campaign import ScorerConfig, SegmenterConfig
 
     runtime = Runtime("cpu", "fp32")
     loaded = [

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.campaign import DetectorConfig
-from schemas.errors import CheckpointError, UserError
-from tasks.models.registry import Phrase, Pixels, RawDetections, load_detector
-from tasks.models.runtime import Runtime
 from tests.float_bounds import bounded
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.schemas.errors import CheckpointError, UserError
+from vouch_labels.tasks.models.registry import Phrase, Pixels, RawDetections, load_detector
+from vouch_labels.tasks.models.runtime import Runtime
 
 CPU = Runtime("cpu", "fp32")
 TEXTS = ["fire", "fire hydrant", "hot dog", "the red truck"]

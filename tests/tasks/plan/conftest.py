@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.records import Generation, ImageRef
-from tasks.plan.ledger import Ledger
-from tasks.plan.plan import plan
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.records import Generation, ImageRef
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.plan import plan
+from vouch_labels.tasks.store.local import LocalStore
 
 
 @pytest.fixture

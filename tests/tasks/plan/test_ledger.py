@@ -2,12 +2,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.errors import ObjectMissingError, StoreError
-from schemas.records import ImageRef
-from schemas.tables import PLAN, REMOVED
-from tasks.plan.ledger import Ledger, read_plan, removed_key, shard_key
-from tasks.plan.plan import plan
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.schemas.tables import PLAN, REMOVED
+from vouch_labels.tasks.plan.ledger import Ledger, read_plan, removed_key, shard_key
+from vouch_labels.tasks.plan.plan import plan
+from vouch_labels.tasks.store.local import LocalStore
 
 
 def test_the_tables_have_their_schemas(workspace: LocalStore) -> None:

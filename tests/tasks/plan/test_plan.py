@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.campaign import Source, Workspace
-from schemas.errors import StoreError, UserError, WorkspaceBusyError
-from schemas.records import Generation, ImageRef
-from tasks.plan.ledger import Ledger, read_plan
-from tasks.plan.plan import list_source, plan
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.campaign import Source, Workspace
+from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
+from vouch_labels.schemas.records import Generation, ImageRef
+from vouch_labels.tasks.plan.ledger import Ledger, read_plan
+from vouch_labels.tasks.plan.plan import list_source, plan
+from vouch_labels.tasks.store.local import LocalStore
 
 Plan = Callable[..., Generation | None]
 ROOT = Path(__file__).parents[3]
@@ -210,10 +210,10 @@ def test_the_ledger_is_the_last_source(
 PLANS = """
 import json, sys
 from pathlib import Path
-from schemas.records import ImageRef
-from tasks.plan.ledger import Ledger
-from tasks.plan.plan import plan
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.plan import plan
+from vouch_labels.tasks.store.local import LocalStore
 from tests.killing import killed_at
 
 workspace = LocalStore(Path(sys.argv[1]))
@@ -254,10 +254,10 @@ def test_a_plan_that_is_killed_and_run_again_is_the_same_as_one_that_was_not(tmp
 MEMORY = """
 import json, sys
 from pathlib import Path
-from schemas.records import ImageRef
-from tasks.plan.ledger import Ledger
-from tasks.plan.plan import plan
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.plan import plan
+from vouch_labels.tasks.store.local import LocalStore
 
 def source(count):
     return (ImageRef(f"images/{i // 1000:05d}/some-name-{i:09d}.jpg", f"{i:032x}", i) for i in range(count))

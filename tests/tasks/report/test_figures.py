@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.errors import UserError
-from schemas.reviews import VERDICTS
-from tasks.labels.arrays import read_run_labels
-from tasks.plan.ledger import Ledger
-from tasks.report.figures import collect, keep_report
-from tasks.report.render import make_report, write_page
-from tasks.reviews.verdicts import write_verdicts
-from tasks.shard.files import read_current
-from tasks.store.local import LocalStore
-from tasks.store.open import open_store
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import VERDICTS
+from vouch_labels.tasks.labels.arrays import read_run_labels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.report.figures import collect, keep_report
+from vouch_labels.tasks.report.render import make_report, write_page
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture

@@ -4,17 +4,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.reviews import TASKS, VERDICTS, ReviewPlan
-from tasks.certify.apply import apply_policy
-from tasks.certify.monitor import reference
-from tasks.labels.arrays import read_run_labels
-from tasks.plan.ledger import Ledger
-from tasks.policy import write_policy
-from tasks.report.figures import collect
-from tasks.reviews.plans import write_plan
-from tasks.reviews.verdicts import write_verdicts
-from tasks.shard.files import read_current
-from tasks.store.open import open_store
+from vouch_labels.schemas.reviews import TASKS, VERDICTS, ReviewPlan
+from vouch_labels.tasks.certify.apply import apply_policy
+from vouch_labels.tasks.certify.monitor import reference
+from vouch_labels.tasks.labels.arrays import read_run_labels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import write_policy
+from vouch_labels.tasks.report.figures import collect
+from vouch_labels.tasks.reviews.plans import write_plan
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.store.open import open_store
 
 VERSION, SHARE = "certified-1-test", 0.4
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from schemas.campaign import Source
-from schemas.report import Picture
-from tasks.report.pictures import SIDE, thumbnails
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.campaign import Source
+from vouch_labels.schemas.report import Picture
+from vouch_labels.tasks.report.pictures import SIDE, thumbnails
+from vouch_labels.tasks.store.local import LocalStore
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report import plots
+from vouch_labels.tasks.report import plots
 
 SHARES = st.floats(0, 1)
 

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tasks.report.pictures import Thumbnail
-from tasks.report.render import MOST_CLASSES, render
+from vouch_labels.tasks.report.pictures import Thumbnail
+from vouch_labels.tasks.report.render import MOST_CLASSES, render
 
 VOID = {"meta", "img", "br", "link", "hr"}
 FOREIGN = {"rect", "line", "circle", "polyline", "path"}

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from schemas.reviews import VERDICTS
+from vouch_labels.schemas.reviews import VERDICTS
 
 START = datetime(2026, 3, 4, tzinfo=UTC)
 

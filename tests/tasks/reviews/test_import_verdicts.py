@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from schemas.errors import UserError
-from schemas.reviews import MOST_RLE_BYTES, VERDICTS
-from tasks.labels.arrays import current_of, read_run_labels
-from tasks.plan.ledger import Ledger
-from tasks.reviews.import_verdicts import RowChecker, RowError, import_files
-from tasks.reviews.read_file import COLUMNS, read_rows, write_table
-from tasks.reviews.verdicts import read_verdicts, trouble
-from tasks.store.open import open_store
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import MOST_RLE_BYTES, VERDICTS
+from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.import_verdicts import RowChecker, RowError, import_files
+from vouch_labels.tasks.reviews.read_file import COLUMNS, read_rows, write_table
+from vouch_labels.tasks.reviews.verdicts import read_verdicts, trouble
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_files_that_come_together_are_held_against_each_other(campaign, labels, 
         reads.append(1)
         return read_verdicts(workspace)
 
-    monkeypatch.setattr("tasks.reviews.import_verdicts.read_verdicts", counted)
+    monkeypatch.setattr("vouch_labels.tasks.reviews.import_verdicts.read_verdicts", counted)
     paths = [write(rows[:2], "a.jsonl"), write(rows, "b.jsonl"), write(rows[2:], "c.jsonl")]
     outcomes = import_files(campaign, paths, "ann")
     assert [(one.imported, one.known) for one in outcomes] == [(2, 0), (1, 2), (0, 1)]

@@ -2,14 +2,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.errors import UserError
-from schemas.reviews import TASKS, ReviewPlan
-from tasks.labels.arrays import SIGNALS, RunLabels
-from tasks.reviews.open_tasks import open_tasks, task_sheet, verdict_figures
-from tasks.reviews.plans import write_plan
-from tasks.reviews.resolve import missed_and_checked, resolve
-from tasks.reviews.verdicts import write_verdicts
-from tasks.store.open import open_store
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import TASKS, ReviewPlan
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.reviews.open_tasks import open_tasks, task_sheet, verdict_figures
+from vouch_labels.tasks.reviews.plans import write_plan
+from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
+from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import threading
 import pyarrow as pa
 import pytest
 
-from schemas.errors import StoreError
-from schemas.reviews import TASKS, ReviewPlan
-from tasks.reviews.plans import CHECK_CLASS_S, image_check_s, labels_within, read_plans, write_plan
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.reviews import TASKS, ReviewPlan
+from vouch_labels.tasks.reviews.plans import CHECK_CLASS_S, image_check_s, labels_within, read_plans, write_plan
+from vouch_labels.tasks.store.local import LocalStore
 
 PLAN = ReviewPlan(
     number=1,

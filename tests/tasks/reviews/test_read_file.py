@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.errors import UserError
-from tasks.reviews import read_file
-from tasks.reviews.read_file import read_rows, write_table
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.reviews import read_file
+from vouch_labels.tasks.reviews.read_file import read_rows, write_table
 
 
 def rows(tmp_path, name, content):

@@ -5,8 +5,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.reviews import LABEL_VERDICTS, VERDICTS
-from tasks.reviews.resolve import missed_and_checked, resolve
+from vouch_labels.schemas.reviews import LABEL_VERDICTS, VERDICTS
+from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
 
 
 def test_later_word_of_one_reviewer_replaces_the_earlier(verdicts):

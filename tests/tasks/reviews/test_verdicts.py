@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as mask_utils
 
-from schemas.errors import StoreError
-from schemas.reviews import MOST_RLE_BYTES, VERDICTS
-from tasks.reviews.verdicts import looks_like_rle, mask_trouble, read_verdicts, write_verdicts
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.reviews import MOST_RLE_BYTES, VERDICTS
+from vouch_labels.tasks.reviews.verdicts import looks_like_rle, mask_trouble, read_verdicts, write_verdicts
+from vouch_labels.tasks.store.local import LocalStore
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from schemas.campaign import DetectorConfig
-from tasks.boxes_masks import is_rle
-from tasks.models.checkpoints import STARTER
-from tasks.shard.files import read_part
-from tasks.shard.pipeline import _load
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.tasks.boxes_masks import is_rle
+from vouch_labels.tasks.models.checkpoints import STARTER
+from vouch_labels.tasks.shard.files import read_part
+from vouch_labels.tasks.shard.pipeline import _load
+from vouch_labels.tasks.store.open import open_store
 
 SAMPLE = Path(__file__).parents[3] / "starter" / "samples" / "scene-00000.jpg"
 SIZES = {"tiny": (32, 32), "narrow": (40, 12_000), "wide": (12_000, 300), "usual": (384, 256), "large": (4_000, 3_000)}

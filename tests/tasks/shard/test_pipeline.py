@@ -2,16 +2,16 @@
 
 import pytest
 
-from schemas.campaign import DetectorConfig
-from schemas.policy import Group, Policy
-from tasks.detect import Detect
-from tasks.models.fake import FakeDetector, FakeScorer, FakeSegmenter
-from tasks.score import Score
-from tasks.segment import Segment
-from tasks.shard import pipeline
-from tasks.shard.files import read_current
-from tasks.shard.pipeline import load_pipeline, rerouted
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.schemas.policy import Group, Policy
+from vouch_labels.tasks.detect import Detect
+from vouch_labels.tasks.models.fake import FakeDetector, FakeScorer, FakeSegmenter
+from vouch_labels.tasks.score import Score
+from vouch_labels.tasks.segment import Segment
+from vouch_labels.tasks.shard import pipeline
+from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.shard.pipeline import load_pipeline, rerouted
+from vouch_labels.tasks.store.open import open_store
 
 FAKE = {"backend": "fake"}
 MODELS = {"device": "cpu", "detector": FAKE, "segmenter": FAKE, "scorer": FAKE}

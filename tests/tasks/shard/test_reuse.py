@@ -1,11 +1,11 @@
 import pytest
 
-from schemas.campaign import Thresholds
-from schemas.errors import StoreError, UserError
-from tasks.shard.files import read_marker, read_part
-from tasks.shard.pipeline import load_pipeline, stages_fingerprint
-from tasks.shard.reuse import reroute_shard
-from tasks.store.open import open_store
+from vouch_labels.schemas.campaign import Thresholds
+from vouch_labels.schemas.errors import StoreError, UserError
+from vouch_labels.tasks.shard.files import read_marker, read_part
+from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
+from vouch_labels.tasks.shard.reuse import reroute_shard
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture

@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from schemas.errors import ObjectRefusedError, StoreError, VouchError
-from schemas.records import Failed, ImageRef, Marker
-from schemas.tables import STAGES
-from tasks.acquire import DENIED, Acquired
-from tasks.detect import Detect
-from tasks.presence import Presence
-from tasks.run import CampaignRun
-from tasks.score import Score
-from tasks.segment import Segment
-from tasks.shard import shard
-from tasks.shard.events import Planned, Progress
-from tasks.shard.files import markers_of, read_part
-from tasks.shard.pipeline import _load, load_pipeline
-from tasks.shard.reuse import Earlier
-from tasks.shard.shard import process_shard
-from tasks.store.local import LocalStore
-from tasks.store.open import open_store
+from vouch_labels.schemas.errors import ObjectRefusedError, StoreError, VouchError
+from vouch_labels.schemas.records import Failed, ImageRef, Marker
+from vouch_labels.schemas.tables import STAGES
+from vouch_labels.tasks.acquire import DENIED, Acquired
+from vouch_labels.tasks.detect import Detect
+from vouch_labels.tasks.presence import Presence
+from vouch_labels.tasks.run import CampaignRun
+from vouch_labels.tasks.score import Score
+from vouch_labels.tasks.segment import Segment
+from vouch_labels.tasks.shard import shard
+from vouch_labels.tasks.shard.events import Planned, Progress
+from vouch_labels.tasks.shard.files import markers_of, read_part
+from vouch_labels.tasks.shard.pipeline import _load, load_pipeline
+from vouch_labels.tasks.shard.reuse import Earlier
+from vouch_labels.tasks.shard.shard import process_shard
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture(autouse=True)

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from schemas.errors import UserError
-from tasks.detect import Detect
-from tasks.models import runtime
-from tasks.models.registry import RawDetections
-from tasks.models.runtime import Engine, Runtime
-from tasks.run import CampaignRun
-from tasks.score import Score
-from tasks.segment import Segment
-from tasks.shard import pipeline, shard, steps
-from tasks.shard.files import read_part
-from tasks.shard.pipeline import _load
-from tasks.shard.shard import process_shard
-from tasks.shard.steps import staged
-from tasks.store.open import open_store
 from tests.waiting import HANG_S
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.detect import Detect
+from vouch_labels.tasks.models import runtime
+from vouch_labels.tasks.models.registry import RawDetections
+from vouch_labels.tasks.models.runtime import Engine, Runtime
+from vouch_labels.tasks.run import CampaignRun
+from vouch_labels.tasks.score import Score
+from vouch_labels.tasks.segment import Segment
+from vouch_labels.tasks.shard import pipeline, shard, steps
+from vouch_labels.tasks.shard.files import read_part
+from vouch_labels.tasks.shard.pipeline import _load
+from vouch_labels.tasks.shard.shard import process_shard
+from vouch_labels.tasks.shard.steps import staged
+from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_numbers_that_are_none_fail_their_image_and_are_never_labels(
 
 def _spoil(monkeypatch, part, poison):
     """Let one model give NaN for one image."""
-    from tasks.models.fake import FakeDetector, FakeScorer, FakeSegmenter
+    from vouch_labels.tasks.models.fake import FakeDetector, FakeScorer, FakeSegmenter
 
     if part == "detector":
         detect = FakeDetector.detect

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from scipy.special import expit
 
-from tasks.evaluate.run_truth import BAD_BOX, CORRECT, NOT_AN_OBJECT, WRONG_CLASS, RunTruth
-from tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.evaluate.run_truth import BAD_BOX, CORRECT, NOT_AN_OBJECT, WRONG_CLASS, RunTruth
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 
 
 def made_up(images: int = 300, labels_an_image: int = 5, seed: int = 0, base: float = 1.5):

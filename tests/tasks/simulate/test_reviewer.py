@@ -10,15 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.campaign import RoutingConfig
-from schemas.errors import UserError
-from schemas.reviews import LABEL_VERDICTS, TASKS, VERDICTS
-from tasks.evaluate.run_truth import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
-from tasks.reviews.plans import CHANGE_CLASS_S, CHECK_CLASS_S, CLICK_BOX_S, DRAW_BOX_S, VERIFY_S, image_check_s
-from tasks.reviews.resolve import missed_and_checked, resolve
-from tasks.reviews.verdicts import read_verdicts, write_verdicts
-from tasks.simulate.reviewer import Errors, answer, ask, called
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.campaign import RoutingConfig
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.reviews import LABEL_VERDICTS, TASKS, VERDICTS
+from vouch_labels.tasks.evaluate.run_truth import BAD_BOX, CORRECT, NOT_AN_OBJECT, UNKNOWN, WRONG_CLASS
+from vouch_labels.tasks.reviews.plans import (
+    CHANGE_CLASS_S,
+    CHECK_CLASS_S,
+    CLICK_BOX_S,
+    DRAW_BOX_S,
+    VERIFY_S,
+    image_check_s,
+)
+from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
+from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
+from vouch_labels.tasks.simulate.reviewer import Errors, answer, ask, called
+from vouch_labels.tasks.store.local import LocalStore
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

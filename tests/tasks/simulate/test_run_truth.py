@@ -6,9 +6,9 @@ The right answers about one image.
 import numpy as np
 import pytest
 
-from schemas.errors import UserError
-from tasks.evaluate.evaluate import evaluate_campaign
-from tasks.evaluate.run_truth import (
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
+from vouch_labels.tasks.evaluate.run_truth import (
     BAD_BOX,
     CORRECT,
     NOT_AN_OBJECT,
@@ -17,7 +17,7 @@ from tasks.evaluate.run_truth import (
     answer_image,
     truth_of_campaign,
 )
-from tasks.matching import ImageLabels, ImageObjects, xywh_of
+from vouch_labels.tasks.matching import ImageLabels, ImageObjects, xywh_of
 
 
 @pytest.fixture

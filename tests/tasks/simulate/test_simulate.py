@@ -9,17 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from schemas.campaign_file import load_campaign
-from schemas.errors import UserError
-from tasks.certify.apply import apply_policy
-from tasks.certify.certify import certify_campaign
-from tasks.certify.data import Promise
-from tasks.certify.plan_reviews import Wish
-from tasks.evaluate.evaluate import evaluate_campaign
-from tasks.evaluate.run_truth import NOT_AN_OBJECT, UNKNOWN, truth_of_campaign
-from tasks.simulate.reviewer import PERFECT, Errors, Question
-from tasks.simulate.simulate import board, minutes_of, play, review_next, reviews_to_fit, simulate
-from tasks.statistics.bounds import upper_bound
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.certify.apply import apply_policy
+from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.data import Promise
+from vouch_labels.tasks.certify.plan_reviews import Wish
+from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
+from vouch_labels.tasks.evaluate.run_truth import NOT_AN_OBJECT, UNKNOWN, truth_of_campaign
+from vouch_labels.tasks.simulate.reviewer import PERFECT, Errors, Question
+from vouch_labels.tasks.simulate.simulate import board, minutes_of, play, review_next, reviews_to_fit, simulate
+from vouch_labels.tasks.statistics.bounds import upper_bound
 
 NAMES = ("truth.json", "main")
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks.statistics.bounds import (
+from vouch_labels.tasks.statistics.bounds import (
     binomial_p,
     hypergeometric_p,
     hypergeometric_upper_bound,

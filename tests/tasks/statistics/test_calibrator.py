@@ -5,9 +5,9 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss
 
-from schemas.errors import UserError
-from tasks.statistics.calibrator import Calibrator, class_indices, reliability
-from tasks.statistics.fit_calibrator import FEWEST_GAPS, fit_calibrator
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.statistics.calibrator import Calibrator, class_indices, reliability
+from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_GAPS, fit_calibrator
 
 NAMES = ("detector_score", "clip_margin")
 CLASSES = ("cat", "dog", "heron")

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from schemas.errors import UserError
-from tasks.statistics.bounds import lower_bound
-from tasks.statistics.monitoring import Audited, Monitor, audited_precision, score_drift
-from tasks.statistics.sampling import audit_sample, audit_strata
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.statistics.bounds import lower_bound
+from vouch_labels.tasks.statistics.monitoring import Audited, Monitor, audited_precision, score_drift
+from vouch_labels.tasks.statistics.sampling import audit_sample, audit_strata
 
 
 def audited(seed, precision=0.96, bias=0.0, count=150, size=4000):
@@ -90,7 +90,7 @@ def test_false_expiry_stays_below_delta_over_a_long_run():
 
 
 def test_a_fixed_test_every_batch_would_expire_falsely():
-    from tasks.statistics.bounds import binomial_p
+    from vouch_labels.tasks.statistics.bounds import binomial_p
 
     rng = np.random.default_rng(1)
     errors = np.cumsum(rng.binomial(40, 0.05, (300, 150)), axis=1)

@@ -2,10 +2,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.statistics.bounds import ReviewerError, most_errors, upper_bound
-from tasks.statistics.planning import FitLabels, both_precisions, certify, plan_gate_a, predicted_shares, reviews_needed
-from tasks.statistics.sampling import certification_sample
-from tasks.statistics.threshold_tests import (
+from vouch_labels.tasks.statistics.bounds import ReviewerError, most_errors, upper_bound
+from vouch_labels.tasks.statistics.planning import (
+    FitLabels,
+    both_precisions,
+    certify,
+    plan_gate_a,
+    predicted_shares,
+    reviews_needed,
+)
+from vouch_labels.tasks.statistics.sampling import certification_sample
+from vouch_labels.tasks.statistics.threshold_tests import (
     Sample,
     accepted_counts,
     certified_step,

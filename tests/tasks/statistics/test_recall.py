@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from schemas.errors import UserError
-from tasks.statistics.recall import SearchedImages, image_sample, recall
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.statistics.recall import SearchedImages, image_sample, recall
 
 
 def world(seed, images=3000):

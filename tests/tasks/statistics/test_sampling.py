@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.statistics.sampling import (
+from vouch_labels.tasks.statistics.sampling import (
     allocate,
     audit_sample,
     audit_strata,

@@ -3,9 +3,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.statistics.bounds import TRUSTED, ReviewerError, binomial_p, hypergeometric_p, labels_needed, reviewer_error
-from tasks.statistics.sampling import certification_sample
-from tasks.statistics.threshold_tests import (
+from vouch_labels.tasks.statistics.bounds import (
+    TRUSTED,
+    ReviewerError,
+    binomial_p,
+    hypergeometric_p,
+    labels_needed,
+    reviewer_error,
+)
+from vouch_labels.tasks.statistics.sampling import certification_sample
+from vouch_labels.tasks.statistics.threshold_tests import (
     SPARE_ERRORS,
     Evidence,
     Sample,

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import ObjectMissingError, StoreAccessError, StoreError, VouchError
-from tasks.store import lock
-from tasks.store.local import FOREIGN_AGE_S, LocalStore, is_temporary, temporary_name
-from tasks.store.lock import ProcessId, is_alive, this_process
-from tasks.store.s3 import S3Store
+from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, StoreError, VouchError
+from vouch_labels.tasks.store import lock
+from vouch_labels.tasks.store.local import FOREIGN_AGE_S, LocalStore, is_temporary, temporary_name
+from vouch_labels.tasks.store.lock import ProcessId, is_alive, this_process
+from vouch_labels.tasks.store.s3 import S3Store
 
 
 @pytest.fixture
@@ -114,8 +114,8 @@ def test_a_write_that_the_disk_refuses_is_one_line(
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from schemas.errors import StoreError
-from tasks.store.local import LocalStore
+from vouch_labels.schemas.errors import StoreError
+from vouch_labels.tasks.store.local import LocalStore
 
 store = LocalStore(Path(sys.argv[1]))
 store.put("x", b"old")
@@ -179,7 +179,7 @@ def test_a_file_system_that_cannot_sync_folders_will_do(store: LocalStore, monke
 WRITER = """
 import sys
 from pathlib import Path
-from tasks.store.local import LocalStore
+from vouch_labels.tasks.store.local import LocalStore
 
 store = LocalStore(Path(sys.argv[1]))
 print("ready", flush=True)
@@ -278,7 +278,7 @@ def test_a_folder_lists_as_a_bucket_does(
 
 
 def _listed_by_a_bucket(endpoint: str, keys: set[str]) -> list[str]:
-    from schemas.campaign import S3Options
+    from vouch_labels.schemas.campaign import S3Options
 
     options = S3Options.model_validate({"endpoint_url": endpoint, "path_style": True, "region": "us-east-1"})
     bucket = S3Store(f"property-{os.urandom(6).hex()}", "", options)

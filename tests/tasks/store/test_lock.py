@@ -12,19 +12,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from schemas.errors import StoreError, WorkspaceBusyError
-from tasks.store.local import LocalStore
-from tasks.store.lock import LockRecord, WorkspaceLock, this_process
-from tasks.store.store import Store
 from tests.waiting import until
+from vouch_labels.schemas.errors import StoreError, WorkspaceBusyError
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.lock import LockRecord, WorkspaceLock, this_process
+from vouch_labels.tasks.store.store import Store
 
 KEY = "runs/r/lock.json"
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tasks.store.local import LocalStore
-from tasks.store.lock import WorkspaceLock
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.lock import WorkspaceLock
 
 with WorkspaceLock(LocalStore(Path(sys.argv[1])), "r"):
     print("held", flush=True)
@@ -157,7 +157,9 @@ def test_of_many_that_take_over_at_once_one_gets_the_lock(store: Store, monkeypa
         return is_stale(lock, holder)
 
     monkeypatch.setattr(WorkspaceLock, "_is_stale", all_find_it)
-    monkeypatch.setattr("tasks.store.lock.time", SimpleNamespace(time=time.time, sleep=lambda _: written.wait()))
+    monkeypatch.setattr(
+        "vouch_labels.tasks.store.lock.time", SimpleNamespace(time=time.time, sleep=lambda _: written.wait())
+    )
     got = race(store)
     assert got.count(True) == 1
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.campaign import IMAGE_GLOBS, S3Options
-from schemas.errors import UserError
-from schemas.records import ImageRef
-from tasks.store.local import LocalStore
-from tasks.store.manifest import BATCH_ROWS, compile_filter, read_manifest
-from tasks.store.s3 import S3Store
+from vouch_labels.schemas.campaign import IMAGE_GLOBS, S3Options
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.manifest import BATCH_ROWS, compile_filter, read_manifest
+from vouch_labels.tasks.store.s3 import S3Store
 
 S3 = S3Options()
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from schemas.campaign import Location, S3Options
-from schemas.errors import StoreAccessError, UserError
-from tasks.store.local import LocalStore
-from tasks.store.open import check_readable, check_writable, open_store
-from tasks.store.s3 import S3Store
 from tests.ordinary_user import folder_of_an_ordinary_user
+from vouch_labels.schemas.campaign import Location, S3Options
+from vouch_labels.schemas.errors import StoreAccessError, UserError
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.open import check_readable, check_writable, open_store
+from vouch_labels.tasks.store.s3 import S3Store
 
 
 def location(uri: str) -> Location:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from schemas.campaign import Source
-from schemas.errors import WorkspaceBusyError
-from schemas.records import ImageRef
-from tasks.plan.ledger import Ledger, read_plan
-from tasks.plan.plan import list_source, plan
-from tasks.store.local import LocalStore
-from tasks.store.lock import WorkspaceLock
-from tasks.store.s3 import S3Store
-from tasks.store.store import Store
+from vouch_labels.schemas.campaign import Source
+from vouch_labels.schemas.errors import WorkspaceBusyError
+from vouch_labels.schemas.records import ImageRef
+from vouch_labels.tasks.plan.ledger import Ledger, read_plan
+from vouch_labels.tasks.plan.plan import list_source, plan
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.lock import WorkspaceLock
+from vouch_labels.tasks.store.s3 import S3Store
+from vouch_labels.tasks.store.store import Store
 
 KEYS = ["z.jpg", "é/1.png", "a b/2.JPG", "a b/notes.txt", "a.jpg", "a/1.jpg", "a-1.jpg"]
 

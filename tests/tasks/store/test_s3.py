@@ -14,13 +14,13 @@ import pytest
 from botocore import exceptions as e
 from botocore.parsers import ResponseParserError
 
-from schemas.campaign import S3Options
-from schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
-from tasks.store import s3
-from tasks.store.local import LocalStore
-from tasks.store.open import check_readable, check_writable
-from tasks.store.s3 import S3Store, origin_of, presigned_url, s3_client, s3_errors, without_secrets
 from tests.waiting import HANG_S
+from vouch_labels.schemas.campaign import S3Options
+from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
+from vouch_labels.tasks.store import s3
+from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.open import check_readable, check_writable
+from vouch_labels.tasks.store.s3 import S3Store, origin_of, presigned_url, s3_client, s3_errors, without_secrets
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 MakeOptions = Callable[..., S3Options]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import ObjectMissingError
-from tasks.store.open import check_readable, check_writable
-from tasks.store.store import AHEAD, Store, map_ordered
 from tests.waiting import HANG_S
+from vouch_labels.schemas.errors import ObjectMissingError
+from vouch_labels.tasks.store.open import check_readable, check_writable
+from vouch_labels.tasks.store.store import AHEAD, Store, map_ordered
 
 KEYS = [
     "a",

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.models.compile import linear
-from tasks.models.runtime import Engine
+from vouch_labels.tasks.models.compile import linear
+from vouch_labels.tasks.models.runtime import Engine
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.backbone.swin_transformer import WindowAttention as PackageAttention

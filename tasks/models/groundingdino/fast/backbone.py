@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.models.compile import compiled, linear
-from tasks.models.groundingdino.fast.attention import Windows, by_rows, cut, of_all, window_attention
-from tasks.models.runtime import Engine
+from vouch_labels.tasks.models.compile import compiled, linear
+from vouch_labels.tasks.models.groundingdino.fast.attention import Windows, by_rows, cut, of_all, window_attention
+from vouch_labels.tasks.models.runtime import Engine
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.backbone.swin_transformer import (

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tasks.models.compile import install_onednn
-from tasks.models.groundingdino.fast.backbone import FastSwin, project_level
-from tasks.models.groundingdino.fast.multiscale import Layout, Shapes, make_layout
-from tasks.models.groundingdino.fast.transformer import Decoder, Encoder, FastText, Selection
-from tasks.models.groundingdino.forward import ReferenceForward, TextFeatures
-from tasks.models.runtime import Engine, Runtime
+from vouch_labels.tasks.models.compile import install_onednn
+from vouch_labels.tasks.models.groundingdino.fast.backbone import FastSwin, project_level
+from vouch_labels.tasks.models.groundingdino.fast.multiscale import Layout, Shapes, make_layout
+from vouch_labels.tasks.models.groundingdino.fast.transformer import Decoder, Encoder, FastText, Selection
+from vouch_labels.tasks.models.groundingdino.forward import ReferenceForward, TextFeatures
+from vouch_labels.tasks.models.runtime import Engine, Runtime
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO

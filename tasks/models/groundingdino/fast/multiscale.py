@@ -175,7 +175,7 @@ def sample_grids(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights: 
 
 
 def _launch(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    from tasks.models.groundingdino.fast.sampling_kernel import launch
+    from vouch_labels.tasks.models.groundingdino.fast.sampling_kernel import launch
 
     # Triton launches on the current device, whichever has the tensors.
     with torch.cuda.device(values.get_device()):

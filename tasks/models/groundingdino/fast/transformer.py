@@ -12,10 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.models.compile import compiled, linear
-from tasks.models.groundingdino.fast.attention import FoldedFusion, FoldedText, by_rows, fusion, head_attention, product
-from tasks.models.groundingdino.fast.multiscale import Layout, Levels, Places, places_of_boxes, sample
-from tasks.models.runtime import Engine
+from vouch_labels.tasks.models.compile import compiled, linear
+from vouch_labels.tasks.models.groundingdino.fast.attention import (
+    FoldedFusion,
+    FoldedText,
+    by_rows,
+    fusion,
+    head_attention,
+    product,
+)
+from vouch_labels.tasks.models.groundingdino.fast.multiscale import Layout, Levels, Places, places_of_boxes, sample
+from vouch_labels.tasks.models.runtime import Engine
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO

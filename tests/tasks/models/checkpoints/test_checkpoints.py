@@ -15,10 +15,10 @@ import huggingface_hub.constants
 import pytest
 from moto.server import ThreadedMotoServer
 
-from schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
-from schemas.errors import CheckpointError, VouchError
-from tasks.models import checkpoints
-from tasks.models.checkpoints import OFFICIAL, Weights, resolve, sha256_of, tokenizer_folder
+from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.schemas.errors import CheckpointError, VouchError
+from vouch_labels.tasks.models import checkpoints
+from vouch_labels.tasks.models.checkpoints import OFFICIAL, Weights, resolve, sha256_of, tokenizer_folder
 
 
 def sha(data: bytes) -> str:

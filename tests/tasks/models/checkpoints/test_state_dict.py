@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from schemas.errors import CheckpointError
-from tasks.models.checkpoints import Weights
-from tasks.models.state_dict import load_into, read_state_dict
+from vouch_labels.schemas.errors import CheckpointError
+from vouch_labels.tasks.models.checkpoints import Weights
+from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
 
 class Evil:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.campaign import DetectorConfig
-from tasks.models.groundingdino.build import build_groundingdino, read_architecture
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.tasks.models.groundingdino.build import build_groundingdino, read_architecture
 
 
 def spread(model: Any, seed: int = 0) -> None:

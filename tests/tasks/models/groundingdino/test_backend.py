@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.campaign import DetectorConfig
-from schemas.errors import CheckpointError, UserError
-from tasks.models.groundingdino.backend import GroundingDino, load
-from tasks.models.groundingdino.forward import encode_text, normalise, resize_image, resized_shape
-from tasks.models.prompts import plain_text
-from tasks.models.registry import Phrase, Pixels, RawDetections, load_detector
-from tasks.models.runtime import REFERENCE, Runtime
 from tests.float_bounds import U32, assert_within, in_float64
 from tests.tasks.models.groundingdino.fast.conftest import wanted_of
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.schemas.errors import CheckpointError, UserError
+from vouch_labels.tasks.models.groundingdino.backend import GroundingDino, load
+from vouch_labels.tasks.models.groundingdino.forward import encode_text, normalise, resize_image, resized_shape
+from vouch_labels.tasks.models.prompts import plain_text
+from vouch_labels.tasks.models.registry import Phrase, Pixels, RawDetections, load_detector
+from vouch_labels.tasks.models.runtime import REFERENCE, Runtime
 
 Make = Callable[..., DetectorConfig]
 
@@ -137,7 +137,7 @@ def test_asking_again_gives_the_same(detector: GroundingDino) -> None:
 def test_three_hundred_phrases_equal_their_passes_asked_alone(
     detector: GroundingDino, reference: GroundingDino, assert_close: Close
 ) -> None:
-    from tasks.models.prompts import pack_captions
+    from vouch_labels.tasks.models.prompts import pack_captions
 
     texts = [f"{colour} {thing} {n}" for n in range(25) for colour in ("red", "green", "blue") for thing in "abcd"]
     image = picture(64, 64)
@@ -172,7 +172,7 @@ def test_boxes_are_pixels_of_the_image_given(detector: GroundingDino) -> None:
 def test_infinite_numbers_of_one_image_stay_its_own(
     detector: GroundingDino, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], assert_close: Close
 ) -> None:
-    from tasks.models.groundingdino import backend
+    from vouch_labels.tasks.models.groundingdino import backend
 
     def poisoned(images: torch.Tensor, least: tuple[int, int]) -> torch.Tensor:
         pixels = normalise(images, least)
@@ -245,7 +245,7 @@ def test_bundled_layout_is_found_without_a_word(
 ) -> None:
     from safetensors.torch import save_file
 
-    from tasks.models import checkpoints
+    from vouch_labels.tasks.models import checkpoints
 
     state = {name: value.clone() for name, value in detector._model.state_dict().items()}
     save_file(state, tmp_path / "detector.safetensors")
@@ -267,8 +267,8 @@ def test_full_size_swin_t_in_the_official_layout(
     """The real size, with the wrapping and the extra names of the published file, through the public path."""
     import dataclasses
 
-    from tasks.models.checkpoints import OFFICIAL
-    from tasks.models.groundingdino.build import build_groundingdino, read_architecture
+    from vouch_labels.tasks.models.checkpoints import OFFICIAL
+    from vouch_labels.tasks.models.groundingdino.build import build_groundingdino, read_architecture
 
     model = build_groundingdino(read_architecture("swin_t").model_dump(), tiny_tokenizer)
     state = {f"module.{name}": value for name, value in model.state_dict().items()}

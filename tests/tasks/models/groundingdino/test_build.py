@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.errors import CheckpointError
-from tasks.models.groundingdino.build import build_groundingdino, read_architecture
+from vouch_labels.schemas.errors import CheckpointError
+from vouch_labels.tasks.models.groundingdino.build import build_groundingdino, read_architecture
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.models.groundingdino.build import Resize
-from tasks.models.groundingdino.forward import least_shape, normalise, resize_image, resized_shape
+from vouch_labels.tasks.models.groundingdino.build import Resize
+from vouch_labels.tasks.models.groundingdino.forward import least_shape, normalise, resize_image, resized_shape
 
 
 def test_pixels_are_the_package_s_own() -> None:

@@ -20,16 +20,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from schemas.campaign import ScorerConfig
-from schemas.errors import CheckpointError, UserError
-from tasks.models.open_clip import backend
-from tasks.models.open_clip.backend import PIECE, OpenClipScorer, fits_device, pieces_of, resize_on_device, suits_device
-from tasks.models.open_clip.build import build_model, find_architecture, find_checkpoint
-from tasks.models.open_clip.fast import install
-from tasks.models.registry import load_scorer
-from tasks.models.runtime import REFERENCE, Engine, Runtime
 from tests.float_bounds import Bounded, bounded, in_float64
 from tests.tasks.models.fake_cuda import FakeCuda, crossings_of
+from vouch_labels.schemas.campaign import ScorerConfig
+from vouch_labels.schemas.errors import CheckpointError, UserError
+from vouch_labels.tasks.models.open_clip import backend
+from vouch_labels.tasks.models.open_clip.backend import (
+    PIECE,
+    OpenClipScorer,
+    fits_device,
+    pieces_of,
+    resize_on_device,
+    suits_device,
+)
+from vouch_labels.tasks.models.open_clip.build import build_model, find_architecture, find_checkpoint
+from vouch_labels.tasks.models.open_clip.fast import install
+from vouch_labels.tasks.models.registry import load_scorer
+from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime
 
 FP32 = Runtime("cpu", "fp32")
 TEXTS = ["a red fire hydrant", "the tabby cat", "a wolf"]

@@ -11,12 +11,12 @@ import torch
 from open_clip import CLIP
 from PIL import Image
 
-from schemas.campaign import ScorerConfig
-from tasks.models.open_clip.backend import OpenClipScorer
-from tasks.models.open_clip.fast import PooledToken, SelfAttention, install
-from tasks.models.registry import load_scorer
-from tasks.models.runtime import REFERENCE, Engine, Runtime
 from tests.float_bounds import Bounded, bounded, in_float64
+from vouch_labels.schemas.campaign import ScorerConfig
+from vouch_labels.tasks.models.open_clip.backend import OpenClipScorer
+from vouch_labels.tasks.models.open_clip.fast import PooledToken, SelfAttention, install
+from vouch_labels.tasks.models.registry import load_scorer
+from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime
 
 SAMPLES = Path(__file__).parents[4] / "starter" / "samples"
 ENGINES = {name: Engine(frozenset([name])) for name in ("folded_scorer", "channels_last")} | {"all": Engine()}

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from segment_anything import SamPredictor
 
-from tasks.models.registry import Masks
 from tests.float_bounds import U32, Bounded, bounded, in_float64
+from vouch_labels.tasks.models.registry import Masks
 
 
 class WantedMasks(NamedTuple):

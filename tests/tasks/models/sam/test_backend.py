@@ -9,14 +9,14 @@ import pytest
 import torch
 from segment_anything import SamPredictor
 
-from schemas.errors import UserError
-from tasks.models.runtime import REFERENCE, Engine, Runtime
-from tasks.models.sam import backend, device_masks
-from tasks.models.sam import masks as encoding
-from tasks.models.sam.backend import SamSegmenter
-from tasks.models.sam.build import build_sam
-from tasks.models.sam.masks import Upscale
 from tests.tasks.models.sam.exact import decoded, wanted_masks
+from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime
+from vouch_labels.tasks.models.sam import backend, device_masks
+from vouch_labels.tasks.models.sam import masks as encoding
+from vouch_labels.tasks.models.sam.backend import SamSegmenter
+from vouch_labels.tasks.models.sam.build import build_sam
+from vouch_labels.tasks.models.sam.masks import Upscale
 
 CPU = Runtime("cpu", "fp32")
 TINY = {
@@ -222,8 +222,8 @@ def test_an_unknown_architecture_is_the_user_s_mistake(name):
 
 def test_encoder_and_decoder_take_turns_on_the_same_device(sam, monkeypatch):
     """Else a decoder that runs out of memory beside other models would not be tried again alone."""
-    from tasks.models.batching import Batcher
-    from tasks.models.sam import backend
+    from vouch_labels.tasks.models.batching import Batcher
+    from vouch_labels.tasks.models.sam import backend
 
     devices = []
     monkeypatch.setattr(

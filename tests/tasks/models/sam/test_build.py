@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from segment_anything import sam_model_registry
 
-from schemas.campaign import SegmenterConfig
-from schemas.errors import CheckpointError, UserError
-from tasks.models.registry import load_segmenter
-from tasks.models.runtime import Runtime
-from tasks.models.sam.build import architecture_of, build_sam
+from vouch_labels.schemas.campaign import SegmenterConfig
+from vouch_labels.schemas.errors import CheckpointError, UserError
+from vouch_labels.tasks.models.registry import load_segmenter
+from vouch_labels.tasks.models.runtime import Runtime
+from vouch_labels.tasks.models.sam.build import architecture_of, build_sam
 
 CPU = Runtime("cpu", "fp32")
 IMAGE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)

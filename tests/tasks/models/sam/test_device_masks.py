@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 from torch.nn import functional
 
-from tasks.models.sam import device_masks
-from tasks.models.sam.device_masks import encode_batch
-from tasks.models.sam.masks import Upscale, encode_masks, join_masks
 from tests.float_bounds import U32, gamma
+from vouch_labels.tasks.models.sam import device_masks
+from vouch_labels.tasks.models.sam.device_masks import encode_batch
+from vouch_labels.tasks.models.sam.masks import Upscale, encode_masks, join_masks
 
 SMALL, PADDED = 16, 64
 sizes = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 3)), min_size=1, max_size=3)

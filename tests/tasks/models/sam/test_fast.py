@@ -20,15 +20,15 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.image_encoder import Block, get_rel_pos
 
-from schemas.campaign import ModelsConfig, SegmenterConfig
-from tasks.models.registry import load_segmenter
-from tasks.models.runtime import REFERENCE, Engine, Runtime, choose_runtime
-from tasks.models.sam import fast
-from tasks.models.sam.backend import SamSegmenter
-from tasks.models.sam.fast import FusedBlock, PooledDecoder, install, with_bias, with_channels
 from tests.float_bounds import U32, U64, UBF16, bounded, in_float64
 from tests.tasks.models.fake_cuda import FakeCuda, crossings_of
 from tests.tasks.models.sam.exact import WantedMasks, decoded, exact_sam, wanted_masks
+from vouch_labels.schemas.campaign import ModelsConfig, SegmenterConfig
+from vouch_labels.tasks.models.registry import load_segmenter
+from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime, choose_runtime
+from vouch_labels.tasks.models.sam import fast
+from vouch_labels.tasks.models.sam.backend import SamSegmenter
+from vouch_labels.tasks.models.sam.fast import FusedBlock, PooledDecoder, install, with_bias, with_channels
 
 SAMPLES = Path(__file__).parents[4] / "starter" / "samples"
 SWITCHES = ("fused_relpos", "channels_last", "pooled_decoder", "device_masks")
@@ -278,7 +278,7 @@ def some(count, images):
 @pytest.mark.parametrize("count", [1, 3, 7])
 @pytest.mark.parametrize("compile", [False, True])
 def test_boxes_of_many_images_at_once(sam, monkeypatch, count, compile):
-    monkeypatch.setattr("tasks.models.sam.fast.compiled", lambda function, *_: function)
+    monkeypatch.setattr("vouch_labels.tasks.models.sam.fast.compiled", lambda function, *_: function)
     features, image, boxes = some(count, 3)
     with torch.inference_mode():
         decoder = PooledDecoder(sam, Engine(compile=compile))

@@ -10,8 +10,8 @@ from pycocotools import mask as mask_utils
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import calculate_stability_score
 
-from tasks.models.sam.masks import Upscale, encode_masks
 from tests.float_bounds import U32, assert_within, gamma
+from vouch_labels.tasks.models.sam.masks import Upscale, encode_masks
 
 SMALL, PADDED = 16, 64
 sides = st.integers(1, 150)

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from schemas.campaign import DetectorConfig
-from tasks.models.groundingdino.backend import load
-from tasks.models.groundingdino.fast.transformer import Selection
-from tasks.models.groundingdino.forward import (
+from tests.float_bounds import Bounded, bounded, in_float64
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.tasks.models.groundingdino.backend import load
+from vouch_labels.tasks.models.groundingdino.fast.transformer import Selection
+from vouch_labels.tasks.models.groundingdino.forward import (
     TextFeatures,
     encode_images,
     encode_text,
@@ -25,9 +26,8 @@ from tasks.models.groundingdino.forward import (
     resize_image,
     resized_shape,
 )
-from tasks.models.prompts import pack_captions
-from tasks.models.runtime import REFERENCE, Runtime
-from tests.float_bounds import Bounded, bounded, in_float64
+from vouch_labels.tasks.models.prompts import pack_captions
+from vouch_labels.tasks.models.runtime import REFERENCE, Runtime
 
 SAMPLES = Path(__file__).parents[5] / "starter" / "samples"
 

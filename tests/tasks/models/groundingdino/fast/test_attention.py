@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.models.groundingdino.fast.attention import FoldedFusion, cut, of_all
 from tests.float_bounds import U32, U64, bounded, in_float64
+from vouch_labels.tasks.models.groundingdino.fast.attention import FoldedFusion, cut, of_all
 
 
 def block(seed: int = 0) -> Any:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from schemas.campaign import DetectorConfig, ModelsConfig
-from starter.evaluate import DETECTOR_SEEN_SEED, average_precision_of_nouns, fresh_scene
-from starter.scenes.vocabulary import SPLITS
-from tasks.models.registry import load_detector
-from tasks.models.runtime import choose_runtime
+from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig
+from vouch_labels.starter.evaluate import DETECTOR_SEEN_SEED, average_precision_of_nouns, fresh_scene
+from vouch_labels.starter.scenes.vocabulary import SPLITS
+from vouch_labels.tasks.models.registry import load_detector
+from vouch_labels.tasks.models.runtime import choose_runtime
 
 FEW, MANY = 100, 700
 """Scenes: on few of them bf16 differs by chance, up to 0.003 either way."""

@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from schemas.campaign import DetectorConfig, ModelsConfig
-from tasks.models.groundingdino.backend import GroundingDino, load
-from tasks.models.groundingdino.fast.model import FastGroundingDino
-from tasks.models.groundingdino.forward import ReferenceForward, normalise, resize_image, resized_shape
-from tasks.models.registry import Phrase, Pixels, RawDetections
-from tasks.models.runtime import REFERENCE, Engine, Runtime, choose_runtime
 from tests.float_bounds import U32, assert_within
 from tests.tasks.models.groundingdino.fast.conftest import SAMPLES, Starter, wanted_of
+from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig
+from vouch_labels.tasks.models.groundingdino.backend import GroundingDino, load
+from vouch_labels.tasks.models.groundingdino.fast.model import FastGroundingDino
+from vouch_labels.tasks.models.groundingdino.forward import ReferenceForward, normalise, resize_image, resized_shape
+from vouch_labels.tasks.models.registry import Phrase, Pixels, RawDetections
+from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime, choose_runtime
 
 PHRASES = [
     Phrase(text, number) for number, text in enumerate(["dog", "cat", "car", "bus", "apple", "umbrella", "fish"])
@@ -85,7 +85,7 @@ def test_scores_may_be_taken_on_the_host(reference: GroundingDino, images: list[
 
 
 def test_other_backbones_run_the_package_s_forward(reference: GroundingDino, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.models.groundingdino.fast.model import choose_forward
+    from vouch_labels.tasks.models.groundingdino.fast.model import choose_forward
 
     monkeypatch.setattr(reference._model.transformer, "two_stage_type", "no")
     assert isinstance(choose_forward(reference._model, Runtime("cpu", "fp32")), ReferenceForward)

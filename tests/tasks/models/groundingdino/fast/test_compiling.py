@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tasks.models import compile
-from tasks.models.groundingdino.fast.attention import cut
-from tasks.models.groundingdino.fast.backbone import Block
-from tasks.models.groundingdino.fast.model import FastGroundingDino
-from tasks.models.groundingdino.fast.multiscale import make_layout, places_of_boxes
-from tasks.models.groundingdino.fast.transformer import DecoderLayer, ImageLayer, TextLayer
-from tasks.models.runtime import Engine
 from tests.float_bounds import bounded
 from tests.tasks.models.groundingdino.fast.conftest import Starter
+from vouch_labels.tasks.models import compile
+from vouch_labels.tasks.models.groundingdino.fast.attention import cut
+from vouch_labels.tasks.models.groundingdino.fast.backbone import Block
+from vouch_labels.tasks.models.groundingdino.fast.model import FastGroundingDino
+from vouch_labels.tasks.models.groundingdino.fast.multiscale import make_layout, places_of_boxes
+from vouch_labels.tasks.models.groundingdino.fast.transformer import DecoderLayer, ImageLayer, TextLayer
+from vouch_labels.tasks.models.runtime import Engine
 
 SHAPES = ((9, 7), (5, 4), (3, 2))
 SAMPLING_OF_THE_PACKAGE = Engine(Engine().switches - {"deformable"})

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from schemas.campaign import DetectorConfig
-from tasks.models.groundingdino.backend import load
-from tasks.models.groundingdino.fast.model import FastGroundingDino
-from tasks.models.groundingdino.fast.multiscale import sample_grids
-from tasks.models.groundingdino.forward import _channels, normalise
-from tasks.models.prompts import TokenScores
-from tasks.models.runtime import REFERENCE, Engine, Runtime
 from tests.tasks.models.fake_cuda import FakeCuda, crossings_of
+from vouch_labels.schemas.campaign import DetectorConfig
+from vouch_labels.tasks.models.groundingdino.backend import load
+from vouch_labels.tasks.models.groundingdino.fast.model import FastGroundingDino
+from vouch_labels.tasks.models.groundingdino.fast.multiscale import sample_grids
+from vouch_labels.tasks.models.groundingdino.forward import _channels, normalise
+from vouch_labels.tasks.models.prompts import TokenScores
+from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.campaign import ModelsConfig
-from tasks.models.groundingdino.build import build_groundingdino, read_architecture
-from tasks.models.groundingdino.fast.model import FastGroundingDino
-from tasks.models.groundingdino.forward import encode_text, keep_heads_exact
-from tasks.models.runtime import Engine, choose_runtime
 from tests.tasks.models.groundingdino.conftest import spread
 from tests.tasks.models.groundingdino.fast.conftest import wanted_of
+from vouch_labels.schemas.campaign import ModelsConfig
+from vouch_labels.tasks.models.groundingdino.build import build_groundingdino, read_architecture
+from vouch_labels.tasks.models.groundingdino.fast.model import FastGroundingDino
+from vouch_labels.tasks.models.groundingdino.forward import encode_text, keep_heads_exact
+from vouch_labels.tasks.models.runtime import Engine, choose_runtime
 
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 

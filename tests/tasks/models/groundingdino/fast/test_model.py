@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.models.groundingdino.fast.model import SWITCHES, FastGroundingDino
-from tasks.models.groundingdino.forward import TextFeatures
-from tasks.models.runtime import Engine
 from tests.tasks.models.groundingdino.fast.conftest import Starter, Wanted, wanted_of
+from vouch_labels.tasks.models.groundingdino.fast.model import SWITCHES, FastGroundingDino
+from vouch_labels.tasks.models.groundingdino.forward import TextFeatures
+from vouch_labels.tasks.models.runtime import Engine
 
 ALL = frozenset(SWITCHES)
 CHOICES = [frozenset[str](), *(frozenset([name]) for name in SWITCHES), *(ALL - {name} for name in SWITCHES), ALL]

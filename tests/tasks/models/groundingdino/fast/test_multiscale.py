@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tasks.models.groundingdino.fast import multiscale
-from tasks.models.groundingdino.fast.multiscale import Shapes, sample
 from tests.float_bounds import UBF16, assert_within, gamma
 from tests.waiting import HANG_S
+from vouch_labels.tasks.models.groundingdino.fast import multiscale
+from vouch_labels.tasks.models.groundingdino.fast.multiscale import Shapes, sample
 
 SHAPES: list[Shapes] = [((5, 7), (3, 4)), ((1, 1),), ((1, 6), (4, 1), (2, 2)), ((13, 8), (7, 4), (4, 2), (2, 1))]
 
@@ -87,7 +87,7 @@ def test_any_shapes(shapes: Shapes, batch: int, queries: int, heads: int, depth:
 
 
 def test_pieces_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.models.groundingdino.fast import multiscale
+    from vouch_labels.tasks.models.groundingdino.fast import multiscale
 
     values, places, weights = case(SHAPES[0], queries=50)
     monkeypatch.setattr(multiscale, "PIECE", 100)
@@ -184,7 +184,7 @@ def test_the_kernel_is_launched_on_the_device_of_the_values(
         return values + 1
 
     monkeypatch.setattr(torch.cuda, "device", device)
-    monkeypatch.setattr("tasks.models.groundingdino.fast.sampling_kernel.launch", launch)
+    monkeypatch.setattr("vouch_labels.tasks.models.groundingdino.fast.sampling_kernel.launch", launch)
     values, x = torch.zeros(1, 35, 3, 4), torch.zeros(1, 2, 3, 2)
     assert torch.equal(multiscale.sample_on_gpu(values, ((5, 7),), x, x, x), values + 1)
     assert not no_trouble
@@ -207,8 +207,8 @@ KERNEL = """
 import sys, torch
 sys.path.insert(0, {folder!r})
 from test_sampling import SHAPES, assert_sampled, case
-from tasks.models.groundingdino.fast.multiscale import levels_table
-from tasks.models.groundingdino.fast.sampling_kernel import launch
+from vouch_labels.tasks.models.groundingdino.fast.multiscale import levels_table
+from vouch_labels.tasks.models.groundingdino.fast.sampling_kernel import launch
 
 for shapes, depth, dtype in [*((s, 4, torch.float32) for s in SHAPES), (SHAPES[3], 5, torch.float32),
                              (SHAPES[0], 4, torch.bfloat16)]:
