@@ -1,6 +1,6 @@
 // What crosses borders: what the server's operators answer, and the parts of FiftyOne's App that are called by name.
 
-/** One item of the review session; "card" in the names of the wire (review_ui/desk/card.py). */
+/** One item of the review session; "card" in the names of the wire (review_ui/session/session.py). */
 export interface ItemSummary {
   /** Id of the FiftyOne sample that shows it. */
   sample: string;
