@@ -47,6 +47,7 @@ def build_groundingdino(architecture: Mapping[str, Any], tokenizer_dir: Path) ->
 
     Raises:
         CheckpointError: The architecture is incomplete or cannot be built.
+        UserError: groundingdino-py is not installed.
     """
     _check_installed()
     with _LOCK, warnings.catch_warnings():
@@ -156,6 +157,7 @@ def read_architecture(chosen: str | Path | None) -> Architecture:
 
     Raises:
         CheckpointError: None is given, the name is unknown, or the file cannot be read or does not fit.
+        UserError: groundingdino-py is not installed.
     """
     names = ", ".join(PUBLISHED)
     if chosen is None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from vouch_labels.schemas.errors import CheckpointError
+from vouch_labels.schemas.errors import CheckpointError, UserError
+from vouch_labels.tasks.models.groundingdino import build
 from vouch_labels.tasks.models.groundingdino.build import build_groundingdino, read_architecture
 
 
@@ -120,3 +121,13 @@ def test_no_or_unknown_architecture(tmp_path: Path) -> None:
         read_architecture("swin_x")
     with pytest.raises(CheckpointError, match="cannot read"):
         read_architecture(tmp_path / "gone.json")
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    described: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture = read_architecture(described).model_dump()
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    for attempt in (lambda: build_groundingdino(architecture, tiny_tokenizer), lambda: read_architecture("swin_t")):
+        with pytest.raises(UserError, match=r"pip install --no-deps groundingdino-py==0\.4\.0"):
+            attempt()
