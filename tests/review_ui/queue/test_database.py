@@ -132,7 +132,7 @@ def test_a_server_that_recovers_is_waited_for_as_long_as_it_logs(tmp_path, monke
     client = SimpleNamespace(admin=SimpleNamespace(command=ping))
     asked = MagicMock()
     asked.__getitem__.return_value.return_value.__enter__.return_value = client
-    monkeypatch.setattr("pymongo.MongoClient", asked)
+    monkeypatch.setattr(database, "MongoClient", asked)
     monkeypatch.setattr(database, "find_spec", lambda name: None)
     monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setenv("PATH", str(binary.parent), prepend=":")

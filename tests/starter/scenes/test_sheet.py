@@ -155,5 +155,5 @@ def test_a_picture_that_is_no_sheet_is_damaged_too(elsewhere: Sheet) -> None:
 
 @pytest.mark.parametrize("style", SHEETS)
 def test_a_glyph_that_the_sheet_lacks_says_how_to_get_it(style: str) -> None:
-    with pytest.raises(VouchError, match=r"has no glyph '🦖': make it again, see `python -m starter\.scenes\.sheet"):
+    with pytest.raises(VouchError, match=r"has no glyph '🦖': make it again, see `python -m \S+\.scenes\.sheet"):
         SHEETS[style].glyph("🦖")
