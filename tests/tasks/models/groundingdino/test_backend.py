@@ -13,12 +13,13 @@ from schemas.errors import CheckpointError, UserError
 from tasks.models.engine.switches import REFERENCE
 from tasks.models.groundingdino.backend import GroundingDino, load
 from tasks.models.groundingdino.captions import plain_text
+from tasks.models.groundingdino.fast.late_heads import Selection
 from tasks.models.groundingdino.forward import encode_text
 from tasks.models.groundingdino.resize import normalise, resize_image, resized_shape
 from tasks.models.protocols import Phrase, Pixels, RawDetections
 from tasks.models.registry import load_detector
 from tasks.models.runtime import Runtime
-from tests.float_bounds import U32, assert_within, in_float64
+from tests.float_bounds import in_float64
 from tests.tasks.models.groundingdino.fast.conftest import wanted_of
 
 Make = Callable[..., DetectorConfig]
@@ -287,16 +288,24 @@ def test_full_size_swin_t_in_the_official_layout(
     monkeypatch.setitem(OFFICIAL, name, dataclasses.replace(OFFICIAL[name], sha256=sha))
     detector = load(DetectorConfig(checkpoint=name, text_encoder=str(tiny_tokenizer)), CPU)
     image = picture(480, 640)
-    asked = detector._ask(tuple(TEXTS))[0]
-    shape = resized_shape(480, 640, detector._architecture.resize)
-    pixels = normalise(torch.tensor(resize_image(image, shape))[None], shape)
-    wanted = wanted_of(model, pixels, encode_text(detector._model, asked.scores.caption.input_ids, "cpu"))
-    with wanted.selected():
+    chosen = []
+    best = Selection.best
+
+    def remember(self: Selection, values: torch.Tensor) -> torch.Tensor:
+        chosen.append(best(self, values))
+        return chosen[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Selection, "best", remember)
         found = detector.detect([image], phrases_of(TEXTS), 0.0)[0]
-    scores = asked.scores(wanted.logits.exact)[0]
-    assert_within(torch.from_numpy(found.scores), scores, wanted.scores.bound)
-    x, y, width, height = wanted.boxes.exact[0].T
-    boxes = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 1).clamp(0, 1)
-    sides = torch.tensor([640, 480, 640, 480])
-    assert_within(torch.from_numpy(found.boxes), boxes * sides, (1.5 * wanted.boxes.bound + 4 * U32) * 640)
-    assert found.boxes.shape == (900, 4)
+        # Random weights leave near-ties among the proposals, so both sides go on from the same ones.
+        patch.setattr(torch, "topk", lambda values, k, dim: (values, chosen[-1]))
+        boxes, scores = by_the_package(detector, image, TEXTS)
+    # The bound of a part of the picture, as large as the decoder needs; twice that for the whole.
+    pixels = normalise(torch.tensor(resize_image(image, (480, 640))[:200, :264])[None], (200, 264))
+    text = encode_text(detector._model, detector._ask(tuple(TEXTS))[0].scores.caption.input_ids, "cpu")
+    bounds = wanted_of(model, pixels, text)
+    assert bounds.scores.bound < 0.01
+    np.testing.assert_allclose(found.scores, scores, rtol=0, atol=2 * bounds.scores.bound)
+    np.testing.assert_allclose(found.boxes, boxes, rtol=0, atol=2 * 1.5 * bounds.boxes.bound * 640)
+    assert found.boxes.shape == boxes.shape == (900, 4)
