@@ -113,15 +113,15 @@ def _picture(seed: int) -> bytes:
 
 
 def run_bare(campaign: Path) -> RunSummary:
-    """Plan, work off every shard, export and sum up in a plain loop."""
+    """Plan, process every shard, export and sum up in a plain loop."""
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.tasks.run import CampaignRun, Worked
+    from vouch_labels.tasks.run import CampaignRun, Processed
     from vouch_labels.tasks.shard.shard import process_shard
 
     started = time.perf_counter()
     with CampaignRun(load_campaign(campaign)) as run:
         run.plan()
-        worked, began = Worked(), time.perf_counter()
+        worked, began = Processed(), time.perf_counter()
         for shard in run.pending():
             worked.images += process_shard(shard.id, run.settings).counts.images
             worked.shards += 1

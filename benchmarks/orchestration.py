@@ -88,5 +88,5 @@ def _timed(folder: Path, kind: str, count: int, attempt: str, home: Path) -> flo
     summary = run_bare(campaign) if kind == "loop" else run_flow(campaign, home)
     spent = time.perf_counter() - started
     if summary.shards_processed != count:
-        raise RuntimeError(f"{summary.shards_processed} of {count} shards were worked off")
+        raise RuntimeError(f"{summary.shards_processed} of {count} shards were processed")
     return spent

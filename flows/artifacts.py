@@ -20,7 +20,7 @@ def summary_markdown(summary: RunSummary) -> str:
         "labels": summary.labels,
         "accepted": summary.accepted,
         "review": summary.review,
-        "shards worked off": summary.shards_processed,
+        "shards processed": summary.shards_processed,
         "seconds": summary.seconds,
         "policy": summary.policy,
         "accepted by": summary.policy_basis,

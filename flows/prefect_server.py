@@ -134,7 +134,7 @@ class _Apart(subprocess.Popen[Any]):
     starting: ClassVar[bool] = False
 
     def __init__(self, args: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - passed on to Popen, which has some twenty
-        # The leash is the starting thread's: only the main thread lasts as long as the process.
+        # The parent-death signal is tied to the starting thread: only the main thread lasts as long as the process.
         lasting = threading.current_thread() is threading.main_thread()
         if sys.platform == "linux" and lasting:
             # Not in preexec_fn, which may deadlock where there are threads.

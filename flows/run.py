@@ -22,7 +22,7 @@ from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import ExportOutcome, Generation, Marker, RunSummary
-from vouch_labels.tasks.run import CampaignRun, Worked
+from vouch_labels.tasks.run import CampaignRun, Processed
 from vouch_labels.tasks.shard.events import OnEvent, ignore
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
 
@@ -80,14 +80,14 @@ def vouch_run(campaign: str, retry_failed: bool = False, export: bool = True) ->
     config = load_campaign(Path(campaign))
     with CampaignRun(config, _listener.get()) as run:
         plan_shards(run, retry_failed)
-        worked = _work_off(run)
+        worked = _process_shards(run)
         exported = export_labels(run) if export else None
         summary = run.summary(worked, exported, time.monotonic() - started)
     _publish(summary)
     return summary.model_dump(mode="json")
 
 
-def house_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+def vouch_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a Vouch task.
 
     Nothing is cached by Prefect, since the workspace's own markers say what is done, and parameters are neither
@@ -103,31 +103,31 @@ def house_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     return decorate
 
 
-@house_task("plan")
+@vouch_task("plan")
 def plan_shards(run: CampaignRun, retry_failed: bool) -> Generation | None:
     """Plan what is new or changed."""
     return run.plan(retry_failed=retry_failed)
 
 
-@house_task("shard")
+@vouch_task("shard")
 def work_off_shard(shard: str, settings: ShardSettings) -> Marker:
     """Work off one shard."""
     return process_shard(shard, settings, _listener.get())
 
 
-@house_task("export")
+@vouch_task("export")
 def export_labels(run: CampaignRun) -> ExportOutcome:
     """Write the data set."""
     return run.export()
 
 
-def _work_off(run: CampaignRun) -> Worked:
+def _process_shards(run: CampaignRun) -> Processed:
     """Work off what is due, one shard after the other, since the models fill the machine already.
 
     A shard that fails after all its retries is noted and does not keep the others from being done; after several in a
     row the fault is not the shards' (a full disk, a dead GPU) and the rest is left for the next run.
     """
-    worked = Worked()
+    worked = Processed()
     started = time.monotonic()
     in_a_row = 0
     for shard in run.pending():

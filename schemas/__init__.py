@@ -1,1 +1,1 @@
-"""What the rooms say to each other: configuration, records, tables, policies and errors."""
+"""What the packages exchange: configuration, records, tables, policies and errors."""

@@ -185,7 +185,7 @@ class RunSummary(Strict):
     new_images: int = Field(ge=0, description="Of the images, those planned by this run: new, changed or retried.")
     removed_images: int = Field(ge=0, description="Images that left the source since the run before.")
     shards: int = Field(ge=0, description="Units of work, all runs together.")
-    shards_processed: int = Field(ge=0, description="Worked off by this run; the others were done.")
+    shards_processed: int = Field(ge=0, description="Processed by this run; the others were done.")
     labels: int = Field(ge=0)
     accepted: int = Field(ge=0)
     review: int = Field(ge=0)
@@ -197,7 +197,7 @@ class RunSummary(Strict):
     accepts: bool = Field(description="Whether the policy can accept anything.")
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
     seconds: float = Field(ge=0, description="Wall-clock time of this run.")
-    images_per_second: float = Field(ge=0, description="Of the images worked off by this run.")
+    images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
 
 

@@ -1,4 +1,4 @@
-"""Ends the programs of this room alike: an exit code, and one line where something went wrong."""
+"""Ends the programs of this package alike: an exit code, and one line where something went wrong."""
 
 import sys
 from collections.abc import Callable

@@ -122,7 +122,7 @@ class CampaignRun:
         """
         return export_run(self.campaign, self._ledger, self._current, self._on_event)
 
-    def summary(self, worked: "Worked", exported: ExportOutcome | None, seconds: float) -> RunSummary:
+    def summary(self, worked: "Processed", exported: ExportOutcome | None, seconds: float) -> RunSummary:
         """Add up the run.
 
         Args:
@@ -160,7 +160,7 @@ class CampaignRun:
 
 
 @dataclass
-class Worked:
+class Processed:
     """What became of the shards of this run."""
 
     shards: int = 0

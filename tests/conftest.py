@@ -1,4 +1,4 @@
-"""What tests of several rooms need: images to label, and campaigns that label them."""
+"""What tests of several packages need: images to label, and campaigns that label them."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.policy import Certification, Group, Policy
 from vouch_labels.schemas.records import Marker, RunSummary
 from vouch_labels.schemas.report import Report
-from vouch_labels.tasks.run import CampaignRun, Worked
+from vouch_labels.tasks.run import CampaignRun, Processed
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 
@@ -150,13 +150,13 @@ def make_campaign(write_campaign: Callable[..., Path]) -> Callable[..., Campaign
 
 @pytest.fixture
 def label() -> Callable[..., tuple[RunSummary, list[Marker]]]:
-    """Run a campaign: plan, work off all shards, export."""
+    """Run a campaign: plan, process all shards, export."""
 
     def run(campaign: Campaign, **how: bool) -> tuple[RunSummary, list[Marker]]:
         with CampaignRun(campaign) as session:
             session.plan(**how)
             markers = [process_shard(shard.id, session.settings) for shard in session.pending()]
-            worked = Worked(shards=len(markers), images=sum(marker.counts.images for marker in markers))
+            worked = Processed(shards=len(markers), images=sum(marker.counts.images for marker in markers))
             return session.summary(worked, session.export(), 1.0), markers
 
     return run

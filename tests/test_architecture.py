@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"flows", "tasks", "schemas", "review_ui", "starter", "benchmarks", "tests"}
+PACKAGES = {"flows", "tasks", "schemas", "review_ui", "starter", "benchmarks", "tests"}
 ALLOWED = {
     "schemas": {"schemas"},
     "tasks": {"tasks", "schemas"},
@@ -20,8 +20,8 @@ ALLOWED = {
 FORBIDDEN = {"schemas": {"numpy", "torch", "prefect"}, "tasks": {"prefect"}, "flows": {"numpy", "torch"}}
 
 
-def _imports(room: str) -> Iterator[tuple[Path, str]]:
-    for path in sorted((ROOT / room).rglob("*.py")):
+def _imports(package: str) -> Iterator[tuple[Path, str]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 yield from ((path, _package(alias.name)) for alias in node.names)
@@ -33,12 +33,12 @@ def _package(module: str) -> str:
     return module.removeprefix("vouch_labels.").partition(".")[0]
 
 
-@pytest.mark.parametrize("room", sorted(ALLOWED))
-def test_imports_go_one_way(room):
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_imports_go_one_way(package):
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path, name in _imports(room)
-        if (name in ROOMS and name not in ALLOWED[room]) or name in FORBIDDEN.get(room, set())
+        for path, name in _imports(package)
+        if (name in PACKAGES and name not in ALLOWED[package]) or name in FORBIDDEN.get(package, set())
     ]
     assert wrong == []
 

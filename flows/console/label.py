@@ -94,7 +94,7 @@ def _figures(summary: RunSummary) -> Table:
         "labels": f"{summary.labels:,}",
         "accepted": f"{summary.accepted:,}",
         "review": f"{summary.review:,}",
-        "shards": f"{summary.shards:,} ({summary.shards_processed:,} worked off now)",
+        "shards": f"{summary.shards:,} ({summary.shards_processed:,} processed now)",
         "time": spoken_time(summary.seconds),
         "speed": f"{summary.images_per_second:.1f} images/s while labelling",
         "policy": summary.policy,

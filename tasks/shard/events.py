@@ -18,12 +18,12 @@ class Planned:
     """The plan stands."""
 
     images: int
-    """Images to go through: those of the source, and those that shards still to be worked off were cut with, but which
-    have changed or left since (a shard is worked off whole)."""
+    """Images to go through: those of the source, and those that shards still to be processed were cut with, but which
+    have changed or left since (a shard is processed whole)."""
     done: int
     """Of them, those in shards that are done already."""
     shards: int
-    """Shards to work off now."""
+    """Shards to process now."""
 
 
 @dataclass(frozen=True, slots=True)

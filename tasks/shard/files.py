@@ -46,7 +46,7 @@ def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = 
         StoreError: The file is missing, is not the one that was written, or has another schema.
     """
     markers = part.name.replace("/parts/", "/done/").rpartition("/")[0]
-    mend = f"delete {markers}/, and the shard is worked off again"
+    mend = f"delete {markers}/, and the shard is processed again"
     try:
         data = store.get(part.name).data
     except ObjectMissingError as error:
@@ -113,7 +113,7 @@ def _parse(store: Store, key: str) -> Marker:
     try:
         return Marker.model_validate_json(store.get(key).data)
     except ValidationError:
-        raise StoreError(f"{store.uri}/{key} is damaged; delete it, and the shard is worked off again") from None
+        raise StoreError(f"{store.uri}/{key} is damaged; delete it, and the shard is processed again") from None
 
 
 def part_key(run: str, shard: str, stage: str, sha256: str) -> str:

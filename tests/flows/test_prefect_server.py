@@ -132,7 +132,9 @@ def test_an_impatient_second_ctrl_c_neither_hangs_nor_shows_a_traceback(typed, p
     "how",
     [
         "closed",
-        pytest.param("killed", marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a leash")),
+        pytest.param(
+            "killed", marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
+        ),
     ],
 )
 def test_the_server_ends_with_vouch(typed, how):

@@ -406,7 +406,7 @@ def test_a_missing_part_says_how_to_mend_it(tmp_path, make_images, make_campaign
     first, (marker,) = label(campaign)
     (tmp_path / "workspace" / marker.parts["score"].name).unlink()
     markers = f"runs/main/done/{marker.shard}"
-    with pytest.raises(StoreError, match=f"is missing; delete {markers}/, and the shard is worked off again"):
+    with pytest.raises(StoreError, match=f"is missing; delete {markers}/, and the shard is processed again"):
         read_part(open_store(campaign.workspace), marker.parts["score"], "score")
     shutil.rmtree(tmp_path / "workspace" / markers)
     again, _ = label(campaign)
