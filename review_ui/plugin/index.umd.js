@@ -1169,7 +1169,7 @@
     item = null;
     /** When its picture, and its label with it, was on the screen; 0: not yet. */
     painted = 0;
-    #isToldReady = false;
+    #isReady = false;
     #opened = 0;
     #imagePainted = 0;
     #since = 0;
@@ -1200,7 +1200,7 @@
         return false;
       }
       this.item = id;
-      this.#isToldReady = false;
+      this.#isReady = false;
       this.#imagePainted = this.painted = this.#spent = 0;
       this.#opened = this.#since = this.#now();
       document.documentElement.dataset.vouchItem = id ?? "";
@@ -1218,21 +1218,21 @@
           this.#spent = 0;
         }
       }
-      if (!this.#isToldReady && this.isReady(item)) {
-        this.#isToldReady = true;
+      if (!this.#isReady && this.painted && now - this.painted >= SEEN_MS) {
+        this.#isReady = true;
         document.documentElement.dataset.vouchReady = item.item;
       }
     }
     /** Milliseconds until another look finds more though nothing changes. */
     next() {
-      const nothing = this.item === null || this.#isToldReady || !this.#imagePainted;
+      const nothing = this.item === null || this.#isReady || !this.#imagePainted;
       if (nothing) return Number.POSITIVE_INFINITY;
       const time = this.painted ? this.painted + SEEN_MS : this.#imagePainted + LABEL_MS;
       return Math.max(0, time - this.#now());
     }
-    /** @param {ItemSummary} item */
+    /** Whether a look has found that it was painted for long enough to be seen. @param {ItemSummary} item */
     isReady(item) {
-      return this.item === item.item && this.painted > 0 && this.#now() - this.painted >= SEEN_MS;
+      return this.item === item.item && this.#isReady;
     }
     /**
      * Whether a key comes before anybody can have seen the item, as when it is pressed twice: it means the one before.

@@ -251,21 +251,16 @@ def two_of_one_image(reviewer):
 
 def test_a_key_that_is_pressed_twice_answers_one_item(reviewer, two_of_one_image):
     first, second = two_of_one_image
-    # As a key that bounces: the browser sees no repetition.
+    # As a key that bounces, for as long as the second item has not been seen: the browser sees no repetition.
     reviewer.page.evaluate(
-        """async () => {
-            const press = () => window.dispatchEvent(
-                new KeyboardEvent("keydown", { code: "KeyN", altKey: true, bubbles: true, cancelable: true }));
-            press();
-            for (let place = 0; place < 200; place++) {
-                await new Promise((done) => setTimeout(done, 5));
-                if (document.documentElement.dataset.vouchBusy === "false") break;
-            }
-            for (let place = 0; place < 6; place++) {
-                press();
+        """async (second) => {
+            while (document.documentElement.dataset.vouchReady !== second) {
+                window.dispatchEvent(
+                    new KeyboardEvent("keydown", { code: "KeyN", altKey: true, bubbles: true, cancelable: true }));
                 await new Promise((done) => setTimeout(done, 5));
             }
-        }"""
+        }""",
+        second.id,
     )
     reviewer.see(second)
     [row] = reviewer.review.verdicts()

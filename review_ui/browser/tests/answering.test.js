@@ -64,6 +64,7 @@ beforeEach(async () => {
     made.look();
     made.look();
     made.now += SEEN_MS;
+    made.look();
   };
   made.server.answers.desk = () => ({
     result: { cards: ["a", "b", "c"].map((name) => item(name)), classes: ["cat", "dog"] },
@@ -116,9 +117,11 @@ test("a key that is pressed again before the next item can have been seen counts
   await review.answering.answer("reject"); // the next item is there, not painted
   review.look();
   review.now += SEEN_MS - 1;
+  review.look();
   await review.answering.answer("reject"); // it is painted, and nobody can have judged it
   assert.deepEqual(answered(), [["reject", "a"]]);
   review.now += 1;
+  review.look();
   await review.answering.answer("reject");
   assert.deepEqual(answered(), [
     ["reject", "a"],

@@ -90,5 +90,6 @@ test("a key is too early until the item is ready, broken, or slow to be painted"
   made.screen.look(one);
   assert.equal(made.screen.isTooEarly(one), true);
   made.now += SEEN_MS;
+  made.screen.look(one);
   assert.equal(made.screen.isTooEarly(one), false);
 });
