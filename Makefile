@@ -39,10 +39,11 @@ test-rest: setup ## run what `make test` leaves out: what takes long, needs Chro
 test-cpus: setup ## run the numerical and the end-to-end tests as other processors would compute them; SLOW=1 as above
 	SLOW="$(SLOW)" JOBS="$(JOBS)" ARGS="$(ARGS)" tests/cpus.sh
 
-lint: setup ## ruff (rules, format), mypy --strict, and hadolint where its wheel exists
+lint: setup ## ruff (rules, format), mypy --strict, the direction of imports, and hadolint where its wheel exists
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	if test -x $(BIN)/hadolint; then $(BIN)/hadolint -c deploy/.hadolint.yaml deploy/Dockerfile.*pu; fi
 
 format: setup ## let ruff put the files in shape
