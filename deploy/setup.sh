@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv from requirements.lock: `make setup` calls it, and so do the Dockerfiles.
-#   deploy/setup.sh              finds python3 (3.11 or 3.12; or $PYTHON), makes .venv, installs the lock and the project
+#   deploy/setup.sh              finds python3 (3.11 to 3.13; or $PYTHON), makes .venv, installs the lock and the project
 # uv installs about ten times as fast as pip; where it cannot be had, or cannot reach the index that pip is
 # configured for, pip installs the same files by the same hashes.
 set -euo pipefail
@@ -8,10 +8,10 @@ cd "$(dirname "$0")/.."
 venv=.venv
 export PYTHONUTF8=1 # folders may be called anything, whatever the locale says
 
-fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; }
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; }
 
 find_python() {
-  local candidate candidates=(python3 python3.12 python3.11)
+  local candidate candidates=(python3 python3.13 python3.12 python3.11)
   if [[ -n ${PYTHON:-} ]]; then
     candidates=("$PYTHON")
   fi
@@ -21,8 +21,9 @@ find_python() {
       return
     fi
   done
-  local wanted=${PYTHON:-python3}
-  echo "setup: Python 3.11 or 3.12 is needed and $("$wanted" --version 2>/dev/null || echo "no $wanted that runs") was found;" \
+  local wanted=${PYTHON:-python3} found
+  found=$("$wanted" -c 'import sys; print("Python %d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || found="no $wanted that runs"
+  echo "setup: Python 3.11, 3.12 or 3.13 is needed and $found was found;" \
     "install one and name it, as in: make setup PYTHON=/usr/bin/python3.12" >&2
   return 1
 }

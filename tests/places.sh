@@ -78,7 +78,7 @@ in_place() {
     temporary=/dev/shm/${base##*/}
     ;;
   other-python)
-    python=${OTHER_PYTHON:-$(command -v python3.12 python3.11 | grep -vx "$(realpath "$python")" | head -n 1)}
+    python=${OTHER_PYTHON:-$(command -v python3.13 python3.12 python3.11 | grep -vx "$(realpath "$python")" | head -n 1)}
     [[ -n $python ]] && as "$who" "$python" -c 'import venv, ensurepip' || skip "no other Python that $who can run"
     tree=$base/other-python
     ;;
