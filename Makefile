@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files are UTF-8, and so are their names, whatever the locale says.
 export PYTHONUTF8 := 1
-.PHONY: help setup demo test test-rest test-cpus lint format js docs bench starter-eval lock clean
+.PHONY: help setup demo test test-rest search test-cpus lint format js docs bench starter-eval lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -35,6 +35,11 @@ test: setup ## run the tests but those that need a GPU; SLOW=1 adds those that t
 
 test-rest: setup ## run what `make test` leaves out: what takes long, needs Chromium, or an S3-compatible server
 	$(PYTEST) -m "not gpu and (slow or browser or s3)" $(ARGS)
+
+search: setup ## look for counterexamples: the property tests on new random examples, EXAMPLES (2000) each
+	@EXAMPLES="$(or $(EXAMPLES),2000)" $(PYTEST) -m "hypothesis and not gpu" --hypothesis-profile=search $(ARGS) || \
+	  { echo "Again, from what is kept in .hypothesis: $(BIN)/python -m pytest --hypothesis-profile=search FILE::TEST" ; \
+	    echo "To keep a case, give it to its test as @example(...)."; exit 1; }
 
 test-cpus: setup ## run the numerical and the end-to-end tests as other processors would compute them; SLOW=1 as above
 	SLOW="$(SLOW)" JOBS="$(JOBS)" ARGS="$(ARGS)" tests/cpus.sh

@@ -1,6 +1,7 @@
 """What tests of several packages need: images to label, and campaigns that label them."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -31,9 +32,11 @@ FAKE_MODELS = {
 
 
 # The same examples every time, so that a run of the suite says something about the change and not about its luck;
-# `--hypothesis-profile=search` looks for new ones.
+# `make search` looks for new ones, and keeps in .hypothesis what fails.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.register_profile("search", max_examples=2000, deadline=None)
+settings.register_profile(
+    "search", max_examples=int(os.environ.get("EXAMPLES", "2000")), deadline=None, print_blob=True
+)
 settings.load_profile("repeatable")
 
 
