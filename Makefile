@@ -44,11 +44,12 @@ search: setup ## look for counterexamples: the property tests on new random exam
 test-cpus: setup ## run the numerical and the end-to-end tests as other processors would compute them; SLOW=1 as above
 	SLOW="$(SLOW)" JOBS="$(JOBS)" ARGS="$(ARGS)" tests/cpus.sh
 
-lint: setup ## ruff (rules, format), mypy --strict, the direction of imports, and hadolint where its wheel exists
+lint: setup ## ruff (rules, format), mypy --strict, imports, words, and hadolint where its wheel exists
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/python docs/words.py
 	if test -x $(BIN)/hadolint; then $(BIN)/hadolint -c deploy/.hadolint.yaml deploy/Dockerfile.*pu; fi
 
 format: setup ## let ruff put the files in shape
