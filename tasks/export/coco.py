@@ -314,7 +314,7 @@ def annotation_entry(
     if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
         return None
     width, height = x1 - x0, y1 - y0
-    area: int | str = label.area or f"{width * height:.2f}"
+    area: int | str = label.area or f"{max(width * height, 0.01):.2f}"
     counts = label.rle_counts
     if crowd and label.area == 0:
         counts = _rectangle((x0, y0, x1, y1), image)

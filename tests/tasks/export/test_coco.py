@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
@@ -268,7 +268,11 @@ labels = st.builds(
 )
 
 
+SMALL = ExportLabel("", CLASSES[0], (0, 0, 0.06, 0.06), None, 0, 0.5, None, "accept", "")
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(rows=[("", [SMALL])], undecided="ignore")
 @given(
     rows=st.lists(st.tuples(st.text(max_size=8), st.lists(labels, max_size=4)), max_size=5),
     undecided=st.sampled_from(["ignore", "drop", "include"]),
