@@ -34,8 +34,7 @@ def benchmarks(
     review_queue, review_operators, review_app, routing_contract, routing_after, routing_starter, routing_size.
     """
     from benchmarks.campaigns import Options
-    from benchmarks.harness.report import make_result, print_table, write_result
-    from benchmarks.harness.run import in_child
+    from benchmarks.harness import in_child, make_result, print_table, write_result
     from benchmarks.registry import BENCHMARKS
     from vouch_labels.schemas.errors import VouchError
 

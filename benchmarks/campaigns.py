@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field
 
-from benchmarks.harness.run import in_child
+from benchmarks.harness import in_child
 from vouch_labels.schemas.campaign import Strict
 from vouch_labels.schemas.records import RunSummary
 
@@ -38,7 +38,7 @@ PER_PAGE: Final = 1000
 
 
 def write_campaign(folder: Path, images: Path, **sections: Mapping[str, Any] | list[Any]) -> Path:
-    """Write a campaign with a fresh workspace, and with the backends that need no model unless told otherwise.
+    """Write a campaign with a fresh workspace, and with backends that need no model unless `sections` says otherwise.
 
     Args:
         folder: Gets campaign.yaml and the workspace.

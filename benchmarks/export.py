@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.campaigns import Options
-from benchmarks.harness.report import Table, mebibytes, seconds
-from benchmarks.harness.run import in_child
+from benchmarks.harness import Table, in_child, mebibytes, seconds
 
 if TYPE_CHECKING:
     from vouch_labels.tasks.labels.records import ExportImage

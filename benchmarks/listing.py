@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.campaigns import Options, filled_bucket
-from benchmarks.harness.report import Table, mebibytes, seconds
-from benchmarks.harness.run import Measured, in_child
+from benchmarks.harness import Measured, Table, in_child, mebibytes, seconds
 
 if TYPE_CHECKING:
     from vouch_labels.schemas.records import ImageRef

@@ -6,16 +6,14 @@ from benchmarks import (
     end_to_end,
     export,
     listing,
-    memory,
     orchestration,
     review_app,
     review_operators,
     review_queue,
-    stage_shares,
 )
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
-from benchmarks.harness.report import Table
+from benchmarks.harness import Table
 from benchmarks.routing import after_table, contract_table, size, starter_world
 
 
@@ -29,11 +27,11 @@ class Benchmark(Protocol):
 
 BENCHMARKS: Final[dict[str, Benchmark]] = {
     "end_to_end": end_to_end.measure,
-    "stage_shares": stage_shares.measure,
+    "stage_shares": end_to_end.measure_stages,
     "engine": engine.measure,
     "engine_switches": engine.measure_switches,
     "orchestration": orchestration.measure,
-    "memory": memory.measure,
+    "memory": orchestration.measure_memory,
     "listing": listing.measure,
     "export": export.measure,
     "review_queue": review_queue.measure,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.campaigns import Options
-from benchmarks.harness.report import Table, seconds
-from benchmarks.harness.run import in_child
+from benchmarks.harness import Table, in_child, seconds
 from benchmarks.review_made_queue import BATCH, CLASSES, HEIGHT, QUEUE, WIDTH, fill_made_queue, served_queue
 
 if TYPE_CHECKING:

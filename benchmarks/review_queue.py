@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.campaigns import Options, write_campaign
-from benchmarks.harness.report import Table, mebibytes, seconds
-from benchmarks.harness.run import in_child
+from benchmarks.harness import Table, in_child, mebibytes, seconds
 from benchmarks.routing.size import CLASSES, make_workspace
 
 if TYPE_CHECKING:

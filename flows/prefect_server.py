@@ -1,26 +1,23 @@
-"""Runs Prefect's embedded server: out of reach of the terminal's Ctrl-C, and never outliving this process.
+"""Runs a Prefect server of this process's own: out of reach of the terminal's Ctrl-C, and never outliving the process.
 
-Settings of other packages must stand before they are imported. Signals that end a command are told from the errors
+Settings of other packages must stand before they are imported. Signals that end a command are found behind the errors
 that hide them.
 """
 
-import logging
+import atexit
+import http.client
 import os
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import ModuleType, SimpleNamespace
-from typing import Any, ClassVar, Final, NamedTuple, NoReturn
+from typing import ClassVar, Final, NamedTuple, NoReturn
 
 from vouch_labels.flows import parent_death
 from vouch_labels.schemas.errors import UserError, VouchError
-
-logger = logging.getLogger(__name__)
-
-_PORT_TAKEN: Final = 3
-"""What uvicorn ends with where its port is taken; Prefect tries another one."""
 
 HUNG_UP: Final = 129
 INTERRUPTED: Final = 130
@@ -29,17 +26,16 @@ TERMINATED: Final = 143
 
 @contextmanager
 def embedded_server() -> Iterator[None]:
-    """Start the server that Prefect needs where no PREFECT_API_URL names one; it ends with this process.
+    """Give Prefect a server where no PREFECT_API_URL names one; it ends with this process.
 
-    Prefect's client would start it by itself, as a child in our process group. The terminal sends Ctrl-C to all of
-    that group: the server would be gone at once, and Prefect would try for minutes to tell it of the interruption.
+    Prefect's client would start one by itself, as a child in our process group. The terminal sends Ctrl-C to all of
+    that group: the server would be gone at once, and Prefect would try for minutes to report the interruption to it.
     Inside the block Prefect gives a server that has died seconds instead of minutes, and keeps no copy of the log
     there, since nobody reads it.
 
     Raises:
-        RuntimeError: The server hangs at its start.
         UserError: There can be no folder for its database.
-        VouchError: The server ended at its start; or it died, and what Prefect did in the block failed.
+        VouchError: The server ended or hangs at its start; or it died, and what Prefect did in the block failed.
     """
     from prefect.settings import (
         PREFECT_API_URL,
@@ -53,9 +49,9 @@ def embedded_server() -> Iterator[None]:
         yield
         return
     _make_home()
-    _start()
+    patience = {PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_LOGGING_TO_API_ENABLED: False}
     try:
-        with temporary_settings(set_defaults={PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        with temporary_settings({PREFECT_API_URL: _start()}, set_defaults=patience):
             yield
     except Exception as error:
         if isinstance(error, VouchError) or not has_died() or signal_behind(error) is not None:
@@ -68,13 +64,13 @@ def embedded_server() -> Iterator[None]:
 
 def has_died() -> bool:
     """Whether the server was started here and is no more; Prefect would try for minutes to send it the rest."""
-    return _Apart.latest is not None and _Apart.latest.poll() is not None
+    return _Server.latest is not None and _Server.latest.process.poll() is not None
 
 
 def leave_at_once(code: int) -> NoReturn:
     """End the process without what is left to do at its exit, and the server with it."""
-    if _Apart.latest is not None and _Apart.latest.poll() is None:
-        _Apart.latest.terminate()
+    if _Server.latest is not None:
+        _Server.latest.process.terminate()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -95,59 +91,82 @@ def _make_home() -> None:
         ) from error
 
 
-def _start() -> None:
-    """Have Prefect start its server, through a Popen that sets the child apart; Prefect ends it when we exit."""
-    try:
-        from prefect.server.api import server as module
-
-        server = module.SubprocessASGIServer()
-        if server.running:
-            return
-        with _set_apart(module):
-            server.start()
-        apart = isinstance(server.server_process, _Apart)
-    except (ImportError, AttributeError, KeyError):
-        logger.info("Prefect has another embedded server than the one known here", exc_info=True)
-        apart = False
-    if not apart:
-        logger.warning("Prefect starts its embedded server by itself: Ctrl-C reaches that too, and may take minutes")
+def _start() -> str:
+    """Address of the API of this process's server, which is started where there is none that runs."""
+    if _Server.latest is None or has_died():
+        _Server.latest = _Server()
+        atexit.register(_Server.latest.stop)
+        _Server.latest.wait()
+    return f"http://127.0.0.1:{_Server.latest.port}/api"
 
 
-@contextmanager
-def _set_apart(module: ModuleType) -> Iterator[None]:
-    """Let a module's subprocess.Popen be ours; everybody else's stays what it is."""
-    names = vars(module)
-    before = names["subprocess"]
-    names["subprocess"] = SimpleNamespace(**vars(before) | {"Popen": _Apart})
-    _Apart.starting = True
-    try:
-        yield
-    finally:
-        _Apart.starting = False
-        names["subprocess"] = before
+class _Server:
+    """A Prefect server in a session of its own that gets SIGTERM when we are killed, where the system can do that."""
 
+    latest: ClassVar["_Server | None"] = None
 
-class _Apart(subprocess.Popen[Any]):
-    """A child in a session of its own that gets SIGTERM when we are killed, where the system can do that."""
+    def __init__(self) -> None:
+        from prefect.settings import get_current_settings
 
-    latest: ClassVar["_Apart | None"] = None
-    starting: ClassVar[bool] = False
+        # The port is ours from here on, and refuses connections until the server is ready to listen.
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            self.port: int = bound.getsockname()[1]
+            command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+            command += ["--fd", str(bound.fileno()), "--log-level", "error", "--lifespan", "on"]
+            # The parent-death signal is tied to the starting thread: only the main thread lasts as long as the process.
+            if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+                # Not in preexec_fn, which may deadlock where there are threads.
+                command = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command]
+            self.process = subprocess.Popen(  # noqa: S603 - the command is ours
+                command,
+                # Prefect's own names for a server without pages, schedules and other services that nobody needs here.
+                env=os.environ
+                | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+                | get_current_settings().to_environment_variables(exclude_unset=True),
+                pass_fds=[bound.fileno()],
+                start_new_session=True,
+            )
 
-    def __init__(self, args: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - passed on to Popen, which has some twenty
-        # The parent-death signal is tied to the starting thread: only the main thread lasts as long as the process.
-        lasting = threading.current_thread() is threading.main_thread()
-        if sys.platform == "linux" and lasting:
-            # Not in preexec_fn, which may deadlock where there are threads.
-            args = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *args]
-        super().__init__(args, **options | {"start_new_session": True})
-        type(self).latest = self
+    def wait(self) -> None:
+        """Wait until the server answers.
 
-    def poll(self) -> int | None:
-        """As Popen does; at the start, where Prefect would wait on for a server that has ended, that is an error."""
-        code = super().poll()
-        if self.starting and code not in (None, _PORT_TAKEN):
-            raise VouchError(f"Prefect's embedded server ended with code {code} instead of starting")
-        return code
+        Raises:
+            VouchError: It ended or hangs.
+        """
+        from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+
+        end = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        while not self._is_healthy():
+            code = self.process.poll()
+            if code is not None:
+                raise VouchError(f"Prefect's embedded server ended with code {code} instead of starting")
+            if time.monotonic() > end:
+                self.stop()
+                raise VouchError(
+                    "Prefect's embedded server does not answer; look for a full disk or memory, or raise "
+                    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+                )
+            time.sleep(0.1)
+
+    def _is_healthy(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/api/health")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        """End the server, by force after five seconds."""
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 DEFAULTS: Final = {
@@ -159,7 +178,7 @@ DEFAULTS: Final = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "FIFTYONE_DO_NOT_TRACK": "true",
     # The first embedded start migrates its database, which takes longer than Prefect's 20 seconds, and many times as
-    # long on a busy machine. A server that ends instead of starting is seen at once, see embedded_server.py.
+    # long on a busy machine. A server that ends instead of starting is seen at once.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1800",
     # The tokenizers' own threads deadlock after a fork, and complain.
     "TOKENIZERS_PARALLELISM": "false",
@@ -180,7 +199,7 @@ class Ended(NamedTuple):
 
     code: int
     """Exit code, 128 + the signal's number."""
-    word: str
+    name: str
     """What to call it."""
 
 

@@ -13,12 +13,12 @@ def exit_code(work: Callable[[], str]) -> int:
         work: Returns what is to be printed at the end.
 
     Returns:
-        0, or the exit code of the VouchError that it raised, whose words go to standard error.
+        0, or the exit code of the VouchError that it raised, whose message goes to standard error.
     """
     try:
-        words = work()
+        text = work()
     except VouchError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    sys.stdout.write(f"{words}\n")
+    sys.stdout.write(f"{text}\n")
     return 0

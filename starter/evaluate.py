@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         for part in options.only or _PARTS:
             found = _measure(part)(options.scenes)
             figures |= {f"{part}.{name}": value for name, value in found.items()}
-            sys.stdout.writelines(f"{words}: {value}\n" for words, value in _rows(part, figures).items())
+            sys.stdout.writelines(f"{name}: {value}\n" for name, value in _rows(part, figures).items())
             sys.stdout.flush()
         try:
             options.out.write_text(report(figures, options.scenes, _machine()), encoding="utf-8")
@@ -119,11 +119,9 @@ def _update_cards(folder: Path, figures: Mapping[str, float], scenes: int) -> No
 
 
 def _rows(part: str, figures: Mapping[str, float]) -> dict[str, str]:
-    """The figures of a part in words, the other emoji style's last."""
-    keys = {row.key: row.words for row in ROWS} | {row.other: f"another emoji style: {row.words}" for row in ROWS}
-    return {
-        words: f"{figures[key]:.3f}" for key, words in keys.items() if key.startswith(f"{part}.") and key in figures
-    }
+    """The figures of a part, named, the other emoji style's last."""
+    keys = {row.key: row.text for row in ROWS} | {row.other: f"another emoji style: {row.text}" for row in ROWS}
+    return {text: f"{figures[key]:.3f}" for key, text in keys.items() if key.startswith(f"{part}.") and key in figures}
 
 
 def _machine() -> str:
@@ -351,8 +349,8 @@ def measure_scorer(count: int, config: ScorerConfig | None = None) -> dict[str, 
         for colour in (COLOURS if noun.tinted else (None,))
     ]
     templates = templates_of(config.templates)
-    plain = _bank(scorer, [*names, *config.background], templates)
-    exact = _bank(scorer, phrases, templates)
+    plain = _embed_texts(scorer, [*names, *config.background], templates)
+    exact = _embed_texts(scorer, phrases, templates)
     objects, crops, empty = _crops(SCORER_SEEN_SEED, count, "core")
     seen = scorer.embed_crops(crops)
     strangers, strange_crops, _ = _crops(SCORER_SEEN_SEED, count, "core", OTHER_STYLE)
@@ -372,7 +370,7 @@ def measure_scorer(count: int, config: ScorerConfig | None = None) -> dict[str, 
     }
 
 
-def _bank(scorer: Scorer, texts: Sequence[str], templates: Sequence[str]) -> Floats:
+def _embed_texts(scorer: Scorer, texts: Sequence[str], templates: Sequence[str]) -> Floats:
     """(T, D) unit-length mean of each text's filled templates."""
     filled = scorer.embed_texts([fill(template, text) for text in texts for template in templates])
     mean = filled.reshape(len(texts), len(templates), -1).mean(axis=1)
@@ -448,14 +446,14 @@ class Row:
 
     Attributes:
         key: Which figure.
-        words: What it is.
+        text: What it is.
         target: What a training on a GPU is to reach; None where nothing is asked.
         floor: What a training on a CPU is to reach.
         least: Whether more is better.
     """
 
     key: str
-    words: str
+    text: str
     target: float | None = None
     floor: float | None = None
     least: bool = True
@@ -493,7 +491,7 @@ def report(figures: Mapping[str, float], scenes: int, machine: str) -> str:
     Args:
         figures: Value of each row's key.
         scenes: Scenes a measurement was made on.
-        machine: Where, in words.
+        machine: Description of the machine.
     """
     lines = [
         "# What the bundled models reach",
@@ -509,7 +507,7 @@ def report(figures: Mapping[str, float], scenes: int, machine: str) -> str:
         if row.key in figures:
             value = figures[row.key]
             limits = " | ".join(_limit(row, limit) for limit in (row.target, row.floor))
-            lines.append(f"| {row.words} | {value:.3f} | {limits} | {_verdict(row, value)} |")
+            lines.append(f"| {row.text} | {value:.3f} | {limits} | {_verdict(row, value)} |")
     lines += [
         *_other_style(figures),
         "",
@@ -532,7 +530,7 @@ def _other_style(figures: Mapping[str, float]) -> list[str]:
         "",
         "| figure | seen style | other style |",
         "|---|---|---|",
-        *(f"| {row.words} | {figures[row.key]:.3f} | {figures[row.other]:.3f} |" for row in rows),
+        *(f"| {row.text} | {figures[row.key]:.3f} | {figures[row.other]:.3f} |" for row in rows),
     ]
 
 

@@ -1,7 +1,7 @@
 """Fetches the images of a shard and decodes them to upright 8-bit RGB, in threads, in order and in bounded memory.
 
-File formats are told by their first bytes and by their names. Every pixel format that a file may have is converted by
-stated rules; a file that cannot be decoded becomes a failed image with its reason.
+File formats are recognised by their first bytes and by their names. Every pixel format that a file may have is
+converted by stated rules; a file that cannot be decoded becomes a failed image with its reason.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ def acquire(refs: Sequence[ImageRef], store: Store, source: Source, threads: int
     """Yield every planned image in the order of `refs`.
 
     At most 2 * threads images are fetched ahead of the consumer, fewer when the decoded ones that wait pass 1 GiB.
-    When the consumer stops early, what has not begun is cancelled and the threads end.
+    When the consumer stops early, what has not started is cancelled and the threads end.
 
     Args:
         refs: Images as they were planned. One whose etag has changed since fails; an empty etag matches any.
@@ -168,8 +168,8 @@ _UPRIGHT: Final = {
 def decode(key: str, data: bytes, max_pixels: int) -> DecodedImage | Failed:
     """Turn a file's bytes into upright RGB pixels.
 
-    JPEG, PNG, WebP, TIFF and BMP are told by their content. A name that claims another image format is mislabelled and
-    fails; a name that claims none is fine. Of several frames or pages the first is taken. The EXIF orientation is
+    JPEG, PNG, WebP, TIFF and BMP are recognised by content. A name that claims another image format is mislabelled
+    and fails; a name that claims none is fine. Of several frames or pages the first is taken. The EXIF orientation is
     applied exactly once. `to_rgb` states how every pixel format becomes RGB.
 
     Args:
@@ -279,7 +279,7 @@ def sniff(data: bytes) -> str:
         data: The file, or at least its first 64 bytes.
 
     Returns:
-        JPEG, PNG, WEBP, TIFF, BMP, or a word for what else it is; "of no known format" when that is unknown.
+        JPEG, PNG, WEBP, TIFF, BMP, or a name for what else it is; "of no known format" when that is unknown.
     """
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"

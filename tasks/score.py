@@ -26,16 +26,17 @@ _VERSION: Final = 1
 # Fewer pixels than this hold no picture to judge; the surroundings are taken in.
 LEAST_SIDE: Final = 16
 
-_PLAIN: Final = ("{}",)
-
-_PHOTO: Final = (
-    "a photo of a {}.",
-    "a photo of the {}.",
-    "a close-up photo of a {}.",
-    "a cropped photo of a {}.",
-    "a picture of a {}.",
-    "one {}.",
-)
+_PRESETS: Final = {
+    "plain": ("{}",),
+    "photo": (
+        "a photo of a {}.",
+        "a photo of the {}.",
+        "a close-up photo of a {}.",
+        "a cropped photo of a {}.",
+        "a picture of a {}.",
+        "one {}.",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +65,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TextBank:
+class TextEmbeddings:
     """T texts: the C classes first, in order, then negatives and background."""
 
     names: tuple[str, ...]
@@ -147,7 +148,7 @@ class Score:
         Raises:
             UserError: A text is too long for the model, or a class has one both as a prompt and as a negative.
         """
-        _ = self._bank
+        _ = self._embeddings
 
     def __call__(
         self, images: Sequence[Pixels], boxes: Sequence[Floats], class_indices: Sequence[NDArray[np.int64]]
@@ -175,7 +176,7 @@ class Score:
         ]
         if not crops:
             return [Scores.none() if ok else _failed("a box has a coordinate that is not finite") for ok in sound]
-        tight, wide = np.split(self._bank.similarities(self._scorer.embed_crops(crops)), 2)
+        tight, wide = np.split(self._embeddings.similarities(self._scorer.embed_crops(crops)), 2)
         results: list[Scores | Failed] = []
         start = 0
         for classes, ok in zip(class_indices, sound, strict=True):
@@ -193,8 +194,8 @@ class Score:
         Raises:
             UserError: As `prepare`.
         """
-        similarities = self._bank.similarities(self._scorer.embed_crops(crops))
-        return class_softmax(similarities, self._bank.competes, self._factor)
+        similarities = self._embeddings.similarities(self._scorer.embed_crops(crops))
+        return class_softmax(similarities, self._embeddings.competes, self._factor)
 
     def table(self, rows: Iterable[tuple[Sequence[str], Scores]]) -> pa.Table:
         """Lay out the scores of images as a table.
@@ -208,8 +209,8 @@ class Score:
         return score_table(rows)
 
     @cached_property
-    def _bank(self) -> TextBank:
-        return text_bank(self._scorer, self._classes, self._templates, self._background)
+    def _embeddings(self) -> TextEmbeddings:
+        return embed_texts(self._scorer, self._classes, self._templates, self._background)
 
     def _score(self, tight: Floats, wide: Floats, classes: NDArray[np.int64]) -> Scores | Failed:
         if not len(classes):
@@ -217,7 +218,7 @@ class Score:
         broken = int((~np.isfinite(tight).all(axis=1) | ~np.isfinite(wide).all(axis=1)).sum())
         if broken:
             return _failed(f"CLIP gave no finite score for {broken} of {len(classes)} labels")
-        competes = self._bank.competes[classes]
+        competes = self._embeddings.competes[classes]
         rows = np.arange(len(classes))
         probability, others, best = softmax(tight, competes, classes, self._factor)
         probability_wide, others_wide, _ = softmax(wide, competes, classes, self._factor)
@@ -226,7 +227,7 @@ class Score:
             similarity=tight[rows, classes],
             probability=probability.astype(np.float32),
             margin=(probability - others).astype(np.float32),
-            other=[None if lonely else self._bank.names[text] for text, lonely in zip(best, alone, strict=True)],
+            other=[None if lonely else self._embeddings.names[text] for text, lonely in zip(best, alone, strict=True)],
             other_probability=np.where(alone, np.nan, others).astype(np.float32),
             similarity_wide=wide[rows, classes],
             probability_wide=probability_wide.astype(np.float32),
@@ -270,9 +271,9 @@ def score_table(rows: Iterable[tuple[Sequence[str], Scores]]) -> pa.Table:
     )
 
 
-def text_bank(
+def embed_texts(
     scorer: Scorer, classes: Sequence[ClassConfig], templates: Sequence[str], background: Sequence[str]
-) -> TextBank:
+) -> TextEmbeddings:
     """Embed all texts, each ensembled over the templates.
 
     The embedding of a text is the mean of the unit-length embeddings of its filled templates, made unit-length again
@@ -296,7 +297,7 @@ def text_bank(
         if name.casefold() in negatives:
             owners = negatives[name.casefold()]
             competes[:, column] = [index in owners for index in range(len(classes))]
-    return TextBank(tuple(names), vectors, starts.astype(np.int64), competes)
+    return TextEmbeddings(tuple(names), vectors, starts.astype(np.int64), competes)
 
 
 def _arrange(
@@ -420,94 +421,6 @@ def span(centre: float, side: float, length: int) -> tuple[int, int]:
     return first, first + count
 
 
-# The 80 templates of Radford et al. 2021, section 3.1.4, as listed in the authors' notebook
-# Prompt_Engineering_for_ImageNet.ipynb (repository openai/CLIP).
-_IMAGENET: Final = (
-    "a bad photo of a {}.",
-    "a photo of many {}.",
-    "a sculpture of a {}.",
-    "a photo of the hard to see {}.",
-    "a low resolution photo of the {}.",
-    "a rendering of a {}.",
-    "graffiti of a {}.",
-    "a bad photo of the {}.",
-    "a cropped photo of the {}.",
-    "a tattoo of a {}.",
-    "the embroidered {}.",
-    "a photo of a hard to see {}.",
-    "a bright photo of a {}.",
-    "a photo of a clean {}.",
-    "a photo of a dirty {}.",
-    "a dark photo of the {}.",
-    "a drawing of a {}.",
-    "a photo of my {}.",
-    "the plastic {}.",
-    "a photo of the cool {}.",
-    "a close-up photo of a {}.",
-    "a black and white photo of the {}.",
-    "a painting of the {}.",
-    "a painting of a {}.",
-    "a pixelated photo of the {}.",
-    "a sculpture of the {}.",
-    "a bright photo of the {}.",
-    "a cropped photo of a {}.",
-    "a plastic {}.",
-    "a photo of the dirty {}.",
-    "a jpeg corrupted photo of a {}.",
-    "a blurry photo of the {}.",
-    "a photo of the {}.",
-    "a good photo of the {}.",
-    "a rendering of the {}.",
-    "a {} in a video game.",
-    "a photo of one {}.",
-    "a doodle of a {}.",
-    "a close-up photo of the {}.",
-    "a photo of a {}.",
-    "the origami {}.",
-    "the {} in a video game.",
-    "a sketch of a {}.",
-    "a doodle of the {}.",
-    "a origami {}.",
-    "a low resolution photo of a {}.",
-    "the toy {}.",
-    "a rendition of the {}.",
-    "a photo of the clean {}.",
-    "a photo of a large {}.",
-    "a rendition of a {}.",
-    "a photo of a nice {}.",
-    "a photo of a weird {}.",
-    "a blurry photo of a {}.",
-    "a cartoon {}.",
-    "art of a {}.",
-    "a sketch of the {}.",
-    "a embroidered {}.",
-    "a pixelated photo of a {}.",
-    "itap of the {}.",
-    "a jpeg corrupted photo of the {}.",
-    "a good photo of a {}.",
-    "a plushie {}.",
-    "a photo of the nice {}.",
-    "a photo of the small {}.",
-    "a photo of the weird {}.",
-    "the cartoon {}.",
-    "art of the {}.",
-    "a drawing of the {}.",
-    "a photo of the large {}.",
-    "a black and white photo of a {}.",
-    "the plushie {}.",
-    "a dark photo of a {}.",
-    "itap of a {}.",
-    "graffiti of the {}.",
-    "a toy {}.",
-    "itap of my {}.",
-    "a photo of a cool {}.",
-    "a photo of a small {}.",
-    "a tattoo of the {}.",
-)
-
-_PRESETS: Final = {"plain": _PLAIN, "photo": _PHOTO, "imagenet": _IMAGENET}
-
-
 def templates_of(choice: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the templates that a preset or a user's own list stands for.
 
@@ -517,9 +430,14 @@ def templates_of(choice: str | tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         UserError: No such preset, an empty list, or a template without exactly one {}.
     """
+    if choice == "imagenet":
+        # The 80 of Radford et al. 2021, section 3.1.4. Imported here, since open_clip brings torch.
+        from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
     if isinstance(choice, str):
         if choice not in _PRESETS:
-            raise UserError(f"models.scorer.templates: unknown preset {choice!r}; use one of {', '.join(_PRESETS)}")
+            raise UserError(f"models.scorer.templates: unknown preset {choice!r}; use plain, photo or imagenet")
         return _PRESETS[choice]
     if not choice:
         raise UserError("models.scorer.templates: the list is empty; use plain, or give at least one template")

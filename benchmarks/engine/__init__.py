@@ -1,1 +1,1 @@
-"""The engine against the loop that one writes with the packages: the same work on the same device, side by side."""
+"""The engine against the loop that one writes with the packages: the same work on the same device."""

@@ -1,4 +1,4 @@
-"""What every side of a comparison is given: models, pictures, classes; and the function that does its work.
+"""What every candidate of a comparison is given: models, pictures, classes; and the function that does its work.
 
 Model sets are the bundled one, and full-size ones with random weights made on the spot.
 """
@@ -20,13 +20,13 @@ LARGE_PICTURE: Final = (1333, 800)
 """Of the pictures for full-size models, as large as the detector takes them."""
 CLASSES: Final = 10
 LOOP_IMAGES: Final = 16
-"""Most images of a side that takes one after the other, whose speed does not depend on how many they are."""
+"""Most images of a candidate that takes one after the other, whose speed does not depend on how many they are."""
 
 SEED: Final = 6
 
 
 class Setting(BaseModel):
-    """The same for all sides; small, so that it can travel to a process of a side's own."""
+    """The same for all candidates; small, so that it can travel to a process of its own."""
 
     name: str
     """Of the model set."""
@@ -103,7 +103,7 @@ def write_models(chosen: ModelSet, folder: Path) -> ModelsConfig:
         folder: Gets up to 5 GB.
 
     Returns:
-        Settings that both sides load. Presence is off, since the loop has nothing of the kind.
+        Settings that all candidates load. Presence is off, since the loop has nothing of the kind.
     """
     if chosen.detector is None or chosen.segmenter is None or chosen.scorer is None:
         return ModelsConfig(scorer=ScorerConfig(presence=False))
@@ -142,8 +142,8 @@ def _saved(file: Path, build: Callable[[], "nn.Module | Any"]) -> str:
     return str(file)
 
 
-class Way(NamedTuple):
-    """A way to do some work on images."""
+class Candidate(NamedTuple):
+    """A candidate to do some work on images."""
 
     images: int
     mode: str

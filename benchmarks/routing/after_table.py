@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from benchmarks.campaigns import Options
-from benchmarks.harness.report import Table
+from benchmarks.harness import Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     bound: str
     """What the rate should be."""
     naive: float | None
-    """The rate of the obvious way."""
+    """The rate of the naive way."""
     detail: str
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benchmarks.campaigns import Options
-from benchmarks.harness.report import Table
+from benchmarks.harness import Table
 
 if TYPE_CHECKING:
     from benchmarks.routing.contract import Kept, World

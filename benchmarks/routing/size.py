@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.campaigns import Options, write_campaign
-from benchmarks.harness.report import Table, mebibytes, seconds
-from benchmarks.harness.run import Measured, in_child
+from benchmarks.harness import Measured, Table, in_child, mebibytes, seconds
 
 if TYPE_CHECKING:
     import numpy as np

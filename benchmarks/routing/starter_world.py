@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from benchmarks.campaigns import Options, run_bare, write_campaign
-from benchmarks.harness.report import Table
+from benchmarks.harness import Table
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.tasks.certify.data import Promise

@@ -65,7 +65,7 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
             if ended := signal_behind(error):
-                logger.info("%s, hidden by %s: %s", ended.word, type(error).__name__, error)
+                logger.info("%s, hidden by %s: %s", ended.name, type(error).__name__, error)
                 code = _say_ended(ended, command.__name__)
             else:
                 logger.exception("unexpected error")
@@ -80,7 +80,7 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 def _say_ended(ended: Ended, command: str) -> int:
     kept = "; finished work is kept: run the same command again to resume" if command in _RESUMED else ""
-    _say(f"{ended.word}{kept}")
+    _say(f"{ended.name}{kept}")
     return ended.code
 
 

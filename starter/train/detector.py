@@ -440,7 +440,7 @@ def shift_logits(model: Any, amount: float) -> None:  # noqa: ANN401 - the packa
 
     A query is n * w + b with n from a LayerNorm, so that n sums to 0 and a query's product with 1 / w is sum(b / w)
     whatever it says. Moving all text features along 1 / w therefore moves all logits alike. The decoder's attention to
-    text is told of the move through its bias.
+    text learns of the move through its bias.
     """
     transformer = model.transformer
     norm, text = transformer.decoder.norm, transformer.encoder.text_layers[-1].norm2

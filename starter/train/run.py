@@ -1,6 +1,6 @@
 """Shared parts of the three trainings: schedule by the clock, averaged weights, resuming, curves, weight files, cards.
 
-Measured parts of a model card are kept current; the words around them are written by hand.
+Measured parts of a model card are kept current; the text around them is written by hand.
 """
 
 import copy

@@ -22,14 +22,14 @@ from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import list_source, plan
 from vouch_labels.tasks.policy import default_policy
 from vouch_labels.tasks.shard.pipeline import load_pipeline
-from vouch_labels.tasks.shard.shard import CHUNK_IMAGES_ON_GPU, ShardSettings, process_shard
+from vouch_labels.tasks.shard.shard import BATCH_IMAGES_ON_GPU, ShardSettings, process_shard
 from vouch_labels.tasks.store.open import check_readable, open_store
 
 WARM_UP: Final = 8
 """Images that warm a CPU up."""
 IMAGES: Final = 96
-IMAGES_ON_GPU: Final = 6 * CHUNK_IMAGES_ON_GPU
-"""Several handfuls, since a GPU's lanes work on as many at the same time."""
+IMAGES_ON_GPU: Final = 6 * BATCH_IMAGES_ON_GPU
+"""Several batches, since a GPU's pipeline stages work on as many at the same time."""
 SECONDS: Final = 60.0
 """About what the measured part may take."""
 LEAST: Final = 4
@@ -88,7 +88,7 @@ def bench(campaign: Campaign, most: int | None = None) -> BenchReport:
         if on_gpu:
             measured, refs = repeated(campaign, refs, most, Path(folder) / "images")
         runs = _Runs(measured, Path(folder))
-        warm = refs[: CHUNK_IMAGES_ON_GPU if on_gpu else WARM_UP]
+        warm = refs[: BATCH_IMAGES_ON_GPU if on_gpu else WARM_UP]
         if on_gpu:
             runs.run(warm)
         timed = settled(lambda: runs.run(warm)) if on_gpu else runs.run(warm)
@@ -234,7 +234,7 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
         "segment": [(Segment, "__call__")],
         "score": [(Score, "__call__"), (Presence, "__call__")],
         "route": [(steps, "route")],
-        "tables": [(steps, "chunk_tables"), (shard, "join_tables"), (shard, "count")],
+        "tables": [(steps, "batch_tables"), (shard, "join_tables"), (shard, "count")],
         "write": [(shard, "write_part"), (shard, "write_marker")],
     }
     with ExitStack() as stack:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
 from vouch_labels.schemas.campaign import BatchSize
-from vouch_labels.tasks.models.runtime import Gauge, Turns, Visit, gauge_of, turns_of
+from vouch_labels.tasks.models.runtime import Gauge, SharedLock, Visit, device_lock, gauge_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ class Batcher:
         most: int = 64,
         device: str = "cpu",
         gauge: Gauge | None = None,
-        turns: Turns | None = None,
+        lock: SharedLock | None = None,
     ) -> None:
         """Settle where to begin.
 
@@ -44,11 +44,11 @@ class Batcher:
             most: Where auto ends.
             device: cpu, cuda:N or mps.
             gauge: Reads the device's memory; by default that of `device`, where it has one.
-            turns: Who computes when; by default those that all batchers of `device` share.
+            lock: Decides who computes when; by default the one that all batchers of `device` share.
         """
         self._name = name
         self._gauge = (gauge or gauge_of(device)) if size == "auto" else None
-        self._turns = turns or turns_of(device)
+        self._lock = lock or device_lock(device)
         self._most = most
         self._sizes: dict[Hashable, int] = {}
         self._settled: set[Hashable] = set()
@@ -96,11 +96,11 @@ class Batcher:
         self, batch: Sequence[Item], forward: Callable[[Sequence[Item]], Sequence[Result]], shape: Hashable
     ) -> Sequence[Result] | None:
         """Run a batch while other models compute; where memory runs out by that, once more alone."""
-        with self._turns.together() as visit:
+        with self._lock.shared() as visit:
             answer = _tried(batch, forward, visit)
         if answer is not None or visit.alone:
             return answer
-        with self._turns.alone():
+        with self._lock.exclusive():
             _empty_cache()
             answer = _tried(batch, forward)
         self._rescues[shape] += 1
@@ -117,7 +117,7 @@ class Batcher:
         gauge: Gauge,
     ) -> Sequence[Result] | None:
         """Run a full batch alone, and double the size for the next one where that will fit."""
-        with self._turns.alone():
+        with self._lock.exclusive():
             gauge.start()
             answer = _tried(batch, forward)
             if answer is None:
@@ -161,5 +161,5 @@ def _empty_cache() -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error is torch's word for a full device, without importing torch."""
+    """Tell whether an error is torch's error of a full device, without importing torch."""
     return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)

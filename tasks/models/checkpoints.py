@@ -5,32 +5,25 @@ Objects of a bucket are cached by their ETag, files of the model hub in the hub 
 that belongs to a GroundingDINO checkpoint is found beside it.
 """
 
-import contextlib
 import difflib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from vouch_labels.schemas.campaign import Checkpoint
-from vouch_labels.schemas.errors import CheckpointError, VouchError
+from vouch_labels.schemas.campaign import Checkpoint, S3Options
+from vouch_labels.schemas.errors import CheckpointError, StoreAccessError, StoreError, VouchError
 from vouch_labels.tasks.fingerprint import fingerprint
-
-if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
+from vouch_labels.tasks.store.local import LocalStore
 
 STARTER = Path(__file__).resolve().parents[2] / "starter" / "weights"
 """The bundled models: <kind>.safetensors, <kind>.json (architecture), tokenizer/, checksums.json."""
 
 Kind = Literal["detector", "segmenter", "scorer"]
-
-_MISSING = "no such object; check bucket and key"
-_REFUSED = "access is refused; check the credentials and the bucket's policy"
 
 PUBLISHED: Final = "bert-base-uncased"
 """What the official checkpoints were trained with."""
@@ -78,8 +71,10 @@ def resolve(config: Checkpoint, kind: Kind, *, download: bool = True) -> Weights
     elif config.checkpoint in OFFICIAL:
         known = OFFICIAL[config.checkpoint].sha256
         path = _official(config.checkpoint, kind, where, download)
+    elif "://" in config.checkpoint or Path(config.checkpoint).expanduser().exists():
+        path = fetch(config.checkpoint, where, download=download)
     else:
-        path = file_of_reference(config.checkpoint, kind, where, download)
+        raise CheckpointError(f"{where}: no file {config.checkpoint}; {_suggestion(config.checkpoint, kind)}")
     actual, expected = sha256_of(path), config.sha256 or known
     if expected is not None and actual != expected:
         raise CheckpointError(
@@ -115,10 +110,8 @@ def _official(name: str, kind: Kind, where: str, download: bool) -> Path:
     official = OFFICIAL[name]
     if official.kind != kind:
         raise CheckpointError(f"{where}: {name} is a {official.kind}; use one of {', '.join(names_of(kind))}")
-    by_hand = cache_folder() / "checkpoints" / Path(official.path).name
-    if by_hand.is_file():
-        return by_hand
-    return hub_file(official.repository, official.revision, official.path, where, download)
+    by_hand = cache_folder() / "checkpoints" / Path(official.uri).name
+    return by_hand if by_hand.is_file() else fetch(official.uri, where, download=download)
 
 
 def _architecture_of(sha256: str, kind: Kind) -> str | None:
@@ -126,53 +119,6 @@ def _architecture_of(sha256: str, kind: Kind) -> str | None:
         return official.kind == kind and official.sha256 == sha256
 
     return next((official.architecture for official in OFFICIAL.values() if same(official)), None)
-
-
-def file_of_reference(reference: str, kind: Kind, where: str, download: bool) -> Path:
-    """The file on this machine that a path, s3://bucket/key or hf://owner/repo[@revision]/file stands for.
-
-    Args:
-        reference: As the user wrote it.
-        kind: For suggestions.
-        where: What asked for it, for messages.
-        download: Whether to fetch what is not here yet.
-
-    Raises:
-        CheckpointError: The reference is not understood, or the file is missing or unreachable.
-        VouchError: The cache cannot be written.
-    """
-    if reference.startswith("s3://"):
-        return bucket_file(reference, where, download)
-    if reference.startswith("hf://"):
-        repository, revision, inside = split_hub_reference(reference, where)
-        if not inside:
-            raise CheckpointError(f"{where}: {reference} names no file; write hf://owner/repo[@revision]/file")
-        return hub_file(repository, revision, inside, where, download)
-    scheme, separator, _ = reference.partition("://")
-    if separator:
-        raise CheckpointError(
-            f"{where}: {scheme}:// is not understood; use a path, s3://bucket/key or hf://owner/repo/file"
-        )
-    path = Path(reference).expanduser()
-    if path.is_dir():
-        raise CheckpointError(f"{where}: {reference} is a folder; name the file in it")
-    if not path.is_file():
-        raise CheckpointError(f"{where}: no file {reference}; {_suggestion(reference, kind)}")
-    return path
-
-
-def split_hub_reference(reference: str, where: str) -> tuple[str, str | None, str]:
-    """Take hf://owner/repo[@revision][/file] apart into repository, revision and file ('' when none is named).
-
-    Raises:
-        CheckpointError: Owner or repository is missing.
-    """
-    owner, _, rest = reference.removeprefix("hf://").partition("/")
-    name, _, inside = rest.partition("/")
-    name, _, revision = name.partition("@")
-    if not owner or not name:
-        raise CheckpointError(f"{where}: {reference} is no hub reference; write hf://owner/repo[@revision]/file")
-    return f"{owner}/{name}", revision or None, inside
 
 
 def names_of(kind: Kind) -> list[str]:
@@ -193,12 +139,8 @@ class Official:
     kind: Kind
     architecture: str
     """Name of a built-in architecture of the backend that reads it."""
-    repository: str
-    """owner/name on the model hub."""
-    revision: str
-    """Commit, or branch where the SHA-256 alone pins the file."""
-    path: str
-    """File inside the repository; its last part is the file's published name."""
+    uri: str
+    """On the model hub, at a commit, or at a branch where the SHA-256 alone pins it; ends in its published name."""
     sha256: str
     size: int
     """Bytes."""
@@ -208,45 +150,35 @@ OFFICIAL: Final[dict[str, Official]] = {
     "groundingdino_swint_ogc": Official(
         kind="detector",
         architecture="swin_t",
-        repository="ShilongLiu/GroundingDINO",
-        revision="a94c9b567a2a374598f05c584e96798a170c56fb",
-        path="groundingdino_swint_ogc.pth",
+        uri="hf://ShilongLiu/GroundingDINO@a94c9b567a2a374598f05c584e96798a170c56fb/groundingdino_swint_ogc.pth",
         sha256="3b3ca2563c77c69f651d7bd133e97139c186df06231157a64c507099c52bc799",
         size=693_997_677,
     ),
     "groundingdino_swinb_cogcoor": Official(
         kind="detector",
         architecture="swin_b",
-        repository="ShilongLiu/GroundingDINO",
-        revision="a94c9b567a2a374598f05c584e96798a170c56fb",
-        path="groundingdino_swinb_cogcoor.pth",
+        uri="hf://ShilongLiu/GroundingDINO@a94c9b567a2a374598f05c584e96798a170c56fb/groundingdino_swinb_cogcoor.pth",
         sha256="46270f7a822e6906b655b729c90613e48929d0f2bb8b9b76fd10a856f3ac6ab7",
         size=938_057_991,
     ),
     "sam_vit_b": Official(
         kind="segmenter",
         architecture="vit_b",
-        repository="ybelkada/segment-anything",
-        revision="main",
-        path="checkpoints/sam_vit_b_01ec64.pth",
+        uri="hf://ybelkada/segment-anything@main/checkpoints/sam_vit_b_01ec64.pth",
         sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
         size=375_042_383,
     ),
     "sam_vit_l": Official(
         kind="segmenter",
         architecture="vit_l",
-        repository="ybelkada/segment-anything",
-        revision="main",
-        path="checkpoints/sam_vit_l_0b3195.pth",
+        uri="hf://ybelkada/segment-anything@main/checkpoints/sam_vit_l_0b3195.pth",
         sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
         size=1_249_524_607,
     ),
     "sam_vit_h": Official(
         kind="segmenter",
         architecture="vit_h",
-        repository="ybelkada/segment-anything",
-        revision="main",
-        path="checkpoints/sam_vit_h_4b8939.pth",
+        uri="hf://ybelkada/segment-anything@main/checkpoints/sam_vit_h_4b8939.pth",
         sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
         size=2_564_550_879,
     ),
@@ -254,64 +186,79 @@ OFFICIAL: Final[dict[str, Official]] = {
 """Name -> file, as `models.<kind>.checkpoint` and `vouch models list` know it."""
 
 
-def hub_file(repository: str, revision: str | None, path: str, where: str, download: bool) -> Path:
-    """Path of a hub file on this machine.
+def fetch(uri: str, where: str, *, download: bool = True) -> Path:
+    """The file on this machine that a path, s3://bucket/key or hf://owner/repo[@revision]/file stands for.
 
     Args:
-        repository: owner/name.
-        revision: Branch, tag or commit; None: the main branch.
-        path: File inside the repository.
+        uri: As the user wrote it.
         where: What asked for it, for messages ("models.detector.checkpoint").
         download: Whether to fetch what is not here yet; the hub client's offline switch is honoured.
 
     Raises:
-        CheckpointError: The file, revision or repository does not exist, is closed to this user, or is not here and
+        CheckpointError: The uri is not understood; the file does not exist, is closed to this user, or is not here and
             cannot be fetched now.
-        VouchError: The disk is full or cannot be written.
+        VouchError: The cache cannot be written.
     """
-    from huggingface_hub import hf_hub_download
+    scheme, separator, _ = uri.partition("://")
+    if scheme == "s3" and separator:
+        return _from_bucket(uri, where, download)
+    if scheme == "hf" and separator:
+        repository, revision, inside = _split(uri, where)
+        if not inside:
+            raise CheckpointError(f"{where}: {uri} names no file; write hf://owner/repo[@revision]/file")
+        return _from_hub(repository, revision, where, file=inside, download=download)
+    if separator:
+        raise CheckpointError(
+            f"{where}: {scheme}:// is not understood; use a path, s3://bucket/key or hf://owner/repo/file"
+        )
+    path = Path(uri).expanduser()
+    if path.is_dir():
+        raise CheckpointError(f"{where}: {uri} is a folder; name the file in it")
+    if not path.is_file():
+        raise CheckpointError(f"{where}: no file {uri}; check the path")
+    return path
 
-    with _in_one_line(f"{_name(repository, revision)}/{path}", where, download):
-        return Path(hf_hub_download(repository, path, revision=revision, local_files_only=not download))
 
-
-def hub_folder(
-    repository: str, revision: str | None, patterns: Sequence[str], where: str, download: bool = True
-) -> Path:
-    """Folder on this machine with the files of a hub repository that match one of the patterns.
-
-    Args:
-        repository: owner/name.
-        revision: Branch, tag or commit; None: the main branch.
-        patterns: Globs such as *.json.
-        where: What asked for it, for messages.
-        download: Whether to fetch what is not here yet.
+def fetch_folder(uri: str, patterns: Sequence[str], where: str) -> Path:
+    """Folder on this machine with the files of a repository, hf://owner/repo[@revision], that match a pattern.
 
     Raises:
-        CheckpointError: As `hub_file`.
-        VouchError: As `hub_file`.
+        CheckpointError: The uri names a file, or as `fetch`.
+        VouchError: As `fetch`.
     """
-    from huggingface_hub import snapshot_download
-
-    with _in_one_line(_name(repository, revision), where, download):
-        return Path(
-            snapshot_download(
-                repository, revision=revision, allow_patterns=list(patterns), local_files_only=not download
-            )
-        )
+    repository, revision, inside = _split(uri, where)
+    if inside:
+        raise CheckpointError(f"{where}: {uri} is one file and the backend needs all; write hf://owner/repo[@revision]")
+    return _from_hub(repository, revision, where, patterns=patterns)
 
 
-def _name(repository: str, revision: str | None) -> str:
-    return f"hf://{repository}{'@' + revision if revision else ''}"
+def _split(uri: str, where: str) -> tuple[str, str | None, str]:
+    """Repository, revision and file ('' when none is named) of hf://owner/repo[@revision][/file]."""
+    owner, _, rest = uri.removeprefix("hf://").partition("/")
+    name, _, inside = rest.partition("/")
+    name, _, revision = name.partition("@")
+    if not owner or not name:
+        raise CheckpointError(f"{where}: {uri} is no hub reference; write hf://owner/repo[@revision]/file")
+    return f"{owner}/{name}", revision or None, inside
 
 
-@contextmanager
-def _in_one_line(name: str, where: str, download: bool) -> Iterator[None]:
-    """Say in the project's words what the hub client reports."""
-    from huggingface_hub import errors
+def _from_hub(
+    repository: str,
+    revision: str | None,
+    where: str,
+    *,
+    file: str = "",
+    patterns: Sequence[str] = (),
+    download: bool = True,
+) -> Path:
+    """One file of a repository, or else the folder of those that match the patterns, in the hub client's own cache."""
+    from huggingface_hub import errors, hf_hub_download, snapshot_download
 
+    name = f"hf://{repository}{'@' + revision if revision else ''}{'/' + file if file else ''}"
     try:
-        yield
+        if file:
+            return Path(hf_hub_download(repository, file, revision=revision, local_files_only=not download))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except errors.GatedRepoError as error:
         raise CheckpointError(f"{where}: {name} asks for accepted terms; accept them and set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:
@@ -323,7 +270,10 @@ def _in_one_line(name: str, where: str, download: bool) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise CheckpointError(f"{where}: {name} is no hub reference; write hf://owner/repo[@revision]/file") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise CheckpointError(_absent(where, name, download)) from error
+        hint = "yet; fetch it with `vouch models pull`, or give a local path"
+        if download:
+            hint = "and the hub cannot be reached; give the path of a local copy"
+        raise CheckpointError(f"{where}: {name} is not on this machine {hint}") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         raise CheckpointError(f"{where}: {name}: the hub answered {status}; try again or use a local path") from error
@@ -331,81 +281,46 @@ def _in_one_line(name: str, where: str, download: bool) -> Iterator[None]:
         raise VouchError(f"{where}: cannot keep {name}: {error.strerror or error}; make room or set HF_HOME") from error
 
 
-def _absent(where: str, name: str, download: bool) -> str:
-    if download:
-        return f"{where}: {name} is not on this machine and the hub cannot be reached; give the path of a local copy"
-    return f"{where}: {name} is not on this machine yet; fetch it with `vouch models pull`, or give a local path"
+def _from_bucket(uri: str, where: str, download: bool) -> Path:
+    """The local copy of an object, which is asked for its ETag each time and fetched again when that has changed.
 
-
-def bucket_file(reference: str, where: str, download: bool) -> Path:
-    """Path of the local copy of an s3:// object.
-
-    Credentials, region and endpoint come from boto3's own chain (AWS_ENDPOINT_URL for S3-compatible stores). The
-    object is asked for its ETag each time; a copy with that ETag is not fetched again.
-
-    Args:
-        reference: s3://bucket/key.
-        where: What asked for it, for messages.
-        download: Whether to fetch what is not here yet.
-
-    Raises:
-        CheckpointError: There is no such object, access is refused, the store does not answer, or the object is not
-            here and must not be fetched.
-        VouchError: The disk is full or cannot be written.
+    Credentials, region and endpoint come from boto3's own chain (AWS_ENDPOINT_URL for S3-compatible stores).
     """
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
+    from vouch_labels.tasks.store.s3 import S3Store, s3_errors
 
-    bucket, _, key = reference.removeprefix("s3://").partition("/")
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket or not key or key.endswith("/"):
-        raise CheckpointError(f"{where}: {reference} names no file; write s3://bucket/key")
-    options = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3})
+        raise CheckpointError(f"{where}: {uri} names no file; write s3://bucket/key")
+    store = S3Store(bucket, "", S3Options())
+    with _bucket_errors(where):
+        found = store.stat(key)
+        endpoint = store.client.meta.endpoint_url
+    if found is None:
+        raise CheckpointError(f"{where}: {uri}: no such object; check bucket and key")
+    target = cache_folder() / "s3" / fingerprint(endpoint, bucket, key, found.etag) / Path(key).name
+    if target.is_file():
+        return target
+    if not download:
+        raise CheckpointError(f"{where}: {uri} is not on this machine yet; run `vouch models pull`")
     try:
-        client = boto3.client("s3", config=options)
-        etag = client.head_object(Bucket=bucket, Key=key)["ETag"]
-        target = cache_folder() / "s3" / fingerprint(client.meta.endpoint_url, bucket, key, etag) / Path(key).name
-        if target.is_file():
-            return target
-        if not download:
-            raise CheckpointError(f"{where}: {reference} is not on this machine yet; run `vouch models pull`")
-        _fetch(client, bucket, key, target)
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "unknown error")
-        raise CheckpointError(f"{where}: {reference}: {_REASONS.get(code, f'the store answered {code}')}") from error
-    except BotoCoreError as error:
-        raise CheckpointError(
-            f"{where}: {reference}: {type(error).__name__}; check AWS_ENDPOINT_URL, region and credentials"
-        ) from error
-    except OSError as error:
-        raise VouchError(
-            f"{where}: cannot keep {reference}: {error.strerror or error}; free space or set VOUCH_CACHE"
-        ) from error
+        with (
+            LocalStore(target.parent).open_writer(target.name) as file,
+            _bucket_errors(where),
+            s3_errors(f"read {uri}", permission="s3:GetObject", key=key),
+        ):
+            store.client.download_fileobj(bucket, key, file)
+    except (StoreError, StoreAccessError) as error:
+        raise VouchError(f"{where}: {error}; free space or set VOUCH_CACHE") from error
     return target
 
 
-_REASONS = {
-    "404": _MISSING,
-    "NoSuchKey": _MISSING,
-    "NoSuchBucket": "no such bucket; check its name and region",
-    "403": _REFUSED,
-    "AccessDenied": _REFUSED,
-    "InvalidAccessKeyId": _REFUSED,
-    "SignatureDoesNotMatch": _REFUSED,
-}
-
-
-def _fetch(client: "S3Client", bucket: str, key: str, target: Path) -> None:
-    """Stream the object to a temporary file and move it in place, so that a killed download leaves no half file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent)
+@contextmanager
+def _bucket_errors(where: str) -> Iterator[None]:
+    """Add what asked, and that no campaign's s3 options apply here."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            client.download_fileobj(bucket, key, file)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except (StoreError, StoreAccessError) as error:
+        raise CheckpointError(f"{where}: {error} (for checkpoints: AWS_ENDPOINT_URL, AWS_REGION ...)") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -425,36 +340,17 @@ def sha256_of(path: Path) -> str:
         stat = path.stat()
         now = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         note = cache_folder() / "sha256" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
-        known = _read(note)
-        if known is not None and {name: known.get(name) for name in now} == now:
-            return str(known["sha256"])
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(note.read_text(encoding="utf-8"))
+            if {name: known[name] for name in now} == now:
+                return str(known["sha256"])
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}; check its rights") from error
-    with contextlib.suppress(OSError):
-        _write(note, {**now, "sha256": digest})
+    with suppress(VouchError):
+        LocalStore(note.parent).put(note.name, json.dumps({**now, "sha256": digest}).encode())
     return digest
-
-
-def _read(note: Path) -> dict[str, object] | None:
-    try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return known if isinstance(known, dict) and isinstance(known.get("sha256"), str) else None
-
-
-def _write(note: Path, record: dict[str, object]) -> None:
-    note.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=note.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(record, file)
-        Path(temporary).replace(note)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def cache_folder() -> Path:
@@ -487,7 +383,7 @@ def tokenizer_folder(text_encoder: str | None, weights: Weights) -> Path:
             return folder
     if Path(name).expanduser().is_dir():
         raise CheckpointError(f"{_WHERE}: {name} holds no tokenizer.json or vocab.txt")
-    folder = hub_folder(name, None, _FILES, _WHERE)
+    folder = _from_hub(name, None, _WHERE, patterns=_FILES)
     if not _is_tokenizer(folder):
         raise CheckpointError(f"{_WHERE}: {name} on the hub holds no tokenizer; give a folder that does")
     return folder

@@ -93,8 +93,8 @@ class Compiled(Generic[P, R]):
             first = not _FAILED
             _FAILED.append(self._name)
         if first:
-            words = f"{type(trouble).__name__}: {' '.join(str(trouble).split())[:200]}"
-            logger.warning("%s cannot be compiled; it runs as it is, and so does all else: %s", self._name, words)
+            reason = f"{type(trouble).__name__}: {' '.join(str(trouble).split())[:200]}"
+            logger.warning("%s cannot be compiled; it runs as it is, and so does all else: %s", self._name, reason)
 
     def _is_due(self, shape: Hashable) -> bool:
         if shape in self._shapes:

@@ -65,7 +65,7 @@ def pack_captions(phrases: Sequence[str], tokenizer: "PreTrainedTokenizerBase", 
         max_tokens: Tokens that a caption may have, special ones included.
 
     Raises:
-        UserError: A phrase is too long for a caption of its own, or says nothing that the tokenizer knows.
+        UserError: A phrase is too long for a caption of its own, or has no token that the tokenizer knows.
     """
     members: dict[str, list[int]] = {}
     for index, phrase in enumerate(phrases):
@@ -90,7 +90,7 @@ def plain_text(phrase: str) -> str:
 def _pieces(text: str, phrase: str, tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     if all(number == tokenizer.unk_token_id for number in ids):
-        raise UserError(f"prompt {phrase!r} says nothing that the text encoder knows; use other words")
+        raise UserError(f"prompt {phrase!r} has no token that the text encoder knows; write it otherwise")
     longest = max_tokens - 3  # start, separator, end
     if len(ids) > longest:
         raise UserError(

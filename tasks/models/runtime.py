@@ -32,11 +32,11 @@ COMPILE_AFTER: Final = 64
 
 SPARE: Final = 0.8
 """Share of the free memory that batches may take: the allocator splits what it has, and others use the device too."""
-LANES: Final = 3
+PIPELINE_STAGES: Final = 3
 """Models that may have a batch on the device at the same time: detector, segmenter, scorer."""
 
 _LOOK_UP: Final = 0.5
-"""Seconds after which a wait is taken up anew: an exception that is set in a waiting thread comes through then."""
+"""Seconds after which a wait is started again: an exception that is set in a waiting thread comes through then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class CudaGauge:
         free, _ = torch.cuda.mem_get_info(self._device)
         # What the allocator holds and nobody uses is free to the next batch.
         idle = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        return taken, int((free + idle) * SPARE / LANES)
+        return taken, int((free + idle) * SPARE / PIPELINE_STAGES)
 
 
 def gauge_of(device: str) -> Gauge | None:
@@ -237,31 +237,31 @@ def gauge_of(device: str) -> Gauge | None:
     return CudaGauge(device) if device.startswith("cuda") else None
 
 
-def on_own_stream(function: Callable[[Item], None], device: str, lane: int) -> Callable[[Item], None]:
-    """Let a function queue its kernels and copies apart from those of other lanes.
+def on_own_stream(function: Callable[[Item], None], device: str, stage: int) -> Callable[[Item], None]:
+    """Let a function queue its kernels and copies apart from those of other pipeline stages.
 
-    Without it, a lane that waits for its own results would wait for all that the others have queued.
+    Without it, a stage that waits for its own results would wait for all that the others have queued.
 
     Args:
-        function: Leaves no tensor on the device that another lane reads.
+        function: Leaves no tensor on the device that another stage reads.
         device: cuda:N.
-        lane: Its number; the same lane has the same stream always, for the allocator keeps memory by stream.
+        stage: Its number; the same stage has the same stream always, for the allocator keeps memory by stream.
     """
 
     def run(item: Item) -> None:
         import torch
 
-        with torch.cuda.device(device), torch.cuda.stream(_stream(device, lane)):
+        with torch.cuda.device(device), torch.cuda.stream(_stream(device, stage)):
             function(item)
 
     return run
 
 
 @cache
-def _stream(device: str, lane: int) -> "torch.cuda.Stream":
+def _stream(device: str, stage: int) -> "torch.cuda.Stream":
     import torch
 
-    del lane
+    del stage
     # What the models hold was put there on the stream of the thread that loaded them.
     torch.cuda.synchronize(device)
     stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch has no types here
@@ -277,7 +277,7 @@ class Visit:
         """Whether no other thread has computed in the meantime."""
 
 
-class Turns:
+class SharedLock:
     """Any number of threads together, or one alone; who wants to be alone goes before those who come later.
 
     Stays may be nested. A thread that stays together with others and then wants to be alone gives up its place until it
@@ -294,7 +294,7 @@ class Turns:
         self._waiting = 0
 
     @contextmanager
-    def together(self) -> Iterator[Visit]:
+    def shared(self) -> Iterator[Visit]:
         """Stay beside others who do the same."""
         thread = get_ident()
         if self._owner == thread:
@@ -311,7 +311,7 @@ class Turns:
             self._leave(thread)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Stay while nobody else does."""
         thread = get_ident()
         if self._owner == thread:
@@ -358,7 +358,7 @@ class Turns:
 
 
 @cache
-def turns_of(device: str) -> Turns:
-    """The turns on a device of this process."""
+def device_lock(device: str) -> SharedLock:
+    """The lock of a device in this process."""
     del device
-    return Turns()
+    return SharedLock()

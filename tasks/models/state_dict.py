@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def read_state_dict(weights: Weights) -> dict[str, "Tensor"]:
     """Tensors of a checkpoint by name, on the CPU.
 
-    Reads safetensors and torch files (told apart by their first bytes, not by name), the latter with
+    Reads safetensors and torch files (recognised by their first bytes, not by name), the latter with
     `weights_only`. The wrappings {"model": ...} and {"state_dict": ...} and a "module." before every name, as
     training scripts leave them, are taken off. New-style torch files are mapped, not read into memory.
 
@@ -56,7 +56,7 @@ def _read_torch(weights: Weights) -> object:
         zipped = zipfile.is_zipfile(weights.path)
         return torch.load(weights.path, map_location="cpu", weights_only=True, mmap=zipped)
     except (pickle.UnpicklingError, RuntimeError) as error:
-        if "weights_only" not in str(error):  # torch's own words when it refuses
+        if "weights_only" not in str(error):  # torch's own message when it refuses
             raise CheckpointError(_damaged(weights)) from error
         named = re.search(r"(?:GLOBAL|global:?|class) ([\w]+\.[\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
@@ -102,7 +102,7 @@ def load_into(
     """Copy every tensor of a checkpoint into the model, in the model's own number format (fp32).
 
     Args:
-        model: Built with the architecture that the checkpoint is said to have.
+        model: Built with the architecture that the checkpoint should have.
         state: As `read_state_dict` returns it.
         weights: Where it came from, for the message.
         ignore: Names in the checkpoint that the model may lack: buffers of older versions, training-only heads.

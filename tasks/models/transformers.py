@@ -16,7 +16,7 @@ from vouch_labels.schemas.campaign import BatchSize, DetectorConfig
 from vouch_labels.schemas.errors import CheckpointError, UserError
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.models.batching import Batcher
-from vouch_labels.tasks.models.checkpoints import hub_folder, sha256_of, split_hub_reference
+from vouch_labels.tasks.models.checkpoints import fetch_folder, sha256_of
 from vouch_labels.tasks.models.compile import compute_in_fp32
 from vouch_labels.tasks.models.groundingdino.forward import least_shape
 from vouch_labels.tasks.models.prompts import TokenScores, pack_captions
@@ -281,15 +281,14 @@ def load_zero_shot(config: DetectorConfig) -> Loaded:
 
 
 def _folder(reference: str) -> Path:
-    wanted = "give the folder of a saved model, or hf://owner/repo[@revision]"
     if reference.startswith("hf://"):
-        repository, revision, inside = split_hub_reference(reference, _WHERE)
-        if inside:
-            raise CheckpointError(f"{_WHERE}: {reference} is one file and the backend needs all; {wanted}")
-        return hub_folder(repository, revision, _FILES, _WHERE)
+        return fetch_folder(reference, _FILES, _WHERE)
     folder = Path(reference).expanduser()
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{_WHERE}: the transformers backend finds no config.json in {reference}; {wanted}")
+        raise CheckpointError(
+            f"{_WHERE}: the transformers backend finds no config.json in {reference}; "
+            "give the folder of a saved model, or hf://owner/repo[@revision]"
+        )
     return folder
 
 
@@ -316,8 +315,8 @@ def _load(folder: Path, reference: str) -> tuple[Any, Any]:
             str(folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{_WHERE}: {reference} cannot be loaded: {said[:200]}; fetch it again") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{_WHERE}: {reference} cannot be loaded: {reason[:200]}; fetch it again") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(

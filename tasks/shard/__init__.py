@@ -1,1 +1,1 @@
-"""Works off one shard: from keys to tables, with a marker written last."""
+"""Processes one shard: from keys to tables, with a marker written last."""

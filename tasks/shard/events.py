@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, for progress bars and logs."""
+"""Events of a run while it goes on, for progress bars and logs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Loading:
 class Progress:
     """Some more images of a shard are through; figures since the last such event.
 
-    A shard that is tried again takes back what it said: then figures are negative.
+    A shard that is tried again takes back what it reported: then figures are negative.
     """
 
     done: int
@@ -76,4 +76,4 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Tell nobody."""
+    """Do nothing."""

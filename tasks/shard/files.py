@@ -46,13 +46,13 @@ def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = 
         StoreError: The file is missing, is not the one that was written, or has another schema.
     """
     markers = part.name.replace("/parts/", "/done/").rpartition("/")[0]
-    mend = f"delete {markers}/, and the shard is processed again"
+    fix = f"delete {markers}/, and the shard is processed again"
     try:
         data = store.get(part.name).data
     except ObjectMissingError as error:
-        raise StoreError(f"{store.uri}/{part.name} is missing; {mend}") from error
+        raise StoreError(f"{store.uri}/{part.name} is missing; {fix}") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
-        raise StoreError(f"{store.uri}/{part.name} is not the file that was written; {mend}")
+        raise StoreError(f"{store.uri}/{part.name} is not the file that was written; {fix}")
     table = pq.read_table(pa.BufferReader(data), columns=columns)
     if columns is None and not table.schema.equals(STAGES[stage]):
         raise StoreError(f"{store.uri}/{part.name} is of another version of Vouch; start another run")
@@ -101,7 +101,7 @@ def read_current(store: Store, run: str) -> Current | None:
     except ObjectMissingError:
         return None
     except ValidationError:
-        raise StoreError(f"{store.uri}/{current_key(run)} is damaged; run `vouch run` to write it anew") from None
+        raise StoreError(f"{store.uri}/{current_key(run)} is damaged; run `vouch run` to write it again") from None
 
 
 def write_current(store: Store, run: str, current: Current) -> None:

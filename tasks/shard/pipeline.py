@@ -29,7 +29,7 @@ class Pipeline:
     presence: Presence
     acquire_key: str = ""
     """Key of all that decoding depends on."""
-    lanes_on: str | None = None
+    stages_on: str | None = None
     """The CUDA device on which detecting, segmenting and scoring go on side by side; None: one after the other, since
     each of them fills a CPU."""
 
@@ -50,7 +50,7 @@ class Pipeline:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What labels depend on, in words that a user knows -> its fingerprint.
+        """What labels depend on, under a name that a user knows -> its fingerprint.
 
         Together they determine the keys of all stages whose rows a label's signals come from: where one of those
         changes, so does an input.
@@ -66,8 +66,8 @@ class Pipeline:
 def load_pipeline(campaign: Campaign) -> Pipeline:
     """Load the campaign's models, or give those that this process has loaded already.
 
-    Models are loaded again only when they or the classes are others: not for another source, and not when lanes are
-    switched off.
+    Models are loaded again only when they or the classes are others: not for another source, and not when pipeline
+    stages are switched off.
 
     Raises:
         UserError: A backend, checkpoint, device or prompt cannot be used.
@@ -76,7 +76,7 @@ def load_pipeline(campaign: Campaign) -> Pipeline:
     off = tuple(name for name in models.switched_off if name != "overlap")
     loaded = _load(models.model_copy(update={"switched_off": off}), campaign.classes)
     decoding = fingerprint(DECODING, [source.max_image_mb, source.max_pixels])
-    return replace(loaded, acquire_key=decoding, lanes_on=lanes_for(choose_runtime(models)))
+    return replace(loaded, acquire_key=decoding, stages_on=stages_for(choose_runtime(models)))
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +90,7 @@ def _load(models: ModelsConfig, classes: tuple[ClassConfig, ...]) -> Pipeline:
     return Pipeline(detect, segment, score, Presence(score, classes, models.scorer.presence))
 
 
-def lanes_for(runtime: Runtime) -> str | None:
+def stages_for(runtime: Runtime) -> str | None:
     """The device on which steps go on side by side; None where they do not."""
     return runtime.device if runtime.device.startswith("cuda") and runtime.engine.has("overlap") else None
 

@@ -16,18 +16,18 @@ from vouch_labels.tasks.shard.events import OnEvent, Progress, ignore
 from vouch_labels.tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
 from vouch_labels.tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.reuse import KEPT_STAGES, Earlier, best_marker, read_earlier, reroute_shard, standing
-from vouch_labels.tasks.shard.steps import Work, join_tables, worked_off
+from vouch_labels.tasks.shard.steps import Work, join_tables, process_batches
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
 
-CHUNK_IMAGES = 32
-CHUNK_IMAGES_ON_GPU = 128
-"""More images have more of one size among them, and batches are of one size; a GPU is through with them as soon."""
+BATCH_IMAGES = 32
+BATCH_IMAGES_ON_GPU = 128
+"""More images have more of one size among them, and the models' batches are of one size; a GPU is as soon through."""
 FIRST_IMAGES_ON_GPU = 16
-"""The first handful, by which lanes that come later get to work soon; each is twice the one before."""
-CHUNK_BYTES = 256 << 20
+"""The first batch, small so that later pipeline stages start soon; each batch is twice the one before."""
+BATCH_BYTES = 256 << 20
 FEW_IMAGES = 4
 """Shards of fewer tell a bad image from a fault of the surroundings no better than a coin."""
 _DENIED = f"fetch: {DENIED}"
@@ -49,7 +49,7 @@ class ShardSettings:
 
 
 def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignore) -> Marker:
-    """Work off one shard of the run's plan; the one function that any engine calls.
+    """Process one shard of the run's plan; the one function that any engine calls.
 
     What is done already is not done again: with a marker under the present settings nothing happens, and of an older
     marker the stages that depend on nothing that has changed are kept. Any number of workers may do the same shard
@@ -58,7 +58,7 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
     Args:
         shard: Id of a shard in the run's plan.
         settings: The campaign and the policy.
-        on_event: Told of progress, in figures since the last event.
+        on_event: Called with progress, in figures since the last event.
 
     Returns:
         The marker, written or found.
@@ -81,52 +81,52 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
         marker = reroute_shard(workspace, settings.run, older, settings.policy)
         on_event(progress_of(marker.counts))
         return marker
-    told = _Told(on_event)
+    report = _Reporter(on_event)
     try:
         earlier = Earlier() if older is None else read_earlier(workspace, older, stages)
-        tables = _tables(shard, settings, workspace, pipeline, earlier, told)
+        tables = _tables(shard, settings, workspace, pipeline, earlier, report)
         counts = count(tables)
-        _refuse_hopeless(shard, counts)
+        _raise_if_all_failed(shard, counts)
         parts = {stage: write_part(workspace, settings.run, shard, stage, table) for stage, table in tables.items()}
     except BaseException:
-        told.take_back()
+        report.take_back()
         raise
     marker = Marker(shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts)
     return write_marker(workspace, settings.run, marker)
 
 
 def _tables(
-    shard: str, settings: ShardSettings, workspace: Store, pipeline: Pipeline, earlier: Earlier, told: "_Told"
+    shard: str, settings: ShardSettings, workspace: Store, pipeline: Pipeline, earlier: Earlier, report: "_Reporter"
 ) -> dict[str, pa.Table]:
     source = open_store(settings.campaign.source)
     refs = read_plan(workspace, settings.run, shard)
     class_names = [entry.name for entry in settings.campaign.classes]
-    chunks = []
+    tables_of_batches = []
     images = acquire(refs, source, settings.campaign.source, settings.campaign.run.fetch_threads)
-    for tables in worked_off(_handfuls(images, earlier, pipeline), pipeline, settings.policy, class_names):
-        chunks.append(tables)
-        told(progress_of(count(tables)))
-    return join_tables(chunks)
+    for tables in process_batches(_batches(images, earlier, pipeline), pipeline, settings.policy, class_names):
+        tables_of_batches.append(tables)
+        report(progress_of(count(tables)))
+    return join_tables(tables_of_batches)
 
 
-def _handfuls(images: Iterator[Acquired], earlier: Earlier, pipeline: Pipeline) -> Iterator[Sequence[Work]]:
-    """Gather images into lists that are enough for full batches and small enough for memory."""
+def _batches(images: Iterator[Acquired], earlier: Earlier, pipeline: Pipeline) -> Iterator[Sequence[Work]]:
+    """Gather images into batches: enough for full batches of the models, small enough for memory."""
     works: list[Work] = []
     held = 0
-    full = CHUNK_IMAGES if pipeline.lanes_on is None else CHUNK_IMAGES_ON_GPU
-    most = full if pipeline.lanes_on is None else min(FIRST_IMAGES_ON_GPU, full)
+    full = BATCH_IMAGES if pipeline.stages_on is None else BATCH_IMAGES_ON_GPU
+    most = full if pipeline.stages_on is None else min(FIRST_IMAGES_ON_GPU, full)
     for item in images:
         kept = earlier.kept(item.ref.key, item.image.sha256) if item.image else {}
         works.append(Work(item.ref, item.image, item.failed, kept))
         held += item.image.pixels.nbytes if item.image else 0
-        if len(works) >= most or held >= CHUNK_BYTES:
+        if len(works) >= most or held >= BATCH_BYTES:
             yield works
             works, held, most = [], 0, min(2 * most, full)
     if works:
         yield works
 
 
-def _refuse_hopeless(shard: str, counts: ShardCounts) -> None:
+def _raise_if_all_failed(shard: str, counts: ShardCounts) -> None:
     """A shard of which nothing but unforeseen errors and denied access came has met a fault of its surroundings."""
     if counts.done or not all(": unforeseen" in reason or reason == _DENIED for reason in counts.reasons):
         return
@@ -137,17 +137,17 @@ def _refuse_hopeless(shard: str, counts: ShardCounts) -> None:
         raise VouchError(f"all {counts.images} images of shard {shard} failed, the first with {reason}; see the log")
 
 
-class _Told:
-    """Passes events on, and can take back what it said when a shard has to be tried again."""
+class _Reporter:
+    """Passes events on, and can take it back when a shard has to be tried again."""
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
-        self._said: list[Progress] = []
+        self._reported: list[Progress] = []
 
     def __call__(self, event: Progress) -> None:
-        self._said.append(event)
+        self._reported.append(event)
         self._on_event(event)
 
     def take_back(self) -> None:
-        for event in self._said:
+        for event in self._reported:
             self._on_event(Progress(-event.done, -event.failed, -event.accepted, -event.review))

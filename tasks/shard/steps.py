@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 _LOOK_UP: Final = 0.5
-"""Seconds after which a wait is taken up anew: an exception that is set in a waiting thread comes through then."""
+"""Seconds after which a wait is started again: an exception that is set in a waiting thread comes through then."""
 
 Result = TypeVar("Result")
 
@@ -80,22 +80,22 @@ class Work:
 
 
 @dataclass(slots=True)
-class _Handful:
+class _Batch:
     works: Sequence[Work]
     tables: dict[str, pa.Table] = field(default_factory=dict)
 
 
-def worked_off(
-    handfuls: Iterable[Sequence[Work]], pipeline: Pipeline, policy: Policy, class_names: list[str]
+def process_batches(
+    batches: Iterable[Sequence[Work]], pipeline: Pipeline, policy: Policy, class_names: list[str]
 ) -> Iterator[dict[str, pa.Table]]:
-    """Yield the tables of each handful, in order.
+    """Yield the tables of each batch, in order.
 
-    On a GPU the handfuls follow each other through four threads (detect, segment, score, lay out), so that the device
-    has work while the host resizes, encodes and writes rows for another handful. On a CPU all is done in the caller's
+    On a GPU the batches follow each other through four threads (detect, segment, score, lay out), so that the device
+    has work while the host resizes, encodes and writes rows for another batch. On a CPU all is done in the caller's
     thread.
 
     Args:
-        handfuls: Images with pixels or failed, in plan order; as many are held at once as there are threads, and one
+        batches: Images with pixels or failed, in plan order; as many are held at once as there are threads, and one
             more.
         pipeline: The loaded steps.
         policy: Decides over the labels.
@@ -104,41 +104,41 @@ def worked_off(
     Raises:
         VouchError: Something is wrong beyond the images.
     """
-    in_turn, side_by_side = _lanes(pipeline, policy, class_names)
-    for handful in staged(map(_Handful, handfuls), side_by_side, "lane"):
-        for lane in in_turn:
-            lane(handful)
-        yield handful.tables
+    in_turn, side_by_side = _stages(pipeline, policy, class_names)
+    for batch in staged(map(_Batch, batches), side_by_side, "stage"):
+        for stage in in_turn:
+            stage(batch)
+        yield batch.tables
 
 
-Lane = Callable[[_Handful], None]
+BatchStage = Callable[[_Batch], None]
 
 
-def _lanes(pipeline: Pipeline, policy: Policy, class_names: list[str]) -> tuple[list[Lane], list[Lane]]:
+def _stages(pipeline: Pipeline, policy: Policy, class_names: list[str]) -> tuple[list[BatchStage], list[BatchStage]]:
     """What is done in the caller's thread, and what in threads of their own."""
     steps = steps_of(pipeline, class_names)
 
-    def lay_out(handful: _Handful) -> None:
-        handful.tables = chunk_tables(handful.works, pipeline, policy)
+    def lay_out(batch: _Batch) -> None:
+        batch.tables = batch_tables(batch.works, pipeline, policy)
 
-    device = pipeline.lanes_on
+    device = pipeline.stages_on
     if device is None:
         return [*map(_on_works, steps), lay_out], []
     return [], [*(on_own_stream(_on_works(step), device, index) for index, step in enumerate(steps)), lay_out]
 
 
-def _on_works(step: Callable[[Sequence[Work]], None]) -> Lane:
-    def lane(handful: _Handful) -> None:
-        step(handful.works)
+def _on_works(step: Callable[[Sequence[Work]], None]) -> BatchStage:
+    def stage(batch: _Batch) -> None:
+        step(batch.works)
 
-    return lane
+    return stage
 
 
 def staged(items: Iterable[Item], stages: Sequence[Callable[[Item], None]], name: str) -> Iterator[Item]:
     """Yield every item after all stages have changed it, in the order given.
 
     While a stage works on one item, the stage before it works on the next. At most one item a stage is under way,
-    and one more waits. When the consumer stops early, what has not begun is cancelled and the threads end.
+    and one more waits. When the consumer stops early, what has not started is cancelled and the threads end.
 
     Args:
         items: Taken from the consumer's thread, no sooner than there is room.
@@ -181,13 +181,13 @@ def _result(future: Future[Item]) -> Item:
 
 
 def steps_of(pipeline: Pipeline, class_names: list[str]) -> list[Callable[[Sequence[Work]], None]]:
-    """List what is done to a handful of images, in place: detect; segment; score and look for further classes.
+    """List what is done to a batch of images, in place: detect; segment; score and look for further classes.
 
-    Each function has models of its own, so they may work on different handfuls at the same time. An image that a step
+    Each function has models of its own, so they may work on different batches at the same time. An image that a step
     gives up is marked failed and leaves the line; what has failed already is passed over.
 
     Rows that a work keeps from an earlier marker are not computed again. An unforeseen error, memory that does not
-    suffice included, costs only the image that causes it: the handful is halved until it stands alone. VouchError
+    suffice included, costs only the image that causes it: the batch is halved until it stands alone. VouchError
     says that something is wrong beyond these images.
 
     Args:
@@ -263,8 +263,8 @@ def _failure(step: Step, work: Work, error: Exception) -> Failed:
     return Failed(step=step, reason=f"unforeseen {type(error).__name__}: {message[:200]}")
 
 
-def chunk_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> dict[str, pa.Table]:
-    """Lay out a handful of images.
+def batch_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> dict[str, pa.Table]:
+    """Lay out a batch of images.
 
     Args:
         works: Images after all steps, failed ones included, in plan order.
@@ -297,10 +297,10 @@ def chunk_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> d
     }
 
 
-def join_tables(chunks: Sequence[dict[str, pa.Table]]) -> dict[str, pa.Table]:
-    """Put the tables of consecutive handfuls together, stage by stage."""
+def join_tables(batches: Sequence[dict[str, pa.Table]]) -> dict[str, pa.Table]:
+    """Put the tables of consecutive batches together, stage by stage."""
     return {
-        stage: pa.concat_tables([schema.empty_table(), *(chunk[stage] for chunk in chunks)])
+        stage: pa.concat_tables([schema.empty_table(), *(batch[stage] for batch in batches)])
         for stage, schema in STAGES.items()
     }
 

@@ -83,7 +83,7 @@ def _jsonl(file: BinaryIO, uri: str) -> Iterator[_Row]:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{uri}: row {number} is not JSON ({error}); mend it") from None
+            raise UserError(f"{uri}: row {number} is not JSON ({error}); fix it") from None
         if isinstance(value, dict):
             yield _Row(number, value.get("key"), value.get("etag"), value.get("size"))
         else:
@@ -101,7 +101,7 @@ def _csv(file: BinaryIO, uri: str) -> Iterator[_Row]:
                 row = dict(zip(header, cells, strict=False))
                 yield _Row(rows.line_num, row.get("key"), row.get("etag"), row.get("size"))
     except csv.Error as error:
-        raise UserError(f"{uri}: row {rows.line_num} is not CSV ({error}); mend it") from None
+        raise UserError(f"{uri}: row {rows.line_num} is not CSV ({error}); fix it") from None
 
 
 def _parquet(file: BinaryIO, uri: str) -> Iterator[_Row]:
@@ -120,7 +120,7 @@ def _parquet(file: BinaryIO, uri: str) -> Iterator[_Row]:
                 number += 1
                 yield _Row(number, key, etag, size)
     except pa.ArrowException as error:
-        raise UserError(f"{uri} is not a readable Parquet file ({' '.join(str(error).split())}); mend it") from None
+        raise UserError(f"{uri} is not a readable Parquet file ({' '.join(str(error).split())}); fix it") from None
 
 
 def _need_key(names: list[str], uri: str) -> None:
@@ -162,9 +162,9 @@ def _ref(row: _Row, uri: str, source: Store | None) -> ImageRef:
     if not isinstance(key, str) or not key.strip():
         raise UserError(f"{uri}: row {row.number} has no key; give one or delete the row")
     if "\0" in key or "://" in key or key.startswith("/") or ".." in key.split("/"):
-        raise UserError(f"{uri}: row {row.number} has the key {key!r}, which is not relative to source.uri; mend it")
+        raise UserError(f"{uri}: row {row.number} has the key {key!r}, which is not relative to source.uri; fix it")
     if not _is_text(key):
-        raise UserError(f"{uri}: row {row.number} has the key {key!r}, which is not valid Unicode; mend it")
+        raise UserError(f"{uri}: row {row.number} has the key {key!r}, which is not valid Unicode; fix it")
     etag = "" if row.etag is None else str(row.etag).strip().strip('"')
     return ImageRef(key, etag, _size(row, uri))
 

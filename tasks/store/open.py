@@ -30,7 +30,7 @@ def open_uri(uri: str, options: S3Options, base: Path | None = None) -> Store:
     scheme, separator, rest = uri.partition("://")
     if not separator:
         if uri.startswith(("s3:", "S3:")):
-            raise UserError("an S3 location is written s3://bucket/prefix; mend the uri")
+            raise UserError("an S3 location is written s3://bucket/prefix; fix the uri")
         return LocalStore(Path(base or Path.cwd()) / Path(uri).expanduser())
     if scheme.lower() == "file":
         return LocalStore(Path("/" + rest.lstrip("/")))

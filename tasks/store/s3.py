@@ -258,7 +258,7 @@ ACCESS = {
     "InvalidRequest": "the store refuses this kind of request; try s3.checksums: when_required and s3.path_style: true",
     "XAmzContentSHA256Mismatch": "the store does not know the checksums sent; set s3.checksums: when_required",
 }
-"""Codes that the user can mend."""
+"""Codes that the user can fix."""
 
 SYNONYMS = {
     "301": "PermanentRedirect",
@@ -285,7 +285,7 @@ def s3_errors(what: str, *, permission: str, key: str | None = None) -> Iterator
     Raises:
         ObjectMissingError: The object does not exist.
         ObjectRefusedError: Access to the object is denied.
-        StoreAccessError: Something that the user can mend: the bucket, credentials, endpoint, region.
+        StoreAccessError: Something that the user can fix: the bucket, credentials, endpoint, region.
         StoreError: Anything else, after boto3's own retries.
     """
     from boto3.exceptions import Boto3Error

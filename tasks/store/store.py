@@ -112,7 +112,7 @@ def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], threa
         threads: How many calls run at once.
 
     Raises:
-        Exception: Whatever the function raises, when its item's turn comes; items not yet begun are given up.
+        Exception: Whatever the function raises, when its item's turn comes; items not yet started are given up.
     """
     waiting = iter(items)
     with ThreadPoolExecutor(threads, "map") as pool:

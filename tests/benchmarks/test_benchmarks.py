@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.campaigns import Options
-from benchmarks.harness.run import in_child
+from benchmarks.harness import in_child
 from benchmarks.registry import BENCHMARKS
 
 SLOW = pytest.mark.slow
@@ -64,7 +64,7 @@ ENGINE = [
 ]
 SWITCHES = [f"starter, static_shapes: {way}" for way in ("all on but this", "this alone")]
 ROWS = [
-    pytest.param("end_to_end", "obvious loop; Vouch; Vouch : loop", marks=SLOW),
+    pytest.param("end_to_end", "baseline; Vouch; Vouch : loop", marks=SLOW),
     pytest.param(
         "stage_shares",
         "acquire; detect; segment; score; route; tables; write; rest; all; "

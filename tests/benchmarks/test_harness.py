@@ -10,8 +10,16 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.campaigns import draw_pictures
-from benchmarks.harness.report import Result, Table, make_result, print_table, write_result
-from benchmarks.harness.run import Measured, describe_machine, in_child
+from benchmarks.harness import (
+    Measured,
+    Result,
+    Table,
+    describe_machine,
+    in_child,
+    make_result,
+    print_table,
+    write_result,
+)
 from benchmarks.registry import BENCHMARKS
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.bench.timing import peak_bytes

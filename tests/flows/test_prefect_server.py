@@ -15,10 +15,19 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_HOME,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 
 from tests.flows import held_run
 from tests.flows.held_run import SHARDS
 from tests.waiting import HANG_S
+from vouch_labels.flows import prefect_server as module
 from vouch_labels.flows.prefect_server import DEFAULTS, prepare_environment, signal_behind
 from vouch_labels.schemas.errors import UserError, VouchError
 
@@ -160,55 +169,61 @@ def test_a_server_that_dies_is_told_in_a_line(typed, command, environment, go_on
     resumes(command, environment)
 
 
-def test_without_the_known_hook_prefect_starts_its_own(monkeypatch, caplog):
-    import prefect.server.api.server as module
-
-    from vouch_labels.flows.prefect_server import _start
-
-    monkeypatch.delattr(module, "SubprocessASGIServer")
-    with caplog.at_level("INFO"):
-        _start()
-    assert "Prefect starts its embedded server by itself" in caplog.text
+@pytest.fixture
+def no_server(monkeypatch):
+    monkeypatch.setattr(module._Server, "latest", None)
+    monkeypatch.setattr(module.atexit, "register", lambda stop: None)
 
 
+@pytest.mark.usefixtures("no_server")
 def test_a_server_that_ends_instead_of_starting_is_not_waited_for(monkeypatch, tmp_path):
-    import prefect.server.api.server as module
-
-    from vouch_labels.flows.prefect_server import _start
-
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexit 4\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(module.SubprocessASGIServer, "_instances", {})
-    monkeypatch.setattr(module.atexit, "register", lambda stop: None)
     with pytest.raises(VouchError, match="ended with code 4 instead of starting"):
-        _start()
+        module._start()
+
+
+@pytest.mark.usefixtures("no_server")
+def test_a_server_that_hangs_at_its_start_is_ended(monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 1800\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    settings = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 0}
+    with temporary_settings(settings), pytest.raises(VouchError, match="embedded server does not answer"):
+        module._start()
+    assert module.has_died()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_server")
+def test_one_server_serves_a_process_and_another_follows_one_that_died(tmp_path):
+    with temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL}):
+        try:
+            address = module._start()
+            assert module._start() == address
+            first = module._Server.latest
+            first.stop()
+            assert module.has_died()
+            module._start()
+            assert module._Server.latest is not first
+            assert not module.has_died()
+        finally:
+            module._Server.latest.stop()
 
 
 def test_prefect_gives_a_server_that_died_seconds(monkeypatch):
     """Were it to try for as long as it likes, a run whose server is killed would go on for five minutes."""
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_CLIENT_MAX_RETRIES,
-        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
-        temporary_settings,
-    )
-
-    import vouch_labels.flows.prefect_server as module
-
-    monkeypatch.setattr(module, "_start", lambda: None)
+    monkeypatch.setattr(module, "_start", lambda: "http://127.0.0.1:1/api")
     users = temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL})
     with users, module.embedded_server():
         assert PREFECT_CLIENT_MAX_RETRIES.value() == 2
 
 
 def test_its_database_has_a_folder_also_where_the_home_folder_is_missing(monkeypatch, tmp_path):
-    from prefect.settings import PREFECT_HOME, temporary_settings
-
-    import vouch_labels.flows.prefect_server as module
-
-    monkeypatch.setattr(module, "_start", lambda: None)
+    monkeypatch.setattr(module, "_start", lambda: "http://127.0.0.1:1/api")
     home = tmp_path / "home" / ".prefect"
     with temporary_settings({PREFECT_HOME: home}), module.embedded_server():
         assert home.is_dir()
@@ -222,10 +237,6 @@ def test_its_database_has_a_folder_also_where_the_home_folder_is_missing(monkeyp
 
 
 def test_a_named_server_is_used_as_it_is(monkeypatch):
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-
-    import vouch_labels.flows.prefect_server as module
-
     monkeypatch.setattr(module, "_start", lambda: pytest.fail("no server is needed"))
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         before = PREFECT_CLIENT_MAX_RETRIES.value()
@@ -234,16 +245,7 @@ def test_a_named_server_is_used_as_it_is(monkeypatch):
 
 
 def test_what_the_user_sets_stays_set(monkeypatch):
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_CLIENT_MAX_RETRIES,
-        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
-        temporary_settings,
-    )
-
-    import vouch_labels.flows.prefect_server as module
-
-    monkeypatch.setattr(module, "_start", lambda: None)
+    monkeypatch.setattr(module, "_start", lambda: "http://127.0.0.1:1/api")
     users = temporary_settings(
         {PREFECT_CLIENT_MAX_RETRIES: 7, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True},
         restore_defaults={PREFECT_API_URL},

@@ -11,7 +11,7 @@ def test_an_error_is_one_line_and_its_code(capsys):
     for kind, code in ((UserError, 2), (VouchError, 1)):
 
         def fail(kind=kind):
-            raise kind("mend it")
+            raise kind("fix it")
 
         assert exit_code(fail) == code
-        assert capsys.readouterr() == ("", "mend it\n")
+        assert capsys.readouterr() == ("", "fix it\n")

@@ -83,8 +83,8 @@ class OpenClipScorer:
         from vouch_labels.tasks.models.open_clip.fast import install
 
         visual: Any = model.visual
-        said = merge_preprocess_dict(PreprocessCfg(), architecture.preprocess) | {"size": visual.image_size}
-        preprocess = PreprocessCfg(**said)
+        settings = merge_preprocess_dict(PreprocessCfg(), architecture.preprocess) | {"size": visual.image_size}
+        preprocess = PreprocessCfg(**settings)
         # All but its last two parts, to tensor and normalize, which the device does for a whole batch.
         self._geometry = image_transform_v2(preprocess, is_train=False).transforms[:-2]
         self._on_device = fits_device(preprocess, runtime)

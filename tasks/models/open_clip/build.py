@@ -171,9 +171,9 @@ def adapt_state(model: "nn.Module", state: Mapping[str, "Tensor"]) -> dict[str, 
 
 def _from_json(path: Path) -> Architecture:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        model = dict(said.get("model_cfg", said))
-        preprocess = model.pop("preprocess", None) or said.get("preprocess_cfg") or {}
+        description = json.loads(path.read_text(encoding="utf-8"))
+        model = dict(description.get("model_cfg", description))
+        preprocess = model.pop("preprocess", None) or description.get("preprocess_cfg") or {}
         complete = {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys()
         if not (complete and isinstance(model["vision_cfg"], dict) and isinstance(model["text_cfg"], dict)):
             raise ValueError("embed_dim, vision_cfg or text_cfg is missing")

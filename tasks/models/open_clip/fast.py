@@ -42,7 +42,7 @@ def install(model: nn.Module, runtime: Runtime) -> None:
                 block.attn = SelfAttention(block.attn)
         install_onednn(model)
         if runtime.precision == "bf16":
-            # Autocast would make them anew in every call.
+            # Autocast would make them again in every call.
             for module in visual.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d | PointConvolution | SelfAttention):
                     module.to(torch.bfloat16)

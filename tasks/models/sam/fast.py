@@ -27,7 +27,7 @@ BIAS_LOGITS = 1 << 22
 def install(sam: "Sam", runtime: Runtime) -> None:
     """Replace parts of the package's model by faster ones that hold the same parameters.
 
-    In bf16 the projections of the image encoder are kept in bf16 as well, which autocast would otherwise make anew for
+    In bf16 the projections of the image encoder are kept in bf16 as well, which autocast would otherwise make again for
     every batch.
 
     Args:
@@ -49,7 +49,7 @@ def install(sam: "Sam", runtime: Runtime) -> None:
 def install_ends(sam: "Sam") -> None:
     """Replace the image encoder's patch embedding and neck by ones that hold the same parameters.
 
-    The package's encoder hands its blocks a transposed view, which every layer norm and projection copies anew.
+    The package's encoder hands its blocks a transposed view, which every layer norm and projection copies again.
     """
     encoder: Any = sam.image_encoder
     encoder.patch_embed = Patches(encoder.patch_embed)
@@ -134,7 +134,7 @@ class FusedBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)."""
-        # The package's patches come as a transposed view, which every layer would copy anew.
+        # The package's patches come as a transposed view, which every layer would copy again.
         tokens = tokens.contiguous()
         tokens = tokens + self._attend(self.norm1(tokens))
         return tokens + self._expand(self.norm2(tokens))
@@ -260,7 +260,7 @@ class PooledDecoder:
 
     Channels come last throughout, so that layers which the package writes as convolutions over channels are plain
     matrix products, and only the mask that is asked for (the first token's) is computed. Attention between the tokens
-    of a box, a handful, and the places of the image, thousands, never projects the places: with q' = q W_k the logits
+    of a box, a few, and the places of the image, thousands, never projects the places: with q' = q W_k the logits
     q (W_k x)' are q' x', and with the weights a the answer W_o W_v (x' a) needs only means of x. What a bias of the
     keys adds is the same for all places and falls out of the softmax.
     """
@@ -379,8 +379,8 @@ def _answer(attention: "Attention", placed: Tensor, keys: Tensor, values: Tensor
     # (N, heads * T, L), so that the softmax over T runs along whole rows of places.
     logits = torch.baddbmm(shift, folded, placed.transpose(1, 2))
     weights = torch.softmax(logits.view(*split.shape[:3], -1), dim=2).flatten(1, 2)
-    told = torch.matmul(_split(attention.v_proj(values), heads), _by_head(attention.out_proj.weight.T, heads))
-    return torch.baddbmm(places + attention.out_proj.bias, weights.transpose(1, 2), told.flatten(1, 2))
+    projected = torch.matmul(_split(attention.v_proj(values), heads), _by_head(attention.out_proj.weight.T, heads))
+    return torch.baddbmm(places + attention.out_proj.bias, weights.transpose(1, 2), projected.flatten(1, 2))
 
 
 def _split(values: Tensor, heads: int) -> Tensor:

@@ -1,24 +1,24 @@
-"""Both sides get the same boxes, ways run in turn, and the table says what was measured."""
+"""Both workloads get the same boxes, candidates run in turn, and the table says what was measured."""
 
 import numpy as np
 import pytest
 
-from benchmarks.engine.contest import (
+from benchmarks.engine.comparison import (
     ALL_ON,
     ALONE,
     NONE_ON,
     WITHOUT,
-    Contest,
+    Comparison,
     Peak,
     Switched,
     Taken,
+    compare,
     flops_of,
     matmul_peak,
-    race,
 )
-from benchmarks.engine.setting import Setting, Way
-from benchmarks.engine.sides import BOXES, FOLDER, IN_TURN, PIPELINE, FixedBoxes, Sides, computing, fixed_boxes
-from benchmarks.engine.table import switches_table, table_of
+from benchmarks.engine.measure import switches_table, table_of
+from benchmarks.engine.setting import Candidate, Setting
+from benchmarks.engine.workloads import BOXES, FOLDER, IN_TURN, PIPELINE, FixedBoxes, Workloads, computing, fixed_boxes
 from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig
 from vouch_labels.tasks.boxes_masks import box_iou
 from vouch_labels.tasks.models.fake import FakeDetector
@@ -49,8 +49,10 @@ def test_the_detector_works_and_its_answer_is_replaced(monkeypatch):
 
 def test_ways_run_in_turn_after_a_warm_up():
     calls = []
-    ways = {name: Way(images, "fp32", lambda name=name: calls.append(name)) for name, images in (("a", 1), ("b", 5))}
-    taken = race(ways, 3, "cpu", busy=True)
+    candidates = {
+        name: Candidate(images, "fp32", lambda name=name: calls.append(name)) for name, images in (("a", 1), ("b", 5))
+    }
+    taken = compare(candidates, 3, "cpu", busy=True)
     assert calls == ["a", "b"] * 4
     assert {name: each.images for name, each in taken.items()} == {"a": 1, "b": 5}
     assert taken["a"].gpu_busy is None
@@ -59,33 +61,33 @@ def test_ways_run_in_turn_after_a_warm_up():
 def test_on_a_gpu_ways_run_until_nothing_is_compiled_and_then_under_the_profiler(monkeypatch):
     import torch
 
-    from benchmarks.engine import contest as racing
+    from benchmarks.engine import comparison
 
     calls = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(racing, "settled", lambda work: calls.append("settled") or work())
-    monkeypatch.setattr(racing, "gpu_busy", lambda work: work() or 0.9)
-    taken = race({"a": Way(1, "bf16", lambda: calls.append("a"))}, 1, "cuda:0", busy=True)
+    monkeypatch.setattr(comparison, "settled", lambda work: calls.append("settled") or work())
+    monkeypatch.setattr(comparison, "gpu_busy", lambda work: work() or 0.9)
+    taken = compare({"a": Candidate(1, "bf16", lambda: calls.append("a"))}, 1, "cuda:0", busy=True)
     assert calls == ["a", "settled", "a", "a", "a"]
     assert taken["a"].gpu_busy == 0.9
 
 
-def sides_on(monkeypatch, tmp_path, device, name, precision="bf16"):
-    """Sides whose models are never loaded, as on a device."""
-    from benchmarks.engine import sides
+def workloads_on(monkeypatch, tmp_path, device, name, precision="bf16"):
+    """Workloads whose models are never loaded, as on a device."""
+    from benchmarks.engine import workloads
 
-    for module in (sides, sides):
+    for module in (workloads,):
         monkeypatch.setattr(module, "choose_runtime", lambda config: Runtime(device, precision))
     setting = Setting(name=name, config=ModelsConfig(), folder=tmp_path, images=4, classes=["cat"])
-    made = Sides(setting)
+    made = Workloads(setting)
     made.arrays = made.pictures = [np.zeros((40, 60, 3), np.uint8)] * 4
     return made
 
 
 def test_a_gpu_has_sides_in_every_mode_and_its_default_is_measured(monkeypatch, tmp_path):
-    made = sides_on(monkeypatch, tmp_path, "cuda:0", "starter")
+    made = workloads_on(monkeypatch, tmp_path, "cuda:0", "starter")
     in_memory = made.in_memory()
-    assert {side: way.mode for side, way in in_memory.items()} == {
+    assert {name: candidate.mode for name, candidate in in_memory.items()} == {
         "loop, fp32": "fp32",
         "loop, TF32": "TF32",
         "loop, bf16 autocast": "bf16",
@@ -95,39 +97,39 @@ def test_a_gpu_has_sides_in_every_mode_and_its_default_is_measured(monkeypatch, 
         "Vouch fast, bf16": "bf16",
         "Vouch fast, compiled, bf16": "bf16",
     }
-    compiles = {side: steps._config.compile for side, steps in made.steps.items()}
-    assert [side for side, value in compiles.items() if value == "on"] == ["Vouch fast, compiled, bf16"]
+    compiles = {name: steps._config.compile for name, steps in made.steps.items()}
+    assert [name for name, value in compiles.items() if value == "on"] == ["Vouch fast, compiled, bf16"]
     assert {FOLDER, IN_TURN} <= set(made.on_files(tmp_path))
     assert made.pipeline() == {}
 
 
 def test_a_gpu_without_bf16_is_not_asked_for_it(monkeypatch, tmp_path):
-    made = sides_on(monkeypatch, tmp_path, "cuda:0", "starter", precision="fp32")
+    made = workloads_on(monkeypatch, tmp_path, "cuda:0", "starter", precision="fp32")
     assert list(made.by_step("all")) == ["Vouch reference, fp32", "Vouch fast, fp32", "Vouch fast, compiled, fp32"]
     assert made.on_files(tmp_path)[FOLDER].mode == "fp32"
 
 
-def test_the_pipeline_races_beside_the_steps_of_full_size_models(monkeypatch, tmp_path):
-    from benchmarks.engine import sides
+def test_the_pipeline_is_compared_beside_the_steps_of_full_size_models(monkeypatch, tmp_path):
+    from benchmarks.engine import workloads
 
-    monkeypatch.setattr(sides, "pipeline_of", lambda tokenizer, device: None)
-    made = sides_on(monkeypatch, tmp_path, "cuda:0", "Swin-T + ViT-B + B/32")
+    monkeypatch.setattr(workloads, "pipeline_of", lambda tokenizer, device: None)
+    made = workloads_on(monkeypatch, tmp_path, "cuda:0", "Swin-T + ViT-B + B/32")
     assert list(made.pipeline()) == [PIPELINE]
 
 
 def test_a_cpu_has_one_mode(monkeypatch, tmp_path):
-    made = sides_on(monkeypatch, tmp_path, "cpu", "starter")
+    made = workloads_on(monkeypatch, tmp_path, "cpu", "starter")
     assert list(made.in_memory()) == ["loop, fp32", "Vouch reference, fp32", "Vouch fast, fp32"]
     assert IN_TURN not in made.on_files(tmp_path)
 
 
 def test_sources_and_workspaces_of_the_files_block_share_the_models(monkeypatch, tmp_path):
-    """What races alternately must not load models in its turns."""
-    from benchmarks.engine import sides
+    """What runs in turn must not load models meanwhile."""
+    from benchmarks.engine import workloads
 
     asked = []
-    monkeypatch.setattr(sides, "label_files", lambda *given: asked.append(given))
-    made = sides_on(monkeypatch, tmp_path, "cuda:0", "starter")
+    monkeypatch.setattr(workloads, "label_files", lambda *given: asked.append(given))
+    made = workloads_on(monkeypatch, tmp_path, "cuda:0", "starter")
     made.whole(tmp_path).work()
     made.whole(tmp_path, "s3://bucket", {"path_style": True}).work()
     made.whole(tmp_path, switched_off=("overlap",)).work()
@@ -145,9 +147,9 @@ def test_operations_are_counted_as_two_a_product():
 
 
 def test_a_peak_is_some_operations_a_second(monkeypatch):
-    from benchmarks.engine import contest
+    from benchmarks.engine import comparison
 
-    monkeypatch.setitem(contest.SIDES, "cpu", 64)
+    monkeypatch.setitem(comparison.MATRIX_SIZES, "cpu", 64)
     assert matmul_peak("cpu", "fp32") > 0
 
 
@@ -170,7 +172,7 @@ def test_each_switch_is_compared_with_all_and_with_none():
 
 def test_the_table_has_ratios_to_the_loop():
     loop, fast = "loop, fp32", "Vouch fast, fp32"
-    contest = Contest(
+    comparison = Comparison(
         device="CPU",
         flops=1e9,
         peaks={"fp32": 1e11, "TF32": 2e11},
@@ -179,8 +181,8 @@ def test_the_table_has_ratios_to_the_loop():
         files=block(**{loop: 4.0, "Vouch fast, from a folder": 2.0}),
         memory={"in memory": {fast: Peak(host_bytes=3 << 20, device_bytes=0)}},
     )
-    contest.in_memory[fast].gpu_busy = 0.93
-    table = table_of({"starter": contest}, with_s3=False, load=0.0)
+    comparison.in_memory[fast].gpu_busy = 0.93
+    table = table_of({"starter": comparison}, with_s3=False, load=0.0)
     ratios = {row[0]: row[4] for row in table.rows}
     assert ratios == {
         "starter, in memory: loop, fp32": "1.00",
@@ -198,7 +200,7 @@ def test_the_table_has_ratios_to_the_loop():
     (row,) = [row for row in table.rows if row[0] == "starter, in memory: Vouch fast, fp32"]
     assert row[7:] == ["93%", "3 MiB", ""]
     assert not any("Other processes" in note for note in table.notes)
-    busy = table_of({"starter": contest}, with_s3=True, load=1000.0)
+    busy = table_of({"starter": comparison}, with_s3=True, load=1000.0)
     assert any("Other processes used the machine: 1000.0" in note for note in busy.notes)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from tests.waiting import HANG_S
 from vouch_labels.tasks.models.batching import RESCUES, Batcher, is_out_of_memory
-from vouch_labels.tasks.models.runtime import Turns
+from vouch_labels.tasks.models.runtime import SharedLock
 
 
 def test_results_come_in_order_and_batches_are_full():
@@ -187,7 +187,7 @@ def other():
         yield pool
 
 
-def model(device, item, begun=None, until=None, full=None, patience=HANG_S):
+def model(device, item, started=None, until=None, full=None, patience=HANG_S):
     """A forward pass that takes `item` a piece, and holds it until something happens; sets `full` when it gets none."""
 
     def forward(batch):
@@ -198,8 +198,8 @@ def model(device, item, begun=None, until=None, full=None, patience=HANG_S):
                 full.set()
             raise
         try:
-            if begun is not None:
-                begun.set()
+            if started is not None:
+                started.set()
             if until is not None:
                 until.wait(patience)
             return list(batch)
@@ -213,44 +213,44 @@ def model(device, item, begun=None, until=None, full=None, patience=HANG_S):
 def beside(other):
     """Lets another model hold some of a device's memory until something happens."""
 
-    def hold(device, turns, amount, until):
-        begun = Event()
-        running = other.submit(Batcher("neighbour", 1, turns=turns).run, [0], model(device, amount, begun, until))
-        assert begun.wait(HANG_S)
+    def hold(device, lock, amount, until):
+        started = Event()
+        running = other.submit(Batcher("neighbour", 1, lock=lock).run, [0], model(device, amount, started, until))
+        assert started.wait(HANG_S)
         return running
 
     return hold
 
 
 def test_what_a_growing_batch_takes_is_its_own(other):
-    device, turns = Device(10_000), Turns()
+    device, lock = Device(10_000), SharedLock()
     meter = Meter(device, 1_000)
-    growing, begun = Event(), Event()
+    growing, started = Event(), Event()
 
     def neighbour():
         growing.wait(HANG_S)
-        return Batcher("neighbour", 1, turns=turns).run([0], model(device, 700, begun))
+        return Batcher("neighbour", 1, lock=lock).run([0], model(device, 700, started))
 
     running = other.submit(neighbour)
-    batcher = Batcher("x", "auto", start=2, most=4, gauge=meter, turns=turns)
-    assert batcher.run(range(6), model(device, 10, growing, begun, patience=LONG)) == list(range(6))
+    batcher = Batcher("x", "auto", start=2, most=4, gauge=meter, lock=lock)
+    assert batcher.run(range(6), model(device, 10, growing, started, patience=LONG)) == list(range(6))
     running.result(HANG_S)
     assert meter.readings == [20, 40]
     assert batcher.size_of(()) == 4
 
 
 def test_known_sizes_run_side_by_side(beside):
-    device, turns, second = Device(10_000), Turns(), Event()
-    running = beside(device, turns, 1, second)
-    Batcher("x", 4, turns=turns).run(range(4), model(device, 1, second))
+    device, lock, second = Device(10_000), SharedLock(), Event()
+    running = beside(device, lock, 1, second)
+    Batcher("x", 4, lock=lock).run(range(4), model(device, 1, second))
     running.result(HANG_S)
     assert device.peak == 5
 
 
 def test_memory_that_another_model_had_does_not_make_batches_smaller(beside, caplog):
-    device, turns, full = Device(100), Turns(), Event()
-    running = beside(device, turns, 60, full)
-    batcher = Batcher("x", 8, turns=turns)
+    device, lock, full = Device(100), SharedLock(), Event()
+    running = beside(device, lock, 60, full)
+    batcher = Batcher("x", 8, lock=lock)
     with caplog.at_level(logging.WARNING):
         assert batcher.run(range(8), model(device, 10, full=full)) == list(range(8))
     running.result(HANG_S)
@@ -260,9 +260,9 @@ def test_memory_that_another_model_had_does_not_make_batches_smaller(beside, cap
 
 
 def test_a_single_item_is_tried_alone_before_it_is_given_up(beside):
-    device, turns, full = Device(100), Turns(), Event()
-    running = beside(device, turns, 60, full)
-    batcher = Batcher("x", 8, turns=turns)
+    device, lock, full = Device(100), SharedLock(), Event()
+    running = beside(device, lock, 60, full)
+    batcher = Batcher("x", 8, lock=lock)
     assert batcher.run([5], model(device, 90, full=full)) == [5]
     running.result(HANG_S)
     assert full.is_set()
@@ -271,13 +271,13 @@ def test_a_single_item_is_tried_alone_before_it_is_given_up(beside):
 
 
 def test_what_never_fits_beside_the_others_is_made_smaller_in_the_end(beside, caplog):
-    device, turns = Device(100), Turns()
-    batcher = Batcher("x", 8, turns=turns)
+    device, lock = Device(100), SharedLock()
+    batcher = Batcher("x", 8, lock=lock)
     with caplog.at_level(logging.WARNING):
         for _ in range(RESCUES):
             assert batcher.size_of(()) == 8
             full = Event()
-            running = beside(device, turns, 60, full)
+            running = beside(device, lock, 60, full)
             assert batcher.run(range(8), model(device, 10, full=full)) == list(range(8))
             running.result(HANG_S)
     assert batcher.size_of(()) == 4
@@ -286,18 +286,18 @@ def test_what_never_fits_beside_the_others_is_made_smaller_in_the_end(beside, ca
 
 
 def test_what_does_not_fit_alone_either_is_halved_at_once(beside):
-    device, turns, full = Device(100), Turns(), Event()
-    running = beside(device, turns, 10, full)
-    batcher = Batcher("x", 8, turns=turns)
+    device, lock, full = Device(100), SharedLock(), Event()
+    running = beside(device, lock, 10, full)
+    batcher = Batcher("x", 8, lock=lock)
     assert batcher.run(range(8), model(device, 20, full=full)) == list(range(8))
     running.result(HANG_S)
     assert batcher.size_of(()) == batcher.size == 4
 
 
 def test_a_batch_within_a_batch_is_tried_alone_too(beside):
-    device, turns, full = Device(100), Turns(), Event()
-    running = beside(device, turns, 60, full)
-    outer, inner = Batcher("outer", 2, turns=turns), Batcher("inner", 4, turns=turns)
+    device, lock, full = Device(100), SharedLock(), Event()
+    running = beside(device, lock, 60, full)
+    outer, inner = Batcher("outer", 2, lock=lock), Batcher("inner", 4, lock=lock)
 
     def forward(batch):
         device.take(10)

@@ -84,7 +84,7 @@ def test_too_long_a_phrase_is_named(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("phrase", ["...", "?", "[.]", "犬", "\u200d"])
 def test_what_says_nothing_is_refused(tokenizer: Any, phrase: str) -> None:
-    with pytest.raises(UserError, match="says nothing that the text encoder knows"):
+    with pytest.raises(UserError, match="has no token that the text encoder knows"):
         pack_captions([phrase], tokenizer, 256)
 
 

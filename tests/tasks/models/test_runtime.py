@@ -37,21 +37,21 @@ from vouch_labels.tasks.models.registry import (
 )
 from vouch_labels.tasks.models.runtime import (
     COMPILE_AFTER,
-    LANES,
+    PIPELINE_STAGES,
     REFERENCE,
     SPARE,
     CudaGauge,
     Engine,
     Runtime,
-    Turns,
+    SharedLock,
     choose_engine,
     choose_runtime,
+    device_lock,
     gauge_of,
     in_threads,
     numbers_of,
     on_own_stream,
     to_device,
-    turns_of,
 )
 
 
@@ -255,7 +255,7 @@ def test_a_model_may_take_its_share_of_what_is_free_or_reserved_and_idle(monkeyp
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (200, 5000))
     gauge = CudaGauge("cuda:0")
     gauge.start()
-    assert gauge.stop() == (600, int(SPARE * (200 + 800) / LANES))
+    assert gauge.stop() == (600, int(SPARE * (200 + 800) / PIPELINE_STAGES))
 
 
 @pytest.mark.gpu
@@ -305,8 +305,8 @@ def test_a_batch_too_large_for_a_real_device_is_halved():
 @NEEDS_CUDA
 def test_a_lane_computes_on_a_stream_of_its_own():
     seen = []
-    for lane in (0, 1):
-        on_own_stream(lambda _: seen.append(torch.cuda.current_stream().cuda_stream), "cuda:0", lane)(None)
+    for stage in (0, 1):
+        on_own_stream(lambda _: seen.append(torch.cuda.current_stream().cuda_stream), "cuda:0", stage)(None)
     assert len({*seen, torch.cuda.default_stream().cuda_stream}) == 3
 
 
@@ -317,40 +317,40 @@ def threads():
 
 
 def test_together_means_at_the_same_time(threads):
-    turns, met = Turns(), Barrier(2)
+    lock, met = SharedLock(), Barrier(2)
 
     def stay():
-        with turns.together() as visit:
+        with lock.shared() as visit:
             met.wait(HANG_S)
             return visit.alone
 
     assert [one.result(HANG_S) for one in [threads.submit(stay) for _ in range(2)]] == [False, False]
-    with turns.together() as visit:
+    with lock.shared() as visit:
         assert visit.alone
 
 
 def test_alone_waits_for_the_others_and_keeps_later_ones_out(threads):
-    turns, said = Turns(), []
+    lock, said = SharedLock(), []
     inside, leave = Event(), Event()
 
     def stay():
-        with turns.together():
+        with lock.shared():
             inside.set()
             leave.wait(HANG_S)
             said.append("first leaves")
 
     def alone():
-        with turns.alone():
+        with lock.exclusive():
             said.append("alone")
 
     def late():
-        with turns.together():
+        with lock.shared():
             said.append("late")
 
     first = threads.submit(stay)
     inside.wait(HANG_S)
     second = threads.submit(alone)
-    until(lambda: turns._waiting)
+    until(lambda: lock._waiting)
     third = threads.submit(late)
     leave.set()
     for one in (first, second, third):
@@ -359,49 +359,49 @@ def test_alone_waits_for_the_others_and_keeps_later_ones_out(threads):
 
 
 def test_stays_are_nested():
-    turns = Turns()
-    with turns.alone(), turns.alone(), turns.together() as visit:
+    lock = SharedLock()
+    with lock.exclusive(), lock.exclusive(), lock.shared() as visit:
         assert visit.alone
-    with turns.together() as outer, turns.together() as inner:
+    with lock.shared() as outer, lock.shared() as inner:
         assert inner is outer
-    with turns.alone():
+    with lock.exclusive():
         pass
 
 
 def test_two_that_stay_and_both_want_to_be_alone_both_get_it(threads):
-    turns, met = Turns(), Barrier(2)
+    lock, met = SharedLock(), Barrier(2)
     there = []
 
     def stay():
-        with turns.together():
+        with lock.shared():
             met.wait(HANG_S)
-            with turns.alone():
+            with lock.exclusive():
                 there.append(1)
                 assert len(there) == 1
                 there.pop()
-            with turns.together() as visit:
+            with lock.shared() as visit:
                 return visit.alone
 
     assert [one.result(HANG_S) for one in [threads.submit(stay) for _ in range(2)]] == [False, False]
-    with turns.alone():
+    with lock.exclusive():
         pass
 
 
 def test_an_error_gives_the_device_back(threads):
-    turns = Turns()
-    for stay in (turns.alone, turns.together):
+    lock = SharedLock()
+    for stay in (lock.exclusive, lock.shared):
         with pytest.raises(ValueError, match="stop"), stay():
             raise ValueError("stop")
-    with turns.together(), pytest.raises(ValueError, match="stop"), turns.alone():
+    with lock.shared(), pytest.raises(ValueError, match="stop"), lock.exclusive():
         raise ValueError("stop")
 
     def alone():
-        with turns.alone():
+        with lock.exclusive():
             return True
 
     assert threads.submit(alone).result(HANG_S)
 
 
 def test_a_device_has_one_set_of_turns():
-    assert turns_of("cuda:0") is turns_of("cuda:0")
-    assert turns_of("cuda:0") is not turns_of("cuda:1")
+    assert device_lock("cuda:0") is device_lock("cuda:0")
+    assert device_lock("cuda:0") is not device_lock("cuda:1")

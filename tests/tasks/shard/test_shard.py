@@ -413,11 +413,11 @@ def test_a_missing_part_says_how_to_mend_it(tmp_path, make_images, make_campaign
     assert again.labels == first.labels
 
 
-@pytest.mark.parametrize(("lanes_on", "sizes"), [(None, [8, 8, 8, 6]), ("cuda:0", [2, 4, 8, 8, 8])])
-def test_handfuls_for_lanes_begin_small(make_campaign, monkeypatch, lanes_on, sizes):
-    for name, size in (("CHUNK_IMAGES", 8), ("CHUNK_IMAGES_ON_GPU", 8), ("FIRST_IMAGES_ON_GPU", 2)):
+@pytest.mark.parametrize(("stages_on", "sizes"), [(None, [8, 8, 8, 6]), ("cuda:0", [2, 4, 8, 8, 8])])
+def test_batches_for_pipeline_stages_begin_small(make_campaign, monkeypatch, stages_on, sizes):
+    for name, size in (("BATCH_IMAGES", 8), ("BATCH_IMAGES_ON_GPU", 8), ("FIRST_IMAGES_ON_GPU", 2)):
         monkeypatch.setattr(shard, name, size)
-    loaded = replace(load_pipeline(make_campaign()), lanes_on=lanes_on)
+    loaded = replace(load_pipeline(make_campaign()), stages_on=stages_on)
     failed = Failed(step="fetch", reason="gone")
     images = (Acquired(ImageRef(f"{number}.png", "", 1), None, failed) for number in range(30))
-    assert [len(handful) for handful in shard._handfuls(images, Earlier(), loaded)] == sizes
+    assert [len(batch) for batch in shard._batches(images, Earlier(), loaded)] == sizes

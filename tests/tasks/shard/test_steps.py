@@ -29,10 +29,10 @@ from vouch_labels.tasks.store.open import open_store
 
 
 @pytest.fixture
-def _small_handfuls(monkeypatch):
-    monkeypatch.setattr(shard, "CHUNK_IMAGES", 3)
-    monkeypatch.setattr(shard, "CHUNK_IMAGES_ON_GPU", 3)
-    # The same handfuls both ways: products of other numbers of crops may be summed in another order.
+def _small_batches(monkeypatch):
+    monkeypatch.setattr(shard, "BATCH_IMAGES", 3)
+    monkeypatch.setattr(shard, "BATCH_IMAGES_ON_GPU", 3)
+    # The same batches both ways: products of other numbers of crops may be summed in another order.
     monkeypatch.setattr(shard, "FIRST_IMAGES_ON_GPU", 3)
     _load.cache_clear()
     yield
@@ -40,12 +40,12 @@ def _small_handfuls(monkeypatch):
 
 
 @pytest.fixture(params=[False, True], ids=["in turn", "side by side"])
-def lanes_on(request, monkeypatch):
+def stages_on(request, monkeypatch):
     """Threads as on a GPU, without its streams."""
     if not request.param:
         return None
-    monkeypatch.setattr(steps, "on_own_stream", lambda function, device, lane: function)
-    monkeypatch.setattr(pipeline, "lanes_for", lambda runtime: "cuda:0")
+    monkeypatch.setattr(steps, "on_own_stream", lambda function, device, stage: function)
+    monkeypatch.setattr(pipeline, "stages_for", lambda runtime: "cuda:0")
     return "cuda:0"
 
 
@@ -54,8 +54,8 @@ def tables_of(campaign, marker):
     return {stage: read_part(store, part, stage).to_pylist() for stage, part in marker.parts.items()}
 
 
-@pytest.mark.usefixtures("_small_handfuls")
-def test_rows_and_their_order_are_the_same(tmp_path, make_images, make_campaign, label, lanes_on):
+@pytest.mark.usefixtures("_small_batches")
+def test_rows_and_their_order_are_the_same(tmp_path, make_images, make_campaign, label, stages_on):
     make_images(tmp_path / "images", 10)
     (tmp_path / "images" / "004.png").write_bytes(b"no image")
     one = make_campaign(run={"shard_size": 100})
@@ -68,20 +68,20 @@ def test_rows_and_their_order_are_the_same(tmp_path, make_images, make_campaign,
     assert keys == sorted(keys)
 
 
-@pytest.mark.usefixtures("_small_handfuls")
+@pytest.mark.usefixtures("_small_batches")
 def test_both_ways_write_the_same_bytes(tmp_path, make_images, make_campaign, label, monkeypatch):
     make_images(tmp_path / "images", 8)
     _, (in_turn,) = label(make_campaign(run={"shard_size": 100}))
-    monkeypatch.setattr(steps, "on_own_stream", lambda function, device, lane: function)
-    monkeypatch.setattr(pipeline, "lanes_for", lambda runtime: "cuda:0")
+    monkeypatch.setattr(steps, "on_own_stream", lambda function, device, stage: function)
+    monkeypatch.setattr(pipeline, "stages_for", lambda runtime: "cuda:0")
     _, (side_by_side,) = label(make_campaign(run={"shard_size": 100}, workspace=str(tmp_path / "other")))
     assert {stage: part.sha256 for stage, part in in_turn.parts.items()} == {
         stage: part.sha256 for stage, part in side_by_side.parts.items()
     }
 
 
-@pytest.mark.usefixtures("_small_handfuls")
-@pytest.mark.usefixtures("lanes_on")
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.usefixtures("stages_on")
 @pytest.mark.parametrize("step", [Detect, Segment, Score])
 def test_one_bad_image_is_one_failed_row(tmp_path, make_images, make_campaign, label, monkeypatch, step):
     make_images(tmp_path / "images", 8)
@@ -99,8 +99,8 @@ def test_one_bad_image_is_one_failed_row(tmp_path, make_images, make_campaign, l
     assert "unforeseen RuntimeError: cannot take this one" in next(iter(summary.reasons))
 
 
-@pytest.mark.usefixtures("_small_handfuls")
-@pytest.mark.usefixtures("lanes_on")
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.usefixtures("stages_on")
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
 def test_what_is_wrong_beyond_an_image_ends_the_shard(tmp_path, make_images, make_campaign, monkeypatch, error):
     make_images(tmp_path / "images", 9)
@@ -118,8 +118,8 @@ def test_what_is_wrong_beyond_an_image_ends_the_shard(tmp_path, make_images, mak
         assert run.pending() == [due]
 
 
-@pytest.mark.usefixtures("_small_handfuls")
-@pytest.mark.usefixtures("lanes_on")
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.usefixtures("stages_on")
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
@@ -191,17 +191,17 @@ def _cut_from(crop, image):
     return np.array_equal(base, image)
 
 
-@pytest.mark.usefixtures("_small_handfuls")
+@pytest.mark.usefixtures("_small_batches")
 def test_lanes_are_for_cuda_and_can_be_switched_off(make_campaign):
-    assert pipeline.load_pipeline(make_campaign()).lanes_on is None
+    assert pipeline.load_pipeline(make_campaign()).stages_on is None
     without = Engine(Engine().switches - {"overlap"})
     assert [
-        pipeline.lanes_for(Runtime(*chosen))
+        pipeline.stages_for(Runtime(*chosen))
         for chosen in (("cuda:1", "bf16"), ("cuda:1", "bf16", without), ("mps", "fp32"))
     ] == ["cuda:1", None, None]
 
 
-@pytest.mark.usefixtures("_small_handfuls")
+@pytest.mark.usefixtures("_small_batches")
 def test_a_stream_is_a_lanes_own_for_good(monkeypatch):
     import torch
 
@@ -282,14 +282,14 @@ def test_an_error_of_the_source_ends_the_threads():
 
 
 def test_who_stops_early_waits_only_for_what_has_begun():
-    begun = []
+    started = []
 
     def slow(item):
-        begun.append(item[0])
+        started.append(item[0])
         time.sleep(0.05)
 
     items = staged(boxes(50), [slow, append(1)], "early")
     next(items)
     items.close()
-    assert len(begun) <= 3
+    assert len(started) <= 3
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("early")]

@@ -87,14 +87,14 @@ def sample_on_gpu(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if "[CUDA]: out of memory" in words:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if "[CUDA]: out of memory" in reason:
         # Triton has no error of its own for what the next, smaller batch may well escape.
-        raise torch.OutOfMemoryError(words)
+        raise torch.OutOfMemoryError(reason)
     # A device that is broken fails here too, and then it is not the kernel's fault.
     sampled = sample_grids(values, shapes, x, y, weights)
-    _TROUBLE.append(words)
-    logger.warning("GroundingDINO's sampling kernel cannot be used, slower grid_sample takes its place: %s", words)
+    _TROUBLE.append(reason)
+    logger.warning("GroundingDINO's sampling kernel cannot be used, slower grid_sample takes its place: %s", reason)
     return sampled
 
 

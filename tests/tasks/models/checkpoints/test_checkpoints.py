@@ -298,7 +298,7 @@ def test_missing_object_and_bucket(bucket: str) -> None:
 def test_unreachable_store_is_one_line_without_secrets(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(CheckpointError, match="EndpointConnectionError; check AWS_ENDPOINT_URL") as raised:
+    with pytest.raises(CheckpointError, match=r"the endpoint does not answer.*AWS_ENDPOINT_URL") as raised:
         resolve(DetectorConfig(checkpoint=f"s3://{bucket}/w.pth"), "detector")
     assert "not-to-be-shown" not in str(raised.value)
 

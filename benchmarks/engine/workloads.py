@@ -1,4 +1,4 @@
-"""The ways that are compared: the plain loop over the packages, Vouch's steps, transformers' pipeline.
+"""The candidates that are compared: the plain loop over the packages, Vouch's steps, transformers' pipeline.
 
 Each loads its models when it is first called. All get the same ten boxes: the detector does its work, and its answer is
 replaced.
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.campaigns import run_bare, write_campaign
-from benchmarks.engine.setting import LOOP_IMAGES, SEED, Setting, Way
-from benchmarks.obvious_loop import TEXT_THRESHOLD, ObviousModels, embed_texts, score_box, segment_boxes
+from benchmarks.engine.baseline import TEXT_THRESHOLD, BaselineModels, embed_texts, score_box, segment_boxes
+from benchmarks.engine.setting import LOOP_IMAGES, SEED, Candidate, Setting
 from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig, ModelsConfig
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.models.registry import (
@@ -106,8 +106,8 @@ class Steps:
         self.score()
 
 
-class Sides:
-    """All sides on one setting, in this process."""
+class Workloads:
+    """All workloads on one setting, in this process."""
 
     def __init__(self, setting: Setting) -> None:
         """Load nothing yet."""
@@ -119,7 +119,7 @@ class Sides:
 
     @property
     def device_name(self) -> str:
-        """In words."""
+        """For people."""
         import torch
 
         return torch.cuda.get_device_name(self.device) if self.on_gpu else f"CPU, {torch.get_num_threads()} threads"
@@ -137,15 +137,15 @@ class Sides:
         return [np.asarray(picture) for picture in self.pictures]
 
     @cached_property
-    def obvious(self) -> "ObviousModels":
+    def baseline(self) -> "BaselineModels":
         """The packages' models."""
-        from benchmarks.obvious_loop import load_obvious_models
+        from benchmarks.engine.baseline import load_baseline_models
 
-        return load_obvious_models(self.device, self.setting.config)
+        return load_baseline_models(self.device, self.setting.config)
 
     @cached_property
     def steps(self) -> dict[str, Steps]:
-        """Vouch's steps, by side."""
+        """Vouch's steps, by name."""
         kinds = [("reference", "fp32", False), ("fast", "fp32", False)]
         # Not every GPU has bf16.
         if self.on_gpu and self.runtime.precision == "bf16":
@@ -163,22 +163,23 @@ class Sides:
         """Vouch's steps with other fields in the models' settings, on the first images."""
         return Steps(self.setting.config.model_copy(update=changes), self.setting.classes, self.arrays[:images])
 
-    def in_memory(self) -> dict[str, Way]:
+    def in_memory(self) -> dict[str, Candidate]:
         """Decoded images to masks and scores."""
         few = min(LOOP_IMAGES, self.setting.images)
         loops = {
-            LOOP.format(mode): self._way(few, mode, lambda: self._loop(self.pictures[:few])) for mode in self.modes
+            LOOP.format(mode): self._candidate(few, mode, lambda: self._loop(self.pictures[:few]))
+            for mode in self.modes
         }
         return loops | self.by_step("all")
 
-    def by_step(self, step: str) -> dict[str, Way]:
+    def by_step(self, step: str) -> dict[str, Candidate]:
         """One of Vouch's steps, or all."""
         return {
-            side: self._way(self.setting.images, side.rpartition(" ")[2], getattr(steps, step))
-            for side, steps in self.steps.items()
+            name: self._candidate(self.setting.images, name.rpartition(" ")[2], getattr(steps, step))
+            for name, steps in self.steps.items()
         }
 
-    def pipeline(self) -> dict[str, Way]:
+    def pipeline(self) -> dict[str, Candidate]:
         """Detection by transformers' pipeline, for full-size models on a GPU."""
         if not (self.on_gpu and self.setting.full_size):
             return {}
@@ -186,9 +187,9 @@ class Sides:
 
         few = min(LOOP_IMAGES, self.setting.images)
         pipe = pipeline_of(STARTER / "tokenizer", self.device)
-        return {PIPELINE: self._way(few, "fp32", detect(pipe, self.pictures[:few], self.setting.classes))}
+        return {PIPELINE: self._candidate(few, "fp32", detect(pipe, self.pictures[:few], self.setting.classes))}
 
-    def on_files(self, folder: Path) -> dict[str, Way]:
+    def on_files(self, folder: Path) -> dict[str, Candidate]:
         """From files to JSON, or to the COCO export.
 
         Args:
@@ -197,15 +198,15 @@ class Sides:
         files = self.setting.files()
         few = files[:LOOP_IMAGES]
         loops = {
-            LOOP.format(mode): self._way(len(few), mode, lambda: self._loop_on_files(few, folder / "loop.json"))
+            LOOP.format(mode): self._candidate(len(few), mode, lambda: self._loop_on_files(few, folder / "loop.json"))
             for mode in self.modes
         }
-        ways = loops | {FOLDER: self.whole(folder)}
-        return ways | ({IN_TURN: self.whole(folder, switched_off=("overlap",))} if self.on_gpu else {})
+        candidates = loops | {FOLDER: self.whole(folder)}
+        return candidates | ({IN_TURN: self.whole(folder, switched_off=("overlap",))} if self.on_gpu else {})
 
     def whole(
         self, folder: Path, uri: str | None = None, options: dict[str, object] | None = None, **changes: object
-    ) -> Way:
+    ) -> Candidate:
         """The whole job by Vouch, from the pictures or from a copy of them in a bucket.
 
         Args:
@@ -220,21 +221,21 @@ class Sides:
         def run() -> None:
             label_files(source, Path(mkdtemp(dir=folder)), models, self.setting.classes, options or {})
 
-        return self._way(len(self.setting.files()), self.runtime.precision, run)
+        return self._candidate(len(self.setting.files()), self.runtime.precision, run)
 
     def _loop(self, pictures: list["Image.Image"]) -> None:
-        run_loop(pictures, self.setting.classes, self.obvious, self.setting.config.scorer.contexts)
+        run_loop(pictures, self.setting.classes, self.baseline, self.setting.config.scorer.contexts)
 
     def _loop_on_files(self, files: list[Path], out: Path) -> None:
-        run_loop_on_files(files, self.setting.classes, self.obvious, self.setting.config.scorer.contexts, out)
+        run_loop_on_files(files, self.setting.classes, self.baseline, self.setting.config.scorer.contexts, out)
 
-    def _way(self, images: int, mode: str, work: Callable[[], object]) -> Way:
+    def _candidate(self, images: int, mode: str, work: Callable[[], object]) -> Candidate:
         # Vouch in fp32 forbids TF32 for the whole process and for good.
         def run() -> None:
             with computing(mode, self.device):
                 work()
 
-        return Way(images, mode.partition(" ")[0], run)
+        return Candidate(images, mode.partition(" ")[0], run)
 
 
 @contextmanager
@@ -259,7 +260,7 @@ def computing(mode: str, device: str) -> Iterator[None]:
 
 
 def run_loop(
-    images: Sequence["Image.Image"], classes: Sequence[str], models: ObviousModels, contexts: Sequence[float]
+    images: Sequence["Image.Image"], classes: Sequence[str], models: BaselineModels, contexts: Sequence[float]
 ) -> list[dict[str, Any]]:
     """Detect, then mask and score the ten fixed boxes of each image.
 
@@ -298,7 +299,7 @@ def run_loop(
 
 
 def run_loop_on_files(
-    files: Sequence[Path], classes: Sequence[str], models: ObviousModels, contexts: Sequence[float], out: Path
+    files: Sequence[Path], classes: Sequence[str], models: BaselineModels, contexts: Sequence[float], out: Path
 ) -> None:
     """The same from files to a JSON file, opening one image after the other."""
     from PIL import Image

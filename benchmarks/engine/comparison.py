@@ -1,4 +1,4 @@
-"""Runs several ways to do the same work in turn and takes medians; effect of each speed-up; memory; device limits."""
+"""Compares candidates for the same work, in turn and by medians; effect of each speed-up; memory; device limits."""
 
 import os
 import statistics
@@ -11,9 +11,9 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from benchmarks.engine.setting import Setting, Way
-from benchmarks.engine.sides import S3, STEPS, Sides, Steps, computing, register, uploaded
-from benchmarks.harness.run import in_child
+from benchmarks.engine.setting import Candidate, Setting
+from benchmarks.engine.workloads import S3, STEPS, Steps, Workloads, computing, register, uploaded
+from benchmarks.harness import in_child
 from vouch_labels.flows.prefect_server import prepare_environment
 from vouch_labels.schemas.campaign import SWITCHES
 from vouch_labels.tasks.bench.timing import gpu_busy, settled
@@ -27,10 +27,10 @@ ALONE: Final = "this alone"
 OVERLAP: Final = "overlap"
 COMPILE: Final = "compile"
 OVERLAP_FILES: Final = 128
-"""For `overlap`: a few handfuls."""
+"""For `overlap`: a few batches."""
 _PART: Final = {"GroundingDINO": ("detect",), "SAM": ("segment",), "CLIP": ("score",), "all": STEPS}
 
-SIDES: Final = {"cpu": 2048, "cuda": 8192}
+MATRIX_SIZES: Final = {"cpu": 2048, "cuda": 8192}
 REPETITIONS: Final = 10
 
 IN_MEMORY = "in memory"
@@ -38,7 +38,7 @@ FILES = "files"
 
 
 class Taken(BaseModel):
-    """What one way took."""
+    """What one candidate took."""
 
     images: int
     mode: str
@@ -66,14 +66,14 @@ Block = dict[str, Taken]
 
 
 class Peak(BaseModel):
-    """Most memory that a side held: weights, images, Python and its packages."""
+    """Most memory that a candidate held: weights, images, Python and its packages."""
 
     host_bytes: int
     device_bytes: int
     """That torch had allocated on the GPU; 0 on a CPU."""
 
 
-class Contest(BaseModel):
+class Comparison(BaseModel):
     """All blocks of one model set."""
 
     device: str
@@ -85,32 +85,32 @@ class Contest(BaseModel):
     steps: dict[str, Block]
     files: Block
     memory: dict[str, dict[str, Peak]]
-    """Block -> side -> what it held in a process of its own."""
+    """Block -> candidate -> what it held in a process of its own."""
 
 
-def hold(setting: Setting, rounds: int) -> Contest:
-    """Hold the contest of a model set in this process.
+def compare_all(setting: Setting, rounds: int) -> Comparison:
+    """Compare all candidates of a model set in this process.
 
     Args:
-        setting: What all sides are given.
+        setting: What all candidates are given.
         rounds: Repetitions.
     """
     prepare_environment()
     register()
-    sides = Sides(setting)
-    device = sides.device
-    in_memory = race(sides.in_memory(), rounds, device)
-    steps = {step: race(sides.by_step(step), rounds, device) for step in STEPS[1:]}
-    detect = race(sides.by_step(STEPS[0]) | sides.pipeline(), rounds, device)
-    one = sides.steps_of(1, engine="reference", precision="fp32")
+    workloads = Workloads(setting)
+    device = workloads.device
+    in_memory = compare(workloads.in_memory(), rounds, device)
+    steps = {step: compare(workloads.by_step(step), rounds, device) for step in STEPS[1:]}
+    detect = compare(workloads.by_step(STEPS[0]) | workloads.pipeline(), rounds, device)
+    one = workloads.steps_of(1, engine="reference", precision="fp32")
     one.all()
     flops = flops_of(one.all)
-    name = sides.device_name
-    # What raced in memory makes room.
-    del one, sides
+    name = workloads.device_name
+    # What was compared in memory makes room.
+    del one, workloads
     with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
-        files = _race_files(Sides(setting), Path(folder), rounds)
-    return Contest(
+        files = _compare_files(Workloads(setting), Path(folder), rounds)
+    return Comparison(
         device=name,
         flops=flops,
         peaks={mode: matmul_peak(device, mode) for mode in PEAKS[device.partition(":")[0]]},
@@ -121,58 +121,58 @@ def hold(setting: Setting, rounds: int) -> Contest:
     )
 
 
-def _race_files(sides: Sides, folder: Path, rounds: int) -> Block:
-    ways, endpoint = sides.on_files(folder), os.environ.get("S3_TEST_ENDPOINT")
+def _compare_files(workloads: Workloads, folder: Path, rounds: int) -> Block:
+    candidates, endpoint = workloads.on_files(folder), os.environ.get("S3_TEST_ENDPOINT")
     if endpoint is None:
-        return race(ways, rounds, sides.device, busy=True)
+        return compare(candidates, rounds, workloads.device, busy=True)
     options = {"endpoint_url": endpoint, "path_style": True, "checksums": "when_required"}
-    with uploaded(sides.setting.files(), endpoint) as uri:
-        return race(ways | {S3: sides.whole(folder, uri, options)}, rounds, sides.device, busy=True)
+    with uploaded(workloads.setting.files(), endpoint) as uri:
+        return compare(candidates | {S3: workloads.whole(folder, uri, options)}, rounds, workloads.device, busy=True)
 
 
-def add_memory(contest: Contest, setting: Setting) -> Contest:
-    """Measure the memory of each side, one process after the other; that from S3 holds what that from a folder does."""
-    blocks = {IN_MEMORY: contest.in_memory, FILES: contest.files}
+def add_memory(comparison: Comparison, setting: Setting) -> Comparison:
+    """Measure each candidate's memory in a process of its own; that from S3 holds what that from a folder does."""
+    blocks = {IN_MEMORY: comparison.in_memory, FILES: comparison.files}
     memory = {
-        title: {side: peak_of(setting, title, side) for side in block if side != S3} for title, block in blocks.items()
+        title: {name: peak_of(setting, title, name) for name in block if name != S3} for title, block in blocks.items()
     }
-    return contest.model_copy(update={"memory": memory})
+    return comparison.model_copy(update={"memory": memory})
 
 
-def race(ways: Mapping[str, Way], rounds: int, device: str, busy: bool = False) -> Block:
-    """Warm each way up, then run all of them in turn, `rounds` times.
+def compare(candidates: Mapping[str, Candidate], rounds: int, device: str, busy: bool = False) -> Block:
+    """Warm each candidate up, then run all of them in turn, `rounds` times.
 
     Args:
-        ways: Name -> the work.
+        candidates: Name -> the work.
         rounds: At least 1.
-        device: cpu or cuda:N. On a GPU batches grow first, and ways run until nothing is compiled any more.
-        busy: Whether each way is run once more under the profiler, where there is a GPU.
+        device: cpu or cuda:N. On a GPU batches grow first, and candidates run until nothing is compiled any more.
+        busy: Whether each candidate is run once more under the profiler, where there is a GPU.
     """
     on_gpu = device.startswith("cuda")
-    for way in ways.values():
-        way.work()
+    for candidate in candidates.values():
+        candidate.work()
         if on_gpu:
-            settled(way.work)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+            settled(candidate.work)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     for _ in range(rounds):
-        for name, way in ways.items():
-            found[name].append(_timed(way, device if on_gpu else None))
+        for name, candidate in candidates.items():
+            found[name].append(_timed(candidate, device if on_gpu else None))
     return {
         name: Taken(
-            images=way.images,
-            mode=way.mode,
+            images=candidate.images,
+            mode=candidate.mode,
             seconds=statistics.median(each[0] for each in found[name]),
             cpu_seconds=statistics.median(each[1] for each in found[name]),
-            gpu_busy=gpu_busy(way.work) if busy and on_gpu else None,
+            gpu_busy=gpu_busy(candidate.work) if busy and on_gpu else None,
         )
-        for name, way in ways.items()
+        for name, candidate in candidates.items()
     }
 
 
-def _timed(way: Way, gpu: str | None) -> tuple[float, float]:
+def _timed(candidate: Candidate, gpu: str | None) -> tuple[float, float]:
     _wait(gpu)
     wall, cpu = time.perf_counter(), time.process_time()
-    way.work()
+    candidate.work()
     _wait(gpu)
     return time.perf_counter() - wall, time.process_time() - cpu
 
@@ -189,61 +189,61 @@ class Switched(BaseModel):
 
     device: str
     blocks: dict[str, Block]
-    """Switch -> the steps that it is in, in four ways."""
+    """Switch -> the steps that it is in, in four candidates."""
 
 
-def hold_switches(setting: Setting, rounds: int, all_switches: bool) -> Switched:
-    """Race all switches of a model set in this process; `overlap` shows on a GPU alone.
+def compare_all_switches(setting: Setting, rounds: int, all_switches: bool) -> Switched:
+    """Compare all switches of a model set in this process; `overlap` shows on a GPU alone.
 
     Args:
-        setting: What all sides are given.
+        setting: What all candidates are given.
         rounds: Repetitions.
         all_switches: Whether each switch is tried; else only the first.
     """
     prepare_environment()
     register()
-    sides = Sides(setting)
-    blocks = race_switches(sides, rounds, all_switches)
-    if all_switches and sides.on_gpu:
+    workloads = Workloads(setting)
+    blocks = compare_switches(workloads, rounds, all_switches)
+    if all_switches and workloads.on_gpu:
         with TemporaryDirectory(prefix="vouch-bench-") as folder:
-            blocks[OVERLAP] = race_overlap(setting, Path(folder), rounds)
-    return Switched(device=sides.device_name, blocks=blocks)
+            blocks[OVERLAP] = compare_overlap(setting, Path(folder), rounds)
+    return Switched(device=workloads.device_name, blocks=blocks)
 
 
-def race_switches(sides: Sides, rounds: int, all_switches: bool) -> dict[str, Block]:
-    """Race four ways a switch, on half of the images.
+def compare_switches(workloads: Workloads, rounds: int, all_switches: bool) -> dict[str, Block]:
+    """Compare four candidates a switch, on half of the images.
 
     Args:
-        sides: Of the setting.
+        workloads: Of the setting.
         rounds: Repetitions.
         all_switches: Whether each switch is tried; else only the first. `compile`, which is a setting of its own, is
             tried on a GPU.
     """
-    images = max(2, sides.setting.images // 2)
+    images = max(2, workloads.setting.images // 2)
 
     def steps(*off: str, compile: str = "off") -> Steps:
-        return sides.steps_of(images, switched_off=off, compile=compile)
+        return workloads.steps_of(images, switched_off=off, compile=compile)
 
     every, none = steps(), steps(*SWITCHES)
 
-    def raced(parts: tuple[str, ...], all_on: Steps, without: Steps, alone: Steps) -> Block:
+    def compared(parts: tuple[str, ...], all_on: Steps, without: Steps, alone: Steps) -> Block:
         tried = {ALL_ON: all_on, WITHOUT: without, ALONE: alone, NONE_ON: none}
-        ways = {label: Way(images, "fp32", _parts(side, parts)) for label, side in tried.items()}
-        return race(ways, rounds, sides.device)
+        candidates = {label: Candidate(images, "fp32", _parts(steps, parts)) for label, steps in tried.items()}
+        return compare(candidates, rounds, workloads.device)
 
     found = {}
     # Overlapping belongs to whole shards, not to the steps.
     names = [name for name in SWITCHES if name != OVERLAP]
     for name in names if all_switches else names[:1]:
         alone = steps(*(other for other in SWITCHES if other != name))
-        found[name] = raced(_PART[SWITCHES[name].partition(":")[0]], every, steps(name), alone)
-    if all_switches and sides.on_gpu:
-        found[COMPILE] = raced(STEPS, steps(compile="on"), every, steps(*SWITCHES, compile="on"))
+        found[name] = compared(_PART[SWITCHES[name].partition(":")[0]], every, steps(name), alone)
+    if all_switches and workloads.on_gpu:
+        found[COMPILE] = compared(STEPS, steps(compile="on"), every, steps(*SWITCHES, compile="on"))
     return found
 
 
-def race_overlap(setting: Setting, folder: Path, rounds: int) -> Block:
-    """Race the four ways of the switch that shows on whole shards alone, from files, on a GPU.
+def compare_overlap(setting: Setting, folder: Path, rounds: int) -> Block:
+    """Compare the four candidates of the switch that shows on whole shards alone, from files, on a GPU.
 
     Args:
         setting: Its first `OVERLAP_FILES` pictures are taken.
@@ -254,20 +254,20 @@ def race_overlap(setting: Setting, folder: Path, rounds: int) -> Block:
     few.mkdir()
     for number, file in enumerate(setting.files()[:OVERLAP_FILES]):
         (few / f"{number:06d}.jpg").symlink_to(file)
-    sides = Sides(setting.model_copy(update={"folder": few}))
+    workloads = Workloads(setting.model_copy(update={"folder": few}))
     others = tuple(name for name in SWITCHES if name != OVERLAP)
     found: Block = {}
-    # A process holds the models of one way: the two of a pair have the same.
+    # A process holds the models of one candidate: the two of a pair have the same.
     for pair in ({ALL_ON: (), WITHOUT: (OVERLAP,)}, {ALONE: others, NONE_ON: (*others, OVERLAP)}):
-        ways = {label: sides.whole(folder, switched_off=off, compile="off") for label, off in pair.items()}
-        found |= race(ways, rounds, sides.device)
+        candidates = {label: workloads.whole(folder, switched_off=off, compile="off") for label, off in pair.items()}
+        found |= compare(candidates, rounds, workloads.device)
     return found
 
 
-def _parts(side: Steps, parts: tuple[str, ...]) -> Callable[[], None]:
+def _parts(steps: Steps, parts: tuple[str, ...]) -> Callable[[], None]:
     def run() -> None:
         for part in parts:
-            getattr(side, part)()
+            getattr(steps, part)()
 
     return run
 
@@ -295,7 +295,7 @@ def matmul_peak(device: str, mode: str) -> float:
 def _peak(device: str, mode: str) -> float:
     import torch
 
-    side = SIDES[device.partition(":")[0]]
+    side = MATRIX_SIZES[device.partition(":")[0]]
     dtype = torch.bfloat16 if mode == "bf16" else torch.float32
     matrix = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
@@ -308,34 +308,34 @@ def _peak(device: str, mode: str) -> float:
     return 2 * side**3 / best
 
 
-def peak_of(setting: Setting, block: str, side: str) -> Peak:
-    """Load a side, warm it up and run it once, with nothing beside it.
+def peak_of(setting: Setting, block: str, name: str) -> Peak:
+    """Load a candidate, warm it up and run it once, with nothing beside it.
 
     Args:
         setting: What it is given.
         block: IN_MEMORY or FILES.
-        side: Its name in that block.
+        name: Its name in that block.
     """
-    run = in_child(hold_alone, setting=setting, block=block, side=side)
+    run = in_child(run_alone, setting=setting, block=block, name=name)
     return Peak(host_bytes=run.peak_bytes, device_bytes=run.value)
 
 
-def hold_alone(setting: Setting, block: str, side: str) -> int:
+def run_alone(setting: Setting, block: str, name: str) -> int:
     """Do so in this process, which must be fresh; gives the bytes on the GPU."""
     import torch
 
     prepare_environment()
     register()
     with TemporaryDirectory(prefix="vouch-bench-") as folder:
-        sides = Sides(setting)
-        way = (sides.in_memory() if block == IN_MEMORY else sides.on_files(Path(folder)))[side]
-        if not sides.on_gpu:
-            way.work()
-            way.work()
+        workloads = Workloads(setting)
+        candidate = (workloads.in_memory() if block == IN_MEMORY else workloads.on_files(Path(folder)))[name]
+        if not workloads.on_gpu:
+            candidate.work()
+            candidate.work()
             return 0
         # The gauge of growing batches sets torch's own peak back.
-        settled(way.work)
-        settled(way.work)
-        torch.cuda.reset_peak_memory_stats(sides.device)
-        way.work()
-        return torch.cuda.max_memory_allocated(sides.device)
+        settled(candidate.work)
+        settled(candidate.work)
+        torch.cuda.reset_peak_memory_stats(workloads.device)
+        candidate.work()
+        return torch.cuda.max_memory_allocated(workloads.device)

@@ -23,7 +23,7 @@ STD: Final = [0.229, 0.224, 0.225]
 
 
 @dataclass(frozen=True)
-class ObviousModels:
+class BaselineModels:
     """GroundingDINO, SAM and CLIP in fp32."""
 
     device: str
@@ -40,8 +40,8 @@ class ObviousModels:
     """open_clip's tokenizer: texts -> (T, length)."""
 
 
-def run_obvious_loop(
-    files: Sequence[Path], classes: Sequence[str], models: ObviousModels, config: DetectorConfig, out: Path
+def run_baseline(
+    files: Sequence[Path], classes: Sequence[str], models: BaselineModels, config: DetectorConfig, out: Path
 ) -> int:
     """Label images and write them as COCO.
 
@@ -99,7 +99,7 @@ def run_obvious_loop(
     return len(annotations)
 
 
-def embed_texts(classes: Sequence[str], models: ObviousModels) -> "torch.Tensor":
+def embed_texts(classes: Sequence[str], models: BaselineModels) -> "torch.Tensor":
     """(C, D) of unit length, one prompt a class."""
     import torch
 
@@ -119,7 +119,7 @@ def _to_pixels(boxes: "torch.Tensor", width: int, height: int) -> "torch.Tensor"
     return xyxy
 
 
-def segment_boxes(pixels: "Pixels", xyxy: "torch.Tensor", models: ObviousModels) -> list[dict[str, Any]]:
+def segment_boxes(pixels: "Pixels", xyxy: "torch.Tensor", models: BaselineModels) -> list[dict[str, Any]]:
     """Compressed COCO RLE of each box's mask."""
     import numpy as np
     from pycocotools import mask as mask_utils
@@ -131,7 +131,7 @@ def segment_boxes(pixels: "Pixels", xyxy: "torch.Tensor", models: ObviousModels)
     return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in encoded]
 
 
-def score_box(image: "Image.Image", box: "torch.Tensor", texts: "torch.Tensor", models: ObviousModels) -> list[float]:
+def score_box(image: "Image.Image", box: "torch.Tensor", texts: "torch.Tensor", models: BaselineModels) -> list[float]:
     """Probability of each class for the crop of one box."""
     import torch
 
@@ -145,13 +145,13 @@ def score_box(image: "Image.Image", box: "torch.Tensor", texts: "torch.Tensor", 
     return probabilities
 
 
-def load_obvious_models(device: str, config: ModelsConfig | None = None) -> ObviousModels:
+def load_baseline_models(device: str, config: ModelsConfig | None = None) -> BaselineModels:
     """Build the packages' models and fill them with the weights that a config names; by default the bundled ones."""
     chosen = config or ModelsConfig()
     detector, transform = _detector(device, chosen.detector)
     scorer, preprocess, tokenize = _scorer(device, chosen.scorer)
     segmenter = _segmenter(device, chosen.segmenter)
-    return ObviousModels(device, detector, transform, segmenter, scorer, preprocess, tokenize)
+    return BaselineModels(device, detector, transform, segmenter, scorer, preprocess, tokenize)
 
 
 def _detector(device: str, config: DetectorConfig) -> tuple[Any, Callable[..., Any]]:
@@ -208,7 +208,7 @@ def _scorer(
     architecture = find_architecture(weights.architecture)
     model: Any = build_model(architecture)
     load_into(model, read_state_dict(weights), weights)
-    said = merge_preprocess_dict(PreprocessCfg(), architecture.preprocess) | {"size": model.visual.image_size}
-    preprocess = image_transform_v2(PreprocessCfg(**said), is_train=False)
+    settings = merge_preprocess_dict(PreprocessCfg(), architecture.preprocess) | {"size": model.visual.image_size}
+    preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     tokenizer = load_tokenizer(architecture)
     return model.to(device), preprocess, lambda texts: tokenizer(texts, architecture.text_length)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.engine.sides import detect, pipeline_of
+from benchmarks.engine.workloads import detect, pipeline_of
 from vouch_labels.tasks.models.checkpoints import STARTER
 
 

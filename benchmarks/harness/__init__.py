@@ -1,1 +1,0 @@
-"""What all benchmarks share: child processes, tables, the words for the machine, the files written."""
