@@ -65,7 +65,7 @@ def measure(options: Options) -> Table:
             ["key to the next item's picture", seconds(done["next_median"]), seconds(done["next_longest"])],
         ],
         notes=[
-            f"{items:,} labels with masks wait in the queue, {BATCH} of them on the desk; JPEGs of {WIDTH} x {HEIGHT}.",
+            f"{items:,} labels with masks wait in the queue, {BATCH} of them leased; JPEGs of {WIDTH} x {HEIGHT}.",
             f"Chromium without a screen or a GPU, 1400 x 860, from the same machine through the guard. {openings} "
             f"openings, each of a fresh profile without a cache; {ANSWERS} answers.",
             "Other work ran on the machine meanwhile, so times are above what it takes alone.",

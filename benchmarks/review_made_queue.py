@@ -17,9 +17,9 @@ def fill_made_queue(uri: str, count: int) -> None:
     """Make up a queue of so many labels with masks, two an image."""
     import numpy as np
 
-    from vouch_labels.review_ui.queue.database import SCHEMA, connect, make_indices, open_session
+    from vouch_labels.review_ui.queue.database import SCHEMA, QueueStore, connect, make_indices
     from vouch_labels.review_ui.queue.documents import Writer
-    from vouch_labels.review_ui.queue.reasons import Task, Told
+    from vouch_labels.review_ui.queue.reasons import QuestionDetails, Task
     from vouch_labels.schemas.reviews import VERDICTS
     from vouch_labels.tasks.boxes_masks import rle_of_crop
     from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
@@ -44,13 +44,13 @@ def fill_made_queue(uri: str, count: int) -> None:
             images.append(ExportImage(key, WIDTH, HEIGHT, [label]))
         tasks.append(Task(label_id, number, 1, "doubtful", "label", key, name, label_id, box, 1.6))
     word = HumanWord.of(VERDICTS.empty_table(), CLASSES)
-    Writer(open_session(database, QUEUE), word, Told(), lambda _item, _kind: 1).write(images, tasks)
+    Writer(QueueStore.read(database, QUEUE), word, QuestionDetails(), lambda _item, _kind: 1).write(images, tasks)
     database.close()
 
 
 @contextmanager
 def served_queue(uri: str, folder: Path, reviewer: str) -> Iterator[str]:
-    """Serve the queue to one reviewer, behind the guard; gives the address that opens the desk.
+    """Serve the queue to one reviewer, behind the guard; gives the address that opens the session.
 
     Args:
         uri: mongodb:// address, with the queue.
@@ -66,5 +66,5 @@ def served_queue(uri: str, folder: Path, reviewer: str) -> Iterator[str]:
     file = write_campaign(folder, folder / "images", classes=list(CLASSES), review={"batch": BATCH})
     campaign = load_campaign(file)
     token, options = secrets.token_urlsafe(16), ServeOptions(reviewers=(reviewer,))
-    with served(campaign, QUEUE, DatabaseUse(uri, lambda: False), options, {reviewer: token}, folder / "logs") as desks:
-        yield f"http://127.0.0.1:{desks[0].port}/?token={token}"
+    with served(campaign, QUEUE, DatabaseUse(uri, lambda: False), options, {reviewer: token}, folder / "logs") as found:
+        yield f"http://127.0.0.1:{found[0].port}/?token={token}"

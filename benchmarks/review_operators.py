@@ -78,19 +78,19 @@ def _drive_in_process(answers: int) -> dict[str, list[float]]:
     import fiftyone.server.app
     from starlette.testclient import TestClient
 
-    from vouch_labels.review_ui.plugin.operators import desk
+    from vouch_labels.review_ui.plugin.operators import review_session
 
     with TestClient(fiftyone.server.app.app) as client:
-        return _drive(client, desk().name, answers)
+        return _drive(client, review_session().name, answers)
 
 
-def _drive(client: "httpx.Client | TestClient", desk: str | None, answers: int) -> dict[str, list[float]]:
+def _drive(client: "httpx.Client | TestClient", dataset: str | None, answers: int) -> dict[str, list[float]]:
     """Take batches and answer them; gives the times of each operator."""
     times: dict[str, list[float]] = {name: [] for name in ("item", "take_batch", "submit", "reject", "wrong_class")}
     times |= {name: [] for name in ("bad_box", "skip", "undo")}
 
     def call(name: str, **params: object) -> dict[str, Any]:
-        body = {"operator_uri": f"@vouch/review/{name}", "dataset_name": desk, "params": params}
+        body = {"operator_uri": f"@vouch/review/{name}", "dataset_name": dataset, "params": params}
         start = time.perf_counter()
         answer = client.post("/operators/execute", json=body)
         times[name].append(time.perf_counter() - start)
@@ -104,18 +104,18 @@ def _drive(client: "httpx.Client | TestClient", desk: str | None, answers: int) 
         found.clear()  # the first request imports plugins
     while len(times["item"]) < answers:
         start = time.perf_counter()
-        cards = call("take_batch")["cards"]
-        share = (time.perf_counter() - start) / len(cards)
-        for number, card in enumerate(cards):
-            times["item"].append(share + _answer(call, card, len(times["item"]) + number))
+        items = call("take_batch")["items"]
+        share = (time.perf_counter() - start) / len(items)
+        for number, item in enumerate(items):
+            times["item"].append(share + _answer(call, item, len(times["item"]) + number))
     return times
 
 
-def _answer(call: "Callable[..., dict[str, Any]]", card: dict[str, Any], number: int) -> float:
+def _answer(call: "Callable[..., dict[str, Any]]", item: dict[str, Any], number: int) -> float:
     """Answer an item; gives the seconds that it took."""
     start = time.perf_counter()
-    other = next(name for name in CLASSES if name != card["class_name"])
-    asked = {"item": card["item"], "seconds": 1.5}
+    other = next(name for name in CLASSES if name != item["class_name"])
+    asked = {"item": item["item"], "seconds": 1.5}
     match number % _EVERY:
         case 1:
             call("reject", **asked)

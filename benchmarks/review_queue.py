@@ -111,6 +111,8 @@ def _answer(queue: "Queue", answers: int) -> dict[str, float]:
     from statistics import median
     from time import perf_counter
 
+    from vouch_labels.review_ui.queue.status import progress
+
     times: dict[str, list[float]] = {"take": [], "submit": [], "undo": [], "progress": []}
 
     def timed(name: str, start: float) -> None:
@@ -125,7 +127,7 @@ def _answer(queue: "Queue", answers: int) -> dict[str, float]:
             queue.submit("reviewer", item.id, item.epoch, [{"label_id": item.label_id, "verdict": "correct"}], 1.6)
             timed("submit", start)
         start = perf_counter()
-        queue.progress("reviewer")
+        progress(queue, "reviewer")
         timed("progress", start)
         start = perf_counter()
         again = queue.undo("reviewer")

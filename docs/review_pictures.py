@@ -57,7 +57,7 @@ def _picture(reviewer: Reviewer, folder: Path, wrong: int) -> None:
     page.wait_for_selector("[data-cy=looker]")
     reviewer.press("Alt+t")
     items = reviewer.review.held()
-    told = [item for item in items if "prefers" in item.words] or items
+    told = [item for item in items if "prefers" in item.reason] or items
     for item in items:
         reviewer.see(item)
         if item == told[0]:

@@ -10,14 +10,15 @@ from types import FrameType
 from urllib.parse import quote
 
 from vouch_labels.flows.console.output import Terminal, log_path, print_json
-from vouch_labels.flows.console.review import open_words, print_desks, print_pulled, spoken
+from vouch_labels.flows.console.review import open_words, print_pulled, print_sessions, spoken
 from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
 from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.status import left_for
 from vouch_labels.review_ui.server.answers import is_filled, pull_once
 from vouch_labels.review_ui.server.mongod import DatabaseUse, review_database
+from vouch_labels.review_ui.server.process import ReviewerServer
 from vouch_labels.review_ui.server.serve import (
     WILDCARDS,
-    Served,
     ServeOptions,
     draw_tokens,
     keep_alive,
@@ -44,12 +45,12 @@ def serve(
     """Serve a campaign's queue until Ctrl-C.
 
     Args:
-        terminal: Where to speak.
+        terminal: Where to print.
         campaign: The campaign.
         options: Who reviews and where.
         minutes: What to plan for when nothing waits for an answer.
-        open_browser: Open the first desk.
-        as_json: A line of JSON a desk, and one at the end.
+        open_browser: Open the first session.
+        as_json: A line of JSON a session, and one at the end.
 
     Raises:
         UserError: A port is taken, nothing is to be reviewed, a public host without tokens; says what to do.
@@ -61,20 +62,20 @@ def serve(
     say = spoken(terminal)
     queue = queue_id(campaign)
     current_of(open_store(campaign.workspace), campaign.run.name)  # without labels nothing need be started
-    with _heard_once(say), reserved(queue, options) as sockets, _said_database(campaign, say) as database:
+    with _end_once(say), reserved(queue, options) as sockets, _database(campaign, say) as database:
         say("starting FiftyOne, which takes some seconds")
 
         def prepare() -> None:
             _prepare(campaign, queue, database, options.reviewers, minutes, say)
 
         try:
-            with served(campaign, queue, database, options, tokens, log_path().parent, prepare, sockets) as desks:
+            with served(campaign, queue, database, options, tokens, log_path().parent, prepare, sockets) as servers:
                 # The user's own tokens outlive the review: they are neither printed nor among a browser's arguments.
                 shown = {} if own else tokens
-                _announce(terminal, desks, options, shown, as_json=as_json)
+                _announce(terminal, servers, options, shown, as_json=as_json)
                 if open_browser:
-                    webbrowser.open(_address(desks[0], options, shown.get(desks[0].reviewer)))
-                keep_alive(desks, database, say)
+                    webbrowser.open(_address(servers[0], options, shown.get(servers[0].reviewer)))
+                keep_alive(servers, database, say)
         except BaseException as error:
             pulled = _pull(campaign, queue, database)
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -84,7 +85,7 @@ def serve(
 
 
 @contextmanager
-def _said_database(campaign: Campaign, say: Callable[[str], None]) -> Iterator[DatabaseUse]:
+def _database(campaign: Campaign, say: Callable[[str], None]) -> Iterator[DatabaseUse]:
     say("starting the review database")
     with review_database(campaign) as database:
         yield database
@@ -135,7 +136,7 @@ def _prepare(
 
 def _left(database: DatabaseUse, queue: str, reviewers: Sequence[str]) -> Left:
     with Queue.open(database.uri, queue) as opened:
-        return opened.left_for(reviewers)
+        return left_for(opened, reviewers)
 
 
 def _pull(campaign: Campaign, queue: str, database: DatabaseUse) -> PullOutcome | None:
@@ -146,41 +147,46 @@ def _pull(campaign: Campaign, queue: str, database: DatabaseUse) -> PullOutcome 
 
 
 def _announce(
-    terminal: Terminal, desks: list[Served], options: ServeOptions, tokens: Mapping[str, str], *, as_json: bool
+    terminal: Terminal,
+    servers: Sequence[ReviewerServer],
+    options: ServeOptions,
+    tokens: Mapping[str, str],
+    *,
+    as_json: bool,
 ) -> None:
-    addresses = {one.reviewer: _address(one, options, tokens.get(one.reviewer)) for one in desks}
+    addresses = {one.reviewer: _address(one, options, tokens.get(one.reviewer)) for one in servers}
     if as_json:
-        for one in desks:
-            said = {"reviewer": one.reviewer, "url": addresses[one.reviewer], "pid": one.server.pid}
-            print_json(terminal, said | {"log": str(one.server.log)})
+        for one in servers:
+            line = {"reviewer": one.reviewer, "url": addresses[one.reviewer], "pid": one.pid}
+            print_json(terminal, line | {"log": str(one.log)})
     else:
-        print_desks(terminal.results(), addresses, has_own_tokens=not tokens)
+        print_sessions(terminal.results(), addresses, has_own_tokens=not tokens)
 
 
-def _address(desk: Served, options: ServeOptions, token: str | None) -> str:
+def _address(server: ReviewerServer, options: ServeOptions, token: str | None) -> str:
     """The address to open; with the token only if it was drawn here and nobody else knows it."""
     host = options.names[0] if options.names else "127.0.0.1" if options.host in WILDCARDS else options.host
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{desk.port}/" + (f"?token={quote(token)}" if token else "")
+    return f"http://{shown}:{server.port}/" + (f"?token={quote(token)}" if token else "")
 
 
 @contextmanager
-def _heard_once(say: Callable[[str], None]) -> Iterator[None]:
-    """Let the first Ctrl-C, or another signal to end, be heard, and nothing hurry the end that follows."""
+def _end_once(say: Callable[[str], None]) -> Iterator[None]:
+    """End on the first Ctrl-C or another signal to end, and ignore those that follow."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         del frame
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        say("ending the review: desks are cleared, servers stopped, answers brought into the workspace")
+        say("ending the review: sessions are closed, servers stopped, answers brought into the workspace")
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)
 
     for number in before:
-        signal.signal(number, heard)
+        signal.signal(number, end)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from vouch_labels.schemas.reviews import Purpose
 
 Kind = Literal["label", "possible_miss", "image"]
 """What people see: is this label right; is there one of this class; find every object. Why something is asked is no
-part of it, so an audited, a planted and a doubtful label look alike."""
+part of it, so audits, honeypots and low-confidence labels look alike."""
 State = Literal["open", "leased", "answered", "gone"]
 """open: somebody may take it; leased: all who may answer hold it; gone: not asked any more."""
 Box = tuple[float, float, float, float]
@@ -24,7 +24,7 @@ that is left out is null."""
 
 
 class KnownLabel(Strict):
-    """A label of an image as it stands: people's word goes before the models'."""
+    """A current label of an image: people's corrections go before the models' labels."""
 
     label_id: str = Field(description="Of the run; missed-... of an object that people drew.")
     class_name: str = Field(description="Class.")
@@ -38,7 +38,7 @@ class ItemImage(Strict):
     key: str = Field(description="Key relative to the source.")
     width: int = Field(description="Pixels of the EXIF-oriented original.")
     height: int = Field(description="Pixels of the EXIF-oriented original.")
-    labels: tuple[KnownLabel, ...] = Field(description="Its labels as they stand.")
+    labels: tuple[KnownLabel, ...] = Field(description="Its current labels.")
 
 
 class Item(Strict):
@@ -50,28 +50,28 @@ class Item(Strict):
     key: str = Field(description="Of the image, relative to the source.")
     width: int = Field(description="Pixels of the EXIF-oriented original.")
     height: int = Field(description="Pixels of the EXIF-oriented original.")
-    class_name: str | None = Field(description="The label's class, or the one to look for; None: every class.")
+    class_name: str | None = Field(description="The label's class, or the one to search for; None: every class.")
     label_id: str | None = Field(description="None for a question about an image.")
     box: Box | None = Field(description="None for a question about an image.")
     rle: bytes | None = Field(description="Mask of the label: compressed COCO RLE counts of the image's size.")
-    words: str = Field(description="What the signals say, in words; may be empty.")
+    reason: str = Field(description="Why it is worth a look, from the signals; may be empty.")
     seconds: float = Field(description="Expected time.")
     epoch: int = Field(description="Number of the lease; an answer names it.")
-    others: tuple[KnownLabel, ...] = Field(description="The other labels of the image that stand.")
+    others: tuple[KnownLabel, ...] = Field(description="The other current labels of the image.")
 
 
 class Progress(Strict):
-    """How far the queue is, seen by one reviewer."""
+    """The progress of the queue, seen by one reviewer."""
 
     open: int = Field(description="Items that this reviewer may take, skipped ones included.")
-    leased: int = Field(description="Items on anybody's desk.")
+    leased: int = Field(description="Items leased to anybody.")
     answered: int = Field(description="Items that need nobody any more.")
-    mine: int = Field(description="Items on this reviewer's desk.")
-    answered_by_me: int = Field(description="Answers of this reviewer that stand.")
-    by_class: dict[str, int] = Field(description="Class -> open items; '' stands for every class.")
+    mine: int = Field(description="Items leased to this reviewer.")
+    answered_by_me: int = Field(description="Answers of this reviewer, without those taken back.")
+    by_class: dict[str, int] = Field(description="Class -> open items; '' is every class.")
     by_kind: dict[Kind, int] = Field(description="Kind -> open items.")
     minutes_left: float = Field(
-        description="For the open items and those on the desk: own median of each kind once 10 of it are answered, "
+        description="For the open items and those of the reviewer: own median of each kind once 10 of it are answered, "
         "else the plan's seconds."
     )
     seconds_each: float | None = Field(description="Own median of all kinds; None before the first answer.")
@@ -84,15 +84,15 @@ class Progress(Strict):
 class Left(Strict):
     """What is left of the queue for some reviewers."""
 
-    items: int = Field(description="Items that one of them may answer, or that are on a desk.")
+    items: int = Field(description="Items that one of them may answer, or that are leased.")
     second: int = Field(description="Items that all of them have answered, and that wait for somebody else.")
 
 
 class PurposeCounts(Strict):
-    """How the items of one purpose stand."""
+    """The items of one purpose by state."""
 
     open: int = Field(0, description="Somebody may take them.")
-    leased: int = Field(0, description="On desks.")
+    leased: int = Field(0, description="All who may answer hold them.")
     answered: int = Field(0, description="Need nobody any more.")
     gone: int = Field(0, description="Not asked any more.")
 
@@ -100,18 +100,18 @@ class PurposeCounts(Strict):
 class ReviewerProgress(Strict):
     """What one reviewer did."""
 
-    answered: int = Field(description="Answers that stand.")
-    mine: int = Field(description="Items on the desk.")
+    answered: int = Field(description="Answers, without those taken back.")
+    mine: int = Field(description="Items leased.")
     seconds: float = Field(description="Time of the answers.")
 
 
 class QueueStatus(Strict):
-    """How far the queue is, for who runs it; people who review are not to see it."""
+    """The progress of the queue, for who runs it; people who review are not to see it."""
 
     queue: str = Field(description="Id of the queue.")
     run: str = Field(description="Run whose labels are asked about.")
     purposes: dict[Purpose, PurposeCounts] = Field(description="Purpose -> its items.")
-    reviewers: dict[str, ReviewerProgress] = Field(description="Reviewer -> what he did.")
+    reviewers: dict[str, ReviewerProgress] = Field(description="Reviewer -> what they did.")
     twice: int = Field(description="Items that two people have answered.")
     agreement: float | None = Field(description="Share of them on which verdict and class are the same.")
     edited: int = Field(description="Boxes that answers corrected.")
@@ -152,7 +152,7 @@ class PullOutcome(Strict):
 
 
 class AppliedReviews(Strict):
-    """What the flow `vouch-apply-reviews` did; what it did not do yet is said in words."""
+    """What the flow `vouch-apply-reviews` did; what it did not do yet is in `words`."""
 
     pulled: PullOutcome | None = Field(description="What came into the workspace; None: there is no queue.")
     certified: Certified | None = Field(description="What was certified; None: it is too early, or nothing could be.")

@@ -35,7 +35,7 @@ def review(
     minutes: Annotated[
         float, typer.Option(help="Reviewers' time to plan for when nothing is waiting.", metavar="MINUTES")
     ] = 30,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the first desk in a browser.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the first session's page.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Tell how far the reviews are, by purpose.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Bring the answers so far into the workspace.")] = False,
     export: Annotated[
@@ -68,9 +68,9 @@ def review(
     ] = "redirect",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; while serving, one a line.")] = False,
 ) -> None:
-    """Review in the browser: takes up what waits for an answer, and serves a desk to each reviewer.
+    """Review in the browser: serves what waits for an answer in a session of each reviewer.
 
-    Ctrl-C ends it: what is on the desks is given back, and the answers are brought into the workspace. Answers are
+    Ctrl-C ends it: items of open sessions are given back, and the answers are brought into the workspace. Answers are
     kept as they are given, whatever happens to this process.
     """
     from vouch_labels.flows.console.output import quiet
@@ -134,7 +134,7 @@ def _reviewers(named: list[str] | None) -> tuple[str, ...]:
     if not all(found):
         raise UserError("a reviewer needs a name; give --reviewer one")
     if len(set(found)) < len(found):
-        raise UserError("a reviewer has one desk; name each --reviewer once")
+        raise UserError("a reviewer has one session; name each --reviewer once")
     return found
 
 

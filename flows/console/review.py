@@ -29,7 +29,7 @@ def spoken(terminal: Terminal) -> Callable[[str], None]:
     return remark
 
 
-def print_desks(console: Console, addresses: Mapping[str, str], *, has_own_tokens: bool) -> None:
+def print_sessions(console: Console, addresses: Mapping[str, str], *, has_own_tokens: bool) -> None:
     """Print where each reviewer works, the keys, and how to end.
 
     Args:
@@ -45,7 +45,7 @@ def print_desks(console: Console, addresses: Mapping[str, str], *, has_own_token
         say(console, "whoever has an address can answer as that reviewer: give it to nobody else")
     for line in KEYS:
         say(console, line)
-    say(console, "Ctrl-C ends the review: desks are cleared, and the answers go into the workspace")
+    say(console, "Ctrl-C ends the review: sessions are closed, and the answers go into the workspace")
 
 
 def print_pulled(console: Console, pulled: PullOutcome) -> None:
@@ -71,14 +71,14 @@ def print_written(console: Console, path: Path, rows: int) -> None:
 
 def print_queue(console: Console, status: QueueStatus) -> None:
     """Print how far the queue is, by purpose and by reviewer."""
-    table = table_of("why", "open", "on desks", "answered", "not asked any more")
+    table = table_of("why", "open", "leased", "answered", "not asked any more")
     for purpose, counts in status.purposes.items():
         figures = (counts.open, counts.leased, counts.answered, counts.gone)
         table.add_row(PURPOSES[purpose], *(f"{figure:,}" for figure in figures))
     say(console, f"review queue {status.queue} of run {status.run}")
     console.print(table)
     if status.reviewers:
-        people = table_of("reviewer", "answered", "on the desk", "time")
+        people = table_of("reviewer", "answered", "leased", "time")
         for reviewer, did in status.reviewers.items():
             people.add_row(reviewer, f"{did.answered:,}", f"{did.mine:,}", spoken_time(did.seconds))
         console.print(people)

@@ -1,1 +1,1 @@
-"""Stands around FiftyOne's server, which itself asks nobody who they are: what is not allowed here is refused."""
+"""Guards FiftyOne's server, which has no login: what is not allowed here is refused."""

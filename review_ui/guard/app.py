@@ -20,7 +20,6 @@ from vouch_labels.review_ui.guard.auth import Login
 from vouch_labels.review_ui.guard.media import Media
 from vouch_labels.review_ui.guard.origin import SAFE, Hosts
 from vouch_labels.review_ui.guard.requests import (
-    Desk,
     check_changes,
     check_field,
     check_graphql,
@@ -29,12 +28,12 @@ from vouch_labels.review_ui.guard.requests import (
     only_allowed_operators,
     only_allowed_placements,
     only_our_plugin,
-    only_what_happened,
     parse_json,
     read_body,
     replay,
+    without_operator_traceback,
 )
-from vouch_labels.review_ui.guard.settings import GuardSettings, RefusedError, Seat, policy, with_headers
+from vouch_labels.review_ui.guard.settings import GuardedSession, GuardSettings, RefusedError, policy, with_headers
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -46,11 +45,11 @@ _FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "operators": only_allowed_operators,
     "placements": only_allowed_placements,
     "plugins": only_our_plugin,
-    "execute": only_what_happened,
+    "execute": without_operator_traceback,
 }
 
 Kind = Literal[
-    "home", "page", "file", "told", "media", "events", "graphql", "operators", "placements", "execute", "plugins",
+    "home", "page", "file", "config", "media", "events", "graphql", "operators", "placements", "execute", "plugins",
     "plugin_file", "patch_sample", "patch_label",
 ]  # fmt: skip
 
@@ -73,12 +72,13 @@ class Guard:
     allowed by name is refused, websockets and CORS altogether.
     """
 
-    def __init__(self, app: ASGIApp, settings: GuardSettings, seat: Seat, store: Store) -> None:
-        """Take FiftyOne's application, the settings, the desk, and where the images lie."""
-        self._app, self._settings, self._seat = app, settings, seat
+    def __init__(self, app: ASGIApp, settings: GuardSettings, session: GuardedSession, store: Store) -> None:
+        """Take FiftyOne's application, the settings, the session, and where the images lie."""
+        self._app, self._settings, self._session = app, settings, session
+        self._dataset = (settings.dataset, session.dataset_id)
         self._hosts = Hosts(settings.hosts)
         self._login = Login(settings)
-        self._media = Media(store, seat, settings)
+        self._media = Media(store, session, settings)
         self._csp = policy(settings.image_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +95,7 @@ class Guard:
         try:
             answer = await self._answer(request, send)
         except RefusedError as refused:
-            logger.info("refused: %s %r: %d %s", scope["method"], scope["path"], refused.status, refused.words)
+            logger.info("refused: %s %r: %d %s", scope["method"], scope["path"], refused.status, refused.message)
             answer = refused.response()
         if answer is not None:
             await answer(scope, receive, send)
@@ -113,12 +113,12 @@ class Guard:
         if route is None:
             raise RefusedError(403, "this is not a part of reviewing")
         if request.method in SAFE:
-            return await self._look(request, route, send)
+            return await self._read(request, route, send)
         return await self._change(request, route, send)
 
-    async def _look(self, request: Request, route: Route, send: Send) -> Response | None:
-        if route.kind == "home" or (route.kind == "page" and route.named["dataset"] != self._settings.desk):
-            return RedirectResponse(f"/datasets/{self._settings.desk}", 303)
+    async def _read(self, request: Request, route: Route, send: Send) -> Response | None:
+        if route.kind == "home" or (route.kind == "page" and route.named["dataset"] != self._settings.dataset):
+            return RedirectResponse(f"/datasets/{self._settings.dataset}", 303)
         if route.kind == "media":
             return await self._media.answer(request)
         await self._pass(request, b"", send, route)
@@ -128,17 +128,16 @@ class Guard:
         body = await read_body(request)
         if route.kind in ("patch_sample", "patch_label"):
             return await self._write(request, route, body, send)
-        said = parse_json(request, body, *(_LISTENING if route.kind == "events" else ()))
-        desk = await self._desk()
-        check_values(said, desk)
+        content = parse_json(request, body, *(_LISTENING if route.kind == "events" else ()))
+        check_values(content, self._dataset)
         if route.kind == "graphql":
-            body = json.dumps(check_graphql(said, desk)).encode()
+            body = json.dumps(check_graphql(content, self._dataset)).encode()
         elif route.kind == "events":
-            _check_listener(said)
+            _check_listener(content)
         elif route.kind == "execute":
-            asked = check_operator(said)
+            asked = check_operator(content)
             if request.scope["path"].startswith("/operators/execute"):
-                await self._pass_kept(request, body, _short(asked), send, route)
+                await self._pass_logged(request, body, _short(asked), send, route)
                 return None
         await self._pass(request, body, send, route)
         return None
@@ -147,62 +146,59 @@ class Guard:
         try:
             await self._check_write(request, route, body)
         except RefusedError as refused:
-            await self._keep(request, body, refused.status)
+            await self._log(request, body, refused.status)
             raise
-        await self._pass_kept(request, body, body, send, route)
+        await self._pass_logged(request, body, body, send, route)
         return None
 
     async def _check_write(self, request: Request, route: Route, body: bytes) -> None:
         if request.query_params:
             raise RefusedError(403, "changes are made to samples themselves")
         # FiftyOne takes a name for an id as well.
-        if route.named["dataset"] not in await self._desk():
-            raise RefusedError(403, "only your own desk can be changed")
+        if route.named["dataset"] not in self._dataset:
+            raise RefusedError(403, "only your own session can be changed")
         if route.kind == "patch_label":
             check_field(route.named["field"])
         types = (_PATCH,) if route.kind == "patch_sample" else (_PATCH, "application/json")
         check_changes(parse_json(request, body, *types), route.kind == "patch_sample")
-        item = await asyncio.to_thread(self._seat.item_of, route.named["sample"])
+        item = await asyncio.to_thread(self._session.item_of, route.named["sample"])
         if item is None:
-            raise RefusedError(404, "this item is no longer on your desk; take a new batch")
-        if not await asyncio.to_thread(self._seat.holds, item):
+            raise RefusedError(404, "this item is no longer in your session; take a new batch")
+        if not await asyncio.to_thread(self._session.holds, item):
             raise RefusedError(423, "this item is no longer yours; take a new batch (the change is kept in the log)")
 
-    async def _desk(self) -> Desk:
-        return (self._settings.desk, await asyncio.to_thread(self._seat.dataset_id))
+    async def _log(self, request: Request, body: bytes, status: int) -> None:
+        await asyncio.to_thread(self._session.log, request.method, request.scope["path"], body, status)
 
-    async def _keep(self, request: Request, body: bytes, status: int) -> None:
-        await asyncio.to_thread(self._seat.log, request.method, request.scope["path"], body, status)
-
-    async def _pass_kept(self, request: Request, body: bytes, kept: bytes, send: Send, route: Route) -> None:
-        """Have FiftyOne answer, and note what it was asked and what became of it, also when it gives no answer."""
+    async def _pass_logged(self, request: Request, body: bytes, kept: bytes, send: Send, route: Route) -> None:
+        """Have FiftyOne answer, and note the request and its status, also when it gives no answer."""
         try:
-            sending = told_first(send, lambda status: self._keep(request, kept, status))
+            sending = after_noting(send, lambda status: self._log(request, kept, status))
             await self._pass(request, body, sending, route)
         except RefusedError as refused:
-            await self._keep(request, kept, refused.status)
+            await self._log(request, kept, refused.status)
             raise
 
     async def _pass(self, request: Request, body: bytes, send: Send, route: Route) -> None:
-        sending = without_traceback(send)
+        sending: Sending = _WithoutTraceback(send)
         if route.kind in _FILTERS:
-            sending = filtered(sending, _FILTERS[route.kind])
+            sending = _Filtered(sending, _FILTERS[route.kind])
         try:
             await self._app(request.scope, replay(body, request.receive), sending)
         except Exception:
             # FiftyOne's own last resort answers first, and then raises once more.
             logger.exception("FiftyOne failed at %s %r", request.method, request.scope["path"])
-        if not sending.begun:
+        if not sending.started:
             raise RefusedError(500, "FiftyOne failed at this; the log of the review says why")
 
 
-def _check_listener(said: object) -> None:
-    """Hold who listens to events to what a browser says; other programs would hand a state of their own in.
+def _check_listener(content: object) -> None:
+    """Let only browsers listen to events; other programs would send a state of their own.
 
     Raises:
         RefusedError: With 403.
     """
-    start = said.get("initializer") if isinstance(said, dict) else None
+    start = content.get("initializer") if isinstance(content, dict) else None
     if start is not None and (not isinstance(start, dict) or "_CLS" in start):
         raise RefusedError(403, "only the App listens here")
 
@@ -216,7 +212,7 @@ _TABLE: Final[tuple[tuple[str, str, Kind], ...]] = (
     ("GET", rf"/datasets/(?P<dataset>{_NAME})", "page"),
     ("GET", rf"(?:/datasets)?/assets/{_FILE}", "file"),
     ("GET", r"(?:/datasets)?/(?:favicon\.ico|model_evaluation\.svg)", "file"),
-    ("GET", r"/(?:fiftyone|features)", "told"),
+    ("GET", r"/(?:fiftyone|features)", "config"),
     ("GET", r"/plugins", "plugins"),
     ("GET", r"/plugins/(?:[\w@-]+/)*index\.umd\.js", "plugin_file"),
     ("GET", r"/media", "media"),
@@ -252,17 +248,17 @@ def find_route(method: str, path: str) -> Route | None:
 
 
 class Sending:
-    """What `send` does, and whether an answer has begun."""
+    """What `send` does, and whether an answer has started."""
 
     def __init__(self, send: Send) -> None:
         """Take where the answer goes."""
         self._send = send
-        self.begun = False
+        self.started = False
 
     async def __call__(self, message: Message) -> None:
         """Pass a message on."""
         if message["type"] == "http.response.start":
-            self.begun = True
+            self.started = True
         await self._send(message)
 
 
@@ -273,7 +269,7 @@ class _WithoutTraceback(Sending):
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 500:
-            self.begun = self._failed = True
+            self.started = self._failed = True
             body = json.dumps({"error": "FiftyOne failed at this; the log of the review says why"}).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await self._send({"type": message["type"], "status": message["status"], "headers": headers})
@@ -304,27 +300,17 @@ class _Filtered(Sending):
     async def _finish(self, start: Message) -> None:
         body = self._change(b"".join(self._parts))
         MutableHeaders(scope=start)["content-length"] = str(len(body))
-        self.begun = True
+        self.started = True
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})
 
 
-def without_traceback(send: Send) -> Sending:
-    """Say of a failure only that it happened."""
-    return _WithoutTraceback(send)
-
-
-def filtered(send: Send, change: Callable[[bytes], bytes]) -> Sending:
-    """Have the body of a good answer changed."""
-    return _Filtered(send, change)
-
-
-def told_first(send: Send, tell: Callable[[int], Awaitable[None]]) -> Send:
-    """Tell the status of an answer, and wait until that is done, before the client hears of it."""
+def after_noting(send: Send, note: Callable[[int], Awaitable[None]]) -> Send:
+    """Have the status of an answer noted before the client gets it."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            await tell(message["status"])
+            await note(message["status"])
         await send(message)
 
     return sending

@@ -83,17 +83,17 @@ class Login:
         self.cookie = f"vouch-review-{settings.port}"
 
     def is_in(self, request: Request) -> bool:
-        """Whether a request comes from this desk's reviewer.
+        """Whether a request comes from this session's reviewer.
 
         Raises:
-            RefusedError: With 403, when a trusted proxy says that it comes from somebody else.
+            RefusedError: With 403, when a trusted proxy names somebody else.
         """
         if self._settings.trust_header is not None and self._proxies.is_proxy(request):
             named = request.headers.getlist(self._settings.trust_header)
             if len(named) == 1 and named[0] == self._settings.reviewer:
                 return True
             if named:
-                raise RefusedError(403, "this is another reviewer's desk; ask for the address of your own")
+                raise RefusedError(403, "this is another reviewer's session; ask for the address of your own")
         return self._is_signed(request.cookies.get(self.cookie, ""))
 
     async def answer(self, request: Request) -> Response | None:
@@ -107,7 +107,7 @@ class Login:
         return None
 
     def ask(self, request: Request) -> Response:
-        """Answer a request of nobody we know: the login page for a browser's tab, else a line."""
+        """Answer a request without a login: the login page for a browser's tab, else a line."""
         wants_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
         if wants_page:
             return HTMLResponse(login_page(self._settings.reviewer), 401)
@@ -115,7 +115,7 @@ class Login:
 
     def _try(self, request: Request, token: str) -> Response:
         client = self._proxies.client(request)
-        # The same work is done for every token, and none is looked at while the client must wait.
+        # The same work is done for every token, and none is accepted while the client must wait.
         wait = self._failures.wait(client)
         right = hmac.compare_digest(token_hash(token), self._settings.token_sha256)
         if wait:
@@ -131,16 +131,16 @@ class Login:
         return self._welcome(request)
 
     def _welcome(self, request: Request) -> Response:
-        home = f"/datasets/{self._settings.desk}"
+        home = f"/datasets/{self._settings.dataset}"
         answer: Response = RedirectResponse(home, 303)
         if request.headers.get("sec-fetch-site") == "cross-site":
             # A browser keeps a strict cookie from the whole chain of redirects that a foreign page began.
             answer = HTMLResponse(moved_page(home))
-        until = int(self._clock() + self._settings.session_hours * 3600)
+        until = int(self._clock() + self._settings.login_hours * 3600)
         answer.set_cookie(
             self.cookie,
             f"{until}.{self._sign(until)}",
-            max_age=int(self._settings.session_hours * 3600),
+            max_age=int(self._settings.login_hours * 3600),
             path="/",
             secure=self._proxies.is_https(request),
             httponly=True,
@@ -155,8 +155,8 @@ class Login:
         return hmac.compare_digest(signature, self._sign(int(until))) and int(until) > self._clock()
 
     def _sign(self, until: int) -> str:
-        said = f"{self._settings.desk}\n{self._settings.token_sha256}\n{until}"
-        return hmac.new(self._settings.session_key.encode(), said.encode(), hashlib.sha256).hexdigest()
+        message = f"{self._settings.dataset}\n{self._settings.token_sha256}\n{until}"
+        return hmac.new(self._settings.cookie_key.encode(), message.encode(), hashlib.sha256).hexdigest()
 
 
 async def _field(request: Request, name: str) -> str:
@@ -194,14 +194,14 @@ small {{ opacity: .75 }}
 <body>
 <main>
 <h1>Vouch review</h1>
-<p>This is the desk of <b>{reviewer}</b>.</p>
+<p>This is the review session of <b>{reviewer}</b>.</p>
 {problem}
 <form method="post" action="/vouch/login">
 <label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="off" required autofocus>
-<button type="submit">Begin to review</button>
+<button type="submit">Start reviewing</button>
 </form>
-<p><small>The token stands in the address that <code>vouch review</code> printed when it started.</small></p>
+<p><small>The token is in the address that <code>vouch review</code> printed when it started.</small></p>
 </main>
 </body>
 </html>
@@ -210,8 +210,8 @@ small {{ opacity: .75 }}
 
 def login_page(reviewer: str, problem: str = "") -> str:
     """The page, with what went wrong."""
-    words = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
-    return _PAGE.format(reviewer=escape(reviewer), problem=words)
+    alert = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
+    return _PAGE.format(reviewer=escape(reviewer), problem=alert)
 
 
 def moved_page(where: str) -> str:

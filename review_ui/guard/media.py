@@ -1,4 +1,4 @@
-"""Hands out the images of the queue, by their keys alone; no path of this machine is ever asked for or told."""
+"""Serves the images of the queue, by their keys alone: no path of this machine is taken or given."""
 
 import asyncio
 import io
@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 
-from vouch_labels.review_ui.guard.settings import GuardSettings, RefusedError, Seat
+from vouch_labels.review_ui.guard.settings import GuardedSession, GuardSettings, RefusedError
 from vouch_labels.schemas.errors import ObjectMissingError, VouchError
 from vouch_labels.schemas.records import Failed
 from vouch_labels.tasks.acquire import decode, sniff
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 class Media:
     """The images of one queue."""
 
-    def __init__(self, store: Store, seat: Seat, settings: GuardSettings) -> None:
-        """Take where the images lie, who knows the queue, and how to hand them out."""
-        self._store, self._seat, self._settings = store, seat, settings
+    def __init__(self, store: Store, session: GuardedSession, settings: GuardSettings) -> None:
+        """Take where the images lie, the session, and how to send them."""
+        self._store, self._session, self._settings = store, session, settings
         self._prefix = f"/vouch/{settings.queue}/"
         self._converting = asyncio.Semaphore(_CONVERSIONS)
 
@@ -48,7 +48,7 @@ class Media:
         if len(named) != 1 or not named[0].startswith(self._prefix):
             raise RefusedError(403, "only images of the review queue can be seen")
         key = named[0].removeprefix(self._prefix)
-        if not await asyncio.to_thread(self._seat.has_image, key):
+        if not await asyncio.to_thread(self._session.has_image, key):
             raise RefusedError(403, "only images of the review queue can be seen")
         try:
             return await self._image(key)
@@ -121,7 +121,7 @@ def _kind_to_show(path: Path) -> str | None:
 
 
 def _is_turned(file: BinaryIO) -> bool:
-    """Whether EXIF says that pixels lie otherwise: what draws on a canvas may leave that out, boxes do not."""
+    """Whether EXIF turns the pixels: what draws on a canvas may leave that out, boxes do not."""
     try:
         with Image.open(file, formats=["JPEG", "PNG", "WEBP"]) as image:
             return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
@@ -129,5 +129,5 @@ def _is_turned(file: BinaryIO) -> bool:
         return False
 
 
-def _text(status: int, words: str) -> Response:
-    return PlainTextResponse(words, status)
+def _text(status: int, message: str) -> Response:
+    return PlainTextResponse(message, status)

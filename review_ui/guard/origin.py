@@ -1,6 +1,6 @@
 """Refuses requests that a foreign page had a browser make (Host, Origin, Sec-Fetch-Site); trusts named proxies only.
 
-A trusted proxy tells the client's address and whether it came by HTTPS; nobody else is believed.
+A trusted proxy gives the client's address and whether it came by HTTPS; nobody else is trusted.
 """
 
 import ipaddress
@@ -36,7 +36,7 @@ class Hosts:
             raise RefusedError(421, "this server does not go by that name; open the address that vouch review printed")
 
     def check_site(self, method: str, headers: Headers) -> None:
-        """Refuse what another site's page asks for, and changes whose origin nobody tells.
+        """Refuse what another site's page asks for, and changes whose origin is not given.
 
         Following a link to a page is no more than looking; what a page loads, sends or listens to must be our own.
 
@@ -84,14 +84,14 @@ def is_loopback(host: str) -> bool:
 
 
 class Proxies:
-    """The proxies that are believed."""
+    """The trusted proxies."""
 
     def __init__(self, networks: Sequence[str]) -> None:
         """Take their addresses or networks."""
         self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
 
     def is_proxy(self, request: Request) -> bool:
-        """Whether a trusted proxy handed a request on."""
+        """Whether a trusted proxy forwarded a request."""
         peer = _address(_peer(request))
         return peer is not None and self._trusts(peer)
 
@@ -104,15 +104,15 @@ class Proxies:
         found = _address(_peer(request))
         if found is None:
             return _peer(request)
-        for told in _from_the_right(request.headers.getlist("x-forwarded-for")):
-            address = _address(told)
+        for named in _from_the_right(request.headers.getlist("x-forwarded-for")):
+            address = _address(named)
             if not self._trusts(found) or address is None:
                 break
             found = address
         return str(found)
 
     def is_https(self, request: Request) -> bool:
-        """Whether the browser came by HTTPS: its own page's Origin says so, or a trusted proxy."""
+        """Whether the browser came by HTTPS: by its own page's Origin, or a trusted proxy."""
         if request.headers.get("origin", "").startswith("https://"):
             return True
         return self.is_proxy(request) and "https" in _from_the_right(request.headers.getlist("x-forwarded-proto"))

@@ -36,7 +36,7 @@ from vouch_labels.review_ui.guard.settings import RefusedError
 
 logger = logging.getLogger(__name__)
 
-Desk = tuple[str, str]
+Dataset = tuple[str, str]
 """Name and hex id of the one dataset that may be seen."""
 
 MOST_BYTES: Final = 8 << 20
@@ -91,7 +91,7 @@ BUILT_IN: Final = frozenset(
         "@voxel51/operators/list_valid_annotation_fields",
     }
 )
-"""Each only reads the desk's own settings."""
+"""Each only reads the session's own settings."""
 
 STAGES: Final = frozenset(
     f"fiftyone.core.stages.{name}"
@@ -101,7 +101,7 @@ STAGES: Final = frozenset(
         "Shuffle", "Skip", "SortBy", "Take",
     )
 )  # fmt: skip
-"""View stages that show less of the desk, or in another order. Others reach further: Mongo into every collection."""
+"""View stages that show less of the session, or in another order. Others reach further: Mongo into every collection."""
 
 
 async def read_body(request: Request, most: int = MOST_BYTES) -> bytes:
@@ -110,8 +110,8 @@ async def read_body(request: Request, most: int = MOST_BYTES) -> bytes:
     Raises:
         RefusedError: 413 when it is larger than `most` bytes.
     """
-    told = request.headers.get("content-length", "0")
-    if not told.isdigit() or int(told) > most:
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > most:
         raise RefusedError(413, f"more than {most >> 20} MiB cannot be sent")
     parts, size = [], 0
     async for part in request.stream():
@@ -124,20 +124,20 @@ async def read_body(request: Request, most: int = MOST_BYTES) -> bytes:
 
 def replay(body: bytes, receive: Receive) -> Receive:
     """Hand a body that has been read to the application, and afterwards what comes from the client."""
-    told = False
+    replayed = False
 
     async def receiving() -> Message:
-        nonlocal told
-        if told:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        told = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receiving
 
 
 def parse_json(request: Request, body: bytes, *types: str) -> object:
-    """Parse a body that says that it is JSON.
+    """Parse a body that is declared as JSON.
 
     Args:
         request: For its content type: a form or plain text of a foreign page needs no leave of the browser.
@@ -156,13 +156,13 @@ def parse_json(request: Request, body: bytes, *types: str) -> object:
         raise RefusedError(400, "this is no JSON") from None
 
 
-def check_values(value: object, desk: Desk, depth: int = 0) -> None:
-    """Refuse values by which FiftyOne would look beyond the desk, or call what the client names.
+def check_values(value: object, dataset: Dataset, depth: int = 0) -> None:
+    """Refuse values by which FiftyOne would reach beyond the session, or call what the client names.
 
     Args:
         value: Parsed JSON.
-        desk: The desk's name and id, the only dataset that may be named.
-        depth: How deep it lies.
+        dataset: The session's dataset, name and id, the only dataset that may be named.
+        depth: How deep it is nested.
 
     Raises:
         RefusedError: With 403.
@@ -171,16 +171,16 @@ def check_values(value: object, desk: Desk, depth: int = 0) -> None:
         raise RefusedError(400, "nested too deep")
     if isinstance(value, list):
         for item in value:
-            check_values(item, desk, depth + 1)
+            check_values(item, dataset, depth + 1)
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check_pair(key, item, desk)
-            check_values(item, desk, depth + 1)
+            _check_pair(key, item, dataset)
+            check_values(item, dataset, depth + 1)
 
 
-def _check_pair(key: str, item: object, desk: Desk) -> None:
-    if key in _NAMES_DATASET and item is not None and item not in desk:
-        raise RefusedError(403, "only your own desk can be seen")
+def _check_pair(key: str, item: object, dataset: Dataset) -> None:
+    if key in _NAMES_DATASET and item is not None and item not in dataset:
+        raise RefusedError(403, "only your own session can be seen")
     if key in _REACH or key in _OTHER_STRINGS:
         raise RefusedError(403, f"{key} is not allowed")
     if key in _ASIDE and item:
@@ -260,15 +260,15 @@ def _check_value(value: object) -> None:
             _check_value(item)
 
 
-def check_graphql(body: object, desk: Desk) -> dict[str, Any]:
+def check_graphql(body: object, dataset: Dataset) -> dict[str, Any]:
     """Refuse what is not in the lists, and whatever names another dataset.
 
     Args:
         body: The request's JSON.
-        desk: The desk's name and id.
+        dataset: The session's dataset, name and id.
 
     Returns:
-        The request to make: a search among all datasets has become one for the desk.
+        The request to make: a search among all datasets has become one for the session's.
 
     Raises:
         RefusedError: 403, or 400 for what is no GraphQL.
@@ -284,20 +284,20 @@ def check_graphql(body: object, desk: Desk) -> dict[str, Any]:
         raise RefusedError(400, "this is no GraphQL request") from None
     operation = _only_operation(document)
     defaults = _defaults(operation)
-    check_values(defaults, desk)
-    check_values(given, desk)
+    check_values(defaults, dataset)
+    check_values(given, dataset)
     variables = defaults | given
-    visit(document, _Arguments(variables, desk))
+    visit(document, _Arguments(variables, dataset))
     searched: dict[str, Any] = {}
     for field in _allowed_fields(operation, document):
-        _check_name(field, variables, desk)
+        _check_name(field, variables, dataset)
         if field.name.value == _LIST:
-            searched[_search_variable(field)] = f"^{re.escape(desk[0])}$"
+            searched[_search_variable(field)] = f"^{re.escape(dataset[0])}$"
     return {**body, "variables": {**given, **searched}}
 
 
 def _only_operation(document: DocumentNode) -> OperationDefinitionNode:
-    """The one operation: of several, each would have defaults of its own, and the client says later which is meant."""
+    """The one operation: of several, each would have defaults of its own, and the client selects one later."""
     others = [node for node in document.definitions if not isinstance(node, FragmentDefinitionNode)]
     if len(others) != 1 or not isinstance(others[0], OperationDefinitionNode):
         raise RefusedError(403, "one operation a request is allowed")
@@ -321,19 +321,19 @@ def _allowed_fields(operation: OperationDefinitionNode, document: DocumentNode) 
         yield field
 
 
-def _check_name(field: FieldNode, variables: dict[str, Any], desk: Desk) -> None:
+def _check_name(field: FieldNode, variables: dict[str, Any], dataset: Dataset) -> None:
     if field.name.value in _NAMED:
         for argument in field.arguments:
             value = value_from_ast_untyped(argument.value, variables)
-            if argument.name.value == "name" and value is not None and value not in desk:
-                raise RefusedError(403, "only your own desk can be seen")
+            if argument.name.value == "name" and value is not None and value not in dataset:
+                raise RefusedError(403, "only your own session can be seen")
 
 
 def _search_variable(field: FieldNode) -> str:
     for argument in field.arguments:
         if argument.name.value == "search" and isinstance(argument.value, VariableNode):
             return argument.value.name.value
-    raise RefusedError(403, "only your own desk can be seen")
+    raise RefusedError(403, "only your own session can be seen")
 
 
 def _root_fields(
@@ -354,14 +354,14 @@ def _root_fields(
 class _Arguments(Visitor):
     """Holds every argument, however deep and however it came, to the rules of values."""
 
-    def __init__(self, variables: dict[str, Any], desk: Desk) -> None:
+    def __init__(self, variables: dict[str, Any], dataset: Dataset) -> None:
         super().__init__()
-        self._variables, self._desk = variables, desk
+        self._variables, self._dataset = variables, dataset
 
     def enter_argument(self, node: ArgumentNode, *_: object) -> VisitorAction:
         value = value_from_ast_untyped(node.value, self._variables)
         if value is not Undefined:
-            check_values({node.name.value: value}, self._desk)
+            check_values({node.name.value: value}, self._dataset)
         return None
 
 
@@ -385,33 +385,31 @@ def check_operator(body: object) -> dict[str, object]:
 
 
 def only_allowed_operators(body: bytes) -> bytes:
-    """Leave the allowed operators of a list of operators; errors of others, which name files, go too."""
-    said = json.loads(body)
-    operators = [operator for operator in said["operators"] if is_allowed(operator.get("uri"))]
+    """Keep the allowed operators of a list of operators; errors of others, which name files, are removed."""
+    operators = [operator for operator in json.loads(body)["operators"] if is_allowed(operator.get("uri"))]
     return json.dumps({"operators": operators, "errors": []}).encode()
 
 
 def only_allowed_placements(body: bytes) -> bytes:
-    """Leave the allowed operators of a list of buttons."""
-    said = json.loads(body)
-    placements = [one for one in said["placements"] if is_allowed(one.get("operator_uri"))]
+    """Keep the allowed operators of a list of buttons."""
+    placements = [one for one in json.loads(body)["placements"] if is_allowed(one.get("operator_uri"))]
     return json.dumps({"placements": placements}).encode()
 
 
 def only_our_plugin(body: bytes) -> bytes:
-    """Leave our own plugin of a list of plugins."""
-    said = json.loads(body)
-    return json.dumps({"plugins": [plugin for plugin in said["plugins"] if plugin.get("name") == OURS]}).encode()
+    """Keep our own plugin of a list of plugins."""
+    plugins = [plugin for plugin in json.loads(body)["plugins"] if plugin.get("name") == OURS]
+    return json.dumps({"plugins": plugins}).encode()
 
 
-def only_what_happened(body: bytes) -> bytes:
-    """Put the traceback of an operator that failed, which names files, into the log, and leave its last words."""
+def without_operator_traceback(body: bytes) -> bytes:
+    """Replace the traceback of an operator that failed, which names files, by its message; the log has it."""
     try:
-        said = json.loads(body)
+        result = json.loads(body)
     except ValueError:
         return body
-    if not isinstance(said, dict) or not isinstance(said.get("error"), str):
+    if not isinstance(result, dict) or not isinstance(result.get("error"), str):
         return body
-    logger.error("an operator failed: %s", said["error"])
-    words = said.get("error_message") or "this failed; the log of the review says why"
-    return json.dumps(said | {"error": words}).encode()
+    logger.error("an operator failed: %s", result["error"])
+    message = result.get("error_message") or "this failed; the log of the review says why"
+    return json.dumps(result | {"error": message}).encode()

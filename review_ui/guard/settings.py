@@ -1,4 +1,4 @@
-"""Settings of the guard, what it asks about its session, its refusals and the headers of every answer."""
+"""Settings of the guard, the session that it guards, its refusals and the headers of every answer."""
 
 from collections.abc import Mapping
 from typing import Final, Literal, Protocol
@@ -15,18 +15,18 @@ _KEPT: Final = ("/assets/", "/datasets/assets/")
 
 
 class GuardSettings(Strict):
-    """One reviewer's guard. Holds the key that signs sessions: it goes to the server's process, never into a file."""
+    """One reviewer's guard. Holds the key that signs cookies: it goes to the server's process, never into a file."""
 
     queue: str = Field(description="The queue whose images may be seen.")
     reviewer: str = Field(description="Who works here.")
-    desk: str = Field(description="Name of the FiftyOne dataset that may be read and changed.")
+    dataset: str = Field(description="Name of the FiftyOne dataset that may be read and changed.")
     port: int = Field(description="Port of the server; cookies of one host reach all of its ports.")
     token_sha256: str = Field(repr=False, description="Hex of SHA-256 of the reviewer's token.")
-    session_key: str = Field(repr=False, description="Signs sessions; lives as long as the review that was started.")
-    session_hours: float = Field(12.0, gt=0, description="How long a login lasts.")
+    cookie_key: str = Field(repr=False, description="Signs cookies; lives as long as the review that was started.")
+    login_hours: float = Field(12.0, gt=0, description="How long a login lasts.")
     hosts: tuple[str, ...] = Field((), description="Names that the server may be asked by, beside those of loopback.")
-    trust_header: str | None = Field(None, description="Header in which a proxy says who has logged in there.")
-    trusted_proxies: tuple[str, ...] = Field((), description="Addresses or networks of proxies that are believed.")
+    trust_header: str | None = Field(None, description="Header in which a proxy names who has logged in there.")
+    trusted_proxies: tuple[str, ...] = Field((), description="Addresses or networks of trusted proxies.")
     media: Literal["redirect", "proxy"] = Field(
         "redirect", description="Images of a bucket: a short-lived address for the browser, or through this server."
     )
@@ -36,15 +36,16 @@ class GuardSettings(Strict):
     max_pixels: int = Field(120_000_000, gt=0, description="Images of more pixels are not converted.")
 
 
-class Seat(Protocol):
-    """A reviewer's place at a queue. Every method may wait for the database; call it from a thread."""
+class GuardedSession(Protocol):
+    """A review session as the guard sees it. Every method may wait for the database; call it from a thread."""
 
+    @property
     def dataset_id(self) -> str:
-        """Hex id of the desk's dataset."""
+        """Hex id of its dataset."""
         ...
 
     def item_of(self, sample_id: str) -> str | None:
-        """The item that a sample of the desk shows; None when the desk has no such sample."""
+        """The item that a sample of the session shows; None when there is no such sample."""
         ...
 
     def holds(self, item: str) -> bool:
@@ -63,16 +64,16 @@ class Seat(Protocol):
 class RefusedError(Exception):
     """A request that is not let through."""
 
-    def __init__(self, status: int, words: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         """Take the HTTP status, a line for people, and headers."""
-        super().__init__(words)
+        super().__init__(message)
         self.status = status
-        self.words = words
+        self.message = message
         self.headers = headers
 
     def response(self) -> Response:
         """The answer: a JSON object with the line."""
-        return JSONResponse({"error": self.words}, self.status, self.headers)
+        return JSONResponse({"error": self.message}, self.status, self.headers)
 
 
 def policy(image_origin: str | None) -> str:

@@ -33,7 +33,7 @@
       this.#source = source2;
       this.#changed = changed2;
     }
-    /** Notes new elements as soon as the App makes them, while the address still tells for which item. */
+    /** Notes new elements as soon as the App makes them, while the address still names the item. */
     watch() {
       new MutationObserver(() => this.note()).observe(document.body, { childList: true, subtree: true });
       this.note();
@@ -184,7 +184,7 @@
     constructor(parts) {
       this.#parts = parts;
     }
-    /** A key that comes before anybody can have seen the item means the one before, and is passed over. */
+    /** A key that comes before anybody can have seen the item means the one before, and is ignored. */
     #isTooEarly() {
       const { navigation: navigation2, screen: screen2 } = this.#parts;
       const item = navigation2.shown();
@@ -195,16 +195,16 @@
      * @param {import("./types.js").Parameters} [parameters]
      */
     answer(name, parameters = {}) {
-      const { app, call: call2, session: session2, busy: busy2, navigation: navigation2, screen: screen2, edits: edits2, labels: labels2, pause: pause2, say: say2 } = this.#parts;
+      const { app, call: call2, session: session2, busy: busy2, navigation: navigation2, screen: screen2, edits: edits2, labels: labels2, pause: pause2, notify: notify2 } = this.#parts;
       return busy2.run(async () => {
         if (this.#isTooEarly()) return;
         const item = navigation2.shown();
         if (!item) throw new Error("open an item first: Alt+T takes a batch");
-        if (name !== "skip" && !screen2.isReady(item)) await this.#tellUnseen(item);
+        if (name !== "skip" && !screen2.isReady(item)) await this.#throwUnseen(item);
         await edits2.saved();
         const seconds = screen2.seconds();
         const next = session2.beside(item, 1) ?? session2.beside(item, -1);
-        say2("");
+        notify2("");
         if (next) navigation2.open(next);
         try {
           await call2(name, { item: item.item, seconds, ...parameters });
@@ -221,25 +221,25 @@
       });
     }
     take() {
-      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, say: say2 } = this.#parts;
+      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, notify: notify2 } = this.#parts;
       return busy2.run(async () => {
         await edits2.saved();
         const { taken } = await call2("take_batch");
         const [first] = session2.items;
         if (!first) return pause2.show("Nothing is left to review for you: thank you");
-        say2(taken ? `${taken} items taken` : "this batch is not done yet");
+        notify2(taken ? `${taken} items taken` : "this batch is not done yet");
         pause2.hide();
         navigation2.show(first);
       });
     }
     undo() {
-      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, say: say2 } = this.#parts;
+      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, notify: notify2 } = this.#parts;
       return busy2.run(async () => {
         if (this.#isTooEarly()) return;
         await edits2.saved();
         const result = await call2("undo");
         const item = session2.item(result.item);
-        say2(`Taken back: ${result.said}`);
+        notify2(`Taken back: ${result.answer}`);
         if (!item) return;
         pause2.hide();
         navigation2.show(item);
@@ -265,7 +265,7 @@
         if (next) navigation2.open(next);
       });
     }
-    /** Says of the label in question, or of a box that was drawn, which class it is. @param {number} place */
+    /** Sets the class of the label in question, or of a box that was drawn. @param {number} place */
     pickClass(place) {
       const { session: session2, busy: busy2, navigation: navigation2, labels: labels2 } = this.#parts;
       const name = session2.classes[place];
@@ -275,11 +275,11 @@
       else busy2.run(() => labels2.setClass(name));
     }
     /**
-     * Says why an item that is not painted cannot be answered. The App does not ask again for an image that did not come.
+     * Throws why an item that is not painted cannot be answered. The App does not ask again for an image that did not come.
      *
      * @param {ItemSummary} item
      */
-    async #tellUnseen(item) {
+    async #throwUnseen(item) {
       const { app, navigation: navigation2, pictures: pictures2 } = this.#parts;
       navigation2.leaveExplore(item);
       const state = await Promise.race([pictures2.look(item).done, sleep(LOAD_MS)]);
@@ -444,14 +444,14 @@
   // src/busy.js
   var Busy = class {
     isBusy = false;
-    #told;
+    #notify;
     #done;
     /**
-     * @param {import("./types.js").Say} told
+     * @param {import("./types.js").Notify} notify
      * @param {() => void} done After each, however it ended.
      */
-    constructor(told, done) {
-      this.#told = told;
+    constructor(notify2, done) {
+      this.#notify = notify2;
       this.#done = done;
     }
     /** @param {() => Promise<void>} work */
@@ -461,7 +461,7 @@
       try {
         await work();
       } catch (error) {
-        this.#told(error instanceof Error ? error.message : String(error), true);
+        this.#notify(error instanceof Error ? error.message : String(error), true);
       } finally {
         this.#set(false);
         this.#done();
@@ -481,8 +481,8 @@
     made.textContent = text;
     return made;
   }
-  function button(words, action) {
-    const made = make("button", "", words);
+  function button(text, action) {
+    const made = make("button", "", text);
     made.addEventListener("click", () => void action());
     return made;
   }
@@ -499,7 +499,7 @@
     made() {
       this.#last = performance.now();
     }
-    /** An edit is on its way for a moment before the App says that it is not saved; then it saves, and says so. */
+    /** An edit is on its way for a moment before the App shows that it is not saved; then it saves, and shows that. */
     async saved() {
       if (this.#app.leaveField()) this.made();
       await sleep(Math.max(0, this.#last + EDIT_MS - performance.now()));
@@ -560,7 +560,7 @@
       this.isPicked = isPicked && this.image !== "broken" && !this.why;
       this.element.setAttribute("aria-pressed", String(this.isPicked));
     }
-    /** Says why it was not answered: it stays for a page. @param {string} why */
+    /** Shows why it was not answered: it stays for a page. @param {string} why */
     keep(why) {
       this.why = why;
       this.element.dataset.why = why;
@@ -572,11 +572,11 @@
       this.element.dataset.image = state;
       if (state === "broken") this.#cannotBeAnswered("broken", "cannot be shown");
     }
-    /** @param {string} className @param {string} words */
-    #cannotBeAnswered(className, words) {
+    /** @param {string} className @param {string} text */
+    #cannotBeAnswered(className, text) {
       this.pick(false);
       this.element.classList.add(className);
-      this.element.setAttribute("aria-label", words);
+      this.element.setAttribute("aria-label", text);
     }
   };
 
@@ -620,8 +620,8 @@
     made.setAttribute("aria-label", label);
     return made;
   }
-  function option(value, words) {
-    const made = make("option", "", words);
+  function option(value, text) {
+    const made = make("option", "", text);
     made.value = value;
     return made;
   }
@@ -645,27 +645,27 @@
     #leave = /* @__PURE__ */ new Set();
     #call;
     #session;
-    #say;
+    #notify;
     #busy;
     #closed;
     /**
      * @param {import("./types.js").Call} call
      * @param {import("./session.js").Session} session
-     * @param {import("./types.js").Say} say
+     * @param {import("./types.js").Notify} notify
      * @param {Pick<import("./busy.js").Busy, "run">} busy
      * @param {() => void} closed Told when the grid is left.
      */
-    constructor(call2, session2, say2, busy2, closed) {
+    constructor(call2, session2, notify2, busy2, closed) {
       this.#call = call2;
       this.#session = session2;
-      this.#say = say2;
+      this.#notify = notify2;
       this.#busy = busy2;
       this.#closed = closed;
     }
     /** Opens it over the App. */
     async open() {
       this.#root.id = "vouch-grid";
-      this.#verdict.append(...WRONG.map(([value, words]) => option(value, `picked: ${words}`)));
+      this.#verdict.append(...WRONG.map(([value, text]) => option(value, `picked: ${text}`)));
       this.#verdict.addEventListener("change", () => this.#offerClasses());
       const submit = button("Submit (Alt+Enter)", () => this.submit());
       submit.className = "submit";
@@ -703,7 +703,7 @@
     async #next(kept) {
       const items = await this.#take();
       if (!items.length && !kept.length) {
-        this.#say(this.#leave.size ? "What is left cannot be answered here." : "No labels are left to verify.");
+        this.#notify(this.#leave.size ? "What is left cannot be answered here." : "No labels are left to verify.");
         return this.close();
       }
       this.#title.textContent = items.length ? `${items.length} × ${this.#className}` : "No labels are left to verify here";
@@ -754,16 +754,16 @@
         const all = this.#tiles.filter((tile) => !tile.why);
         if (this.#tiles.length && !this.#isSeen()) return;
         const shown = all.filter((tile) => tile.image === "shown");
-        const { kept, words } = shown.length ? await this.#answer(shown) : { kept: {}, words: "" };
+        const { kept, message } = shown.length ? await this.#answer(shown) : { kept: {}, message: "" };
         const gone = all.filter((tile) => tile.image === "broken").map((tile) => tile.item);
         for (const item of [...gone, ...Object.keys(kept)]) this.#leave.add(item);
         for (const item of gone) await this.#call("skip", { item }).catch(() => null);
         const marked = shown.filter((tile) => kept[tile.item]);
         for (const tile of marked) tile.keep(kept[tile.item]);
-        const parts = words ? [words] : [];
+        const parts = message ? [message] : [];
         if (gone.length) parts.push(`${gone.length} skipped: they cannot be shown`);
         if (marked.length) parts.push(`${marked.length} not answered: ${marked[0].why}`);
-        this.#say(parts.join("; "), marked.length > 0);
+        this.#notify(parts.join("; "), marked.length > 0);
         this.#tiles = marked;
         this.#page.replaceChildren(...marked.map((tile) => tile.element));
         await this.#next(marked);
@@ -772,21 +772,21 @@
     /** @param {Tile[]} shown */
     async #answer(shown) {
       const picked = shown.filter((tile) => tile.isPicked);
-      const said = this.#verdict.value;
+      const verdict = this.#verdict.value;
       const parameters = {
         shown: shown.map((tile) => tile.item),
         wrong: picked.map((tile) => tile.item),
-        said,
+        verdict,
         seconds: (performance.now() - this.#seenAt) / 1e3
       };
-      if (said === "wrong_class" && picked.length) {
+      if (verdict === "wrong_class" && picked.length) {
         if (!this.#rightClass.value) throw new Error("choose the class of those that you picked");
         parameters.class_name = this.#rightClass.value;
       }
       const { answered, kept = {} } = await this.#call("grid_submit", parameters);
       const wrong = picked.filter((tile) => !kept[tile.item]).length;
-      const verdict = WRONG.find(([value]) => value === said)?.[1];
-      return { kept, words: `${answered} answered, ${wrong ? `${wrong} of them as ${verdict}` : "all correct"}` };
+      const name = WRONG.find(([value]) => value === verdict)?.[1];
+      return { kept, message: `${answered} answered, ${wrong ? `${wrong} of them as ${name}` : "all correct"}` };
     }
   };
 
@@ -840,16 +840,16 @@
     #named = /* @__PURE__ */ new Set();
     #app;
     #edits;
-    #say;
+    #notify;
     /**
      * @param {import("./app.js").App} app
      * @param {Pick<import("./edits.js").Edits, "made">} edits
-     * @param {import("./types.js").Say} say
+     * @param {import("./types.js").Notify} notify
      */
-    constructor(app, edits2, say2) {
+    constructor(app, edits2, notify2) {
       this.#app = app;
       this.#edits = edits2;
-      this.#say = say2;
+      this.#notify = notify2;
     }
     /** Another item is on the screen. */
     itemChanged() {
@@ -932,7 +932,7 @@
       (await until(() => this.#app.labelMenu(), "select a box first: click it")).click();
       (await until(() => this.#app.removeMask(), "this box has no mask: move it as it is")).click();
       this.#edits.made();
-      this.#say("The mask is removed: move the box, or Ctrl+Z brings the mask back.");
+      this.#notify("The mask is removed: move the box, or Ctrl+Z brings the mask back.");
     }
   };
 
@@ -941,16 +941,16 @@
     #lastSign = Date.now();
     #call;
     #session;
-    #say;
+    #notify;
     /**
      * @param {import("./types.js").Call} call
      * @param {import("./session.js").Session} session
-     * @param {import("./types.js").Say} say
+     * @param {import("./types.js").Notify} notify
      */
-    constructor(call2, session2, say2) {
+    constructor(call2, session2, notify2) {
       this.#call = call2;
       this.#session = session2;
-      this.#say = say2;
+      this.#notify = notify2;
     }
     /** A key or a pointer: somebody works. */
     sign() {
@@ -962,12 +962,15 @@
       if (Date.now() - this.#lastSign < IDLE_MS) {
         try {
           const { lost } = await this.#call("renew");
-          if (lost) this.#say(`${lost} items were given to somebody else, as your lease had run out`, true);
+          if (lost) this.#notify(`${lost} items were given to somebody else, as your lease had run out`, true);
         } catch (error) {
-          this.#say(error instanceof Error ? error.message : String(error), true);
+          this.#notify(error instanceof Error ? error.message : String(error), true);
         }
       } else if (Date.now() > this.#session.leasedUntil) {
-        this.#say("Your lease ran out: others may take these items. What you submit counts as long as nobody has.", true);
+        this.#notify(
+          "Your lease ran out: others may take these items. What you submit counts as long as nobody has.",
+          true
+        );
       }
     }
   };
@@ -981,11 +984,11 @@
   #vouch-line .key { white-space: nowrap; }
   #vouch-line .note { display: block; min-height: 1.35em; }
   #vouch-line .keys, #vouch-line .count { color: #aab1bd; }
-  #vouch-line .said { color: #9fe0b5; }
+  #vouch-line .message { color: #9fe0b5; }
   #vouch-line .wrong { color: #ff9c93; }`;
   var Line = class {
     element = make("div");
-    words = "";
+    message = "";
     #isWrong = false;
     #shown;
     /** @param {() => Shown} shown */
@@ -994,9 +997,9 @@
       this.element.id = "vouch-line";
       this.element.setAttribute("role", "status");
     }
-    /** @param {string} words @param {boolean} [isWrong] */
-    say(words, isWrong = false) {
-      this.words = words;
+    /** @param {string} message @param {boolean} [isWrong] */
+    notify(message, isWrong = false) {
+      this.message = message;
       this.#isWrong = isWrong;
       this.draw();
     }
@@ -1009,9 +1012,9 @@
         parts.push(make("span", "count", `  ${left} left`));
         parts.push(make("br"), keyLine(keyHints(item, classes, isDrawing)));
       }
-      const words = isBroken ? CANNOT_BE_SHOWN : this.words;
+      const message = isBroken ? CANNOT_BE_SHOWN : this.message;
       const isWrong = isBroken || this.#isWrong;
-      if (item || words) parts.push(make("span", `note ${isWrong ? "wrong" : "said"}`, words));
+      if (item || message) parts.push(make("span", `note ${isWrong ? "wrong" : "message"}`, message));
       this.element.replaceChildren(...parts);
       this.element.style.display = parts.length ? "block" : "none";
       document.documentElement.style.setProperty("--vouch-line", item ? `${this.element.offsetHeight}px` : "0px");
@@ -1019,7 +1022,7 @@
   };
   function keyLine(keys) {
     const all = make("span", "keys");
-    for (const words of keys) all.append(...all.firstChild ? [" · "] : [], make("span", "key", words));
+    for (const text of keys) all.append(...all.firstChild ? [" · "] : [], make("span", "key", text));
     return all;
   }
 
@@ -1107,29 +1110,29 @@
   var Pause = class {
     element = make("div");
     #call;
-    #say;
+    #notify;
     #buttons;
     /**
      * @param {import("./types.js").Call} call
-     * @param {import("./types.js").Say} say
+     * @param {import("./types.js").Notify} notify
      * @param {() => [string, () => unknown][]} buttons What stands on them, and what they do.
      */
-    constructor(call2, say2, buttons) {
+    constructor(call2, notify2, buttons) {
       this.#call = call2;
-      this.#say = say2;
+      this.#notify = notify2;
       this.#buttons = buttons;
       this.element.id = "vouch-sheet";
     }
     /** @param {string} title */
     async show(title) {
-      const { open: left = 0, minutes_left: minutes = 0 } = await this.#call("desk");
-      const words = left ? `${left} questions are left, about ${Math.ceil(minutes)} min` : "Nothing is left to ask you now.";
+      const { open: left = 0, minutes_left: minutes = 0 } = await this.#call("session");
+      const message = left ? `${left} questions are left, about ${Math.ceil(minutes)} min` : "Nothing is left to ask you now.";
       const box = make("div");
-      box.append(make("h1", "", title), make("p", "", words));
+      box.append(make("h1", "", title), make("p", "", message));
       for (const [name, action] of this.#buttons()) box.append(button(name, action));
       this.element.replaceChildren(box);
       document.body.append(this.element);
-      this.#say("");
+      this.#notify("");
     }
     hide() {
       this.element.remove();
@@ -1158,9 +1161,9 @@
   function drawEnded(ended, isThere) {
     const title = isThere ? "The review answers again" : "The review has ended, or its server cannot be reached";
     if (ended.firstChild?.textContent === title) return;
-    const words = isThere ? "Reload to go on." : "Whoever runs it has the next address.";
+    const message = isThere ? "Reload to go on." : "Whoever runs it has the next address.";
     const reload = button("Reload", () => location.reload());
-    ended.replaceChildren(make("h1", "", title), make("p", "", `What you submitted is kept. ${words}`), reload);
+    ended.replaceChildren(make("h1", "", title), make("p", "", `What you submitted is kept. ${message}`), reload);
   }
 
   // src/screen.js
@@ -1207,7 +1210,7 @@
       document.documentElement.dataset.vouchReady = "";
       return true;
     }
-    /** The time of an item begins when it can be seen. @param {ItemSummary} item */
+    /** The time of an item starts when it can be seen. @param {ItemSummary} item */
     #lookAtPicture(item) {
       const now = this.#now();
       if (!this.painted && this.#pictures.isPainted(item)) {
@@ -1272,7 +1275,7 @@
       if (result.lease_s) this.leasedUntil = Date.now() + result.lease_s * 1e3;
       if (number < this.#newest) return;
       this.#newest = number;
-      if (result.cards) this.items = result.cards;
+      if (result.items) this.items = result.items;
       if (result.classes) this.classes = result.classes;
       if (result.queue) this.queue = result.queue;
     }
@@ -1302,24 +1305,24 @@
   };
 
   // src/main.js
-  var SAID = "vouch-said";
+  var MESSAGE = "vouch-message";
   var session = new Session();
   var call = operators(session, datasetName);
   var source = (key) => session.source(key);
-  var say = (words, isWrong = false) => line.say(words, isWrong);
+  var notify = (message, isWrong = false) => line.notify(message, isWrong);
   var line = new Line(() => {
     const item = navigation.shown();
     const isBroken = item !== null && pictures.isBroken(item);
     return { item, isBroken, isDrawing: labels.isDrawing, classes: session.classes, left: session.items.length };
   });
-  var busy = new Busy(say, changed);
+  var busy = new Busy(notify, changed);
   var pictures = new Pictures(app_exports, source, changed);
   var edits = new Edits(app_exports);
-  var labels = new Labels(app_exports, edits, say);
+  var labels = new Labels(app_exports, edits, notify);
   var navigation = new Navigation(app_exports, session, pictures);
   var screen = new Screen(app_exports, pictures);
-  var leases = new Leases(call, session, say);
-  var pause = new Pause(call, say, () => [
+  var leases = new Leases(call, session, notify);
+  var pause = new Pause(call, notify, () => [
     ["Take a batch (Alt+T)", actions.take],
     ["Crop grid (Alt+G)", actions.grid],
     ["Undo (Alt+Z)", actions.undo]
@@ -1335,7 +1338,7 @@
     edits,
     labels,
     pause,
-    say
+    notify
   });
   var grid = null;
   var isPanelOpened = false;
@@ -1365,11 +1368,11 @@
   async function openGrid() {
     await edits.saved();
     if (isItemOpen()) closeSample();
-    grid = new CropGrid(call, session, say, busy, gridClosed);
+    grid = new CropGrid(call, session, notify, busy, gridClosed);
     await grid.open();
   }
   function gridClosed() {
-    sessionStorage.setItem(SAID, line.words);
+    sessionStorage.setItem(MESSAGE, line.message);
     loadDataset();
   }
   function look() {
@@ -1437,12 +1440,12 @@
     registerInBrowser(actions);
     annotateFirst();
     try {
-      await call("desk");
+      await call("session");
       if (!session.items.length) await pause.show("Your review session has no items");
-      say(sessionStorage.getItem(SAID) || "");
-      sessionStorage.removeItem(SAID);
+      notify(sessionStorage.getItem(MESSAGE) || "");
+      sessionStorage.removeItem(MESSAGE);
     } catch (error) {
-      say(error instanceof Error ? error.message : String(error), true);
+      notify(error instanceof Error ? error.message : String(error), true);
     }
     lookSoon();
   }

@@ -14,8 +14,8 @@ import fiftyone.operators as foo
 
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.session.grid import submit_grid, take_grid
-from vouch_labels.review_ui.session.read_back import Said
-from vouch_labels.review_ui.session.session import Desk
+from vouch_labels.review_ui.session.read_back import Choice
+from vouch_labels.review_ui.session.session import ReviewSession
 from vouch_labels.schemas.errors import VouchError
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ _lock: Final = threading.Lock()
 
 
 class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no types
-    """An operator whose result is {cards, error or not, and what `run` adds}.
+    """An operator whose result is {items, error or not, and what `run` adds}.
 
-    review_ui/browser/src/api.js reads the result; people who run it in another way are told of errors by FiftyOne.
+    review_ui/browser/src/api.js reads the result; FiftyOne shows errors to people who run it in another way.
     """
 
     NAME: str
@@ -45,11 +45,11 @@ class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no type
         """How it is called; it is for our keys and buttons, not for the list of operators."""
         return foo.OperatorConfig(name=self.NAME, label=self.LABEL, unlisted=True)
 
-    def run(self, at: Desk, given: dict[str, Any]) -> Answer | None:
+    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
         """Do it.
 
         Args:
-            at: The desk.
+            session: The session.
             given: Parameters of the request.
 
         Returns:
@@ -61,23 +61,23 @@ class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no type
         raise NotImplementedError
 
     def execute(self, ctx: foo.ExecutionContext) -> Answer:
-        """Do it, and tell how the desk looks then."""
+        """Do it, and return the items of the session as well."""
         try:
-            at = desk()
+            session = review_session()
         except VouchError as error:
             return self._failed(ctx, str(error))
         try:
-            added = self.run(at, ctx.params)
+            added = self.run(session, ctx.params)
         except VouchError as error:
-            return {"cards": at.cards(), **self._failed(ctx, str(error))}
+            return {"items": session.items(), **self._failed(ctx, str(error))}
         except Exception:
             logger.exception("%s failed", self.NAME)
             return self._failed(ctx, _BROKEN)
-        return {"cards": at.cards(), **(added or {})}
+        return {"items": session.items(), **(added or {})}
 
-    def _failed(self, ctx: foo.ExecutionContext, words: str) -> Answer:
-        ctx.ops.notify(words, variant="error")
-        return {"error": words}
+    def _failed(self, ctx: foo.ExecutionContext, message: str) -> Answer:
+        ctx.ops.notify(message, variant="error")
+        return {"error": message}
 
 
 def item_of(given: dict[str, Any]) -> str:
@@ -99,40 +99,40 @@ def seconds_of(given: dict[str, Any]) -> float | None:
 
 
 class _Answering(ReviewOperator):
-    SAID: Said
+    CHOICE: Choice
 
-    def run(self, at: Desk, given: dict[str, Any]) -> Answer | None:
+    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
         """Submit it."""
-        at.submit(item_of(given), seconds_of(given), self.SAID)
+        session.submit(item_of(given), seconds_of(given), self.CHOICE)
         return None
 
 
 class Submit(_Answering):
     """Answers as it is on the screen: correct if nothing was changed."""
 
-    NAME, LABEL, SAID = "submit", "Submit as shown", "as_shown"
+    NAME, LABEL, CHOICE = "submit", "Submit as shown", "as_shown"
 
 
 class Reject(_Answering):
-    """Says that there is no object."""
+    """Answers that there is no object."""
 
-    NAME, LABEL, SAID = "reject", "Not an object", "not_an_object"
+    NAME, LABEL, CHOICE = "reject", "Not an object", "not_an_object"
 
 
 class BadBox(_Answering):
-    """Says that the box does not fit."""
+    """Answers that the box does not fit."""
 
-    NAME, LABEL, SAID = "bad_box", "Bad box", "bad_box"
+    NAME, LABEL, CHOICE = "bad_box", "Bad box", "bad_box"
 
 
 class WrongClass(ReviewOperator):
-    """Says that the object is of another class."""
+    """Answers that the object is of another class."""
 
     NAME, LABEL = "wrong_class", "Wrong class"
 
-    def run(self, at: Desk, given: dict[str, Any]) -> Answer | None:
+    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
         """Submit it with the class, where it is one of the campaign's."""
-        at.submit(item_of(given), seconds_of(given), "wrong_class", class_of(at, given))
+        session.submit(item_of(given), seconds_of(given), "wrong_class", class_of(session, given))
         return None
 
 
@@ -141,28 +141,28 @@ class Undo(ReviewOperator):
 
     NAME, LABEL = "undo", "Undo the last answer"
 
-    def run(self, at: Desk, _given: dict[str, Any]) -> Answer | None:
-        """The item is on the desk again."""
-        undone = at.undo()
+    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
+        """The item is in the session again."""
+        undone = session.undo()
         if undone is None:
             raise VouchError("there is no answer of yours to take back")
         return undone._asdict()
 
 
-def class_of(at: Desk, given: dict[str, Any]) -> str | None:
+def class_of(session: ReviewSession, given: dict[str, Any]) -> str | None:
     """The right class that a request names; None: none of the campaign's.
 
     Raises:
         VouchError: It is not the campaign's.
     """
     name = given.get("class_name")
-    if name is not None and name not in at.classes:
+    if name is not None and name not in session.classes:
         raise VouchError(f"{name!r} is no class of this campaign; choose one of the list")
     return name
 
 
-def desk() -> Desk:
-    """The desk of the reviewer whom this process serves.
+def review_session() -> ReviewSession:
+    """The session of the reviewer whom this process serves.
 
     Raises:
         VouchError: The server was started by something else than `vouch review`, or the database is away.
@@ -172,47 +172,47 @@ def desk() -> Desk:
 
 
 @cache
-def _open() -> Desk:
+def _open() -> ReviewSession:
     try:
         uri, queue_id, reviewer = (
             os.environ[name] for name in ("FIFTYONE_DATABASE_URI", "VOUCH_REVIEW_QUEUE", "VOUCH_REVIEW_REVIEWER")
         )
     except KeyError as error:
         raise VouchError(f"{error.args[0]} is not set; start this server by `vouch review`") from None
-    return Desk(Queue.open(uri, queue_id), queue_id, reviewer)
+    return ReviewSession(Queue.open(uri, queue_id), queue_id, reviewer)
 
 
 ANSWERING = (Submit, Reject, BadBox, WrongClass, Undo)
 
 
-class ShowDesk(ReviewOperator):
-    """Tells what is on the desk, and the campaign's classes."""
+class ShowSession(ReviewOperator):
+    """Returns the session's items and the campaign's classes."""
 
-    NAME, LABEL = "desk", "Look at the desk"
+    NAME, LABEL = "session", "Show the session"
 
-    def run(self, at: Desk, _given: dict[str, Any]) -> Answer | None:
-        """Bring the desk up to date."""
-        at.refresh()
-        progress = at.progress()
+    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
+        """Bring the session up to date."""
+        session.refresh()
+        progress = session.progress()
         return {
-            "classes": list(at.classes),
-            "queue": at.queue_id,
-            "lease_s": _lease_s(at),
+            "classes": list(session.classes),
+            "queue": session.queue_id,
+            "lease_s": _lease_s(session),
             "open": progress.open,
             "minutes_left": progress.minutes_left,
         }
 
 
 class TakeBatch(ReviewOperator):
-    """Takes items until a batch is on the desk."""
+    """Takes items until the session has a batch."""
 
     NAME, LABEL = "take_batch", "Take a batch"
 
-    def run(self, at: Desk, _given: dict[str, Any]) -> Answer | None:
+    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
         """Lease them."""
-        before = len(at.cards())
-        taken = len(at.take(batch())) - before
-        return {"taken": taken, "lease_s": _lease_s(at)}
+        before = len(session.items())
+        taken = len(session.take(batch())) - before
+        return {"taken": taken, "lease_s": _lease_s(session)}
 
 
 class Skip(ReviewOperator):
@@ -220,9 +220,9 @@ class Skip(ReviewOperator):
 
     NAME, LABEL = "skip", "Skip"
 
-    def run(self, at: Desk, given: dict[str, Any]) -> Answer | None:
+    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
         """Somebody else is asked, or the same reviewer at the very end."""
-        at.skip(item_of(given))
+        session.skip(item_of(given))
         return None
 
 
@@ -231,9 +231,9 @@ class GiveBack(ReviewOperator):
 
     NAME, LABEL = "give_back", "Give everything back"
 
-    def run(self, at: Desk, _given: dict[str, Any]) -> Answer | None:
+    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
         """Return them unanswered."""
-        return {"returned": at.give_back()}
+        return {"returned": session.give_back()}
 
 
 class Renew(ReviewOperator):
@@ -241,16 +241,16 @@ class Renew(ReviewOperator):
 
     NAME, LABEL = "renew", "Keep my items"
 
-    def run(self, at: Desk, _given: dict[str, Any]) -> Answer | None:
-        """Renew the leases; what was lost all the same leaves the desk."""
-        before = {card["item"] for card in at.cards()}
-        lease_s = _lease_s(at)
-        lost = before - {card["item"] for card in at.refresh()}
+    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
+        """Renew the leases; what was lost all the same leaves the session."""
+        before = {one["item"] for one in session.items()}
+        lease_s = _lease_s(session)
+        lost = before - {one["item"] for one in session.refresh()}
         return {"lease_s": lease_s, "lost": len(lost)}
 
 
-def _lease_s(at: Desk) -> float:
-    return (at.queue.renew(at.reviewer).replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+def _lease_s(session: ReviewSession) -> float:
+    return (session.queue.renew(session.reviewer).replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
 
 
 def batch() -> int:
@@ -258,7 +258,7 @@ def batch() -> int:
     return int(os.environ.get("VOUCH_REVIEW_BATCH", _DEFAULT_BATCH))
 
 
-HOLDING = (ShowDesk, TakeBatch, Skip, GiveBack, Renew)
+HOLDING = (ShowSession, TakeBatch, Skip, GiveBack, Renew)
 
 
 class GridTake(ReviewOperator):
@@ -266,7 +266,7 @@ class GridTake(ReviewOperator):
 
     NAME, LABEL = "grid_take", "Take a grid of crops"
 
-    def run(self, at: Desk, given: dict[str, Any]) -> Answer | None:
+    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
         """Take them; without a class, those of the class that comes next."""
         count = given.get("count", _CROPS)
         if not isinstance(count, int) or not 0 < count <= _LARGEST:
@@ -274,8 +274,8 @@ class GridTake(ReviewOperator):
         class_name = given.get("class_name")
         if class_name is not None and not isinstance(class_name, str):
             raise VouchError("a grid is of one class")
-        grid = take_grid(at, count, class_name, _names(given.get("leave")))
-        return {"grid": [card["item"] for card in grid], "class_name": grid[0]["class_name"] if grid else None}
+        grid = take_grid(session, count, class_name, _names(given.get("leave")))
+        return {"grid": [one["item"] for one in grid], "class_name": grid[0]["class_name"] if grid else None}
 
 
 class GridSubmit(ReviewOperator):
@@ -283,13 +283,13 @@ class GridSubmit(ReviewOperator):
 
     NAME, LABEL = "grid_submit", "Submit the grid"
 
-    def run(self, at: Desk, given: dict[str, Any]) -> Answer | None:
+    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
         """Those picked out get the verdict that was chosen, the others are correct; `kept` are not answered."""
         shown, wrong = (_names(given.get(name)) for name in ("shown", "wrong"))
-        said = given.get("said", "not_an_object")
-        if said not in get_args(Said) or said == "as_shown" or not set(wrong) <= set(shown):
+        verdict = given.get("verdict", "not_an_object")
+        if verdict not in get_args(Choice) or verdict == "as_shown" or not set(wrong) <= set(shown):
             raise VouchError("a grid is answered by its items, those picked out, and what they are")
-        kept = submit_grid(at, shown, wrong, seconds_of(given), said, class_of(at, given))
+        kept = submit_grid(session, shown, wrong, seconds_of(given), verdict, class_of(session, given))
         return {"answered": len(shown) - len(kept), "kept": kept}
 
 

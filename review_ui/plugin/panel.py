@@ -5,7 +5,7 @@ from typing import Final
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from vouch_labels.review_ui.plugin.operators import batch, desk
+from vouch_labels.review_ui.plugin.operators import batch, review_session
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.queue import Kind, Progress
 
@@ -52,7 +52,7 @@ class ReviewQueue(foo.Panel):  # type: ignore[misc] # fiftyone has no types
         """Nothing to prepare: it is drawn from the queue."""
 
     def on_change_current_sample(self, ctx: foo.ExecutionContext) -> None:
-        """Draw it anew when people come back from an item."""
+        """Draw it again when people come back from an item."""
 
     def take_batch(self, ctx: foo.ExecutionContext) -> None:
         """Take items in the browser, which then opens the first."""
@@ -67,20 +67,20 @@ class ReviewQueue(foo.Panel):  # type: ignore[misc] # fiftyone has no types
         _in_browser(ctx, "giveBack")
 
     def refresh(self, ctx: foo.ExecutionContext) -> None:
-        """Draw it anew."""
+        """Draw it again."""
 
     def render(self, _ctx: foo.ExecutionContext) -> types.Property:
         """Draw the panel."""
         panel = types.Object()
         try:
-            progress = desk().progress()
+            progress = review_session().progress()
         except VouchError as error:
             panel.md(f"**{error}**", name="trouble")
             return types.Property(panel)
         done, all_items = progress.answered, progress.answered + progress.leased + progress.open
         bar = types.ProgressView(label=f"{done:,} of {all_items:,} answered")
         panel.float("done", default=done / max(all_items, 1), view=bar)
-        panel.md(_words(progress), name="words")
+        panel.md(_summary(progress), name="summary")
         row = panel.h_stack("buttons", gap=1)
         row.btn(
             "take",
@@ -101,8 +101,8 @@ def _in_browser(ctx: foo.ExecutionContext, action: str) -> None:
     ctx.trigger(f"{PLUGIN}/in_browser", {"action": action})
 
 
-def _words(progress: Progress) -> str:
-    parts = [f"about **{_minutes(progress.minutes_left)}** left", f"**{progress.mine}** on your desk"]
+def _summary(progress: Progress) -> str:
+    parts = [f"about **{_minutes(progress.minutes_left)}** left", f"**{progress.mine}** in your session"]
     parts.append(f"**{progress.answered_by_me}** answered by you")
     if progress.seconds_each is not None:
         parts.append(f"**{progress.seconds_each:.1f} s** each")

@@ -1,6 +1,6 @@
-"""Runs FiftyOne's MongoDB on the loopback interface, connects to the queue in it, and opens the queue's collections.
+"""Runs FiftyOne's MongoDB on the loopback interface, connects to the queue in it, and opens its settings and event log.
 
-Errors of the database become one line that says what is wrong.
+Errors of the database become one line each.
 """
 
 import logging
@@ -10,13 +10,14 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
 
 from bson.codec_options import CodecOptions
 from pymongo import ASCENDING, IndexModel, MongoClient, ReturnDocument
@@ -38,7 +39,7 @@ from vouch_labels.schemas.errors import UserError, VouchError
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S: Final = 600.0
-"""Without a word in its log; a server that recovers says how far it is, and may take as long as it likes."""
+"""Without a line in its log; a server that recovers logs its progress, and may take as long as it likes."""
 STOP_TIMEOUT_S: Final = 60.0
 PORT_ATTEMPTS: Final = 5
 CACHE_GB: Final = 1.0
@@ -47,7 +48,7 @@ CACHE_GB: Final = 1.0
 _NEEDS_OTHER_VERSION: Final = 62
 """mongod's exit code for data of a version that it cannot work with."""
 _OTHER_VERSION: Final = ("UPGRADE PROBLEM", "unsupported upgrade or downgrade")
-"""What its log says where that is found out too late for the code."""
+"""What its log has where that is found too late for the code."""
 
 _LIBRARY_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
 """Debian's and Ubuntu's package of each system library that the bundled mongod loads and a small system may lack."""
@@ -60,12 +61,16 @@ WAIT_S: Final = 30.0
 
 Document = dict[str, Any]
 
+_Store = TypeVar("_Store", bound="QueueStore")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
 _OPTIONS: Final = CodecOptions[Document](tz_aware=True)
 _REFUSED: Final = (13, 18, 8000)
-"""Unauthorized, AuthenticationFailed, and what MongoDB's hosted service says for both."""
+"""Unauthorized, AuthenticationFailed, and the code of MongoDB's hosted service for both."""
 
 What = Literal["leased", "returned", "expired", "skipped", "submitted", "late", "undone"]
-"""What an event tells; late: an answer that came when the item was another's, or answered otherwise."""
+"""What happened; late: an answer that came when the item was another's, or answered otherwise."""
 
 _NOW: Final = {"$max": ["$$NOW", {"$add": ["$now", 1]}]}
 """Never earlier than the stamp before: a clock that was put back would let an answer that was taken back count."""
@@ -136,7 +141,7 @@ def mongod_binary() -> Path:
 def missing_library(binary: Path) -> str | None:
     """Which system library keeps a mongod from being loaded, and how it is installed; None where it loads."""
     asked = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace", check=False)  # noqa: S603 - our own binary, no shell
-    # The words of the dynamic loader, glibc's and musl's.
+    # The messages of the dynamic loader, glibc's and musl's.
     found = re.search(r"(?:shared libraries: |shared library )(\S+?):", asked.stderr)
     if found is None:
         return None
@@ -169,15 +174,15 @@ def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.P
         except BaseException:
             stop_mongod(process)
             raise
-        said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-        if "DBPathInUse" in said:
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        if "DBPathInUse" in text:
             raise UserError(f"another mongod uses {folder}; end that review first, or choose another folder")
-        if process.returncode == _NEEDS_OTHER_VERSION or any(sign in said for sign in _OTHER_VERSION):
+        if process.returncode == _NEEDS_OTHER_VERSION or any(sign in text for sign in _OTHER_VERSION):
             raise UserError(
                 f"the database in {folder} was written by another version of MongoDB; install that version, or "
-                "move the folder away and begin anew (verdicts that are in the workspace stay there)"
+                "move the folder away and start again (verdicts that are in the workspace stay there)"
             )
-        if "Address already in use" not in said:
+        if "Address already in use" not in text:
             break
         if wanted is not None:
             raise VouchError(f"another program has taken port {port} of the review database; run the command again")
@@ -188,8 +193,8 @@ def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.P
 
 def _answers(process: subprocess.Popen[bytes], uri: str, log: Path) -> bool:
     """Wait until the server answers; False when it ended instead."""
-    patience_s, said, heard = 0.25, 0, time.monotonic()
-    while time.monotonic() - heard < START_TIMEOUT_S:
+    patience_s, logged, logged_at = 0.25, 0, time.monotonic()
+    while time.monotonic() - logged_at < START_TIMEOUT_S:
         if process.poll() is not None:
             return False
         with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=int(patience_s * 1000)) as client:
@@ -201,8 +206,8 @@ def _answers(process: subprocess.Popen[bytes], uri: str, log: Path) -> bool:
             else:
                 # The one that answers might be another that took the port first.
                 return process.poll() is None
-        if (size := log.stat().st_size if log.exists() else 0) != said:
-            said, heard = size, time.monotonic()
+        if (size := log.stat().st_size if log.exists() else 0) != logged:
+            logged, logged_at = size, time.monotonic()
     raise VouchError(f"mongod neither answered nor logged anything for {START_TIMEOUT_S:.0f} s; see {log}")
 
 
@@ -236,15 +241,15 @@ class Database:
     items: Collection[Document]
     """Questions with their leases."""
     images: Collection[Document]
-    """Their images with the labels that stand."""
+    """Their images with their current labels."""
     events: Collection[Document]
-    """Everything that people did, append-only but for the mark `pulled` (marks.py); a write that returns is on disk."""
+    """What people did, append-only but for the mark `pulled` (answers.py); a write that returns is on disk."""
     requests: Collection[Document]
     """Change requests that the guard saw, append-only."""
 
     def now(self) -> datetime:
         """The server's time: the one clock by which leases run out."""
-        with told(self.where):
+        with translated_errors(self.where):
             # A command does not go by the client's own options.
             found: datetime = self.client.admin.command("hello", codec_options=_OPTIONS)["localTime"]
             return found
@@ -261,7 +266,7 @@ def connect(uri: str) -> Database:
         uri: mongodb:// or mongodb+srv:// address. The database in it is FiftyOne's, named by FIFTYONE_DATABASE_NAME.
 
     Raises:
-        UserError: The address cannot be read, the server is away, or it refuses access; never says the password.
+        UserError: The address cannot be read, the server is away, or it refuses access; never shows the password.
     """
     try:
         client: MongoClient[Document] = MongoClient(
@@ -272,7 +277,7 @@ def connect(uri: str) -> Database:
             appname="vouch",
         )
     except (InvalidURI, ConfigurationError, ValueError, TypeError):
-        # What PyMongo says of it may quote parts of a password.
+        # PyMongo's message may quote parts of a password.
         raise UserError("the address of the review database cannot be read; write mongodb://HOST:PORT") from None
     database = client.get_database(os.environ.get("FIFTYONE_DATABASE_NAME") or DEFAULT_DATABASE)
     durable = WriteConcern(w="majority", j=True)
@@ -286,12 +291,23 @@ def connect(uri: str) -> Database:
         requests=database.get_collection("vouch_log", _OPTIONS),
     )
     try:
-        with told(found.where):
+        with translated_errors(found.where):
             found.queues.find_one({}, {"_id": 1})
     except BaseException:
         client.close()
         raise
     return found
+
+
+@contextmanager
+def connected(uri: str) -> Iterator[Database]:
+    """Connect to a server for the length of the block, in which its errors are translated, see `translated_errors`."""
+    database = connect(uri)
+    try:
+        with translated_errors(database.where):
+            yield database
+    finally:
+        database.close()
 
 
 def make_indices(database: Database) -> None:
@@ -301,41 +317,31 @@ def make_indices(database: Database) -> None:
         database.images: ("key",),
         database.events: ("what reviewer seq", "what pulled", "what twice", "key"),
     }
-    with told(database.where):
+    with translated_errors(database.where):
         for collection, keys in made.items():
             names = (("queue", *key.split()) for key in keys)
             collection.create_indexes([IndexModel([(name, ASCENDING) for name in parts]) for parts in names])
 
 
 def read_queue(database: Database, queue_id: str) -> Document | None:
-    """Read what a queue says of itself.
+    """Read the settings of a queue.
 
     Raises:
         UserError: A newer version of Vouch wrote it.
     """
-    with told(database.where):
+    with translated_errors(database.where):
         found = database.queues.find_one({"_id": queue_id})
-    if found is not None:
-        check_version(found)
+    if found is not None and found["schema"] > SCHEMA:
+        raise UserError(
+            f"the review queue {queue_id} was written by a newer version of Vouch; use that version, or let it "
+            "export the answers and start with another database"
+        )
     return found
 
 
-def check_version(queue: Mapping[str, Any]) -> None:
-    """Refuse a queue that a newer version of Vouch wrote.
-
-    Raises:
-        UserError: It is one.
-    """
-    if queue["schema"] > SCHEMA:
-        raise UserError(
-            f"the review queue {queue['_id']} was written by a newer version of Vouch; use that version, or let it "
-            "export the answers and start with another database"
-        )
-
-
 @contextmanager
-def told(where: str) -> Iterator[None]:
-    """Turn what goes wrong with the server into one line.
+def translated_errors(where: str) -> Iterator[None]:
+    """Translate errors of the server into one line.
 
     Args:
         where: Host and port, for people.
@@ -348,7 +354,7 @@ def told(where: str) -> Iterator[None]:
         yield
     except (ConnectionFailure, ExecutionTimeout):
         raise UserError(
-            f"the review database at {where} does not answer; start it, or mend its address (VOUCH_MONGODB_URI)"
+            f"the review database at {where} does not answer; start it, or fix its address (VOUCH_MONGODB_URI)"
         ) from None
     except OperationFailure as error:
         if error.code in _REFUSED:
@@ -363,8 +369,8 @@ def told(where: str) -> Iterator[None]:
 
 def _line(error: PyMongoError) -> str:
     details = getattr(error, "details", None)
-    said = details.get("errmsg") if isinstance(details, dict) else None
-    return " ".join(str(said or error).split())[:300]
+    message = details.get("errmsg") if isinstance(details, dict) else None
+    return " ".join(str(message or error).split())[:300]
 
 
 def _hosts(uri: str) -> str:
@@ -376,48 +382,43 @@ def _hosts(uri: str) -> str:
     return ", ".join(f"{host}:{port}" if port else host for host, port in nodes)
 
 
-class Stamp(NamedTuple):
-    """Number and time of an event."""
-
-    seq: int
-    """Ascending within the queue; numbers may be missing, and events of one moment share one."""
-    at: datetime
-    """By the server's clock; later than any stamp before."""
-
-
 @dataclass(frozen=True)
-class Session:
-    """One queue."""
+class QueueStore:
+    """One queue in the database: its settings and its event log."""
 
     database: Database
-    queue: str
-    """Its id."""
+    id: str
     run: str
     classes: tuple[str, ...]
     """Of the campaign, in the order declared."""
     lease_ms: int
 
-    def key_of(self, name: str) -> str:
-        """The key of the document of an item or an image."""
-        return f"{self.queue}/{name}"
-
-    def record(self, what: What, reviewer: str, details: Document) -> None:
-        """Append an event; it is on disk when this returns.
+    @classmethod
+    def read(cls, database: Database, queue_id: str) -> Self:
+        """Read a queue that was filled.
 
         Raises:
-            DuplicateKeyError: It has an _id, and has happened before.
+            UserError: There is no such queue, or a newer version of Vouch wrote it.
         """
-        self.database.events.insert_one(self._events(what, reviewer, [details])[0])
+        found = read_queue(database, queue_id)
+        if found is None:
+            raise UserError(f"there is no review queue {queue_id!r} in the database at {database.where}; fill it first")
+        return cls(database, queue_id, found["run"], tuple(found["classes"]), found["lease_ms"])
 
-    def record_all(self, what: What, reviewer: str, details: Sequence[Document]) -> None:
+    def key_of(self, name: str) -> str:
+        """The key of the document of an item or an image."""
+        return f"{self.id}/{name}"
+
+    def record(self, what: What, reviewer: str, details: Sequence[Document]) -> None:
         """Append events of one moment; they are on disk when this returns."""
         if details:
             self.database.events.insert_many(self._events(what, reviewer, details))
 
     def record_once(self, what: What, reviewer: str, key: str, details: Document) -> bool:
         """Append an event of which there can be one of this key; False if there was."""
+        event = self._events(what, reviewer, [{"_id": self._event_key(what, key)} | details])[0]
         try:
-            self.record(what, reviewer, {"_id": self._event_key(what, key)} | details)
+            self.database.events.insert_one(event)
         except DuplicateKeyError:
             return False
         return True
@@ -428,48 +429,38 @@ class Session:
         found = self.database.events.find({"_id": {"$in": list(wanted)}}, {"_id": 1})
         return {wanted[event["_id"]] for event in found}
 
-    def happening(self, what: What, key: str) -> Document | None:
+    def event(self, what: What, key: str) -> Document | None:
         """The event of this key, of which there can be one."""
         return self.database.events.find_one({"_id": self._event_key(what, key)})
 
     def undone(self, **which: object) -> list[int]:
         """Numbers of the answers that were taken back; `which` are conditions of MongoDB on fields of the events."""
-        found = self.database.events.find({"queue": self.queue, "what": "undone", **which}, {"of": 1})
+        found = self.database.events.find({"queue": self.id, "what": "undone", **which}, {"of": 1})
         return [event["of"] for event in found]
 
     def _event_key(self, what: What, key: str) -> str:
-        return f"{self.queue}/{what}/{key}"
+        return f"{self.id}/{what}/{key}"
 
     def _events(self, what: What, reviewer: str, details: Sequence[Document]) -> list[Document]:
-        stamp = self._stamp()
-        fields = {"queue": self.queue, "what": what, "reviewer": reviewer, "seq": stamp.seq, "at": stamp.at}
-        return [fields | one for one in details]
-
-    def _stamp(self) -> Stamp:
-        found = self.database.queues.find_one_and_update(
-            {"_id": self.queue},
+        """Give events their number and time: numbers ascend with gaps, events of one moment share one."""
+        stamp = self.database.queues.find_one_and_update(
+            {"_id": self.id},
             [{"$set": {"seq": {"$add": ["$seq", 1]}, "now": _NOW}}],
             projection={"seq": 1, "now": 1},
             return_document=ReturnDocument.AFTER,
         )
-        if found is None:
-            raise UserError(f"the review queue {self.queue} is gone from the database; start the review again")
-        return Stamp(found["seq"], found["now"])
+        if stamp is None:
+            raise UserError(f"the review queue {self.id} is gone from the database; start the review again")
+        fields = {"queue": self.id, "what": what, "reviewer": reviewer, "seq": stamp["seq"], "at": stamp["now"]}
+        return [fields | one for one in details]
 
 
-def open_session(database: Database, queue_id: str) -> Session:
-    """Open a queue that was filled.
+def translates_errors(method: Callable[Concatenate[_Store, _P], _R]) -> Callable[Concatenate[_Store, _P], _R]:
+    """Decorate a method of a queue so that errors of its database become one line, see `translated_errors`."""
 
-    Raises:
-        UserError: It was not, or by a newer version of Vouch.
-    """
-    found = read_queue(database, queue_id)
-    if found is None:
-        raise UserError(f"there is no review queue {queue_id!r} in the database at {database.where}; fill it first")
-    return Session(
-        database=database,
-        queue=queue_id,
-        run=found["run"],
-        classes=tuple(found["classes"]),
-        lease_ms=found["lease_ms"],
-    )
+    @wraps(method)
+    def translating(self: _Store, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with translated_errors(self.database.where):
+            return method(self, *args, **kwargs)
+
+    return translating

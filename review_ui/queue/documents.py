@@ -9,9 +9,9 @@ import numpy as np
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from vouch_labels.review_ui.queue.database import Document, Session
-from vouch_labels.review_ui.queue.items import known_labels
-from vouch_labels.review_ui.queue.reasons import Task, Told, Wanted
+from vouch_labels.review_ui.queue.database import Document, QueueStore
+from vouch_labels.review_ui.queue.items import REASON, known_labels
+from vouch_labels.review_ui.queue.reasons import QuestionDetails, Task, Wanted
 from vouch_labels.schemas.queue import Box
 from vouch_labels.tasks.labels.records import ExportImage
 from vouch_labels.tasks.reviews.overlay import HumanWord
@@ -22,7 +22,7 @@ _DUPLICATE: Final = 11000
 
 
 def image_document(queue: str, image: ExportImage) -> Document:
-    """Lay an image out.
+    """Make the document of an image.
 
     Args:
         queue: Id of the queue.
@@ -35,25 +35,25 @@ def image_document(queue: str, image: ExportImage) -> Document:
         "queue": queue,
         "key": image.key,
         **content,
-        # Says whether anything has changed without reading the labels.
+        # Shows whether anything has changed without reading the labels.
         "hash": hashlib.sha256(repr(content).encode()).hexdigest()[:32],
     }
 
 
-def item_document(queue: str, task: Task, image: ExportImage, told: Told, wanted: int) -> Document:
-    """Lay an item out that nobody has yet.
+def item_document(queue: str, task: Task, image: ExportImage, details: QuestionDetails, wanted: int) -> Document:
+    """Make the document of a new item.
 
     Args:
         queue: Id of the queue.
         task: The question.
         image: Its image, with the labels as the models made them.
-        told: What the signals say.
+        details: Of the questions.
         wanted: How many people are to answer.
     """
     return {
         "_id": f"{queue}/{task.item}",
         "queue": queue,
-        **item_content(task, image, told),
+        **item_content(task, image, details),
         "state": "open",
         "asked": True,
         "wanted": wanted,
@@ -64,31 +64,30 @@ def item_document(queue: str, task: Task, image: ExportImage, told: Told, wanted
     }
 
 
-def item_content(task: Task, image: ExportImage, told: Told) -> Document:
+def item_content(task: Task, image: ExportImage, details: QuestionDetails) -> Document:
     """What an item shows: all but what people did with it.
 
     Args:
         task: The question.
         image: Its image, with the labels as the models made them.
-        told: What the signals say.
+        details: Of the questions.
     """
-    source = told.sources.get(task.item)
-    shown_from = source.label_id if source else task.label_id
+    shown_from = details.sources.get(task.item, task.label_id)
     return {
         **{name: value for name, value in task._asdict().items() if name != "plan"},
         "box": None if task.box is None else list(task.box),
         "width": image.width,
         "height": image.height,
         "rle": _mask(task, image, shown_from),
-        # What is asked about stands in the question: not among the others, and not what a plant was made from either.
+        # The label in question is not among the others, nor is the one that a honeypot was made from.
         "hide": shown_from,
-        "words": told.words.get(task.item, ""),
-        "inputs": told.inputs,
+        REASON: details.reasons.get(task.item, ""),
+        "inputs": details.inputs,
     }
 
 
 def _mask(task: Task, image: ExportImage, label_id: str | None) -> bytes | None:
-    """The mask of the label, or of what a plant was made from, cut as its box is cut."""
+    """The mask of the label, or of what a honeypot was made from, cut as its box is cut."""
     label = next((label for label in image.labels if label.label_id == label_id), None)
     if label is None or task.box is None or label.rle_counts is None:
         return None
@@ -110,19 +109,19 @@ def _cut(counts: bytes, box: Box, height: int, width: int) -> bytes | None:
 class Writer:
     """Writes images and, once an image is there, what is asked about it."""
 
-    def __init__(self, session: Session, word: HumanWord, told: Told, wanted: Wanted) -> None:
+    def __init__(self, queue: QueueStore, corrections: HumanWord, details: QuestionDetails, wanted: Wanted) -> None:
         """Start with nothing written.
 
         Args:
-            session: The queue.
-            word: What people have said; goes before the models' labels.
-            told: What the signals say of new questions.
+            queue: The queue.
+            corrections: Of people; they go before the models' labels.
+            details: Of new and stale questions.
             wanted: How many people are asked a question.
         """
-        self._session, self._word, self._told, self._wanted = session, word, told, wanted
+        self._queue, self._corrections, self._details, self._wanted = queue, corrections, details, wanted
         self._images: list[Document] = []
         self._items: list[Document] = []
-        self._anew: list[UpdateOne] = []
+        self._updates: list[UpdateOne] = []
         self.added = 0
         """Items."""
         self.written = 0
@@ -134,7 +133,7 @@ class Writer:
         Args:
             images: As the models labelled them; consumed as it goes.
             tasks: New questions.
-            stale: Questions whose items are to show what they would if they were new; what is on a desk stays as it is.
+            stale: Questions whose items are to show what they would if they were new; what is leased stays as it is.
 
         Returns:
             Keys of all images that came.
@@ -144,36 +143,36 @@ class Writer:
         seen = set()
         for image in images:
             seen.add(image.key)
-            document = image_document(self._session.queue, next(iter(self._word.over([image]))))
+            document = image_document(self._queue.id, next(iter(self._corrections.over([image]))))
             if hashes.get(image.key) != document["hash"]:
                 self._images.append(document)
             for task in by_key.get(image.key, ()):
                 self._items.append(
-                    item_document(self._session.queue, task, image, self._told, self._wanted(task.item, task.kind))
+                    item_document(self._queue.id, task, image, self._details, self._wanted(task.item, task.kind))
                 )
             for task in stale_by_key.get(image.key, ()):
-                free = {"_id": self._session.key_of(task.item), "leases": []}
-                self._anew.append(UpdateOne(free, {"$set": item_content(task, image, self._told)}))
-            if max(len(self._images), len(self._items), len(self._anew)) >= _AT_ONCE:
+                free = {"_id": self._queue.key_of(task.item), "leases": []}
+                self._updates.append(UpdateOne(free, {"$set": item_content(task, image, self._details)}))
+            if max(len(self._images), len(self._items), len(self._updates)) >= _AT_ONCE:
                 self._flush()
         self._flush()
         return seen
 
     def _flush(self) -> None:
         # Images first: an item can be taken as soon as it is there.
-        database = self._session.database
+        database = self._queue.database
         if self._images:
             replacements = [ReplaceOne({"_id": image["_id"]}, image, upsert=True) for image in self._images]
             database.images.bulk_write(replacements, ordered=False)
         if self._items:
-            self.added += _insert(self._session, self._items)
-        if self._anew:
-            database.items.bulk_write(self._anew, ordered=False)
+            self.added += _insert(self._queue, self._items)
+        if self._updates:
+            database.items.bulk_write(self._updates, ordered=False)
         self.written += len(self._images)
-        self._images, self._items, self._anew = [], [], []
+        self._images, self._items, self._updates = [], [], []
 
     def _hashes(self) -> dict[str, str]:
-        found = self._session.database.images.find({"queue": self._session.queue}, {"key": 1, "hash": 1})
+        found = self._queue.database.images.find({"queue": self._queue.id}, {"key": 1, "hash": 1})
         return {image["key"]: image["hash"] for image in found}
 
 
@@ -184,10 +183,10 @@ def _by_key(tasks: Iterable[Task]) -> dict[str, list[Task]]:
     return found
 
 
-def _insert(session: Session, items: list[Document]) -> int:
+def _insert(queue: QueueStore, items: list[Document]) -> int:
     """Insert items, but those that another one who fills the queue has inserted meanwhile; returns how many."""
     try:
-        return session.database.items.bulk_write([InsertOne(item) for item in items], ordered=False).inserted_count
+        return queue.database.items.bulk_write([InsertOne(item) for item in items], ordered=False).inserted_count
     except BulkWriteError as error:
         if any(one["code"] != _DUPLICATE for one in error.details["writeErrors"]):
             raise

@@ -9,22 +9,28 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from vouch_labels.review_ui.queue import state
-from vouch_labels.review_ui.queue.answers import UNPULLED, complete_undone
+from vouch_labels.review_ui.queue.answers import UNPULLED
 from vouch_labels.review_ui.queue.database import (
     SCHEMA,
     Database,
     Document,
-    Session,
-    connect,
+    QueueStore,
+    connected,
     make_indices,
-    open_session,
     read_queue,
-    told,
 )
 from vouch_labels.review_ui.queue.documents import Writer
-from vouch_labels.review_ui.queue.items import heard
-from vouch_labels.review_ui.queue.leases import complete, expire
-from vouch_labels.review_ui.queue.reasons import Asked, Task, Told, Wanted, asked_by, read_words, reviews_wanted
+from vouch_labels.review_ui.queue.items import visible_verdicts
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.reasons import (
+    Asked,
+    QuestionDetails,
+    Task,
+    Wanted,
+    asked_by,
+    read_reasons,
+    reviews_wanted,
+)
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import FillOutcome, Kind
@@ -54,10 +60,10 @@ def queue_id(campaign: Campaign) -> str:
 def fill_queue(campaign: Campaign, uri: str) -> FillOutcome:
     """Bring the queue of a campaign's run up to its review plans; people may work in it meanwhile.
 
-    In it is what `vouch verdicts --tasks` would hand out of all plans about the labels as they are, each question once,
-    in the order of plans and places. What was there stays as it is, unless other models made its label anew; what was
-    answered elsewhere, or is not asked any more (as a doubtful label that the policy in force accepts), leaves. What
-    somebody has on the desk stays. Killed in between, it does the rest the next time.
+    In it is what `vouch verdicts --tasks` would export of all plans about the labels as they are, each question once,
+    in the order of plans and places. What was there stays as it is, unless other models made its label again; what was
+    answered elsewhere, or is not asked any more (as a low-confidence label that the active policy accepts), leaves.
+    What somebody has leased stays. Killed in between, it does the rest the next time.
 
     Args:
         campaign: Whose run.
@@ -71,39 +77,34 @@ def fill_queue(campaign: Campaign, uri: str) -> FillOutcome:
     current, plans = current_of(workspace, run), read_plans(workspace, run)
     if not plans:
         raise UserError(f"run {run!r} has no review plan yet; use `vouch plan-reviews` first")
-    database = connect(uri)
-    try:
-        with told(database.where):
-            return _fill(_opened(database, campaign, current), campaign, workspace, current, plans)
-    finally:
-        database.close()
+    with connected(uri) as database:
+        return _fill(_opened(database, campaign, current), campaign, workspace, current, plans)
 
 
-def _fill(session: Session, campaign: Campaign, workspace: Store, current: Current, plans: Plans) -> FillOutcome:
-    complete(session)
-    complete_undone(session)
-    expire(session)
-    before = read_pending(session)
+def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, plans: Plans) -> FillOutcome:
+    queue.complete()
+    queue.expire()
+    before = read_pending(queue)
     verdicts = read_verdicts(workspace)
     answers = resolve(verdicts)
     fitting = [(plan, tasks) for plan, tasks in plans if plan.inputs == current.inputs]
-    accepts = Decisions(workspace, session.run).accepts
-    asked = asked_by(fitting, answers, missed_and_checked(verdicts), accepts, session.classes)
+    accepts = Decisions(workspace, queue.run).accepts
+    asked = asked_by(fitting, answers, missed_and_checked(verdicts), accepts, queue.classes)
     seed, share = plans[0][0].seed, campaign.review.second_reviews
 
     def wanted(item: str, kind: Kind) -> int:
         return reviews_wanted(item, kind, seed, share)
 
     made_by = _digest(json.dumps(current.inputs, sort_keys=True))
-    changes = compare(session, asked, answers, before, wanted, made_by)
-    with Ledger.load(workspace, session.run) as ledger:
-        run = _Run(workspace, session.run, ledger, current.fingerprint, seed)
-        told = replace(_words(run, changes), inputs=made_by)
-        writer = Writer(session, HumanWord.of(heard(session, verdicts), session.classes), told, wanted)
+    changes = compare(queue, asked, answers, before, wanted, made_by)
+    with Ledger.load(workspace, queue.run) as ledger:
+        run = _Run(workspace, queue.run, ledger, current.fingerprint, seed)
+        details = replace(_details(run, changes), inputs=made_by)
+        writer = Writer(queue, HumanWord.of(visible_verdicts(queue, verdicts), queue.classes), details, wanted)
         missing = _write(run, writer, changes)
-    _apply(session, changes)
+    _apply(queue, changes)
     return FillOutcome(
-        queue=session.queue,
+        queue=queue.id,
         added=writer.added + len(changes.back),
         kept=changes.kept,
         removed=len(changes.gone) - changes.leased,
@@ -129,12 +130,12 @@ class _Run(NamedTuple):
     """Of the first plan."""
 
 
-def _opened(database: Database, campaign: Campaign, current: Current) -> Session:
-    """Make the queue if it is new, and write down what the campaign says now."""
+def _opened(database: Database, campaign: Campaign, current: Current) -> Queue:
+    """Make the queue if it is new, and store the campaign's current settings."""
     name = queue_id(campaign)
     read_queue(database, name)  # refuses that of a newer version
     make_indices(database)
-    said = {
+    settings = {
         "schema": SCHEMA,
         "workspace": open_store(campaign.workspace).uri,
         "run": campaign.run.name,
@@ -142,8 +143,8 @@ def _opened(database: Database, campaign: Campaign, current: Current) -> Session
         "inputs": current.inputs,
         "lease_ms": max(1, round(campaign.review.lease_minutes * 60_000)),
     }
-    database.queues.update_one({"_id": name}, {"$set": said, "$setOnInsert": {"seq": 0}}, upsert=True)
-    return open_session(database, name)
+    database.queues.update_one({"_id": name}, {"$set": settings, "$setOnInsert": {"seq": 0}}, upsert=True)
+    return Queue.read(database, name)
 
 
 @dataclass
@@ -159,9 +160,9 @@ class Changes:
     gone: list[str] = field(default_factory=list)
     """Items that are not asked any more."""
     leased: int = 0
-    """Of these, those on somebody's desk."""
+    """Of these, those that somebody has leased."""
     wanted: dict[int, list[str]] = field(default_factory=lambda: {1: [], 2: []})
-    """How many are to answer -> items of which nobody has said anything and that had another number."""
+    """How many are to answer -> items that nobody has answered and that had another number."""
     stale: list[Task] = field(default_factory=list)
     """Questions whose items show labels as other models made them: an id is one of image, class and box alone."""
     kept: int = 0
@@ -169,8 +170,8 @@ class Changes:
     active: dict[str, list[str]] = field(default_factory=dict)
     """Key of an image -> items of the queue, new ones not among them, that are asked about it."""
 
-    def let_go(self, names: Sequence[str]) -> None:
-        """Ask items of the queue no more after all."""
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove items of the queue after all."""
         lost = frozenset(names)
         if lost:
             self.kept -= len(lost.difference(self.back, self.again))
@@ -179,43 +180,43 @@ class Changes:
             self.gone += names
 
 
-def _words(run: _Run, changes: Changes) -> Told:
+def _details(run: _Run, changes: Changes) -> QuestionDetails:
     markers = current_markers(run.workspace, run.name, run.ledger, run.fingerprint)
-    return read_words(run.workspace, markers, [*changes.new, *changes.stale], run.name, run.seed)
+    return read_reasons(run.workspace, markers, [*changes.new, *changes.stale], run.name, run.seed)
 
 
 def _write(run: _Run, writer: Writer, changes: Changes) -> int:
-    """Write images and new items; lets items go whose image is not there, and returns how many questions those are."""
+    """Write images and new items; remove items whose image is not there, and return how many questions those are."""
     keys = {task.key for task in changes.new} | changes.active.keys()
     wanted = pa.array(sorted(keys), pa.string())
     images = labelled_images(run.workspace, run.name, run.ledger, run.fingerprint, wanted)
     missing = keys - writer.write(images, changes.new, changes.stale)
     lost = [name for key in missing for name in changes.active.get(key, ())]
-    changes.let_go(lost)
+    changes.remove(lost)
     return len(lost) + sum(task.key in missing for task in changes.new)
 
 
-def _apply(session: Session, changes: Changes) -> None:
-    _change(session, changes.gone, state.ask(False))
-    _change(session, changes.back, state.ask(True))
-    _change(session, changes.again, state.ask_again(), {"state": "answered"})
+def _apply(queue: QueueStore, changes: Changes) -> None:
+    _change(queue, changes.gone, state.ask(False))
+    _change(queue, changes.back, state.ask(True))
+    _change(queue, changes.again, state.ask_again(), {"state": "answered"})
     untouched: dict[str, list[str]] = {"answered_by": [], "leases": []}
     for count, names in changes.wanted.items():
-        _change(session, names, [{"$set": {"wanted": count}}, state.STATE], untouched)
+        _change(queue, names, [{"$set": {"wanted": count}}, state.STATE], untouched)
 
 
 def _change(
-    session: Session, names: Sequence[str], change: list[state.Stage], only: Mapping[str, Any] | None = None
+    queue: QueueStore, names: Sequence[str], change: list[state.Stage], only: Mapping[str, Any] | None = None
 ) -> None:
     for start in range(0, len(names), _CHUNK):
-        keys = [session.key_of(name) for name in names[start : start + _CHUNK]]
-        session.database.items.update_many({"_id": {"$in": keys}, **(only or {})}, change)
+        keys = [queue.key_of(name) for name in names[start : start + _CHUNK]]
+        queue.database.items.update_many({"_id": {"$in": keys}, **(only or {})}, change)
 
 
 def _lines(asked: Asked, changes: Changes, missing: int, stale: int) -> tuple[str, ...]:
     lines = [
         f"{_questions(count)} about {name!r} left out: the campaign has no such class any more"
-        for name, count in sorted(asked.strange.items())
+        for name, count in sorted(asked.unknown.items())
     ]
     if missing:
         lines.append(f"{_questions(missing)} left out: the image has left the source, or failed in the last run")
@@ -225,7 +226,7 @@ def _lines(asked: Asked, changes: Changes, missing: int, stale: int) -> tuple[st
             "or prompts changed; use `vouch plan-reviews` for new ones"
         )
     if changes.leased:
-        lines.append(f"{_questions(changes.leased)} not asked any more, but on desks: answers to them count")
+        lines.append(f"{_questions(changes.leased)} not asked any more, but leased: answers to them count")
     return tuple(lines)
 
 
@@ -242,23 +243,23 @@ class Pending(NamedTuple):
     """Number of the last event before."""
 
 
-def read_pending(session: Session) -> Pending:
+def read_pending(queue: QueueStore) -> Pending:
     """Find answers that the workspace does not have yet; to be called before its verdicts are read.
 
     So an answer that is pulled meanwhile is known from one of the two.
     """
-    queue = session.database.queues.find_one({"_id": session.queue}, {"seq": 1})
-    return Pending(_unpulled(session), queue["seq"] if queue else 0)
+    settings = queue.database.queues.find_one({"_id": queue.id}, {"seq": 1})
+    return Pending(_unpulled(queue), settings["seq"] if settings else 0)
 
 
-def compare(session: Session, asked: Asked, answers: Answers, before: Pending, wanted: Wanted, inputs: str) -> Changes:
+def compare(queue: QueueStore, asked: Asked, answers: Answers, before: Pending, wanted: Wanted, inputs: str) -> Changes:
     """Compare.
 
     An item leaves when it was answered elsewhere or is not asked any more. One that was answered here by one of two
     stays until the other has.
 
     Args:
-        session: The queue.
+        queue: The queue.
         asked: What the plans ask.
         answers: What the workspace knows of labels.
         before: What `read_pending` gave before the answers were read.
@@ -266,9 +267,9 @@ def compare(session: Session, asked: Asked, answers: Answers, before: Pending, w
         inputs: Names what the labels were made by.
     """
     changes = Changes()
-    pending, seen = _pending_now(session, before), set()
+    pending, seen = _pending_now(queue, before), set()
     reviewers = dict(zip(answers.label_ids, answers.reviewers.tolist(), strict=True))
-    for item in session.database.items.find({"queue": session.queue}, dict.fromkeys(_FIELDS, 1)):
+    for item in queue.database.items.find({"queue": queue.id}, dict.fromkeys(_FIELDS, 1)):
         name = item["item"]
         seen.add(name)
         if name in asked.open and item.get("inputs") != inputs:
@@ -302,12 +303,12 @@ def _waits(item: Document, reviewers: dict[str, int]) -> bool:
     return bool(item["answered_by"]) and reviewers.get(item["item"], 0) < item["wanted"]
 
 
-def _pending_now(session: Session, before: Pending) -> frozenset[str]:
+def _pending_now(queue: QueueStore, before: Pending) -> frozenset[str]:
     """Items with answers that the workspace may not have had when its answers were read."""
-    since = {"queue": session.queue, "what": "submitted", "seq": {"$gt": before.seq}}
-    return before.items | _unpulled(session) | {one["item"] for one in session.database.events.find(since, {"item": 1})}
+    since = {"queue": queue.id, "what": "submitted", "seq": {"$gt": before.seq}}
+    return before.items | _unpulled(queue) | {one["item"] for one in queue.database.events.find(since, {"item": 1})}
 
 
-def _unpulled(session: Session) -> frozenset[str]:
-    waiting = {"queue": session.queue, "what": "submitted", "pulled": UNPULLED, "seq": {"$nin": session.undone()}}
-    return frozenset(event["item"] for event in session.database.events.find(waiting, {"item": 1}))
+def _unpulled(queue: QueueStore) -> frozenset[str]:
+    waiting = {"queue": queue.id, "what": "submitted", "pulled": UNPULLED, "seq": {"$nin": queue.undone()}}
+    return frozenset(event["item"] for event in queue.database.events.find(waiting, {"item": 1}))

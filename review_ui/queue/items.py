@@ -1,4 +1,4 @@
-"""Shows items to people: with the image's other labels as corrected so far, without what would break blindness."""
+"""Makes items of documents: with the image's other labels as corrected so far, without what would break blindness."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -7,52 +7,54 @@ import numpy as np
 import pyarrow as pa
 
 from vouch_labels.review_ui.queue.answers import verdict_table
-from vouch_labels.review_ui.queue.database import Document, Session
-from vouch_labels.review_ui.queue.leases import epoch_of
+from vouch_labels.review_ui.queue.database import Document, QueueStore
+from vouch_labels.review_ui.queue.state import epoch_of
 from vouch_labels.schemas.queue import Item, ItemImage, KnownLabel
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.arrow import row_codes
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 from vouch_labels.tasks.reviews.overlay import HumanWord
 
-OUT: Final = "rejected"
+_REJECTED: Final = "rejected"
+REASON: Final = "words"
+"""The field of a document that has the reason; queues of earlier versions have it under this name."""
 
 _WAITING: Final[dict[str, Any]] = {"wanted": {"$gt": 1}, "state": {"$in": ["open", "leased"]}}
 """Items that may have an answer, and are to have another one."""
 
 
-def items_of(session: Session, found: Sequence[Document], reviewer: str) -> list[Item]:
+def items_of(queue: QueueStore, found: Sequence[Document], reviewer: str) -> list[Item]:
     """Make items of documents, in their order.
 
     Args:
-        session: The queue.
+        queue: The queue.
         found: Documents of items that the reviewer holds.
         reviewer: Who.
     """
-    images = images_of(session, {item["key"] for item in found}, reviewer)
+    images = images_of(queue, {item["key"] for item in found}, reviewer)
     return [_item(item, images[item["key"]], epoch_of(item, reviewer)) for item in found]
 
 
-def images_of(session: Session, keys: Iterable[str], reviewer: str) -> dict[str, ItemImage]:
-    """Read images of the queue, with what people have said of their labels since it was filled.
+def images_of(queue: QueueStore, keys: Iterable[str], reviewer: str) -> dict[str, ItemImage]:
+    """Read images of the queue, with what people have answered about their labels since it was filled.
 
-    A second opinion is to be the reviewer's own: what others answered that he is to answer too is passed over.
+    A second opinion is to be the reviewer's own: answers of others to questions that they are asked too are left out.
 
     Args:
-        session: The queue.
+        queue: The queue.
         keys: Of images; those that the queue does not have are left out.
         reviewer: Who is to see them.
     """
     wanted = list(keys)
-    documents = session.database.images.find({"_id": {"$in": [session.key_of(key) for key in wanted]}})
+    documents = queue.database.images.find({"_id": {"$in": [queue.key_of(key) for key in wanted]}})
     images = [_export_image(document) for document in documents]
-    word = HumanWord.of(_verdicts(session, wanted, unheard_items(session, wanted, reviewer)), session.classes)
-    return {image.key: _item_image(image) for image in word.over(images)}
+    corrections = HumanWord.of(_verdicts(queue, wanted, blinded_items(queue, wanted, reviewer)), queue.classes)
+    return {image.key: _item_image(image) for image in corrections.over(images)}
 
 
 def known_labels(image: ExportImage) -> list[KnownLabel]:
-    """The labels of an image that stand: people's word over the models', without those that people rejected."""
-    labels = {label.label_id: label for label in image.labels if label.reviewed != OUT}
+    """The current labels of an image: people's corrections go before the models' labels; rejected ones are left out."""
+    labels = {label.label_id: label for label in image.labels if label.reviewed != _REJECTED}
     return [
         KnownLabel(label_id=label.label_id, class_name=label.class_name, box=label.xyxy, rle=label.rle_counts)
         for label in labels.values()
@@ -71,7 +73,7 @@ def _item(found: Document, image: ItemImage, epoch: int) -> Item:
         label_id=found["label_id"],
         box=None if found["box"] is None else tuple(found["box"]),
         rle=found["rle"],
-        words=found["words"],
+        reason=found[REASON],
         seconds=found["seconds"],
         epoch=epoch,
         others=tuple(label for label in image.labels if label.label_id not in (found["label_id"], found["hide"])),
@@ -91,41 +93,41 @@ def _export_image(document: Document) -> ExportImage:
     return ExportImage(document["key"], document["width"], document["height"], labels)
 
 
-def _verdicts(session: Session, keys: Sequence[str], unheard: frozenset[str]) -> pa.Table:
+def _verdicts(queue: QueueStore, keys: Sequence[str], blinded: frozenset[str]) -> pa.Table:
     """What was answered in this queue about images and their labels, in time."""
     of_images = {"key": {"$in": list(keys)}}
-    undone = set(session.undone(**of_images))
-    wanted = {"queue": session.queue, "what": "submitted", **of_images}
-    found = session.database.events.find(wanted).sort("seq")
-    return verdict_table(one for one in found if one["seq"] not in undone and one["item"] not in unheard)
+    undone = set(queue.undone(**of_images))
+    wanted = {"queue": queue.id, "what": "submitted", **of_images}
+    found = queue.database.events.find(wanted).sort("seq")
+    return verdict_table(one for one in found if one["seq"] not in undone and one["item"] not in blinded)
 
 
-def unheard_items(session: Session, keys: Sequence[str], reviewer: str) -> frozenset[str]:
+def blinded_items(queue: QueueStore, keys: Sequence[str], reviewer: str) -> frozenset[str]:
     """Find the items of images whose answers a reviewer is not to see, on whatever question about the image.
 
     Args:
-        session: The queue.
+        queue: The queue.
         keys: Of images.
         reviewer: Who.
     """
-    wanted = {"queue": session.queue, "key": {"$in": list(keys)}, **_WAITING, "answered_by": {"$ne": reviewer}}
-    return frozenset(item["item"] for item in session.database.items.find(wanted, {"item": 1}))
+    wanted = {"queue": queue.id, "key": {"$in": list(keys)}, **_WAITING, "answered_by": {"$ne": reviewer}}
+    return frozenset(item["item"] for item in queue.database.items.find(wanted, {"item": 1}))
 
 
-def heard(session: Session, verdicts: pa.Table) -> pa.Table:
+def visible_verdicts(queue: QueueStore, verdicts: pa.Table) -> pa.Table:
     """Leave out verdicts of the workspace that not everybody is to see; the queue's own log has them for the others.
 
     These are the answers to questions that wait for another person, with what was drawn beside them. What came from
     elsewhere stays, also that of the same reviewers: no log of this queue has it.
 
     Args:
-        session: The queue.
+        queue: The queue.
         verdicts: Rows of schemas.reviews.VERDICTS.
     """
-    waiting = {"queue": session.queue, **_WAITING, "answered_by.0": {"$exists": True}}
-    items = {item["item"] for item in session.database.items.find(waiting, {"item": 1})}
-    answers = {"queue": session.queue, "what": "submitted", "twice": True, "seq": {"$nin": session.undone()}}
-    said = verdict_table(one for one in session.database.events.find(answers) if one["item"] in items)
-    # As whole rows, by which a pull tells what the workspace has.
-    codes = row_codes(pa.concat_tables([said, verdicts]), VERDICTS.names)
-    return verdicts.filter(pa.array(~np.isin(codes[said.num_rows :], codes[: said.num_rows])))
+    waiting = {"queue": queue.id, **_WAITING, "answered_by.0": {"$exists": True}}
+    items = {item["item"] for item in queue.database.items.find(waiting, {"item": 1})}
+    answers = {"queue": queue.id, "what": "submitted", "twice": True, "seq": {"$nin": queue.undone()}}
+    waiting_answers = verdict_table(one for one in queue.database.events.find(answers) if one["item"] in items)
+    # As whole rows, by which a pull recognizes what the workspace has.
+    codes = row_codes(pa.concat_tables([waiting_answers, verdicts]), VERDICTS.names)
+    return verdicts.filter(pa.array(~np.isin(codes[waiting_answers.num_rows :], codes[: waiting_answers.num_rows])))

@@ -1,46 +1,43 @@
-"""The review queue as a reviewer sees it: take, answer, skip, undo, and a status that does not break blindness."""
+"""The review queue as a reviewer sees it: take, renew, submit, skip and undo items.
 
-from collections import Counter, defaultdict
+An answer is recorded once and on disk before it is acknowledged; answers to items that somebody else has by then are
+kept apart. One that a pull has brought into the workspace is not taken back: the mark `pulled` is one field, set on
+condition, so that of a pull and an undo that race one wins.
+"""
+
+import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from datetime import datetime
-from statistics import median
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, Self, get_args
+from typing import Final, Self
 
-from pymongo import DESCENDING
+from bson import Binary
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
-from vouch_labels.review_ui.queue import answers, leases
-from vouch_labels.review_ui.queue.answers import UNPULLED, answered, log_request, taken_back
-from vouch_labels.review_ui.queue.database import Document, Session, connect, open_session, told
-from vouch_labels.review_ui.queue.items import items_of
-from vouch_labels.schemas.queue import (
-    Item,
-    Kind,
-    Left,
-    Progress,
-    PurposeCounts,
-    QueueStatus,
-    ReviewerProgress,
-    VerdictRow,
+from vouch_labels.review_ui.queue import answers, state
+from vouch_labels.review_ui.queue.answers import UNDONE, answer_key, checked_rows, edit_iou
+from vouch_labels.review_ui.queue.database import (
+    Document,
+    QueueStore,
+    What,
+    connect,
+    translated_errors,
+    translates_errors,
 )
+from vouch_labels.review_ui.queue.items import items_of
+from vouch_labels.schemas.errors import LeaseLostError, VouchError
+from vouch_labels.schemas.queue import Item, Kind, VerdictRow
 
-ENOUGH: Final = 10
-"""Answers of a kind from which on a reviewer's own speed says more than the plan."""
-LATEST: Final = 200
-"""Answers that a reviewer's speed is taken from."""
+_ATTEMPTS: Final = 10
+"""At an item that others keep taking in between."""
 
 
-class Queue:
-    """The queue of one run; safe for use from many threads. Every method tells of a server that is away in one line.
+class Queue(QueueStore):
+    """The queue of one run; safe for use from many threads.
 
     Raises:
         UserError: The database is away, refuses access, or was written by a newer version of Vouch.
     """
-
-    def __init__(self, session: Session) -> None:
-        """Look at a queue that is open; `open` makes one."""
-        self._session = session
 
     @classmethod
     def open(cls, uri: str, queue_id: str) -> Self:
@@ -48,25 +45,24 @@ class Queue:
 
         Args:
             uri: mongodb:// address of the server; the database is FiftyOne's (FIFTYONE_DATABASE_NAME).
-            queue_id: As FillOutcome.queue says.
+            queue_id: As FillOutcome.queue names it.
 
         Raises:
             UserError: There is no such queue.
         """
         database = connect(uri)
         try:
-            session = open_session(database, queue_id)
-            with told(database.where):
-                leases.complete(session)
-                answers.complete_undone(session)
+            queue = cls.read(database, queue_id)
+            with translated_errors(database.where):
+                queue.complete()
         except BaseException:
             database.close()
             raise
-        return cls(session)
+        return queue
 
     def close(self) -> None:
         """Give connections back; leases stay until they run out."""
-        self._session.database.close()
+        self.database.close()
 
     def __enter__(self) -> Self:
         """Nothing to do: the queue is open."""
@@ -78,11 +74,12 @@ class Queue:
         """Close."""
         self.close()
 
+    @translates_errors
     def take(self, reviewer: str, count: int, *, kind: Kind | None = None, class_name: str | None = None) -> list[Item]:
         """Lease items until the reviewer holds `count` of those asked for, and renew the leases held.
 
-        Each is leased atomically, in the order of `place`; never one that this reviewer has answered, and one that he
-        has skipped only when nothing else is left.
+        Each is leased atomically, in the order of `place`; never one that this reviewer has answered, and one that they
+        have skipped only when nothing else is left.
 
         Args:
             reviewer: Who.
@@ -93,29 +90,66 @@ class Queue:
         Returns:
             All items that the reviewer holds of those asked for, those held before included, by place.
         """
-        with self._told():
-            found = leases.take(self._session, reviewer, count, kind, class_name)
-            return items_of(self._session, found, reviewer)
+        only: Document = {} if kind is None else {"kind": kind}
+        if class_name is not None:
+            only["class_name"] = class_name or None
+        self.renew(reviewer)
+        self.expire(but=reviewer)
+        before = {item["_id"] for item in self._leased_to(reviewer, only)}
+        missing = count - len(before)
+        # Those that were skipped only when nothing else is left.
+        for skipped in ({"$ne": reviewer}, reviewer):
+            missing -= self._lease(reviewer, missing, {**only, "skipped_by": skipped})
+        found = self._leased_to(reviewer, only)
+        self._record_leases("leased", reviewer, [item for item in found if item["_id"] not in before])
+        return items_of(self, found, reviewer)
 
+    @translates_errors
     def held(self, reviewer: str) -> list[Item]:
         """List what a reviewer holds, by place."""
-        with self._told():
-            return items_of(self._session, leases.held(self._session, reviewer), reviewer)
+        return items_of(self, self._leased_to(reviewer), reviewer)
 
+    @translates_errors
     def renew(self, reviewer: str) -> datetime:
         """Renew all leases of a reviewer, also one that ran out while nobody else took the item.
 
         Returns:
             When they run out, by the database's clock.
         """
-        with self._told():
-            return leases.renew(self._session, reviewer)
+        mine = {"queue": self.id, "leases.reviewer": reviewer}
+        self.database.items.update_many(mine, state.renew(reviewer, self.lease_ms))
+        return self.database.now() + timedelta(milliseconds=self.lease_ms)
 
+    @translates_errors
     def give_back(self, reviewer: str, items: Sequence[str] | None = None) -> int:
         """Return items unanswered; None: all that the reviewer holds. Returns how many there were."""
-        with self._told():
-            return leases.give_back(self._session, reviewer, items)
+        returned = []
+        for item in self._leased_to(reviewer, {} if items is None else {"item": {"$in": list(items)}}):
+            lease = _lease_of(reviewer, state.epoch_of(item, reviewer))
+            if self._update({"_id": item["_id"], "leases": lease}, state.release(reviewer)):
+                returned.append(item)
+        self._record_leases("returned", reviewer, returned)
+        return len(returned)
 
+    @translates_errors
+    def expire(self, but: str | None = None) -> int:
+        """End leases that ran out; returns how many.
+
+        An answer of which the server kept the event and no more, because it or we were killed in between, is completed.
+
+        Args:
+            but: The reviewer whose leases stay, as they are there.
+        """
+        now = self.database.now()
+        over = {"$elemMatch": {"until": {"$lt": now}, "reviewer": {"$ne": but}}}
+        return sum(
+            self._expire(item, one, now)
+            for item in self.database.items.find({"queue": self.id, "leases": over})
+            for one in item["leases"]
+            if one["until"] < now and one["reviewer"] != but
+        )
+
+    @translates_errors
     def submit(
         self,
         reviewer: str,
@@ -144,223 +178,233 @@ class Queue:
                 the rows are kept in the log.
             ValueError: The rows are no verdicts about this item.
         """
-        with self._told():
-            answers.submit(self._session, reviewer, item_id, epoch, rows, seconds, simulated)
+        item = self.database.items.find_one({"_id": self.key_of(item_id)})
+        if item is None:
+            raise ValueError(f"{item_id!r} is no item of the queue")
+        verdicts = checked_rows(rows, item, self.classes)
+        if seconds is not None and not 0 <= seconds < math.inf:
+            raise ValueError(f"{seconds} is no time that an answer can take")
+        key = answer_key(item_id, reviewer, epoch)
+        details: Document = {
+            "item": item_id, "epoch": epoch, "kind": item["kind"], "key": item["key"], "seconds": seconds,
+            "simulated": simulated, "verdict": verdicts[0]["verdict"], "verdicts": verdicts,
+            "twice": item["wanted"] > 1, "box_iou": edit_iou(item, verdicts[0]),
+        }  # fmt: skip
+        if self._secure_lease(item, reviewer, epoch):
+            # The event first: what is acknowledged is in the log, and the item can be completed from it.
+            new = self.record_once("submitted", reviewer, key, details)
+            durable = self.database.items.with_options(write_concern=self.database.events.write_concern)
+            durable.update_one({"_id": item["_id"]}, state.answer(reviewer))
+            if new:
+                return
+        before = self.event("submitted", key)
+        # Else sent twice, or answered, and the server was killed before it could confirm it.
+        if before is None or before["verdicts"] != verdicts:
+            self.record_once("late", reviewer, key, details)
+            raise LeaseLostError(_not_counted(item, is_answered=before is not None))
 
+    @translates_errors
     def skip(self, reviewer: str, item_id: str, epoch: int) -> None:
         """Return an item, and see it again only when nothing else is left; nothing happens if it is not held."""
-        with self._told():
-            answers.skip(self._session, reviewer, item_id, epoch)
+        mine = {"_id": self.key_of(item_id), "leases": _lease_of(reviewer, epoch)}
+        if self._update(mine, state.skip(reviewer)):
+            self.record("skipped", reviewer, [{"item": item_id, "epoch": epoch}])
 
+    @translates_errors
     def undo(self, reviewer: str) -> Item | None:
-        """Take back the reviewer's last answer that stands and lease its item to him again; None without one.
+        """Take back the reviewer's last answer and lease its item to them again; None without an answer.
 
         Raises:
-            VouchError: A pull has the answer, which stands; or it was taken back, but the item is another's by now.
+            VouchError: A pull has the answer, which stays; or it was taken back, but the item is another's by now.
         """
-        with self._told():
-            item = answers.undo(self._session, reviewer)
-            return None if item is None else items_of(self._session, [item], reviewer)[0]
+        mine = {"queue": self.id, "what": "submitted", "reviewer": reviewer}
+        last = self.database.events.find_one(
+            mine | {"seq": {"$nin": self.undone(reviewer=reviewer)}}, sort=[("seq", DESCENDING)]
+        )
+        if last is None:
+            return None
+        free = {"_id": last["_id"], "pulled": {"$in": [None, UNDONE]}}
+        if not self.database.events.update_one(free, {"$set": {"pulled": UNDONE}}).matched_count:
+            raise VouchError(_already_pulled(last))
+        # The item before the event: were we killed in between, the next undo, or `complete`, does the rest.
+        item: Document | None = self.database.items.find_one_and_update(
+            {"_id": self.key_of(last["item"])},
+            state.take_back(reviewer, self.lease_ms),
+            return_document=ReturnDocument.AFTER,
+        )
+        self._record_undo(last)
+        if item is None:
+            return None
+        if all(one["reviewer"] != reviewer for one in item["leases"]):
+            raise VouchError(f"your answer is taken back, but the question about {item['key']} is another's by now")
+        return items_of(self, [item], reviewer)[0]
 
+    @translates_errors
     def taken_back(self, reviewer: str, item_id: str) -> Sequence[VerdictRow]:
-        """Tell what the reviewer's answer to an item said that was taken back last; nothing where none was."""
-        with self._told():
-            return taken_back(self._session, reviewer, item_id)
+        """Read the answer to an item that the reviewer took back last: the row about the item first; empty if none."""
+        mine = {"queue": self.id, "reviewer": reviewer, "item": item_id}
+        last = self.database.events.find_one(mine | {"what": "undone"}, sort=[("seq", DESCENDING)])
+        if last is None:
+            return []
+        event = self.database.events.find_one(mine | {"what": "submitted", "seq": last["of"]})
+        rows: Sequence[VerdictRow] = [] if event is None else event["verdicts"]
+        return rows
 
+    @translates_errors
     def answered(self, reviewer: str, items: Sequence[str]) -> dict[str, Sequence[VerdictRow]]:
-        """Tell which of these items have an answer of the reviewer's that stands, and what it says."""
-        with self._told():
-            return answered(self._session, reviewer, items)
+        """Read the reviewer's last answers to these items, without those taken back: the row about the item first."""
+        keys = [self.key_of(name) for name in items]
+        found = self.database.items.find({"_id": {"$in": keys}, "answered_by": reviewer}, {"item": 1})
+        mine = {"reviewer": reviewer, "item": {"$in": [one["item"] for one in found]}}
+        wanted = {"queue": self.id, "what": "submitted", **mine, "seq": {"$nin": self.undone(**mine)}}
+        return {event["item"]: event["verdicts"] for event in self.database.events.find(wanted).sort("seq", ASCENDING)}
 
-    def progress(self, reviewer: str) -> Progress:
-        """Count, as this reviewer may see it."""
-        with self._told():
-            return progress(self._session, reviewer)
-
-    def left_for(self, reviewers: Sequence[str]) -> Left:
-        """Count what is left for these reviewers."""
-        with self._told():
-            return left_for(self._session, reviewers)
-
+    @translates_errors
     def holds(self, reviewer: str, item_id: str) -> bool:
         """Whether the item is the reviewer's; also after the lease ran out, until it is given to somebody else."""
-        mine = {"_id": self._session.key_of(item_id), "leases.reviewer": reviewer}
-        with self._told():
-            return self._session.database.items.find_one(mine, {"_id": 1}) is not None
+        mine = {"_id": self.key_of(item_id), "leases.reviewer": reviewer}
+        return self.database.items.find_one(mine, {"_id": 1}) is not None
 
-    def log(self, reviewer: str, method: str, path: str, body: bytes, status: int) -> None:
-        """Record a change request that the guard saw, whatever became of it."""
-        with self._told():
-            log_request(self._session, reviewer, method, path, body, status)
-
-    def classes(self) -> tuple[str, ...]:
-        """The campaign's classes, in the order declared."""
-        return self._session.classes
-
+    @translates_errors
     def has_image(self, key: str) -> bool:
         """Whether a key is that of an image of the queue."""
-        with self._told():
-            return self._session.database.images.find_one({"_id": self._session.key_of(key)}, {"_id": 1}) is not None
+        return self.database.images.find_one({"_id": self.key_of(key)}, {"_id": 1}) is not None
 
-    def _told(self) -> AbstractContextManager[None]:
-        return told(self._session.database.where)
+    @translates_errors
+    def log(self, reviewer: str, method: str, path: str, body: bytes, status: int) -> None:
+        """Record a change request, whatever became of it; a body beyond `answers.MOST_BYTES` is cut, and marked so.
 
+        Args:
+            reviewer: Who sent it.
+            method: PATCH, POST ...
+            path: Path with its query.
+            body: As it came.
+            status: HTTP status of the answer.
+        """
+        kept = body[: answers.MOST_BYTES]
+        text: object
+        try:
+            text = kept.decode()
+        except UnicodeDecodeError:
+            text = Binary(kept)
+        entry: Document = {
+            "queue": self.id, "reviewer": reviewer, "method": method, "path": path, "body": text, "status": status,
+            "cut": len(body) > answers.MOST_BYTES,
+            # By the server: the one clock of everything that is logged.
+            "at": self.database.now(),
+        }  # fmt: skip
+        self.database.requests.insert_one(entry)
 
-def progress(session: Session, reviewer: str) -> Progress:
-    """Count, see schemas.queue.Progress."""
-    groups = _groups(session, reviewer)
-    open_ = [group for group in groups if group["state"] == "open" and not group["said"] and not group["mine"]]
-    mine = [group for group in groups if group["mine"]]
-    own = _own_seconds(session, reviewer)
-    every = [seconds for values in own.values() for seconds in values]
-    twice, agreement = _agreement(session)
-    mine_answered = _count_own(session, reviewer)
-    return Progress(
-        open=_total(open_),
-        leased=sum(group["count"] for group in groups if group["held"]),
-        answered=_total([group for group in groups if group["state"] == "answered"]),
-        mine=_total(mine),
-        answered_by_me=mine_answered,
-        by_class=_by(open_, "class_name"),
-        by_kind={kind: count for kind in get_args(Kind) if (count := _by(open_, "kind").get(kind))},
-        minutes_left=sum(_seconds(group, own) for group in [*open_, *mine]) / 60,
-        seconds_each=median(every) if every else None,
-        agreement=agreement,
-        twice=twice,
-    )
+    @translates_errors
+    def complete(self) -> None:
+        """Complete answers and undos of which the server kept the event or the mark and no more."""
+        leased = list(self.database.items.find({"queue": self.id, "leases.0": {"$exists": True}}))
+        keys = {answer_key(item["item"], one["reviewer"], one["epoch"]): (item["_id"], one["reviewer"])
+                for item in leased for one in item["leases"]}  # fmt: skip
+        for key in self.happened("submitted", keys):
+            item_key, reviewer = keys[key]
+            self._update({"_id": item_key}, state.answer(reviewer))
+        wanted = {"queue": self.id, "what": "submitted", "pulled": UNDONE, "seq": {"$nin": self.undone()}}
+        for last in self.database.events.find(wanted):
+            # What others keep changing waits for the next time: only what has happened is recorded.
+            for _ in range(_ATTEMPTS):
+                if self._complete_undo(last):
+                    break
 
+    def _leased_to(self, reviewer: str, only: Document | None = None) -> list[Document]:
+        wanted = {"queue": self.id, "leases.reviewer": reviewer, **(only or {})}
+        return list(self.database.items.find(wanted).sort("place", ASCENDING))
 
-def left_for(session: Session, reviewers: Sequence[str]) -> Left:
-    """Count, see schemas.queue.Left."""
-    count = session.database.items.count_documents
-    said = {"$all": list(reviewers)}
-    asked = {"queue": session.queue, "asked": True}
-    second = count(asked | {"state": "open", "answered_by": said})
-    return Left(items=count(asked | {"state": {"$in": ["open", "leased"]}}) - second, second=second)
+    def _update(self, wanted: Document, change: list[state.Stage]) -> bool:
+        return bool(self.database.items.update_one(wanted, change).modified_count)
 
+    def _lease(self, reviewer: str, count: int, only: Document) -> int:
+        """Lease up to `count` items in their order; returns how many there were.
 
-def queue_status(session: Session) -> QueueStatus:
-    """Count for who runs the queue, split by purpose: nothing for the eyes of reviewers."""
-    purposes: dict[str, Counter[str]] = defaultdict(Counter)
-    groups = _groups(session, "")
-    for group in groups:
-        purposes[group["purpose"]][group["state"]] += group["count"]
-    left = [group for group in groups if group["state"] in ("open", "leased")]
-    own = _own_seconds(session)
-    undone = session.undone()
-    twice, agreement = _agreement(session)
-    submitted = {"queue": session.queue, "what": "submitted", "seq": {"$nin": undone}}
-    events = session.database.events
-    edited, edit_iou = _edits(session, submitted)
-    return QueueStatus(
-        queue=session.queue,
-        run=session.run,
-        purposes={purpose: PurposeCounts(**counts) for purpose, counts in sorted(purposes.items())},
-        reviewers=_reviewers(session, submitted),
-        twice=twice,
-        agreement=agreement,
-        edited=edited,
-        edit_iou=edit_iou,
-        minutes_left=sum(_seconds(group, own) for group in left) / 60,
-        own_pace=any(len(own.get(group["kind"], [])) >= ENOUGH for group in left),
-        unpulled=events.count_documents(submitted | {"pulled": UNPULLED}),
-        late=events.count_documents({"queue": session.queue, "what": "late"}),
-    )
+        The first free ones are looked up and then changed on condition that they still are free, each atomically: of
+        two reviewers who saw the same ones each gets what the other did not, and looks again.
+        """
+        free = {"queue": self.id, **_free_for(reviewer), **only}
+        items, taken = self.database.items, 0
+        while taken < count:
+            first = items.find(free, {"_id": 1}).sort("place", ASCENDING).limit(count - taken)
+            keys = [item["_id"] for item in first]
+            if not keys:
+                break
+            change = state.lease(reviewer, self.lease_ms)
+            taken += items.update_many({"_id": {"$in": keys}, **free}, change).modified_count
+        return taken
 
+    def _secure_lease(self, item: Document, reviewer: str, epoch: int) -> bool:
+        """Make sure that the item is the reviewer's while the answer is written: renew the lease, or get it back."""
+        mine = {"_id": item["_id"], "leases": _lease_of(reviewer, epoch)}
+        if self.database.items.update_one(mine, state.renew(reviewer, self.lease_ms)).matched_count:
+            return True
+        if self.happened("submitted", [answer_key(item["item"], reviewer, epoch)]):
+            return False
+        free = {"_id": item["_id"], **_free_for(reviewer), "epoch": {"$gte": epoch}}
+        return self._update(free, state.lease(reviewer, self.lease_ms, epoch))
 
-def _groups(session: Session, reviewer: str) -> list[Document]:
-    """Items by all that is counted, with how many and their seconds."""
-    who = {"$literal": reviewer}
-    fields = {
-        **{name: f"${name}" for name in ("state", "purpose", "kind", "class_name")},
-        "held": {"$gt": [{"$size": "$leases"}, 0]},
-        "mine": {"$in": [who, "$leases.reviewer"]},
-        "said": {"$in": [who, "$answered_by"]},
-    }
-    found = session.database.items.aggregate(
-        [
-            {"$match": {"queue": session.queue}},
-            {"$group": {"_id": fields, "count": {"$sum": 1}, "seconds": {"$sum": "$seconds"}}},
-        ]
-    )
-    return [group["_id"] | {"count": group["count"], "seconds": group["seconds"]} for group in found]
+    def _expire(self, item: Document, one: Document, now: datetime) -> bool:
+        reviewer, epoch = one["reviewer"], one["epoch"]
+        if self.happened("submitted", [answer_key(item["item"], reviewer, epoch)]):
+            self._update({"_id": item["_id"]}, state.answer(reviewer))
+            return False
+        # Not if it was renewed in the meantime.
+        still = {"$elemMatch": {"reviewer": reviewer, "epoch": epoch, "until": {"$lt": now}}}
+        ended = self._update({"_id": item["_id"], "leases": still}, state.release(reviewer))
+        if ended:
+            self.record("expired", reviewer, [{"item": item["item"], "epoch": epoch}])
+        return ended
 
+    def _complete_undo(self, last: Document) -> bool:
+        """Take an answer out of its item and record that; False: the item changed meanwhile, and nothing was done."""
+        item = self.database.items.find_one({"_id": self.key_of(last["item"])})
+        # In this order: whoever is taking it back right now has by then changed the item, or recorded the event.
+        if item is None or self.happened("undone", [_key(last)]):
+            return True
+        if last["reviewer"] in item["answered_by"]:
+            as_seen = {"_id": item["_id"], "epoch": item["epoch"], "answered_by": last["reviewer"]}
+            if not self.database.items.update_one(as_seen, state.remove_answer(last["reviewer"])).matched_count:
+                return False
+        self._record_undo(last)
+        return True
 
-def _own_seconds(session: Session, reviewer: str | None = None) -> dict[str, list[float]]:
-    """Kind -> seconds of the reviewer's latest answers, or of everybody's."""
-    wanted = {"queue": session.queue, "what": "submitted"} | ({} if reviewer is None else {"reviewer": reviewer})
-    latest = session.database.events.find(wanted, {"kind": 1, "seconds": 1}).sort("seq", DESCENDING).limit(LATEST)
-    found: dict[str, list[float]] = defaultdict(list)
-    for event in latest:
-        if event["seconds"] is not None:
-            found[event["kind"]].append(event["seconds"])
-    return found
+    def _record_undo(self, last: Document) -> None:
+        details = {name: last[name] for name in ("item", "epoch", "key")} | {"of": last["seq"]}
+        self.record_once("undone", last["reviewer"], _key(last), details)
 
-
-def _seconds(group: Document, own: dict[str, list[float]]) -> float:
-    times = own.get(group["kind"], [])
-    expected: float = group["count"] * median(times) if len(times) >= ENOUGH else group["seconds"]
-    return expected
-
-
-def _count_own(session: Session, reviewer: str) -> int:
-    count = session.database.events.count_documents
-    said, undone = ({"queue": session.queue, "what": what, "reviewer": reviewer} for what in ("submitted", "undone"))
-    return count(said) - count(undone)
-
-
-def _agreement(session: Session) -> tuple[int, float | None]:
-    """Items that two people answered, and the share of them on which all gave the same verdict and the same class."""
-    said: dict[str, dict[str, tuple[str, str | None]]] = defaultdict(dict)
-    wanted = {"queue": session.queue, "what": "submitted", "twice": True, "seq": {"$nin": session.undone()}}
-    fields = {"item": 1, "reviewer": 1, "verdict": 1, "verdicts.class_name": 1}
-    for event in session.database.events.find(wanted, fields).sort("seq"):
-        # The first is the one about the item.
-        said[event["item"]][event["reviewer"]] = event["verdict"], event["verdicts"][0]["class_name"]
-    both = [set(answers.values()) for answers in said.values() if len(answers) > 1]
-    return len(both), sum(len(answers) == 1 for answers in both) / len(both) if both else None
+    def _record_leases(self, what: What, reviewer: str, items: Sequence[Document]) -> None:
+        details = [{"item": item["item"], "epoch": state.epoch_of(item, reviewer)} for item in items]
+        self.record(what, reviewer, details)
 
 
-def _edits(session: Session, submitted: Document) -> tuple[int, float | None]:
-    """Boxes that answers corrected, and the median IoU of those asked about with what became of them."""
-    edited = session.database.events.find(submitted | {"box_iou": {"$ne": None}}, {"box_iou": 1})
-    ious = [event["box_iou"] for event in edited]
-    return len(ious), median(ious) if ious else None
+def _free_for(reviewer: str) -> Document:
+    return {"state": "open", "answered_by": {"$ne": reviewer}, "leases.reviewer": {"$ne": reviewer}}
 
 
-def _reviewers(session: Session, submitted: Document) -> dict[str, ReviewerProgress]:
-    grouped = session.database.events.aggregate(
-        [
-            {"$match": submitted},
-            {"$group": {"_id": "$reviewer", "answered": {"$sum": 1}, "seconds": {"$sum": "$seconds"}}},
-        ]
-    )
-    answered = {group["_id"]: group for group in grouped}
-    leased = session.database.items.aggregate(
-        [
-            {"$match": {"queue": session.queue, "leases.0": {"$exists": True}}},
-            {"$unwind": "$leases"},
-            {"$group": {"_id": "$leases.reviewer", "mine": {"$sum": 1}}},
-        ]
-    )
-    mine = {group["_id"]: group["mine"] for group in leased}
-    return {
-        name: ReviewerProgress(
-            answered=answered[name]["answered"] if name in answered else 0,
-            mine=mine.get(name, 0),
-            seconds=answered[name]["seconds"] if name in answered else 0.0,
+def _lease_of(reviewer: str, epoch: int) -> Document:
+    return {"$elemMatch": {"reviewer": reviewer, "epoch": epoch}}
+
+
+def _key(event: Document) -> str:
+    return answer_key(event["item"], event["reviewer"], event["epoch"])
+
+
+def _not_counted(item: Document, *, is_answered: bool) -> str:
+    what = f"the question about {item['key']}"
+    if is_answered:
+        return (
+            f"{what} has another answer of yours already; to change it, take it back (Alt+Z): this one is kept in the "
+            "log, and does not count"
         )
-        for name in sorted(answered.keys() | mine.keys())
-    }
+    if item["state"] == "gone":
+        return f"{what} is not asked any more: your answer is kept in the log, and does not count"
+    return f"your lease ran out and {what} is another's by now: your answer is kept in the log, and does not count"
 
 
-def _by(groups: list[Document], name: str) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for group in groups:
-        # MongoDB leaves out of a group what is null.
-        found[group.get(name) or ""] += group["count"]
-    return dict(sorted(found.items()))
-
-
-def _total(groups: list[Document]) -> int:
-    return sum(group["count"] for group in groups)
+def _already_pulled(event: Document) -> str:
+    gone = "your last answer has gone to the workspace and cannot be taken back here"
+    if event["kind"] != "label":
+        return f"{gone}: what was checked and drawn stays"
+    return f"{gone}; to replace it, import another verdict of yours on the label: vouch verdicts CAMPAIGN FILE"

@@ -1,6 +1,6 @@
-"""Turns what review plans ask into queue items, each question once, in order, with the label's signals in words.
+"""Turns what review plans ask into items, each question once, in order, with a reason from the label's signals.
 
-The words follow the same rule for every label, whatever it is asked for.
+The reasons follow the same rule for every label, whatever it is asked for.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ MOST: Final = 2
 UNSURE_SCORE: Final = 0.5
 """Below this the detector counts as unsure."""
 CLOSE: Final = 0.15
-"""Within this of another class, a class counts as hardly told from it."""
+"""Within this of another class, a class counts as hard to distinguish from it."""
 LOOSE_MASK: Final = 0.7
 """Below this IoU of the box and the mask's own box, the mask does not fill the box."""
 UNSURE_MASK: Final = 0.8
@@ -72,7 +72,7 @@ class Task(NamedTuple):
     key: str
     """Of the image."""
     class_name: str | None
-    """The label's, or the one to look for; None: every class."""
+    """The label's, or the one to search for; None: every class."""
     label_id: str | None
     """None: the question is about the image."""
     box: Box | None
@@ -89,7 +89,7 @@ class Asked:
     """Ids of all of them, answered or not."""
     open: dict[str, Task]
     """Id -> question without an answer, in order."""
-    strange: Counter[str]
+    unknown: Counter[str]
     """Class that the campaign does not have any more -> questions about it, which are in neither of the others."""
 
 
@@ -106,26 +106,26 @@ def asked_by(
         plans: Those about the labels as they are, in the order of their numbers.
         answers: What was answered about labels.
         images: What was answered about images.
-        accepts: The decisions of the policy in force.
+        accepts: The decisions of the active policy.
         classes: Of the campaign; questions about others are not asked.
     """
     known = pa.array(list(classes), pa.string())
     every: set[str] = set()
     found: dict[str, Task] = {}
-    strange: dict[str, str] = {}
+    unknown: dict[str, str] = {}
     for plan, tasks in plans:
-        theirs = pc.or_(tasks["class_name"].is_null(), pc.is_in(tasks["class_name"], value_set=known))
-        odd = tasks.filter(pc.invert(theirs))
-        strange.update(zip(_ids(odd).to_pylist(), odd["class_name"].to_pylist(), strict=True))
-        ours = tasks.filter(theirs)
+        of_campaign = pc.or_(tasks["class_name"].is_null(), pc.is_in(tasks["class_name"], value_set=known))
+        odd = tasks.filter(pc.invert(of_campaign))
+        unknown.update(zip(_ids(odd).to_pylist(), odd["class_name"].to_pylist(), strict=True))
+        ours = tasks.filter(of_campaign)
         every.update(_ids(ours).to_pylist())
         for task in _tasks(open_tasks(ours, answers, images, accepts), plan.number):
             found.setdefault(task.item, task)
-    return Asked(frozenset(every), found, Counter(strange.values()))
+    return Asked(frozenset(every), found, Counter(unknown.values()))
 
 
 def reviews_wanted(item: str, kind: Kind, seed: int, share: float) -> int:
-    """Say how many people are asked: two for a share of the labels, chosen by a hash, so the same ones every time.
+    """Compute how many people are asked: two for a share of the labels, chosen by a hash, so the same ones every time.
 
     Args:
         item: Id of the item.
@@ -166,30 +166,25 @@ def _task(item: str, row: dict[str, Any], plan: int) -> Task:
     )
 
 
-class Source(NamedTuple):
-    """The label that a plant was made from."""
-
-    label_id: str
-    class_name: str
-
-
 @dataclass
-class Told:
-    """What the signals say of the questions that are new."""
+class QuestionDetails:
+    """What items show beside the question."""
 
-    words: dict[str, str] = field(default_factory=dict)
-    """Id of the item -> words; items without any are left out."""
-    sources: dict[str, Source] = field(default_factory=dict)
-    """Id of a planted item -> the label that it was made from."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Id of the item -> why it is worth a look, from the signals; items without a reason are left out."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Id of a honeypot -> id of the label that it was made from."""
     inputs: str = ""
     """Names what the labels were made by, see review_ui.queue.fill."""
 
 
-def read_words(workspace: Store, markers: Iterable[Marker], tasks: Iterable[Task], run: str, seed: int) -> Told:
-    """Word the signals behind questions, a shard at a time.
+def read_reasons(
+    workspace: Store, markers: Iterable[Marker], tasks: Iterable[Task], run: str, seed: int
+) -> QuestionDetails:
+    """Read the reasons of questions from the signals, a shard at a time.
 
-    A plant has the words of the label that it was made from, with its shown class in the place of the one named: so
-    it says what a label of the shown class would that the models hold for the other.
+    A honeypot has the reason of the label that it was made from, with its shown class in the place of the one named: so
+    it reads as a label of the shown class would that the models take for the other.
 
     Args:
         workspace: The workspace.
@@ -202,14 +197,14 @@ def read_words(workspace: Store, markers: Iterable[Marker], tasks: Iterable[Task
         StoreError: A table is missing or damaged.
     """
     wanted = _Wanted(list(tasks), run, seed)
-    told = Told()
+    details = QuestionDetails()
     if wanted.tasks:
         for labels, presence in map_ordered(lambda marker: _tables(workspace, marker, wanted), markers, _THREADS):
             for row in labels:
-                wanted.word(row, told)
+                wanted.add_reasons(row, details)
             for key, class_name, value in presence:
-                told.words[f"{key}\t{class_name}"] = presence_words(class_name, value)
-    return told
+                details.reasons[f"{key}\t{class_name}"] = format_presence(class_name, value)
+    return details
 
 
 class _Wanted:
@@ -217,27 +212,27 @@ class _Wanted:
 
     def __init__(self, tasks: list[Task], run: str, seed: int) -> None:
         self.tasks, self.run, self.seed = tasks, run, seed
-        self.plants: dict[str, list[Task]] = {}
+        self.honeypots: dict[str, list[Task]] = {}
         for task in tasks:
             if task.purpose == "plant":
-                self.plants.setdefault(task.key, []).append(task)
+                self.honeypots.setdefault(task.key, []).append(task)
         own = [task.label_id for task in tasks if task.label_id is not None and task.purpose != "plant"]
         self.label_ids = frozenset(own)
         self.ids = pa.array(own, pa.string())
-        self.keys_with_plants = pa.array(list(self.plants), pa.string())
-        looked_for = [task for task in tasks if task.kind == "possible_miss"]
-        self.pairs = frozenset(task.item for task in looked_for)
-        self.keys_looked_at = pa.array(list({task.key for task in looked_for}), pa.string())
+        self.keys_with_honeypots = pa.array(list(self.honeypots), pa.string())
+        searched = [task for task in tasks if task.kind == "possible_miss"]
+        self.pairs = frozenset(task.item for task in searched)
+        self.searched_keys = pa.array(list({task.key for task in searched}), pa.string())
 
-    def word(self, row: Mapping[str, Any], told: Told) -> None:
-        """Word a label that is asked about, and the plants made from it."""
+    def add_reasons(self, row: Mapping[str, Any], details: QuestionDetails) -> None:
+        """Add the reasons of a label that is asked about, and of the honeypots made from it."""
         label_id, class_name = row["label_id"], row["class_name"]
         if label_id in self.label_ids:
-            told.words[label_id] = words_of(row)
-        for task in self.plants.get(row["key"], ()):
+            details.reasons[label_id] = format_reasons(row)
+        for task in self.honeypots.get(row["key"], ()):
             if self._made_from(task, label_id):
-                told.sources[task.item] = Source(label_id, class_name)
-                told.words[task.item] = words_of(row, {task.class_name or "": class_name})
+                details.sources[task.item] = label_id
+                details.reasons[task.item] = format_reasons(row, {task.class_name or "": class_name})
 
     def _made_from(self, task: Task, label_id: str) -> bool:
         # A plan whose writing was cut short leaves a gap in the numbers, not in the count that the id was made with.
@@ -254,7 +249,8 @@ def _tables(
 def _labels(workspace: Store, marker: Marker, wanted: _Wanted) -> list[dict[str, Any]]:
     detect = read_part(workspace, marker.parts["detect"], "detect", _COLUMNS["detect"])
     matter = pc.or_(
-        pc.is_in(detect["label_id"], value_set=wanted.ids), pc.is_in(detect["key"], value_set=wanted.keys_with_plants)
+        pc.is_in(detect["label_id"], value_set=wanted.ids),
+        pc.is_in(detect["key"], value_set=wanted.keys_with_honeypots),
     )
     if not pc.any(matter, min_count=0).as_py():
         return []
@@ -267,10 +263,10 @@ def _labels(workspace: Store, marker: Marker, wanted: _Wanted) -> list[dict[str,
 
 
 def _presence(workspace: Store, marker: Marker, wanted: _Wanted) -> Iterator[tuple[str, str, float]]:
-    if not len(wanted.keys_looked_at) or "presence" not in marker.parts:
+    if not len(wanted.searched_keys) or "presence" not in marker.parts:
         return
     table = read_part(workspace, marker.parts["presence"], "presence")
-    table = table.filter(pc.is_in(table["key"], value_set=wanted.keys_looked_at))
+    table = table.filter(pc.is_in(table["key"], value_set=wanted.searched_keys))
     columns = (table[name].to_pylist() for name in ("key", "class_name", "clip_presence"))
     for key, class_name, value in zip(*columns, strict=True):
         if f"{key}\t{class_name}" in wanted.pairs:
@@ -278,39 +274,39 @@ def _presence(workspace: Store, marker: Marker, wanted: _Wanted) -> Iterator[tup
 
 
 class Reason(NamedTuple):
-    """What a signal says against a label."""
+    """Why a signal makes a label worth a look."""
 
     weight: float
-    """0 is nothing; 1 is as much as the signal can say."""
-    words: str
+    """0: none; 1: as strong as the signal can be."""
+    text: str
 
 
 Rule = Callable[[Signals], Reason | None]
 
 
-def words_of(signals: Signals, renamed: Mapping[str, str] | None = None) -> str:
-    """Word the one or two strongest reasons to look at a label; how sure the models are, where none is strong.
+def format_reasons(signals: Signals, renamed: Mapping[str, str] | None = None) -> str:
+    """Format the one or two strongest reasons to look at a label; how sure the models are, where none is strong.
 
-    Nothing but signals goes in, so the words cannot tell what was decided, nor why the label is asked about.
+    Nothing but signals goes in, so the text cannot reveal what was decided, nor why the label is asked about.
 
     Args:
         signals: Of the label.
-        renamed: Class -> the class to say in its place.
+        renamed: Class -> the class to name in its place.
 
     Returns:
         One line; empty without a signal.
     """
-    told = dict(signals)
+    shown = dict(signals)
     for name in ("runner_up", "clip_other"):
-        told[name] = (renamed or {}).get(told.get(name) or "", told.get(name))
-    reasons = [reason for rule in _RULES if (reason := rule(told)) is not None and reason.weight > 0]
+        shown[name] = (renamed or {}).get(shown.get(name) or "", shown.get(name))
+    reasons = [reason for rule in _RULES if (reason := rule(shown)) is not None and reason.weight > 0]
     # A stable sort: of equal weights the first rule goes first.
     strongest = sorted(reasons, key=lambda reason: -reason.weight)[:MOST]
-    return "; ".join(reason.words for reason in strongest) or _sure(told)
+    return "; ".join(reason.text for reason in strongest) or _sure(shown)
 
 
-def presence_words(class_name: str, presence: float) -> str:
-    """Word why one class is looked for in an image."""
+def format_presence(class_name: str, presence: float) -> str:
+    """Format why one class is searched for in an image."""
     return f"CLIP sees {class_name}: {presence:.2f}"
 
 
@@ -338,12 +334,12 @@ def _tiny(signals: Signals) -> Reason | None:
     return Reason((TINY - area) / TINY / 2, f"it is small: {area:.3%} of the image")
 
 
-def _beyond(column: str, limit: float, worst: float, words: str) -> Rule:
+def _beyond(column: str, limit: float, worst: float, text: str) -> Rule:
     """A rule about one signal: nothing at its limit, and as strong as can be at its worst."""
 
     def rule(signals: Signals) -> Reason | None:
         value = _number(signals, column)
-        return None if value is None else Reason((limit - value) / (limit - worst), f"{words}: {value:.2f}")
+        return None if value is None else Reason((limit - value) / (limit - worst), f"{text}: {value:.2f}")
 
     return rule
 
@@ -367,5 +363,5 @@ _RULES: Final[tuple[Rule, ...]] = (
 
 def _sure(signals: Signals) -> str:
     score, clip = _number(signals, "detector_score"), _number(signals, "clip_probability")
-    said = [f"{who} {value:.2f}" for who, value in (("detector", score), ("CLIP", clip)) if value is not None]
-    return f"the models agree: {', '.join(said)}" if said else ""
+    scores = [f"{who} {value:.2f}" for who, value in (("detector", score), ("CLIP", clip)) if value is not None]
+    return f"the models agree: {', '.join(scores)}" if scores else ""

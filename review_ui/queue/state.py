@@ -1,25 +1,31 @@
-"""Changes of an item as update pipelines: each is atomic, by the server's clock, and ends by stating how it stands."""
+"""Changes of an item as update pipelines: each is atomic, by the server's clock, and ends by setting the state."""
 
 from typing import Any, Final
 
 Stage = dict[str, Any]
 
-_TAKEN: Final[Stage] = {"$or": [{"$not": "$asked"}, {"$gte": [{"$add": ["$$held", "$$said"]}, "$wanted"]}]}
+_TAKEN: Final[Stage] = {"$or": [{"$not": "$asked"}, {"$gte": [{"$add": ["$$held", "$$answered"]}, "$wanted"]}]}
 _BRANCHES: Final[list[Stage]] = [
     {"case": {"$and": [{"$gt": ["$$held", 0]}, _TAKEN]}, "then": "leased"},
-    {"case": {"$gte": ["$$said", "$wanted"]}, "then": "answered"},
+    {"case": {"$gte": ["$$answered", "$wanted"]}, "then": "answered"},
     {"case": "$asked", "then": "open"},
-    {"case": {"$gt": ["$$said", 0]}, "then": "answered"},
+    {"case": {"$gt": ["$$answered", 0]}, "then": "answered"},
 ]
 _ROOM: Final[Stage] = {"$lt": [{"$add": [{"$size": "$leases"}, {"$size": "$answered_by"}]}, "$wanted"]}
-_COUNTS: Final[Stage] = {"held": {"$size": "$leases"}, "said": {"$size": "$answered_by"}}
+_COUNTS: Final[Stage] = {"held": {"$size": "$leases"}, "answered": {"$size": "$answered_by"}}
 _STATE: Final[Stage] = {"$let": {"vars": _COUNTS, "in": {"$switch": {"branches": _BRANCHES, "default": "gone"}}}}
 STATE: Final[Stage] = {"$set": {"state": _STATE}}
 """The last stage of every change: schemas.queue.State from leases, answers and whether the item is still asked."""
 
 
+def epoch_of(item: dict[str, Any], reviewer: str) -> int:
+    """The number of a reviewer's lease of an item that they hold."""
+    found: int = next(one["epoch"] for one in item["leases"] if one["reviewer"] == reviewer)
+    return found
+
+
 def lease(reviewer: str, milliseconds: int, epoch: int | None = None) -> list[Stage]:
-    """Give the item to a reviewer under the next epoch, or under one that he had."""
+    """Give the item to a reviewer under the next epoch, or under one that they had."""
     number: Any = "$epoch" if epoch is None else {"$literal": epoch}
     given = {"reviewer": {"$literal": reviewer}, "until": _until(milliseconds), "epoch": number}
     stages: list[Stage] = [{"$set": {"epoch": {"$add": ["$epoch", 1]}}}] if epoch is None else []
@@ -39,51 +45,51 @@ def release(reviewer: str) -> list[Stage]:
 
 
 def skip(reviewer: str) -> list[Stage]:
-    """End the lease of a reviewer who does not know."""
+    """End the lease of a reviewer who skips the item."""
     return [*_without_lease(reviewer), {"$set": {"skipped_by": _with("$skipped_by", reviewer)}}, STATE]
 
 
 def answer(reviewer: str) -> list[Stage]:
     """End the lease of a reviewer who has answered."""
-    said = {
+    lists = {
         "answered_by": _with("$answered_by", reviewer),
         "skipped_by": _without("$skipped_by", reviewer),
     }
-    return [*_without_lease(reviewer), {"$set": said}, STATE]
+    return [*_without_lease(reviewer), {"$set": lists}, STATE]
 
 
 def take_back(reviewer: str, milliseconds: int) -> list[Stage]:
-    """Let the item be as if the reviewer had not answered, and his again, unless others have it by now."""
+    """Remove the reviewer's answer and lease the item to them again, unless others have it by now."""
     given = {"reviewer": {"$literal": reviewer}, "until": _until(milliseconds), "epoch": "$epoch"}
     return [
-        *_unsaid(reviewer),
+        *_without_answer(reviewer),
         {"$set": {"epoch": {"$cond": [_ROOM, {"$add": ["$epoch", 1]}, "$epoch"]}}},
         {"$set": {"leases": {"$cond": [_ROOM, {"$concatArrays": ["$leases", [given]]}, "$leases"]}}},
         STATE,
     ]
 
 
-def unsay(reviewer: str) -> list[Stage]:
-    """Let the item be as if the reviewer had not answered, and nobody's."""
-    return [*_unsaid(reviewer), STATE]
+def remove_answer(reviewer: str) -> list[Stage]:
+    """Remove the reviewer's answer; the item is not leased to anybody."""
+    return [*_without_answer(reviewer), STATE]
 
 
 def ask(asked: bool) -> list[Stage]:
-    """Say whether the item is still asked; what is leased stays until the lease ends."""
+    """Set whether the item is still asked; what is leased stays until the lease ends."""
     return [{"$set": {"asked": asked}}, STATE]
 
 
 def ask_again() -> list[Stage]:
-    """Ask an item anew that was answered, also of those who did."""
-    anew: dict[str, object] = {"asked": True, "answered_by": [], "skipped_by": [], "wanted": 1}
-    return [{"$set": anew}, STATE]
+    """Ask an item again that was answered, also of those who answered."""
+    fields: dict[str, object] = {"asked": True, "answered_by": [], "skipped_by": [], "wanted": 1}
+    return [{"$set": fields}, STATE]
 
 
 def _until(milliseconds: int) -> Stage:
     return {"$add": ["$$NOW", milliseconds]}
 
 
-def _unsaid(reviewer: str) -> list[Stage]:
+def _without_answer(reviewer: str) -> list[Stage]:
     return [*_without_lease(reviewer), {"$set": {"answered_by": _without("$answered_by", reviewer)}}]
 
 

@@ -1,4 +1,4 @@
-"""Pulls answers out of the queue: into the workspace, each verdict once, or into a file."""
+"""Writes answers of the queue: into the workspace, each verdict once, or into a file."""
 
 from pathlib import Path
 from typing import Final
@@ -7,7 +7,7 @@ import pyarrow as pa
 from pymongo import DESCENDING
 
 from vouch_labels.review_ui.queue.answers import TAKEN, UNDONE, verdict_table
-from vouch_labels.review_ui.queue.database import Document, Session, connect, open_session, told
+from vouch_labels.review_ui.queue.database import Document, QueueStore, connected
 from vouch_labels.schemas.queue import PullOutcome
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.arrow import first_rows
@@ -37,23 +37,18 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
         UserError: There is no such queue, or the database is away or refuses access.
         StoreError: The workspace cannot be read or written.
     """
-    database = connect(uri)
-    try:
-        session = open_session(database, queue_id)
-        with told(database.where):
-            undone = session.undone()
-            _claim(session, undone)
-            answers = _submitted(session, {"pulled": TAKEN})
-            late = _late(session)
-            earlier = _count(session, {"pulled": {"$nin": [None, TAKEN, UNDONE]}})
+    with connected(uri) as database:
+        queue = QueueStore.read(database, queue_id)
+        undone = queue.undone()
+        _claim(queue, undone)
+        answers = _submitted(queue, {"pulled": TAKEN})
+        late = _late(queue)
+        earlier = _count(queue, {"pulled": {"$nin": [None, TAKEN, UNDONE]}})
         table = verdict_table(answers)
         rows = first_rows(pa.concat_tables([(known := read_verdicts(workspace)), table]), VERDICTS.names)
         new = rows[rows >= known.num_rows] - known.num_rows
         name = write_verdicts(workspace, table.take(pa.array(new, pa.int64())))
-        with told(database.where):
-            _mark(session, answers, name)
-    finally:
-        database.close()
+        _mark(queue, answers, name)
     return PullOutcome(
         verdicts=len(new),
         answers=len(answers),
@@ -67,7 +62,7 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
 
 
 def export_queue(uri: str, queue_id: str, path: Path) -> int:
-    """Write all answers of a queue that stand to a file, pulled or not, and return how many verdicts they are.
+    """Write all answers of a queue but those taken back to a file, pulled or not; returns how many verdicts they are.
 
     Args:
         uri: mongodb:// address of the server.
@@ -78,39 +73,35 @@ def export_queue(uri: str, queue_id: str, path: Path) -> int:
         UserError: There is no such queue, the database is away, or the file cannot be written.
     """
     check_suffix(path)
-    database = connect(uri)
-    try:
-        session = open_session(database, queue_id)
-        with told(database.where):
-            table = verdict_table(_submitted(session, {"pulled": {"$ne": UNDONE}, "seq": {"$nin": session.undone()}}))
-    finally:
-        database.close()
+    with connected(uri) as database:
+        queue = QueueStore.read(database, queue_id)
+        table = verdict_table(_submitted(queue, {"pulled": {"$ne": UNDONE}, "seq": {"$nin": queue.undone()}}))
     write_table(path, table)
     return int(table.num_rows)
 
 
-def _claim(session: Session, undone: list[int]) -> None:
+def _claim(queue: QueueStore, undone: list[int]) -> None:
     # Answers of earlier versions that were taken back have no mark, but their numbers are known.
-    free = {"queue": session.queue, "what": "submitted", "pulled": None, "seq": {"$nin": undone}}
-    session.database.events.update_many(free, {"$set": {"pulled": TAKEN}})
+    free = {"queue": queue.id, "what": "submitted", "pulled": None, "seq": {"$nin": undone}}
+    queue.database.events.update_many(free, {"$set": {"pulled": TAKEN}})
 
 
-def _submitted(session: Session, which: Document) -> list[Document]:
-    wanted = {"queue": session.queue, "what": "submitted", **which}
-    return list(session.database.events.find(wanted).sort("seq"))
+def _submitted(queue: QueueStore, which: Document) -> list[Document]:
+    wanted = {"queue": queue.id, "what": "submitted", **which}
+    return list(queue.database.events.find(wanted).sort("seq"))
 
 
-def _count(session: Session, which: Document) -> int:
-    return session.database.events.count_documents({"queue": session.queue, "what": "submitted", **which})
+def _count(queue: QueueStore, which: Document) -> int:
+    return queue.database.events.count_documents({"queue": queue.id, "what": "submitted", **which})
 
 
-def _late(session: Session) -> list[str]:
+def _late(queue: QueueStore) -> list[str]:
     """Items with answers that came when they were another's, latest first."""
-    wanted = {"queue": session.queue, "what": "late"}
-    return [event["item"] for event in session.database.events.find(wanted, {"item": 1}).sort("seq", DESCENDING)]
+    wanted = {"queue": queue.id, "what": "late"}
+    return [event["item"] for event in queue.database.events.find(wanted, {"item": 1}).sort("seq", DESCENDING)]
 
 
-def _mark(session: Session, answers: list[Document], name: str) -> None:
+def _mark(queue: QueueStore, answers: list[Document], name: str) -> None:
     for start in range(0, len(answers), _CHUNK):
         keys = [event["_id"] for event in answers[start : start + _CHUNK]]
-        session.database.events.update_many({"_id": {"$in": keys}}, {"$set": {"pulled": name or "known"}})
+        queue.database.events.update_many({"_id": {"$in": keys}}, {"$set": {"pulled": name or "known"}})

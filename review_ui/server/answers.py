@@ -1,13 +1,13 @@
-"""Asks the queue of a campaign from outside of a review: how far it is, and its answers."""
+"""Reads the queue of a campaign from outside of a review: its progress and its answers."""
 
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from vouch_labels.review_ui.queue.database import connect, open_session, read_queue, told
+from vouch_labels.review_ui.queue.database import QueueStore, connected, read_queue
 from vouch_labels.review_ui.queue.fill import queue_id
-from vouch_labels.review_ui.queue.queue import queue_status as status_of
+from vouch_labels.review_ui.queue.status import queue_status as count_status
 from vouch_labels.review_ui.queue.sync import export_queue, pull_queue
-from vouch_labels.review_ui.server.mongod import check_begun, locked, queue_folder, review_database
+from vouch_labels.review_ui.server.mongod import check_started, locked, queue_folder, review_database
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import PullOutcome, QueueStatus
@@ -16,20 +16,14 @@ from vouch_labels.tasks.store.open import open_store
 
 
 def queue_status(campaign: Campaign) -> QueueStatus:
-    """Tell how far the queue of a campaign is, by purpose.
+    """Count the progress of a campaign's queue, by purpose.
 
     Raises:
         UserError: There is no queue, or its database is away.
     """
-    check_begun(campaign)
-    with review_database(campaign) as use:
-        database = connect(use.uri)
-        try:
-            session = open_session(database, queue_id(campaign))
-            with told(database.where):
-                return status_of(session)
-        finally:
-            database.close()
+    check_started(campaign)
+    with review_database(campaign) as use, connected(use.uri) as database:
+        return count_status(QueueStore.read(database, queue_id(campaign)))
 
 
 def pull_answers(campaign: Campaign) -> PullOutcome:
@@ -39,13 +33,13 @@ def pull_answers(campaign: Campaign) -> PullOutcome:
         UserError: There is no queue, or its database is away.
         StoreError: The workspace cannot be read or written.
     """
-    check_begun(campaign)
+    check_started(campaign)
     with review_database(campaign) as use:
         return pull_once(use.uri, campaign)
 
 
 def pull_once(uri: str, campaign: Campaign) -> PullOutcome:
-    """Do so with the database that runs at an address, one process of this machine at a time.
+    """Bring them in from the database that runs at an address, one process of this machine at a time.
 
     Two at once would both write what neither finds in the workspace yet. It would still count once, and so may it be
     where no file can be locked, or on two machines.
@@ -62,13 +56,13 @@ def pull_once(uri: str, campaign: Campaign) -> PullOutcome:
 
 
 def export_answers(campaign: Campaign, path: Path) -> int:
-    """Write all answers of the queue to a file; says how many verdicts they are.
+    """Write all answers of the queue to a file; returns how many verdicts they are.
 
     Raises:
         UserError: There is no queue, its database is away, or the file cannot be written.
     """
     check_suffix(path)
-    check_begun(campaign)
+    check_started(campaign)
     with review_database(campaign) as use:
         return export_queue(use.uri, queue_id(campaign), path)
 
@@ -79,8 +73,5 @@ def is_filled(uri: str, queue: str) -> bool:
     Raises:
         UserError: The database is away, or a newer version of Vouch wrote the queue.
     """
-    database = connect(uri)
-    try:
+    with connected(uri) as database:
         return read_queue(database, queue) is not None
-    finally:
-        database.close()

@@ -34,11 +34,11 @@ VARIABLE: Final = "VOUCH_MONGODB_URI"
 
 
 class DatabaseRecord(Strict):
-    """The server that runs, as server.json says it."""
+    """The server that runs, as server.json has it."""
 
     place: str = Field(description="Machine, boot and process namespace within which pid means something.")
     pid: int = Field(description="Process.")
-    started: str = Field(description="Start of the process in kernel ticks; tells it from a later one of that pid.")
+    started: str = Field(description="Its start in kernel ticks: a later process may have the same pid.")
     port: int = Field(description="Of the loopback interface.")
 
 
@@ -46,7 +46,7 @@ class SharedDatabase:
     """Uses the server of a folder for the length of a with block.
 
     Whoever uses it shares a lock that the system gives back even when its holder is killed. A server that outlived its
-    users is found by its record and used again; one that has died is started anew on its port.
+    users is found by its record and used again; one that has died is started again on its port.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,7 +86,7 @@ class SharedDatabase:
         return f"mongodb://127.0.0.1:{self._record.port}"
 
     def revive(self) -> bool:
-        """Start the server again, on the same port, if it has died; says whether it had.
+        """Start the server again, on the same port, if it has died; returns whether it had.
 
         Raises:
             VouchError: It cannot be started again.
@@ -186,7 +186,7 @@ class DatabaseUse:
     uri: str
     """mongodb:// address, perhaps with a password: never print it."""
     revive: Callable[[], bool]
-    """Start it again if it has died; says whether it had."""
+    """Start it again if it has died; returns whether it had."""
 
 
 @contextmanager
@@ -208,14 +208,14 @@ def review_database(campaign: Campaign) -> Iterator[DatabaseUse]:
         yield DatabaseUse(database.uri, database.revive)
 
 
-def check_begun(campaign: Campaign) -> None:
+def check_started(campaign: Campaign) -> None:
     """Make sure that there can be a queue, before a database is started for nothing.
 
     Raises:
         UserError: Nobody has reviewed with the embedded database on this machine.
     """
     if _own(campaign) is None and not (queue_folder(queue_id(campaign)) / "data").exists():
-        raise UserError("there is no review queue on this machine yet; vouch review begins one")
+        raise UserError("there is no review queue on this machine yet; vouch review starts one")
 
 
 def _own(campaign: Campaign) -> str | None:
@@ -248,7 +248,7 @@ def open_lock(path: Path) -> BinaryIO:
         return path.open("ab")
     except OSError as error:
         reason = (error.strerror or "failed").lower()
-        raise UserError(f"cannot write {path.parent}: {reason}; mend it, or set XDG_DATA_HOME elsewhere") from error
+        raise UserError(f"cannot write {path.parent}: {reason}; fix it, or set XDG_DATA_HOME elsewhere") from error
 
 
 def try_lock(file: BinaryIO) -> bool:

@@ -33,14 +33,14 @@ PLUGINS: Final = Path(review_ui.__file__).parent / "plugin"
 """Where FiftyOne finds our plugin, and no other."""
 
 _LEFT_OUT: Final = ("FIFTYONE_", "VOUCH_REVIEW_", "VOUCH_MONGODB_URI")
-"""The user's own FiftyOne has its own settings; tokens and passwords are not handed on."""
+"""The user's own FiftyOne has its own settings; tokens and passwords are not passed on."""
 _KEPT: Final = ("FIFTYONE_DATABASE_NAME",)
 
 
 class ServerSettings(Strict):
     """One line of JSON on standard input, since arguments and environments can be read by others."""
 
-    guard: GuardSettings = Field(description="Whose desk, and who may come in.")
+    guard: GuardSettings = Field(description="Whose session, and who may log in.")
     source: Source = Field(description="Where the images lie; a folder by its absolute path.")
     socket: int = Field(description="Descriptor of the socket to answer on; it is bound already.")
 
@@ -51,7 +51,7 @@ class ReviewerServer:
     def __init__(
         self, settings: ServerSettings, bound: socket.socket, environment: Mapping[str, str], log: Path
     ) -> None:
-        """Take what it is to be told, its socket, its environment, and the file that it logs to."""
+        """Take its settings, its socket, its environment, and the file that it logs to."""
         self._settings, self._bound, self._environment = settings, bound, environment
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,12 +62,17 @@ class ReviewerServer:
         return self._settings.guard.reviewer
 
     @property
+    def port(self) -> int:
+        """The port that it answers on."""
+        return self._settings.guard.port
+
+    @property
     def pid(self) -> int | None:
         """Number of its process; None before the first start."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start it, so that it imports FiftyOne, which takes seconds; it waits to be told whose desk it shows."""
+        """Start it, so that it imports FiftyOne, which takes seconds; it waits for its settings."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             if self.log.stat().st_size > LARGEST_LOG:
@@ -84,8 +89,8 @@ class ReviewerServer:
                 start_new_session=True,
             )
 
-    def tell(self) -> None:
-        """Tell it whose desk it shows; `wait` says when it answers."""
+    def send_settings(self) -> None:
+        """Send it its settings; `wait` returns when it answers."""
         # A process that ended at once is found out when it is waited for.
         with suppress(BrokenPipeError):
             self._stdin.write(self._settings.model_dump_json().encode() + b"\n")
@@ -158,7 +163,7 @@ _SETTINGS: Final = {
     # It is a server, and starts no services of its own.
     "FIFTYONE_SERVER": "1",
     "FIFTYONE_DISABLE_SERVICES": "1",
-    # Our database is a single server, which tells of no changes; FiftyOne would ask it all the time.
+    # Our database is a single server, which has no change streams; FiftyOne would poll it all the time.
     "FIFTYONE_EXECUTION_STORE_NOTIFICATION_SERVICE_DISABLED": "true",
     # Nothing is answered to pages of other sites.
     "FIFTYONE_ALLOWED_ORIGINS": "",

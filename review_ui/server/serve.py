@@ -1,7 +1,7 @@
 """Serves a queue to its reviewers: one server process each, restarted when it dies, all ended in order.
 
 Sockets are bound before anything slow is started. Reviewers log in with tokens, drawn at random or the user's own. At
-the end, what lies in the sessions is given back to the queue.
+the end, the items of the sessions are given back to the queue.
 """
 
 import errno
@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,7 +25,7 @@ from vouch_labels.review_ui.guard.settings import GuardSettings
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.server.mongod import DatabaseUse, open_lock, queue_folder, try_lock
 from vouch_labels.review_ui.server.process import ReviewerServer, ServerSettings, server_environment
-from vouch_labels.review_ui.session.session import desk_name, reviewer_slug
+from vouch_labels.review_ui.session.session import dataset_name, reviewer_slug
 from vouch_labels.schemas.campaign import Campaign, Strict
 from vouch_labels.schemas.errors import UserError, VouchError
 from vouch_labels.tasks.store.open import open_store
@@ -34,15 +33,13 @@ from vouch_labels.tasks.store.s3 import origin_of, presigned_url
 
 logger = logging.getLogger(__name__)
 
-LOOK_S: Final = 0.25
-"""Between two looks at whether all run."""
+CHECK_S: Final = 0.25
+"""Between two checks whether all run."""
 MOST_RESTARTS: Final = 5
 """Of a server within RESTARTS_WITHIN_S, those that failed included; also how many may fail in a row, at any pace."""
 RESTARTS_WITHIN_S: Final = 60.0
 
-Say = Callable[[str], None]
-
-WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - named to be told from an address
+WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - named to be recognized
 
 FIRST: Final = 5151
 TRIED: Final = 200
@@ -53,28 +50,15 @@ SHORTEST: Final = 16
 """Characters of a token of the user's own."""
 
 
-@dataclass(frozen=True)
-class Served:
-    """A reviewer's server that answers."""
-
-    server: ReviewerServer
-    port: int
-
-    @property
-    def reviewer(self) -> str:
-        """Whose desk it shows."""
-        return self.server.reviewer
-
-
 class ServeOptions(Strict):
-    """Who reviews, where, and who is believed."""
+    """Who reviews, where, and which proxies are trusted."""
 
     reviewers: tuple[str, ...] = Field(min_length=1, description="A server is started for each.")
     host: str = Field("127.0.0.1", description="Address to bind to.")
     port: int | None = Field(None, description="The first reviewer's port; a free one from 5151 on, if not given.")
     names: tuple[str, ...] = Field((), description="Other names that browsers reach this machine by.")
     token_file: Path | None = Field(None, description="The user's own tokens.")
-    trust_header: str | None = Field(None, description="Header in which a proxy says who has logged in there.")
+    trust_header: str | None = Field(None, description="Header in which a proxy names who has logged in there.")
     trusted_proxies: tuple[str, ...] = Field((), description="Addresses or networks of proxies that are believed.")
     media: Literal["redirect", "proxy"] = Field("redirect", description="How images of a bucket reach the browser.")
 
@@ -100,7 +84,7 @@ class ServeOptions(Strict):
                 "or set VOUCH_REVIEW_TOKEN for one reviewer"
             )
         if self.host in WILDCARDS and not self.names:
-            raise UserError(f"--host {self.host} has no name for browsers; say by --name how they reach this machine")
+            raise UserError(f"--host {self.host} has no name for browsers; give --name: how they reach this machine")
         if self.trust_header is not None and not self.trusted_proxies:
             raise UserError("--trust-header needs --trusted-proxy: the address of the proxy that sets the header")
         check_networks(self.trusted_proxies)
@@ -116,15 +100,15 @@ def served(
     log_folder: Path,
     prepare: Callable[[], None] = lambda: None,
     sockets: list[socket.socket] | None = None,
-) -> Iterator[list[Served]]:
-    """Run the servers of all reviewers for the length of the block; they answer when it begins.
+) -> Iterator[list[ReviewerServer]]:
+    """Run the servers of all reviewers for the length of the block; they answer when it starts.
 
-    When it ends, however it ends, the servers have ended and the items on the desks are given back.
+    When it ends, however it ends, the servers have ended and the items of the sessions are given back.
 
     Args:
-        campaign: Whose source the images lie in.
+        campaign: Whose source has the images.
         queue: Id of the queue, which is filled, at the latest by `prepare`.
-        database: Where it lies.
+        database: Of the queue.
         options: Who reviews and where.
         tokens: Reviewer -> token.
         log_folder: Where each server's log goes.
@@ -132,43 +116,44 @@ def served(
         sockets: What `reserved` gave; reserved now if not given.
 
     Raises:
-        UserError: A port is taken, or a reviewer's desk is open already.
+        UserError: A port is taken, or a reviewer's session is open already.
         VouchError: A server does not start.
     """
     with ExitStack() as stack:
         if sockets is None:
             sockets = stack.enter_context(reserved(queue, options))
         stack.callback(_give_back, database.uri, queue, options.reviewers)
-        found = []
+        servers = []
         for reviewer, bound in zip(options.reviewers, sockets, strict=True):
             settings = _settings(campaign, queue, reviewer, tokens[reviewer], options, bound)
             environment = server_environment(os.environ, database.uri, queue, reviewer, campaign.review.batch)
             log = log_folder / f"review-{queue}-{reviewer_slug(reviewer)}.log"
             server = ReviewerServer(settings, bound, environment, log)
             stack.callback(server.stop)
-            found.append(Served(server, port_of(bound)))
-        # All are asked to end before one is waited for.
-        stack.callback(_terminate, found)
-        for one in found:
-            one.server.start()
+            servers.append(server)
+        # Before `stop` waits for one, all are asked to end.
+        for server in servers:
+            stack.callback(server.terminate)
+        for server in servers:
+            server.start()
         prepare()
-        for one in found:
-            one.server.tell()
-        for one in found:
-            one.server.wait()
-        yield found
+        for server in servers:
+            server.send_settings()
+        for server in servers:
+            server.wait()
+        yield servers
 
 
 @contextmanager
 def reserved(queue: str, options: ServeOptions) -> Iterator[list[socket.socket]]:
-    """Hold the desks and ports of all reviewers for the length of the block; a socket each, in their order.
+    """Lock the sessions and ports of all reviewers for the length of the block; a socket each, in their order.
 
     Args:
         queue: Id of the queue.
         options: Who reviews and where.
 
     Raises:
-        UserError: A port is taken, or a reviewer's desk is open already.
+        UserError: A port is taken, or a reviewer's session is open already.
     """
     with ExitStack() as stack:
         for reviewer in options.reviewers:
@@ -179,11 +164,6 @@ def reserved(queue: str, options: ServeOptions) -> Iterator[list[socket.socket]]
         yield sockets
 
 
-def _terminate(servers: list[Served]) -> None:
-    for one in servers:
-        one.server.terminate()
-
-
 def _settings(
     campaign: Campaign, queue: str, reviewer: str, token: str, options: ServeOptions, bound: socket.socket
 ) -> ServerSettings:
@@ -191,10 +171,10 @@ def _settings(
     guard = GuardSettings(
         queue=queue,
         reviewer=reviewer,
-        desk=desk_name(queue, reviewer),
+        dataset=dataset_name(queue, reviewer),
         port=port_of(bound),
         token_sha256=token_hash(token),
-        session_key=secrets.token_hex(32),
+        cookie_key=secrets.token_hex(32),
         hosts=options.hosts,
         trust_header=options.trust_header,
         trusted_proxies=options.trusted_proxies,
@@ -207,11 +187,11 @@ def _settings(
 
 @contextmanager
 def _alone(queue: str, reviewer: str) -> Iterator[None]:
-    """Hold a reviewer's desk on this machine: two servers would pull it to and fro."""
-    with open_lock(queue_folder(queue) / "desks" / f"{reviewer_slug(reviewer)}.lock") as file:
+    """Lock a reviewer's session on this machine: two servers would change it against each other."""
+    with open_lock(queue_folder(queue) / "sessions" / f"{reviewer_slug(reviewer)}.lock") as file:
         if not try_lock(file):
             raise UserError(
-                f"{reviewer}'s desk is open already on this machine; use that one, or give another --reviewer"
+                f"{reviewer}'s session is open already on this machine; use that one, or give another --reviewer"
             )
         yield
 
@@ -222,48 +202,48 @@ def _give_back(uri: str, queue: str, reviewers: tuple[str, ...]) -> None:
             for reviewer in reviewers:
                 opened.give_back(reviewer)
     except VouchError as error:
-        logger.warning("the items on the desks could not be given back (their leases run out): %s", error)
+        logger.warning("the items of the sessions could not be given back (their leases run out): %s", error)
 
 
-def keep_alive(servers: Sequence[Served], database: DatabaseUse, say: Say) -> None:
+def keep_alive(servers: Sequence[ReviewerServer], database: DatabaseUse, show: Callable[[str], None]) -> None:
     """Watch the servers and the database for ever, and start again what has died.
 
-    A server that does not start is tried again after a look at the database, which it may have missed. One that keeps
+    A server that does not start is tried again after a check of the database, which it may lack. One that keeps
     dying (MOST_RESTARTS) is given up; the review of the others goes on.
 
     Args:
         servers: They answer.
         database: Theirs.
-        say: Told what happens, a line for people.
+        show: Shows people a line on what happens.
 
     Raises:
         VouchError: None is left that runs, or the database does not start again.
     """
     watched = [_Watched(one) for one in servers]
     while True:
-        time.sleep(LOOK_S)
+        time.sleep(CHECK_S)
         if database.revive():
-            say("the review database had ended; it runs again, and nothing that was submitted is lost")
+            show("the review database had ended; it runs again, and nothing that was submitted is lost")
         for one in [each for each in watched if each.server.has_died()]:
             try:
-                said = one.start_again()
+                message = one.restart()
             except VouchError as error:
                 watched.remove(one)
                 if not watched:
                     raise
-                said = f"{error}; the others go on, and what lies on this desk comes free when its lease runs out"
-            say(said)
+                message = f"{error}; the others go on; the items of this session are free when their leases run out"
+            show(message)
 
 
 class _Watched:
-    def __init__(self, served: Served) -> None:
-        self.server = served.server
+    def __init__(self, server: ReviewerServer) -> None:
+        self.server = server
         self._restarts: deque[float] = deque(maxlen=MOST_RESTARTS)
         self._failed = 0
         """Restarts since the last one that succeeded."""
 
-    def start_again(self) -> str:
-        """Try to start it again; says what came of that, for people.
+    def restart(self) -> str:
+        """Try to start it again; returns a line for people on the outcome.
 
         Raises:
             VouchError: It keeps dying, and has ended.
@@ -276,10 +256,10 @@ class _Watched:
         logger.warning("the review server of %r has died (log: %s)", self.server.reviewer, self.server.log)
         try:
             self.server.start()
-            self.server.tell()
+            self.server.send_settings()
             self.server.wait()
         except VouchError as error:
-            # One that takes too long still runs; ended, it is found dead at the next look.
+            # One that takes too long still runs; ended, it is found dead at the next check.
             self.server.stop()
             self._failed += 1
             if self._failed == MOST_RESTARTS:
@@ -367,7 +347,7 @@ def _bound(host: str, port: int) -> socket.socket:
             raise _TakenError(f"port {port} is taken; choose another with --port, or leave --port out") from None
         if error.errno == errno.EACCES:
             raise UserError(f"port {port} needs more rights; choose one from 1024 on with --port") from None
-        raise UserError(f"cannot bind to {host}: {(error.strerror or 'failed').lower()}; mend --host") from None
+        raise UserError(f"cannot bind to {host}: {(error.strerror or 'failed').lower()}; fix --host") from None
     return bound
 
 
@@ -388,7 +368,7 @@ def own_tokens(reviewers: Sequence[str], file: Path | None, environment: Mapping
         Reviewer -> token; None when the user set none.
 
     Raises:
-        UserError: A token is missing, or too short; never says one.
+        UserError: A token is missing, or too short; the message has none.
     """
     if file is not None:
         found = _read(file, reviewers)

@@ -18,8 +18,8 @@ from vouch_labels.schemas.reviews import MOST_RLE_BYTES
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.boxes_masks import paired_box_iou
 
-Said = Literal["as_shown", "wrong_class", "bad_box", "not_an_object"]
-"""What the reviewer's key says of the label: as it is on the screen now, or a verdict that needs no edit."""
+Choice = Literal["as_shown", "wrong_class", "bad_box", "not_an_object"]
+"""What the reviewer's key chooses: the label as it is on the screen now, or a verdict that needs no edit."""
 
 TOLERANCE: Final = 0.05
 """Pixels by which a box may differ from the item's and still be the same: the App keeps sides as shares."""
@@ -35,15 +35,15 @@ _LARGEST_MASK: Final = 1 << 28
 
 
 def read_back(
-    sample: Document, item: Item, classes: Sequence[str], said: Said = "as_shown", class_name: str | None = None
+    sample: Document, item: Item, classes: Sequence[str], choice: Choice = "as_shown", class_name: str | None = None
 ) -> list[Row]:
-    """Say what the reviewer answered.
+    """Make the rows of the reviewer's answer.
 
     Args:
         sample: The sample's document in FiftyOne's database.
-        item: What was laid out.
+        item: What was shown.
         classes: Of the campaign.
-        said: By key; edits of the box and the class count beside it.
+        choice: By key; edits of the box and the class count beside it.
         class_name: With wrong_class: the right one; None: it is none of the campaign's, or changed on the screen.
 
     Returns:
@@ -51,35 +51,35 @@ def read_back(
         `missed` for each new box.
 
     Raises:
-        DraftError: It is no answer yet, in words for the reviewer; nothing has changed.
+        DraftError: It is no answer yet, with a line for the reviewer; nothing has changed.
     """
-    # The item's own class may have left the campaign while the item was on the desk; answers to it count.
+    # The item's own class may have left the campaign while the item was leased; answers to it count.
     known = classes if item.class_name is None else (*classes, item.class_name)
     drawn = read_draft(sample, item.width, item.height, known)
     own = None if item.label_id is None else object_id(item.label_id)
     missed = [_missed(one, item) for one in drawn if one.id != own]
     if item.label_id is None:
-        if said != "as_shown":
+        if choice != "as_shown":
             raise DraftError("this asks about the whole image: draw what no box shows and submit it, or skip it")
         return [_row(item, "checked", class_name=item.class_name), *missed]
-    if said == "not_an_object":
+    if choice == "not_an_object":
         return [_row(item, "not_an_object"), *missed]
     kept = next((one for one in drawn if one.id == own), None)
     if kept is None:
-        if said != "as_shown":
+        if choice != "as_shown":
             raise DraftError(
-                "the label is deleted, which says that it is not an object; undo that, or submit it as it is"
+                "the label is deleted, which means that it is not an object; undo that, or submit it as it is"
             )
         return [_row(item, "not_an_object"), *missed]
-    return [_about_label(kept, item, said, class_name), *missed]
+    return [_about_label(kept, item, choice, class_name), *missed]
 
 
-def rows_as_laid(sample: Document, item: Item, classes: Sequence[str]) -> list[Row] | None:
-    """Say what a label's answer is that lies as it was laid out, so that it is what its crop shows.
+def rows_if_unchanged(sample: Document, item: Item, classes: Sequence[str]) -> list[Row] | None:
+    """Make the rows of a label that the reviewer has not changed, so that its crop shows it as it is.
 
     Args:
         sample: The sample's document in FiftyOne's database.
-        item: What was laid out; about a label.
+        item: What was shown; about a label.
         classes: Of the campaign.
 
     Returns:
@@ -95,7 +95,7 @@ def rows_as_laid(sample: Document, item: Item, classes: Sequence[str]) -> list[R
 
 @dataclass(frozen=True)
 class Drawn:
-    """A label as it is on the desk."""
+    """A label as it is drawn now."""
 
     id: ObjectId
     class_name: str
@@ -105,21 +105,21 @@ class Drawn:
     """Fills the box."""
 
 
-def _about_label(kept: Drawn, item: Item, said: Said, class_name: str | None) -> Row:
+def _about_label(kept: Drawn, item: Item, choice: Choice, class_name: str | None) -> Row:
     box = _box_of(item)
     mask = _new_mask(kept, item)
     moved = max(abs(new - old) for new, old in zip(kept.box, box, strict=True)) > TOLERANCE
     if mask is not None and moved and _iou(kept.box, box) >= _SAME_OBJECT_IOU:
         moved = False
     right = kept.class_name if kept.class_name != item.class_name else None
-    if said == "wrong_class" or right is not None:
+    if choice == "wrong_class" or right is not None:
         right = class_name if class_name is not None else right
         if right == item.class_name:
             raise DraftError(f"the label is {right!r} already; choose another class, or submit it as it is")
         return _row(
             item, "wrong_class", class_name=right, box=kept.box if moved else None, mask=mask if right else None
         )
-    if said == "bad_box" and not moved:
+    if choice == "bad_box" and not moved:
         # A mask goes with a box: without one to it, the label waits for somebody who draws it.
         return _row(item, "bad_box", box=kept.box if mask else None, mask=mask)
     if moved:
@@ -184,7 +184,7 @@ def _row(
 
 
 class DraftError(UserError):
-    """What is on the desk is no answer yet; the reviewer can mend it, and nothing is lost."""
+    """What is drawn is no answer yet; the reviewer can fix it, and nothing is lost."""
 
 
 def read_draft(sample: Document, width: int, height: int, classes: Sequence[str]) -> list[Drawn]:
@@ -202,13 +202,13 @@ def read_draft(sample: Document, width: int, height: int, classes: Sequence[str]
     question = sample.get("question")
     found = question.get("detections") if isinstance(question, Mapping) else None
     if question is not None and not isinstance(found, list):
-        raise DraftError("the labels of this image cannot be read; skip it, and tell who runs the review")
+        raise DraftError("the labels of this image cannot be read; skip it, and report it to who runs the review")
     return [_drawn(label, width, height, classes) for label in found or ()]
 
 
 def _drawn(label: object, width: int, height: int, classes: Sequence[str]) -> Drawn:
     if not isinstance(label, Mapping) or not isinstance(label.get("_id"), ObjectId):
-        raise DraftError("a label of this image cannot be read; delete it and draw it anew, or skip the image")
+        raise DraftError("a label of this image cannot be read; delete it and draw it again, or skip the image")
     name = label.get("label")
     if not isinstance(name, str) or not name:
         raise DraftError("a box has no class; click it, choose one on the right, and submit again")
@@ -221,13 +221,13 @@ def _drawn(label: object, width: int, height: int, classes: Sequence[str]) -> Dr
 def _box(sides: object, name: str, width: int, height: int) -> Box:
     """Pixels from the sides of FiftyOne: left, top, width and height as shares of the image."""
     if not isinstance(sides, list) or len(sides) != 4 or not all(_is_number(side) for side in sides):
-        raise DraftError(f"the box of {name!r} cannot be read; delete it and draw it anew")
+        raise DraftError(f"the box of {name!r} cannot be read; delete it and draw it again")
     left, top, across, down = sides
     x0, x1 = (min(max(side * width, 0.0), float(width)) for side in (left, left + across))
     y0, y1 = (min(max(side * height, 0.0), float(height)) for side in (top, top + down))
-    # As it will be kept: sides that differ by less than float32 can say enclose nothing.
+    # As it will be kept: sides that differ by less than float32 can represent enclose nothing.
     if not (np.float32(x0) < np.float32(x1) and np.float32(y0) < np.float32(y1)):
-        raise DraftError(f"the box of {name!r} is empty or outside of the image; draw it anew, or delete it")
+        raise DraftError(f"the box of {name!r} is empty or outside of the image; draw it again, or delete it")
     return x0, y0, x1, y1
 
 

@@ -1,4 +1,4 @@
-"""Lays items out as samples of a FiftyOne dataset: fields, colours, masks, question; no image is opened for it.
+"""Shows items as samples of a FiftyOne dataset: fields, colours, masks, question; no image is opened for it.
 
 Masks are converted between the image, where Vouch keeps them, and the box, where FiftyOne does. FiftyOne wants label
 ids of its own kind, and a label must be recognised by it.
@@ -37,7 +37,7 @@ _TOUCHING: Final = 0.9
 """Of a pixel that a box need not cover to touch it."""
 
 _VOWELS = "aeiou"
-_SAID: Final = {
+_VERDICT_TEXTS: Final = {
     "correct": "correct",
     "wrong_class": "another class",
     "bad_box": "the box does not fit",
@@ -47,7 +47,7 @@ _SAID: Final = {
 
 
 def open_dataset(name: str, classes: Sequence[str]) -> "fo.Dataset":
-    """Open a desk's dataset, or make it; brings it up to date with the campaign's classes.
+    """Open a session's dataset, or make it; brings it up to date with the campaign's classes.
 
     Args:
         name: See review_ui.session.session.
@@ -63,7 +63,7 @@ def open_dataset(name: str, classes: Sequence[str]) -> "fo.Dataset":
     else:
         dataset = fo.Dataset(name, persistent=True)
         _make_fields(dataset)
-        _make_looks(dataset)
+        _make_style(dataset)
     if dataset.label_schemas.get(QUESTION, {}).get("classes") != list(classes):
         _make_schemas(dataset, classes)
     return dataset
@@ -81,7 +81,7 @@ def _make_fields(dataset: "fo.Dataset") -> None:
     dataset.create_index("item", unique=True)
 
 
-def _make_looks(dataset: "fo.Dataset") -> None:
+def _make_style(dataset: "fo.Dataset") -> None:
     import fiftyone as fo
 
     colours = [
@@ -113,24 +113,24 @@ def _make_schemas(dataset: "fo.Dataset", classes: Sequence[str]) -> None:
 
 
 def virtual_path(queue: str, key: str) -> str:
-    """The path by which the guard knows an image of a queue; no file lies there."""
+    """The path by which the guard knows an image of a queue; there is no such file."""
     return f"/vouch/{queue}/{key}"
 
 
-def sample_of(item: Item, queue: str, said: Sequence[VerdictRow] = ()) -> "fo.Sample":
-    """Make the sample that shows an item; nothing in it tells what the item is asked for.
+def sample_of(item: Item, queue: str, answer: Sequence[VerdictRow] = ()) -> "fo.Sample":
+    """Make the sample that shows an item; nothing in it reveals what the item is asked for.
 
     Args:
         item: What is asked.
         queue: Id of its queue.
-        said: The reviewer's answer, if it was taken back: what he drew for it is drawn again.
+        answer: The reviewer's answer, if it was taken back: what was drawn for it is drawn again.
 
     Returns:
         The sample, in no dataset yet.
     """
     import fiftyone as fo
 
-    asked = [_drawn(one, item) for one in drawn_before(item, said)]
+    asked = [_drawn(one, item) for one in drawn_before(item, answer)]
     known = [_detection(other.label_id, other.class_name, other.box, item) for other in item.others]
     return fo.Sample(
         filepath=virtual_path(queue, item.key),
@@ -145,7 +145,7 @@ def sample_of(item: Item, queue: str, said: Sequence[VerdictRow] = ()) -> "fo.Sa
         epoch=item.epoch,
         kind=item.kind,
         ask=question_of(item),
-        why=item.words,
+        why=item.reason,
         question=fo.Detections(detections=asked),
         known=fo.Detections(detections=known),
     )
@@ -155,7 +155,7 @@ class DrawnBefore(NamedTuple):
     """A label to draw."""
 
     label_id: str | None
-    """None of one that the reviewer drew himself."""
+    """None of one that the reviewer drew."""
     class_name: str
     box: Box
     rle: bytes | None
@@ -207,7 +207,7 @@ def mask_in_box(rle_counts: bytes, box: Sequence[float], width: int, height: int
 
 
 def rle_in_image(mask: Mask, box: Sequence[float], width: int, height: int) -> bytes | None:
-    """Lay a mask that fills a box on the image: a pixel is set where the mask is, at its centre.
+    """Place a mask that fills a box in the image: a pixel is set where the mask is, at its centre.
 
     Args:
         mask: (h, w), stretched over the box whatever its size, as FiftyOne shows it.
@@ -239,18 +239,18 @@ def pixels_of(box: Sequence[float], width: int, height: int) -> tuple[int, int, 
     return left, top, right, bottom
 
 
-def drawn_before(item: Item, said: Sequence[VerdictRow]) -> Iterator[DrawnBefore]:
-    """Tell what to draw: boxes, masks and missed objects as they were answered.
+def drawn_before(item: Item, answer: Sequence[VerdictRow]) -> Iterator[DrawnBefore]:
+    """List what to draw: boxes, masks and missed objects as they were answered.
 
-    The class of the label in question and whether it is an object are as they are asked: most often one key said
+    The class of the label in question and whether it is an object are as they are asked: most often one key answered
     otherwise, and it is that key which is taken back.
 
     Args:
         item: What is asked.
-        said: The answer that was taken back, the row about the item first; empty without one.
+        answer: The answer that was taken back, the row about the item first; empty without one.
     """
     if item.label_id is not None and item.box is not None and item.class_name is not None:
-        about = said[0] if said else {}
+        about = answer[0] if answer else {}
         box, rle = _box(about), about.get("rle_counts")
         if rle is not None and box is None:
             # The App lets the box follow a mask that is painted; that is no answer about the box.
@@ -258,7 +258,7 @@ def drawn_before(item: Item, said: Sequence[VerdictRow]) -> Iterator[DrawnBefore
         elif box is None:
             box, rle = item.box, item.rle
         yield DrawnBefore(item.label_id, item.class_name, box, rle)
-    for row in said[1:]:
+    for row in answer[1:]:
         drawn = _box(row)
         if drawn is not None:
             yield DrawnBefore(None, row["class_name"], drawn, row.get("rle_counts"))
@@ -284,7 +284,7 @@ def _around(rle: bytes, box: Box, width: int, height: int) -> Box:
 
 
 def question_of(item: Item) -> str:
-    """Ask what an item asks, in one line."""
+    """Format the question of an item in one line."""
     if item.class_name is None:
         return "Find every object that no box shows"
     if item.kind == "label":
@@ -294,20 +294,20 @@ def question_of(item: Item) -> str:
     return f"Find every {item.class_name} that no box shows"
 
 
-def answer_in_words(said: Sequence[VerdictRow]) -> str:
-    """Tell what an answer said.
+def format_answer(answer: Sequence[VerdictRow]) -> str:
+    """Format an answer in one line.
 
     Args:
-        said: Its rows, the one about the item first.
+        answer: Its rows, the one about the item first.
     """
-    about, *missed = said
-    words = _SAID[about["verdict"]]
+    about, *missed = answer
+    text = _VERDICT_TEXTS[about["verdict"]]
     if about["verdict"] == "wrong_class" and about.get("class_name"):
-        words = f"{words} ({about['class_name']})"
+        text = f"{text} ({about['class_name']})"
     if not missed:
-        return words
+        return text
     drawn = f"{len(missed)} missed object{'' if len(missed) == 1 else 's'}"
-    return drawn if about["verdict"] == "checked" else f"{words}, and {drawn}"
+    return drawn if about["verdict"] == "checked" else f"{text}, and {drawn}"
 
 
 def _article(name: str) -> str:
@@ -315,7 +315,7 @@ def _article(name: str) -> str:
 
 
 def object_id(label_id: str) -> ObjectId:
-    """The id that a label has on a desk: its own where that is one, else one made of it."""
+    """The id of a label in FiftyOne: its own where that is one, else one made of it."""
     if ObjectId.is_valid(label_id):
         return ObjectId(label_id)
     return ObjectId(hashlib.sha256(label_id.encode()).hexdigest()[:24])

@@ -65,7 +65,7 @@ def review(labelled_folder, mongo, tmp_path, monkeypatch):
 
 @pytest.fixture
 def reviewer(browser, review):
-    """A reviewer who has opened the desk; afterwards nothing may have gone wrong in the page."""
+    """A reviewer who has opened the session; afterwards nothing may have gone wrong in the page."""
     found = Reviewer(browser, review)
     yield found
     found.close()

@@ -32,14 +32,14 @@ class Review:
     queue_id: str
     uri: str
     address: str
-    """Opens the desk without a question for the token."""
+    """Opens the session without a question for the token."""
 
     def queue(self) -> Queue:
         """The queue, to be closed."""
         return Queue.open(self.uri, self.queue_id)
 
     def held(self) -> list[Item]:
-        """What is on the desk, in order."""
+        """What is in the session, in order."""
         with self.queue() as queue:
             return queue.held(REVIEWER)
 
@@ -57,15 +57,15 @@ def reviewing(campaign: Campaign, uri: str, logs: Path) -> Iterator[Review]:
     queue_id = fill_queue(campaign, uri).queue
     token = secrets.token_urlsafe(16)
     options = ServeOptions(reviewers=(REVIEWER,))
-    with served(campaign, queue_id, DatabaseUse(uri, lambda: False), options, {REVIEWER: token}, logs) as desks:
-        yield Review(campaign, queue_id, uri, f"http://127.0.0.1:{desks[0].port}/?token={token}")
+    with served(campaign, queue_id, DatabaseUse(uri, lambda: False), options, {REVIEWER: token}, logs) as sessions:
+        yield Review(campaign, queue_id, uri, f"http://127.0.0.1:{sessions[0].port}/?token={token}")
 
 
 class Reviewer:
     """Somebody at the browser."""
 
     def __init__(self, browser: Browser, review: Review, width: int = 1400, height: int = 860) -> None:
-        """Open the desk."""
+        """Open the session."""
         self.review = review
         self.context = browser.new_context(viewport={"width": width, "height": height})
         self.page: Page = self.context.new_page()
@@ -116,7 +116,7 @@ class Reviewer:
         """Id of the item on the screen."""
         return str(self.page.evaluate("document.documentElement.dataset.vouchItem"))
 
-    def said(self) -> str:
+    def message(self) -> str:
         """The line of hints."""
         return self.page.locator("#vouch-line").inner_text()
 

@@ -1,4 +1,4 @@
-"""How people come to their desk with a token: typed into the page that asks for it, or in the address."""
+"""How people come to their session with a token: typed into the page that asks for it, or in the address."""
 
 import pytest
 
@@ -19,10 +19,10 @@ def page(browser):
 
 def type_token(page, token):
     page.fill("#token", token)
-    page.get_by_role("button", name="Begin to review").click()
+    page.get_by_role("button", name="Start reviewing").click()
 
 
-def test_a_wrong_token_is_refused_in_words_and_the_right_one_opens_the_app(page, review):
+def test_a_wrong_token_is_refused_with_a_message_and_the_right_one_opens_the_app(page, review):
     home, _, token = review.address.partition("?token=")
     page.goto(home)
     type_token(page, "not-the-token-of-anybody")
@@ -35,11 +35,11 @@ def test_a_wrong_token_is_refused_in_words_and_the_right_one_opens_the_app(page,
     assert cookie["httpOnly"]
 
 
-def test_a_token_in_the_address_is_handed_on_to_nobody(page, review):
+def test_a_token_in_the_address_is_sent_to_no_other_host(page, review):
     home, _, token = review.address.partition("?token=")
     asked = []
     page.on("request", lambda request: asked.append(request))
-    # From a page of another site the desk is reached by a page that leads on.
+    # From a page of another site the session is reached by a page that leads on.
     page.goto("data:text/html,<a>review</a>")
     page.eval_on_selector("a", "(link, address) => { link.href = address }", review.address)
     page.click("a")

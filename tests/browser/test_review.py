@@ -1,4 +1,4 @@
-"""A review in the real App: what people do in the browser is what the verdicts say."""
+"""A review in the real App: what people do in the browser is in the verdicts."""
 
 import pytest
 from pycocotools.mask import decode
@@ -11,7 +11,7 @@ def about(item, verdict, **columns):
 
 
 def without_times(rows):
-    """What was said; every row must tell who, when and how long."""
+    """What was answered; every row must have who, when and how long."""
     for row in rows:
         assert row.pop("reviewer") == "ann"
         assert 0 < row.pop("seconds", 1) <= 3600
@@ -130,7 +130,7 @@ def test_what_is_looked_for_names_a_drawn_box(reviewer):
         if item == asked:
             break
         reviewer.press("ArrowRight")
-    assert asked.class_name in reviewer.said()
+    assert asked.class_name in reviewer.message()
     for place in range(2):
         reviewer.press("Alt+d")
         reviewer.drag(asked, (20 + 90 * place, 190, 80 + 90 * place, 230))
@@ -162,7 +162,7 @@ def test_keys_are_left_alone_where_people_type(reviewer):
     reviewer.see(first)
 
 
-def test_a_lease_that_was_lost_is_told_and_the_next_item_comes(reviewer):
+def test_a_lease_that_was_lost_is_reported_and_the_next_item_comes(reviewer):
     first, second, *_ = labels_first(reviewer)
     reviewer.see(first)
     with reviewer.review.queue() as queue:
@@ -171,17 +171,17 @@ def test_a_lease_that_was_lost_is_told_and_the_next_item_comes(reviewer):
     assert taken.id == first.id
     reviewer.press("Alt+Enter")
     reviewer.see(second)
-    assert "another's by now" in reviewer.said() or "not on your desk any more" in reviewer.said()
+    assert "another's by now" in reviewer.message() or "not in your session any more" in reviewer.message()
     assert reviewer.review.verdicts() == []
 
 
-def test_an_answer_that_is_none_yet_stays_and_says_why(reviewer):
+def test_an_answer_that_is_none_yet_stays_and_shows_why(reviewer):
     [first, *_] = labels_first(reviewer)
     reviewer.see(first)
     reviewer.press("Alt+m")
     reviewer.press("Alt+Enter")
     reviewer.see(first)
-    assert "mask was removed" in reviewer.said()
+    assert "mask was removed" in reviewer.message()
     assert reviewer.review.verdicts() == []
     reviewer.press("Alt+b")
     assert [row["verdict"] for row in reviewer.review.verdicts()] == ["bad_box"]
@@ -201,7 +201,7 @@ def test_the_list_of_classes_takes_no_key_away(reviewer):
     assert [row["verdict"] for row in reviewer.review.verdicts()] == ["not_an_object", "correct"]
 
 
-def test_a_review_that_has_ended_is_told_in_words(reviewer):
+def test_a_review_that_has_ended_is_reported(reviewer):
     labels_first(reviewer)
     reviewer.context.route("**/*", lambda route: route.abort())
     ended = reviewer.page.locator("#vouch-ended")
@@ -229,22 +229,22 @@ def test_any_class_can_be_typed(reviewer):
 
 @pytest.fixture
 def two_of_one_image(reviewer):
-    """Two items about one image are all that is on the desk, and the first of them is on the screen."""
+    """Two items about one image are all that is in the session, and the first of them is on the screen."""
     with reviewer.review.queue() as queue:
         held, of_image = queue.take("ann", 60, kind="label"), {}
         for item in held:
             of_image.setdefault(item.key, []).append(item)
         first, second, *_ = next(items for items in of_image.values() if len(items) > 1)
         queue.give_back("ann", [item.id for item in held if item.id not in (first.id, second.id)])
-    cards = reviewer.page.evaluate(
+    items = reviewer.page.evaluate(
         """async () => (await (await fetch("/operators/execute", {
             method: "POST",
             headers: { "Content-Type": "application/json" },
-            body: JSON.stringify({ operator_uri: "@vouch/review/desk", params: {} }),
-        })).json()).result.cards"""
+            body: JSON.stringify({ operator_uri: "@vouch/review/session", params: {} }),
+        })).json()).result.items"""
     )
-    assert [card["item"] for card in cards] == [first.id, second.id]
-    reviewer.page.goto(f"{reviewer.page.url.partition('?')[0]}?id={cards[0]['sample']}")
+    assert [one["item"] for one in items] == [first.id, second.id]
+    reviewer.page.goto(f"{reviewer.page.url.partition('?')[0]}?id={items[0]['sample']}")
     reviewer.see(first)
     return first, second
 

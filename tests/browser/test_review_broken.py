@@ -23,7 +23,7 @@ def test_an_item_whose_image_is_gone_can_only_be_skipped(reviewer, gone):
     for keys in ("Alt+Enter", "Alt+n", "Alt+b", "Alt+1"):
         reviewer.press(keys)
         assert reviewer.item() == gone.id
-        assert "cannot be shown: skip it (Alt+S)" in reviewer.said()
+        assert "cannot be shown: skip it (Alt+S)" in reviewer.message()
     reviewer.press("Alt+s")
     reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem !== name", arg=gone.id)
     assert reviewer.review.verdicts() == []
@@ -74,4 +74,4 @@ def test_crops_whose_image_is_gone_are_left_out_of_the_grid(reviewer, gone):
     verdicts = {row["label_id"]: row["verdict"] for row in reviewer.review.verdicts()}
     assert verdicts == {name: "correct" for name in shown if key_of[name] != gone.key}
     assert verdicts
-    assert "skipped: they cannot be shown" in reviewer.said()
+    assert "skipped: they cannot be shown" in reviewer.message()

@@ -24,7 +24,7 @@ def test_those_picked_out_get_a_verdict_and_the_others_are_correct(reviewer):
     verdicts = {row["label_id"]: row["verdict"] for row in reviewer.review.verdicts()}
     picked = {shown[1], shown[3]}
     assert verdicts == {name: "not_an_object" if name in picked else "correct" for name in shown}
-    assert f"{len(shown)} answered, 2 of them" in reviewer.said()
+    assert f"{len(shown)} answered, 2 of them" in reviewer.message()
 
 
 def test_those_picked_out_may_be_of_another_class(reviewer):
@@ -35,7 +35,7 @@ def test_those_picked_out_may_be_of_another_class(reviewer):
     tiles.nth(0).click()
     reviewer.page.get_by_label("Those picked out are").select_option("wrong_class")
     reviewer.press("Alt+Enter")
-    assert "choose the class" in reviewer.said()
+    assert "choose the class" in reviewer.message()
     assert reviewer.review.verdicts() == []
     reviewer.page.get_by_label("Their class").select_option(other)
     reviewer.press("Alt+Enter")
@@ -57,7 +57,7 @@ def test_a_crop_shows_the_box_of_its_label(reviewer):
     assert (frame["width"] - 4) / scale == pytest.approx(item.box[2] - item.box[0], abs=0.5)
 
 
-def test_the_panel_tells_and_its_buttons_work(reviewer):
+def test_the_panel_counts_and_its_buttons_work(reviewer):
     page = reviewer.page
     page.get_by_role("button", name="Take a batch (Alt+T)").click()
     reviewer.settle()
@@ -66,18 +66,18 @@ def test_the_panel_tells_and_its_buttons_work(reviewer):
     reviewer.see(second)
     reviewer.leave()
     page.get_by_text("1 answered by you").wait_for()
-    assert page.get_by_text("5 on your desk").is_visible()
+    assert page.get_by_text("5 in your session").is_visible()
     page.get_by_role("button", name="Give all back").click()
     page.wait_for_selector("#vouch-sheet h1")
     assert page.locator("#vouch-sheet h1").inner_text() == "5 items given back"
     assert reviewer.review.held() == []
 
 
-def test_after_the_grid_the_page_shows_what_is_on_the_desk(reviewer):
+def test_after_the_grid_the_page_shows_what_is_in_the_session(reviewer):
     count = open_grid(reviewer).count()
     with reviewer.page.expect_navigation():
         reviewer.page.keyboard.press("Escape")
-    reviewer.page.get_by_text(f"{count} on your desk").wait_for()
+    reviewer.page.get_by_text(f"{count} in your session").wait_for()
     reviewer.page.wait_for_selector("[data-cy=looker]")
     assert reviewer.page.locator("#vouch-grid").count() == 0
 
@@ -101,7 +101,7 @@ def test_one_that_was_lost_and_one_that_was_changed_hold_up_no_other(reviewer):
     kept.wait_for()
     assert kept.get_attribute("data-item") == shown[0]
     assert "another's by now" in kept.get_attribute("aria-label")
-    assert f"{len(shown) - 1} answered, all correct; 1 not answered: " in reviewer.said()
+    assert f"{len(shown) - 1} answered, all correct; 1 not answered: " in reviewer.message()
     assert {row["label_id"] for row in review.verdicts()} == set(shown[1:])
     for _ in range(100):
         page.wait_for_selector("#vouch-grid[data-ready] .tile, [data-cy=looker]")

@@ -26,7 +26,7 @@ def doomed(browser):
 
 @pytest.fixture
 def left(doomed, review):
-    """What is on a desk whose reviewer answered two of six items, drew a box into the next, and whose browser died."""
+    """A session whose reviewer answered two of six items and drew a box into the next, and whose browser died."""
     reviewer = Reviewer(doomed, review)
     reviewer.press("Alt+t")
     first, second, third, fourth, *rest = review.held()
@@ -64,13 +64,13 @@ def let_leases_run_out(review):
         items.update_many({"leases.0": {"$exists": True}}, {"$set": {"leases.$[].until": past}})
 
 
-def test_a_new_browser_finds_the_desk_as_it_was_left(left, reviewer):
+def test_a_new_browser_finds_the_session_as_it_was_left(left, reviewer):
     review = reviewer.review
     assert [item.id for item in review.held()] == [item.id for item in left]
     reviewer.press("Alt+t")
     for item in left:
         reviewer.answer(item, "Alt+Enter")
-    # The desk was filled up to a batch again.
+    # The session was filled up to a batch again.
     reviewer.see(review.held()[0])
     third, *rest = left
     rows = review.verdicts()[2:]

@@ -35,9 +35,9 @@ def campaign(tmp_path, monkeypatch):
     return _prepare(tmp_path / "demo")
 
 
-def vouch(*words):
+def vouch(*arguments):
     """What a command prints, read."""
-    command = [sys.executable, "-m", "vouch_labels.flows.cli", *map(str, words), "--json"]
+    command = [sys.executable, "-m", "vouch_labels.flows.cli", *map(str, arguments), "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -65,12 +65,12 @@ class Person(Reviewer):
         super().__init__(browser, SimpleNamespace(address=address))
 
     def answer_all(self):
-        """Take batches until the page says that nothing is left."""
-        said = ""
-        while "Nothing is left" not in said:
+        """Take batches until the page shows that nothing is left."""
+        title = ""
+        while "Nothing is left" not in title:
             self.press("Alt+t")
             self.answer_batch()
-            said = self.page.locator("#vouch-sheet h1").inner_text()
+            title = self.page.locator("#vouch-sheet h1").inner_text()
 
     def answer_batch(self):
         while item := self.next_item():
@@ -86,7 +86,7 @@ class Person(Reviewer):
                 self.press("Alt+Enter")
 
     def next_item(self):
-        """Wait for an item that is not answered yet, ready to be; '' where the sheet says that the batch is done."""
+        """Wait for an item that is not answered yet, ready to be; '' where the sheet shows that the batch is done."""
         self.page.wait_for_function(
             """given => {
                 if (document.querySelector('#vouch-sheet')) return true;
@@ -99,16 +99,16 @@ class Person(Reviewer):
 
 
 def review(browser, campaign, answers, minutes):
-    """Serve what is to be asked next, have it answered, end the review; gives what the person said."""
+    """Serve what is to be asked next, have it answered, end the review; returns what the person answered."""
     classes = [one.name for one in load_campaign(campaign).classes]
     with running(campaign, "--reviewer", "ann", "--minutes", str(minutes)) as served:
         person = Person(browser, served.line()["url"], answers, classes)
         person.answer_all()
         person.close()
-        code, said = served.end()
-    assert code == 0, said
+        code, output = served.end()
+    assert code == 0, output
     assert person.complaints == []
-    pulled = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
+    pulled = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
     assert (pulled["verdicts"], pulled["late"]) == (len(person.given), 0)
     return person.given
 
@@ -141,7 +141,7 @@ def test_from_images_to_a_certified_data_set(browser, campaign):
 
 
 def check_export(file, given):
-    """The data set loads, and tells what people said of and what the policy accepted."""
+    """The data set loads, and marks what people answered and what the policy accepted."""
     found = COCO(file)
     assert len(found.getImgIds()) == 48
     labels = {one["label_id"]: one for one in found.anns.values()}

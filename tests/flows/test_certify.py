@@ -79,7 +79,7 @@ def campaign(make_images, make_campaign, label, tmp_path, monkeypatch):
 
 
 def answer(campaign, uri):
-    """Answer all that is asked, as a person would by the desk."""
+    """Answer all that is asked, as a person would in the review session."""
     with Queue.open(uri, fill_queue(campaign, uri).queue) as queue:
         while items := queue.take("ann", 200):
             for item in items:
@@ -92,7 +92,7 @@ def test_without_a_queue_nothing_is_pulled_and_nothing_fails(campaign):
 
     found = pull_and_apply(campaign)
     assert (found.pulled, found.certified, found.applied) == (None, None, None)
-    assert "vouch review begins one" in found.words[0]
+    assert "vouch review starts one" in found.words[0]
     assert "there are no verdicts" in found.words[1]
 
 

@@ -6,6 +6,7 @@ from vouch_labels.flows.review import _prepare
 from vouch_labels.review_ui.queue.database import mongod
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.status import left_for
 from vouch_labels.review_ui.server.mongod import review_database
 from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
 from vouch_labels.tasks.reviews.plans import read_plans
@@ -31,7 +32,7 @@ def test_what_waits_for_a_second_person_does_not_keep_the_next_stage_back(campai
             for item in opened.take("ann", 1000):
                 row = {"key": item.key, "label_id": item.label_id, "verdict": "correct"}
                 opened.submit("ann", item.id, item.epoch, [row], 1.0)
-            waiting = opened.left_for(["ann"]).second
+            waiting = left_for(opened, ["ann"]).second
             assert waiting > 0
             with review_database(campaign) as database:
                 said: list[str] = []

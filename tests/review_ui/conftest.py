@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tests.fake_campaign import draw_images, label, write_campaign
-from vouch_labels.review_ui.queue.database import SCHEMA, connect, make_indices, mongod, open_session
+from vouch_labels.review_ui.queue.database import SCHEMA, QueueStore, connect, make_indices, mongod
 from vouch_labels.review_ui.queue.documents import Writer
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
-from vouch_labels.review_ui.queue.reasons import Task, Told
+from vouch_labels.review_ui.queue.reasons import QuestionDetails, Task
 from vouch_labels.schemas.queue import FillOutcome, Item
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
@@ -62,7 +62,7 @@ class Planned:
         self.folder, self.uri = folder, uri
         self.campaign = write_campaign(folder)
 
-    def says(self, **sections: Any) -> None:
+    def change(self, **sections: Any) -> None:
         """Change the campaign."""
         self.campaign = write_campaign(self.folder, **sections)
 
@@ -94,8 +94,8 @@ def make_queue(uri: str) -> Iterator[Callable[..., Queue]]:
     def make(count: int, *, lease_ms: int = 86_400_000, wanted: int = 1, name: str = "0123456789ab") -> Queue:
         database = connect(uri)
         make_indices(database)
-        said = {"_id": name, "schema": SCHEMA, "run": RUN, "classes": list(CLASSES), "lease_ms": lease_ms, "seq": 0}
-        database.queues.insert_one(said)
+        settings = {"_id": name, "schema": SCHEMA, "run": RUN, "classes": list(CLASSES), "lease_ms": lease_ms, "seq": 0}
+        database.queues.insert_one(settings)
         images, tasks = [], []
         for number in range(count):
             key, label_id = f"{number // 2:05d}.jpg", f"{number:032x}"
@@ -106,8 +106,10 @@ def make_queue(uri: str) -> Iterator[Callable[..., Queue]]:
             else:
                 images.append(ExportImage(key, 64, 48, [label]))
             tasks.append(Task(label_id, number, 1, "doubtful", "label", key, CLASSES[number % 2], label_id, box, 1.6))
-        word = HumanWord.of(VERDICTS.empty_table(), CLASSES)
-        Writer(open_session(database, name), word, Told(), lambda item, kind: wanted).write(images, tasks)
+        corrections = HumanWord.of(VERDICTS.empty_table(), CLASSES)
+        Writer(QueueStore.read(database, name), corrections, QuestionDetails(), lambda item, kind: wanted).write(
+            images, tasks
+        )
         database.close()
         opened.append(Queue.open(uri, name))
         return opened[-1]
@@ -132,7 +134,7 @@ def let_leases_run_out(uri: str) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def rows() -> Callable[..., list[dict[str, Any]]]:
-    """Rows that answer an item: correct, or checked, unless told otherwise."""
+    """Rows that answer an item: correct, or checked, unless given otherwise."""
 
     def answer(item: Item, verdict: str | None = None, **columns: Any) -> list[dict[str, Any]]:
         if item.label_id is None:

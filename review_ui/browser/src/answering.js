@@ -19,7 +19,7 @@ import { sleep } from "./waiting.js";
  * @property {Pick<import("./edits.js").Edits, "saved">} edits
  * @property {Pick<import("./labels.js").Labels, "reselect" | "isNewBoxSelected" | "setClass">} labels
  * @property {Pick<import("./pause.js").Pause, "show" | "hide">} pause
- * @property {import("./types.js").Say} say
+ * @property {import("./types.js").Notify} notify
  */
 
 export class Answering {
@@ -30,7 +30,7 @@ export class Answering {
     this.#parts = parts;
   }
 
-  /** A key that comes before anybody can have seen the item means the one before, and is passed over. */
+  /** A key that comes before anybody can have seen the item means the one before, and is ignored. */
   #isTooEarly() {
     const { navigation, screen } = this.#parts;
     const item = navigation.shown();
@@ -42,17 +42,17 @@ export class Answering {
    * @param {import("./types.js").Parameters} [parameters]
    */
   answer(name, parameters = {}) {
-    const { app, call, session, busy, navigation, screen, edits, labels, pause, say } = this.#parts;
+    const { app, call, session, busy, navigation, screen, edits, labels, pause, notify } = this.#parts;
     return busy.run(async () => {
       if (this.#isTooEarly()) return;
       const item = navigation.shown();
       if (!item) throw new Error("open an item first: Alt+T takes a batch");
-      if (name !== "skip" && !screen.isReady(item)) await this.#tellUnseen(item);
+      if (name !== "skip" && !screen.isReady(item)) await this.#throwUnseen(item);
       await edits.saved();
       const seconds = screen.seconds();
       const next = session.beside(item, 1) ?? session.beside(item, -1);
-      say("");
-      // The next item opens while this one is handed in: what counts is saved, and does not change any more.
+      notify("");
+      // The next item opens while this one is submitted: what counts is saved, and does not change any more.
       if (next) navigation.open(next);
       try {
         await call(name, { item: item.item, seconds, ...parameters });
@@ -70,26 +70,26 @@ export class Answering {
   }
 
   take() {
-    const { call, session, busy, navigation, edits, pause, say } = this.#parts;
+    const { call, session, busy, navigation, edits, pause, notify } = this.#parts;
     return busy.run(async () => {
       await edits.saved();
       const { taken } = await call("take_batch");
       const [first] = session.items;
       if (!first) return pause.show("Nothing is left to review for you: thank you");
-      say(taken ? `${taken} items taken` : "this batch is not done yet");
+      notify(taken ? `${taken} items taken` : "this batch is not done yet");
       pause.hide();
       navigation.show(first);
     });
   }
 
   undo() {
-    const { call, session, busy, navigation, edits, pause, say } = this.#parts;
+    const { call, session, busy, navigation, edits, pause, notify } = this.#parts;
     return busy.run(async () => {
       if (this.#isTooEarly()) return;
       await edits.saved();
       const result = await call("undo");
       const item = session.item(result.item);
-      say(`Taken back: ${result.said}`);
+      notify(`Taken back: ${result.answer}`);
       if (!item) return;
       pause.hide();
       navigation.show(item);
@@ -118,7 +118,7 @@ export class Answering {
     });
   }
 
-  /** Says of the label in question, or of a box that was drawn, which class it is. @param {number} place */
+  /** Sets the class of the label in question, or of a box that was drawn. @param {number} place */
   pickClass(place) {
     const { session, busy, navigation, labels } = this.#parts;
     const name = session.classes[place];
@@ -129,11 +129,11 @@ export class Answering {
   }
 
   /**
-   * Says why an item that is not painted cannot be answered. The App does not ask again for an image that did not come.
+   * Throws why an item that is not painted cannot be answered. The App does not ask again for an image that did not come.
    *
    * @param {ItemSummary} item
    */
-  async #tellUnseen(item) {
+  async #throwUnseen(item) {
     const { app, navigation, pictures } = this.#parts;
     navigation.leaveExplore(item);
     const state = await Promise.race([pictures.look(item).done, sleep(LOAD_MS)]);

@@ -31,7 +31,7 @@ export function datasetName() {
 }
 
 export const isItemOpen = () => find("modal") !== null;
-/** Of an empty dataset the App shows a page without panels, which only loading anew leaves. */
+/** Of an empty dataset the App shows a page without panels, which only reloading leaves. */
 export const hasPanels = () => find("panel-container") !== null;
 export const isGridShown = () => find("panel-tab-samples") !== null;
 
@@ -50,7 +50,7 @@ export const loadDataset = () => location.assign(location.pathname);
 export const isAnnotating = () => window.__fos__.jotaiStore.get(window.__fos__.modalMode) === ANNOTATE;
 export const annotate = () => window.__fos__.jotaiStore.set(window.__fos__.modalMode, ANNOTATE);
 
-/** Items open where they can be answered, also by a click in the grid; no advertisement lies over them. */
+/** Items open where they can be answered, also by a click in the grid; no advertisement covers them. */
 export function annotateFirst() {
   localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
   localStorage.setItem(`${datasetName()}_modalMode`, JSON.stringify(ANNOTATE));
@@ -125,7 +125,7 @@ export const clickLabel = (label) => find(`annotate-label-${label}`)?.click();
 /** The id of the label that is selected: its form shows it. */
 export function selectedLabel() {
   const form = isLabelOpen() && find("root_label_container")?.closest(".form-group")?.parentElement;
-  // biome-ignore lint/performance/useDomNodeTextContent: only the layout sets the id apart from the words around it
+  // biome-ignore lint/performance/useDomNodeTextContent: only the layout sets the id apart from the text around it
   const text = (form && find("modal")?.innerText) || "";
   return text.match(/\bid:\s*([0-9a-f]{24})\b/)?.[1] ?? null;
 }

@@ -1,17 +1,17 @@
 // @ts-check
-// Runs one thing at a time: what is asked while another is under way is passed over, and errors are told in words.
+// Runs one thing at a time: what is asked while another is under way is ignored, and errors are shown.
 
 export class Busy {
   isBusy = false;
-  #told;
+  #notify;
   #done;
 
   /**
-   * @param {import("./types.js").Say} told
+   * @param {import("./types.js").Notify} notify
    * @param {() => void} done After each, however it ended.
    */
-  constructor(told, done) {
-    this.#told = told;
+  constructor(notify, done) {
+    this.#notify = notify;
     this.#done = done;
   }
 
@@ -22,7 +22,7 @@ export class Busy {
     try {
       await work();
     } catch (error) {
-      this.#told(error instanceof Error ? error.message : String(error), true);
+      this.#notify(error instanceof Error ? error.message : String(error), true);
     } finally {
       this.#set(false);
       this.#done();

@@ -16,11 +16,11 @@ export function make(tag, className = "", text = "") {
 }
 
 /**
- * @param {string} words
+ * @param {string} text
  * @param {() => unknown} action
  */
-export function button(words, action) {
-  const made = make("button", "", words);
+export function button(text, action) {
+  const made = make("button", "", text);
   made.addEventListener("click", () => void action());
   return made;
 }

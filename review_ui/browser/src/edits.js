@@ -17,7 +17,7 @@ export class Edits {
     this.#last = performance.now();
   }
 
-  /** An edit is on its way for a moment before the App says that it is not saved; then it saves, and says so. */
+  /** An edit is on its way for a moment before the App shows that it is not saved; then it saves, and shows that. */
   async saved() {
     if (this.#app.leaveField()) this.made();
     await sleep(Math.max(0, this.#last + EDIT_MS - performance.now()));

@@ -49,9 +49,9 @@ function select(label) {
   return made;
 }
 
-/** @param {string} value @param {string} words */
-function option(value, words) {
-  const made = make("option", "", words);
+/** @param {string} value @param {string} text */
+function option(value, text) {
+  const made = make("option", "", text);
   made.value = value;
   return made;
 }
@@ -73,21 +73,21 @@ export class CropGrid {
   #leave = new Set();
   #call;
   #session;
-  #say;
+  #notify;
   #busy;
   #closed;
 
   /**
    * @param {import("./types.js").Call} call
    * @param {import("./session.js").Session} session
-   * @param {import("./types.js").Say} say
+   * @param {import("./types.js").Notify} notify
    * @param {Pick<import("./busy.js").Busy, "run">} busy
    * @param {() => void} closed Told when the grid is left.
    */
-  constructor(call, session, say, busy, closed) {
+  constructor(call, session, notify, busy, closed) {
     this.#call = call;
     this.#session = session;
-    this.#say = say;
+    this.#notify = notify;
     this.#busy = busy;
     this.#closed = closed;
   }
@@ -95,7 +95,7 @@ export class CropGrid {
   /** Opens it over the App. */
   async open() {
     this.#root.id = "vouch-grid";
-    this.#verdict.append(...WRONG.map(([value, words]) => option(value, `picked: ${words}`)));
+    this.#verdict.append(...WRONG.map(([value, text]) => option(value, `picked: ${text}`)));
     this.#verdict.addEventListener("change", () => this.#offerClasses());
     const submit = button("Submit (Alt+Enter)", () => this.submit());
     submit.className = "submit";
@@ -137,7 +137,7 @@ export class CropGrid {
   async #next(kept) {
     const items = await this.#take();
     if (!items.length && !kept.length) {
-      this.#say(this.#leave.size ? "What is left cannot be answered here." : "No labels are left to verify.");
+      this.#notify(this.#leave.size ? "What is left cannot be answered here." : "No labels are left to verify.");
       return this.close();
     }
     this.#title.textContent = items.length
@@ -194,17 +194,17 @@ export class CropGrid {
       const all = this.#tiles.filter((tile) => !tile.why);
       if (this.#tiles.length && !this.#isSeen()) return;
       const shown = all.filter((tile) => tile.image === "shown");
-      const { kept, words } = shown.length ? await this.#answer(shown) : { kept: {}, words: "" };
+      const { kept, message } = shown.length ? await this.#answer(shown) : { kept: {}, message: "" };
       const gone = all.filter((tile) => tile.image === "broken").map((tile) => tile.item);
       for (const item of [...gone, ...Object.keys(kept)]) this.#leave.add(item);
       // What has left the session needs no skipping.
       for (const item of gone) await this.#call("skip", { item }).catch(() => null);
       const marked = shown.filter((tile) => kept[tile.item]);
       for (const tile of marked) tile.keep(kept[tile.item]);
-      const parts = words ? [words] : [];
+      const parts = message ? [message] : [];
       if (gone.length) parts.push(`${gone.length} skipped: they cannot be shown`);
       if (marked.length) parts.push(`${marked.length} not answered: ${marked[0].why}`);
-      this.#say(parts.join("; "), marked.length > 0);
+      this.#notify(parts.join("; "), marked.length > 0);
       this.#tiles = marked;
       this.#page.replaceChildren(...marked.map((tile) => tile.element));
       await this.#next(marked);
@@ -214,21 +214,21 @@ export class CropGrid {
   /** @param {Tile[]} shown */
   async #answer(shown) {
     const picked = shown.filter((tile) => tile.isPicked);
-    const said = this.#verdict.value;
+    const verdict = this.#verdict.value;
     /** @type {import("./types.js").Parameters} */
     const parameters = {
       shown: shown.map((tile) => tile.item),
       wrong: picked.map((tile) => tile.item),
-      said,
+      verdict,
       seconds: (performance.now() - this.#seenAt) / 1000,
     };
-    if (said === "wrong_class" && picked.length) {
+    if (verdict === "wrong_class" && picked.length) {
       if (!this.#rightClass.value) throw new Error("choose the class of those that you picked");
       parameters.class_name = this.#rightClass.value;
     }
     const { answered, kept = {} } = await this.#call("grid_submit", parameters);
     const wrong = picked.filter((tile) => !kept[tile.item]).length;
-    const verdict = WRONG.find(([value]) => value === said)?.[1];
-    return { kept, words: `${answered} answered, ${wrong ? `${wrong} of them as ${verdict}` : "all correct"}` };
+    const name = WRONG.find(([value]) => value === verdict)?.[1];
+    return { kept, message: `${answered} answered, ${wrong ? `${wrong} of them as ${name}` : "all correct"}` };
   }
 }

@@ -51,7 +51,7 @@ export function actionOf(event, { inField, inWholeClass, isItemShown }) {
 }
 
 /**
- * What the line of hints says of the keys for an item.
+ * The hints on the keys for an item.
  *
  * @param {import("./types.js").ItemSummary} item
  * @param {string[]} classes

@@ -13,17 +13,17 @@ export class Labels {
   #named = new Set();
   #app;
   #edits;
-  #say;
+  #notify;
 
   /**
    * @param {import("./app.js").App} app
    * @param {Pick<import("./edits.js").Edits, "made">} edits
-   * @param {import("./types.js").Say} say
+   * @param {import("./types.js").Notify} notify
    */
-  constructor(app, edits, say) {
+  constructor(app, edits, notify) {
     this.#app = app;
     this.#edits = edits;
-    this.#say = say;
+    this.#notify = notify;
   }
 
   /** Another item is on the screen. */
@@ -117,6 +117,6 @@ export class Labels {
     (await until(() => this.#app.labelMenu(), "select a box first: click it")).click();
     (await until(() => this.#app.removeMask(), "this box has no mask: move it as it is")).click();
     this.#edits.made();
-    this.#say("The mask is removed: move the box, or Ctrl+Z brings the mask back.");
+    this.#notify("The mask is removed: move the box, or Ctrl+Z brings the mask back.");
   }
 }

@@ -6,17 +6,17 @@ export class Leases {
   #lastSign = Date.now();
   #call;
   #session;
-  #say;
+  #notify;
 
   /**
    * @param {import("./types.js").Call} call
    * @param {import("./session.js").Session} session
-   * @param {import("./types.js").Say} say
+   * @param {import("./types.js").Notify} notify
    */
-  constructor(call, session, say) {
+  constructor(call, session, notify) {
     this.#call = call;
     this.#session = session;
-    this.#say = say;
+    this.#notify = notify;
   }
 
   /** A key or a pointer: somebody works. */
@@ -30,12 +30,15 @@ export class Leases {
     if (Date.now() - this.#lastSign < IDLE_MS) {
       try {
         const { lost } = await this.#call("renew");
-        if (lost) this.#say(`${lost} items were given to somebody else, as your lease had run out`, true);
+        if (lost) this.#notify(`${lost} items were given to somebody else, as your lease had run out`, true);
       } catch (error) {
-        this.#say(error instanceof Error ? error.message : String(error), true);
+        this.#notify(error instanceof Error ? error.message : String(error), true);
       }
     } else if (Date.now() > this.#session.leasedUntil) {
-      this.#say("Your lease ran out: others may take these items. What you submit counts as long as nobody has.", true);
+      this.#notify(
+        "Your lease ran out: others may take these items. What you submit counts as long as nobody has.",
+        true,
+      );
     }
   }
 }

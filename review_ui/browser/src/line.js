@@ -1,5 +1,5 @@
 // @ts-check
-// The line at the bottom: the question, its keys, and what was said last.
+// The line at the bottom: the question, its keys, and the last message.
 import { make } from "./dom.js";
 import { keyHints } from "./keys.js";
 import { CANNOT_BE_SHOWN } from "./pictures.js";
@@ -14,7 +14,7 @@ export const STYLE = `
   #vouch-line .key { white-space: nowrap; }
   #vouch-line .note { display: block; min-height: 1.35em; }
   #vouch-line .keys, #vouch-line .count { color: #aab1bd; }
-  #vouch-line .said { color: #9fe0b5; }
+  #vouch-line .message { color: #9fe0b5; }
   #vouch-line .wrong { color: #ff9c93; }`;
 
 /**
@@ -28,7 +28,7 @@ export const STYLE = `
 
 export class Line {
   element = make("div");
-  words = "";
+  message = "";
   #isWrong = false;
   #shown;
 
@@ -39,9 +39,9 @@ export class Line {
     this.element.setAttribute("role", "status");
   }
 
-  /** @param {string} words @param {boolean} [isWrong] */
-  say(words, isWrong = false) {
-    this.words = words;
+  /** @param {string} message @param {boolean} [isWrong] */
+  notify(message, isWrong = false) {
+    this.message = message;
     this.#isWrong = isWrong;
     this.draw();
   }
@@ -56,10 +56,10 @@ export class Line {
       parts.push(make("span", "count", `  ${left} left`));
       parts.push(make("br"), keyLine(keyHints(item, classes, isDrawing)));
     }
-    const words = isBroken ? CANNOT_BE_SHOWN : this.words;
+    const message = isBroken ? CANNOT_BE_SHOWN : this.message;
     const isWrong = isBroken || this.#isWrong;
-    // Its space is kept without words too, so that the picture keeps its height.
-    if (item || words) parts.push(make("span", `note ${isWrong ? "wrong" : "said"}`, words));
+    // Its space is kept without a message too, so that the picture keeps its height.
+    if (item || message) parts.push(make("span", `note ${isWrong ? "wrong" : "message"}`, message));
     this.element.replaceChildren(...parts);
     this.element.style.display = parts.length ? "block" : "none";
     document.documentElement.style.setProperty("--vouch-line", item ? `${this.element.offsetHeight}px` : "0px");
@@ -69,6 +69,6 @@ export class Line {
 /** @param {string[]} keys */
 function keyLine(keys) {
   const all = make("span", "keys");
-  for (const words of keys) all.append(...(all.firstChild ? [" \u00b7 "] : []), make("span", "key", words));
+  for (const text of keys) all.append(...(all.firstChild ? [" \u00b7 "] : []), make("span", "key", text));
   return all;
 }

@@ -19,26 +19,26 @@ import { Session } from "./session.js";
 import { RENEW_MS } from "./timing.js";
 import { watchPage } from "./waiting.js";
 
-const SAID = "vouch-said"; // in the session's storage: what was said last, for after the page is loaded anew
+const MESSAGE = "vouch-message"; // in the session's storage: the last message, for after the page is loaded again
 
 const session = new Session();
 const call = operators(session, app.datasetName);
 const source = (/** @type {string} */ key) => session.source(key);
-const say = (/** @type {string} */ words, isWrong = false) => line.say(words, isWrong);
+const notify = (/** @type {string} */ message, isWrong = false) => line.notify(message, isWrong);
 
 const line = new Line(() => {
   const item = navigation.shown();
   const isBroken = item !== null && pictures.isBroken(item);
   return { item, isBroken, isDrawing: labels.isDrawing, classes: session.classes, left: session.items.length };
 });
-const busy = new Busy(say, changed);
+const busy = new Busy(notify, changed);
 const pictures = new Pictures(app, source, changed);
 const edits = new Edits(app);
-const labels = new Labels(app, edits, say);
+const labels = new Labels(app, edits, notify);
 const navigation = new Navigation(app, session, pictures);
 const screen = new Screen(app, pictures);
-const leases = new Leases(call, session, say);
-const pause = new Pause(call, say, () => [
+const leases = new Leases(call, session, notify);
+const pause = new Pause(call, notify, () => [
   ["Take a batch (Alt+T)", actions.take],
   ["Crop grid (Alt+G)", actions.grid],
   ["Undo (Alt+Z)", actions.undo],
@@ -54,7 +54,7 @@ const answering = new Answering({
   edits,
   labels,
   pause,
-  say,
+  notify,
 });
 
 /** @type {CropGrid | null} */
@@ -94,16 +94,16 @@ function changed() {
 async function openGrid() {
   await edits.saved();
   if (app.isItemOpen()) app.closeSample();
-  grid = new CropGrid(call, session, say, busy, gridClosed);
+  grid = new CropGrid(call, session, notify, busy, gridClosed);
   await grid.open();
 }
 
 /**
  * The crops stay in the session until they are answered or given back. The App's grid and panel show what was there
- * before, so the page is loaded anew; what was said last is kept.
+ * before, so the page is loaded again; the last message is kept.
  */
 function gridClosed() {
-  sessionStorage.setItem(SAID, line.words);
+  sessionStorage.setItem(MESSAGE, line.message);
   app.loadDataset();
 }
 
@@ -183,12 +183,12 @@ async function start() {
   app.registerInBrowser(actions);
   app.annotateFirst();
   try {
-    await call("desk");
+    await call("session");
     if (!session.items.length) await pause.show("Your review session has no items");
-    say(sessionStorage.getItem(SAID) || "");
-    sessionStorage.removeItem(SAID);
+    notify(sessionStorage.getItem(MESSAGE) || "");
+    sessionStorage.removeItem(MESSAGE);
   } catch (error) {
-    say(error instanceof Error ? error.message : String(error), true);
+    notify(error instanceof Error ? error.message : String(error), true);
   }
   lookSoon();
 }

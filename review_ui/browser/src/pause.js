@@ -18,33 +18,33 @@ export const STYLE = `
 export class Pause {
   element = make("div");
   #call;
-  #say;
+  #notify;
   #buttons;
 
   /**
    * @param {import("./types.js").Call} call
-   * @param {import("./types.js").Say} say
+   * @param {import("./types.js").Notify} notify
    * @param {() => [string, () => unknown][]} buttons What stands on them, and what they do.
    */
-  constructor(call, say, buttons) {
+  constructor(call, notify, buttons) {
     this.#call = call;
-    this.#say = say;
+    this.#notify = notify;
     this.#buttons = buttons;
     this.element.id = "vouch-sheet";
   }
 
   /** @param {string} title */
   async show(title) {
-    const { open: left = 0, minutes_left: minutes = 0 } = await this.#call("desk");
-    const words = left
+    const { open: left = 0, minutes_left: minutes = 0 } = await this.#call("session");
+    const message = left
       ? `${left} questions are left, about ${Math.ceil(minutes)} min`
       : "Nothing is left to ask you now.";
     const box = make("div");
-    box.append(make("h1", "", title), make("p", "", words));
+    box.append(make("h1", "", title), make("p", "", message));
     for (const [name, action] of this.#buttons()) box.append(button(name, action));
     this.element.replaceChildren(box);
     document.body.append(this.element);
-    this.#say("");
+    this.#notify("");
   }
 
   hide() {
@@ -76,7 +76,7 @@ async function isServed() {
 function drawEnded(ended, isThere) {
   const title = isThere ? "The review answers again" : "The review has ended, or its server cannot be reached";
   if (ended.firstChild?.textContent === title) return;
-  const words = isThere ? "Reload to go on." : "Whoever runs it has the next address.";
+  const message = isThere ? "Reload to go on." : "Whoever runs it has the next address.";
   const reload = button("Reload", () => location.reload());
-  ended.replaceChildren(make("h1", "", title), make("p", "", `What you submitted is kept. ${words}`), reload);
+  ended.replaceChildren(make("h1", "", title), make("p", "", `What you submitted is kept. ${message}`), reload);
 }

@@ -29,7 +29,7 @@ export class Pictures {
     this.#changed = changed;
   }
 
-  /** Notes new elements as soon as the App makes them, while the address still tells for which item. */
+  /** Notes new elements as soon as the App makes them, while the address still names the item. */
   watch() {
     new MutationObserver(() => this.note()).observe(document.body, { childList: true, subtree: true });
     this.note();

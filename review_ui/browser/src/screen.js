@@ -50,7 +50,7 @@ export class Screen {
     return true;
   }
 
-  /** The time of an item begins when it can be seen. @param {ItemSummary} item */
+  /** The time of an item starts when it can be seen. @param {ItemSummary} item */
   #lookAtPicture(item) {
     const now = this.#now();
     if (!this.painted && this.#pictures.isPainted(item)) {

@@ -1,5 +1,5 @@
 // @ts-check
-// The review session as the server told last: the items to answer, the campaign's classes, the queue, the lease.
+// The review session as the server sent last: the items to answer, the campaign's classes, the queue, the lease.
 
 /** @typedef {import("./types.js").ItemSummary} ItemSummary */
 /** @typedef {import("./types.js").OperatorResult} OperatorResult */
@@ -23,7 +23,7 @@ export class Session {
     // What an older request saw must not put back what a newer one has answered.
     if (number < this.#newest) return;
     this.#newest = number;
-    if (result.cards) this.items = result.cards;
+    if (result.items) this.items = result.items;
     if (result.classes) this.classes = result.classes;
     if (result.queue) this.queue = result.queue;
   }

@@ -67,7 +67,7 @@ export class Tile {
     this.element.setAttribute("aria-pressed", String(this.isPicked));
   }
 
-  /** Says why it was not answered: it stays for a page. @param {string} why */
+  /** Shows why it was not answered: it stays for a page. @param {string} why */
   keep(why) {
     this.why = why;
     this.element.dataset.why = why;
@@ -81,10 +81,10 @@ export class Tile {
     if (state === "broken") this.#cannotBeAnswered("broken", "cannot be shown");
   }
 
-  /** @param {string} className @param {string} words */
-  #cannotBeAnswered(className, words) {
+  /** @param {string} className @param {string} text */
+  #cannotBeAnswered(className, text) {
     this.pick(false);
     this.element.classList.add(className);
-    this.element.setAttribute("aria-label", words);
+    this.element.setAttribute("aria-label", text);
   }
 }

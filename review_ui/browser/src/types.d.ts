@@ -1,6 +1,6 @@
 // What crosses borders: what the server's operators answer, and the parts of FiftyOne's App that are called by name.
 
-/** One item of the review session; "card" in the names of the wire (review_ui/session/session.py). */
+/** One item of the review session (review_ui/session/session.py). */
 export interface ItemSummary {
   /** Id of the FiftyOne sample that shows it. */
   sample: string;
@@ -22,7 +22,7 @@ export interface ItemSummary {
 
 /** What an operator answers: the items of the session, and what the operator adds. */
 export interface OperatorResult {
-  cards?: ItemSummary[];
+  items?: ItemSummary[];
   error?: string;
   classes?: string[];
   queue?: string;
@@ -33,7 +33,7 @@ export interface OperatorResult {
   returned?: number;
   lost?: number;
   item?: string;
-  said?: string;
+  answer?: string;
   grid?: string[];
   class_name?: string | null;
   answered?: number;
@@ -45,8 +45,8 @@ export type Parameters = Record<string, unknown>;
 /** Calls an operator of @vouch/review by its name. */
 export type Call = (name: string, parameters?: Parameters) => Promise<OperatorResult>;
 
-/** Tells the reviewer something; `wrong`: that something failed. */
-export type Say = (words: string, wrong?: boolean) => void;
+/** Shows the reviewer a message; `wrong`: that something failed. */
+export type Notify = (message: string, wrong?: boolean) => void;
 
 /** An image that is asked for: how far it is, and a promise of how it ends. */
 export interface Picture {

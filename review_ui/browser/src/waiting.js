@@ -35,7 +35,7 @@ export function onPageChange(listener) {
  *
  * @template T
  * @param {() => T} found Looks for it; what it finds is truthy.
- * @param {string} trouble What to say when it does not come.
+ * @param {string} trouble The message when it does not come.
  * @param {number} [limit] Milliseconds.
  * @returns {Promise<NonNullable<T>>}
  */

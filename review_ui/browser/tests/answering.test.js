@@ -13,7 +13,15 @@ let review;
 
 /** A review of three items whose App shows at once what it is asked for; the clock is the test's own. */
 beforeEach(async () => {
-  const made = { now: 10_000, address: "sample-a", painted: true, broken: false, failed: false, said: [], pauses: [] };
+  const made = {
+    now: 10_000,
+    address: "sample-a",
+    painted: true,
+    broken: false,
+    failed: false,
+    messages: [],
+    pauses: [],
+  };
   made.opened = [];
   made.loaded = [];
   made.named = [];
@@ -41,11 +49,11 @@ beforeEach(async () => {
     hasFailed: () => made.failed,
     look: () => ({ state: made.state, done: Promise.resolve(made.state) }),
   };
-  const say = (words, isWrong = false) => made.said.push([words, isWrong]);
+  const notify = (message, isWrong = false) => made.messages.push([message, isWrong]);
   made.session = new Session();
   made.server = serve();
   const call = operators(made.session, () => "d");
-  const busy = new Busy(say, () => {});
+  const busy = new Busy(notify, () => {});
   const navigation = new Navigation(app, made.session, pictures);
   const screen = new Screen(app, pictures, () => made.now);
   const edits = { saved: async () => {} };
@@ -56,7 +64,7 @@ beforeEach(async () => {
   };
   const pause = { show: async (title) => made.pauses.push(title), hide() {} };
   made.answering = new Answering({
-    ...{ app, call, session: made.session, busy, navigation, screen, pictures, edits, labels, pause, say },
+    ...{ app, call, session: made.session, busy, navigation, screen, pictures, edits, labels, pause, notify },
   });
   made.look = () => screen.look(navigation.shown());
   /** The reviewer sees what is on the screen. */
@@ -66,15 +74,15 @@ beforeEach(async () => {
     made.now += SEEN_MS;
     made.look();
   };
-  made.server.answers.desk = () => ({
-    result: { cards: ["a", "b", "c"].map((name) => item(name)), classes: ["cat", "dog"] },
+  made.server.answers.session = () => ({
+    result: { items: ["a", "b", "c"].map((name) => item(name)), classes: ["cat", "dog"] },
   });
   for (const name of ["submit", "reject", "skip", "wrong_class"]) {
     made.server.answers[name] = (params) => ({
-      result: { cards: made.session.items.filter((one) => one.item !== params.item) },
+      result: { items: made.session.items.filter((one) => one.item !== params.item) },
     });
   }
-  await call("desk");
+  await call("session");
   made.server.calls.length = 0;
   review = made;
 });
@@ -87,7 +95,7 @@ test("an answer goes on to the next item, with the time that was spent", async (
   await review.answering.answer("submit");
   assert.deepEqual(review.server.calls, [{ name: "submit", params: { item: "a", seconds: 2 } }]);
   assert.deepEqual(review.opened, ["sample-b"]);
-  assert.deepEqual(review.said, [["", false]]);
+  assert.deepEqual(review.messages, [["", false]]);
 });
 
 test("the next item opens while the answer is still on its way", async () => {
@@ -98,7 +106,7 @@ test("the next item opens while the answer is still on its way", async () => {
   await new Promise((done) => setTimeout(done));
   assert.deepEqual(review.opened, ["sample-b"]);
   assert.equal(document.documentElement.dataset.vouchBusy, "true");
-  slow.resolve({ result: { cards: [item("b"), item("c")] } });
+  slow.resolve({ result: { items: [item("b"), item("c")] } });
   await answering;
   assert.equal(document.documentElement.dataset.vouchBusy, "false");
 });
@@ -130,23 +138,23 @@ test("a key that is pressed again before the next item can have been seen counts
 });
 
 test("an answer that is refused brings its item back and says why", async () => {
-  review.server.answers.submit = () => ({ result: { error: "the mask was removed", cards: review.session.items } });
+  review.server.answers.submit = () => ({ result: { error: "the mask was removed", items: review.session.items } });
   review.see();
   await review.answering.answer("submit");
   assert.deepEqual(review.opened, ["sample-b", "sample-a"]);
-  assert.deepEqual(review.said.at(-1), ["the mask was removed", true]);
+  assert.deepEqual(review.messages.at(-1), ["the mask was removed", true]);
 });
 
 test("an answer to an item that was lost says why and goes on", async () => {
-  review.server.answers.submit = () => ({ result: { error: "another's by now", cards: [item("b"), item("c")] } });
+  review.server.answers.submit = () => ({ result: { error: "another's by now", items: [item("b"), item("c")] } });
   review.see();
   await review.answering.answer("submit");
   assert.deepEqual(review.opened, ["sample-b"]);
-  assert.deepEqual(review.said.at(-1), ["another's by now", true]);
+  assert.deepEqual(review.messages.at(-1), ["another's by now", true]);
 });
 
 test("the last answer of a batch ends it", async () => {
-  review.session.update({ cards: [item("a")] }, 99);
+  review.session.update({ items: [item("a")] }, 99);
   review.see();
   await review.answering.answer("submit");
   assert.deepEqual(review.pauses, ["This batch is done"]);
@@ -157,7 +165,7 @@ test("without an open item nothing is answered", async () => {
   review.address = null;
   await review.answering.answer("submit");
   assert.deepEqual(answered(), []);
-  assert.deepEqual(review.said, [["open an item first: Alt+T takes a batch", true]]);
+  assert.deepEqual(review.messages, [["open an item first: Alt+T takes a batch", true]]);
 });
 
 test("an image that cannot be shown can only be skipped", async () => {
@@ -166,7 +174,7 @@ test("an image that cannot be shown can only be skipped", async () => {
   review.state = "broken";
   review.look();
   await review.answering.answer("submit");
-  assert.deepEqual(review.said, [["this image cannot be shown: skip it (Alt+S)", true]]);
+  assert.deepEqual(review.messages, [["this image cannot be shown: skip it (Alt+S)", true]]);
   await review.answering.answer("skip");
   assert.deepEqual(answered(), [["skip", "a"]]);
 });
@@ -184,17 +192,17 @@ test("an image that came for all but the App is loaded again", async () => {
 
 test("undo says what was taken back and shows its item", async () => {
   review.server.answers.undo = () => ({
-    result: { cards: [item("z"), ...review.session.items], item: "z", said: "bad box" },
+    result: { items: [item("z"), ...review.session.items], item: "z", answer: "bad box" },
   });
   review.see();
   await review.answering.undo();
-  assert.deepEqual(review.said, [["Taken back: bad box", false]]);
+  assert.deepEqual(review.messages, [["Taken back: bad box", false]]);
   assert.deepEqual(review.opened, ["sample-z"]);
 });
 
 test("undo pressed twice takes one answer back", async () => {
   review.server.answers.undo = () => ({
-    result: { cards: [item("z"), ...review.session.items], item: "z", said: "bad box" },
+    result: { items: [item("z"), ...review.session.items], item: "z", answer: "bad box" },
   });
   review.see();
   await Promise.all([review.answering.undo(), review.answering.undo()]);
@@ -206,17 +214,17 @@ test("undo with nothing to take back says so", async () => {
   review.server.answers.undo = () => ({ result: { error: "there is no answer of yours to take back" } });
   review.see();
   await review.answering.undo();
-  assert.deepEqual(review.said, [["there is no answer of yours to take back", true]]);
+  assert.deepEqual(review.messages, [["there is no answer of yours to take back", true]]);
   assert.deepEqual(review.opened, []);
 });
 
 test("a batch opens its first item; an empty one ends the review", async () => {
   review.address = null;
-  review.server.answers.take_batch = () => ({ result: { cards: [item("x")], taken: 1 } });
+  review.server.answers.take_batch = () => ({ result: { items: [item("x")], taken: 1 } });
   await review.answering.take();
   assert.deepEqual(review.opened, ["sample-x"]);
-  assert.deepEqual(review.said, [["1 items taken", false]]);
-  review.server.answers.take_batch = () => ({ result: { cards: [], taken: 0 } });
+  assert.deepEqual(review.messages, [["1 items taken", false]]);
+  review.server.answers.take_batch = () => ({ result: { items: [], taken: 0 } });
   await review.answering.take();
   assert.deepEqual(review.pauses, ["Nothing is left to review for you: thank you"]);
 });

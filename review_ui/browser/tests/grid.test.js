@@ -20,20 +20,20 @@ async function opened(t, { keep = {}, load = ["load", "load", "load", "load"] } 
   const server = serve();
   const session = new Session();
   const pages = [["a", "b", "c", "d"]];
-  session.update({ cards: ["a", "b", "c", "d"].map((name) => item(name)), classes: ["cat", "dog", "ox"] }, 0);
+  session.update({ items: ["a", "b", "c", "d"].map((name) => item(name)), classes: ["cat", "dog", "ox"] }, 0);
   server.answers.grid_take = () => ({ result: { grid: pages.shift() ?? [], class_name: "cat" } });
   server.answers.grid_submit = ({ shown }) => ({
     result: { answered: shown.length - Object.keys(keep).length, kept: keep },
   });
   server.answers.skip = () => ({ result: {} });
-  const said = [];
-  const say = (words, isWrong = false) => said.push([words, isWrong]);
-  const made = { server, said, isClosed: false };
-  const busy = new Busy(say, () => {});
+  const messages = [];
+  const notify = (message, isWrong = false) => messages.push([message, isWrong]);
+  const made = { server, messages, isClosed: false };
+  const busy = new Busy(notify, () => {});
   made.grid = new CropGrid(
     operators(session, () => "d"),
     session,
-    say,
+    notify,
     busy,
     () => {
       made.isClosed = true;
@@ -52,7 +52,7 @@ async function opened(t, { keep = {}, load = ["load", "load", "load", "load"] } 
 }
 
 test("those that are clicked an odd number of times are picked out", async (t) => {
-  const { grid, tiles, ready, submitted, said, isClosed } = await opened(t);
+  const { grid, tiles, ready, submitted, messages, isClosed } = await opened(t);
   await ready();
   for (const place of [1, 3, 2, 2]) tiles()[place].click();
   assert.deepEqual(
@@ -62,9 +62,9 @@ test("those that are clicked an odd number of times are picked out", async (t) =
   assert.equal(isClosed, false);
   await grid.submit();
   const [{ seconds, ...answer }] = submitted();
-  assert.deepEqual(answer, { shown: ["a", "b", "c", "d"], wrong: ["b", "d"], said: "not_an_object" });
+  assert.deepEqual(answer, { shown: ["a", "b", "c", "d"], wrong: ["b", "d"], verdict: "not_an_object" });
   assert.ok(seconds > 0);
-  assert.deepEqual(said[0], ["4 answered, 2 of them as not an object", false]);
+  assert.deepEqual(messages[0], ["4 answered, 2 of them as not an object", false]);
 });
 
 test("when no crops are left the grid closes", async (t) => {
@@ -73,7 +73,7 @@ test("when no crops are left the grid closes", async (t) => {
   await made.grid.submit();
   assert.equal(made.isClosed, true);
   assert.equal(made.tiles().length, 0);
-  assert.deepEqual(made.said.at(-1), ["No labels are left to verify.", false]);
+  assert.deepEqual(made.messages.at(-1), ["No labels are left to verify.", false]);
 });
 
 test("a page that nobody can have seen is not submitted, and a second press counts once", async (t) => {
@@ -90,7 +90,7 @@ test("a page that nobody can have seen is not submitted, and a second press coun
 });
 
 test("another class is to be chosen", async (t) => {
-  const { grid, tiles, root, ready, submitted, said } = await opened(t);
+  const { grid, tiles, root, ready, submitted, messages } = await opened(t);
   await ready();
   tiles()[0].click();
   const [verdict, rightClass] = root.querySelectorAll("select");
@@ -99,7 +99,7 @@ test("another class is to be chosen", async (t) => {
   verdict.dispatchEvent(new window.Event("change"));
   assert.equal(rightClass.style.display, "");
   await grid.submit();
-  assert.deepEqual(said, [["choose the class of those that you picked", true]]);
+  assert.deepEqual(messages, [["choose the class of those that you picked", true]]);
   assert.deepEqual(
     [...rightClass.options].map((one) => one.textContent),
     ["its class: choose", "dog", "ox"],
@@ -110,7 +110,9 @@ test("another class is to be chosen", async (t) => {
 });
 
 test("what cannot be shown cannot be picked, and is skipped", async (t) => {
-  const { grid, server, tiles, ready, submitted, said } = await opened(t, { load: ["error", "load", "load", "load"] });
+  const { grid, server, tiles, ready, submitted, messages } = await opened(t, {
+    load: ["error", "load", "load", "load"],
+  });
   await ready();
   tiles()[0].click();
   assert.equal(tiles()[0].getAttribute("aria-pressed"), "false");
@@ -121,11 +123,11 @@ test("what cannot be shown cannot be picked, and is skipped", async (t) => {
     server.calls.filter(({ name }) => name === "skip").map(({ params }) => params.item),
     ["a"],
   );
-  assert.deepEqual(said[0], ["3 answered, all correct; 1 skipped: they cannot be shown", false]);
+  assert.deepEqual(messages[0], ["3 answered, all correct; 1 skipped: they cannot be shown", false]);
 });
 
 test("what is not answered stays for a page with the reason, and is asked for no more", async (t) => {
-  const { grid, server, tiles, ready, said } = await opened(t, { keep: { b: "another's by now" } });
+  const { grid, server, tiles, ready, messages } = await opened(t, { keep: { b: "another's by now" } });
   await ready();
   await grid.submit();
   assert.deepEqual(
@@ -134,7 +136,7 @@ test("what is not answered stays for a page with the reason, and is asked for no
   );
   tiles()[0].click();
   assert.equal(tiles()[0].getAttribute("aria-pressed"), "false");
-  assert.deepEqual(said[0], ["3 answered, all correct; 1 not answered: another's by now", true]);
+  assert.deepEqual(messages[0], ["3 answered, all correct; 1 not answered: another's by now", true]);
   assert.deepEqual(server.calls.at(-1).params.leave, ["b"]);
 });
 
@@ -143,7 +145,7 @@ test("an error of the server is shown, and the page stays", async (t) => {
   await made.ready();
   made.server.answers.grid_submit = () => ({ result: { error: "the database is away" } });
   await made.grid.submit();
-  assert.deepEqual(made.said, [["the database is away", true]]);
+  assert.deepEqual(made.messages, [["the database is away", true]]);
   assert.equal(made.tiles().length, 4);
 });
 

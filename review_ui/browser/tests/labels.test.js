@@ -6,7 +6,15 @@ import { item } from "./page.js";
 
 /** Labels of an App whose forms are fields of `state`. */
 function started() {
-  const state = { selected: null, isOpen: false, shownClass: "cat", list: null, options: {}, clicked: [], said: [] };
+  const state = {
+    selected: null,
+    isOpen: false,
+    shownClass: "cat",
+    list: null,
+    options: {},
+    clicked: [],
+    messages: [],
+  };
   state.buttons = {};
   state.edits = 0;
   const app = {
@@ -32,7 +40,7 @@ function started() {
       state.edits += 1;
     },
   };
-  state.labels = new Labels(app, edits, (words) => state.said.push(words));
+  state.labels = new Labels(app, edits, (message) => state.messages.push(message));
   return state;
 }
 
@@ -124,6 +132,6 @@ test("the mask of the label in question is taken off", async () => {
   await state.labels.unlockBox(item("a"));
   assert.deepEqual(state.clicked, ["label-a"]);
   assert.deepEqual(done, ["menu", "mask"]);
-  assert.match(state.said[0], /^The mask is removed/);
+  assert.match(state.messages[0], /^The mask is removed/);
   assert.equal(state.edits, 1);
 });

@@ -3,7 +3,7 @@ import { parseHTML } from "linkedom";
 
 const { window, document } = parseHTML("<!doctype html><html><head></head><body></body></html>");
 
-/** Images that were asked for: linkedom loads none, so tests say how they end. */
+/** Images that were asked for: linkedom loads none, so tests decide how they end. */
 export const asked = [];
 
 class TestImage extends window.HTMLElement {
@@ -27,11 +27,11 @@ export function end(image, kind) {
   image.dispatchEvent(new window.Event(kind));
 }
 
-/** An item as the server tells it. */
+/** An item as the server sends it. */
 export function item(name, more = {}) {
   const place = { key: `${name}.jpg`, width: 320, height: 240, box: [10, 20, 50, 80] };
-  const words = { ask: "Is this a cat?", why: "low score", class_name: "cat", masked: false };
-  return { item: name, sample: `sample-${name}`, label: `label-${name}`, kind: "label", ...place, ...words, ...more };
+  const texts = { ask: "Is this a cat?", why: "low score", class_name: "cat", masked: false };
+  return { item: name, sample: `sample-${name}`, label: `label-${name}`, kind: "label", ...place, ...texts, ...more };
 }
 
 /** Answers of a server: `server.answers` has a function per operator; `server.calls` what was asked. */

@@ -53,15 +53,15 @@ test("an image is asked for once, and again after it failed", async () => {
 test("the line shows the question, what is left, and an error as one", () => {
   const shown = { item: item("a"), isBroken: false, isDrawing: false, classes: ["cat"], left: 3 };
   const line = new Line(() => shown);
-  line.say("the database is away", true);
+  line.notify("the database is away", true);
   assert.match(line.element.textContent, /Is this a cat\? low score {2}3 left/);
   assert.equal(line.element.querySelector(".note.wrong").textContent, "the database is away");
-  line.say("1 items taken");
-  assert.equal(line.element.querySelector(".note.said").textContent, "1 items taken");
+  line.notify("1 items taken");
+  assert.equal(line.element.querySelector(".note.message").textContent, "1 items taken");
   shown.isBroken = true;
   line.draw();
   assert.equal(line.element.querySelector(".note.wrong").textContent, "this image cannot be shown: skip it (Alt+S)");
   Object.assign(shown, { item: null, isBroken: false });
-  line.say("");
+  line.notify("");
   assert.equal(line.element.style.display, "none");
 });

@@ -55,7 +55,7 @@ test("a question about an image waits for no label", () => {
   assert.equal(made.screen.painted, made.now);
 });
 
-test("the time of an item begins when it is painted, and stands still while the page is hidden", (t) => {
+test("the time of an item starts when it is painted, and stands still while the page is hidden", (t) => {
   const made = started();
   made.screen.look(item("a"));
   made.now += 3_000;

@@ -35,7 +35,7 @@ test("an attribute that changes is noticed", SOON, async (t) => {
   assert.equal(await found, true);
 });
 
-test("what does not come is told", async () => {
+test("what does not come is reported", async () => {
   await assert.rejects(
     until(() => null, "it has not come", 20),
     { message: "it has not come" },

@@ -68,19 +68,19 @@ def run(client: httpx.Client, operator: str, **params) -> dict:
 @pytest.mark.slow
 def test_a_review_survives_kills_and_leaves_nothing_behind(vouch, campaign):
     with running(campaign, "--reviewer", "ann") as review:
-        desk = review.line()
-        server, mongod = process_id(desk["pid"]), database(campaign)
-        with browser(desk["url"]) as client:
-            cards = run(client, "take_batch")["cards"]
-            assert len(cards) == 3
-            run(client, "submit", item=cards[0]["item"], seconds=1.5)
+        session = review.line()
+        server, mongod = process_id(session["pid"]), database(campaign)
+        with browser(session["url"]) as client:
+            items = run(client, "take_batch")["items"]
+            assert len(items) == 3
+            run(client, "submit", item=items[0]["item"], seconds=1.5)
             os.kill(mongod.pid, signal.SIGKILL)
             until(lambda: database(campaign) != mongod)
-            run(client, "submit", item=cards[1]["item"], seconds=1.5)
+            run(client, "submit", item=items[1]["item"], seconds=1.5)
             os.kill(server.pid, signal.SIGKILL)
             until(lambda: is_gone(client))
             # The socket stays open, so who asks meanwhile waits; the session goes on.
-            assert len(run(client, "desk")["cards"]) == 1
+            assert len(run(client, "session")["items"]) == 1
         mongod = database(campaign)
         code, said = review.end()
     assert code == 0, said
@@ -104,10 +104,10 @@ def test_a_review_survives_kills_and_leaves_nothing_behind(vouch, campaign):
 @pytest.mark.slow
 def test_what_a_killed_review_leaves_ends_or_is_used_again(vouch, campaign, tmp_path):
     with running(campaign, "--reviewer", "ann") as review:
-        desk = review.line()
-        server, mongod = process_id(desk["pid"]), database(campaign)
-        with browser(desk["url"]) as client:
-            run(client, "submit", item=run(client, "take_batch")["cards"][0]["item"])
+        session = review.line()
+        server, mongod = process_id(session["pid"]), database(campaign)
+        with browser(session["url"]) as client:
+            run(client, "submit", item=run(client, "take_batch")["items"][0]["item"])
         review.process.kill()
         review.process.communicate(timeout=HANG_S)
     until(lambda: not is_alive(server))
@@ -171,12 +171,12 @@ def test_a_port_that_is_taken_is_said_before_anything_is_started(vouch, campaign
     assert answer.err == f"vouch: port {port} is taken; choose another with --port, or leave --port out\n"
 
 
-def test_a_desk_that_is_open_is_said_before_anything_is_started(vouch, campaign):
+def test_an_open_session_is_reported_before_anything_is_started(vouch, campaign):
     options = ServeOptions(reviewers=("ann",))
     with reserved(queue_id(load_campaign(campaign)), options):
         answer = vouch("review", campaign, "--reviewer", "ann")
     assert answer.code == 2
-    assert answer.err.startswith("vouch: ann's desk is open already")
+    assert answer.err.startswith("vouch: ann's session is open already")
 
 
 def test_a_run_without_labels_is_said_before_anything_is_started(vouch, write_campaign, campaign, tmp_path):
@@ -192,7 +192,7 @@ def test_a_run_without_labels_is_said_before_anything_is_started(vouch, write_ca
 def test_a_terminated_review_counts_what_it_brought_in(campaign):
     with running(campaign, "--reviewer", "ann") as review:
         with browser(review.line()["url"]) as client:
-            run(client, "submit", item=run(client, "take_batch")["cards"][0]["item"])
+            run(client, "submit", item=run(client, "take_batch")["items"][0]["item"])
         code, said = review.end(signal.SIGTERM)
     assert code == 143, said
     assert json.loads(next(line for line in said.splitlines() if line.startswith("{")))["verdicts"] == 1

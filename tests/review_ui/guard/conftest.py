@@ -1,4 +1,4 @@
-"""A guard around a small application that answers everything, and tells what reached it."""
+"""A guard around a small application that answers everything, and keeps what reached it."""
 
 import json
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from vouch_labels.review_ui.guard.settings import GuardSettings
 from vouch_labels.tasks.store.local import LocalStore
 
 TOKEN = "a-token-of-the-tests"
-DESK = "vouch-q-ann"
+DATASET = "vouch-q-ann"
 DATASET_ID = "0123456789abcdef01234567"
 MINE = "a" * 24
 LOST = "b" * 24
@@ -26,7 +26,7 @@ HEADERS = {"origin": "http://127.0.0.1"}
 
 @dataclass
 class Behind:
-    """The application behind the guard: notes what reaches it, and answers what it is told to."""
+    """The application behind the guard: notes what reaches it, and answers what it is set to."""
 
     seen: list[tuple[str, str, bytes]] = field(default_factory=list)
     answer: object = field(default_factory=dict)
@@ -40,11 +40,11 @@ class Behind:
         self.seen.append((request.method, request.url.path, await request.body()))
         if self.error is not None and self.raises_at == "start":
             raise self.error
-        await JSONResponse(self.answer, self.status)(scope, receive, self._only_begun(send) if self.error else send)
+        await JSONResponse(self.answer, self.status)(scope, receive, self._only_started(send) if self.error else send)
         if self.error is not None:
             raise self.error
 
-    def _only_begun(self, send):
+    def _only_started(self, send):
         async def sending(message):
             if self.raises_at == "end" or message["type"] == "http.response.start":
                 await send(message)
@@ -53,13 +53,12 @@ class Behind:
 
 
 @dataclass
-class Place:
-    """A desk with an item that is held, and one that is not."""
+class Session:
+    """A session with an item that is held, and one that is not."""
 
     noted: list[tuple[str, str, bytes, int]] = field(default_factory=list)
 
-    def dataset_id(self):
-        return DATASET_ID
+    dataset_id = DATASET_ID
 
     def item_of(self, sample_id):
         return {MINE: "item-1", LOST: "item-2"}.get(sample_id)
@@ -77,16 +76,16 @@ class Place:
 @dataclass
 class Guarded:
     behind: Behind
-    place: Place
+    session: Session
     folder: Path
     store: LocalStore
 
     def client(self, *, peer="127.0.0.1", logged_in=True, base="http://127.0.0.1", **settings) -> TestClient:
         values = {
-            "queue": "q", "reviewer": "ann", "desk": DESK, "port": 80, "token_sha256": token_hash(TOKEN),
-            "session_key": "key",
+            "queue": "q", "reviewer": "ann", "dataset": DATASET, "port": 80, "token_sha256": token_hash(TOKEN),
+            "cookie_key": "key",
         }  # fmt: skip
-        guard = Guard(self.behind, GuardSettings(**(values | settings)), self.place, self.store)
+        guard = Guard(self.behind, GuardSettings(**(values | settings)), self.session, self.store)
         client = TestClient(guard, base, client=(peer, 50_000), headers=HEADERS, follow_redirects=False)
         if logged_in:
             assert client.get("/", params={"token": TOKEN}).status_code == 303
@@ -103,7 +102,7 @@ def guarded(tmp_path) -> Guarded:
     for name in ("one.png", "folder/two words.png", "other.png"):
         draw(1).save(folder / name)
     draw(1).save(tmp_path / "secret.png")
-    return Guarded(Behind(), Place(), folder, LocalStore(folder))
+    return Guarded(Behind(), Session(), folder, LocalStore(folder))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.review_ui.guard.conftest import DESK
+from tests.review_ui.guard.conftest import DATASET
 from vouch_labels.review_ui.guard.app import find_route
 
 
@@ -59,9 +59,9 @@ def test_files_with_a_hash_in_their_names_may_be_kept(client):
 
 
 @pytest.mark.parametrize("path", ["/", "/datasets/vouch-q-ben", "/datasets/coco"])
-def test_other_pages_lead_to_the_own_desk(guarded, client, path):
+def test_other_pages_lead_to_the_own_session(guarded, client, path):
     answer = client.get(path)
-    assert (answer.status_code, answer.headers["location"]) == (303, f"/datasets/{DESK}")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/datasets/{DATASET}")
     assert guarded.reached() == []
 
 

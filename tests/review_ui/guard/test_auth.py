@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.review_ui.guard.conftest import DESK, TOKEN
+from tests.review_ui.guard.conftest import DATASET, TOKEN
 from vouch_labels.review_ui.guard.auth import Failures, Login, token_hash
 from vouch_labels.review_ui.guard.settings import GuardSettings
 
-HOME = f"/datasets/{DESK}"
+HOME = f"/datasets/{DATASET}"
 
 
 def test_nobody_gets_anything_without_a_token(guarded):
@@ -62,15 +62,15 @@ def test_a_made_up_cookie_is_none(guarded, cookie):
     assert client.get(HOME, headers=headers).status_code == 401
 
 
-def test_a_session_ends_and_is_of_one_desk_one_key_and_one_token(guarded):
+def test_a_login_ends_and_is_of_one_session_one_key_and_one_token(guarded):
     client = guarded.client()
     value = client.cookies["vouch-review-80"]
-    for changes in ({"desk": "vouch-q-ben"}, {"session_key": "other"}, {"token_sha256": token_hash("another")}):
+    for changes in ({"dataset": "vouch-q-ben"}, {"cookie_key": "other"}, {"token_sha256": token_hash("another")}):
         other = guarded.client(logged_in=False, **changes)
         other.cookies.set("vouch-review-80", value)
         assert other.get(HOME).status_code == 401
     settings = GuardSettings(
-        queue="q", reviewer="ann", desk=DESK, port=80, token_sha256=token_hash(TOKEN), session_key="key"
+        queue="q", reviewer="ann", session=DATASET, port=80, token_sha256=token_hash(TOKEN), cookie_key="key"
     )
     now = [0.0]
     login = Login(settings, clock=lambda: now[0])
@@ -136,7 +136,7 @@ class TestProxy:
         assert guarded.reached() == []
 
     @pytest.mark.parametrize("peer", ["10.0.1.7", "127.0.0.1", "testclient"])
-    def test_nobody_elses_word_counts(self, guarded, peer):
+    def test_no_other_header_counts(self, guarded, peer):
         assert self.client(guarded, peer).get(HOME, headers={"X-Forwarded-User": "ann"}).status_code == 401
 
     def test_without_the_header_a_token_is_asked_for(self, guarded):
@@ -154,8 +154,8 @@ class TestProxyThatKnowsNoUsers:
         return client
 
     def wrong(self, client, came="198.51.100.1", **headers):
-        said = {"x-forwarded-for": came, "sec-fetch-site": "same-origin", **headers}
-        return client.post("/vouch/login", data={"token": "wrong"}, headers=said).status_code
+        sent = {"x-forwarded-for": came, "sec-fetch-site": "same-origin", **headers}
+        return client.post("/vouch/login", data={"token": "wrong"}, headers=sent).status_code
 
     def cookie(self, client, **headers):
         answer = client.get("/", params={"token": TOKEN}, headers=headers)
@@ -169,7 +169,7 @@ class TestProxyThatKnowsNoUsers:
         assert "; secure" not in self.cookie(client, **{"x-forwarded-proto": "http"})
         assert "; secure" not in self.cookie(client)
 
-    def test_nobody_elses_word_does(self, guarded):
+    def test_no_other_header_does(self, guarded):
         assert "; secure" not in self.cookie(self.client(guarded, "10.0.1.7"), **{"x-forwarded-proto": "https"})
 
     def test_the_pages_own_origin_makes_it_secure_whoever_hands_it_on(self, guarded):
@@ -179,7 +179,7 @@ class TestProxyThatKnowsNoUsers:
             answer = client.post("/vouch/login", data={"token": TOKEN}, headers=headers)
             assert ("; secure" in answer.headers["set-cookie"].lower()) == is_secure
 
-    def test_it_says_nothing_of_who_is_in(self, guarded):
+    def test_it_reveals_nothing_of_who_is_in(self, guarded):
         answer = self.client(guarded).get(HOME, headers={"x-forwarded-user": "ann", "remote-user": "ann"})
         assert answer.status_code == 401
 
@@ -188,7 +188,7 @@ class TestProxyThatKnowsNoUsers:
         assert [self.wrong(client) for _ in range(11)] == [401] * 10 + [429]
         assert self.wrong(client, "198.51.100.2") == 401
 
-    def test_one_who_guesses_is_one_whatever_else_he_says(self, guarded):
+    def test_one_who_guesses_is_one_whatever_else_they_send(self, guarded):
         client = self.client(guarded)
         made_up = [f"203.0.113.{number}, 198.51.100.1" for number in range(11)]
         assert [self.wrong(client, came) for came in made_up] == [401] * 10 + [429]

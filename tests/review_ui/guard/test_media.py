@@ -55,7 +55,7 @@ def test_a_part_of_an_image(guarded, client):
     assert answer.content == (guarded.folder / "one.png").read_bytes()[2:6]
 
 
-def test_an_image_that_has_gone_is_said_and_logged(client, caplog):
+def test_an_image_that_has_gone_is_reported_and_logged(client, caplog):
     answer = ask(client, "/vouch/q/gone.png")
     assert answer.status_code == 404
     assert "deleted since" in answer.text

@@ -1,12 +1,12 @@
 """What pages of other sites can have a browser do: nothing.
 
-Whom a request comes from, by the word of proxies that are trusted.
+Whom a request comes from, by the headers of proxies that are trusted.
 """
 
 import pytest
 from starlette.requests import Request
 
-from tests.review_ui.guard.conftest import DESK
+from tests.review_ui.guard.conftest import DATASET
 from vouch_labels.review_ui.guard.origin import Proxies, host_name, is_loopback
 
 QUERY = {"query": "{ version }"}
@@ -23,7 +23,7 @@ def test_a_foreign_host_is_refused_even_with_a_login(guarded, host):
 
 
 @pytest.mark.parametrize("host", ["localhost:5151", "LOCALHOST", "127.0.0.1:1", "[::1]:5151", "review.example.org"])
-def test_our_own_names_are_heard(guarded, host):
+def test_our_own_names_are_accepted(guarded, host):
     client = guarded.client(hosts=("review.example.org",), logged_in=False)
     assert client.get("/fiftyone", headers={"host": host, "origin": f"http://{host}"}).status_code == 401
 
@@ -57,7 +57,7 @@ def test_a_foreign_page_can_link_to_us_but_show_or_load_nothing(guarded):
     client = guarded.client()
     del client.headers["origin"]
     site = {"sec-fetch-site": "cross-site"}
-    page = f"/datasets/{DESK}"
+    page = f"/datasets/{DATASET}"
     link = site | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     assert client.get(page, headers=link).status_code == 200
     for mode, kind in [("navigate", "iframe"), ("no-cors", "image"), ("no-cors", "script"), ("cors", "empty")]:
@@ -138,7 +138,7 @@ def test_the_right_most_that_is_no_trusted_proxy(peer, forwarded, client):
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.7", "::ffff:10.0.0.7", "fd00::7"])
-def test_a_proxy_says_that_it_was_https(peer):
+def test_a_proxy_forwards_that_it_was_https(peer):
     assert PROXIES.is_https(asked(peer, "https", header="x-forwarded-proto"))
     assert not PROXIES.is_https(asked(peer, "httpsx", header="x-forwarded-proto"))
 

@@ -1,8 +1,8 @@
-"""Values by which FiftyOne would look beyond the desk, or call what is named.
+"""Values by which FiftyOne would look beyond the session, or call what is named.
 
-Changes of samples: the own desk, a lease, the question alone.
+Changes of samples: the own session, a lease, the question alone.
 
-Queries about the desk, and changes of nothing but the view.
+Queries about the session, and changes of nothing but the view.
 
 Which operators may be seen and run.
 """
@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 from graphql import parse
 
-from tests.review_ui.guard.conftest import DATASET_ID, DESK, LABEL, LOST, MINE, as_json
+from tests.review_ui.guard.conftest import DATASET, DATASET_ID, LABEL, LOST, MINE, as_json
 from vouch_labels.review_ui.guard.requests import BUILT_IN, MOST_BYTES, STAGES, _only_operation, check_values
 from vouch_labels.review_ui.guard.settings import RefusedError
 
-OURS = (DESK, DATASET_ID)
+OURS = (DATASET, DATASET_ID)
 
 
 @pytest.mark.parametrize(
     "value",
     [
         {"dataset_name": "vouch-q-ben"},
-        {"dataset": {"name": DESK}},
+        {"dataset": {"name": DATASET}},
         {"dataset_id": "f" * 24},
         {"a": [{"datasetName": "coco"}]},
         {"view": [{"_cls": "fiftyone.core.stages.Mongo", "kwargs": [["pipeline", []]]}]},
@@ -58,7 +58,7 @@ def test_refused(value):
 @pytest.mark.parametrize(
     "value",
     [
-        {"dataset_name": DESK, "dataset_id": DATASET_ID, "dataset": None},
+        {"dataset_name": DATASET, "dataset_id": DATASET_ID, "dataset": None},
         {"view": [{"_cls": "fiftyone.core.stages.Select", "kwargs": [["sample_ids", ["a"]]]}]},
         {"extended": {}, "extended_stages": None},
         {"extended": {"fiftyone.core.stages.SortBy": {"field_or_expr": "item"}}},
@@ -96,8 +96,8 @@ def test_the_allowed_stages_are_fiftyone_s():
 def test_a_body_that_is_too_large_is_cut_off(guarded, client):
     answer = client.post("/graphql", content=b"x" * (MOST_BYTES + 1), headers={"content-type": "application/json"})
     assert answer.status_code == 413
-    told = {"content-type": "application/json", "content-length": str(MOST_BYTES * 2)}
-    assert client.post("/graphql", content=b"{}", headers=told).status_code == 413
+    headers = {"content-type": "application/json", "content-length": str(MOST_BYTES * 2)}
+    assert client.post("/graphql", content=b"{}", headers=headers).status_code == 413
     endless = (b"x" * (1 << 20) for _ in range(10))
     assert client.post("/graphql", content=endless, headers={"content-type": "application/json"}).status_code == 413
     assert guarded.reached() == []
@@ -116,13 +116,13 @@ def test_a_change_of_an_item_that_is_held_goes_through_and_is_noted(guarded, cli
     assert change(client).status_code == 200
     path = f"/dataset/{DATASET_ID}/sample/{MINE}"
     assert guarded.behind.seen == [("PATCH", path, as_json(DRAWN))]
-    assert guarded.place.noted == [("PATCH", path, as_json(DRAWN), 200)]
+    assert guarded.session.noted == [("PATCH", path, as_json(DRAWN), 200)]
 
 
-def test_what_fiftyone_says_of_it_is_noted(guarded, client):
+def test_fiftyones_status_is_noted(guarded, client):
     guarded.behind.status = 412
     assert change(client).status_code == 412
-    assert guarded.place.noted[0][3] == 412
+    assert guarded.session.noted[0][3] == 412
 
 
 def test_a_change_at_which_fiftyone_raises_is_noted_too(guarded, client):
@@ -130,13 +130,13 @@ def test_a_change_at_which_fiftyone_raises_is_noted_too(guarded, client):
     answer = change(client)
     assert answer.status_code == 500
     assert "ann" not in answer.text
-    assert guarded.place.noted == [("PATCH", f"/dataset/{DATASET_ID}/sample/{MINE}", as_json(DRAWN), 500)]
+    assert guarded.session.noted == [("PATCH", f"/dataset/{DATASET_ID}/sample/{MINE}", as_json(DRAWN), 500)]
 
 
 def test_a_change_that_was_answered_before_is_noted_once(guarded, client):
     guarded.behind.error, guarded.behind.raises_at, guarded.behind.status = RuntimeError(), "end", 500
     assert change(client).status_code == 500
-    assert [noted[3] for noted in guarded.place.noted] == [500]
+    assert [noted[3] for noted in guarded.session.noted] == [500]
 
 
 def test_without_a_lease_nothing_is_changed_but_the_draft_is_kept(guarded, client):
@@ -144,16 +144,16 @@ def test_without_a_lease_nothing_is_changed_but_the_draft_is_kept(guarded, clien
     assert answer.status_code == 423
     assert "no longer yours" in answer.json()["error"]
     assert guarded.reached() == []
-    assert guarded.place.noted == [("PATCH", f"/dataset/{DATASET_ID}/sample/{LOST}", as_json(DRAWN), 423)]
+    assert guarded.session.noted == [("PATCH", f"/dataset/{DATASET_ID}/sample/{LOST}", as_json(DRAWN), 423)]
 
 
-def test_a_sample_that_is_not_on_the_desk(guarded, client):
+def test_a_sample_that_is_not_in_the_session(guarded, client):
     assert change(client, "d" * 24).status_code == 404
     assert guarded.reached() == []
 
 
 @pytest.mark.parametrize("dataset", ["f" * 24, "vouch-q-ben", "coco"])
-def test_anothers_desk(guarded, client, dataset):
+def test_anothers_session(guarded, client, dataset):
     assert change(client, dataset=dataset).status_code == 403
     assert guarded.reached() == []
 
@@ -188,11 +188,11 @@ def test_anothers_desk(guarded, client, dataset):
 def test_nothing_but_the_answer_can_be_changed(guarded, client, change_):
     assert change(client, body=[*DRAWN, change_]).status_code == 403
     assert guarded.reached() == []
-    assert guarded.place.noted[0][3] == 403
+    assert guarded.session.noted[0][3] == 403
 
 
 @pytest.mark.parametrize("op", [{"op": "add", "value": None}, {"op": "replace", "value": None}, {"op": "remove"}])
-def test_a_mask_can_be_removed_wherever_it_lies(guarded, client, op):
+def test_a_mask_can_be_removed_wherever_it_is(guarded, client, op):
     body = [{**op, "path": f"/question/detections/0/{name}"} for name in ("mask", "mask_path")]
     assert change(client, body=body).status_code == 200
 
@@ -215,7 +215,7 @@ class TestLabel:
     def test_a_label_of_the_question(self, guarded, client):
         body = [{"op": "replace", "path": "/label", "value": "dog"}, {"op": "remove", "path": ""}]
         assert change(client, body=body, rest=f"/question.detections/{LABEL}").status_code == 200
-        assert len(guarded.place.noted) == 1
+        assert len(guarded.session.noted) == 1
 
     @pytest.mark.parametrize("field", ["known.detections", "questions.detections", "item"])
     def test_a_label_of_another_field(self, guarded, client, field):
@@ -224,7 +224,7 @@ class TestLabel:
         assert guarded.reached() == []
 
     def test_a_label_of_a_dataset_made_of_this_one(self, guarded, client):
-        rest = f"/question.detections/{LABEL}?generated_dataset={DESK}"
+        rest = f"/question.detections/{LABEL}?generated_dataset={DATASET}"
         assert change(client, body=[], rest=rest).status_code == 403
         assert guarded.reached() == []
 
@@ -244,7 +244,7 @@ def ask(client, query, **variables):
     [
         "{ version }",
         "query Q($name: String!) { dataset(name: $name) { id } }",
-        f'{{ dataset(name: "{DESK}") {{ id }} }}',
+        f'{{ dataset(name: "{DATASET}") {{ id }} }}',
         "query Q($d: String!) { samples(dataset: $d, view: []) { __typename } }",
         "query Q { ...F } fragment F on Query { ... on Query { config { theme } } }",
         "mutation M { setSample(subscription: \"s\", session: null, groupId: null, id: \"a\") }",
@@ -253,7 +253,7 @@ def ask(client, query, **variables):
 )  # fmt: skip
 def test_allowed_queries(guarded, client, query):
     stage = {"_cls": "fiftyone.core.stages.Limit", "kwargs": [["limit", 3]]}
-    assert ask(client, query, name=DESK, d=DATASET_ID, v=[stage]).status_code == 200
+    assert ask(client, query, name=DATASET, d=DATASET_ID, v=[stage]).status_code == 200
     assert guarded.reached() == ["/graphql"]
 
 
@@ -326,10 +326,10 @@ class TestSeveralOperations:
 )
 @pytest.mark.parametrize("used", ["view: $v", "view: []"])
 def test_defaults_are_held_to_the_rules_of_values(guarded, client, default, used):
-    query = f'query A($v: BSONArray! = {default}) {{ samples(dataset: "{DESK}", {used}) {{ __typename }} }}'
+    query = f'query A($v: BSONArray! = {default}) {{ samples(dataset: "{DATASET}", {used}) {{ __typename }} }}'
     assert client.post("/graphql", json={"query": query}).status_code == 403
     through = f"query A($v: BSONArray! = {default}) {{ ...F }} fragment F on Query {{ "
-    through += f'samples(dataset: "{DESK}", {used}) {{ __typename }} }}'
+    through += f'samples(dataset: "{DATASET}", {used}) {{ __typename }} }}'
     assert client.post("/graphql", json={"query": through, "variables": {}}).status_code == 403
     assert guarded.reached() == []
 
@@ -359,12 +359,12 @@ def test_what_is_no_request(guarded, client, body):
     assert guarded.reached() == []
 
 
-def test_a_search_among_datasets_finds_the_desk(guarded, client):
+def test_a_search_among_datasets_finds_the_session(guarded, client):
     query = "query Q($search: String!, $name: String!) { dataset(name: $name) { id } ...N } "
     query += "fragment N on Query { datasets(search: $search, first: 3) { total } }"
-    assert ask(client, query, search="", name=DESK).status_code == 200
+    assert ask(client, query, search="", name=DATASET).status_code == 200
     reached = json.loads(guarded.behind.seen[-1][2])
-    assert reached["variables"] == {"search": r"^vouch\-q\-ann$", "name": DESK}
+    assert reached["variables"] == {"search": r"^vouch\-q\-ann$", "name": DATASET}
     assert reached["query"] == query
 
 
@@ -389,24 +389,24 @@ def test_other_operators_are_refused(guarded, client, path, uri):
     assert guarded.reached() == []
 
 
-def test_our_own_and_the_app_s_few_run_and_are_noted_before_they_are_told(guarded, client):
+def test_our_own_and_the_app_s_few_run_and_are_noted_before_they_are_reported(guarded, client):
     for uri in ("@vouch/review/submit", *BUILT_IN):
         body = {"operator_uri": uri, "params": {"item": 1}, "dataset_name": "vouch-q-ann", "view": []}
         assert client.post("/operators/execute", json=body).status_code == 200
-    method, path, kept, status = guarded.place.noted[0]
+    method, path, kept, status = guarded.session.noted[0]
     assert (method, path, status) == ("POST", "/operators/execute", 200)
     assert json.loads(kept) == {"operator_uri": "@vouch/review/submit", "params": {"item": 1}}
 
 
 @pytest.mark.parametrize("path", ["execute", "execute/generator"])
 @pytest.mark.parametrize(("raises_at", "status"), [("start", 500), ("middle", 500), ("end", 200)])
-def test_what_raises_is_noted_once_with_what_was_told_of_it(guarded, client, path, raises_at, status):
+def test_what_raises_is_noted_once_with_the_status_that_was_sent(guarded, client, path, raises_at, status):
     guarded.behind.error, guarded.behind.raises_at = RuntimeError("/home/ann"), raises_at
     answer = client.post(f"/operators/{path}", json={"operator_uri": "@vouch/review/submit", "params": {"item": 1}})
     assert answer.status_code == status
     assert "ann" not in answer.text
     kept = as_json({"operator_uri": "@vouch/review/submit", "params": {"item": 1}})
-    assert guarded.place.noted == [("POST", f"/operators/{path}", kept, status)]
+    assert guarded.session.noted == [("POST", f"/operators/{path}", kept, status)]
 
 
 @pytest.mark.parametrize(
@@ -437,13 +437,13 @@ def test_the_lists_show_only_what_may_run(guarded, client):
     assert client.get("/plugins").json() == {"plugins": [{"name": "@vouch/review"}]}
 
 
-def test_what_fails_is_told_without_the_traceback_which_the_log_has(guarded, client, caplog):
+def test_what_fails_is_reported_without_the_traceback_which_the_log_has(guarded, client, caplog):
     trace = 'Traceback (most recent call last):\n  File "/home/ann/plugin.py", line 1'
     guarded.behind.answer = {"result": None, "error": trace, "error_message": "no such thing"}
     answer = client.post("/operators/execute", json={"operator_uri": "@vouch/review/submit"}).json()
     assert answer == {"result": None, "error": "no such thing", "error_message": "no such thing"}
     assert "/home/ann/plugin.py" in caplog.text
-    fine = {"result": {"cards": []}, "error": None, "error_message": None}
+    fine = {"result": {"items": []}, "error": None, "error_message": None}
     guarded.behind.answer = fine
     assert client.post("/operators/execute", json={"operator_uri": "@vouch/review/submit"}).json() == fine
 

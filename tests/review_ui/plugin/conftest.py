@@ -1,5 +1,5 @@
-"""Ann's desk on a real server, see tests/review_ui/session/conftest.py."""
+"""Ann's session on a real server, see tests/review_ui/session/conftest.py."""
 
-from tests.review_ui.session.conftest import documents, draw, make_desk, uri
+from tests.review_ui.session.conftest import documents, draw, make_session, uri
 
-__all__ = ["documents", "draw", "make_desk", "uri"]
+__all__ = ["documents", "draw", "make_session", "uri"]

@@ -1,4 +1,4 @@
-"""Operators as FiftyOne runs them, on a real desk."""
+"""Operators as FiftyOne runs them, on a real session."""
 
 import pytest
 
@@ -8,9 +8,9 @@ from tests.waiting import HANG_S
 
 
 @pytest.fixture
-def run(make_desk, uri, monkeypatch):
-    """Make up a queue, and run operators by name on ann's desk, four items a batch; gives their results."""
-    make_desk(10)
+def run(make_session, uri, monkeypatch):
+    """Make up a queue, and run operators by name on ann's session, four items a batch; gives their results."""
+    make_session(10)
     from fiftyone.operators.executor import ExecutionContext, Executor
 
     from vouch_labels.review_ui.plugin import operators
@@ -28,8 +28,8 @@ def run(make_desk, uri, monkeypatch):
     def run(name, **given):
         context = ExecutionContext(request_params={"params": given}, executor=Executor())
         result = named[name].execute(context)
-        told = [request.params["message"] for request in context.executor._requests]
-        assert told == ([result["error"]] if "error" in result else [])
+        notified = [request.params["message"] for request in context.executor._requests]
+        assert notified == ([result["error"]] if "error" in result else [])
         return result
 
     yield run
@@ -38,70 +38,70 @@ def run(make_desk, uri, monkeypatch):
 
 
 def test_a_batch_is_taken_answered_and_given_back(run):
-    assert run("desk") == {
-        "cards": [], "classes": ["cat", "dog"], "queue": QUEUE, "lease_s": pytest.approx(86_400, abs=HANG_S),
+    assert run("session") == {
+        "items": [], "classes": ["cat", "dog"], "queue": QUEUE, "lease_s": pytest.approx(86_400, abs=HANG_S),
         "open": 10,
         "minutes_left": pytest.approx(10 * 1.6 / 60),
     }  # fmt: skip
     taken = run("take_batch")
-    first, second, third, fourth = ids(taken["cards"])
+    first, second, third, fourth = ids(taken["items"])
     assert taken["taken"] == 4
-    assert ids(run("submit", item=first, seconds=1.0)["cards"]) == [second, third, fourth]
-    assert ids(run("reject", item=second, seconds=float("nan"))["cards"]) == [third, fourth]
-    assert ids(run("bad_box", item=third)["cards"]) == [fourth]
+    assert ids(run("submit", item=first, seconds=1.0)["items"]) == [second, third, fourth]
+    assert ids(run("reject", item=second, seconds=float("nan"))["items"]) == [third, fourth]
+    assert ids(run("bad_box", item=third)["items"]) == [fourth]
     undone = run("undo")
-    assert (undone["item"], undone["said"]) == (third, "the box does not fit")
-    assert ids(run("skip", item=third)["cards"]) == [fourth]
+    assert (undone["item"], undone["answer"]) == (third, "the box does not fit")
+    assert ids(run("skip", item=third)["items"]) == [fourth]
     assert run("give_back")["returned"] == 1
     assert run("take_batch")["taken"] == 4
 
 
-def test_trouble_is_told_in_a_line_and_the_desk_beside_it(run):
+def test_trouble_is_reported_in_a_line_and_the_session_beside_it(run):
     assert run("undo")["error"] == "there is no answer of yours to take back"
-    [first, *_] = cards = run("take_batch")["cards"]
-    for name, given, words in (
+    [first, *_] = items = run("take_batch")["items"]
+    for name, given, message in (
         ("submit", {}, "open an item first"),
-        ("submit", {"item": "x"}, "not on your desk any more"),
+        ("submit", {"item": "x"}, "not in your session any more"),
         ("wrong_class", {"item": first["item"], "class_name": "ox"}, "'ox' is no class of this campaign"),
         ("wrong_class", {"item": first["item"], "class_name": "cat"}, "'cat' already"),
         ("grid_take", {"count": 1000}, "a grid has 1 to 200 crops"),
         ("grid_take", {"class_name": 7}, "a grid is of one class"),
         ("grid_submit", {"shown": ["a"], "wrong": ["b"]}, "a grid is answered by its items"),
-        ("grid_submit", {"shown": ["a"], "said": "as_shown"}, "a grid is answered by its items"),
+        ("grid_submit", {"shown": ["a"], "verdict": "as_shown"}, "a grid is answered by its items"),
     ):
         result = run(name, **given)
-        assert words in result["error"], name
-        assert result["cards"] == cards
+        assert message in result["error"], name
+        assert result["items"] == items
 
 
 def test_leases_that_were_lost_are_counted(run, uri):
     from vouch_labels.review_ui.queue.queue import Queue
 
-    [first, *_] = ids(run("take_batch")["cards"])
+    [first, *_] = ids(run("take_batch")["items"])
     with Queue.open(uri, QUEUE) as queue:
         queue.give_back("ann", [first])
     renewed = run("renew")
     assert renewed["lost"] == 1
-    assert len(renewed["cards"]) == 3
+    assert len(renewed["items"]) == 3
 
 
 def test_a_grid_goes_on_past_trouble(run, draw, documents):
-    from vouch_labels.review_ui.plugin.operators import desk
+    from vouch_labels.review_ui.plugin.operators import review_session
 
     grid = run("grid_take", count=3)
     assert grid["class_name"] == "cat"
     changed, *rest = grid["grid"]
-    draw(desk(), changed, NEW)
-    done = run("grid_submit", shown=grid["grid"], wrong=rest[:1], said="bad_box", seconds=3.0)
+    draw(review_session(), changed, NEW)
+    done = run("grid_submit", shown=grid["grid"], wrong=rest[:1], verdict="bad_box", seconds=3.0)
     assert done["answered"] == 2
     assert list(done["kept"]) == [changed]
-    assert changed in ids(done["cards"])
-    said = {
+    assert changed in ids(done["items"])
+    verdicts = {
         event["item"]: (event["verdict"], event["seconds"])
         for event in documents("events")
         if event["what"] == "submitted"
     }
-    assert said == {rest[0]: ("bad_box", 1.0), rest[1]: ("correct", 1.0)}
+    assert verdicts == {rest[0]: ("bad_box", 1.0), rest[1]: ("correct", 1.0)}
     following = run("grid_take", class_name="cat")
     assert len(following["grid"]) == 2
     assert not {changed, *rest} & set(following["grid"])

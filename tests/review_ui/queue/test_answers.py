@@ -2,7 +2,7 @@
 
 Undos that were killed half-way, completed while others work in the queue.
 
-Which answers of a reviewer stand: his own, and not those that were taken back.
+Which answers of a reviewer count: their own, and not those that were taken back.
 
 Rows of answers: what is no answer to the item is refused before anything is written.
 
@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from vouch_labels.review_ui.queue import answers, state
-from vouch_labels.review_ui.queue.answers import UNDONE, complete_undone
-from vouch_labels.review_ui.queue.database import Session, connect, open_session
-from vouch_labels.review_ui.queue.leases import give_back, take
+from vouch_labels.review_ui.queue.answers import UNDONE
+from vouch_labels.review_ui.queue.database import QueueStore, connect
+from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.status import progress
 from vouch_labels.schemas.errors import LeaseLostError, VouchError
 
 
@@ -32,7 +33,7 @@ def events(database):
     return lambda **which: list(database.events.find(which).sort("seq"))
 
 
-def test_an_answer_is_kept_with_all_that_was_said(make_queue, rows, events):
+def test_an_answer_is_kept_with_all_that_was_answered(make_queue, rows, events):
     queue = make_queue(2)
     item = queue.take("ann", 1)[0]
     drawn = {"key": item.key, "verdict": "missed", "class_name": "dog", "x0": 1, "y0": 2, "x1": 3, "y1": 4}
@@ -44,7 +45,7 @@ def test_an_answer_is_kept_with_all_that_was_said(make_queue, rows, events):
         ("missed", "dog"),
     ]
     assert not queue.holds("ann", item.id)
-    assert queue.progress("ann").answered == 1
+    assert progress(queue, "ann").answered == 1
 
 
 def test_an_answer_sent_twice_counts_once(make_queue, rows, events):
@@ -57,7 +58,7 @@ def test_an_answer_sent_twice_counts_once(make_queue, rows, events):
     assert events(what="late") == []
 
 
-def test_another_answer_to_what_was_answered_is_told_and_kept(make_queue, rows, events):
+def test_another_answer_to_what_was_answered_is_reported_and_kept(make_queue, rows, events):
     queue = make_queue(2)
     item = queue.take("ann", 1)[0]
     queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
@@ -87,7 +88,7 @@ def test_an_answer_after_the_lease_counts_while_nobody_else_has_the_item(make_qu
     queue.give_back("bob")
     queue.submit("ann", second.id, second.epoch, rows(second), 1.0)
     assert [event["item"] for event in events(what="submitted")] == [first.id, second.id]
-    assert queue.progress("ann").answered == 2
+    assert progress(queue, "ann").answered == 2
 
 
 def test_an_answer_to_what_is_anothers_is_kept_and_does_not_count(make_queue, rows, events, let_leases_run_out):
@@ -130,11 +131,11 @@ def test_an_answer_whose_event_alone_was_written_is_completed(make_queue, rows, 
     # As after a kill between the two writes.
     database.items.replace_one({"_id": before["_id"]}, before)
     queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
-    assert queue.progress("ann").answered == 1
+    assert progress(queue, "ann").answered == 1
     assert len(events(what="submitted")) == 1
 
 
-def test_such_an_answer_is_completed_by_another_one_which_is_told(make_queue, rows, database, events):
+def test_such_an_answer_is_completed_by_another_one_which_is_reported(make_queue, rows, database, events):
     queue = make_queue(2)
     item = queue.take("ann", 2)[0]
     before = database.items.find_one({"item": item.id})
@@ -157,11 +158,11 @@ def test_opening_a_queue_completes_such_an_answer_and_so_does_the_end_of_the_lea
         queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
     database.items.replace_one({"_id": before[0]["_id"]}, before[0])
     with type(queue).open(uri, "0123456789ab") as other:
-        assert other.progress("ann").answered == 2
+        assert progress(other, "ann").answered == 2
     database.items.replace_one({"_id": before[1]["_id"]}, before[1])
     let_leases_run_out()
     assert queue.take("bob", 1) == []
-    assert queue.progress("ann").answered == 2
+    assert progress(queue, "ann").answered == 2
 
 
 def test_undo_takes_back_the_last_answer_and_leases_the_item_again(make_queue, rows, events):
@@ -172,13 +173,13 @@ def test_undo_takes_back_the_last_answer_and_leases_the_item_again(make_queue, r
     again = queue.undo("ann")
     assert (again.id, again.epoch) == (second.id, second.epoch + 1)
     assert queue.holds("ann", second.id)
-    assert queue.progress("ann").answered_by_me == 1
+    assert progress(queue, "ann").answered_by_me == 1
     queue.submit("ann", again.id, again.epoch, rows(again, "not_an_object"), 1.0)
     assert queue.undo("ann").id == second.id
     assert queue.undo("ann").id == first.id
     assert queue.undo("ann") is None
     assert [event["item"] for event in events(what="undone")] == [second.id, second.id, first.id]
-    assert queue.progress("ann").answered_by_me == 0
+    assert progress(queue, "ann").answered_by_me == 0
 
 
 def test_what_one_takes_back_leaves_the_answer_of_the_other(make_queue, rows):
@@ -187,8 +188,8 @@ def test_what_one_takes_back_leaves_the_answer_of_the_other(make_queue, rows):
         item = queue.take(name, 1)[0]
         queue.submit(name, item.id, item.epoch, rows(item), 1.0)
     assert queue.undo("ann").id == item.id
-    assert queue.progress("ann").answered == 0
-    assert queue.progress("bob").answered_by_me == 1
+    assert progress(queue, "ann").answered == 0
+    assert progress(queue, "bob").answered_by_me == 1
     assert queue.take("bob", 1) == []
 
 
@@ -228,7 +229,7 @@ def test_what_is_anothers_by_now_is_taken_back_and_stays_theirs(make_queue, rows
     assert queue.undo("ann") is None
 
 
-def test_what_was_drawn_and_rejected_stands_in_the_other_items_of_the_image(make_queue, rows):
+def test_what_was_drawn_and_rejected_is_in_the_other_items_of_the_image(make_queue, rows):
     queue = make_queue(2)
     first, second = queue.take("ann", 2)
     assert [label.label_id for label in second.others] == [first.id]
@@ -241,7 +242,7 @@ def test_what_was_drawn_and_rejected_stands_in_the_other_items_of_the_image(make
     assert [label.label_id for label in queue.held("ann")[1].others] == [first.id]
 
 
-def test_the_second_of_two_does_not_see_what_the_first_said_and_drew(make_queue, rows):
+def test_the_second_of_two_does_not_see_what_the_first_answered_and_drew(make_queue, rows):
     queue = make_queue(2, wanted=2)
     mine = queue.take("ann", 1)[0]
     drawn = {"key": mine.key, "verdict": "missed", "class_name": "dog", "x0": 30, "y0": 30, "x1": 40, "y1": 40}
@@ -258,25 +259,25 @@ def test_an_image_that_is_none_of_the_queue_is_unknown(make_queue):
     queue = make_queue(1)
     assert queue.has_image("00000.jpg")
     assert not queue.has_image("../etc/passwd")
-    assert queue.classes() == ("cat", "dog")
+    assert queue.classes == ("cat", "dog")
 
 
 @pytest.fixture
-def session(make_queue, rows, uri):
+def undoing(make_queue, rows, uri):
     """A queue of one item for two, whose answer by ann is marked as taken back, and no more."""
     queue = make_queue(1, wanted=2)
     (item,) = queue.take("ann", 1)
     queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
     database = connect(uri)
     database.events.update_one({"what": "submitted"}, {"$set": {"pulled": UNDONE}})
-    yield open_session(database, "0123456789ab")
+    yield Queue.read(database, "0123456789ab")
     database.close()
 
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Have something happen each time between the look at the item and its change."""
-    happened = Session.happened
+    """Have something happen each time between reading the item and its change."""
+    happened = QueueStore.happened
 
     def patch(act):
         def found(self, what, keys):
@@ -284,49 +285,49 @@ def meanwhile(monkeypatch):
                 act()
             return happened(self, what, keys)
 
-        monkeypatch.setattr(Session, "happened", found)
+        monkeypatch.setattr(QueueStore, "happened", found)
 
     return patch
 
 
-def answered_by(session):
-    return session.database.items.find_one()["answered_by"]
+def answered_by(queue):
+    return queue.database.items.find_one()["answered_by"]
 
 
-def undone(session):
-    return session.database.events.count_documents({"what": "undone"})
+def undone(queue):
+    return queue.database.events.count_documents({"what": "undone"})
 
 
-def test_an_undo_is_completed_though_another_takes_the_item_meanwhile(session, meanwhile):
-    meanwhile(lambda: take(session, "bob", 1))
-    complete_undone(session)
-    assert (answered_by(session), undone(session)) == ([], 1)
-    assert [one["reviewer"] for one in session.database.items.find_one()["leases"]] == ["bob"]
+def test_an_undo_is_completed_though_another_takes_the_item_meanwhile(undoing, meanwhile):
+    meanwhile(lambda: undoing.take("bob", 1))
+    undoing.complete()
+    assert (answered_by(undoing), undone(undoing)) == ([], 1)
+    assert [one["reviewer"] for one in undoing.database.items.find_one()["leases"]] == ["bob"]
 
 
-def test_an_undo_that_finds_no_moment_is_not_recorded_and_done_the_next_time(session, meanwhile):
-    looks = []
+def test_an_undo_that_finds_no_moment_is_not_recorded_and_done_the_next_time(undoing, meanwhile):
+    attempts = []
 
     def take_again():
-        looks.append(give_back(session, "bob"))
-        assert take(session, "bob", 1)
+        attempts.append(undoing.give_back("bob"))
+        assert undoing.take("bob", 1)
 
     meanwhile(take_again)
-    complete_undone(session)
-    assert (answered_by(session), undone(session)) == (["ann"], 0)
-    assert len(looks) > 1
+    undoing.complete()
+    assert (answered_by(undoing), undone(undoing)) == (["ann"], 0)
+    assert len(attempts) > 1
     meanwhile(lambda: None)
-    complete_undone(session)
-    assert (answered_by(session), undone(session)) == ([], 1)
+    undoing.complete()
+    assert (answered_by(undoing), undone(undoing)) == ([], 1)
 
 
-def test_of_an_answer_that_its_item_has_lost_the_undo_is_recorded(session):
-    session.database.items.update_one({}, {"$set": {"answered_by": []}})
-    complete_undone(session)
-    assert (answered_by(session), undone(session)) == ([], 1)
+def test_of_an_answer_that_its_item_has_lost_the_undo_is_recorded(undoing):
+    undoing.database.items.update_one({}, {"$set": {"answered_by": []}})
+    undoing.complete()
+    assert (answered_by(undoing), undone(undoing)) == ([], 1)
 
 
-def test_the_answers_of_a_reviewer_that_stand(make_queue, rows):
+def test_the_answers_of_a_reviewer_that_count(make_queue, rows):
     queue = make_queue(4)
     first, second, third, fourth = queue.take("ann", 4)
     queue.give_back("ann", [fourth.id])
@@ -335,7 +336,7 @@ def test_the_answers_of_a_reviewer_that_stand(make_queue, rows):
         queue.submit(reviewer, item.id, item.epoch, rows(item), 1.0)
     assert queue.undo("ann").id == third.id
     asked = [first.id, third.id, other.id, "unknown"]
-    assert {name: said[0]["verdict"] for name, said in queue.answered("ann", asked).items()} == {first.id: "correct"}
+    assert {name: rows[0]["verdict"] for name, rows in queue.answered("ann", asked).items()} == {first.id: "correct"}
     [again] = [item for item in queue.held("ann") if item.id == third.id]
     queue.submit("ann", again.id, again.epoch, rows(again, "not_an_object"), 1.0)
     assert queue.answered("ann", asked)[third.id][0]["verdict"] == "not_an_object"
@@ -346,7 +347,7 @@ BOX = {"x0": 1, "y0": 2, "x1": 3, "y1": 4}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"verdict": "fine"}, "is answered by one of correct, wrong_class"),
         ({"verdict": "checked"}, "is answered by one of correct, wrong_class"),
@@ -363,11 +364,11 @@ BOX = {"x0": 1, "y0": 2, "x1": 3, "y1": 4}
         ({"verdict": "bad_box", **BOX, "rle_counts": b"\xff"}, "no compressed COCO RLE"),
     ],
 )
-def test_what_is_no_verdict_is_refused(make_queue, rows, change, said):
+def test_what_is_no_verdict_is_refused(make_queue, rows, change, message):
     queue = make_queue(1)
     item = queue.take("ann", 1)[0]
     (row,) = rows(item)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         queue.submit("ann", item.id, item.epoch, [row | change], 1.0)
     assert queue.holds("ann", item.id)
 
@@ -394,11 +395,11 @@ def test_a_question_about_an_image_is_answered_by_checked_of_what_was_looked_for
 
 
 @pytest.mark.parametrize(("verdict", "kept"), [("correct", True), ("not_an_object", False)])
-def test_a_mask_is_mended_though_class_and_box_are_right(make_queue, rows, verdict, kept):
+def test_a_mask_is_fixed_though_class_and_box_are_right(make_queue, rows, verdict, kept):
     queue = make_queue(1)
     item = queue.take("ann", 1)[0]
     queue.submit("ann", item.id, item.epoch, rows(item, verdict, class_name="dog", **BOX, rle_counts=item.rle), 1.0)
-    row = queue._session.database.events.find_one({"what": "submitted"})["verdicts"][0]
+    row = queue.database.events.find_one({"what": "submitted"})["verdicts"][0]
     assert [row["class_name"], row["x0"]] == [None, None]
     assert (row["rle_counts"] == item.rle) is kept
 
@@ -410,7 +411,7 @@ def test_an_answer_keeps_how_far_the_box_was_corrected(make_queue, rows):
     half = {"x0": x0, "y0": y0, "x1": (x0 + x1) / 2, "y1": y1}
     queue.submit("ann", kept.id, kept.epoch, rows(kept), 1.0)
     queue.submit("ann", moved.id, moved.epoch, rows(moved, "bad_box", **half), 1.0)
-    events = queue._session.database.events.find({"what": "submitted"}, sort=[("seq", 1)])
+    events = queue.database.events.find({"what": "submitted"}, sort=[("seq", 1)])
     assert [one["box_iou"] for one in events] == [None, pytest.approx(0.5)]
 
 

@@ -1,6 +1,6 @@
 """The MongoDB server, really run.
 
-What can be wrong with a database, each told in one line without the password.
+What can be wrong with a database, each reported in one line without the password.
 """
 
 import itertools
@@ -15,9 +15,10 @@ from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 
 from vouch_labels.review_ui.queue import database
 from vouch_labels.review_ui.queue import database as module
-from vouch_labels.review_ui.queue.database import connect, mongod, start_mongod, stop_mongod, told
+from vouch_labels.review_ui.queue.database import connect, mongod, start_mongod, stop_mongod, translated_errors
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.status import progress
 from vouch_labels.schemas.errors import UserError, VouchError
 
 
@@ -79,7 +80,7 @@ def test_a_taken_port_is_left_to_its_owner(tmp_path, monkeypatch):
             assert port_of(uri) != taken.getsockname()[1]
 
 
-def test_a_platform_without_mongod_is_told_what_to_install(tmp_path, monkeypatch):
+def test_a_platform_without_mongod_is_reported_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="install mongod"), mongod(tmp_path / "db"):
@@ -107,7 +108,7 @@ def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
     started, popen = [], subprocess.Popen
     monkeypatch.setattr(
-        database.subprocess, "Popen", lambda *words, **how: started.append(popen(*words, **how)) or started[-1]
+        database.subprocess, "Popen", lambda *command, **how: started.append(popen(*command, **how)) or started[-1]
     )
     with pytest.raises(VouchError, match="neither answered nor logged"), mongod(tmp_path / "db"):
         pass
@@ -123,7 +124,7 @@ def test_a_server_that_recovers_is_waited_for_as_long_as_it_logs(tmp_path, monke
     clock = itertools.count(0, database.START_TIMEOUT_S // 2)
 
     def ping(_):
-        """Answered in the end; until then every question is another word in the log."""
+        """Answered in the end; until then every question is another line in the log."""
         if next(tries, None) is not None:
             with log.open("a") as file:
                 file.write("recovering\n")
@@ -144,11 +145,11 @@ def test_a_server_that_recovers_is_waited_for_as_long_as_it_logs(tmp_path, monke
     "script",
     [
         "exit 62",
-        # What mongod 6.0 says of files that a later version wrote.
+        # What mongod 6.0 logs about files that a later version wrote.
         """echo 'This may be due to an unsupported upgrade or downgrade.' > "$log"; exit 14""",
     ],
 )
-def test_data_of_another_version_are_told_from_a_failure(tmp_path, monkeypatch, script):
+def test_data_of_another_version_are_no_other_failure(tmp_path, monkeypatch, script):
     binary = tmp_path / "bin" / "mongod"
     binary.parent.mkdir()
     binary.write_text(f"#!/bin/sh\nlog='{tmp_path / 'db' / 'mongod.log'}'\n{script}\n")
@@ -160,7 +161,7 @@ def test_data_of_another_version_are_told_from_a_failure(tmp_path, monkeypatch, 
 
 
 @pytest.mark.mongod
-def test_a_port_that_is_asked_for_is_kept_or_said_to_be_taken(tmp_path):
+def test_a_port_that_is_asked_for_is_kept_or_reported_as_taken(tmp_path):
     process, uri = start_mongod(tmp_path / "db")
     stop_mongod(process)
     process, again = start_mongod(tmp_path / "db", port_of(uri))
@@ -183,8 +184,8 @@ def test_a_port_that_is_asked_for_is_kept_or_said_to_be_taken(tmp_path):
 def test_a_missing_system_library_is_named_with_its_package(tmp_path, monkeypatch, library, install):
     binary = tmp_path / "bin" / "mongod"
     binary.parent.mkdir()
-    words = f"{binary}: error while loading shared libraries: {library}: cannot open shared object file"
-    binary.write_text(f"#!/bin/sh\necho '{words}: No such file or directory' >&2\nexit 127\n")
+    message = f"{binary}: error while loading shared libraries: {library}: cannot open shared object file"
+    binary.write_text(f"#!/bin/sh\necho '{message}: No such file or directory' >&2\nexit 127\n")
     binary.chmod(0o755)
     monkeypatch.setattr(database, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
@@ -202,11 +203,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_a_server_that_is_away_is_told(monkeypatch, free_port):
+def test_a_server_that_is_away_is_reported(monkeypatch, free_port):
     monkeypatch.setattr(module, "WAIT_S", 0.3)
-    with pytest.raises(UserError, match=rf"127\.0\.0\.1:{free_port} does not answer; start it") as told_so:
+    with pytest.raises(UserError, match=rf"127\.0\.0\.1:{free_port} does not answer; start it") as caught:
         connect(f"mongodb://ann:{SECRET}@127.0.0.1:{free_port}")
-    assert SECRET not in str(told_so.value)
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -219,25 +220,28 @@ def test_a_server_that_is_away_is_told(monkeypatch, free_port):
         "",
     ],
 )
-def test_an_address_that_is_none_is_told_without_its_password(address):
-    with pytest.raises(UserError, match=r"cannot be read; write mongodb://HOST:PORT") as told_so:
+def test_an_address_that_is_none_is_reported_without_its_password(address):
+    with pytest.raises(UserError, match=r"cannot be read; write mongodb://HOST:PORT") as caught:
         connect(address)
-    assert SECRET not in str(told_so.value)
+    assert SECRET not in str(caught.value)
 
 
-def test_a_password_that_is_refused_is_told(uri):
-    with pytest.raises(UserError, match="refuses access; check user and password") as told_so:
+def test_a_password_that_is_refused_is_reported(uri):
+    with pytest.raises(UserError, match="refuses access; check user and password") as caught:
         connect(uri.replace("mongodb://", f"mongodb://ann:{SECRET}@"))
-    assert SECRET not in str(told_so.value)
+    assert SECRET not in str(caught.value)
 
 
-def test_a_user_without_rights_is_told():
-    with pytest.raises(UserError, match="refuses access"), told("host:1"):
+def test_a_user_without_rights_is_reported():
+    with pytest.raises(UserError, match="refuses access"), translated_errors("host:1"):
         raise OperationFailure("not authorized on vouch to execute command", 13)
 
 
 def test_any_other_failure_is_one_line():
-    with pytest.raises(VouchError, match=r"the review database at host:1 failed: no space left$"), told("host:1"):
+    with (
+        pytest.raises(VouchError, match=r"the review database at host:1 failed: no space left$"),
+        translated_errors("host:1"),
+    ):
         raise OperationFailure("many\nlines", 14031, {"errmsg": "no space\nleft"})
 
 
@@ -252,12 +256,12 @@ def test_a_queue_of_a_newer_version_is_refused_and_left_alone(planned, uri):
     database.close()
 
 
-def test_a_server_that_goes_away_is_told_by_every_call(make_queue, monkeypatch):
+def test_a_server_that_goes_away_is_reported_by_every_call(make_queue, monkeypatch):
     queue = make_queue(1)
     queue.close()
     calls = [
         lambda: queue.take("ann", 1), lambda: queue.held("ann"), lambda: queue.renew("ann"), lambda: queue.undo("ann"),
-        lambda: queue.progress("ann"), lambda: queue.holds("ann", "x"), lambda: queue.give_back("ann"),
+        lambda: progress(queue, "ann"), lambda: queue.holds("ann", "x"), lambda: queue.give_back("ann"),
         lambda: queue.log("ann", "PATCH", "/", b"", 200), lambda: queue.has_image("00000.jpg"),
     ]  # fmt: skip
     for call in calls:

@@ -1,6 +1,6 @@
 """Filling on a real server, from a run's own tables and plans.
 
-Known-wrong labels in the queue: nothing of them tells that they were planted.
+Known-wrong labels in the queue: nothing of them reveals that they are honeypots.
 """
 
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from pycocotools import mask as mask_utils
 
 from vouch_labels.review_ui.queue.database import connect
 from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
+from vouch_labels.review_ui.queue.status import progress
 from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import VERDICTS, ReviewPlan
@@ -81,7 +82,7 @@ def answer_all(planned):
     write_verdicts(planned.workspace, pa.Table.from_pylist([rows | {"key": key} for key in keys], schema=VERDICTS))
 
 
-def test_what_people_answered_elsewhere_leaves_but_not_from_a_desk(planned, items, rows):
+def test_what_people_answered_elsewhere_leaves_but_not_from_a_session(planned, items, rows):
     with planned.open() as queue:
         held = queue.take("ann", 2)
         (_, tasks) = read_plans(planned.workspace, "main")[0]
@@ -89,7 +90,7 @@ def test_what_people_answered_elsewhere_leaves_but_not_from_a_desk(planned, item
         import_verdicts(planned, labels[:5])
         outcome = planned.fill()
         assert (outcome.removed, outcome.leased_but_gone) == (3, 2)
-        assert "2 questions not asked any more, but on desks" in " ".join(outcome.lines)
+        assert "2 questions not asked any more, but leased" in " ".join(outcome.lines)
         assert len(items(state="gone")) == 3
         queue.submit("ann", held[0].id, held[0].epoch, rows(held[0]), 1.0)
         queue.give_back("ann")
@@ -109,7 +110,7 @@ def test_a_label_that_left_comes_back_when_its_answer_does_not_count(planned, it
     assert items(item=label)[0]["state"] == "open"
 
 
-def test_labels_stand_as_people_left_them(planned):
+def test_labels_are_as_people_left_them(planned):
     with planned.open() as queue:
         seen = next(item for item in queue.take("ann", 1000) if item.kind == "label" and item.others)
         other = seen.others[0]
@@ -125,14 +126,14 @@ def test_labels_stand_as_people_left_them(planned):
 
 def route(planned, least):
     """Decide by another policy: labels with this detector score are accepted."""
-    planned.says(routing={"precision": 0.7, "confidence": 0.8, "accept": {"detector_score": least}})
+    planned.change(routing={"precision": 0.7, "confidence": 0.8, "accept": {"detector_score": least}})
     with CampaignRun(planned.campaign) as session:
         session.plan()
         for shard in session.pending():
             process_shard(shard.id, session.settings)
 
 
-def plan_anew(planned, change):
+def plan_again(planned, change):
     """Replace the plan by one with changed tasks."""
     plan, tasks = read_plans(planned.workspace, "main")[0]
     write_plan(planned.workspace, "main", ReviewPlan.model_validate(plan.model_dump()), change(tasks))
@@ -150,9 +151,9 @@ def test_in_an_image_that_is_searched_what_another_policy_accepts_stays(planned,
     assert items(purpose="doubtful", key={"$in": searched}) == doubtful
 
 
-def test_what_another_policy_accepts_leaves_but_not_from_a_desk(planned, items):
+def test_what_another_policy_accepts_leaves_but_not_from_a_session(planned, items):
     """Only doubtful labels: what is asked for other purposes is asked about as before."""
-    plan_anew(planned, lambda tasks: tasks.filter(pc.not_equal(tasks["purpose"], "image")))
+    plan_again(planned, lambda tasks: tasks.filter(pc.not_equal(tasks["purpose"], "image")))
     with planned.open() as queue:
         doubtful = [one["item"] for one in items(purpose="doubtful")]
         others = [one["item"] for one in items(purpose={"$ne": "doubtful"})]
@@ -181,7 +182,7 @@ def test_where_nothing_is_doubtful_no_decision_is_read(planned, items, monkeypat
     assert task_sheet(planned.campaign).num_rows > 0
 
 
-def test_labels_that_were_made_anew_are_asked_about_no_more(planned, items, rows):
+def test_labels_that_were_made_again_are_asked_about_no_more(planned, items, rows):
     with planned.open() as queue:
         first, _ = queue.take("ann", 2)
         before = len(items())
@@ -197,13 +198,13 @@ def test_labels_that_were_made_anew_are_asked_about_no_more(planned, items, rows
         queue.submit("ann", first.id, first.epoch, rows(first), 1.0)
         queue.give_back("ann")
         assert queue.take("ann", 5) == []
-        assert queue.progress("ann").answered == 1
+        assert progress(queue, "ann").answered == 1
         workspace.put("runs/main/current.json", current.encode())
         assert planned.fill().added == before - 1
         assert (plan.number, tasks.num_rows) == (1, before)
 
 
-def test_what_other_models_made_anew_is_shown_as_they_made_it(planned, items, uri):
+def test_what_other_models_made_again_is_shown_as_they_made_it(planned, items, uri):
     """A label has one id as long as image, class and box are the same, whatever its mask and its signals are by now."""
     workspace = planned.workspace
     with planned.open() as queue:
@@ -231,7 +232,7 @@ def test_a_class_that_the_campaign_dropped_is_not_asked_about(planned, items):
     with planned.open() as queue:
         held = queue.take("ann", 1, class_name="dog")
         dogs = len(items(class_name="dog"))
-        planned.says(classes=["cat"])
+        planned.change(classes=["cat"])
         outcome = planned.fill()
         assert outcome.removed == dogs - 1
         assert f"{dogs} questions about 'dog' left out: the campaign has no such class any more" in outcome.lines
@@ -240,18 +241,18 @@ def test_a_class_that_the_campaign_dropped_is_not_asked_about(planned, items):
         assert items(class_name="dog", state="open") == []
 
 
-def test_what_is_on_a_desk_of_a_class_that_was_dropped_can_be_answered(planned, rows):
+def test_what_is_in_a_session_of_a_class_that_was_dropped_can_be_answered(planned, rows):
     with planned.open() as queue:
         items = [queue.take("ann", 1, kind=kind, class_name="dog")[0] for kind in ("label", "possible_miss")]
-    planned.says(classes=["cat"])
+    planned.change(classes=["cat"])
     with planned.open() as queue:
-        assert queue.classes() == ("cat",)
+        assert queue.classes == ("cat",)
         for item in items:
             queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
-        assert queue.progress("ann").answered == 2
+        assert progress(queue, "ann").answered == 2
 
 
-def test_an_image_that_left_the_source_is_told(planned, items):
+def test_an_image_that_left_the_source_is_reported(planned, items):
     planned.fill()
     key = items()[0]["key"]
     about = len(items(key=key))
@@ -264,7 +265,7 @@ def test_an_image_that_left_the_source_is_told(planned, items):
     assert {one["state"] for one in items(key=key)} == {"gone"}
 
 
-def test_a_question_of_several_plans_stands_once(planned, items):
+def test_a_question_of_several_plans_is_there_once(planned, items):
     workspace = planned.workspace
     plan, tasks = read_plans(workspace, "main")[0]
     write_plan(workspace, "main", plan, tasks)
@@ -273,7 +274,7 @@ def test_a_question_of_several_plans_stands_once(planned, items):
 
 
 def test_the_second_of_two_does_not_see_what_the_first_drew_after_a_pull_either(planned, rows):
-    planned.says(review={"second_reviews": 1.0})
+    planned.change(review={"second_reviews": 1.0})
     with planned.open() as queue:
         mine = next(item for item in queue.take("ann", 1000) if item.kind == "label" and item.others)
         box = {"x0": 1, "y0": 2, "x1": 9, "y1": 11}
@@ -295,28 +296,28 @@ def test_the_second_of_two_does_not_see_what_the_first_drew_after_a_pull_either(
 
 
 def test_labels_asked_twice_are_the_same_every_time_and_no_images(planned, items):
-    planned.says(review={"second_reviews": 0.5})
+    planned.change(review={"second_reviews": 0.5})
     planned.fill()
     twice = {one["item"] for one in items(wanted=2)}
     labels = items(kind="label")
     assert 0.2 * len(labels) < len(twice) < 0.8 * len(labels)
     assert not items(wanted=2, kind="image")
-    planned.says(review={"second_reviews": 0.0})
+    planned.change(review={"second_reviews": 0.0})
     planned.fill()
     assert items(wanted=2) == []
-    planned.says(review={"second_reviews": 0.5})
+    planned.change(review={"second_reviews": 0.5})
     planned.fill()
     assert {one["item"] for one in items(wanted=2)} == twice
 
 
-def test_nothing_that_people_get_tells_why_it_is_asked(planned):
+def test_nothing_that_people_get_reveals_why_it_is_asked(planned):
     with planned.open() as queue:
         for item in queue.take("ann", 1000):
             assert "purpose" not in item.model_dump()
-            assert not {"audit", "doubtful", "plant", "fit", "certify"} & set(item.words.split())
+            assert not {"audit", "doubtful", "plant", "fit", "certify"} & set(item.reason.split())
 
 
-def test_a_run_without_a_plan_is_told_what_to_do(planned):
+def test_a_run_without_a_plan_is_reported_what_to_do(planned):
     for path in (planned.folder / "workspace" / "reviews" / "plans").rglob("*.json"):
         path.unlink()
     with pytest.raises(UserError, match="use `vouch plan-reviews` first"):
@@ -327,7 +328,7 @@ def test_queues_differ_by_workspace_and_run(planned):
     first = queue_id(planned.campaign)
     assert first == queue_id(planned.campaign)
     assert len(first) == 12
-    planned.says(run={"name": "other"})
+    planned.change(run={"name": "other"})
     assert queue_id(planned.campaign) != first
 
 
@@ -337,8 +338,8 @@ def test_disputed_labels_are_asked_again_of_all_once_their_answers_are_pulled(pl
         purposes = pa.array(["doubtful"] * labels.num_rows)
         return labels.set_column(labels.schema.get_field_index("purpose"), "purpose", purposes)
 
-    plan_anew(planned, doubtful)
-    planned.says(review={"second_reviews": 1.0})
+    plan_again(planned, doubtful)
+    planned.change(review={"second_reviews": 1.0})
     with planned.open() as queue:
         name = queue.take("ann", 1)[0].id
         for reviewer, verdict in (("ann", "correct"), ("bob", "not_an_object")):
@@ -357,7 +358,7 @@ def test_disputed_labels_are_asked_again_of_all_once_their_answers_are_pulled(pl
 
 @pytest.fixture
 def planted(planned):
-    """The campaign with a second plan: twenty plants among the labels that have no answer yet; and these plants."""
+    """The campaign with a second plan: twenty honeypots among labels without an answer; and these honeypots."""
     (first, _) = read_run_reviews(planned.campaign).plans[0]
     labels = read_run_reviews(planned.campaign).labels
     ids = labels.label_ids.to_pylist()[::2]
@@ -365,16 +366,19 @@ def planted(planned):
     write_verdicts(planned.workspace, pa.Table.from_pylist([row | {"label_id": one} for one in ids], schema=VERDICTS))
     reviews = read_run_reviews(planned.campaign)
     scores, rng = np.full(labels.count, 0.9), np.random.default_rng(0)
-    plants = plant(reviews, scores, 0.5, 20, rng, routed=False)
+    honeypots = plant(reviews, scores, 0.5, 20, rng, routed=False)
     others = label_tasks(labels, np.arange(1, labels.count, 2), "doubtful", scores, reviews.answers)
     write_plan(
-        planned.workspace, "main", ReviewPlan.model_validate(first.model_dump()), class_by_class([plants, others], rng)
+        planned.workspace,
+        "main",
+        ReviewPlan.model_validate(first.model_dump()),
+        class_by_class([honeypots, others], rng),
     )
-    return planned, plants
+    return planned, honeypots
 
 
 def test_the_label_that_a_plant_was_made_from_is_not_beside_it(planted, uri):
-    planned, plants = planted
+    planned, honeypots = planted
     labels = read_run_reviews(planned.campaign).labels
     classes = dict(zip(labels.label_ids.to_pylist(), labels.class_index.tolist(), strict=True))
     with planned.open() as queue:
@@ -383,7 +387,7 @@ def test_the_label_that_a_plant_was_made_from_is_not_beside_it(planted, uri):
     hidden = {one["item"]: one["hide"] for one in database.items.find({"purpose": "plant"})}
     database.close()
     swapped = cut = 0
-    for task in plants.to_pylist():
+    for task in honeypots.to_pylist():
         item = items[task["label_id"]]
         source = hidden[item.id]
         assert source in classes
@@ -392,7 +396,7 @@ def test_the_label_that_a_plant_was_made_from_is_not_beside_it(planted, uri):
         assert same == []
         if labels.class_names[classes[source]] != item.class_name:
             swapped += 1
-            assert item.class_name not in item.words.replace("the models agree", "")
+            assert item.class_name not in item.reason.replace("the models agree", "")
         else:
             cut += 1
             inside = mask_utils.decode({"size": [item.height, item.width], "counts": item.rle})
@@ -406,14 +410,14 @@ def test_the_label_that_a_plant_was_made_from_is_not_beside_it(planted, uri):
 
 
 def test_plants_look_like_any_other_label(planted):
-    planned, plants = planted
-    ids = set(plants["label_id"].to_pylist())
+    planned, honeypots = planted
+    ids = set(honeypots["label_id"].to_pylist())
     with planned.open() as queue:
         items = [item for item in queue.take("ann", 1000) if item.kind == "label"]
     mine, others = ([item for item in items if (item.id in ids) is planted] for planted in (True, False))
     assert len(mine) == len(ids)
     assert all(item.rle for item in mine)
-    assert all(item.words for item in mine)
+    assert all(item.reason for item in mine)
     assert {len(item.id) for item in mine} == {len(item.id) for item in others}
     assert {item.seconds for item in mine} == {item.seconds for item in others}
     assert {label.model_dump_json() for item in mine for label in item.others if label.label_id in ids} == set()

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from vouch_labels.review_ui.queue.database import connect, open_session
-from vouch_labels.review_ui.queue.items import heard
+from vouch_labels.review_ui.queue.database import QueueStore, connect
+from vouch_labels.review_ui.queue.items import visible_verdicts
 from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
@@ -28,7 +28,7 @@ def left(workspace, uri):
     def look():
         pull_queue(uri, QUEUE, workspace)
         database = connect(uri)
-        found = heard(open_session(database, QUEUE), read_verdicts(workspace)).to_pylist()
+        found = visible_verdicts(QueueStore.read(database, QUEUE), read_verdicts(workspace)).to_pylist()
         database.close()
         return [(row["verdict"], row["reviewer"]) for row in found]
 
@@ -44,10 +44,10 @@ def answer(queue, rows, reviewer, number=0):
 
 
 def from_elsewhere(workspace, item, reviewer):
-    """Import what a reviewer said and drew about the same label and image without this queue."""
+    """Import what a reviewer answered and drew about the same label and image without this queue."""
     about = {"reviewer": reviewer, "reviewed_at": datetime(2026, 1, 1, tzinfo=UTC), "simulated": False}
-    said = [{"key": item.key, **DRAWN}, {"label_id": item.id, "verdict": "bad_box"}]
-    rows = [dict.fromkeys(VERDICTS.names) | about | row for row in said]
+    answers = [{"key": item.key, **DRAWN}, {"label_id": item.id, "verdict": "bad_box"}]
+    rows = [dict.fromkeys(VERDICTS.names) | about | row for row in answers]
     write_verdicts(workspace, pa.Table.from_pylist(rows, schema=VERDICTS))
 
 
@@ -59,7 +59,7 @@ def test_answers_that_wait_for_a_second_are_left_out_until_it_is_there(make_queu
     assert sorted(left()) == [("correct", "ann"), ("correct", "bob"), ("missed", "ann"), ("missed", "bob")]
 
 
-def test_what_the_same_person_said_elsewhere_stays(make_queue, rows, left, workspace):
+def test_what_the_same_person_answered_elsewhere_stays(make_queue, rows, left, workspace):
     queue = make_queue(2, wanted=2)
     from_elsewhere(workspace, answer(queue, rows, "ann"), "ann")
     assert sorted(left()) == [("bad_box", "ann"), ("missed", "ann")]

@@ -8,6 +8,7 @@ import pytest
 from tests.waiting import HANG_S, until
 from vouch_labels.review_ui.queue.database import connect, start_mongod
 from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.status import progress
 from vouch_labels.schemas.errors import LeaseLostError, VouchError
 
 ITEMS = 600
@@ -41,7 +42,7 @@ def uri(server):
     return server.uri
 
 
-def work(uri, name, rows, said, stop):
+def work(uri, name, rows, acknowledged, stop):
     """Take and answer until nothing is left or the test is over, whatever the server does."""
     queue = None
     while not stop.is_set():
@@ -54,7 +55,7 @@ def work(uri, name, rows, said, stop):
                 verdict = "correct" if int(item.id, 16) % 3 else "not_an_object"
                 queue.submit(name, item.id, item.epoch, rows(item, verdict), 1.0)
                 # Acknowledged from here on.
-                said[item.id] = (name, item.epoch, verdict)
+                acknowledged[item.id] = (name, item.epoch, verdict)
         except LeaseLostError:
             continue
         except VouchError:
@@ -66,17 +67,18 @@ def work(uri, name, rows, said, stop):
 @pytest.mark.mongod
 def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue, rows, request):
     make_queue(ITEMS)
-    said, stop = {}, threading.Event()
+    acknowledged, stop = {}, threading.Event()
     request.addfinalizer(stop.set)
     threads = [
-        threading.Thread(target=work, args=(server.uri, name, rows, said, stop), daemon=True) for name in REVIEWERS
+        threading.Thread(target=work, args=(server.uri, name, rows, acknowledged, stop), daemon=True)
+        for name in REVIEWERS
     ]
     for thread in threads:
         thread.start()
     for share in (0.2, 0.5):
-        until(lambda least=share * ITEMS: len(said) >= least)
+        until(lambda least=share * ITEMS: len(acknowledged) >= least)
         server.kill()
-        before = dict(said)
+        before = dict(acknowledged)
         server.start()
         database = connect(server.uri)
         kept = {event["item"]: event for event in database.events.find({"what": "submitted"})}
@@ -89,6 +91,6 @@ def test_what_was_acknowledged_survives_a_kill_of_the_server(server, make_queue,
     answers = [event["item"] for event in database.events.find({"what": "submitted"})]
     database.close()
     assert len(answers) == len(set(answers)) == ITEMS
-    assert set(said) <= set(answers)
+    assert set(acknowledged) <= set(answers)
     with Queue.open(server.uri, "0123456789ab") as queue:
-        assert queue.progress("ann").answered == ITEMS
+        assert progress(queue, "ann").answered == ITEMS

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vouch_labels.review_ui.queue import state, sync
-from vouch_labels.review_ui.queue.database import connect, open_session
-from vouch_labels.review_ui.queue.queue import queue_status
+from vouch_labels.review_ui.queue.database import QueueStore, connect
+from vouch_labels.review_ui.queue.status import left_for, progress, queue_status
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.store.local import LocalStore
@@ -25,7 +25,7 @@ from vouch_labels.tasks.store.local import LocalStore
 @pytest.fixture
 def status(uri):
     database = connect(uri)
-    yield lambda name="0123456789ab": queue_status(open_session(database, name))
+    yield lambda name="0123456789ab": queue_status(QueueStore.read(database, name))
     database.close()
 
 
@@ -35,7 +35,7 @@ def test_everything_is_counted_from_the_reviewers_place(make_queue, rows):
     queue.take("bob", 3)
     for item in items[:2]:
         queue.submit("ann", item.id, item.epoch, rows(item), 3.0)
-    mine, theirs = queue.progress("ann"), queue.progress("bob")
+    mine, theirs = progress(queue, "ann"), progress(queue, "bob")
     assert (mine.open, mine.leased, mine.answered, mine.mine, mine.answered_by_me) == (3, 5, 2, 2, 2)
     assert (theirs.open, theirs.leased, theirs.answered, theirs.mine, theirs.answered_by_me) == (3, 5, 2, 3, 0)
     assert mine.by_class == {"cat": 1, "dog": 2}
@@ -51,21 +51,21 @@ def test_the_plans_seconds_count_until_the_own_speed_is_known(make_queue, rows):
         left = 20 - number
         expected = left * (6.0 if number >= 10 else 1.6) / 60
         if number in (1, 9, 10, 12):
-            assert queue.progress("ann").minutes_left == pytest.approx(expected, rel=1e-3)
+            assert progress(queue, "ann").minutes_left == pytest.approx(expected, rel=1e-3)
 
 
 def test_agreement_is_that_of_the_items_that_two_have_answered(make_queue, rows):
     queue = make_queue(4, wanted=2)
-    assert (queue.progress("ann").twice, queue.progress("ann").agreement) == (0, None)
+    assert (progress(queue, "ann").twice, progress(queue, "ann").agreement) == (0, None)
     for name, verdicts in (("ann", ["correct"] * 4), ("bob", ["correct", "correct", "not_an_object"])):
         for item, verdict in zip(queue.take(name, len(verdicts)), verdicts, strict=True):
             queue.submit(name, item.id, item.epoch, rows(item, verdict), 1.0)
-    seen = queue.progress("ann")
+    seen = progress(queue, "ann")
     assert (seen.twice, seen.agreement) == (3, pytest.approx(2 / 3))
     assert seen.open == 0  # the fourth waits for somebody else
-    assert queue.progress("cem").open == 1
+    assert progress(queue, "cem").open == 1
     queue.undo("bob")
-    assert (queue.progress("ann").twice, queue.progress("ann").agreement) == (2, 1.0)
+    assert (progress(queue, "ann").twice, progress(queue, "ann").agreement) == (2, 1.0)
 
 
 def test_who_runs_it_sees_purposes_and_reviewers(make_queue, rows, status):
@@ -97,26 +97,26 @@ def test_who_runs_it_sees_the_time_left_at_the_pace_of_all_reviewers(make_queue,
 
 def test_questions_about_images_are_counted_by_their_kind(planned):
     with planned.open() as queue:
-        seen = queue.progress("ann")
+        seen = progress(queue, "ann")
         assert seen.by_kind["image"] == 3
         assert seen.by_class[""] == 3
         assert sum(seen.by_kind.values()) == sum(seen.by_class.values()) == seen.open
         queue.take("ann", 2, kind="image")
-        assert queue.progress("ann").by_kind["image"] == 1
+        assert progress(queue, "ann").by_kind["image"] == 1
 
 
 def test_what_waits_for_somebody_else_is_not_left_for_those_who_have_answered(make_queue, rows):
     queue = make_queue(4, wanted=2)
-    assert queue.left_for(["ann"]).model_dump() == {"items": 4, "second": 0}
+    assert left_for(queue, ["ann"]).model_dump() == {"items": 4, "second": 0}
     for item in queue.take("ann", 3):
         queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
-    assert queue.left_for(["ann"]).model_dump() == {"items": 1, "second": 3}
-    assert queue.left_for(["ann", "bob"]).model_dump() == {"items": 4, "second": 0}
+    assert left_for(queue, ["ann"]).model_dump() == {"items": 1, "second": 3}
+    assert left_for(queue, ["ann", "bob"]).model_dump() == {"items": 4, "second": 0}
     for item in queue.take("ann", 1) + queue.take("bob", 1):
         name = "ann" if queue.holds("ann", item.id) else "bob"
         queue.submit(name, item.id, item.epoch, rows(item), 1.0)
-    assert queue.left_for(["ann"]).model_dump() == {"items": 0, "second": 3}
-    assert queue.left_for(["ann", "bob"]).model_dump() == {"items": 3, "second": 0}
+    assert left_for(queue, ["ann"]).model_dump() == {"items": 0, "second": 3}
+    assert left_for(queue, ["ann", "bob"]).model_dump() == {"items": 3, "second": 0}
 
 
 def test_who_name_another_class_do_not_agree(make_queue, rows):
@@ -124,7 +124,7 @@ def test_who_name_another_class_do_not_agree(make_queue, rows):
     for name, classes in (("ann", ("dog", "cat", None)), ("bob", ("dog", None, None))):
         for item, class_name in zip(queue.take(name, 3), classes, strict=True):
             queue.submit(name, item.id, item.epoch, rows(item, "wrong_class", class_name=class_name), 1.0)
-    seen = queue.progress("ann")
+    seen = progress(queue, "ann")
     assert (seen.twice, seen.agreement) == (3, pytest.approx(2 / 3))
 
 
@@ -160,7 +160,7 @@ class Answer:
     taken: bool = False
     """A pull has it."""
     counts: bool = True
-    """The item was not asked anew since."""
+    """The item was not asked again since."""
 
 
 class World:
@@ -169,13 +169,13 @@ class World:
     def __init__(self, uri, name, queue, rows, workspace):
         self.uri, self.name, self.queue, self.rows, self.workspace = uri, name, queue, rows, workspace
         self.database = connect(uri)
-        self.said = {reviewer: [] for reviewer in REVIEWERS}
+        self.given = {reviewer: [] for reviewer in REVIEWERS}
 
     def items(self):
         return list(self.database.items.find({"queue": self.name}).sort("place"))
 
     def answers(self):
-        return [answer for answers in self.said.values() for answer in answers]
+        return [answer for answers in self.given.values() for answer in answers]
 
     def act(self, step, name, number):
         if step in KILLED_IN:
@@ -206,7 +206,7 @@ class World:
         elif item:
             for _ in range(2 if step == "submit again" else 1):
                 self.queue.submit(name, item.id, item.epoch, self.rows(item), 1.0)
-            self.said[name].append(Answer(item.id))
+            self.given[name].append(Answer(item.id))
 
     def pull(self):
         return sync.pull_queue(self.uri, self.name, self.workspace)
@@ -222,13 +222,13 @@ class World:
                 answer.counts &= answer.item != item["item"]
 
     def undo(self, name):
-        if not self.said[name]:
+        if not self.given[name]:
             assert self.queue.undo(name) is None
-        elif self.said[name][-1].taken:
+        elif self.given[name][-1].taken:
             with pytest.raises(VouchError, match="gone to the workspace"):
                 self.queue.undo(name)
         else:
-            last = self.said[name].pop()
+            last = self.given[name].pop()
             before = next(item for item in self.items() if item["item"] == last.item)
             others = {*before["answered_by"], *(lease["reviewer"] for lease in before["leases"])} - {name}
             if len(others) < before["wanted"]:
@@ -243,7 +243,9 @@ class World:
             busy = holders + item["answered_by"]
             assert len(busy) == len(set(busy)) <= item["wanted"]
             counting = [
-                one for one in self.said if any(said.counts and said.item == item["item"] for said in self.said[one])
+                one
+                for one in self.given
+                if any(answer.counts and answer.item == item["item"] for answer in self.given[one])
             ]
             assert sorted(item["answered_by"]) == counting
             full = len(busy) == item["wanted"]
@@ -256,7 +258,7 @@ class World:
         self.pull()
         table = read_verdicts(self.workspace)
         brought = Counter(zip(table["reviewer"].to_pylist(), table["label_id"].to_pylist(), strict=True))
-        assert brought == Counter((name, one.item) for name, answers in self.said.items() for one in answers)
+        assert brought == Counter((name, one.item) for name, answers in self.given.items() for one in answers)
         assert self.pull().answers == 0
 
 

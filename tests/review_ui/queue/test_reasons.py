@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vouch_labels.review_ui.queue.reasons import asked_by, presence_words, reviews_wanted, words_of
+from vouch_labels.review_ui.queue.reasons import asked_by, format_presence, format_reasons, reviews_wanted
 from vouch_labels.schemas.reviews import TASKS, VERDICTS, ReviewPlan
 from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
 
@@ -37,8 +37,8 @@ def nothing_accepted(label_ids):
     return np.zeros(len(label_ids), np.bool_)
 
 
-def ask(*plans, classes=("cat", "dog"), said=()):
-    rows = [dict.fromkeys(VERDICTS.names) | {"simulated": False, "reviewer": "eve"} | row for row in said]
+def ask(*plans, classes=("cat", "dog"), reviews=()):
+    rows = [dict.fromkeys(VERDICTS.names) | {"simulated": False, "reviewer": "eve"} | row for row in reviews]
     verdicts = pa.Table.from_pylist(rows, schema=VERDICTS)
     return asked_by(plans, resolve(verdicts), missed_and_checked(verdicts), nothing_accepted, classes)
 
@@ -58,22 +58,22 @@ def test_questions_have_ids_kinds_and_an_order_over_all_plans():
     assert asked.open["a.jpg\t"].box is None
 
 
-def test_a_question_that_several_plans_ask_stands_where_it_was_asked_first():
+def test_a_question_that_several_plans_ask_is_where_it_was_asked_first():
     asked = ask(make_plan(1, make_label("a"), make_label("b")), make_plan(2, make_label("b", purpose="doubtful")))
     assert [(task.item, task.plan, task.purpose) for task in asked.open.values()] == [("a", 1, "fit"), ("b", 1, "fit")]
 
 
 def test_a_disputed_label_is_open_where_it_is_doubtful():
-    said = [{"label_id": "a", "verdict": verdict, "reviewer": name} for verdict, name in
+    reviews = [{"label_id": "a", "verdict": verdict, "reviewer": name} for verdict, name in
             (("correct", "ann"), ("bad_box", "bob"))]  # fmt: skip
-    asked = ask(make_plan(1, make_label("a")), make_plan(2, make_label("a", purpose="doubtful")), said=said)
+    asked = ask(make_plan(1, make_label("a")), make_plan(2, make_label("a", purpose="doubtful")), reviews=reviews)
     assert asked.open["a"].plan == 2
-    assert ask(make_plan(1, make_label("a")), said=said).open == {}
+    assert ask(make_plan(1, make_label("a")), reviews=reviews).open == {}
 
 
 def test_answered_questions_are_asked_but_not_open():
-    said = [{"label_id": "a", "verdict": "correct"}, {"key": "a.jpg", "verdict": "checked"}]
-    asked = ask(make_plan(1, make_label("a"), make_label("b"), {"purpose": "image"}), said=said)
+    reviews = [{"label_id": "a", "verdict": "correct"}, {"key": "a.jpg", "verdict": "checked"}]
+    asked = ask(make_plan(1, make_label("a"), make_label("b"), {"purpose": "image"}), reviews=reviews)
     assert list(asked.open) == ["b"]
     assert asked.items == {"a", "b", "a.jpg\t"}
 
@@ -82,7 +82,7 @@ def test_a_class_that_the_campaign_does_not_have_is_counted_once_a_question():
     plan = (make_label("a", class_name="van"), make_label("b"), {"purpose": "image"})
     asked = ask(make_plan(1, *plan), make_plan(2, *plan))
     assert asked.items == {"b", "a.jpg\t"}
-    assert asked.strange == {"van": 1}
+    assert asked.unknown == {"van": 1}
 
 
 def test_the_share_asked_twice_is_as_asked_for_and_grows_with_it():
@@ -107,7 +107,7 @@ SURE = {
 
 
 @pytest.mark.parametrize(
-    ("signals", "words"),
+    ("signals", "text"),
     [
         ({}, "the models agree: detector 0.91, CLIP 0.88"),
         (
@@ -127,28 +127,28 @@ SURE = {
         ({"relative_area": 0.0001}, "it is small: 0.010% of the image"),
     ],
 )
-def test_a_signal_has_its_words(signals, words):
-    assert words_of(SURE | signals) == words
+def test_a_signal_has_its_text(signals, text):
+    assert format_reasons(SURE | signals) == text
 
 
 def test_the_two_strongest_are_named_and_no_more():
     weak = SURE | {"crowding": 0.9, "detector_score": 0.4, "mask_box_iou": 0.1, "sam_iou": 0.75}
-    assert words_of(weak) == "the mask fills little of the box: 0.10; another label overlaps it: 0.90"
+    assert format_reasons(weak) == "the mask fills little of the box: 0.10; another label overlaps it: 0.90"
 
 
 def test_a_plant_names_the_class_that_it_was_made_from_in_the_place_of_its_own():
     torn = SURE | {"detector_margin": 0.03}
-    assert words_of(torn, {"van": "car"}) == "the detector would nearly say car"
+    assert format_reasons(torn, {"van": "car"}) == "the detector would nearly say car"
 
 
 @given(st.dictionaries(st.sampled_from(sorted(SURE)), st.sampled_from([None, math.nan]), min_size=1))
 def test_what_is_missing_is_no_reason(missing):
     texts = {name: None for name in missing if name in ("runner_up", "clip_other")}
-    words = words_of(SURE | missing | texts)
-    assert "nan" not in words
-    assert "None" not in words
+    text = format_reasons(SURE | missing | texts)
+    assert "nan" not in text
+    assert "None" not in text
 
 
-def test_nothing_is_said_of_nothing():
-    assert words_of({}) == ""
-    assert presence_words("dog", 0.7342) == "CLIP sees dog: 0.73"
+def test_no_signal_gives_no_reason():
+    assert format_reasons({}) == ""
+    assert format_presence("dog", 0.7342) == "CLIP sees dog: 0.73"

@@ -10,6 +10,7 @@ from vouch_labels.review_ui.queue.answers import UNDONE
 from vouch_labels.review_ui.queue.database import connect
 from vouch_labels.review_ui.queue.fill import queue_id
 from vouch_labels.review_ui.queue.queue import Queue
+from vouch_labels.review_ui.queue.status import progress
 from vouch_labels.review_ui.queue.sync import export_queue, pull_queue
 from vouch_labels.schemas.errors import LeaseLostError, UserError, VouchError
 from vouch_labels.tasks.reviews.import_verdicts import import_files
@@ -87,7 +88,7 @@ def test_what_the_workspace_has_cannot_be_taken_back(planned, rows, events):
         with pytest.raises(VouchError, match=r"cannot be taken back here; .* vouch verdicts CAMPAIGN FILE"):
             queue.undo("ann")
         assert queue.held("ann") == []
-        assert queue.progress("ann").answered_by_me == 1
+        assert progress(queue, "ann").answered_by_me == 1
         (later,) = answer(queue, rows, 1)
         assert queue.undo("ann").id == later.id
         queue.skip("ann", later.id, queue.held("ann")[0].epoch)
@@ -98,7 +99,7 @@ def test_what_the_workspace_has_cannot_be_taken_back(planned, rows, events):
     assert resolve(read_verdicts(planned.workspace)).label_ids == (item.id,)
 
 
-def test_of_what_was_drawn_in_an_image_the_refusal_says_that_it_stays(planned, rows):
+def test_of_what_was_drawn_in_an_image_the_refusal_names_that_it_stays(planned, rows):
     with planned.open() as queue:
         item = queue.take("ann", 1, kind="image")[0]
         queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
@@ -112,7 +113,7 @@ def test_of_what_was_drawn_in_an_image_the_refusal_says_that_it_stays(planned, r
 )
 def test_of_an_undo_and_a_pull_that_race_one_wins(planned, rows, monkeypatch, step, wins):
     """Up to the claim the undo does, and from then on the pull, though nothing is written yet."""
-    told = []
+    errors = []
     with planned.open() as queue:
         answer(queue, rows, 2)
         original = getattr(pull_module, step)
@@ -121,16 +122,16 @@ def test_of_an_undo_and_a_pull_that_race_one_wins(planned, rows, monkeypatch, st
             try:
                 queue.undo("ann")
             except VouchError as error:
-                told.append(str(error))
+                errors.append(str(error))
             return original(*given)
 
         monkeypatch.setattr(pull_module, step, racing)
         assert pull(planned).verdicts == (1 if wins else 2)
         assert len(queue.held("ann")) == (1 if wins else 0)
-    assert bool(told) is not wins
+    assert bool(errors) is not wins
 
 
-def test_undos_and_pulls_at_once_leave_in_the_workspace_what_stands(planned, rows):
+def test_undos_and_pulls_at_once_leave_in_the_workspace_what_counts(planned, rows):
     with planned.open() as queue:
         items = answer(queue, rows, 30)
 
@@ -145,9 +146,9 @@ def test_undos_and_pulls_at_once_leave_in_the_workspace_what_stands(planned, row
             undone = pool.submit(take_back)
             pool.submit(pull, planned).result()
             undone.result()
-        stand = {item.id for item in items} - {item.id for item in queue.held("ann")}
+        counting = {item.id for item in items} - {item.id for item in queue.held("ann")}
         pull(planned)
-    assert sorted(read_verdicts(planned.workspace)["label_id"].to_pylist()) == sorted(stand)
+    assert sorted(read_verdicts(planned.workspace)["label_id"].to_pylist()) == sorted(counting)
 
 
 @pytest.mark.parametrize("step", ["read_verdicts", "write_verdicts", "_mark"])
@@ -172,7 +173,7 @@ def test_an_answer_whose_undo_was_killed_is_asked_again_when_the_queue_is_opened
     database.events.update_one({"what": "submitted"}, {"$set": {"pulled": UNDONE}})  # as after a kill right then
     for _ in range(2):
         with planned.open() as queue:
-            assert queue.progress("ann").answered_by_me == 0
+            assert progress(queue, "ann").answered_by_me == 0
             assert pull(planned).verdicts == 0
             assert len(events(what="undone")) == 1
     with planned.open() as queue:
@@ -203,7 +204,7 @@ def test_missed_objects_and_masks_come_along_and_time_counts_once(planned, rows)
     assert by_verdict["missed"]["key"] == item.key
 
 
-def test_simulated_answers_say_so(planned, rows):
+def test_simulated_answers_are_marked(planned, rows):
     with planned.open() as queue:
         item = queue.take("robot", 1)[0]
         queue.submit("robot", item.id, item.epoch, rows(item), None, simulated=True)
@@ -225,7 +226,7 @@ def test_an_export_is_a_verdict_file(planned, rows, tmp_path, suffix):
     assert pull(planned).verdicts == 0  # the one not pulled came with the file
 
 
-def test_a_queue_that_is_not_there_is_told(planned):
+def test_a_queue_that_is_not_there_is_reported(planned):
     with pytest.raises(UserError, match="there is no review queue 'feedfeedfeed'"):
         pull_queue(planned.uri, "feedfeedfeed", planned.workspace)
     with pytest.raises(UserError, match="there is no review queue 'feedfeedfeed'"):

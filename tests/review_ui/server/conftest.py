@@ -18,7 +18,7 @@ from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.server.mongod import DatabaseUse
 from vouch_labels.review_ui.server.process import ReviewerServer
 from vouch_labels.review_ui.server.serve import ServeOptions, served
-from vouch_labels.review_ui.session.session import desk_name
+from vouch_labels.review_ui.session.session import dataset_name
 from vouch_labels.schemas.campaign import Campaign
 
 TOKENS = {"ann": "token-of-ann-0123456789", "ben": "token-of-ben-0123456789"}
@@ -42,18 +42,18 @@ class Reviewer:
             yield client
 
     @property
-    def desk(self) -> str:
-        return desk_name(self.queue, self.name)
+    def session(self) -> str:
+        return dataset_name(self.queue, self.name)
 
     @property
     def dataset(self) -> dict[str, Any]:
-        return self.database.datasets.find_one({"name": self.desk})
+        return self.database.datasets.find_one({"name": self.session})
 
     def samples(self) -> list[dict[str, Any]]:
         return list(self.database[self.dataset["sample_collection_name"]].find())
 
     def run(self, client: httpx.Client, operator: str, **params: Any) -> httpx.Response:
-        body = {"operator_uri": f"@vouch/review/{operator}", "params": params, "dataset_name": self.desk}
+        body = {"operator_uri": f"@vouch/review/{operator}", "params": params, "dataset_name": self.session}
         return client.post("/operators/execute", json=body)
 
 
@@ -82,10 +82,10 @@ def review(mongo: str, planned_once: Path, tmp_path_factory: pytest.TempPathFact
         use = DatabaseUse(mongo, lambda: False)
         with (
             MongoClient(mongo) as client,
-            served(campaign, queue, use, options, TOKENS, folder / "logs") as desks,
+            served(campaign, queue, use, options, TOKENS, folder / "logs") as sessions,
         ):
             ann, ben = (
-                Reviewer(one.reviewer, queue, f"http://127.0.0.1:{one.port}", one.server, client[name]) for one in desks
+                Reviewer(one.reviewer, queue, f"http://127.0.0.1:{one.port}", one, client[name]) for one in sessions
             )
             yield Review(campaign, mongo, ann, ben)
         with MongoClient(mongo) as client:

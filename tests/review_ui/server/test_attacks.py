@@ -11,7 +11,7 @@ from vouch_labels.review_ui.guard.requests import BUILT_IN
 from vouch_labels.review_ui.queue.database import connect
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.server.mongod import DatabaseUse
-from vouch_labels.review_ui.server.serve import Served, ServeOptions, keep_alive, served
+from vouch_labels.review_ui.server.serve import ServeOptions, keep_alive, served
 from vouch_labels.schemas.errors import UserError
 
 PATCH = {"content-type": "application/json-patch+json"}
@@ -26,7 +26,7 @@ def ann(review):
 
 @pytest.fixture
 def batch(review, ann):
-    """Samples on Ann's desk."""
+    """Samples on Ann's session."""
     answer = review.ann.run(ann, "take_batch")
     assert answer.status_code == 200, answer.text
     assert answer.json().get("error") is None
@@ -40,7 +40,7 @@ def test_no_file_of_the_machine_is_served(review, ann):
         assert "root:" not in answer.text
 
 
-def test_images_of_the_desk_are_served(review, ann, batch):
+def test_images_of_the_session_are_served(review, ann, batch):
     assert len(batch) == 4
     answer = ann.get("/media", params={"filepath": batch[0]["filepath"]})
     assert answer.status_code == 200
@@ -63,13 +63,17 @@ def test_a_foreign_host(ann):
 
 @pytest.mark.parametrize("path", ["execute", "resolve-type", "resolve-execution-options", "execute/generator"])
 def test_an_operator_outside_the_list(review, ann, path):
-    body = {"operator_uri": "@voxel51/operators/list_files", "params": {"path": "/"}, "dataset_name": review.ann.desk}
+    body = {
+        "operator_uri": "@voxel51/operators/list_files",
+        "params": {"path": "/"},
+        "dataset_name": review.ann.session,
+    }
     answer = ann.post(f"/operators/{path}", json=body)
     assert answer.status_code == 403
 
 
 def test_the_list_of_operators_and_plugins_is_ours(review, ann):
-    listed = ann.post("/operators", json={"dataset_name": review.ann.desk}).json()
+    listed = ann.post("/operators", json={"dataset_name": review.ann.session}).json()
     uris = {operator["uri"] for operator in listed["operators"]}
     assert "@vouch/review/submit" in uris
     assert all(uri.startswith("@vouch/review/") for uri in uris if "voxel51" not in uri)
@@ -88,7 +92,7 @@ def test_the_built_in_operators_that_are_allowed_change_nothing(review, ann):
     review.ann.run(ann, "take_batch")
     before = kept()
     for uri in sorted(BUILT_IN):
-        body = {"operator_uri": uri, "params": {}, "dataset_name": review.ann.desk}
+        body = {"operator_uri": uri, "params": {}, "dataset_name": review.ann.session}
         answer = ann.post("/operators/execute", json=body)
         assert answer.status_code == 200
         assert answer.json()["error"] is None
@@ -103,7 +107,7 @@ def test_the_bundle_is_served_and_no_source(ann):
     answer = ann.get(plugin["js_bundle_server_path"])
     assert answer.status_code == 200
     assert "executeOperator" in answer.text
-    for name in ("__init__.py", "operator.py", "fiftyone.yml", "seat.py"):
+    for name in ("__init__.py", "operators.py", "fiftyone.yml", "panel.py"):
         assert ann.get(f"/plugins/{name}").status_code == 403
         assert ann.get(f"/plugins/review_ui/plugin/{name}").status_code == 403
 
@@ -125,31 +129,31 @@ def test_a_write_without_a_lease(review, ann, batch):
         queue.give_back("ben")
 
 
-def test_anothers_desk_is_neither_read_nor_written(review, ann):
+def test_anothers_session_is_neither_read_nor_written(review, ann):
     other = str(review.ben.dataset["_id"])
     assert ann.patch(f"/dataset/{other}/sample/{'a' * 24}", json=REMOVE, headers=PATCH).status_code == 403
     query = "query Q($name: String!) { dataset(name: $name) { name } }"
-    for name in (review.ben.desk, other):
+    for name in (review.ben.session, other):
         assert ann.post("/graphql", json={"query": query, "variables": {"name": name}}).status_code == 403
-    own = ann.post("/graphql", json={"query": query, "variables": {"name": review.ann.desk}}).json()
-    assert own["data"]["dataset"]["name"] == review.ann.desk
+    own = ann.post("/graphql", json={"query": query, "variables": {"name": review.ann.session}}).json()
+    assert own["data"]["dataset"]["name"] == review.ann.session
     searched = "query Q($search: String!) { datasets(search: $search, first: 50) { edges { node { name } } } }"
     found = ann.post("/graphql", json={"query": searched, "variables": {"search": ""}}).json()
-    assert [edge["node"]["name"] for edge in found["data"]["datasets"]["edges"]] == [review.ann.desk]
-    body = {"operator_uri": "@vouch/review/take_batch", "params": {}, "dataset_name": review.ben.desk}
+    assert [edge["node"]["name"] for edge in found["data"]["datasets"]["edges"]] == [review.ann.session]
+    body = {"operator_uri": "@vouch/review/take_batch", "params": {}, "dataset_name": review.ben.session}
     assert ann.post("/operators/execute", json=body).status_code == 403
 
 
-def test_anothers_desk_is_not_read_by_a_default_of_another_operation(review, ann):
-    asked = f'query A($n: String! = "{review.ben.desk}") {{ dataset(name: $n) {{ name }} }}'
-    other = f'query B($n: String! = "{review.ann.desk}") {{ dataset(name: $n) {{ name }} }}'
+def test_anothers_session_is_not_read_by_a_default_of_another_operation(review, ann):
+    asked = f'query A($n: String! = "{review.ben.session}") {{ dataset(name: $n) {{ name }} }}'
+    other = f'query B($n: String! = "{review.ann.session}") {{ dataset(name: $n) {{ name }} }}'
     for query, name in ((f"{asked} {other}", "A"), (f"{other} {asked}", "A"), (asked, "A"), (asked, None)):
         answer = ann.post("/graphql", json={"query": query, "operationName": name})
         assert answer.status_code == 403
-        assert review.ben.desk not in answer.text
+        assert review.ben.session not in answer.text
     assert ann.post("/graphql", json=[{"query": other, "operationName": "B"}]).status_code == 400
     own = ann.post("/graphql", json={"query": other, "operationName": "B"}).json()
-    assert own["data"]["dataset"]["name"] == review.ann.desk
+    assert own["data"]["dataset"]["name"] == review.ann.session
 
 
 def test_a_mutation_of_data(review, ann):
@@ -160,7 +164,7 @@ def test_a_mutation_of_data(review, ann):
 def test_a_view_of_other_collections(review, ann):
     query = "query Q($d: String!, $v: BSONArray!) { samples(dataset: $d, view: $v) { __typename } }"
     stage = {"_cls": "fiftyone.core.stages.Mongo", "kwargs": [["pipeline", [{"$unionWith": "vouch_items"}]]]}
-    variables = {"d": review.ann.desk, "v": [stage]}
+    variables = {"d": review.ann.session, "v": [stage]}
     assert ann.post("/graphql", json={"query": query, "variables": variables}).status_code == 403
 
 
@@ -172,7 +176,7 @@ def test_a_class_that_is_named_in_disguise(review, ann, tmp_path):
     made = tmp_path / "made"
     for named in ({"$symbol": "os.mkdir"}, {"$code": "os.mkdir"}, "os.mkdir"):
         stage = {"_cls": named, "kwargs": [["path", str(made)]]}
-        answer = ann.post("/graphql", json={"query": query, "variables": {"d": review.ann.desk, "v": [stage]}})
+        answer = ann.post("/graphql", json={"query": query, "variables": {"d": review.ann.session, "v": [stage]}})
         assert not made.exists()
         assert answer.status_code == 403
 
@@ -195,9 +199,9 @@ def test_no_log_holds_a_token_or_a_session(review, ann):
     assert ann.cookies[f"vouch-review-{review.ann.address.rpartition(':')[2]}"] not in text
 
 
-def test_what_fails_is_told_without_traceback_and_logged_once(review, ann, batch):
+def test_what_fails_is_reported_without_traceback_and_logged_once(review, ann, batch):
     params = {"panel_id": "x", "__method__": "to_json"}
-    body = {"operator_uri": "@vouch/review/review_queue", "params": params, "dataset_name": review.ann.desk}
+    body = {"operator_uri": "@vouch/review/review_queue", "params": params, "dataset_name": review.ann.session}
     answer = ann.post("/operators/execute", json=body)
     assert answer.json()["error"]
     assert "Traceback" not in answer.text
@@ -206,8 +210,8 @@ def test_what_fails_is_told_without_traceback_and_logged_once(review, ann, batch
     ann.patch(path, json=REMOVE, headers=PATCH | {"if-match": '"2000-01-01T00:00:00"'})
     lines = review.ann.server.log.read_text().splitlines()
     assert any("to_json" in line for line in lines)
-    told = [line for line in lines if f"Received patch request for sample {sample['_id']}" in line]
-    assert len(told) == 1
+    logged = [line for line in lines if f"Received patch request for sample {sample['_id']}" in line]
+    assert len(logged) == 1
 
 
 def test_reviews_work_through_the_guard_and_answers_are_kept(review, ann, batch):
@@ -231,11 +235,11 @@ def test_it_listens_on_loopback_alone(review):
     assert {address for address, _ in listening} == {"127.0.0.1"}
 
 
-def test_a_desk_is_open_once(review, tmp_path):
+def test_a_session_is_open_once(review, tmp_path):
     use = DatabaseUse(review.uri, lambda: False)
     options = ServeOptions(reviewers=("ann",))
     with (
-        pytest.raises(UserError, match="ann's desk is open already"),
+        pytest.raises(UserError, match="ann's session is open already"),
         served(review.campaign, review.ann.queue, use, options, {"ann": "x" * 20}, tmp_path),
     ):
         pass
@@ -246,22 +250,22 @@ def test_a_server_that_is_killed_is_started_again_for_the_same_session(review):
     class EnoughError(Exception):
         pass
 
-    said: list[str] = []
+    messages: list[str] = []
 
-    def say(words: str) -> None:
-        said.append(words)
+    def say(message: str) -> None:
+        messages.append(message)
         raise EnoughError
 
     with review.ann.client() as client:
         review.ann.run(client, "take_batch")
         held = {sample["item"] for sample in review.ann.samples()}
         assert held
-        watched = [Served(review.ann.server, 0)]
+        watched = [review.ann.server]
         pid = review.ann.server.pid
         threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
         with pytest.raises(EnoughError):
             keep_alive(watched, DatabaseUse(review.uri, lambda: False), say)
-        assert "runs again" in said[0]
+        assert "runs again" in messages[0]
         assert review.ann.server.pid != pid
         assert client.get("/fiftyone").status_code == 200
         assert {sample["item"] for sample in review.ann.samples()} == held

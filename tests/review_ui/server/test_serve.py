@@ -17,7 +17,6 @@ from vouch_labels.review_ui.server.process import server_environment
 from vouch_labels.review_ui.server.serve import (
     MOST_RESTARTS,
     VARIABLE,
-    Served,
     ServeOptions,
     bind,
     draw_tokens,
@@ -57,7 +56,7 @@ def test_a_header_is_believed_from_a_proxy_alone():
     options(trust_header="X-User", trusted_proxies=("10.0.0.1",)).check(has_own_tokens=False)
 
 
-def test_a_proxy_may_say_where_requests_come_from_and_not_who_they_are_of():
+def test_a_proxy_may_name_the_client_and_not_the_reviewer():
     options(trusted_proxies=("10.0.0.1",)).check(has_own_tokens=False)
 
 
@@ -93,7 +92,7 @@ def taken():
         yield one.getsockname()[1]
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(taken):
+def test_a_port_that_is_taken_is_reported_in_one_line(taken):
     with pytest.raises(UserError, match=f"port {taken} is taken; choose another with --port"):
         bind("127.0.0.1", taken, 1)
 
@@ -123,15 +122,15 @@ def test_none_is_left(taken, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "words"),
+    ("host", "port", "message"),
     [
         ("127.0.0.1", 70_000, "is no port"),
         ("no.such.host.invalid", 5151, "cannot find the host"),
         ("192.0.2.1", 5151, "--host"),
     ],
 )
-def test_what_cannot_be_bound_to(host, port, words):
-    with pytest.raises(UserError, match=words):
+def test_what_cannot_be_bound_to(host, port, message):
+    with pytest.raises(UserError, match=message):
         bind(host, port, 1)
 
 
@@ -173,7 +172,7 @@ def test_of_a_file(tmp_path, text, reviewers, found):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (f"ben {LONG}", "no token of 'ann'"),
         ("ann short-one", "shorter than 16"),
@@ -181,10 +180,10 @@ def test_of_a_file(tmp_path, text, reviewers, found):
         ("", "no token of 'ann'"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_without_a_token(tmp_path, text, words):
+def test_what_is_wrong_with_a_file_is_reported_without_a_token(tmp_path, text, message):
     path = tmp_path / "tokens"
     path.write_text(text)
-    with pytest.raises(UserError, match=words) as error:
+    with pytest.raises(UserError, match=message) as error:
         own_tokens(["ann"], path, {})
     assert LONG not in str(error.value)
     assert "short-one" not in str(error.value)
@@ -200,7 +199,7 @@ class EnoughError(Exception):
 
 
 class Server:
-    """Dies as often as it is told to, and then fails to start so many times: it ends, or hangs."""
+    """Dies as often as it is set to, and then fails to start so many times: it ends, or hangs."""
 
     log = "the.log"
 
@@ -225,7 +224,7 @@ class Server:
         self.runs = self.answers or self.hangs
         self.fails -= not self.answers
 
-    def tell(self):
+    def send_settings(self):
         pass
 
     def wait(self):
@@ -235,12 +234,12 @@ class Server:
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr("vouch_labels.review_ui.server.serve.LOOK_S", 0)
+    monkeypatch.setattr("vouch_labels.review_ui.server.serve.CHECK_S", 0)
 
 
-def watch(*servers, looks=50):
-    """What was said in so many looks."""
-    said, left = [], iter(range(looks))
+def watch(*servers, checks=50):
+    """The messages of so many checks."""
+    messages, left = [], iter(range(checks))
 
     def revive():
         if next(left, None) is None:
@@ -248,15 +247,15 @@ def watch(*servers, looks=50):
         return False
 
     with pytest.raises(EnoughError):
-        keep_alive([Served(one, 0) for one in servers], DatabaseUse("", revive), said.append)
-    return said
+        keep_alive(servers, DatabaseUse("", revive), messages.append)
+    return messages
 
 
 @pytest.mark.usefixtures("at_once")
 def test_what_died_runs_again():
     ann, ben = Server("ann", 2), Server("ben", 0)
-    said = watch(ann, ben)
-    assert [words.partition(" had ended")[0] for words in said] == ["the server of ann"] * 2
+    messages = watch(ann, ben)
+    assert [message.partition(" had ended")[0] for message in messages] == ["the server of ann"] * 2
     assert ann.answers
     assert ben.stopped == 0
 
@@ -265,9 +264,9 @@ def test_what_died_runs_again():
 @pytest.mark.parametrize(("deaths", "fails"), [(1, 100), (100, 0), (100, 2)])
 def test_what_keeps_dying_does_not_end_the_review_of_others(deaths, fails):
     ann, ben = Server("ann", MOST_RESTARTS), Server("ben", deaths, fails)
-    said = watch(ann, ben)
+    messages = watch(ann, ben)
     assert ann.answers
-    [given_up] = [words for words in said if "the others go on" in words]
+    [given_up] = [message for message in messages if "the others go on" in message]
     assert "of ben" in given_up
     assert not ben.runs
     assert ben.starts == MOST_RESTARTS
@@ -277,9 +276,9 @@ def test_what_keeps_dying_does_not_end_the_review_of_others(deaths, fails):
 @pytest.mark.parametrize("hangs", [False, True])
 def test_what_does_not_start_is_tried_again(hangs):
     ann, ben = Server("ann", 0), Server("ben", 1, MOST_RESTARTS - 1, hangs)
-    said = watch(ann, ben)
-    assert ["it is tried again" in words for words in said] == [True] * (MOST_RESTARTS - 1) + [False]
-    assert "the server of ben had ended; it runs again" in said[-1]
+    messages = watch(ann, ben)
+    assert ["it is tried again" in message for message in messages] == [True] * (MOST_RESTARTS - 1) + [False]
+    assert "the server of ben had ended; it runs again" in messages[-1]
     assert ben.answers
 
 
@@ -310,7 +309,7 @@ def test_failures_with_a_success_in_between_are_not_in_a_row(monkeypatch):
 @pytest.mark.usefixtures("at_once")
 def test_a_database_that_died_with_a_server_is_revived_before_the_next_try():
     """Without it no start can succeed."""
-    ben, said = Server("ben", 1, 100), []
+    ben, messages = Server("ben", 1, 100), []
 
     def revive():
         if not ben.starts:
@@ -321,8 +320,8 @@ def test_a_database_that_died_with_a_server_is_revived_before_the_next_try():
         return True
 
     with pytest.raises(EnoughError):
-        keep_alive([Served(ben, 0)], DatabaseUse("", revive), said.append)
-    failed, revived, started = said
+        keep_alive([ben], DatabaseUse("", revive), messages.append)
+    failed, revived, started = messages
     assert "it is tried again" in failed
     assert "database had ended" in revived
     assert "runs again" in started
@@ -332,20 +331,20 @@ def test_a_database_that_died_with_a_server_is_revived_before_the_next_try():
 @pytest.mark.usefixtures("at_once")
 def test_when_none_is_left_the_review_ends():
     ann, ben = Server("ann", 100), Server("ben", 1, 100)
-    said = []
+    messages = []
     with pytest.raises(VouchError, match=r"server of ann keeps ending; the.log says why"):
-        keep_alive([Served(ann, 0), Served(ben, 0)], DatabaseUse("", lambda: False), said.append)
-    assert sum("runs again" in words for words in said) == MOST_RESTARTS
+        keep_alive([ann, ben], DatabaseUse("", lambda: False), messages.append)
+    assert sum("runs again" in message for message in messages) == MOST_RESTARTS
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_database_that_died_is_told():
-    said = []
+def test_a_database_that_died_is_reported():
+    messages = []
 
-    def stop(words):
-        said.append(words)
+    def stop(message):
+        messages.append(message)
         raise EnoughError
 
     with pytest.raises(EnoughError):
-        keep_alive([Served(Server("ann", 0), 0)], DatabaseUse("", lambda: True), stop)
-    assert "nothing that was submitted is lost" in said[0]
+        keep_alive([Server("ann", 0)], DatabaseUse("", lambda: True), stop)
+    assert "nothing that was submitted is lost" in messages[0]

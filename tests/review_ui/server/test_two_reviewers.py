@@ -28,15 +28,15 @@ def answer_all(name: str, address: str) -> list[str]:
             body = {"operator_uri": f"@vouch/review/{operator}", "params": params}
             response = client.post("/operators/execute", json=body)
             assert response.status_code == 200, response.text
-            said = response.json()["result"]
-            assert said.get("error") is None, said
-            return said
+            result = response.json()["result"]
+            assert result.get("error") is None, result
+            return result
 
-        while cards := run("take_batch")["cards"]:
-            for card in cards:
-                said = run(("submit", "reject")[len(answered) % 2], item=card["item"], seconds=1.0)
-                assert card["item"] not in {one["item"] for one in said["cards"]}
-                answered.append(card["item"])
+        while items := run("take_batch")["items"]:
+            for one in items:
+                result = run(("submit", "reject")[len(answered) % 2], item=one["item"], seconds=1.0)
+                assert one["item"] not in {one["item"] for one in result["items"]}
+                answered.append(one["item"])
             if len(answered) == ITEMS // 2:
                 break
     return answered
@@ -49,9 +49,9 @@ def test_two_at_once_answer_every_item_once(make_queue, uri, tmp_path, monkeypat
     campaign = write_campaign(tmp_path, review={"batch": 20})
     queue = make_queue(ITEMS, name=QUEUE)
     options = ServeOptions(reviewers=tuple(TOKENS))
-    with served(campaign, QUEUE, DatabaseUse(uri, lambda: False), options, TOKENS, tmp_path / "logs") as desks:
+    with served(campaign, QUEUE, DatabaseUse(uri, lambda: False), options, TOKENS, tmp_path / "logs") as sessions:
         with ThreadPoolExecutor(2) as pool:
-            working = [pool.submit(answer_all, one.reviewer, f"http://127.0.0.1:{one.port}") for one in desks]
+            working = [pool.submit(answer_all, one.reviewer, f"http://127.0.0.1:{one.port}") for one in sessions]
         ann, ben = (one.result() for one in working)
         assert queue.take("cem", ITEMS) == []
     assert (len(ann), len(ben)) == (ITEMS // 2, ITEMS // 2)
@@ -63,13 +63,13 @@ def test_two_at_once_answer_every_item_once(make_queue, uri, tmp_path, monkeypat
     assert pull_queue(uri, QUEUE, workspace).verdicts == 0
     rows = read_verdicts(workspace).to_pylist()
     assert len(rows) == ITEMS
-    said = {row["label_id"]: (row["reviewer"], row["verdict"]) for row in rows}
+    given = {row["label_id"]: (row["reviewer"], row["verdict"]) for row in rows}
     verdicts = ("correct", "not_an_object")
     expected = {
         item: (name, verdicts[number % 2])
         for name, items in (("ann", ann), ("ben", ben))
         for number, item in enumerate(items)
     }
-    assert said == expected
+    assert given == expected
     times = {name: [row["reviewed_at"] for row in rows if row["reviewer"] == name] for name in TOKENS}
     assert max(min(found) for found in times.values()) < min(max(found) for found in times.values())

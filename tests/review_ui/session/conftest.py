@@ -1,4 +1,4 @@
-"""An item about a cat with a mask, and the document of its sample as FiftyOne keeps it; desks on a real server."""
+"""An item about a cat with a mask, and the document of its sample as FiftyOne keeps it; sessions on a real server."""
 
 import io
 import zlib
@@ -14,7 +14,7 @@ from tests.review_ui.fiftyone_here import database_of_fiftyone
 from vouch_labels.review_ui.queue.database import connect
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.session.samples import object_id
-from vouch_labels.review_ui.session.session import Desk
+from vouch_labels.review_ui.session.session import ReviewSession
 from vouch_labels.schemas.queue import Item
 from vouch_labels.tasks.boxes_masks import rle_of_crop
 
@@ -47,7 +47,7 @@ def item() -> Item:
         label_id=LABEL,
         box=BOX,
         rle=rle_of_crop(crop, 110, 55, HEIGHT, WIDTH),
-        words="",
+        reason="",
         seconds=2.0,
         epoch=1,
         others=(),
@@ -76,7 +76,7 @@ def about_image(item: Item) -> Item:
 
 @pytest.fixture
 def label() -> Callable[..., dict[str, Any]]:
-    """A detection as it lies in MongoDB; box in pixels."""
+    """A detection as MongoDB has it; box in pixels."""
 
     def make(box=BOX, name="cat", label_id=None, mask=None, **parts):
         x0, y0, x1, y1 = box
@@ -117,23 +117,23 @@ def uri(mongo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def make_desk(make_queue: Callable[..., Queue]) -> Callable[..., Desk]:
-    """Make up a queue as make_queue does, and open ann's desk."""
+def make_session(make_queue: Callable[..., Queue]) -> Callable[..., ReviewSession]:
+    """Make up a queue as make_queue does, and open ann's session."""
 
-    def make(count: int, **options: Any) -> Desk:
-        return Desk(make_queue(count, **options), QUEUE, "ann")
+    def make(count: int, **options: Any) -> ReviewSession:
+        return ReviewSession(make_queue(count, **options), QUEUE, "ann")
 
     return make
 
 
 @pytest.fixture
-def restarted(uri: str) -> Iterator[Callable[[], Desk]]:
-    """Open ann's desk as a server does that was started again."""
+def restarted(uri: str) -> Iterator[Callable[[], ReviewSession]]:
+    """Open ann's session as a server does that was started again."""
     opened = []
 
-    def restart() -> Desk:
+    def restart() -> ReviewSession:
         opened.append(Queue.open(uri, QUEUE))
-        return Desk(opened[-1], QUEUE, "ann")
+        return ReviewSession(opened[-1], QUEUE, "ann")
 
     yield restart
     for queue in opened:
@@ -142,12 +142,12 @@ def restarted(uri: str) -> Iterator[Callable[[], Desk]]:
 
 @pytest.fixture
 def draw() -> Callable[..., None]:
-    """Change the question of an item on a desk as the App does: its label by keywords, and boxes beside it."""
+    """Change the question of an item in a session as the App does: its label by keywords, and boxes beside it."""
 
-    def change(desk: Desk, item: str, *new: dict[str, Any], **parts: Any) -> None:
+    def change(session: ReviewSession, item: str, *new: dict[str, Any], **parts: Any) -> None:
         import fiftyone as fo
 
-        sample = fo.load_dataset(desk.name).match({"item": item}).first()
+        sample = fo.load_dataset(session.name).match({"item": item}).first()
         for name, value in parts.items():
             sample.question.detections[0][name] = value
         sample.question.detections.extend(fo.Detection(**one) for one in new)

@@ -1,4 +1,4 @@
-"""What was left on the desk becomes verdicts."""
+"""What was left in the session becomes verdicts."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ NEW = (300.0, 300.0, 340.0, 360.0)
 
 
 @pytest.fixture
-def said(label, sample):
-    """Read a sample back; gives each row without what is empty and without what the item says."""
+def answer_of(label, sample):
+    """Read a sample back; gives each row without what is empty and without what the item gives."""
 
     def read(item, *labels, **how):
         rows = read_back(sample(*labels), item, CLASSES, **how)
@@ -41,92 +41,94 @@ def shown(item):
     return mask_in_box(item.rle, item.box, WIDTH, HEIGHT)
 
 
-def test_untouched_is_correct(said, label, item, bare):
-    assert said(item, label(label_id=LABEL, mask=shown(item))) == [row("correct")]
-    assert said(bare, label(label_id=LABEL)) == [row("correct")]
+def test_untouched_is_correct(answer_of, label, item, bare):
+    assert answer_of(item, label(label_id=LABEL, mask=shown(item))) == [row("correct")]
+    assert answer_of(bare, label(label_id=LABEL)) == [row("correct")]
 
 
-def test_what_shares_lose_is_no_edit(said, label, bare):
+def test_what_shares_lose_is_no_edit(answer_of, label, bare):
     almost = tuple(side + 0.01 for side in BOX)
-    assert said(bare, label(almost, label_id=LABEL)) == [row("correct")]
+    assert answer_of(bare, label(almost, label_id=LABEL)) == [row("correct")]
 
 
-def test_another_class(said, label, bare):
-    assert said(bare, label(name="dog", label_id=LABEL)) == [row("wrong_class", class_name="dog")]
-    assert said(bare, label(MOVED, "dog", LABEL)) == [row("wrong_class", MOVED, class_name="dog")]
+def test_another_class(answer_of, label, bare):
+    assert answer_of(bare, label(name="dog", label_id=LABEL)) == [row("wrong_class", class_name="dog")]
+    assert answer_of(bare, label(MOVED, "dog", LABEL)) == [row("wrong_class", MOVED, class_name="dog")]
 
 
-def test_a_moved_box(said, label, bare):
-    assert said(bare, label(MOVED, label_id=LABEL)) == [row("bad_box", MOVED)]
+def test_a_moved_box(answer_of, label, bare):
+    assert answer_of(bare, label(MOVED, label_id=LABEL)) == [row("bad_box", MOVED)]
 
 
-def test_a_box_over_the_edge_is_cut(said, label, bare):
-    assert said(bare, label((-5.0, 50.0, 700.0, 150.0), label_id=LABEL)) == [row("bad_box", (0, 50, WIDTH, 150))]
+def test_a_box_over_the_edge_is_cut(answer_of, label, bare):
+    assert answer_of(bare, label((-5.0, 50.0, 700.0, 150.0), label_id=LABEL)) == [row("bad_box", (0, 50, WIDTH, 150))]
 
 
-def test_a_deleted_label_is_no_object(said, bare):
-    assert said(bare) == [row("not_an_object")]
+def test_a_deleted_label_is_no_object(answer_of, bare):
+    assert answer_of(bare) == [row("not_an_object")]
 
 
-def test_new_boxes_are_missed_objects(said, label, bare, about_image):
+def test_new_boxes_are_missed_objects(answer_of, label, bare, about_image):
     mask = np.ones((60, 40), np.bool_)
     new = label(NEW, "ox", mask=mask)
     missed = row("missed", NEW, class_name="ox", rle_counts=rle_of_crop(mask, 300, 300, HEIGHT, WIDTH))
-    assert said(bare, label(label_id=LABEL), new) == [row("correct"), missed]
-    assert said(bare, new) == [row("not_an_object"), missed]
-    assert said(about_image, new) == [row("checked", class_name="dog"), missed]
-    assert said(about_image) == [row("checked", class_name="dog")]
+    assert answer_of(bare, label(label_id=LABEL), new) == [row("correct"), missed]
+    assert answer_of(bare, new) == [row("not_an_object"), missed]
+    assert answer_of(about_image, new) == [row("checked", class_name="dog"), missed]
+    assert answer_of(about_image) == [row("checked", class_name="dog")]
 
 
 @pytest.mark.parametrize("key", ["bad_box", "wrong_class", "not_an_object"])
-def test_what_is_said_of_a_label_does_not_check_an_image(sample, about_image, key):
+def test_an_answer_about_a_label_does_not_check_an_image(sample, about_image, key):
     with pytest.raises(DraftError, match="about the whole image"):
         read_back(sample(), about_image, CLASSES, key)
 
 
-def test_a_painted_mask_goes_along(said, label, item):
+def test_a_painted_mask_goes_along(answer_of, label, item):
     mask = shown(item).copy()
     mask[:, :20] = True
     rle = rle_of_crop(mask, 100, 50, HEIGHT, WIDTH)
-    assert said(item, label(label_id=LABEL, mask=mask)) == [row("correct", rle_counts=rle)]
-    assert said(item, label(label_id=LABEL, mask=mask), said="bad_box") == [row("bad_box", BOX, rle_counts=rle)]
-    other = said(item, label(name="dog", label_id=LABEL, mask=mask))
+    assert answer_of(item, label(label_id=LABEL, mask=mask)) == [row("correct", rle_counts=rle)]
+    assert answer_of(item, label(label_id=LABEL, mask=mask), choice="bad_box") == [row("bad_box", BOX, rle_counts=rle)]
+    other = answer_of(item, label(name="dog", label_id=LABEL, mask=mask))
     assert other == [row("wrong_class", class_name="dog", rle_counts=rle)]
 
 
-def test_a_box_that_only_follows_its_mask_is_good(said, label, item):
+def test_a_box_that_only_follows_its_mask_is_good(answer_of, label, item):
     grown = (98.0, 50.0, 201.0, 151.0)
     mask = np.ones((101, 103), np.bool_)
-    assert [one["verdict"] for one in said(item, label(grown, label_id=LABEL, mask=mask))] == ["correct"]
+    assert [one["verdict"] for one in answer_of(item, label(grown, label_id=LABEL, mask=mask))] == ["correct"]
     twice = (50.0, 50.0, 250.0, 150.0)
-    found = said(item, label(twice, label_id=LABEL, mask=np.ones((100, 200), np.bool_)))
+    found = answer_of(item, label(twice, label_id=LABEL, mask=np.ones((100, 200), np.bool_)))
     assert found[0]["verdict"] == "bad_box"
     assert found[0]["rle_counts"]
 
 
-def test_a_mask_removed_to_move_the_box(said, label, item):
-    assert said(item, label(MOVED, label_id=LABEL)) == [row("bad_box", MOVED)]
+def test_a_mask_removed_to_move_the_box(answer_of, label, item):
+    assert answer_of(item, label(MOVED, label_id=LABEL)) == [row("bad_box", MOVED)]
     with pytest.raises(DraftError, match="mask was removed"):
-        said(item, label(label_id=LABEL))
+        answer_of(item, label(label_id=LABEL))
 
 
-def test_keys_need_no_edit(said, label, bare):
+def test_keys_need_no_edit(answer_of, label, bare):
     kept = label(label_id=LABEL)
-    assert said(bare, kept, said="not_an_object") == [row("not_an_object")]
-    assert said(bare, kept, said="bad_box") == [row("bad_box")]
-    assert said(bare, kept, said="wrong_class", class_name="ox") == [row("wrong_class", class_name="ox")]
-    assert said(bare, kept, said="wrong_class") == [row("wrong_class")]
+    assert answer_of(bare, kept, choice="not_an_object") == [row("not_an_object")]
+    assert answer_of(bare, kept, choice="bad_box") == [row("bad_box")]
+    assert answer_of(bare, kept, choice="wrong_class", class_name="ox") == [row("wrong_class", class_name="ox")]
+    assert answer_of(bare, kept, choice="wrong_class") == [row("wrong_class")]
 
 
-def test_keys_count_beside_edits(said, label, bare):
-    assert said(bare, label(MOVED, label_id=LABEL), said="bad_box") == [row("bad_box", MOVED)]
-    both = said(bare, label(MOVED, label_id=LABEL), said="wrong_class", class_name="ox")
+def test_keys_count_beside_edits(answer_of, label, bare):
+    assert answer_of(bare, label(MOVED, label_id=LABEL), choice="bad_box") == [row("bad_box", MOVED)]
+    both = answer_of(bare, label(MOVED, label_id=LABEL), choice="wrong_class", class_name="ox")
     assert both == [row("wrong_class", MOVED, class_name="ox")]
-    assert said(bare, label(name="dog", label_id=LABEL), said="bad_box") == [row("wrong_class", class_name="dog")]
+    assert answer_of(bare, label(name="dog", label_id=LABEL), choice="bad_box") == [
+        row("wrong_class", class_name="dog")
+    ]
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"),
+    ("parts", "message"),
     [
         ({"label": None}, "no class"),
         ({"label": "cow"}, "'cow' is no class"),
@@ -141,19 +143,19 @@ def test_keys_count_beside_edits(said, label, bare):
         ({"_id": "abc"}, "cannot be read"),
     ],
 )
-def test_what_is_no_answer_yet_says_what_to_do(said, label, bare, parts, words):
-    with pytest.raises(DraftError, match=words):
-        said(bare, label(label_id=LABEL), label(NEW, "ox") | parts)
+def test_what_is_no_answer_yet_gets_a_hint_what_to_do(answer_of, label, bare, parts, message):
+    with pytest.raises(DraftError, match=message):
+        answer_of(bare, label(label_id=LABEL), label(NEW, "ox") | parts)
 
 
-def test_the_class_it_has_is_no_wrong_class(said, label, bare):
+def test_the_class_it_has_is_no_wrong_class(answer_of, label, bare):
     with pytest.raises(DraftError, match="'cat' already"):
-        said(bare, label(label_id=LABEL), said="wrong_class", class_name="cat")
+        answer_of(bare, label(label_id=LABEL), choice="wrong_class", class_name="cat")
 
 
-def test_an_empty_mask_is_told(said, label, item):
+def test_an_empty_mask_is_reported(answer_of, label, item):
     with pytest.raises(DraftError, match="is empty"):
-        said(item, label(label_id=LABEL, mask=np.zeros((9, 9), np.bool_)))
+        answer_of(item, label(label_id=LABEL, mask=np.zeros((9, 9), np.bool_)))
 
 
 def test_labels_that_cannot_be_read_at_all(bare):

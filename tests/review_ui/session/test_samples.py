@@ -1,6 +1,6 @@
 """Masks to the box and back.
 
-Questions in words.
+The texts of questions.
 """
 
 import numpy as np
@@ -50,7 +50,7 @@ def test_an_empty_mask_is_none():
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "words"),
+    ("kind", "name", "question"),
     [
         ("label", "cat", "Is this a cat?"),
         ("label", "airplane", "Is this an airplane?"),
@@ -59,5 +59,5 @@ def test_an_empty_mask_is_none():
         ("image", None, "Find every object that no box shows"),
     ],
 )
-def test_each_kind_asks_in_its_way(item, kind, name, words):
-    assert question_of(item.model_copy(update={"kind": kind, "class_name": name})) == words
+def test_each_kind_asks_in_its_way(item, kind, name, question):
+    assert question_of(item.model_copy(update={"kind": kind, "class_name": name})) == question
