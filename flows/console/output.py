@@ -88,17 +88,17 @@ def show(console: Console, blocks: Iterable[Block], campaign: Path | None = None
         blocks: What; none of it is markup.
         campaign: The campaign file, which then stands in the commands for CAMPAIGN.
     """
-    for block in blocks:
+    for place, block in enumerate(blocks):
         if isinstance(block, str):
             say(console, block if campaign is None else _COMMAND.sub(lambda found: found[1] + str(campaign), block))
             continue
         if block.title:
             # A line of its own: a table's title would be wrapped to its width.
-            say(console, f"\n{block.title}")
+            say(console, f"\n{block.title}" if place else block.title)
         table = RichTable(show_header=any(name.strip() for name in block.columns))
-        for place, name in enumerate(block.columns):
+        for number, name in enumerate(block.columns):
             # Names may be long, the others are figures.
-            column: dict[str, Any] = {"justify": "right"} if place else {"overflow": "fold"}
+            column: dict[str, Any] = {"justify": "right"} if number else {"overflow": "fold"}
             table.add_column(printable(name), **column)
         for row in block.cells():
             table.add_row(*map(printable, row))

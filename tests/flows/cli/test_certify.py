@@ -165,8 +165,8 @@ def test_in_a_table(vouch, labelled, tmp_path):
     answer = vouch("apply", labelled, "--no-export", "--plain")
     assert answer.code == 0, answer.err
     assert answer.out.splitlines()[-3:] == [
-        "active policy: certified-1-a (certified: at least 0.95 of delivered labels correct, confidence 0.9, once people "
-        "have decided those that wait)",
+        "active policy: certified-1-a (certified: at least 0.95 of delivered labels correct, confidence 0.9, once "
+        "people have decided those that wait)",
         "before: manual thresholds",
         f"workspace: {tmp_path / 'workspace'}",
     ]
