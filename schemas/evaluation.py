@@ -426,7 +426,7 @@ class Simulation(Strict):
         for why, labels in self.without_truth.items():
             yield f"left out: {labels:,} labels, {why}"
         if self.missed:
-            known = f"measured with {plural(self.plants, 'control item')}" if self.plants else "and nobody measures it"
+            known = f"measured with {plural(self.plants, 'honeypot')}" if self.plants else "and nobody measures it"
             yield f"the reviewer calls {pct(self.missed)} of the wrong labels correct, {known}"
         yield (
             f"{self.draws:,} draws each; the guarantee: at least T of the {self.gate} labels correct, confidence "

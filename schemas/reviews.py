@@ -21,7 +21,7 @@ PURPOSES: Final[dict[Purpose, str]] = {
     "fit": "calibration set",
     "certify": "validation sample, to certify",
     "audit": "blind audit of accepted labels",
-    "plant": "control items, known to be wrong",
+    "plant": "honeypots, known to be wrong",
     "doubtful": "low-confidence labels",
     "image": "images to be searched",
     "possible_miss": "classes that CLIP sees and no box shows",
@@ -258,7 +258,7 @@ class VerdictFigures(Strict):
             named = ", ".join(self.disputed[:MOST_DISPUTED]) + (" ..." if disputed > MOST_DISPUTED else "")
             yield f"{plural(disputed, 'label')} disputed, which wait for review again: {named}"
         if self.planted:
-            yield f"{self.planted:,} answers are on control items, which test reviewers"
+            yield f"{self.planted:,} answers are on honeypots, which test reviewers"
         if self.unknown_labels:
             yield f"{self.unknown_labels:,} answers are on labels that this run does not have"
         if self.simulated:

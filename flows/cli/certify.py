@@ -123,7 +123,7 @@ def simulate(
         str | None, typer.Option(help="delivered or accepted; that of the campaign by default.", show_default=False)
     ] = None,
     missed: Annotated[float, typer.Option(help="Share of wrong labels that the reviewer calls correct.")] = 0.0,
-    plants: Annotated[int, typer.Option(help="Known-wrong labels mixed in, which measure what is missed.")] = 0,
+    plants: Annotated[int, typer.Option(help="Honeypots mixed in, which measure what is missed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
     """Answer "how many reviews automate half of my data at 98%?" on labels with ground truth.

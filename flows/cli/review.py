@@ -146,7 +146,7 @@ def plan_reviews(
         ),
     ] = None,
     plants: Annotated[
-        int, typer.Option(help="Control items, known to be wrong, to mix in, to see what reviewers miss.", metavar="N")
+        int, typer.Option(help="Honeypots to mix in, known to be wrong, to see what reviewers miss.", metavar="N")
     ] = 0,
     images: Annotated[
         int, typer.Option(help="Images to be searched for every object, to know the recall.", metavar="N")
