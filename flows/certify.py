@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from vouch_labels.flows.artifacts import applied_reviews_markdown, certified_markdown
+from vouch_labels.flows.artifacts import markdown
 from vouch_labels.review_ui.server.answers import pull_answers
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.campaign_file import load_campaign
@@ -33,7 +33,7 @@ def vouch_certify(campaign: str, unanswered_as_wrong: bool = False) -> dict[str,
     """
     found = certify_campaign(load_campaign(Path(campaign)), unanswered_as_wrong)
     try:
-        _publish(certified_markdown(found), found.run)
+        _publish(_certificates(found), found.run)
     except Exception:
         _say_not_shown()
     return found.model_dump(mode="json")
@@ -53,9 +53,14 @@ def show_certificates(markdown: str, run: str) -> None:
 def show(found: Certified) -> None:
     """Show a result in Prefect; a server that has gone away takes nothing from it."""
     try:
-        show_certificates(certified_markdown(found), found.run)
+        show_certificates(_certificates(found), found.run)
     except Exception:
         _say_not_shown()
+
+
+def _certificates(found: Certified) -> str:
+    policy = "not certified" if found.version is None else f"policy {found.version}"
+    return markdown(f"Certification of run {found.run}: {policy}", found.blocks())
 
 
 def _publish(markdown: str, run: str) -> None:
@@ -75,16 +80,15 @@ def apply_reviews(campaign: str, export: bool = True) -> dict[str, Any]:
 
     Args:
         campaign: Path of the campaign file on the machine that runs the flow.
-        export: Write the data set when labels were decided anew.
+        export: Write the data set when decisions changed.
 
     Returns:
         The AppliedReviews as JSON values.
     """
     found = pull_and_apply(load_campaign(Path(campaign)), export=export)
     try:
-        create_markdown_artifact(
-            applied_reviews_markdown(found), key="vouch-apply-reviews", description="what people's answers changed"
-        )
+        text = markdown("People's answers", found.blocks())
+        create_markdown_artifact(text, key="vouch-apply-reviews", description="what people's answers changed")
     except Exception:
         logger.warning("what was applied could not be shown in Prefect", exc_info=True)
     return found.model_dump(mode="json")

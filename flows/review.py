@@ -6,11 +6,13 @@ import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
+from typing import Final
 from urllib.parse import quote
 
-from vouch_labels.flows.console.output import Terminal, log_path, print_json
-from vouch_labels.flows.console.review import open_words, print_pulled, print_sessions, spoken
+from vouch_labels.flows.console import output
+from vouch_labels.flows.console.output import Terminal, answer, log_path, print_json, show
 from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import left_for
@@ -31,6 +33,12 @@ from vouch_labels.schemas.queue import Left, PullOutcome
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.store.open import open_store
+
+KEYS: Final = (
+    "Alt+T take a batch; Alt+Enter correct, or as you drew it; Alt+1 ... Alt+9 another class; Alt+B bad box",
+    "Alt+N not an object; Alt+M free the box of its mask; Alt+D draw a missing box; Alt+G the crop grid; Alt+S skip; "
+    "Alt+Z undo",
+)
 
 
 def serve(
@@ -59,7 +67,7 @@ def serve(
     own = own_tokens(options.reviewers, options.token_file, os.environ)
     options.check(own is not None)
     tokens = own or draw_tokens(options.reviewers)
-    say = spoken(terminal)
+    say = partial(output.say, terminal.remarks())
     queue = queue_id(campaign)
     current_of(open_store(campaign.workspace), campaign.run.name)  # without labels nothing need be started
     with _end_once(say), reserved(queue, options) as sockets, _database(campaign, say) as database:
@@ -78,8 +86,8 @@ def serve(
                 keep_alive(servers, database, say)
         except BaseException as error:
             pulled = _pull(campaign, queue, database)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                _print_end(terminal, pulled, as_json=as_json)
+            if pulled is not None and isinstance(error, KeyboardInterrupt | SystemExit):
+                answer(terminal, pulled, as_json)
             if not isinstance(error, KeyboardInterrupt):  # that is how a review ends
                 raise
 
@@ -89,15 +97,6 @@ def _database(campaign: Campaign, say: Callable[[str], None]) -> Iterator[Databa
     say("starting the review database")
     with review_database(campaign) as database:
         yield database
-
-
-def _print_end(terminal: Terminal, pulled: PullOutcome | None, *, as_json: bool) -> None:
-    if pulled is None:
-        return
-    if as_json:
-        print_json(terminal, pulled.model_dump(mode="json"))
-    else:
-        print_pulled(terminal.results(), pulled)
 
 
 def _prepare(
@@ -126,7 +125,7 @@ def _prepare(
         say(f"nothing waited for an answer, so review plan {planned.plan.number} was made:")
         for words in planned.words:
             say(f"- {words}")
-        say(open_words(planned))
+        say(planned.to_answer())
         filled = fill_queue(campaign, database.uri)
         left = _left(database, queue, reviewers)
     for line in filled.lines:
@@ -160,7 +159,23 @@ def _announce(
             line = {"reviewer": one.reviewer, "url": addresses[one.reviewer], "pid": one.pid}
             print_json(terminal, line | {"log": str(one.log)})
     else:
-        print_sessions(terminal.results(), addresses, has_own_tokens=not tokens)
+        show(terminal.results(), announcement(addresses, has_own_tokens=not tokens))
+
+
+def announcement(addresses: Mapping[str, str], *, has_own_tokens: bool) -> list[str]:
+    """Where each reviewer works, the keys, and how to end.
+
+    Args:
+        addresses: Reviewer -> address.
+        has_own_tokens: The addresses carry no token: whoever opens them types their own.
+    """
+    tokens = (
+        "each page asks for the reviewer's own token"
+        if has_own_tokens
+        else "whoever has an address can answer as that reviewer: give it to nobody else"
+    )
+    end = "Ctrl-C ends the review: open batches are given back, and the answers go into the workspace"
+    return [*(f"{name}: {address}" for name, address in addresses.items()), tokens, *KEYS, end]
 
 
 def _address(server: ReviewerServer, options: ServeOptions, token: str | None) -> str:

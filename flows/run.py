@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from vouch_labels.flows.artifacts import summary_markdown
+from vouch_labels.flows.artifacts import markdown
 from vouch_labels.flows.prefect_server import embedded_server
 from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
@@ -158,9 +158,8 @@ def _in_words(error: object) -> str:
 def _publish(summary: RunSummary) -> None:
     """Show the summary in Prefect; a server that has gone away takes nothing from a run that is done."""
     try:
-        create_markdown_artifact(
-            summary_markdown(summary), key="vouch-run", description=f"run {summary.run} in figures"
-        )
+        text = markdown(f"Run {summary.run}", summary.blocks())
+        create_markdown_artifact(text, key="vouch-run", description=f"run {summary.run} in figures")
     except Exception:
         logger.warning("the summary could not be shown in Prefect", exc_info=True)
 

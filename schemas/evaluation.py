@@ -1,8 +1,30 @@
 """Defines the results of evaluation against ground truth, of simulated reviews, and of the speed benchmark."""
 
+from collections.abc import Iterator, Mapping
+from typing import Final
+
 from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.text import (
+    Block,
+    Columns,
+    Table,
+    count,
+    duration,
+    guarantee,
+    mebibytes,
+    pct,
+    plural,
+    policy_name,
+    score,
+    share,
+)
+
+MOST_CELLS: Final = 8
+"""Classes of a confusion matrix that is still shown whole; of larger ones the most frequent confusions are."""
+MOST_PAIRS: Final = 15
+COVERAGE_ROWS: Final = 10
 
 
 class ImagePairs(Strict):
@@ -57,6 +79,14 @@ class Quality(Strict):
     recall: float | None = Field(description="correct / objects; None without objects.")
 
 
+def quality_table(title: str, rows: Mapping[str, Quality]) -> Table:
+    """Lay out how right sets of labels are."""
+    names = ("labels", "correct", "wrong", "ignored", "objects")
+    columns: Columns = {"": str, **dict.fromkeys(names, count), "precision": share, "recall": share}
+    values = [(name, *(getattr(one, column) for column in list(columns)[1:])) for name, one in rows.items()]
+    return Table(title, columns, values)
+
+
 class LabelQuality(Quality):
     """The same over all classes and for each."""
 
@@ -108,6 +138,35 @@ class SignalCurves(Strict):
     )
     reliability: Reliability | None = Field(description="None for a signal that is no number from 0 to 1.")
 
+    def blocks(self, name: str) -> Iterator[Block]:
+        """The curves of the signal of that name."""
+        digits = max((len(f"{row.threshold:.10g}".partition(".")[2]) for row in self.sweep), default=0)
+        columns: Columns = {f"least {name}": f"{{:.{digits}f}}".format, "labels": count}
+        columns |= dict.fromkeys(("share", "precision", "recall"), share)
+        swept = [(row.threshold, row.labels, row.share, row.precision, row.recall) for row in self.sweep]
+        title = f"{name}: labels at or above a threshold, of accepted + review"
+        yield Table(title, columns, swept)
+        if self.missing:
+            yield f"{self.missing:,} of {self.labels:,} labels have no {name}; no threshold keeps them"
+        area = "" if self.aurc is None else f", area under risk {self.aurc:.4f}"
+        columns = {"share kept, best first": share, "precision": share, f"least {name}": "{:.4g}".format}
+        kept = [(one.coverage, one.precision, one.threshold) for one in self._some_points()]
+        yield Table(f"{name}: risk and coverage{area}", columns, kept)
+        if self.reliability is not None:
+            columns = {f"mean {name}": score, "labels": count, "precision": share}
+            bins = [(one.score, one.labels, one.precision) for one in self.reliability.bins]
+            yield Table(f"{name}: reliability, equal-mass ECE {self.reliability.ece:.4f}", columns, bins)
+
+    def _some_points(self) -> list[RiskPoint]:
+        """The first points that keep a tenth of the labels, two tenths and so on."""
+        found: list[RiskPoint] = []
+        for row in range(1, COVERAGE_ROWS + 1):
+            wanted = row / COVERAGE_ROWS - 1e-9
+            point = next((point for point in self.risk_coverage if point.coverage >= wanted), None)
+            if point is not None and point not in found:
+                found.append(point)
+        return found
+
 
 class Confusion(Strict):
     """Which class was labelled as which; the last row and column are background."""
@@ -117,6 +176,34 @@ class Confusion(Strict):
         description="counts[i][j]: labels of class i on objects of class j; row background: objects not found; column "
         "background: labels on no object, or on one that was found already."
     )
+
+    def blocks(self, what: str) -> Iterator[Block]:
+        """The matrix of such labels, or of many classes the most frequent confusions."""
+        if len(self.names) <= MOST_CELLS + 1:
+            title = f"confusion of {what} labels: rows are labels, columns the truth"
+            rows = [
+                (name, *(number or None for number in counts))
+                for name, counts in zip(self.names, self.counts, strict=True)
+            ]
+            yield Table(title, {"": str, **dict.fromkeys(self.names, count)}, rows)
+            return
+        background = len(self.names) - 1
+        # What was missed, or on nothing, is in other tables; here it would hide the rest.
+        pairs = sorted(
+            (-self.counts[row][column], row, column)
+            for row in range(background)
+            for column in range(background)
+            if row != column and self.counts[row][column]
+        )
+        if pairs:
+            columns: Columns = {"labelled as": str, "true class": str, "labels": count}
+            named = [(self.names[row], self.names[column], -number) for number, row, column in pairs[:MOST_PAIRS]]
+            yield Table(f"most frequent confusions of {what} labels", columns, named)
+        swapped, nowhere = -sum(number for number, _, _ in pairs), sum(row[background] for row in self.counts)
+        yield (
+            f"of {what} labels {swapped:,} are on an object of another class and {nowhere:,} on no object or on one "
+            f"found already; {sum(self.counts[background]):,} objects were not found"
+        )
 
 
 class TruePrecision(Strict):
@@ -157,6 +244,31 @@ class ContractTruth(Strict):
     whole_run: TruePrecision = Field(description="The images kept for fitting included, whose labels go to review.")
     without_truth: dict[str, int] = Field(description="Why -> labels left out.")
 
+    def blocks(self) -> Iterator[Block]:
+        """What the policy promised, and what is true."""
+        whose = ", certified by a simulated reviewer" if self.simulated else ""
+        asked = guarantee(self.precision, self.gate, self.confidence)
+        columns: Columns = {"group": str, "labels": count, "accepted": count, "automation": share, "precision A": share}
+        columns |= {"precision B": share, "certified": share, "kept": lambda kept: "yes" if kept else "NO"}
+        rows = [_true_row(one.name, one, one.certified, one.kept) for one in self.groups]
+        rows += [_true_row("certified side", self.certified_side), _true_row("whole run", self.whole_run)]
+        yield Table(f"guarantee of {policy_name(self.policy)}{whose}: {asked}", columns, rows)
+        held = {
+            None: "nothing was accepted, so nothing was promised",
+            True: "the guarantee held",
+            False: f"the guarantee is BROKEN; chance alone does that in up to {pct(1 - self.confidence)} of campaigns",
+        }[self.held]
+        yield f"{held}. Precision A: of the accepted labels; B: of those delivered, wrong ones under review removed."
+        for why, labels in self.without_truth.items():
+            yield f"left out of the guarantee: {labels:,} labels, {why}"
+
+
+def _true_row(
+    name: str, found: TruePrecision, certified: float | None = None, kept: bool | None = None
+) -> tuple[object, ...]:
+    precisions = (found.automation, found.accepted_precision, found.delivered_precision)
+    return (name, found.labels, found.accepted, *precisions, certified, kept)
+
 
 class Evaluation(Strict):
     """The whole comparison."""
@@ -179,6 +291,72 @@ class Evaluation(Strict):
     signals: dict[str, SignalCurves] = Field(description="Signal -> what thresholds on it would do.")
     confusion_accepted: Confusion
     confusion_accepted_and_review: Confusion
+
+    def blocks(self) -> Iterator[Block]:
+        """What was compared, and the figures."""
+        yield from self._pairs()
+        columns: Columns = {"": str, "mAP": score, "AP50": score, "AP75": score, "AR100": score}
+        kinds = {"boxes": self.boxes, "masks": self.masks}
+        rows = [(name, one.map, one.ap50, one.ap75, one.ar100) for name, one in kinds.items() if one is not None]
+        yield Table("COCO average precision of all labels, by detector_score", columns, rows)
+        sets = {"accepted": self.accepted, "accepted + review": self.accepted_and_review}
+        yield quality_table(f"labels at IoU {self.iou_threshold}", sets)
+        if self.contract is not None:
+            yield from self.contract.blocks()
+        yield self._class_ap()
+        names = ("accepted", "precision of accepted", "recall of accepted", "all", "precision of all", "recall of all")
+        columns = {"class": str, **dict(zip(names, (count, share, share) * 2, strict=True))}
+        by_class = [
+            (name, one.labels, one.precision, one.recall, every.labels, every.precision, every.recall)
+            for name, every in self.accepted_and_review.classes.items()
+            for one in (self.accepted.classes[name],)
+        ]
+        yield Table("labels by class: of accepted alone, then of accepted + review", columns, by_class)
+        for name, curves in self.signals.items():
+            yield from curves.blocks(name)
+        yield from self.confusion_accepted.blocks("accepted")
+        yield from self.confusion_accepted_and_review.blocks("accepted + review")
+
+    def _pairs(self) -> Iterator[str]:
+        images, classes = self.images, self.classes
+        how = "by file_name" if images.rule == "file_name" else "by the last parts of their paths"
+        yield f"run {self.run} against {self.truth}"
+        yield f"{images.evaluated:,} images compared, paired {how}; {len(classes.common):,} classes, by name"
+        for why, text in _LEFT.items():
+            if number := getattr(images, why):
+                named = ", ".join(images.examples.get(why, ()))
+                yield f"left out: {number:,} {text}: {named}{' ...' if number > 3 else ''}"
+        alone = {"classes of the run": classes.without_truth, "categories of the truth": classes.not_labelled}
+        for what, left in alone.items():
+            if left:
+                named = ", ".join(f"{name} ({number:,})" for name, number in list(left.items())[:MOST_PAIRS])
+                yield f"left out: {len(left):,} {what} alone: {named}{' ...' if len(left) > MOST_PAIRS else ''}"
+        if self.crowds:
+            yield f"{self.crowds:,} crowd regions: what lies on them is neither right nor wrong"
+        if not self.accepted_and_review.labels:
+            yield "there are no labels of these classes on these images; what needs one is left empty"
+        if self.masks is None:
+            missing = self.masks_missing
+            why = f"{missing:,} annotations have no mask" if missing else "the truth has no annotation here"
+            yield f"masks are not compared: {why}"
+
+    def _class_ap(self) -> Table:
+        rows = []
+        for name, boxes in self.boxes.classes.items():
+            masks = (None, None) if self.masks is None else (self.masks.classes[name].ap, self.masks.classes[name].ap50)
+            rows.append((name, boxes.objects, boxes.ap, boxes.ap50, *masks))
+        names = ("AP", "AP50", "mask AP", "mask AP50")
+        return Table(
+            "average precision by class", {"class": str, "objects": count, **dict.fromkeys(names, score)}, rows
+        )
+
+
+_LEFT: Final = {
+    "without_truth": "labelled images are not in the truth",
+    "not_labelled": "images of the truth have not been labelled",
+    "ambiguous": "labelled images fit no file_name alone",
+    "other_size": "images have another size in the truth",
+}
 
 
 class Spread(Strict):
@@ -240,6 +418,66 @@ class Simulation(Strict):
     rows: tuple[SimulatedRow, ...]
     answers: tuple[PlanningAnswer, ...]
 
+    def blocks(self) -> Iterator[Block]:
+        """What was played, the tables, how to read them, and the answers."""
+        yield f"run {self.run} against {self.truth}, played with a simulated reviewer: a plan, not a certificate"
+        right = "" if self.correct is None else f", {pct(self.correct)} of them correct"
+        yield f"{self.labels:,} labels of {self.images:,} images have truth{right}"
+        for why, labels in self.without_truth.items():
+            yield f"left out: {labels:,} labels, {why}"
+        if self.missed:
+            known = f"measured with {plural(self.plants, 'honeypot')}" if self.plants else "and nobody measures it"
+            yield f"the reviewer calls {pct(self.missed)} of the wrong labels correct, {known}"
+        yield (
+            f"{self.draws:,} draws each; the guarantee: at least T of the {self.gate} labels correct, confidence "
+            f"{self.confidence:g}"
+        )
+        first: Columns = {"T": "{:g}".format, "reviews": str}
+        names = ("certified", "automation", "9 of 10", "worst", "oracle", "naive")
+        columns: Columns = first | dict.fromkeys(names, pct) | {"review time": duration, "s a box": "{:.2f}".format}
+        yield Table("what is automated", columns, [(*_asked(row), *_automated(row)) for row in self.rows])
+        precisions = ("A worst", "A 9 of 10", "B worst", "B 9 of 10")
+        columns = first | dict.fromkeys(precisions, share) | {"broken": pct, "95% interval": str, "naive broken": pct}
+        yield Table("what is true", columns, [(*_asked(row), *_true(row)) for row in self.rows])
+        yield (
+            "Automation: share of all labels accepted: median, what nine draws in ten reach, worst. A, B: true "
+            "precision of the accepted, and of the delivered labels. Broken: share of draws whose guarantee is not "
+            f"kept; chance may break {pct(1 - self.confidence)}."
+        )
+        yield (
+            "Oracle: who knows every label, ranks as we do, and keeps no image for fitting. Naive: the loosest "
+            "threshold that looks good enough on as many reviews, without a test."
+        )
+        if self.seconds_per_box_by_hand is not None:
+            yield (
+                "s a box: seconds that people spend on reviews and routed labels for each delivered box; "
+                f"{self.seconds_per_box_by_hand:.2f} if they look at every label."
+            )
+        if any(row.reviewed < row.reviews for row in self.rows):
+            which = "sides" if self.gate == "delivered" else "regions drawn from"
+            yield (
+                f"In brackets: labels that were reviewed, for the {which} have no more ({self.labels:,} labels in "
+                "all); none is drawn twice."
+            )
+        yield from (answer.words for answer in self.answers)
+
+
+def _asked(row: SimulatedRow) -> tuple[float, str]:
+    return row.precision, f"{row.reviews:,}" + (f" ({row.reviewed:,.0f})" if row.reviewed < row.reviews else "")
+
+
+def _automated(row: SimulatedRow) -> tuple[float | None, ...]:
+    spread = (row.automation.median, row.automation.tenth, row.automation.worst)
+    return (row.certified, *spread, row.oracle, row.naive, 60 * row.review_minutes, row.seconds_per_box)
+
+
+def _true(row: SimulatedRow) -> tuple[object, ...]:
+    precisions: list[float | None] = []
+    for one in (row.accepted_precision, row.delivered_precision):
+        precisions += (None, None) if one is None else (one.worst, one.tenth)
+    low, high = row.broken_interval
+    return (*precisions, row.broken, f"{pct(low)} to {pct(high)}", row.naive_broken)
+
 
 class StepTime(Strict):
     """One step of the work."""
@@ -272,3 +510,22 @@ class BenchReport(Strict):
     gpu_peak_bytes: int | None = Field(description="Most memory that torch held on the GPU; None on a CPU.")
     load_before: float = Field(description="Processes that wanted a core in the minute before.")
     bottleneck: str = Field(description="What limits the speed and what would help, in words.")
+
+    def blocks(self) -> Iterator[Block]:
+        """The speed, the share of each step, memory, and the bottleneck last."""
+        failed = f", {self.failed} of them failed" if self.failed else ""
+        repeated = f" ({self.distinct} different ones, again and again)" if self.distinct < self.images else ""
+        yield f"{self.images} images of {self.source}{repeated}{failed}; {self.labels} labels"
+        steps = [(step.name, step.seconds, step.share) for step in self.steps]
+        yield Table("", {"step": str, "time": "{:.2f} s".format, "share": share}, steps)
+        yield (
+            f"models on {self.device}, {self.precision}, engine {self.engine}; {self.cpu_threads} CPU threads; "
+            f"an image takes one of {self.fetch_threads} threads {self.fetching_ms:.1f} ms to fetch and "
+            f"{self.decoding_ms:.1f} ms to decode"
+        )
+        memory = f"memory: {mebibytes(self.peak_bytes)} on the host"
+        if self.gpu_peak_bytes is not None and self.gpu_busy is not None:
+            memory += f", {mebibytes(self.gpu_peak_bytes)} on the GPU, which computed {pct(self.gpu_busy)}"
+        yield memory
+        yield f"speed: {self.images_per_second:.2f} images/s from the file to the written labels"
+        yield f"bottleneck: {self.bottleneck}"

@@ -1,10 +1,29 @@
 """Defines the routing policy: which labels are accepted, by which rule, on what basis; and the result of certifying."""
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
 from vouch_labels.schemas.campaign import Gate, Strict, Thresholds
+from vouch_labels.schemas.text import (
+    Block,
+    Columns,
+    Table,
+    count,
+    cut,
+    estimate,
+    guarantee,
+    least,
+    most,
+    pct,
+    plural,
+    share,
+    some,
+)
+
+MOST_NAMED: Final = 8
+"""Classes without a sample that are named."""
 
 CORRECT_MEANS = "class right, box acceptable as it is, not a duplicate"
 """The definition of a correct label that verdicts are given by."""
@@ -133,3 +152,75 @@ class Certified(Strict):
     simulated: bool = Field(description="Verdicts came from a simulated reviewer.")
     more_reviews: int | None = Field(None, description="About how many more would certify something; None: unknown.")
     remarks: tuple[str, ...] = Field((), description="What else there is to know, in words.")
+
+    def blocks(self) -> Iterator[Block]:
+        """The certificates, what they allow, and what is not certified."""
+        tested = [(group, one) for group in self.groups if (one := group.certificate) is not None and one.reviewed]
+        asked = guarantee(self.precision, self.gate, self.confidence)
+        groups = plural(len(tested), "group")
+        yield f"run {self.run}: {asked}; test {self.look}, at level {self.delta:.4g} for {groups}"
+        if self.simulated:
+            yield "simulated reviewer: a program answered from ground truth, so this certifies nothing"
+            # Nobody is asked what has an answer, and all runs of a workspace share its verdicts.
+            yield (
+                "for people to answer instead: another workspace.uri in the campaign file, then vouch run CAMPAIGN and "
+                "vouch review CAMPAIGN; or import their verdicts on all labels of this sample: vouch verdicts CAMPAIGN "
+                "FILE"
+            )
+        if tested:
+            yield _group_table(tested)
+        for group in self.groups:
+            if group.certificate is not None and group.certificate.refusal:
+                yield f"{group.name}: not certified: {group.certificate.refusal}"
+        if self.not_sampled:
+            one_class = len(self.not_sampled) == 1
+            have, their = ("class has", "it and its") if one_class else ("classes have", "them and their")
+            yield (
+                f"{len(self.not_sampled):,} {have} no label in the sample, so nothing is known of {their} labels go to "
+                f"people: {some(self.not_sampled, MOST_NAMED)}"
+            )
+        if self.classes:
+            rows = [(one.name, one.accepted, one.reviewed, one.errors, one.precision) for one in self.classes]
+            columns: Columns = {"class": str, "accepted": count, "reviewed": count, "wrong": count, "precision": share}
+            yield Table("by class, accepted labels, drawn towards their group; not certified", columns, rows)
+        if self.reviewers.planted:
+            yield (
+                f"reviewers missed {self.reviewers.missed} of {self.reviewers.planted} known-wrong labels: at most "
+                f"{most(self.reviewers.accepted)} of those that may be accepted, {most(self.reviewers.routed)} of the "
+                "others"
+            )
+        yield from self.remarks
+        if self.version is not None:
+            accepted = pct(self.accepted / self.labels) if self.labels else "0%"
+            yield (
+                f"policy {self.version} accepts {self.accepted:,} of {self.labels:,} labels ({accepted}); "
+                f"{self.kept_for_fitting:,} are on images kept for fitting and go to people"
+            )
+            yield "it is active already" if self.in_force else "make it the active policy: vouch apply CAMPAIGN"
+        yield f"workspace: {self.workspace}"
+
+
+def _group_table(tested: list[tuple[Group, GroupCertificate]]) -> Table:
+    columns: Columns = {
+        "group": str, "n": count, "wrong": count, "at most": most, "allowed": least, "p ≥": cut, "accepted": share,
+        "precision A": estimate, "precision B": estimate,
+    }  # fmt: skip
+    rows = [
+        (
+            group.name,
+            one.reviewed,
+            one.errors,
+            one.bound,
+            one.limit,
+            group.p_correct,
+            one.accepted / one.labels if one.labels else None,
+            _estimate(one.accepted_precision, one.accepted_at_least),
+            _estimate(one.delivered_precision, one.delivered_at_least),
+        )
+        for group, one in tested
+    ]
+    return Table("", columns, rows)
+
+
+def _estimate(value: float | None, at_least: float) -> tuple[float, float] | None:
+    return None if value is None else (value, at_least)

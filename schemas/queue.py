@@ -1,6 +1,6 @@
 """Defines the items and status of the review queue, and the result of applying reviews."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -8,7 +8,8 @@ from pydantic import Field
 from vouch_labels.schemas.campaign import Strict
 from vouch_labels.schemas.policy import Certified
 from vouch_labels.schemas.records import ApplySummary
-from vouch_labels.schemas.reviews import Purpose
+from vouch_labels.schemas.reviews import PURPOSES, Purpose
+from vouch_labels.schemas.text import Block, Columns, Table, count, duration, pct, plural
 
 Kind = Literal["label", "possible_miss", "image"]
 """What people see: is this label right; is there one of this class; find every object. Why something is asked is no
@@ -124,6 +125,31 @@ class QueueStatus(Strict):
     unpulled: int = Field(description="Answers that are not in the workspace yet.")
     late: int = Field(description="Answers to what was another's or answered otherwise; kept, and not counted.")
 
+    def blocks(self) -> Iterator[Block]:
+        """How far the queue is, by purpose and by reviewer."""
+        yield f"review queue {self.queue} of run {self.run}"
+        rows = [(PURPOSES[why], one.open, one.leased, one.answered, one.gone) for why, one in self.purposes.items()]
+        names = ("open", "in review", "answered", "not asked any more")
+        yield Table("", {"why": str, **dict.fromkeys(names, count)}, rows)
+        if self.reviewers:
+            columns: Columns = {"reviewer": str, "answered": count, "in review": count, "time": duration}
+            people = [(name, one.answered, one.mine, one.seconds) for name, one in self.reviewers.items()]
+            yield Table("", columns, people)
+        if self.twice:
+            agreed = "" if self.agreement is None else f", and agree on {pct(self.agreement)}"
+            yield f"two people answered {plural(self.twice, 'item')}{agreed}"
+        if self.edit_iou is not None:
+            yield f"{self.edited:,} boxes were corrected, with a median IoU of {self.edit_iou:.2f} to the new ones"
+        if self.unpulled:
+            yield (
+                f"{plural(self.unpulled, 'answer')} not in the workspace yet; vouch review CAMPAIGN --pull brings them "
+                "there"
+            )
+        if self.late:
+            yield f"{plural(self.late, 'answer')} came too late, and {'does' if self.late == 1 else 'do'} not count"
+        pace = "reviewers' own" if self.own_pace else "usual"
+        yield f"about {duration(self.minutes_left * 60)} left at the {pace} pace"
+
 
 class FillOutcome(Strict):
     """What filling a queue did."""
@@ -150,6 +176,20 @@ class PullOutcome(Strict):
     late_items: tuple[str, ...] = Field(description="The items of the last of these.")
     file: str = Field(description="Name of the file in reviews/; empty when nothing was new.")
 
+    def blocks(self) -> Iterator[Block]:
+        """What came into the workspace."""
+        if self.answers:
+            yield f"{plural(self.verdicts, 'new verdict')} of {plural(self.answers, 'answer')} in the workspace"
+        elif self.earlier:
+            yield f"nothing new: {plural(self.earlier, 'answer')} in the workspace already"
+        else:
+            yield "nothing new: there is no answer yet"
+        if self.known:
+            yield f"{self.known:,} were there already"
+        if self.late:
+            named = ", ".join(self.late_items)
+            yield f"{plural(self.late, 'answer')} came too late and do not count: {named}"
+
 
 class AppliedReviews(Strict):
     """What the flow `vouch-apply-reviews` did; what it did not do yet is in `words`."""
@@ -158,3 +198,13 @@ class AppliedReviews(Strict):
     certified: Certified | None = Field(description="What was certified; None: it is too early, or nothing could be.")
     applied: ApplySummary | None = Field(description="What the policy changed; None: there is no new one to apply.")
     words: tuple[str, ...] = Field(description="What was not done and why, a sentence each.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What people's answers changed: verdicts, decisions, what was not done, the certificates."""
+        if self.pulled is not None:
+            yield from self.pulled.blocks()
+        if self.applied is not None:
+            yield from self.applied.blocks()
+        yield from self.words
+        if self.certified is not None:
+            yield from self.certified.blocks()

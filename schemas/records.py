@@ -1,10 +1,15 @@
 """Defines the records that runs keep in the workspace: plans, markers, image outcomes; status and summary of a run."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.text import Block, Table, count, duration, facts, plural, policy_name, policy_with_basis
+
+MOST_REASONS: Final = 12
+"""Reasons of failed images that are named."""
 
 Step = Literal["fetch", "acquire", "detect", "segment", "score", "presence", "route"]
 
@@ -151,6 +156,39 @@ class RunStatus(Strict):
     export: ExportStatus | None = Field(description="The data set; None before it is written.")
     next: str = Field(description="What to do next, in words; CAMPAIGN stands for the campaign file.")
 
+    def blocks(self) -> Iterator[Block]:
+        """How far the run is, what decides, and what comes next."""
+        idle = "idle" if self.shards else "not started: vouch run CAMPAIGN starts it"
+        simulated = f" ({self.reviews.simulated:,} by a simulated reviewer)" if self.reviews.simulated else ""
+        values = {
+            "now": f"running: {self.running}" if self.running else idle,
+            "shards": f"{self.shards_done:,} of {self.shards:,} done",
+            "images": count(self.images),
+            "done": count(self.done),
+            "failed": count(self.failed),
+            "pending": count(self.pending),
+            "labels": count(self.labels),
+            "accepted": count(self.accepted),
+            "review": count(self.review),
+            "decided by": policy_name(self.policy or "no policy yet"),
+            "review tasks": f"{self.reviews.open:,} open, {plural(self.reviews.plans, 'plan')} so far",
+            "verdicts": f"{self.reviews.verdicts:,}{simulated}",
+        }
+        yield facts(f"run {self.run}", values)
+        if self.labels:
+            yield _class_table(self.classes)
+        yield from _reasons(self.reasons)
+        active, export = self.in_force, self.export
+        expired = f"; it has EXPIRED: {active.expired}" if active.expired else ""
+        if active.version is None or active.problem:
+            yield "active policy: none that can be used"
+        else:
+            yield f"active policy: {policy_with_basis(active.version, active.basis)}{expired}"
+        size = f"{export.images:,} images, {export.annotations:,} annotations" if export else ""
+        yield f"data set: {f'{export.uri} ({size})' if export else 'not written yet'}"
+        yield f"workspace: {self.workspace}"
+        yield f"next: {self.next}"
+
 
 class ExportOutcome(Strict):
     """Where the data set lies and how large it is."""
@@ -171,6 +209,29 @@ class ExportOutcome(Strict):
     images_missed: int = Field(
         0, ge=0, description="Images that could not be copied or linked: gone, or changed since they were labelled."
     )
+
+    def blocks(self) -> Iterator[Block]:
+        """How large the data set is and where it lies."""
+        yield (
+            f"{self.images:,} images, {self.annotations:,} annotations, {self.accepted:,} of them accepted, "
+            f"{self.human:,} verified by people"
+        )
+        yield from self.places()
+
+    def places(self) -> Iterator[str]:
+        """Where the data set lies, and what a reader of its images must know."""
+        yield f"data set: {self.annotations_file}"
+        yield from (f"    split: {file}" for file in self.split_files)
+        if self.images_rotated:
+            yield (
+                f"{self.images_rotated:,} of its images carry an EXIF orientation, and boxes are those of the upright "
+                "image: OpenCV turns it by itself, with Pillow call ImageOps.exif_transpose"
+            )
+        if self.images_missed:
+            yield (
+                f"{self.images_missed:,} of its images could not be put beside the annotations: gone, changed since "
+                "they were labelled, or with a key that no file can have; run again, or leave them out in training"
+            )
 
 
 class RunSummary(Strict):
@@ -200,6 +261,42 @@ class RunSummary(Strict):
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
 
+    def blocks(self) -> Iterator[Block]:
+        """The figures of the run, its classes, why images failed, and where the output lies."""
+        values = {
+            "images": f"{self.images:,} ({self.new_images:,} new or changed, {self.removed_images:,} removed)",
+            "done": count(self.done),
+            "failed": count(self.failed),
+            **({"pending": count(self.pending)} if self.pending else {}),
+            "labels": count(self.labels),
+            "accepted": count(self.accepted),
+            "review": count(self.review),
+            "shards": f"{self.shards:,} ({self.shards_processed:,} processed now)",
+            "time": duration(self.seconds),
+            "speed": f"{self.images_per_second:.1f} images/s while labelling",
+            "policy": policy_with_basis(self.policy, self.policy_basis),
+        }
+        yield facts(f"run {self.run}", values)
+        if self.classes:
+            yield _class_table(self.classes)
+        yield from _reasons(self.reasons)
+        yield from (f"shard {shard} could not be finished: {why}" for shard, why in sorted(self.shard_errors.items()))
+        if self.policy_expired:
+            yield (
+                f"The policy has EXPIRED: {self.policy_expired}. Every label waits for review until you certify again: "
+                "vouch plan-reviews CAMPAIGN tells what to review."
+            )
+        elif not self.accepts:
+            yield (
+                "Nothing was accepted, as nothing is certified yet and the campaign has no manual thresholds. Every "
+                "label waits for review. Next: vouch plan-reviews CAMPAIGN, which tells what to review so that a "
+                "threshold can be certified; or set manual thresholds in routing.accept and run again (only the "
+                "routing is done again)."
+            )
+        if self.export is not None:
+            yield from self.export.places()
+        yield f"workspace: {self.workspace}"
+
 
 class ClassChange(Strict):
     """How the labels of one class were decided before, and are now."""
@@ -224,3 +321,38 @@ class ApplySummary(Strict):
     pending: int = Field(ge=0, description="Images of shards that are not labelled yet; `vouch run` does them.")
     seconds: float = Field(ge=0, description="Wall-clock time, that of the export included.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What the policy has changed, class by class, and what holds from now on."""
+        yield f"run {self.run}: the decisions of {self.changed:,} of {self.labels:,} labels change"
+        rows = [
+            (name, one.before.accepted, one.after.accepted, one.before.review, one.after.review)
+            for name, one in self.classes.items()
+        ]
+        before, now = self.accepted_before, self.accepted
+        rows.append(("all", before, now, self.labels - before, self.labels - now))
+        names = ("accepted before", "accepted now", "review before", "review now")
+        yield Table("", {"class": str, **dict.fromkeys(names, count)}, rows)
+        yield f"active policy: {policy_with_basis(self.policy, self.policy_basis)}"
+        yield f"before: {policy_name(self.policy_before)}"
+        if self.pending:
+            yield f"{self.pending:,} images are not labelled yet; vouch run CAMPAIGN does them, by the same policy"
+        if self.export is not None:
+            yield from self.export.places()
+        yield f"workspace: {self.workspace}"
+
+
+def _class_table(classes: Mapping[str, ClassCounts]) -> Table:
+    rows = [(name, one.accepted, one.review) for name, one in classes.items()]
+    return Table("", {"class": str, "accepted": count, "review": count}, rows)
+
+
+def _reasons(reasons: Mapping[str, int]) -> Iterator[str]:
+    """Why images failed, the most frequent reasons first."""
+    ordered = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
+    for reason, images in ordered[:MOST_REASONS]:
+        yield f"{plural(images, 'image')} failed: {reason}"
+    if rest := sum(images for _, images in ordered[MOST_REASONS:]):
+        yield f"{rest:,} more images failed, for other reasons"
+    if ordered:
+        yield "vouch status CAMPAIGN --failed names every image that failed"

@@ -1,11 +1,13 @@
 """What `vouch report` says of a run: every figure of the page, without its pictures' pixels."""
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
-from vouch_labels.schemas.evaluation import ContractTruth, Quality, Reliability
+from vouch_labels.schemas.evaluation import ContractTruth, Quality, Reliability, quality_table
+from vouch_labels.schemas.text import Block, Columns, Table, count, day, least, most, pct, when
 
 Standing = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]
 """What the acceptance rests on; simulated: a certificate from a simulated reviewer, which certifies nothing."""
@@ -18,6 +20,14 @@ class Interval(Strict):
     low: float = Field(0, ge=0, le=1)
     high: float = Field(1, ge=0, le=1)
     confidence: float = Field(gt=0, lt=1, description="Chance with which such an interval holds the truth.")
+
+    def text(self) -> str:
+        """The estimate with its interval."""
+        return "answers are missing" if self.value is None else f"{pct(self.value)} ({self.ends()})"
+
+    def ends(self) -> str:
+        """The interval, never narrower than it is."""
+        return f"{least(self.low)} to {most(self.high)}"
 
 
 class Accepted(Strict):
@@ -41,6 +51,11 @@ class Images(Strict):
     failed: int = Field(ge=0)
     pending: int = Field(ge=0)
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
+
+    def table(self, shown: int) -> Table:
+        """Why images failed, the most frequent reasons first."""
+        rows = list(self.reasons.items())[:shown]
+        return Table("Images that failed, by step and reason", {"reason": str, "images": count}, rows)
 
 
 class GroupReport(Strict):
@@ -92,6 +107,15 @@ class AuditReport(Strict):
     precision: Interval | None = Field(None, description="Of the accepted labels; None while answers are missing.")
 
 
+def audit_table(audits: Sequence[AuditReport]) -> Table:
+    """Lay out blind audits."""
+    columns: Columns = {"plan": str, "of": day, "labels": count, "asked": count, "answered": count, "wrong": count}
+    columns["precision of accepted labels"] = Interval.text
+    rows = [(one.plan, one.created, one.labels, one.asked, one.answered, one.wrong, one.precision) for one in audits]
+    title = "Audits, the latest first; each drawn from all accepted labels, those with a verdict included"
+    return Table(title, columns, rows)
+
+
 class ExpiryReport(Strict):
     """The monitor that expires the policy."""
 
@@ -121,6 +145,13 @@ class RecallReport(Strict):
     undecided: int = Field(0, ge=0, description="Searched images that have labels still to be decided.")
     simulated: bool = Field(False, description="A simulated reviewer searched some of them.")
     advice: str = Field("", description="What to do to get it, where it is missing.")
+
+    def table(self) -> Table:
+        """What the searched images showed."""
+        names = ("in the run", "searched", "objects there", "found, accepted", "found, all labels")
+        rows = [(one.name, one.images, one.searched, one.objects, one.accepted, one.delivered) for one in self.parts]
+        title = "Images drawn at random and searched for every object"
+        return Table(title, {"images with": str, **dict.fromkeys(names, count)}, rows)
 
 
 class SignalDrift(Strict):
@@ -224,6 +255,13 @@ class TruthReport(Strict):
     everything: Quality
     contract: ContractTruth | None = None
 
+    def blocks(self) -> Iterator[Block]:
+        """How right the labels are, and whether a guarantee held."""
+        sets = {"accepted": self.accepted, "accepted + review": self.everything}
+        yield quality_table("Labels against ground truth", sets)
+        if self.contract is not None:
+            yield from self.contract.blocks()
+
 
 class Change(Strict):
     """A figure that differs from the last report."""
@@ -241,6 +279,13 @@ class Changes(Strict):
     since: str | None = Field(None, description="When that was made; None: this is the first.")
     number: int | None = None
     changes: tuple[Change, ...] = ()
+
+    def table(self) -> Table:
+        """The figures, before and now."""
+        arrow = {"up": "↑ ", "down": "↓ ", "other": "changed"}
+        rows = [(one.name, one.before, one.now, arrow[one.direction] + one.words) for one in self.changes]
+        since = f"Since report {self.number} of {when(self.since or '')}"
+        return Table(since, {"": str, "before": str, "now": str, "change": str}, rows)
 
 
 class Provenance(Strict):

@@ -1,16 +1,31 @@
 """Defines review plans, their tasks and verdicts (the reviewers' decisions), as models and Arrow schemas."""
 
+from collections.abc import Iterator
 from typing import Final, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.text import Block, Columns, Table, count, duration, pct, plural, share
+
+MOST_DISPUTED: Final = 10
+"""Disputed labels that are named."""
 
 Purpose = Literal["fit", "certify", "audit", "plant", "doubtful", "image", "possible_miss"]
 """Why something is asked: to fit the calibrator; to certify; blind audit of accepted labels; a known-wrong label that
 shows what reviewers miss; to decide a doubtful label; to search an image exhaustively; to look for one class that CLIP
 sees and no box shows."""
+
+PURPOSES: Final[dict[Purpose, str]] = {
+    "fit": "calibration set",
+    "certify": "validation sample, to certify",
+    "audit": "blind audit of accepted labels",
+    "plant": "honeypots, known to be wrong",
+    "doubtful": "low-confidence labels",
+    "image": "images to be searched",
+    "possible_miss": "classes that CLIP sees and no box shows",
+}
 
 LABEL_VERDICTS: Final = ("correct", "wrong_class", "bad_box", "not_an_object")
 """Answers about one label. A second box on an object is not_an_object: it is no further object."""
@@ -129,6 +144,34 @@ class Planned(Strict):
     words: tuple[str, ...] = Field(description="What was drawn and why.")
     next: tuple[str, ...] = Field(description="Commands that come next.")
 
+    def blocks(self) -> Iterator[Block]:
+        """What was drawn and why, how long it takes, and what comes next."""
+        if self.earlier_open:
+            yield f"{self.earlier_open:,} tasks of earlier plans still wait for an answer"
+        yield f"review plan {self.plan.number} of run {self.plan.run}"
+        yield from (f"- {line}" for line in self.words)
+        rows = [(PURPOSES[purpose], tasks) for purpose, tasks in self.plan.counts.items()]
+        yield Table("", {"why": str, "tasks": count}, rows)
+        yield self.to_answer()
+        yield from (f"next {number}: {command}" for number, command in enumerate(self.next, 1))
+
+    def to_answer(self) -> str:
+        """How much of the plan is to be answered, and who has answered the rest."""
+        total = sum(self.plan.counts.values())
+        answered = total - self.open
+        simulated = min(self.simulated, answered)
+        if not self.open:
+            by = f" ({simulated:,} by a simulated reviewer)" if simulated else ""
+            return f"0 to be answered: earlier verdicts answer every task of this plan already{by}"
+        time = f"to be answered, about {duration(self.plan.seconds)} at the usual pace"
+        if not answered:
+            return f"{self.open:,} {time}"
+        text = f"{self.open:,} of {total:,} {time}; {answered:,}"
+        if simulated == answered:
+            return f"{text} were answered by a simulated reviewer already"
+        by = f", {simulated:,} of them by a simulated reviewer" if simulated else ""
+        return f"{text} are answered already{by}"
+
 
 class ImportOutcome(Strict):
     """How the rows of one file ended; they sum to its rows."""
@@ -144,6 +187,22 @@ class ImportOutcome(Strict):
         ge=0, description="Of the new and known verdicts, those on labels that neither the run nor a plan has; kept."
     )
     unknown_images: int = Field(ge=0, description="The same of verdicts on images; kept.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What became of the rows."""
+        parts = [f"{self.imported:,} of {self.rows:,} rows imported"]
+        parts += [f"{self.known:,} were there already"] if self.known else []
+        parts += [f"{self.unanswered:,} without a verdict"] if self.unanswered else []
+        yield f"{self.file}: {', '.join(parts)}"
+        if self.refused:
+            yield f"    {self.refused:,} invalid rows left out, with reasons: {self.refused_file}"
+        if self.unknown_labels:
+            yield (
+                f"    {self.unknown_labels:,} are on labels that this run does not have (other models, or another "
+                "run); they are kept, and count for nothing here"
+            )
+        if self.unknown_images:
+            yield f"    {self.unknown_images:,} are on images that this run does not have; they are kept"
 
 
 class ReviewerFigures(Strict):
@@ -173,3 +232,34 @@ class VerdictFigures(Strict):
     unknown_labels: int = Field(ge=0, description="Answers on labels that neither the run nor a plan has.")
     simulated: int = Field(ge=0, description="Rows of simulated reviewers.")
     seconds: float = Field(ge=0, description="Time of all verdicts, where it was given.")
+
+    def blocks(self) -> Iterator[Block]:
+        """The verdicts by class and by reviewer, and which do not count."""
+        if not self.verdicts:
+            yield "there are no verdicts yet; vouch verdicts CAMPAIGN FILE imports some"
+            return
+        yield (
+            f"run {self.run}: {self.labels:,} labels reviewed, {self.images_checked:,} images checked, "
+            f"{self.missed_objects:,} missed objects; {self.verdicts:,} verdicts, {duration(self.seconds)}"
+        )
+        names = [name for name in (*LABEL_VERDICTS, "disputed") if name in self.answers]
+        if names:
+            rows = [(name, *(one.get(answer, 0) for answer in names)) for name, one in self.classes.items() if one]
+            yield Table("", {"class": str, **{name.replace("_", " "): count for name in names}}, rows)
+        columns: Columns = {"reviewer": str, "labels": count, "correct": share, "about images": count, "time": duration}
+        people = [
+            (name, one.labels, one.correct / one.labels if one.labels else None, one.images, one.seconds)
+            for name, one in self.reviewers.items()
+        ]
+        yield Table("", columns, people)
+        if self.agreement is not None:
+            yield f"{self.doubly_reviewed:,} labels reviewed by several: {pct(self.agreement)} agreement"
+        if disputed := self.answers.get("disputed", 0):
+            named = ", ".join(self.disputed[:MOST_DISPUTED]) + (" ..." if disputed > MOST_DISPUTED else "")
+            yield f"{plural(disputed, 'label')} disputed, which wait for review again: {named}"
+        if self.planted:
+            yield f"{self.planted:,} answers are on honeypots, which test reviewers"
+        if self.unknown_labels:
+            yield f"{self.unknown_labels:,} answers are on labels that this run does not have"
+        if self.simulated:
+            yield f"{self.simulated:,} verdicts came from a simulated reviewer"

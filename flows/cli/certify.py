@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from vouch_labels.flows.cli.command import reported
+
+if TYPE_CHECKING:
+    from vouch_labels.schemas.policy import Certified
 
 CERTIFY_EXAMPLES: Final = (
     "vouch certify campaign.yaml",
@@ -26,11 +29,9 @@ def certify(
     """Test the reviewed certification sample, and write the policy that it allows.
 
     Nothing is accepted by it before `vouch apply`. Ends with exit code 3 where nothing could be certified; each group
-    then says why, and how many more reviews it needs. Each result with new verdicts is a look, which spends a part of
-    the confidence.
+    then says why, and how many more reviews it needs. Each test with new verdicts spends a part of the confidence.
     """
-    from vouch_labels.flows.console.certify import print_certified, refusal
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.schemas.errors import NotCertifiedError
     from vouch_labels.tasks.certify.certify import certify_campaign
@@ -43,12 +44,20 @@ def certify(
             from vouch_labels.flows.certify import show
 
             show(found)
-        if as_json:
-            print_json(terminal, found.model_dump(mode="json"))
-        else:
-            print_certified(terminal.results(), found)
+        answer(terminal, found, as_json, campaign)
     if found.version is None:
-        raise NotCertifiedError(refusal(found))
+        raise NotCertifiedError(_refusal(found, campaign))
+
+
+def _refusal(found: "Certified", campaign: Path) -> str:
+    """Say in one line that nothing could be certified, and what to do."""
+    from vouch_labels.tasks.reviews.plans import minutes_for
+
+    text = "nothing could be certified, so no policy was written"
+    if found.more_reviews is None:
+        return f"{text}; the reasons stand with each group"
+    more, minutes = f"{found.more_reviews:,}", minutes_for(found.more_reviews)
+    return f"{text}; about {more} more reviews may do: vouch plan-reviews {campaign} --minutes {minutes}"
 
 
 APPLY_EXAMPLES: Final = (
@@ -78,8 +87,7 @@ def apply(
     Reads the workspace alone: no model is loaded, no image opened. A policy that was certified with other models,
     prompts or settings than the labels come from is refused. Decisions of earlier policies are kept.
     """
-    from vouch_labels.flows.console.certify import print_applied
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.certify.apply import apply_policy
@@ -88,10 +96,7 @@ def apply(
     with quiet() as terminal:
         with RunProgress(terminal.remarks(), plain) as progress:
             summary = apply_policy(config, policy, progress, export=not no_export)
-        if as_json:
-            print_json(terminal, summary.model_dump(mode="json"))
-        else:
-            print_applied(terminal.results(), summary)
+        answer(terminal, summary, as_json, campaign)
 
 
 SIMULATE_EXAMPLES: Final = (
@@ -118,7 +123,7 @@ def simulate(
         str | None, typer.Option(help="delivered or accepted; that of the campaign by default.", show_default=False)
     ] = None,
     missed: Annotated[float, typer.Option(help="Share of wrong labels that the reviewer calls correct.")] = 0.0,
-    plants: Annotated[int, typer.Option(help="Known-wrong labels mixed in, which measure what is missed.")] = 0,
+    plants: Annotated[int, typer.Option(help="Honeypots mixed in, which measure what is missed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
     """Answer "how many reviews automate half of my data at 98%?" on labels with ground truth.
@@ -128,8 +133,7 @@ def simulate(
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from vouch_labels.flows.console.certify import print_simulation
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.evaluate.run_truth import truth_of_campaign
     from vouch_labels.tasks.simulate.reviewer import ask
@@ -151,7 +155,4 @@ def simulate(
                 (str(truth), config.run.name),
                 lambda done, _: progress.update(task, completed=done),
             )
-        if as_json:
-            print_json(terminal, found.model_dump(mode="json"))
-            return
-        print_simulation(terminal.results(), found)
+        answer(terminal, found, as_json, campaign)

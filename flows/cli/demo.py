@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
 
 from vouch_labels.flows.cli.command import reported
-from vouch_labels.flows.console.output import say
+from vouch_labels.schemas.text import pct
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vouch_labels.schemas.campaign import Campaign
     from vouch_labels.schemas.policy import Certified
     from vouch_labels.schemas.records import RunSummary
+    from vouch_labels.schemas.text import Block
     from vouch_labels.tasks.simulate.simulate import Round
 
 DEMO_EXAMPLES: Final = ("vouch demo", "vouch demo /tmp/demo --json")
@@ -49,8 +51,7 @@ def demo(
     samples' ground truth, so what it certifies shows the way and promises nothing.
     """
     from vouch_labels.flows.cli.label import label
-    from vouch_labels.flows.console.label import print_summary
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import print_json, quiet, show
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.preview import write_preview
     from vouch_labels.tasks.report.render import make_report
@@ -62,19 +63,17 @@ def demo(
         config = load_campaign(campaign)
         write_preview(config, picture)
         if not as_json:
-            print_summary(terminal.results(), summary)
-            for line in _remarks(campaign, picture, summary):
-                terminal.results().print(line, highlight=False, markup=False, soft_wrap=True)
+            show(terminal.results(), [*summary.blocks(), *_remarks(campaign, picture, summary)], campaign)
         done = review(config, _samples() / TRUTH)
         if not as_json:
-            print_review(terminal.results(), done)
+            show(terminal.results(), review_blocks(done), campaign)
         make_report(config, page, _samples() / TRUTH)
         if as_json:
             files = {"preview": str(picture), "report": str(page)}
             print_json(terminal, summary.model_dump(mode="json") | files | review_json(done))
             return
-        for line in (f"report: {page.resolve()}", f"review the rest in the browser: vouch review {campaign}"):
-            terminal.results().print(line, highlight=False, markup=False, soft_wrap=True)
+        end = (f"report: {page.resolve()}", "review the rest in the browser: vouch review CAMPAIGN")
+        show(terminal.results(), end, campaign)
 
 
 def _samples() -> Path:
@@ -171,40 +170,36 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
         return DemoReview(None, f"no simulated review: {error}")
 
 
-def print_review(console: Console, done: DemoReview) -> None:
-    """Print what was asked, what is certified, what it changed, and what is true."""
-    from vouch_labels.flows.console.certify import print_certified
-
+def review_blocks(done: DemoReview) -> "Iterator[Block]":
+    """What was asked, what is certified, what it changed, and what is true."""
     found = done.round
     if found is None:
-        say(console, done.why_not)
+        yield done.why_not
         return
-    say(console, "\nA SIMULATED REVIEWER, who answers from the samples' ground truth, shows how labels are certified:")
+    yield "\nA SIMULATED REVIEWER, who answers from the samples' ground truth, shows how labels are certified:"
     for part in found.reviewed:
         plan = part.planned.plan
-        say(console, f"review plan {plan.number}: {part.answers:,} answers. {'; '.join(part.planned.words)}")
+        yield f"review plan {plan.number}: {part.answers:,} answers. {'; '.join(part.planned.words)}"
     if found.certified is None:
-        say(console, found.refusal)
+        yield found.refusal
         return
     # So few labels of each class say little.
-    print_certified(console, found.certified.model_copy(update={"classes": ()}))
-    say(console, _choice(found.certified))
+    yield from found.certified.model_copy(update={"classes": ()}).blocks()
+    yield _choice(found.certified)
     applied, contract = found.applied, found.contract
     if applied is None or contract is None:
         return
     side, held = contract.certified_side, "held" if contract.held else "is broken"
-    say(
-        console,
+    yield (
         f"applied without a model: {applied.accepted:,} of {applied.labels:,} labels are accepted now, "
-        f"{applied.accepted_before:,} were by the thresholds; {applied.changed:,} are decided otherwise.",
+        f"{applied.accepted_before:,} were by the thresholds; the decisions of {applied.changed:,} change."
     )
     if side.accepted_precision is not None and side.delivered_precision is not None:
-        say(
-            console,
-            f"against the samples' truth: {side.accepted_precision:.1%} of the accepted labels are correct, "
-            f"{side.delivered_precision:.1%} of those delivered; the contract {held}",
+        yield (
+            f"against the samples' truth: {pct(side.accepted_precision)} of the accepted labels are correct, "
+            f"{pct(side.delivered_precision)} of those delivered; the guarantee {held}"
         )
-    say(console, "Nothing is promised by this policy: it is marked as simulated. A real one takes people's verdicts.")
+    yield "Nothing is promised by this policy: it is marked as simulated. A real one takes people's verdicts."
 
 
 def review_json(done: DemoReview) -> dict[str, Any]:

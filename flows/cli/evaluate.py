@@ -34,8 +34,7 @@ def evaluate(
 
     Images are paired by file_name, classes by name. Reads the workspace alone: no model is loaded, no image opened.
     """
-    from vouch_labels.flows.console.evaluation import print_evaluation
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import answer, quiet, say
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.evaluate.evaluate import check_folder, evaluate_campaign, write_evaluation
@@ -48,14 +47,9 @@ def evaluate(
         with RunProgress(terminal.remarks(), plain) as progress:
             found = evaluate_campaign(config, truth, signal or (), lambda images: progress(Comparing(images)))
         written = write_evaluation(found, out) if out is not None else []
-        if as_json:
-            print_json(terminal, found.model_dump(mode="json"))
-            return
-        print_evaluation(terminal.results(), found)
-        if out is not None:
-            terminal.results().print(
-                f"written: {len(written)} files in {out.resolve()}", highlight=False, markup=False, soft_wrap=True
-            )
+        answer(terminal, found, as_json)
+        if out is not None and not as_json:
+            say(terminal.results(), f"written: {len(written)} files in {out.resolve()}")
 
 
 REPORT_EXAMPLES: Final = (
@@ -80,7 +74,7 @@ def report(
     The page is complete in itself and asks nothing of any network. Its figures are kept in the workspace, so that the
     next report says what changed.
     """
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import print_json, quiet, say
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.report.render import make_report
@@ -93,9 +87,8 @@ def report(
             found = make_report(config, page, truth, lambda images: progress(Comparing(images)))
         if as_json:
             print_json(terminal, found.model_dump(mode="json"))
-            return
-        words = [found.promise, f"report: {out.resolve()}"]
-        terminal.results().print("\n".join(words), highlight=False, markup=False, soft_wrap=True)
+        else:
+            say(terminal.results(), f"{found.promise}\nreport: {out.resolve()}")
 
 
 BENCH_EXAMPLES: Final = (
@@ -134,8 +127,7 @@ def bench(
     it takes a minute or so. On a GPU it takes some minutes: batches grow and kernels are compiled first, and the
     images of a folder that has too few are taken several times.
     """
-    from vouch_labels.flows.console.evaluation import print_bench
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.flows.prefect_server import prepare_environment
     from vouch_labels.tasks.bench.bench import bench as measure
 
@@ -144,10 +136,7 @@ def bench(
     with quiet() as terminal:
         with terminal.remarks().status("measuring"):
             report = measure(chosen, count)
-        if as_json:
-            print_json(terminal, report.model_dump(mode="json"))
-            return
-        print_bench(terminal.results(), report)
+        answer(terminal, report, as_json)
 
 
 def _campaign(file: Path | None, images: Path | None) -> "Campaign":

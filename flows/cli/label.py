@@ -35,16 +35,12 @@ def run(
     Run it again to resume after an interruption, or to take up new and changed images: what is done stays done, and a
     changed prompt or threshold does only that again which depends on it.
     """
-    from vouch_labels.flows.console.label import print_summary
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.schemas.errors import VouchError
 
     with quiet() as terminal:
         summary = label(campaign, terminal, plain=plain, retry_failed=retry_failed, export=not no_export)
-        if as_json:
-            print_json(terminal, summary.model_dump(mode="json"))
-        else:
-            print_summary(terminal.results(), summary)
+        answer(terminal, summary, as_json, campaign)
     if summary.pending:
         raise VouchError(
             f"{summary.pending} images of {len(summary.shard_errors)} shards are not labelled; "
@@ -164,8 +160,7 @@ def status(
 
     Reads the workspace alone; no model is loaded and the source is not listed.
     """
-    from vouch_labels.flows.console.label import print_status
-    from vouch_labels.flows.console.output import print_json, print_rows, terminal
+    from vouch_labels.flows.console.output import answer, print_json, print_rows, terminal
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.status import read_status
 
@@ -178,11 +173,7 @@ def status(
         else:
             print_rows(terminal(), images)
         return
-    found = read_status(load_campaign(campaign))
-    if as_json:
-        print_json(terminal(), found.model_dump(mode="json"))
-    else:
-        print_status(terminal().results(), found, campaign)
+    answer(terminal(), read_status(load_campaign(campaign)), as_json, campaign)
 
 
 EXPORT_EXAMPLES: Final = (
@@ -208,8 +199,7 @@ def export(
 
     Options stand for the keys of the campaign's export section and go before them.
     """
-    from vouch_labels.flows.console.label import print_export
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.export.export import export_campaign
@@ -224,15 +214,7 @@ def export(
     with quiet() as terminal:
         with RunProgress(terminal.remarks(), plain) as progress:
             outcome = export_campaign(config, progress)
-        if as_json:
-            print_json(terminal, outcome.model_dump(mode="json"))
-            return
-        terminal.results().print(
-            f"{outcome.images:,} images, {outcome.annotations:,} annotations, {outcome.accepted:,} of them accepted, "
-            f"{outcome.human:,} verified by people",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
-        print_export(terminal.results(), outcome)
+        answer(terminal, outcome, as_json)
 
 
 def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -281,7 +263,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 @reported
 def list_models(as_json: Json = False) -> None:
     """List the bundled and the official checkpoints, their sizes, and where they lie on this machine."""
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import print_json, quiet, say
     from vouch_labels.tasks.models.catalog import catalog
 
     with quiet() as terminal:
@@ -290,13 +272,13 @@ def list_models(as_json: Json = False) -> None:
             print_json(terminal, {"checkpoints": [entry.model_dump(mode="json") for entry in entries]})
             return
         for entry in entries:
-            terminal.results().print(_line(entry), highlight=False, soft_wrap=True, markup=False)
-        terminal.remarks().print(
+            say(terminal.results(), _line(entry))
+        say(
+            terminal.remarks(),
             "A checkpoint may also be a path, s3://bucket/key or hf://owner/repo[@revision]/file; the transformers "
             "backend takes hf://owner/repo. A scorer's may be any that open_clip names, as architecture/tag: "
             "ViT-L-14/laion2b_s32b_b82k; `vouch models check CAMPAIGN` fetches it.",
-            soft_wrap=True, markup=False, highlight=False,
-        )  # fmt: skip
+        )
 
 
 @models.command(epilog=epilog("vouch models check campaign.yaml"))
@@ -309,7 +291,7 @@ def check(
 
     What is not on this machine yet is fetched.
     """
-    from vouch_labels.flows.console.output import print_json, quiet
+    from vouch_labels.flows.console.output import print_json, quiet, say
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.schemas.errors import UserError
     from vouch_labels.tasks.models.catalog import check_models
@@ -322,7 +304,7 @@ def check(
             reports.append(report)
             model = f"{report.backend} {report.checkpoint} on {report.device}, {report.seconds:.1f} s"
             words = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
-            console.print(f"{report.kind:<10} {words}", highlight=False, soft_wrap=True, markup=False)
+            say(console, f"{report.kind:<10} {words}")
         if as_json:
             print_json(terminal, {"models": [report.model_dump(mode="json") for report in reports]})
     broken = [report.kind for report in reports if report.problem]

@@ -84,7 +84,7 @@ def review(
         if import_ is not None:
             import_verdicts(terminal, config, [import_], me(), skip_bad=False, as_json=as_json)
         elif status or pull or export is not None:
-            _look(terminal, config, export, pull, as_json)
+            _queue(terminal, config, campaign, export, pull, as_json)
         else:
             from vouch_labels.flows.review import serve
             from vouch_labels.review_ui.server.serve import ServeOptions
@@ -102,29 +102,18 @@ def review(
             serve(terminal, config, options, minutes, open_browser=open_browser, as_json=as_json)
 
 
-def _look(terminal: "Terminal", campaign: "Campaign", export: Path | None, pull: bool, as_json: bool) -> None:
-    from vouch_labels.flows.console.output import print_json
-    from vouch_labels.flows.console.review import print_pulled, print_queue, print_written
+def _queue(
+    terminal: "Terminal", campaign: "Campaign", file: Path, export: Path | None, pull: bool, as_json: bool
+) -> None:
+    from vouch_labels.flows.console.output import answer
     from vouch_labels.review_ui.server.answers import export_answers, pull_answers, queue_status
 
     if export is not None:
-        rows = export_answers(campaign, export)
-        if as_json:
-            print_json(terminal, {"file": str(export), "rows": rows})
-        else:
-            print_written(terminal.results(), export, rows)
+        _written(terminal, export, export_answers(campaign, export), "verdicts", as_json)
     elif pull:
-        pulled = pull_answers(campaign)
-        if as_json:
-            print_json(terminal, pulled.model_dump(mode="json"))
-        else:
-            print_pulled(terminal.results(), pulled)
+        answer(terminal, pull_answers(campaign), as_json)
     else:
-        found = queue_status(campaign)
-        if as_json:
-            print_json(terminal, found.model_dump(mode="json"))
-        else:
-            print_queue(terminal.results(), found)
+        answer(terminal, queue_status(campaign), as_json, file)
 
 
 def _reviewers(named: list[str] | None) -> tuple[str, ...]:
@@ -153,11 +142,11 @@ def plan_reviews(
     stage: Annotated[
         Literal["first", "certify", "audit", "queue"] | None,
         typer.Option(
-            help="Labels to fit to, a certification sample, a blind audit, doubtful labels; what is next, if not given."
+            help="Calibration set, validation sample, blind audit, low-confidence labels; what is next, if not given."
         ),
     ] = None,
     plants: Annotated[
-        int, typer.Option(help="Known-wrong labels to mix in, to see what reviewers miss.", metavar="N")
+        int, typer.Option(help="Honeypots to mix in, known to be wrong, to see what reviewers miss.", metavar="N")
     ] = 0,
     images: Annotated[
         int, typer.Option(help="Images to be searched for every object, to know the recall.", metavar="N")
@@ -169,7 +158,7 @@ def plan_reviews(
     fresh: Annotated[
         bool,
         typer.Option(
-            "--fresh", help="Draw certification labels anew though the last sample could go on; a look, if answered."
+            "--fresh", help="Draw a new validation sample though the last one could go on; a test, if answered."
         ),
     ] = False,
     out: Annotated[
@@ -179,11 +168,10 @@ def plan_reviews(
 ) -> None:
     """Draw what people shall review next, within a time, and say why.
 
-    First labels to fit to; then labels that certify, drawn before anybody looks at them; then, with a certified policy
-    in force, blind audits among doubtful labels. One class at a time, and nothing tells why a label is asked.
+    First a calibration set; then a validation sample, drawn before anybody looks at it; then, with an active certified
+    policy, blind audits among low-confidence labels. One class at a time, and nothing tells why a label is asked.
     """
-    from vouch_labels.flows.console.output import print_json, quiet
-    from vouch_labels.flows.console.review import print_planned
+    from vouch_labels.flows.console.output import answer, quiet, say
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.certify.plan_reviews import Wish
     from vouch_labels.tasks.certify.plan_reviews import plan_reviews as plan
@@ -197,10 +185,9 @@ def plan_reviews(
         planned = plan(config, Wish(minutes, stage, plants, images, misses, fresh))
         if out is not None:
             write_table(out, task_sheet(config, planned.plan.number))
-        if as_json:
-            print_json(terminal, planned.model_dump(mode="json"))
-        else:
-            print_planned(terminal.results(), planned, out, campaign)
+        answer(terminal, planned, as_json, campaign)
+        if out is not None and not as_json:
+            say(terminal.results(), f"tasks, blind, in the order to ask them: {out}")
 
 
 VERDICTS_EXAMPLES: Final = (
@@ -233,14 +220,15 @@ def verdicts(
     plan: Annotated[int | None, typer.Option(help="Number of that plan; the last, if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Import verdicts on labels, export them, hand out what is to be reviewed, or tell what is there.
+    """Import verdicts on labels, export them, write the open tasks, or tell what is there.
 
     A verdict file has a row a verdict: label_id and verdict (correct, wrong_class, bad_box, not_an_object), and as
     needed class_name, x0, y0, x1, y1, reviewer, seconds, reviewed_at. About an image: key and checked or missed.
     """
-    from vouch_labels.flows.console.output import quiet
+    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.schemas.errors import UserError
+    from vouch_labels.tasks.reviews.open_tasks import campaign_figures
 
     if sum(map(bool, (files, export, tasks))) > 1:
         raise UserError("importing, --export and --tasks are separate steps; ask for one at a time")
@@ -257,22 +245,22 @@ def verdicts(
         elif tasks is not None:
             _hand_out(terminal, config, tasks, plan, as_json)
         else:
-            _tell(terminal, config, as_json)
+            answer(terminal, campaign_figures(config), as_json, campaign)
 
 
 def import_verdicts(
     terminal: "Terminal", campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
 ) -> None:
     """Import verdict files and print what became of them; `vouch review --import` does the same."""
-    from vouch_labels.flows.console.output import print_json
-    from vouch_labels.flows.console.review import print_imports
+    from vouch_labels.flows.console.output import print_json, show
     from vouch_labels.tasks.reviews.import_verdicts import import_files
 
     outcomes = import_files(campaign, files, reviewer, skip_bad=skip_bad)
     if as_json:
         print_json(terminal, {"files": [outcome.model_dump(mode="json") for outcome in outcomes]})
-    else:
-        print_imports(terminal.results(), outcomes)
+        return
+    for outcome in outcomes:
+        show(terminal.results(), outcome.blocks())
 
 
 def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: bool) -> None:
@@ -296,25 +284,13 @@ def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int 
     _written(terminal, path, table.num_rows, "open tasks", as_json)
 
 
-def _tell(terminal: "Terminal", campaign: "Campaign", as_json: bool) -> None:
-    from vouch_labels.flows.console.output import print_json
-    from vouch_labels.flows.console.review import print_figures
-    from vouch_labels.tasks.reviews.open_tasks import campaign_figures
-
-    figures = campaign_figures(campaign)
-    if as_json:
-        print_json(terminal, figures.model_dump(mode="json"))
-    else:
-        print_figures(terminal.results(), figures)
-
-
 def _written(terminal: "Terminal", path: Path, rows: int, what: str, as_json: bool) -> None:
-    from vouch_labels.flows.console.output import print_json
+    from vouch_labels.flows.console.output import print_json, say
 
     if as_json:
         print_json(terminal, {"file": str(path), "rows": rows})
     else:
-        terminal.results().print(f"{rows:,} {what} in {path}", highlight=False, markup=False, soft_wrap=True)
+        say(terminal.results(), f"{rows:,} {what} in {path}")
 
 
 def me() -> str:

@@ -9,7 +9,7 @@ from typing import Final
 PLAIN: Final = "vouch.plain"
 """Name of the error handler for streams."""
 
-_PLAIN_SIGNS: Final = {"≥": ">=", "…": "..."}
+_PLAIN_SIGNS: Final = {"≥": ">=", "…": "...", "\u2013": "-"}
 
 
 def read_names_as_utf8() -> None:

@@ -1,4 +1,4 @@
-"""Prints JSON for machines, lines and tables for people; keeps other packages' output off the terminal, in a log file.
+"""Prints results as JSON or as lines and tables; keeps other packages' output off the terminal, in a log file.
 
 The log holds the tracebacks as well, and never a secret.
 """
@@ -15,17 +15,19 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from vouch_labels.flows.console.encoding import PLAIN
+from vouch_labels.schemas.text import Block, Result
 
 MAX_BYTES: Final = 5 * 2**20
 KEPT: Final = 3
 """Older files that are kept, as vouch.log.1 and so on."""
 
+_COMMAND: Final = re.compile(r"(\bvouch [a-z-]+ )CAMPAIGN\b")
 _IN_ADDRESS: Final = re.compile(r"(?<=://)[^/@\s]+@|(?<=\w)\?[^\s\"'<>]*(?i:signature|token|secret|key)=[^\s\"'<>]*")
 
 
@@ -70,13 +72,37 @@ def say(console: Console, words: str) -> None:
     console.print(printable(words), highlight=False, markup=False, soft_wrap=True)
 
 
-def table_of(first: str, *others: str) -> Table:
-    """An empty table: a column of names, which may be long, and columns of figures."""
-    table = Table()
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+def answer(terminal: Terminal, found: Result, as_json: bool, campaign: Path | None = None) -> None:
+    """Print what a command found: for machines its fields, for people its lines and tables."""
+    if as_json:
+        print_json(terminal, found.model_dump(mode="json"))
+    else:
+        show(terminal.results(), found.blocks(), campaign)
+
+
+def show(console: Console, blocks: Iterable[Block], campaign: Path | None = None) -> None:
+    """Print lines and tables.
+
+    Args:
+        console: Where to.
+        blocks: What; none of it is markup.
+        campaign: The campaign file, which then stands in the commands for CAMPAIGN.
+    """
+    for place, block in enumerate(blocks):
+        if isinstance(block, str):
+            say(console, block if campaign is None else _COMMAND.sub(lambda found: found[1] + str(campaign), block))
+            continue
+        if block.title:
+            # A line of its own: a table's title would be wrapped to its width.
+            say(console, f"\n{block.title}" if place else block.title)
+        table = RichTable(show_header=any(name.strip() for name in block.columns))
+        for number, name in enumerate(block.columns):
+            # Names may be long, the others are figures.
+            column: dict[str, Any] = {"justify": "right"} if number else {"overflow": "fold"}
+            table.add_column(printable(name), **column)
+        for row in block.cells():
+            table.add_row(*map(printable, row))
+        console.print(table)
 
 
 def _console(stream: TextIO) -> Console:

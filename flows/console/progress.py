@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from vouch_labels.flows.console.output import printable
+from vouch_labels.schemas.text import duration
 from vouch_labels.tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Routing
 from vouch_labels.tasks.shard.events import Progress as Step
 
@@ -147,7 +148,7 @@ class _State:
         parts = [f"{self.through:,} of {self.total:,} images"]
         if rate:
             left = max(0, self.total - self.through) / rate
-            parts.append(f"{rate:.1f} images/s, {spoken_time(left)} left")
+            parts.append(f"{rate:.1f} images/s, {duration(left)} left")
         parts.append(f"{self.accepted:,} accepted, {self.review:,} review, {self.failed:,} failed")
         return " | ".join(parts)
 
@@ -172,15 +173,3 @@ class _Figures(ProgressColumn):
 
     def render(self, task: Task) -> Text:  # noqa: ARG002 - as columns are called
         return Text(self._state.figures())
-
-
-def spoken_time(seconds: float) -> str:
-    """`42 s`, `12 min 3 s`, `5 h 7 min`, `3 d 4 h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"

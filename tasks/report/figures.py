@@ -36,6 +36,7 @@ from vouch_labels.schemas.report import (
     TruthReport,
 )
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
+from vouch_labels.schemas.text import pct
 from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
 from vouch_labels.tasks.evaluate.ground_truth import read_truth
 from vouch_labels.tasks.evaluate.run_truth import truth_of_run
@@ -57,7 +58,6 @@ from vouch_labels.tasks.report.figures_reviews import (
     time_report,
     verdicts_report,
 )
-from vouch_labels.tasks.report.plots import least, most, pct
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
@@ -288,7 +288,7 @@ def recall_tile(report: Report) -> Tile:
 
 
 def _between(found: Interval) -> str:
-    return f"{least(found.low)} to {most(found.high)} with {pct(found.confidence)} confidence"
+    return f"{found.ends()} with {pct(found.confidence)} confidence"
 
 
 def class_reports(labels: RunLabels, reviewed: Reviewed) -> tuple[ClassReport, ...]:

@@ -28,12 +28,12 @@ from vouch_labels.schemas.report import (
     Verdicts,
 )
 from vouch_labels.schemas.reviews import ReviewPlan
+from vouch_labels.schemas.text import cut
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.certify.monitor import P_CORRECT, AuditDraw, audit_draws, audit_factor, drift, monitor
 from vouch_labels.tasks.certify.recall import recall_of_run
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 from vouch_labels.tasks.policy import EXPIRED, accepts
-from vouch_labels.tasks.report.plots import cut
 from vouch_labels.tasks.reviews.plans import DRAW_BOX_S, VERIFY_S, Plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints

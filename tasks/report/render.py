@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from vouch_labels.schemas import text
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.schemas.report import Picture, Report, SignalDrift
+from vouch_labels.schemas.report import Picture, Report, SignalDrift, audit_table
 from vouch_labels.tasks.certify.monitor import P_CORRECT
-from vouch_labels.tasks.report import plots
 from vouch_labels.tasks.report.figures import STANDINGS, Collected, collect, keep_report, precision_tile, recall_tile
 from vouch_labels.tasks.report.pictures import SIDE, Thumbnail, thumbnails
 from vouch_labels.tasks.report.plots import (
@@ -24,7 +24,6 @@ from vouch_labels.tasks.report.plots import (
     interval_bar,
     reliability_plot,
     share_bar,
-    spoken,
 )
 from vouch_labels.tasks.store.open import open_store
 
@@ -32,6 +31,10 @@ MOST_CLASSES: Final = 40
 """Classes that stand open on the page; the others fold away."""
 MOST_REASONS: Final = 30
 MOST_DRIFTS: Final = 2
+_FORMATS: Final = (
+    text.count, text.plural, text.pct, text.share, text.least, text.most, text.cut, text.duration, text.when, text.day,
+    text.some, text.rule, text.signal_name,
+)  # fmt: skip
 _HERE: Final = Path(__file__).parent
 _KINDS: Final = (
     ("accepted", "Accepted", "Drawn at random from the accepted labels, not chosen to please."),
@@ -121,8 +124,8 @@ def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
         side=SIDE // 2,
         most_classes=MOST_CLASSES,
         most_reasons=MOST_REASONS,
-        spoken=spoken,
-        dash=plots.NONE,
+        dash=text.NONE,
+        audit_table=audit_table,
         share_bar=share_bar,
         interval_bar=functools.partial(_certified_bar, report),
         **_plots(report),
@@ -133,8 +136,16 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= plots.FILTERS | {"spoken": spoken}
+    environment.filters |= {form.__name__: form for form in _FORMATS} | {"prose": prose}
     return environment
+
+
+def prose(words: str) -> Markup:
+    """A sentence with `commands` set as code; everything in it is escaped."""
+    parts = words.rstrip(".").split("`")
+    parts[0] = parts[0][:1].upper() + parts[0][1:]
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(part) if place % 2 else part for place, part in enumerate(parts)) + "."
 
 
 def _plots(report: Report) -> dict[str, Any]:
@@ -174,14 +185,14 @@ def _certified_bar(report: Report, low: float, errors: int, reviewed: int, promi
     bounds = [1 - group.bound for group in certified if group.bound is not None]
     floor = max(0.0, min([promised, *bounds]) - 0.5 * (1 - promised))
     value = 1 - errors / reviewed if reviewed else None
-    words = f"at least {plots.least(low)}, promised {plots.pct(promised)}"
+    words = f"at least {text.least(low)}, promised {text.pct(promised)}"
     return interval_bar(low, 1.0, value, promised, floor, words)
 
 
 def _why(picture: Picture) -> str:
     """Of an accepted label its score, for the rule is the same for all; of others the reason."""
     if not picture.accepted:
-        return plots.rule(picture.reason)
+        return text.rule(picture.reason)
     p_correct, score = picture.p_correct, picture.detector_score
     words = f"p(correct) {p_correct:.3f}" if p_correct is not None else f"detector score {score or 0:.2f}"
     return f"accepted, {words}" if picture.kind == "wrong" else words

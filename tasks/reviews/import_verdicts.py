@@ -170,9 +170,9 @@ def _changed(path: Path) -> datetime:
 def _refuse(files: Sequence[CheckedFile]) -> None:
     if not files:
         return
-    lines = [f"nothing was imported: {len(file.refused):,} of {file.rows:,} rows of {file.path} are no verdicts"
+    lines = [f"nothing was imported: {len(file.refused):,} of {file.rows:,} rows of {file.path} are invalid"
              for file in files]  # fmt: skip
-    lines[-1] += "; mend them, or leave them out by --skip-bad"
+    lines[-1] += ": fix them, or leave them out by --skip-bad"
     for file in files:
         lines += [f"{file.path}: row {one.number}: {one.reason}" for one in file.refused[:NAMED_PROBLEMS]]
         if len(file.refused) > NAMED_PROBLEMS:

@@ -1,20 +1,19 @@
-from vouch_labels.flows.artifacts import summary_markdown
-from vouch_labels.schemas.records import RunSummary
+from vouch_labels.flows.artifacts import MOST_ROWS, markdown
+from vouch_labels.schemas.text import NONE, Table, count
 
 
-def summary(**changes) -> RunSummary:
-    values = {
-        "run": "main", "workspace": "/w", "images": 10, "done": 10, "failed": 0, "pending": 0, "new_images": 10,
-        "removed_images": 0, "shards": 1, "shards_processed": 1, "labels": 20, "accepted": 0, "review": 20,
-        "classes": {}, "reasons": {}, "policy": "certified-1-a", "policy_basis": "certified: at least 0.95",
-        "accepts": True, "shard_errors": {}, "seconds": 1.0, "images_per_second": 10.0, "export": None,
-    }  # fmt: skip
-    return RunSummary.model_validate(values | changes)
+def test_lines_and_tables_become_markdown_whatever_the_names():
+    table = Table("by `class`", {"class": str, "labels": count}, [("cat|s", 1400), ("[dog](x)", None)])
+    assert markdown("Run a_b", ["**no** markup", table]) == "\n\n".join(
+        [
+            r"# Run a\_b",
+            r"\*\*no\*\* markup",
+            r"**by \`class\`**",
+            f"| class | labels |\n| --- | --- |\n| cat\\|s | 1,400 |\n| \\[dog\\](x) | {NONE} |",
+        ]
+    )
 
 
-def test_it_says_who_decided_and_when_that_has_ended():
-    text = summary_markdown(summary())
-    assert "| policy | certified-1-a |" in text
-    assert "| accepted by | certified: at least 0.95 |" in text
-    assert "expired" not in text
-    assert "| policy expired | audits (2) say so |" in summary_markdown(summary(policy_expired="audits (2) say so"))
+def test_long_tables_are_cut():
+    rows = [(str(row),) for row in range(MOST_ROWS + 5)]
+    assert len(markdown("", [Table("", {"row": str}, rows)]).splitlines()) == 2 + 2 + MOST_ROWS

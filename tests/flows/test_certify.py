@@ -5,7 +5,7 @@ The flow that takes up people's answers: pulled, certified, applied; what comes 
 
 import pytest
 
-from vouch_labels.flows.artifacts import applied_reviews_markdown, certified_markdown
+from vouch_labels.flows.artifacts import markdown
 from vouch_labels.flows.prefect_server import prepare_environment
 from vouch_labels.review_ui.queue.database import mongod
 from vouch_labels.review_ui.queue.fill import fill_queue
@@ -38,14 +38,9 @@ def result(**changes) -> Certified:
 
 
 def test_the_certificates_as_markdown():
-    text = certified_markdown(result())
-    assert text.startswith("# Certification of run main: policy certified-1-a")
-    assert r"| cat\|s | 400 | 8 | 0.0340 | 0.0500 | 0.9000 | 60.0% | 0.960 (≥0.940) | 0.980 (≥0.966) |" in text
-    assert "| dog | too few |" in text
-    assert "Simulated" not in text
-    assert "**Simulated reviewer" in certified_markdown(result(simulated=True))
-    assert "not certified" in certified_markdown(result(version=None))
-    assert "1 class has no label in the sample" in certified_markdown(result(not_sampled=("emu",)))
+    text = markdown("Certification", result().blocks())
+    assert r"| cat\|s | 400 | 8 | 3.4% | 5% | 0.900 | 60.0% | 96% (≥94%) | 98% (≥96.6%) |" in text
+    assert "dog: not certified: too few" in text
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -123,6 +118,6 @@ def test_from_answers_to_decisions(campaign, tmp_path, monkeypatch):
         assert again.certified == second.certified.model_copy(update={"in_force": True})
         assert again.applied is not None
         assert again.applied.changed == 0
-    text = applied_reviews_markdown(second)
+    text = markdown("", second.blocks())
     assert "new verdicts of" in text
-    assert "are decided otherwise, by policy certified" in text
+    assert f"active policy: {second.applied.policy}" in text

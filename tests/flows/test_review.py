@@ -2,7 +2,7 @@
 
 import pytest
 
-from vouch_labels.flows.review import _prepare
+from vouch_labels.flows.review import _prepare, announcement
 from vouch_labels.review_ui.queue.database import mongod
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
@@ -43,3 +43,11 @@ def test_what_waits_for_a_second_person_does_not_keep_the_next_stage_back(campai
             assert len(read_plans(open_store(campaign.workspace), campaign.run.name)) == 2
             assert any(line.startswith(f"{waiting} items wait for a second person") for line in said)
             assert opened.take("ann", 1)
+
+
+def test_reviewers_get_their_address_and_every_key():
+    lines = announcement({"ann": "http://127.0.0.1:5151/?token=x"}, has_own_tokens=False)
+    assert lines[0] == "ann: http://127.0.0.1:5151/?token=x"
+    for key in ("T", "Enter", "1", "B", "N", "M", "D", "G", "S", "Z"):
+        assert any(f"Alt+{key} " in line for line in lines)
+    assert "each page asks for the reviewer's own token" in announcement({}, has_own_tokens=True)

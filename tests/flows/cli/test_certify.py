@@ -48,14 +48,7 @@ def test_from_the_first_sample_to_a_policy(vouch, campaign, answer, tmp_path):
     out = tmp_path / "first.csv"
     first = vouch("plan-reviews", campaign, "--out", out)
     assert first.code == 0, first.err
-    for words in (
-        "review plan 1 of run main",
-        "labels to fit the calibrator to",
-        "to be answered, about ",
-        f"next 1: vouch verdicts {campaign} FILE",
-        f"next 2: vouch plan-reviews {campaign}",
-    ):
-        assert words in first.out
+    assert f"next 1: vouch verdicts {campaign} FILE\nnext 2: vouch plan-reviews {campaign}" in first.out
     head = out.read_text().splitlines()[0]
     assert "label_id" in head
     assert not {"purpose", "p_correct", "inclusion", "stratum"} & set(head.split(","))
@@ -65,16 +58,7 @@ def test_from_the_first_sample_to_a_policy(vouch, campaign, answer, tmp_path):
     answer(wrong=9)
     found = vouch("certify", campaign)
     assert found.code == 0, found.err
-    for words in (
-        "look 1",
-        "precision A",
-        "precision B",
-        "not certified:",
-        "policy certified-1-",
-        "vouch apply CAMPAIGN",
-    ):
-        assert words in found.out
-    assert "(≥0." in found.out
+    assert f"vouch apply {campaign}" in found.out
     figures = json.loads(vouch("certify", campaign, "--json").out)
     assert figures["version"] in found.out
     applied = vouch("apply", campaign, "--no-export", "--plain")
@@ -180,19 +164,16 @@ def test_in_figures(vouch, labelled):
 def test_in_a_table(vouch, labelled, tmp_path):
     answer = vouch("apply", labelled, "--no-export", "--plain")
     assert answer.code == 0, answer.err
-    for words in (
-        "labels are decided otherwise",
-        "accepted before",
-        "policy in force: certified-1-a, before: user-",
-        "accepted by: certified: at least 0.95 of delivered labels correct, confidence 0.9",
+    assert answer.out.splitlines()[-3:] == [
+        "active policy: certified-1-a (certified: at least 0.95 of delivered labels correct, confidence 0.9, once "
+        "people have decided those that wait)",
+        "before: manual thresholds",
         f"workspace: {tmp_path / 'workspace'}",
-    ):
-        assert words in answer.out
-    assert "data set" not in answer.out
+    ]
     assert "routing" in answer.err
     status = json.loads(vouch("status", labelled, "--json").out)
     assert status["policy"] == "certified-1-a"
-    assert "policy in force: user-" in vouch("apply", labelled, "--policy", "none").out
+    assert "\nactive policy: no thresholds" in vouch("apply", labelled, "--policy", "none").out
 
 
 def test_refusals_are_one_line(vouch, labelled):
@@ -218,16 +199,7 @@ def test_table_answer_and_json(vouch, labelled_with_truth):
     words = ("simulate", campaign, "--truth", truth, "--precision", "0.6,0.95", "--reviews", "60,9000", "--draws", 4)
     answer = vouch(*words)
     assert answer.code == 0, answer.err
-    for shown in (
-        "played with a simulated reviewer: a plan, not a certificate",
-        "labels of 39 images have truth",
-        "no truth for the image",
-        "4 draws each; the promise: at least T of the delivered labels correct, confidence 0.9",
-        "what is automated",
-        "what is true",
-        "In brackets: labels that were reviewed",
-        "automate",
-    ):
+    for shown in ("labels of 39 images have truth", "no truth for the image", "In brackets: labels that were reviewed"):
         assert shown in answer.out
     found = json.loads(vouch(*words, "--json").out)
     assert [(row["precision"], row["reviews"]) for row in found["rows"]] == [

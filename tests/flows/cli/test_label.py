@@ -197,7 +197,7 @@ def test_status_after_a_run(vouch, labelled):
     assert found["in_force"]["version"] == found["policy"]
     assert (found["reviews"]["open"], found["reviews"]["verdicts"]) == (0, 0)
     text = vouch("status", labelled).out
-    assert f"policy in force: {found['policy']} (user thresholds, not certified)" in text
+    assert "active policy: manual thresholds, not certified" in text
     assert "0 open, 0 plans so far" in text
     assert f"next: {found['next'].replace('CAMPAIGN', str(labelled))}" in text
     for words in ("3 of 3 done", "1 image failed: acquire: the file has zero bytes", found["export"]["uri"], "cat"):
@@ -210,7 +210,7 @@ def test_failed_images_are_named(vouch, labelled, write_campaign):
     assert found == {"failed": [{"key": "x.png", "step": "acquire", "reason": "the file has zero bytes"}]}
     fresh = write_campaign("fresh.yaml", workspace="fresh")
     assert vouch("status", fresh, "--failed").out == ""
-    assert "not begun: vouch run begins it" in vouch("status", fresh).out
+    assert f"next: label the images: vouch run {fresh}" in vouch("status", fresh).out
 
 
 def test_status_shows_what_is_pending_after_a_change_and_who_runs(

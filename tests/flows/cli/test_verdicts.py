@@ -58,7 +58,7 @@ def test_in_and_told(vouch, labelled, answered, ids):
     assert found["reviewers"]["ann"] == {"labels": 2, "correct": 2, "images": 0, "seconds": 3}
     assert sorted(found["reviewers"]) == ["ann", "bob", "eve"]
     text = vouch("verdicts", labelled).out
-    for words in ("2 labels reviewed", "50.0% agreement", "1 labels are disputed", ids[0], "bob"):
+    for words in ("2 labels reviewed", "50% agreement", "1 label disputed", ids[0], "bob"):
         assert words in text
 
 
@@ -76,11 +76,11 @@ def test_bad_rows(vouch, labelled, tmp_path, ids):
     path.write_text(f"label_id,verdict\n{ids[0]},corect\n{ids[1]},correct\n")
     answer = vouch("verdicts", labelled, path)
     assert answer.code == 2
-    assert answer.err.startswith(f"vouch: nothing was imported: 1 of 2 rows of {path} are no verdicts; mend them")
+    assert answer.err.startswith(f"vouch: nothing was imported: 1 of 2 rows of {path} are invalid: fix them")
     assert f"{path}: row 2: 'corect' is no verdict; did you mean correct?" in answer.err
     assert "there are no verdicts yet" in vouch("verdicts", labelled).out
     answer = vouch("verdicts", labelled, path, "--skip-bad")
-    assert "1 refused, with reasons: " in answer.out
+    assert "1 invalid rows left out, with reasons: " in answer.out
     assert (tmp_path / "bad-refused.csv").is_file()
 
 

@@ -1,3 +1,4 @@
+import io
 import logging
 import os
 import subprocess
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vouch_labels.flows.console.output import MAX_BYTES, log_path, quiet, start_log
+from vouch_labels.flows.console.output import MAX_BYTES, Terminal, log_path, quiet, show, start_log
+from vouch_labels.schemas.text import Table
 
 CODE = """
 import os, subprocess, sys
@@ -113,3 +115,23 @@ def test_it_rotates(log):
         logging.getLogger("x").info("%s", "y" * (MAX_BYTES // 2))
     assert log.with_name("vouch.log.1").exists()
     assert log.stat().st_size < MAX_BYTES
+
+
+@pytest.mark.parametrize("name", ["car [small]", "[/x]", ":smile:"])
+def test_names_are_no_markup(name):
+    out = io.StringIO()
+    show(Terminal(out, out).results(), [name, Table(name, {"class": str, "n": str}, [(name, name)])])
+    assert out.getvalue().count(name) == 4
+
+
+def test_nothing_shown_commands_the_terminal():
+    out, name = io.StringIO(), "cannot read \x1b[2J\x9b31m.png"
+    show(Terminal(out, out).results(), [name, Table(name, {name: str}, [(name,)])])
+    assert "\x1b" not in out.getvalue()
+    assert "\x9b" not in out.getvalue()
+
+
+def test_commands_name_the_campaign_file():
+    out = io.StringIO()
+    show(Terminal(out, out).results(), ["next: vouch plan-reviews CAMPAIGN", "CAMPAIGN"], Path(r"a\1.yaml"))
+    assert out.getvalue() == "next: vouch plan-reviews a\\1.yaml\nCAMPAIGN\n"

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from vouch_labels.flows.console import progress as module
-from vouch_labels.flows.console.progress import RunProgress, spoken_time
+from vouch_labels.flows.console.progress import RunProgress
 from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
 
 
@@ -65,14 +65,6 @@ def test_without_a_terminal_lines_are_plain_unasked(clock):
     with RunProgress(Console(file=out), plain=False) as progress:
         progress(Listing(3))
     assert out.getvalue() == "starting\nlisting the source: 3 keys\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (90000, "1 d 1 h")],
-)
-def test_spoken_time(seconds, words):
-    assert spoken_time(seconds) == words
 
 
 def test_warnings_of_the_steps_reach_the_terminal_and_errors_do_not():

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from vouch_labels.tasks.report.pictures import Thumbnail
-from vouch_labels.tasks.report.render import MOST_CLASSES, render
+from vouch_labels.tasks.report.render import MOST_CLASSES, prose, render
 
 VOID = {"meta", "img", "br", "link", "hr"}
 FOREIGN = {"rect", "line", "circle", "polyline", "path"}
@@ -155,3 +155,7 @@ def test_the_bars_of_certified_groups_need_no_room_for_the_others(certified_repo
     bars = [re.findall(r'<svg [^>]*class="interval".*?</svg>', page) for page in pages]
     assert bars[0] == bars[1]
     assert len(bars[0]) == 1
+
+
+def test_commands_in_prose_are_code_and_the_rest_is_escaped():
+    assert prose("use `vouch run` on <b>") == "Use <code>vouch run</code> on &lt;b&gt;."

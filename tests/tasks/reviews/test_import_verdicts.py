@@ -104,7 +104,7 @@ def test_bad_rows_stop_everything_unless_they_are_skipped(campaign, labels, writ
     with pytest.raises(UserError) as caught:
         import_files(campaign, [good, bad], "ann")
     assert str(caught.value).split("\n") == [
-        f"nothing was imported: 2 of 4 rows of {bad} are no verdicts; mend them, or leave them out by --skip-bad",
+        f"nothing was imported: 2 of 4 rows of {bad} are invalid: fix them, or leave them out by --skip-bad",
         f"{bad}: row 1: 'ok' is no verdict; use correct, wrong_class, bad_box, not_an_object, checked, missed",
         f"{bad}: row 4: the box lacks y0, x1, y1",
     ]
