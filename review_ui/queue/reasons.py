@@ -6,7 +6,7 @@ The words follow the same rule for every label, whatever it is asked for.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -14,28 +14,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vouch_labels.schemas.queue import Box, Kind
-from vouch_labels.schemas.records import Marker
 from vouch_labels.schemas.reviews import ReviewPlan
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.certify.questions import planted_id
 from vouch_labels.tasks.labels.read import Accepts
+from vouch_labels.tasks.labels.scan import THREADS, Shard
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.resolve import Answers, ImageAnswers
-from vouch_labels.tasks.shard.files import read_part
-from vouch_labels.tasks.store.store import Store, map_ordered
+from vouch_labels.tasks.store.store import map_ordered
 
 Wanted = Callable[[str, Kind], int]
 """Item and its kind -> how many people are asked."""
 PLAN_PLACES: Final = 10**9
 """Places of one plan: earlier plans go first."""
 
-_THREADS: Final = 4
-_COLUMNS: Final = {
-    "detect": ["label_id", "key", "class_name", "runner_up", "detector_score", "detector_margin", "relative_area",
-               "crowding"],
-    "segment": ["sam_iou", "mask_stability", "mask_box_iou"],
-    "score": ["clip_probability", "clip_margin", "clip_other", "clip_other_probability"],
-}  # fmt: skip
+_COLUMNS: Final = (
+    "label_id", "key", "class_name", "runner_up", "detector_score", "detector_margin", "relative_area", "crowding",
+    "sam_iou", "mask_stability", "mask_box_iou", "clip_probability", "clip_margin", "clip_other",
+    "clip_other_probability",
+)  # fmt: skip
 
 MOST: Final = 2
 """Reasons that are named."""
@@ -185,15 +182,14 @@ class Told:
     """Names what the labels were made by, see review_ui.queue.fill."""
 
 
-def read_words(workspace: Store, markers: Iterable[Marker], tasks: Iterable[Task], run: str, seed: int) -> Told:
+def read_words(shards: Iterable[Shard], tasks: Iterable[Task], run: str, seed: int) -> Told:
     """Word the signals behind questions, a shard at a time.
 
     A plant has the words of the label that it was made from, with its shown class in the place of the one named: so
     it says what a label of the shown class would that the models hold for the other.
 
     Args:
-        workspace: The workspace.
-        markers: Those that count.
+        shards: Those of the run.
         tasks: The questions.
         run: Name of the run.
         seed: Of its first plan.
@@ -204,11 +200,12 @@ def read_words(workspace: Store, markers: Iterable[Marker], tasks: Iterable[Task
     wanted = _Wanted(list(tasks), run, seed)
     told = Told()
     if wanted.tasks:
-        for labels, presence in map_ordered(lambda marker: _tables(workspace, marker, wanted), markers, _THREADS):
-            for row in labels:
+        for labels, presence in map_ordered(wanted.read, shards, THREADS):
+            for row in labels.to_pylist():
                 wanted.word(row, told)
-            for key, class_name, value in presence:
-                told.words[f"{key}\t{class_name}"] = presence_words(class_name, value)
+            for row in () if presence is None else presence.to_pylist():
+                if (item := f"{row['key']}\t{row['class_name']}") in wanted.pairs:
+                    told.words[item] = presence_words(row["class_name"], row["clip_presence"])
     return told
 
 
@@ -223,11 +220,15 @@ class _Wanted:
                 self.plants.setdefault(task.key, []).append(task)
         own = [task.label_id for task in tasks if task.label_id is not None and task.purpose != "plant"]
         self.label_ids = frozenset(own)
-        self.ids = pa.array(own, pa.string())
-        self.keys_with_plants = pa.array(list(self.plants), pa.string())
+        self.labels = {"label_id": pa.array(own, pa.string()), "key": pa.array(list(self.plants), pa.string())}
         looked_for = [task for task in tasks if task.kind == "possible_miss"]
         self.pairs = frozenset(task.item for task in looked_for)
         self.keys_looked_at = pa.array(list({task.key for task in looked_for}), pa.string())
+
+    def read(self, shard: Shard) -> tuple[pa.Table, pa.Table | None]:
+        """Read the rows of a shard that matter: of labels, and of what CLIP sees in images."""
+        presence = shard.presence({"key": self.keys_looked_at}) if len(self.keys_looked_at) else None
+        return shard.labels(_COLUMNS, self.labels), presence
 
     def word(self, row: Mapping[str, Any], told: Told) -> None:
         """Word a label that is asked about, and the plants made from it."""
@@ -242,39 +243,6 @@ class _Wanted:
     def _made_from(self, task: Task, label_id: str) -> bool:
         # A plan whose writing was cut short leaves a gap in the numbers, not in the count that the id was made with.
         return any(planted_id(self.run, self.seed, plans, label_id) == task.item for plans in range(task.plan))
-
-
-def _tables(
-    workspace: Store, marker: Marker, wanted: _Wanted
-) -> tuple[list[dict[str, Any]], list[tuple[str, str, float]]]:
-    """The rows of a shard that matter: of labels, and of what CLIP sees in images."""
-    return _labels(workspace, marker, wanted), list(_presence(workspace, marker, wanted))
-
-
-def _labels(workspace: Store, marker: Marker, wanted: _Wanted) -> list[dict[str, Any]]:
-    detect = read_part(workspace, marker.parts["detect"], "detect", _COLUMNS["detect"])
-    matter = pc.or_(
-        pc.is_in(detect["label_id"], value_set=wanted.ids), pc.is_in(detect["key"], value_set=wanted.keys_with_plants)
-    )
-    if not pc.any(matter, min_count=0).as_py():
-        return []
-    tables = {"detect": detect} | {
-        stage: read_part(workspace, marker.parts[stage], stage, _COLUMNS[stage]) for stage in ("segment", "score")
-    }
-    columns = {name: tables[stage][name].filter(matter) for stage, names in _COLUMNS.items() for name in names}
-    rows: list[dict[str, Any]] = pa.table(columns).to_pylist()
-    return rows
-
-
-def _presence(workspace: Store, marker: Marker, wanted: _Wanted) -> Iterator[tuple[str, str, float]]:
-    if not len(wanted.keys_looked_at) or "presence" not in marker.parts:
-        return
-    table = read_part(workspace, marker.parts["presence"], "presence")
-    table = table.filter(pc.is_in(table["key"], value_set=wanted.keys_looked_at))
-    columns = (table[name].to_pylist() for name in ("key", "class_name", "clip_presence"))
-    for key, class_name, value in zip(*columns, strict=True):
-        if f"{key}\t{class_name}" in wanted.pairs:
-            yield key, class_name, value
 
 
 class Reason(NamedTuple):
