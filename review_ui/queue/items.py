@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 
 from vouch_labels.review_ui.queue.answers import verdict_table
@@ -11,7 +10,7 @@ from vouch_labels.review_ui.queue.database import Document, Session
 from vouch_labels.review_ui.queue.leases import epoch_of
 from vouch_labels.schemas.queue import Item, ItemImage, KnownLabel
 from vouch_labels.schemas.reviews import VERDICTS
-from vouch_labels.tasks.arrow import row_codes
+from vouch_labels.tasks.arrow import first_places
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 from vouch_labels.tasks.reviews.overlay import HumanWord
 
@@ -127,5 +126,5 @@ def heard(session: Session, verdicts: pa.Table) -> pa.Table:
     answers = {"queue": session.queue, "what": "submitted", "twice": True, "seq": {"$nin": session.undone()}}
     said = verdict_table(one for one in session.database.events.find(answers) if one["item"] in items)
     # As whole rows, by which a pull tells what the workspace has.
-    codes = row_codes(pa.concat_tables([said, verdicts]), VERDICTS.names)
-    return verdicts.filter(pa.array(~np.isin(codes[said.num_rows :], codes[: said.num_rows])))
+    first = first_places(pa.concat_tables([said, verdicts]), VERDICTS.names)
+    return verdicts.filter(pa.array(first[said.num_rows :] >= said.num_rows))
