@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import DTypeLike, NDArray
@@ -28,25 +29,15 @@ def boxes_of(table: pa.Table) -> NDArray[np.float32]:
     return np.stack([numbers(table[side], np.float32) for side in BOX], axis=1)
 
 
-def codes_of(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
-    """Number the values of a column in the order of their first rows, null included: (N,) codes, and the values."""
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    return numbers(encoded.indices, np.int64), encoded.dictionary
-
-
-def row_codes(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
-    """Number the combinations of values in some columns, (N,): rows with equal values have equal codes."""
-    codes = np.zeros(table.num_rows, np.int64)
-    for name in names:
-        code, values = codes_of(table[name])
-        # Renumbered at every step, so that numbers stay small.
-        codes = np.unique(codes * (len(values) + 1) + code, return_inverse=True)[1].astype(np.int64)
-    return codes
+def first_places(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
+    """Find the first row with the same values in some columns, (N,); null equals null, and NaN equals NaN."""
+    frame = pl.DataFrame(table.select(names)).with_row_index("row")
+    return numbers(frame.select(pl.col("row").min().over(names)).to_series().to_arrow(), np.int64)
 
 
 def first_rows(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     """Find the first row of each combination of values in some columns, ascending."""
-    return np.sort(np.unique(row_codes(table, names), return_index=True)[1]).astype(np.int64)
+    return np.flatnonzero(first_places(table, names) == np.arange(table.num_rows))
 
 
 def distinct(table: pa.Table, names: Sequence[str]) -> pa.Table:

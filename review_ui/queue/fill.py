@@ -36,7 +36,8 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import FillOutcome, Kind
 from vouch_labels.schemas.records import Current
 from vouch_labels.tasks.labels.arrays import current_of
-from vouch_labels.tasks.labels.read import Decisions, current_markers, labelled_images
+from vouch_labels.tasks.labels.read import Decisions, labelled_images
+from vouch_labels.tasks.labels.scan import shards
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.overlay import HumanWord
 from vouch_labels.tasks.reviews.plans import Plans, read_plans
@@ -181,8 +182,8 @@ class Changes:
 
 
 def _details(run: _Run, changes: Changes) -> QuestionDetails:
-    markers = current_markers(run.workspace, run.name, run.ledger, run.fingerprint)
-    return read_reasons(run.workspace, markers, [*changes.new, *changes.stale], run.name, run.seed)
+    found = shards(run.workspace, run.name, run.ledger, run.fingerprint)
+    return read_reasons(found, [*changes.new, *changes.stale], run.name, run.seed)
 
 
 def _write(run: _Run, writer: Writer, changes: Changes) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 
 from vouch_labels.review_ui.queue.answers import verdict_table
@@ -11,7 +10,7 @@ from vouch_labels.review_ui.queue.database import Document, QueueStore
 from vouch_labels.review_ui.queue.state import epoch_of
 from vouch_labels.schemas.queue import Item, ItemImage, KnownLabel
 from vouch_labels.schemas.reviews import VERDICTS
-from vouch_labels.tasks.arrow import row_codes
+from vouch_labels.tasks.arrow import first_places
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 from vouch_labels.tasks.reviews.overlay import HumanWord
 
@@ -129,5 +128,5 @@ def visible_verdicts(queue: QueueStore, verdicts: pa.Table) -> pa.Table:
     answers = {"queue": queue.id, "what": "submitted", "twice": True, "seq": {"$nin": queue.undone()}}
     waiting_answers = verdict_table(one for one in queue.database.events.find(answers) if one["item"] in items)
     # As whole rows, by which a pull recognizes what the workspace has.
-    codes = row_codes(pa.concat_tables([waiting_answers, verdicts]), VERDICTS.names)
-    return verdicts.filter(pa.array(~np.isin(codes[waiting_answers.num_rows :], codes[: waiting_answers.num_rows])))
+    first = first_places(pa.concat_tables([waiting_answers, verdicts]), VERDICTS.names)
+    return verdicts.filter(pa.array(first[waiting_answers.num_rows :] >= waiting_answers.num_rows))

@@ -6,7 +6,7 @@ The reasons follow the same rule for every label, whatever it is asked for.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -14,28 +14,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vouch_labels.schemas.queue import Box, Kind
-from vouch_labels.schemas.records import Marker
 from vouch_labels.schemas.reviews import ReviewPlan
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.certify.questions import planted_id
 from vouch_labels.tasks.labels.read import Accepts
+from vouch_labels.tasks.labels.scan import THREADS, Shard
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.resolve import Answers, ImageAnswers
-from vouch_labels.tasks.shard.files import read_part
-from vouch_labels.tasks.store.store import Store, map_ordered
+from vouch_labels.tasks.store.store import map_ordered
 
 Wanted = Callable[[str, Kind], int]
 """Item and its kind -> how many people are asked."""
 PLAN_PLACES: Final = 10**9
 """Places of one plan: earlier plans go first."""
 
-_THREADS: Final = 4
-_COLUMNS: Final = {
-    "detect": ["label_id", "key", "class_name", "runner_up", "detector_score", "detector_margin", "relative_area",
-               "crowding"],
-    "segment": ["sam_iou", "mask_stability", "mask_box_iou"],
-    "score": ["clip_probability", "clip_margin", "clip_other", "clip_other_probability"],
-}  # fmt: skip
+_COLUMNS: Final = (
+    "label_id", "key", "class_name", "runner_up", "detector_score", "detector_margin", "relative_area", "crowding",
+    "sam_iou", "mask_stability", "mask_box_iou", "clip_probability", "clip_margin", "clip_other",
+    "clip_other_probability",
+)  # fmt: skip
 
 MOST: Final = 2
 """Reasons that are named."""
@@ -178,17 +175,14 @@ class QuestionDetails:
     """Names what the labels were made by, see review_ui.queue.fill."""
 
 
-def read_reasons(
-    workspace: Store, markers: Iterable[Marker], tasks: Iterable[Task], run: str, seed: int
-) -> QuestionDetails:
+def read_reasons(shards: Iterable[Shard], tasks: Iterable[Task], run: str, seed: int) -> QuestionDetails:
     """Read the reasons of questions from the signals, a shard at a time.
 
     A honeypot has the reason of the label that it was made from, with its shown class in the place of the one named: so
     it reads as a label of the shown class would that the models take for the other.
 
     Args:
-        workspace: The workspace.
-        markers: Those that count.
+        shards: Those of the run.
         tasks: The questions.
         run: Name of the run.
         seed: Of its first plan.
@@ -199,11 +193,12 @@ def read_reasons(
     wanted = _Wanted(list(tasks), run, seed)
     details = QuestionDetails()
     if wanted.tasks:
-        for labels, presence in map_ordered(lambda marker: _tables(workspace, marker, wanted), markers, _THREADS):
-            for row in labels:
+        for labels, presence in map_ordered(wanted.read, shards, THREADS):
+            for row in labels.to_pylist():
                 wanted.add_reasons(row, details)
-            for key, class_name, value in presence:
-                details.reasons[f"{key}\t{class_name}"] = format_presence(class_name, value)
+            for row in () if presence is None else presence.to_pylist():
+                if (item := f"{row['key']}\t{row['class_name']}") in wanted.pairs:
+                    details.reasons[item] = format_presence(row["class_name"], row["clip_presence"])
     return details
 
 
@@ -218,11 +213,15 @@ class _Wanted:
                 self.honeypots.setdefault(task.key, []).append(task)
         own = [task.label_id for task in tasks if task.label_id is not None and task.purpose != "plant"]
         self.label_ids = frozenset(own)
-        self.ids = pa.array(own, pa.string())
-        self.keys_with_honeypots = pa.array(list(self.honeypots), pa.string())
-        searched = [task for task in tasks if task.kind == "possible_miss"]
-        self.pairs = frozenset(task.item for task in searched)
-        self.searched_keys = pa.array(list({task.key for task in searched}), pa.string())
+        self.labels = {"label_id": pa.array(own, pa.string()), "key": pa.array(list(self.honeypots), pa.string())}
+        possible_misses = [task for task in tasks if task.kind == "possible_miss"]
+        self.pairs = frozenset(task.item for task in possible_misses)
+        self.presence_keys = pa.array(list({task.key for task in possible_misses}), pa.string())
+
+    def read(self, shard: Shard) -> tuple[pa.Table, pa.Table | None]:
+        """Read the rows of a shard that matter: of labels, and of what CLIP sees in images."""
+        presence = shard.presence({"key": self.presence_keys}) if len(self.presence_keys) else None
+        return shard.labels(_COLUMNS, self.labels), presence
 
     def add_reasons(self, row: Mapping[str, Any], details: QuestionDetails) -> None:
         """Add the reasons of a label that is asked about, and of the honeypots made from it."""
@@ -237,40 +236,6 @@ class _Wanted:
     def _made_from(self, task: Task, label_id: str) -> bool:
         # A plan whose writing was cut short leaves a gap in the numbers, not in the count that the id was made with.
         return any(planted_id(self.run, self.seed, plans, label_id) == task.item for plans in range(task.plan))
-
-
-def _tables(
-    workspace: Store, marker: Marker, wanted: _Wanted
-) -> tuple[list[dict[str, Any]], list[tuple[str, str, float]]]:
-    """The rows of a shard that matter: of labels, and of what CLIP sees in images."""
-    return _labels(workspace, marker, wanted), list(_presence(workspace, marker, wanted))
-
-
-def _labels(workspace: Store, marker: Marker, wanted: _Wanted) -> list[dict[str, Any]]:
-    detect = read_part(workspace, marker.parts["detect"], "detect", _COLUMNS["detect"])
-    matter = pc.or_(
-        pc.is_in(detect["label_id"], value_set=wanted.ids),
-        pc.is_in(detect["key"], value_set=wanted.keys_with_honeypots),
-    )
-    if not pc.any(matter, min_count=0).as_py():
-        return []
-    tables = {"detect": detect} | {
-        stage: read_part(workspace, marker.parts[stage], stage, _COLUMNS[stage]) for stage in ("segment", "score")
-    }
-    columns = {name: tables[stage][name].filter(matter) for stage, names in _COLUMNS.items() for name in names}
-    rows: list[dict[str, Any]] = pa.table(columns).to_pylist()
-    return rows
-
-
-def _presence(workspace: Store, marker: Marker, wanted: _Wanted) -> Iterator[tuple[str, str, float]]:
-    if not len(wanted.searched_keys) or "presence" not in marker.parts:
-        return
-    table = read_part(workspace, marker.parts["presence"], "presence")
-    table = table.filter(pc.is_in(table["key"], value_set=wanted.searched_keys))
-    columns = (table[name].to_pylist() for name in ("key", "class_name", "clip_presence"))
-    for key, class_name, value in zip(*columns, strict=True):
-        if f"{key}\t{class_name}" in wanted.pairs:
-            yield key, class_name, value
 
 
 class Reason(NamedTuple):

@@ -5,10 +5,9 @@ The active policy of a run is named by runs/<run>/policy.json.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
@@ -16,11 +15,12 @@ from vouch_labels.schemas.campaign import Campaign, RoutingConfig, Strict
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError, WorkspaceBusyError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
+from vouch_labels.tasks.arrow import flat
 from vouch_labels.tasks.certify.monitor import expired_reason
 from vouch_labels.tasks.certify.rounds import read_looks
 from vouch_labels.tasks.export.export import check_export_name, export_run
 from vouch_labels.tasks.labels.arrays import current_of
-from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.labels.scan import Shard, shards
 from vouch_labels.tasks.labels.totals import add_up
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import (
@@ -38,7 +38,7 @@ from vouch_labels.tasks.policy import (
     write_policy,
 )
 from vouch_labels.tasks.shard.events import OnEvent, Routing, ignore
-from vouch_labels.tasks.shard.files import read_marker, read_part, write_current
+from vouch_labels.tasks.shard.files import read_marker, write_current
 from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
 from vouch_labels.tasks.shard.reuse import reroute_shard
 from vouch_labels.tasks.store.lock import WorkspaceLock
@@ -98,8 +98,7 @@ def _route_all(
 ) -> tuple[Current, int]:
     """Decide over every shard that is done; the settings under which that stands, and the labels decided otherwise."""
     fingerprint, labels, changed = None, 0, 0
-    markers = current_markers(workspace, run, ledger, before.fingerprint)
-    for marker, differing in _each(workspace, run, ledger, markers, policy):
+    for marker, differing in _each(workspace, run, ledger, before, policy):
         fingerprint = marker.fingerprint
         labels += marker.counts.labels
         changed += differing
@@ -109,29 +108,23 @@ def _route_all(
     return before.model_copy(update={"fingerprint": fingerprint, "policy": policy.version}), changed
 
 
-def _each(
-    workspace: Store, run: str, ledger: Ledger, markers: Iterator[Marker], policy: Policy
-) -> Iterator[tuple[Marker, int]]:
-    def one(older: Marker) -> tuple[Marker, int]:
-        fingerprint = stages_fingerprint(rerouted(older.stages, policy))
-        marker = read_marker(workspace, run, older.shard, fingerprint)
+def _each(workspace: Store, run: str, ledger: Ledger, before: Current, policy: Policy) -> Iterator[tuple[Marker, int]]:
+    def one(older: Shard) -> tuple[Marker, int]:
+        fingerprint = stages_fingerprint(rerouted(older.marker.stages, policy))
+        marker = read_marker(workspace, run, older.marker.shard, fingerprint)
         if marker is None:
-            marker = reroute_shard(workspace, run, older, policy)
-        return marker, _differing(workspace, older, marker, ledger.keys_of(older.shard))
+            marker = reroute_shard(workspace, run, older.marker, policy)
+        return marker, _differing(older, replace(older, marker=marker))
 
-    return map_ordered(one, markers, _THREADS)
+    return map_ordered(one, shards(workspace, run, ledger, before.fingerprint), _THREADS)
 
 
-def _differing(workspace: Store, older: Marker, marker: Marker, live: set[str]) -> int:
-    """Count the labels that two markers decide otherwise, of the images that the shard still holds."""
-    if older.parts["route"] == marker.parts["route"]:
+def _differing(older: Shard, newer: Shard) -> int:
+    """Count the labels that a shard's two markers decide otherwise, of the images that it still holds."""
+    if older.marker.parts["route"] == newer.marker.parts["route"]:
         return 0
-    one, other = (read_part(workspace, each.parts["route"], "route", ["decision"]) for each in (older, marker))
-    differ = pc.not_equal(one["decision"].combine_chunks(), other["decision"].combine_chunks())
-    if len(live) < marker.counts.images:
-        keys = read_part(workspace, marker.parts["detect"], "detect", ["key"])["key"].combine_chunks()
-        differ = pc.and_(differ, pc.is_in(keys, value_set=pa.array(sorted(live), pa.string())))
-    return int(pc.sum(differ).as_py() or 0)
+    one, other = (flat(shard.labels(["decision"])["decision"]) for shard in (older, newer))
+    return int(pc.sum(pc.not_equal(one, other)).as_py() or 0)
 
 
 def _summary(

@@ -21,13 +21,12 @@ from vouch_labels.schemas.tables import BOX, PRESENCE
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.certify.data import RunReviews
 from vouch_labels.tasks.labels.arrays import RunLabels
-from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.labels.scan import THREADS, Shard, scan, shards
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.plans import CHECK_CLASS_S, VERIFY_S
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
-from vouch_labels.tasks.shard.files import read_part
 from vouch_labels.tasks.statistics.bounds import Floats, Ints
-from vouch_labels.tasks.store.store import Store
+from vouch_labels.tasks.store.store import Store, map_ordered
 
 KEPT: Final = 0.35
 """Share of a box's width or height that is left of it, so its IoU with the whole box as well."""
@@ -173,18 +172,11 @@ def _swapped(reviews: RunReviews, rows: Ints, names: list[str], rng: np.random.G
 
 def second_classes(reviews: RunReviews, ids: list[str]) -> Mapping[str, tuple[str | None, ...]]:
     """The detector's and CLIP's second text of labels."""
-    wanted, found = pa.array(ids, pa.string()), {}
-    with Ledger.load(reviews.workspace, reviews.run) as ledger:
-        markers = list(current_markers(reviews.workspace, reviews.run, ledger, reviews.current.fingerprint))
-    for marker in markers:
-        detect = read_part(reviews.workspace, marker.parts["detect"], "detect", ["label_id", "runner_up"])
-        chosen = pc.is_in(detect["label_id"], value_set=wanted)
-        if pc.any(chosen).as_py():
-            score = read_part(reviews.workspace, marker.parts["score"], "score", ["clip_other"])
-            columns = [detect["label_id"], detect["runner_up"], score["clip_other"]]
-            for label, first, second in zip(*(column.filter(chosen).to_pylist() for column in columns), strict=True):
-                found[label] = (first, second)
-    return found
+    columns, sought = ["label_id", "runner_up", "clip_other"], {"label_id": pa.array(ids, pa.string())}
+    run, fingerprint = reviews.run, reviews.current.fingerprint
+    with Ledger.load(reviews.workspace, run) as ledger:
+        tables = pa.concat_tables(scan(reviews.workspace, run, ledger, fingerprint, columns, sought))
+    return {row["label_id"]: (row["runner_up"], row["clip_other"]) for row in tables.to_pylist()}
 
 
 def _part(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -220,15 +212,13 @@ def read_presence(workspace: Store, run: str, ledger: Ledger, current: Current) 
         StoreError: A table is missing or damaged.
     """
     tables = [PRESENCE.empty_table()]
-    for marker in current_markers(workspace, run, ledger, current.fingerprint):
-        if "presence" not in marker.parts:
+    for table in map_ordered(Shard.presence, shards(workspace, run, ledger, current.fingerprint), THREADS):
+        if table is None:
             raise UserError(
                 f"run {run!r} was made by a Vouch that did not look at whole images; use `vouch run` once more: it "
                 "adds what is missing and keeps the labels"
             )
-        table = read_part(workspace, marker.parts["presence"], "presence")
-        live = pa.array(sorted(ledger.keys_of(marker.shard)), pa.string())
-        tables.append(table.filter(pc.is_in(table["key"], value_set=live)))
+        tables.append(table)
     return pa.concat_tables(tables)
 
 

@@ -22,7 +22,7 @@ from vouch_labels.tasks.evaluate.ground_truth import (
     read_truth,
 )
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
-from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.labels.read import image_sizes
 from vouch_labels.tasks.matching import (
     NOT_MATCHED,
     ImageLabels,
@@ -33,7 +33,6 @@ from vouch_labels.tasks.matching import (
     ranking,
 )
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.shard.files import read_part
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
@@ -109,7 +108,7 @@ def truth_of_run(
 ) -> tuple[RunLabels, RunTruth]:
     """As `truth_of_campaign`, where the ledger is open and the ground truth read."""
     labels = read_run_labels(workspace, run, ledger, current)
-    return labels, truth_of_labels(labels, _image_sizes(workspace, run, ledger, current), truth, progress)
+    return labels, truth_of_labels(labels, image_sizes(workspace, run, ledger, current.fingerprint), truth, progress)
 
 
 def truth_of_labels(
@@ -128,7 +127,7 @@ def truth_of_labels(
 
     Args:
         labels: All labels of the run.
-        sizes: Key -> height and width of the image, pixels.
+        sizes: Key -> width and height of the image, pixels.
         truth: The ground truth.
         progress: Called with the number of images compared so far.
 
@@ -147,11 +146,11 @@ def truth_of_labels(
         if place is None:
             gather.leave("no truth for the image", end - start)
             continue
-        image, size = truth.images[place], sizes[key]
-        if (image.height or size[0], image.width or size[1]) != size:
+        image, (width, height) = truth.images[place], sizes[key]
+        if (image.width or width, image.height or height) != (width, height):
             gather.leave("image of another size in the truth", end - start)
             continue
-        gather.add(number, slice(start, end), image.id, size)
+        gather.add(number, slice(start, end), image.id, (height, width))
         done += 1
         if progress is not None:
             progress(done)
@@ -180,7 +179,7 @@ class _Gather:
             self._left[why] = self._left.get(why, 0) + labels
 
     def add(self, number: int, rows: slice, image: int | str, size: tuple[int, int]) -> None:
-        """Answer the labels of one image: its number in the run, its rows, its id in the truth, its size."""
+        """Answer the labels of one image: its number in the run, rows, id in the truth, height and width."""
         classes = self._common_class[self._labels.class_index[rows]]
         mine = np.arange(rows.start, rows.stop)[classes >= 0]
         self.leave("class that the truth does not have", len(classes) - len(mine))
@@ -236,16 +235,6 @@ def _check_common(
             f"{truth.path}: shares no image with the run; it names {named!r}, the run has {has}; images are paired by "
             "file_name and key"
         )
-
-
-def _image_sizes(workspace: Store, run: str, ledger: Ledger, current: Current) -> dict[str, tuple[int, int]]:
-    """Height and width of every labelled image, by key."""
-    found: dict[str, tuple[int, int]] = {}
-    for marker in current_markers(workspace, run, ledger, current.fingerprint):
-        columns = ["key", "outcome", "height", "width"]
-        images = read_part(workspace, marker.parts["images"], "images", columns).to_pylist()
-        found |= {row["key"]: (row["height"], row["width"]) for row in images if row["outcome"] == "done"}
-    return found
 
 
 class Answer(NamedTuple):

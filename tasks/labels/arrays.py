@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -10,19 +10,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.schemas.records import Current, Marker
+from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.arrow import boxes_of, flags_of, flat, numbers, places_in
-from vouch_labels.tasks.labels.read import SIGNAL_STAGES, current_markers
+from vouch_labels.tasks.labels.read import SIGNAL_STAGES
+from vouch_labels.tasks.labels.scan import THREADS, Shard, shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.shard.files import read_current, read_part
+from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
 from vouch_labels.tasks.statistics.sampling import on_fit_side
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 SIGNALS: Final = tuple(name for name in SIGNAL_STAGES if name not in ("p_correct", "mask_area"))
 """What a calibrator may look at, in column order; pixels of a mask say little but how large the image is."""
-_THREADS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,11 @@ def read_run_labels(workspace: Store, run: str, ledger: Ledger, current: Current
     Raises:
         StoreError: A table is missing or damaged.
     """
-    markers = current_markers(workspace, run, ledger, current.fingerprint)
-    shards = list(
-        map_ordered(lambda marker: _shard(workspace, marker, ledger.keys_of(marker.shard)), markers, _THREADS)
-    )
-    images = [images for images, _ in shards]
+    tables = list(map_ordered(_tables, shards(workspace, run, ledger, current.fingerprint), THREADS))
+    images = [images for images, _ in tables]
     starts = np.cumsum([0, *(table.num_rows for table in images)])
     labels = pa.concat_tables(
-        [_EMPTY, *(_renumbered(table, int(start)) for (_, table), start in zip(shards, starts, strict=False))]
+        [_EMPTY, *(_renumbered(table, int(start)) for (_, table), start in zip(tables, starts, strict=False))]
     )
     place_of = {name: place for place, name in enumerate(current.classes)}
     names = flat(labels["class_name"]).dictionary_encode()
@@ -124,26 +121,14 @@ _EMPTY: Final = pa.schema(
 ).empty_table()
 
 
-def _shard(workspace: Store, marker: Marker, live: set[str]) -> tuple[pa.Table, pa.Table]:
-    """The images of a shard that count, and their labels with the place of their image among these."""
-    columns: dict[str, list[str]] = {
-        "detect": ["label_id", "key", "class_name", *BOX],
-        "segment": [],
-        "score": [],
-        "route": ["decision", "p_correct"],
-    }
-    for name in SIGNALS:
-        columns[SIGNAL_STAGES[name]].append(name)
-    images = read_part(workspace, marker.parts["images"], "images", ["key", "sha256", "outcome"])
-    keys = flat(images["key"])
-    counts = pc.and_(pc.equal(images["outcome"], "done"), pc.is_in(keys, value_set=pa.array(sorted(live), pa.string())))
-    images = images.filter(counts).select(["key", "sha256"])
-    tables = {stage: read_part(workspace, marker.parts[stage], stage, names) for stage, names in columns.items()}
-    place = pc.index_in(flat(tables["detect"]["key"]), value_set=flat(images["key"]))
-    found: dict[str, Any] = {name: tables[stage][name] for stage, names in columns.items() for name in names}
-    found["accepted"], found["image"] = pc.equal(found.pop("decision"), "accept"), place.cast(pa.int64())
-    table = pa.table({name: found[name] for name in _EMPTY.column_names}).cast(_EMPTY.schema)
-    return images, table.filter(pc.is_valid(place))
+def _tables(shard: Shard) -> tuple[pa.Table, pa.Table]:
+    """The images of a shard, and its labels with the place of their image among these."""
+    images = shard.images(["key", "sha256"])
+    labels = shard.labels(["label_id", "key", "class_name", *BOX, *SIGNALS, "p_correct", "decision"])
+    place = pc.index_in(flat(labels["key"]), value_set=flat(images["key"]))
+    accepted = pc.equal(labels["decision"], "accept")
+    table = labels.append_column("accepted", accepted).append_column("image", place)
+    return images, table.select(_EMPTY.column_names).cast(_EMPTY.schema)
 
 
 def _renumbered(table: pa.Table, start: int) -> pa.Table:

@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vouch_labels.schemas.campaign import Campaign
-from vouch_labels.schemas.records import ClassCounts, Marker, ShardCounts, Step
-from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.schemas.records import ClassCounts, ShardCounts, Step
+from vouch_labels.tasks.labels.scan import Shard, shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.shard.files import count, read_current, read_part
+from vouch_labels.tasks.shard.files import count, read_current
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
 MOST_REASONS = 1000
-
-_COLUMNS = ["key", "outcome", "step", "reason"]
 
 
 @dataclass
@@ -57,18 +54,15 @@ def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Tota
         StoreError: A marker or table is missing or damaged.
     """
     totals = Totals(images=ledger.count(), shards=len(ledger.shards()))
-    for marker in current_markers(workspace, run, ledger, fingerprint):
-        live = ledger.keys_of(marker.shard)
-        _add(totals, marker.counts if len(live) == marker.counts.images else _count_live(workspace, marker, live))
+    for shard in shards(workspace, run, ledger, fingerprint):
+        _add(totals, shard.marker.counts if shard.whole else _count_held(shard))
     return totals
 
 
-def _count_live(workspace: Store, marker: Marker, live: set[str]) -> ShardCounts:
-    keys = pc.SetLookupOptions(value_set=pa.array(sorted(live), pa.string()))
-    tables = {stage: read_part(workspace, marker.parts[stage], stage) for stage in ("images", "detect", "route")}
-    images = tables["images"].filter(pc.call_function("is_in", [tables["images"]["key"]], keys))
-    labels = pc.call_function("is_in", [tables["detect"]["key"]], keys)
-    return count({"images": images} | {stage: tables[stage].filter(labels) for stage in ("detect", "route")})
+def _count_held(shard: Shard) -> ShardCounts:
+    labels = shard.labels(["class_name", "decision"])
+    images = shard.images(["outcome", "step", "reason"], outcome=None)
+    return count({"images": images, "detect": labels, "route": labels})
 
 
 def _add(totals: Totals, counts: ShardCounts) -> None:
@@ -119,11 +113,8 @@ def failed_images(
     Raises:
         StoreError: A marker or table is missing or damaged.
     """
-    for marker in current_markers(workspace, run, ledger, fingerprint):
-        if any(step is None or reason.startswith(f"{step}: ") for reason in marker.counts.reasons):
-            live = ledger.keys_of(marker.shard)
-            table = read_part(workspace, marker.parts["images"], "images", _COLUMNS)
-            chosen = pc.equal(table["outcome"], "failed") if step is None else pc.equal(table["step"], step)
-            for row in table.filter(chosen).to_pylist():
-                if row["key"] in live:
-                    yield FailedImage(row["key"], row["step"], row["reason"])
+    sought = None if step is None else {"step": pa.array([step])}
+    for shard in shards(workspace, run, ledger, fingerprint):
+        if any(step is None or reason.startswith(f"{step}: ") for reason in shard.marker.counts.reasons):
+            for row in shard.images(["key", "step", "reason"], sought, outcome="failed").to_pylist():
+                yield FailedImage(**row)

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -41,7 +40,7 @@ from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
 from vouch_labels.tasks.evaluate.ground_truth import read_truth
 from vouch_labels.tasks.evaluate.run_truth import truth_of_run
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
-from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.labels.scan import scan
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import read_policy
 from vouch_labels.tasks.report.figures_reviews import (
@@ -61,7 +60,6 @@ from vouch_labels.tasks.report.figures_reviews import (
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
-from vouch_labels.tasks.shard.files import read_part
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, shrunken_shares
 from vouch_labels.tasks.statistics.calibrator import reliability
 from vouch_labels.tasks.status import read_status
@@ -543,9 +541,8 @@ def with_reasons(
     """
     wanted = pa.array(sorted({picture.label_id for picture in pictures}), pa.string())
     reasons: dict[str, str] = {}
-    for marker in current_markers(workspace, run, ledger, current.fingerprint) if len(wanted) else ():
-        table = read_part(workspace, marker.parts["route"], "route", ["label_id", "reason"])
-        table = table.filter(pc.is_in(table["label_id"], value_set=wanted))
+    columns, sought = ["label_id", "reason"], {"label_id": wanted}
+    for table in scan(workspace, run, ledger, current.fingerprint, columns, sought) if len(wanted) else ():
         reasons |= dict(zip(table["label_id"].to_pylist(), table["reason"].to_pylist(), strict=True))
         if len(reasons) == len(wanted):
             break

@@ -25,7 +25,7 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS, ImportOutcome
 from vouch_labels.schemas.tables import BOX
-from vouch_labels.tasks.arrow import first_rows, numbers, row_codes
+from vouch_labels.tasks.arrow import first_places, first_rows, numbers
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import image_sizes
 from vouch_labels.tasks.plan.ledger import Ledger
@@ -311,10 +311,9 @@ def check_file(path: Path, checker: RowChecker, labels: RunLabels, sizes: Sizes)
 def _contradictions(table: pa.Table, places: NDArray[np.int64]) -> dict[int, str]:
     """Rows by which one reviewer says two things of one label at one time: which of them is later, nobody knows."""
     about_label = ~_among(table, IMAGE_VERDICTS)
-    what = row_codes(table, ["label_id", "reviewer", "reviewed_at"])
-    said = row_codes(table, ["label_id", "reviewer", "reviewed_at", "verdict", "class_name", *BOX, "rle_counts"])
-    first = np.unique(what, return_index=True)[1]
-    before = first[what] if len(what) else what
+    names = ["label_id", "reviewer", "reviewed_at"]
+    before = first_places(table, names)
+    said = first_places(table, [*names, "verdict", "class_name", *BOX, "rle_counts"])
     wrong = np.flatnonzero(about_label & (said != said[before]))
     return {
         int(at): f"says otherwise than row {places[before[at]]} of the same label, reviewer and time" for at in wrong

@@ -1,18 +1,20 @@
 """Makes one answer a label of all verdicts on it, and gathers those about images."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
+from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
 from vouch_labels.schemas.tables import BOX
-from vouch_labels.tasks.arrow import boxes_of, codes_of, distinct, numbers, places_in, row_codes
+from vouch_labels.tasks.arrow import distinct, places_in
 from vouch_labels.tasks.reviews.verdicts import in_time
 
 DISPUTED: Final = "disputed"
@@ -99,23 +101,36 @@ def resolve(verdicts: pa.Table) -> Answers:
     Args:
         verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
     """
-    rows = counting(verdicts)
-    label, ids = codes_of(rows["label_id"])
-    starts = np.flatnonzero(np.diff(label, prepend=-1))
-    code = numbers(pc.index_in(rows["verdict"], value_set=pa.array(ANSWERS)), np.int64)
-    least, most = _reduced(np.minimum, code, starts), _reduced(np.maximum, code, starts)
-    agreed = np.where(least == most, least, ANSWERS.index(DISPUTED))
-    boxes = boxes_of(rows)
-    box_row = _latest(np.asarray(np.isfinite(boxes).all(axis=1)), starts)
+    rows = pl.DataFrame(counting(verdicts)).with_columns(pl.col("seconds").cast(pl.Float64).fill_nan(None))
+    box, mask = pl.all_horizontal(pl.col(BOX).is_finite()), pl.col("rle_counts").is_not_null()
+    verdict, class_name = pl.col("verdict"), pl.col("class_name").drop_nulls()
+    found = (
+        rows.with_row_index("row")
+        .group_by("label_id", maintain_order=True)
+        .agg(
+            pl.when(verdict.n_unique() == 1).then(verdict.first()).otherwise(pl.lit(DISPUTED)).alias("verdict"),
+            pl.when(class_name.n_unique() == 1).then(class_name.first()).alias("class_name"),
+            pl.col("row", *BOX).filter(box).last(),
+            pl.col("row", *BOX, "rle_counts").filter(mask).last().name.prefix("mask_"),
+            pl.when(pl.col("seconds").count() > 0).then(pl.col("seconds").sum()),
+            pl.col("simulated").any(),
+            pl.len().alias("reviewers"),
+        )
+    )
+    same_box = pl.all_horizontal(pl.col(f"mask_{side}") == pl.col(side) for side in BOX)
+    # A mask was not drawn for another box that came later.
+    fits = pl.col("row").is_null() | (pl.col("mask_row") >= pl.col("row")) | same_box
+    masks = found.select(pl.when(fits).then(pl.col("mask_rle_counts")).alias("masks")).to_arrow()["masks"]
+    ids = found["label_id"].to_arrow().cast(pa.string())
     return Answers(
         label_ids=tuple(ids.to_pylist()),
-        verdict=[ANSWERS[place] for place in agreed.tolist()],
-        class_name=_agreed_classes(rows["class_name"], starts),
-        boxes=_boxes_at(boxes, box_row),
-        seconds=_sum_of_known(numbers(rows["seconds"], np.float64), starts),
-        simulated=_reduced(np.logical_or, numbers(rows["simulated"], np.bool_), starts),
-        reviewers=np.diff(np.append(starts, len(label))),
-        masks=_masks_at(rows["rle_counts"], _fitting_masks(rows, boxes, box_row, starts)),
+        verdict=found["verdict"].to_list(),
+        class_name=found["class_name"].to_list(),
+        boxes=found.select(pl.col(BOX).fill_null(math.nan)).to_numpy(),
+        seconds=found["seconds"].fill_null(math.nan).to_numpy(),
+        simulated=found["simulated"].to_numpy(),
+        reviewers=found["reviewers"].cast(pl.Int64).to_numpy(),
+        masks=masks.cast(pa.binary()),
         ids=ids,
     )
 
@@ -144,10 +159,10 @@ def standing(verdicts: pa.Table) -> pa.Table:
         verdicts: Rows of schemas.reviews.VERDICTS; those about images are left out.
     """
     rows = in_time(verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(LABEL_VERDICTS))))
-    label, _ = codes_of(rows["label_id"])
-    reviewer, names = codes_of(rows["reviewer"])
-    last = _last_of_each(label * max(1, len(names)) + reviewer)
-    return rows.take(pa.array(last[np.argsort(label[last], kind="stable")], pa.int64()))
+    frame = pl.DataFrame(rows.select(["label_id", "reviewer"])).with_row_index("row")
+    labels_first = pl.col("row").min().over("label_id")
+    last = frame.with_columns(first=labels_first).unique(["label_id", "reviewer"], keep="last").sort("first", "row")
+    return rows.take(last["row"].to_arrow())
 
 
 def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:
@@ -160,72 +175,15 @@ def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:
     rows = distinct(rows, rows.column_names)
     checked = rows.filter(pc.equal(rows["verdict"], "checked"))
     missed = rows.filter(pc.equal(rows["verdict"], "missed"))
+    names = ["key", "class_name", *BOX, "reviewer"]
+    objects = (
+        pl.DataFrame(missed)
+        .group_by(names, maintain_order=True)
+        .agg(pl.col("simulated").first(), pl.col("rle_counts").drop_nulls().last())
+        .to_arrow()
+    )
     return ImageAnswers(
         checked=distinct(checked, ["key", "class_name"]).select(["key", "class_name", "simulated"]),
-        missed=_distinct_objects(missed),
+        missed=objects.cast(pa.schema([VERDICTS.field(name) for name in objects.column_names])),
         seconds=float(pc.sum(rows["seconds"]).as_py() or 0),
     )
-
-
-def _last_of_each(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The last place of each value, ascending."""
-    places = np.unique(codes[::-1], return_index=True)[1]
-    return np.sort(len(codes) - 1 - places)
-
-
-def _agreed_classes(column: pa.ChunkedArray, starts: NDArray[np.int64]) -> list[str | None]:
-    code, names = codes_of(column)
-    valid = numbers(column.is_valid(), np.bool_)
-    least = _reduced(np.minimum, np.where(valid, code, len(names)), starts)
-    most = _reduced(np.maximum, np.where(valid, code, -1), starts)
-    values = names.to_pylist()
-    return [values[low] if low == high else None for low, high in zip(least.tolist(), most.tolist(), strict=True)]
-
-
-def _distinct_objects(missed: pa.Table) -> pa.Table:
-    """Each object once, where it came first, with its latest mask."""
-    names = ["key", "class_name", *BOX, "reviewer"]
-    code = row_codes(missed, names)
-    first = np.unique(code, return_index=True)[1]
-    latest = np.full(len(first), -1, np.int64)
-    given = np.flatnonzero(numbers(missed["rle_counts"].is_valid(), np.bool_))
-    np.maximum.at(latest, code[given], given)
-    order = np.argsort(first)
-    objects = missed.take(pa.array(first[order], pa.int64())).select([*names, "simulated"])
-    return objects.append_column("rle_counts", _masks_at(missed["rle_counts"], latest[order]))
-
-
-def _latest(given: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The latest row of each label that gives something; -1 where none does."""
-    return _reduced(np.maximum, np.where(given, np.arange(len(given)), -1), starts)
-
-
-def _boxes_at(boxes: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    # One row more, which -1 finds.
-    known: NDArray[np.float32] = np.concatenate([boxes, np.full((1, 4), np.nan, np.float32)])[rows]
-    return known
-
-
-def _fitting_masks(
-    rows: pa.Table, boxes: NDArray[np.float32], box_row: NDArray[np.int64], starts: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """The row of each label whose mask counts; none where another box came later, which the mask was not drawn for."""
-    mask_row = _latest(numbers(rows["rle_counts"].is_valid(), np.bool_), starts)
-    same_box = (_boxes_at(boxes, mask_row) == _boxes_at(boxes, box_row)).all(axis=1)
-    return np.where((mask_row >= box_row) | same_box, mask_row, -1)
-
-
-def _masks_at(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    return column.take(pa.array(rows, pa.int64(), mask=rows < 0))
-
-
-def _sum_of_known(values: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-    known = ~np.isnan(values)
-    total = _reduced(np.add, np.where(known, values, 0.0), starts)
-    return np.where(_reduced(np.logical_or, known, starts), total, np.nan)
-
-
-def _reduced(function: np.ufunc, values: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[Any]:
-    """Apply a reduction to each label's rows."""
-    reduced: NDArray[Any] = function.reduceat(values, starts) if len(starts) else values[:0]
-    return reduced

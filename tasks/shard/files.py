@@ -40,7 +40,7 @@ def write_part(store: Store, run: str, shard: str, stage: str, table: pa.Table) 
 
 
 def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a table that a marker names.
+    """Read a table that a marker names, or some of its columns; outside this package, use tasks.labels.scan.
 
     Raises:
         StoreError: The file is missing, is not the one that was written, or has another schema.
@@ -53,10 +53,10 @@ def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = 
         raise StoreError(f"{store.uri}/{part.name} is missing; {fix}") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise StoreError(f"{store.uri}/{part.name} is not the file that was written; {fix}")
-    table = pq.read_table(pa.BufferReader(data), columns=columns)
-    if columns is None and not table.schema.equals(STAGES[stage]):
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if not file.schema_arrow.equals(STAGES[stage]):
         raise StoreError(f"{store.uri}/{part.name} is of another version of Vouch; start another run")
-    return table
+    return file.read(columns)
 
 
 def write_marker(store: Store, run: str, marker: Marker) -> Marker:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vouch_labels.schemas.tables import BOX
-from vouch_labels.tasks.arrow import boxes_of, flat, numbers, places_in
+from vouch_labels.tasks.arrow import boxes_of, distinct, first_places, first_rows, flat, numbers, places_in
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,18 @@ def test_places_are_the_first_ones(wanted, ids, chunked):
     found = places_in(given_column, pa.array(ids, pa.string()))
     assert found.dtype == np.int64
     assert found.tolist() == [-1 if one is None or one not in ids else ids.index(one) for one in wanted]
+
+
+numbers_or_none = st.sampled_from([None, 0.5, float("nan"), 2.0])
+
+
+@given(st.lists(st.tuples(letters, numbers_or_none, st.booleans()), max_size=12))
+def test_first_rows_with_the_same_values(rows):
+    names = ("letter", "number")
+    columns = {name: [row[place] for row in rows] for place, name in enumerate((*names, "other"))}
+    table = pa.table(columns, pa.schema([("letter", pa.string()), ("number", pa.float32()), ("other", pa.bool_())]))
+    pairs = [str(row[:2]) for row in rows]
+    expected = [pairs.index(pair) for pair in pairs]
+    assert first_places(table, names).tolist() == expected
+    assert first_rows(table, names).tolist() == sorted(set(expected))
+    assert distinct(table, names)["other"].to_pylist() == [rows[place][2] for place in sorted(set(expected))]

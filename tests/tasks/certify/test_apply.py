@@ -10,7 +10,7 @@ from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.rounds import Look, take_look
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
-from vouch_labels.tasks.labels.read import current_markers
+from vouch_labels.tasks.labels.scan import scan
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import default_policy, expired_policy, read_policy, write_policy
 from vouch_labels.tasks.reviews.plans import write_plan
@@ -18,7 +18,7 @@ from vouch_labels.tasks.reviews.verdicts import write_verdicts
 from vouch_labels.tasks.score import Score
 from vouch_labels.tasks.segment import Segment
 from vouch_labels.tasks.shard.events import Exporting, Routing
-from vouch_labels.tasks.shard.files import read_current, read_part, write_current
+from vouch_labels.tasks.shard.files import read_current, write_current
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.lock import WorkspaceLock
 from vouch_labels.tasks.store.open import open_store
@@ -55,10 +55,10 @@ def decisions(workspace, current):
     """Label id -> class, decision and policy, under some settings."""
     found = {}
     with Ledger.load(workspace, "main") as ledger:
-        for marker in current_markers(workspace, "main", ledger, current.fingerprint):
-            names = read_part(workspace, marker.parts["detect"], "detect")["class_name"].to_pylist()
-            for row, name in zip(read_part(workspace, marker.parts["route"], "route").to_pylist(), names, strict=True):
-                found[row["label_id"]] = (name, row["decision"], row["policy"])
+        columns = ["label_id", "class_name", "decision", "policy"]
+        for table in scan(workspace, "main", ledger, current.fingerprint, columns):
+            for row in table.to_pylist():
+                found[row["label_id"]] = (row["class_name"], row["decision"], row["policy"])
     return found
 
 

@@ -133,12 +133,12 @@ def test_what_policies_promise(tmp_path):
 
 
 def _labels(campaign: Campaign) -> list[dict[str, pa.Table]]:
-    from vouch_labels.tasks.labels.read import current_markers
+    from vouch_labels.tasks.labels.scan import shards
 
     workspace = open_store(campaign.workspace)
     fingerprint = read_current(workspace, "main").fingerprint
     with Ledger.load(workspace, "main") as ledger:
-        markers = list(current_markers(workspace, "main", ledger, fingerprint))
+        markers = [shard.marker for shard in shards(workspace, "main", ledger, fingerprint)]
         totals = add_up(workspace, "main", ledger, fingerprint)
     assert totals.pending == 0
     return [{stage: read_part(workspace, part, stage) for stage, part in marker.parts.items()} for marker in markers]

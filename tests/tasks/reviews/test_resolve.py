@@ -2,10 +2,11 @@ import math
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vouch_labels.schemas.reviews import LABEL_VERDICTS, VERDICTS
+from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
 
 
@@ -154,6 +155,16 @@ ROW = st.fixed_dictionaries(
         "simulated": st.booleans(),
     }
 )
+SHAPES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "reviewer": st.sampled_from(["ann", "bob", "eve"]),
+            "box": st.sampled_from([None, (1, 2, 3, 4), (1, 2, 3, 5)]),
+            "rle_counts": st.sampled_from([None, b"62", b"30"]),
+        }
+    ),
+    max_size=9,
+)
 
 
 def table(rows):
@@ -197,3 +208,44 @@ def test_rows_that_come_again_change_nothing(rows):
     timed = [row for row in rows if row["reviewed_at"] is not None]
     if len({(row["label_id"], row["reviewer"], row["reviewed_at"]) for row in timed}) == len(timed) == len(rows):
         assert told(resolve(table(rows + rows[::-1]))) == once
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(SHAPES)
+def test_boxes_and_masks_as_a_plain_loop_says(verdicts, shapes):
+    found = resolve(verdicts(*(_row(shape, label_id="a") for shape in shapes)))
+    last = {}
+    for shape in shapes:
+        last.pop(shape["reviewer"], None)
+        last[shape["reviewer"]] = shape
+    box = mask = own = None
+    later = False
+    for shape in last.values():
+        if shape["box"]:
+            box, later = shape["box"], True
+        if shape["rle_counts"]:
+            mask, own, later = shape["rle_counts"], shape["box"], False
+    assert found.boxes.tolist() == [list(box)] if box else np.isnan(found.boxes).all()
+    assert found.masks.to_pylist() == [mask if not later or own == box else None][: len(last)]
+    assert found.boxes.dtype == np.float32
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SHAPES)
+def test_missed_objects_as_a_plain_loop_says(verdicts, shapes):
+    shapes = [shape for shape in shapes if shape["box"]]
+    rows = [_row(shape, key="a.png", verdict="missed", class_name="cat") for shape in shapes]
+    # Of rows that are equal as a whole, the first counts.
+    seen, objects = set(), {}
+    for shape in shapes:
+        if tuple(shape.values()) not in seen:
+            seen.add(tuple(shape.values()))
+            thing = (shape["box"], shape["reviewer"])
+            objects[thing] = shape["rle_counts"] or objects.get(thing)
+    found = missed_and_checked(verdicts(*rows)).missed
+    told = [((tuple(row[side] for side in BOX), row["reviewer"]), row["rle_counts"]) for row in found.to_pylist()]
+    assert told == list(objects.items())
+
+
+def _row(shape, **others):
+    return others | {name: value for name, value in shape.items() if value is not None}

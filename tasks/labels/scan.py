@@ -1,0 +1,176 @@
+"""The one reader of what a run's shards hold, as Arrow tables, a shard at a time: labels, images and presence.
+
+Columns, their types and their frames are those of schemas.tables: boxes are xyxy in pixels of the EXIF-oriented
+original. Shards come in plan order, images in plan order within each, and the labels of an image stand together, best
+detector score first. Rows of images that have left the source, or that a later shard holds now, are left out.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.records import Marker
+from vouch_labels.schemas.tables import STAGES
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.files import read_marker, read_part, shards_done
+from vouch_labels.tasks.store.store import Store, map_ordered
+
+THREADS: Final = 4
+"""Shards that are read at once."""
+_MARKER_THREADS: Final = 8
+
+LABEL_TABLES: Final = ("detect", "segment", "score", "route")
+"""Stages whose tables have a row a label, in one order."""
+_TABLE_OF: Final = {field.name: stage for stage in LABEL_TABLES for field in STAGES[stage]}
+
+Values = Mapping[str, pa.Array]
+"""Column -> values sought; a row matters where any of the columns has one of its values."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard of a run under some settings."""
+
+    workspace: Store
+    marker: Marker
+    ledger: Ledger
+    """Must be open as long as tables are read."""
+
+    @cached_property
+    def keys(self) -> set[str]:
+        """Keys of the images that it holds now."""
+        return self.ledger.keys_of(self.marker.shard)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds every image still that it was made of."""
+        return len(self.keys) == self.marker.counts.images
+
+    def labels(self, columns: Sequence[str], sought: Values | None = None, *, gone: bool = False) -> pa.Table:
+        """Read columns of its labels, one row a label.
+
+        Only the tables that have these columns are read, and of them nothing else.
+
+        Args:
+            columns: Of DETECTIONS, MASKS, SCORES and DECISIONS, in any order.
+            sought: Which labels; None: all.
+            gone: Labels of images that it does not hold any more, too.
+
+        Raises:
+            StoreError: A table is missing, damaged or of another version.
+        """
+        required = {} if gone or self.whole else {"key": self._held}
+        names = dict.fromkeys([*columns, *(sought or {}), *required])
+        table_of = {name: _TABLE_OF[name] for name in names}
+        if "label_id" in names:
+            # Every table has the ids: no further one is opened for them.
+            others = (stage for name, stage in table_of.items() if name != "label_id")
+            table_of["label_id"] = min(others, default=LABEL_TABLES[0])
+        return self._select(table_of, columns, sought, required)
+
+    def images(self, columns: Sequence[str], sought: Values | None = None, *, outcome: str | None = "done") -> pa.Table:
+        """Read columns of its images, one row an image.
+
+        Args:
+            columns: Of IMAGES, in any order.
+            sought: Which images; None: all.
+            outcome: Only images that are done, or that failed; None: both.
+
+        Raises:
+            StoreError: The table is missing, damaged or of another version.
+        """
+        required = {} if self.whole else {"key": self._held}
+        if outcome is not None:
+            required["outcome"] = pa.array([outcome])
+        names = dict.fromkeys([*columns, *(sought or {}), *required], "images")
+        return self._select(names, columns, sought, required)
+
+    def presence(self, sought: Values | None = None) -> pa.Table | None:
+        """Read its rows of PRESENCE; None where an older version did not look at whole images.
+
+        Args:
+            sought: Which rows; None: all.
+
+        Raises:
+            StoreError: The table is missing, damaged or of another version.
+        """
+        if "presence" not in self.marker.parts:
+            return None
+        columns = STAGES["presence"].names
+        required = {} if self.whole else {"key": self._held}
+        return self._select(dict.fromkeys(columns, "presence"), columns, sought, required)
+
+    @property
+    def _held(self) -> pa.Array:
+        return pa.array(list(self.keys), pa.string())
+
+    def _select(
+        self, table_of: Mapping[str, str], columns: Sequence[str], sought: Values | None, required: Values
+    ) -> pa.Table:
+        """Some columns of rows with any of the values sought and all of those required; names must be in table_of."""
+        parts = self.marker.parts
+        if len({parts[stage].rows for stage in table_of.values()}) > 1:
+            raise StoreError(f"the tables of shard {self.marker.shard} differ in length; delete its markers")
+        tables: dict[str, pa.Table] = {}
+
+        def column(name: str) -> pa.ChunkedArray:
+            stage = table_of[name]
+            if stage not in tables:
+                names = [name for name, table in table_of.items() if table == stage]
+                tables[stage] = read_part(self.workspace, parts[stage], stage, names)
+            return tables[stage][name]
+
+        tests = [pc.is_in(column(name), value_set=values) for name, values in required.items()]
+        if sought is not None:
+            tests.append(reduce(pc.or_, (pc.is_in(column(name), value_set=values) for name, values in sought.items())))
+        rows = reduce(pc.and_, tests) if tests else None
+        schema = pa.schema([STAGES[table_of[name]].field(name) for name in columns])
+        if rows is not None and not pc.any(rows, min_count=0).as_py():
+            return schema.empty_table()
+        table = pa.table([column(name) for name in columns], schema=schema)
+        return table if rows is None else table.filter(rows)
+
+
+def shards(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Iterator[Shard]:
+    """Yield every shard that still holds images and is done, in plan order; only its marker is read.
+
+    Args:
+        workspace: The workspace.
+        run: Name of the run.
+        ledger: The run's ledger.
+        fingerprint: Settings whose markers count.
+
+    Raises:
+        StoreError: A marker is damaged.
+    """
+    finished = shards_done(workspace, run, fingerprint)
+    ids = [shard.id for shard in ledger.shards() if shard.id in finished]
+    for marker in map_ordered(lambda shard: read_marker(workspace, run, shard, fingerprint), ids, _MARKER_THREADS):
+        if marker is not None:
+            yield Shard(workspace, marker, ledger)
+
+
+def scan(
+    workspace: Store,
+    run: str,
+    ledger: Ledger,
+    fingerprint: str,
+    columns: Sequence[str],
+    sought: Values | None = None,
+    *,
+    gone: bool = False,
+) -> Iterator[pa.Table]:
+    """Yield columns of the labels of a run, one table a shard, one row a label; a few shards are held at a time.
+
+    Arguments are those of `shards` and of `Shard.labels`.
+
+    Raises:
+        StoreError: A marker or table is missing, damaged or of another version.
+    """
+    found = shards(workspace, run, ledger, fingerprint)
+    return map_ordered(lambda shard: shard.labels(columns, sought, gone=gone), found, THREADS)
