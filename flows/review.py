@@ -29,7 +29,7 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.queue import Left, PullOutcome
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.reviews.plans import read_plans
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_store, open_workspace
 
 
 def serve(
@@ -60,7 +60,7 @@ def serve(
     tokens = own or draw_tokens(options.reviewers)
     say = spoken(terminal)
     queue = queue_id(campaign)
-    current_of(open_store(campaign.workspace), campaign.run.name)  # without labels nothing need be started
+    current_of(open_workspace(campaign.workspace), campaign.run.name)  # without labels nothing need be started
     with _heard_once(say), reserved(queue, options) as sockets, _said_database(campaign, say) as database:
         say("starting FiftyOne, which takes some seconds")
 
