@@ -32,7 +32,7 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.queue import Left, PullOutcome
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.reviews.plans import read_plans
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_store, open_workspace
 
 KEYS: Final = (
     "Alt+T take a batch; Alt+Enter correct, or as you drew it; Alt+1 ... Alt+9 another class; Alt+B bad box",
@@ -69,7 +69,7 @@ def serve(
     tokens = own or draw_tokens(options.reviewers)
     say = partial(output.say, terminal.remarks())
     queue = queue_id(campaign)
-    current_of(open_store(campaign.workspace), campaign.run.name)  # without labels nothing need be started
+    current_of(open_workspace(campaign.workspace), campaign.run.name)  # without labels nothing need be started
     with _end_once(say), reserved(queue, options) as sockets, _database(campaign, say) as database:
         say("starting FiftyOne, which takes some seconds")
 

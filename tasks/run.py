@@ -19,7 +19,7 @@ from vouch_labels.tasks.shard.files import shards_done, write_current
 from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.shard import ShardSettings
 from vouch_labels.tasks.store.lock import WorkspaceLock
-from vouch_labels.tasks.store.open import check_readable, check_writable, open_store
+from vouch_labels.tasks.store.open import check_format, check_readable, check_writable, open_store, write_format
 
 
 class CampaignRun:
@@ -42,7 +42,10 @@ class CampaignRun:
         campaign = self.campaign
         self._source, self._workspace = open_store(campaign.source), open_store(campaign.workspace)
         check_readable(self._source)
+        has_format = check_format(self._workspace)
         check_writable(self._workspace)
+        if not has_format:
+            write_format(self._workspace)
         check_export_name(campaign, self._workspace)
         with ExitStack() as stack:
             self._lock = stack.enter_context(WorkspaceLock(self._workspace, self._name))

@@ -31,7 +31,7 @@ from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, reso
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.lock import LockRecord, ProcessId, is_alive
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 SILENT_S = 120.0
@@ -49,7 +49,12 @@ def read_status(campaign: Campaign) -> RunStatus:
         StoreAccessError: The workspace cannot be reached.
         StoreError: A marker, a table, a review plan, a file of verdicts or the record of a policy is damaged.
     """
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    return status_of(campaign, open_workspace(campaign.workspace))
+
+
+def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
+    """As `read_status`, where the workspace is open."""
+    run = campaign.run.name
     current = read_current(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         totals = _totals(workspace, run, ledger, current)

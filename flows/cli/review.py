@@ -266,10 +266,10 @@ def import_verdicts(
 def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: bool) -> None:
     from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
     from vouch_labels.tasks.reviews.verdicts import read_verdicts
-    from vouch_labels.tasks.store.open import open_store
+    from vouch_labels.tasks.store.open import open_workspace
 
     check_suffix(path)
-    table = read_verdicts(open_store(campaign.workspace))
+    table = read_verdicts(open_workspace(campaign.workspace))
     write_table(path, table)
     _written(terminal, path, table.num_rows, "verdicts", as_json)
 

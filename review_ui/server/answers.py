@@ -12,7 +12,7 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import PullOutcome, QueueStatus
 from vouch_labels.tasks.reviews.read_file import check_suffix
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_workspace
 
 
 def queue_status(campaign: Campaign) -> QueueStatus:
@@ -52,7 +52,7 @@ def pull_once(uri: str, campaign: Campaign) -> PullOutcome:
     with ExitStack() as stack:
         with suppress(UserError):
             stack.enter_context(locked(queue_folder(queue) / "pull.lock"))
-        return pull_queue(uri, queue, open_store(campaign.workspace))
+        return pull_queue(uri, queue, open_workspace(campaign.workspace))
 
 
 def export_answers(campaign: Campaign, path: Path) -> int:

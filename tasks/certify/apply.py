@@ -42,7 +42,7 @@ from vouch_labels.tasks.shard.files import read_marker, write_current
 from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
 from vouch_labels.tasks.shard.reuse import reroute_shard
 from vouch_labels.tasks.store.lock import WorkspaceLock
-from vouch_labels.tasks.store.open import check_writable, open_store
+from vouch_labels.tasks.store.open import check_writable, open_workspace
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 _THREADS: Final = 4
@@ -76,7 +76,7 @@ def apply_policy(
         VouchError: The workspace failed.
     """
     started = time.monotonic()
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     check_writable(workspace)
     if export:
         check_export_name(campaign, workspace)

@@ -23,7 +23,7 @@ from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, R
 from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
 from vouch_labels.tasks.statistics.sampling import Drawn, certification_sample
 from vouch_labels.tasks.statistics.threshold_tests import certified_groups, delta_of_look, ladder
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 _GROUPS: Final = 10_000
@@ -87,7 +87,7 @@ def read_run_reviews(campaign: Campaign) -> RunReviews:
         UserError: The run has not been run, or has no label.
         StoreError: A table, plan or file of verdicts is damaged.
     """
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         labels = read_run_labels(workspace, run, ledger, current)

@@ -35,7 +35,7 @@ from vouch_labels.tasks.matching import IOU_THRESHOLD, ImageLabels
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import read_policy
 from vouch_labels.tasks.shard.files import read_current
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 PROBABILITY: Final = "p_correct"
@@ -67,7 +67,7 @@ def evaluate_campaign(
         StoreError: The workspace cannot be read.
     """
     _check_signals(signals)
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = read_current(workspace, run)
     if current is None:
         raise UserError(f"run {run!r} in {workspace.uri} has no labels yet; use `vouch run` first")

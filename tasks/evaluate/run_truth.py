@@ -33,7 +33,7 @@ from vouch_labels.tasks.matching import (
     ranking,
 )
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 _SCORE: Final = SIGNALS.index("detector_score")
@@ -91,7 +91,7 @@ def truth_of_campaign(
         UserError: The run has no labels, the file is no COCO file, or the two share no image or no class.
         StoreError: The workspace cannot be read.
     """
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
     truth = read_truth(truth_file)
     with Ledger.load(workspace, run) as ledger:

@@ -1,13 +1,15 @@
 """Exports a run's data set into its workspace, with what its policy guarantees of the labels."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import ValidationError
 
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, ExportConfig
+from vouch_labels.schemas.campaign_file import YamlTree, explain
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Current, ExportOutcome
@@ -21,7 +23,7 @@ from vouch_labels.tasks.reviews.overlay import HumanWord
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
 from vouch_labels.tasks.shard.files import read_current
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_store, open_workspace
 from vouch_labels.tasks.store.store import Store
 
 
@@ -32,12 +34,34 @@ def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOut
         UserError: The campaign has not been run yet, or the data set is another run's.
         StoreError: The workspace cannot be read or written.
     """
-    workspace = open_store(campaign.workspace)
+    workspace = open_workspace(campaign.workspace)
     current = read_current(workspace, campaign.run.name)
     if current is None:
         raise UserError(f"run {campaign.run.name!r} in {workspace.uri} has no labels yet; use `vouch run` first")
     with Ledger.load(workspace, campaign.run.name) as ledger:
         return export_run(campaign, ledger, current, on_event)
+
+
+def with_export_settings(campaign: Campaign, changes: Mapping[str, object], before: str = "") -> Campaign:
+    """Change the export section of a campaign.
+
+    Args:
+        campaign: Stays as it is.
+        changes: Key of the section -> value.
+        before: What stands before a key where it is named to the user, as "--".
+
+    Raises:
+        UserError: There is no such key, or it cannot have this value.
+    """
+    values = campaign.export.model_dump() | dict(changes)
+    try:
+        config = ExportConfig.model_validate(values)
+    except ValidationError as error:
+        places = [tuple(entry["loc"]) for entry in error.errors()]
+        paths = {place[:length]: 1 for place in places for length in range(1, len(place) + 1)}
+        problems = explain(error, YamlTree(lines=paths), ExportConfig)
+        raise UserError("; ".join(f"{before}{words}" for _, words in problems)) from None
+    return campaign.model_copy(update={"export": config})
 
 
 def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: OnEvent = ignore) -> ExportOutcome:
@@ -72,7 +96,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         told = _counter(on_event, "images")
         missed = len(place_images(images, source, workspace, prefix, config.images, progress=told))
     summary = write_coco(
-        _reviewed_images(workspace, run, ledger, current),
+        reviewed_images(workspace, run, ledger, current),
         current.classes,
         config,
         workspace,
@@ -98,9 +122,23 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
     )
 
 
-def _reviewed_images(workspace: Store, run: str, ledger: Ledger, current: Current) -> Iterator[ExportImage]:
+def reviewed_images(
+    workspace: Store, run: str, ledger: Ledger, current: Current, keys: pa.Array | None = None
+) -> Iterator[ExportImage]:
+    """Yield labelled images as people left them, in the order of `labelled_images`.
+
+    Args:
+        workspace: The workspace.
+        run: Name of the run.
+        ledger: The run's ledger.
+        current: Settings whose labels are wanted, with the categories.
+        keys: Only these images; None: all of them.
+
+    Raises:
+        StoreError: A marker, a table or a file of verdicts is missing or damaged.
+    """
     word = HumanWord.of(read_verdicts(workspace), current.classes)
-    return word.over(labelled_images(workspace, run, ledger, current.fingerprint))
+    return word.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
 
 
 def check_export_name(campaign: Campaign, workspace: Store) -> None:

@@ -12,7 +12,7 @@ from vouch_labels.schemas.records import ClassCounts, ShardCounts, Step
 from vouch_labels.tasks.labels.scan import Shard, shards
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.shard.files import count, read_current
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 MOST_REASONS = 1000
@@ -97,7 +97,7 @@ def campaign_failures(campaign: Campaign) -> Iterator[FailedImage]:
     Raises:
         StoreError: The workspace cannot be read.
     """
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = read_current(workspace, run)
     if current is None:
         return

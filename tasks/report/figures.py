@@ -62,8 +62,8 @@ from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_ch
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, shrunken_shares
 from vouch_labels.tasks.statistics.calibrator import reliability
-from vouch_labels.tasks.status import read_status
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.status import status_of
+from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 EDGES: Final = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
@@ -138,7 +138,7 @@ def collect(
         UserError: The campaign has not been run yet, or the truth does not fit it.
         StoreError: The workspace cannot be read.
     """
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
     declared = [entry for entry in campaign.classes if entry.name in current.classes]
     policy = read_policy(workspace, current.policy, declared)
@@ -159,7 +159,7 @@ def collect(
     expiry = expiry_report(policy, plans, answers)
     reviewed = reviewed_labels(labels, plans, answers)
     spoken_policy = policy_report(policy, campaign.routing, labels.count, expired=expiry is not None and expiry.expired)
-    status = read_status(campaign)
+    status = status_of(campaign, workspace)
     report = Report(
         run=run,
         workspace=workspace.uri,

@@ -32,7 +32,7 @@ from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.read_file import COLUMNS, read_rows
 from vouch_labels.tasks.reviews.verdicts import mask_trouble, read_verdicts, write_verdicts
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 NAMED_PROBLEMS: Final = 5
@@ -76,7 +76,7 @@ def import_files(
     """
     if not reviewer.strip():
         raise UserError("a verdict needs a reviewer; give --reviewer a name")
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         labels = read_run_labels(workspace, run, ledger, current)

@@ -34,7 +34,7 @@ from vouch_labels.tasks.reviews.resolve import (
     standing,
 )
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
-from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.open import open_store, open_workspace
 
 _SETTLES: Final[Purpose] = "doubtful"
 _LOOKS_FOR_ONE: Final[Purpose] = "possible_miss"
@@ -107,7 +107,7 @@ def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
         UserError: There is no such plan.
         StoreError: The workspace cannot be read.
     """
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     plans = {plan.number: tasks for plan, tasks in read_plans(workspace, run)}
     if not plans:
         raise UserError(f"run {run!r} has no review plan yet; use `vouch plan-reviews` first")
@@ -141,7 +141,7 @@ def campaign_figures(campaign: Campaign) -> VerdictFigures:
         UserError: The campaign has no labels yet.
         StoreError: The workspace cannot be read.
     """
-    workspace, run = open_store(campaign.workspace), campaign.run.name
+    workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         labels = read_run_labels(workspace, run, ledger, current)

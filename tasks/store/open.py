@@ -1,15 +1,31 @@
-"""Opens the store that a location names, and checks what may be done with it."""
+"""Opens the store that a location names, and checks what may be done with it and which format a workspace has."""
 
 import os
 from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, Field, ValidationError
 
 from vouch_labels.schemas.campaign import Location, S3Options
-from vouch_labels.schemas.errors import StoreAccessError, UserError
+from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, StoreError, UserError
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.s3 import S3Store
 from vouch_labels.tasks.store.store import Store
 
 CHECK = ".vouch-write-check"
+
+FORMAT_FILE: Final = "workspace.json"
+"""At the root of every workspace: the version of its format. The oldest workspaces have none, which is version 1."""
+FORMAT: Final = 1
+"""Version that is written. It goes up when an older Vouch would misread, or spoil, what a newer one writes."""
+READ_FORMATS: Final = (1,)
+"""Versions that are read."""
+
+
+class WorkspaceFormat(BaseModel):
+    """What workspace.json says; keys that a newer version adds are left alone."""
+
+    format: int = Field(ge=1, strict=True, description="Version of the workspace's files and folders.")
 
 
 def open_store(location: Location, base: Path | None = None) -> Store:
@@ -42,6 +58,58 @@ def open_uri(uri: str, options: S3Options, base: Path | None = None) -> Store:
     if not bucket:
         raise UserError(f"{uri} names no bucket; write s3://bucket/prefix")
     return S3Store(bucket, prefix.lstrip("/"), options)
+
+
+def open_workspace(location: Location) -> Store:
+    """Open a workspace that a command is about to read: one request says whether it can.
+
+    Raises:
+        UserError: A newer Vouch wrote it, or the uri cannot be used.
+        StoreError: It cannot be read.
+    """
+    store = open_store(location)
+    check_format(store)
+    return store
+
+
+def check_format(workspace: Store) -> bool:
+    """Make sure that this Vouch reads the format of a workspace; one request.
+
+    Returns:
+        Whether the workspace says its format. A workspace that does not is new, or of version 1.
+
+    Raises:
+        UserError: It is none that this Vouch reads; says what to do.
+        StoreError: workspace.json is damaged or cannot be read.
+    """
+    place = f"{workspace.uri.rstrip('/')}/{FORMAT_FILE}"
+    try:
+        found = WorkspaceFormat.model_validate_json(workspace.get(FORMAT_FILE).data).format
+    except ObjectMissingError:
+        return False
+    except ValidationError:
+        raise StoreError(
+            f'{place} is damaged; restore it, or put {{"format": {FORMAT}}} there if no newer Vouch has written to it'
+        ) from None
+    if found not in READ_FORMATS:
+        known = " and ".join(map(str, READ_FORMATS))
+        raise UserError(
+            f"{place}: the workspace has format {found}, and this Vouch reads format {known}; "
+            "install the Vouch that wrote it, or a newer one, or name another workspace"
+        )
+    return True
+
+
+def write_format(workspace: Store) -> None:
+    """Have a workspace say its format, unless another process has just done so.
+
+    Raises:
+        UserError: The other one is a newer Vouch.
+        StoreError: workspace.json cannot be written.
+    """
+    content = WorkspaceFormat(format=FORMAT).model_dump_json().encode() + b"\n"
+    if not workspace.put(FORMAT_FILE, content, if_absent=True):
+        check_format(workspace)
 
 
 def check_readable(store: Store) -> None:
