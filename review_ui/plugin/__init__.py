@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 def register(plugin: "PluginContext") -> None:
     """Tell FiftyOne what there is."""
     # FiftyOne runs this file under a name of its own; what the operators share is imported once, by ours.
-    from vouch_labels.review_ui.plugin.operators import ANSWERING, GRID, HOLDING
+    from vouch_labels.review_ui.plugin.operators import OPERATORS
     from vouch_labels.review_ui.plugin.panel import ReviewQueue
 
-    for one in (*HOLDING, *ANSWERING, *GRID, ReviewQueue):
+    for one in (*OPERATORS, ReviewQueue):
         plugin.register(one)

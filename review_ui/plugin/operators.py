@@ -6,6 +6,7 @@ All answer with the session's state, and report errors in one line.
 import logging
 import os
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, get_args
@@ -31,6 +32,15 @@ _DEFAULT_BATCH: Final = 25
 _lock: Final = threading.Lock()
 
 
+Run = Callable[[ReviewSession, dict[str, Any]], Answer | None]
+"""What an operator does with the parameters of the request; returns what to add to the answer.
+
+Raises a VouchError with one line for the reviewer.
+"""
+
+OPERATORS: Final[list[type["ReviewOperator"]]] = []
+
+
 class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no types
     """An operator whose result is {items, error or not, and what `run` adds}.
 
@@ -39,26 +49,12 @@ class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no type
 
     NAME: str
     LABEL: str
+    run: Run
 
     @property
     def config(self) -> foo.OperatorConfig:
         """How it is called; it is for our keys and buttons, not for the list of operators."""
         return foo.OperatorConfig(name=self.NAME, label=self.LABEL, unlisted=True)
-
-    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
-        """Do it.
-
-        Args:
-            session: The session.
-            given: Parameters of the request.
-
-        Returns:
-            What to add to the answer.
-
-        Raises:
-            VouchError: In one line for the reviewer.
-        """
-        raise NotImplementedError
 
     def execute(self, ctx: foo.ExecutionContext) -> Answer:
         """Do it, and return the items of the session as well."""
@@ -80,85 +76,15 @@ class ReviewOperator(foo.Operator):  # type: ignore[misc] # fiftyone has no type
         return {"error": message}
 
 
-def item_of(given: dict[str, Any]) -> str:
-    """The item that a request is about.
+def operator(label: str) -> Callable[[Run], Run]:
+    """Make an operator of a function, by the function's name."""
 
-    Raises:
-        VouchError: It names none.
-    """
-    item = given.get("item")
-    if not isinstance(item, str):
-        raise VouchError("open an item first")
-    return item
+    def register(run: Run) -> Run:
+        parts = {"NAME": run.__name__, "LABEL": label, "run": staticmethod(run), "__doc__": run.__doc__}
+        OPERATORS.append(type(run.__name__, (ReviewOperator,), parts))
+        return run
 
-
-def seconds_of(given: dict[str, Any]) -> float | None:
-    """Time spent as the browser measured it; None where it did not."""
-    seconds = given.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) and seconds == seconds and seconds >= 0 else None
-
-
-class _Answering(ReviewOperator):
-    CHOICE: Choice
-
-    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
-        """Submit it."""
-        session.submit(item_of(given), seconds_of(given), self.CHOICE)
-        return None
-
-
-class Submit(_Answering):
-    """Answers as it is on the screen: correct if nothing was changed."""
-
-    NAME, LABEL, CHOICE = "submit", "Submit as shown", "as_shown"
-
-
-class Reject(_Answering):
-    """Answers that there is no object."""
-
-    NAME, LABEL, CHOICE = "reject", "Not an object", "not_an_object"
-
-
-class BadBox(_Answering):
-    """Answers that the box does not fit."""
-
-    NAME, LABEL, CHOICE = "bad_box", "Bad box", "bad_box"
-
-
-class WrongClass(ReviewOperator):
-    """Answers that the object is of another class."""
-
-    NAME, LABEL = "wrong_class", "Wrong class"
-
-    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
-        """Submit it with the class, where it is one of the campaign's."""
-        session.submit(item_of(given), seconds_of(given), "wrong_class", class_of(session, given))
-        return None
-
-
-class Undo(ReviewOperator):
-    """Takes the last answer back."""
-
-    NAME, LABEL = "undo", "Undo the last answer"
-
-    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
-        """The item is in the session again."""
-        undone = session.undo()
-        if undone is None:
-            raise VouchError("there is no answer of yours to take back")
-        return undone._asdict()
-
-
-def class_of(session: ReviewSession, given: dict[str, Any]) -> str | None:
-    """The right class that a request names; None: none of the campaign's.
-
-    Raises:
-        VouchError: It is not the campaign's.
-    """
-    name = given.get("class_name")
-    if name is not None and name not in session.classes:
-        raise VouchError(f"{name!r} is no class of this campaign; choose one of the list")
-    return name
+    return register
 
 
 def review_session() -> ReviewSession:
@@ -179,78 +105,37 @@ def _open() -> ReviewSession:
         )
     except KeyError as error:
         raise VouchError(f"{error.args[0]} is not set; start this server by `vouch review`") from None
-    return ReviewSession(Queue.open(uri, queue_id), queue_id, reviewer)
+    return ReviewSession(Queue.open(uri, queue_id), reviewer)
 
 
-ANSWERING = (Submit, Reject, BadBox, WrongClass, Undo)
+def item_of(given: dict[str, Any]) -> str:
+    """The item that a request is about.
+
+    Raises:
+        VouchError: It names none.
+    """
+    item = given.get("item")
+    if not isinstance(item, str):
+        raise VouchError("open an item first")
+    return item
 
 
-class ShowSession(ReviewOperator):
-    """Returns the session's items and the campaign's classes."""
-
-    NAME, LABEL = "session", "Show the session"
-
-    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
-        """Bring the session up to date."""
-        session.refresh()
-        progress = session.progress()
-        return {
-            "classes": list(session.classes),
-            "queue": session.queue_id,
-            "lease_s": _lease_s(session),
-            "open": progress.open,
-            "minutes_left": progress.minutes_left,
-        }
+def seconds_of(given: dict[str, Any]) -> float | None:
+    """Time spent as the browser measured it; None where it did not."""
+    seconds = given.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) and seconds == seconds and seconds >= 0 else None
 
 
-class TakeBatch(ReviewOperator):
-    """Takes items until the session has a batch."""
+def class_of(session: ReviewSession, given: dict[str, Any]) -> str | None:
+    """The right class that a request names; None: none of the campaign's.
 
-    NAME, LABEL = "take_batch", "Take a batch"
-
-    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
-        """Lease them."""
-        before = len(session.items())
-        taken = len(session.take(batch())) - before
-        return {"taken": taken, "lease_s": _lease_s(session)}
-
-
-class Skip(ReviewOperator):
-    """Gives one item back undecided."""
-
-    NAME, LABEL = "skip", "Skip"
-
-    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
-        """Somebody else is asked, or the same reviewer at the very end."""
-        session.skip(item_of(given))
-        return None
-
-
-class GiveBack(ReviewOperator):
-    """Returns all items."""
-
-    NAME, LABEL = "give_back", "Give everything back"
-
-    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
-        """Return them unanswered."""
-        return {"returned": session.give_back()}
-
-
-class Renew(ReviewOperator):
-    """Keeps the leases while somebody works."""
-
-    NAME, LABEL = "renew", "Keep my items"
-
-    def run(self, session: ReviewSession, _given: dict[str, Any]) -> Answer | None:
-        """Renew the leases; what was lost all the same leaves the session."""
-        before = {one["item"] for one in session.items()}
-        lease_s = _lease_s(session)
-        lost = before - {one["item"] for one in session.refresh()}
-        return {"lease_s": lease_s, "lost": len(lost)}
-
-
-def _lease_s(session: ReviewSession) -> float:
-    return (session.queue.renew(session.reviewer).replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+    Raises:
+        VouchError: It is not the campaign's.
+    """
+    name = given.get("class_name")
+    if name is not None and name not in session.classes:
+        raise VouchError(f"{name!r} is no class of this campaign; choose one of the list")
+    return name
 
 
 def batch() -> int:
@@ -258,43 +143,109 @@ def batch() -> int:
     return int(os.environ.get("VOUCH_REVIEW_BATCH", _DEFAULT_BATCH))
 
 
-HOLDING = (ShowSession, TakeBatch, Skip, GiveBack, Renew)
+@operator("Show the session")
+def session(review: ReviewSession, _given: dict[str, Any]) -> Answer:
+    """Bring the session up to date; returns the campaign's classes and what is left."""
+    review.refresh()
+    progress = review.progress()
+    return {
+        "classes": list(review.classes),
+        "queue": review.queue.id,
+        "lease_s": _lease_s(review),
+        "open": progress.open,
+        "minutes_left": progress.minutes_left,
+    }
 
 
-class GridTake(ReviewOperator):
-    """Takes labels of one class for the grid."""
-
-    NAME, LABEL = "grid_take", "Take a grid of crops"
-
-    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
-        """Take them; without a class, those of the class that comes next."""
-        count = given.get("count", _CROPS)
-        if not isinstance(count, int) or not 0 < count <= _LARGEST:
-            raise VouchError(f"a grid has 1 to {_LARGEST} crops")
-        class_name = given.get("class_name")
-        if class_name is not None and not isinstance(class_name, str):
-            raise VouchError("a grid is of one class")
-        grid = take_grid(session, count, class_name, _names(given.get("leave")))
-        return {"grid": [one["item"] for one in grid], "class_name": grid[0]["class_name"] if grid else None}
+@operator("Take a batch")
+def take_batch(review: ReviewSession, _given: dict[str, Any]) -> Answer:
+    """Take items until the session has a batch."""
+    before = len(review.items())
+    taken = len(review.take(batch())) - before
+    return {"taken": taken, "lease_s": _lease_s(review)}
 
 
-class GridSubmit(ReviewOperator):
-    """Answers a whole grid."""
+@operator("Submit as shown")
+def submit(review: ReviewSession, given: dict[str, Any]) -> None:
+    """Answer an item as it is on the screen: correct if nothing was changed."""
+    review.submit(item_of(given), seconds_of(given), "as_shown")
 
-    NAME, LABEL = "grid_submit", "Submit the grid"
 
-    def run(self, session: ReviewSession, given: dict[str, Any]) -> Answer | None:
-        """Those picked out get the verdict that was chosen, the others are correct; `kept` are not answered."""
-        shown, wrong = (_names(given.get(name)) for name in ("shown", "wrong"))
-        verdict = given.get("verdict", "not_an_object")
-        if verdict not in get_args(Choice) or verdict == "as_shown" or not set(wrong) <= set(shown):
-            raise VouchError("a grid is answered by its items, those picked out, and what they are")
-        kept = submit_grid(session, shown, wrong, seconds_of(given), verdict, class_of(session, given))
-        return {"answered": len(shown) - len(kept), "kept": kept}
+@operator("Not an object")
+def reject(review: ReviewSession, given: dict[str, Any]) -> None:
+    """Answer that there is no object."""
+    review.submit(item_of(given), seconds_of(given), "not_an_object")
+
+
+@operator("Bad box")
+def bad_box(review: ReviewSession, given: dict[str, Any]) -> None:
+    """Answer that the box does not fit."""
+    review.submit(item_of(given), seconds_of(given), "bad_box")
+
+
+@operator("Wrong class")
+def wrong_class(review: ReviewSession, given: dict[str, Any]) -> None:
+    """Answer that the object is of another class, which is named where it is one of the campaign's."""
+    review.submit(item_of(given), seconds_of(given), "wrong_class", class_of(review, given))
+
+
+@operator("Skip")
+def skip(review: ReviewSession, given: dict[str, Any]) -> None:
+    """Give an item back undecided: somebody else is asked, or the same reviewer at the very end."""
+    review.skip(item_of(given))
+
+
+@operator("Undo the last answer")
+def undo(review: ReviewSession, _given: dict[str, Any]) -> Answer:
+    """Take the last answer back: its item is in the session again."""
+    undone = review.undo()
+    if undone is None:
+        raise VouchError("there is no answer of yours to take back")
+    return undone._asdict()
+
+
+@operator("Give everything back")
+def give_back(review: ReviewSession, _given: dict[str, Any]) -> Answer:
+    """Return all items unanswered."""
+    return {"returned": review.give_back()}
+
+
+@operator("Keep my items")
+def renew(review: ReviewSession, _given: dict[str, Any]) -> Answer:
+    """Renew the leases while somebody works; what was lost all the same leaves the session."""
+    before = {one["item"] for one in review.items()}
+    lease_s = _lease_s(review)
+    lost = before - {one["item"] for one in review.refresh()}
+    return {"lease_s": lease_s, "lost": len(lost)}
+
+
+@operator("Take a grid of crops")
+def grid_take(review: ReviewSession, given: dict[str, Any]) -> Answer:
+    """Take labels of one class for the grid; without a class, of the class that comes next."""
+    count = given.get("count", _CROPS)
+    if not isinstance(count, int) or not 0 < count <= _LARGEST:
+        raise VouchError(f"a grid has 1 to {_LARGEST} crops")
+    class_name = given.get("class_name")
+    if class_name is not None and not isinstance(class_name, str):
+        raise VouchError("a grid is of one class")
+    grid = take_grid(review, count, class_name, _names(given.get("leave")))
+    return {"grid": [one["item"] for one in grid], "class_name": grid[0]["class_name"] if grid else None}
+
+
+@operator("Submit the grid")
+def grid_submit(review: ReviewSession, given: dict[str, Any]) -> Answer:
+    """Answer a grid: those picked get the verdict that was chosen, the others are correct; `kept` are not answered."""
+    shown, wrong = (_names(given.get(name)) for name in ("shown", "wrong"))
+    verdict = given.get("verdict", "not_an_object")
+    if verdict not in get_args(Choice) or verdict == "as_shown" or not set(wrong) <= set(shown):
+        raise VouchError("a grid is answered by its items, those picked out, and what they are")
+    kept = submit_grid(review, shown, wrong, seconds_of(given), verdict, class_of(review, given))
+    return {"answered": len(shown) - len(kept), "kept": kept}
+
+
+def _lease_s(review: ReviewSession) -> float:
+    return (review.queue.renew(review.reviewer).replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
 
 
 def _names(given: object) -> list[str]:
     return list(dict.fromkeys(name for name in given if isinstance(name, str))) if isinstance(given, list) else []
-
-
-GRID = (GridTake, GridSubmit)

@@ -67,20 +67,18 @@ class ReviewSession:
     Its samples can be deleted and made again: answers are in the queue, and drafts of leases that are over in its log.
     """
 
-    def __init__(self, queue: Queue, queue_id: str, reviewer: str) -> None:
+    def __init__(self, queue: Queue, reviewer: str) -> None:
         """Open the reviewer's dataset, or make it, and show what they hold.
 
         Args:
             queue: The queue, open.
-            queue_id: Its id.
             reviewer: Who works here.
         """
-        self.queue, self.reviewer, self.name = queue, reviewer, dataset_name(queue_id, reviewer)
-        self.queue_id = queue_id
+        self.queue, self.reviewer, self.name = queue, reviewer, dataset_name(queue.id, reviewer)
         self.lock = threading.RLock()
         """Held for several steps between which nothing may happen."""
-        self._classes = queue.classes
-        self._dataset = open_dataset(self.name, self._classes)
+        self.classes = queue.classes
+        self._dataset = open_dataset(self.name, self.classes)
         self._items: dict[str, Item] = {}
         self.refresh()
 
@@ -88,11 +86,6 @@ class ReviewSession:
     def dataset_id(self) -> str:
         """Hex id of its dataset."""
         return str(self._dataset._doc.id)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The campaign's classes, in its order."""
-        return self._classes
 
     def take(self, count: int, kind: Kind | None = None, class_name: str | None = None) -> list[ItemSummary]:
         """Take items until there are `count` of those asked for, and return all of the session."""
@@ -150,7 +143,7 @@ class ReviewSession:
         """
         with self.lock:
             item, sample = self._at(item_id)
-            self.submit_rows(item, read_back(sample, item, self._classes, choice, class_name), seconds)
+            self.submit_rows(item, read_back(sample, item, self.classes, choice, class_name), seconds)
 
     def submit_rows(self, item: Item, rows: Sequence[Row], seconds: float | None) -> None:
         """Submit rows about an item of the session; its sample is removed.
@@ -192,7 +185,7 @@ class ReviewSession:
             answer = self.queue.taken_back(self.reviewer, item.id)
             self._clear([item.id])
             self._items[item.id] = item
-            self._dataset.add_sample(sample_of(item, self.queue_id, answer))
+            self._dataset.add_sample(sample_of(item, self.queue.id, answer))
             return Undone(item.id, format_answer(answer))
 
     def holds(self, item_id: str) -> bool:
@@ -233,7 +226,7 @@ class ReviewSession:
         return sorted(self._items.values(), key=lambda item: (item.place, item.id))
 
     def _show(self, items: Iterable[Item]) -> None:
-        samples = [sample_of(item, self.queue_id) for item in items]
+        samples = [sample_of(item, self.queue.id) for item in items]
         if samples:
             self._dataset.add_samples(samples, progress=False)
 

@@ -70,7 +70,7 @@ def test_a_login_ends_and_is_of_one_session_one_key_and_one_token(guarded):
         other.cookies.set("vouch-review-80", value)
         assert other.get(HOME).status_code == 401
     settings = GuardSettings(
-        queue="q", reviewer="ann", session=DATASET, port=80, token_sha256=token_hash(TOKEN), cookie_key="key"
+        queue="q", reviewer="ann", dataset=DATASET, port=80, token_sha256=token_hash(TOKEN), cookie_key="key"
     )
     now = [0.0]
     login = Login(settings, clock=lambda: now[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vouch_labels.review_ui.session.session import Card
+from vouch_labels.review_ui.session.session import ItemSummary
 
 ROOT = Path(__file__).parents[3]
 BROWSER = ROOT / "review_ui" / "browser"
@@ -36,4 +36,4 @@ def test_every_module_is_checked_for_types():
 def test_an_item_has_the_fields_that_its_modules_know():
     types = (BROWSER / "src" / "types.d.ts").read_text()
     body = types.partition("export interface ItemSummary {")[2].partition("\n}")[0]
-    assert set(re.findall(r"^  (\w+):", body, re.MULTILINE)) == set(Card.__annotations__)
+    assert set(re.findall(r"^  (\w+):", body, re.MULTILINE)) == set(ItemSummary.__annotations__)

@@ -23,7 +23,7 @@ def run(make_session, uri, monkeypatch):
     ):
         monkeypatch.setenv(f"{'FIFTYONE' if name == 'DATABASE_URI' else 'VOUCH'}_{name}", value)
     operators._open.cache_clear()
-    named = {one.NAME: one() for one in vars(operators).values() if isinstance(one, type) and hasattr(one, "NAME")}
+    named = {one.NAME: one() for one in operators.OPERATORS}
 
     def run(name, **given):
         context = ExecutionContext(request_params={"params": given}, executor=Executor())

@@ -121,7 +121,7 @@ def make_session(make_queue: Callable[..., Queue]) -> Callable[..., ReviewSessio
     """Make up a queue as make_queue does, and open ann's session."""
 
     def make(count: int, **options: Any) -> ReviewSession:
-        return ReviewSession(make_queue(count, **options), QUEUE, "ann")
+        return ReviewSession(make_queue(count, **options), "ann")
 
     return make
 
@@ -133,7 +133,7 @@ def restarted(uri: str) -> Iterator[Callable[[], ReviewSession]]:
 
     def restart() -> ReviewSession:
         opened.append(Queue.open(uri, QUEUE))
-        return ReviewSession(opened[-1], QUEUE, "ann")
+        return ReviewSession(opened[-1], "ann")
 
     yield restart
     for queue in opened:
