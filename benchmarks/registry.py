@@ -14,7 +14,7 @@ from benchmarks import (
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
 from benchmarks.harness import Table
-from benchmarks.routing import after_table, contract_table, size, starter_world
+from benchmarks.routing import after_table, contract, size, starter_world
 
 
 class Benchmark(Protocol):
@@ -37,7 +37,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "review_queue": review_queue.measure,
     "review_operators": review_operators.measure,
     "review_app": review_app.measure,
-    "routing_contract": contract_table.measure,
+    "routing_contract": contract.measure,
     "routing_after": after_table.measure,
     "routing_starter": starter_world.measure,
     "routing_size": size.measure,

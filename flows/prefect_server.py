@@ -42,6 +42,7 @@ def embedded_server() -> Iterator[None]:
         PREFECT_CLIENT_MAX_RETRIES,
         PREFECT_LOGGING_TO_API_ENABLED,
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+        PREFECT_UI_URL,
         temporary_settings,
     )
 
@@ -51,7 +52,8 @@ def embedded_server() -> Iterator[None]:
     _make_home()
     patience = {PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_LOGGING_TO_API_ENABLED: False}
     try:
-        with temporary_settings({PREFECT_API_URL: _start()}, set_defaults=patience):
+        # The server has no pages, so the log names none.
+        with temporary_settings({PREFECT_API_URL: _start(), PREFECT_UI_URL: ""}, set_defaults=patience):
             yield
     except Exception as error:
         if isinstance(error, VouchError) or not has_died() or signal_behind(error) is not None:

@@ -35,7 +35,7 @@ SPARE: Final = 0.8
 PIPELINE_STAGES: Final = 3
 """Models that may have a batch on the device at the same time: detector, segmenter, scorer."""
 
-_LOOK_UP: Final = 0.5
+WAIT_SECONDS: Final = 0.5
 """Seconds after which a wait is started again: an exception that is set in a waiting thread comes through then."""
 
 
@@ -334,7 +334,7 @@ class SharedLock:
     def _enter(self, thread: int, visit: Visit) -> None:
         with self._changed:
             while self._owner is not None or self._waiting:
-                self._changed.wait(_LOOK_UP)
+                self._changed.wait(WAIT_SECONDS)
             self._visits[thread] = visit
             if len(self._visits) > 1:
                 for each in self._visits.values():
@@ -350,7 +350,7 @@ class SharedLock:
             self._waiting += 1
             try:
                 while self._owner is not None or self._visits:
-                    self._changed.wait(_LOOK_UP)
+                    self._changed.wait(WAIT_SECONDS)
                 self._owner = thread
             finally:
                 self._waiting -= 1

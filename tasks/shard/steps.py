@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from vouch_labels.tasks.arrow import boxes_of
 from vouch_labels.tasks.detect import Detections
 from vouch_labels.tasks.models.batching import is_out_of_memory
 from vouch_labels.tasks.models.registry import Floats, Masks, Pixels
-from vouch_labels.tasks.models.runtime import on_own_stream
+from vouch_labels.tasks.models.runtime import WAIT_SECONDS, on_own_stream
 from vouch_labels.tasks.presence import Present
 from vouch_labels.tasks.route import route
 from vouch_labels.tasks.score import Scores
@@ -34,10 +34,6 @@ from vouch_labels.tasks.shard.pipeline import Pipeline
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-
-_LOOK_UP: Final = 0.5
-"""Seconds after which a wait is started again: an exception that is set in a waiting thread comes through then."""
-
 Result = TypeVar("Result")
 
 
@@ -63,10 +59,6 @@ class Work:
         if self.image is None:
             raise ValueError(f"{self.ref.key} has no pixels")
         return self.image.pixels
-
-    def forget(self) -> None:
-        """Let go of what the steps found, so that they can be run again."""
-        self.detections = self.masks = self.scores = self.presence = None
 
     def take_boxes(self, class_names: list[str]) -> None:
         """Fill boxes and classes from the detections, or from rows that were kept."""
@@ -176,7 +168,7 @@ def _after(before: Future[Item], stage: Callable[[Item], None]) -> Item:
 
 def _result(future: Future[Item]) -> Item:
     while not future.done():
-        wait([future], _LOOK_UP)
+        wait([future], WAIT_SECONDS)
     return future.result()
 
 

@@ -12,6 +12,7 @@ import time
 from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -23,6 +24,7 @@ from prefect.settings import (
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
+from prefect.utilities.urls import url_for
 
 from tests.flows import held_run
 from tests.flows.held_run import SHARDS
@@ -220,6 +222,13 @@ def test_prefect_gives_a_server_that_died_seconds(monkeypatch):
     users = temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL})
     with users, module.embedded_server():
         assert PREFECT_CLIENT_MAX_RETRIES.value() == 2
+
+
+def test_the_log_links_no_page_of_a_server_without_pages(monkeypatch):
+    monkeypatch.setattr(module, "_start", lambda: "http://127.0.0.1:1/api")
+    users = temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL})
+    with users, module.embedded_server():
+        assert url_for("flow-run", uuid4()) is None
 
 
 def test_its_database_has_a_folder_also_where_the_home_folder_is_missing(monkeypatch, tmp_path):
