@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.console.output import print_json, quiet, show, terminal
+from vouch_labels.schemas.errors import UserError, VouchError
 from vouch_labels.schemas.text import pct
 
 if TYPE_CHECKING:
@@ -51,7 +53,6 @@ def demo(
     samples' ground truth, so what it certifies shows the way and promises nothing.
     """
     from vouch_labels.flows.cli.label import label
-    from vouch_labels.flows.console.output import print_json, quiet, show
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.preview import write_preview
     from vouch_labels.tasks.report.render import make_report
@@ -85,7 +86,6 @@ def _samples() -> Path:
 def _prepare(directory: Path) -> Path:
     """Copy the samples and write the campaign, unless they are there."""
     from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
-    from vouch_labels.schemas.errors import UserError, VouchError
 
     samples = _samples()
     campaign = directory / "campaign.yaml"
@@ -156,7 +156,6 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
         campaign: The demo's, which has been run; its user may have edited it.
         truth: The samples' ground truth.
     """
-    from vouch_labels.schemas.errors import UserError
     from vouch_labels.tasks.certify.plan_reviews import Wish
     from vouch_labels.tasks.reviews.plans import read_plans
     from vouch_labels.tasks.simulate.simulate import review_round
@@ -256,7 +255,6 @@ def scenes(
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from vouch_labels.flows.console.output import terminal
     from vouch_labels.starter.scenes.generate import generate_scenes
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.console.output import Terminal, answer, print_json, quiet, say, show
+from vouch_labels.schemas.errors import UserError
 
 if TYPE_CHECKING:
-    from vouch_labels.flows.console.output import Terminal
     from vouch_labels.schemas.campaign import Campaign
 
 REVIEW_EXAMPLES: Final = (
@@ -73,9 +74,7 @@ def review(
     Ctrl-C ends it: what is on the desks is given back, and the answers are brought into the workspace. Answers are
     kept as they are given, whatever happens to this process.
     """
-    from vouch_labels.flows.console.output import quiet
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.schemas.errors import UserError
 
     if sum((status, pull, export is not None, import_ is not None)) > 1:
         raise UserError("--status, --pull, --export and --import are separate steps; ask for one at a time")
@@ -103,9 +102,8 @@ def review(
 
 
 def _queue(
-    terminal: "Terminal", campaign: "Campaign", file: Path, export: Path | None, pull: bool, as_json: bool
+    terminal: Terminal, campaign: "Campaign", file: Path, export: Path | None, pull: bool, as_json: bool
 ) -> None:
-    from vouch_labels.flows.console.output import answer
     from vouch_labels.review_ui.server.answers import export_answers, pull_answers, queue_status
 
     if export is not None:
@@ -117,7 +115,6 @@ def _queue(
 
 
 def _reviewers(named: list[str] | None) -> tuple[str, ...]:
-    from vouch_labels.schemas.errors import UserError
 
     found = tuple(name.strip() for name in named or (me(),))
     if not all(found):
@@ -171,7 +168,6 @@ def plan_reviews(
     First a calibration set; then a validation sample, drawn before anybody looks at it; then, with an active certified
     policy, blind audits among low-confidence labels. One class at a time, and nothing tells why a label is asked.
     """
-    from vouch_labels.flows.console.output import answer, quiet, say
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.certify.plan_reviews import Wish
     from vouch_labels.tasks.certify.plan_reviews import plan_reviews as plan
@@ -225,9 +221,7 @@ def verdicts(
     A verdict file has a row a verdict: label_id and verdict (correct, wrong_class, bad_box, not_an_object), and as
     needed class_name, x0, y0, x1, y1, reviewer, seconds, reviewed_at. About an image: key and checked or missed.
     """
-    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.schemas.errors import UserError
     from vouch_labels.tasks.reviews.open_tasks import campaign_figures
 
     if sum(map(bool, (files, export, tasks))) > 1:
@@ -249,10 +243,9 @@ def verdicts(
 
 
 def import_verdicts(
-    terminal: "Terminal", campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
+    terminal: Terminal, campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
 ) -> None:
     """Import verdict files and print what became of them; `vouch review --import` does the same."""
-    from vouch_labels.flows.console.output import print_json, show
     from vouch_labels.tasks.reviews.import_verdicts import import_files
 
     outcomes = import_files(campaign, files, reviewer, skip_bad=skip_bad)
@@ -263,7 +256,7 @@ def import_verdicts(
         show(terminal.results(), outcome.blocks())
 
 
-def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: bool) -> None:
+def _export(terminal: Terminal, campaign: "Campaign", path: Path, as_json: bool) -> None:
     from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
     from vouch_labels.tasks.reviews.verdicts import read_verdicts
     from vouch_labels.tasks.store.open import open_store
@@ -274,7 +267,7 @@ def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: boo
     _written(terminal, path, table.num_rows, "verdicts", as_json)
 
 
-def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int | None, as_json: bool) -> None:
+def _hand_out(terminal: Terminal, campaign: "Campaign", path: Path, plan: int | None, as_json: bool) -> None:
     from vouch_labels.tasks.reviews.open_tasks import task_sheet
     from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
 
@@ -284,8 +277,7 @@ def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int 
     _written(terminal, path, table.num_rows, "open tasks", as_json)
 
 
-def _written(terminal: "Terminal", path: Path, rows: int, what: str, as_json: bool) -> None:
-    from vouch_labels.flows.console.output import print_json, say
+def _written(terminal: Terminal, path: Path, rows: int, what: str, as_json: bool) -> None:
 
     if as_json:
         print_json(terminal, {"file": str(path), "rows": rows})
@@ -300,8 +292,6 @@ def me() -> str:
         UserError: The system does not know it.
     """
     import getpass
-
-    from vouch_labels.schemas.errors import UserError
 
     try:
         return getpass.getuser()
