@@ -82,7 +82,7 @@ def apply(
     as_json: Annotated[bool, typer.Option("--json", help="Print what has changed as one JSON object.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
-    """Decide over all labels of a campaign by a policy, put it in force for the runs to come, and export.
+    """Decide over all labels of a campaign by a policy, make it the active one for the runs to come, and export.
 
     Reads the workspace alone: no model is loaded, no image opened. A policy that was certified with other models,
     prompts or settings than the labels come from is refused. Decisions of earlier policies are kept.

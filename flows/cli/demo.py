@@ -49,7 +49,7 @@ def demo(
     """Label the bundled sample images with the bundled models, and have a simulated reviewer certify a precision.
 
     The images, the campaign, the data set, a picture of it and a report end up in one folder to look around in. A
-    second run takes up where the first ended; a campaign that you have edited is kept. The reviewer answers from the
+    second run goes on where the first ended; a campaign that you have edited is kept. The reviewer answers from the
     samples' ground truth, so what it certifies shows the way and promises nothing.
     """
     from vouch_labels.flows.cli.label import label
@@ -116,7 +116,7 @@ def _values(names: list[str]) -> dict[str, Any]:
         "source": {"uri": "./images"},
         "workspace": {"uri": "./workspace"},
         "classes": [{"name": name, "prompts": [name]} for name in names],
-        # Most objects of the samples are found from here on; what is doubtful then waits for review.
+        # Most objects of the samples are found from here on; the low-confidence ones then wait for review.
         "models": {"detector": {"min_score": 0.25}},
         "routing": {"precision": PRECISION, "accept": ACCEPT},
         "export": {"description": "Drawn scenes labelled by Vouch's bundled models"},
@@ -127,7 +127,7 @@ def _remarks(campaign: Path, picture: Path, summary: "RunSummary") -> list[str]:
     lines = [f"campaign: {campaign.resolve()}"]
     if picture.exists():
         lines.append(f"picture: {picture.resolve()}")
-    # A policy that an earlier demo certified is in force otherwise.
+    # A policy that an earlier demo certified is active otherwise.
     if summary.accepted and summary.policy.startswith("user-"):
         lines.append(f"{summary.accepted:,} labels were accepted by the thresholds in the campaign. {NOTE}")
     return lines

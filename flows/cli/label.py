@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Label the images of a campaign and export the data set.
 
-    Run it again to resume after an interruption, or to take up new and changed images: what is done stays done, and a
+    Run it again to resume after an interruption, or to label new and changed images: what is done stays done, and a
     changed prompt or threshold does only that again which depends on it.
     """
     with quiet() as terminal:
@@ -213,7 +213,6 @@ def export(
 
 
 def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | None) -> dict[str, Any] | None:
-
     if given is not None and given.lower() == "none":
         return None
     shares = configured

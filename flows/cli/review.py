@@ -36,7 +36,9 @@ def review(
     minutes: Annotated[
         float, typer.Option(help="Reviewers' time to plan for when nothing is waiting.", metavar="MINUTES")
     ] = 30,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the first desk in a browser.")] = False,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the first session in a browser.")
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="Tell how far the reviews are, by purpose.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Bring the answers so far into the workspace.")] = False,
     export: Annotated[
@@ -69,9 +71,9 @@ def review(
     ] = "redirect",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; while serving, one a line.")] = False,
 ) -> None:
-    """Review in the browser: takes up what waits for an answer, and serves a desk to each reviewer.
+    """Review in the browser: serves what waits for an answer, in a review session for each reviewer.
 
-    Ctrl-C ends it: what is on the desks is given back, and the answers are brought into the workspace. Answers are
+    Ctrl-C ends it: open batches are given back, and the answers are brought into the workspace. Answers are
     kept as they are given, whatever happens to this process.
     """
     from vouch_labels.schemas.campaign_file import load_campaign
@@ -115,12 +117,11 @@ def _queue(
 
 
 def _reviewers(named: list[str] | None) -> tuple[str, ...]:
-
     found = tuple(name.strip() for name in named or (me(),))
     if not all(found):
         raise UserError("a reviewer needs a name; give --reviewer one")
     if len(set(found)) < len(found):
-        raise UserError("a reviewer has one desk; name each --reviewer once")
+        raise UserError("a reviewer has one review session; name each --reviewer once")
     return found
 
 
@@ -222,7 +223,10 @@ def verdicts(
     needed class_name, x0, y0, x1, y1, reviewer, seconds, reviewed_at. About an image: key and checked or missed.
     """
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.tasks.reviews.open_tasks import campaign_figures
+    from vouch_labels.tasks.reviews.open_tasks import campaign_figures, task_sheet
+    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
+    from vouch_labels.tasks.reviews.verdicts import read_verdicts
+    from vouch_labels.tasks.store.open import open_store
 
     if sum(map(bool, (files, export, tasks))) > 1:
         raise UserError("importing, --export and --tasks are separate steps; ask for one at a time")
@@ -234,10 +238,11 @@ def verdicts(
     with quiet() as terminal:
         if files:
             import_verdicts(terminal, config, files, me() if reviewer is None else reviewer, skip_bad, as_json)
-        elif export is not None:
-            _export(terminal, config, export, as_json)
-        elif tasks is not None:
-            _hand_out(terminal, config, tasks, plan, as_json)
+        elif (out := export or tasks) is not None:
+            check_suffix(out)
+            table = task_sheet(config, plan) if export is None else read_verdicts(open_store(config.workspace))
+            write_table(out, table)
+            _written(terminal, out, table.num_rows, "open tasks" if export is None else "verdicts", as_json)
         else:
             answer(terminal, campaign_figures(config), as_json, campaign)
 
@@ -256,29 +261,7 @@ def import_verdicts(
         show(terminal.results(), outcome.blocks())
 
 
-def _export(terminal: Terminal, campaign: "Campaign", path: Path, as_json: bool) -> None:
-    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
-    from vouch_labels.tasks.reviews.verdicts import read_verdicts
-    from vouch_labels.tasks.store.open import open_store
-
-    check_suffix(path)
-    table = read_verdicts(open_store(campaign.workspace))
-    write_table(path, table)
-    _written(terminal, path, table.num_rows, "verdicts", as_json)
-
-
-def _hand_out(terminal: Terminal, campaign: "Campaign", path: Path, plan: int | None, as_json: bool) -> None:
-    from vouch_labels.tasks.reviews.open_tasks import task_sheet
-    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
-
-    check_suffix(path)
-    table = task_sheet(campaign, plan)
-    write_table(path, table)
-    _written(terminal, path, table.num_rows, "open tasks", as_json)
-
-
 def _written(terminal: Terminal, path: Path, rows: int, what: str, as_json: bool) -> None:
-
     if as_json:
         print_json(terminal, {"file": str(path), "rows": rows})
     else:
