@@ -65,10 +65,10 @@ def demo(
         write_preview(config, picture)
         if not as_json:
             show(terminal.results(), [*summary.blocks(), *_remarks(campaign, picture, summary)], campaign)
-        done = review(config, _samples() / TRUTH)
+        done = review(config, samples() / TRUTH)
         if not as_json:
             show(terminal.results(), review_blocks(done), campaign)
-        make_report(config, page, _samples() / TRUTH)
+        make_report(config, page, samples() / TRUTH)
         if as_json:
             files = {"preview": str(picture), "report": str(page)}
             print_json(terminal, summary.model_dump(mode="json") | files | review_json(done))
@@ -77,7 +77,8 @@ def demo(
         show(terminal.results(), end, campaign)
 
 
-def _samples() -> Path:
+def samples() -> Path:
+    """Folder of the bundled samples."""
     from vouch_labels import starter
 
     return Path(starter.__path__[0]) / "samples"
@@ -87,19 +88,19 @@ def _prepare(directory: Path) -> Path:
     """Copy the samples and write the campaign, unless they are there."""
     from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
 
-    samples = _samples()
+    folder = samples()
     campaign = directory / "campaign.yaml"
     try:
-        truth = json.loads((samples / TRUTH).read_text(encoding="utf-8"))
+        truth = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
     except OSError as error:
-        raise VouchError(f"the bundled samples are missing from {samples}; install Vouch again") from error
+        raise VouchError(f"the bundled samples are missing from {folder}; install Vouch again") from error
     try:
         (directory / "images").mkdir(parents=True, exist_ok=True)
         for image in truth["images"]:
             target = directory / "images" / image["file_name"]
             if not target.exists():
                 half = target.with_suffix(".part")
-                shutil.copyfile(samples / image["file_name"], half)
+                shutil.copyfile(folder / image["file_name"], half)
                 half.replace(target)
         if not campaign.exists():
             names = [category["name"] for category in truth["categories"]]

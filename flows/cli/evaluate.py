@@ -1,11 +1,13 @@
 """Commands that measure: `vouch evaluate`, `report` and `bench`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.cli.demo import TRUTH, samples
 from vouch_labels.flows.console.output import answer, print_json, quiet, say
 from vouch_labels.schemas.errors import UserError
 
@@ -147,22 +149,12 @@ def _campaign(file: Path | None, images: Path | None) -> "Campaign":
     if file is not None:
         loaded = load_campaign(file)
         return loaded if images is None else loaded.model_copy(update={"source": Source(uri=str(images.resolve()))})
-    samples, names = _samples()
+    folder = samples()
+    truth = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
     return Campaign.model_validate(
         {
-            "source": {"uri": str((images or samples).resolve())},
-            "workspace": {"uri": str(samples / "no-workspace")},
-            "classes": [{"name": name} for name in names],
+            "source": {"uri": str((images or folder).resolve())},
+            "workspace": {"uri": str(folder / "no-workspace")},
+            "classes": [{"name": category["name"]} for category in truth["categories"]],
         }
     )
-
-
-def _samples() -> tuple[Path, list[str]]:
-    """Folder of the bundled samples, and the names of what they show."""
-    import json
-
-    from vouch_labels import starter
-
-    folder = Path(starter.__path__[0]) / "samples"
-    truth = json.loads((folder / "ground_truth.json").read_text(encoding="utf-8"))
-    return folder, [entry["name"] for entry in truth["categories"]]
