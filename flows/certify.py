@@ -73,7 +73,7 @@ def _say_not_shown() -> None:
 
 @flow(name="vouch-apply-reviews", persist_result=False)
 def apply_reviews(campaign: str, export: bool = True) -> dict[str, Any]:
-    """Bring answers of the review queue into the workspace, certify by them, and put the policy in force.
+    """Bring answers of the review queue into the workspace, certify by them, and make the policy the active one.
 
     What comes too early is said, and is no failure: no queue yet, a sample that is not answered yet, or one that
     certifies nothing.

@@ -57,8 +57,8 @@ def serve(
         campaign: The campaign.
         options: Who reviews and where.
         minutes: What to plan for when nothing waits for an answer.
-        open_browser: Open the first session.
-        as_json: A line of JSON a session, and one at the end.
+        open_browser: Open the first review session.
+        as_json: A line of JSON a review session, and one at the end.
 
     Raises:
         UserError: A port is taken, nothing is to be reviewed, a public host without tokens; says what to do.
@@ -195,7 +195,7 @@ def _end_once(say: Callable[[str], None]) -> Iterator[None]:
         del frame
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        say("ending the review: sessions are closed, servers stopped, answers brought into the workspace")
+        say("ending the review: open batches are given back, servers stopped, answers brought into the workspace")
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + number)

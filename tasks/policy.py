@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from vouch_labels.schemas.campaign import ClassConfig, RoutingConfig, Thresholds
 from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.schemas.policy import Certification, Group, Policy
+from vouch_labels.schemas.text import guarantee
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.store.store import Store
@@ -290,6 +291,6 @@ def basis(policy: Policy) -> str:
 
 
 def _promise(promise: Certification) -> str:
-    words = f"at least {promise.precision:.4g} of {promise.gate} labels correct, confidence {promise.confidence:.4g}"
+    words = guarantee(promise.precision, promise.gate, promise.confidence)
     # Labels that people keep are part of what is delivered, so before they are decided it holds less.
     return f"{words}, once people have decided those that wait" if promise.gate == "delivered" else words

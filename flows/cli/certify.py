@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.console.output import answer, quiet
+from vouch_labels.schemas.errors import NotCertifiedError
 
 if TYPE_CHECKING:
     from vouch_labels.schemas.policy import Certified
@@ -31,9 +33,7 @@ def certify(
     Nothing is accepted by it before `vouch apply`. Ends with exit code 3 where nothing could be certified; each group
     then says why, and how many more reviews it needs. Each test with new verdicts spends a part of the confidence.
     """
-    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.schemas.errors import NotCertifiedError
     from vouch_labels.tasks.certify.certify import certify_campaign
 
     config = load_campaign(campaign)
@@ -82,12 +82,11 @@ def apply(
     as_json: Annotated[bool, typer.Option("--json", help="Print what has changed as one JSON object.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
-    """Decide over all labels of a campaign by a policy, put it in force for the runs to come, and export.
+    """Decide over all labels of a campaign by a policy, make it the active one for the runs to come, and export.
 
     Reads the workspace alone: no model is loaded, no image opened. A policy that was certified with other models,
     prompts or settings than the labels come from is refused. Decisions of earlier policies are kept.
     """
-    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.certify.apply import apply_policy
@@ -133,7 +132,6 @@ def simulate(
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.evaluate.run_truth import truth_of_campaign
     from vouch_labels.tasks.simulate.reviewer import ask

@@ -21,7 +21,7 @@ FAILURE: Final = 1
 USERS_MISTAKE: Final = 2
 
 _RESUMED: Final = ("run", "demo", "apply")
-"""Commands that go on where they were interrupted; the others begin anew."""
+"""Commands that go on where they were interrupted; the others start again."""
 
 Arguments = ParamSpec("Arguments")
 

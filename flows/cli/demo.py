@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.console.output import print_json, quiet, show, terminal
+from vouch_labels.schemas.errors import UserError, VouchError
 from vouch_labels.schemas.text import pct
 
 if TYPE_CHECKING:
@@ -47,11 +49,10 @@ def demo(
     """Label the bundled sample images with the bundled models, and have a simulated reviewer certify a precision.
 
     The images, the campaign, the data set, a picture of it and a report end up in one folder to look around in. A
-    second run takes up where the first ended; a campaign that you have edited is kept. The reviewer answers from the
+    second run goes on where the first ended; a campaign that you have edited is kept. The reviewer answers from the
     samples' ground truth, so what it certifies shows the way and promises nothing.
     """
     from vouch_labels.flows.cli.label import label
-    from vouch_labels.flows.console.output import print_json, quiet, show
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.preview import write_preview
     from vouch_labels.tasks.report.render import make_report
@@ -64,10 +65,10 @@ def demo(
         write_preview(config, picture)
         if not as_json:
             show(terminal.results(), [*summary.blocks(), *_remarks(campaign, picture, summary)], campaign)
-        done = review(config, _samples() / TRUTH)
+        done = review(config, samples() / TRUTH)
         if not as_json:
             show(terminal.results(), review_blocks(done), campaign)
-        make_report(config, page, _samples() / TRUTH)
+        make_report(config, page, samples() / TRUTH)
         if as_json:
             files = {"preview": str(picture), "report": str(page)}
             print_json(terminal, summary.model_dump(mode="json") | files | review_json(done))
@@ -76,7 +77,8 @@ def demo(
         show(terminal.results(), end, campaign)
 
 
-def _samples() -> Path:
+def samples() -> Path:
+    """Folder of the bundled samples."""
     from vouch_labels import starter
 
     return Path(starter.__path__[0]) / "samples"
@@ -85,21 +87,20 @@ def _samples() -> Path:
 def _prepare(directory: Path) -> Path:
     """Copy the samples and write the campaign, unless they are there."""
     from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
-    from vouch_labels.schemas.errors import UserError, VouchError
 
-    samples = _samples()
+    folder = samples()
     campaign = directory / "campaign.yaml"
     try:
-        truth = json.loads((samples / TRUTH).read_text(encoding="utf-8"))
+        truth = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
     except OSError as error:
-        raise VouchError(f"the bundled samples are missing from {samples}; install Vouch again") from error
+        raise VouchError(f"the bundled samples are missing from {folder}; install Vouch again") from error
     try:
         (directory / "images").mkdir(parents=True, exist_ok=True)
         for image in truth["images"]:
             target = directory / "images" / image["file_name"]
             if not target.exists():
                 half = target.with_suffix(".part")
-                shutil.copyfile(samples / image["file_name"], half)
+                shutil.copyfile(folder / image["file_name"], half)
                 half.replace(target)
         if not campaign.exists():
             names = [category["name"] for category in truth["categories"]]
@@ -116,7 +117,7 @@ def _values(names: list[str]) -> dict[str, Any]:
         "source": {"uri": "./images"},
         "workspace": {"uri": "./workspace"},
         "classes": [{"name": name, "prompts": [name]} for name in names],
-        # Most objects of the samples are found from here on; what is doubtful then waits for review.
+        # Most objects of the samples are found from here on; the low-confidence ones then wait for review.
         "models": {"detector": {"min_score": 0.25}},
         "routing": {"precision": PRECISION, "accept": ACCEPT},
         "export": {"description": "Drawn scenes labelled by Vouch's bundled models"},
@@ -127,7 +128,7 @@ def _remarks(campaign: Path, picture: Path, summary: "RunSummary") -> list[str]:
     lines = [f"campaign: {campaign.resolve()}"]
     if picture.exists():
         lines.append(f"picture: {picture.resolve()}")
-    # A policy that an earlier demo certified is in force otherwise.
+    # A policy that an earlier demo certified is active otherwise.
     if summary.accepted and summary.policy.startswith("user-"):
         lines.append(f"{summary.accepted:,} labels were accepted by the thresholds in the campaign. {NOTE}")
     return lines
@@ -156,7 +157,6 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
         campaign: The demo's, which has been run; its user may have edited it.
         truth: The samples' ground truth.
     """
-    from vouch_labels.schemas.errors import UserError
     from vouch_labels.tasks.certify.plan_reviews import Wish
     from vouch_labels.tasks.reviews.plans import read_plans
     from vouch_labels.tasks.simulate.simulate import review_round
@@ -256,7 +256,6 @@ def scenes(
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from vouch_labels.flows.console.output import terminal
     from vouch_labels.starter.scenes.generate import generate_scenes
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,11 +1,15 @@
 """Commands that measure: `vouch evaluate`, `report` and `bench`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.cli.demo import TRUTH, samples
+from vouch_labels.flows.console.output import answer, print_json, quiet, say
+from vouch_labels.schemas.errors import UserError
 
 if TYPE_CHECKING:
     from vouch_labels.schemas.campaign import Campaign
@@ -34,7 +38,6 @@ def evaluate(
 
     Images are paired by file_name, classes by name. Reads the workspace alone: no model is loaded, no image opened.
     """
-    from vouch_labels.flows.console.output import answer, quiet, say
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.evaluate.evaluate import check_folder, evaluate_campaign, write_evaluation
@@ -74,7 +77,6 @@ def report(
     The page is complete in itself and asks nothing of any network. Its figures are kept in the workspace, so that the
     next report says what changed.
     """
-    from vouch_labels.flows.console.output import print_json, quiet, say
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.report.render import make_report
@@ -127,7 +129,6 @@ def bench(
     it takes a minute or so. On a GPU it takes some minutes: batches grow and kernels are compiled first, and the
     images of a folder that has too few are taken several times.
     """
-    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.flows.prefect_server import prepare_environment
     from vouch_labels.tasks.bench.bench import bench as measure
 
@@ -142,29 +143,18 @@ def bench(
 def _campaign(file: Path | None, images: Path | None) -> "Campaign":
     from vouch_labels.schemas.campaign import Campaign, Source
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.schemas.errors import UserError
 
     if images is not None and not images.is_dir():
         raise UserError(f"--images: {images} is no folder")
     if file is not None:
         loaded = load_campaign(file)
         return loaded if images is None else loaded.model_copy(update={"source": Source(uri=str(images.resolve()))})
-    samples, names = _samples()
+    folder = samples()
+    truth = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
     return Campaign.model_validate(
         {
-            "source": {"uri": str((images or samples).resolve())},
-            "workspace": {"uri": str(samples / "no-workspace")},
-            "classes": [{"name": name} for name in names],
+            "source": {"uri": str((images or folder).resolve())},
+            "workspace": {"uri": str(folder / "no-workspace")},
+            "classes": [{"name": category["name"]} for category in truth["categories"]],
         }
     )
-
-
-def _samples() -> tuple[Path, list[str]]:
-    """Folder of the bundled samples, and the names of what they show."""
-    import json
-
-    from vouch_labels import starter
-
-    folder = Path(starter.__path__[0]) / "samples"
-    truth = json.loads((folder / "ground_truth.json").read_text(encoding="utf-8"))
-    return folder, [entry["name"] for entry in truth["categories"]]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from vouch_labels.flows.cli.command import epilog, reported
-from vouch_labels.flows.console.output import Terminal
+from vouch_labels.flows.console.output import Terminal, answer, print_json, print_rows, quiet, say, terminal
+from vouch_labels.schemas.errors import CheckpointError, UserError, VouchError
 
 if TYPE_CHECKING:
     from vouch_labels.schemas.campaign import ExportConfig
@@ -32,12 +33,9 @@ def run(
 ) -> None:
     """Label the images of a campaign and export the data set.
 
-    Run it again to resume after an interruption, or to take up new and changed images: what is done stays done, and a
+    Run it again to resume after an interruption, or to label new and changed images: what is done stays done, and a
     changed prompt or threshold does only that again which depends on it.
     """
-    from vouch_labels.flows.console.output import answer, quiet
-    from vouch_labels.schemas.errors import VouchError
-
     with quiet() as terminal:
         summary = label(campaign, terminal, plain=plain, retry_failed=retry_failed, export=not no_export)
         answer(terminal, summary, as_json, campaign)
@@ -107,7 +105,6 @@ def init(
 
     from vouch_labels.schemas.campaign import Campaign, RoutingConfig
     from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
-    from vouch_labels.schemas.errors import UserError
 
     campaign = directory / "campaign.yaml"
     if campaign.exists() and not force:
@@ -160,7 +157,6 @@ def status(
 
     Reads the workspace alone; no model is loaded and the source is not listed.
     """
-    from vouch_labels.flows.console.output import answer, print_json, print_rows, terminal
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.status import read_status
 
@@ -199,7 +195,6 @@ def export(
 
     Options stand for the keys of the campaign's export section and go before them.
     """
-    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.export.export import export_campaign
@@ -218,8 +213,6 @@ def export(
 
 
 def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | None) -> dict[str, Any] | None:
-    from vouch_labels.schemas.errors import UserError
-
     if given is not None and given.lower() == "none":
         return None
     shares = configured
@@ -243,7 +236,6 @@ def _checked(values: dict[str, Any]) -> "ExportConfig":
 
     from vouch_labels.schemas.campaign import ExportConfig
     from vouch_labels.schemas.campaign_file import YamlTree, explain
-    from vouch_labels.schemas.errors import UserError
 
     try:
         return ExportConfig.model_validate(values)
@@ -263,7 +255,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 @reported
 def list_models(as_json: Json = False) -> None:
     """List the bundled and the official checkpoints, their sizes, and where they lie on this machine."""
-    from vouch_labels.flows.console.output import print_json, quiet, say
     from vouch_labels.tasks.models.catalog import catalog
 
     with quiet() as terminal:
@@ -291,9 +282,7 @@ def check(
 
     What is not on this machine yet is fetched.
     """
-    from vouch_labels.flows.console.output import print_json, quiet, say
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.schemas.errors import UserError
     from vouch_labels.tasks.models.catalog import check_models
 
     config = load_campaign(campaign)
@@ -321,7 +310,6 @@ def pull(
 
     On a machine without the hub, put the file into ~/.cache/vouch/checkpoints (or VOUCH_CACHE) by hand.
     """
-    from vouch_labels.schemas.errors import CheckpointError
     from vouch_labels.tasks.models.catalog import pull as fetch
     from vouch_labels.tasks.models.checkpoints import OFFICIAL
 

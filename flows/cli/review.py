@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from vouch_labels.flows.cli.command import reported
+from vouch_labels.flows.console.output import Terminal, answer, print_json, quiet, say, show
+from vouch_labels.schemas.errors import UserError
 
 if TYPE_CHECKING:
-    from vouch_labels.flows.console.output import Terminal
     from vouch_labels.schemas.campaign import Campaign
 
 REVIEW_EXAMPLES: Final = (
@@ -35,7 +36,9 @@ def review(
     minutes: Annotated[
         float, typer.Option(help="Reviewers' time to plan for when nothing is waiting.", metavar="MINUTES")
     ] = 30,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the first session's page.")] = False,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the first session in a browser.")
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="Tell how far the reviews are, by purpose.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Bring the answers so far into the workspace.")] = False,
     export: Annotated[
@@ -68,14 +71,12 @@ def review(
     ] = "redirect",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; while serving, one a line.")] = False,
 ) -> None:
-    """Review in the browser: serves what waits for an answer in a session of each reviewer.
+    """Review in the browser: serves what waits for an answer, in a review session for each reviewer.
 
-    Ctrl-C ends it: items of open sessions are given back, and the answers are brought into the workspace. Answers are
+    Ctrl-C ends it: open batches are given back, and the answers are brought into the workspace. Answers are
     kept as they are given, whatever happens to this process.
     """
-    from vouch_labels.flows.console.output import quiet
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.schemas.errors import UserError
 
     if sum((status, pull, export is not None, import_ is not None)) > 1:
         raise UserError("--status, --pull, --export and --import are separate steps; ask for one at a time")
@@ -103,9 +104,8 @@ def review(
 
 
 def _queue(
-    terminal: "Terminal", campaign: "Campaign", file: Path, export: Path | None, pull: bool, as_json: bool
+    terminal: Terminal, campaign: "Campaign", file: Path, export: Path | None, pull: bool, as_json: bool
 ) -> None:
-    from vouch_labels.flows.console.output import answer
     from vouch_labels.review_ui.server.answers import export_answers, pull_answers, queue_status
 
     if export is not None:
@@ -117,13 +117,11 @@ def _queue(
 
 
 def _reviewers(named: list[str] | None) -> tuple[str, ...]:
-    from vouch_labels.schemas.errors import UserError
-
     found = tuple(name.strip() for name in named or (me(),))
     if not all(found):
         raise UserError("a reviewer needs a name; give --reviewer one")
     if len(set(found)) < len(found):
-        raise UserError("a reviewer has one session; name each --reviewer once")
+        raise UserError("a reviewer has one review session; name each --reviewer once")
     return found
 
 
@@ -171,7 +169,6 @@ def plan_reviews(
     First a calibration set; then a validation sample, drawn before anybody looks at it; then, with an active certified
     policy, blind audits among low-confidence labels. One class at a time, and nothing tells why a label is asked.
     """
-    from vouch_labels.flows.console.output import answer, quiet, say
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.certify.plan_reviews import Wish
     from vouch_labels.tasks.certify.plan_reviews import plan_reviews as plan
@@ -225,10 +222,11 @@ def verdicts(
     A verdict file has a row a verdict: label_id and verdict (correct, wrong_class, bad_box, not_an_object), and as
     needed class_name, x0, y0, x1, y1, reviewer, seconds, reviewed_at. About an image: key and checked or missed.
     """
-    from vouch_labels.flows.console.output import answer, quiet
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.schemas.errors import UserError
-    from vouch_labels.tasks.reviews.open_tasks import campaign_figures
+    from vouch_labels.tasks.reviews.open_tasks import campaign_figures, task_sheet
+    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
+    from vouch_labels.tasks.reviews.verdicts import read_verdicts
+    from vouch_labels.tasks.store.open import open_workspace
 
     if sum(map(bool, (files, export, tasks))) > 1:
         raise UserError("importing, --export and --tasks are separate steps; ask for one at a time")
@@ -240,19 +238,19 @@ def verdicts(
     with quiet() as terminal:
         if files:
             import_verdicts(terminal, config, files, me() if reviewer is None else reviewer, skip_bad, as_json)
-        elif export is not None:
-            _export(terminal, config, export, as_json)
-        elif tasks is not None:
-            _hand_out(terminal, config, tasks, plan, as_json)
+        elif (out := export or tasks) is not None:
+            check_suffix(out)
+            table = task_sheet(config, plan) if export is None else read_verdicts(open_workspace(config.workspace))
+            write_table(out, table)
+            _written(terminal, out, table.num_rows, "open tasks" if export is None else "verdicts", as_json)
         else:
             answer(terminal, campaign_figures(config), as_json, campaign)
 
 
 def import_verdicts(
-    terminal: "Terminal", campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
+    terminal: Terminal, campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
 ) -> None:
     """Import verdict files and print what became of them; `vouch review --import` does the same."""
-    from vouch_labels.flows.console.output import print_json, show
     from vouch_labels.tasks.reviews.import_verdicts import import_files
 
     outcomes = import_files(campaign, files, reviewer, skip_bad=skip_bad)
@@ -263,30 +261,7 @@ def import_verdicts(
         show(terminal.results(), outcome.blocks())
 
 
-def _export(terminal: "Terminal", campaign: "Campaign", path: Path, as_json: bool) -> None:
-    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
-    from vouch_labels.tasks.reviews.verdicts import read_verdicts
-    from vouch_labels.tasks.store.open import open_workspace
-
-    check_suffix(path)
-    table = read_verdicts(open_workspace(campaign.workspace))
-    write_table(path, table)
-    _written(terminal, path, table.num_rows, "verdicts", as_json)
-
-
-def _hand_out(terminal: "Terminal", campaign: "Campaign", path: Path, plan: int | None, as_json: bool) -> None:
-    from vouch_labels.tasks.reviews.open_tasks import task_sheet
-    from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
-
-    check_suffix(path)
-    table = task_sheet(campaign, plan)
-    write_table(path, table)
-    _written(terminal, path, table.num_rows, "open tasks", as_json)
-
-
-def _written(terminal: "Terminal", path: Path, rows: int, what: str, as_json: bool) -> None:
-    from vouch_labels.flows.console.output import print_json, say
-
+def _written(terminal: Terminal, path: Path, rows: int, what: str, as_json: bool) -> None:
     if as_json:
         print_json(terminal, {"file": str(path), "rows": rows})
     else:
@@ -300,8 +275,6 @@ def me() -> str:
         UserError: The system does not know it.
     """
     import getpass
-
-    from vouch_labels.schemas.errors import UserError
 
     try:
         return getpass.getuser()

@@ -114,7 +114,7 @@ def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
         # The page's own style and no other: nothing from the data can add one.
         style=Markup(style),  # noqa: S704 - report.css of this folder, which no data can reach
         style_hash=f"sha256-{digest}",
-        standing=_sentence(STANDINGS[report.policy.standing]),
+        standing=_sentence(text.policy_name(STANDINGS[report.policy.standing])),
         precision=precision_tile(report),
         recall=recall_tile(report),
         contents=_contents(report),
@@ -185,7 +185,7 @@ def _certified_bar(report: Report, low: float, errors: int, reviewed: int, promi
     bounds = [1 - group.bound for group in certified if group.bound is not None]
     floor = max(0.0, min([promised, *bounds]) - 0.5 * (1 - promised))
     value = 1 - errors / reviewed if reviewed else None
-    words = f"at least {text.least(low)}, promised {text.pct(promised)}"
+    words = f"at least {text.least(low)}, guaranteed {text.pct(promised)}"
     return interval_bar(low, 1.0, value, promised, floor, words)
 
 
