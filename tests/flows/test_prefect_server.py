@@ -181,7 +181,7 @@ def test_a_server_that_ends_instead_of_starting_is_not_waited_for(monkeypatch, t
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setattr(module.SubprocessASGIServer, "_instances", {})
-    monkeypatch.setattr(module.atexit, "register", lambda stop: None)
+    monkeypatch.setattr("atexit.register", lambda stop: None)
     with pytest.raises(VouchError, match="ended with code 4 instead of starting"):
         _start()
 

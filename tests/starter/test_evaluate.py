@@ -6,6 +6,7 @@ Scenes to measure on are of the right size, and alike in both styles.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_hits_are_boxes_of_the_right_name_and_place_each_object_once() -> None:
     assert hits([0, 0, 0, 1], 0.1) == 2
     assert hits([1, 1, 0, 0], 0.1) == 0
     assert hits([0, 0, 1, 1], 0.95) == 0
-    twins = [("cat", np.asarray([0, 0, 10, 10])), ("cat", np.asarray([0, 0, 10, 10]))]
+    twins: list[Any] = [("cat", np.asarray([0, 0, 10, 10])), ("cat", np.asarray([0, 0, 10, 10]))]
     assert count_hits(twins, (boxes, scores, np.zeros(4, int)), ["cat", "dog"], 0.3) == 2
 
 

@@ -1,5 +1,7 @@
 """Both sides get the same boxes, ways run in turn, and the table says what was measured."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -74,11 +76,11 @@ def sides_on(monkeypatch, tmp_path, device, name, precision="bf16"):
     """Sides whose models are never loaded, as on a device."""
     from benchmarks.engine import sides
 
-    for module in (sides, sides):
-        monkeypatch.setattr(module, "choose_runtime", lambda config: Runtime(device, precision))
+    monkeypatch.setattr(sides, "choose_runtime", lambda config: Runtime(device, precision))
     setting = Setting(name=name, config=ModelsConfig(), folder=tmp_path, images=4, classes=["cat"])
     made = Sides(setting)
-    made.arrays = made.pictures = [np.zeros((40, 60, 3), np.uint8)] * 4
+    pictures: list[Any] = [np.zeros((40, 60, 3), np.uint8)] * 4
+    made.arrays = made.pictures = pictures
     return made
 
 

@@ -25,9 +25,9 @@ def labelled(tmp_path, make_images, make_campaign, label):
 
 
 def said(done) -> str:
-    console = Console(file=StringIO(), width=120)
-    print_review(console, done)
-    return console.file.getvalue()
+    text = StringIO()
+    print_review(Console(file=text, width=120), done)
+    return text.getvalue()
 
 
 def test_a_round_certifies_applies_and_says_who_answered(labelled):

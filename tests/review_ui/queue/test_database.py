@@ -106,9 +106,7 @@ def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "START_TIMEOUT_S", 0.1)
     monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
     started, popen = [], subprocess.Popen
-    monkeypatch.setattr(
-        database.subprocess, "Popen", lambda *words, **how: started.append(popen(*words, **how)) or started[-1]
-    )
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, **how: started.append(popen(*words, **how)) or started[-1])
     with pytest.raises(VouchError, match="neither answered nor logged"), mongod(tmp_path / "db"):
         pass
     assert started[0].returncode is not None

@@ -238,6 +238,10 @@ def at_once(monkeypatch):
     monkeypatch.setattr("vouch_labels.review_ui.server.serve.LOOK_S", 0)
 
 
+def served(server: Server) -> Served:
+    return Served(server, 0)  # type: ignore[arg-type]
+
+
 def watch(*servers, looks=50):
     """What was said in so many looks."""
     said, left = [], iter(range(looks))
@@ -248,7 +252,7 @@ def watch(*servers, looks=50):
         return False
 
     with pytest.raises(EnoughError):
-        keep_alive([Served(one, 0) for one in servers], DatabaseUse("", revive), said.append)
+        keep_alive([served(one) for one in servers], DatabaseUse("", revive), said.append)
     return said
 
 
@@ -302,7 +306,7 @@ def test_failures_with_a_success_in_between_are_not_in_a_row(monkeypatch):
         if ben.answers and ben.deaths:
             ben.fails = MOST_RESTARTS - 1
 
-    ben.start = start_or_fail_later
+    ben.start = start_or_fail_later  # type: ignore[method-assign]
     watch(Server("ann", 0), ben)
     assert (ben.starts, ben.answers) == (2 * MOST_RESTARTS, True)
 
@@ -321,7 +325,7 @@ def test_a_database_that_died_with_a_server_is_revived_before_the_next_try():
         return True
 
     with pytest.raises(EnoughError):
-        keep_alive([Served(ben, 0)], DatabaseUse("", revive), said.append)
+        keep_alive([served(ben)], DatabaseUse("", revive), said.append)
     failed, revived, started = said
     assert "it is tried again" in failed
     assert "database had ended" in revived
@@ -334,7 +338,7 @@ def test_when_none_is_left_the_review_ends():
     ann, ben = Server("ann", 100), Server("ben", 1, 100)
     said = []
     with pytest.raises(VouchError, match=r"server of ann keeps ending; the.log says why"):
-        keep_alive([Served(ann, 0), Served(ben, 0)], DatabaseUse("", lambda: False), said.append)
+        keep_alive([served(ann), served(ben)], DatabaseUse("", lambda: False), said.append)
     assert sum("runs again" in words for words in said) == MOST_RESTARTS
 
 
@@ -347,5 +351,5 @@ def test_a_database_that_died_is_told():
         raise EnoughError
 
     with pytest.raises(EnoughError):
-        keep_alive([Served(Server("ann", 0), 0)], DatabaseUse("", lambda: True), stop)
+        keep_alive([served(Server("ann", 0))], DatabaseUse("", lambda: True), stop)
     assert "nothing that was submitted is lost" in said[0]
