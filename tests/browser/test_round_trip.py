@@ -62,7 +62,7 @@ class Person(Reviewer):
     def __init__(self, browser, address, answers, classes):
         self.answers, self.classes = answers, classes
         self.given = {}
-        super().__init__(browser, SimpleNamespace(address=address))
+        super().__init__(browser, SimpleNamespace(address=address))  # type: ignore[arg-type]
 
     def answer_all(self):
         """Take batches until the page shows that nothing is left."""

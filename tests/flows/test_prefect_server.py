@@ -174,7 +174,7 @@ def test_a_server_that_dies_is_told_in_a_line(typed, command, environment, go_on
 @pytest.fixture
 def no_server(monkeypatch):
     monkeypatch.setattr(module._Server, "latest", None)
-    monkeypatch.setattr(module.atexit, "register", lambda stop: None)
+    monkeypatch.setattr("atexit.register", lambda stop: None)
 
 
 @pytest.mark.usefixtures("no_server")

@@ -9,6 +9,7 @@ from tests.waiting import until
 from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Marker
 from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
+from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.store.lock import WorkspaceLock
 from vouch_labels.tasks.store.open import open_store
 
@@ -51,7 +52,7 @@ def test_a_shard_is_tried_again_and_the_others_go_on(tmp_path, make_images, writ
     import vouch_labels.flows.run as flow
 
     make_images(tmp_path / "images", 12)
-    work, tries = flow.process_shard, {}
+    work, tries = process_shard, {}
 
     def fragile(shard, settings, on_event) -> Marker:
         tries[shard] = tries.get(shard, 0) + 1

@@ -25,5 +25,5 @@ def database_of_fiftyone(mongo: str, home: Path) -> str:
             import_module("fiftyone")  # it reads the environment now
     import fiftyone as fo
 
-    name: str = fo.config.database_name
-    return name
+    database: str = fo.config.database_name
+    return database

@@ -6,6 +6,7 @@ Scenes to measure on are of the right size, and alike in both styles.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_hits_are_boxes_of_the_right_name_and_place_each_object_once() -> None:
     assert hits([0, 0, 0, 1], 0.1) == 2
     assert hits([1, 1, 0, 0], 0.1) == 0
     assert hits([0, 0, 1, 1], 0.95) == 0
-    twins = [("cat", np.asarray([0, 0, 10, 10])), ("cat", np.asarray([0, 0, 10, 10]))]
+    twins: list[Any] = [("cat", np.asarray([0, 0, 10, 10])), ("cat", np.asarray([0, 0, 10, 10]))]
     assert count_hits(twins, (boxes, scores, np.zeros(4, int)), ["cat", "dog"], 0.3) == 2
 
 
@@ -109,13 +110,13 @@ def test_verdicts_follow_target_and_floor() -> None:
         "segmenter.boundary_iou": 0.5,
     }
     lines = {line.split(" | ")[0].removeprefix("| "): line for line in report(figures, 10, "a desk").splitlines()}
-    words = {row.key: row.words for row in ROWS}
-    assert lines[words["detector.map50"]].endswith("| 0.910 | ≥ 0.90 | ≥ 0.80 | target met |")
-    assert lines[words["detector.map"]].endswith("| floor met |")
-    assert lines[words["detector.held_out_map50"]].endswith("| not met |")
-    assert lines[words["detector.false_boxes"]].endswith("| 0.100 | ≤ 0.15 | ≤ 0.40 | target met |")
-    assert lines[words["segmenter.boundary_iou"]].endswith("| 0.500 |  |  |  |")
-    assert words["scorer.top1"] not in lines
+    texts = {row.key: row.text for row in ROWS}
+    assert lines[texts["detector.map50"]].endswith("| 0.910 | ≥ 0.90 | ≥ 0.80 | target met |")
+    assert lines[texts["detector.map"]].endswith("| floor met |")
+    assert lines[texts["detector.held_out_map50"]].endswith("| not met |")
+    assert lines[texts["detector.false_boxes"]].endswith("| 0.100 | ≤ 0.15 | ≤ 0.40 | target met |")
+    assert lines[texts["segmenter.boundary_iou"]].endswith("| 0.500 |  |  |  |")
+    assert texts["scorer.top1"] not in lines
 
 
 def test_more_false_boxes_than_the_floor_are_not_met() -> None:

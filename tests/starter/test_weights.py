@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,24 +28,24 @@ EVALUATION = (STARTER / "EVALUATION.md").read_text()
 SOME = TRUTH["images"][:16]
 
 
-def pixels(image: dict[str, object]) -> Pixels:
+def pixels(image: dict[str, Any]) -> Pixels:
     with Image.open(STARTER / "samples" / str(image["file_name"])) as opened:
         return np.asarray(opened.convert("RGB"))
 
 
-def truth(image: dict[str, object]) -> list[dict[str, object]]:
+def truth(image: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in TRUTH["annotations"] if row["image_id"] == image["id"]]
 
 
-def boxes(rows: list[dict[str, object]]) -> np.ndarray:
+def boxes(rows: list[dict[str, Any]]) -> np.ndarray:
     corners = [[x, y, x + width, y + height] for x, y, width, height in (row["bbox"] for row in rows)]
     return np.asarray(corners, np.float32).reshape(-1, 4)
 
 
 def measured(key: str) -> float:
     """The figure that EVALUATION.md gives for fresh scenes; the samples must come close to it."""
-    words = next(row.words for row in ROWS if row.key == key)
-    line = next(line for line in EVALUATION.splitlines() if line.startswith(f"| {words} | "))
+    text = next(row.text for row in ROWS if row.key == key)
+    line = next(line for line in EVALUATION.splitlines() if line.startswith(f"| {text} | "))
     return float(line.split(" | ")[1])
 
 

@@ -2,6 +2,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -35,7 +36,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
 
 
-def options(endpoint: str, **changes: object) -> S3Options:
+def options(endpoint: str, **changes: Any) -> S3Options:
     return S3Options.model_validate(
         {"endpoint_url": endpoint, "path_style": True, "checksums": "when_required", "max_attempts": 2} | changes
     )

@@ -3,6 +3,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
 from vouch_labels.schemas.records import ImageRef
-from vouch_labels.tasks.acquire import DENIED, acquire
+from vouch_labels.tasks.acquire import DENIED, Acquired, acquire
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.store import Blob
 
@@ -71,7 +72,7 @@ def test_nothing_planned(store: LocalStore, source: Source) -> None:
     assert list(acquire([], store, source, 2)) == []
 
 
-def failures(items: Iterator[object]) -> dict[str, str]:
+def failures(items: Iterator[Acquired]) -> dict[str, str]:
     return {item.ref.key: item.failed.reason for item in items if item.failed is not None}
 
 
@@ -164,7 +165,7 @@ def test_a_file_without_permission_is_one_bad_file(store: LocalStore, refs: list
 
 def test_window_is_bounded(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
     counting = Counting(store.root)
-    items = acquire(refs, counting, source, 3)
+    items: Any = acquire(refs, counting, source, 3)
     for consumed in range(1, 11):
         next(items)
         assert len(counting.read) <= consumed + 6

@@ -3,6 +3,7 @@ import io
 import struct
 import warnings
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ MANY = 10**9
 EXTENSION = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}
 
 
-def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -72,7 +73,7 @@ STORED = {
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "TIFF-LZW"])
 def test_orientation_is_undone_once_and_recorded(kind: str, orientation: int, quarters: np.ndarray) -> None:
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](quarters)))
-    options: dict[str, object] = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     options |= {"lossless": True} if kind == "WEBP" else {}
     kind, _, compression = kind.partition("-")
     if kind == "TIFF":

@@ -1,11 +1,13 @@
 """The rules of the detect step, on candidates written down by hand and on ones drawn by hypothesis."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig
 from vouch_labels.schemas.errors import UserError
@@ -25,7 +27,7 @@ class Scripted:
 
     fingerprint = "scripted"
 
-    def __init__(self, boxes: Sequence[Sequence[float]] = (), scores: Sequence[Sequence[float]] = ()) -> None:
+    def __init__(self, boxes: ArrayLike = (), scores: ArrayLike = ()) -> None:
         self.boxes = np.array(boxes, np.float32).reshape(-1, 4)
         self.scores = np.array(scores, np.float32)
         self.asked: list[tuple[list[str], float]] = []
@@ -41,14 +43,14 @@ class Scripted:
         return [RawDetections(self.boxes[keep], self.scores[keep]) for _ in images]
 
 
-def classes(*entries: str | dict[str, object]) -> tuple[ClassConfig, ...]:
+def classes(*entries: str | dict[str, Any]) -> tuple[ClassConfig, ...]:
     return tuple(ClassConfig.model_validate(entry) for entry in entries)
 
 
 DOG = {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}
 
 
-def labels(detector: Scripted, of: tuple[ClassConfig, ...], **config: object) -> Detections:
+def labels(detector: Scripted, of: tuple[ClassConfig, ...], **config: Any) -> Detections:
     [found] = Detect(detector, of, DetectorConfig(**config))([IMAGE])
     assert isinstance(found, Detections)
     return found
@@ -145,7 +147,7 @@ def test_equal_scores_go_to_the_class_declared_first_and_the_candidate_given_fir
 
 def test_geometry() -> None:
     of = classes("dog")
-    boxes = [[0, 0, 200, 100], [0.5, 50, 20, 99.5], [50, 40, 60, 50], [150, 0, 199.5, 20]]
+    boxes: list[Any] = [[0, 0, 200, 100], [0.5, 50, 20, 99.5], [50, 40, 60, 50], [150, 0, 199.5, 20]]
     found = labels(Scripted(boxes, [[0.9], [0.8], [0.7], [0.6]]), of)
     assert found.border_sides.tolist() == [4, 2, 0, 2]
     assert found.relative_areas == pytest.approx([1, 19.5 * 49.5 / 20000, 0.005, 0.0495])
@@ -195,7 +197,7 @@ def test_a_prompt_of_two_classes_is_refused() -> None:
 
 
 def test_key_follows_what_rows_depend_on() -> None:
-    def key(*entries: str | dict[str, object], **config: object) -> str:
+    def key(*entries: str | dict[str, Any], **config: Any) -> str:
         return Detect(Scripted(), classes(*entries), DetectorConfig(**config)).key
 
     base = key(DOG, "cat")

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +27,10 @@ IN_TABLE = {
 FILLER = {pa.string(): "", pa.binary(): b"", pa.int64(): 0, pa.int8(): 0, pa.float32(): 0.5}
 
 
-def tables(classes: list[str], **signals: list[float | None]) -> list[pa.Table]:
+def tables(classes: list[str], **signals: Any) -> list[Any]:
     """The four tables of N labels on one image, with every signal not given at 0.5."""
     ids = [f"label-{index}" for index in range(len(classes))]
-    columns: dict[str, list[object]] = {"label_id": ids, "class_name": classes, **signals}
+    columns: dict[str, list[Any]] = {"label_id": ids, "class_name": classes, **signals}
     images = pa.table({"key": pa.array([""], pa.string()), "sha256": pa.array(["0"], pa.string())})
     return [images] + [
         pa.table(
@@ -45,9 +46,9 @@ def policy(**rules: Thresholds | None) -> Policy:
     return Policy(version="v1", groups=groups)
 
 
-def decide(rule: Thresholds | None, **signals: list[float | None]) -> list[tuple[str, str]]:
+def decide(rule: Thresholds | None, **signals: Any) -> list[tuple[str, str]]:
     count = len(next(iter(signals.values())))
-    table = route(*tables(["dog"] * count, **signals), policy(dog=rule))
+    table = route(*tables(["dog"] * count, **signals), policy=policy(dog=rule))
     return list(zip(table["decision"].to_pylist(), table["reason"].to_pylist(), strict=True))
 
 
@@ -102,7 +103,7 @@ def test_every_signal_can_be_asked_for(name: str) -> None:
 def test_groups_and_order() -> None:
     classes = ["dog", "cat", "car", "dog", "cat"]
     rules = policy(cat=Thresholds(sam_iou=0.9), dog=Thresholds(detector_score=0.4), car=None)
-    table = route(*tables(classes, sam_iou=[0.0, 0.95, 1, 1, 0.5], detector_score=[0.5, 0, 1, 0.3, 1]), rules)
+    table = route(*tables(classes, sam_iou=[0.0, 0.95, 1, 1, 0.5], detector_score=[0.5, 0, 1, 0.3, 1]), policy=rules)
     assert table.schema.equals(DECISIONS)
     assert table["label_id"].to_pylist() == [f"label-{index}" for index in range(5)]
     assert table["decision"].to_pylist() == ["accept", "accept", "review", "review", "review"]
@@ -121,15 +122,15 @@ def test_chunked_tables_route_alike() -> None:
     whole = tables(["dog", "cat", "dog"], sam_iou=[0.1, 0.9, 0.9])
     rules = policy(dog=Thresholds(sam_iou=0.5), cat=None)
     cut = [pa.concat_tables([table.slice(0, 2), table.slice(2)]) for table in whole]
-    assert route(*cut, rules).equals(route(*whole, rules))
+    assert route(*cut, policy=rules).equals(route(*whole, policy=rules))
 
 
 def test_no_labels() -> None:
     empty = [schema.empty_table() for schema in (IMAGES, DETECTIONS, MASKS, SCORES)]
-    table = route(*empty, policy(dog=Thresholds(sam_iou=0.5)))
+    table = route(*empty, policy=policy(dog=Thresholds(sam_iou=0.5)))
     assert table.num_rows == 0
     assert table.schema.equals(DECISIONS)
-    assert route(*tables([]), policy(dog=None)).num_rows == 0
+    assert route(*tables([]), policy=policy(dog=None)).num_rows == 0
 
 
 def test_tables_of_other_labels_are_refused() -> None:
@@ -142,7 +143,7 @@ def test_tables_of_other_labels_are_refused() -> None:
 
 def test_class_without_a_rule_is_refused() -> None:
     with pytest.raises(UserError, match="v1 has no rule for cat"):
-        route(*tables(["dog", "cat"]), policy(dog=None))
+        route(*tables(["dog", "cat"]), policy=policy(dog=None))
 
 
 values = st.one_of(st.none(), st.floats(-1, 1, width=32), st.sampled_from([math.nan, math.inf]))
@@ -206,14 +207,14 @@ def decided(table):
 
 def test_decisions_and_stored_probabilities(certified, calibrator):
     values = [0.95, 0.5, None, math.nan, math.inf]
-    table = route(*certified_tables(values), certified({"dog": 0.8}))
+    table = route(*certified_tables(values), policy=certified({"dog": 0.8}))
     assert table.schema.equals(DECISIONS)
     assert decided(table) == [
         ("accept", "p_correct 0.858 >= 0.800"),
         ("review", "p_correct 0.500 < 0.800"),
         *[("review", "p_correct missing")] * 3,
     ]
-    expected = calibrator.probabilities(np.float32([[0.95], [0.5]]), np.zeros(2, np.int64), ("dog",))
+    expected = calibrator.probabilities(np.array([[0.95], [0.5]], np.float32), np.zeros(2, np.int64), ("dog",))
     assert table["p_correct"].to_pylist() == [*expected.tolist(), None, None, None]
     assert table["policy"].to_pylist() == ["certified-1-test"] * 5
 
@@ -222,7 +223,7 @@ def test_a_threshold_is_met_by_its_own_label_and_by_no_lesser(certified, calibra
     values = np.linspace(0, 1, 200, dtype=np.float32)
     found = calibrator.probabilities(values[:, None], np.zeros(200, np.int64), ("dog",))
     for least in found[::20]:
-        table = route(*certified_tables(values.tolist()), certified({"dog": float(least)}))
+        table = route(*certified_tables(values.tolist()), policy=certified({"dog": float(least)}))
         accepted = np.array(table["decision"].to_pylist()) == "accept"
         np.testing.assert_array_equal(accepted, found >= least)
         np.testing.assert_array_equal(accepted, table["p_correct"].to_numpy() >= np.float32(least))
@@ -232,7 +233,7 @@ def test_labels_of_images_kept_for_fitting_go_to_review(certified):
     images = [number // 2 for number in range(80)]
     kept = on_fit_side(CONTENTS, 0.5, 7)[images]
     assert 0 < kept.sum() < 80
-    table = route(*certified_tables([0.95] * 80, images=images), certified({"dog": 0.8}, fit_share=0.5, seed=7))
+    table = route(*certified_tables([0.95] * 80, images=images), policy=certified({"dog": 0.8}, fit_share=0.5, seed=7))
     assert [decision == "review" for decision in table["decision"].to_pylist()] == kept.tolist()
     assert {reason for decision, reason in decided(table) if decision == "review"} == {
         "image kept for fitting the calibrator"
@@ -242,7 +243,7 @@ def test_labels_of_images_kept_for_fitting_go_to_review(certified):
 
 def test_groups_without_a_threshold_and_their_order(certified):
     classes = ["cat", "dog", "cat", "dog"]
-    table = route(*certified_tables([0.95, 0.95, 0.1, 0.1], classes), certified({"dog": 0.8, "cat": None}))
+    table = route(*certified_tables([0.95, 0.95, 0.1, 0.1], classes), policy=certified({"dog": 0.8, "cat": None}))
     assert decided(table) == [
         ("review", "no certified threshold for this class"),
         ("accept", "p_correct 0.858 >= 0.800"),
@@ -253,32 +254,34 @@ def test_groups_without_a_threshold_and_their_order(certified):
 
 def test_offsets_go_by_class_names(certified, calibrator):
     values = Calibrator.from_dict(calibrator.to_dict() | {"offsets": {"cat": -20.0, "dog": 20.0}}).to_dict()
-    table = route(*certified_tables([0.5, 0.5], ["dog", "cat"]), certified({"cat": 0.5, "dog": 0.5}, calibrator=values))
+    table = route(
+        *certified_tables([0.5, 0.5], ["dog", "cat"]), policy=certified({"cat": 0.5, "dog": 0.5}, calibrator=values)
+    )
     assert table["decision"].to_pylist() == ["accept", "review"]
 
 
 def test_a_gap_that_was_fitted_has_a_probability(certified, calibrator):
     values = calibrator.to_dict() | {"gap_weights": (3.0,)}
-    table = route(*certified_tables([None]), certified({"dog": 0.8}, calibrator=values))
+    table = route(*certified_tables([None]), policy=certified({"dog": 0.8}, calibrator=values))
     assert decided(table) == [("accept", "p_correct 0.952 >= 0.800")]
 
 
 def test_no_labels_for_certified_rules(certified):
-    table = route(*certified_tables([]), certified({"dog": 0.8}, fit_share=0.5))
+    table = route(*certified_tables([]), policy=certified({"dog": 0.8}, fit_share=0.5))
     assert table.num_rows == 0
     assert table.schema.equals(DECISIONS)
 
 
 def test_a_label_without_its_image_is_refused(certified):
-    images, *rest = certified_tables([0.9])
+    images, detect, segment, score = certified_tables([0.9])
     with pytest.raises(VouchError, match="do not belong together"):
-        route(images.slice(1), *rest, certified({"dog": 0.8}, fit_share=0.5))
+        route(images.slice(1), detect, segment, score, certified({"dog": 0.8}, fit_share=0.5))
 
 
 def test_a_signal_that_labels_do_not_have_is_refused(certified, calibrator):
     values = calibrator.to_dict() | {"signals": ("luck",)}
     with pytest.raises(UserError, match="asks for the signal 'luck'"):
-        route(*certified_tables([0.9]), certified({"dog": 0.8}, calibrator=values))
+        route(*certified_tables([0.9]), policy=certified({"dog": 0.8}, calibrator=values))
 
 
 @given(

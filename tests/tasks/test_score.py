@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ class ColourScorer:
             return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def config(**changes: object) -> ScorerConfig:
+def config(**changes: Any) -> ScorerConfig:
     return ScorerConfig(**({"templates": "plain", "background": ()} | changes))
 
 
@@ -269,7 +270,7 @@ def test_table() -> None:
         (("red thing", "green thing"), {"contexts": (1.0, 2.0)}),
     ],
 )
-def test_key_follows_what_scores_depend_on(entries: tuple[object, ...], changes: dict[str, object]) -> None:
+def test_key_follows_what_scores_depend_on(entries: tuple[object, ...], changes: dict[str, Any]) -> None:
     base = Score(ColourScorer(), classes("red thing", "green thing"), config()).key
     assert Score(ColourScorer(), classes(*entries), config(**changes)).key != base
 

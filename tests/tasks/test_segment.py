@@ -1,5 +1,7 @@
 """The segment step: tables, and one bad image among good ones."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -55,7 +57,7 @@ def test_the_key_follows_the_segmenter():
 def test_the_table_holds_a_row_a_label_in_order():
     step = Segment(FakeSegmenter())
     boxes = [boxes_of((1, 2, 30, 30), (5, 5, 50, 39)), boxes_of(), boxes_of((0, 0, 60, 40))]
-    masks = step([IMAGE] * 3, boxes)
+    masks: list[Any] = step([IMAGE] * 3, boxes)
     ids = [["a", "b"], [], ["c"]]
     table = step.table(zip(ids, boxes, masks, strict=True))
     assert table.schema.equals(MASKS)

@@ -1,5 +1,7 @@
 """Both workloads get the same boxes, candidates run in turn, and the table says what was measured."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -80,7 +82,8 @@ def workloads_on(monkeypatch, tmp_path, device, name, precision="bf16"):
         monkeypatch.setattr(module, "choose_runtime", lambda config: Runtime(device, precision))
     setting = Setting(name=name, config=ModelsConfig(), folder=tmp_path, images=4, classes=["cat"])
     made = Workloads(setting)
-    made.arrays = made.pictures = [np.zeros((40, 60, 3), np.uint8)] * 4
+    pictures: list[Any] = [np.zeros((40, 60, 3), np.uint8)] * 4
+    made.arrays = made.pictures = pictures
     return made
 
 

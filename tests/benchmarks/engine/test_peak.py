@@ -16,6 +16,7 @@ class Recorded:
 
     on_gpu = False
     device = "cuda:0"
+    last: "Recorded"
 
     def __init__(self, setting):
         self.ran = []

@@ -89,7 +89,7 @@ def test_list_for_machines(vouch):
 @pytest.mark.usefixtures("nothing_cached")
 def test_list_verifies_what_is_here(vouch, tmp_path, monkeypatch):
     entry = checkpoints.OFFICIAL["sam_vit_b"]
-    file = tmp_path / "cache" / "checkpoints" / entry.path.rpartition("/")[2]
+    file = tmp_path / "cache" / "checkpoints" / entry.uri.rpartition("/")[2]
     file.parent.mkdir(parents=True)
     file.write_bytes(b"another file")
     entries = json.loads(vouch("models", "list", "--json").out)["checkpoints"]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -175,7 +176,7 @@ def test_a_run_that_is_interrupted_resumes(tmp_path, make_images, write_campaign
     environment |= {"VOUCH_LOG": str(tmp_path / "log"), "PREFECT_HOME": str(tmp_path / "prefect")}
     call = ["run", str(path), "--json"]
     held = [sys.executable, held_run.__file__, str(tmp_path / "never there"), *call]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen(held, **options) as process:
         for line in process.stderr:
             if line.startswith("labelling"):

@@ -3,7 +3,6 @@ import io
 import pytest
 from rich.console import Console
 
-from vouch_labels.flows.console import progress as module
 from vouch_labels.flows.console.progress import RunProgress
 from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
 
@@ -11,7 +10,7 @@ from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 

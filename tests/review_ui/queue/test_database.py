@@ -108,7 +108,7 @@ def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(binary.parent), prepend=":")
     started, popen = [], subprocess.Popen
     monkeypatch.setattr(
-        database.subprocess, "Popen", lambda *command, **how: started.append(popen(*command, **how)) or started[-1]
+        subprocess, "Popen", lambda *command, **how: started.append(popen(*command, **how)) or started[-1]
     )
     with pytest.raises(VouchError, match="neither answered nor logged"), mongod(tmp_path / "db"):
         pass

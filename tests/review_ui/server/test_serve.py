@@ -301,7 +301,7 @@ def test_failures_with_a_success_in_between_are_not_in_a_row(monkeypatch):
         if ben.answers and ben.deaths:
             ben.fails = MOST_RESTARTS - 1
 
-    ben.start = start_or_fail_later
+    ben.start = start_or_fail_later  # type: ignore[method-assign]
     watch(Server("ann", 0), ben)
     assert (ben.starts, ben.answers) == (2 * MOST_RESTARTS, True)
 

@@ -71,8 +71,8 @@ def test_one_that_was_lost_or_changed_holds_up_no_other(make_session, draw, verd
 def test_a_grid_that_is_sent_again_is_answered(make_session, documents):
     session = make_session(8)
     shown = ids(take_grid(session, 4))
-    sent = (shown, shown[1:2], 8.0, "wrong_class", "dog")
-    assert submit_grid(session, *sent) == submit_grid(session, *sent) == {}
+    for _ in range(2):
+        assert submit_grid(session, shown, shown[1:2], 8.0, "wrong_class", "dog") == {}
     events = [event for event in documents("events") if event["what"] in ("submitted", "late")]
     assert [event["item"] for event in events] == shown
     assert set(submit_grid(session, shown, shown[1:2], 8.0, "wrong_class", "ox")) == {shown[1]}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
         ({"smallest": 8}, "between 64 and 4096"),
     ],
 )
-def test_senseless_arguments_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_senseless_arguments_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         generate_scenes(tmp_path / "out", **({"count": 2} | changes))
     assert not (tmp_path / "out").exists()

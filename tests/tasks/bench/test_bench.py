@@ -11,6 +11,7 @@ import pytest
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.bench.bench import STEPS, bench, bottleneck
 from vouch_labels.tasks.models.runtime import Runtime
+from vouch_labels.tasks.shard.shard import process_shard
 
 
 def test_figures_of_a_measurement_fit_each_other(tmp_path, make_images, make_campaign, monkeypatch):
@@ -43,10 +44,10 @@ def test_the_steps_are_as_they_were_afterwards(tmp_path, make_images, make_campa
     from vouch_labels.tasks.detect import Detect
     from vouch_labels.tasks.shard import shard
 
-    before = (Detect.__call__, shard.acquire, shard.count)
+    before = (Detect.__call__, vars(shard).copy())
     make_images(tmp_path / "images", 2)
     bench(make_campaign(), most=2)
-    assert (Detect.__call__, shard.acquire, shard.count) == before
+    assert (Detect.__call__, vars(shard)) == before
     assert Path(tmp_path / "images").is_dir()
 
 
@@ -58,8 +59,7 @@ def test_a_gpu_takes_few_images_again_and_is_measured_warm(tmp_path, make_images
 
     make_images(tmp_path / "images", 3)
     passes = []
-    original = benching.process_shard
-    monkeypatch.setattr(benching, "process_shard", lambda *given: passes.append(1) or original(*given))
+    monkeypatch.setattr(benching, "process_shard", lambda *given: passes.append(1) or process_shard(*given))
     monkeypatch.setattr(benching, "choose_runtime", lambda models: Runtime("cuda:0", "bf16"))
     monkeypatch.setattr(benching, "gpu_busy", lambda work: work() and 0.75)
     monkeypatch.setattr(benching, "IMAGES_ON_GPU", 8)

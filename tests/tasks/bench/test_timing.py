@@ -11,12 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 
 from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.records import ImageRef
-from vouch_labels.tasks.bench import timing
 from vouch_labels.tasks.bench.timing import MOST, StageTimer, compiled_graphs, covered, kernels, repeated, settled
 from vouch_labels.tasks.plan.plan import list_source
 from vouch_labels.tasks.store.open import open_store
@@ -33,7 +32,7 @@ def clock(monkeypatch):
             self.now += seconds
 
     clock = Clock()
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
     return clock
 
 

@@ -19,6 +19,7 @@ from vouch_labels.tasks.score import Score
 from vouch_labels.tasks.segment import Segment
 from vouch_labels.tasks.shard.events import Exporting, Routing
 from vouch_labels.tasks.shard.files import read_current, write_current
+from vouch_labels.tasks.shard.reuse import reroute_shard
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.lock import WorkspaceLock
 from vouch_labels.tasks.store.open import open_store
@@ -246,7 +247,7 @@ def test_an_interruption_changes_nothing(labelled, put_policy, monkeypatch):
     campaign, workspace = labelled
     put_policy(workspace)
     before = read_current(workspace, "main")
-    reroute, calls = applying.reroute_shard, count()
+    reroute, calls = reroute_shard, count()
 
     def fail_late(*args):
         if next(calls) == 1:

@@ -4,6 +4,7 @@ Objects of searched images: found, mended, missed, each once.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -242,15 +243,15 @@ def make_labels(images: list[int], accepted: list[bool], keys: int = 3) -> RunLa
     )
 
 
-def said(*rows: dict[str, object]) -> pa.Table:
+def said(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([{"reviewer": "ann", "simulated": False} | row for row in rows], schema=VERDICTS)
 
 
-def checked(key: str, class_name: str | None = None, **more: object) -> dict[str, object]:
+def checked(key: str, class_name: str | None = None, **more: Any) -> dict[str, Any]:
     return {"key": key, "verdict": "checked", "class_name": class_name} | more
 
 
-def missed(key: str, class_name: str = "cat", left: float = 50, **more: object) -> dict[str, object]:
+def missed(key: str, class_name: str = "cat", left: float = 50, **more: Any) -> dict[str, Any]:
     box = {"x0": left, "y0": 0, "x1": left + 10, "y1": 10}
     return {"key": key, "verdict": "missed", "class_name": class_name} | box | more
 
@@ -316,9 +317,9 @@ def test_each_missed_object_counts_once() -> None:
     assert (found.objects[0], found.accepted[0]) == (4, 1)
 
 
-HERE = {"left": 0, "x1": 9.0, "y1": 9.0}
+HERE: dict[str, Any] = {"left": 0, "x1": 9.0, "y1": 9.0}
 """A missed box where the labels are."""
-THERE = {"x0": 50.0, "y0": 0.0, "x1": 60.0, "y1": 10.0}
+THERE: dict[str, Any] = {"x0": 50.0, "y0": 0.0, "x1": 60.0, "y1": 10.0}
 
 
 @pytest.mark.parametrize(

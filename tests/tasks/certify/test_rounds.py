@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -47,7 +49,7 @@ LOOK = Look(
 def test_each_key_is_one_look_and_delta_is_shared_among_equal_inputs(tmp_path):
     store = LocalStore(tmp_path)
     assert read_looks(store, "main") == []
-    changes = [
+    changes: list[dict[str, Any]] = [
         {},
         {"key": "b"},
         {"key": "c", "inputs": {"prompts": "2"}},

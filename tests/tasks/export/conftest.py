@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def label(
     class_name: str,
     box: tuple[float, float, float, float],
     size: tuple[int, int],
-    decision: str = "accept",
+    decision: Literal["accept", "review"] = "accept",
     masked: bool = True,
 ) -> ExportLabel:
     """A label on an image of size (height, width)."""
@@ -94,7 +94,7 @@ def write(tmp_path: Path, images: list[ExportImage], source: LocalStore) -> Call
     """Writes the images with an ExportConfig of the given fields."""
     workspace = LocalStore(tmp_path / "workspace")
 
-    def run(given: list[ExportImage] | None = None, **fields: object) -> Written:
+    def run(given: list[ExportImage] | None = None, **fields: Any) -> Written:
         config = ExportConfig(**fields)
         chosen = images if given is None else given
         if config.images != "none":

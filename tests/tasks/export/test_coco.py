@@ -9,6 +9,7 @@ import json
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,7 +224,7 @@ def test_the_summary_lies_beside_the_annotations(write, images):
 def test_a_promise_says_how_many_labels_wait(tmp_path, images, undecided):
     promise = Promise(policy="p1", precision=0.95, confidence=0.9, gate="delivered", simulated=False)
     store, config = LocalStore(tmp_path), ExportConfig(undecided=undecided)
-    how = {"run": "main", "created": CREATED, "version": "1", "image_root": "r", "promise": promise}
+    how: dict[str, Any] = {"run": "main", "created": CREATED, "version": "1", "image_root": "r", "promise": promise}
     waiting = [label for image in images for label in image.labels if label.decision == "review"]
     assert write_coco(images, CLASSES, config, store, "e", **how).promise.waiting == len(waiting) > 0
     decided = [
@@ -249,7 +250,7 @@ def test_an_error_on_the_way_leaves_no_file(tmp_path, images):
 def test_progress_counts_images(tmp_path, images):
     steps = []
     store = LocalStore(tmp_path / "workspace")
-    arguments = {"run": "main", "created": CREATED, "version": "1", "image_root": "r"}
+    arguments: dict[str, Any] = {"run": "main", "created": CREATED, "version": "1", "image_root": "r"}
     write_coco(images, CLASSES, ExportConfig(), store, "e", progress=steps.append, **arguments)
     assert sum(steps) == len(images)
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def keys(tmp_path: Path) -> list[str]:
     return names
 
 
-def of(keys: list[str], **fields: object) -> list[ExportImage]:
+def of(keys: list[str], **fields: Any) -> list[ExportImage]:
     return [ExportImage(key, 1, 1, [], **fields) for key in keys]
 
 

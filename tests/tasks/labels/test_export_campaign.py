@@ -5,6 +5,7 @@ A bucket and a folder with the same images give the same labels and the same dat
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -144,7 +145,7 @@ def _labels(campaign: Campaign) -> list[dict[str, pa.Table]]:
     return [{stage: read_part(workspace, part, stage) for stage, part in marker.parts.items()} for marker in markers]
 
 
-def _in(store, below: str) -> dict[str, object]:
+def _in(store, below: str) -> dict[str, Any]:
     return {"uri": f"{store.uri.rstrip('/')}/{below}", "s3": store.options.model_dump()}
 
 

@@ -60,7 +60,7 @@ def whole_tables(run):
 
 
 def test_a_label_is_a_row_with_columns_of_every_table(run):
-    tables = list(scan(*run, COLUMNS))
+    tables = list(scan(*run, columns=COLUMNS))
     assert len(tables) > 1
     assert pa.concat_tables(tables).to_pylist() == list(whole_tables(run))
     fields = {field.name: field for stage in reversed(LABEL_TABLES) for field in STAGES[stage]}
@@ -69,7 +69,7 @@ def test_a_label_is_a_row_with_columns_of_every_table(run):
 
 
 def test_columns_come_as_asked_for_without_those_read_to_choose_rows(run):
-    for table in scan(*run, ["decision", "label_id"]):
+    for table in scan(*run, columns=["decision", "label_id"]):
         assert table.column_names == ["decision", "label_id"]
 
 
@@ -87,11 +87,11 @@ def test_labels_sought_by_any_of_their_values(run, opened):
     every = list(whole_tables(run))
     ids, key = [every[0]["label_id"], "unknown"], every[-1]["key"]
     sought = {"label_id": pa.array(ids), "key": pa.array([key])}
-    found = pa.concat_tables(scan(*run, ["label_id", "sam_iou"], sought))
+    found = pa.concat_tables(scan(*run, columns=["label_id", "sam_iou"], sought=sought))
     expected = [row for row in every if row["label_id"] in ids or row["key"] == key]
     assert found.to_pylist() == [{"label_id": row["label_id"], "sam_iou": row["sam_iou"]} for row in expected]
     opened.clear()
-    nothing = list(scan(*run, ["label_id", "sam_iou"], {"key": pa.array(["unknown"])}))
+    nothing = list(scan(*run, columns=["label_id", "sam_iou"], sought={"key": pa.array(["unknown"])}))
     assert sum(table.num_rows for table in nothing) == 0
     assert {stage for stage, _ in opened} == {"detect"}
     assert all(table.schema.equals(found.schema) for table in nothing)
@@ -99,7 +99,7 @@ def test_labels_sought_by_any_of_their_values(run, opened):
 
 def test_labels_of_images_that_are_gone_where_asked_for(run):
     here = {row["label_id"] for row in whole_tables(run)}
-    every = pa.concat_tables(scan(*run, ["label_id", "key"], gone=True)).to_pylist()
+    every = pa.concat_tables(scan(*run, columns=["label_id", "key"], gone=True)).to_pylist()
     assert {row["label_id"] for row in every if row["key"] != "001.png"} == here
     assert any(row["key"] == "001.png" for row in every)
 

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ def test_numbers_that_are_not_finite_are_said(place: int, value: float) -> None:
 def test_a_batch_is_done_again_one_by_one_only_when_it_must() -> None:
     sizes = []
 
-    def forward(items: list[int]) -> list[list[np.ndarray]]:
+    def forward(items: Sequence[int]) -> list[list[np.ndarray]]:
         sizes.append(len(items))
         spoilt = 13 in items
         return [[np.array([[np.nan if spoilt else item]], np.float32)] for item in items]

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier, Event
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_fakes_are_loaded_by_name():
     from vouch_labels.schemas.campaign import ScorerConfig, SegmenterConfig
 
     runtime = Runtime("cpu", "fp32")
-    loaded = [
+    loaded: list[Any] = [
         load_detector(DetectorConfig(backend="fake"), runtime),
         load_segmenter(SegmenterConfig(backend="fake"), runtime),
         load_scorer(ScorerConfig(backend="fake"), runtime),

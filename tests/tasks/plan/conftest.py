@@ -1,5 +1,6 @@
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ class Planner:
     def __init__(self, workspace: LocalStore) -> None:
         self.workspace = workspace
 
-    def __call__(self, source: Iterable[ImageRef], size: int = 3, **more: object) -> Generation | None:
+    def __call__(self, source: Iterable[ImageRef], size: int = 3, **more: Any) -> Generation | None:
         with Ledger.load(self.workspace, "r") as ledger:
             generation = plan(source, self.workspace, "r", ledger, size, **more)
             after = state(ledger)

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -320,7 +321,7 @@ def store(tmp_path: Path) -> LocalStore:
     return store
 
 
-def keys(store: LocalStore, base: Path | None = None, **more: object) -> list[str]:
+def keys(store: LocalStore, base: Path | None = None, **more: Any) -> list[str]:
     source = Source.model_validate({"uri": store.uri} | more)
     refs = list(list_source(source, store, base))
     for ref in refs:
@@ -346,7 +347,7 @@ def test_a_manifest_stands_for_itself(store: LocalStore, tmp_path: Path) -> None
 
 
 def test_a_workspace_below_the_source_is_no_source_of_images(store: LocalStore) -> None:
-    def listed(uri: str, workspace: str, **more: object) -> list[str]:
+    def listed(uri: str, workspace: str, **more: Any) -> list[str]:
         source = Source.model_validate({"uri": uri} | more)
         return [ref.key for ref in list_source(source, store, workspace=Workspace(uri=workspace))]
 

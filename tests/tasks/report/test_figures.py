@@ -4,6 +4,7 @@ Reports know the ones before them.
 """
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +42,7 @@ def labels_of(campaign):
 
 
 def answer(campaign, verdicts, reviewer="ann", **columns):
-    rows = {name: [None] * len(verdicts) for name in VERDICTS.names}
+    rows: dict[str, Any] = {name: [None] * len(verdicts) for name in VERDICTS.names}
     rows |= {"label_id": list(verdicts), "verdict": list(verdicts.values()), "reviewer": [reviewer] * len(verdicts)}
     rows |= {"seconds": [2.0] * len(verdicts), "simulated": [False] * len(verdicts)} | columns
     write_verdicts(open_store(campaign.workspace), pa.table(rows, VERDICTS))

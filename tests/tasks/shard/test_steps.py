@@ -6,6 +6,7 @@ Stages that work side by side.
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -252,7 +253,7 @@ def test_no_more_is_taken_than_there_is_room_for():
             taken.append(number)
             yield [number]
 
-    items = staged(source(), [append(0), append(1)], "t")
+    items: Any = staged(source(), [append(0), append(1)], "t")
     next(items)
     assert len(taken) == 3
     items.close()
@@ -264,7 +265,7 @@ def test_an_error_comes_when_its_items_turn_does_and_ends_the_threads():
         if item[0] == 2:
             raise ValueError("no")
 
-    items = staged(boxes(9), [fragile, append("done")], "error")
+    items: Any = staged(boxes(9), [fragile, append("done")], "error")
     assert [next(items)[0] for _ in range(2)] == [0, 1]
     with pytest.raises(ValueError, match="no"):
         next(items)
@@ -288,7 +289,7 @@ def test_who_stops_early_waits_only_for_what_has_begun():
         started.append(item[0])
         time.sleep(0.05)
 
-    items = staged(boxes(50), [slow, append(1)], "early")
+    items: Any = staged(boxes(50), [slow, append(1)], "early")
     next(items)
     items.close()
     assert len(started) <= 3

@@ -5,6 +5,7 @@ What is asked for, checked.
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -138,7 +139,14 @@ def test_called_leaves_unknown_alone():
     assert called(verdict, np.zeros(3), Errors(1.0, 1.0)).tolist() == [NOT_AN_OBJECT, CORRECT, UNKNOWN]
 
 
-PLAIN = {"precisions": None, "reviews": "200,400", "draws": 10, "gate": None, "missed": 0.0, "automate": 0.5}
+PLAIN: dict[str, Any] = {
+    "precisions": None,
+    "reviews": "200,400",
+    "draws": 10,
+    "gate": None,
+    "missed": 0.0,
+    "automate": 0.5,
+}
 
 
 def test_the_campaign_says_the_rest():

@@ -149,7 +149,9 @@ def test_json_and_back(count):
     calibrator = fit(*data).calibrator
     again = Calibrator.from_dict(json.loads(json.dumps(calibrator.to_dict(), allow_nan=False)))
     assert again == calibrator
-    assert np.array_equal(again.probabilities(*data[:2], CLASSES), calibrator.probabilities(*data[:2], CLASSES))
+    assert np.array_equal(
+        again.probabilities(data[0], data[1], CLASSES), calibrator.probabilities(data[0], data[1], CLASSES)
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,8 +191,8 @@ def drawn(count, off=0.0):
 
 
 def test_what_is_calibrated_has_little_error_and_what_is_off_has_its_offset():
-    assert reliability(*drawn(20_000), np.ones(20_000)).calibration_error < 0.02
-    assert reliability(*drawn(20_000, 0.1), np.ones(20_000)).calibration_error == pytest.approx(0.095, abs=0.01)
+    assert reliability(*drawn(20_000), weights=np.ones(20_000)).calibration_error < 0.02
+    assert reliability(*drawn(20_000, 0.1), weights=np.ones(20_000)).calibration_error == pytest.approx(0.095, abs=0.01)
 
 
 def test_brier_is_scikit_learns():
@@ -201,7 +203,7 @@ def test_brier_is_scikit_learns():
 
 
 def test_bins_hold_equally_many():
-    found = reliability(*drawn(100), np.ones(100), bins=10)
+    found = reliability(*drawn(100), weights=np.ones(100), bins=10)
     assert found.labels.tolist() == [10] * 10
     assert (np.diff(found.stated) > 0).all()
 

@@ -1,6 +1,7 @@
 import fnmatch
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from vouch_labels.tasks.store.s3 import S3Store
 S3 = S3Options()
 
 
-def read(path: Path, content: bytes, **more: object) -> list[ImageRef]:
+def read(path: Path, content: bytes, **more: Any) -> list[ImageRef]:
     path.write_bytes(content)
     return list(read_manifest(str(path), S3, **more))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import boto3.exceptions
@@ -126,7 +127,7 @@ def test_a_listing_is_paged(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", str(on_a_page))
     asked: list[str] = []
 
-    def note(**what: object) -> None:
+    def note(**what: Any) -> None:
         asked.append(str(what["request"]))
 
     events = s3_store.client.meta.events
@@ -150,7 +151,7 @@ def test_threads_share_one_client(moto_store: S3Store, make_options: MakeOptions
     options = make_options("http://127.0.0.1:1", threads=7)
     start = threading.Barrier(8)
 
-    def client(_: int) -> object:
+    def client(_: int) -> Any:
         start.wait()
         return s3_client(options)
 
@@ -376,7 +377,7 @@ def test_a_full_local_disk_is_explained(moto_store: S3Store) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [
-        (e.SSLError(endpoint_url="https://k:hunter2@h/", error="bad"), StoreAccessError, "AWS_CA_BUNDLE"),
+        (e.SSLError(endpoint_url="https://k:hunter2@h/", error=OSError("bad")), StoreAccessError, "AWS_CA_BUNDLE"),
         (e.UnauthorizedSSOTokenError(), StoreAccessError, "log in again"),
         (e.ParamValidationError(report="Invalid bucket name"), StoreAccessError, "bucket name or key is not valid"),
         (e.PartialCredentialsError(provider="env", cred_var="x"), StoreAccessError, "no usable credentials"),

@@ -2,7 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
@@ -154,7 +154,7 @@ def test_results_come_in_order(items: list[int], threads: int) -> None:
 
 def test_only_a_few_items_are_drawn_ahead() -> None:
     drawn: list[int] = []
-    results = map_ordered(lambda item: item, (drawn.append(i) or i for i in range(1000)), 2)
+    results: Any = map_ordered(lambda item: item, (drawn.append(i) or i for i in range(1000)), 2)
     for expected in range(100):
         assert next(results) == expected
         assert len(drawn) <= expected + 1 + AHEAD * 2

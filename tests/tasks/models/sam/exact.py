@@ -78,5 +78,6 @@ def wanted_masks(
             logits, iou, _ = predictor.predict_torch(None, None, scaled, multimask_output=False, return_logits=True)
             return [logits[:, 0], iou[:, 0]]
 
-        wanted.append(WantedMasks(*bounded(answer, wide=wide), float(sam.mask_threshold)))
+        logits, iou = bounded(answer, wide=wide)
+        wanted.append(WantedMasks(logits, iou, exact.mask_threshold))
     return wanted

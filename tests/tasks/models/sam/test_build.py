@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def tiny(tmp_path: Path) -> tuple[Path, Path]:
     return architecture, checkpoint
 
 
-def config(checkpoint: Path, architecture: Path | str | None = None, **fields: object) -> SegmenterConfig:
+def config(checkpoint: Path, architecture: Path | str | None = None, **fields: Any) -> SegmenterConfig:
     named = None if architecture is None else str(architecture)
     return SegmenterConfig(checkpoint=str(checkpoint), architecture=named, **fields)
 

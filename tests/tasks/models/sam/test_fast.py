@@ -205,12 +205,12 @@ def test_both_ways_to_add_positions_are_the_same(monkeypatch, span, logits):
     torch.manual_seed(span)
     tensors = torch.randn(3, 2, 2, span * span, 5)
     tables = [get_rel_pos(span, span, torch.randn(2 * span - 1, 5)) for _ in range(2)]
-    [wanted] = bounded(lambda: [attention(*tensors.double(), 0.4, *(table.double() for table in tables))])
+    [wanted] = bounded(lambda: [attention(*[*tensors.double(), 0.4, *(table.double() for table in tables)])])
     query = tensors[0]
     for way in (with_bias, with_channels):
-        wanted.check(way(*tensors, 0.4, *positions(query, *tables)))
+        wanted.check(way(*[*tensors, 0.4, *positions(query, *tables)]))
         wide = positions(query.double(), *(table.double() for table in tables))
-        wanted.check(way(*tensors.double(), 0.4, *wide), times=U64 / U32)
+        wanted.check(way(*[*tensors.double(), 0.4, *wide]), times=U64 / U32)
 
 
 @pytest.mark.parametrize("spread", [1, 3])
@@ -220,9 +220,9 @@ def test_both_ways_are_as_near_in_bf16_as_its_rounding_allows(span, width, sprea
     tensors = (torch.randn(3, 2, 2, span * span, width) * spread).bfloat16()
     tables = [get_rel_pos(span, span, torch.randn(2 * span - 1, width) * 0.3).bfloat16() for _ in range(2)]
     scale = width**-0.5
-    [wanted] = bounded(lambda: [attention(*tensors.double(), scale, *(table.double() for table in tables))], UBF16)
+    [wanted] = bounded(lambda: [attention(*[*tensors.double(), scale, *(table.double() for table in tables)])], UBF16)
     for way in (with_bias, with_channels):
-        found = way(*tensors, scale, *positions(tensors[0], *tables))
+        found = way(*[*tensors, scale, *positions(tensors[0], *tables)])
         assert found.dtype == torch.bfloat16
         wanted.check(found)
     assert wanted.bound < wanted.exact.abs().max()

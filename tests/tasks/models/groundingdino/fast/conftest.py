@@ -87,7 +87,8 @@ def wanted_of(exact: Any, images: Tensor, text: TextFeatures) -> Wanted:
         logits = logits[..., : text["encoded_text"].shape[1]]
         return [logits, boxes, logits.sigmoid(), *scores]
 
-    return Wanted(*bounded(answer, wide=dtype == torch.float64), cells[0])
+    bounds = bounded(answer, wide=dtype == torch.float64)
+    return Wanted(bounds[0], bounds[1], bounds[2], bounds[3], cells[0])
 
 
 class Starter(NamedTuple):
@@ -119,7 +120,7 @@ def starter() -> Starter:
     images = []
     for number in range(4):
         pixels = np.asarray(Image.open(SAMPLES / f"scene-{number:05d}.jpg").convert("RGB"))
-        shape = resized_shape(*pixels.shape[:2], detector._architecture.resize)
+        shape = resized_shape(pixels.shape[0], pixels.shape[1], detector._architecture.resize)
         images.append(normalise(torch.tensor(resize_image(pixels, shape))[None], shape))
     names = [category["name"] for category in json.loads((SAMPLES / "ground_truth.json").read_text())["categories"]]
     many = [f"{colour} {name}" for colour in ("red", "small") for name in names]

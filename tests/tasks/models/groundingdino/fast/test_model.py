@@ -84,7 +84,8 @@ def test_a_batch_equals_its_images_alone(starter: Starter, switches: frozenset[s
     wanted.check(*run(starter.model, switches, batch, starter.texts[0], wanted))
     for number in range(3):
         one = slice(number, number + 1)
-        of_one = Wanted(*(each._replace(exact=each.exact[one]) for each in wanted[:4]), wanted.cells[one])
+        logits, boxes, scores, selection = (each._replace(exact=each.exact[one]) for each in wanted[:4])
+        of_one = Wanted(logits, boxes, scores, selection, wanted.cells[one])
         of_one.check(*run(starter.model, switches, batch[one], starter.texts[0], of_one))
 
 
