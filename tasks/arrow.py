@@ -1,6 +1,7 @@
 """Converts columns of Arrow tables to numpy arrays, and numbers distinct values to compare rows without a loop."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,15 @@ def first_places(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
 def first_rows(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     """Find the first row of each combination of values in some columns, ascending."""
     return np.flatnonzero(first_places(table, names) == np.arange(table.num_rows))
+
+
+def rows_of_keys(table: pa.Table) -> dict[str, slice]:
+    """Find the rows of each value in the column `key`, where equal ones stand together."""
+    rows, start = {}, 0
+    for key, group in groupby(table["key"].to_pylist()):
+        end = start + sum(1 for _ in group)
+        rows[key], start = slice(start, end), end
+    return rows
 
 
 def distinct(table: pa.Table, names: Sequence[str]) -> pa.Table:

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.tasks.acquire import DecodedImage, decode
+from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import labelled_images
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 from vouch_labels.tasks.models.registry import Pixels
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.open import open_store
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int 
     """
     source, workspace = open_store(campaign.source), open_store(campaign.workspace)
     run = campaign.run.name
-    current = read_current(workspace, run)
-    if current is None:
-        raise UserError(f"run {run!r} in {workspace.uri} has no labels yet; use `vouch run` first")
+    current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         images = list(islice(labelled_images(workspace, run, ledger, current.fingerprint), LOOKED_AT))
     richest = sorted(images, key=lambda image: len({label.class_name for label in image.labels}), reverse=True)

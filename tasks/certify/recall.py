@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -385,17 +386,15 @@ def _by_image(image_index: Ints, use: Bools, images: Ints) -> dict[int, list[int
 
 def _checked(labels: RunLabels, rows: pa.Table) -> tuple[Bools, Bools]:
     """Which images were searched for every class, at once or class by class, and whether a simulated reviewer did."""
-    whole, simulated = np.zeros(len(labels.keys), np.bool_), np.zeros(len(labels.keys), np.bool_)
-    images, names = images_of(labels, rows["key"]), rows["class_name"].to_pylist()
-    classes: dict[int, set[str]] = {}
-    for image, name, made_up in zip(images.tolist(), names, rows["simulated"].to_pylist(), strict=True):
-        if image < 0:
-            continue
-        simulated[image] |= made_up
-        if name is None:
-            whole[image] = True
-        else:
-            classes.setdefault(image, set()).add(name)
-    for image, seen in classes.items():
-        whole[image] |= seen >= set(labels.class_names)
+    frame = pl.DataFrame(rows.select(["class_name", "simulated"]))
+    name = pl.col("class_name")
+    every_class = name.filter(name.is_in(labels.class_names)).n_unique() == len(labels.class_names)
+    found = (
+        frame.with_columns(image=images_of(labels, rows["key"]))
+        .filter(pl.col("image") >= 0)
+        .group_by("image")
+        .agg(pl.col("simulated").any(), whole=name.is_null().any() | every_class)
+    )
+    whole, simulated = np.zeros((2, len(labels.keys)), np.bool_)
+    whole[found["image"]], simulated[found["image"]] = found["whole"], found["simulated"]
     return whole, simulated

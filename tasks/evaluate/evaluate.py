@@ -29,12 +29,11 @@ from vouch_labels.tasks.evaluate.ground_truth import (
 from vouch_labels.tasks.evaluate.metrics import SCORE, Comparison
 from vouch_labels.tasks.evaluate.plots import write_plots
 from vouch_labels.tasks.evaluate.run_truth import RunTruth, truth_of_run
-from vouch_labels.tasks.labels.arrays import RunLabels
+from vouch_labels.tasks.labels.arrays import RunLabels, current_of
 from vouch_labels.tasks.labels.read import SIGNAL_STAGES, LabelArrays, label_arrays
 from vouch_labels.tasks.matching import IOU_THRESHOLD, ImageLabels
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import read_policy
-from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -68,9 +67,7 @@ def evaluate_campaign(
     """
     _check_signals(signals)
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
-    current = read_current(workspace, run)
-    if current is None:
-        raise UserError(f"run {run!r} in {workspace.uri} has no labels yet; use `vouch run` first")
+    current = current_of(workspace, run)
     truth = read_truth(truth_file)
     classes = _common_classes(current, truth)
     wanted = list(dict.fromkeys((SCORE, PROBABILITY, *signals)))

@@ -15,6 +15,7 @@ from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Current, ExportOutcome
 from vouch_labels.tasks.export.coco import write_coco
 from vouch_labels.tasks.export.images import place_images
+from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import labelled_images
 from vouch_labels.tasks.labels.records import ExportImage, Promise
 from vouch_labels.tasks.plan.ledger import Ledger
@@ -22,7 +23,6 @@ from vouch_labels.tasks.policy import policy_key
 from vouch_labels.tasks.reviews.overlay import HumanWord
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
-from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.open import open_store, open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -35,9 +35,7 @@ def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOut
         StoreError: The workspace cannot be read or written.
     """
     workspace = open_workspace(campaign.workspace)
-    current = read_current(workspace, campaign.run.name)
-    if current is None:
-        raise UserError(f"run {campaign.run.name!r} in {workspace.uri} has no labels yet; use `vouch run` first")
+    current = current_of(workspace, campaign.run.name)
     with Ledger.load(workspace, campaign.run.name) as ledger:
         return export_run(campaign, ledger, current, on_event)
 

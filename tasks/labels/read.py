@@ -6,7 +6,6 @@ images are looked up when somebody asks.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
-from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vouch_labels.schemas.tables import BOX, DECISIONS, STAGES
-from vouch_labels.tasks.arrow import boxes_of, flags_of, flat, numbers
+from vouch_labels.tasks.arrow import boxes_of, flags_of, flat, numbers, rows_of_keys
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 from vouch_labels.tasks.labels.scan import LABEL_TABLES, THREADS, Shard, scan, shards
 from vouch_labels.tasks.plan.ledger import Ledger
@@ -139,10 +138,7 @@ def labelled_images(
 
 def _by_image(images: pa.Table, labels: pa.Table) -> Iterator[tuple[dict[str, Any], slice]]:
     """Yield each image with the rows of its labels, which stand together."""
-    rows, start = {}, 0
-    for key, group in groupby(labels["key"].to_pylist()):
-        end = start + sum(1 for _ in group)
-        rows[key], start = slice(start, end), end
+    rows = rows_of_keys(labels)
     for image in images.to_pylist():
         yield image, rows.get(image["key"], slice(0, 0))
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
 from vouch_labels.schemas.campaign import SIGNALS
@@ -11,6 +10,7 @@ from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker
 from vouch_labels.schemas.tables import STAGES
+from vouch_labels.tasks.arrow import rows_of_keys
 from vouch_labels.tasks.route import route
 from vouch_labels.tasks.shard.files import decision_counts, markers_of, read_part, write_marker, write_part
 from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
@@ -77,16 +77,9 @@ def read_earlier(store: Store, marker: Marker, stages: dict[str, str]) -> Earlie
     tables = {stage: read_part(store, marker.parts[stage], stage) for stage in stages_kept}
     if len({tables[stage].num_rows for stage in PIXEL_STAGES if stage in tables}) > 1:
         raise StoreError(f"the tables of shard {marker.shard} differ in length; delete its markers")
-    labels = _rows_of(tables["detect"])
-    rows = {stage: _rows_of(table) if stage == "presence" else labels for stage, table in tables.items()}
+    labels = rows_of_keys(tables["detect"])
+    rows = {stage: rows_of_keys(table) if stage == "presence" else labels for stage, table in tables.items()}
     return Earlier(done, tables, rows)
-
-
-def _rows_of(table: pa.Table) -> dict[str, slice]:
-    """Which rows are each key's; they stand together."""
-    keys = table["key"].to_pylist()
-    starts = np.flatnonzero([index == 0 or key != keys[index - 1] for index, key in enumerate(keys)]).tolist()
-    return {keys[start]: slice(start, end) for start, end in zip(starts, [*starts[1:], len(keys)], strict=True)}
 
 
 def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> Marker:

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vouch_labels.schemas.tables import BOX
-from vouch_labels.tasks.arrow import boxes_of, distinct, first_places, first_rows, flat, numbers, places_in
+from vouch_labels.tasks.arrow import (
+    boxes_of,
+    distinct,
+    first_places,
+    first_rows,
+    flat,
+    numbers,
+    places_in,
+    rows_of_keys,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +69,11 @@ def test_first_rows_with_the_same_values(rows):
     assert first_places(table, names).tolist() == expected
     assert first_rows(table, names).tolist() == sorted(set(expected))
     assert distinct(table, names)["other"].to_pylist() == [rows[place][2] for place in sorted(set(expected))]
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows"), [("", {}), ("a", {"a": [0]}), ("aabccc", {"a": [0, 1], "b": [2], "c": [3, 4, 5]})]
+)
+def test_rows_of_keys(keys, rows):
+    found = rows_of_keys(pa.table({"key": pa.array(list(keys), pa.string())}))
+    assert {key: list(range(len(keys)))[part] for key, part in found.items()} == rows

@@ -173,6 +173,22 @@ def test_an_older_marker_lends_all_stages_that_it_has(
     assert again == marker
 
 
+def test_an_older_marker_lends_tables_without_rows(tmp_path, make_images, make_campaign, label, counted):
+    make_images(tmp_path / "images", 3)
+    (tmp_path / "images/z.png").write_bytes(b"no image")
+    fake = {"backend": "fake"}
+    models = {"device": "cpu", "detector": fake, "segmenter": fake, "scorer": fake | {"presence": False}}
+    campaign = make_campaign(models=models, run={"shard_size": 3})
+    _, (first, failed) = label(campaign)
+    assert first.parts["presence"].rows == failed.parts["detect"].rows == 0
+    for marker in (first, failed):
+        aged(tmp_path / "workspace/runs/main/done" / marker.shard, marker, segment="0")
+    seen = dict(counted)
+    _, again = label(campaign)
+    assert counted == {**seen, "segment": seen["segment"] + 3}
+    assert again == [first, failed]
+
+
 def test_a_changed_prompt_does_everything_again(tmp_path, make_images, make_campaign, label, counted):
     make_images(tmp_path / "images", 4)
     label(make_campaign())
