@@ -122,10 +122,10 @@ def test_demo_labels_the_samples_keeps_an_edited_campaign_and_draws(vouch, tmp_p
 
 
 def test_the_campaign_that_the_demo_writes(tmp_path):
-    from vouch_labels.flows.cli.demo import ACCEPT, _prepare
+    from vouch_labels.flows.cli.demo import ACCEPT, prepare
     from vouch_labels.schemas.campaign_file import load_campaign
 
-    path = _prepare(tmp_path / "demo")
+    path = prepare(tmp_path / "demo")
     campaign = load_campaign(path)
     assert campaign.routing.accept is not None
     assert campaign.routing.accept.required() == ACCEPT
