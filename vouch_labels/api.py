@@ -72,18 +72,17 @@ class Campaign:
     """A campaign file, and what can be done with it.
 
     The file is read again by every call, as by every command: an edit counts from the next call on.
+
+    Args:
+        path: The campaign file, as `vouch init` writes it.
+
+    Raises:
+        UserError: The file cannot be read or used; all its problems, a line each.
     """
 
     @_in_one_line
     def __init__(self, path: str | Path) -> None:
-        """Read and check the file; nothing else is touched.
-
-        Args:
-            path: The campaign file, as `vouch init` writes it.
-
-        Raises:
-            UserError: The file cannot be read or used; all its problems, a line each.
-        """
+        """Read and check the file; nothing else is touched."""
         settle_folders()
         self.path = Path(path)
         load_campaign(self.path)
@@ -157,26 +156,25 @@ class Campaign:
     def labels(self, run: str | None = None) -> "pl.DataFrame":
         """Read all labels, as people left them; `.to_pandas()` makes a pandas frame of it.
 
-        All of it is in memory: a million labels with masks take about a gigabyte.
+        All of it is in memory: a million labels with masks take about a gigabyte. Columns:
+
+        - `key` String, of the image, relative to the source; `width`, `height` Int32, pixels of the EXIF-oriented
+          original, as all coordinates are
+        - `label_id` String; `class_name` String; `x0`, `y0`, `x1`, `y1` Float32, pixels, right and bottom exclusive
+        - `detector_score` Float32 in [0, 1], null for a label that people drew; `p_correct` Float32 in [0, 1], the
+          calibrated probability, null before there is a calibrator
+        - `decision` String, accept or review, null for a label that people drew; `policy` String, which decided
+        - `reviewed` String, empty or what people made of it: kept, corrected, added, rejected, unclear, disputed;
+          `provenance` String: auto, human, simulated
+        - `rle_counts` Binary, compressed COCO RLE of the image's size, null without a mask; `mask_area` Int64, pixels
+        - the signals as Float32, null for a label that people drew: the other numbers of [the tables in the
+          workspace](#tables-in-the-workspace)
 
         Args:
             run: Name of the run; that of the campaign file by default.
 
         Returns:
-            A row a label, images in plan order, best score first:
-
-            - `key` String, of the image, relative to the source; `width`, `height` Int32, pixels of the EXIF-oriented
-              original, as all coordinates are
-            - `label_id` String; `class_name` String; `x0`, `y0`, `x1`, `y1` Float32, pixels, right and bottom exclusive
-            - `detector_score` Float32 in [0, 1], null for a label that people drew; `p_correct` Float32 in [0, 1], the
-              calibrated probability, null before there is a calibrator
-            - `decision` String, accept or review, null for a label that people drew; `policy` String, which decided
-            - `reviewed` String, empty or what people made of it: kept, corrected, added, rejected, unclear, disputed;
-              `provenance` String: auto, human, simulated
-            - `rle_counts` Binary, compressed COCO RLE of the image's size, null without a mask; `mask_area` Int64,
-              pixels
-            - the signals as Float32, null for a label that people drew: the columns of [the tables in the
-              workspace](#tables-in-the-workspace)
+            A row a label, images in plan order, best score first.
 
         Raises:
             UserError: The run has no labels yet.

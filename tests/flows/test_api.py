@@ -1,6 +1,7 @@
 """`import vouch_labels as vouch`: what a notebook calls."""
 
 import json
+import re
 import subprocess
 import sys
 import traceback
@@ -12,9 +13,12 @@ import pytest
 from pycocotools import mask as coco
 
 import vouch_labels as vouch
+from tests.conftest import draw
 from tests.waiting import HANG_S
 from vouch_labels.tasks.labels.convert import LABEL_COLUMNS, SIGNAL_COLUMNS
 from vouch_labels.tasks.store.open import FORMAT_FILE
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -97,6 +101,21 @@ class TestRun:
         campaign = vouch.Campaign(write_campaign(run={"shard_size": 4, "retries": 0, "retry_delay_s": 0}))
         with pytest.raises(vouch.VouchError, match="2 images of 1 shards are not labelled"):
             campaign.run(progress=False)
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
+def test_the_samples_of_the_documentation_run(page, write_campaign, tmp_path, monkeypatch, capsys):
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "images" / "2026").mkdir(parents=True)
+    write_campaign("birds/campaign.yaml")
+    draw(1).save(tmp_path / "images/2026/heron.jpg")
+    monkeypatch.chdir(tmp_path)
+    [sample] = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(sample, names)
+    assert names["frame"].height > 0
+    assert len(names["found"]) == names["frame"].height
 
 
 def test_the_file_is_read_again_by_each_call(campaign, write_campaign):
