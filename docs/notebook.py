@@ -30,8 +30,9 @@ def execute(notebook: Path, folder: Path) -> Any:  # noqa: ANN401 - nbformat has
     found = nbformat.read(notebook, as_version=4)
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     places = {name: str(folder / f".{name.lower()}") for name in names}
+    resources = {"metadata": {"path": folder}}
     with patch.dict(os.environ, places):
-        NotebookClient(found, timeout=None, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+        NotebookClient(found, timeout=None, kernel_name="python3", resources=resources, coalesce_streams=True).execute()
     return found
 
 

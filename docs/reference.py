@@ -155,9 +155,8 @@ def notebook_page(folder: Path) -> str:
     """Render docs/notebook.ipynb as it was run last, its pictures into a folder."""
     from nbconvert import MarkdownExporter
 
-    exporter = MarkdownExporter(display_data_priority=["image/jpeg", "text/plain"])
-    resources = {"output_files_dir": folder.name, "unique_key": "notebook"}
-    page, resources = exporter.from_filename(str(NOTEBOOK), resources)
+    resources = {"output_files_dir": folder.name, "unique_key": NOTEBOOK.stem}
+    page, resources = MarkdownExporter().from_filename(str(NOTEBOOK), resources)
     folder.mkdir(exist_ok=True)
     for name, content in resources["outputs"].items():
         (folder.parent / name).write_bytes(content)

@@ -34,13 +34,10 @@ def homeless(tmp_path, monkeypatch):
 
 
 def printed(notebook):
-    """What the cells printed, without progress."""
-    return [
-        output["text"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", ())
-        if output.get("name") == "stdout"
-    ]
+    """What each cell printed, without progress; it may come in any number of pieces."""
+    cells = [cell.get("outputs", ()) for cell in notebook.cells]
+    texts = ["".join(one["text"] for one in outputs if one.get("name") == "stdout") for outputs in cells]
+    return [text for text in texts if text]
 
 
 @pytest.mark.slow
