@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference from the code: `python docs/reference.py`; `make docs` calls it."""
+"""Writes the generated pages of docs/: the reference from the code, the notebook as Markdown; `make docs` calls it."""
 
 import inspect
 import os
@@ -16,6 +16,7 @@ from vouch_labels.flows.cli import app
 from vouch_labels.schemas.campaign import Campaign
 
 FOLDER = Path(__file__).parent / "reference"
+NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
 TITLE = "Command line"
 PLAIN = {"PYTHONUTF8": "1", "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
 
@@ -150,7 +151,21 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;").replace("**/", "\\*\\*/")
 
 
+def notebook_page(folder: Path) -> str:
+    """Render docs/notebook.ipynb as it was run last, its pictures into a folder."""
+    from nbconvert import MarkdownExporter
+
+    resources = {"output_files_dir": folder.name, "unique_key": NOTEBOOK.stem}
+    page, resources = MarkdownExporter().from_filename(str(NOTEBOOK), resources)
+    folder.mkdir(exist_ok=True)
+    for name, content in resources["outputs"].items():
+        (folder.parent / name).write_bytes(content)
+    title, rest = page.strip().split("\n", 1)
+    return f"{title}\n\n[This page as a notebook]({NOTEBOOK.name})\n{rest}\n"
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "cli.md").write_text(cli_page(), encoding="utf-8")
     (FOLDER / "campaign.md").write_text(campaign_page(), encoding="utf-8")
+    NOTEBOOK.with_suffix(".md").write_text(notebook_page(NOTEBOOK.with_name("notebook_files")), encoding="utf-8")

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.tasks.acquire import DecodedImage, decode
 from vouch_labels.tasks.labels.arrays import current_of
+from vouch_labels.tasks.labels.convert import detections_of
 from vouch_labels.tasks.labels.read import labelled_images
-from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.labels.records import ExportImage
 from vouch_labels.tasks.models.registry import Pixels
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.store.open import open_store
@@ -105,15 +105,25 @@ def draw_grid(
     font = ImageFont.load_default(13)
     for place, (pixels, image) in enumerate(images):
         left, top = GAP + place % columns * width, GAP + place // columns * height
-        tile = _draw_labels(pixels, image, class_names, side)
+        tile = draw_labels(pixels, image, class_names, side)
         sheet.paste(tile, (left + (side - tile.width) // 2, top + (side - tile.height) // 2))
         caption = _caption(image, font, side) if captions is None else captions[place]
         pen.text((left, top + side + 4), caption, fill=INK, font=font)
     return sheet
 
 
-def _draw_labels(pixels: Pixels, image: ExportImage, class_names: Sequence[str], side: int) -> Image.Image:
-    """The image scaled to the tile first, so that lines and letters keep their size."""
+def draw_labels(pixels: Pixels, image: ExportImage, class_names: Sequence[str], side: int) -> Image.Image:
+    """Draw one image with its labels, as `draw_grid` draws each.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        image: The labels, in pixels of it.
+        class_names: All classes; a class's place gives its colour.
+        side: Longer side of the result in pixels. The image is scaled first, so that lines and letters keep their size.
+
+    Returns:
+        An RGB picture.
+    """
     import supervision as sv
 
     height, width = pixels.shape[:2]
@@ -124,12 +134,12 @@ def _draw_labels(pixels: Pixels, image: ExportImage, class_names: Sequence[str],
     accepted = [label for label in image.labels if label.decision == "accept"]
     if waiting:
         grey = sv.Color.from_hex(UNDECIDED)
-        found = _detections(waiting, image, class_names, size)
+        found = detections_of(waiting, image, class_names, size)
         scene = sv.BoxAnnotator(color=grey, thickness=1).annotate(scene, found)
         scene = _names(grey).annotate(scene, found, [f"{label.class_name}?" for label in waiting])
     if accepted:
         palette = sv.ColorPalette.DEFAULT
-        found = _detections(accepted, image, class_names, size)
+        found = detections_of(accepted, image, class_names, size)
         scene = sv.MaskAnnotator(color=palette, opacity=0.45).annotate(scene, found)
         scene = sv.BoxAnnotator(color=palette, thickness=2).annotate(scene, found)
         scene = _names(palette).annotate(scene, found, [f"{label.class_name} {label.score:.2f}" for label in accepted])
@@ -140,31 +150,6 @@ def _names(color: "sv.Color | sv.ColorPalette") -> "sv.LabelAnnotator":
     import supervision as sv
 
     return sv.LabelAnnotator(color=color, text_scale=0.35, text_padding=3, smart_position=True)
-
-
-def _detections(
-    labels: Sequence[ExportLabel], image: ExportImage, class_names: Sequence[str], size: tuple[int, int]
-) -> "sv.Detections":
-    """Labels in the pixels of the scaled image; size is (width, height)."""
-    import supervision as sv
-
-    factor = np.array([size[0] / image.width, size[1] / image.height] * 2, dtype=np.float32)
-    return sv.Detections(
-        xyxy=np.array([label.xyxy for label in labels], dtype=np.float32).reshape(-1, 4) * factor,
-        mask=np.stack([_mask(label, image, size) for label in labels]),
-        confidence=np.array([label.score for label in labels], dtype=np.float32),
-        class_id=np.array([class_names.index(label.class_name) for label in labels], dtype=int),
-    )
-
-
-def _mask(label: ExportLabel, image: ExportImage, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) bool in the scaled image; nowhere true without a mask."""
-    from pycocotools import mask as coco
-
-    if label.rle_counts is None:
-        return np.zeros((size[1], size[0]), dtype=bool)
-    decoded = coco.decode({"size": [image.height, image.width], "counts": label.rle_counts})
-    return np.asarray(Image.fromarray(decoded * 255).resize(size, Image.Resampling.BILINEAR)) > 127
 
 
 def _caption(image: ExportImage, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

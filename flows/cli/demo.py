@@ -57,7 +57,7 @@ def demo(
     from vouch_labels.tasks.preview import write_preview
     from vouch_labels.tasks.report.render import make_report
 
-    campaign = _prepare(directory)
+    campaign = prepare(directory)
     picture, page = directory / "preview.jpg", directory / "report.html"
     with quiet() as terminal:
         summary = label(campaign, terminal, plain=plain, retry_failed=False, export=True)
@@ -84,7 +84,7 @@ def samples() -> Path:
     return Path(starter.__path__[0]) / "samples"
 
 
-def _prepare(directory: Path) -> Path:
+def prepare(directory: Path) -> Path:
     """Copy the samples and write the campaign, unless they are there."""
     from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
 

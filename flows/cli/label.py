@@ -12,7 +12,6 @@ from vouch_labels.flows.console.output import Terminal, answer, print_json, prin
 from vouch_labels.schemas.errors import CheckpointError, UserError, VouchError
 
 if TYPE_CHECKING:
-    from vouch_labels.schemas.campaign import ExportConfig
     from vouch_labels.schemas.records import RunSummary
     from vouch_labels.tasks.models.catalog import CatalogEntry
 
@@ -39,6 +38,15 @@ def run(
     with quiet() as terminal:
         summary = label(campaign, terminal, plain=plain, retry_failed=retry_failed, export=not no_export)
         answer(terminal, summary, as_json, campaign)
+    check_complete(summary)
+
+
+def check_complete(summary: "RunSummary") -> None:
+    """Make sure that a run has left nothing undone.
+
+    Raises:
+        VouchError: It has; says how much.
+    """
     if summary.pending:
         raise VouchError(
             f"{summary.pending} images of {len(summary.shard_errors)} shards are not labelled; "
@@ -197,15 +205,13 @@ def export(
     """
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.tasks.export.export import export_campaign
+    from vouch_labels.tasks.export.export import export_campaign, with_export_settings
 
     config = load_campaign(campaign)
     given = {"name": name, "preset": preset, "undecided": undecided, "images": images}
-    values: dict[str, Any] = config.export.model_dump() | {
-        key: value for key, value in given.items() if value is not None
-    }
-    values["splits"] = _splits(splits, seed, values["splits"])
-    config = config.model_copy(update={"export": _checked(values)})
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    changes["splits"] = _splits(splits, seed, config.export.model_dump()["splits"])
+    config = with_export_settings(config, changes, before="--")
     with quiet() as terminal:
         with RunProgress(terminal.remarks(), plain) as progress:
             outcome = export_campaign(config, progress)
@@ -229,21 +235,6 @@ def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | No
     if shares is None:
         raise UserError("--seed: there are no splits to seed; add --splits 0.8,0.1,0.1")
     return {**shares, "seed": seed}
-
-
-def _checked(values: dict[str, Any]) -> "ExportConfig":
-    from pydantic import ValidationError
-
-    from vouch_labels.schemas.campaign import ExportConfig
-    from vouch_labels.schemas.campaign_file import YamlTree, explain
-
-    try:
-        return ExportConfig.model_validate(values)
-    except ValidationError as error:
-        places = [tuple(entry["loc"]) for entry in error.errors()]
-        paths = {place[:length]: 1 for place in places for length in range(1, len(place) + 1)}
-        problems = explain(error, YamlTree(lines=paths), ExportConfig)
-        raise UserError("; ".join(f"--{words}" for _, words in problems)) from None
 
 
 models = typer.Typer(name="models", help="List, check and fetch the models.", epilog=epilog(), no_args_is_help=True)

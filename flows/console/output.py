@@ -107,7 +107,9 @@ def show(console: Console, blocks: Iterable[Block], campaign: Path | None = None
 
 def _console(stream: TextIO) -> Console:
     # Class names and keys come from outside: "[/x]" and ":car:" in them are no markup.
-    return Console(file=stream, width=None if stream.isatty() else 100, markup=False, emoji=False)
+    # Jupyter gets plain text where the stream leads, and no HTML beside it.
+    wide = None if stream.isatty() else 100
+    return Console(file=stream, width=wide, markup=False, emoji=False, force_jupyter=False)
 
 
 def printable(text: str) -> str:
@@ -148,10 +150,14 @@ def _log_file() -> TextIO:
 def _set_aside(stream: TextIO, file: TextIO) -> Iterator[TextIO]:
     """Point the stream's descriptor to the file and give a stream on what it was."""
     stream.flush()
+    if not isinstance(stream, io.TextIOWrapper):
+        # A notebook's, whose descriptor is that of its server's log.
+        yield stream
+        return
     try:
         number = stream.fileno()
     except (OSError, io.UnsupportedOperation):
-        # Not a file of the system's: a test's, or a notebook's. There is nothing below Python's level.
+        # Not a file of the system's: a test's. There is nothing below Python's level.
         yield stream
         return
     kept = os.dup(number)

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from tests.browser.reviewing import Reviewer
 from tests.flows.cli.review_process import ROOT, running
-from vouch_labels.flows.cli.demo import PRECISION, TO_CERTIFY, TO_FIT, TRUTH, _prepare
+from vouch_labels.flows.cli.demo import PRECISION, TO_CERTIFY, TO_FIT, TRUTH, prepare
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
 from vouch_labels.tasks.evaluate.run_truth import truth_of_campaign
@@ -32,7 +32,7 @@ def campaign(tmp_path, monkeypatch):
     (tmp_path / "HOME").mkdir()
     for name in ("VOUCH_LOG", "VOUCH_MONGODB_URI", "VOUCH_REVIEW_TOKEN", "FIFTYONE_DATABASE_NAME", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
-    return _prepare(tmp_path / "demo")
+    return prepare(tmp_path / "demo")
 
 
 def vouch(*arguments):

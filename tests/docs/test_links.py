@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("starter/**/*.md"), *ROOT.glob("benchmarks/*.md")]
-GENERATED = {ROOT / "docs" / "reference" / name for name in ("cli.md", "campaign.md")}
+GENERATED = {ROOT / "docs" / name for name in ("reference/cli.md", "reference/campaign.md", "notebook.md")}
 INCLUDED = {ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "RESULTS.md"}
 CODE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -123,10 +123,10 @@ def test_demo_labels_the_samples_keeps_an_edited_campaign_and_draws(vouch, tmp_p
 
 
 def test_the_campaign_that_the_demo_writes(tmp_path):
-    from vouch_labels.flows.cli.demo import ACCEPT, _prepare
+    from vouch_labels.flows.cli.demo import ACCEPT, prepare
     from vouch_labels.schemas.campaign_file import load_campaign
 
-    path = _prepare(tmp_path / "demo")
+    path = prepare(tmp_path / "demo")
     campaign = load_campaign(path)
     assert campaign.routing.accept is not None
     assert campaign.routing.accept.required() == ACCEPT
@@ -193,3 +193,19 @@ def test_a_run_that_is_interrupted_resumes(tmp_path, make_images, write_campaign
     summary = json.loads(again.stdout)
     assert summary["done"] == 5 * SHARDS
     assert summary["shards_processed"] < summary["shards"] == SHARDS
+
+
+def test_a_missing_groundingdino_is_one_line(prefect_api, write_campaign, make_images, tmp_path):
+    make_images(tmp_path / "images", 1)
+    without = "import sys; sys.modules['groundingdino'] = None; from vouch_labels.flows.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", without, "run", write_campaign(models={"device": "cpu"})],
+        env=os.environ | {"PREFECT_API_URL": prefect_api, "VOUCH_LOG": str(tmp_path / "log")},
+        capture_output=True, text=True, timeout=HANG_S,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == (
+        "vouch: models.detector.backend: groundingdino needs the package groundingdino-py, which is not installed; run "
+        "pip install --no-deps groundingdino-py==0.4.0, or take a Grounding DINO by the backend transformers"
+    )
+    assert "Traceback" not in done.stderr

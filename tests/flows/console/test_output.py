@@ -57,6 +57,25 @@ def test_streams_come_back_after_an_error(tmp_path, monkeypatch, capfd):
     assert err == "seen too\n"
 
 
+def test_a_notebooks_stream_stays_where_it_is_and_its_descriptor_too(tmp_path, monkeypatch, capfd):
+    class NotebookStream(io.StringIO):
+        """As ipykernel's: it has the descriptor of its server's output, where nobody looks."""
+
+        def fileno(self):
+            return 1
+
+    monkeypatch.setenv("VOUCH_LOG", str(tmp_path / "vouch.log"))
+    stream = NotebookStream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with quiet() as terminal:
+        print("python out")
+        terminal.results().print("result")
+        os.write(1, b"to the server\n")
+    assert stream.getvalue() == "result\n"
+    assert capfd.readouterr().out == "to the server\n"
+    assert (tmp_path / "vouch.log").read_text() == "python out\n"
+
+
 @pytest.fixture
 def log(tmp_path, monkeypatch):
     monkeypatch.setenv("VOUCH_LOG", str(tmp_path / "a" / "vouch.log"))
