@@ -119,9 +119,9 @@ def _prepare(
         say(f"{left.second:,} items wait for a second person: vouch review CAMPAIGN --reviewer NAME")
     if filled is None or not left.items:
         # It takes a second to import, and is seldom needed.
-        from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+        from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 
-        planned = plan_reviews(campaign, Wish(minutes=minutes))
+        planned = plan_reviews(campaign, ReviewRequest(minutes=minutes))
         say(f"nothing waited for an answer, so review plan {planned.plan.number} was made:")
         for words in planned.words:
             say(f"- {words}")

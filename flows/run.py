@@ -167,7 +167,7 @@ def _publish(summary: RunSummary) -> None:
 def with_retries(work: Task[P, R], config: RunConfig, run_name: str) -> Task[P, R]:
     """Set how often and how long a task is tried: delays double from config.retry_delay_s.
 
-    A UserError is not tried again, since only the user can mend it.
+    A UserError is not tried again, since only the user can fix it.
     """
     return work.with_options(
         task_run_name=run_name,

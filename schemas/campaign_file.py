@@ -197,7 +197,7 @@ def _local(uri: str, folder: Path) -> str:
     try:
         return str((folder / Path(uri).expanduser()).resolve())
     except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"{uri!r} is no usable path ({error}); mend it in the campaign") from None
+        raise UserError(f"{uri!r} is no usable path ({error}); fix it in the campaign") from None
 
 
 def _file_or_name(value: str, folder: Path) -> str:

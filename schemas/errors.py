@@ -8,7 +8,7 @@ class VouchError(Exception):
 
 
 class UserError(VouchError):
-    """The user's input or set-up is at fault, and the message says how to mend it (exit code 2)."""
+    """The user's input or set-up is at fault, and the message says how to fix it (exit code 2)."""
 
     exit_code = 2
 

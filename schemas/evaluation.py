@@ -12,7 +12,7 @@ from vouch_labels.schemas.text import (
     Table,
     count,
     duration,
-    guarantee,
+    guarantee_text,
     mebibytes,
     pct,
     plural,
@@ -215,46 +215,46 @@ class TruePrecision(Strict):
     accepted_precision: float | None = Field(description="A: share of the accepted labels that is correct.")
     delivered_precision: float | None = Field(
         description="B: share of the delivered labels that is correct: the accepted ones and the correct ones among "
-        "the others, for people remove or mend the wrong ones."
+        "the others, for people remove or fix the wrong ones."
     )
 
 
 class GroupTruth(TruePrecision):
-    """The promise about one group of classes, and what is true."""
+    """The guarantee about one group of classes, and what is true."""
 
     name: str = Field(description="Name of the group.")
     threshold: float | None = Field(description="Least p(correct) that is accepted; None: nothing is.")
     certified: float | None = Field(
         description="Precision that the reviewed sample showed, as reviewers see it; None: nothing was certified."
     )
-    kept: bool | None = Field(description="Whether the precision is what was promised; None: nothing was accepted.")
+    kept: bool | None = Field(description="Whether the precision is what was guaranteed; None: nothing was accepted.")
 
 
 class ContractTruth(Strict):
-    """Whether the promise of a certified policy holds."""
+    """Whether the guarantee of a certified policy holds."""
 
     policy: str = Field(description="Version of the policy.")
     precision: float = Field(description="T.")
-    confidence: float = Field(description="Of the promise, for all groups together.")
-    gate: Gate = Field(description="What the promise is about.")
+    confidence: float = Field(description="Of the guarantee, for all groups together.")
+    gate: Gate = Field(description="What the guarantee is about.")
     simulated: bool = Field(description="The policy rests on a simulated reviewer.")
-    held: bool | None = Field(description="Every group's promise is kept; None: nothing was accepted.")
-    groups: tuple[GroupTruth, ...] = Field(description="On the side that was certified, which the promise is about.")
+    held: bool | None = Field(description="Every group's guarantee is kept; None: nothing was accepted.")
+    groups: tuple[GroupTruth, ...] = Field(description="On the side that was certified, which the guarantee is about.")
     certified_side: TruePrecision = Field(description="All groups together.")
     whole_run: TruePrecision = Field(description="The images kept for fitting included, whose labels go to review.")
     without_truth: dict[str, int] = Field(description="Why -> labels left out.")
 
     def blocks(self) -> Iterator[Block]:
-        """What the policy promised, and what is true."""
+        """What the policy guaranteed, and what is true."""
         whose = ", certified by a simulated reviewer" if self.simulated else ""
-        asked = guarantee(self.precision, self.gate, self.confidence)
+        asked = guarantee_text(self.precision, self.gate, self.confidence)
         columns: Columns = {"group": str, "labels": count, "accepted": count, "automation": share, "precision A": share}
         columns |= {"precision B": share, "certified": share, "kept": lambda kept: "yes" if kept else "NO"}
         rows = [_true_row(one.name, one, one.certified, one.kept) for one in self.groups]
         rows += [_true_row("certified side", self.certified_side), _true_row("whole run", self.whole_run)]
         yield Table(f"guarantee of {policy_name(self.policy)}{whose}: {asked}", columns, rows)
         held = {
-            None: "nothing was accepted, so nothing was promised",
+            None: "nothing was accepted, so nothing was guaranteed",
             True: "the guarantee held",
             False: f"the guarantee is BROKEN; chance alone does that in up to {pct(1 - self.confidence)} of campaigns",
         }[self.held]
@@ -379,16 +379,16 @@ class SimulatedRow(Strict):
         description="A: true precision of the accepted labels, over draws that accepted any; None: none did."
     )
     delivered_precision: Spread | None = Field(description="B: that of the delivered labels, over the same draws.")
-    broken: float = Field(ge=0, le=1, description="Share of draws whose promise is broken, in any group.")
+    broken: float = Field(ge=0, le=1, description="Share of draws whose guarantee is broken, in any group.")
     broken_interval: tuple[float, float] = Field(description="Clopper and Pearson's 95% interval of it.")
-    review_minutes: float = Field(ge=0, description="Median time of the reviews, plants included.")
+    review_minutes: float = Field(ge=0, description="Median time of the reviews, honeypots included.")
     seconds_per_box: float | None = Field(
         description="Median time that people spend on reviews and routed labels, over delivered boxes, those that they "
-        "mended included; None without any."
+        "corrected included; None without any."
     )
     oracle: float = Field(ge=0, le=1, description="Median automation of who knows every label and ranks as we do.")
     naive: float = Field(ge=0, le=1, description="Median automation of the loosest threshold that looked good enough.")
-    naive_broken: float = Field(ge=0, le=1, description="Share of draws in which that threshold broke the promise.")
+    naive_broken: float = Field(ge=0, le=1, description="Share of draws in which that threshold broke the guarantee.")
 
 
 class PlanningAnswer(Strict):
@@ -413,7 +413,7 @@ class Simulation(Strict):
     confidence: float
     draws: int = Field(ge=1)
     missed: float = Field(ge=0, le=1, description="Share of wrong labels that the simulated reviewer calls correct.")
-    plants: int = Field(0, ge=0, description="Known-wrong labels mixed in to see what the reviewer misses.")
+    honeypots: int = Field(0, ge=0, description="Known-wrong labels mixed in to see what the reviewer misses.")
     seconds_per_box_by_hand: float | None = Field(description="The same time where people look at every label.")
     rows: tuple[SimulatedRow, ...]
     answers: tuple[PlanningAnswer, ...]
@@ -426,7 +426,9 @@ class Simulation(Strict):
         for why, labels in self.without_truth.items():
             yield f"left out: {labels:,} labels, {why}"
         if self.missed:
-            known = f"measured with {plural(self.plants, 'honeypot')}" if self.plants else "and nobody measures it"
+            known = (
+                f"measured with {plural(self.honeypots, 'honeypot')}" if self.honeypots else "and nobody measures it"
+            )
             yield f"the reviewer calls {pct(self.missed)} of the wrong labels correct, {known}"
         yield (
             f"{self.draws:,} draws each; the guarantee: at least T of the {self.gate} labels correct, confidence "

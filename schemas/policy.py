@@ -13,7 +13,7 @@ from vouch_labels.schemas.text import (
     count,
     cut,
     estimate,
-    guarantee,
+    guarantee_text,
     least,
     most,
     pct,
@@ -34,11 +34,11 @@ class GroupCertificate(Strict):
 
     labels: int = Field(ge=0, description="Labels of the group on the certify side.")
     accepted: int = Field(ge=0, description="Of them, those at or above the threshold.")
-    reviewed: int = Field(ge=0, description="Reviewed labels that stand for the set of the promise, n.")
+    reviewed: int = Field(ge=0, description="Reviewed labels that stand for the set of the guarantee, n.")
     errors: int = Field(ge=0, description="Wrong among them, k.")
     limit: float = Field(ge=0, le=1, description="Share of wrong labels tested: 1 - T, less what reviewers miss.")
     bound: float = Field(ge=0, le=1, description="Upper bound of the share of wrong labels that reviewers see.")
-    p_value: float = Field(ge=0, le=1, description="Of the hypothesis that the promise does not hold.")
+    p_value: float = Field(ge=0, le=1, description="Of the hypothesis that the guarantee does not hold.")
     delta: float = Field(ge=0, le=1, description="Level of the test: this group's part of 1 - confidence.")
     tested: tuple[float, ...] = Field(description="Thresholds tested, in their order, up to the first that failed.")
     refusal: str = Field("", description="Why nothing is accepted; empty where something is.")
@@ -60,7 +60,7 @@ class Group(Strict):
 
 
 class Reviewers(Strict):
-    """How many wrong labels reviewers miss, as known-wrong plants showed."""
+    """How many wrong labels reviewers miss, as honeypots showed."""
 
     planted: int = Field(0, ge=0, description="Known-wrong labels shown; 0: reviewers are taken at their word.")
     missed: int = Field(0, ge=0, description="Of them, called correct.")
@@ -75,8 +75,8 @@ class Certification(Strict):
     definition_of_correct: str = Field(CORRECT_MEANS, description="What reviewers were asked.")
     precision: float = Field(gt=0, lt=1, description="T.")
     confidence: float = Field(gt=0, lt=1, description="1 - delta.")
-    gate: Gate = Field(description="What the promise is about.")
-    look: int = Field(ge=1, description="Which look at certification labels this was; each spends a part of delta.")
+    gate: Gate = Field(description="What the guarantee is about.")
+    look: int = Field(ge=1, description="Which test of certification labels this was; each spends a part of delta.")
     inputs: dict[str, str] = Field(description="What labels depend on (models, prompts ...) -> its fingerprint.")
     calibrator: dict[str, Any] = Field(description="As tasks.statistics.calibrator.Calibrator.to_dict gives it.")
     fit_labels: int = Field(ge=0, description="Reviewed labels that it was fitted to.")
@@ -92,7 +92,7 @@ class Certification(Strict):
         {}, description="Signal -> 101 percentiles on the batch that was certified, to notice drift by."
     )
     audit_expiry: str = Field(
-        "on a changed fingerprint at once; by audits when the wealth of bets against the promise reaches 1/delta",
+        "on a changed fingerprint at once; by audits when the wealth of bets against the guarantee reaches 1/delta",
         description="When the policy expires.",
     )
     created: str = Field(description="Date and time, ISO 8601, UTC.")
@@ -139,16 +139,16 @@ class Certified(Strict):
     in_force: bool = Field(False, description="The run is routed by that policy already.")
     precision: float = Field(description="T.")
     confidence: float = Field(description="1 - delta.")
-    gate: Gate = Field(description="What the promise is about.")
-    look: int = Field(ge=1, description="Which look at certification labels this was.")
-    delta: float = Field(description="What this look may spend of 1 - confidence, for all groups.")
+    gate: Gate = Field(description="What the guarantee is about.")
+    look: int = Field(ge=1, description="Which test of certification labels this was.")
+    delta: float = Field(description="What this test may spend of 1 - confidence, for all groups.")
     groups: tuple[Group, ...] = Field(description="With their certificates.")
     not_sampled: tuple[str, ...] = Field((), description="Classes without a label in the sample: they go to people.")
     classes: tuple[ClassEstimate, ...] = Field(description="Of the groups that are certified.")
     labels: int = Field(ge=0, description="Labels of the run.")
     kept_for_fitting: int = Field(ge=0, description="Of them, those of images kept for fitting: they go to review.")
     accepted: int = Field(ge=0, description="Of them, those that the policy accepts.")
-    reviewers: Reviewers = Field(description="What known-wrong plants showed.")
+    reviewers: Reviewers = Field(description="What honeypots showed.")
     simulated: bool = Field(description="Verdicts came from a simulated reviewer.")
     more_reviews: int | None = Field(None, description="About how many more would certify something; None: unknown.")
     remarks: tuple[str, ...] = Field((), description="What else there is to know, in words.")
@@ -156,7 +156,7 @@ class Certified(Strict):
     def blocks(self) -> Iterator[Block]:
         """The certificates, what they allow, and what is not certified."""
         tested = [(group, one) for group in self.groups if (one := group.certificate) is not None and one.reviewed]
-        asked = guarantee(self.precision, self.gate, self.confidence)
+        asked = guarantee_text(self.precision, self.gate, self.confidence)
         groups = plural(len(tested), "group")
         yield f"run {self.run}: {asked}; test {self.look}, at level {self.delta:.4g} for {groups}"
         if self.simulated:

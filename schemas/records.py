@@ -108,7 +108,7 @@ class ExportStatus(Strict):
 
 
 class PolicyStatus(Strict):
-    """The policy in force: by which the next run decides."""
+    """The active policy: by which the next run decides."""
 
     version: str | None = Field(description="Its version; None: it cannot be used, and problem says why.")
     basis: str = Field(description="On what basis it accepts, in words; empty where it cannot be used.")
@@ -116,11 +116,11 @@ class PolicyStatus(Strict):
     simulated: bool = Field(description="Whether a simulated reviewer answered, so that nothing is certified.")
     precision: float | None = Field(None, description="T, of policies that rest on reviews.")
     confidence: float | None = Field(None, description="1 - delta, of the same.")
-    gate: Gate | None = Field(None, description="What the promise is about, of the same.")
+    gate: Gate | None = Field(None, description="What the guarantee is about, of the same.")
     created: str | None = Field(None, description="When it was certified, ISO 8601, UTC; of the same.")
-    expired: str = Field("", description="Why its promise has ended; empty while it holds.")
+    expired: str = Field("", description="Why its guarantee has ended; empty while it holds.")
     problem: str = Field("", description="Why it cannot be used, and what to do; empty if it can.")
-    waiting: str | None = Field(None, description="Version of a newer certified policy that could be put in force.")
+    waiting: str | None = Field(None, description="Version of a newer certified policy that could be activated.")
 
 
 class ReviewStatus(Strict):
@@ -254,7 +254,7 @@ class RunSummary(Strict):
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
     policy: str = Field(description="Version of the policy that decided.")
     policy_basis: str = Field(description="On what basis it accepts, in words.")
-    policy_expired: str = Field("", description="Why the policy in force accepts nothing any more; empty: it holds.")
+    policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
     accepts: bool = Field(description="Whether the policy can accept anything.")
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
     seconds: float = Field(ge=0, description="Wall-clock time of this run.")

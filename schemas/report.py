@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
 from vouch_labels.schemas.evaluation import ContractTruth, Quality, Reliability, quality_table
@@ -67,7 +67,7 @@ class GroupReport(Strict):
     p_correct: float | None = Field(None, description="Least p(correct) of a certified rule.")
     labels: int | None = Field(None, description="Labels on the certify side; None: not certified.")
     accepted: int | None = Field(None, description="Of them, accepted.")
-    reviewed: int | None = Field(None, description="Reviewed labels that stand for the promise, n.")
+    reviewed: int | None = Field(None, description="Reviewed labels that stand for the guarantee, n.")
     errors: int | None = Field(None, description="Wrong among them, k.")
     limit: float | None = Field(None, description="Share of wrong labels tested: 1 - T, less what reviewers miss.")
     bound: float | None = Field(None, description="Upper bound of the share of wrong labels.")
@@ -83,10 +83,10 @@ class PolicyReport(Strict):
 
     version: str
     standing: Standing
-    precision: float = Field(description="T: promised, or asked for.")
-    confidence: float = Field(description="1 - delta: promised, or asked for.")
+    precision: float = Field(description="T: guaranteed, or asked for.")
+    confidence: float = Field(description="1 - delta: guaranteed, or asked for.")
     gate: Gate
-    look: int | None = Field(None, description="Which look at certification labels it came from.")
+    look: int | None = Field(None, description="Which test of certification labels it came from.")
     created: str | None = None
     fit_labels: int | None = Field(None, description="Reviewed labels that its calibrator was fitted to.")
     planted: int = Field(0, description="Known-wrong labels shown to reviewers.")
@@ -120,7 +120,7 @@ class ExpiryReport(Strict):
     """The monitor that expires the policy."""
 
     batches: int = Field(ge=0, description="Audits that it has seen.")
-    wealth: float = Field(description="Of the bets against the promise.")
+    wealth: float = Field(description="Of the bets against the guarantee.")
     limit: float = Field(description="Wealth at which the policy expires, 1 / delta.")
     expired: bool
 
@@ -309,9 +309,9 @@ class Report(Strict):
     created: str = Field(description="Date and time, ISO 8601, UTC.")
     images: Images
     automation: Accepted = Field(description="All labels.")
-    certify_side: Accepted | None = Field(None, description="Labels that the promise is about; None: no promise.")
+    certify_side: Accepted | None = Field(None, description="Labels that the guarantee is about; None: no guarantee.")
     fit_side: Accepted | None = Field(None, description="Labels kept for fitting, which are never accepted.")
-    promise: str = Field(description="In one sentence.")
+    guarantee: str = Field(validation_alias=AliasChoices("guarantee", "promise"), description="In one sentence.")
     policy: PolicyReport
     audits: tuple[AuditReport, ...] = Field((), description="The latest first.")
     expiry: ExpiryReport | None = None

@@ -14,8 +14,8 @@ MOST_DISPUTED: Final = 10
 
 Purpose = Literal["fit", "certify", "audit", "plant", "doubtful", "image", "possible_miss"]
 """Why something is asked: to fit the calibrator; to certify; blind audit of accepted labels; a known-wrong label that
-shows what reviewers miss; to decide a doubtful label; to search an image exhaustively; to look for one class that CLIP
-sees and no box shows."""
+shows what reviewers miss; to decide a low-confidence label; to search an image exhaustively; to look for one class that
+CLIP sees and no box shows."""
 
 PURPOSES: Final[dict[Purpose, str]] = {
     "fit": "calibration set",
@@ -32,22 +32,22 @@ LABEL_VERDICTS: Final = ("correct", "wrong_class", "bad_box", "not_an_object")
 IMAGE_VERDICTS: Final = ("checked", "missed")
 """Answers about an image: all objects (of class_name, or of every class) are known now; one that no label shows."""
 
-PLANTED_ACCEPTED: Final = 0
-"""`stratum` of a plant made from a label with the score of an accepted one."""
-PLANTED_ROUTED: Final = 1
-"""`stratum` of a plant made from a label with the score of one that people get in any case."""
+HONEYPOT_ACCEPTED: Final = 0
+"""`stratum` of a honeypot made from a label with the score of an accepted one."""
+HONEYPOT_ROUTED: Final = 1
+"""`stratum` of a honeypot made from a label with the score of one that people get in any case."""
 
 MOST_RLE_BYTES: Final = 1 << 20
 """Of the mask of one verdict. Runs of the columns next to each other differ little: a byte or two each."""
 
 Stage = Literal["first", "certify", "audit", "queue"]
-"""Labels to fit to; certification sample; blind audit of accepted labels; doubtful labels."""
+"""Labels to fit to; certification sample; blind audit of accepted labels; low-confidence labels."""
 
 TASKS = pa.schema(
     [
         pa.field("place", pa.int32(), nullable=False),  # order in which to ask, from 0
         pa.field("purpose", pa.string(), nullable=False),
-        pa.field("label_id", pa.string()),  # null: the question is about the image; plants have an id of their own
+        pa.field("label_id", pa.string()),  # null: the question is about the image; honeypots have an id of their own
         pa.field("key", pa.string(), nullable=False),  # of the image, relative to the source
         pa.field("class_name", pa.string()),  # null for an image: every class
         pa.field("x0", pa.float32()),  # xyxy, pixels of the EXIF-oriented original; null for an image
@@ -55,7 +55,7 @@ TASKS = pa.schema(
         pa.field("x1", pa.float32()),
         pa.field("y1", pa.float32()),
         pa.field("p_correct", pa.float32()),  # null before there is a calibrator
-        pa.field("stratum", pa.int32()),  # of audits and images: index into the plan's strata; of plants: below
+        pa.field("stratum", pa.int32()),  # of audits and images: index into the plan's strata; of honeypots: below
         pa.field("inclusion", pa.float64()),  # probability with which it was to be drawn, (0, 1]; null if chosen
         pa.field("seconds", pa.float32(), nullable=False),  # expected
     ]
@@ -87,7 +87,7 @@ class GroupPlan(Strict):
 
     name: str = Field(description="Name for people.")
     classes: tuple[str, ...] = Field(min_length=1, description="Class names.")
-    thresholds: tuple[float, ...] = Field(description="The ladder of p(correct), strict to loose.")
+    thresholds: tuple[float, ...] = Field(description="The threshold grid of p(correct), strict to loose.")
     region: float | None = Field(None, description="Least p(correct) of the labels drawn from; None: all of them.")
     power: float | None = Field(None, description="Predicted chance that the first threshold passes.")
 
@@ -118,7 +118,7 @@ class ReviewPlan(Strict):
     inputs: dict[str, str] = Field(description="What the labels depend on -> its fingerprint.")
     precision: float = Field(description="T that was asked for.")
     confidence: float = Field(description="1 - delta that was asked for.")
-    gate: Gate = Field(description="What the promise is to be about.")
+    gate: Gate = Field(description="What the guarantee is to be about.")
     seed: int = Field(ge=0, description="Seed of the split and of every draw.")
     fit_share: float = Field(ge=0, le=1, description="Share of images kept for fitting; fixed by the first plan.")
     calibrator: str | None = Field(None, description="Fingerprint of the calibrator that ordered certification tasks.")

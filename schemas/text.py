@@ -160,6 +160,6 @@ def policy_with_basis(version: str, basis: str) -> str:
     return policy_name(basis if version.startswith("user-") else f"{version} ({basis})")
 
 
-def guarantee(precision: float, gate: str, confidence: float) -> str:
+def guarantee_text(precision: float, gate: str, confidence: float) -> str:
     """The precision that is asked for, in the campaign file's figures."""
     return f"at least {precision:.4g} of {gate} labels correct, confidence {confidence:.4g}"

@@ -59,7 +59,7 @@ class Detect:
     1. Score of a class is the greatest of its prompts'; likewise of a negative text, each on its own.
     2. Candidates that overlap by more than `nms_iou` are one object, whatever their classes: the one with the greatest
        score of any text stays and takes over the greatest scores of those it covers.
-    3. It belongs to its best class. Where a negative text of that class scores higher, it is a look-alike and is left
+    3. It belongs to its best class. Where a negative text of that class scores higher, it is a test-alike and is left
        out; other classes' negatives do not count. Equal scores: the class declared first; class before negative.
     4. Below the class's `min_score`, or with an empty box, it is no label. Of the rest the best `max_boxes` stay.
 

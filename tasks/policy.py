@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from vouch_labels.schemas.campaign import ClassConfig, RoutingConfig, Thresholds
 from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.schemas.policy import Certification, Group, Policy
-from vouch_labels.schemas.text import guarantee
+from vouch_labels.schemas.text import guarantee_text
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.store.store import Store
@@ -56,7 +56,7 @@ def default_policy(classes: Sequence[ClassConfig], routing: RoutingConfig) -> Po
 
 
 def expired_policy(policy: Policy) -> Policy:
-    """Make the policy that takes the place of a certified one whose promise has ended.
+    """Make the policy that takes the place of a certified one whose guarantee has ended.
 
     It gives labels the same p_correct and accepts none; its version tells which policy it stands for.
     """
@@ -159,14 +159,14 @@ def changed_inputs(before: Mapping[str, str], after: Mapping[str, str]) -> list[
     return [name for name in names if before.get(name) != after.get(name)]
 
 
-def check_promise(policy: Policy, routing: RoutingConfig) -> None:
-    """Refuse a certified policy that promises less than the campaign asks for, or something else.
+def check_guarantee(policy: Policy, routing: RoutingConfig) -> None:
+    """Refuse a certified policy that guarantees less than the campaign asks for, or something else.
 
     Raises:
-        UserError: Its precision or confidence is lower, or its gate is the other one: neither promise contains the
+        UserError: Its precision or confidence is lower, or its gate is the other one: neither guarantee contains the
             other, since people who keep wrong labels are no fault of the accepted ones.
     """
-    less = lesser_promise(policy, routing)
+    less = weaker_guarantee(policy, routing)
     if less:
         raise UserError(
             f"policy {policy.version} certifies {', '.join(less)}; change routing to what it certifies, or "
@@ -174,18 +174,18 @@ def check_promise(policy: Policy, routing: RoutingConfig) -> None:
         )
 
 
-def lesser_promise(policy: Policy, routing: RoutingConfig) -> list[str]:
-    """Say where a certified policy promises less than the campaign asks for: "precision 0.95, not 0.98"."""
-    promise = policy.certification
-    if promise is None:
+def weaker_guarantee(policy: Policy, routing: RoutingConfig) -> list[str]:
+    """Say where a certified policy guarantees less than the campaign asks for: "precision 0.95, not 0.98"."""
+    guarantee = policy.certification
+    if guarantee is None:
         return []
     less = [
-        f"{name} {getattr(promise, name):g}, not {getattr(routing, name):g}"
+        f"{name} {getattr(guarantee, name):g}, not {getattr(routing, name):g}"
         for name in ("precision", "confidence")
-        if getattr(promise, name) < getattr(routing, name)
+        if getattr(guarantee, name) < getattr(routing, name)
     ]
-    if promise.gate != routing.gate:
-        less.append(f"gate {promise.gate}, not {routing.gate}")
+    if guarantee.gate != routing.gate:
+        less.append(f"gate {guarantee.gate}, not {routing.gate}")
     return less
 
 
@@ -242,7 +242,7 @@ def content_name(look: int, groups: list[dict[str, Any]], certification: dict[st
     """Give the version of a certified policy: certified-<look>-<hash>.
 
     Args:
-        look: Which look at certification labels it came from.
+        look: Which test of certification labels it came from.
         groups: The policy's groups as JSON values.
         certification: Its certification as JSON values; when it was made does not count.
     """
@@ -278,19 +278,19 @@ def accepts(policy: Policy) -> bool:
 
 def basis(policy: Policy) -> str:
     """Say on what basis a policy accepts labels, in a few words."""
-    promise = policy.certification
-    if promise is None:
+    guarantee = policy.certification
+    if guarantee is None:
         return "user thresholds, not certified" if accepts(policy) else "no thresholds: everything goes to review"
     if policy.version.startswith(EXPIRED):
         return "an expired certificate: everything goes to review"
     if not accepts(policy):
         return "certified for no class: everything goes to review"
-    if promise.simulated:
-        return f"simulated reviewer, so nothing is certified; would be {_promise(promise)}"
-    return f"certified: {_promise(promise)}"
+    if guarantee.simulated:
+        return f"simulated reviewer, so nothing is certified; would be {_guarantee(guarantee)}"
+    return f"certified: {_guarantee(guarantee)}"
 
 
-def _promise(promise: Certification) -> str:
-    words = guarantee(promise.precision, promise.gate, promise.confidence)
+def _guarantee(found: Certification) -> str:
+    text = guarantee_text(found.precision, found.gate, found.confidence)
     # Labels that people keep are part of what is delivered, so before they are decided it holds less.
-    return f"{words}, once people have decided those that wait" if promise.gate == "delivered" else words
+    return f"{text}, once people have decided those that wait" if found.gate == "delivered" else text

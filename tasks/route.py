@@ -42,7 +42,7 @@ def route(images: pa.Table, detect: pa.Table, segment: pa.Table, score: pa.Table
 
     By a certified policy a label is accepted when its class has a certified threshold, the probability of being correct
     that the policy's calibrator gives it is finite and at or above that threshold, both float32's values, and its
-    image is not on the side that the calibrator was fitted on (the promise is about the other side). Reasons, the
+    image is not on the side that the calibrator was fitted on (the guarantee is about the other side). Reasons, the
     first that applies:
 
     - review: "no certified threshold for this class"

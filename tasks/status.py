@@ -17,14 +17,14 @@ from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
 from vouch_labels.tasks.arrow import distinct
-from vouch_labels.tasks.certify.apply import look_up_policy, newest_certified
+from vouch_labels.tasks.certify.apply import find_policy, newest_certified
 from vouch_labels.tasks.certify.monitor import expired
-from vouch_labels.tasks.certify.rounds import Look, Round, last_round, read_looks
+from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, read_tests
 from vouch_labels.tasks.labels.read import Decisions
 from vouch_labels.tasks.labels.records import ExportSummary
 from vouch_labels.tasks.labels.totals import Totals, add_up
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.policy import accepts, basis, changed_inputs, check_fits, lesser_promise
+from vouch_labels.tasks.policy import accepts, basis, changed_inputs, check_fits, weaker_guarantee
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
@@ -122,7 +122,7 @@ class Standing:
     open: dict[int, pa.Table]
     """Number of each of these plans -> its tasks that wait."""
     answers: Answers
-    looks: list[Look]
+    looks: list[CertificationTest]
 
 
 def read_standing(campaign: Campaign, workspace: Store, current: Current | None) -> Standing:
@@ -154,40 +154,40 @@ def read_standing(campaign: Campaign, workspace: Store, current: Current | None)
     newest = None if current is None else newest_certified(campaign, workspace, current)
     if current and newest and _waits(newest, policy, campaign, current) and not expired(newest, every, answers):
         policy = policy.model_copy(update={"waiting": newest.version})
-    return Standing(policy, reviews, plans, waiting, answers, read_looks(workspace, run))
+    return Standing(policy, reviews, plans, waiting, answers, read_tests(workspace, run))
 
 
 def _policy(campaign: Campaign, workspace: Store, current: Current | None) -> PolicyStatus:
     try:
-        chosen = look_up_policy(campaign, workspace)
+        chosen = find_policy(campaign, workspace)
         # Labels of an earlier version of Vouch do not say what they depend on.
         if current is not None and current.inputs:
             check_fits(chosen.policy, current.inputs)
     except UserError as error:
         return PolicyStatus(version=None, basis="", certified=False, simulated=False, problem=str(error))
-    policy, promise = chosen.policy, chosen.policy.certification
-    simulated = promise is not None and promise.simulated
+    policy, guarantee = chosen.policy, chosen.policy.certification
+    simulated = guarantee is not None and guarantee.simulated
     found = PolicyStatus(
         version=policy.version,
         basis=basis(policy),
-        certified=promise is not None and not simulated and not chosen.expired and accepts(policy),
+        certified=guarantee is not None and not simulated and not chosen.expired and accepts(policy),
         simulated=simulated,
         expired=chosen.expired,
     )
-    if promise is None:
+    if guarantee is None:
         return found
-    terms = {"precision": promise.precision, "confidence": promise.confidence, "gate": promise.gate}
-    return found.model_copy(update=terms | {"created": promise.created})
+    terms = {"precision": guarantee.precision, "confidence": guarantee.confidence, "gate": guarantee.gate}
+    return found.model_copy(update=terms | {"created": guarantee.created})
 
 
 def _waits(newest: Policy, policy: PolicyStatus, campaign: Campaign, current: Current) -> bool:
-    """Whether a certified policy fits, and was made after the one in force, if that is certified itself."""
-    promise = newest.certification
-    if promise is None or campaign.routing.policy is not None or newest.version == policy.version:
+    """Whether a certified policy fits, and was made after the one active, if that is certified itself."""
+    guarantee = newest.certification
+    if guarantee is None or campaign.routing.policy is not None or newest.version == policy.version:
         return False
-    if changed_inputs(promise.inputs, current.inputs) or lesser_promise(newest, campaign.routing):
+    if changed_inputs(guarantee.inputs, current.inputs) or weaker_guarantee(newest, campaign.routing):
         return False
-    return policy.created is None or bool(policy.expired) or promise.created > policy.created
+    return policy.created is None or bool(policy.expired) or guarantee.created > policy.created
 
 
 def next_step(
@@ -218,9 +218,9 @@ def next_step(
     if not totals.labels:
         return "no label was found, so there is nothing to review; try other prompts, and vouch run CAMPAIGN again"
     if policy.waiting:
-        return f"put the certified policy {policy.waiting} in force: vouch apply CAMPAIGN"
+        return f"activate the certified policy {policy.waiting}: vouch apply CAMPAIGN"
     if policy.version != current.policy and not policy.expired:
-        return f"decide the labels by policy {policy.version}, which is in force: vouch run CAMPAIGN"
+        return f"decide the labels by policy {policy.version}, which is active: vouch run CAMPAIGN"
     return _of_reviews(campaign, standing)
 
 
@@ -231,20 +231,22 @@ def _of_reviews(campaign: Campaign, standing: Standing) -> str:
     if policy.precision is not None and not policy.expired:
         if standing.reviews.open:
             return _answer(
-                standing, set(standing.reviews.open_of), "which show whether the promise holds and mend the data set"
+                standing, set(standing.reviews.open_of), "which show whether the guarantee holds and fix the data set"
             )
-        return f"ask for a blind audit and doubtful labels: {_PLAN}; vouch report CAMPAIGN shows how the run stands"
+        return (
+            f"ask for a blind audit and low-confidence labels: {_PLAN}; vouch report CAMPAIGN shows how the run stands"
+        )
     last = last_round(standing.plans)
     if last is not None and _goes_on(campaign, standing, last):
         if last.unanswered(standing.answers):
             numbers = {plan.number for plan in last.plans if standing.reviews.open_of.get(plan.number)}
             return _answer(standing, numbers, "for a part of a sample certifies nothing")
-        if not _was_looked_at(campaign, standing, last):
+        if not _was_tested(campaign, standing, last):
             return "the certification sample is answered: vouch certify CAMPAIGN"
         if not policy.expired:
             return f"the certification sample was too small or too often wrong; draw more of it: {_PLAN}"
     if policy.expired:
-        return f"the promise of the policy has ended: {policy.expired} ({_PLAN} draws what that takes)"
+        return f"the guarantee of the policy has ended: {policy.expired} ({_PLAN} draws what that takes)"
     if any(plan.counts.get("fit") for plan, _ in standing.plans):
         return f"draw labels that certify a precision of {campaign.routing.precision:g}: {_PLAN}"
     return f"to have a precision of {campaign.routing.precision:g} certified, draw what people look at first: {_PLAN}"
@@ -261,7 +263,7 @@ def _goes_on(campaign: Campaign, standing: Standing, last: Round) -> bool:
     return last.plan.gate == campaign.routing.gate and not fitted_since
 
 
-def _was_looked_at(campaign: Campaign, standing: Standing, last: Round) -> bool:
+def _was_tested(campaign: Campaign, standing: Standing, last: Round) -> bool:
     asked = (campaign.routing.precision, campaign.routing.confidence)
     return any(last.plan.number in look.plans and (look.precision, look.confidence) == asked for look in standing.looks)
 

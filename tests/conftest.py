@@ -232,7 +232,7 @@ def certified_report() -> Report:
             "automation": {"labels": 1000, "accepted": 610, "answered": 110},
             "certify_side": {"labels": 900, "accepted": 610},
             "fit_side": {"labels": 100, "accepted": 0},
-            "promise": "At least 95% of the labels that are delivered are correct, with 90% confidence.",
+            "guarantee": "At least 95% of the labels that are delivered are correct, with 90% confidence.",
             "policy": {"version": "certified-1-0a1b2c3d", "standing": "certified", "precision": 0.95, "confidence": 0.9,
                        "gate": "delivered", "look": 1, "created": "2026-03-01T00:00:00+00:00", "fit_labels": 200,
                        "planted": 20, "missed": 1, "groups": groups},

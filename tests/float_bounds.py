@@ -204,7 +204,7 @@ class _Errors(TorchDispatchMode):
         if name in ("gelu", "gelu_"):
             return 2 * (args[0] if before is None else before).abs()
         if name in ("exp", "sin", "cos", "tanh", "erf", "sigmoid", "sigmoid_", "log", "rsqrt", "sqrt", "pow", "log1p"):
-            return 4 * found.abs()  # libraries of vector functions promise one to four units
+            return 4 * found.abs()  # libraries of vector functions guarantee one to four units
         first = found[0] if isinstance(found, (tuple, list)) else found
         return first.abs().masked_fill(first == first.round(), 0)  # whole numbers, such as indices, are exact
 

@@ -266,7 +266,7 @@ class Campaign:
         minutes: float = 30,
         *,
         stage: "Stage | None" = None,
-        plants: int = 0,
+        honeypots: int = 0,
         images: int = 0,
         misses: int = 0,
         fresh: bool = False,
@@ -276,10 +276,10 @@ class Campaign:
         Args:
             minutes: Reviewers' time for all of it.
             stage: What to draw; None: what is next.
-            plants: Known-wrong labels to mix in, to see what reviewers miss.
+            honeypots: Known-wrong labels to mix in, to see what reviewers miss.
             images: Images to be searched for every object, to know the recall.
             misses: Classes to look for that CLIP sees in an image and no box shows.
-            fresh: Draw a certification sample anew though the last one could go on.
+            fresh: Draw a certification sample again though the last one could go on.
 
         Returns:
             The plan and what is in it; `review_tasks` gives its tasks.
@@ -288,9 +288,9 @@ class Campaign:
             UserError: There is nothing to draw, the time is too short, or earlier tasks come first.
             StoreError: The workspace cannot be read or written.
         """
-        from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+        from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 
-        return plan_reviews(self.config, Wish(minutes, stage, plants, images, misses, fresh))
+        return plan_reviews(self.config, ReviewRequest(minutes, stage, honeypots, images, misses, fresh))
 
     @_in_one_line
     def review_tasks(self, plan: int | None = None) -> "pl.DataFrame":
@@ -363,13 +363,13 @@ class Campaign:
             UserError: There is nothing to ask, or the truth fits none of the labels.
             StoreError: The workspace cannot be read or written.
         """
-        from vouch_labels.tasks.certify.plan_reviews import Wish
+        from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
         from vouch_labels.tasks.evaluate.run_truth import truth_of_campaign
         from vouch_labels.tasks.simulate.simulate import review_next
 
         config = self.config
         labels, answers = truth_of_campaign(config, Path(truth))
-        return review_next(config, labels, answers, Wish(minutes)).planned
+        return review_next(config, labels, answers, ReviewRequest(minutes)).planned
 
     @_in_one_line
     def certify(self, *, unanswered_as_wrong: bool = False) -> "Certified":

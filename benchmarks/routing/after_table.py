@@ -59,8 +59,8 @@ def measure(options: Options) -> Table:
             "images; broken: the bound is below the truth. Naive: the binomial bound.",
             "Audit: 150 of 4,000 accepted labels; the interval holds the truth. 'Off': the calibrator is. Naive: "
             "the normal interval of the unweighted share.",
-            f"Expiry: {AUDITED} audited labels a batch, {BATCHES} batches at exactly the promised precision. Naive: a "
-            "binomial test of all audits so far, at delta, after every batch.",
+            f"Expiry: {AUDITED} audited labels a batch, {BATCHES} batches at exactly the guaranteed precision. Naive: "
+            "a binomial test of all audits so far, at delta, after every batch.",
             "Noticed: expired within 60 batches after precision fell; delays in batches of audited labels.",
             "Recall: 3,000 images in three strata, equally many searched of each; the 90% interval holds the truth. "
             "Naive: the same estimate with the normal interval of so many objects drawn one by one.",
@@ -181,7 +181,7 @@ def _recalls(draws: int) -> list[Row]:
     import numpy as np
     from scipy import stats
 
-    from vouch_labels.tasks.statistics.recall import SearchedImages, image_sample, recall
+    from vouch_labels.tasks.statistics.recall import ExhaustiveImages, image_sample, recall
 
     found = []
     for kind in ("independent misses", "misses by image", "whole images missed"):
@@ -190,7 +190,7 @@ def _recalls(draws: int) -> list[Row]:
             for seed in range(draws):
                 strata, hits, objects = _searched_world(kind, seed)
                 rows = image_sample(strata, searched, seed).rows
-                sample = SearchedImages(strata[rows], hits[rows], objects[rows])
+                sample = ExhaustiveImages(strata[rows], hits[rows], objects[rows])
                 estimate = recall(sample, np.bincount(strata), DELTA, seed, BOOTSTRAPS)
                 truth = hits.sum() / objects.sum()
                 covered.append(estimate.low <= truth <= estimate.high)

@@ -26,7 +26,7 @@ from vouch_labels.tasks.statistics.threshold_tests import (
     certified_step,
     gate_a,
     gate_b,
-    ladder,
+    threshold_grid,
 )
 
 DELTA: Final = 0.1
@@ -94,7 +94,7 @@ class World:
     tired: bool = False
     """Reviewers miss more wrong labels the rarer these are in their queue, and call 1% of correct ones wrong."""
     grouped: bool = False
-    """Frequent classes are promised on their own, the others together."""
+    """Frequent classes are guaranteed on their own, the others together."""
     only: float | None = None
     """The one precision that this world is about; None: all."""
 
@@ -105,7 +105,7 @@ def play(world: World, number: int, reviews: int = REVIEWS) -> dict[tuple[str, f
     Args:
         world: Where.
         number: Which draw: equal numbers give equal results.
-        reviews: Labels that people look at, those for fitting included, known-wrong plants not.
+        reviews: Labels that people look at, those for fitting included, honeypots not.
 
     Returns:
         Rule and precision -> result. Rules: gates A and B; "oracle", the best threshold on the same score for one who
@@ -170,7 +170,7 @@ def _campaign(world: World, batch: Batch, fitting: Bools, reviews: int, columns:
     members = [np.arange(world.classes)]
     if world.grouped:
         members = certified_groups(np.bincount(batch.classes[rows], minlength=world.classes), REVIEWS, 0.95, DELTA)
-    # The queue of gate A is mostly right labels, so plants are what makes wrong ones less rare; that of B is mixed.
+    # The queue of gate A is mostly right labels, so honeypots are what makes wrong ones less rare; that of B is mixed.
     eta = _missed_share(0.25)
     reviewers = {"A": TRUSTED, "B": TRUSTED}
     if world.tired:
@@ -210,7 +210,7 @@ def _rules(campaign: Campaign, precision: float, reviews: int) -> dict[str, Kept
         for gate, evidence in _evidence(campaign, precision, reviews, corrected=False).items():
             found[f"{gate} trusting"] = _kept(campaign, gate, evidence, precision)
     rows = certification_sample(np.ones(len(campaign.scores), np.bool_), reviews, campaign.seed, look=3).rows
-    steps = ladder(campaign.scores)
+    steps = threshold_grid(campaign.scores)
     for gate, threshold in _naive(campaign.scores[rows], campaign.called_wrong[rows], steps, precision).items():
         found[f"{gate} naive"] = _truth(campaign, gate, [threshold] * len(campaign.groups), precision)
     found |= {f"{gate} oracle": kept for gate, kept in _oracle(campaign.scores, campaign.wrong, precision)}
@@ -227,7 +227,7 @@ def _evidence(campaign: Campaign, precision: float, reviews: int, *, corrected: 
         scores = campaign.scores[group]
         part = Sample(drawn.scores[group[rows]], drawn.wrong[group[rows]])
         reviewers = campaign.reviewers if corrected else {"A": TRUSTED, "B": TRUSTED}
-        found["B"].append(gate_b(part, ladder(scores), precision, delta, reviewers["B"]))
+        found["B"].append(gate_b(part, threshold_grid(scores), precision, delta, reviewers["B"]))
         fit = FitLabels(campaign.fit.scores[fit_group], campaign.fit.wrong[fit_group], campaign.fit.weights[fit_group])
         share = int(reviews * group.mean())
         tested = 1 - (1 - precision) * (1 - reviewers["A"].accepted)
@@ -379,7 +379,7 @@ def measure(options: Options) -> Table:
             f"Tired: reviewers miss a share of wrong labels that grows as these get rarer, and {PLANTED} known-wrong "
             "labels (for B twice as many) measure it, on top of the reviews; trusting: the same gate without that.",
             "Worst: over all rows for what is broken; over the informative worlds with trusted reviewers and one "
-            "promise, at T = .95, for the rest. Floors for what is accepted are those of the plain world.",
+            "guarantee, at T = .95, for the rest. Floors for what is accepted are those of the plain world.",
             "Just below T: all labels alike, 5% more of them wrong than allowed; just above: 40% fewer.",
             "Other work ran on the machine meanwhile; no figure of this table is a time.",
         ],

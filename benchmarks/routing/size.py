@@ -82,7 +82,7 @@ def _certify(labels: int) -> dict[str, float]:
     from vouch_labels.tasks.statistics.fit_calibrator import fit_calibrator
     from vouch_labels.tasks.statistics.planning import FitLabels, certify, plan_gate_a
     from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample, fit_share, on_fit_side
-    from vouch_labels.tasks.statistics.threshold_tests import Sample, accepted_counts, gate_a, gate_b, ladder
+    from vouch_labels.tasks.statistics.threshold_tests import Sample, accepted_counts, gate_a, gate_b, threshold_grid
 
     world = World("large", images=labels // 5, spread=0.76)
     batch = draw(world, np.random.default_rng(0))
@@ -107,7 +107,7 @@ def _certify(labels: int) -> dict[str, float]:
     counts = accepted_counts(side, plan.thresholds)
     first_gate = gate_a(Sample(side[guided], wrong[guided]), plan.thresholds, counts, 0.95, DELTA)
     uniform = certification_sample(np.ones(len(side), np.bool_), REVIEWS - FIT_REVIEWS, 1).rows
-    second_gate = gate_b(Sample(side[uniform], wrong[uniform]), ladder(side), 0.95, DELTA)
+    second_gate = gate_b(Sample(side[uniform], wrong[uniform]), threshold_grid(side), 0.95, DELTA)
     results = [certify(first_gate, len(guided)), certify(second_gate, len(uniform))]
     clock.append(time.perf_counter())
     shares = [0.0 if one.threshold is None else float((scores >= one.threshold).mean()) for one in results]
@@ -126,7 +126,7 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
         labels_an_image: How many of them each image has.
 
     Returns:
-        Version of the policy, which is not in force yet.
+        Version of the policy, which is not active yet.
     """
     import numpy as np
 

@@ -16,8 +16,8 @@ from benchmarks.campaigns import Options, run_bare, write_campaign
 from benchmarks.harness import Table
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.campaign_file import load_campaign
-from vouch_labels.tasks.certify.data import Promise
-from vouch_labels.tasks.certify.plan_reviews import Wish
+from vouch_labels.tasks.certify.data import Guarantee
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
 from vouch_labels.tasks.evaluate.run_truth import NOT_AN_OBJECT
 from vouch_labels.tasks.labels.arrays import SIGNALS
 from vouch_labels.tasks.simulate.simulate import (
@@ -206,7 +206,7 @@ def play_commands(
         Figures, named as those of draws.
     """
     first = reviews_to_fit(labels, reviews)
-    wishes = Wish(minutes_of(first)), Wish(minutes_of(reviews - first))
+    requests = ReviewRequest(minutes_of(first)), ReviewRequest(minutes_of(reviews - first))
     played = []
     for seed in range(campaigns):
         with tempfile.TemporaryDirectory(prefix="vouch-bench-") as name:
@@ -214,7 +214,7 @@ def play_commands(
             routing = {"precision": precision, "confidence": confidence, "seed": seed}
             names = [entry.name for entry in run.campaign.classes]
             path = write_campaign(Path(name), run.truth.parent, classes=names, models=MODELS, routing=routing)
-            played.append(review_round(load_campaign(path), run.truth, wishes, export=False))
+            played.append(review_round(load_campaign(path), run.truth, requests, export=False))
     return _figures_of_campaigns(played)
 
 
@@ -252,20 +252,20 @@ def draw_figures(
     Returns:
         Precision and gate -> figures.
     """
-    promises = [
-        Promise(precision, confidence, "accepted" if gate == "A" else "delivered")
+    guarantees = [
+        Guarantee(precision, confidence, "accepted" if gate == "A" else "delivered")
         for precision in precisions
         for gate in GATES
     ]
-    ours = [play(board, promises, reviews, number) for number in range(draws)]
-    alone = [play(score_alone(board), promises, reviews, number) for number in range(draws)]
+    ours = [play(board, guarantees, reviews, number) for number in range(draws)]
+    alone = [play(score_alone(board), guarantees, reviews, number) for number in range(draws)]
     found = {}
-    for place, promise in enumerate(promises):
-        gate = next(name for name, words in GATES.items() if words == promise.gate)
+    for place, guarantee in enumerate(guarantees):
+        gate = next(name for name, words in GATES.items() if words == guarantee.gate)
         one = _figures_of_draws([draw[place] for draw in ours])
         one["score_alone_automation"] = float(np.mean([draw[place].automation for draw in alone]))
         one["score_alone_oracle"] = float(np.mean([draw[place].oracle for draw in alone]))
-        found[promise.precision, gate] = one
+        found[guarantee.precision, gate] = one
     return found
 
 
@@ -301,7 +301,7 @@ def _figures_of_draws(draws: list[Draw]) -> dict[str, float]:
 
 
 def kept_folder() -> Path:
-    """Where labelled runs stay, so that reviews can be played again without labelling anew."""
+    """Where labelled runs stay, so that reviews can be played again without labelling again."""
     return Path(tempfile.gettempdir()) / f"vouch-bench-starter-{os.getuid()}"
 
 

@@ -101,7 +101,7 @@ def apply(
 SIMULATE_EXAMPLES: Final = (
     "vouch simulate campaign.yaml --truth annotations.json",
     "vouch simulate campaign.yaml --truth annotations.json --precision 0.95,0.98 --automate 0.5",
-    "vouch simulate campaign.yaml --truth annotations.json --reviews 400,800 --missed 0.05 --plants 100 --json",
+    "vouch simulate campaign.yaml --truth annotations.json --reviews 400,800 --missed 0.05 --honeypots 100 --json",
 )
 
 
@@ -122,7 +122,7 @@ def simulate(
         str | None, typer.Option(help="delivered or accepted; that of the campaign by default.", show_default=False)
     ] = None,
     missed: Annotated[float, typer.Option(help="Share of wrong labels that the reviewer calls correct.")] = 0.0,
-    plants: Annotated[int, typer.Option(help="Honeypots mixed in, which measure what is missed.")] = 0,
+    honeypots: Annotated[int, typer.Option(help="Honeypots mixed in, which measure what is missed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
     """Answer "how many reviews automate half of my data at 98%?" on labels with ground truth.
@@ -138,7 +138,7 @@ def simulate(
     from vouch_labels.tasks.simulate.simulate import simulate as play
 
     config = load_campaign(campaign)
-    question = ask(config.routing, precision, reviews, draws, gate, missed, automate, plants)
+    question = ask(config.routing, precision, reviews, draws, gate, missed, automate, honeypots)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with quiet() as terminal:
         with Progress(*columns, console=terminal.remarks(), transient=True) as progress:

@@ -50,7 +50,7 @@ def demo(
 
     The images, the campaign, the data set, a picture of it and a report end up in one folder to look around in. A
     second run goes on where the first ended; a campaign that you have edited is kept. The reviewer answers from the
-    samples' ground truth, so what it certifies shows the way and promises nothing.
+    samples' ground truth, so what it certifies shows the way and guarantees nothing.
     """
     from vouch_labels.flows.cli.label import label
     from vouch_labels.schemas.campaign_file import load_campaign
@@ -157,7 +157,7 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
         campaign: The demo's, which has been run; its user may have edited it.
         truth: The samples' ground truth.
     """
-    from vouch_labels.tasks.certify.plan_reviews import Wish
+    from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
     from vouch_labels.tasks.reviews.plans import read_plans
     from vouch_labels.tasks.simulate.simulate import review_round
     from vouch_labels.tasks.store.open import open_store
@@ -165,7 +165,9 @@ def review(campaign: "Campaign", truth: Path) -> DemoReview:
     if read_plans(open_store(campaign.workspace), campaign.run.name):
         return DemoReview(None, "reviews of an earlier demo are in the workspace; they are not simulated again")
     try:
-        return DemoReview(review_round(campaign, truth, (Wish(TO_FIT), Wish(TO_CERTIFY)), export=True))
+        return DemoReview(
+            review_round(campaign, truth, (ReviewRequest(TO_FIT), ReviewRequest(TO_CERTIFY)), export=True)
+        )
     except UserError as error:
         return DemoReview(None, f"no simulated review: {error}")
 
@@ -199,7 +201,7 @@ def review_blocks(done: DemoReview) -> "Iterator[Block]":
             f"against the samples' truth: {pct(side.accepted_precision)} of the accepted labels are correct, "
             f"{pct(side.delivered_precision)} of those delivered; the guarantee {held}"
         )
-    yield "Nothing is promised by this policy: it is marked as simulated. A real one takes people's verdicts."
+    yield "Nothing is guaranteed by this policy: it is marked as simulated. A real one takes people's verdicts."
 
 
 def review_json(done: DemoReview) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object; no page.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
-    """Write one HTML page about a run: what was accepted, on what promise, how good it is, what it cost.
+    """Write one HTML page about a run: what was accepted, on what guarantee, how good it is, what it cost.
 
     The page is complete in itself and asks nothing of any network. Its figures are kept in the workspace, so that the
     next report says what changed.
@@ -90,7 +90,7 @@ def report(
         if as_json:
             print_json(terminal, found.model_dump(mode="json"))
         else:
-            say(terminal.results(), f"{found.promise}\nreport: {out.resolve()}")
+            say(terminal.results(), f"{found.guarantee}\nreport: {out.resolve()}")
 
 
 BENCH_EXAMPLES: Final = (

@@ -127,7 +127,7 @@ def _reviewers(named: list[str] | None) -> tuple[str, ...]:
 
 PLAN_REVIEWS_EXAMPLES: Final = (
     "vouch plan-reviews campaign.yaml",
-    "vouch plan-reviews campaign.yaml --minutes 60 --plants 100 --out tasks.csv",
+    "vouch plan-reviews campaign.yaml --minutes 60 --honeypots 100 --out tasks.csv",
     "vouch plan-reviews campaign.yaml --stage audit --minutes 10",
     "vouch plan-reviews campaign.yaml --images 40 --misses 20 --json | jq .plan.counts",
 )
@@ -143,7 +143,7 @@ def plan_reviews(
             help="Calibration set, validation sample, blind audit, low-confidence labels; what is next, if not given."
         ),
     ] = None,
-    plants: Annotated[
+    honeypots: Annotated[
         int, typer.Option(help="Honeypots to mix in, known to be wrong, to see what reviewers miss.", metavar="N")
     ] = 0,
     images: Annotated[
@@ -170,7 +170,7 @@ def plan_reviews(
     policy, blind audits among low-confidence labels. One class at a time, and nothing tells why a label is asked.
     """
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.tasks.certify.plan_reviews import Wish
+    from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
     from vouch_labels.tasks.certify.plan_reviews import plan_reviews as plan
     from vouch_labels.tasks.reviews.open_tasks import task_sheet
     from vouch_labels.tasks.reviews.read_file import check_suffix, write_table
@@ -179,7 +179,7 @@ def plan_reviews(
     if out is not None:
         check_suffix(out)
     with quiet() as terminal:
-        planned = plan(config, Wish(minutes, stage, plants, images, misses, fresh))
+        planned = plan(config, ReviewRequest(minutes, stage, honeypots, images, misses, fresh))
         if out is not None:
             write_table(out, task_sheet(config, planned.plan.number))
         answer(terminal, planned, as_json, campaign)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from vouch_labels.schemas.queue import Box, Kind
 from vouch_labels.schemas.reviews import ReviewPlan
 from vouch_labels.schemas.tables import BOX
-from vouch_labels.tasks.certify.questions import planted_id
+from vouch_labels.tasks.certify.questions import honeypot_id
 from vouch_labels.tasks.labels.read import Accepts
 from vouch_labels.tasks.labels.scan import THREADS, Shard
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
@@ -235,7 +235,7 @@ class _Wanted:
 
     def _made_from(self, task: Task, label_id: str) -> bool:
         # A plan whose writing was cut short leaves a gap in the numbers, not in the count that the id was made with.
-        return any(planted_id(self.run, self.seed, plans, label_id) == task.item for plans in range(task.plan))
+        return any(honeypot_id(self.run, self.seed, plans, label_id) == task.item for plans in range(task.plan))
 
 
 class Reason(NamedTuple):

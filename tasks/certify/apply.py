@@ -17,7 +17,7 @@ from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
 from vouch_labels.tasks.arrow import flat
 from vouch_labels.tasks.certify.monitor import expired_reason
-from vouch_labels.tasks.certify.rounds import read_looks
+from vouch_labels.tasks.certify.rounds import read_tests
 from vouch_labels.tasks.export.export import check_export_name, export_run
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.scan import Shard, shards
@@ -29,12 +29,12 @@ from vouch_labels.tasks.policy import (
     basis,
     changed_inputs,
     check_fits,
-    check_promise,
+    check_guarantee,
     default_policy,
     expired_policy,
-    lesser_promise,
     parse_policy,
     read_policy,
+    weaker_guarantee,
     write_policy,
 )
 from vouch_labels.tasks.shard.events import OnEvent, Routing, ignore
@@ -50,16 +50,16 @@ _THREADS: Final = 4
 NONE: Final = "none"
 """Value of routing.policy and of --policy that stands for the thresholds of the campaign."""
 
-_REMEDY: Final = "delete it to route by the thresholds of the campaign, or use `vouch apply` to put a policy in force"
+_REMEDY: Final = "delete it to route by the thresholds of the campaign, or use `vouch apply` to activate a policy"
 
 
 def apply_policy(
     campaign: Campaign, version: str | None = None, on_event: OnEvent = ignore, *, export: bool = True
 ) -> ApplySummary:
-    """Decide by a policy over all labels of a run, and put it in force for the runs to come.
+    """Decide by a policy over all labels of a run, and activate it for the runs to come.
 
     What it writes stands beside what was there: the decisions of earlier policies stay, and their markers. The record
-    of the settings in use and that of the policy in force change last, so that an interruption changes nothing.
+    of the settings in use and that of the active policy change last, so that an interruption changes nothing.
 
     Args:
         campaign: Names the run.
@@ -88,7 +88,7 @@ def apply_policy(
         if lock.lost:
             raise WorkspaceBusyError(f"run {run!r} was taken over by another process; nothing has changed")
         write_current(workspace, run, after)
-        put_in_force(workspace, run, in_force)
+        activate(workspace, run, in_force)
         outcome = export_run(campaign, ledger, after, on_event) if export else None
     return summary.model_copy(update={"export": outcome, "seconds": round(time.monotonic() - started, 3)})
 
@@ -165,7 +165,7 @@ def policy_to_apply(
             newest certified policy that fits.
 
     Returns:
-        The policy, and the version to put in force: its own, or None for the thresholds of the campaign.
+        The policy, and the version to activate: its own, or None for the thresholds of the campaign.
 
     Raises:
         UserError: There is none, or it cannot be applied.
@@ -181,7 +181,7 @@ def policy_to_apply(
     policy = read_policy(workspace, asked, campaign.classes, "routing.policy" if version is None else "--policy")
     _check_inputs_known(policy, current)
     check_fits(policy, current.inputs)
-    check_promise(policy, campaign.routing)
+    check_guarantee(policy, campaign.routing)
     reason = expired_reason(workspace, campaign.run.name, policy)
     if reason is not None:
         raise UserError(f"policy {policy.version} has expired: {reason}")
@@ -202,7 +202,7 @@ def _check_campaign(campaign: Campaign, current: Current, version: str | None) -
 def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> Policy | None:
     """Read the certified policy of the run that was made last, people's word before that of simulated reviewers.
 
-    Of those that fit the labels and promise what the campaign asks for; else of those that fit; else of all.
+    Of those that fit the labels and guarantee what the campaign asks for; else of those that fit; else of all.
 
     Raises:
         UserError: A policy is damaged.
@@ -211,7 +211,7 @@ def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> 
     ordered = sorted(_certified(workspace, campaign.run.name), key=lambda entry: entry[0])
     policies = [policy for _, policy in ordered]
     fitting = [policy for policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
-    keeping = [policy for policy in fitting if not lesser_promise(policy, campaign.routing)]
+    keeping = [policy for policy in fitting if not weaker_guarantee(policy, campaign.routing)]
     return next(reversed(keeping or fitting or policies), None)
 
 
@@ -231,7 +231,7 @@ def _newest(workspace: Store, campaign: Campaign, current: Current) -> str:
 def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str], Policy]]:
     """Every policy that was certified for a run, with what orders them: whether people answered, and the time."""
     # Runs share a workspace, and a policy of another one says nothing of these labels, though their inputs be equal.
-    looks = {(look.created, look.look, look.plans) for look in read_looks(workspace, run)}
+    looks = {(look.created, look.look, look.plans) for look in read_tests(workspace, run)}
     for info in workspace.list(f"{FOLDER}/"):
         version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
         if not version.startswith(("user-", EXPIRED)):
@@ -259,25 +259,25 @@ class Chosen:
 
     policy: Policy
     expired: str = ""
-    """Why the policy in force accepts nothing any more; empty while it holds."""
+    """Why the active policy accepts nothing any more; empty while it holds."""
     made: bool = False
     """Whether it is made of the campaign, or of the policy that it takes the place of, and may not be kept yet."""
 
 
 def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
-    """Choose as `look_up_policy` does, and make sure that the policy is kept.
+    """Choose as `find_policy` does, and make sure that the policy is kept.
 
     Raises:
-        UserError: As `look_up_policy` and `write_policy`.
-        StoreError: As `look_up_policy`.
+        UserError: As `find_policy` and `write_policy`.
+        StoreError: As `find_policy`.
     """
-    chosen = look_up_policy(campaign, workspace)
+    chosen = find_policy(campaign, workspace)
     if chosen.made:
         write_policy(workspace, chosen.policy)
     return chosen
 
 
-def look_up_policy(campaign: Campaign, workspace: Store) -> Chosen:
+def find_policy(campaign: Campaign, workspace: Store) -> Chosen:
     """Choose by routing.policy; nothing is written.
 
     It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the policy in
@@ -285,15 +285,15 @@ def look_up_policy(campaign: Campaign, workspace: Store) -> Chosen:
     to one that sends everything to review.
 
     Raises:
-        UserError: As `read_policy` and `check_promise`.
-        StoreError: The record of the policy in force, a review plan or a file of verdicts is damaged.
+        UserError: As `read_policy` and `check_guarantee`.
+        StoreError: The record of the active policy, a review plan or a file of verdicts is damaged.
     """
     version = wanted_version(campaign.routing, workspace, campaign.run.name)
     if version is None:
         return Chosen(default_policy(campaign.classes, campaign.routing), made=True)
     named = campaign.routing.policy is not None
-    policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "policy in force")
-    check_promise(policy, campaign.routing)
+    policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "active policy")
+    check_guarantee(policy, campaign.routing)
     reason = expired_reason(workspace, campaign.run.name, policy)
     return Chosen(policy) if reason is None else Chosen(expired_policy(policy), reason, made=True)
 
@@ -301,7 +301,7 @@ def look_up_policy(campaign: Campaign, workspace: Store) -> Chosen:
 def wanted_version(routing: RoutingConfig, workspace: Store, run: str) -> str | None:
     """Give the version to route by; None: the thresholds of the campaign."""
     if routing.policy is None:
-        return version_in_force(workspace, run)
+        return active_version(workspace, run)
     return None if routing.policy.lower() == NONE else routing.policy
 
 
@@ -311,7 +311,7 @@ class InForce(Strict):
     version: str | None = Field(description="Version of the policy; None: the thresholds of the campaign.")
 
 
-def version_in_force(workspace: Store, run: str) -> str | None:
+def active_version(workspace: Store, run: str) -> str | None:
     """Read the version of the policy that a run is routed by while routing.policy is empty; None: there is none.
 
     Raises:
@@ -326,7 +326,7 @@ def version_in_force(workspace: Store, run: str) -> str | None:
         raise StoreError(f"{workspace.uri}/{key} is damaged; {_REMEDY}") from None
 
 
-def put_in_force(workspace: Store, run: str, version: str | None) -> None:
+def activate(workspace: Store, run: str, version: str | None) -> None:
     """Route a run by a policy from now on; None: by the thresholds of the campaign."""
     workspace.put(_key(run), InForce(version=version).model_dump_json().encode() + b"\n")
 

@@ -21,64 +21,64 @@ from vouch_labels.schemas.policy import (
     Policy,
     Reviewers,
 )
-from vouch_labels.tasks.certify.apply import version_in_force
-from vouch_labels.tasks.certify.data import Candidates, Promise, RunReviews, read_run_reviews
+from vouch_labels.tasks.certify.apply import active_version
+from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.judge import (
     Judged,
     Reviewed,
     Tested,
-    look_of,
+    describe_test,
     tested_if_correct,
     tested_round,
     verdicts_of,
 )
 from vouch_labels.tasks.certify.monitor import expired, reference
 from vouch_labels.tasks.certify.rounds import (
-    Look,
+    CertificationTest,
     Round,
     RoundLabels,
     labels_of_round,
     last_round,
-    number_of_look,
-    take_look,
+    number_of_test,
+    record_test,
 )
 from vouch_labels.tasks.policy import changed_inputs, content_name, policy_key, write_policy
 from vouch_labels.tasks.reviews.plans import minutes_for
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER
 from vouch_labels.tasks.statistics.bounds import shrunken_shares
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_look
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
 
 _PLAN: Final = "use `vouch plan-reviews`"
-_FRESH: Final = "draw anew: vouch plan-reviews CAMPAIGN --stage certify --fresh"
+_FRESH: Final = "draw again: vouch plan-reviews CAMPAIGN --stage certify --fresh"
 
 
 def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> Certified:
     """Certify by the last round of certification tasks, and write the policy if anything is certified.
 
-    Only verdicts on certification tasks count. Each result is a look, written down before it is known; certifying again
-    with nothing new is the same look with the same result. Drawing more labels, or anew, after answers is a look as
-    well (`look_by_drawing`). Asking for another precision of the same labels is allowed, as another look: the ladder
-    does not depend on it.
+    Only verdicts on certification tasks count. Each result is a test, written down before it is known; certifying again
+    with nothing new is the same test with the same result. Drawing more labels, or again, after answers is a test as
+    well (`drawing_as_test`). Asking for another precision of the same labels is allowed, as another test: the threshold
+    grid does not depend on it.
 
     Args:
         campaign: The campaign.
-        unanswered_as_wrong: Count certification tasks without an answer as wrong, and plants as missed.
+        unanswered_as_wrong: Count certification tasks without an answer as wrong, and honeypots as missed.
 
     Raises:
         UserError: There is nothing to certify by, and the message says what to do first.
-        NotCertifiedError: The sample could certify nothing if all of it were correct; no look is taken.
+        NotCertifiedError: The sample could certify nothing if all of it were correct; no test is taken.
         StoreError: A table, plan or file of verdicts is damaged.
     """
     reviews = read_run_reviews(campaign)
     found = _round_to_certify(reviews, unanswered_as_wrong)
     simulated = _simulated(reviews, found)
     of_round = labels_of_round(reviews, found)
-    look = look_of(reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
-    number = number_of_look(reviews.workspace, reviews.run, look)
+    look = describe_test(reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
+    number = number_of_test(reviews.workspace, reviews.run, look)
     if not tested_if_correct(reviews, found, of_round, number).certifies:
-        # To draw more of it is a look, so what is drawn then must do for the next.
+        # To draw more of it is a test, so what is drawn then must do for the next.
         raise _hopeless(tested_if_correct(reviews, found, of_round, number + 1), found)
-    look = take_look(reviews.workspace, reviews.run, look)
+    look = record_test(reviews.workspace, reviews.run, look)
     tested = tested_round(reviews, found, of_round, look.look)
     judged = tested.judged
     groups = policy_groups(judged)
@@ -89,9 +89,9 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         workspace=reviews.workspace.uri,
         version=None if policy is None else policy.version,
         in_force=policy is not None and _routed_by(campaign, reviews) == policy.version,
-        precision=reviews.promise.precision,
-        confidence=reviews.promise.confidence,
-        gate=reviews.promise.gate,
+        precision=reviews.guarantee.precision,
+        confidence=reviews.guarantee.confidence,
+        gate=reviews.guarantee.gate,
         look=look.look,
         delta=tested.delta,
         groups=groups,
@@ -105,26 +105,26 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         more_reviews=_more_reviews(judged) if policy is None else None,
         remarks=(
             *_remarks(reviews, found, of_round, policy),
-            *_imprecise(judged, reviews.promise),
-            "another look, at other verdicts or for another precision, would be tested at "
-            f"{delta_of_look(1 - reviews.promise.confidence, look.look + 1):.4g}",
+            *_imprecise(judged, reviews.guarantee),
+            "another test, at other verdicts or for another precision, would be tested at "
+            f"{delta_of_test(1 - reviews.guarantee.confidence, look.look + 1):.4g}",
         ),
     )
 
 
 def _routed_by(campaign: Campaign, reviews: RunReviews) -> str | None:
-    return campaign.routing.policy or version_in_force(reviews.workspace, reviews.run)
+    return campaign.routing.policy or active_version(reviews.workspace, reviews.run)
 
 
 def _hopeless(tested: Tested, found: Round) -> NotCertifiedError:
     """Say why a sample could certify nothing if all of it were correct, and what to do."""
     reasons = dict.fromkeys(one.certificate.refusal for one in tested.judged if one.drawn)
     more = _more_reviews(tested.judged)
-    if more is None and found.plants.num_rows:
-        reasons["vouch plan-reviews CAMPAIGN --stage certify --plants N adds some"] = None
+    if more is None and found.honeypots.num_rows:
+        reasons["vouch plan-reviews CAMPAIGN --stage certify --honeypots N adds some"] = None
     ways = "drawing more is one: vouch plan-reviews CAMPAIGN --stage certify --minutes"
     return NotCertifiedError(
-        f"this sample could certify nothing even if all of it were correct ({'; '.join(reasons)}), so no look was "
+        f"this sample could certify nothing even if all of it were correct ({'; '.join(reasons)}), so no test was "
         f"spent on it{'' if more is None else f'; {ways} {minutes_for(more)}'}"
     )
 
@@ -140,14 +140,14 @@ def _more_reviews(judged: list[Judged]) -> int | None:
     return min(known, default=None)
 
 
-def _imprecise(judged: list[Judged], promise: Promise) -> list[str]:
-    """Say where the accepted labels seem worse than what is promised of all that is delivered."""
+def _imprecise(judged: list[Judged], guarantee: Guarantee) -> list[str]:
+    """Say where the accepted labels seem worse than what is guaranteed of all that is delivered."""
     return [
         f"{one.plan.name}: precision A, of the accepted labels alone, is about {one.precisions.accepted:.3f}, below "
-        f"{promise.precision:.4g}: the promise holds only together with the labels that people keep; "
-        "routing.gate: accepted promises it of the accepted ones alone"
+        f"{guarantee.precision:.4g}: the guarantee holds only together with the labels that people keep; "
+        "routing.gate: accepted guarantees it of the accepted ones alone"
         for one in judged
-        if one.certificate.threshold is not None and one.precisions.accepted < promise.precision
+        if one.certificate.threshold is not None and one.precisions.accepted < guarantee.precision
     ]
 
 
@@ -161,15 +161,15 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
         raise UserError(
             f"no certification sample was drawn: the verdicts on {known:,} labels of this run serve to fit; {_PLAN}"
         )
-    plan, promise = found.plan, reviews.promise
+    plan, guarantee = found.plan, reviews.guarantee
     if changed := changed_inputs(plan.inputs, reviews.current.inputs):
         raise UserError(
             f"changed since review plan {plan.number} was drawn: {', '.join(changed)}; its answers are about other "
-            f"labels; {_PLAN} to draw anew"
+            f"labels; {_PLAN} to draw again"
         )
-    if plan.gate != promise.gate:
+    if plan.gate != guarantee.gate:
         raise UserError(
-            f"review plan {plan.number} was drawn for gate {plan.gate}, routing.gate is {promise.gate}; set it back, "
+            f"review plan {plan.number} was drawn for gate {plan.gate}, routing.gate is {guarantee.gate}; set it back, "
             f"or {_FRESH}"
         )
     missing = found.unanswered(reviews.answers)
@@ -205,7 +205,7 @@ def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: P
     said = []
     if not of_round.whole:
         said.append(
-            "labels have come or gone since the certification sample was drawn; the promise is about those it was "
+            "labels have come or gone since the certification sample was drawn; the guarantee is about those it was "
             "drawn from"
         )
     if of_round.kept.brier >= of_round.kept.brier_of_rate:
@@ -218,8 +218,10 @@ def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: P
         said.append(f"{missing:,} certification tasks without an answer were counted as wrong")
     if policy is not None and (ended := expired(policy, reviews.plans, reviews.answers)):
         said.append(f"{ended}; to draw a new sample: vouch plan-reviews CAMPAIGN")
-    if policy is not None and not found.plants.num_rows:
-        said.append("reviewers were taken at their word: no known-wrong labels were planted (plan-reviews --plants N)")
+    if policy is not None and not found.honeypots.num_rows:
+        said.append(
+            "reviewers were taken at their word: no known-wrong labels were planted (plan-reviews --honeypots N)"
+        )
     return said
 
 
@@ -230,7 +232,7 @@ class Basis:
     reviews: RunReviews
     round: Round
     labels: RoundLabels
-    look: Look
+    look: CertificationTest
     reviewers: Reviewers
     simulated: bool
     verdicts: str
@@ -238,7 +240,7 @@ class Basis:
 
 
 def policy_groups(judged: Sequence[Judged]) -> tuple[Group, ...]:
-    """The declared groups, with the classes that the promise is about."""
+    """The declared groups, with the classes that the guarantee is about."""
     return tuple(_group(one) for one in judged if one.classes)
 
 
@@ -256,11 +258,11 @@ def make_policy(basis: Basis, judged: Sequence[Judged], created: str) -> Policy:
     groups = (*policy_groups(judged), *_group_not_sampled(not_sampled(judged)))
     reviews, plan, kept = basis.reviews, basis.round.plan, basis.labels.kept
     scores, side = basis.labels.candidates.scores, basis.labels.candidates.certify_side
-    promise = reviews.promise
+    guarantee = reviews.guarantee
     certification = Certification(
-        precision=promise.precision,
-        confidence=promise.confidence,
-        gate=promise.gate,
+        precision=guarantee.precision,
+        confidence=guarantee.confidence,
+        gate=guarantee.gate,
         look=basis.look.look,
         inputs=reviews.current.inputs,
         calibrator=kept.calibrator,

@@ -22,7 +22,7 @@ from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
 from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
 from vouch_labels.tasks.statistics.sampling import Drawn, certification_sample
-from vouch_labels.tasks.statistics.threshold_tests import certified_groups, delta_of_look, ladder
+from vouch_labels.tasks.statistics.threshold_tests import certified_groups, delta_of_test, threshold_grid
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -31,7 +31,7 @@ _GROUPS: Final = 10_000
 
 
 @dataclass(frozen=True)
-class Promise:
+class Guarantee:
     """What is to be certified."""
 
     precision: float
@@ -60,10 +60,10 @@ class RunReviews:
         return self.campaign.run.name
 
     @property
-    def promise(self) -> Promise:
+    def guarantee(self) -> Guarantee:
         """What the campaign asks for."""
         routing = self.campaign.routing
-        return Promise(routing.precision, routing.confidence, routing.gate)
+        return Guarantee(routing.precision, routing.confidence, routing.gate)
 
     @property
     def seed(self) -> int:
@@ -119,30 +119,30 @@ def declare_groups(
     candidates: Candidates,
     fit: FitLabels,
     fit_classes: Ints,
-    promise: Promise,
+    guarantee: Guarantee,
     reviews: int,
     look: int = 1,
     reviewers: ReviewerError = TRUSTED,
 ) -> tuple[GroupPlan, ...]:
-    """Divide the classes into groups, and fix the ladder of each and the labels it is drawn from.
+    """Divide the classes into groups, and fix the threshold grid of each and the labels it is drawn from.
 
     Gate "accepted" draws where `plan_gate_a` predicts that most can be certified; a group for which no start is likely
-    to pass has an empty ladder, and nothing of it is drawn. Gate "delivered" draws from the whole certify side with a
-    ladder over all of it.
+    to pass has an empty threshold grid, and nothing of it is drawn. Gate "delivered" draws from the whole certify side
+    with a threshold grid over all of it.
 
     Args:
         candidates: All labels.
         fit: The reviewed labels of the fit side.
         fit_classes: (n,) their classes.
-        promise: What is to be certified.
+        guarantee: What is to be certified.
         reviews: Certification labels that can be afforded in all.
-        look: Which look at certification labels comes next: it has a part of delta.
+        look: Which test of certification labels comes next: it has a part of delta.
         reviewers: What they are known to miss so far.
     """
-    delta = delta_of_look(1 - promise.confidence, look)
+    delta = delta_of_test(1 - guarantee.confidence, look)
     names = candidates.class_names
     counts = np.bincount(candidates.class_index[candidates.certify_side], minlength=len(names))
-    members = certified_groups(counts, reviews, promise.precision, delta)
+    members = certified_groups(counts, reviews, guarantee.precision, delta)
     groups = []
     for number, places in enumerate(members):
         inside = candidates.certify_side & np.isin(candidates.class_index, places)
@@ -152,15 +152,15 @@ def declare_groups(
             classes=tuple(names[place] for place in sorted(places.tolist())),
             thresholds=(),
         )
-        if promise.gate == "delivered":
-            groups.append(plain.model_copy(update={"thresholds": tuple(ladder(scores).tolist())}))
+        if guarantee.gate == "delivered":
+            groups.append(plain.model_copy(update={"thresholds": tuple(threshold_grid(scores).tolist())}))
             continue
         chosen = np.isin(fit_classes, places)
         plan = plan_gate_a(
             scores,
             FitLabels(fit.scores[chosen], fit.wrong[chosen], fit.weights[chosen]),
             _part(reviews, inside, candidates.certify_side),
-            1 - (1 - promise.precision) * (1 - reviewers.accepted),
+            1 - (1 - guarantee.precision) * (1 - reviewers.accepted),
             (delta - reviewers.spent) / len(members),
         )
         region = plan.region if len(plan.thresholds) else None
@@ -180,7 +180,7 @@ def draw_groups(
     Args:
         candidates: All labels.
         groups: As declared.
-        gate: What the promise is about.
+        gate: What the guarantee is about.
         reviews: How many labels in all.
         seed: Seed of the campaign's sampling.
         number: Of the declaration of groups: each has a draw of its own.
@@ -216,13 +216,13 @@ def region_of(candidates: Candidates, group: GroupPlan) -> Bools:
 
 
 def reviews_to_start(
-    candidates: Candidates, fit: FitLabels, fit_classes: Ints, promise: Promise, reviews: int, look: int = 1
+    candidates: Candidates, fit: FitLabels, fit_classes: Ints, guarantee: Guarantee, reviews: int, look: int = 1
 ) -> int | None:
     """Find about how many reviews give some group a start that is likely to pass, doubling; None: no number does."""
     most = int(candidates.certify_side.sum())
     while reviews < most:
         reviews = min(2 * reviews, most)
-        if any(group.thresholds for group in declare_groups(candidates, fit, fit_classes, promise, reviews, look)):
+        if any(group.thresholds for group in declare_groups(candidates, fit, fit_classes, guarantee, reviews, look)):
             return reviews
     return None
 

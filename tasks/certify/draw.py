@@ -14,21 +14,28 @@ import pyarrow.compute as pc
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
-from vouch_labels.tasks.certify.data import Promise, RunReviews, declare_groups, draw_counts, parts_of, reviews_to_start
+from vouch_labels.tasks.certify.data import (
+    Guarantee,
+    RunReviews,
+    declare_groups,
+    draw_counts,
+    parts_of,
+    reviews_to_start,
+)
 from vouch_labels.tasks.certify.fit import Fit, fit_run
-from vouch_labels.tasks.certify.judge import look_by_drawing
+from vouch_labels.tasks.certify.judge import drawing_as_test
 from vouch_labels.tasks.certify.monitor import UNKNOWN_P, audit_factor, drift
-from vouch_labels.tasks.certify.questions import label_tasks, plant, possible_misses, read_presence
+from vouch_labels.tasks.certify.questions import label_tasks, make_honeypots, possible_misses, read_presence
 from vouch_labels.tasks.certify.recall import draw_image_checks, image_strata
 from vouch_labels.tasks.certify.rounds import (
-    Look,
+    CertificationTest,
     Round,
     candidates_of,
     continues,
+    count_tests,
     keep_calibrator,
     labels_of_round,
     last_round,
-    looks_so_far,
     policy_of_run,
 )
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
@@ -39,7 +46,7 @@ from vouch_labels.tasks.statistics.bounds import Floats, Ints, labels_needed
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS
 from vouch_labels.tasks.statistics.sampling import audit_sample, audit_strata, first_sample, fit_share, generator
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_look
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""
@@ -50,7 +57,7 @@ AUDITED: Final = 100
 """Labels of a blind audit while nothing drifts."""
 
 _PLANTS: Final = 98
-"""Purpose of the generator that makes plants."""
+"""Purpose of the generator that makes honeypots."""
 # Measured on drawn scenes; docs/design.md has the whole of it.
 _WEAK: Final = (
     "a weak hint, chosen and not drawn, so the answers tell nothing of the recall: with the bundled CLIP, on drawn "
@@ -83,7 +90,7 @@ class Draw:
     calibrator: str | None = None
     groups: tuple[GroupPlan, ...] = ()
     round: int = 0
-    look: Look | None = None
+    look: CertificationTest | None = None
     """What the drawing amounts to; to be taken before the plan is written."""
     audit: AuditPlan | None = None
     nothing: str = "nothing is left to ask"
@@ -140,7 +147,7 @@ def draw_first(reviews: RunReviews, seconds: float) -> Draw:
 
 
 def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
-    """Draw a blind audit of the labels that the policy in force accepted.
+    """Draw a blind audit of the labels that the active policy accepted.
 
     `AUDITED` labels, or as many times more as drift of the signals asks for, within the time, and within half of it
     unless the audit stands alone. Drawn from all accepted labels each time, so that each audit is a sample of its own;
@@ -179,7 +186,7 @@ def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
         tables=(tasks,),
         words=(
             f"{len(drawn.rows):,} of {len(accepted):,} accepted labels as a blind audit of policy {policy.version}: "
-            "they show whether its promise still holds",
+            "they show whether its guarantee still holds",
             *words,
         ),
         fit_share=share_of(reviews),
@@ -199,9 +206,9 @@ def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
 def draw_queue(reviews: RunReviews, seconds: float) -> Draw:
     """Choose the labels that wait for people and are worth most a second."""
     scores = _known_scores(reviews)
-    rows, waiting = doubtful_rows(reviews, scores, labels_within(seconds))
+    rows, waiting = low_confidence_rows(reviews, scores, labels_within(seconds))
     nothing = nothing_worth_asking(waiting, reviews.campaign.export.undecided)
-    words = f"{len(rows):,} of {waiting:,} labels that wait for people, those first that mend most a second"
+    words = f"{len(rows):,} of {waiting:,} labels that wait for people, those first that fix most a second"
     return Draw(
         tables=(label_tasks(reviews.labels, rows, "doubtful", scores, reviews.answers),),
         words=(words if len(rows) else nothing,),
@@ -212,7 +219,7 @@ def draw_queue(reviews: RunReviews, seconds: float) -> Draw:
 
 
 def _known_scores(reviews: RunReviews) -> Floats:
-    """p(correct) as routed, or by the policy in force for what has none, else by the last certification round."""
+    """p(correct) as routed, or by the active policy for what has none, else by the last certification round."""
     labels = reviews.labels
     if not np.isnan(labels.p_correct).all():
         return labels.p_correct
@@ -231,7 +238,7 @@ def _stratum(labels: RunLabels, classes: Ints, p: Floats, drawn: int) -> Stratum
 
 
 def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw:
-    """Draw labels that certify: more of the sample that is there, or a new one with groups declared anew.
+    """Draw labels that certify: more of the sample that is there, or a new one with groups declared again.
 
     Raises:
         UserError: Too few verdicts to fit, too little time, or nothing left to draw.
@@ -243,26 +250,26 @@ def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw
 
 
 def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
-    """Fit, declare groups and ladders, and draw the first sample of a round."""
-    labels, promise = reviews.labels, reviews.promise
+    """Fit, declare groups and threshold grids, and draw the first sample of a round."""
+    labels, guarantee = reviews.labels, reviews.guarantee
     fit = fit_run(labels, reviews.plans, reviews.answers, share_of(reviews), reviews.seed)
     candidates = candidates_of(reviews, fit.scores)
     if not candidates.certify_side.any():
         raise UserError("every image is kept for fitting, so no label can be certified; label more images first")
-    drawing = look_by_drawing(reviews)
-    look = 1 + looks_so_far(reviews.workspace, reviews.run, reviews.current.inputs) + (drawing is not None)
+    drawing = drawing_as_test(reviews)
+    look = 1 + count_tests(reviews.workspace, reviews.run, reviews.current.inputs) + (drawing is not None)
     classes = labels.class_index[fit.rows]
-    groups = declare_groups(candidates, fit.labels, classes, promise, count, look)
-    counts = parts_of(candidates, groups, promise.gate, count)
-    drawn = draw_counts(candidates, groups, promise.gate, counts, reviews.seed, number)
+    groups = declare_groups(candidates, fit.labels, classes, guarantee, count, look)
+    counts = parts_of(candidates, groups, guarantee.gate, count)
+    drawn = draw_counts(candidates, groups, guarantee.gate, counts, reviews.seed, number)
     if not len(drawn.rows):
-        needed = reviews_to_start(candidates, fit.labels, classes, promise, max(1, count), look)
+        needed = reviews_to_start(candidates, fit.labels, classes, guarantee, max(1, count), look)
         raise UserError(_too_little(count, needed))
-    delta = delta_of_look(1 - promise.confidence, look) / len(groups)
-    least = labels_needed(0, 1 - promise.precision, delta)
+    delta = delta_of_test(1 - guarantee.confidence, look) / len(groups)
+    least = labels_needed(0, 1 - guarantee.precision, delta)
     words = [
         f"{len(drawn.rows):,} of {int(candidates.certify_side.sum()):,} labels that may be accepted, drawn at random, "
-        f"to certify {promise.precision:.4g} of the {promise.gate} labels at confidence {promise.confidence:.4g}",
+        f"to certify {guarantee.precision:.4g} of the {guarantee.gate} labels at confidence {guarantee.confidence:.4g}",
         f"certified on their own: {', '.join(group.name for group in groups)}",
     ]
     if len(drawn.rows) == candidates.certify_side.sum() > 2 * least * len(groups):
@@ -298,21 +305,21 @@ def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
     if not new.any():
         raise UserError(
             "every label that could certify has been drawn; ask for a lower routing.precision, or review more to fit "
-            "(--stage first) and draw anew (--stage certify --fresh)"
+            "(--stage first) and draw again (--stage certify --fresh)"
         )
     tasks = label_tasks(labels, drawn.rows[new], "certify", candidates.scores, reviews.answers, drawn.inclusion[new])
     return Draw(
         tables=(tasks,),
         words=(
             f"{int(new.sum()):,} labels more for the certification sample of {sum(before):,}, next in the same random "
-            "order; certifying again is another look, with a part of the confidence that is left",
+            "order; certifying again is another test, with a part of the confidence that is left",
         ),
         fit_share=share_of(reviews),
         scores=candidates.scores,
         calibrator=plan.calibrator,
         groups=plan.groups,
         round=plan.round,
-        look=look_by_drawing(reviews),
+        look=drawing_as_test(reviews),
     )
 
 
@@ -337,14 +344,14 @@ def _of_fit(fit: Fit) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Planted:
+class Honeypots:
     """Known-wrong labels to be mixed in."""
 
     tasks: pa.Table
     words: tuple[str, ...] = ()
 
 
-def add_plants(reviews: RunReviews, draw: Draw, count: int) -> Planted:
+def add_honeypots(reviews: RunReviews, draw: Draw, count: int) -> Honeypots:
     """Make known-wrong labels with the scores of what is asked.
 
     Gate "delivered" needs them with the scores of routed labels as well, for reviewers who miss wrong ones leave these
@@ -354,33 +361,33 @@ def add_plants(reviews: RunReviews, draw: Draw, count: int) -> Planted:
         UserError: There is nothing to make them of, or no probability to choose them by.
     """
     if not count:
-        return Planted(TASKS.empty_table())
+        return Honeypots(TASKS.empty_table())
     if np.isnan(draw.scores).all():
-        raise UserError("--plants needs a fitted calibrator; ask for plants from the certification sample on")
+        raise UserError("--honeypots needs a fitted calibrator; ask for honeypots from the certification sample on")
     side = ~reviews.fit_side()
     cuts = [group.region for group in draw.groups if group.region is not None]
-    cut = min(cuts) if cuts else expected_threshold(draw.scores[side], reviews.promise)
+    cut = min(cuts) if cuts else expected_threshold(draw.scores[side], reviews.guarantee)
     rng = generator(reviews.seed, _PLANTS, len(reviews.plans))
-    tasks = plant(reviews, draw.scores, cut, count, rng, routed=reviews.promise.gate == "delivered")
+    tasks = make_honeypots(reviews, draw.scores, cut, count, rng, routed=reviews.guarantee.gate == "delivered")
     if not tasks.num_rows:
-        raise UserError("--plants needs labels of the fit side that reviewers found correct, and there are none")
+        raise UserError("--honeypots needs labels of the fit side that reviewers found correct, and there are none")
     words = f"{tasks.num_rows:,} known-wrong labels among them, which show how many wrong ones reviewers miss"
     if tasks.num_rows < count:
         words += f" ({count:,} were asked for; there are no more labels to make them of)"
-    return Planted(tasks, (words,))
+    return Honeypots(tasks, (words,))
 
 
-def expected_threshold(scores: Floats, promise: Promise) -> float:
+def expected_threshold(scores: Floats, guarantee: Guarantee) -> float:
     """The loosest threshold that the probabilities themselves allow, were they exact; infinite where none is.
 
     Args:
         scores: (N,) p(correct) of the certify side.
-        promise: What is to be certified.
+        guarantee: What is to be certified.
     """
     p = np.sort(scores[np.isfinite(scores)])[::-1]
     wrong = np.cumsum(1 - p)
-    kept = np.arange(1, len(p) + 1) + (p.sum() - np.cumsum(p) if promise.gate == "delivered" else 0)
-    good = np.flatnonzero(wrong <= (1 - promise.precision) * kept)
+    kept = np.arange(1, len(p) + 1) + (p.sum() - np.cumsum(p) if guarantee.gate == "delivered" else 0)
+    good = np.flatnonzero(wrong <= (1 - guarantee.precision) * kept)
     return float(p[good[-1]]) if len(good) else float("inf")
 
 
@@ -454,7 +461,7 @@ def _misses(
     return AboutImages(tasks, words=(words, _WEAK) if tasks.num_rows else (words,))
 
 
-def doubtful_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints, int]:
+def low_confidence_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints, int]:
     """Choose the labels that wait for people, disputed ones first, then by errors removed per second.
 
     Labels that an earlier plan asks about already are left out.

@@ -50,7 +50,7 @@ def fit_run(labels: RunLabels, plans: Plans, answers: Answers, share: float, see
 
     Labels drawn to fit by weigh 1 / inclusion probability, with several draws 1 / (1 - prod(1 - pi)); labels that
     somebody chose to look at stand for themselves alone, with weight 1. The weights serve predictions of what can be
-    certified, not the fit itself, and no promise rests on either.
+    certified, not the fit itself, and no guarantee rests on either.
 
     Args:
         labels: Labels of the run.

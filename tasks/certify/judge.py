@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from vouch_labels.schemas.policy import Reviewers
-from vouch_labels.schemas.reviews import PLANTED_ROUTED, GroupPlan
+from vouch_labels.schemas.reviews import HONEYPOT_ROUTED, GroupPlan
 from vouch_labels.tasks.arrow import numbers
-from vouch_labels.tasks.certify.data import Candidates, Promise, RunReviews
-from vouch_labels.tasks.certify.rounds import Look, Round, RoundLabels, last_round, read_looks
+from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews
+from vouch_labels.tasks.certify.rounds import CertificationTest, Round, RoundLabels, last_round, read_tests
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.policy import changed_inputs
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER
@@ -23,7 +23,7 @@ from vouch_labels.tasks.statistics.threshold_tests import (
     Evidence,
     Sample,
     accepted_counts,
-    delta_of_look,
+    delta_of_test,
     gate_a,
     gate_b,
 )
@@ -52,7 +52,7 @@ class Judged:
 
     plan: GroupPlan
     classes: tuple[str, ...]
-    """Those of the group that the promise is about."""
+    """Those of the group that the guarantee is about."""
     left_out: tuple[str, ...]
     """Those without a label in the sample: they go to people."""
     certificate: Certificate
@@ -73,43 +73,43 @@ def judge(
     reviewed: Reviewed,
     groups: Sequence[GroupPlan],
     candidates: Candidates,
-    promise: Promise,
+    guarantee: Guarantee,
     delta: float,
     reviewers: ReviewerError = TRUSTED,
     *,
     whole: bool = True,
 ) -> list[Judged]:
-    """Test every group's ladder on its part of the sample.
+    """Test every group's threshold grid on its part of the sample.
 
     delta is shared out equally among the groups, after what the bounds on the reviewers' errors use up once for all.
 
     A class of which no label was drawn is left out of its group, so its labels go to people. Which classes these are
     depends on the sample, so the others are no set that was fixed beforehand. With N labels of the group at or above a
-    threshold, N' of them in classes that are kept, the accepted ones break the promise only if more than (1 - T) N' are
-    wrong, and then as many are among all N; so the sample tests that of the N, whichever classes it happened to hold.
-    Gate "delivered" needs no such care: people keep what is correct of a class that is left out, so the delivered
+    threshold, N' of them in classes that are kept, the accepted ones break the guarantee only if more than (1 - T) N'
+    are wrong, and then as many are among all N; so the sample tests that of the N, whichever classes it happened to
+    hold. Gate "delivered" needs no such care: people keep what is correct of a class that is left out, so the delivered
     labels of the whole group lose wrong ones alone.
 
     Args:
         reviewed: The whole draw with its verdicts.
         groups: As declared, before it was reviewed.
         candidates: All labels; under gate "accepted" the ones that the sample was drawn from, unless not `whole`.
-        promise: What is to be certified.
-        delta: The part of 1 - confidence that this look may spend.
+        guarantee: What is to be certified.
+        delta: The part of 1 - confidence that this test may spend.
         reviewers: What they miss, at most; its bounds must hold with what they spend of this delta.
         whole: Whether candidates are just the labels that were drawn from; if some came or went since, the test that
-            needs no sizes is taken, and the promise is about the labels as they were.
+            needs no sizes is taken, and the guarantee is about the labels as they were.
     """
     # gate_a and gate_b take off what the reviewers' bounds spent; here that is done once for all groups.
     each = (delta - reviewers.spent) / len(groups) + reviewers.spent
-    return [_judge(reviewed, group, candidates, promise, each, reviewers, whole) for group in groups]
+    return [_judge(reviewed, group, candidates, guarantee, each, reviewers, whole) for group in groups]
 
 
 def _judge(
     reviewed: Reviewed,
     group: GroupPlan,
     candidates: Candidates,
-    promise: Promise,
+    guarantee: Guarantee,
     delta: float,
     reviewers: ReviewerError,
     whole: bool,
@@ -118,20 +118,20 @@ def _judge(
     part = np.isin(classes, group.classes)
     sample = Sample(reviewed.scores[part], reviewed.wrong[part])
     seen = set(classes[part].tolist())
-    # Where no ladder was declared, nothing was to be drawn.
+    # Where no threshold grid was declared, nothing was to be drawn.
     kept = tuple(name for name in group.classes if name in seen or not group.thresholds)
     scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
     drawn_from = candidates.scores[candidates.of(group)]
     thresholds = np.array(group.thresholds, np.float64)
-    evidence = _evidence(sample, thresholds, scores, drawn_from, promise, delta, reviewers, whole)
+    evidence = _evidence(sample, thresholds, scores, drawn_from, guarantee, delta, reviewers, whole)
     certificate = certify(evidence, int(part.sum()))
     if not group.thresholds:
         certificate = replace(certificate, refusal=_NO_LADDER)
     threshold = certificate.threshold
     step = 0 if threshold is None else int(np.flatnonzero(thresholds == threshold)[0])
     accepted = int((scores >= threshold).sum()) if threshold is not None else 0
-    precisions = both_precisions(sample, threshold, 1 - promise.confidence)
-    if promise.gate == "accepted":
+    precisions = both_precisions(sample, threshold, 1 - guarantee.confidence)
+    if guarantee.gate == "accepted":
         precisions = _delivered_of_region(precisions, scores, threshold)
     return Judged(
         plan=group,
@@ -139,7 +139,7 @@ def _judge(
         left_out=tuple(name for name in group.classes if name not in kept),
         certificate=certificate,
         precisions=precisions,
-        limit=float(evidence.limits[step]) if len(thresholds) else 1 - promise.precision,
+        limit=float(evidence.limits[step]) if len(thresholds) else 1 - guarantee.precision,
         delta=evidence.delta,
         labels=len(scores),
         accepted=accepted,
@@ -152,16 +152,16 @@ def _evidence(
     thresholds: Floats,
     kept: Floats,
     drawn_from: Floats,
-    promise: Promise,
+    guarantee: Guarantee,
     delta: float,
     reviewers: ReviewerError,
     whole: bool,
 ) -> Evidence:
-    if promise.gate == "delivered":
-        return gate_b(sample, thresholds, promise.precision, delta, reviewers)
+    if guarantee.gate == "delivered":
+        return gate_b(sample, thresholds, guarantee.precision, delta, reviewers)
     counts = accepted_counts(drawn_from, thresholds)
     share = np.divide(accepted_counts(kept, thresholds), counts, out=np.ones(len(counts)), where=counts > 0)
-    precision = 1 - (1 - promise.precision) * share
+    precision = 1 - (1 - guarantee.precision) * share
     return gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers)
 
 
@@ -188,10 +188,10 @@ def _delivered_of_region(found: Precisions, scores: Floats, threshold: float | N
 
 @dataclass(frozen=True)
 class Tested:
-    """The test of a sample at one look."""
+    """The test of a sample."""
 
     delta: float
-    """The part of 1 - confidence that the look spends."""
+    """The part of 1 - confidence that the test spends."""
     judged: list[Judged]
     """Each declared group."""
     reviewed: Reviewed
@@ -219,20 +219,20 @@ def tested_if_correct(reviews: RunReviews, found: Round, of_round: RoundLabels, 
     return _test(reviews, found, of_round, perfect, number)
 
 
-def look_by_drawing(reviews: RunReviews) -> Look | None:
-    """Give the look that drawing certification labels now amounts to.
+def drawing_as_test(reviews: RunReviews) -> CertificationTest | None:
+    """Give the test that drawing certification labels now amounts to.
 
     Whoever draws more of an answered sample, or a new one, may do so because of the answers: a campaign that is
     certified only when they please tests as often as it draws, whether or not `vouch certify` was called. So drawing is
-    a look at what is there. It is none while nothing of the last sample is answered, nor after a look at just these
+    a test of what is there. It is none while nothing of the last sample is answered, nor after a test at just these
     answers, whatever was asked of them. A sample that is too small to certify anything is no exception: its answers
-    can choose the size of the next, which alone breaks the promise up to 1.7 times as often as its confidence allows.
+    can choose the size of the next, which alone breaks the guarantee up to 1.7 times as often as its confidence allows.
 
     Args:
         reviews: The run.
 
     Returns:
-        The look to be taken before the drawing is written; None where drawing is none.
+        The test to be taken before the drawing is written; None where drawing is none.
 
     Raises:
         StoreError: A look is damaged.
@@ -241,24 +241,26 @@ def look_by_drawing(reviews: RunReviews) -> Look | None:
     last = last_round([one for one in reviews.plans if not changed_inputs(one[0].inputs, reviews.current.inputs)])
     if last is None or last.unanswered(reviews.answers) == last.tasks.num_rows:
         return None
-    looks = read_looks(reviews.workspace, reviews.run)
+    looks = read_tests(reviews.workspace, reviews.run)
     if any(one.key in _keys(reviews, last, one) for one in looks if one.plans == _numbers(last)):
         return None
-    asked = replace(reviews.promise, gate=last.plan.gate)
+    asked = replace(reviews.guarantee, gate=last.plan.gate)
     return _look(reviews, last, asked, rule=last.unanswered(reviews.answers) > 0, whole=True)
 
 
-def look_of(reviews: RunReviews, found: Round, of_round: RoundLabels, *, unanswered_as_wrong: bool) -> Look:
-    """Describe a look at a round as it is answered now; its numbers are set when it is taken."""
+def describe_test(
+    reviews: RunReviews, found: Round, of_round: RoundLabels, *, unanswered_as_wrong: bool
+) -> CertificationTest:
+    """Describe a test of a round as it is answered now; its numbers are set when it is taken."""
     # Answers that are all there need no such rule, so it makes no other look of them.
     rule = unanswered_as_wrong and found.unanswered(reviews.answers) > 0
     # Gate "delivered" needs no sizes, so labels that come or go do not change its tests.
-    whole = of_round.whole or reviews.promise.gate == "delivered"
-    return _look(reviews, found, reviews.promise, rule=rule, whole=whole)
+    whole = of_round.whole or reviews.guarantee.gate == "delivered"
+    return _look(reviews, found, reviews.guarantee, rule=rule, whole=whole)
 
 
-def _look(reviews: RunReviews, found: Round, promise: Promise, *, rule: bool, whole: bool) -> Look:
-    return Look(
+def _look(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: bool, whole: bool) -> CertificationTest:
+    return CertificationTest(
         number=1,
         look=1,
         key=fingerprint(
@@ -266,20 +268,20 @@ def _look(reviews: RunReviews, found: Round, promise: Promise, *, rule: bool, wh
             _numbers(found),
             verdicts_of(reviews, found),
             found.plan.calibrator,
-            [promise.precision, promise.confidence, promise.gate],
+            [guarantee.precision, guarantee.confidence, guarantee.gate],
             [rule, whole],
         ),
         inputs=reviews.current.inputs,
         plans=_numbers(found),
-        precision=promise.precision,
-        confidence=promise.confidence,
+        precision=guarantee.precision,
+        confidence=guarantee.confidence,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _keys(reviews: RunReviews, found: Round, taken: Look) -> set[str]:
-    """Every key that a look has if it was one at just these answers, at what was asked of them then."""
-    asked = Promise(taken.precision, taken.confidence, found.plan.gate)
+def _keys(reviews: RunReviews, found: Round, taken: CertificationTest) -> set[str]:
+    """Every key that a test has if it was one at just these answers, at what was asked of them then."""
+    asked = Guarantee(taken.precision, taken.confidence, found.plan.gate)
     ways = itertools.product((False, True), repeat=2)
     return {_look(reviews, found, asked, rule=rule, whole=whole).key for rule, whole in ways}
 
@@ -296,10 +298,10 @@ def verdicts_of(reviews: RunReviews, found: Round) -> str:
 
 
 def _test(reviews: RunReviews, found: Round, of_round: RoundLabels, reviewed: Reviewed, number: int) -> Tested:
-    delta = delta_of_look(1 - reviews.promise.confidence, number)
+    delta = delta_of_test(1 - reviews.guarantee.confidence, number)
     reviewers, bounds = _reviewers(reviews, found, delta)
     groups, candidates = found.plan.groups, of_round.candidates
-    judged = judge(reviewed, groups, candidates, reviews.promise, delta, bounds, whole=of_round.whole)
+    judged = judge(reviewed, groups, candidates, reviews.guarantee, delta, bounds, whole=of_round.whole)
     return Tested(delta, judged, reviewed, reviewers)
 
 
@@ -312,19 +314,19 @@ def _reviewed(reviews: RunReviews, found: Round) -> Reviewed:
 
 
 def _reviewers(reviews: RunReviews, found: Round, delta: float) -> tuple[Reviewers, ReviewerError]:
-    """Bound what reviewers miss, by the plants of the round; one without an answer counts as missed."""
+    """Bound what reviewers miss, by the honeypots of the round; one without an answer counts as missed."""
     counts = []
-    plants = found.plants
-    routed = pc.equal(plants["stratum"], PLANTED_ROUTED)
+    honeypots = found.honeypots
+    routed = pc.equal(honeypots["stratum"], HONEYPOT_ROUTED)
     for chosen in (pc.invert(routed), routed):
-        codes = reviews.answers.wrong_of(plants.filter(chosen)["label_id"])
+        codes = reviews.answers.wrong_of(honeypots.filter(chosen)["label_id"])
         counts.append((len(codes), int(((codes == CORRECT) | (codes == NO_ANSWER)).sum())))
-    (planted, missed), (planted_routed, missed_routed) = counts
-    if not planted + planted_routed:
+    (planted, missed), (honeypots_routed, missed_routed) = counts
+    if not planted + honeypots_routed:
         return Reviewers(), TRUSTED
-    bounds = reviewer_error(planted, missed, delta, planted_routed, missed_routed)
+    bounds = reviewer_error(planted, missed, delta, honeypots_routed, missed_routed)
     found_reviewers = Reviewers(
-        planted=planted + planted_routed,
+        planted=planted + honeypots_routed,
         missed=missed + missed_routed,
         accepted=bounds.accepted,
         routed=bounds.routed,

@@ -68,30 +68,30 @@ def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
 
     Audits that a simulated reviewer answered say nothing of a policy that people certified, nor the other way round.
 
-    The bets are against the share of wrong labels that the promise leaves to the accepted ones. Gate "accepted": 1 - T,
-    at the full delta = 1 - confidence. Gate "delivered": with D delivered labels on A accepted ones (1 - T) D / A,
+    The bets are against the share of wrong labels that the guarantee leaves to the accepted ones. Gate "accepted": 1 -
+    T, at the full delta = 1 - confidence. Gate "delivered": with D delivered labels on A accepted ones (1 - T) D / A,
     where D / A is bounded from above by the certification sample at delta / 2, which leaves delta / 2 for the bets. It
     is that of the batch that was certified; where people keep fewer routed labels later, a fall is noticed later.
     """
-    promise = policy.certification
-    if promise is None:
+    guarantee = policy.certification
+    if guarantee is None:
         return None
-    delta = 1 - promise.confidence
-    limit = 1 - promise.precision
-    if promise.gate == "delivered":
+    delta = 1 - guarantee.confidence
+    limit = 1 - guarantee.precision
+    if guarantee.gate == "delivered":
         delta /= 2
-        limit *= delivered_on_accepted(policy, promise, plans, answers, delta)
+        limit *= delivered_on_accepted(policy, guarantee, plans, answers, delta)
     found = Monitor(1 - min(limit, 1 - 1e-9), delta)
     for draw in audit_draws(plans, answers, policy.version, delta):
-        if not draw.unanswered and draw.simulated == promise.simulated:
+        if not draw.unanswered and draw.simulated == guarantee.simulated:
             found = found.after(~draw.audited.correct, draw.audited.inclusion, draw.labels)
     return found
 
 
 def expired_reason(workspace: Store, run: str, policy: Policy) -> str | None:
-    """Say why audits, or corrected verdicts, have ended a policy's promise; None while it holds or there is none.
+    """Say why audits, or corrected verdicts, have ended a policy's guarantee; None while it holds or there is none.
 
-    Reckoned anew from plans and verdicts every time, so there is no state to lose.
+    Computed again from plans and verdicts every time, so there is no state to lose.
 
     Raises:
         StoreError: A plan or a file of verdicts is damaged.
@@ -111,7 +111,7 @@ def expired(policy: Policy, plans: Plans, answers: Answers) -> str | None:
 
 
 def contradicted(policy: Policy, plans: Plans, answers: Answers) -> str | None:
-    """Say that audits contradict a policy's promise; None while they do not."""
+    """Say that audits contradict a policy's guarantee; None while they do not."""
     found = monitor(policy, plans, answers)
     if found is None or not found.expired:
         return None
@@ -124,7 +124,7 @@ def contradicted(policy: Policy, plans: Plans, answers: Answers) -> str | None:
 def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     """Say that people have changed their minds on the labels that a policy rests on, so far that these certify nothing.
 
-    Verdicts may be corrected after a look, and a later look need not come. So where a group has more wrong labels at or
+    Verdicts may be corrected after a test, and a later test need not come. So where a group has more wrong labels at or
     above its threshold now than its certificate says, the binomial test of that certificate is done again at its level.
     """
     if policy.certification is None or not (kept := _rests_on(policy.certification, plans)):
@@ -147,14 +147,14 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     return None
 
 
-def _rests_on(promise: Certification, plans: Plans) -> list[tuple[ReviewPlan, pa.Table]]:
+def _rests_on(guarantee: Certification, plans: Plans) -> list[tuple[ReviewPlan, pa.Table]]:
     """The plans whose verdicts a policy rests on; none where it was certified for another run."""
-    calibrator = calibrator_fingerprint(Calibrator.from_dict(promise.calibrator))
-    return [(plan, tasks) for plan, tasks in plans if plan.number in promise.plans and plan.calibrator == calibrator]
+    calibrator = calibrator_fingerprint(Calibrator.from_dict(guarantee.calibrator))
+    return [(plan, tasks) for plan, tasks in plans if plan.number in guarantee.plans and plan.calibrator == calibrator]
 
 
 def delivered_on_accepted(
-    policy: Policy, promise: Certification, plans: Plans, answers: Answers, delta: float
+    policy: Policy, guarantee: Certification, plans: Plans, answers: Answers, delta: float
 ) -> float:
     """Bound the number of delivered labels on each accepted one from above, from the certification sample.
 
@@ -169,7 +169,7 @@ def delivered_on_accepted(
     accepted = sum(one.accepted for one in certificates)
     routed = sampled = 0
     for plan, tasks in plans:
-        if plan.number not in promise.plans:
+        if plan.number not in guarantee.plans:
             continue
         rows = tasks.filter(pc.equal(tasks["purpose"], "certify"))
         names = rows["class_name"].to_pylist()

@@ -13,7 +13,7 @@ from vouch_labels.schemas.reviews import TASKS, Planned, ReviewPlan, Stage
 from vouch_labels.tasks.certify.data import RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.draw import (
     Draw,
-    add_plants,
+    add_honeypots,
     ask_about_images,
     draw_audit,
     draw_certification,
@@ -21,12 +21,12 @@ from vouch_labels.tasks.certify.draw import (
     draw_queue,
 )
 from vouch_labels.tasks.certify.questions import class_by_class, numbered, without_labels_of
-from vouch_labels.tasks.certify.rounds import Look, next_stage, take_look
+from vouch_labels.tasks.certify.rounds import CertificationTest, next_stage, record_test
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.plans import VERIFY_S, write_plan
 from vouch_labels.tasks.reviews.resolve import missed_and_checked
 from vouch_labels.tasks.statistics.sampling import generator
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_look
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
 
 DEFAULT_MINUTES: Final = 30.0
 ORDER: Final = 99
@@ -34,65 +34,66 @@ ORDER: Final = 99
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReviewRequest:
     """What the user asks for."""
 
     minutes: float = DEFAULT_MINUTES
     """Reviewers' time, everything included."""
     stage: Stage | None = None
     """None: what is next."""
-    plants: int = 0
+    honeypots: int = 0
     """Known-wrong labels to mix in."""
     images: int = 0
     """Images to be searched for every object."""
     misses: int = 0
     """Pairs of image and class that CLIP sees and no box shows."""
     fresh: bool = False
-    """Draw certification labels anew, with groups declared anew, though an earlier sample could go on."""
+    """Draw certification labels again, with groups declared again, though an earlier sample could go on."""
 
 
-def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
+def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -> Planned:
     """Draw what is next, and write it as a review plan.
 
-    Stages: labels to fit to (first); a certification sample, or more of it (certify); with a policy in force a blind
-    audit and doubtful labels (audit, queue). A sample that is still unanswered is answered before another is drawn.
+    Stages: labels to fit to (first); a certification sample, or more of it (certify); with an active policy a blind
+    audit and low-confidence labels (audit, queue). A sample that is still unanswered is answered before another is
+    drawn.
 
     Args:
         campaign: The campaign.
-        wish: Budget and what is wanted beside.
+        request: Budget and what is wanted beside.
 
     Raises:
         UserError: There is nothing to draw, the budget is too small, or earlier tasks come first; the message says
             what to do.
         StoreError: A table, plan or file of verdicts is damaged.
     """
-    _check(wish)
+    _check(request)
     reviews = read_run_reviews(campaign)
     images = missed_and_checked(reviews.verdicts)
     earlier = [tasks for plan, tasks in reviews.plans if plan.inputs == reviews.current.inputs]
     accepts = reviews.labels.accepts
     waiting = open_tasks(pa.concat_tables([TASKS.empty_table(), *earlier]), reviews.answers, images, accepts)
-    stage = wish.stage or next_stage(reviews, wish.fresh)
-    seconds = wish.minutes * 60
-    about_images = ask_about_images(reviews, images, wish.images, wish.misses)
-    seconds -= about_images.seconds + wish.plants * VERIFY_S
-    draw = _draw(reviews, stage, wish, seconds)
-    planted = add_plants(reviews, draw, wish.plants)
+    stage = request.stage or next_stage(reviews, request.fresh)
+    seconds = request.minutes * 60
+    about_images = ask_about_images(reviews, images, request.images, request.misses)
+    seconds -= about_images.seconds + request.honeypots * VERIFY_S
+    draw = _draw(reviews, stage, request, seconds)
+    planted = add_honeypots(reviews, draw, request.honeypots)
     rng = generator(reviews.seed, ORDER, len(reviews.plans))
     about_labels = class_by_class([*draw.tables, planted.tasks], rng)
     # Images to be searched bring their undecided labels along, of which some may be drawn already.
     tasks = numbered(pa.concat_tables([about_labels, without_labels_of(about_images.tasks, about_labels)]))
     if not tasks.num_rows:
         raise UserError(_nothing(draw, waiting.num_rows))
-    promise = reviews.promise
+    guarantee = reviews.guarantee
     plan = ReviewPlan(
         number=1,
         run=reviews.run,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         inputs=reviews.current.inputs,
-        precision=promise.precision,
-        confidence=promise.confidence,
-        gate=promise.gate,
+        precision=guarantee.precision,
+        confidence=guarantee.confidence,
+        gate=guarantee.gate,
         seed=reviews.seed,
         fit_share=draw.fit_share,
         calibrator=draw.calibrator,
@@ -118,39 +119,39 @@ def plan_reviews(campaign: Campaign, wish: Wish = Wish()) -> Planned:
     )
 
 
-def _check(wish: Wish) -> None:
-    if not (np.isfinite(wish.minutes) and wish.minutes > 0):
+def _check(request: ReviewRequest) -> None:
+    if not (np.isfinite(request.minutes) and request.minutes > 0):
         raise UserError("--minutes must be more than 0")
-    if min(wish.plants, wish.images, wish.misses) < 0:
-        raise UserError("--plants, --images and --misses cannot be negative")
+    if min(request.honeypots, request.images, request.misses) < 0:
+        raise UserError("--honeypots, --images and --misses cannot be negative")
 
 
-def _draw(reviews: RunReviews, stage: Stage, wish: Wish, seconds: float) -> Draw:
+def _draw(reviews: RunReviews, stage: Stage, request: ReviewRequest, seconds: float) -> Draw:
     if seconds < VERIFY_S:
         raise UserError(
-            f"{wish.minutes:g} minutes are not enough for the plants, images and misses asked for; raise --minutes, or "
-            "ask for fewer"
+            f"{request.minutes:g} minutes are not enough for the honeypots, images and misses asked for; "
+            "raise --minutes, or ask for fewer"
         )
     if stage == "first":
         return draw_first(reviews, seconds)
     if stage == "certify":
-        return draw_certification(reviews, seconds, wish.fresh)
+        return draw_certification(reviews, seconds, request.fresh)
     if stage == "audit":
         return draw_audit(reviews, seconds, alone=True)
-    if wish.stage == "queue":
+    if request.stage == "queue":
         return draw_queue(reviews, seconds)
     audit = draw_audit(reviews, seconds, alone=False)
     return audit.beside(draw_queue(reviews, seconds - audit.seconds))
 
 
-def _take(reviews: RunReviews, drawing: Look | None) -> list[str]:
-    """Take the look that drawing amounts to, and say so; a drawing that fails after it finds it taken next time."""
+def _take(reviews: RunReviews, drawing: CertificationTest | None) -> list[str]:
+    """Take the test that drawing amounts to, and say so; a drawing that fails after it finds it taken next time."""
     if drawing is None:
         return []
-    taken = take_look(reviews.workspace, reviews.run, drawing)
-    left = delta_of_look(1 - reviews.promise.confidence, taken.look + 1)
+    taken = record_test(reviews.workspace, reviews.run, drawing)
+    left = delta_of_test(1 - reviews.guarantee.confidence, taken.look + 1)
     return [
-        f"to draw on after answers is a look at them, as certifying is: look {taken.look}; the next is tested at "
+        f"to draw on after answers is a test of them, as certifying is: test {taken.look}; the next is tested at "
         f"{left:.4g}"
     ]
 

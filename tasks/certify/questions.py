@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Current
-from vouch_labels.schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED, TASKS
+from vouch_labels.schemas.reviews import HONEYPOT_ACCEPTED, HONEYPOT_ROUTED, TASKS
 from vouch_labels.schemas.tables import BOX, PRESENCE
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.certify.data import RunReviews
@@ -85,8 +85,8 @@ def task_table(count: int, **columns: object) -> pa.Table:
 def class_by_class(tables: Sequence[pa.Table], rng: np.random.Generator) -> pa.Table:
     """Ask about one class after the other, the one with most tasks first.
 
-    Within a class, tasks that were chosen keep the order of their rows, best first; drawn ones and plants stand among
-    them where chance puts them, so that nobody can tell them by their place.
+    Within a class, tasks that were chosen keep the order of their rows, best first; drawn ones and honeypots stand
+    among them where chance puts them, so that nobody can tell them by their place.
     """
     table = pa.concat_tables([TASKS.empty_table(), *tables])
     names = np.array(table["class_name"].to_pylist(), dtype=np.str_)
@@ -114,7 +114,7 @@ def numbered(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("place"), TASKS.field("place"), place)
 
 
-def plant(
+def make_honeypots(
     reviews: RunReviews, scores: Floats, cut: float, count: int, rng: np.random.Generator, *, routed: bool
 ) -> pa.Table:
     """Make known-wrong labels from labels of the fit side that reviewers found correct.
@@ -146,13 +146,13 @@ def plant(
         len(rows),
         purpose=[PURPOSE] * len(rows),
         label_id=[
-            planted_id(reviews.run, reviews.seed, len(reviews.plans), label)
+            honeypot_id(reviews.run, reviews.seed, len(reviews.plans), label)
             for label in labels.label_ids.take(pa.array(rows)).to_pylist()
         ],
         key=labels.keys.take(pa.array(labels.image_index[rows])),
         class_name=swapped,
         p_correct=pa.array(scores[rows].astype(np.float32), from_pandas=True),
-        stratum=np.repeat([PLANTED_ACCEPTED, PLANTED_ROUTED], [len(high), len(low)]),
+        stratum=np.repeat([HONEYPOT_ACCEPTED, HONEYPOT_ROUTED], [len(high), len(low)]),
         seconds=np.full(len(rows), VERIFY_S, np.float32),
         **{side: boxes[:, column] for column, side in enumerate(BOX)},
     )
@@ -191,8 +191,8 @@ def _part(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cut
 
 
-def planted_id(run: str, seed: int, plans: int, label_id: str) -> str:
-    """Make the id of a plant of a label's own, of the same form.
+def honeypot_id(run: str, seed: int, plans: int, label_id: str) -> str:
+    """Make the id of a honeypot of a label's own, of the same form.
 
     Args:
         run: Name of the run.

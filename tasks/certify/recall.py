@@ -20,7 +20,7 @@ from vouch_labels.tasks.reviews.plans import Plans, image_check_s
 from vouch_labels.tasks.reviews.resolve import DISPUTED, NO_ANSWER, Answers, ImageAnswers
 from vouch_labels.tasks.statistics.bounds import Bools, Ints
 from vouch_labels.tasks.statistics.monitoring import Estimate
-from vouch_labels.tasks.statistics.recall import SearchedImages, image_sample, recall
+from vouch_labels.tasks.statistics.recall import ExhaustiveImages, image_sample, recall
 
 IMAGE: Final = "image"
 DOUBTFUL: Final = "doubtful"
@@ -104,7 +104,7 @@ def draw_image_checks(
     """Draw images to be searched for every object of every class, none twice while the labels stay the same.
 
     What is found can be counted only where the labels of the image are decided, so those that nobody has answered,
-    accepted or not, are asked just before their image. A search is reckoned as one pass over the image
+    accepted or not, are asked just before their image. A search is computed as one pass over the image
     (costs.image_check_s); boxes that have to be drawn come on top.
 
     Args:
@@ -121,7 +121,7 @@ def draw_image_checks(
     free = np.ones(len(strata), np.bool_)
     for plan, tasks in plans:
         # A search says something of the labels that it was made with alone. Where images came since, all are drawn
-        # from anew, so that old and new have equal chances; answers to old ones still count.
+        # from again, so that old and new have equal chances; answers to old ones still count.
         if plan.inputs != dict(inputs) or _same_draw(plan, inputs, sizes):
             places = images_of(labels, _image_rows(tasks)["key"])
             free[places[places >= 0]] = False
@@ -181,7 +181,7 @@ def recall_of_run(
     places, strata = images_of(labels, drawn["key"]), numbers(drawn["stratum"], np.int64)
     # Images that have left the source since are neither drawn nor searched.
     places, strata = places[places >= 0], strata[places >= 0]
-    found = searched_images(labels, image_answers, answers, places)
+    found = exhaustive_images(labels, image_answers, answers, places)
     counts = tuple(
         StratumRecall(
             name=stratum.name,
@@ -200,7 +200,7 @@ def recall_of_run(
 
     def estimate(values: Ints) -> Estimate:
         ready = found.complete
-        return recall(SearchedImages(strata[ready], values[ready], found.objects[ready]), sizes, delta, seed)
+        return recall(ExhaustiveImages(strata[ready], values[ready], found.objects[ready]), sizes, delta, seed)
 
     return RunRecall(estimate(found.accepted), estimate(found.delivered), counts, undecided, found.simulated)
 
@@ -254,7 +254,7 @@ def _with_labels(labels: RunLabels, searches: pa.Table, images: Ints, answers: A
 
 
 @dataclass(frozen=True)
-class Searched:
+class ExhaustiveRows:
     """What is known of m images."""
 
     checked: Bools
@@ -276,7 +276,7 @@ def images_of(labels: RunLabels, keys: pa.ChunkedArray) -> Ints:
     return numbers(pc.index_in(keys, value_set=labels.keys).fill_null(-1), np.int64)
 
 
-def searched_images(labels: RunLabels, image_answers: ImageAnswers, answers: Answers, images: Ints) -> Searched:
+def exhaustive_images(labels: RunLabels, image_answers: ImageAnswers, answers: Answers, images: Ints) -> ExhaustiveRows:
     """Count the objects of images.
 
     A label shows an object if it is correct, or wrong in its class or box alone; an object of a class that the campaign
@@ -302,12 +302,12 @@ def searched_images(labels: RunLabels, image_answers: ImageAnswers, answers: Ans
     missed, missed_simulated = _missed(labels, image_answers.missed, rows, shown)
     checked, checked_simulated = _checked(labels, image_answers.checked)
     simulated = answers.simulated_of(labels.label_ids.take(pa.array(rows))).any()
-    return Searched(
+    return ExhaustiveRows(
         checked=checked[images],
         complete=checked[images] & (counted(shown.undecided) == 0),
         objects=counted(shown.there) + missed[images],
         accepted=counted(shown.found & labels.accepted[rows]),
-        delivered=counted(shown.found | shown.mended),
+        delivered=counted(shown.found | shown.corrected),
         simulated=bool(simulated or (mine & (missed_simulated | checked_simulated)).any()),
     )
 
@@ -320,7 +320,7 @@ class _Shown:
     """An object."""
     found: Bools
     """And they are right as they are."""
-    mended: Bools
+    corrected: Bools
     """Or a person has said what is right."""
     undecided: Bools
     class_index: Ints
@@ -344,7 +344,7 @@ def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
     return _Shown(
         there=found | bad_box | (wrong_class & (named | nameless)),
         found=found,
-        mended=(wrong_class & named) | (bad_box & boxed),
+        corrected=(wrong_class & named) | (bad_box & boxed),
         undecided=(verdict == "") | (verdict == DISPUTED),
         class_index=np.select(
             [found, named, wrong_class], [labels.class_index[rows], told, _ANY_CLASS], labels.class_index[rows]

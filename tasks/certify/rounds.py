@@ -42,7 +42,7 @@ class Round:
     plans: tuple[ReviewPlan, ...]
     """Ascending; all with the same groups, calibrator, gate and split."""
     tasks: pa.Table
-    """Rows of schemas.reviews.TASKS: certification tasks, then known-wrong plants."""
+    """Rows of schemas.reviews.TASKS: certification tasks, then honeypots."""
 
     @property
     def plan(self) -> ReviewPlan:
@@ -60,12 +60,12 @@ class Round:
         return self.tasks.filter(pc.equal(self.tasks["purpose"], "certify"))
 
     @property
-    def plants(self) -> pa.Table:
-        """Known-wrong plants."""
+    def honeypots(self) -> pa.Table:
+        """Honeypots."""
         return self.tasks.filter(pc.equal(self.tasks["purpose"], "plant"))
 
     def unanswered(self, answers: Answers) -> int:
-        """Tasks without an answer; nobody can tell a plant from the others, so plants count."""
+        """Tasks without an answer; nobody can tell a honeypot from the others, so honeypots count."""
         return int((answers.wrong_of(self.tasks["label_id"]) == NO_ANSWER).sum())
 
     def counts(self) -> list[int]:
@@ -177,12 +177,12 @@ def _calibrator_key(run: str, fingerprint: str) -> str:
     return f"runs/{run}/calibrators/{fingerprint}.json"
 
 
-class Look(Strict):
+class CertificationTest(Strict):
     """runs/<run>/looks/<number>.json."""
 
     number: int = Field(ge=1, description="1, 2, 3 ... within the run.")
-    look: int = Field(ge=1, description="The same among looks at labels of these inputs: what delta is shared out by.")
-    key: str = Field(description="Fingerprint of all that the result depends on: the same key is the same look.")
+    look: int = Field(ge=1, description="The same among tests of labels of these inputs: what delta is shared out by.")
+    key: str = Field(description="Fingerprint of all that the result depends on: the same key is the same test.")
     inputs: dict[str, str] = Field(description="What the labels depended on -> its fingerprint.")
     plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts were looked at.")
     precision: float = Field(description="T that was tested.")
@@ -190,7 +190,7 @@ class Look(Strict):
     created: str = Field(description="Date and time, ISO 8601, UTC.")
 
 
-def read_looks(workspace: Store, run: str) -> list[Look]:
+def read_tests(workspace: Store, run: str) -> list[CertificationTest]:
     """Read the looks of a run in their order.
 
     Raises:
@@ -201,59 +201,59 @@ def read_looks(workspace: Store, run: str) -> list[Look]:
     return [_read(workspace, run, number) for number in sorted(int(name[1]) for name in names if name)]
 
 
-def number_of_look(workspace: Store, run: str, look: Look) -> int:
-    """Which look this is, or would be, among looks at labels of its inputs; nothing is written.
+def number_of_test(workspace: Store, run: str, look: CertificationTest) -> int:
+    """Which test this is, or would be, among tests of labels of its inputs; nothing is written.
 
     Raises:
         StoreError: A record is damaged.
     """
-    same = next((one.look for one in read_looks(workspace, run) if one.key == look.key), None)
-    return same or 1 + looks_so_far(workspace, run, look.inputs)
+    same = next((one.look for one in read_tests(workspace, run) if one.key == look.key), None)
+    return same or 1 + count_tests(workspace, run, look.inputs)
 
 
-def looks_so_far(workspace: Store, run: str, inputs: dict[str, str]) -> int:
-    """How many looks at labels of these inputs were taken.
+def count_tests(workspace: Store, run: str, inputs: dict[str, str]) -> int:
+    """How many tests of labels of these inputs were taken.
 
     Raises:
         StoreError: A record is damaged.
     """
-    return sum(one.inputs == inputs for one in read_looks(workspace, run))
+    return sum(one.inputs == inputs for one in read_tests(workspace, run))
 
 
-def take_look(workspace: Store, run: str, look: Look) -> Look:
-    """Write a look down under the next number, unless there is one of its key.
+def record_test(workspace: Store, run: str, look: CertificationTest) -> CertificationTest:
+    """Write a test down under the next number, unless there is one of its key.
 
-    Other precisions asked of the same labels are other looks, for each is another chance to be wrong. Labels of other
-    models are other labels with a promise of their own, so delta is shared out among looks of equal inputs.
+    Other precisions asked of the same labels are other tests, for each is another chance to be wrong. Labels of other
+    models are other labels with a guarantee of their own, so delta is shared out among looks of equal inputs.
 
     Args:
         workspace: The workspace.
         run: Name of the run.
-        look: The look; its numbers are set here.
+        look: The test; its numbers are set here.
 
     Returns:
-        The look as it stands.
+        The test as it stands.
 
     Raises:
         StoreError: A record is damaged, or the workspace cannot be written.
     """
     while True:
-        looks = read_looks(workspace, run)
+        looks = read_tests(workspace, run)
         if same := next((one for one in looks if one.key == look.key), None):
             return same
         number = max((one.number for one in looks), default=0) + 1
         alike = sum(one.inputs == look.inputs for one in looks)
         taken = look.model_copy(update={"number": number, "look": alike + 1})
         if workspace.put(
-            _look_key(run, taken.number), taken.model_dump_json(indent=1).encode() + b"\n", if_absent=True
+            _test_key(run, taken.number), taken.model_dump_json(indent=1).encode() + b"\n", if_absent=True
         ):
             return taken
 
 
-def _read(workspace: Store, run: str, number: int) -> Look:
-    key = _look_key(run, number)
+def _read(workspace: Store, run: str, number: int) -> CertificationTest:
+    key = _test_key(run, number)
     try:
-        return Look.model_validate_json(workspace.get(key).data)
+        return CertificationTest.model_validate_json(workspace.get(key).data)
     except ValidationError:
         raise StoreError(
             f"{workspace.uri}/{key} is damaged; restore it: without it nobody knows how much confidence is spent"
@@ -264,7 +264,7 @@ def _folder(run: str) -> str:
     return f"runs/{run}/looks/"
 
 
-def _look_key(run: str, number: int) -> str:
+def _test_key(run: str, number: int) -> str:
     return f"{_folder(run)}{number}.json"
 
 
@@ -272,8 +272,8 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     """Decide what to draw next.
 
     Fit labels first; then a certification sample, or another one where the labels, the gate or what the calibrator was
-    fitted to have changed, or audits have ended the policy that it certified; more of it after a look that certified
-    nothing; audits and doubtful labels once a certified policy is in force.
+    fitted to have changed, or audits have ended the policy that it certified; more of it after a test that certified
+    nothing; audits and low-confidence labels once a certified policy is active.
 
     Raises:
         UserError: Earlier tasks come first, or another command does.
@@ -298,15 +298,15 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
         return "queue"
     if not continues(reviews, last):
         return "certify"
-    looked = [look for look in read_looks(reviews.workspace, reviews.run) if last.plan.number in look.plans]
+    looked = [look for look in read_tests(reviews.workspace, reviews.run) if last.plan.number in look.plans]
     if not looked:
         raise UserError(
             "the certification sample is answered: use `vouch certify` (or --stage certify to draw more of it, which "
-            "is a look at the answers as well, and spends as much of the confidence)"
+            "is a test of the answers as well, and spends as much of the confidence)"
         )
     if certified := [policy for policy in _policies_of(reviews, last) if _is_asked_for(reviews, last, policy)]:
         raise UserError(
-            f"policy {certified[-1].version} is certified and not in force: use `vouch apply` (or --stage certify to "
+            f"policy {certified[-1].version} is certified and not active: use `vouch apply` (or --stage certify to "
             "review on, for a policy that may accept more)"
         )
     return "certify"
@@ -322,11 +322,11 @@ def continues(reviews: RunReviews, last: Round) -> bool:
         UserError: Its tasks still wait for an answer.
     """
     plan = last.plan
-    if changed_inputs(plan.inputs, reviews.current.inputs) or plan.gate != reviews.promise.gate:
+    if changed_inputs(plan.inputs, reviews.current.inputs) or plan.gate != reviews.guarantee.gate:
         return False
     if waiting := last.unanswered(reviews.answers):
         raise UserError(
-            f"{waiting:,} certification tasks still wait for an answer; answer them first, or draw anew: "
+            f"{waiting:,} certification tasks still wait for an answer; answer them first, or draw again: "
             "--stage certify --fresh"
         )
     fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in reviews.plans)
@@ -355,15 +355,15 @@ def _policies_of(reviews: RunReviews, last: Round) -> list[Policy]:
     found = []
     for info in reviews.workspace.list(f"{FOLDER}/certified-"):
         policy = Policy.model_validate_json(reviews.workspace.get(info.key).data)
-        promise = policy.certification
-        if promise and promise.inputs == reviews.current.inputs and set(promise.plans) <= numbers:
+        guarantee = policy.certification
+        if guarantee and guarantee.inputs == reviews.current.inputs and set(guarantee.plans) <= numbers:
             found.append(policy)
     return found
 
 
 def _is_asked_for(reviews: RunReviews, last: Round, policy: Policy) -> bool:
-    """Whether a policy rests on the whole round and promises what the campaign asks for."""
-    found, asked = policy.certification, reviews.promise
+    """Whether a policy rests on the whole round and guarantees what the campaign asks for."""
+    found, asked = policy.certification, reviews.guarantee
     if found is None or len(found.plans) < len(last.plans):
         return False
     return (found.precision, found.confidence, found.gate) == (asked.precision, asked.confidence, asked.gate)

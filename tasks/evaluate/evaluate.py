@@ -89,7 +89,7 @@ def evaluate_campaign(
 def _contract(
     campaign: Campaign, workspace: Store, ledger: Ledger, current: Current, truth: Truth
 ) -> ContractTruth | None:
-    """Hold the promise of a certified policy against the truth; only then all labels are held in memory."""
+    """Hold the guarantee of a certified policy against the truth; only then all labels are held in memory."""
     run = campaign.run.name
     declared = [entry for entry in campaign.classes if entry.name in current.classes]
     policy = read_policy(workspace, current.policy, declared)
@@ -260,11 +260,11 @@ def _some(names: Iterable[str]) -> str:
 
 
 def contract_truth(labels: RunLabels, truth: RunTruth, policy: Policy) -> ContractTruth | None:
-    """Hold the promise of a policy against the truth.
+    """Hold the guarantee of a policy against the truth.
 
-    The promise is about the labels of the images that were not kept for fitting, group by group, as they were routed.
+    The guarantee is about the labels of the images that were not kept for fitting, group by group, as they were routed.
     A label is correct as `truth.truth_of_labels` has it, and the delivered set is what people leave who answer right.
-    A promise with confidence 1 - delta may be broken, by chance, in a share delta of campaigns.
+    A guarantee with confidence 1 - delta may be broken, by chance, in a share delta of campaigns.
 
     Args:
         labels: All labels of the run.
@@ -318,10 +318,10 @@ def true_precision(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], amon
 
 
 def is_kept(found: TruePrecision, gate: str, precision: float) -> bool | None:
-    """Say whether a promise is kept; None where nothing was accepted, so nothing promised.
+    """Say whether a guarantee is kept; None where nothing was accepted, so nothing guaranteed.
 
     Args:
-        found: What is true of the set that the promise is about.
+        found: What is true of the set that the guarantee is about.
         gate: "accepted" or "delivered".
         precision: T.
     """

@@ -42,7 +42,7 @@ CORRECT, WRONG_CLASS, BAD_BOX, NOT_AN_OBJECT = range(len(LABEL_VERDICTS))
 UNKNOWN: Final = -1
 """No answer: no truth for its image or class, or it lies on a crowd region."""
 LEAST_OVERLAP: Final = 0.1
-"""IoU with an object of its class from which on a label that finds it badly is mended, not thrown away."""
+"""IoU with an object of its class from which on a label that finds it badly is corrected, not thrown away."""
 
 
 @dataclass(frozen=True)

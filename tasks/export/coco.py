@@ -20,7 +20,14 @@ import numpy as np
 
 from vouch_labels.schemas.campaign import ExportConfig, Splits
 from vouch_labels.schemas.errors import VouchError
-from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise, SplitCounts
+from vouch_labels.tasks.labels.records import (
+    ClassCounts,
+    ExportImage,
+    ExportLabel,
+    ExportSummary,
+    Guarantee,
+    SplitCounts,
+)
 from vouch_labels.tasks.store.store import Store
 
 ALL = "all"
@@ -45,7 +52,7 @@ def write_coco(
     created: datetime,
     version: str,
     image_root: str,
-    promise: Promise | None = None,
+    guarantee: Guarantee | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ExportSummary:
     """Write annotations.json, with splits annotations_<split>.json too, and dataset.json last.
@@ -65,7 +72,7 @@ def write_coco(
         created: Goes into info.
         version: Goes into info; names what the labels depend on.
         image_root: Where the images lie, for the summary.
-        promise: Goes into the summary.
+        guarantee: Goes into the summary.
         progress: Called with the number of images written since the last call.
 
     Returns:
@@ -88,7 +95,7 @@ def write_coco(
     for name in set(SPLITS) - set(wanted):
         # An earlier export may have had this split.
         store.delete(f"{prefix}/annotations_{name}.json")
-    summary = writer.summary(run, keys, image_root, promise)
+    summary = writer.summary(run, keys, image_root, guarantee)
     store.put(f"{prefix}/dataset.json", (summary.model_dump_json(indent=2) + "\n").encode())
     return summary
 
@@ -171,11 +178,11 @@ class _Writer:
             return (ALL,)
         return ALL, split_of(self._config.splits, image.sha256 or image.key)
 
-    def summary(self, run: str, keys: dict[str, str], image_root: str, promise: Promise | None) -> ExportSummary:
+    def summary(self, run: str, keys: dict[str, str], image_root: str, guarantee: Guarantee | None) -> ExportSummary:
         whole = self._documents[ALL]
-        if promise is not None:
+        if guarantee is not None:
             waiting = sum(count for (_, fate), count in self._fates.items() if fate in ("undecided", "dropped"))
-            promise = promise.model_copy(update={"waiting": waiting})
+            guarantee = guarantee.model_copy(update={"waiting": waiting})
         return ExportSummary(
             name=self._config.name,
             run=run,
@@ -191,7 +198,7 @@ class _Writer:
             splits={name: self._split_counts(name, key) for name, key in keys.items()},
             images_checked=self._checked,
             simulated=self._simulated,
-            promise=promise,
+            guarantee=guarantee,
         )
 
     def _class_counts(self, class_name: str) -> ClassCounts:

@@ -17,7 +17,7 @@ from vouch_labels.tasks.export.coco import write_coco
 from vouch_labels.tasks.export.images import place_images
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import labelled_images
-from vouch_labels.tasks.labels.records import ExportImage, Promise
+from vouch_labels.tasks.labels.records import ExportImage, Guarantee
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import policy_key
 from vouch_labels.tasks.reviews.overlay import HumanWord
@@ -103,7 +103,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         created=datetime.now(UTC),
         version=current.fingerprint,
         image_root=source.uri if config.images == "none" else root,
-        promise=promise_of(workspace, current.policy),
+        guarantee=guarantee_of(workspace, current.policy),
         progress=_counter(on_event, "annotations"),
     )
     return ExportOutcome(
@@ -168,8 +168,8 @@ def _counter(on_event: OnEvent, step: Literal["annotations", "images"]) -> Calla
     return count
 
 
-def promise_of(workspace: Store, version: str) -> Promise | None:
-    """Read the promise of a policy; None if it is not certified, or is no file of the workspace.
+def guarantee_of(workspace: Store, version: str) -> Guarantee | None:
+    """Read the guarantee of a policy; None if it is not certified, or is no file of the workspace.
 
     Raises:
         StoreError: The policy is damaged.
@@ -184,7 +184,7 @@ def promise_of(workspace: Store, version: str) -> Promise | None:
     said = policy.certification
     if said is None:
         return None
-    return Promise(
+    return Guarantee(
         policy=version,
         precision=said.precision,
         confidence=said.confidence,

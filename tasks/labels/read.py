@@ -29,7 +29,7 @@ _EXPORTED: Final = (
 _DECISION_COLUMNS: Final = ("label_id", "decision")
 
 Accepts = Callable[[pa.ChunkedArray], NDArray[np.bool_]]
-"""Ids of n labels -> (n,) whether the policy in force accepts them; not those that the run does not have."""
+"""Ids of n labels -> (n,) whether the active policy accepts them; not those that the run does not have."""
 
 
 def _is_signal(field: pa.Field) -> bool:

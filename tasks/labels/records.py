@@ -2,12 +2,12 @@
 
 from typing import Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
 
 Reviewed = Literal["", "kept", "corrected", "added", "rejected", "unclear", "disputed"]
-"""What people made of a label: nothing yet; it is right; they mended it; they drew it; there is nothing to label; an
+"""What people made of a label: nothing yet; it is right; they corrected it; they drew it; there is nothing to label; an
 object is there, but nobody said what or where; they disagree."""
 Provenance = Literal["auto", "human", "simulated"]
 """Whose word an annotation rests on; simulated: a reviewer who answers from ground truth."""
@@ -83,18 +83,18 @@ class SplitCounts(Strict):
     classes: dict[str, int] = Field(description="Category -> annotations, crowd regions included.")
 
 
-class Promise(Strict):
-    """What a certified policy promises of labels; its certificates are in policies/<policy>.json."""
+class Guarantee(Strict):
+    """What a certified policy guarantees of labels; its certificates are in policies/<policy>.json."""
 
     policy: str = Field(description="Version of the policy.")
     precision: float = Field(description="Share of labels that are correct, at least.")
     confidence: float = Field(description="Confidence of that.")
     gate: Gate = Field(description="accepted: of the labels that no person looked at; delivered: of all plain labels.")
-    simulated: bool = Field(description="Verdicts came from a simulated reviewer, so nothing is promised in earnest.")
+    simulated: bool = Field(description="Verdicts came from a simulated reviewer, so nothing is guaranteed in earnest.")
     waiting: int = Field(
         0,
         ge=0,
-        description="Labels that wait for people. A promise about delivered labels counts those that people keep: it "
+        description="Labels that wait for people. A guarantee about delivered labels counts those that people keep: it "
         "holds of the data set when none waits; until then more of its plain labels may be wrong.",
     )
 
@@ -124,4 +124,8 @@ class ExportSummary(Strict):
         0, ge=0, description="Of the images, those in which every object of every class is known."
     )
     simulated: int = Field(0, ge=0, description="Annotations that rest on the word of a simulated reviewer.")
-    promise: Promise | None = Field(None, description="What the policy promises; None: it is not certified.")
+    guarantee: Guarantee | None = Field(
+        None,
+        validation_alias=AliasChoices("guarantee", "promise"),
+        description="What the policy guarantees; None: it is not certified.",
+    )

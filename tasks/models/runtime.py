@@ -162,7 +162,7 @@ def to_device(array: NDArray[Any], device: str) -> "Tensor":
     """
     import torch
 
-    # CUDA has taken ordinary memory off when the call returns; other devices do not promise that.
+    # CUDA has taken ordinary memory off when the call returns; other devices do not guarantee that.
     return torch.from_numpy(array).to(device, non_blocking=device.startswith("cuda"))
 
 

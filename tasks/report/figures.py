@@ -49,9 +49,9 @@ from vouch_labels.tasks.report.figures_reviews import (
     audit_reports,
     drift_report,
     expiry_report,
+    guarantee_sentence,
     of_this_run,
     policy_report,
-    promise_sentence,
     recall_report,
     reviewed_labels,
     time_report,
@@ -171,7 +171,7 @@ def collect(
         automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
         certify_side=_accepted(labels, answered, ~kept) if policy.certification else None,
         fit_side=_accepted(labels, answered, kept) if policy.certification else None,
-        promise=promise_sentence(spoken_policy),
+        guarantee=guarantee_sentence(spoken_policy),
         policy=spoken_policy,
         audits=audit_reports(policy, plans, answers, spoken_policy.confidence),
         expiry=expiry,
@@ -191,8 +191,8 @@ def collect(
 
 def _fit_side(labels: RunLabels, policy: Policy) -> Bools:
     """Labels of images that were kept for fitting, (N,)."""
-    promise = policy.certification
-    return labels.fit_side(promise.fit_share, promise.seed) if promise else np.zeros(labels.count, np.bool_)
+    guarantee = policy.certification
+    return labels.fit_side(guarantee.fit_share, guarantee.seed) if guarantee else np.zeros(labels.count, np.bool_)
 
 
 def _accepted(labels: RunLabels, answered: Bools, among: Bools) -> Accepted:
@@ -246,7 +246,7 @@ class Tile(NamedTuple):
 
 
 def precision_tile(report: Report) -> Tile:
-    """The promise where there is one, else the best that is known."""
+    """The guarantee where there is one, else the best that is known."""
     policy, truth = report.policy, report.truth
     found = f"; ground truth says {pct(truth.accepted.precision)}" if truth and truth.accepted.labels else ""
     if policy.standing == "certified":

@@ -90,7 +90,7 @@ def reviewed_labels(labels: RunLabels, plans: Plans, answers: Answers) -> Review
 
 
 def asked(plans: Plans) -> set[str]:
-    """Ids of all labels that were ever asked about, plants included."""
+    """Ids of all labels that were ever asked about, honeypots included."""
     return {name for _, tasks in plans for name in tasks["label_id"].to_pylist() if name is not None}
 
 
@@ -108,46 +108,46 @@ def policy_report(policy: Policy, routing: RoutingConfig, labels: int, *, expire
 
     Args:
         policy: The policy that decided.
-        routing: What the campaign asks for, where the policy promises nothing.
+        routing: What the campaign asks for, where the policy guarantees nothing.
         labels: Labels of the run.
         expired: Whether audits have expired it.
     """
-    promise = policy.certification
-    asked = promise or routing
+    guarantee = policy.certification
+    asked = guarantee or routing
     return PolicyReport(
         version=policy.version,
         standing=_standing(policy, labels, expired=expired),
         precision=asked.precision,
         confidence=asked.confidence,
         gate=asked.gate,
-        look=promise.look if promise else None,
-        created=promise.created if promise else None,
-        fit_labels=promise.fit_labels if promise else None,
-        planted=promise.reviewers.planted if promise else 0,
-        missed=promise.reviewers.missed if promise else 0,
-        groups=tuple(_group(group, promise) for group in policy.groups),
+        look=guarantee.look if guarantee else None,
+        created=guarantee.created if guarantee else None,
+        fit_labels=guarantee.fit_labels if guarantee else None,
+        planted=guarantee.reviewers.planted if guarantee else 0,
+        missed=guarantee.reviewers.missed if guarantee else 0,
+        groups=tuple(_group(group, guarantee) for group in policy.groups),
     )
 
 
-def promise_sentence(policy: PolicyReport) -> str:
-    """Give the promise, or the lack of one, in one sentence."""
+def guarantee_sentence(policy: PolicyReport) -> str:
+    """Give the guarantee, or the lack of one, in one sentence."""
     least, sure = f"{100 * policy.precision:.4g}%", f"{100 * policy.confidence:.4g}%"
-    promise = f"at least {least} {OF_GATE[policy.gate]} are correct, with {sure} confidence"
+    guarantee = f"at least {least} {OF_GATE[policy.gate]} are correct, with {sure} confidence"
     if policy.gate == "delivered":
-        promise += ", once people have decided those that wait"
+        guarantee += ", once people have decided those that wait"
     match policy.standing:
         case "certified":
-            return f"{promise[0].upper()}{promise[1:]}, in every certified group of classes."
+            return f"{guarantee[0].upper()}{guarantee[1:]}, in every certified group of classes."
         case "simulated":
-            return f"A simulated reviewer answered, so nothing is certified; with people it would say: {promise}."
+            return f"A simulated reviewer answered, so nothing is certified; with people it would say: {guarantee}."
         case "expired":
-            return "Audits showed that the promise no longer holds: the policy has expired, and every label waits."
+            return "Audits showed that the guarantee no longer holds: the policy has expired, and every label waits."
         case "user_thresholds":
-            return "Labels were accepted by the campaign's own thresholds; no precision is promised."
+            return "Labels were accepted by the campaign's own thresholds; no precision is guaranteed."
         case "nothing_accepted":
-            return "No rule allows any label, so every label waits for a person; nothing is promised."
+            return "No rule allows any label, so every label waits for a person; nothing is guaranteed."
         case "empty":
-            return "There are no labels yet, so there is nothing to promise."
+            return "There are no labels yet, so there is nothing to guarantee."
 
 
 def _standing(policy: Policy, labels: int, *, expired: bool) -> Standing:
@@ -162,10 +162,10 @@ def _standing(policy: Policy, labels: int, *, expired: bool) -> Standing:
     return "simulated" if policy.certification.simulated else "certified"
 
 
-def _group(group: Group, promise: Certification | None) -> GroupReport:
+def _group(group: Group, guarantee: Certification | None) -> GroupReport:
     found = group.certificate
     plain = GroupReport(name=group.name, classes=group.classes, rule=_rule(group), p_correct=group.p_correct)
-    if found is None or promise is None:
+    if found is None or guarantee is None:
         return plain
     return GroupReport(
         **plain.model_dump(exclude_unset=True),
@@ -176,8 +176,8 @@ def _group(group: Group, promise: Certification | None) -> GroupReport:
         limit=found.limit,
         bound=found.bound,
         delta=found.delta,
-        accepted_precision=_at_least(found.accepted_precision, found.accepted_at_least, promise),
-        delivered_precision=_at_least(found.delivered_precision, found.delivered_at_least, promise),
+        accepted_precision=_at_least(found.accepted_precision, found.accepted_at_least, guarantee),
+        delivered_precision=_at_least(found.delivered_precision, found.delivered_at_least, guarantee),
         refusal=found.refusal,
         more_reviews=found.more_reviews,
     )
@@ -191,10 +191,10 @@ def _rule(group: Group) -> str:
     return ""
 
 
-def _at_least(value: float | None, low: float, promise: Certification) -> Interval | None:
+def _at_least(value: float | None, low: float, guarantee: Certification) -> Interval | None:
     if value is None or math.isnan(value):
         return None
-    return Interval(value=value, low=low, high=1, confidence=promise.confidence)
+    return Interval(value=value, low=low, high=1, confidence=guarantee.confidence)
 
 
 def audit_reports(policy: Policy, plans: Plans, answers: Answers, confidence: float) -> tuple[AuditReport, ...]:
@@ -287,18 +287,18 @@ def drift_report(policy: Policy, labels: RunLabels, certify_side: Bools) -> Drif
     Args:
         policy: The policy that decided.
         labels: All labels of the run.
-        certify_side: (N,) labels that the promise is about.
+        certify_side: (N,) labels that the guarantee is about.
     """
-    promise = policy.certification
-    if promise is None or not promise.reference:
+    guarantee = policy.certification
+    if guarantee is None or not guarantee.reference:
         return DriftReport(missing="only a certified policy keeps the scores of its batch to compare with")
-    found = drift(promise.reference, labels, labels.p_correct, certify_side)
+    found = drift(guarantee.reference, labels, labels.p_correct, certify_side)
     signals = tuple(
         SignalDrift(
             signal=name,
             distance=one.distance,
             drifted=one.audit_factor > 1,
-            before=promise.reference[name],
+            before=guarantee.reference[name],
             now=_percentiles(labels, name, certify_side),
         )
         for name, one in found.items()
@@ -313,7 +313,7 @@ def _percentiles(labels: RunLabels, name: str, chosen: Bools) -> tuple[float, ..
 
 
 def of_this_run(verdicts: pa.Table, labels: RunLabels, asked: set[str]) -> pa.Table:
-    """Keep the verdicts about a run, each once: those on its labels, on its plants and on its images.
+    """Keep the verdicts about a run, each once: those on its labels, on its honeypots and on its images.
 
     Args:
         verdicts: Of the whole workspace, rows of schemas.reviews.VERDICTS.

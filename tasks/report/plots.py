@@ -177,8 +177,8 @@ def share_bar(share: float, words: str, kind: str = "bar-accept") -> Markup:
     return _markup(root)
 
 
-def interval_bar(low: float, high: float, value: float | None, promised: float, floor: float, words: str) -> Markup:
-    """Draw an interval on a scale from a floor to 1, with the promise as an upright line."""
+def interval_bar(low: float, high: float, value: float | None, guaranteed: float, floor: float, words: str) -> Markup:
+    """Draw an interval on a scale from a floor to 1, with the guarantee as an upright line."""
 
     def place(share: float) -> str:
         return f"{100 * min(1.0, max(0.0, (share - floor) / (1 - floor))):.2f}"
@@ -187,10 +187,10 @@ def interval_bar(low: float, high: float, value: float | None, promised: float, 
     root.set("preserveAspectRatio", "none")
     SubElement(root, "rect", {"class": "rail", "y": "5", "width": "100", "height": "2"})
     span = {"x": place(low), "y": "3", "width": f"{max(0.8, float(place(high)) - float(place(low))):.2f}"}
-    SubElement(root, "rect", {"class": "bar-accept" if low >= promised else "bar-route", **span, "height": "6"})
+    SubElement(root, "rect", {"class": "bar-accept" if low >= guaranteed else "bar-route", **span, "height": "6"})
     if value is not None:
         SubElement(root, "rect", {"class": "estimate", "x": place(value), "y": "1", "width": "1", "height": "10"})
-    line = {"x1": place(promised), "x2": place(promised), "y1": "0", "y2": "12"}
+    line = {"x1": place(guaranteed), "x2": place(guaranteed), "y1": "0", "y2": "12"}
     SubElement(root, "line", {"class": "mark", **line})
     return _markup(root)
 

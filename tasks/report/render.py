@@ -179,14 +179,14 @@ def _contents(report: Report) -> list[tuple[str, str]]:
     return [(name, title) for name, title in everything.items() if title]
 
 
-def _certified_bar(report: Report, low: float, errors: int, reviewed: int, promised: float) -> Markup:
+def _certified_bar(report: Report, low: float, errors: int, reviewed: int, guaranteed: float) -> Markup:
     """The interval of a group, on a scale that all groups share."""
     certified = (group for group in report.policy.groups if group.p_correct is not None)
     bounds = [1 - group.bound for group in certified if group.bound is not None]
-    floor = max(0.0, min([promised, *bounds]) - 0.5 * (1 - promised))
+    floor = max(0.0, min([guaranteed, *bounds]) - 0.5 * (1 - guaranteed))
     value = 1 - errors / reviewed if reviewed else None
-    words = f"at least {text.least(low)}, guaranteed {text.pct(promised)}"
-    return interval_bar(low, 1.0, value, promised, floor, words)
+    words = f"at least {text.least(low)}, guaranteed {text.pct(guaranteed)}"
+    return interval_bar(low, 1.0, value, guaranteed, floor, words)
 
 
 def _why(picture: Picture) -> str:

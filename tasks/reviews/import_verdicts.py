@@ -135,7 +135,7 @@ def _add(
         workspace: The workspace.
         file: The file.
         known: Verdicts that are there.
-        ids: All that may be judged: labels of the run and tasks, plants included.
+        ids: All that may be judged: labels of the run and tasks, honeypots included.
         labels: Labels of the run.
     """
     rows = first_rows(pa.concat_tables([known, file.verdicts]), file.verdicts.column_names) - known.num_rows

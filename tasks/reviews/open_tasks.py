@@ -49,28 +49,29 @@ MOST_NAMED: Final = 100
 def open_tasks(tasks: pa.Table, answers: Answers, images: ImageAnswers, accepts: Accepts) -> pa.Table:
     """Keep the tasks without an answer, in their order.
 
-    A label is answered by any verdict on it, but a doubtful one not while reviewers disagree, for that is what it is
-    asked for. Nobody need decide a doubtful label that the policy in force accepts, but in an image that is searched
-    for recall, which counts only once all its labels are decided. An image is answered by `checked`, of its class or of
-    every class; where one class was looked for because CLIP sees it, a `missed` object of that class says enough.
+    A label is answered by any verdict on it, but a low-confidence one not while reviewers disagree, for that is what it
+    is asked for. Nobody need decide a low-confidence label that the active policy accepts, but in an image that is
+    searched for recall, which counts only once all its labels are decided. An image is answered by `checked`, of its
+    class or of every class; where one class was looked for because CLIP sees it, a `missed` object of that class says
+    enough.
 
     Args:
         tasks: Rows of schemas.reviews.TASKS, of whole plans.
         answers: What was answered about labels.
         images: What was answered about images.
-        accepts: The decisions of the policy in force; asked only about doubtful labels without an answer.
+        accepts: The decisions of the active policy; asked only about low-confidence labels without an answer.
     """
     about_image = numbers(tasks["label_id"].is_null(), np.bool_)
     said = answers.wrong_of(tasks["label_id"])
     settles = numbers(pc.equal(tasks["purpose"], _SETTLES), np.bool_)
     waits = (said == NO_ANSWER) | ((said == IN_DISPUTE) & settles)
-    doubted = np.flatnonzero((said == NO_ANSWER) & settles & ~_of_searched_images(tasks))
+    doubted = np.flatnonzero((said == NO_ANSWER) & settles & ~_of_exhaustive_images(tasks))
     if len(doubted):
         waits[doubted] = ~accepts(tasks["label_id"].take(pa.array(doubted)))
     return tasks.filter(pa.array(np.where(about_image, ~_looked_at(tasks, images), waits)))
 
 
-def _of_searched_images(tasks: pa.Table) -> NDArray[np.bool_]:
+def _of_exhaustive_images(tasks: pa.Table) -> NDArray[np.bool_]:
     searched = tasks.filter(pc.equal(tasks["purpose"], _SEARCHES))["key"]
     return numbers(pc.is_in(tasks["key"], value_set=searched), np.bool_)
 

@@ -68,11 +68,11 @@ def _read_csv(file: BinaryIO, path: Path) -> Iterator[Row]:
             if any(cells):
                 if len(cells) != len(names):
                     raise UserError(
-                        f"{path}: row {rows.line_num} has {len(cells)} cells, the header {len(names)}; mend the row"
+                        f"{path}: row {rows.line_num} has {len(cells)} cells, the header {len(names)}; fix the row"
                     )
                 yield rows.line_num, dict(zip(names, cells, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}: row {rows.line_num} is not CSV ({error}); mend it") from None
+        raise UserError(f"{path}: row {rows.line_num} is not CSV ({error}); fix it") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 after row {rows.line_num}; save it as UTF-8") from None
 
@@ -93,7 +93,7 @@ def _read_parquet(file: BinaryIO, path: Path) -> Iterator[Row]:
                 number += 1
                 yield number, dict(zip(columns, values, strict=True))
     except pa.ArrowException as error:
-        raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())}); mend it") from None
+        raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())}); fix it") from None
 
 
 def _read_json(file: BinaryIO, path: Path) -> Iterator[Row]:
@@ -123,7 +123,7 @@ def _parsed(data: bytes, where: str) -> object:
     try:
         return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error}); mend it") from None
+        raise UserError(f"{where} is not JSON ({error}); fix it") from None
 
 
 def _known_columns(given: Iterable[str], path: Path) -> list[str]:

@@ -18,8 +18,8 @@ from vouch_labels.tasks.reviews.plans import CHANGE_CLASS_S, CLICK_BOX_S, DRAW_B
 
 REVIEWER: Final = "simulated"
 SECONDS: Final = np.array([VERIFY_S, VERIFY_S + CHANGE_CLASS_S, VERIFY_S + CLICK_BOX_S, VERIFY_S], np.float64)
-"""Time of each of LABEL_VERDICTS: looking, and what has to be mended."""
-PLANT: Final = "plant"
+"""Time of each of LABEL_VERDICTS: looking, and what has to be corrected."""
+HONEYPOT: Final = "plant"
 
 MOST_DRAWS: Final = 100_000
 
@@ -31,7 +31,7 @@ class Errors:
     """How often the reviewer errs."""
 
     missed: float = 0.0
-    """Share of wrong labels, plants included, that he calls correct."""
+    """Share of wrong labels, honeypots included, that he calls correct."""
     false_alarms: float = 0.0
     """Share of correct labels that he calls not an object."""
 
@@ -50,7 +50,7 @@ def answer(
 ) -> pa.Table:
     """Answer a review plan's tasks from ground truth.
 
-    Known-wrong plants are called not an object. Whole images get a `checked` row, and a `missed` one for each object
+    honeypots are called not an object. Whole images get a `checked` row, and a `missed` one for each object
     (of the class asked for, or of any) that no label shows. What has no truth is not answered, as a person may skip it.
     Whether the reviewer errs depends on seed, reviewer and label alone: asked again he says the same.
 
@@ -112,7 +112,7 @@ class _Session:
         self._errors, self._seed, self._reviewer = errors, seed, reviewer
 
     def label(self, row: int, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        planted = task["purpose"] == PLANT
+        planted = task["purpose"] == HONEYPOT
         right = NOT_AN_OBJECT if planted else int(self._truth.verdict[row]) if row >= 0 else UNKNOWN
         if right == UNKNOWN:
             return
@@ -158,7 +158,7 @@ class Question:
     errors: Errors
     automate: float
     """Share of labels that the answers are about."""
-    plants: int = 0
+    honeypots: int = 0
     """Known-wrong labels that show what the reviewer misses."""
 
 
@@ -170,7 +170,7 @@ def ask(
     gate: str | None,
     missed: float,
     automate: float,
-    plants: int = 0,
+    honeypots: int = 0,
 ) -> Question:
     """Check what is asked for.
 
@@ -182,7 +182,7 @@ def ask(
         gate: delivered or accepted; None: routing.gate.
         missed: Share of wrong labels that the reviewer calls correct.
         automate: Share of labels that the answers are about.
-        plants: Known-wrong labels that show what the reviewer misses.
+        honeypots: Known-wrong labels that show what the reviewer misses.
 
     Raises:
         UserError: One of them makes no sense.
@@ -202,9 +202,9 @@ def ask(
     counts = _numbers("--reviews", reviews, int)
     if min(counts) < 1:
         raise UserError(f"--reviews: {min(counts)} is no number of labels to look at; give numbers from 1 on")
-    if plants < 0:
-        raise UserError(f"--plants: {plants} is no number of labels")
-    return Question(asked, counts, draws, chosen, routing.confidence, Errors(missed=missed), automate, plants)
+    if honeypots < 0:
+        raise UserError(f"--honeypots: {honeypots} is no number of labels")
+    return Question(asked, counts, draws, chosen, routing.confidence, Errors(missed=missed), automate, honeypots)
 
 
 def _numbers(name: str, words: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:

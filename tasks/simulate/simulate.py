@@ -22,11 +22,11 @@ from vouch_labels.schemas.records import ApplySummary
 from vouch_labels.schemas.reviews import GroupPlan, Planned
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
-from vouch_labels.tasks.certify.data import Candidates, Promise, declare_groups, draw_groups
+from vouch_labels.tasks.certify.data import Candidates, Guarantee, declare_groups, draw_groups
 from vouch_labels.tasks.certify.draw import labels_to_fit
 from vouch_labels.tasks.certify.fit import Fit, fit_rows
 from vouch_labels.tasks.certify.judge import Reviewed, judge
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.evaluate.evaluate import contract_truth, is_kept, true_precision
 from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, RunTruth, truth_of_campaign
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
@@ -46,7 +46,14 @@ from vouch_labels.tasks.statistics.bounds import (
     upper_bound,
 )
 from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample, fit_share
-from vouch_labels.tasks.statistics.threshold_tests import Sample, accepted_counts, delta_of_look, gate_a, gate_b, ladder
+from vouch_labels.tasks.statistics.threshold_tests import (
+    Sample,
+    accepted_counts,
+    delta_of_test,
+    gate_a,
+    gate_b,
+    threshold_grid,
+)
 from vouch_labels.tasks.store.open import open_store
 
 NAIVE: Final = 1_000_000
@@ -79,16 +86,16 @@ def simulate(
     Raises:
         UserError: No label has truth.
     """
-    played = board(labels, truth, question.errors, question.plants)
+    played = board(labels, truth, question.errors, question.honeypots)
     if not played.labels.count:
         raise UserError(f"{names[0]}: none of the run's labels has truth to simulate a reviewer with")
-    promises = [Promise(precision, question.confidence, question.gate) for precision in question.precisions]
+    guarantees = [Guarantee(precision, question.confidence, question.gate) for precision in question.precisions]
     results: dict[tuple[float, int], list[Draw]] = {}
     total = len(question.reviews) * question.draws
     for place, reviews in enumerate(question.reviews):
         for number in range(question.draws):
-            for promise, draw in zip(promises, play(played, promises, reviews, number), strict=True):
-                results.setdefault((promise.precision, reviews), []).append(draw)
+            for guarantee, draw in zip(guarantees, play(played, guarantees, reviews, number), strict=True):
+                results.setdefault((guarantee.precision, reviews), []).append(draw)
             if progress is not None:
                 progress(place * question.draws + number + 1, total)
     rows = tuple(row(precision, reviews, results[precision, reviews]) for precision, reviews in sorted(results))
@@ -104,7 +111,7 @@ def simulate(
         confidence=question.confidence,
         draws=question.draws,
         missed=question.errors.missed,
-        plants=question.plants,
+        honeypots=question.honeypots,
         seconds_per_box_by_hand=float(seconds_of(played.verdict).sum()) / boxes if boxes else None,
         rows=rows,
         answers=answers(rows, question.automate),
@@ -119,7 +126,7 @@ class Board:
     verdict: NDArray[np.int8]
     """(N,) places in LABEL_VERDICTS."""
     errors: Errors
-    plants: int = 0
+    honeypots: int = 0
     """Known-wrong labels that are mixed in to see what the reviewer misses."""
 
     @property
@@ -129,7 +136,7 @@ class Board:
 
     @property
     def boxes(self) -> Bools:
-        """(N,) labels that are delivered when people look at them: right, or mended."""
+        """(N,) labels that are delivered when people look at them: right, or corrected."""
         return np.asarray(self.verdict != NOT_AN_OBJECT)
 
     def said(self, seed: int) -> NDArray[np.int8]:
@@ -139,19 +146,19 @@ class Board:
         return called(self.verdict, chances(self.labels.label_ids.to_pylist(), seed), self.errors)
 
 
-def oracle(scores: Floats, wrong: Bools, promise: Promise) -> float:
+def oracle(scores: Floats, wrong: Bools, guarantee: Guarantee) -> float:
     """Most that any threshold may accept, as a share of these labels, for one who knows which are wrong.
 
     Args:
         scores: (n,) p(correct), NaN: never accepted.
         wrong: (n,) the truth.
-        promise: What is to hold.
+        guarantee: What is to hold.
     """
     steps = np.unique(scores[np.isfinite(scores)])[::-1]
     accepted = accepted_counts(scores, steps)
     errors = accepted_counts(scores[wrong], steps)
-    whole = accepted if promise.gate == "accepted" else errors + int((~wrong).sum())
-    good = np.flatnonzero(errors <= (1 - promise.precision) * whole + 1e-9)
+    whole = accepted if guarantee.gate == "accepted" else errors + int((~wrong).sum())
+    good = np.flatnonzero(errors <= (1 - guarantee.precision) * whole + 1e-9)
     return float(accepted[good[-1]] / len(scores)) if len(good) else 0.0
 
 
@@ -164,30 +171,30 @@ class Draw(NamedTuple):
     automation: float
     """Share of all labels accepted."""
     accepted_precision: float | None
-    """A, true, on the side that the promise is about; None without an accepted label."""
+    """A, true, on the side that the guarantee is about; None without an accepted label."""
     delivered_precision: float | None
     broken: bool
-    """Something was accepted, and the promise of a group is not kept."""
+    """Something was accepted, and the guarantee of a group is not kept."""
     seconds_per_box: float | None
     oracle: float
     naive: float
     naive_broken: bool
 
 
-def play(board: Board, promises: Sequence[Promise], reviews: int, seed: int) -> list[Draw]:
-    """Play one campaign for each promise; the split, the first sample and the calibrator are the same for all.
+def play(board: Board, guarantees: Sequence[Guarantee], reviews: int, seed: int) -> list[Draw]:
+    """Play one campaign for each guarantee; the split, the first sample and the calibrator are the same for all.
 
     Args:
         board: The labels.
-        promises: What is to be certified.
+        guarantees: What is to be certified.
         reviews: Labels that people look at, those for fitting included.
         seed: Seed of the split, of every draw and of the reviewer's errors.
 
     Returns:
-        A result for each promise.
+        A result for each guarantee.
     """
     start = _begin(board, reviews, seed)
-    return [_go_on(start, promise, reviews) for promise in promises]
+    return [_go_on(start, guarantee, reviews) for guarantee in guarantees]
 
 
 def reviews_to_fit(labels: int, reviews: int) -> int:
@@ -195,9 +202,9 @@ def reviews_to_fit(labels: int, reviews: int) -> int:
     return labels_to_fit(labels, reviews // 2)
 
 
-def board(labels: RunLabels, truth: RunTruth, errors: Errors, plants: int = 0) -> Board:
+def board(labels: RunLabels, truth: RunTruth, errors: Errors, honeypots: int = 0) -> Board:
     """Take the labels whose right answers are known."""
-    return Board(only(labels, truth.counted), truth.verdict[truth.counted], errors, plants)
+    return Board(only(labels, truth.counted), truth.verdict[truth.counted], errors, honeypots)
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ class _Start:
 
     @property
     def side(self) -> Bools:
-        """(N,) labels that the promise is about."""
+        """(N,) labels that the guarantee is about."""
         return self.candidates.certify_side
 
 
@@ -243,72 +250,73 @@ def _begin(board: Board, reviews: int, seed: int) -> _Start:
     return _Start(board, said, candidates, rows, fit, seed)
 
 
-def _go_on(start: _Start, promise: Promise, reviews: int) -> Draw:
+def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
     """Declare the groups, review the certification sample, certify, and look at the truth."""
     labels, fit, candidates = start.board.labels, start.fit, start.candidates
     left = reviews - len(start.first)
     accepted, rows = np.zeros(labels.count, np.bool_), np.zeros(0, np.int64)
     groups: tuple[GroupPlan, ...] = ()
     if fit is not None:
-        groups = declare_groups(candidates, fit.labels, labels.class_index[fit.rows], promise, left)
-        rows = draw_groups(candidates, groups, promise.gate, left, start.seed, 1).rows
+        groups = declare_groups(candidates, fit.labels, labels.class_index[fit.rows], guarantee, left)
+        rows = draw_groups(candidates, groups, guarantee.gate, left, start.seed, 1).rows
         names = np.array(labels.class_names)[labels.class_index[rows]]
         reviewed = Reviewed(candidates.scores[rows], start.wrong[rows], tuple(names.tolist()))
-        delta = delta_of_look(1 - promise.confidence, 1)
-        bounds = _reviewers(start, promise, delta)
-        for one in judge(reviewed, groups, candidates, promise, delta, bounds):
+        delta = delta_of_test(1 - guarantee.confidence, 1)
+        bounds = _reviewers(start, guarantee, delta)
+        for one in judge(reviewed, groups, candidates, guarantee, delta, bounds):
             if one.certificate.threshold is not None:
                 kept = candidates.of(one.plan.model_copy(update={"classes": one.classes}))
                 accepted |= kept & (candidates.scores >= one.certificate.threshold)
-    naive = _naive(start, promise, left)
+    naive = _naive(start, guarantee, left)
     found = true_precision(accepted, start.board.correct, start.side)
     asked = np.unique(np.concatenate([start.first, rows]))
     return Draw(
         reviewed=len(asked),
-        review_seconds=float(seconds_of(start.said[asked]).sum()) + start.board.plants * VERIFY_S,
+        review_seconds=float(seconds_of(start.said[asked]).sum()) + start.board.honeypots * VERIFY_S,
         automation=float(accepted.mean()),
         accepted_precision=found.accepted_precision,
         delivered_precision=found.delivered_precision,
-        broken=_broken(start, accepted, groups, promise),
+        broken=_broken(start, accepted, groups, guarantee),
         seconds_per_box=_seconds_per_box(start, accepted, asked),
-        oracle=oracle(candidates.scores[start.side], ~start.board.correct[start.side], promise),
+        oracle=oracle(candidates.scores[start.side], ~start.board.correct[start.side], guarantee),
         naive=float(naive.mean()),
-        naive_broken=_broken(start, naive, groups, promise),
+        naive_broken=_broken(start, naive, groups, guarantee),
     )
 
 
-def _reviewers(start: _Start, promise: Promise, delta: float) -> ReviewerError:
-    """Bound what the reviewer misses by known-wrong plants, as many as the board has."""
-    planted = start.board.plants
+def _reviewers(start: _Start, guarantee: Guarantee, delta: float) -> ReviewerError:
+    """Bound what the reviewer misses by honeypots, as many as the board has."""
+    planted = start.board.honeypots
     if not planted:
         return TRUSTED
-    names = [f"plant-{number}" for number in range(planted)]
+    names = [f"honeypot-{number}" for number in range(planted)]
     missed = chances(names, start.seed) < start.board.errors.missed
-    # Gate "delivered" plants half of them among the labels that people get in any case, as `vouch plan-reviews` does.
-    routed = planted // 2 if promise.gate == "delivered" else 0
+    # Gate "delivered" honeypots half of them among the labels that people get in any case, as `vouch plan-reviews`
+    # does.
+    routed = planted // 2 if guarantee.gate == "delivered" else 0
     first, rest = missed[: planted - routed], missed[planted - routed :]
     return reviewer_error(len(first), int(first.sum()), delta, routed, int(rest.sum()))
 
 
-def _naive(start: _Start, promise: Promise, reviews: int) -> Bools:
+def _naive(start: _Start, guarantee: Guarantee, reviews: int) -> Bools:
     """What the loosest threshold accepts at which as many reviewed labels, drawn uniformly, look good enough."""
     scores = start.candidates.scores
     rows = certification_sample(start.side, reviews, start.seed, NAIVE).rows
-    sample, steps = Sample(scores[rows], start.wrong[rows]), ladder(scores[start.side])
-    if promise.gate == "accepted":
-        found = gate_a(sample, steps, np.ones(len(steps), np.int64), promise.precision, 0.5)
+    sample, steps = Sample(scores[rows], start.wrong[rows]), threshold_grid(scores[start.side])
+    if guarantee.gate == "accepted":
+        found = gate_a(sample, steps, np.ones(len(steps), np.int64), guarantee.precision, 0.5)
     else:
-        found = gate_b(sample, steps, promise.precision, 0.5)
-    good = np.flatnonzero((found.reviewed > 0) & (found.errors <= (1 - promise.precision) * found.reviewed))
+        found = gate_b(sample, steps, guarantee.precision, 0.5)
+    good = np.flatnonzero((found.reviewed > 0) & (found.errors <= (1 - guarantee.precision) * found.reviewed))
     least = float(steps[good[-1]]) if len(good) else np.inf
     return np.asarray(start.side & (scores >= least))
 
 
-def _broken(start: _Start, accepted: Bools, groups: Sequence[GroupPlan], promise: Promise) -> bool:
-    """Whether the promise of any group is broken."""
+def _broken(start: _Start, accepted: Bools, groups: Sequence[GroupPlan], guarantee: Guarantee) -> bool:
+    """Whether the guarantee of any group is broken."""
     among = [start.candidates.of(group) for group in groups] or [start.side]
     found = [true_precision(accepted, start.board.correct, part) for part in among]
-    return any(is_kept(one, promise.gate, promise.precision) is False for one in found)
+    return any(is_kept(one, guarantee.gate, guarantee.precision) is False for one in found)
 
 
 def _seconds_per_box(start: _Start, accepted: Bools, asked: Ints) -> float | None:
@@ -316,7 +324,7 @@ def _seconds_per_box(start: _Start, accepted: Bools, asked: Ints) -> float | Non
     seen = ~accepted
     boxes = int((accepted | start.board.boxes).sum())
     seen[asked] = True
-    seconds = float(seconds_of(start.said[seen]).sum()) + start.board.plants * VERIFY_S
+    seconds = float(seconds_of(start.said[seen]).sum()) + start.board.honeypots * VERIFY_S
     return seconds / boxes if boxes else None
 
 
@@ -332,7 +340,7 @@ class AnsweredPlan:
 
     planned: Planned
     rows: Ints
-    """Labels that were asked about; -1 for plants."""
+    """Labels that were asked about; -1 for honeypots."""
     answers: int
     """Verdicts written."""
 
@@ -356,13 +364,15 @@ class Round:
     truth: RunTruth
 
 
-def review_round(campaign: Campaign, truth_file: Path, wishes: tuple[Wish, Wish], *, export: bool) -> Round:
+def review_round(
+    campaign: Campaign, truth_file: Path, requests: tuple[ReviewRequest, ReviewRequest], *, export: bool
+) -> Round:
     """Play a round in the campaign's workspace; its verdicts, and the policy, are marked as simulated.
 
     Args:
         campaign: Of a labelled run that nothing was asked about yet.
         truth_file: COCO instances.
-        wishes: Budgets of the first sample and of the certification sample.
+        requests: Budgets of the first sample and of the certification sample.
         export: Write the data set by the new policy.
 
     Raises:
@@ -370,7 +380,7 @@ def review_round(campaign: Campaign, truth_file: Path, wishes: tuple[Wish, Wish]
         StoreError: The workspace cannot be read or written.
     """
     labels, truth = truth_of_campaign(campaign, truth_file)
-    first, second = (review_next(campaign, labels, truth, wish) for wish in wishes)
+    first, second = (review_next(campaign, labels, truth, request) for request in requests)
     certified, refusal, applied, contract = None, "", None, None
     try:
         certified = certify_campaign(campaign)
@@ -391,7 +401,12 @@ def _labels(campaign: Campaign) -> RunLabels:
 
 
 def review_next(
-    campaign: Campaign, labels: RunLabels, truth: RunTruth, wish: Wish, errors: Errors = PERFECT, seed: int = 0
+    campaign: Campaign,
+    labels: RunLabels,
+    truth: RunTruth,
+    request: ReviewRequest,
+    errors: Errors = PERFECT,
+    seed: int = 0,
 ) -> AnsweredPlan:
     """Plan what is next, and answer all of it from ground truth; the verdicts are marked as simulated.
 
@@ -399,7 +414,7 @@ def review_next(
         campaign: Of a labelled run.
         labels: Its labels.
         truth: The right answers about them.
-        wish: Budget and stage.
+        request: Budget and stage.
         errors: How often the reviewer errs.
         seed: Seed of his errors.
 
@@ -407,7 +422,7 @@ def review_next(
         UserError: There is nothing to ask.
         StoreError: The workspace cannot be read or written.
     """
-    planned = plan_reviews(campaign, wish)
+    planned = plan_reviews(campaign, request)
     workspace = open_store(campaign.workspace)
     tasks = next(
         table for plan, table in read_plans(workspace, campaign.run.name) if plan.number == planned.plan.number
@@ -452,18 +467,18 @@ def row(precision: float, reviews: int, draws: Sequence[Draw]) -> SimulatedRow:
 def _answer(rows: Sequence[SimulatedRow], automate: float) -> PlanningAnswer:
     precision, by_reviews = rows[0].precision, sorted(rows, key=lambda one: one.reviews)
     enough = next((one for one in by_reviews if one.automation.median >= automate), None)
-    promise = f"{automate:.0%} of these labels at {precision:g}"
+    guarantee = f"{automate:.0%} of these labels at {precision:g}"
     if enough is not None:
         words = (
-            f"{enough.reviews:,} reviews (about {max(1, round(enough.review_minutes)):,} min) automate {promise}: "
+            f"{enough.reviews:,} reviews (about {max(1, round(enough.review_minutes)):,} min) automate {guarantee}: "
             f"{enough.automation.median:.0%} in the median draw, at least {enough.automation.tenth:.0%} in nine of ten"
         )
         return PlanningAnswer(precision=precision, automate=automate, reviews=enough.reviews, words=words)
     best = max(by_reviews, key=lambda one: (one.automation.median, one.certified, one.reviews))
     oracle = max(one.oracle for one in by_reviews)
     words = (
-        f"none of the reviews tried automates {promise}: {best.reviews:,} come to {best.automation.median:.0%} in the "
-        f"median draw; who knows every label and ranks as well would come to {oracle:.0%}"
+        f"none of the reviews tried automates {guarantee}: {best.reviews:,} come to {best.automation.median:.0%} in "
+        f"the median draw; who knows every label and ranks as well would come to {oracle:.0%}"
     )
     if oracle < automate:
         words += ", so more reviews alone will not do"

@@ -30,7 +30,7 @@ _ROUNDING: Final = 1e-9
 """Keeps (1 - 0.9) * 10 = 0.9999999999999998 from being cut to 0."""
 
 SHARE_OF_DELTA: Final = 0.2
-"""Part of the promised delta that goes to the bounds of what reviewers miss."""
+"""Part of the guaranteed delta that goes to the bounds of what reviewers miss."""
 
 STRENGTHS: Final = np.geomspace(1, 1_000, 31)
 """Labels that the common share may be worth to each class."""
@@ -171,7 +171,7 @@ def korn_graubard(errors: Ints, reviewed: Ints, delta: float) -> float:
     n* = n / deff (t_{n-1} / t_{c-1})^2 at the quantile 1 - delta, bound Beta(1 - delta; p n* + 1, n* - p n*)
     (E. L. Korn and B. I. Graubard, Survey Methodology 24, 1998). They take m - 1 degrees of freedom; here it is the
     number c of images with an error, two at least, less one, for these alone tell how errors cluster, and with few of
-    them m - 1 promised too much. Without any error the sample says nothing of clustering; then n* is the number of
+    them m - 1 guaranteed too much. Without any error the sample says nothing of clustering; then n* is the number of
     images, as if the labels of one image were copies of each other.
 
     The bound is approximate, unlike those of labels drawn one by one. Draw labels, not images, where precision is to be
@@ -218,7 +218,7 @@ TRUSTED: Final = ReviewerError(0.0, 0.0, 0.0)
 
 
 def reviewer_error(
-    planted: int, missed: int, delta: float, planted_routed: int = 0, missed_routed: int = 0
+    planted: int, missed: int, delta: float, honeypots_routed: int = 0, missed_routed: int = 0
 ) -> ReviewerError:
     """Bound the share of wrong labels that reviewers miss.
 
@@ -228,17 +228,17 @@ def reviewer_error(
         planted: Known-wrong labels with scores as accepted labels have them; 0: nothing is known, so the bound is 1 and
             nothing will be certified.
         missed: How many of them reviewers called correct.
-        delta: 1 - confidence of the whole promise.
-        planted_routed: The same for scores as routed labels have them; 0: the first bound stands for both.
+        delta: 1 - confidence of the whole guarantee.
+        honeypots_routed: The same for scores as routed labels have them; 0: the first bound stands for both.
         missed_routed: How many of these were missed.
     """
     spent = SHARE_OF_DELTA * delta
-    if not planted_routed:
+    if not honeypots_routed:
         bound = float(upper_bound(missed, planted, spent))
         return ReviewerError(bound, bound, spent)
     return ReviewerError(
         float(upper_bound(missed, planted, spent / 2)),
-        float(upper_bound(missed_routed, planted_routed, spent / 2)),
+        float(upper_bound(missed_routed, honeypots_routed, spent / 2)),
         spent,
     )
 

@@ -2,14 +2,15 @@
 
 Expiry is an e-process: a bet against "at least T of the accepted labels are correct" that loses on average while that
 is true, so its wealth ever reaches 1/delta with chance at most delta (J. Ville, 1939), however many batches are audited
-and whenever one looks. After an audited batch b with labels of weight a_i and error w_i, each bet lambda multiplies by
+and whenever one tests. After an audited batch b with labels of weight a_i and error w_i, each bet lambda multiplies by
 
     E_b(lambda) = prod_i (1 + lambda (a_i w_i - (1 - T))).
 
 Wealth is the mean over a grid of lambda (I. Waudby-Smith and A. Ramdas, Estimating means of bounded random variables by
 betting, 2024). It is also averaged over when to begin betting, with weights v_s = 1/(s (s+1)) for beginning at batch s
 (the mixture e-detector of J. Shin, A. Ramdas and A. Rinaldo, 2023, with weights that sum to one): a bet that began long
-ago has lost its stake to many good batches and would take as long to notice a fall. What has not begun is kept as cash:
+ago has lost its stake to many good batches and would take as long to notice a fall. What has not started is kept as
+cash:
 
     M_b = 1/(b+1) + mean over lambda of S_b(lambda),   S_b = (S_{b-1} + v_b) E_b.
 
@@ -135,7 +136,7 @@ def score_drift(before: NDArray[Any], now: NDArray[Any]) -> Drift:
 
 @dataclass(frozen=True)
 class Monitor:
-    """Wealth of the bets against a policy's promise; plain values, so that it can be stored between batches."""
+    """Wealth of the bets against a policy's guarantee; plain values, so that it can be stored between batches."""
 
     precision: float
     """T, below 1."""

@@ -12,12 +12,12 @@ from scipy import stats
 
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, most_errors
 from vouch_labels.tasks.statistics.threshold_tests import (
-    NEXT_LOOK,
+    NEXT_TEST,
     Evidence,
     Sample,
     accepted_counts,
     certified_step,
-    ladder,
+    threshold_grid,
 )
 
 POWER: Final = 0.8
@@ -43,13 +43,13 @@ class Plan:
     """What to review for gate A, fixed before anything of it is reviewed."""
 
     thresholds: Floats
-    """The ladder, strict to loose; empty where no start is likely enough to pass."""
+    """The threshold grid, strict to loose; empty where no start is likely enough to pass."""
     power: float
-    """Predicted chance that the first of them passes; with an empty ladder the best chance of any."""
+    """Predicted chance that the first of them passes; with an empty threshold grid the best chance of any."""
 
     @property
     def region(self) -> float:
-        """Least score of the labels to draw from; infinite with an empty ladder."""
+        """Least score of the labels to draw from; infinite with an empty threshold grid."""
         return float(self.thresholds[-1]) if len(self.thresholds) else float("inf")
 
 
@@ -65,18 +65,18 @@ def plan_gate_a(
 
     A plan (start, end) spreads the reviews over the labels at or above its end, so stricter thresholds get their part
     of them. Of the plans whose start passes with at least `power`, the one with the most labels accepted on average is
-    taken; along a ladder, the chance to reach a step is the least chance of the steps so far, errors being high or low
-    together. Starting at the strictest threshold instead would fail for want of reviewed labels there.
+    taken; along a threshold grid, the chance to reach a step is the least chance of the steps so far, errors being high
+    or low together. Starting at the strictest threshold instead would fail for want of reviewed labels there.
 
     Args:
-        scores: (N,) p(correct) of the set that the promise is about.
+        scores: (N,) p(correct) of the set that the guarantee is about.
         fit: Reviewed labels of the fit side.
         reviews: Certification labels that can be afforded.
         precision: T.
         delta: 1 - confidence, for one group.
         power: Least predicted power of the first test.
     """
-    steps = ladder(scores)
+    steps = threshold_grid(scores)
     accepted = accepted_counts(scores, steps)
     shares = predicted_shares(scores, steps, fit)
     best, best_value, best_power = slice(0, 0), 0.0, 0.0
@@ -161,15 +161,15 @@ class Certificate:
     """Why nothing is accepted; empty where something is."""
     more_reviews: int | None
     """About how many more reviewed labels of the kind that was drawn would certify the first threshold with a chance
-    of 80%, if its share of errors stays, at the level of the next look, which drawing them is; None where something is
+    of 80%, if its share of errors stays, at the level of the next test, which drawing them is; None where something is
     certified, or no number would do."""
 
 
 def certify(evidence: Evidence, drawn: int) -> Certificate:
-    """Test a ladder in its order, and put the result into words.
+    """Test a threshold grid in its order, and put the result into words.
 
     Args:
-        evidence: Of `gate_a` or `gate_b`, the ladder fixed beforehand.
+        evidence: Of `gate_a` or `gate_b`, the threshold grid fixed beforehand.
         drawn: Sampled labels in all, those outside the tested sets included.
     """
     step = certified_step(evidence)
@@ -203,7 +203,7 @@ def _refusal(evidence: Evidence, drawn: int) -> tuple[str, int | None]:
     found += f", at most {most} may be" if most >= 0 else ", and so few certify nothing even without an error"
     if float(lower_bound(errors, reviewed, evidence.delta)) >= limit:
         return f"{found}; more reviews will not help while so many are wrong", None
-    delta = evidence.delta * NEXT_LOOK
+    delta = evidence.delta * NEXT_TEST
     # Half an error more and one label: without any error the share is small, not 0.
     needed = reviews_needed((errors + 0.5) / (reviewed + 1), limit, delta)
     condition = ""
@@ -233,7 +233,7 @@ class Precisions:
 def both_precisions(sample: Sample, threshold: float | None, delta: float) -> Precisions:
     """Estimate both precisions from a simple random sample of all labels, with lower bounds at 1 - delta each.
 
-    The bounds are for reading: a threshold that was chosen by this sample has its promise from `certify` alone, and
+    The bounds are for reading: a threshold that was chosen by this sample has its guarantee from `certify` alone, and
     that for its own gate.
     """
     accepted = sample.scores >= (np.inf if threshold is None else threshold)

@@ -18,7 +18,7 @@ WIDEST: Final = 6.0
 
 
 @dataclass(frozen=True)
-class SearchedImages:
+class ExhaustiveImages:
     """m images that were drawn by strata and searched for every object."""
 
     strata: Ints
@@ -49,7 +49,7 @@ def image_sample(strata: Ints, count: int, seed: int, batch: int = 0) -> Drawn:
     return Drawn(rows, (taken / np.maximum(sizes, 1))[strata[rows]])
 
 
-def recall(searched: SearchedImages, sizes: Ints, delta: float, seed: int, bootstraps: int = BOOTSTRAPS) -> Estimate:
+def recall(searched: ExhaustiveImages, sizes: Ints, delta: float, seed: int, bootstraps: int = BOOTSTRAPS) -> Estimate:
     """Estimate the share of objects that were found: R = sum(found / pi) / sum(objects / pi).
 
     The interval is a bootstrap-t over images within strata (B. Efron, Canadian Journal of Statistics 9, 1981), so
@@ -95,7 +95,7 @@ def recall(searched: SearchedImages, sizes: Ints, delta: float, seed: int, boots
     return Estimate(value, lowest, highest)
 
 
-def _moments(searched: SearchedImages) -> Floats:
+def _moments(searched: ExhaustiveImages) -> Floats:
     """Found f, objects o, f^2, f o and o^2 of each image, (5, m): what ratios and their variances are made of."""
     found, objects = searched.found.astype(np.float64), searched.objects.astype(np.float64)
     return np.stack([found, objects, found**2, found * objects, objects**2])

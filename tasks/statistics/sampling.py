@@ -77,8 +77,8 @@ def certification_sample(among: Bools, count: int, seed: int, look: int = 0) -> 
     """Draw what certifies: a simple random sample of the labels marked.
 
     For gate B mark the certify side, for gate A its labels at or above the plan's region. The rows are the beginning of
-    a random order, so a larger draw of the same seed begins with the smaller one. Reviewing more after a look at the
-    result is another look, and spends another part of delta (`groups.delta_of_look`).
+    a random order, so a larger draw of the same seed begins with the smaller one. Reviewing more after seeing the
+    result is another test, and spends another part of delta (`groups.delta_of_test`).
 
     Args:
         among: (N,) True where a label may be drawn.

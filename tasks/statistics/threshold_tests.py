@@ -45,8 +45,8 @@ STEPS: Final = 100
 
 SPARE_ERRORS: Final = 5
 """Errors that a group's expected reviews must be able to bear for the group to be worth testing."""
-FIRST_LOOK: Final = 0.8
-NEXT_LOOK: Final = 1 - FIRST_LOOK
+FIRST_TEST: Final = 0.8
+NEXT_TEST: Final = 1 - FIRST_TEST
 """A look may spend this much of what the one before it could."""
 
 
@@ -76,7 +76,7 @@ class Evidence:
     p_values: Floats
     """(L,) of "fewer than T of the set are correct"."""
     delta: float
-    """What is left of the promised delta for these tests; the rest was spent on the correction."""
+    """What is left of the guaranteed delta for these tests; the rest was spent on the correction."""
     sizes: Ints | None = None
     """(L,) labels of the set, where the test knows them."""
 
@@ -102,7 +102,7 @@ def gate_a(
     p(t) = P(Hypergeometric(N_t, floor((1-T) N_t) + 1, n_t) <= k_t). Reviewers who miss wrong labels thin the count:
     then p(t) = P(Binomial(n_t, (1-T)(1-eta)) <= k_t), eta the upper bound of the share that they miss, and its delta is
     taken off. (The prototype's plan tests at the full delta with an eta that is itself only an upper bound with some
-    confidence; here both together keep the promise.)
+    confidence; here both together keep the guarantee.)
 
     Args:
         sample: Drawn from a set that holds every label at or above the loosest threshold.
@@ -129,9 +129,9 @@ def gate_b(
 ) -> Evidence:
     """Test the precision of the delivered set at every threshold.
 
-    Sampled labels that are routed and wrong are dropped, since people remove or mend them. Of the n_d that are left, k
+    Sampled labels that are routed and wrong are dropped, since people remove or fix them. Of the n_d that are left, k
     are accepted and wrong: p(t) = P(Binomial(n_d, 1-T) <= k), an upper bound of the hypergeometric one, whose set has a
-    size that nobody knows. A label that people mend is delivered correct but not counted, which is on the safe side.
+    size that nobody knows. A label that people fix is delivered correct but not counted, which is on the safe side.
 
     Reviewers who miss wrong labels leave some in the routed part too. With r of the sampled labels routed and called
     wrong, at most q = u/(1-u) such labels come on each delivered one, u being the Clopper-Pearson bound of
@@ -140,7 +140,8 @@ def gate_b(
     of delta goes to u. (The plan says only "add the reviewers' residual error".)
 
     Args:
-        sample: Drawn from the set that the promise is about, or from all of its labels at or above some score below the
+        sample: Drawn from the set that the guarantee is about, or from all of its labels at or above some score below
+        the
             loosest threshold: leaving out labels that all go to people leaves out correct ones only, unless reviewers
             miss wrong ones, so it is on the safe side for reviewers who can be trusted.
         thresholds: (L,) descending, fixed before the sample was reviewed.
@@ -177,11 +178,11 @@ def _at_or_above(scores: Floats, thresholds: Floats) -> Ints:
     return np.asarray(len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left"), np.int64)
 
 
-def ladder(scores: Floats, steps: int = STEPS) -> Floats:
+def threshold_grid(scores: Floats, steps: int = STEPS) -> Floats:
     """Thresholds from strict to loose, about equally many labels apart.
 
     Args:
-        scores: (N,) p(correct) of the set that the promise is about; NaN is left out.
+        scores: (N,) p(correct) of the set that the guarantee is about; NaN is left out.
         steps: How many at most.
 
     Returns:
@@ -212,7 +213,7 @@ def certified_groups(labels: Ints, reviews: int, precision: float, delta: float)
         labels: (C,) labels of each class on the certify side.
         reviews: Certification labels in all.
         precision: T.
-        delta: 1 - confidence of all promises together.
+        delta: 1 - confidence of all guarantees together.
 
     Returns:
         Class indices of each group, the most frequent class first, the pooled group last; a class without labels is in
@@ -231,15 +232,15 @@ def certified_groups(labels: Ints, reviews: int, precision: float, delta: float)
     return [order]
 
 
-def delta_of_look(delta: float, look: int) -> float:
-    """Part of delta that a look at certification labels may spend.
+def delta_of_test(delta: float, look: int) -> float:
+    """Part of delta that a tests of certification labels may spend.
 
-    The first look gets 80%, each later one 80% of what is left, so any number of looks spend at most delta. Certifying
-    again with more reviews, because the first result disappointed, is such a look; tests at the full delta each time
-    would break the promise in the end.
+    The first test gets 80%, each later one 80% of what is left, so any number of tests spend at most delta. Certifying
+    again with more reviews, because the first result disappointed, is such a test; tests at the full delta each time
+    would break the guarantee in the end.
 
     Args:
-        delta: 1 - confidence of the promise.
+        delta: 1 - confidence of the guarantee.
         look: 1 for the first.
     """
-    return delta * FIRST_LOOK * NEXT_LOOK ** (look - 1)
+    return delta * FIRST_TEST * NEXT_TEST ** (look - 1)

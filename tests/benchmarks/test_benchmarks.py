@@ -1,4 +1,4 @@
-"""Every benchmark runs at small sizes and gives the rows that it promises, with figures that make sense."""
+"""Every benchmark runs at small sizes and gives the rows that it guarantees, with figures that make sense."""
 
 import pytest
 

@@ -10,7 +10,7 @@ from tests.browser.reviewing import Reviewer, reviewing
 from tests.fake_campaign import draw_images, label, write_campaign
 from tests.requirements import CHROMIUM
 from vouch_labels.review_ui.queue.database import mongod
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 
 CLASSES = ["cat", "dog", "ox"]
 ARGUMENTS = [
@@ -36,7 +36,7 @@ def labelled_folder(tmp_path_factory):
     draw_images(folder, 40, (320, 240), (1, 3))
     campaign = write_campaign(folder, classes=CLASSES)
     label(campaign)
-    plan_reviews(campaign, Wish(minutes=5, images=2, misses=8))
+    plan_reviews(campaign, ReviewRequest(minutes=5, images=2, misses=8))
     return folder
 
 

@@ -12,7 +12,7 @@ from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.policy import Certified, Group, GroupCertificate, Reviewers
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 
 CERTIFICATE = GroupCertificate(
     labels=1000, accepted=600, reviewed=400, errors=8, limit=0.05, bound=0.034, p_value=0.01, delta=0.08, tested=(0.9,),
@@ -97,14 +97,14 @@ def test_from_answers_to_decisions(campaign, tmp_path, monkeypatch):
 
     with mongod(tmp_path / "db") as uri:
         monkeypatch.setenv("VOUCH_MONGODB_URI", uri)
-        plan_reviews(campaign, Wish(minutes=3))
+        plan_reviews(campaign, ReviewRequest(minutes=3))
         answer(campaign, uri)
         first = pull_and_apply(campaign)
         assert first.pulled is not None
         assert first.pulled.verdicts >= 50
         assert first.applied is None
         assert "no certification sample was drawn" in first.words[0]
-        plan_reviews(campaign, Wish(minutes=30))
+        plan_reviews(campaign, ReviewRequest(minutes=30))
         answer(campaign, uri)
         second = pull_and_apply(campaign)
         assert second.certified is not None

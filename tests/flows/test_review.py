@@ -8,7 +8,7 @@ from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import left_for
 from vouch_labels.review_ui.server.mongod import review_database
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.store.open import open_store
 
@@ -26,7 +26,7 @@ def campaign(make_images, make_campaign, label, tmp_path, monkeypatch):
 def test_what_waits_for_a_second_person_does_not_keep_the_next_stage_back(campaign, tmp_path, monkeypatch):
     with mongod(tmp_path / "db") as uri:
         monkeypatch.setenv("VOUCH_MONGODB_URI", uri)
-        plan_reviews(campaign, Wish(minutes=3))
+        plan_reviews(campaign, ReviewRequest(minutes=3))
         queue = fill_queue(campaign, uri).queue
         with Queue.open(uri, queue) as opened:
             for item in opened.take("ann", 1000):

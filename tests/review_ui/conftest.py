@@ -17,7 +17,7 @@ from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.reasons import QuestionDetails, Task
 from vouch_labels.schemas.queue import FillOutcome, Item
 from vouch_labels.schemas.reviews import VERDICTS
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 from vouch_labels.tasks.reviews.overlay import HumanWord
 from vouch_labels.tasks.store.open import open_store
@@ -51,7 +51,7 @@ def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_images(folder, 60)
     campaign = write_campaign(folder)
     label(campaign)
-    plan_reviews(campaign, Wish(minutes=5, images=3, misses=5))
+    plan_reviews(campaign, ReviewRequest(minutes=5, images=3, misses=5))
     return folder
 
 

@@ -12,7 +12,7 @@ from vouch_labels.tasks.policy import (
     accepts,
     basis,
     check_fits,
-    check_promise,
+    check_guarantee,
     content_name,
     default_policy,
     is_as_named,
@@ -174,12 +174,12 @@ def test_changed_inputs_are_named(certified: Callable[..., Policy]) -> None:
         ({"gate": "accepted"}, "gate delivered, not accepted"),
     ],
 )
-def test_a_lesser_promise_is_refused(certified: Callable[..., Policy], asked: dict[str, Any], problem: str) -> None:
+def test_a_lesser_guarantee_is_refused(certified: Callable[..., Policy], asked: dict[str, Any], problem: str) -> None:
     policy = certified({"dog": 0.9})
-    check_promise(policy, RoutingConfig())
-    check_promise(policy, RoutingConfig(precision=0.9, confidence=0.8))
+    check_guarantee(policy, RoutingConfig())
+    check_guarantee(policy, RoutingConfig(precision=0.9, confidence=0.8))
     with pytest.raises(UserError, match=problem):
-        check_promise(policy, RoutingConfig(**asked))
+        check_guarantee(policy, RoutingConfig(**asked))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The promise on fixed seeds and few draws; the benchmark has the full ones."""
+"""The guarantee on fixed seeds and few draws; the benchmark has the full ones."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def mean(played, rule, precision):
 @pytest.mark.slow
 @pytest.mark.parametrize("gate", ["A", "B"])
 @pytest.mark.parametrize("precision", [0.95, 0.98, 0.99])
-def test_the_promise_is_kept_and_the_naive_rule_breaks_it(plain, gate, precision):
+def test_the_guarantee_is_kept_and_the_naive_rule_breaks_it(plain, gate, precision):
     assert mean(plain, gate, precision)[1] <= LIMIT
     assert mean(plain, f"{gate} naive", precision)[1] > LIMIT
 
@@ -45,7 +45,7 @@ def test_one_campaign_has_every_rule_and_repeats():
     assert found["A oracle", 0.95].automated <= found["B oracle", 0.95].automated
 
 
-def test_tired_reviewers_break_the_promise_where_they_are_trusted():
+def test_tired_reviewers_break_the_guarantee_where_they_are_trusted():
     world = World("tired", images=2_000, tired=True)
     played = [play(world, number) for number in range(12)]
     assert mean(played, "B trusting", 0.95)[1] > 0.5

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from vouch_labels.tasks.certify.rounds import Look, take_look
+from vouch_labels.tasks.certify.rounds import CertificationTest, record_test
 from vouch_labels.tasks.policy import write_policy
 from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.open import open_store
@@ -143,8 +143,10 @@ def labelled(make_images, make_campaign, write_campaign, label, certified, tmp_p
     label(campaign)
     workspace = open_store(campaign.workspace)
     inputs, created = read_current(workspace, "main").inputs, "2026-01-01T00:00:00+00:00"
-    look = Look(number=1, look=1, key="0", inputs=inputs, plans=(1, 2), precision=0.95, confidence=0.9, created=created)
-    take_look(workspace, "main", look)
+    look = CertificationTest(
+        number=1, look=1, key="0", inputs=inputs, plans=(1, 2), precision=0.95, confidence=0.9, created=created
+    )
+    record_test(workspace, "main", look)
     write_policy(
         workspace, certified({"cat": 0.0, "dog": None}, version="certified-1-a", inputs=inputs, created=created)
     )

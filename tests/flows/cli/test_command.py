@@ -42,7 +42,7 @@ def test_success_says_nothing(end):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (UserError("mend it"), 2, "vouch: mend it\n"),
+        (UserError("fix it"), 2, "vouch: fix it\n"),
         (StoreError("gone"), 1, "vouch: gone\n"),
         (StoreError("cannot read \x1b[31m.png"), 1, "vouch: cannot read \ufffd[31m.png\n"),
         (CampaignError("c.yaml:1: a\nc.yaml:2: b"), 2, "c.yaml:1: a\nc.yaml:2: b\n"),
@@ -69,14 +69,14 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_the_log(end):
 
 
 def test_a_user_error_leaves_its_traceback_in_the_log_too(end):
-    end(UserError("mend it"))
-    assert "UserError: mend it" in log_path().read_text()
+    end(UserError("fix it"))
+    assert "UserError: fix it" in log_path().read_text()
 
 
 def test_a_log_that_cannot_be_written_does_not_matter(end, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("VOUCH_LOG", str(tmp_path / "file" / "vouch.log"))
-    assert end(UserError("mend it")) == (2, "vouch: mend it\n")
+    assert end(UserError("fix it")) == (2, "vouch: fix it\n")
 
 
 class TerminationSignal(BaseException):

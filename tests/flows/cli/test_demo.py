@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from vouch_labels.flows.cli.demo import review, review_blocks, review_json
-from vouch_labels.tasks.certify.apply import version_in_force
+from vouch_labels.tasks.certify.apply import active_version
 from vouch_labels.tasks.store.open import open_store
 
 
@@ -32,7 +32,7 @@ def test_a_round_certifies_applies_and_says_who_answered(labelled):
     done = review(campaign, truth)
     words, found = said(done), review_json(done)["simulated_review"]
     version = found["certified"]["version"]
-    assert version_in_force(open_store(campaign.workspace), campaign.run.name) == version
+    assert active_version(open_store(campaign.workspace), campaign.run.name) == version
     assert found["certified"]["simulated"]
     assert found["applied"]["accepted"] > 0
     assert found["contract"]["held"] is True
@@ -44,7 +44,7 @@ def test_a_round_certifies_applies_and_says_who_answered(labelled):
         "Precision 0.7 is the demo's choice, as the samples are few: 0.95 takes",
         f"applied without a model: {found['applied']['accepted']:,} of",
         "the guarantee held",
-        "Nothing is promised by this policy",
+        "Nothing is guaranteed by this policy",
     ):
         assert shown in words
     again = review(campaign, truth)
@@ -68,7 +68,7 @@ def test_an_edited_demo_that_asks_for_too_much_says_so(labelled):
     assert "could certify nothing even if all of it were correct" in said(done)
     found = review_json(done)["simulated_review"]
     assert (found["certified"], found["applied"]) == (None, None)
-    assert "no look was spent" in found["refusal"]
+    assert "no test was spent" in found["refusal"]
 
 
 def test_scenes_are_drawn_with_their_truth(vouch, tmp_path):

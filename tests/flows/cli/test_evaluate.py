@@ -146,7 +146,7 @@ def test_a_page_and_its_figures(tmp_path, vouch, make_images, make_campaign, wri
     answer = vouch("report", campaign, "--out", out, "--plain")
     assert answer.code == 0, answer.err
     assert str(out) in answer.out
-    assert "no precision is promised" in answer.out
+    assert "no precision is guaranteed" in answer.out
     assert out.read_text().startswith("<!DOCTYPE html>")
     out.unlink()
     figures = json.loads(vouch("report", campaign, "--json", "--plain").out)

@@ -18,8 +18,8 @@ from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import VERDICTS, ReviewPlan
 from vouch_labels.tasks.certify.data import read_run_reviews
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
-from vouch_labels.tasks.certify.questions import class_by_class, label_tasks, plant
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
+from vouch_labels.tasks.certify.questions import class_by_class, label_tasks, make_honeypots
 from vouch_labels.tasks.reviews.open_tasks import task_sheet
 from vouch_labels.tasks.reviews.plans import read_plans, write_plan
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
@@ -64,7 +64,7 @@ def test_filling_again_changes_nothing(planned, items):
 def test_a_further_plan_adds_what_is_new_after_what_is_there(planned, items):
     first = planned.fill()
     answer_all(planned)
-    plan_reviews(planned.campaign, Wish(minutes=3, stage="queue"))
+    plan_reviews(planned.campaign, ReviewRequest(minutes=3, stage="queue"))
     second = planned.fill()
     assert second.added > 0
     new = items(state="open")
@@ -152,7 +152,7 @@ def test_in_an_image_that_is_searched_what_another_policy_accepts_stays(planned,
 
 
 def test_what_another_policy_accepts_leaves_but_not_from_a_session(planned, items):
-    """Only doubtful labels: what is asked for other purposes is asked about as before."""
+    """Only low-confidence labels: what is asked for other purposes is asked about as before."""
     plan_again(planned, lambda tasks: tasks.filter(pc.not_equal(tasks["purpose"], "image")))
     with planned.open() as queue:
         doubtful = [one["item"] for one in items(purpose="doubtful")]
@@ -366,7 +366,7 @@ def planted(planned):
     write_verdicts(planned.workspace, pa.Table.from_pylist([row | {"label_id": one} for one in ids], schema=VERDICTS))
     reviews = read_run_reviews(planned.campaign)
     scores, rng = np.full(labels.count, 0.9), np.random.default_rng(0)
-    honeypots = plant(reviews, scores, 0.5, 20, rng, routed=False)
+    honeypots = make_honeypots(reviews, scores, 0.5, 20, rng, routed=False)
     others = label_tasks(labels, np.arange(1, labels.count, 2), "doubtful", scores, reviews.answers)
     write_plan(
         planned.workspace,
@@ -377,7 +377,7 @@ def planted(planned):
     return planned, honeypots
 
 
-def test_the_label_that_a_plant_was_made_from_is_not_beside_it(planted, uri):
+def test_the_label_that_a_honeypot_was_made_from_is_not_beside_it(planted, uri):
     planned, honeypots = planted
     labels = read_run_reviews(planned.campaign).labels
     classes = dict(zip(labels.label_ids.to_pylist(), labels.class_index.tolist(), strict=True))
@@ -409,7 +409,7 @@ def test_the_label_that_a_plant_was_made_from_is_not_beside_it(planted, uri):
     assert min(swapped, cut) > 3
 
 
-def test_plants_look_like_any_other_label(planted):
+def test_honeypots_look_like_any_other_label(planted):
     planned, honeypots = planted
     ids = set(honeypots["label_id"].to_pylist())
     with planned.open() as queue:

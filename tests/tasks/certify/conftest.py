@@ -13,7 +13,7 @@ from scipy.special import expit
 from tests.fake_campaign import draw_images, label, write_campaign
 from vouch_labels.schemas.reviews import TASKS, VERDICTS, ReviewPlan
 from vouch_labels.tasks.certify.data import read_run_reviews
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, resolve
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
@@ -149,7 +149,7 @@ class Campaigned:
         if not again:
             tasks = tasks.filter(pa.array(reviews.answers.wrong_of(tasks["label_id"]) == NO_ANSWER))
         rows = reviews.labels.places(tasks["label_id"].to_pylist())
-        # Plants are no labels of the run, and wrong.
+        # Honeypots are no labels of the run, and wrong.
         said = np.append(self.wrong(reviews.labels), True)[rows] if wrong is None else np.full(len(rows), wrong)
         words = ["not_an_object" if one else "correct" for one in said]
         write_verdicts(self.workspace, _make_verdicts(tasks["label_id"].to_pylist(), words, minutes=minutes, **how))
@@ -162,9 +162,9 @@ class Campaigned:
         self.answer(**how)
         return self
 
-    def sampled(self, **wish):
+    def sampled(self, **wanted):
         """After the certification sample was drawn and answered."""
-        planned = plan_reviews(self.campaign, Wish(**wish))
+        planned = plan_reviews(self.campaign, ReviewRequest(**wanted))
         self.answer()
         return planned
 

@@ -5,9 +5,9 @@ import pytest
 
 from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
 from vouch_labels.tasks.certify import apply as applying
-from vouch_labels.tasks.certify.apply import apply_policy, choose_policy, put_in_force, version_in_force
+from vouch_labels.tasks.certify.apply import activate, active_version, apply_policy, choose_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
-from vouch_labels.tasks.certify.rounds import Look, take_look
+from vouch_labels.tasks.certify.rounds import CertificationTest, record_test
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
 from vouch_labels.tasks.labels.scan import scan
@@ -40,11 +40,11 @@ def put_policy(certified):
 
     def put(workspace, version="certified-1-a", *, thresholds=None, run="main", **changes):
         values = {"inputs": read_current(workspace, "main").inputs, "created": "2026-01-01T00:00:00+00:00"} | changes
-        look = Look(
+        look = CertificationTest(
             number=1, look=1, key=version, inputs=values["inputs"], plans=(1, 2), precision=0.95, confidence=0.9,
             created=values["created"],
         )  # fmt: skip
-        values["look"] = take_look(workspace, run, look).look
+        values["look"] = record_test(workspace, run, look).look
         policy = certified(thresholds or {"cat": 0.0, "dog": None}, version=version, **values)
         write_policy(workspace, policy)
         return policy
@@ -77,7 +77,7 @@ def test_applied_in_force_and_exported(labelled, put_policy, tmp_path):
     assert summary.classes["cat"].before.review == summary.classes["cat"].after.accepted == cats > 0
     assert summary.classes["dog"].after.review == len(found) - cats
     assert (summary.policy_before, summary.pending) == (before.policy, 0)
-    assert version_in_force(workspace, "main") == policy.version
+    assert active_version(workspace, "main") == policy.version
     assert summary.export.accepted == cats
     document = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
     assert sum(not annotation["iscrowd"] for annotation in document["annotations"]) == cats
@@ -119,7 +119,7 @@ def test_a_policy_again_and_back(labelled, put_policy):
     back = apply_policy(campaign, "none", export=False)
     assert (back.accepted, back.changed) == (0, there.accepted)
     assert read_current(workspace, "main") == first
-    assert version_in_force(workspace, "main") is None
+    assert active_version(workspace, "main") is None
 
 
 def test_the_newest_that_fits_is_taken(labelled, put_policy):
@@ -193,7 +193,7 @@ def test_policies_that_do_not_fit_change_nothing(labelled, put_policy, changes, 
     with pytest.raises(UserError, match=problem):
         apply_policy(campaign)
     assert read_current(workspace, "main") == before
-    assert version_in_force(workspace, "main") is None
+    assert active_version(workspace, "main") is None
 
 
 def test_nothing_to_apply(labelled):
@@ -211,7 +211,7 @@ def test_a_campaign_that_names_another_policy(labelled, put_policy, make_campaig
         apply_policy(make_campaign(routing={"policy": "none"}), "certified-1-a")
     assert apply_policy(make_campaign(routing={"policy": "certified-1-a"}), export=False).policy == "certified-1-a"
     apply_policy(make_campaign(routing={"policy": "none"}), export=False)
-    assert version_in_force(workspace, "main") is None
+    assert active_version(workspace, "main") is None
 
 
 def test_changed_classes(labelled, put_policy, make_campaign):
@@ -258,21 +258,21 @@ def test_an_interruption_changes_nothing(labelled, put_policy, monkeypatch):
     with pytest.raises(StoreError, match="no space left"):
         apply_policy(campaign)
     assert read_current(workspace, "main") == before
-    assert version_in_force(workspace, "main") is None
+    assert active_version(workspace, "main") is None
     monkeypatch.undo()
     assert apply_policy(campaign, export=False).changed > 0
 
 
 @pytest.fixture
 def put_policy_in_workspace(certified, tmp_path):
-    """Keep a certified policy in the workspace, and put it in force if asked to."""
+    """Keep a certified policy in the workspace, and activate it if asked to."""
 
     def put(version="certified-1-a", *, thresholds=None, in_force=False, **changes):
         policy = certified(thresholds or {"cat": 0.9, "dog": None}, version=version, **changes)
         workspace = LocalStore(tmp_path / "workspace")
         write_policy(workspace, policy)
         if in_force:
-            put_in_force(workspace, "main", version)
+            activate(workspace, "main", version)
         return policy
 
     return put
@@ -303,7 +303,7 @@ def test_the_campaign_names_a_policy_leaves_it_to_the_one_in_force_or_wants_none
 def test_a_policy_in_force_that_is_gone(make_campaign, put_policy_in_workspace, tmp_path):
     policy = put_policy_in_workspace(in_force=True)
     (tmp_path / "workspace" / "policies" / f"{policy.version}.json").unlink()
-    with pytest.raises(UserError, match=r"policy in force: .* has no policies/certified-1-a\.json; name a policy"):
+    with pytest.raises(UserError, match=r"active policy: .* has no policies/certified-1-a\.json; name a policy"):
         chosen(make_campaign())
 
 
@@ -385,14 +385,14 @@ def test_what_takes_its_place(certified, tmp_path, make_campaign):
 
 def test_put_and_taken_back(tmp_path):
     workspace = LocalStore(tmp_path)
-    assert version_in_force(workspace, "main") is None
-    put_in_force(workspace, "main", "certified-1-a")
-    put_in_force(workspace, "other", "certified-1-b")
-    assert version_in_force(workspace, "main") == "certified-1-a"
-    put_in_force(workspace, "main", "certified-2-a")
-    assert version_in_force(workspace, "main") == "certified-2-a"
-    put_in_force(workspace, "main", None)
-    assert version_in_force(workspace, "main") is None
+    assert active_version(workspace, "main") is None
+    activate(workspace, "main", "certified-1-a")
+    activate(workspace, "other", "certified-1-b")
+    assert active_version(workspace, "main") == "certified-1-a"
+    activate(workspace, "main", "certified-2-a")
+    assert active_version(workspace, "main") == "certified-2-a"
+    activate(workspace, "main", None)
+    assert active_version(workspace, "main") is None
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"version": 3}', b'{"version": "v", "more": 1}'])
@@ -400,5 +400,5 @@ def test_a_damaged_record_is_one_line(tmp_path, data):
     workspace = LocalStore(tmp_path)
     workspace.put("runs/main/policy.json", data)
     with pytest.raises(StoreError, match=r"runs/main/policy\.json is damaged; delete it") as caught:
-        version_in_force(workspace, "main")
+        active_version(workspace, "main")
     assert "\n" not in str(caught.value)

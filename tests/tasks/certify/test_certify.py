@@ -16,10 +16,10 @@ from vouch_labels.tasks.certify.certify import (
     not_sampled,
     policy_groups,
 )
-from vouch_labels.tasks.certify.data import Candidates, Promise
+from vouch_labels.tasks.certify.data import Candidates, Guarantee
 from vouch_labels.tasks.certify.judge import Reviewed, judge
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
-from vouch_labels.tasks.certify.rounds import labels_of_round, last_round, read_looks
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
+from vouch_labels.tasks.certify.rounds import labels_of_round, last_round, read_tests
 from vouch_labels.tasks.policy import read_policy
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
 
@@ -36,12 +36,12 @@ def test_a_policy_with_all_that_it_rests_on(campaigned):
     assert "no known-wrong labels were planted" in " ".join(found.remarks)
     assert "would be tested at 0.032" in found.remarks[-1]
     policy = policy_of(campaigned, found.version)
-    promise = policy.certification
-    assert (promise.precision, promise.confidence, promise.gate, promise.look) == (0.7, 0.8, "delivered", 1)
-    assert promise.inputs == campaigned.reviews.current.inputs
-    assert promise.plans == (planned.plan.number,)
-    assert promise.fit_labels >= 20
-    assert {"p_correct", "detector_score"} < set(promise.reference)
+    guarantee = policy.certification
+    assert (guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.look) == (0.7, 0.8, "delivered", 1)
+    assert guarantee.inputs == campaigned.reviews.current.inputs
+    assert guarantee.plans == (planned.plan.number,)
+    assert guarantee.fit_labels >= 20
+    assert {"p_correct", "detector_score"} < set(guarantee.reference)
     assert sorted(name for group in policy.groups for name in group.classes) == ["cat", "dog"]
     labels = campaigned.reviews.labels
     side = ~campaigned.reviews.fit_side()
@@ -51,7 +51,7 @@ def test_a_policy_with_all_that_it_rests_on(campaigned):
         assert group.certificate.delta == pytest.approx(0.2 * 0.8 / len(policy.groups))
         if group.p_correct is not None:
             assert group.certificate.errors <= group.certificate.reviewed
-            assert group.certificate.bound <= 1 - promise.precision
+            assert group.certificate.bound <= 1 - guarantee.precision
     assert found.accepted == sum(group.certificate.accepted for group in policy.groups) > 0
     assert {one.name for one in found.classes} <= {"cat", "dog"}
 
@@ -63,7 +63,7 @@ def test_again_with_nothing_new_is_the_same_look_and_the_same_policy(campaigned)
     campaigned.answer(minutes=1)
     again = certify_campaign(campaigned.campaign)
     assert again == first
-    assert len(read_looks(campaigned.workspace, "main")) == 1
+    assert len(read_tests(campaigned.workspace, "main")) == 1
 
 
 def test_another_precision_of_the_same_labels_is_another_look(campaigned):
@@ -80,9 +80,9 @@ def test_another_precision_of_the_same_labels_is_another_look(campaigned):
 def test_more_reviews_are_another_look(campaigned):
     campaigned.fitted().sampled(minutes=2)
     campaigned.with_routing(precision=0.99, confidence=0.8)
-    with pytest.raises(NotCertifiedError, match=r"even if all of it were correct.*no look was spent.*--minutes \d"):
+    with pytest.raises(NotCertifiedError, match=r"even if all of it were correct.*no test was spent.*--minutes \d"):
         certify_campaign(campaigned.campaign)
-    assert read_looks(campaigned.workspace, "main") == []
+    assert read_tests(campaigned.workspace, "main") == []
     campaigned.with_routing(precision=0.93, confidence=0.8)
     refused = certify_campaign(campaigned.campaign)
     assert refused.look == 1
@@ -94,11 +94,11 @@ def test_more_reviews_are_another_look(campaigned):
     assert planned.plan.round == 1
     again = certify_campaign(campaigned.campaign)
     assert again.look == 2
-    assert len(read_looks(campaigned.workspace, "main")[1].plans) == 2
+    assert len(read_tests(campaigned.workspace, "main")[1].plans) == 2
 
 
 def test_disputed_labels_and_plants_that_were_missed_cost(campaigned):
-    campaigned.fitted().sampled(plants=30)
+    campaigned.fitted().sampled(honeypots=30)
     clean = certify_campaign(campaigned.campaign)
     assert clean.reviewers.planted == 30
     assert clean.reviewers.missed == 0
@@ -108,11 +108,11 @@ def test_disputed_labels_and_plants_that_were_missed_cost(campaigned):
     campaigned.answer(wrong=False, reviewer="bob", minutes=2)
     disputed = certify_campaign(campaigned.campaign)
     assert disputed.look == 2
-    # What bob calls correct and the other calls wrong is disputed, so wrong; plants too are found by one of them.
+    # What bob calls correct and the other calls wrong is disputed, so wrong; honeypots too are found by one of them.
     assert disputed.reviewers.missed == 0
     assert disputed.accepted < clean.accepted
     campaigned.answer(wrong=False, minutes=3)
-    with pytest.raises(NotCertifiedError, match=r"plant more of them.*--plants N adds some.*no look was spent"):
+    with pytest.raises(NotCertifiedError, match=r"plant more of them.*--honeypots N adds some.*no test was spent"):
         certify_campaign(campaigned.campaign)
 
 
@@ -175,7 +175,7 @@ def test_every_refusal_says_what_to_do(campaigned):
     campaigned.answer(part=0.5)
     with pytest.raises(UserError, match=r"\d+ of \d+ certification tasks have no answer; .*--unanswered-as-wrong"):
         certify_campaign(campaigned.campaign)
-    assert not read_looks(campaigned.workspace, "main")
+    assert not read_tests(campaigned.workspace, "main")
     half = certify_campaign(campaigned.campaign, unanswered_as_wrong=True)
     assert "counted as wrong" in " ".join(half.remarks)
     campaigned.answer()
@@ -193,7 +193,9 @@ def test_changed_inputs_are_named(campaigned):
     current = json.loads(campaigned.workspace.get(key).data)
     current["inputs"] |= {"prompts": "another", "scorer weights": "another"}
     campaigned.workspace.put(key, json.dumps(current).encode())
-    with pytest.raises(UserError, match=r"changed since review plan 2 was drawn: prompts, scorer weights; .*draw anew"):
+    with pytest.raises(
+        UserError, match=r"changed since review plan 2 was drawn: prompts, scorer weights; .*draw again"
+    ):
         certify_campaign(campaigned.campaign)
     # Its tasks are moot, so nothing keeps a new sample from being drawn.
     planned = plan_reviews(campaigned.campaign)
@@ -224,7 +226,7 @@ def test_images_that_left_are_told(campaigned, label):
     label(campaigned.campaign)
     found = certify_campaign(campaigned.campaign)
     assert "labels have come or gone" in " ".join(found.remarks)
-    assert plan_reviews(campaigned.campaign, Wish(stage="certify")).plan.round == 2
+    assert plan_reviews(campaigned.campaign, ReviewRequest(stage="certify")).plan.round == 2
 
 
 def test_a_damaged_calibrator_or_look_is_told(campaigned):
@@ -257,11 +259,11 @@ def test_classes_that_were_not_sampled_are_a_group_that_accepts_nothing(campaign
     assert certified.not_sampled == ()
     reviews = campaigned.reviews
     found = last_round(reviews.plans)
-    of_round, (look,) = labels_of_round(reviews, found), read_looks(reviews.workspace, reviews.run)
+    of_round, (look,) = labels_of_round(reviews, found), read_tests(reviews.workspace, reviews.run)
     cats = found.certify.filter([name == "cat" for name in found.certify["class_name"].to_pylist()])
     wrong = reviews.answers.wrong_of(cats["label_id"]) != 0
     sample = Reviewed(np.asarray(cats["p_correct"].to_numpy(), np.float64), wrong, ("cat",) * len(wrong))
-    judged = judge(sample, found.plan.groups, of_round.candidates, reviews.promise, 0.1)
+    judged = judge(sample, found.plan.groups, of_round.candidates, reviews.guarantee, 0.1)
     assert not_sampled(judged) == ("dog",)
     assert [name for group in policy_groups(judged) for name in group.classes] == ["cat"]
     basis = Basis(reviews, found, of_round, look, Reviewers(), False, "0")
@@ -282,7 +284,7 @@ def estimates():
         wrong=np.arange(72) == 0,
         classes=("cat",) * 40 + ("dog",) * 2 + ("owl",) * 30,
     )
-    judged = judge(reviewed, (group,), candidates, Promise(0.8, 0.8, "accepted"), 0.2)
+    judged = judge(reviewed, (group,), candidates, Guarantee(0.8, 0.8, "accepted"), 0.2)
     return {one.name: one for one in class_estimates(judged, reviewed, candidates)}
 
 

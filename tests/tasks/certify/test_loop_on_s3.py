@@ -5,7 +5,7 @@ import pytest
 
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.report.render import make_report
 from vouch_labels.tasks.reviews.import_verdicts import import_files
 from vouch_labels.tasks.reviews.open_tasks import task_sheet
@@ -42,7 +42,7 @@ def test_the_round_in_a_bucket(in_bucket, s3_store, tmp_path):
     campaign = in_bucket
     assert plan_reviews(campaign).stage == "first"
     answer(campaign, tmp_path)
-    planned = plan_reviews(campaign, Wish(images=6, misses=3))
+    planned = plan_reviews(campaign, ReviewRequest(images=6, misses=3))
     assert planned.stage == "certify"
     assert planned.plan.counts["image"] == 6
     assert planned.plan.counts["possible_miss"] == 3
@@ -59,7 +59,7 @@ def test_the_round_in_a_bucket(in_bucket, s3_store, tmp_path):
     assert report.policy.standing == "certified"
     assert report.recall is not None
     assert report.automation.accepted == certified.accepted
-    assert plan_reviews(campaign, Wish(minutes=2)).stage == "queue"
+    assert plan_reviews(campaign, ReviewRequest(minutes=2)).stage == "queue"
     keys = {info.key.removeprefix("out/") for info in s3_store.list("out/")}
     assert keys >= {
         f"policies/{certified.version}.json",

@@ -66,7 +66,7 @@ def test_a_policy_expires_only_when_its_audits_say_so(audit_plan, answer, certif
     assert "audits (3) say that more than 5.0%" in expired(policy, kept, answer(ids, bad))
     # Two audits that are not answered yet say nothing.
     assert monitor(policy, kept, answer(ids[:150], bad[:150])).batches == 1
-    # What a program answered says nothing of a promise of people.
+    # What a program answered says nothing of a guarantee of people.
     assert monitor(policy, kept, answer(ids, bad, simulated=True)).batches == 0
     simulated = certified({"cat": 0.5}, gate="accepted", simulated=True)
     assert monitor(simulated, kept, answer(ids, bad, simulated=True)).expired
@@ -90,7 +90,7 @@ def test_gate_delivered_leaves_more_wrong_labels_to_the_accepted_ones(audit_plan
     plans = [plan, *(one[:2] for one in audits)]
     ratio = delivered_on_accepted(policy, policy.certification, plans, answers, 0.05)
     assert 2 < ratio < 2.4
-    # 9% of the accepted labels wrong is 4.5% of the delivered ones, which keeps the promise.
+    # 9% of the accepted labels wrong is 4.5% of the delivered ones, which keeps the guarantee.
     assert expired(policy, plans, answers) is None
     assert monitor(policy, plans, answers).batches == 3
     as_accepted = policy.model_copy(

@@ -7,20 +7,20 @@ import pyarrow.compute as pc
 import pytest
 
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.schemas.reviews import PLANTED_ACCEPTED, PLANTED_ROUTED
+from vouch_labels.schemas.reviews import HONEYPOT_ACCEPTED, HONEYPOT_ROUTED
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.boxes_masks import box_iou
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
-from vouch_labels.tasks.certify.data import Promise
+from vouch_labels.tasks.certify.data import Guarantee
 from vouch_labels.tasks.certify.draw import (
-    doubtful_rows,
     draw_queue,
     expected_threshold,
+    low_confidence_rows,
     nothing_worth_asking,
     removed_per_second,
 )
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.reviews.open_tasks import task_sheet
 from vouch_labels.tasks.reviews.plans import CHECK_CLASS_S, read_plans
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
@@ -42,7 +42,7 @@ def is_one_class_at_a_time(tasks):
 
 
 def in_force(campaigned):
-    """The policy in force, certified at a low precision."""
+    """The active policy, certified at a low precision."""
     campaigned.fitted().sampled()
     found = certify_campaign(campaigned.campaign)
     apply_policy(campaigned.campaign, found.version)
@@ -51,10 +51,10 @@ def in_force(campaigned):
 
 def test_a_plan_tells_how_much_a_simulated_reviewer_has_answered(campaigned):
     campaigned.fitted()
-    assert plan_reviews(campaigned.campaign, Wish(minutes=3)).simulated == 0
+    assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=3)).simulated == 0
     campaigned.answer(simulated=True)
     answered = set(tasks_of(campaigned)["label_id"].to_pylist())
-    planned = plan_reviews(campaigned.campaign, Wish(minutes=10, stage="certify", fresh=True))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=10, stage="certify", fresh=True))
     both = answered & set(tasks_of(campaigned)["label_id"].to_pylist())
     assert planned.simulated == len(both) > 0
     assert planned.open == sum(planned.plan.counts.values()) - planned.simulated
@@ -81,9 +81,9 @@ def test_the_first_plan_fixes_the_split_and_asks_on_its_side(campaigned):
 
 
 def test_the_budget_is_kept(campaigned):
-    assert plan_reviews(campaigned.campaign, Wish(minutes=1)).plan.counts == {"fit": 37}
+    assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=1)).plan.counts == {"fit": 37}
     campaigned.answer()
-    planned = plan_reviews(campaigned.campaign, Wish(minutes=2, plants=15))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=2, honeypots=15))
     assert planned.plan.counts == {"certify": 60, "plant": 15}
     assert planned.plan.seconds <= 120.001
 
@@ -91,30 +91,30 @@ def test_the_budget_is_kept(campaigned):
 def test_budgets_that_are_too_small(campaigned):
     for minutes in (0, -1, float("nan")):
         with pytest.raises(UserError, match="--minutes must be more than 0"):
-            plan_reviews(campaigned.campaign, Wish(minutes=minutes))
+            plan_reviews(campaigned.campaign, ReviewRequest(minutes=minutes))
     with pytest.raises(UserError, match="20 reviewed labels at least, about 1 minutes"):
-        plan_reviews(campaigned.campaign, Wish(minutes=0.1))
-    with pytest.raises(UserError, match="not enough for the plants"):
-        plan_reviews(campaigned.campaign, Wish(minutes=1, plants=500))
+        plan_reviews(campaigned.campaign, ReviewRequest(minutes=0.1))
+    with pytest.raises(UserError, match="not enough for the honeypots"):
+        plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, honeypots=500))
     with pytest.raises(UserError, match="cannot be negative"):
-        plan_reviews(campaigned.campaign, Wish(images=-1))
+        plan_reviews(campaigned.campaign, ReviewRequest(images=-1))
     assert not read_plans(campaigned.workspace, "main")
 
 
 def test_earlier_tasks_come_first(campaigned):
     with pytest.raises(UserError, match="begin with vouch plan-reviews CAMPAIGN --stage first"):
-        plan_reviews(campaigned.campaign, Wish(stage="certify"))
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="certify"))
     plan_reviews(campaigned.campaign)
     with pytest.raises(UserError, match=r"\d+ labels to fit to still wait for an answer"):
         plan_reviews(campaigned.campaign)
     with pytest.raises(UserError, match="0 labels are reviewed for fitting"):
-        plan_reviews(campaigned.campaign, Wish(stage="certify"))
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="certify"))
     campaigned.answer(part=0.5)
-    plan_reviews(campaigned.campaign, Wish(stage="certify"))
-    for wish in (Wish(stage="certify"), Wish(stage="certify", minutes=1)):
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="certify"))
+    for wanted in (ReviewRequest(stage="certify"), ReviewRequest(stage="certify", minutes=1)):
         with pytest.raises(UserError, match=r"certification tasks still wait for an answer; .* first, or draw"):
-            plan_reviews(campaigned.campaign, wish)
-    again = plan_reviews(campaigned.campaign, Wish(stage="certify", fresh=True))
+            plan_reviews(campaigned.campaign, wanted)
+    again = plan_reviews(campaigned.campaign, ReviewRequest(stage="certify", fresh=True))
     assert again.plan.round == 2
     assert again.earlier_open > 0
 
@@ -132,7 +132,7 @@ def test_the_certification_sample_and_more_of_it(campaigned):
     assert set(tasks["inclusion"].to_pylist()) == {len(rows) / (~reviews.fit_side()).sum()}
     with pytest.raises(UserError, match="is answered: use `vouch certify`"):
         plan_reviews(campaigned.campaign)
-    more = plan_reviews(campaigned.campaign, Wish(minutes=1, stage="certify"))
+    more = plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="certify"))
     assert (more.plan.round, more.plan.groups, more.plan.calibrator) == (1, plan.groups, plan.calibrator)
     new = set(tasks_of(campaigned)["label_id"].to_pylist())
     assert new
@@ -143,10 +143,10 @@ def test_the_certification_sample_and_more_of_it(campaigned):
 
 def test_a_sample_of_every_label_is_told(campaigned):
     campaigned.fitted()
-    planned = plan_reviews(campaigned.campaign, Wish(minutes=60))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=60))
     assert planned.plan.counts["certify"] == (~campaigned.reviews.fit_side()).sum()
     assert "every label there is" in " ".join(planned.words)
-    fewer = plan_reviews(campaigned.campaign, Wish(minutes=1, stage="certify", fresh=True))
+    fewer = plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="certify", fresh=True))
     assert fewer.plan.counts["certify"] == 37
     assert "every label there is" not in " ".join(fewer.words)
 
@@ -154,33 +154,33 @@ def test_a_sample_of_every_label_is_told(campaigned):
 def test_more_fit_labels_begin_another_round(campaigned):
     campaigned.fitted(part=1.0).sampled(minutes=1)
     certify_campaign(campaigned.campaign)
-    planned = plan_reviews(campaigned.campaign, Wish(stage="first", minutes=1))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(stage="first", minutes=1))
     first, second = (set(tasks_of(campaigned, number)["label_id"].to_pylist()) for number in (0, 2))
     assert planned.plan.counts.get("fit")
     assert not first & second
     assert planned.plan.fit_share == read_plans(campaigned.workspace, "main")[0][0].fit_share
     campaigned.answer()
-    assert plan_reviews(campaigned.campaign, Wish(minutes=1)).plan.round == 2
+    assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=1)).plan.round == 2
 
 
 def test_too_few_reviews_for_gate_accepted_say_how_many(campaigned):
     campaigned.with_routing(gate="accepted", precision=0.9, confidence=0.8)
     campaigned.fitted()
     with pytest.raises(UserError, match=r"too few to certify anything; about \d+ may do|no number of reviews"):
-        plan_reviews(campaigned.campaign, Wish(minutes=0.1))
+        plan_reviews(campaigned.campaign, ReviewRequest(minutes=0.1))
 
 
 def test_plants_are_wrong_and_look_like_the_others(campaigned):
     campaigned.fitted()
-    planned = plan_reviews(campaigned.campaign, Wish(plants=40))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(honeypots=40))
     assert planned.plan.counts["plant"] == 40
     tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
-    plants, others = of(tasks, "plant"), of(tasks, "certify")
-    assert labels.places(plants["label_id"].to_pylist()).max() == -1
+    honeypots, others = of(tasks, "plant"), of(tasks, "certify")
+    assert labels.places(honeypots["label_id"].to_pylist()).max() == -1
     lengths = {len(label) for label in tasks["label_id"].to_pylist()}
     assert len(lengths) == 1
-    assert set(plants["seconds"].to_pylist()) == set(others["seconds"].to_pylist())
-    assert set(plants["stratum"].to_pylist()) <= {PLANTED_ACCEPTED, PLANTED_ROUTED}
+    assert set(honeypots["seconds"].to_pylist()) == set(others["seconds"].to_pylist())
+    assert set(honeypots["stratum"].to_pylist()) <= {HONEYPOT_ACCEPTED, HONEYPOT_ROUTED}
     assert is_one_class_at_a_time(tasks)
     # Each stands on a label of its image that was found correct, and is another class or overlaps it too little.
     right = {}
@@ -190,7 +190,7 @@ def test_plants_are_wrong_and_look_like_the_others(campaigned):
         if row >= 0 and word == "correct":
             right.setdefault(labels.keys[int(labels.image_index[row])].as_py(), []).append(row)
     kinds = set()
-    for task in plants.to_pylist():
+    for task in honeypots.to_pylist():
         box = np.array([[task[side] for side in BOX]], np.float32)
         overlap = box_iou(box, labels.boxes[right[task["key"]]])[0]
         row = right[task["key"]][int(overlap.argmax())]
@@ -199,17 +199,17 @@ def test_plants_are_wrong_and_look_like_the_others(campaigned):
         kinds.add(other)
     assert True in kinds or len(kinds) == 1
     # They stand in no particular place.
-    places = np.array(plants["place"].to_pylist())
+    places = np.array(honeypots["place"].to_pylist())
     assert 0.2 < places.mean() / tasks.num_rows < 0.8
 
 
 def test_plants_need_a_calibrator(campaigned):
-    with pytest.raises(UserError, match="--plants needs a fitted calibrator"):
-        plan_reviews(campaigned.campaign, Wish(plants=5))
+    with pytest.raises(UserError, match="--honeypots needs a fitted calibrator"):
+        plan_reviews(campaigned.campaign, ReviewRequest(honeypots=5))
 
 
 def test_image_checks_stand_beside(campaigned):
-    planned = plan_reviews(campaigned.campaign, Wish(images=4))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(images=4))
     tasks = tasks_of(campaigned)
     images = of(tasks, "image")
     assert images.num_rows == 4
@@ -220,7 +220,7 @@ def test_image_checks_stand_beside(campaigned):
 
 
 def test_no_label_is_asked_twice_in_a_plan(campaigned):
-    planned = plan_reviews(campaigned.campaign, Wish(images=40))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(images=40))
     about = tasks_of(campaigned).filter(tasks_of(campaigned)["label_id"].is_valid())
     drawn = set(of(about, "fit")["label_id"].to_pylist())
     searched = of(tasks_of(campaigned), "image")["key"].combine_chunks()
@@ -231,7 +231,7 @@ def test_no_label_is_asked_twice_in_a_plan(campaigned):
 
 
 def test_possible_misses_are_asked_last_and_once(campaigned):
-    planned = plan_reviews(campaigned.campaign, Wish(minutes=10, images=3, misses=5))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=10, images=3, misses=5))
     tasks = tasks_of(campaigned)
     assert tasks["purpose"].to_pylist()[-5:] == ["possible_miss"] * 5
     assert planned.plan.counts["possible_miss"] == 5
@@ -245,7 +245,7 @@ def test_possible_misses_are_asked_last_and_once(campaigned):
     campaigned.answer()
     sheet = task_sheet(campaigned.campaign)
     assert set(zip(sheet["key"].to_pylist(), sheet["class_name"].to_pylist(), strict=True)) >= asked
-    plan_reviews(campaigned.campaign, Wish(minutes=10, misses=5))
+    plan_reviews(campaigned.campaign, ReviewRequest(minutes=10, misses=5))
     again = asked_pairs(tasks_of(campaigned))
     assert len(again) == 5
     assert not again & asked
@@ -257,7 +257,7 @@ def asked_pairs(tasks):
 
 
 def test_fewer_possible_misses_than_asked_for(campaigned):
-    planned = plan_reviews(campaigned.campaign, Wish(minutes=10_000, misses=50_000))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=10_000, misses=50_000))
     assert 0 < planned.plan.counts["possible_miss"] < 50_000
     assert any("(50,000 were asked for; there are no more" in words for words in planned.words)
 
@@ -268,14 +268,14 @@ def test_possible_misses_need_the_presence_stage(campaigned, label):
     campaign = campaigned.load(models=models)
     label(campaign)
     with pytest.raises(UserError, match=r"models\.scorer\.presence is false") as found:
-        plan_reviews(campaign, Wish(misses=5))
+        plan_reviews(campaign, ReviewRequest(misses=5))
     assert "\n" not in str(found.value)
-    assert plan_reviews(campaign, Wish(images=3)).plan.counts["image"] == 3
+    assert plan_reviews(campaign, ReviewRequest(images=3)).plan.counts["image"] == 3
 
 
 def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned):
     version = in_force(campaigned)
-    planned = plan_reviews(campaigned.campaign, Wish(minutes=0.25))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=0.25))
     assert planned.stage == "queue"
     tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
     audits, doubtful = of(tasks, "audit"), of(tasks, "doubtful")
@@ -294,22 +294,22 @@ def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned
         assert not labels.accepted[rows].any()
         known = campaigned.reviews.answers.places(doubtful["label_id"])
         assert (known == -1).all()
-    alone = plan_reviews(campaigned.campaign, Wish(minutes=1, stage="audit"))
+    alone = plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="audit"))
     assert set(alone.plan.counts) == {"audit"}
-    again = plan_reviews(campaigned.campaign, Wish(minutes=5, stage="queue"))
+    again = plan_reviews(campaigned.campaign, ReviewRequest(minutes=5, stage="queue"))
     assert again.plan.audit is None
     first, second = set(doubtful["label_id"].to_pylist()), set(tasks_of(campaigned)["label_id"].to_pylist())
     assert second
     assert not first & second
     with pytest.raises(UserError, match=r"has been asked about; \d+ tasks of earlier plans still wait for an answer$"):
-        plan_reviews(campaigned.campaign, Wish(stage="queue"))
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="queue"))
 
 
 def test_after_audits_have_ended_a_policy_a_new_sample_is_drawn(campaigned):
     campaigned.fitted().sampled(minutes=3)
     apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
     for _ in range(2):
-        plan_reviews(campaigned.campaign, Wish(stage="audit"))
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
         campaigned.answer(wrong=True, again=False)
     assert "blind audits" in " ".join(certify_campaign(campaigned.campaign).remarks)
     planned = plan_reviews(campaigned.campaign)
@@ -319,7 +319,7 @@ def test_after_audits_have_ended_a_policy_a_new_sample_is_drawn(campaigned):
 def test_a_certified_policy_that_is_not_in_force(campaigned):
     campaigned.fitted().sampled(minutes=3)
     version = certify_campaign(campaigned.campaign).version
-    with pytest.raises(UserError, match=rf"policy {version} is certified and not in force: use `vouch apply`"):
+    with pytest.raises(UserError, match=rf"policy {version} is certified and not active: use `vouch apply`"):
         plan_reviews(campaigned.campaign)
 
 
@@ -328,7 +328,7 @@ def test_disputed_labels_are_asked_again_first(campaigned):
     disputed = tasks_of(campaigned, 0)["label_id"].to_pylist()[:3]
     for reviewer, word in (("ann", "correct"), ("bob", "bad_box")):
         write_verdicts(campaigned.workspace, campaigned.verdicts(disputed, [word] * 3, reviewer=reviewer, minutes=9))
-    plan_reviews(campaigned.campaign, Wish(minutes=1, stage="queue"))
+    plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="queue"))
     tasks = tasks_of(campaigned)
     assert set(disputed) <= set(tasks["label_id"].to_pylist())
     assert set(tasks.filter(pc.is_in(tasks["label_id"], pa.array(disputed)))["purpose"].to_pylist()) == {"doubtful"}
@@ -337,13 +337,13 @@ def test_disputed_labels_are_asked_again_first(campaigned):
 def test_a_plan_without_a_task_is_not_written(campaigned):
     in_force(campaigned)
     reviews = campaigned.reviews
-    rows, waiting = doubtful_rows(reviews, np.ones(reviews.labels.count), 10**6)
+    rows, waiting = low_confidence_rows(reviews, np.ones(reviews.labels.count), 10**6)
     assert len(rows) == waiting > 0
     ids = reviews.labels.label_ids.take(pa.array(rows)).to_pylist()
     write_verdicts(campaigned.workspace, campaigned.verdicts(ids, ["correct"] * len(ids)))
     plans = len(read_plans(campaigned.workspace, "main"))
     with pytest.raises(UserError, match=r"^nothing is left to ask: every label that waits has been asked about$"):
-        plan_reviews(campaigned.campaign, Wish(stage="queue"))
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="queue"))
     assert len(read_plans(campaigned.workspace, "main")) == plans
     # An audit beside it is asked all the same.
     assert set(plan_reviews(campaigned.campaign).plan.counts) == {"audit"}
@@ -368,7 +368,7 @@ def test_a_plan_that_is_answered_already_is_not_handed_out(campaigned):
     labels = campaigned.reviews.labels
     ids = labels.label_ids.filter(pa.array(labels.accepted)).to_pylist()
     write_verdicts(campaigned.workspace, campaigned.verdicts(ids, ["correct"] * len(ids), minutes=5))
-    planned = plan_reviews(campaigned.campaign, Wish(stage="audit"))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
     assert planned.plan.counts["audit"] > 0
     assert (planned.open, planned.next) == (0, ("vouch run CAMPAIGN",))
 
@@ -376,7 +376,7 @@ def test_a_plan_that_is_answered_already_is_not_handed_out(campaigned):
 def test_nothing_to_audit(campaigned):
     campaigned.fitted()
     with pytest.raises(UserError, match="nothing to audit"):
-        plan_reviews(campaigned.campaign, Wish(stage="audit"))
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
 
 
 def test_the_queue_goes_by_what_a_second_mends():
@@ -386,10 +386,10 @@ def test_the_queue_goes_by_what_a_second_mends():
 
 
 @pytest.mark.parametrize("gate", ["accepted", "delivered"])
-def test_the_expected_threshold_keeps_the_expected_promise(gate):
+def test_the_expected_threshold_keeps_the_expected_guarantee(gate):
     p = np.random.default_rng(0).random(5000) ** 0.3
-    cut = expected_threshold(p, Promise(0.9, 0.9, gate))
+    cut = expected_threshold(p, Guarantee(0.9, 0.9, gate))
     kept = p[p >= cut]
     size = len(kept) + (p[p < cut].sum() if gate == "delivered" else 0)
     assert (1 - kept).sum() / size == pytest.approx(0.1, abs=0.002)
-    assert expected_threshold(np.full(9, 0.1), Promise(0.9, 0.9, "accepted")) == np.inf
+    assert expected_threshold(np.full(9, 0.1), Guarantee(0.9, 0.9, "accepted")) == np.inf

@@ -1,6 +1,6 @@
 """Image checks: which images are drawn, and the recall that they show.
 
-Objects of searched images: found, mended, missed, each once.
+Objects of searched images: found, corrected, missed, each once.
 """
 
 from dataclasses import replace
@@ -16,10 +16,10 @@ from vouch_labels.schemas.tables import PRESENCE
 from vouch_labels.tasks.certify.recall import (
     STRATA,
     draw_image_checks,
+    exhaustive_images,
     image_strata,
     images_of,
     recall_of_run,
-    searched_images,
 )
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
@@ -257,7 +257,7 @@ def missed(key: str, class_name: str = "cat", left: float = 50, **more: Any) -> 
 
 
 def search(labels: RunLabels, verdicts: pa.Table, images: tuple[int, ...] = (0,)):
-    return searched_images(labels, missed_and_checked(verdicts), resolve(verdicts), np.array(images))
+    return exhaustive_images(labels, missed_and_checked(verdicts), resolve(verdicts), np.array(images))
 
 
 BOX = {"x0": 1.0, "y0": 1.0, "x1": 5.0, "y1": 5.0}

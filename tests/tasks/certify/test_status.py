@@ -2,9 +2,9 @@
 
 import pytest
 
-from vouch_labels.tasks.certify.apply import apply_policy, put_in_force
+from vouch_labels.tasks.certify.apply import activate, apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
-from vouch_labels.tasks.certify.plan_reviews import Wish, plan_reviews
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.status import read_status
 
 
@@ -28,14 +28,14 @@ def test_from_the_first_sample_to_a_policy_in_force(campaigned, status):
     found = status()
     assert (found.reviews.open, found.reviews.verdicts) == (0, planned.open)
     assert "draw labels that certify a precision of 0.7: vouch plan-reviews CAMPAIGN" in found.next
-    plan_reviews(campaigned.campaign, Wish(minutes=3))
+    plan_reviews(campaigned.campaign, ReviewRequest(minutes=3))
     assert "a part of a sample certifies nothing" in status().next
     campaigned.answer()
     assert status().next == "the certification sample is answered: vouch certify CAMPAIGN"
     version = certify_campaign(campaigned.campaign).version
     found = status()
     assert (found.in_force.waiting, found.in_force.certified) == (version, False)
-    assert found.next == f"put the certified policy {version} in force: vouch apply CAMPAIGN"
+    assert found.next == f"activate the certified policy {version}: vouch apply CAMPAIGN"
     apply_policy(campaigned.campaign)
     found = status()
     assert (found.in_force.version, found.in_force.certified, found.in_force.waiting) == (version, True, None)
@@ -46,17 +46,17 @@ def test_from_the_first_sample_to_a_policy_in_force(campaigned, status):
 def test_an_expired_policy(campaigned, status):
     campaigned.fitted().sampled(minutes=3)
     apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
-    plan_reviews(campaigned.campaign, Wish(stage="audit"))
-    assert "review plan 3 answered, which show whether the promise holds" in status().next
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+    assert "review plan 3 answered, which show whether the guarantee holds" in status().next
     campaigned.answer(wrong=True, again=False)
-    plan_reviews(campaigned.campaign, Wish(stage="audit"))
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
     campaigned.answer(wrong=True, again=False)
     found = status()
     assert found.in_force.version.startswith("expired-")
     assert "blind audits (2)" in found.in_force.expired
     assert not found.in_force.certified
     assert found.in_force.waiting is None
-    assert found.next.startswith("the promise of the policy has ended: blind audits (2)")
+    assert found.next.startswith("the guarantee of the policy has ended: blind audits (2)")
     assert "(vouch plan-reviews CAMPAIGN draws what that takes)" in found.next
     assert plan_reviews(campaigned.campaign).stage == "certify"
 
@@ -76,7 +76,7 @@ def test_a_simulated_reviewer_certifies_nothing(campaigned, status):
 def test_a_look_that_certified_nothing_asks_for_more(campaigned, status):
     campaigned.with_routing(precision=0.95, confidence=0.9)
     campaigned.fitted()
-    plan_reviews(campaigned.campaign, Wish(minutes=3))
+    plan_reviews(campaigned.campaign, ReviewRequest(minutes=3))
     campaigned.answer(wrong=True)
     assert certify_campaign(campaigned.campaign).version is None
     assert "draw more of it: vouch plan-reviews CAMPAIGN" in status().next
@@ -87,7 +87,7 @@ def test_a_look_that_certified_nothing_asks_for_more(campaigned, status):
 def test_tasks_of_an_earlier_plan_are_named_by_its_number(campaigned, status):
     plan_reviews(campaigned.campaign)
     campaigned.answer(part=0.7)
-    plan_reviews(campaigned.campaign, Wish(stage="certify", minutes=2))
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="certify", minutes=2))
     found = status()
     assert found.reviews.open == sum(found.reviews.open_of.values())
     assert set(found.reviews.open_of) == {1, 2}
@@ -96,17 +96,17 @@ def test_tasks_of_an_earlier_plan_are_named_by_its_number(campaigned, status):
 
 
 def test_a_policy_that_cannot_be_used_and_one_that_has_not_decided_yet(campaigned, status):
-    put_in_force(campaigned.workspace, "main", "certified-1-gone")
+    activate(campaigned.workspace, "main", "certified-1-gone")
     found = status()
     assert found.in_force.version is None
     assert "has no policies/certified-1-gone.json" in found.in_force.problem
-    assert found.next.startswith("the policy cannot be used: policy in force: ")
-    put_in_force(campaigned.workspace, "main", None)
+    assert found.next.startswith("the policy cannot be used: active policy: ")
+    activate(campaigned.workspace, "main", None)
     campaigned.with_routing(accept={"detector_score": 0.5})
     found = status()
     assert found.in_force.version != found.policy
     assert found.in_force.basis == "user thresholds, not certified"
-    assert found.next.endswith(f"{found.in_force.version}, which is in force: vouch run CAMPAIGN")
+    assert found.next.endswith(f"{found.in_force.version}, which is active: vouch run CAMPAIGN")
 
 
 def test_it_writes_nothing(campaigned, status):

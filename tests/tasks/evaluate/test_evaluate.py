@@ -269,7 +269,7 @@ def certified(gate="delivered", precision=0.9) -> Policy:
     return Policy(version="certified-1-test", basis="certified", groups=groups, certification=certification)
 
 
-def test_the_promise_is_about_the_certified_side_alone():
+def test_the_guarantee_is_about_the_certified_side_alone():
     """Wrong labels that were accepted in images kept for fitting break nothing, but show in the whole run."""
     verdict = np.where(FITTING, NOT_AN_OBJECT, CORRECT)
     found = contract_truth(*world(np.ones(IMAGES), verdict, np.zeros(IMAGES)), certified())

@@ -20,7 +20,7 @@ from pycocotools import mask as mask_utils
 from vouch_labels.schemas.campaign import ExportConfig, Splits
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.export.coco import PRESETS, fate_of, not_exhaustive, open_document, split_of, write_coco
-from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Promise
+from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Guarantee
 from vouch_labels.tasks.store.local import LocalStore
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
@@ -221,17 +221,17 @@ def test_the_summary_lies_beside_the_annotations(write, images):
 
 
 @pytest.mark.parametrize("undecided", ["ignore", "drop", "include"])
-def test_a_promise_says_how_many_labels_wait(tmp_path, images, undecided):
-    promise = Promise(policy="p1", precision=0.95, confidence=0.9, gate="delivered", simulated=False)
+def test_a_guarantee_says_how_many_labels_wait(tmp_path, images, undecided):
+    guarantee = Guarantee(policy="p1", precision=0.95, confidence=0.9, gate="delivered", simulated=False)
     store, config = LocalStore(tmp_path), ExportConfig(undecided=undecided)
-    how: dict[str, Any] = {"run": "main", "created": CREATED, "version": "1", "image_root": "r", "promise": promise}
+    how: dict[str, Any] = {"run": "main", "created": CREATED, "version": "1", "image_root": "r", "guarantee": guarantee}
     waiting = [label for image in images for label in image.labels if label.decision == "review"]
-    assert write_coco(images, CLASSES, config, store, "e", **how).promise.waiting == len(waiting) > 0
+    assert write_coco(images, CLASSES, config, store, "e", **how).guarantee.waiting == len(waiting) > 0
     decided = [
         image._replace(labels=[label._replace(reviewed="kept", verdict="correct") for label in image.labels])
         for image in images
     ]
-    assert write_coco(decided, CLASSES, config, store, "e", **how).promise.waiting == 0
+    assert write_coco(decided, CLASSES, config, store, "e", **how).guarantee.waiting == 0
 
 
 def test_an_error_on_the_way_leaves_no_file(tmp_path, images):

@@ -16,8 +16,8 @@ from pycocotools.coco import COCO
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.schemas.policy import Certification, Group, Policy
-from vouch_labels.tasks.export.export import export_campaign, promise_of
-from vouch_labels.tasks.labels.records import Promise
+from vouch_labels.tasks.export.export import export_campaign, guarantee_of
+from vouch_labels.tasks.labels.records import Guarantee
 from vouch_labels.tasks.labels.totals import add_up
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
@@ -116,7 +116,7 @@ CERTIFICATION = Certification(
 )  # fmt: skip
 
 
-def test_what_policies_promise(tmp_path):
+def test_what_policies_guarantee(tmp_path):
     workspace = LocalStore(tmp_path)
     group = Group(name="all", classes=("cat",))
     for policy in (
@@ -124,13 +124,13 @@ def test_what_policies_promise(tmp_path):
         Policy(version="sure", basis="certified", groups=(group,), certification=CERTIFICATION),
     ):
         workspace.put(f"policies/{policy.version}.json", policy.model_dump_json().encode())
-    assert promise_of(workspace, "none") is promise_of(workspace, "user") is None
-    assert promise_of(workspace, "sure") == Promise(
+    assert guarantee_of(workspace, "none") is guarantee_of(workspace, "user") is None
+    assert guarantee_of(workspace, "sure") == Guarantee(
         policy="sure", precision=0.95, confidence=0.9, gate="delivered", simulated=True
     )
     workspace.put("policies/sure.json", b"{}")
     with pytest.raises(StoreError, match=r"policies/sure\.json is damaged"):
-        promise_of(workspace, "sure")
+        guarantee_of(workspace, "sure")
 
 
 def _labels(campaign: Campaign) -> list[dict[str, pa.Table]]:

@@ -53,11 +53,11 @@ def test_a_campaign_that_was_not_run_is_told_so(make_campaign):
         collect(make_campaign())
 
 
-def test_user_thresholds_promise_nothing(run):
+def test_user_thresholds_guarantee_nothing(run):
     campaign = run()
     report, labels = collect(campaign).report, labels_of(campaign)
     assert report.policy.standing == "user_thresholds"
-    assert "no precision is promised" in report.promise
+    assert "no precision is guaranteed" in report.guarantee
     assert (report.automation.labels, report.automation.accepted) == (labels.count, int(labels.accepted.sum()))
     assert sum(one.labels for one in report.classes) == labels.count
     assert sum(report.histogram.accepted) + sum(report.histogram.review) == labels.count

@@ -62,12 +62,12 @@ def ask_and_answer(campaign, purpose, rows, wrong, simulated=False, **plan):
     write_verdicts(workspace, pa.table(said, VERDICTS))
 
 
-def test_the_promise_and_what_it_is_about(applied):
+def test_the_guarantee_and_what_it_is_about(applied):
     campaign = applied()
     report, labels = collect(campaign).report, read(campaign)
     fit = labels.fit_side(SHARE, 0)
     assert report.policy.standing == "certified"
-    assert report.promise.startswith("At least 95% of the labels that are delivered")
+    assert report.guarantee.startswith("At least 95% of the labels that are delivered")
     assert (report.certify_side.labels, report.fit_side.labels) == (int((~fit).sum()), int(fit.sum()))
     assert report.certify_side.accepted == report.automation.accepted > 0
     assert report.fit_side.accepted == 0
@@ -77,7 +77,7 @@ def test_the_promise_and_what_it_is_about(applied):
 def test_a_simulated_reviewer_certifies_nothing(applied):
     report = collect(applied(simulated=True)).report
     assert report.policy.standing == "simulated"
-    assert "nothing is certified" in report.promise
+    assert "nothing is certified" in report.guarantee
 
 
 def test_labels_kept_for_fitting_are_shown_last(applied):
@@ -133,7 +133,7 @@ def test_labels_drawn_for_fitting_say_nothing_of_reliability(applied):
 
 
 @pytest.mark.parametrize("wrong", [False, True])
-def test_audits_are_told_and_can_end_the_promise(applied, wrong):
+def test_audits_are_told_and_can_end_the_guarantee(applied, wrong):
     campaign = applied(gate="accepted")
     rows = np.flatnonzero(read(campaign).accepted)
     audit = {"policy": VERSION, "labels": 2 * len(rows), "mean_p_correct": 0.9,
@@ -145,4 +145,4 @@ def test_audits_are_told_and_can_end_the_promise(applied, wrong):
     assert found.precision.low <= found.precision.value <= found.precision.high
     assert report.expiry.expired == wrong
     assert report.policy.standing == ("expired" if wrong else "certified")
-    assert ("expired" in report.promise) == wrong
+    assert ("expired" in report.guarantee) == wrong

@@ -189,8 +189,8 @@ def test_masks_are_held_against_their_images(campaign, labels, write):
     )
     (outcome,) = import_files(campaign, [path], "ann", skip_bad=True)
     assert (outcome.imported, outcome.refused, outcome.unknown_images) == (2, 4, 1)
-    mended = path.with_name("verdicts-refused.csv")
-    refused = [row for _, row in read_rows(mended)]
+    corrected = path.with_name("verdicts-refused.csv")
+    refused = [row for _, row in read_rows(corrected)]
     wrong_size = "rle_counts: the mask is of {} pixels, its image of 96 x 64; draw it in the size of the image"
     assert [row["reason"] for row in refused] == [
         wrong_size.format("6,080"),
@@ -199,8 +199,8 @@ def test_masks_are_held_against_their_images(campaign, labels, write):
         "says otherwise than row 5 of the same label, reviewer and time",
     ]
     assert refused[0]["rle_counts"] == rle(64, 95).decode()
-    mended.write_text(mended.read_text().replace(rle(64, 95).decode(), rle(96, 64, 5).decode()))
-    (outcome,) = import_files(campaign, [mended], "bob", skip_bad=True)
+    corrected.write_text(corrected.read_text().replace(rle(64, 95).decode(), rle(96, 64, 5).decode()))
+    (outcome,) = import_files(campaign, [corrected], "bob", skip_bad=True)
     assert (outcome.imported, outcome.refused) == (2, 2)
 
 

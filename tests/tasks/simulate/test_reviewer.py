@@ -91,9 +91,9 @@ def test_errors_come_at_their_rates_and_stay(make_run):
 
 def test_plants_are_wrong_or_missed(make_run):
     labels, truth = make_run(images=2)
-    plants = [{"purpose": "plant", "label_id": f"plant-{number}", "key": "00000.jpg"} for number in range(200)]
-    assert set(answer(tasks_of(*plants), labels, truth, AT)["verdict"].to_pylist()) == {"not_an_object"}
-    said = answer(tasks_of(*plants), labels, truth, AT, Errors(missed=0.4))["verdict"].to_pylist()
+    honeypots = [{"purpose": "plant", "label_id": f"honeypot-{number}", "key": "00000.jpg"} for number in range(200)]
+    assert set(answer(tasks_of(*honeypots), labels, truth, AT)["verdict"].to_pylist()) == {"not_an_object"}
+    said = answer(tasks_of(*honeypots), labels, truth, AT, Errors(missed=0.4))["verdict"].to_pylist()
     assert said.count("correct") / 200 == pytest.approx(0.4, abs=0.12)
 
 
@@ -170,7 +170,7 @@ def test_lists_are_sorted_and_each_number_is_once():
         ({"draws": 0}, "--draws: 0 is not between 1 and 100,000"),
         ({"gate": "B"}, "--gate: 'B' is none; choose delivered or accepted"),
         ({"missed": 1.5}, "--missed: 1.5 is no share"),
-        ({"plants": -1}, "--plants: -1 is no number of labels"),
+        ({"honeypots": -1}, "--honeypots: -1 is no number of labels"),
         ({"automate": float("nan")}, "--automate: nan is no share"),
     ],
 )

@@ -13,8 +13,8 @@ from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
-from vouch_labels.tasks.certify.data import Promise
-from vouch_labels.tasks.certify.plan_reviews import Wish
+from vouch_labels.tasks.certify.data import Guarantee
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
 from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
 from vouch_labels.tasks.evaluate.run_truth import NOT_AN_OBJECT, UNKNOWN, truth_of_campaign
 from vouch_labels.tasks.simulate.reviewer import PERFECT, Errors, Question
@@ -30,7 +30,7 @@ def question(**changes) -> Question:
 
 
 @pytest.mark.parametrize("gate", ["delivered", "accepted"])
-def test_more_reviews_automate_more_and_the_promise_holds(make_run, gate):
+def test_more_reviews_automate_more_and_the_guarantee_holds(make_run, gate):
     labels, truth = make_run(images=1_000)
     seen: list[tuple[int, int]] = []
     asked = question(gate=gate, precisions=(0.9, 0.95), reviews=(60, 800))
@@ -54,7 +54,7 @@ def test_more_reviews_automate_more_and_the_promise_holds(make_run, gate):
     assert found.correct == pytest.approx(truth.correct.mean())
 
 
-def test_the_naive_rule_breaks_promises(make_run):
+def test_the_naive_rule_breaks_guarantees(make_run):
     labels, truth = make_run(images=600)
     found = simulate(labels, truth, question(draws=40, reviews=(200,)), NAMES)
     assert found.rows[0].naive_broken > 0.2
@@ -89,8 +89,8 @@ def test_a_reviewer_who_misses_breaks_promises_unless_plants_measure_it(make_run
     labels, truth = make_run(images=600)
     asked = question(draws=20, reviews=(800,))
     careful, tired, measured = (
-        simulate(labels, truth, replace(asked, errors=errors, plants=plants), NAMES).rows[0]
-        for errors, plants in ((Errors(), 0), (Errors(missed=0.6), 0), (Errors(missed=0.6), 100))
+        simulate(labels, truth, replace(asked, errors=errors, honeypots=honeypots), NAMES).rows[0]
+        for errors, honeypots in ((Errors(), 0), (Errors(missed=0.6), 0), (Errors(missed=0.6), 100))
     )
     assert tired.broken > 0.5 > careful.broken
     assert measured.broken <= upper_bound(2, 20, 0.01)
@@ -146,13 +146,13 @@ def test_a_played_draw_is_what_the_commands_do(labelled, write_campaign, gate, s
     routing = {"precision": 0.8, "seed": seed, "gate": gate}
     campaign = load_campaign(write_campaign(routing=routing, run={"shard_size": 60}))
     labels, truth = truth_of_campaign(campaign, labelled)
-    first = review_next(campaign, labels, truth, Wish(minutes_of(reviews_to_fit(labels.count, REVIEWS))))
+    first = review_next(campaign, labels, truth, ReviewRequest(minutes_of(reviews_to_fit(labels.count, REVIEWS))))
     assert (first.planned.stage, first.answers) == ("first", len(first.rows))
-    second = review_next(campaign, labels, truth, Wish(minutes_of(REVIEWS - len(first.rows))))
+    second = review_next(campaign, labels, truth, ReviewRequest(minutes_of(REVIEWS - len(first.rows))))
     assert second.planned.stage == "certify"
     certified = certify_campaign(campaign)
     assert certified.simulated
-    (draw,) = play(board(labels, truth, PERFECT), [Promise(0.8, 0.9, gate)], REVIEWS, seed)
+    (draw,) = play(board(labels, truth, PERFECT), [Guarantee(0.8, 0.9, gate)], REVIEWS, seed)
     assert certified.version is not None
     applied = apply_policy(campaign, certified.version)
     assert applied.accepted == certified.accepted == round(draw.automation * labels.count) > 0

@@ -47,7 +47,7 @@ def test_most_errors_is_the_last_count_that_passes(reviewed, limit, delta):
 @settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0.01, 0.3), st.integers(1, 300), st.sampled_from([0.1, 0.02]))
 def test_both_tests_keep_their_level_for_every_set(labels, limit, reviewed, delta):
-    """Exact probability to certify the least bad set that breaks the promise, by summing over all samples."""
+    """Exact probability to certify the least bad set that breaks the guarantee, by summing over all samples."""
     reviewed = min(reviewed, labels)
     wrong = min(int(wrong_allowed(labels, limit)) + 1, labels)
     errors = np.arange(reviewed + 1)

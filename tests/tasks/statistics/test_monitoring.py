@@ -107,7 +107,7 @@ def test_a_fall_is_noticed_soon_even_after_a_long_good_time(good):
 
 
 def test_a_stratified_audit_is_weighed():
-    """A small stratum that is audited far too often is very wrong, but the batch as a whole keeps the promise."""
+    """A small stratum that is audited far too often is very wrong, but the batch as a whole keeps the guarantee."""
     rng = np.random.default_rng(2)
     inclusion = np.repeat([100 / 200, 100 / 9800], 100)
     rates = np.repeat([0.5, 0.0408], 100)

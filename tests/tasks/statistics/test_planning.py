@@ -16,10 +16,10 @@ from vouch_labels.tasks.statistics.threshold_tests import (
     Sample,
     accepted_counts,
     certified_step,
-    delta_of_look,
+    delta_of_test,
     gate_a,
     gate_b,
-    ladder,
+    threshold_grid,
 )
 
 DELTA = 0.1
@@ -39,7 +39,7 @@ def fit_labels(scores, wrong, seed, count=400):
 
 def test_predicted_shares_hold_the_true_one():
     scores, wrong = batch(0)
-    steps = ladder(scores)
+    steps = threshold_grid(scores)
     shares = predicted_shares(scores, steps, fit_labels(scores, wrong, 0))
     true = np.array([wrong[scores >= step].mean() for step in steps])
     assert (shares[0] <= true)[5:].all()
@@ -59,9 +59,9 @@ def test_a_plan_passes_about_as_often_as_it_says():
         certified.append(step is not None)
         powers.append(plan.power)
         automated.append(0 if step is None else (scores >= plan.thresholds[step]).mean())
-        # The same reviews without a plan: drawn from all labels, the ladder from its strictest end.
+        # The same reviews without a plan: drawn from all labels, the threshold grid from its strictest end.
         rows = certification_sample(np.ones(len(scores), np.bool_), 600, seed).rows
-        steps = ladder(scores)
+        steps = threshold_grid(scores)
         found = gate_a(Sample(scores[rows], wrong[rows]), steps, accepted_counts(scores, steps), 0.95, DELTA)
         step = certified_step(found)
         strict.append(0 if step is None else (scores >= steps[step]).mean())
@@ -134,11 +134,11 @@ def test_a_few_errors_too_many_may_be_chance():
 
 
 def test_what_is_missing_then_mostly_suffices_for_the_next_look():
-    found = certificate(3, 100, delta=delta_of_look(0.1, 1))
+    found = certificate(3, 100, delta=delta_of_test(0.1, 1))
     rng = np.random.default_rng(0)
     share = 3.5 / 101
     count = 100 + found.more_reviews
-    again = [certificate(int(rng.binomial(count, share)), count, delta=delta_of_look(0.1, 2)) for _ in range(300)]
+    again = [certificate(int(rng.binomial(count, share)), count, delta=delta_of_test(0.1, 2)) for _ in range(300)]
     assert np.mean([one.threshold is not None for one in again]) == pytest.approx(0.8, abs=0.08)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.tasks.statistics.recall import SearchedImages, image_sample, recall
+from vouch_labels.tasks.statistics.recall import ExhaustiveImages, image_sample, recall
 
 
 def world(seed, images=3000):
@@ -18,7 +18,7 @@ def world(seed, images=3000):
 def searched(seed, count):
     strata, found, objects = world(seed)
     rows = image_sample(strata, count, seed).rows
-    sample = SearchedImages(strata[rows], found[rows], objects[rows])
+    sample = ExhaustiveImages(strata[rows], found[rows], objects[rows])
     return recall(sample, np.bincount(strata), 0.1, seed, bootstraps=300), found.sum() / objects.sum()
 
 
@@ -38,24 +38,24 @@ def test_weights_undo_the_strata():
 
 def test_everything_searched_leaves_nothing_open():
     strata, found, objects = world(1)
-    estimate = recall(SearchedImages(strata, found, objects), np.bincount(strata), 0.1, 1, bootstraps=50)
+    estimate = recall(ExhaustiveImages(strata, found, objects), np.bincount(strata), 0.1, 1, bootstraps=50)
     assert estimate.low == pytest.approx(estimate.high)
     assert estimate.value == pytest.approx(found.sum() / objects.sum())
 
 
 def test_no_miss_and_no_find_still_have_an_interval():
     ones = np.ones(20, np.int64)
-    perfect = recall(SearchedImages(0 * ones, ones, ones), np.array([500]), 0.1, 0)
+    perfect = recall(ExhaustiveImages(0 * ones, ones, ones), np.array([500]), 0.1, 0)
     assert perfect.value == 1
     assert perfect.low == pytest.approx(0.05 ** (1 / 20))
-    blind = recall(SearchedImages(0 * ones, 0 * ones, ones), np.array([500]), 0.1, 0)
+    blind = recall(ExhaustiveImages(0 * ones, 0 * ones, ones), np.array([500]), 0.1, 0)
     assert (blind.value, blind.low) == (0, 0)
     assert blind.high == pytest.approx(1 - 0.05 ** (1 / 20))
 
 
 def test_no_object_says_nothing():
     ones = np.ones(3, np.int64)
-    found = recall(SearchedImages(0 * ones, 0 * ones, 0 * ones), np.array([10]), 0.1, 0)
+    found = recall(ExhaustiveImages(0 * ones, 0 * ones, 0 * ones), np.array([10]), 0.1, 0)
     assert np.isnan(found.value)
     assert (found.low, found.high) == (0, 1)
 
@@ -63,7 +63,7 @@ def test_no_object_says_nothing():
 def test_a_stratum_that_nobody_searched_is_refused():
     ones = np.ones(5, np.int64)
     with pytest.raises(UserError, match="every stratum"):
-        recall(SearchedImages(0 * ones, ones, ones), np.array([10, 10]), 0.1, 0)
+        recall(ExhaustiveImages(0 * ones, ones, ones), np.array([10, 10]), 0.1, 0)
 
 
 def test_images_are_drawn_as_declared():
@@ -79,6 +79,6 @@ def test_a_small_stratum_that_was_searched_whole_widens_nothing():
     objects = rng.poisson(4, 42)
     found = rng.binomial(objects, 0.8)
     strata = np.repeat([0, 1], [40, 2])
-    alone = recall(SearchedImages(strata[:40], found[:40], objects[:40]), np.array([400]), 0.1, 0)
-    both = recall(SearchedImages(strata, found, objects), np.array([400, 2]), 0.1, 0)
+    alone = recall(ExhaustiveImages(strata[:40], found[:40], objects[:40]), np.array([400]), 0.1, 0)
+    both = recall(ExhaustiveImages(strata, found, objects), np.array([400, 2]), 0.1, 0)
     assert both.high - both.low < 1.2 * (alone.high - alone.low)

@@ -19,10 +19,10 @@ from vouch_labels.tasks.statistics.threshold_tests import (
     accepted_counts,
     certified_groups,
     certified_step,
-    delta_of_look,
+    delta_of_test,
     gate_a,
     gate_b,
-    ladder,
+    threshold_grid,
 )
 
 DELTA = 0.1
@@ -65,7 +65,7 @@ def population(rng, count=3000, precision=0.95, top=0.3):
     return scores, wrong
 
 
-def test_at_the_boundary_gate_a_certifies_a_broken_promise_with_chance_delta_at_most():
+def test_at_the_boundary_gate_a_certifies_a_broken_guarantee_with_chance_delta_at_most():
     rng = np.random.default_rng(1)
     scores, wrong = population(rng)
     steps = np.array([0.7])
@@ -78,7 +78,7 @@ def test_at_the_boundary_gate_a_certifies_a_broken_promise_with_chance_delta_at_
     assert 0.03 < passed / 3000 <= DELTA + 2 * np.sqrt(DELTA * (1 - DELTA) / 3000)
 
 
-def test_at_the_boundary_gate_b_certifies_a_broken_promise_with_chance_delta_at_most():
+def test_at_the_boundary_gate_b_certifies_a_broken_guarantee_with_chance_delta_at_most():
     rng = np.random.default_rng(2)
     scores = rng.random(4000)
     wrong = rng.random(4000) < 0.4
@@ -98,13 +98,13 @@ def test_at_the_boundary_gate_b_certifies_a_broken_promise_with_chance_delta_at_
 
 def test_ties_are_accepted_together():
     scores = np.array([0.9] * 50 + [0.4] * 50)
-    steps = ladder(scores)
+    steps = threshold_grid(scores)
     assert steps.tolist() == [0.9, 0.4]
     assert accepted_counts(scores, steps).tolist() == [50, 100]
 
 
 def reviewed_by_tired_people(seed, eta, corrected):
-    """A sample that a reviewer looks at who misses a share of the wrong labels; the promise is just broken."""
+    """A sample that a reviewer looks at who misses a share of the wrong labels; the guarantee is just broken."""
     rng = np.random.default_rng([5, seed])
     wrong = rng.random(400) < 0.0505
     seen = wrong & (rng.random(400) >= eta)
@@ -115,7 +115,7 @@ def reviewed_by_tired_people(seed, eta, corrected):
 
 
 @pytest.mark.parametrize(("corrected", "low", "high"), [(False, 0.15, 1.0), (True, 0.0, 0.11)])
-def test_reviewers_who_miss_errors_break_the_promise_unless_they_are_corrected(corrected, low, high):
+def test_reviewers_who_miss_errors_break_the_guarantee_unless_they_are_corrected(corrected, low, high):
     rate = np.mean([reviewed_by_tired_people(seed, 0.16, corrected) for seed in range(1000)])
     assert low <= rate <= high
 
@@ -152,7 +152,7 @@ def test_plants_on_both_sides_have_bounds_of_their_own():
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9, np.nan]), max_size=50), st.integers(1, 20))
 def test_a_ladder_descends_over_values_that_are_there(scores, steps):
     scores = np.array(scores, np.float64)
-    found = ladder(scores, steps)
+    found = threshold_grid(scores, steps)
     known = scores[np.isfinite(scores)]
     assert (np.diff(found) < 0).all()
     assert np.isin(found, known).all()
@@ -163,7 +163,7 @@ def test_a_ladder_descends_over_values_that_are_there(scores, steps):
 
 def test_steps_are_equally_many_labels_apart():
     scores = np.random.default_rng(0).permutation(1000) / 1000
-    assert np.diff(accepted_counts(scores, ladder(scores, 10)), prepend=0).tolist() == [100] * 10
+    assert np.diff(accepted_counts(scores, threshold_grid(scores, 10)), prepend=0).tolist() == [100] * 10
 
 
 def evidence(p_values):
@@ -180,11 +180,11 @@ def test_the_first_failure_ends_the_sequence():
 
 
 def never_enough(seed):
-    """Fifty nested sets, wrong a little more often than the promise allows, and a sample of all."""
+    """Fifty nested sets, wrong a little more often than the guarantee allows, and a sample of all."""
     rng = np.random.default_rng([11, seed])
     scores = rng.random(20_000)
     wrong = rng.random(20_000) < 0.0525
-    steps = ladder(scores, 50)
+    steps = threshold_grid(scores, 50)
     rows = certification_sample(np.ones(20_000, np.bool_), 2000, seed).rows
     drawn = Sample(scores[rows], wrong[rows])
     return gate_a(drawn, steps, accepted_counts(scores, steps), 0.95, DELTA), scores, wrong
@@ -194,7 +194,7 @@ def broken(threshold, scores, wrong):
     return wrong[scores >= threshold].mean() > 0.05
 
 
-def test_order_keeps_the_promise_and_picking_afterwards_does_not():
+def test_order_keeps_the_guarantee_and_picking_afterwards_does_not():
     """The same tests: in order, any that passes, and the naive choice by the share of errors that was seen."""
     ordered = anywhere = naive = 0
     draws = 300
@@ -212,14 +212,14 @@ def test_order_keeps_the_promise_and_picking_afterwards_does_not():
     assert naive / draws > 0.4
 
 
-def test_looking_again_after_a_refusal_breaks_the_promise_unless_delta_is_spent():
+def test_looking_again_after_a_refusal_breaks_the_guarantee_unless_delta_is_spent():
     """One threshold, just broken; reviews are added until it passes or ten looks are over."""
 
     rng = np.random.default_rng(4)
     errors = np.cumsum(rng.binomial(100, 0.0501, (2000, 10)), axis=1)
     reviewed = 100 * np.arange(1, 11)
     p_values = binomial_p(errors, reviewed, 0.05)
-    spent = np.array([delta_of_look(DELTA, look) for look in range(1, 11)])
+    spent = np.array([delta_of_test(DELTA, look) for look in range(1, 11)])
     assert (p_values <= DELTA).any(axis=1).mean() > 0.15
     assert (p_values <= spent).any(axis=1).mean() <= DELTA + 2 * np.sqrt(0.09 / 2000)
     assert spent.sum() <= DELTA
@@ -247,6 +247,6 @@ def test_without_labels_there_is_one_group():
 
 
 def test_looks_spend_delta_and_no_more():
-    spent = [delta_of_look(0.1, look) for look in range(1, 50)]
+    spent = [delta_of_test(0.1, look) for look in range(1, 50)]
     assert spent[0] == pytest.approx(0.08)
     assert sum(spent) == pytest.approx(0.1)

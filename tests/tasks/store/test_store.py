@@ -1,4 +1,4 @@
-"""What every backend promises."""
+"""What every backend guarantees."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
