@@ -11,7 +11,6 @@ from vouch_labels.schemas.text import (
     Columns,
     Table,
     count,
-    duration,
     guarantee_text,
     mebibytes,
     pct,
@@ -436,7 +435,8 @@ class Simulation(Strict):
         )
         first: Columns = {"T": "{:g}".format, "reviews": str}
         names = ("certified", "automation", "9 of 10", "worst", "oracle", "naive")
-        columns: Columns = first | dict.fromkeys(names, pct) | {"review time": duration, "s a box": "{:.2f}".format}
+        columns = first | dict.fromkeys(names, pct)
+        columns |= {"review min": "{:.0f}".format, "s a box": "{:.2f}".format}
         yield Table("what is automated", columns, [(*_asked(row), *_automated(row)) for row in self.rows])
         precisions = ("A worst", "A 9 of 10", "B worst", "B 9 of 10")
         columns = first | dict.fromkeys(precisions, share) | {"broken": pct, "95% interval": str, "naive broken": pct}
@@ -470,7 +470,7 @@ def _asked(row: SimulatedRow) -> tuple[float, str]:
 
 def _automated(row: SimulatedRow) -> tuple[float | None, ...]:
     spread = (row.automation.median, row.automation.tenth, row.automation.worst)
-    return (row.certified, *spread, row.oracle, row.naive, 60 * row.review_minutes, row.seconds_per_box)
+    return (row.certified, *spread, row.oracle, row.naive, row.review_minutes, row.seconds_per_box)
 
 
 def _true(row: SimulatedRow) -> tuple[object, ...]:
