@@ -34,13 +34,7 @@ def catalog() -> list[CatalogEntry]:
 
 
 def pull(name: str) -> Path:
-    """Fetch an official checkpoint unless it is here, and verify it.
-
-    Args:
-        name: As `catalog` names it.
-
-    Returns:
-        The file.
+    """Fetch an official checkpoint, as `catalog` names it, unless it is here, and verify it.
 
     Raises:
         CheckpointError: There is no such name, the file cannot be fetched, or is not the pinned one.
