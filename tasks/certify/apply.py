@@ -59,17 +59,8 @@ def apply_policy(
     """Decide by a policy over all labels of a run, and activate it for the runs to come.
 
     What it writes stands beside what was there: the decisions of earlier policies stay, and their markers. The record
-    of the settings in use and that of the active policy change last, so that an interruption changes nothing.
-
-    Args:
-        campaign: Names the run.
-        version: Version of the policy; `none`: the thresholds of the campaign; None: the newest certified policy of the
-            run that fits its labels.
-        on_event: Told of progress.
-        export: Write the data set at the end.
-
-    Returns:
-        What has changed.
+    of the settings in use and that of the active policy change last, so that an interruption changes nothing. version:
+    None for the newest certified policy of the run that fits its labels, `none` for the thresholds of the campaign.
 
     Raises:
         UserError: There are no labels, or no such policy, or it does not fit the labels or the campaign.
@@ -120,7 +111,7 @@ def _each(workspace: Store, run: str, ledger: Ledger, before: Current, policy: P
 
 
 def _differing(older: Shard, newer: Shard) -> int:
-    """Count the labels that a shard's two markers decide otherwise, of the images that it still holds."""
+    """Count the labels that two markers of a shard decide differently."""
     if older.marker.parts["route"] == newer.marker.parts["route"]:
         return 0
     one, other = (flat(shard.labels(["decision"])["decision"]) for shard in (older, newer))
@@ -157,15 +148,8 @@ def policy_to_apply(
 ) -> tuple[Policy, str | None]:
     """Read the policy to apply, and make sure that it fits the labels and what the campaign asks for.
 
-    Args:
-        campaign: Its classes, thresholds and routing.
-        workspace: Where policies are kept.
-        current: The settings under which the labels came about.
-        version: Which policy; `none`: the thresholds of the campaign; None: the one that routing.policy names, else the
-            newest certified policy that fits.
-
-    Returns:
-        The policy, and the version to activate: its own, or None for the thresholds of the campaign.
+    version as in `apply_policy`, but None stands first for what routing.policy names. Returned is also the version to
+    activate; None: the thresholds of the campaign.
 
     Raises:
         UserError: There is none, or it cannot be applied.
@@ -200,13 +184,13 @@ def _check_campaign(campaign: Campaign, current: Current, version: str | None) -
 
 
 def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> Policy | None:
-    """Read the certified policy of the run that was made last, people's word before that of simulated reviewers.
+    """Read the newest certified policy of the run; those that people's verdicts certified go before simulated ones.
 
     Of those that fit the labels and guarantee what the campaign asks for; else of those that fit; else of all.
 
     Raises:
         UserError: A policy is damaged.
-        StoreError: A look is.
+        StoreError: A record of a test is.
     """
     ordered = sorted(_certified(workspace, campaign.run.name), key=lambda entry: entry[0])
     policies = [policy for _, policy in ordered]
@@ -280,8 +264,8 @@ def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
 def find_policy(campaign: Campaign, workspace: Store) -> Chosen:
     """Choose by routing.policy; nothing is written.
 
-    It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the policy in
-    force of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
+    It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the active
+    policy of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
     to one that sends everything to review.
 
     Raises:

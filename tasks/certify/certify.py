@@ -58,11 +58,7 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     Only verdicts on certification tasks count. Each result is a test, written down before it is known; certifying again
     with nothing new is the same test with the same result. Drawing more labels, or again, after answers is a test as
     well (`drawing_as_test`). Asking for another precision of the same labels is allowed, as another test: the threshold
-    grid does not depend on it.
-
-    Args:
-        campaign: The campaign.
-        unanswered_as_wrong: Count certification tasks without an answer as wrong, and honeypots as missed.
+    grid does not depend on it. unanswered_as_wrong counts tasks without an answer as wrong, honeypots as missed.
 
     Raises:
         UserError: There is nothing to certify by, and the message says what to do first.

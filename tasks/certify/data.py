@@ -128,16 +128,8 @@ def declare_groups(
 
     Gate "accepted" draws where `plan_gate_a` predicts that most can be certified; a group for which no start is likely
     to pass has an empty threshold grid, and nothing of it is drawn. Gate "delivered" draws from the whole certify side
-    with a threshold grid over all of it.
-
-    Args:
-        candidates: All labels.
-        fit: The reviewed labels of the fit side.
-        fit_classes: (n,) their classes.
-        guarantee: What is to be certified.
-        reviews: Certification labels that can be afforded in all.
-        look: Which test of certification labels comes next: it has a part of delta.
-        reviewers: What they are known to miss so far.
+    with a threshold grid over all of it. fit_classes (n,) are the classes of the reviewed labels; reviews is the number
+    of certification labels in all; look numbers the next test, which has a part of delta.
     """
     delta = delta_of_test(1 - guarantee.confidence, look)
     names = candidates.class_names
@@ -175,15 +167,7 @@ def draw_groups(
     """Draw the certification sample; a larger one of the same groups and number begins with the smaller.
 
     Gate "delivered": a simple random sample of the certify side. Gate "accepted": one of each group's region, shared
-    out by the sizes of the groups.
-
-    Args:
-        candidates: All labels.
-        groups: As declared.
-        gate: What the guarantee is about.
-        reviews: How many labels in all.
-        seed: Seed of the campaign's sampling.
-        number: Of the declaration of groups: each has a draw of its own.
+    out by the sizes of the groups. number is that of the declaration of groups; each has a draw of its own.
     """
     return draw_counts(candidates, groups, gate, parts_of(candidates, groups, gate, reviews), seed, number)
 

@@ -380,9 +380,7 @@ def add_honeypots(reviews: RunReviews, draw: Draw, count: int) -> Honeypots:
 def expected_threshold(scores: Floats, guarantee: Guarantee) -> float:
     """The loosest threshold that the probabilities themselves allow, were they exact; infinite where none is.
 
-    Args:
-        scores: (N,) p(correct) of the certify side.
-        guarantee: What is to be certified.
+    scores: (N,) p(correct) of the certify side.
     """
     p = np.sort(scores[np.isfinite(scores)])[::-1]
     wrong = np.cumsum(1 - p)
@@ -408,12 +406,6 @@ class AboutImages:
 
 def ask_about_images(reviews: RunReviews, answers: ImageAnswers, searches: int, misses: int) -> AboutImages:
     """Draw images to be searched for every object, and choose possible misses, which are asked last.
-
-    Args:
-        reviews: The run.
-        answers: What is known of images.
-        searches: How many images to draw.
-        misses: How many pairs of image and class to choose.
 
     Raises:
         UserError: The run did not look at whole images.
@@ -462,17 +454,10 @@ def _misses(
 
 
 def low_confidence_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints, int]:
-    """Choose the labels that wait for people, disputed ones first, then by errors removed per second.
+    """Choose (n,) rows of the labels that wait for people, disputed ones first, then by errors removed per second.
 
-    Labels that an earlier plan asks about already are left out.
-
-    Args:
-        reviews: The run.
-        scores: (N,) p(correct) of every label; NaN counts as `UNKNOWN_P_OF_WAITING`.
-        count: How many at most.
-
-    Returns:
-        (n,) rows, best first, and how many labels wait in all.
+    Labels that an earlier plan asks about already are left out. NaN among scores, (N,) p(correct), counts as
+    `UNKNOWN_P_OF_WAITING`. Returned is also how many wait in all.
     """
     labels = reviews.labels
     codes = reviews.answers.wrong_of(labels.label_ids)
@@ -490,12 +475,7 @@ def low_confidence_rows(reviews: RunReviews, scores: Floats, count: int) -> tupl
 
 
 def nothing_worth_asking(waiting: int, undecided: Undecided) -> str:
-    """Say why none of the labels that wait is worth asking about.
-
-    Args:
-        waiting: How many wait that no plan asks about.
-        undecided: What export does with them.
-    """
+    """Say why none of the labels that wait is worth asking about."""
     if not waiting:
         return "nothing is left to ask: every label that waits has been asked about"
     stay = {

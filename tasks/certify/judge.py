@@ -168,8 +168,8 @@ def _evidence(
 def _delivered_of_region(found: Precisions, scores: Floats, threshold: float | None) -> Precisions:
     """Precision B where only labels of a region were drawn.
 
-    Labels that people keep are correct by their word, so B is at least A, and so is its lower bound; the estimate takes
-    the routed labels to be correct as often as their p(correct) says.
+    Labels that people keep count as correct, so B is at least A, and so is its lower bound; the estimate takes the
+    routed labels to be correct as often as their p(correct) says.
     """
     if threshold is None:
         return Precisions(found.accepted, found.accepted_at_least, float("nan"), 0.0, 0.0)
@@ -220,22 +220,16 @@ def tested_if_correct(reviews: RunReviews, found: Round, of_round: RoundLabels, 
 
 
 def drawing_as_test(reviews: RunReviews) -> CertificationTest | None:
-    """Give the test that drawing certification labels now amounts to.
+    """Give the test that drawing certification labels now amounts to, to be taken before the drawing is written.
 
-    Whoever draws more of an answered sample, or a new one, may do so because of the answers: a campaign that is
-    certified only when they please tests as often as it draws, whether or not `vouch certify` was called. So drawing is
-    a test of what is there. It is none while nothing of the last sample is answered, nor after a test at just these
-    answers, whatever was asked of them. A sample that is too small to certify anything is no exception: its answers
-    can choose the size of the next, which alone breaks the guarantee up to 1.7 times as often as its confidence allows.
-
-    Args:
-        reviews: The run.
-
-    Returns:
-        The test to be taken before the drawing is written; None where drawing is none.
+    Drawing more of an answered sample, or a new one, may happen because of the answers: a campaign that is certified
+    only when they please tests as often as it draws, whether or not `vouch certify` was called. So drawing is a test of
+    what is there. It is none while nothing of the last sample is answered, nor after a test at just these answers,
+    whatever was asked of them. A sample that is too small to certify anything is no exception: its answers can choose
+    the size of the next, which alone breaks the guarantee up to 1.7 times as often as its confidence allows.
 
     Raises:
-        StoreError: A look is damaged.
+        StoreError: A record of a test is damaged.
     """
     # Labels of other models are other labels, whose looks are counted by themselves.
     last = last_round([one for one in reviews.plans if not changed_inputs(one[0].inputs, reviews.current.inputs)])
@@ -280,7 +274,7 @@ def _look(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: bool
 
 
 def _keys(reviews: RunReviews, found: Round, taken: CertificationTest) -> set[str]:
-    """Every key that a test has if it was one at just these answers, at what was asked of them then."""
+    """Every key of a test at just these answers, with what was asked of them then."""
     asked = Guarantee(taken.precision, taken.confidence, found.plan.gate)
     ways = itertools.product((False, True), repeat=2)
     return {_look(reviews, found, asked, rule=rule, whole=whole).key for rule, whole in ways}

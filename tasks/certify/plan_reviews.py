@@ -58,10 +58,6 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
     audit and low-confidence labels (audit, queue). A sample that is still unanswered is answered before another is
     drawn.
 
-    Args:
-        campaign: The campaign.
-        request: Budget and what is wanted beside.
-
     Raises:
         UserError: There is nothing to draw, the budget is too small, or earlier tasks come first; the message says
             what to do.
@@ -145,7 +141,7 @@ def _draw(reviews: RunReviews, stage: Stage, request: ReviewRequest, seconds: fl
 
 
 def _take(reviews: RunReviews, drawing: CertificationTest | None) -> list[str]:
-    """Take the test that drawing amounts to, and say so; a drawing that fails after it finds it taken next time."""
+    """Record the test that drawing amounts to, and report it; if drawing fails after it, it is not recorded twice."""
     if drawing is None:
         return []
     taken = record_test(reviews.workspace, reviews.run, drawing)

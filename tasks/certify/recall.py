@@ -79,10 +79,7 @@ class RunRecall:
 def image_strata(labels: RunLabels, presence: pa.Table, seen: float = SEEN) -> Ints:
     """Stratum of every image, (M,) places in STRATA.
 
-    Args:
-        labels: All labels of the run.
-        presence: As run_presence.read_presence gives it.
-        seen: Presence from which on an image is of the last stratum, whether it has boxes of other classes or not.
+    From a presence of `seen` on an image is of the last stratum, whether it has boxes of other classes or not.
     """
     strata = (np.bincount(labels.image_index, minlength=len(labels.keys)) > 0).astype(np.int64)
     sure = pc.greater_equal(presence["clip_presence"], pa.scalar(seen, pa.float32()))
@@ -101,20 +98,11 @@ def draw_image_checks(
     inputs: Mapping[str, str],
     answers: Answers,
 ) -> ImageChecks:
-    """Draw images to be searched for every object of every class, none twice while the labels stay the same.
+    """Draw images to be annotated exhaustively, none twice while the labels stay the same.
 
-    What is found can be counted only where the labels of the image are decided, so those that nobody has answered,
-    accepted or not, are asked just before their image. A search is computed as one pass over the image
-    (costs.image_check_s); boxes that have to be drawn come on top.
-
-    Args:
-        labels: All labels of the run.
-        strata: (M,) as image_strata gives it.
-        count: How many images; fewer where there are no more.
-        seed: Seed of the campaign's sampling.
-        plans: Earlier plans of the run.
-        inputs: What the labels depend on, as in Current.
-        answers: What is known of labels.
+    What is found can be counted only where the labels of the image are decided, so those without an answer, accepted or
+    not, are asked just before their image. A search is computed as one pass over the image (costs.image_check_s); boxes
+    that have to be drawn come on top.
     """
     sizes = np.bincount(strata, minlength=len(STRATA))
     batch = sum(bool(plan.image_strata) for plan, _ in plans)
@@ -152,23 +140,14 @@ def recall_of_run(
     delta: float,
     seed: int,
 ) -> RunRecall:
-    """Estimate recall from the images that plans have drawn and people have searched.
+    """Estimate recall from the images that plans have drawn and people have annotated exhaustively.
 
     Draws of one batch (same inputs, same strata) are pooled: each is a uniform draw of what the earlier ones left, so
     together they are one of all. Of the accepted labels those that people called correct count, so wrong ones that a
-    policy lets through make recall no better.
-
-    Args:
-        labels: All labels of the run.
-        plans: Its plans.
-        image_answers: As tasks.reviews.resolve.missed_and_checked gives it.
-        answers: As tasks.reviews.resolve.resolve gives it.
-        inputs: What the labels depend on, as in Current: plans made for others do not count.
-        delta: Chance that an interval misses the truth.
-        seed: Seed of the bootstrap.
+    policy lets through make recall no better. Plans made for other inputs do not count.
 
     Raises:
-        UserError: No image was drawn, or too few were searched.
+        UserError: No image was drawn, or too few were annotated.
     """
     batch = _last_batch(plans, inputs)
     if not batch:
@@ -277,18 +256,12 @@ def images_of(labels: RunLabels, keys: pa.ChunkedArray) -> Ints:
 
 
 def exhaustive_images(labels: RunLabels, image_answers: ImageAnswers, answers: Answers, images: Ints) -> ExhaustiveRows:
-    """Count the objects of images.
+    """Count the objects of images, (m,) places in labels.keys.
 
     A label shows an object if it is correct, or wrong in its class or box alone; an object of a class that the campaign
     does not have counts for nothing. A wrong label counts as delivered where its verdict says what is right. Each
     missed object counts once, however many people drew it, and not at all where a label shows it: some people draw
     every object of an image, and not only those without a label.
-
-    Args:
-        labels: All labels of the run.
-        image_answers: What people said of images.
-        answers: What people said of labels.
-        images: (m,) places in labels.keys.
     """
     total = len(labels.keys)
     mine = np.zeros(total, np.bool_)
@@ -354,7 +327,7 @@ def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
 
 
 def _missed(labels: RunLabels, rows: pa.Table, label_rows: Ints, shown: _Shown) -> tuple[Ints, Bools]:
-    """Missed objects of every image, each once and none that a label shows, and whether a simulated one named any."""
+    """Missed objects of every image, each once and none that a label shows, and whether one is simulated."""
     count, simulated = np.zeros(len(labels.keys), np.int64), np.zeros(len(labels.keys), np.bool_)
     images = images_of(labels, rows["key"])
     boxes = boxes_of(rows)

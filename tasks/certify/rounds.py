@@ -191,7 +191,7 @@ class CertificationTest(Strict):
 
 
 def read_tests(workspace: Store, run: str) -> list[CertificationTest]:
-    """Read the looks of a run in their order.
+    """Read the tests of a run in their order.
 
     Raises:
         StoreError: A record is damaged.
@@ -224,15 +224,8 @@ def record_test(workspace: Store, run: str, look: CertificationTest) -> Certific
     """Write a test down under the next number, unless there is one of its key.
 
     Other precisions asked of the same labels are other tests, for each is another chance to be wrong. Labels of other
-    models are other labels with a guarantee of their own, so delta is shared out among looks of equal inputs.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        look: The test; its numbers are set here.
-
-    Returns:
-        The test as it stands.
+    models are other labels with a guarantee of their own, so delta is shared out among tests of equal inputs. Returned
+    is the test with its numbers set.
 
     Raises:
         StoreError: A record is damaged, or the workspace cannot be written.

@@ -23,13 +23,6 @@ _SHARE: Final = (-0.02, 1.02)
 def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Draw precision over recall, and for every signal its sweep, risk-coverage curve and reliability; confusion last.
 
-    Args:
-        evaluation: What to draw.
-        folder: Where to; exists.
-
-    Returns:
-        The files written.
-
     Raises:
         UserError: The folder cannot be written.
     """

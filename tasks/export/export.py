@@ -41,12 +41,7 @@ def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOut
 
 
 def with_export_settings(campaign: Campaign, changes: Mapping[str, object], before: str = "") -> Campaign:
-    """Change the export section of a campaign.
-
-    Args:
-        campaign: Stays as it is.
-        changes: Key of the section -> value.
-        before: What stands before a key where it is named to the user, as "--".
+    """Change the export section of a campaign; `before` stands before a key where it is named to the user, as "--".
 
     Raises:
         UserError: There is no such key, or it cannot have this value.
@@ -67,15 +62,6 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
 
     Verdicts go before the policy's decisions (tasks.reviews.overlay, tasks.export.coco). Memory is that of a few
     shards and of all verdicts.
-
-    Args:
-        campaign: Says where, and what the data set looks like.
-        ledger: The run's ledger.
-        current: Settings whose labels are exported, with the categories.
-        on_event: Told of progress.
-
-    Returns:
-        Where the data set lies.
 
     Raises:
         UserError: Links were asked for and one side is no folder.
@@ -123,14 +109,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
 def reviewed_images(
     workspace: Store, run: str, ledger: Ledger, current: Current, keys: pa.Array | None = None
 ) -> Iterator[ExportImage]:
-    """Yield labelled images as people left them, in the order of `labelled_images`.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: The run's ledger.
-        current: Settings whose labels are wanted, with the categories.
-        keys: Only these images; None: all of them.
+    """Yield labelled images as people left them, in the order of `labelled_images`; keys None: all of them.
 
     Raises:
         StoreError: A marker, a table or a file of verdicts is missing or damaged.

@@ -127,12 +127,7 @@ class Collected:
 def collect(
     campaign: Campaign, truth_file: Path | None = None, progress: Callable[[int], None] | None = None
 ) -> Collected:
-    """Gather a report; its number and what changed are left to `history.keep_report`.
-
-    Args:
-        campaign: Has been run.
-        truth_file: COCO ground truth to hold the labels against, if any.
-        progress: Called with the number of images compared with the truth so far.
+    """Gather a report; its number and what changed are left to `keep_report`.
 
     Raises:
         UserError: The campaign has not been run yet, or the truth does not fit it.
@@ -428,17 +423,10 @@ def earlier_reports(workspace: Store, run: str) -> list[Report]:
 
 
 def numbered(report: Report, earlier: list[Report], last: int) -> tuple[Report, bool]:
-    """Give a report its number and say what changed.
+    """Give a report its number and say what changed, and whether it is to be kept.
 
-    A report that says the same as the last one keeps its number, and is held against the one before.
-
-    Args:
-        report: The new one.
-        earlier: As `earlier_reports` gives them.
-        last: Greatest number in use, 0 if none.
-
-    Returns:
-        The report, and whether it is to be kept.
+    A report that says the same as the last one keeps its number, and is held against the one before. earlier are as
+    `earlier_reports` gives them; last is the greatest number in use, 0 if none.
     """
     same = bool(earlier) and not compared(earlier[0], report).changes
     number = earlier[0].number if same else last + 1
@@ -507,15 +495,8 @@ def _version(package: str) -> str:
 def choose_labels(labels: RunLabels, answers: Sequence[str], kept: Bools, seed: int, each: int = EACH) -> list[Picture]:
     """Choose labels to show: accepted ones and waiting ones at random, and wrong ones, the accepted among them first.
 
-    Args:
-        labels: All labels of the run.
-        answers: (N,) a member of LABEL_VERDICTS, "disputed", or "" for each label.
-        kept: (N,) labels kept for fitting; they wait whatever their score, so others are shown before them.
-        seed: Seed of the draw: the same labels give the same pictures.
-        each: Most of each kind.
-
-    Returns:
-        The pictures, their reasons empty.
+    answers are members of LABEL_VERDICTS, "disputed" or "". Labels kept for fitting wait whatever their score, so
+    others are shown before them. The same labels and seed give the same pictures, their reasons empty.
     """
     order = np.random.default_rng([seed, labels.count]).permutation(labels.count)
     wrong = np.array([bool(answer) and answer != LABEL_VERDICTS[0] for answer in answers], np.bool_)

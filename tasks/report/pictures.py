@@ -39,14 +39,8 @@ def thumbnails(
 ) -> list[Thumbnail]:
     """Cut every label out of its image, with some surroundings, and draw its box; each image is read once.
 
-    Args:
-        pictures: The labels.
-        source: Where the images are.
-        config: Says how large an image may be.
-        contents: Key -> SHA-256 of the content that was labelled; boxes do not fit another.
-
-    Returns:
-        A thumbnail for each label; a note where the image cannot be shown.
+    contents: key -> SHA-256 of the content that was labelled, for boxes do not fit another. Where an image cannot be
+    shown, its thumbnail has a note.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for place, picture in enumerate(pictures):

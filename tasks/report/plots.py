@@ -97,16 +97,7 @@ class Frame:
         ticks: Sequence[tuple[float, str]] = _PERCENTS,
         across_ticks: Sequence[tuple[float, str]] = _QUARTERS,
     ) -> None:
-        """Draw the axes.
-
-        Args:
-            words: What the plot shows, for those who cannot see it.
-            across: Name of the x axis.
-            up: Name of the y axis.
-            top: Greatest y.
-            ticks: Places on the y axis with their words.
-            across_ticks: Places on the x axis with their words.
-        """
+        """Draw the axes; the text describes the plot to those who cannot see it, ticks are places with their labels."""
         self._top = top or 1.0
         self.root = Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": words})
         for place, word in ticks:

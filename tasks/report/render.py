@@ -56,11 +56,7 @@ def make_report(
 ) -> Report:
     """Make a report; its figures are kept in the workspace, so that the next one can say what changed.
 
-    Args:
-        campaign: Has been run.
-        out: The HTML file to write; None: none.
-        truth_file: COCO ground truth to hold the labels against, if any.
-        progress: Called with the number of images compared with the truth so far.
+    out: the HTML file to write, None: none.
 
     Raises:
         UserError: The campaign has not been run yet, the truth does not fit it, or the file cannot be written.
@@ -96,15 +92,7 @@ class _Shown(NamedTuple):
 
 
 def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
-    """Render the page.
-
-    Args:
-        report: Its figures; names and keys in it are not trusted.
-        thumbnails: One for each of its pictures.
-
-    Returns:
-        HTML; everything that comes from the report is escaped.
-    """
+    """Render the page as HTML; everything that comes from the report is escaped, since names are not trusted."""
     style = (_HERE / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     pairs = zip(report.pictures, thumbnails, strict=True)
@@ -190,7 +178,7 @@ def _certified_bar(report: Report, low: float, errors: int, reviewed: int, guara
 
 
 def _why(picture: Picture) -> str:
-    """Of an accepted label its score, for the rule is the same for all; of others the reason."""
+    """Give the score of an accepted label, for the rule is the same for all; of others the reason."""
     if not picture.accepted:
         return text.rule(picture.reason)
     p_correct, score = picture.p_correct, picture.detector_score

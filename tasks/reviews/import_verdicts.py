@@ -57,21 +57,14 @@ _SHOWN: Final = 60
 def import_files(
     campaign: Campaign, paths: Sequence[Path], reviewer: str, *, skip_bad: bool = False
 ) -> list[ImportOutcome]:
-    """Add the verdicts of files to a campaign's workspace; all of them or, if a row is no verdict, none.
+    """Add the verdicts of files to a campaign's workspace; all of them or, if a row is invalid, none.
 
-    A row without a time counts as said when its file was last changed, so the same file again adds nothing.
-
-    Args:
-        campaign: Whose labels are judged.
-        paths: CSV, Parquet, JSON or JSON lines; see tasks.reviews.read_file.
-        reviewer: Who answered where a row does not say.
-        skip_bad: Import the other rows, and write those that are no verdicts to <file>-refused.csv, with reasons.
-
-    Returns:
-        What became of the rows of each file.
+    A row without a time counts as given when its file was last changed, so the same file again adds nothing; one
+    without a reviewer is by `reviewer`. skip_bad imports the valid rows, and writes the others to <file>-refused.csv,
+    with reasons.
 
     Raises:
-        UserError: The campaign has no labels yet, a file cannot be read, or rows are no verdicts: names the first.
+        UserError: The campaign has no labels yet, a file cannot be read, or rows are invalid: names the first.
         StoreError: The workspace cannot be read or written.
     """
     if not reviewer.strip():
@@ -129,15 +122,7 @@ class CheckedFile(NamedTuple):
 def _add(
     workspace: Store, file: CheckedFile, known: pa.Table, ids: pa.ChunkedArray, labels: RunLabels
 ) -> ImportOutcome:
-    """Add what a file says that is not known.
-
-    Args:
-        workspace: The workspace.
-        file: The file.
-        known: Verdicts that are there.
-        ids: All that may be judged: labels of the run and tasks, honeypots included.
-        labels: Labels of the run.
-    """
+    """Add the verdicts of a file that are not known; ids are all that may be judged, honeypots included."""
     rows = first_rows(pa.concat_tables([known, file.verdicts]), file.verdicts.column_names) - known.num_rows
     rows = rows[rows >= 0]
     refused_file = _write_refused(file) if file.refused else None
@@ -267,13 +252,7 @@ class RowChecker:
 
 
 def check_file(path: Path, checker: RowChecker, labels: RunLabels, sizes: Sizes) -> CheckedFile:
-    """Read and check a verdict file.
-
-    Args:
-        path: The file.
-        checker: Checks single rows.
-        labels: The labels of the run; verdicts on others are taken at their word.
-        sizes: Of the run's images, which masks must have; asked only if there are masks.
+    """Read and check a verdict file; verdicts on labels of other runs are trusted.
 
     Raises:
         UserError: The file cannot be read, or is not made of rows and known columns.
@@ -309,7 +288,7 @@ def check_file(path: Path, checker: RowChecker, labels: RunLabels, sizes: Sizes)
 
 
 def _contradictions(table: pa.Table, places: NDArray[np.int64]) -> dict[int, str]:
-    """Rows by which one reviewer says two things of one label at one time: which of them is later, nobody knows."""
+    """Rows by which one reviewer gives two verdicts on one label at one time: which of them is later is unknown."""
     about_label = ~_among(table, IMAGE_VERDICTS)
     names = ["label_id", "reviewer", "reviewed_at"]
     before = first_places(table, names)

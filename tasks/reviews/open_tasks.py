@@ -50,16 +50,10 @@ def open_tasks(tasks: pa.Table, answers: Answers, images: ImageAnswers, accepts:
     """Keep the tasks without an answer, in their order.
 
     A label is answered by any verdict on it, but a low-confidence one not while reviewers disagree, for that is what it
-    is asked for. Nobody need decide a low-confidence label that the active policy accepts, but in an image that is
+    is asked for. A low-confidence label that the active policy accepts needs no answer, but in an image that is
     searched for recall, which counts only once all its labels are decided. An image is answered by `checked`, of its
     class or of every class; where one class was looked for because CLIP sees it, a `missed` object of that class says
-    enough.
-
-    Args:
-        tasks: Rows of schemas.reviews.TASKS, of whole plans.
-        answers: What was answered about labels.
-        images: What was answered about images.
-        accepts: The decisions of the active policy; asked only about low-confidence labels without an answer.
+    enough. tasks are those of whole plans.
     """
     about_image = numbers(tasks["label_id"].is_null(), np.bool_)
     said = answers.wrong_of(tasks["label_id"])
@@ -94,15 +88,11 @@ def _pairs(table: pa.Table) -> list[tuple[str, str | None]]:
 
 
 def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
-    """List the tasks of a plan that have no answer yet, in the order in which to ask them.
+    """List the tasks of a plan (None: the last) that have no answer yet, in the order in which to ask them.
 
     Columns image, shown_class and shown_x0 ... shown_y1 say what is asked, label_id and key what it is about. The
     others are to be filled in, and the whole is a verdict file then. Without a label the whole image is to be
     searched, for objects of class_name where it is given (which must stay), and is `checked` in the end.
-
-    Args:
-        campaign: Whose plan it is.
-        number: Of the plan; None: the last.
 
     Raises:
         UserError: There is no such plan.
@@ -152,14 +142,7 @@ def campaign_figures(campaign: Campaign) -> VerdictFigures:
 def verdict_figures(
     run: str, verdicts: pa.Table, labels: RunLabels, plans: list[tuple[ReviewPlan, pa.Table]]
 ) -> VerdictFigures:
-    """Count verdicts.
-
-    Args:
-        run: Name of the run.
-        verdicts: Rows of schemas.reviews.VERDICTS.
-        labels: The labels of the run.
-        plans: Its review plans, which tell planted labels from unknown ones.
-    """
+    """Count verdicts."""
     once = distinct(verdicts, verdicts.column_names)
     answers, images = resolve(once), missed_and_checked(once)
     place = labels.places(answers.label_ids)

@@ -49,12 +49,7 @@ class HumanWord:
 
     @classmethod
     def of(cls, verdicts: pa.Table, class_names: Iterable[str]) -> "HumanWord":
-        """Resolve verdicts.
-
-        Args:
-            verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
-            class_names: The categories of the data set.
-        """
+        """Resolve the verdicts of a workspace; class_names are the categories of the data set."""
         answers, images = resolve(verdicts), missed_and_checked(verdicts)
         names = frozenset(class_names)
         place = {label_id: row for row, label_id in enumerate(answers.label_ids)}

@@ -43,16 +43,8 @@ def write_plan(workspace: Store, run: str, plan: ReviewPlan, tasks: pa.Table) ->
     """Write a plan under the next free number: its tasks first, its record last.
 
     Of two planners that write at once each gets a number of its own. An interrupted planner leaves tasks without a
-    record: such a plan does not exist, and its number is skipped unless the same tasks are planned again.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        plan: What was drawn and why; its run, number, counts, seconds and tasks_sha256 are set here.
-        tasks: Rows of schemas.reviews.TASKS, in any order.
-
-    Returns:
-        The plan as written.
+    record: such a plan does not exist, and its number is skipped unless the same tasks are planned again. Set here are
+    run, number, counts, seconds and tasks_sha256 of the plan.
 
     Raises:
         StoreError: The workspace cannot be written.

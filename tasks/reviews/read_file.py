@@ -178,9 +178,7 @@ def check_suffix(path: Path) -> None:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table whole, or leave what was there as it was.
 
-    Args:
-        path: The file; times are written as ISO 8601, what is missing as null, or as an empty cell in CSV.
-        table: Its rows; of binary columns only masks, as their run lengths.
+    Times are written as ISO 8601, what is missing as null, or as an empty cell in CSV, masks as their run lengths.
 
     Raises:
         UserError: The suffix is unknown, or the file cannot be written.

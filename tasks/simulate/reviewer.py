@@ -50,21 +50,11 @@ def answer(
 ) -> pa.Table:
     """Answer a review plan's tasks from ground truth.
 
-    honeypots are called not an object. Whole images get a `checked` row, and a `missed` one for each object
-    (of the class asked for, or of any) that no label shows. What has no truth is not answered, as a person may skip it.
-    Whether the reviewer errs depends on seed, reviewer and label alone: asked again he says the same.
-
-    Args:
-        tasks: Rows of schemas.reviews.TASKS.
-        labels: All labels of the run.
-        truth: The right answers about them.
-        at: When he begins; each answer is given after those before it.
-        errors: How often he errs about labels; he misses no object in an image.
-        seed: Seed of his errors.
-        reviewer: His name.
-
-    Returns:
-        Rows of schemas.reviews.VERDICTS, all simulated, in the order asked.
+    Honeypots are called not an object. Whole images get a `checked` row, and a `missed` one for each object (of the
+    class asked for, or of any) that no label shows; no object in an image is missed. What has no truth is not answered,
+    as a person may skip it. Whether the reviewer errs depends on seed, reviewer and label alone, so asked again they
+    answer the same. Rows of schemas.reviews.VERDICTS come in the order asked, each given after those before it, the
+    first after `at`.
     """
     asked = tasks.sort_by("place").to_pylist()
     rows = labels.places([task["label_id"] or "" for task in asked])
@@ -90,16 +80,7 @@ def chances(label_ids: list[str], seed: int, reviewer: str = REVIEWER) -> np.nda
 
 
 def called(verdict: np.ndarray, chance: np.ndarray, errors: Errors) -> np.ndarray:
-    """What the reviewer says of labels.
-
-    Args:
-        verdict: (n,) right answers, places in LABEL_VERDICTS; UNKNOWN stays.
-        chance: (n,) as `chances` gives it.
-        errors: How often he errs.
-
-    Returns:
-        (n,) places in LABEL_VERDICTS, or UNKNOWN.
-    """
+    """Give the reviewer's verdicts on n labels, places in LABEL_VERDICTS; UNKNOWN stays."""
     wrong = (verdict != CORRECT) & (verdict != UNKNOWN)
     said = np.where(wrong & (chance < errors.missed), CORRECT, verdict)
     alarmed = (verdict == CORRECT) & (chance < errors.false_alarms)
@@ -172,17 +153,7 @@ def ask(
     automate: float,
     honeypots: int = 0,
 ) -> Question:
-    """Check what is asked for.
-
-    Args:
-        routing: What the campaign asks for where nothing else is said.
-        precisions: Numbers between commas; None: routing.precision.
-        reviews: Whole numbers between commas.
-        draws: How often each is played.
-        gate: delivered or accepted; None: routing.gate.
-        missed: Share of wrong labels that the reviewer calls correct.
-        automate: Share of labels that the answers are about.
-        honeypots: Known-wrong labels that show what the reviewer misses.
+    """Check what is asked for; None stands for what the campaign says.
 
     Raises:
         UserError: One of them makes no sense.

@@ -74,14 +74,8 @@ def simulate(
 
     Draws differ in the split, in what is drawn for review and in the reviewer's errors; the labels are the same. So the
     figures say what would come of such reviews on this run; another batch of images has other labels. Labels are never
-    drawn twice to make a larger batch: a number of reviews above what a side has reviews all of it.
-
-    Args:
-        labels: All labels of the run.
-        truth: The right answers about them.
-        question: What to play.
-        names: The ground-truth file and the run, for the report.
-        progress: Called with draws played and draws in all.
+    drawn twice to make a larger batch: a number of reviews above what a side has reviews all of it. names: the
+    ground-truth file and the run, for the report; progress is called with draws played and draws in all.
 
     Raises:
         UserError: No label has truth.
@@ -147,13 +141,7 @@ class Board:
 
 
 def oracle(scores: Floats, wrong: Bools, guarantee: Guarantee) -> float:
-    """Most that any threshold may accept, as a share of these labels, for one who knows which are wrong.
-
-    Args:
-        scores: (n,) p(correct), NaN: never accepted.
-        wrong: (n,) the truth.
-        guarantee: What is to hold.
-    """
+    """Most that any threshold may accept, as a share of these labels, for one who knows which are wrong."""
     steps = np.unique(scores[np.isfinite(scores)])[::-1]
     accepted = accepted_counts(scores, steps)
     errors = accepted_counts(scores[wrong], steps)
@@ -184,14 +172,7 @@ class Draw(NamedTuple):
 def play(board: Board, guarantees: Sequence[Guarantee], reviews: int, seed: int) -> list[Draw]:
     """Play one campaign for each guarantee; the split, the first sample and the calibrator are the same for all.
 
-    Args:
-        board: The labels.
-        guarantees: What is to be certified.
-        reviews: Labels that people look at, those for fitting included.
-        seed: Seed of the split, of every draw and of the reviewer's errors.
-
-    Returns:
-        A result for each guarantee.
+    `reviews` includes the labels for fitting.
     """
     start = _begin(board, reviews, seed)
     return [_go_on(start, guarantee, reviews) for guarantee in guarantees]
@@ -369,11 +350,8 @@ def review_round(
 ) -> Round:
     """Play a round in the campaign's workspace; its verdicts, and the policy, are marked as simulated.
 
-    Args:
-        campaign: Of a labelled run that nothing was asked about yet.
-        truth_file: COCO instances.
-        requests: Budgets of the first sample and of the certification sample.
-        export: Write the data set by the new policy.
+    The run is labelled, and nothing was asked about it yet; requests are those of the first and of the certification
+    sample.
 
     Raises:
         UserError: The truth fits none of the labels, or there are too few of them.
@@ -409,14 +387,6 @@ def review_next(
     seed: int = 0,
 ) -> AnsweredPlan:
     """Plan what is next, and answer all of it from ground truth; the verdicts are marked as simulated.
-
-    Args:
-        campaign: Of a labelled run.
-        labels: Its labels.
-        truth: The right answers about them.
-        request: Budget and stage.
-        errors: How often the reviewer errs.
-        seed: Seed of his errors.
 
     Raises:
         UserError: There is nothing to ask.
@@ -505,12 +475,7 @@ def _median(values: Sequence[float]) -> float:
 
 
 def only(labels: RunLabels, kept: Bools) -> RunLabels:
-    """Some labels of a run, and all of its images.
-
-    Args:
-        labels: N labels.
-        kept: (N,) which.
-    """
+    """Keep some labels of a run, and all of its images."""
     return replace(
         labels,
         label_ids=labels.label_ids.filter(pa.array(kept)),

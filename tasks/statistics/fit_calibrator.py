@@ -49,7 +49,7 @@ def fit_calibrator(
     images: Ints,
     seed: int,
 ) -> Fitted:
-    """Fit p(correct) to reviewed labels.
+    """Fit p(correct) to n reviewed labels with (n, S) signals, NaN or infinite where missing.
 
     Labels drawn by their scores need no weights: given the signals, which labels were drawn tells nothing more of their
     correctness. The monotone correction is centred isotonic regression (A. Oron and N. Flournoy, Statistics in
@@ -57,15 +57,6 @@ def fit_calibrator(
     from 1,000 labels on, and only where it lowers the held-out Brier score by more than one standard error of the
     difference. If all labels have one verdict, or all are in one image, the calibrator is the constant
     (correct + 1) / (labels + 2).
-
-    Args:
-        signals: (n, S), NaN or infinite where missing.
-        names: The S names.
-        classes: (n,) index into class_names.
-        class_names: Class names.
-        correct: (n,) verdicts.
-        images: (n,) image of each label, any integers.
-        seed: Seed of the folds.
 
     Raises:
         UserError: Fewer than `FEWEST_LABELS` labels.

@@ -72,16 +72,9 @@ def audited_precision(mean: float, sizes: Ints, audited: Audited, delta: float) 
 
     A normal interval would have no width when every audited label is correct. So the interval is that of Clopper and
     Pearson on an effective number of labels n* = theta (1 - theta) / variance, at most the audited m (Korn and
-    Graubard 1998, as in `bounds.korn_graubard`), with theta cut to [0, 1].
-
-    Args:
-        mean: Mean p(correct) of all N accepted labels.
-        sizes: (H,) accepted labels of each stratum; N is their sum.
-        audited: The audited labels.
-        delta: Chance that the interval misses the truth.
-
-    Returns:
-        The estimate; NaN with the interval [0, 1] where nothing was audited.
+    Graubard 1998, as in `bounds.korn_graubard`), with theta cut to [0, 1]. mean is that of p(correct) over all N
+    accepted labels, sizes (H,) their number in each stratum. Where nothing was audited the estimate is NaN with the
+    interval [0, 1].
     """
     count, drawn = int(sizes.sum()), len(audited.correct)
     if not drawn:
@@ -120,10 +113,6 @@ def score_drift(before: NDArray[Any], now: NDArray[Any]) -> Drift:
     do not, so it never expires a policy. Labels of one image move together, which makes p-values too small, and with
     many labels any difference is significant; so the distance must be at least `DRIFT_DISTANCE` as well. NaN is left
     out.
-
-    Args:
-        before: Values when the policy was certified.
-        now: Values of the new batch.
     """
     first, second = before[np.isfinite(before)], now[np.isfinite(now)]
     if not len(first) or not len(second):
@@ -158,16 +147,7 @@ class Monitor:
         return self.peak >= 1 / self.delta
 
     def after(self, wrong: Bools, inclusion: Floats, labels: int) -> "Monitor":
-        """Bet on one audited batch.
-
-        Args:
-            wrong: (m,) verdicts of the audited labels.
-            inclusion: (m,) inclusion probability m_h / N_h of each.
-            labels: Accepted labels of the batch, N.
-
-        Returns:
-            The monitor after it; unchanged by a batch without audited labels.
-        """
+        """Bet on a batch of N accepted labels, m of them audited with inclusion probability m_h / N_h."""
         if not len(wrong):
             return self
         weights = len(wrong) / (labels * inclusion)

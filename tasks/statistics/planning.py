@@ -67,14 +67,6 @@ def plan_gate_a(
     of them. Of the plans whose start passes with at least `power`, the one with the most labels accepted on average is
     taken; along a threshold grid, the chance to reach a step is the least chance of the steps so far, errors being high
     or low together. Starting at the strictest threshold instead would fail for want of reviewed labels there.
-
-    Args:
-        scores: (N,) p(correct) of the set that the guarantee is about.
-        fit: Reviewed labels of the fit side.
-        reviews: Certification labels that can be afforded.
-        precision: T.
-        delta: 1 - confidence, for one group.
-        power: Least predicted power of the first test.
     """
     steps = threshold_grid(scores)
     accepted = accepted_counts(scores, steps)
@@ -112,14 +104,7 @@ def predicted_shares(scores: Floats, thresholds: Floats, fit: FitLabels) -> Floa
 def reviews_needed(error: float, limit: float, delta: float, power: float = POWER) -> int | None:
     """Fewest reviewed labels of a set that certify it with some power, if its share of wrong labels is `error`.
 
-    Args:
-        error: Share of wrong labels that is expected.
-        limit: Share allowed, 1 - T.
-        delta: 1 - confidence.
-        power: Chance to pass.
-
-    Returns:
-        The count, to about 2%; None where the error is not below the limit, or a million are not enough.
+    To about 2%; None where the error is not below the limit, or a million are not enough.
     """
     if error >= limit:
         return None
@@ -166,12 +151,7 @@ class Certificate:
 
 
 def certify(evidence: Evidence, drawn: int) -> Certificate:
-    """Test a threshold grid in its order, and put the result into words.
-
-    Args:
-        evidence: Of `gate_a` or `gate_b`, the threshold grid fixed beforehand.
-        drawn: Sampled labels in all, those outside the tested sets included.
-    """
+    """Test a threshold grid in its order, and describe the result; drawn counts labels outside the tested sets too."""
     step = certified_step(evidence)
     if not len(evidence.thresholds):
         return Certificate(
