@@ -34,11 +34,6 @@ class Fit:
         """The fitted calibrator."""
         return self.fitted.calibrator
 
-    @property
-    def fingerprint(self) -> str:
-        """Names the calibrator by its content."""
-        return calibrator_fingerprint(self.calibrator)
-
 
 def calibrator_fingerprint(calibrator: Calibrator) -> str:
     """Name a calibrator by its content."""

@@ -130,15 +130,15 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     wrong = (answers.wrong_of(tasks["label_id"]) != CORRECT) & (answers.wrong_of(tasks["label_id"]) != NO_ANSWER)
     scores = numbers(tasks["p_correct"], np.float64)
     for group in policy.groups:
-        said = group.certificate
-        if group.p_correct is None or said is None:
+        before = group.certificate
+        if group.p_correct is None or before is None:
             continue
         inside = numbers(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)), np.bool_)
         errors = int((inside & wrong & (scores >= group.p_correct)).sum())
-        if errors > said.errors and float(binomial_p(errors, said.reviewed, said.limit)) > said.delta:
+        if errors > before.errors and float(binomial_p(errors, before.reviewed, before.limit)) > before.delta:
             return (
-                f"verdicts that policy {policy.version} rests on were changed since ({group.name}: {said.errors} wrong "
-                f"then, {errors} now), and no longer certify it; use `vouch certify` again"
+                f"verdicts that policy {policy.version} rests on were changed since ({group.name}: {before.errors} "
+                f"wrong then, {errors} now), and no longer certify it; use `vouch certify` again"
             )
     return None
 

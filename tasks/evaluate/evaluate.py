@@ -252,8 +252,8 @@ def _no_image(truth: Truth, ledger: Ledger, pairs: PairedImages) -> str:
 
 def _some(names: Iterable[str]) -> str:
     everything = list(names)
-    words = ", ".join(everything[:EXAMPLES]) or "none"
-    return f"{words} and {len(everything) - EXAMPLES} more" if len(everything) > EXAMPLES else words
+    named = ", ".join(everything[:EXAMPLES]) or "none"
+    return f"{named} and {len(everything) - EXAMPLES} more" if len(everything) > EXAMPLES else named
 
 
 def contract_truth(labels: RunLabels, truth: RunTruth, policy: Policy) -> ContractTruth | None:

@@ -67,7 +67,7 @@ class Truth(NamedTuple):
 
 
 class _MalformedError(Exception):
-    """An element that is not what COCO has there; its words end the user's line."""
+    """An element that is not what COCO has there; its text ends the user's line."""
 
 
 def read_truth(path: Path) -> Truth:

@@ -111,8 +111,8 @@ def _reliability(axes: "Axes", name: str, curves: SignalCurves) -> None:
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     scores, precisions = [one.score for one in found.bins], [one.precision for one in found.bins]
     axes.plot(scores, precisions, marker="o", markersize=4)
-    words = f"Reliability of {name}: equal-mass ECE {found.ece:.4f}"
-    _frame(axes, f"mean {name} of a bin", "precision of the bin", words)
+    title = f"Reliability of {name}: equal-mass ECE {found.ece:.4f}"
+    _frame(axes, f"mean {name} of a bin", "precision of the bin", title)
     axes.set_xlim(*_SHARE)
 
 

@@ -2,7 +2,7 @@
 
 Images are assigned to train, val and test by a seeded hash. The preset of a trainer decides the category id that it
 expects first. What a label becomes (annotation, crowd region, nothing) follows from its decision and reviews, and every
-image names the classes for which it was not searched exhaustively.
+image names the classes that it was not exhaustively annotated for.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
-from typing import IO, Any, BinaryIO, Final, Literal, NamedTuple
+from typing import IO, Any, BinaryIO, Final, Literal
 
 import numpy as np
 
@@ -390,38 +390,23 @@ def split_of(splits: Splits, identity: str) -> str:
     return shares[-1][0]
 
 
-class Preset(NamedTuple):
-    """How a trainer reads categories."""
-
-    first_id: int
-    """Id of the first category; the others follow without a gap."""
-    reason: str
-    """What the trainer does with the ids, and what else it needs."""
-
-
-PRESETS: Final = {
-    "coco": Preset(1, "COCO's own convention: ids from 1, 0 is left to the background."),
-    "detectron2": Preset(
-        1,
-        "register_coco_instances maps ids to 0..K-1 in their order, whatever they are. "
-        "Masks are RLE: set INPUT.MASK_FORMAT to bitmask. Crowd regions are left out of training.",
-    ),
-    "yolox": Preset(1, "COCODataset maps the sorted ids to 0..K-1 by place. Crowd regions are left out of training."),
-    "rtdetr": Preset(
-        0,
-        "With remap_mscoco_category: False (RT-DETR, D-FINE) the id itself is the class index, "
-        "so ids must be 0..K-1; num_classes is K.",
-    ),
-    "torchvision": Preset(
-        1,
-        "The detection references use the id as the label and keep 0 for the background; num_classes is K + 1. "
-        "Masks are RLE: read them by wrap_dataset_for_transforms_v2, the older ConvertCocoPolysToMask takes polygons.",
-    ),
-    "zero_based": Preset(0, "For trainers that use the id as the class index."),
+FIRST_IDS: Final = {
+    "coco": 1,  # COCO's own convention: 0 is left to the background
+    # register_coco_instances maps ids to 0..K-1 in their order, whatever they are. Masks are RLE: set INPUT.MASK_FORMAT
+    # to bitmask. Crowd regions are left out of training.
+    "detectron2": 1,
+    "yolox": 1,  # COCODataset maps the sorted ids to 0..K-1 by place; crowd regions are left out of training
+    # With remap_mscoco_category: False (RT-DETR, D-FINE) the id itself is the class index, so ids must be 0..K-1;
+    # num_classes is K.
+    "rtdetr": 0,
+    # The detection references use the id as the label and keep 0 for the background; num_classes is K + 1. Masks are
+    # RLE: read them by wrap_dataset_for_transforms_v2, the older ConvertCocoPolysToMask takes polygons.
+    "torchvision": 1,
+    "zero_based": 0,  # for trainers that use the id as the class index
 }
+"""Preset, which names a trainer -> id of the first category; the others follow without a gap."""
 
 
 def category_ids(class_names: tuple[str, ...], preset: str) -> dict[str, int]:
     """Number the categories in the order given, from the first id of the preset."""
-    first = PRESETS[preset].first_id
-    return {name: first + place for place, name in enumerate(class_names)}
+    return {name: number for number, name in enumerate(class_names, FIRST_IDS[preset])}

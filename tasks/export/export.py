@@ -20,7 +20,7 @@ from vouch_labels.tasks.labels.read import labelled_images
 from vouch_labels.tasks.labels.records import ExportImage, Guarantee
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import policy_key
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
 from vouch_labels.tasks.store.open import open_store, open_workspace
@@ -53,7 +53,7 @@ def with_export_settings(campaign: Campaign, changes: Mapping[str, object], befo
         places = [tuple(entry["loc"]) for entry in error.errors()]
         paths = {place[:length]: 1 for place in places for length in range(1, len(place) + 1)}
         problems = explain(error, YamlTree(lines=paths), ExportConfig)
-        raise UserError("; ".join(f"{before}{words}" for _, words in problems)) from None
+        raise UserError("; ".join(f"{before}{text}" for _, text in problems)) from None
     return campaign.model_copy(update={"export": config})
 
 
@@ -77,8 +77,8 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
     missed = 0
     if config.images != "none":
         images = labelled_images(workspace, run, ledger, current.fingerprint)
-        told = _counter(on_event, "images")
-        missed = len(place_images(images, source, workspace, prefix, config.images, progress=told))
+        progress = _counter(on_event, "images")
+        missed = len(place_images(images, source, workspace, prefix, config.images, progress=progress))
     summary = write_coco(
         reviewed_images(workspace, run, ledger, current),
         current.classes,
@@ -114,8 +114,8 @@ def reviewed_images(
     Raises:
         StoreError: A marker, a table or a file of verdicts is missing or damaged.
     """
-    word = HumanWord.of(read_verdicts(workspace), current.classes)
-    return word.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
+    corrections = HumanLabel.of(read_verdicts(workspace), current.classes)
+    return corrections.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
 
 
 def check_export_name(campaign: Campaign, workspace: Store) -> None:
@@ -160,13 +160,13 @@ def guarantee_of(workspace: Store, version: str) -> Guarantee | None:
         return None
     except ValidationError:
         raise StoreError(f"{workspace.uri}/{key} is damaged; restore it, or use `vouch apply` with another") from None
-    said = policy.certification
-    if said is None:
+    found = policy.certification
+    if found is None:
         return None
     return Guarantee(
         policy=version,
-        precision=said.precision,
-        confidence=said.confidence,
-        gate=said.gate,
-        simulated=said.simulated,
+        precision=found.precision,
+        confidence=found.confidence,
+        gate=found.gate,
+        simulated=found.simulated,
     )

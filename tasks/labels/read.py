@@ -1,7 +1,7 @@
 """Streams the labels of a run, image by image: as objects, as arrays with the signals asked for, with policy decisions.
 
 Only markers of the present plan under the present settings count. Decisions of the active policy and sizes of a few
-images are looked up when somebody asks.
+images are looked up on demand.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence

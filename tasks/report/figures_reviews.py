@@ -20,14 +20,14 @@ from vouch_labels.schemas.report import (
     GroupReport,
     Interval,
     PolicyReport,
+    PolicyStatus,
     RecallPart,
     RecallReport,
     SignalDrift,
-    Standing,
     TimeReport,
     Verdicts,
 )
-from vouch_labels.schemas.reviews import ReviewPlan
+from vouch_labels.schemas.reviews import TASKS, ReviewPlan
 from vouch_labels.schemas.text import cut
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.certify.monitor import P_CORRECT, AuditDraw, audit_draws, audit_factor, drift, monitor
@@ -89,10 +89,7 @@ def asked(plans: Plans) -> set[str]:
 
 
 def _drawn(plans: Plans) -> pa.Table:
-    columns = ["label_id", "purpose", "inclusion"]
-    empty = pa.table({"label_id": pa.array([], pa.string()), "purpose": pa.array([], pa.string()),
-                      "inclusion": pa.array([], pa.float64())})  # fmt: skip
-    table = pa.concat_tables([empty, *(tasks.select(columns) for _, tasks in plans)], promote_options="permissive")
+    table = pa.concat_tables([TASKS.empty_table(), *(tasks for _, tasks in plans)])
     chosen = pc.and_(pc.is_in(table["purpose"], value_set=pa.array(PURPOSES)), pc.is_valid(table["inclusion"]))
     return table.filter(pc.and_(chosen, pc.is_valid(table["label_id"])))
 
@@ -103,7 +100,7 @@ def policy_report(policy: Policy, routing: RoutingConfig, labels: int, *, expire
     asked = guarantee or routing
     return PolicyReport(
         version=policy.version,
-        standing=_standing(policy, labels, expired=expired),
+        standing=_status(policy, labels, expired=expired),
         precision=asked.precision,
         confidence=asked.confidence,
         gate=asked.gate,
@@ -137,7 +134,7 @@ def guarantee_sentence(policy: PolicyReport) -> str:
             return "There are no labels yet, so there is nothing to guarantee."
 
 
-def _standing(policy: Policy, labels: int, *, expired: bool) -> Standing:
+def _status(policy: Policy, labels: int, *, expired: bool) -> PolicyStatus:
     if expired or policy.version.startswith(EXPIRED):
         return "expired"
     if not labels:
@@ -236,18 +233,8 @@ def recall_report(
     return RecallReport(
         accepted=interval(found.accepted, routing.confidence),
         delivered=interval(found.delivered, routing.confidence),
-        parts=tuple(
-            RecallPart(
-                name=one.name,
-                images=one.images,
-                searched=one.searched,
-                objects=one.objects,
-                accepted=one.accepted,
-                delivered=one.delivered,
-            )
-            for one in found.strata
-        ),
-        undecided=found.undecided,
+        parts=tuple(RecallPart.model_validate(one, from_attributes=True) for one in found.strata),
+        undecided=found.incomplete,
         simulated=found.simulated,
     )
 

@@ -3,7 +3,8 @@
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -52,13 +53,8 @@ def thumbnails(
             return [(place, Thumbnail("", found)) for place in places[key]]
         return [(place, _thumbnail(found, pictures[place])) for place in places[key]]
 
-    made = dict(_flat(map_ordered(cut, places, _THREADS)))
+    made = dict(chain.from_iterable(map_ordered(cut, places, _THREADS)))
     return [made[place] for place in range(len(pictures))]
-
-
-def _flat(parts: Iterator[list[tuple[int, Thumbnail]]]) -> Iterator[tuple[int, Thumbnail]]:
-    for part in parts:
-        yield from part
 
 
 def _read(key: str, source: Store, config: Source, sha256: str | None) -> Pixels | str:

@@ -30,7 +30,7 @@ from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_lab
 from vouch_labels.tasks.labels.read import image_sizes
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.plans import read_plans
-from vouch_labels.tasks.reviews.read_file import COLUMNS, read_rows
+from vouch_labels.tasks.reviews.read_file import COLUMNS, VERDICT_KINDS, read_rows
 from vouch_labels.tasks.reviews.verdicts import mask_trouble, read_verdicts, write_verdicts
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
@@ -45,7 +45,6 @@ _WITHOUT_MASK: Final = ("not_an_object",)
 Sizes = Callable[[Collection[str]], Mapping[str, tuple[int, int]]]
 """Gives the width and height of images by their keys, of those that it knows."""
 
-_KINDS: Final = (*LABEL_VERDICTS, *IMAGE_VERDICTS)
 _LARGEST: Final = 1e9
 """Pixels and seconds beyond it are no measurements, and float32 holds no whole numbers there."""
 _FIRST_YEAR: Final = 1970
@@ -99,7 +98,6 @@ class Refused(NamedTuple):
     number: int
     """Of the row, for people."""
     reason: str
-    """Why, in words."""
     row: Mapping[str, Any]
     """Its columns."""
 
@@ -108,13 +106,11 @@ class CheckedFile(NamedTuple):
     """What a verdict file holds."""
 
     path: Path
-    """The file."""
     rows: int
-    """All rows."""
     unanswered: int
-    """Of them, those without a verdict."""
+    """Rows without a verdict."""
     refused: list[Refused]
-    """Of them, those that are no verdicts, in their order."""
+    """Rows that are no verdicts, in their order."""
     verdicts: pa.Table
     """The others, as rows of schemas.reviews.VERDICTS."""
 
@@ -171,14 +167,11 @@ def _write_refused(file: CheckedFile) -> str:
         with path.open("w", encoding="utf-8", errors="replace", newline="") as out:
             rows = csv.writer(out)
             rows.writerow(("row", "reason", *COLUMNS))
-            rows.writerows(_cells(one) for one in file.refused)
+            for one in file.refused:
+                rows.writerow((one.number, one.reason, *(_cell(one.row.get(name)) for name in COLUMNS)))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return str(path)
-
-
-def _cells(one: Refused) -> list[object]:
-    return [one.number, one.reason, *(_cell(one.row.get(name)) for name in COLUMNS)]
 
 
 def _cell(value: object) -> object:
@@ -201,7 +194,7 @@ class RowChecker:
     _folded: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Prepare the look-up of classes, which differ by more than case."""
+        """Prepare the look-up of classes, whose names differ by more than case."""
         self._folded.update({name.casefold(): name for name in self.class_names})
 
     def check(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -292,8 +285,8 @@ def _contradictions(table: pa.Table, places: NDArray[np.int64]) -> dict[int, str
     about_label = ~_among(table, IMAGE_VERDICTS)
     names = ["label_id", "reviewer", "reviewed_at"]
     before = first_places(table, names)
-    said = first_places(table, [*names, "verdict", "class_name", *BOX, "rle_counts"])
-    wrong = np.flatnonzero(about_label & (said != said[before]))
+    content = first_places(table, [*names, "verdict", "class_name", *BOX, "rle_counts"])
+    wrong = np.flatnonzero(about_label & (content != content[before]))
     return {
         int(at): f"says otherwise than row {places[before[at]]} of the same label, reviewer and time" for at in wrong
     }
@@ -352,7 +345,7 @@ def _true(column: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 
 class RowError(Exception):
-    """Why a row is no verdict, in words."""
+    """Why a row is no verdict."""
 
 
 def _check_whole(row: Mapping[str, Any]) -> None:
@@ -386,15 +379,15 @@ def _check_mask(row: Mapping[str, Any]) -> None:
 
 
 def _verdict(value: object) -> str | None:
-    said = _text("verdict", value)
-    if said is None:
+    given = _text("verdict", value)
+    if given is None:
         return None
-    name = re.sub(r"[\s_-]+", "_", said.casefold())
-    if name in _KINDS:
+    name = re.sub(r"[\s_-]+", "_", given.casefold())
+    if name in VERDICT_KINDS:
         return name
-    near = difflib.get_close_matches(name, _KINDS, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(_KINDS)}"
-    raise RowError(f"{_quoted(said)} is no verdict; {hint}")
+    near = difflib.get_close_matches(name, VERDICT_KINDS, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(VERDICT_KINDS)}"
+    raise RowError(f"{_quoted(given)} is no verdict; {hint}")
 
 
 def _box(values: list[object]) -> list[float | None]:

@@ -101,7 +101,7 @@ def _read(workspace: Store, run: str, number: int) -> tuple[ReviewPlan, pa.Table
 
 
 def _numbers(workspace: Store, run: str) -> list[int]:
-    folder = _folder(run)
+    folder = f"reviews/plans/{run}/"
     names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
     return sorted(int(name[1]) for name in names if name)
 
@@ -113,16 +113,12 @@ def _is_there(workspace: Store, key: str, sha256: object) -> bool:
         return False
 
 
-def _folder(run: str) -> str:
-    return f"reviews/plans/{run}/"
-
-
 def _record_key(run: str, number: int) -> str:
-    return f"{_folder(run)}{number:04d}.json"
+    return f"reviews/plans/{run}/{number:04d}.json"
 
 
 def _tasks_key(run: str, number: int) -> str:
-    return f"{_folder(run)}{number:04d}-tasks.parquet"
+    return f"reviews/plans/{run}/{number:04d}-tasks.parquet"
 
 
 def labels_within(seconds: float) -> int:

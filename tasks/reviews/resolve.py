@@ -98,7 +98,7 @@ def resolve(verdicts: pa.Table) -> Answers:
     equal times by the order of rows. Equal verdicts of several reviewers agree, different ones make the label disputed.
     Rows that come again change nothing. Where people answered, simulated verdicts are passed over.
     """
-    rows = pl.DataFrame(counting(verdicts)).with_columns(pl.col("seconds").cast(pl.Float64).fill_nan(None))
+    rows = pl.DataFrame(effective_verdicts(verdicts)).with_columns(pl.col("seconds").cast(pl.Float64).fill_nan(None))
     box, mask = pl.all_horizontal(pl.col(BOX).is_finite()), pl.col("rle_counts").is_not_null()
     verdict, class_name = pl.col("verdict"), pl.col("class_name").drop_nulls()
     found = (
@@ -132,9 +132,9 @@ def resolve(verdicts: pa.Table) -> Answers:
     )
 
 
-def counting(verdicts: pa.Table) -> pa.Table:
+def effective_verdicts(verdicts: pa.Table) -> pa.Table:
     """Keep the effective verdicts on labels, simulated ones only where no others are."""
-    return standing(_people_first(verdicts))
+    return last_verdicts(_people_first(verdicts))
 
 
 def _people_first(verdicts: pa.Table) -> pa.Table:
@@ -145,7 +145,7 @@ def _people_first(verdicts: pa.Table) -> pa.Table:
     return verdicts.filter(pc.invert(replaced))
 
 
-def standing(verdicts: pa.Table) -> pa.Table:
+def last_verdicts(verdicts: pa.Table) -> pa.Table:
     """Keep the last verdict of each reviewer on each label: rows label by label, in time within each.
 
     Verdicts about images are left out.

@@ -106,7 +106,7 @@ def simulate(
         draws=question.draws,
         missed=question.errors.missed,
         honeypots=question.honeypots,
-        seconds_per_box_by_hand=float(seconds_of(played.verdict).sum()) / boxes if boxes else None,
+        seconds_per_box_by_hand=float(SECONDS[played.verdict].sum()) / boxes if boxes else None,
         rows=rows,
         answers=answers(rows, question.automate),
     )
@@ -133,8 +133,8 @@ class Board:
         """(N,) labels that are delivered when people look at them: right, or corrected."""
         return np.asarray(self.verdict != NOT_AN_OBJECT)
 
-    def said(self, seed: int) -> NDArray[np.int8]:
-        """What the reviewer of one draw says, or would say, of every label, (N,) places in LABEL_VERDICTS."""
+    def reviewed(self, seed: int) -> NDArray[np.int8]:
+        """The verdicts of one draw's reviewer on every label, seen or not, (N,) places in LABEL_VERDICTS."""
         if not (self.errors.missed or self.errors.false_alarms):
             return self.verdict
         return called(self.verdict, chances(self.labels.label_ids.to_pylist(), seed), self.errors)
@@ -193,8 +193,8 @@ class _Start:
     """A board after its first sample was reviewed."""
 
     board: Board
-    said: NDArray[np.int8]
-    """(N,) what the reviewer says, or would say."""
+    verdicts: NDArray[np.int8]
+    """(N,) the reviewer's, on labels not seen too."""
     candidates: Candidates
     first: Ints
     """Rows of the first sample."""
@@ -204,8 +204,8 @@ class _Start:
 
     @property
     def wrong(self) -> Bools:
-        """(N,) labels that the reviewer calls wrong, or would."""
-        return np.asarray(self.said != CORRECT)
+        """(N,) labels that the reviewer calls wrong, seen or not."""
+        return np.asarray(self.verdicts != CORRECT)
 
     @property
     def side(self) -> Bools:
@@ -214,7 +214,7 @@ class _Start:
 
 
 def _begin(board: Board, reviews: int, seed: int) -> _Start:
-    labels, said = board.labels, board.said(seed)
+    labels, verdicts = board.labels, board.reviewed(seed)
     count = reviews_to_fit(labels.count, reviews)
     fitting = labels.fit_side(fit_share(labels.count, count), seed)
     rows = np.flatnonzero(fitting)
@@ -223,12 +223,12 @@ def _begin(board: Board, reviews: int, seed: int) -> _Start:
     order = np.argsort(rows[first.rows])
     rows, inclusion = rows[first.rows][order], first.inclusion[order]
     try:
-        fit = fit_rows(labels, rows, said[rows] != CORRECT, 1 / inclusion, seed)
+        fit = fit_rows(labels, rows, verdicts[rows] != CORRECT, 1 / inclusion, seed)
     except UserError:
         fit = None
     scores = fit.scores if fit is not None else np.full(labels.count, np.nan)
     candidates = Candidates(scores, labels.class_index, labels.class_names, ~fitting)
-    return _Start(board, said, candidates, rows, fit, seed)
+    return _Start(board, verdicts, candidates, rows, fit, seed)
 
 
 def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
@@ -253,7 +253,7 @@ def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
     asked = np.unique(np.concatenate([start.first, rows]))
     return Draw(
         reviewed=len(asked),
-        review_seconds=float(seconds_of(start.said[asked]).sum()) + start.board.honeypots * VERIFY_S,
+        review_seconds=float(SECONDS[start.verdicts[asked]].sum()) + start.board.honeypots * VERIFY_S,
         automation=float(accepted.mean()),
         accepted_precision=found.accepted_precision,
         delivered_precision=found.delivered_precision,
@@ -267,15 +267,14 @@ def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
 
 def _reviewers(start: _Start, guarantee: Guarantee, delta: float) -> ReviewerError:
     """Bound what the reviewer misses by honeypots, as many as the board has."""
-    planted = start.board.honeypots
-    if not planted:
+    honeypots = start.board.honeypots
+    if not honeypots:
         return TRUSTED
-    names = [f"honeypot-{number}" for number in range(planted)]
+    names = [f"honeypot-{number}" for number in range(honeypots)]
     missed = chances(names, start.seed) < start.board.errors.missed
-    # Gate "delivered" honeypots half of them among the labels that people get in any case, as `vouch plan-reviews`
-    # does.
-    routed = planted // 2 if guarantee.gate == "delivered" else 0
-    first, rest = missed[: planted - routed], missed[planted - routed :]
+    # Half of them have scores of labels that people get in any case, as with `vouch plan-reviews`.
+    routed = honeypots // 2 if guarantee.gate == "delivered" else 0
+    first, rest = missed[: honeypots - routed], missed[honeypots - routed :]
     return reviewer_error(len(first), int(first.sum()), delta, routed, int(rest.sum()))
 
 
@@ -305,7 +304,7 @@ def _seconds_per_box(start: _Start, accepted: Bools, asked: Ints) -> float | Non
     seen = ~accepted
     boxes = int((accepted | start.board.boxes).sum())
     seen[asked] = True
-    seconds = float(seconds_of(start.said[seen]).sum()) + start.board.honeypots * VERIFY_S
+    seconds = float(SECONDS[start.verdicts[seen]].sum()) + start.board.honeypots * VERIFY_S
     return seconds / boxes if boxes else None
 
 
@@ -486,13 +485,3 @@ def only(labels: RunLabels, kept: Bools) -> RunLabels:
         p_correct=labels.p_correct[kept],
         accepted=labels.accepted[kept],
     )
-
-
-def seconds_of(said: NDArray[np.int8]) -> Floats:
-    """Time that answers take, (n,)."""
-    return np.asarray(SECONDS[said], np.float64)
-
-
-def rows_where(marked: Bools) -> Ints:
-    """Places that are marked."""
-    return np.asarray(np.flatnonzero(marked), np.int64)

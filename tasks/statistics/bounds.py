@@ -4,8 +4,8 @@ Which bound is valid depends on how the labels were drawn. Labels drawn one by o
 batch: the count of wrong ones is hypergeometric whatever the batch is like, so clustering of errors within images does
 not matter. Whole images drawn: use `korn_graubard`, for the binomial breaks its guarantee there.
 
-The error rate of reviewers is bounded with control items: labels known to be wrong, mixed into the queue where nobody
-can tell them from the others. They must be as hard to see as the wrong labels that they stand for, and the share of
+The error rate of reviewers is bounded with control items: labels known to be wrong, mixed into the queue without
+a mark. They must be as hard to see as the wrong labels that they stand for, and the share of
 wrong labels in the queue, control items included, must be the one under which the validation labels are reviewed:
 people miss more of what is rare.
 
@@ -166,25 +166,25 @@ class ReviewerError:
 
 
 TRUSTED: Final = ReviewerError(0.0, 0.0, 0.0)
-"""The reviewer's word defines what is correct."""
+"""Reviewers' verdicts define what is correct."""
 
 
 def reviewer_error(
-    planted: int, missed: int, delta: float, honeypots_routed: int = 0, missed_routed: int = 0
+    honeypots: int, missed: int, delta: float, honeypots_routed: int = 0, missed_routed: int = 0
 ) -> ReviewerError:
     """Bound the share of wrong labels that reviewers miss.
 
-    Clopper-Pearson upper bounds; `SHARE_OF_DELTA` of delta is spent, half on each where both are measured. planted
+    Clopper-Pearson upper bounds; `SHARE_OF_DELTA` of delta is spent, half on each where both are measured. honeypots
     counts the known-wrong labels with scores as accepted labels have them, honeypots_routed those with scores of routed
     ones. Without the former nothing is known, so the bound is 1 and nothing will be certified; without the latter the
     first bound stands for both.
     """
     spent = SHARE_OF_DELTA * delta
     if not honeypots_routed:
-        bound = float(upper_bound(missed, planted, spent))
+        bound = float(upper_bound(missed, honeypots, spent))
         return ReviewerError(bound, bound, spent)
     return ReviewerError(
-        float(upper_bound(missed, planted, spent / 2)),
+        float(upper_bound(missed, honeypots, spent / 2)),
         float(upper_bound(missed_routed, honeypots_routed, spent / 2)),
         spent,
     )

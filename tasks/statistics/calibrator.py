@@ -100,12 +100,6 @@ def _tuples(value: Any) -> Any:  # noqa: ANN401 - plain JSON
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def class_indices(classes: NDArray[Any]) -> tuple[Ints, tuple[str, ...]]:
-    """Give each label's index into the sorted names of the classes, and those names."""
-    names, indices = np.unique(np.asarray(classes), return_inverse=True)
-    return indices.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
-
-
 @dataclass(frozen=True)
 class Reliability:
     """A reliability diagram and its sums."""

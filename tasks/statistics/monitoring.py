@@ -20,7 +20,6 @@ Hoeffding 1963, Theorem 4), and by concavity of the logarithm that is at most (1
 p = sum_h N_h p_h / N <= 1 - T. So wealth may be looked at after each batch, not within one.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, upper_bound
 
 DRIFT_P: Final = 0.01
@@ -125,7 +123,7 @@ def score_drift(before: NDArray[Any], now: NDArray[Any]) -> Drift:
 
 @dataclass(frozen=True)
 class Monitor:
-    """Wealth of the bets against a policy's guarantee; plain values, so that it can be stored between batches."""
+    """Wealth of the bets against a policy's guarantee."""
 
     precision: float
     """T, below 1."""
@@ -159,28 +157,3 @@ class Monitor:
         stakes = (np.array(self.stakes) + 1 / (batch * (batch + 1))) * np.exp(np.minimum(growth, 400.0))
         after = Monitor(self.precision, self.delta, batch, tuple(np.minimum(stakes, 1e100).tolist()), self.peak)
         return Monitor(self.precision, self.delta, batch, after.stakes, max(self.peak, after.wealth))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain values that JSON can say."""
-        return {
-            "precision": self.precision,
-            "delta": self.delta,
-            "batches": self.batches,
-            "stakes": list(self.stakes),
-            "peak": self.peak,
-        }
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> "Monitor":
-        """Read what `to_dict` gave, also after a way through JSON.
-
-        Raises:
-            UserError: Keys are missing or unknown, or there are not as many stakes as bets.
-        """
-        try:
-            monitor = Monitor(**{**values, "stakes": tuple(float(stake) for stake in values["stakes"])})
-        except (KeyError, TypeError, ValueError):
-            monitor = None
-        if monitor is None or len(monitor.stakes) != len(BETS):
-            raise UserError("the policy's record of audits is damaged; restore it, or certify again")
-        return monitor

@@ -1,4 +1,4 @@
-"""Estimates recall from images that people have searched exhaustively."""
+"""Estimates recall from images that people have annotated exhaustively."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +19,7 @@ WIDEST: Final = 6.0
 
 @dataclass(frozen=True)
 class ExhaustiveImages:
-    """m images that were drawn by strata and searched for every object."""
+    """m images that were drawn by strata and annotated exhaustively."""
 
     strata: Ints
     """(m,) stratum, such as "no boxes", "boxes", "CLIP says present, but no box"."""
@@ -42,7 +42,7 @@ def image_sample(strata: Ints, count: int, seed: int, batch: int = 0) -> Drawn:
     return Drawn(rows, (taken / np.maximum(sizes, 1))[strata[rows]])
 
 
-def recall(searched: ExhaustiveImages, sizes: Ints, delta: float, seed: int, bootstraps: int = BOOTSTRAPS) -> Estimate:
+def recall(images: ExhaustiveImages, sizes: Ints, delta: float, seed: int, bootstraps: int = BOOTSTRAPS) -> Estimate:
     """Estimate the share of objects that were found: R = sum(found / pi) / sum(objects / pi).
 
     The interval is a bootstrap-t over images within strata (B. Efron, Canadian Journal of Statistics 9, 1981), so
@@ -60,28 +60,28 @@ def recall(searched: ExhaustiveImages, sizes: Ints, delta: float, seed: int, boo
     Raises:
         UserError: A stratum has images, and none of them was searched.
     """
-    drawn = np.bincount(searched.strata, minlength=len(sizes))
+    drawn = np.bincount(images.strata, minlength=len(sizes))
     if ((sizes > 0) & (drawn == 0)).any():
         raise UserError("recall needs searched images of every stratum; search two of each at least")
-    weights = (sizes / np.maximum(drawn, 1))[searched.strata]
-    found, objects = float(weights @ searched.found), float(weights @ searched.objects)
+    weights = (sizes / np.maximum(drawn, 1))[images.strata]
+    found, objects = float(weights @ images.found), float(weights @ images.objects)
     if objects == 0:
         return Estimate(float("nan"), 0.0, 1.0)
     if found in (0.0, objects):
-        bound = float(lower_bound(np.sum(searched.objects > 0), np.sum(searched.objects > 0), delta / 2))
+        bound = float(lower_bound(np.sum(images.objects > 0), np.sum(images.objects > 0), delta / 2))
         return Estimate(found / objects, bound, 1.0) if found else Estimate(0.0, 0.0, 1 - bound)
     value = found / objects
-    moments = _moments(searched)
-    own = [part.sum(axis=1)[None] for part in _by_stratum(moments, searched.strata, drawn)]
+    moments = _moments(images)
+    own = [part.sum(axis=1)[None] for part in _by_stratum(moments, images.strata, drawn)]
     error = float(_logit_error(own, sizes, drawn, value, complete=True)[0])
-    low, high = _quantiles(moments, searched.strata, sizes, drawn, value, generator(seed, IMAGES, 1), bootstraps, delta)
+    low, high = _quantiles(moments, images.strata, sizes, drawn, value, generator(seed, IMAGES, 1), bootstraps, delta)
     lowest, highest = expit(logit(value) - error * np.array([high, low])).tolist()
     return Estimate(value, lowest, highest)
 
 
-def _moments(searched: ExhaustiveImages) -> Floats:
+def _moments(images: ExhaustiveImages) -> Floats:
     """Found f, objects o, f^2, f o and o^2 of each image, (5, m): what ratios and their variances are made of."""
-    found, objects = searched.found.astype(np.float64), searched.objects.astype(np.float64)
+    found, objects = images.found.astype(np.float64), images.objects.astype(np.float64)
     return np.stack([found, objects, found**2, found * objects, objects**2])
 
 

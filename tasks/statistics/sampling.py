@@ -69,16 +69,16 @@ def first_sample(scores: Floats, count: int, seed: int) -> Drawn:
     return Drawn(rows, share + (1 - share) * (len(uniform) / len(rest) if len(rest) else 0.0))
 
 
-def certification_sample(among: Bools, count: int, seed: int, look: int = 0) -> Drawn:
+def certification_sample(among: Bools, count: int, seed: int, number: int = 0) -> Drawn:
     """Draw what certifies: a simple random sample of the labels marked.
 
     For gate B mark the certify side, for gate A its labels at or above the plan's region. The rows are the beginning of
     a random order, so a larger draw of the same seed begins with the smaller one. Reviewing more after seeing the
-    result is another test, and spends another part of delta (`threshold_tests.delta_of_test`). look numbers the policy
-    or certification that it is for: others have other orders.
+    result is another test, and spends another part of delta (`threshold_tests.delta_of_test`). number is that of
+    the policy or certification that it is for: others have other orders.
     """
     candidates = np.flatnonzero(among)
-    rows = generator(seed, CERTIFICATION, look).permutation(candidates)[:count]
+    rows = generator(seed, CERTIFICATION, number).permutation(candidates)[:count]
     return Drawn(rows, np.full(len(rows), len(rows) / max(1, len(candidates))))
 
 

@@ -38,16 +38,13 @@ from vouch_labels.tasks.statistics.bounds import (
     upper_bound,
 )
 
-A: Final = "A"
-B: Final = "B"
-
 STEPS: Final = 100
 
 SPARE_ERRORS: Final = 5
 """Errors that a group's expected reviews must be able to bear for the group to be worth testing."""
 FIRST_TEST: Final = 0.8
 NEXT_TEST: Final = 1 - FIRST_TEST
-"""A look may spend this much of what the one before it could."""
+"""A test may spend this much of what the one before it could."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,6 @@ class Sample:
 class Evidence:
     """What a sample says of L thresholds, strict to loose."""
 
-    gate: str
-    """A or B."""
     thresholds: Floats
     reviewed: Ints
     """(L,) sampled labels that stand for the set in question."""
@@ -113,7 +108,7 @@ def gate_a(
         p_values = binomial_p(errors, reviewed, limit)
     else:
         p_values = hypergeometric_p(errors, reviewed, sizes, limit)
-    return Evidence(A, thresholds, reviewed, errors, limit, p_values, delta - reviewers.spent, sizes)
+    return Evidence(thresholds, reviewed, errors, limit, p_values, delta - reviewers.spent, sizes)
 
 
 def gate_b(
@@ -123,7 +118,7 @@ def gate_b(
 
     Sampled labels that are routed and wrong are dropped, since people remove or fix them. Of the n_d that are left, k
     are accepted and wrong: p(t) = P(Binomial(n_d, 1-T) <= k), an upper bound of the hypergeometric one, whose set has a
-    size that nobody knows. A label that people fix is delivered correct but not counted, which is on the safe side.
+    unknown size. A label that people fix is delivered correct but not counted, which is on the safe side.
 
     Reviewers who miss wrong labels leave some in the routed part too. With r of the sampled labels routed and called
     wrong, at most q = u/(1-u) such labels come on each delivered one, u being the Clopper-Pearson bound of r/(r + n_d);
@@ -147,7 +142,7 @@ def gate_b(
         limits = limits - each * reviewers.routed / (1 - reviewers.routed) if reviewers.routed < 1 else limits * 0
     limits = np.maximum(limits * (1 - reviewers.accepted), 0)
     p_values = np.where(limits > 0, binomial_p(errors, delivered, limits), 1.0)
-    return Evidence(B, thresholds, delivered, errors, limits, p_values, delta_left)
+    return Evidence(thresholds, delivered, errors, limits, p_values, delta_left)
 
 
 def accepted_counts(scores: Floats, thresholds: Floats) -> Ints:
@@ -203,11 +198,11 @@ def certified_groups(labels: Ints, reviews: int, precision: float, delta: float)
     return [order]
 
 
-def delta_of_test(delta: float, look: int) -> float:
-    """Part of delta that a test of certification labels may spend; look is 1 for the first.
+def delta_of_test(delta: float, number: int) -> float:
+    """Part of delta that a test of certification labels may spend; number is 1 for the first.
 
     The first test gets 80%, each later one 80% of what is left, so any number of tests spend at most delta. Certifying
     again with more reviews, because the first result disappointed, is such a test; tests at the full delta each time
     would break the guarantee in the end.
     """
-    return delta * FIRST_TEST * NEXT_TEST ** (look - 1)
+    return delta * FIRST_TEST * NEXT_TEST ** (number - 1)
