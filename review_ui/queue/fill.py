@@ -39,7 +39,7 @@ from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import Decisions, labelled_images
 from vouch_labels.tasks.labels.scan import shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.plans import Plans, read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
@@ -101,7 +101,7 @@ def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, 
     with Ledger.load(workspace, queue.run) as ledger:
         run = _Run(workspace, queue.run, ledger, current.fingerprint, seed)
         details = replace(_details(run, changes), inputs=made_by)
-        writer = Writer(queue, HumanWord.of(visible_verdicts(queue, verdicts), queue.classes), details, wanted)
+        writer = Writer(queue, HumanLabel.of(visible_verdicts(queue, verdicts), queue.classes), details, wanted)
         missing = _write(run, writer, changes)
     _apply(queue, changes)
     return FillOutcome(

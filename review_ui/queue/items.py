@@ -12,7 +12,7 @@ from vouch_labels.schemas.queue import Item, ItemImage, KnownLabel
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.arrow import first_places
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 
 _REJECTED: Final = "rejected"
 REASON: Final = "words"
@@ -47,7 +47,7 @@ def images_of(queue: QueueStore, keys: Iterable[str], reviewer: str) -> dict[str
     wanted = list(keys)
     documents = queue.database.images.find({"_id": {"$in": [queue.key_of(key) for key in wanted]}})
     images = [_export_image(document) for document in documents]
-    corrections = HumanWord.of(_verdicts(queue, wanted, blinded_items(queue, wanted, reviewer)), queue.classes)
+    corrections = HumanLabel.of(_verdicts(queue, wanted, blinded_items(queue, wanted, reviewer)), queue.classes)
     return {image.key: _item_image(image) for image in corrections.over(images)}
 
 

@@ -3,7 +3,7 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 
 CLASSES = ("cat", "dog")
 
@@ -13,15 +13,15 @@ def label(name="1", decision="review", class_name="cat", box=(10.0, 10.0, 30.0, 
 
 
 def over(verdicts, *labels, key="a.png"):
-    (image,) = HumanWord.of(verdicts, CLASSES).over([ExportImage(key, 80, 60, list(labels))])
+    (image,) = HumanLabel.of(verdicts, CLASSES).over([ExportImage(key, 80, 60, list(labels))])
     return image
 
 
 def test_nothing_said_nothing_changed(verdicts):
     given = ExportImage("a.png", 80, 60, [label(), label("2", "accept")])
     said = verdicts({"label_id": "9", "verdict": "correct"}, {"key": "b.png", "verdict": "checked"})
-    assert list(HumanWord.of(said, CLASSES).over([given])) == [given]
-    assert list(HumanWord.of(verdicts(), CLASSES).over([given])) == [given]
+    assert list(HumanLabel.of(said, CLASSES).over([given])) == [given]
+    assert list(HumanLabel.of(verdicts(), CLASSES).over([given])) == [given]
 
 
 @pytest.mark.parametrize("decision", ["accept", "review"])

@@ -169,7 +169,7 @@ def test_steps_are_equally_many_labels_apart():
 def evidence(p_values):
     zeros = np.zeros(len(p_values), np.int64)
     values = np.linspace(1, 0, len(p_values))
-    return Evidence("A", values, zeros, zeros, values, np.array(p_values), DELTA)
+    return Evidence(values, zeros, zeros, values, np.array(p_values), DELTA)
 
 
 def test_the_first_failure_ends_the_sequence():
