@@ -117,6 +117,8 @@ def _try(
         key = load()
     except VouchError as error:
         problem = str(error)
+    except Exception as error:  # of a package: the other models are checked all the same
+        problem = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
     return ModelReport(
         kind=kind, backend=config.backend, checkpoint=config.checkpoint,
         device=f"{runtime.device} {runtime.precision}", fingerprint=key,
