@@ -65,14 +65,14 @@ def test_masks(verdicts):
     def said(mask=None, **row):
         return over(verdicts({"label_id": "1", "rle_counts": mask or rle()} | row), label()).labels[0]
 
-    spoken = label()._replace(provenance="human", rle_counts=rle(), area=40)
-    assert said(verdict="correct") == spoken._replace(reviewed="kept", verdict="correct")
-    corrected = spoken._replace(reviewed="corrected", verdict="wrong_class", class_name="dog")
+    reviewed = label()._replace(provenance="human", rle_counts=rle(), area=40)
+    assert said(verdict="correct") == reviewed._replace(reviewed="kept", verdict="correct")
+    corrected = reviewed._replace(reviewed="corrected", verdict="wrong_class", class_name="dog")
     assert said(verdict="wrong_class", class_name="dog") == corrected
     box = (1.0, 2.0, 30.0, 40.0)
     assert said(verdict="wrong_class", class_name="dog", box=box) == corrected._replace(xyxy=box)
     moved = said(verdict="bad_box", box=box)
-    assert moved == spoken._replace(reviewed="corrected", verdict="bad_box", xyxy=box)
+    assert moved == reviewed._replace(reviewed="corrected", verdict="bad_box", xyxy=box)
     assert said(verdict="not_an_object").rle_counts == b"mask"
 
 
