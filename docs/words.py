@@ -38,7 +38,6 @@ WORDS: Final = (
         "guarantee",
         stored=r"\bPromise\b|\.promise\b|[\"\(]promise\"|A promise with its ends|, and a promise of",
     ),
-    ),
     Word(r"\b(take|takes|took|taking) a look\b|\bread_looks\b|_of_look\b|\blook_by", "test"),
     Word(r"\bladders?\b", "threshold grid"),
     Word(
