@@ -17,18 +17,7 @@ from vouch_labels.tasks.store.store import Store
 
 
 def write_part(store: Store, run: str, shard: str, stage: str, table: pa.Table) -> Part:
-    """Write one table of a shard.
-
-    Args:
-        store: The workspace.
-        run: Name of the run.
-        shard: Shard id.
-        stage: Key of schemas.tables.STAGES; the table has its schema.
-        table: Its rows.
-
-    Returns:
-        Where it lies, with the hash of its bytes; equal rows give equal bytes.
-    """
+    """Write one table of a shard, of the schema STAGES[stage]; equal rows give equal bytes, and so the same name."""
     sink = pa.BufferOutputStream()
     # One chunk a column, so that the bytes do not depend on how the rows were gathered.
     pq.write_table(table.combine_chunks(), sink, compression="zstd")
@@ -105,7 +94,7 @@ def read_current(store: Store, run: str) -> Current | None:
 
 
 def write_current(store: Store, run: str, current: Current) -> None:
-    """Write one table of a shard, of the schema STAGES[stage]; equal rows give equal bytes, and so the same name."""
+    """Write which settings a run uses from now on."""
     store.put(current_key(run), current.model_dump_json(indent=1).encode())
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vouch_labels.schemas.errors import UserError, VouchError
 from vouch_labels.starter import grid
+from vouch_labels.starter.command import exit_code
 from vouch_labels.starter.scenes.scene import Scene, SceneObject
 from vouch_labels.tasks.preview import CAPTION, GAP
 
@@ -66,3 +68,18 @@ def test_the_page_shows_a_picture_of_moderate_size() -> None:
     assert (docs / "starter.jpg").stat().st_size < 350_000
     with Image.open(docs / "starter.jpg") as picture:
         assert picture.width >= 1000
+
+
+def test_words_go_to_standard_output(capsys):
+    assert exit_code(lambda: "3 glyphs") == 0
+    assert capsys.readouterr() == ("3 glyphs\n", "")
+
+
+def test_an_error_is_one_line_and_its_code(capsys):
+    for kind, code in ((UserError, 2), (VouchError, 1)):
+
+        def fail(kind=kind):
+            raise kind("fix it")
+
+        assert exit_code(fail) == code
+        assert capsys.readouterr() == ("", "fix it\n")

@@ -46,10 +46,8 @@ MOST_SQUARES: Final = 64
 def load(config: ScorerConfig, runtime: Runtime) -> Scorer:
     """Load a CLIP model.
 
-    Args:
-        config: `checkpoint` is 'starter', a file (with `architecture`), or model/tag as open_clip.list_pretrained()
-            names its published checkpoints, which are fetched from the hub: ViT-B-32/laion2b_s34b_b79k.
-        runtime: Device and precision; bf16 means autocast.
+    Its checkpoint is 'starter', a file (with `architecture`), or model/tag as open_clip.list_pretrained() names its
+    published checkpoints, which are fetched from the hub: ViT-B-32/laion2b_s34b_b79k. bf16 means autocast.
 
     Raises:
         CheckpointError: The checkpoint or its tokenizer is missing, damaged or of another architecture.

@@ -62,9 +62,9 @@ def test_another_style_is_named_with_its_licence(tmp_path: Path) -> None:
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    told: list[int] = []
-    generate_scenes(tmp_path / "out", 3, smallest=64, largest=64, on_scene=told.append)
-    assert told == [1, 2, 3]
+    counts: list[int] = []
+    generate_scenes(tmp_path / "out", 3, smallest=64, largest=64, on_scene=counts.append)
+    assert counts == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

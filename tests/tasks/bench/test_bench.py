@@ -72,7 +72,7 @@ def test_a_gpu_takes_few_images_again_and_is_measured_warm(tmp_path, make_images
     assert len(passes) == 6
 
 
-def said(gpu_busy=None, fetching=1.0, decoding=2.0, taken=0.1, **shares):
+def sentence(gpu_busy=None, fetching=1.0, decoding=2.0, taken=0.1, **shares):
     rest = (1 - sum(shares.values())) / (len(STEPS) - len(shares))
     every = {step: shares.get(step, rest) for step in STEPS}
     return bottleneck(
@@ -81,7 +81,7 @@ def said(gpu_busy=None, fetching=1.0, decoding=2.0, taken=0.1, **shares):
 
 
 @pytest.mark.parametrize(
-    ("words", "measured"),
+    ("text", "measured"),
     [
         ("detector: 71% of the time; a GPU would help most", {"detect": 0.71}),
         ("segmenter: 60% of the time, and the GPU computes 95% of it all; a sm", {"segment": 0.6, "gpu_busy": 0.95}),
@@ -93,5 +93,5 @@ def said(gpu_busy=None, fetching=1.0, decoding=2.0, taken=0.1, **shares):
         ("other programs: they wanted 4.0 times the cores", {"detect": 0.71, "taken": 4.0}),
     ],
 )
-def test_the_words(words, measured):
-    assert said(**measured).startswith(words)
+def test_the_words(text, measured):
+    assert sentence(**measured).startswith(text)

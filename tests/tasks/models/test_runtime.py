@@ -330,22 +330,22 @@ def test_together_means_at_the_same_time(threads):
 
 
 def test_alone_waits_for_the_others_and_keeps_later_ones_out(threads):
-    lock, said = SharedLock(), []
+    lock, order = SharedLock(), []
     inside, leave = Event(), Event()
 
     def stay():
         with lock.shared():
             inside.set()
             leave.wait(HANG_S)
-            said.append("first leaves")
+            order.append("first leaves")
 
     def alone():
         with lock.exclusive():
-            said.append("alone")
+            order.append("alone")
 
     def late():
         with lock.shared():
-            said.append("late")
+            order.append("late")
 
     first = threads.submit(stay)
     inside.wait(HANG_S)
@@ -355,7 +355,7 @@ def test_alone_waits_for_the_others_and_keeps_later_ones_out(threads):
     leave.set()
     for one in (first, second, third):
         one.result(HANG_S)
-    assert said == ["first leaves", "alone", "late"]
+    assert order == ["first leaves", "alone", "late"]
 
 
 def test_stays_are_nested():

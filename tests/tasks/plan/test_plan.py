@@ -1,3 +1,5 @@
+"""Plans and their ledger, in folders and in a bucket, where the same images give the same shards."""
+
 import json
 import random
 import signal
@@ -8,16 +10,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vouch_labels.schemas.campaign import Source, Workspace
-from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Generation, ImageRef
-from vouch_labels.tasks.plan.ledger import Ledger, read_plan
+from vouch_labels.schemas.tables import PLAN, REMOVED
+from vouch_labels.tasks.plan.ledger import Ledger, read_plan, removed_key, shard_key
 from vouch_labels.tasks.plan.plan import list_source, plan
 from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.lock import WorkspaceLock
+from vouch_labels.tasks.store.s3 import S3Store
+from vouch_labels.tasks.store.store import Store
 
 Plan = Callable[..., Generation | None]
 ROOT = Path(__file__).parents[3]
@@ -359,3 +367,74 @@ def test_a_workspace_below_the_source_is_no_source_of_images(store: LocalStore) 
     assert listed("s3://bucket/in", "s3://bucket/in/a", s3={"endpoint_url": "http://other"}) == every
     with pytest.raises(UserError, match="source and workspace are both"):
         listed(store.uri, f"{store.uri}/")
+
+
+def test_the_tables_have_their_schemas(workspace: LocalStore) -> None:
+    refs = [ImageRef("ä.jpg", "x", 1), ImageRef("b.jpg", "", -1)]
+    with Ledger.load(workspace, "r") as ledger:
+        generation = plan(refs, workspace, "r", ledger, 10)
+        shard = generation.shards[0].id
+        assert read_plan(workspace, "r", shard) == refs[::-1]
+        assert pq.read_table(pa.BufferReader(workspace.get(shard_key("r", shard)).data)).schema == PLAN
+        generation = plan(refs[:1], workspace, "r", ledger, 10)
+    key = removed_key("r", 2, generation.removed_id)
+    table = pq.read_table(pa.BufferReader(workspace.get(key).data))
+    assert (table.schema, table.to_pylist()) == (REMOVED, [{"key": "b.jpg"}])
+
+
+def test_an_unknown_shard_is_missing(workspace: LocalStore) -> None:
+    with pytest.raises(ObjectMissingError):
+        read_plan(workspace, "r", "0" * 16)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1 and then nothing of use"])
+def test_damaged_files_are_named(workspace: LocalStore, data: bytes) -> None:
+    with Ledger.load(workspace, "r") as ledger:
+        shard = plan([ImageRef("a", "", 1)], workspace, "r", ledger, 1).shards[0].id
+    workspace.put(shard_key("r", shard), data)
+    with pytest.raises(StoreError, match=rf"{shard}\.parquet is damaged .*; restore it") as raised:
+        Ledger.load(workspace, "r")
+    assert "\n" not in str(raised.value)
+    workspace.put("runs/r/plan/000001.json", data)
+    with pytest.raises(StoreError, match=r"000001\.json is no plan of this version .*; restore it") as raised:
+        Ledger.load(workspace, "r")
+    assert "\n" not in str(raised.value)
+
+
+IMAGES = ["z.jpg", "é/1.png", "a b/2.JPG", "a b/notes.txt", "a.jpg", "a/1.jpg", "a-1.jpg"]
+
+
+def shards_of(source: Store, workspace: Store) -> list[list[ImageRef]]:
+    campaign = Source.model_validate({"uri": source.uri})
+    with WorkspaceLock(workspace, "r"), Ledger.load(workspace, "r") as ledger:
+        plan(list_source(campaign, source), workspace, "r", ledger, 2)
+        return [
+            [ref for ref in read_plan(workspace, "r", shard.id) if ref.key in ledger.keys_of(shard.id)]
+            for shard in ledger.shards()
+        ]
+
+
+def test_a_bucket_is_planned_as_a_folder_is(s3_store: S3Store, tmp_path: Path) -> None:
+    images = S3Store(s3_store.bucket, "images", s3_store.options)
+    folder, workspace = LocalStore(tmp_path / "images"), LocalStore(tmp_path / "workspace")
+    for store in (images, folder):
+        for key in IMAGES:
+            store.put(key, key.encode())
+    shapes = [[(ref.key, ref.size) for ref in shard] for shard in shards_of(images, s3_store)]
+    assert shapes == [[(ref.key, ref.size) for ref in shard] for shard in shards_of(folder, workspace)]
+    for store in (images, folder):
+        store.put("a.jpg", b"changed")
+        store.delete("z.jpg")
+    shapes = [[(ref.key, ref.size) for ref in shard] for shard in shards_of(images, s3_store)]
+    assert shapes == [[(ref.key, ref.size) for ref in shard] for shard in shards_of(folder, workspace)]
+    assert [key for shard in shapes for key, _ in shard] == ["a b/2.JPG", "a-1.jpg", "a/1.jpg", "é/1.png", "a.jpg"]
+    kinds = sorted(info.key.rpartition("/")[2].partition("-")[0] for info in s3_store.list("runs/r/plan/"))
+    assert kinds[:3] == ["000001.json", "000002", "000002.json"]
+
+
+def test_a_planner_that_comes_second_gives_way(s3_store: S3Store) -> None:
+    one, two = [ImageRef("a", "1", 1)], [ImageRef("b", "1", 1)]
+    with Ledger.load(s3_store, "r") as first, Ledger.load(s3_store, "r") as second:
+        assert plan(one, s3_store, "r", first, 1) is not None
+        with pytest.raises(WorkspaceBusyError):
+            plan(two, s3_store, "r", second, 1)

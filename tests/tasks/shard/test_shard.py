@@ -294,15 +294,15 @@ def test_a_shard_of_nothing_but_unforeseen_errors_is_not_done(tmp_path, make_ima
     def broken(self, images):
         raise RuntimeError("no such kernel")
 
-    told = []
+    events = []
     with CampaignRun(campaign) as run:
         run.plan()
         (shard,) = run.pending()
         monkeypatch.setattr(Detect, "__call__", broken)
         with pytest.raises(VouchError, match="no such kernel"):
-            process_shard(shard.id, run.settings, told.append)
+            process_shard(shard.id, run.settings, events.append)
         assert run.pending() == [shard]
-    steps = [event for event in told if isinstance(event, Progress)]
+    steps = [event for event in events if isinstance(event, Progress)]
     assert steps
     assert sum(event.failed for event in steps) == 0
 
@@ -312,13 +312,13 @@ def test_what_is_told_of_the_work_adds_up(tmp_path, make_images, make_campaign, 
     label(make_campaign())
     make_images(tmp_path / "images", 1, start=20)
     (tmp_path / "images" / keys[0]).unlink()
-    told = []
-    with CampaignRun(make_campaign(routing={"accept": {"detector_score": 0.9}}), told.append) as run:
+    events = []
+    with CampaignRun(make_campaign(routing={"accept": {"detector_score": 0.9}}), events.append) as run:
         run.plan()
         for shard in run.pending():
-            process_shard(shard.id, run.settings, told.append)
-    (planned,) = [event for event in told if isinstance(event, Planned)]
-    through = sum(event.done + event.failed for event in told if isinstance(event, Progress))
+            process_shard(shard.id, run.settings, events.append)
+    (planned,) = [event for event in events if isinstance(event, Planned)]
+    through = sum(event.done + event.failed for event in events if isinstance(event, Progress))
     # The image that left is routed with the rest of its shard.
     assert (planned.images, planned.done) == (9, 0)
     assert through == 9

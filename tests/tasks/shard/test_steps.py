@@ -109,13 +109,13 @@ def test_what_is_wrong_beyond_an_image_ends_the_shard(tmp_path, make_images, mak
     def broken(self, images, boxes):
         raise error("stop")
 
-    told = []
+    events = []
     with CampaignRun(make_campaign(run={"shard_size": 100})) as run:
         run.plan()
         (due,) = run.pending()
         monkeypatch.setattr(Segment, "__call__", broken)
         with pytest.raises(error, match="stop"):
-            process_shard(due.id, run.settings, told.append)
+            process_shard(due.id, run.settings, events.append)
         assert run.pending() == [due]
 
 

@@ -415,8 +415,8 @@ def test_an_address_of_one_object_for_so_many_seconds(keys):
     store = S3Store("photos", "raw", S3Options(endpoint_url="http://127.0.0.1:9", region="us-east-1", path_style=True))
     url = presigned_url(store, "a folder/one.png", 60)
     assert url.startswith("http://127.0.0.1:9/photos/raw/a%20folder/one.png?")
-    said = parse_qs(urlsplit(url).query)
-    assert said["X-Amz-Expires"] == ["60"]
+    query = parse_qs(urlsplit(url).query)
+    assert query["X-Amz-Expires"] == ["60"]
     assert "testing-AWS_SECRET_ACCESS_KEY" not in url
     assert origin_of(url) == "http://127.0.0.1:9"
 

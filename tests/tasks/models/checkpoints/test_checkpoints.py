@@ -99,7 +99,7 @@ def test_official_file_under_another_name_is_known_by_its_hash(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("reference", "said"),
+    ("reference", "message"),
     [
         ("groundingdino_swint_ocg", "did you mean groundingdino_swint_ogc"),
         ("no/such/file.pth", "give a path that exists, or one of starter, groundingdino_swint_ogc"),
@@ -113,10 +113,10 @@ def test_official_file_under_another_name_is_known_by_its_hash(tmp_path: Path, m
         ("/tmp", "is a folder; name the file in it"),
     ],
 )
-def test_bad_references_get_one_line(reference: str, said: str) -> None:
+def test_bad_references_get_one_line(reference: str, message: str) -> None:
     with pytest.raises(CheckpointError) as raised:
         checkpoints.resolve(DetectorConfig(checkpoint=reference), "detector")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).startswith("models.detector.checkpoint: ")
     assert "\n" not in str(raised.value)
 
@@ -227,7 +227,7 @@ def test_file_is_fetched_and_then_here(hub: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "said"),
+    ("reference", "message"),
     [
         ("hf://owner/gated/w.pth", "accept them and set HF_TOKEN"),
         ("hf://owner/none/w.pth", "no such repository"),
@@ -235,8 +235,8 @@ def test_file_is_fetched_and_then_here(hub: Path) -> None:
         ("hf://owner/repo/none.pth", "no such file in the repository"),
     ],
 )
-def test_what_the_hub_refuses_is_said(hub: Path, reference: str, said: str) -> None:
-    with pytest.raises(CheckpointError, match=said) as raised:
+def test_what_the_hub_refuses_is_said(hub: Path, reference: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as raised:
         fetch(reference)
     assert "\n" not in str(raised.value)
     assert "127.0.0.1" not in str(raised.value)

@@ -120,7 +120,7 @@ def test_half_precision_is_widened_and_ignored_names_may_stay(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "message"),
     [
         ({"a.weight": TENSORS["a.weight"]}, "1 of 2 tensors fit; first difference: a.bias is missing"),
         ({**TENSORS, "a.bias": torch.ones(5)}, "1 of 2 tensors fit; first difference: a.bias is 5 where 2 is wanted"),
@@ -128,10 +128,10 @@ def test_half_precision_is_widened_and_ignored_names_may_stay(tmp_path: Path) ->
         ({"x": torch.ones(())}, "0 of 2 tensors fit; first difference: a.weight is missing"),
     ],
 )
-def test_another_architecture_is_said(tmp_path: Path, state: dict[str, torch.Tensor], said: str) -> None:
+def test_another_architecture_is_said(tmp_path: Path, state: dict[str, torch.Tensor], message: str) -> None:
     model = Model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(CheckpointError) as raised:
         load_into(model, state, weights(tmp_path / "w.pth"))
-    assert f"is of another architecture than tiny ({said})" in str(raised.value)
+    assert f"is of another architecture than tiny ({message})" in str(raised.value)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

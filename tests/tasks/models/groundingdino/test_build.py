@@ -66,16 +66,16 @@ def test_text_mask_keeps_phrases_apart(described: Path, tiny_tokenizer: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"groundingdino": {}}, "cannot be built"),
         ({"groundingdino": {"modelname": "groundingdino"}}, "cannot be built"),
         ({"bert": {"no_such_size": 3, "hidden_size": 31, "num_attention_heads": 4}}, "cannot be built"),
     ],
 )
-def test_impossible_architectures(described: Path, tiny_tokenizer: Path, change: dict[str, Any], said: str) -> None:
+def test_impossible_architectures(described: Path, tiny_tokenizer: Path, change: dict[str, Any], message: str) -> None:
     architecture = {**read_architecture(described).model_dump(), **change}
-    with pytest.raises(CheckpointError, match=said) as raised:
+    with pytest.raises(CheckpointError, match=message) as raised:
         build_groundingdino(architecture, tiny_tokenizer)
     assert "\n" not in str(raised.value)
 
@@ -97,7 +97,7 @@ def test_json_fields_that_are_absent_are_those_of_swin_t(described: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "is no JSON"),
         ("[]", "the file: Input should be a valid dictionary"),
@@ -106,10 +106,10 @@ def test_json_fields_that_are_absent_are_those_of_swin_t(described: Path) -> Non
         ('{"groundingdino": {"num_querys": 3}}', r"groundingdino\.num_querys is no field"),
     ],
 )
-def test_bad_json(tmp_path: Path, text: str, said: str) -> None:
+def test_bad_json(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(CheckpointError, match=said) as raised:
+    with pytest.raises(CheckpointError, match=message) as raised:
         read_architecture(path)
     assert "\n" not in str(raised.value)
 

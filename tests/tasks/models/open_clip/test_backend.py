@@ -74,8 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any], tiny_
 
 
 def config(folder: Path, **changes: Any) -> ScorerConfig:
-    said = {"checkpoint": str(folder / "scorer.safetensors"), "architecture": str(folder / "scorer.json")}
-    return ScorerConfig(**(said | changes))
+    fields = {"checkpoint": str(folder / "scorer.safetensors"), "architecture": str(folder / "scorer.json")}
+    return ScorerConfig(**(fields | changes))
 
 
 @pytest.fixture(scope="module")
@@ -224,8 +224,8 @@ def test_too_long_a_text_for_open_clips_own_tokenizer(folder: Path, tiny: dict[s
     torch.manual_seed(1)
     model = build_model(find_architecture(tmp_path / "own.json"))
     save_file(model.state_dict(), tmp_path / "own.safetensors")
-    said = {"checkpoint": str(tmp_path / "own.safetensors"), "architecture": str(tmp_path / "own.json")}
-    scorer = load_scorer(ScorerConfig(**said), FP32)
+    fields = {"checkpoint": str(tmp_path / "own.safetensors"), "architecture": str(tmp_path / "own.json")}
+    scorer = load_scorer(ScorerConfig(**fields), FP32)
     assert scorer.embed_texts(["one two three four five six"]).shape == (1, 24)
     with pytest.raises(UserError, match="more than the 8 tokens"):
         scorer.embed_texts(["one two three four five six seven"])
@@ -336,7 +336,7 @@ def test_towers_of_timm_and_transformers_fetch_no_base_weights(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertConfig(vocab_size=200, **sizes).save_pretrained(tmp_path / "bert")
-    said = {
+    described = {
         "embed_dim": 12,
         "vision_cfg": {"timm_model_name": "resnet10t", "timm_model_pretrained": True, "image_size": 64},
         "text_cfg": {
@@ -346,7 +346,7 @@ def test_towers_of_timm_and_transformers_fetch_no_base_weights(
             "context_length": 16,
         },
     }
-    (tmp_path / "scorer.json").write_text(json.dumps(said))
+    (tmp_path / "scorer.json").write_text(json.dumps(described))
     save_file(build_model(find_architecture(tmp_path / "scorer.json")).state_dict(), tmp_path / "scorer.safetensors")
     scorer = load_scorer(config(tmp_path), FP32)
     assert scorer.embed_texts(TEXTS).shape == (3, 12)
@@ -526,10 +526,10 @@ def test_a_cpu_keeps_pillow(scene_crops):
 def test_only_the_usual_preprocessing_is_done_on_a_gpu(changes, fits):
     from open_clip.transform import PreprocessCfg
 
-    said = PreprocessCfg(**({"size": 64} | changes))
-    assert fits_device(said, Runtime("cuda:0", "fp32")) == fits
-    assert not fits_device(said, Runtime("cuda:0", "fp32", REFERENCE))
-    assert not fits_device(said, Runtime("cpu", "fp32"))
+    preprocess = PreprocessCfg(**({"size": 64} | changes))
+    assert fits_device(preprocess, Runtime("cuda:0", "fp32")) == fits
+    assert not fits_device(preprocess, Runtime("cuda:0", "fp32", REFERENCE))
+    assert not fits_device(preprocess, Runtime("cpu", "fp32"))
 
 
 @pytest.mark.gpu

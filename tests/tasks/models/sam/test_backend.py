@@ -199,7 +199,7 @@ def test_the_thinnest_image_is_segmented(sam, height, width):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[1]", "must hold"),
         ("{", "cannot read"),
@@ -208,10 +208,10 @@ def test_the_thinnest_image_is_segmented(sam, height, width):
         (json.dumps({**TINY, "mask_decoder": {"transformer_dim": 32}}), "describes no SAM"),
     ],
 )
-def test_a_file_that_describes_no_sam_is_the_user_s_mistake(tmp_path, text, said):
+def test_a_file_that_describes_no_sam_is_the_user_s_mistake(tmp_path, text, message):
     path = tmp_path / "odd.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         build_sam(str(path))
 
 
