@@ -1,11 +1,24 @@
-"""Renders results as the Markdown of Prefect artifacts."""
+"""Shows results in Prefect, as the Markdown of artifacts."""
 
+import logging
 from collections.abc import Iterable
+
+from prefect.artifacts import create_markdown_artifact
 
 from vouch_labels.schemas.text import Block
 
+logger = logging.getLogger(__name__)
+
 MOST_ROWS = 50
 """Rows of a table."""
+
+
+def publish(key: str, description: str, text: str) -> None:
+    """Show Markdown in Prefect; a server that has gone away takes nothing from a result."""
+    try:
+        create_markdown_artifact(text, key=key, description=description)
+    except Exception:
+        logger.warning("%s could not be shown in Prefect", key, exc_info=True)
 
 
 def markdown(title: str, blocks: Iterable[Block]) -> str:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
-from vouch_labels.flows.artifacts import markdown
+from vouch_labels.flows.artifacts import markdown, publish
 from vouch_labels.review_ui.server.answers import pull_answers
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.campaign_file import load_campaign
@@ -32,21 +31,13 @@ def vouch_certify(campaign: str, unanswered_as_wrong: bool = False) -> dict[str,
         The Certified as JSON values; its version is None where nothing could be certified.
     """
     found = certify_campaign(load_campaign(Path(campaign)), unanswered_as_wrong)
-    try:
-        _publish(_certificates(found), found.run)
-    except Exception:
-        _say_not_shown()
+    _publish(_certificates(found), found.run)
     return found.model_dump(mode="json")
 
 
 @flow(name="vouch-show-certificates", persist_result=False)
 def show_certificates(markdown: str, run: str) -> None:
-    """Show in Prefect what was certified outside of it; artifacts belong to a flow's run.
-
-    Args:
-        markdown: What to show.
-        run: Name of the labelling run that it is about.
-    """
+    """Show in Prefect what was certified outside of it; artifacts belong to a flow's run."""
     _publish(markdown, run)
 
 
@@ -55,7 +46,7 @@ def show(found: Certified) -> None:
     try:
         show_certificates(_certificates(found), found.run)
     except Exception:
-        _say_not_shown()
+        logger.warning("the certificates could not be shown in Prefect", exc_info=True)
 
 
 def _certificates(found: Certified) -> str:
@@ -64,18 +55,14 @@ def _certificates(found: Certified) -> str:
 
 
 def _publish(markdown: str, run: str) -> None:
-    create_markdown_artifact(markdown, key="vouch-certify", description=f"what run {run} may accept, and why")
-
-
-def _say_not_shown() -> None:
-    logger.warning("the certificates could not be shown in Prefect", exc_info=True)
+    publish("vouch-certify", f"what run {run} may accept, and why", markdown)
 
 
 @flow(name="vouch-apply-reviews", persist_result=False)
 def apply_reviews(campaign: str, export: bool = True) -> dict[str, Any]:
     """Bring answers of the review queue into the workspace, certify by them, and make the policy the active one.
 
-    What comes too early is said, and is no failure: no queue yet, a sample that is not answered yet, or one that
+    What comes too early is reported, and is no failure: no queue yet, a sample that is not answered yet, or one that
     certifies nothing.
 
     Args:
@@ -86,11 +73,8 @@ def apply_reviews(campaign: str, export: bool = True) -> dict[str, Any]:
         The AppliedReviews as JSON values.
     """
     found = pull_and_apply(load_campaign(Path(campaign)), export=export)
-    try:
-        text = markdown("People's answers", found.blocks())
-        create_markdown_artifact(text, key="vouch-apply-reviews", description="what people's answers changed")
-    except Exception:
-        logger.warning("what was applied could not be shown in Prefect", exc_info=True)
+    text = markdown("People's answers", found.blocks())
+    publish("vouch-apply-reviews", "what people's answers changed", text)
     return found.model_dump(mode="json")
 
 
@@ -101,28 +85,28 @@ def pull_and_apply(campaign: Campaign, *, export: bool = True) -> AppliedReviews
         UserError: The campaign's labels or workspace cannot be used.
         VouchError: The database or the workspace failed.
     """
-    words: list[str] = []
-    pulled = _pull(campaign, words)
-    certified = _certify(campaign, words)
+    not_done: list[str] = []
+    pulled = _pull(campaign, not_done)
+    certified = _certify(campaign, not_done)
     applied = None
     if certified is not None and certified.version is not None:
         applied = apply_policy(campaign, certified.version, export=export)
-    return AppliedReviews(pulled=pulled, certified=certified, applied=applied, words=tuple(words))
+    return AppliedReviews(pulled=pulled, certified=certified, applied=applied, words=tuple(not_done))
 
 
-def _pull(campaign: Campaign, words: list[str]) -> PullOutcome | None:
+def _pull(campaign: Campaign, not_done: list[str]) -> PullOutcome | None:
     try:
         return pull_answers(campaign)
     except UserError as error:
         logger.warning("no answers were pulled: %s", error)
-        words.append(f"no answers were pulled: {error}")
+        not_done.append(f"no answers were pulled: {error}")
         return None
 
 
-def _certify(campaign: Campaign, words: list[str]) -> Certified | None:
+def _certify(campaign: Campaign, not_done: list[str]) -> Certified | None:
     try:
         return certify_campaign(campaign)
     except (UserError, NotCertifiedError) as error:
         logger.warning("nothing was certified: %s", error)
-        words.append(f"nothing was certified: {error}")
+        not_done.append(f"nothing was certified: {error}")
         return None

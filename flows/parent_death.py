@@ -11,12 +11,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Become the command, which gets SIGTERM when its parent dies, even by SIGKILL; nothing else may be imported.
-
-    Args:
-        parent: Process id of the parent.
-        command: Absolute path and arguments.
-    """
+    """Become the command, which gets SIGTERM when its parent dies, even by SIGKILL; nothing else may be imported."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() == parent:  # else it died before its end could be heard
         os.execv(command[0], command)  # noqa: S606 - the command is ours, and a shell would only be one process more

@@ -52,14 +52,6 @@ def serve(
 ) -> None:
     """Serve a campaign's queue until Ctrl-C.
 
-    Args:
-        terminal: Where to print.
-        campaign: The campaign.
-        options: Who reviews and where.
-        minutes: What to plan for when nothing waits for an answer.
-        open_browser: Open the first review session.
-        as_json: A line of JSON a review session, and one at the end.
-
     Raises:
         UserError: A port is taken, nothing is to be reviewed, a public host without tokens; says what to do.
         VouchError: A server or the database does not start, or keeps ending.
@@ -163,12 +155,7 @@ def _announce(
 
 
 def announcement(addresses: Mapping[str, str], *, has_own_tokens: bool) -> list[str]:
-    """Where each reviewer works, the keys, and how to end.
-
-    Args:
-        addresses: Reviewer -> address.
-        has_own_tokens: The addresses carry no token: whoever opens them types their own.
-    """
+    """Tell where each reviewer works, the keys, and how to end; the user's own tokens are in no address."""
     tokens = (
         "each page asks for the reviewer's own token"
         if has_own_tokens

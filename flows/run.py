@@ -3,7 +3,6 @@
 Names, tags, retries and timeouts of tasks are decided here, in one place.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from vouch_labels.flows.artifacts import markdown
+from vouch_labels.flows.artifacts import markdown, publish
 from vouch_labels.flows.prefect_server import embedded_server
 from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
@@ -25,8 +23,6 @@ from vouch_labels.schemas.records import ExportOutcome, Generation, Marker, RunS
 from vouch_labels.tasks.run import CampaignRun, Processed
 from vouch_labels.tasks.shard.events import OnEvent, ignore
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
-
-logger = logging.getLogger(__name__)
 
 FAILURES_IN_A_ROW = 3
 """Shards failing one after the other, each after its retries, that end a run."""
@@ -41,16 +37,7 @@ R = TypeVar("R")
 def run_campaign(
     campaign: Path, *, on_event: OnEvent = ignore, retry_failed: bool = False, export: bool = True
 ) -> RunSummary:
-    """Run a campaign file as a flow in this process.
-
-    Args:
-        campaign: The campaign file.
-        on_event: Told how the run goes on.
-        retry_failed: Try images that failed in an earlier run once more.
-        export: Write the data set at the end.
-
-    Returns:
-        The run in figures.
+    """Run a campaign file as a flow in this process, see `vouch_run`; `on_event` is told how it goes on.
 
     Raises:
         UserError: The campaign, the source, the workspace or the models cannot be used.
@@ -80,10 +67,10 @@ def vouch_run(campaign: str, retry_failed: bool = False, export: bool = True) ->
     config = load_campaign(Path(campaign))
     with CampaignRun(config, _listener.get()) as run:
         plan_shards(run, retry_failed)
-        worked = _process_shards(run)
+        processed = _process_shards(run)
         exported = export_labels(run) if export else None
-        summary = run.summary(worked, exported, time.monotonic() - started)
-    _publish(summary)
+        summary = run.summary(processed, exported, time.monotonic() - started)
+    publish("vouch-run", f"run {summary.run} in figures", markdown(f"Run {summary.run}", summary.blocks()))
     return summary.model_dump(mode="json")
 
 
@@ -92,9 +79,6 @@ def vouch_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 
     Nothing is cached by Prefect, since the workspace's own markers say what is done, and parameters are neither
     stored nor sent; retries are set per run by `with_retries`.
-
-    Args:
-        name: Shown in Prefect.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
@@ -110,8 +94,8 @@ def plan_shards(run: CampaignRun, retry_failed: bool) -> Generation | None:
 
 
 @vouch_task("shard")
-def work_off_shard(shard: str, settings: ShardSettings) -> Marker:
-    """Work off one shard."""
+def run_shard(shard: str, settings: ShardSettings) -> Marker:
+    """Process one shard."""
     return process_shard(shard, settings, _listener.get())
 
 
@@ -122,46 +106,37 @@ def export_labels(run: CampaignRun) -> ExportOutcome:
 
 
 def _process_shards(run: CampaignRun) -> Processed:
-    """Work off what is due, one shard after the other, since the models fill the machine already.
+    """Process what is due, one shard after the other, since the models fill the machine already.
 
     A shard that fails after all its retries is noted and does not keep the others from being done; after several in a
     row the fault is not the shards' (a full disk, a dead GPU) and the rest is left for the next run.
     """
-    worked = Processed()
+    processed = Processed()
     started = time.monotonic()
     in_a_row = 0
     for shard in run.pending():
         run.check_lock()
-        attempt = with_retries(work_off_shard, run.campaign.run, f"shard-{shard.id}")
+        attempt = with_retries(run_shard, run.campaign.run, f"shard-{shard.id}")
         result = attempt(shard.id, run.settings, return_state=True).result(raise_on_failure=False)
         if isinstance(result, UserError):
             raise result
         if isinstance(result, Marker):
-            worked.shards += 1
-            worked.images += result.counts.images
+            processed.shards += 1
+            processed.images += result.counts.images
             in_a_row = 0
             continue
-        worked.errors[shard.id] = _in_words(result)
+        processed.errors[shard.id] = _message(result)
         in_a_row += 1
         if in_a_row == FAILURES_IN_A_ROW:
             break
-    worked.seconds = time.monotonic() - started
-    return worked
+    processed.seconds = time.monotonic() - started
+    return processed
 
 
-def _in_words(error: object) -> str:
+def _message(error: object) -> str:
     if isinstance(error, TimeoutError):
         return "took longer than run.shard_timeout_s allows; raise it, or make run.shard_size smaller for new images"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _publish(summary: RunSummary) -> None:
-    """Show the summary in Prefect; a server that has gone away takes nothing from a run that is done."""
-    try:
-        text = markdown(f"Run {summary.run}", summary.blocks())
-        create_markdown_artifact(text, key="vouch-run", description=f"run {summary.run} in figures")
-    except Exception:
-        logger.warning("the summary could not be shown in Prefect", exc_info=True)
 
 
 def with_retries(work: Task[P, R], config: RunConfig, run_name: str) -> Task[P, R]:

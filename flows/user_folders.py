@@ -30,11 +30,7 @@ READ: Final = {"HF_HOME": ".cache/huggingface", "PREFECT_PROFILES_PATH": ".prefe
 def settle_folders() -> str | None:
     """Let this process, and all that it starts, write where it can; call it before prefect and others are imported.
 
-    Returns:
-        What the user should be told; None where all is as usual.
-
-    Raises:
-        UserError: Neither the home folder nor a folder for temporary files can be used.
+    Returns a line for the user; None where all is as usual. Raises what `name_folders` does.
     """
     return name_folders(os.environ)
 
@@ -44,11 +40,8 @@ def name_folders(environment: MutableMapping[str, str]) -> str | None:
 
     HOME itself is left alone where it can be read: credentials and "~" in campaigns are looked up there.
 
-    Args:
-        environment: Of this process; changed.
-
     Returns:
-        What the user should be told; None where nothing was changed.
+        A line for the user; None where nothing was changed.
 
     Raises:
         UserError: There is no folder of our own either.

@@ -1,6 +1,7 @@
 """What tests of several packages need: images to label, and campaigns that label them."""
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -38,6 +39,12 @@ settings.register_profile(
     "search", max_examples=int(os.environ.get("EXAMPLES", "2000")), deadline=None, print_blob=True
 )
 settings.load_profile("repeatable")
+
+# A root logger that has a handler with a format is left alone by Prefect. Otherwise the test that happens to import it
+# first would give the root logger a console on its own stderr, which is closed when the next one writes.
+_root_handler = logging.NullHandler()
+_root_handler.setFormatter(logging.Formatter())
+logging.getLogger().addHandler(_root_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:

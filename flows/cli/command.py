@@ -35,12 +35,7 @@ EXIT_CODES: Final = (
 def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Decorate a command: start the log file and turn errors into a line and an exit code.
 
-    Args:
-        command: Raises VouchError for what the user should read; anything else is a bug, whose traceback goes to
-            the log file.
-
-    Returns:
-        The command to register.
+    A VouchError is for the user to read; anything else is a bug, whose traceback goes to the log file.
     """
 
     @functools.wraps(command)

@@ -151,12 +151,7 @@ class DemoReview:
 
 
 def review(campaign: "Campaign", truth: Path) -> DemoReview:
-    """Review the labels of the demo, certify and apply, unless an earlier demo has done it.
-
-    Args:
-        campaign: The demo's, which has been run; its user may have edited it.
-        truth: The samples' ground truth.
-    """
+    """Review the labels of the demo, certify and apply, unless an earlier demo has done it."""
     from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
     from vouch_labels.tasks.reviews.plans import read_plans
     from vouch_labels.tasks.simulate.simulate import review_round

@@ -57,16 +57,6 @@ def check_complete(summary: "RunSummary") -> None:
 def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool, export: bool) -> "RunSummary":
     """Run a campaign.
 
-    Args:
-        campaign: Its file.
-        terminal: Gets the progress, on standard error.
-        plain: Lines instead of a bar.
-        retry_failed: Whether images that failed are tried once more.
-        export: Whether the data set is written at the end.
-
-    Returns:
-        The run in figures.
-
     Raises:
         VouchError: The campaign, the source, the workspace or the models cannot be used, or an operation failed.
     """

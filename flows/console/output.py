@@ -81,13 +81,7 @@ def answer(terminal: Terminal, found: Result, as_json: bool, campaign: Path | No
 
 
 def show(console: Console, blocks: Iterable[Block], campaign: Path | None = None) -> None:
-    """Print lines and tables.
-
-    Args:
-        console: Where to.
-        blocks: What; none of it is markup.
-        campaign: The campaign file, which then stands in the commands for CAMPAIGN.
-    """
+    """Print lines and tables; the path of a campaign file then stands for CAMPAIGN in the commands."""
     for place, block in enumerate(blocks):
         if isinstance(block, str):
             say(console, block if campaign is None else _COMMAND.sub(lambda found: found[1] + str(campaign), block))
@@ -126,8 +120,7 @@ def terminal() -> Terminal:
 def quiet() -> Iterator[Terminal]:
     """Send what is printed inside, by Python, by libraries in C and by child processes, to the log file.
 
-    Yields:
-        The streams as they were outside.
+    Yields the streams as they were outside.
     """
     with ExitStack() as stack:
         file = stack.enter_context(_log_file())
@@ -193,12 +186,9 @@ def log_path() -> Path:
 
 
 def start_log() -> Path | None:
-    """Send the root logger, from INFO up, and Python's warnings to the log file.
+    """Send the root logger, from INFO up, and Python's warnings to the log file; returns it, None without any.
 
     Must run before prefect is imported: it leaves a root logger alone that has a handler already.
-
-    Returns:
-        The file; None where none can be written, which is no reason not to work.
     """
     path = log_path()
     handler: logging.Handler = logging.NullHandler()

@@ -232,12 +232,7 @@ _COMPILED: Final = tuple((method, re.compile(pattern, re.ASCII), kind) for metho
 
 
 def find_route(method: str, path: str) -> Route | None:
-    """Look a request up.
-
-    Args:
-        method: As the client sent it; HEAD asks what GET does.
-        path: Decoded.
-    """
+    """Look up the route of a decoded path; HEAD asks what GET does."""
     asked = "GET" if method == "HEAD" else method
     if ".." in path.split("/"):
         return None

@@ -40,10 +40,6 @@ class Hosts:
 
         Following a link to a page is no more than looking; what a page loads, sends or listens to must be our own.
 
-        Args:
-            method: The request's.
-            headers: The request's.
-
         Raises:
             RefusedError: With 403.
         """

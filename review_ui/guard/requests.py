@@ -10,25 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from graphql import (
-    ArgumentNode,
-    DocumentNode,
-    FieldNode,
-    FragmentDefinitionNode,
-    FragmentSpreadNode,
-    GraphQLError,
-    InlineFragmentNode,
-    OperationDefinitionNode,
-    OperationType,
-    SelectionSetNode,
-    Undefined,
-    VariableNode,
-    Visitor,
-    VisitorAction,
-    parse,
-    value_from_ast_untyped,
-    visit,
-)
+import graphql
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
@@ -137,15 +119,10 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 def parse_json(request: Request, body: bytes, *types: str) -> object:
-    """Parse a body that is declared as JSON.
-
-    Args:
-        request: For its content type: a form or plain text of a foreign page needs no leave of the browser.
-        body: The bytes.
-        types: Content types that are allowed; application/json when none is given.
+    """Parse a body that is declared as JSON: a foreign page's form or plain text needs no leave of the browser.
 
     Raises:
-        RefusedError: 415 for another content type, 400 for no JSON.
+        RefusedError: 415 for a content type that is not among `types`, 400 for no JSON.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (types or ("application/json",)):
@@ -158,11 +135,6 @@ def parse_json(request: Request, body: bytes, *types: str) -> object:
 
 def check_values(value: object, dataset: Dataset, depth: int = 0) -> None:
     """Refuse values by which FiftyOne would reach beyond the session, or call what the client names.
-
-    Args:
-        value: Parsed JSON.
-        dataset: The session's dataset, name and id, the only dataset that may be named.
-        depth: How deep it is nested.
 
     Raises:
         RefusedError: With 403.
@@ -197,14 +169,10 @@ def _is_harmless_class(named: object) -> bool:
 
 
 def check_changes(changes: object, whole_sample: bool) -> None:
-    """Hold a JSON patch to the question, and to what is an answer.
-
-    Args:
-        changes: The request's JSON: a list of operations of RFC 6902.
-        whole_sample: Whether paths start at the sample, not at a label.
+    """Hold a JSON patch (RFC 6902) to the question, and to what is an answer.
 
     Raises:
-        RefusedError: 400 for no patch, 403 for a path outside.
+        RefusedError: 400 for no patch, 403 for a path outside; paths start at the sample, or at a label.
     """
     if not isinstance(changes, list) or not all(isinstance(change, dict) for change in changes):
         raise RefusedError(400, "this is no JSON patch")
@@ -263,10 +231,6 @@ def _check_value(value: object) -> None:
 def check_graphql(body: object, dataset: Dataset) -> dict[str, Any]:
     """Refuse what is not in the lists, and whatever names another dataset.
 
-    Args:
-        body: The request's JSON.
-        dataset: The session's dataset, name and id.
-
     Returns:
         The request to make: a search among all datasets has become one for the session's.
 
@@ -279,15 +243,15 @@ def check_graphql(body: object, dataset: Dataset) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise RefusedError(400, "this is no GraphQL request")
     try:
-        document = parse(body["query"], no_location=True, max_tokens=MOST_TOKENS)
-    except (GraphQLError, RecursionError):
+        document = graphql.parse(body["query"], no_location=True, max_tokens=MOST_TOKENS)
+    except (graphql.GraphQLError, RecursionError):
         raise RefusedError(400, "this is no GraphQL request") from None
     operation = _only_operation(document)
     defaults = _defaults(operation)
     check_values(defaults, dataset)
     check_values(given, dataset)
     variables = defaults | given
-    visit(document, _Arguments(variables, dataset))
+    graphql.visit(document, _Arguments(variables, dataset))
     searched: dict[str, Any] = {}
     for field in _allowed_fields(operation, document):
         _check_name(field, variables, dataset)
@@ -296,71 +260,77 @@ def check_graphql(body: object, dataset: Dataset) -> dict[str, Any]:
     return {**body, "variables": {**given, **searched}}
 
 
-def _only_operation(document: DocumentNode) -> OperationDefinitionNode:
+def _only_operation(document: graphql.DocumentNode) -> graphql.OperationDefinitionNode:
     """The one operation: of several, each would have defaults of its own, and the client selects one later."""
-    others = [node for node in document.definitions if not isinstance(node, FragmentDefinitionNode)]
-    if len(others) != 1 or not isinstance(others[0], OperationDefinitionNode):
+    others = [node for node in document.definitions if not isinstance(node, graphql.FragmentDefinitionNode)]
+    if len(others) != 1 or not isinstance(others[0], graphql.OperationDefinitionNode):
         raise RefusedError(403, "one operation a request is allowed")
     return others[0]
 
 
-def _defaults(operation: OperationDefinitionNode) -> dict[str, Any]:
+def _defaults(operation: graphql.OperationDefinitionNode) -> dict[str, Any]:
     return {
-        variable.variable.name.value: value_from_ast_untyped(variable.default_value)
+        variable.variable.name.value: graphql.value_from_ast_untyped(variable.default_value)
         for variable in operation.variable_definitions
         if variable.default_value is not None
     }
 
 
-def _allowed_fields(operation: OperationDefinitionNode, document: DocumentNode) -> Iterator[FieldNode]:
-    allowed = {OperationType.QUERY: QUERIES, OperationType.MUTATION: MUTATIONS}.get(operation.operation, frozenset())
-    fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+def _allowed_fields(
+    operation: graphql.OperationDefinitionNode, document: graphql.DocumentNode
+) -> Iterator[graphql.FieldNode]:
+    allowed = {graphql.OperationType.QUERY: QUERIES, graphql.OperationType.MUTATION: MUTATIONS}.get(
+        operation.operation, frozenset()
+    )
+    fragments = {
+        node.name.value: node for node in document.definitions if isinstance(node, graphql.FragmentDefinitionNode)
+    }
     for field in _root_fields(operation.selection_set, fragments, frozenset()):
         if field.name.value not in allowed:
             raise RefusedError(403, f"{operation.operation.value} {field.name.value} is not allowed")
         yield field
 
 
-def _check_name(field: FieldNode, variables: dict[str, Any], dataset: Dataset) -> None:
+def _check_name(field: graphql.FieldNode, variables: dict[str, Any], dataset: Dataset) -> None:
     if field.name.value in _NAMED:
         for argument in field.arguments:
-            value = value_from_ast_untyped(argument.value, variables)
+            value = graphql.value_from_ast_untyped(argument.value, variables)
             if argument.name.value == "name" and value is not None and value not in dataset:
                 raise RefusedError(403, "only your own session can be seen")
 
 
-def _search_variable(field: FieldNode) -> str:
+def _search_variable(field: graphql.FieldNode) -> str:
     for argument in field.arguments:
-        if argument.name.value == "search" and isinstance(argument.value, VariableNode):
+        if argument.name.value == "search" and isinstance(argument.value, graphql.VariableNode):
             return argument.value.name.value
     raise RefusedError(403, "only your own session can be seen")
 
 
 def _root_fields(
-    selected: SelectionSetNode, fragments: dict[str, FragmentDefinitionNode], seen: frozenset[str]
-) -> Iterator[FieldNode]:
+    selected: graphql.SelectionSetNode, fragments: dict[str, graphql.FragmentDefinitionNode], seen: frozenset[str]
+) -> Iterator[graphql.FieldNode]:
     for node in selected.selections:
-        if isinstance(node, FieldNode):
+        if isinstance(node, graphql.FieldNode):
             yield node
-        elif isinstance(node, InlineFragmentNode):
+        elif isinstance(node, graphql.InlineFragmentNode):
             yield from _root_fields(node.selection_set, fragments, seen)
-        elif isinstance(node, FragmentSpreadNode):
+        elif isinstance(node, graphql.FragmentSpreadNode):
             name = node.name.value
             if name in seen or name not in fragments:
                 raise RefusedError(400, "this is no GraphQL request")
             yield from _root_fields(fragments[name].selection_set, fragments, seen | {name})
 
 
-class _Arguments(Visitor):
+class _Arguments(graphql.Visitor):
     """Holds every argument, however deep and however it came, to the rules of values."""
 
     def __init__(self, variables: dict[str, Any], dataset: Dataset) -> None:
         super().__init__()
         self._variables, self._dataset = variables, dataset
 
-    def enter_argument(self, node: ArgumentNode, *_: object) -> VisitorAction:
-        value = value_from_ast_untyped(node.value, self._variables)
-        if value is not Undefined:
+    def enter_argument(self, node: graphql.ArgumentNode, *_: object) -> graphql.VisitorAction:
+        value = graphql.value_from_ast_untyped(node.value, self._variables)
+        if value is not graphql.Undefined:
             check_values({node.name.value: value}, self._dataset)
         return None
 
@@ -371,10 +341,7 @@ def is_allowed(uri: object) -> bool:
 
 
 def check_operator(body: object) -> dict[str, object]:
-    """Refuse to run or describe another operator.
-
-    Returns:
-        The request, which is an object.
+    """Refuse to run or describe another operator; returns the request, which is an object.
 
     Raises:
         RefusedError: With 403.

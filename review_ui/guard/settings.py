@@ -77,11 +77,7 @@ class RefusedError(Exception):
 
 
 def policy(image_origin: str | None) -> str:
-    """The Content-Security-Policy: nothing comes from, or goes to, another host but a bucket's images.
-
-    Args:
-        image_origin: Where images are redirected to, as https://host; None: nowhere.
-    """
+    """The Content-Security-Policy: nothing comes from, or goes to, another host but a bucket's images."""
     images = f" {image_origin}" if image_origin else ""
     return "; ".join(
         (
@@ -102,13 +98,7 @@ def policy(image_origin: str | None) -> str:
 
 
 def with_headers(send: Send, path: str, csp: str) -> Send:
-    """Add the headers to whatever is sent.
-
-    Args:
-        send: Where the answer goes.
-        path: The request's.
-        csp: What `policy` gave.
-    """
+    """Add our headers, and the Content-Security-Policy, to whatever is sent."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -56,11 +56,6 @@ def verdict_table(events: Iterable[Document]) -> pa.Table:
 def checked_rows(rows: Sequence[VerdictRow], item: Document, classes: Sequence[str]) -> list[Document]:
     """Check the rows of an answer and give them all columns, the one about the item first.
 
-    Args:
-        rows: As they were submitted.
-        item: What they answer.
-        classes: Of the campaign.
-
     Raises:
         ValueError: They are no verdicts about this item.
     """

@@ -20,17 +20,8 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
 
 from bson.codec_options import CodecOptions
-from pymongo import ASCENDING, IndexModel, MongoClient, ReturnDocument
+from pymongo import ASCENDING, IndexModel, MongoClient, ReturnDocument, errors
 from pymongo.collection import Collection
-from pymongo.errors import (
-    ConfigurationError,
-    ConnectionFailure,
-    DuplicateKeyError,
-    ExecutionTimeout,
-    InvalidURI,
-    OperationFailure,
-    PyMongoError,
-)
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
@@ -78,20 +69,10 @@ _NOW: Final = {"$max": ["$$NOW", {"$add": ["$now", 1]}]}
 
 @contextmanager
 def mongod(folder: Path) -> Iterator[str]:
-    """Run a MongoDB server on a free port of the loopback interface for as long as the block lasts.
+    """Run a MongoDB server on a free port of the loopback interface for as long as the block lasts; yields its URI.
 
     One server serves any number of FiftyOne processes: give them its URI as FIFTYONE_DATABASE_URI. It logs to
-    <folder>/mongod.log and is ended, and waited for, when the block ends.
-
-    Args:
-        folder: Where its data are kept; created when absent.
-
-    Yields:
-        Its mongodb:// URI.
-
-    Raises:
-        UserError: There is no mongod for this platform, it lacks a system library, or another one uses the folder.
-        VouchError: The server does not start.
+    <folder>/mongod.log and is ended, and waited for, when the block ends. Raises what `start_mongod` does.
     """
     process, uri = start_mongod(folder)
     try:
@@ -101,11 +82,7 @@ def mongod(folder: Path) -> Iterator[str]:
 
 
 def start_mongod(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a MongoDB server that goes on until somebody stops it.
-
-    Args:
-        folder: Where its data are kept; created when absent.
-        port: Of the loopback interface; None: a free one.
+    """Start a MongoDB server that goes on until it is stopped; without a port, on a free one of the loopback interface.
 
     Returns:
         The process, which answers already, and its mongodb:// URI.
@@ -117,7 +94,43 @@ def start_mongod(folder: Path, port: int | None = None) -> tuple[subprocess.Pope
     """
     binary = mongod_binary()
     folder.mkdir(parents=True, exist_ok=True)
-    return _start(binary, folder, port)
+    log = folder / "mongod.log"
+    command: list[str | Path]
+    for _ in range(PORT_ATTEMPTS):
+        used = port or _free_port()
+        log.unlink(missing_ok=True)
+        command = [binary, "--dbpath", folder, "--port", str(used), "--bind_ip", "127.0.0.1", "--nounixsocket"]
+        command += ["--logpath", log, "--wiredTigerCacheSizeGB", str(CACHE_GB)]
+        process = subprocess.Popen(  # noqa: S603 - our own binary, no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # So that Ctrl-C in the terminal reaches only us, and we end it in order.
+            start_new_session=True,
+        )
+        uri = f"mongodb://127.0.0.1:{used}"
+        try:
+            if _answers(process, uri, log):
+                return process, uri
+        except BaseException:
+            stop_mongod(process)
+            raise
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        if "DBPathInUse" in text:
+            raise UserError(f"another mongod uses {folder}; end that review first, or choose another folder")
+        if process.returncode == _NEEDS_OTHER_VERSION or any(sign in text for sign in _OTHER_VERSION):
+            raise UserError(
+                f"the database in {folder} was written by another version of MongoDB; install that version, or "
+                "move the folder away and start again (verdicts that are in the workspace stay there)"
+            )
+        if "Address already in use" not in text:
+            break
+        if port is not None:
+            raise VouchError(f"another program has taken port {port} of the review database; run the command again")
+    if library := missing_library(binary):
+        raise UserError(library)
+    raise VouchError(f"mongod ended with code {process.returncode} instead of starting; see {log}")
 
 
 def mongod_binary() -> Path:
@@ -151,46 +164,6 @@ def missing_library(binary: Path) -> str | None:
     return f"the review database (mongod) needs the system library {library}, which is missing; {install}"
 
 
-def _start(binary: Path, folder: Path, wanted: int | None) -> tuple[subprocess.Popen[bytes], str]:
-    log = folder / "mongod.log"
-    command: list[str | Path]
-    for _ in range(PORT_ATTEMPTS):
-        port = wanted or _free_port()
-        log.unlink(missing_ok=True)
-        command = [binary, "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
-        command += ["--logpath", log, "--wiredTigerCacheSizeGB", str(CACHE_GB)]
-        process = subprocess.Popen(  # noqa: S603 - our own binary, no shell
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # So that Ctrl-C in the terminal reaches only us, and we end it in order.
-            start_new_session=True,
-        )
-        uri = f"mongodb://127.0.0.1:{port}"
-        try:
-            if _answers(process, uri, log):
-                return process, uri
-        except BaseException:
-            stop_mongod(process)
-            raise
-        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-        if "DBPathInUse" in text:
-            raise UserError(f"another mongod uses {folder}; end that review first, or choose another folder")
-        if process.returncode == _NEEDS_OTHER_VERSION or any(sign in text for sign in _OTHER_VERSION):
-            raise UserError(
-                f"the database in {folder} was written by another version of MongoDB; install that version, or "
-                "move the folder away and start again (verdicts that are in the workspace stay there)"
-            )
-        if "Address already in use" not in text:
-            break
-        if wanted is not None:
-            raise VouchError(f"another program has taken port {port} of the review database; run the command again")
-    if library := missing_library(binary):
-        raise UserError(library)
-    raise VouchError(f"mongod ended with code {process.returncode} instead of starting; see {log}")
-
-
 def _answers(process: subprocess.Popen[bytes], uri: str, log: Path) -> bool:
     """Wait until the server answers; False when it ended instead."""
     patience_s, logged, logged_at = 0.25, 0, time.monotonic()
@@ -200,7 +173,7 @@ def _answers(process: subprocess.Popen[bytes], uri: str, log: Path) -> bool:
         with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=int(patience_s * 1000)) as client:
             try:
                 client.admin.command("ping")
-            except PyMongoError:
+            except errors.PyMongoError:
                 # Where connecting takes longer than this, the next try gives it more time.
                 patience_s = min(1.5 * patience_s, 10.0)
             else:
@@ -262,8 +235,7 @@ class Database:
 def connect(uri: str) -> Database:
     """Connect to a server, and make sure that it answers and lets us in.
 
-    Args:
-        uri: mongodb:// or mongodb+srv:// address. The database in it is FiftyOne's, named by FIFTYONE_DATABASE_NAME.
+    The database in it is FiftyOne's, named by FIFTYONE_DATABASE_NAME.
 
     Raises:
         UserError: The address cannot be read, the server is away, or it refuses access; never shows the password.
@@ -276,7 +248,7 @@ def connect(uri: str) -> Database:
             connectTimeoutMS=int(WAIT_S * 1000),
             appname="vouch",
         )
-    except (InvalidURI, ConfigurationError, ValueError, TypeError):
+    except (errors.InvalidURI, errors.ConfigurationError, ValueError, TypeError):
         # PyMongo's message may quote parts of a password.
         raise UserError("the address of the review database cannot be read; write mongodb://HOST:PORT") from None
     database = client.get_database(os.environ.get("FIFTYONE_DATABASE_NAME") or DEFAULT_DATABASE)
@@ -341,10 +313,7 @@ def read_queue(database: Database, queue_id: str) -> Document | None:
 
 @contextmanager
 def translated_errors(where: str) -> Iterator[None]:
-    """Translate errors of the server into one line.
-
-    Args:
-        where: Host and port, for people.
+    """Translate errors of the server into one line that names its host and port.
 
     Raises:
         UserError: It is away or refuses access.
@@ -352,22 +321,22 @@ def translated_errors(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ConnectionFailure, ExecutionTimeout):
+    except (errors.ConnectionFailure, errors.ExecutionTimeout):
         raise UserError(
             f"the review database at {where} does not answer; start it, or fix its address (VOUCH_MONGODB_URI)"
         ) from None
-    except OperationFailure as error:
+    except errors.OperationFailure as error:
         if error.code in _REFUSED:
             raise UserError(
                 f"the review database at {where} refuses access; check user and password in VOUCH_MONGODB_URI, and the "
                 "user's role (readWrite)"
             ) from None
         raise VouchError(f"the review database at {where} failed: {_line(error)}") from error
-    except PyMongoError as error:
+    except errors.PyMongoError as error:
         raise VouchError(f"the review database at {where} failed: {_line(error)}") from error
 
 
-def _line(error: PyMongoError) -> str:
+def _line(error: errors.PyMongoError) -> str:
     details = getattr(error, "details", None)
     message = details.get("errmsg") if isinstance(details, dict) else None
     return " ".join(str(message or error).split())[:300]
@@ -419,7 +388,7 @@ class QueueStore:
         event = self._events(what, reviewer, [{"_id": self._event_key(what, key)} | details])[0]
         try:
             self.database.events.insert_one(event)
-        except DuplicateKeyError:
+        except errors.DuplicateKeyError:
             return False
         return True
 

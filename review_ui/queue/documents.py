@@ -22,12 +22,7 @@ _DUPLICATE: Final = 11000
 
 
 def image_document(queue: str, image: ExportImage) -> Document:
-    """Make the document of an image.
-
-    Args:
-        queue: Id of the queue.
-        image: With its labels as people left them.
-    """
+    """Make the document of an image, with its labels as people left them."""
     labels = [label.model_dump() for label in known_labels(image)]
     content = {"width": image.width, "height": image.height, "labels": labels}
     return {
@@ -41,15 +36,7 @@ def image_document(queue: str, image: ExportImage) -> Document:
 
 
 def item_document(queue: str, task: Task, image: ExportImage, details: QuestionDetails, wanted: int) -> Document:
-    """Make the document of a new item.
-
-    Args:
-        queue: Id of the queue.
-        task: The question.
-        image: Its image, with the labels as the models made them.
-        details: Of the questions.
-        wanted: How many people are to answer.
-    """
+    """Make the document of a new item; the image has its labels as the models made them."""
     return {
         "_id": f"{queue}/{task.item}",
         "queue": queue,
@@ -65,13 +52,7 @@ def item_document(queue: str, task: Task, image: ExportImage, details: QuestionD
 
 
 def item_content(task: Task, image: ExportImage, details: QuestionDetails) -> Document:
-    """What an item shows: all but what people did with it.
-
-    Args:
-        task: The question.
-        image: Its image, with the labels as the models made them.
-        details: Of the questions.
-    """
+    """Make what an item shows: all but what people did with it."""
     shown_from = details.sources.get(task.item, task.label_id)
     return {
         **{name: value for name, value in task._asdict().items() if name != "plan"},
@@ -110,14 +91,7 @@ class Writer:
     """Writes images and, once an image is there, what is asked about it."""
 
     def __init__(self, queue: QueueStore, corrections: HumanLabel, details: QuestionDetails, wanted: Wanted) -> None:
-        """Start with nothing written.
-
-        Args:
-            queue: The queue.
-            corrections: Of people; they go before the models' labels.
-            details: Of new and stale questions.
-            wanted: How many people are asked a question.
-        """
+        """Start with nothing written; corrections of people go before the models' labels."""
         self._queue, self._corrections, self._details, self._wanted = queue, corrections, details, wanted
         self._images: list[Document] = []
         self._items: list[Document] = []
@@ -128,15 +102,10 @@ class Writer:
         """Images."""
 
     def write(self, images: Iterable[ExportImage], tasks: Iterable[Task], stale: Iterable[Task] = ()) -> set[str]:
-        """Write images that are new or have changed, and questions about them.
+        """Write images that are new or have changed, and questions about them; returns the keys of all that came.
 
-        Args:
-            images: As the models labelled them; consumed as it goes.
-            tasks: New questions.
-            stale: Questions whose items are to show what they would if they were new; what is leased stays as it is.
-
-        Returns:
-            Keys of all images that came.
+        Images come as the models labelled them. Items of stale questions then show what they would if they were new,
+        but for those that are leased.
         """
         hashes = self._hashes()
         by_key, stale_by_key = _by_key(tasks), _by_key(stale)

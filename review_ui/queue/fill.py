@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -24,7 +25,6 @@ from vouch_labels.review_ui.queue.items import visible_verdicts
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.reasons import (
     Asked,
-    QuestionDetails,
     Task,
     Wanted,
     asked_by,
@@ -35,8 +35,10 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import FillOutcome, Kind
 from vouch_labels.schemas.records import Current
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import Decisions, labelled_images
+from vouch_labels.tasks.labels.records import ExportImage
 from vouch_labels.tasks.labels.scan import shards
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.overlay import HumanLabel
@@ -65,10 +67,6 @@ def fill_queue(campaign: Campaign, uri: str) -> FillOutcome:
     in the order of plans and places. What was there stays as it is, unless other models made its label again; what was
     answered elsewhere, or is not asked any more (as a low-confidence label that the active policy accepts), leaves.
     What somebody has leased stays. Killed in between, it does the rest the next time.
-
-    Args:
-        campaign: Whose run.
-        uri: mongodb:// address of the server.
 
     Raises:
         UserError: The run has no labels or no review plan, or the database is away or refuses access.
@@ -99,10 +97,11 @@ def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, 
     made_by = _digest(json.dumps(current.inputs, sort_keys=True))
     changes = compare(queue, asked, answers, before, wanted, made_by)
     with Ledger.load(workspace, queue.run) as ledger:
-        run = _Run(workspace, queue.run, ledger, current.fingerprint, seed)
-        details = replace(_details(run, changes), inputs=made_by)
-        writer = Writer(queue, HumanLabel.of(visible_verdicts(queue, verdicts), queue.classes), details, wanted)
-        missing = _write(run, writer, changes)
+        run = (workspace, queue.run, ledger, current.fingerprint)
+        details = read_reasons(shards(*run), [*changes.new, *changes.stale], queue.run, seed)
+        corrections = HumanLabel.of(visible_verdicts(queue, verdicts), queue.classes)
+        writer = Writer(queue, corrections, replace(details, inputs=made_by), wanted)
+        missing = _write(partial(labelled_images, *run), writer, changes)
     _apply(queue, changes)
     return FillOutcome(
         queue=queue.id,
@@ -118,17 +117,6 @@ def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
-
-
-class _Run(NamedTuple):
-    """Where labels lie."""
-
-    workspace: Store
-    name: str
-    ledger: Ledger
-    fingerprint: str
-    seed: int
-    """Of the first plan."""
 
 
 def _opened(database: Database, campaign: Campaign, current: Current) -> Queue:
@@ -181,16 +169,10 @@ class Changes:
             self.gone += names
 
 
-def _details(run: _Run, changes: Changes) -> QuestionDetails:
-    found = shards(run.workspace, run.name, run.ledger, run.fingerprint)
-    return read_reasons(found, [*changes.new, *changes.stale], run.name, run.seed)
-
-
-def _write(run: _Run, writer: Writer, changes: Changes) -> int:
+def _write(images_of: Callable[[pa.Array], Iterable[ExportImage]], writer: Writer, changes: Changes) -> int:
     """Write images and new items; remove items whose image is not there, and return how many questions those are."""
     keys = {task.key for task in changes.new} | changes.active.keys()
-    wanted = pa.array(sorted(keys), pa.string())
-    images = labelled_images(run.workspace, run.name, run.ledger, run.fingerprint, wanted)
+    images = images_of(pa.array(sorted(keys), pa.string()))
     missing = keys - writer.write(images, changes.new, changes.stale)
     lost = [name for key in missing for name in changes.active.get(key, ())]
     changes.remove(lost)
@@ -216,32 +198,28 @@ def _change(
 
 def _lines(asked: Asked, changes: Changes, missing: int, stale: int) -> tuple[str, ...]:
     lines = [
-        f"{_questions(count)} about {name!r} left out: the campaign has no such class any more"
+        f"{plural(count, 'question')} about {name!r} left out: the campaign has no such class any more"
         for name, count in sorted(asked.unknown.items())
     ]
     if missing:
-        lines.append(f"{_questions(missing)} left out: the image has left the source, or failed in the last run")
+        lines.append(
+            f"{plural(missing, 'question')} left out: the image has left the source, or failed in the last run"
+        )
     if stale:
         lines.append(
-            f"{stale:,} review plan{'' if stale == 1 else 's'} left out, about labels as they were before their models "
-            "or prompts changed; use `vouch plan-reviews` for new ones"
+            f"{plural(stale, 'review plan')} left out, about labels as they were before their models or prompts "
+            "changed; use `vouch plan-reviews` for new ones"
         )
     if changes.leased:
-        lines.append(f"{_questions(changes.leased)} not asked any more, but leased: answers to them count")
+        lines.append(f"{plural(changes.leased, 'question')} not asked any more, but leased: answers to them count")
     return tuple(lines)
 
 
-def _questions(count: int) -> str:
-    return f"{count:,} question{'' if count == 1 else 's'}"
-
-
 class Pending(NamedTuple):
-    """Answers that the workspace does not have yet."""
+    """Items with answers that the workspace does not have yet, and the number of the last event before."""
 
     items: frozenset[str]
-    """What they are about."""
     seq: int
-    """Number of the last event before."""
 
 
 def read_pending(queue: QueueStore) -> Pending:
@@ -254,18 +232,10 @@ def read_pending(queue: QueueStore) -> Pending:
 
 
 def compare(queue: QueueStore, asked: Asked, answers: Answers, before: Pending, wanted: Wanted, inputs: str) -> Changes:
-    """Compare.
+    """Find what has to change for the queue to ask what the plans do.
 
     An item leaves when it was answered elsewhere or is not asked any more. One that was answered here by one of two
-    stays until the other has.
-
-    Args:
-        queue: The queue.
-        asked: What the plans ask.
-        answers: What the workspace knows of labels.
-        before: What `read_pending` gave before the answers were read.
-        wanted: How many people are asked a question.
-        inputs: Names what the labels were made by.
+    stays until the other has. `before` is what `read_pending` gave before the answers were read.
     """
     changes = Changes()
     pending, seen = _pending_now(queue, before), set()

@@ -23,13 +23,7 @@ _WAITING: Final[dict[str, Any]] = {"wanted": {"$gt": 1}, "state": {"$in": ["open
 
 
 def items_of(queue: QueueStore, found: Sequence[Document], reviewer: str) -> list[Item]:
-    """Make items of documents, in their order.
-
-    Args:
-        queue: The queue.
-        found: Documents of items that the reviewer holds.
-        reviewer: Who.
-    """
+    """Make items of documents that the reviewer holds, in their order."""
     images = images_of(queue, {item["key"] for item in found}, reviewer)
     return [_item(item, images[item["key"]], epoch_of(item, reviewer)) for item in found]
 
@@ -38,11 +32,6 @@ def images_of(queue: QueueStore, keys: Iterable[str], reviewer: str) -> dict[str
     """Read images of the queue, with what people have answered about their labels since it was filled.
 
     A second opinion is to be the reviewer's own: answers of others to questions that they are asked too are left out.
-
-    Args:
-        queue: The queue.
-        keys: Of images; those that the queue does not have are left out.
-        reviewer: Who is to see them.
     """
     wanted = list(keys)
     documents = queue.database.images.find({"_id": {"$in": [queue.key_of(key) for key in wanted]}})
@@ -102,13 +91,7 @@ def _verdicts(queue: QueueStore, keys: Sequence[str], blinded: frozenset[str]) -
 
 
 def blinded_items(queue: QueueStore, keys: Sequence[str], reviewer: str) -> frozenset[str]:
-    """Find the items of images whose answers a reviewer is not to see, on whatever question about the image.
-
-    Args:
-        queue: The queue.
-        keys: Of images.
-        reviewer: Who.
-    """
+    """Find the items of images whose answers a reviewer is not to see, on whatever question about the image."""
     wanted = {"queue": queue.id, "key": {"$in": list(keys)}, **_WAITING, "answered_by": {"$ne": reviewer}}
     return frozenset(item["item"] for item in queue.database.items.find(wanted, {"item": 1}))
 
@@ -118,10 +101,6 @@ def visible_verdicts(queue: QueueStore, verdicts: pa.Table) -> pa.Table:
 
     These are the answers to questions that wait for another person, with what was drawn beside them. What came from
     elsewhere stays, also that of the same reviewers: no log of this queue has it.
-
-    Args:
-        queue: The queue.
-        verdicts: Rows of schemas.reviews.VERDICTS.
     """
     waiting = {"queue": queue.id, **_WAITING, "answered_by.0": {"$exists": True}}
     items = {item["item"] for item in queue.database.items.find(waiting, {"item": 1})}

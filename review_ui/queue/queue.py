@@ -43,10 +43,6 @@ class Queue(QueueStore):
     def open(cls, uri: str, queue_id: str) -> Self:
         """Connect to a queue that review_ui.queue.fill has filled; use it in a with block, or close it.
 
-        Args:
-            uri: mongodb:// address of the server; the database is FiftyOne's (FIFTYONE_DATABASE_NAME).
-            queue_id: As FillOutcome.queue names it.
-
         Raises:
             UserError: There is no such queue.
         """
@@ -79,13 +75,7 @@ class Queue(QueueStore):
         """Lease items until the reviewer holds `count` of those asked for, and renew the leases held.
 
         Each is leased atomically, in the order of `place`; never one that this reviewer has answered, and one that they
-        have skipped only when nothing else is left.
-
-        Args:
-            reviewer: Who.
-            count: How many to hold; those held already count.
-            kind: Only of this kind.
-            class_name: Only of this class; "" asks for questions about every class.
+        have skipped only when nothing else is left. The class "" asks for questions about every class.
 
         Returns:
             All items that the reviewer holds of those asked for, those held before included, by place.
@@ -111,11 +101,7 @@ class Queue(QueueStore):
 
     @translates_errors
     def renew(self, reviewer: str) -> datetime:
-        """Renew all leases of a reviewer, also one that ran out while nobody else took the item.
-
-        Returns:
-            When they run out, by the database's clock.
-        """
+        """Renew all leases of a reviewer, also one that ran out while the item was free; returns when they run out."""
         mine = {"queue": self.id, "leases.reviewer": reviewer}
         self.database.items.update_many(mine, state.renew(reviewer, self.lease_ms))
         return self.database.now() + timedelta(milliseconds=self.lease_ms)
@@ -133,12 +119,9 @@ class Queue(QueueStore):
 
     @translates_errors
     def expire(self, but: str | None = None) -> int:
-        """End leases that ran out; returns how many.
+        """End leases that ran out, but those of one reviewer; returns how many.
 
         An answer of which the server kept the event and no more, because it or we were killed in between, is completed.
-
-        Args:
-            but: The reviewer whose leases stay, as they are there.
         """
         now = self.database.now()
         over = {"$elemMatch": {"until": {"$lt": now}, "reviewer": {"$ne": but}}}
@@ -272,15 +255,7 @@ class Queue(QueueStore):
 
     @translates_errors
     def log(self, reviewer: str, method: str, path: str, body: bytes, status: int) -> None:
-        """Record a change request, whatever became of it; a body beyond `answers.MOST_BYTES` is cut, and marked so.
-
-        Args:
-            reviewer: Who sent it.
-            method: PATCH, POST ...
-            path: Path with its query.
-            body: As it came.
-            status: HTTP status of the answer.
-        """
+        """Record a change request, whatever became of it; a body beyond `answers.MOST_BYTES` is cut, and marked so."""
         kept = body[: answers.MOST_BYTES]
         text: object
         try:

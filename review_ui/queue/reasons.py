@@ -97,15 +97,7 @@ def asked_by(
     accepts: Accepts,
     classes: Collection[str],
 ) -> Asked:
-    """Gather the questions of plans.
-
-    Args:
-        plans: Those about the labels as they are, in the order of their numbers.
-        answers: What was answered about labels.
-        images: What was answered about images.
-        accepts: The decisions of the active policy.
-        classes: Of the campaign; questions about others are not asked.
-    """
+    """Gather the questions of plans, which come in the order of their numbers."""
     known = pa.array(list(classes), pa.string())
     every: set[str] = set()
     found: dict[str, Task] = {}
@@ -122,14 +114,7 @@ def asked_by(
 
 
 def reviews_wanted(item: str, kind: Kind, seed: int, share: float) -> int:
-    """Compute how many people are asked: two for a share of the labels, chosen by a hash, so the same ones every time.
-
-    Args:
-        item: Id of the item.
-        kind: Questions about images are asked once.
-        seed: Of the choice.
-        share: Of the labels, [0, 1].
-    """
+    """Compute how many people are asked: two for a share of the labels, chosen by a hash, always the same ones."""
     digest = hashlib.sha256(f"second\n{seed}\n{item}".encode()).digest()
     # 53 bits, so that the division is exact and the quotient stays below 1.
     return 2 if kind == "label" and (int.from_bytes(digest[:8]) >> 11) / 2**53 < share else 1
@@ -180,12 +165,6 @@ def read_reasons(shards: Iterable[Shard], tasks: Iterable[Task], run: str, seed:
 
     A honeypot has the reason of the label that it was made from, with its shown class in the place of the one named: so
     it reads as a label of the shown class would that the models take for the other.
-
-    Args:
-        shards: Those of the run.
-        tasks: The questions.
-        run: Name of the run.
-        seed: Of its first plan.
 
     Raises:
         StoreError: A table is missing or damaged.
@@ -252,14 +231,8 @@ Rule = Callable[[Signals], Reason | None]
 def format_reasons(signals: Signals, renamed: Mapping[str, str] | None = None) -> str:
     """Format the one or two strongest reasons to look at a label; how sure the models are, where none is strong.
 
-    Nothing but signals goes in, so the text cannot reveal what was decided, nor why the label is asked about.
-
-    Args:
-        signals: Of the label.
-        renamed: Class -> the class to name in its place.
-
-    Returns:
-        One line; empty without a signal.
+    Nothing but signals goes in, so the text cannot reveal what was decided, nor why the label is asked about. `renamed`
+    maps a class to the one to name in its place.
     """
     shown = dict(signals)
     for name in ("runner_up", "clip_other"):

@@ -35,7 +35,7 @@ def lease(reviewer: str, milliseconds: int, epoch: int | None = None) -> list[St
 def renew(reviewer: str, milliseconds: int) -> list[Stage]:
     """Let the leases of a reviewer run from now on."""
     renewed = {"$mergeObjects": ["$$one", {"until": _until(milliseconds)}]}
-    held = {"$cond": [_is("$$one.reviewer", reviewer), renewed, "$$one"]}
+    held = {"$cond": [{"$eq": ["$$one.reviewer", {"$literal": reviewer}]}, renewed, "$$one"]}
     return [{"$set": {"leases": {"$map": {"input": "$leases", "as": "one", "in": held}}}}]
 
 
@@ -51,10 +51,7 @@ def skip(reviewer: str) -> list[Stage]:
 
 def answer(reviewer: str) -> list[Stage]:
     """End the lease of a reviewer who has answered."""
-    lists = {
-        "answered_by": _with("$answered_by", reviewer),
-        "skipped_by": _without("$skipped_by", reviewer),
-    }
+    lists = {"answered_by": _with("$answered_by", reviewer), "skipped_by": _without("$skipped_by", reviewer)}
     return [*_without_lease(reviewer), {"$set": lists}, STATE]
 
 
@@ -104,7 +101,3 @@ def _with(names: str, name: str) -> Stage:
 
 def _without(names: str, name: str) -> Stage:
     return {"$filter": {"input": names, "as": "one", "cond": {"$ne": ["$$one", {"$literal": name}]}}}
-
-
-def _is(field: str, value: str) -> Stage:
-    return {"$eq": [field, {"$literal": value}]}

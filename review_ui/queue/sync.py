@@ -28,11 +28,6 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
     Were we killed after that, the next pull brings them; it finds those in the workspace that were written, and adds
     none.
 
-    Args:
-        uri: mongodb:// address of the server.
-        queue_id: The queue.
-        workspace: That of the campaign.
-
     Raises:
         UserError: There is no such queue, or the database is away or refuses access.
         StoreError: The workspace cannot be read or written.
@@ -43,7 +38,8 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
         _claim(queue, undone)
         answers = _submitted(queue, {"pulled": TAKEN})
         late = _late(queue)
-        earlier = _count(queue, {"pulled": {"$nin": [None, TAKEN, UNDONE]}})
+        before = {"queue": queue.id, "what": "submitted", "pulled": {"$nin": [None, TAKEN, UNDONE]}}
+        earlier = database.events.count_documents(before)
         table = verdict_table(answers)
         rows = first_rows(pa.concat_tables([(known := read_verdicts(workspace)), table]), VERDICTS.names)
         new = rows[rows >= known.num_rows] - known.num_rows
@@ -63,11 +59,6 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
 
 def export_queue(uri: str, queue_id: str, path: Path) -> int:
     """Write all answers of a queue but those taken back to a file, pulled or not; returns how many verdicts they are.
-
-    Args:
-        uri: mongodb:// address of the server.
-        queue_id: The queue.
-        path: .csv, .parquet, .json or .jsonl; a verdict file, as `vouch verdicts` imports it.
 
     Raises:
         UserError: There is no such queue, the database is away, or the file cannot be written.
@@ -89,10 +80,6 @@ def _claim(queue: QueueStore, undone: list[int]) -> None:
 def _submitted(queue: QueueStore, which: Document) -> list[Document]:
     wanted = {"queue": queue.id, "what": "submitted", **which}
     return list(queue.database.events.find(wanted).sort("seq"))
-
-
-def _count(queue: QueueStore, which: Document) -> int:
-    return queue.database.events.count_documents({"queue": queue.id, "what": "submitted", **which})
 
 
 def _late(queue: QueueStore) -> list[str]:

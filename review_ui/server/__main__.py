@@ -82,9 +82,6 @@ def _serve(settings: ServerSettings, stop: threading.Event, output: TextIO) -> N
 def application(settings: ServerSettings) -> ASGIApp:
     """Import FiftyOne, which takes seconds, and put the guard around it.
 
-    Args:
-        settings: Whose session, and where the images lie.
-
     Raises:
         VouchError: The database is away, or there is no such queue.
     """

@@ -65,7 +65,7 @@ class SharedDatabase:
         self._users = open_lock(self._folder / "users.lock")
         try:
             with locked(self._folder / "start.lock"):
-                share_lock(self._users)
+                fcntl.flock(self._users, fcntl.LOCK_SH)
                 self._record = self._join() or self._start(None)
         except BaseException:
             self._users.close()
@@ -191,10 +191,9 @@ class DatabaseUse:
 
 @contextmanager
 def review_database(campaign: Campaign) -> Iterator[DatabaseUse]:
-    """Use a campaign's review database for the length of the block; an embedded one is started when nobody runs it.
+    """Use a campaign's review database for the length of the block; an embedded one is started when none runs.
 
-    Args:
-        campaign: Its review.database counts, and VOUCH_MONGODB_URI before that.
+    VOUCH_MONGODB_URI goes before the campaign's review.database.
 
     Raises:
         UserError: There is no mongod for this platform, or it cannot use its folder.
@@ -258,8 +257,3 @@ def try_lock(file: BinaryIO) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def share_lock(file: BinaryIO) -> None:
-    """Take a file's lock together with others."""
-    fcntl.flock(file, fcntl.LOCK_SH)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from pydantic import Field
 
@@ -92,9 +92,11 @@ class ReviewerServer:
     def send_settings(self) -> None:
         """Send it its settings; `wait` returns when it answers."""
         # A process that ended at once is found out when it is waited for.
+        assert self._process is not None
+        assert self._process.stdin is not None
         with suppress(BrokenPipeError):
-            self._stdin.write(self._settings.model_dump_json().encode() + b"\n")
-            self._stdin.flush()
+            self._process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
 
     def wait(self) -> None:
         """Wait until it answers.
@@ -142,12 +144,6 @@ class ReviewerServer:
                 assert pipe is not None
                 pipe.close()
 
-    @property
-    def _stdin(self) -> IO[bytes]:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        return self._process.stdin
-
     def _last_words(self) -> str:
         with suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -174,15 +170,7 @@ _SETTINGS: Final = {
 
 
 def server_environment(outer: Mapping[str, str], uri: str, queue: str, reviewer: str, batch: int) -> dict[str, str]:
-    """Make the environment of a reviewer's server out of our own.
-
-    Args:
-        outer: Ours.
-        uri: mongodb:// address, perhaps with a password.
-        queue: Id of the queue.
-        reviewer: Who works there; FiftyOne itself knows no users.
-        batch: Items that are taken at a time.
-    """
+    """Make the environment of a reviewer's server out of our own; FiftyOne itself knows no users."""
     kept = {name: value for name, value in outer.items() if name in _KEPT or not name.startswith(_LEFT_OUT)}
     return {
         **kept,

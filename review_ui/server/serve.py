@@ -63,11 +63,6 @@ class ServeOptions(Strict):
     media: Literal["redirect", "proxy"] = Field("redirect", description="How images of a bucket reach the browser.")
 
     @property
-    def is_public(self) -> bool:
-        """Whether other machines can reach it."""
-        return not is_loopback(self.host)
-
-    @property
     def hosts(self) -> tuple[str, ...]:
         """Names that browsers may ask for, beside those of loopback."""
         return (*self.names, *(() if self.host in WILDCARDS else (self.host,)))
@@ -78,7 +73,7 @@ class ServeOptions(Strict):
         Raises:
             UserError: In one line, what to do.
         """
-        if self.is_public and not has_own_tokens:
+        if not is_loopback(self.host) and not has_own_tokens:
             raise UserError(
                 f"--host {self.host} lets other machines in, so reviewers need tokens of your own: give --token-file, "
                 "or set VOUCH_REVIEW_TOKEN for one reviewer"
@@ -87,7 +82,13 @@ class ServeOptions(Strict):
             raise UserError(f"--host {self.host} has no name for browsers; give --name: how they reach this machine")
         if self.trust_header is not None and not self.trusted_proxies:
             raise UserError("--trust-header needs --trusted-proxy: the address of the proxy that sets the header")
-        check_networks(self.trusted_proxies)
+        for network in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                raise UserError(
+                    f"--trusted-proxy {network} is no address or network, such as 10.0.0.7 or 10.0.0.0/24"
+                ) from None
 
 
 @contextmanager
@@ -103,17 +104,8 @@ def served(
 ) -> Iterator[list[ReviewerServer]]:
     """Run the servers of all reviewers for the length of the block; they answer when it starts.
 
-    When it ends, however it ends, the servers have ended and the items of the sessions are given back.
-
-    Args:
-        campaign: Whose source has the images.
-        queue: Id of the queue, which is filled, at the latest by `prepare`.
-        database: Of the queue.
-        options: Who reviews and where.
-        tokens: Reviewer -> token.
-        log_folder: Where each server's log goes.
-        prepare: What can be done while the servers import FiftyOne; its errors end the review.
-        sockets: What `reserved` gave; reserved now if not given.
+    When it ends, however it ends, the servers have ended and the items of the sessions are given back. `prepare` fills
+    the queue while the servers import FiftyOne. `sockets` come from `reserved`.
 
     Raises:
         UserError: A port is taken, or a reviewer's session is open already.
@@ -147,10 +139,6 @@ def served(
 @contextmanager
 def reserved(queue: str, options: ServeOptions) -> Iterator[list[socket.socket]]:
     """Lock the sessions and ports of all reviewers for the length of the block; a socket each, in their order.
-
-    Args:
-        queue: Id of the queue.
-        options: Who reviews and where.
 
     Raises:
         UserError: A port is taken, or a reviewer's session is open already.
@@ -211,11 +199,6 @@ def keep_alive(servers: Sequence[ReviewerServer], database: DatabaseUse, show: C
     A server that does not start is tried again after a check of the database, which it may lack. One that keeps
     dying (MOST_RESTARTS) is given up; the review of the others goes on.
 
-    Args:
-        servers: They answer.
-        database: Theirs.
-        show: Shows people a line on what happens.
-
     Raises:
         VouchError: None is left that runs, or the database does not start again.
     """
@@ -269,30 +252,10 @@ class _Watched:
         return f"the server of {self.server.reviewer} had ended; it runs again at the same address, reload the page"
 
 
-def check_networks(networks: Sequence[str]) -> None:
-    """Refuse what is no address or network.
-
-    Raises:
-        UserError: Names the first.
-    """
-    for network in networks:
-        try:
-            ipaddress.ip_network(network, strict=False)
-        except ValueError:
-            raise UserError(
-                f"--trusted-proxy {network} is no address or network, such as 10.0.0.7 or 10.0.0.0/24"
-            ) from None
-
-
 def bind(host: str, port: int | None, count: int) -> list[socket.socket]:
-    """Bind a socket for each reviewer.
+    """Bind a socket for each reviewer: at `port` and the ones that follow, or at free ones from 5151 on.
 
     They stay bound while a server is started again: who asks meanwhile waits, and no other program can step in.
-
-    Args:
-        host: Address or name to bind to.
-        port: The first one's; the others follow. None: free ones from 5151 on.
-        count: How many.
 
     Raises:
         UserError: A port that was asked for is taken, or the host cannot be bound to.
@@ -357,15 +320,9 @@ def draw_tokens(reviewers: Sequence[str]) -> dict[str, str]:
 
 
 def own_tokens(reviewers: Sequence[str], file: Path | None, environment: Mapping[str, str]) -> dict[str, str] | None:
-    """Read the tokens that the user set.
+    """Read the tokens that the user set, by reviewer; None when the user set none.
 
-    Args:
-        reviewers: Who needs one.
-        file: A line a reviewer: name, a space or tab, token; for one reviewer the token alone is enough.
-        environment: Holds VOUCH_REVIEW_TOKEN, perhaps, for one reviewer.
-
-    Returns:
-        Reviewer -> token; None when the user set none.
+    The file has a line a reviewer: name, a space or tab, token; for one reviewer the token alone is enough.
 
     Raises:
         UserError: A token is missing, or too short; the message has none.

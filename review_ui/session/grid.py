@@ -15,15 +15,9 @@ _OTHERWISE: Final = "you have given another answer to this already; to change it
 def take_grid(
     session: ReviewSession, count: int, class_name: str | None = None, leave: Collection[str] = ()
 ) -> list[ItemSummary]:
-    """Take labels of one class to be answered by their crops.
+    """Take labels of one class to be answered by their crops; without a class, of the one that comes next.
 
     Labels that the reviewer has drawn on are left out: their crops show them without the drawing.
-
-    Args:
-        session: The session.
-        count: How many at the most.
-        class_name: The class; the one that comes next where none is named.
-        leave: Items that shall not be among them.
     """
     with session.lock:
         labels = [summary["item"] for summary in session.refresh() if summary["kind"] == "label"]
@@ -46,15 +40,7 @@ def submit_grid(
 ) -> dict[str, str]:
     """Answer many items at once: those picked out in one way, the others as they were shown.
 
-    Sent again, as after a reply that was lost, the same answers change nothing, and count.
-
-    Args:
-        session: The session.
-        shown: All items of the grid.
-        wrong: Those picked out.
-        seconds: Time spent on all of them.
-        choice: What those picked out are.
-        class_name: The right class, if that is what they are.
+    Sent again, as after a reply that was lost, the same answers change nothing, and count. `seconds` were spent on all.
 
     Returns:
         Those that are not answered, and why; the others are.

@@ -37,14 +37,9 @@ _LARGEST_MASK: Final = 1 << 28
 def read_back(
     sample: Document, item: Item, classes: Sequence[str], choice: Choice = "as_shown", class_name: str | None = None
 ) -> list[Row]:
-    """Make the rows of the reviewer's answer.
+    """Make the rows of the reviewer's answer from the sample's document in FiftyOne's database.
 
-    Args:
-        sample: The sample's document in FiftyOne's database.
-        item: What was shown.
-        classes: Of the campaign.
-        choice: By key; edits of the box and the class count beside it.
-        class_name: With wrong_class: the right one; None: it is none of the campaign's, or changed on the screen.
+    With wrong_class, `class_name` is the right one; None: it is none of the campaign's, or changed on the screen.
 
     Returns:
         Columns of schemas.reviews.VERDICTS that are not the queue's own: first the row about the item, then one of
@@ -75,15 +70,9 @@ def read_back(
 
 
 def rows_if_unchanged(sample: Document, item: Item, classes: Sequence[str]) -> list[Row] | None:
-    """Make the rows of a label that the reviewer has not changed, so that its crop shows it as it is.
+    """Make the rows of a label as read_back does; None if the label was changed, or something was drawn.
 
-    Args:
-        sample: The sample's document in FiftyOne's database.
-        item: What was shown; about a label.
-        classes: Of the campaign.
-
-    Returns:
-        As read_back does; None if the label was changed, or something was drawn.
+    Unchanged, its crop shows it as it is.
     """
     try:
         rows = read_back(sample, item, classes)
@@ -189,12 +178,6 @@ class DraftError(UserError):
 
 def read_draft(sample: Document, width: int, height: int, classes: Sequence[str]) -> list[Drawn]:
     """Read the labels of `question` of a sample.
-
-    Args:
-        sample: Its document in FiftyOne's database.
-        width: Of the image in pixels.
-        height: Of the image in pixels.
-        classes: Of the campaign.
 
     Raises:
         DraftError: A label has no class, no box in the image, or a mask that cannot be read.

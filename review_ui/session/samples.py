@@ -47,15 +47,7 @@ _VERDICT_TEXTS: Final = {
 
 
 def open_dataset(name: str, classes: Sequence[str]) -> "fo.Dataset":
-    """Open a session's dataset, or make it; brings it up to date with the campaign's classes.
-
-    Args:
-        name: See review_ui.session.session.
-        classes: Of the campaign, in its order.
-
-    Returns:
-        The dataset, which outlives this process.
-    """
+    """Open a session's dataset, which outlives this process, or make it; brings its classes up to date."""
     import fiftyone as fo
 
     if fo.dataset_exists(name):
@@ -118,15 +110,9 @@ def virtual_path(queue: str, key: str) -> str:
 
 
 def sample_of(item: Item, queue: str, answer: Sequence[VerdictRow] = ()) -> "fo.Sample":
-    """Make the sample that shows an item; nothing in it reveals what the item is asked for.
+    """Make the sample that shows an item, in no dataset yet; nothing in it reveals what the item is asked for.
 
-    Args:
-        item: What is asked.
-        queue: Id of its queue.
-        answer: The reviewer's answer, if it was taken back: what was drawn for it is drawn again.
-
-    Returns:
-        The sample, in no dataset yet.
+    What was drawn for an answer that was taken back is drawn again.
     """
     import fiftyone as fo
 
@@ -192,8 +178,7 @@ def mask_in_box(rle_counts: bytes, box: Sequence[float], width: int, height: int
         height: Of the image.
 
     Returns:
-        (h, w) for the pixels that the box touches; None if none of them is set, or it is no mask of such an image:
-        there is nothing to show.
+        (h, w) for the pixels that the box touches; None if none of them is set, or it is no mask of such an image.
     """
     from pycocotools import mask as mask_utils
 
@@ -244,10 +229,6 @@ def drawn_before(item: Item, answer: Sequence[VerdictRow]) -> Iterator[DrawnBefo
 
     The class of the label in question and whether it is an object are as they are asked: most often one key answered
     otherwise, and it is that key which is taken back.
-
-    Args:
-        item: What is asked.
-        answer: The answer that was taken back, the row about the item first; empty without one.
     """
     if item.label_id is not None and item.box is not None and item.class_name is not None:
         about = answer[0] if answer else {}
@@ -295,11 +276,7 @@ def question_of(item: Item) -> str:
 
 
 def format_answer(answer: Sequence[VerdictRow]) -> str:
-    """Format an answer in one line.
-
-    Args:
-        answer: Its rows, the one about the item first.
-    """
+    """Format an answer in one line; the row about the item is the first."""
     about, *missed = answer
     text = _VERDICT_TEXTS[about["verdict"]]
     if about["verdict"] == "wrong_class" and about.get("class_name"):

@@ -68,12 +68,7 @@ class ReviewSession:
     """
 
     def __init__(self, queue: Queue, reviewer: str) -> None:
-        """Open the reviewer's dataset, or make it, and show what they hold.
-
-        Args:
-            queue: The queue, open.
-            reviewer: Who works here.
-        """
+        """Open the reviewer's dataset, or make it, and show what they hold."""
         self.queue, self.reviewer, self.name = queue, reviewer, dataset_name(queue.id, reviewer)
         self.lock = threading.RLock()
         """Held for several steps between which nothing may happen."""
@@ -129,13 +124,7 @@ class ReviewSession:
     def submit(
         self, item_id: str, seconds: float | None = None, choice: Choice = "as_shown", class_name: str | None = None
     ) -> None:
-        """Answer an item as it is drawn, or by a verdict that needs no edit; its sample is removed.
-
-        Args:
-            item_id: What is answered.
-            seconds: Time spent; None where it is unknown.
-            choice: See review_ui.session.read_back.
-            class_name: The right one, with wrong_class.
+        """Answer an item as it is drawn, or by a verdict that needs no edit, see read_back; its sample is removed.
 
         Raises:
             DraftError: It is no answer yet; it stays in the session.
@@ -146,12 +135,7 @@ class ReviewSession:
             self.submit_rows(item, read_back(sample, item, self.classes, choice, class_name), seconds)
 
     def submit_rows(self, item: Item, rows: Sequence[Row], seconds: float | None) -> None:
-        """Submit rows about an item of the session; its sample is removed.
-
-        Args:
-            item: What is answered.
-            rows: As review_ui.session.read_back makes them.
-            seconds: Time spent; None where it is unknown.
+        """Submit rows that read_back made about an item of the session; its sample is removed.
 
         Raises:
             LeaseLostError: As submit does.
@@ -247,12 +231,7 @@ class ReviewSession:
 
 
 def summarize(item: Item, sample_id: str) -> ItemSummary:
-    """Summarize an item for the browser.
-
-    Args:
-        item: What is asked.
-        sample_id: Of the sample that shows it.
-    """
+    """Summarize an item for the browser."""
     return {
         "sample": sample_id,
         "item": item.id,
@@ -270,12 +249,7 @@ def summarize(item: Item, sample_id: str) -> ItemSummary:
 
 
 def dataset_name(queue: str, reviewer: str) -> str:
-    """Name the FiftyOne dataset of a session: readable, and different for reviewers whose names look alike.
-
-    Args:
-        queue: Id of the queue.
-        reviewer: The reviewer's name as verdicts carry it.
-    """
+    """Name the FiftyOne dataset of a session: readable, and different for reviewers whose names look alike."""
     return f"vouch-{queue}-{reviewer_slug(reviewer)}"
 
 

@@ -34,7 +34,7 @@ ALL = "all"
 
 COPY_BYTES = 1 << 20
 
-Fate = Literal["accepted", "kept", "corrected", "added", "rejected", "undecided", "dropped", "unusable"]
+ExportStatus = Literal["accepted", "kept", "corrected", "added", "rejected", "undecided", "dropped", "unusable"]
 """A field of ClassCounts."""
 Undecided = Literal["ignore", "drop", "include"]
 
@@ -127,7 +127,7 @@ class _Writer:
         self._config = config
         self._documents = documents
         self._categories = category_ids(tuple(class_names), config.preset)
-        self._fates: Counter[tuple[str, str]] = Counter()
+        self._statuses: Counter[tuple[str, str]] = Counter()
         self._written: dict[str, Counter[str]] = {name: Counter() for name in documents}
         self._bare = self._incomplete = self._rotated = self._checked = self._simulated = 0
 
@@ -136,23 +136,23 @@ class _Writer:
         image_id, first = whole.images + 1, whole.annotations + 1
         entries: list[str] = []
         classes: Counter[str] = Counter()
-        fates: list[Fate] = []
+        statuses: list[ExportStatus] = []
         for label in image.labels:
-            entry, (fate, crowd) = None, fate_of(label, self._config.undecided)
-            if fate not in ("dropped", "rejected"):
+            entry, (status, crowd) = None, export_status(label, self._config.undecided)
+            if status not in ("dropped", "rejected"):
                 entry = annotation_entry(label, image, first + len(entries), image_id, self._categories, crowd)
-                fate = "unusable" if entry is None else fate
+                status = "unusable" if entry is None else status
             if entry is not None:
                 entries.append(entry)
                 classes[label.class_name] += 1
                 self._simulated += label.provenance == "simulated"
-            fates.append(fate)
-            self._fates[label.class_name, fate] += 1
+            statuses.append(status)
+            self._statuses[label.class_name, status] += 1
         self._bare += not entries
-        self._incomplete += any(fate in ("dropped", "unusable") for fate in fates)
+        self._incomplete += any(status in ("dropped", "unusable") for status in statuses)
         self._rotated += image.orientation != 1
         file_name = image.key if self._config.images == "none" else f"images/{image.key}"
-        doubtful = not_exhaustive(image, fates, self._categories)
+        doubtful = not_exhaustive(image, statuses, self._categories)
         self._checked += not doubtful
         text = image_entry(image, image_id, file_name, 1 if self._config.licences else None, doubtful)
         for name in self._targets(image):
@@ -167,7 +167,7 @@ class _Writer:
     def summary(self, run: str, keys: dict[str, str], image_root: str, guarantee: Guarantee | None) -> ExportSummary:
         whole = self._documents[ALL]
         if guarantee is not None:
-            waiting = sum(count for (_, fate), count in self._fates.items() if fate in ("undecided", "dropped"))
+            waiting = sum(count for (_, status), count in self._statuses.items() if status in ("undecided", "dropped"))
             guarantee = guarantee.model_copy(update={"waiting": waiting})
         return ExportSummary(
             name=self._config.name,
@@ -188,7 +188,7 @@ class _Writer:
         )
 
     def _class_counts(self, class_name: str) -> ClassCounts:
-        return ClassCounts(**{fate: self._fates[class_name, fate] for fate in ClassCounts.model_fields})
+        return ClassCounts(**{status: self._statuses[class_name, status] for status in ClassCounts.model_fields})
 
     def _split_counts(self, name: str, key: str) -> SplitCounts:
         document = self._documents[name]
@@ -286,15 +286,15 @@ def annotation_entry(
     region without a pixel is the box filled, or evaluation of masks would punish detections there. annotation_id counts
     from 1, since pycocotools takes 0 for unmatched.
     """
-    x0, y0, x1, y1 = (round(value, 2) if math.isfinite(value) else math.nan for value in label.xyxy)
-    # Also false for what is not a number.
-    if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
+    box = exported_box(label, image)
+    if box is None:
         return None
+    x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0
     area: int | str = label.area or f"{max(width * height, 0.01):.2f}"
     counts = label.rle_counts
     if crowd and label.area == 0:
-        counts = _rectangle((x0, y0, x1, y1), image)
+        counts = _rectangle(box, image)
     mask = "[]"
     if counts is not None:
         # Run lengths are printable ASCII without quotes; the backslash is the one that JSON escapes.
@@ -309,6 +309,13 @@ def annotation_entry(
         f'"policy": {_text(label.policy)}, "provenance": {_text(label.provenance)}{verdict}, '
         f'"label_id": {json.dumps(label.label_id)}}}'
     )
+
+
+def exported_box(label: ExportLabel, image: ExportImage) -> tuple[float, float, float, float] | None:
+    """The box as xyxy in pixels of the upright image, rounded to 1/100; None if it has no extent inside the image."""
+    x0, y0, x1, y1 = (round(value, 2) if math.isfinite(value) else math.nan for value in label.xyxy)
+    # Also false for what is not a number.
+    return (x0, y0, x1, y1) if 0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height else None
 
 
 def _rectangle(box: tuple[float, float, float, float], image: ExportImage) -> bytes:
@@ -335,7 +342,7 @@ def _list(ids: tuple[int, ...]) -> str:
     return f"[{','.join(map(str, ids))}]"
 
 
-def fate_of(label: ExportLabel, undecided: Undecided) -> tuple[Fate, bool]:
+def export_status(label: ExportLabel, undecided: Undecided) -> tuple[ExportStatus, bool]:
     """Say how a label ends, its box aside, and whether it is a crowd region.
 
     Verdicts go before the policy's decision. An object of unknown class or extent is never a plain label, even where
@@ -350,7 +357,9 @@ def fate_of(label: ExportLabel, undecided: Undecided) -> tuple[Fate, bool]:
     return "undecided", undecided == "ignore" or label.reviewed == "unclear"
 
 
-def not_exhaustive(image: ExportImage, fates: Sequence[Fate], categories: Mapping[str, int]) -> tuple[int, ...]:
+def not_exhaustive(
+    image: ExportImage, statuses: Sequence[ExportStatus], categories: Mapping[str, int]
+) -> tuple[int, ...]:
     """Name the categories of which an image may show objects without a plain annotation, as ascending ids.
 
     Those that the image was not searched for; and of those searched for, the ones that a label in doubt may be of: its
@@ -359,8 +368,8 @@ def not_exhaustive(image: ExportImage, fates: Sequence[Fate], categories: Mappin
     if not image.checked:
         return _ids(tuple(categories.values()), frozenset())
     known = set(image.checked)
-    for label, fate in zip(image.labels, fates, strict=True):
-        if fate in ("undecided", "dropped", "unusable"):
+    for label, status in zip(image.labels, statuses, strict=True):
+        if status in ("undecided", "dropped", "unusable"):
             known -= known if label.verdict == "wrong_class" else {label.class_name}
     return _ids(tuple(categories.values()), frozenset(categories[name] for name in known if name in categories))
 

@@ -71,7 +71,7 @@ class Reviewer:
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(WAIT_MS)
         self.complaints: list[str] = []
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("pageerror", lambda error: self.complaints.append(error.stack or str(error)))
         self.page.goto(review.address)
         self.page.wait_for_selector("#vouch-sheet h1, [data-cy=looker]")
 

@@ -25,7 +25,7 @@ from vouch_labels.starter.evaluate import (
     measure_segmenter,
     report,
 )
-from vouch_labels.starter.scenes.sprites import STYLES
+from vouch_labels.starter.scenes.sheet import SHEETS
 
 
 def with_other(names: set[str]) -> set[str]:
@@ -135,7 +135,7 @@ def test_the_other_style_has_a_table_of_its_own_beside_the_seen_one() -> None:
 
 
 def test_size_depends_on_seed_and_index_alone() -> None:
-    assert OTHER_STYLE in STYLES
+    assert OTHER_STYLE in SHEETS
     shapes = []
     for index in range(4):
         scenes = [fresh_scene(5, index, "core"), fresh_scene(5, index, "core-heldout", OTHER_STYLE)]

@@ -136,10 +136,10 @@ def test_a_token_of_ones_own_is_no_argument_of_the_browser(campaign, tmp_path, m
 
 
 @pytest.mark.parametrize("words", [("--status",), ("--pull",), ("--export", "answers.csv")])
-def test_without_a_queue_it_says_what_begins_one(vouch, campaign, words):
+def test_without_a_queue_it_says_what_starts_one(vouch, campaign, words):
     answer = vouch("review", campaign, *words)
     assert answer.code == 2
-    assert "vouch review begins one" in answer.err
+    assert "vouch review starts one" in answer.err
 
 
 @pytest.mark.parametrize(

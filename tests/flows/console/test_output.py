@@ -97,6 +97,7 @@ def test_place(monkeypatch, tmp_path):
     assert log_path() == Path.home() / ".local" / "state" / "vouch" / "vouch.log"
 
 
+@pytest.mark.filterwarnings("default:careful")
 def test_messages_warnings_and_tracebacks(log):
     logging.getLogger("any.library").info("hello")
     warnings.warn("careful", stacklevel=1)
