@@ -226,7 +226,7 @@ class Tile(NamedTuple):
 
     figure: str
     """Empty where there is none."""
-    says: str
+    basis: str
     """What it rests on, or why there is none."""
     of_accepted: bool = False
     """Of accepted labels alone, where the figure is a precision."""
