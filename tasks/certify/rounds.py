@@ -5,7 +5,6 @@ calibrator by which validation labels were drawn is kept: one fitted again after
 through what was reviewed next, and the thresholds of a declared sequence would mean other labels as well.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from vouch_labels.tasks.certify.data import Candidates, RunReviews, draw_counts
 from vouch_labels.tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
 from vouch_labels.tasks.certify.monitor import contradicted, expired
 from vouch_labels.tasks.policy import FOLDER, changed_inputs, policy_key
-from vouch_labels.tasks.reviews.plans import Plans
+from vouch_labels.tasks.reviews.plans import Plans, record_numbers
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers
 from vouch_labels.tasks.statistics.bounds import Floats
 from vouch_labels.tasks.statistics.calibrator import Calibrator
@@ -31,8 +30,6 @@ from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS
 from vouch_labels.tasks.store.store import Store
 
 _REMEDY: Final = "restore it, or draw a new certification sample: vouch plan-reviews CAMPAIGN --stage certify --fresh"
-
-_RECORD: Final = re.compile(r"(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -190,9 +187,7 @@ def read_tests(workspace: Store, run: str) -> list[CertificationTest]:
     Raises:
         StoreError: A record is damaged.
     """
-    folder = f"runs/{run}/looks/"
-    names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
-    return [_read(workspace, run, number) for number in sorted(int(name[1]) for name in names if name)]
+    return [_read(workspace, run, number) for number in record_numbers(workspace, f"runs/{run}/looks/", digits=1)]
 
 
 def number_of_test(workspace: Store, run: str, test: CertificationTest) -> int:

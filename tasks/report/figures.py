@@ -3,7 +3,6 @@
 The figures of every report are kept at reports/<run>/<number>.json, so that the next one can say what changed.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -56,7 +55,7 @@ from vouch_labels.tasks.report.figures_reviews import (
     time_report,
     verdicts_report,
 )
-from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.plans import read_plans, record_numbers
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, shrunken_shares
@@ -103,8 +102,6 @@ _TEXTS: Final[dict[str, Callable[[Report], str]]] = {
     "precision asked for": lambda report: f"{100 * report.policy.precision:.4g}%",
     "confidence asked for": lambda report: f"{100 * report.policy.confidence:.4g}%",
 }
-
-_RECORD: Final = re.compile(r"(\d{4,})\.json")
 
 PACKAGES: Final = ("torch", "transformers", "groundingdino-py", "segment-anything", "open-clip-torch", "numpy",
                    "scikit-learn", "prefect")  # fmt: skip
@@ -226,7 +223,7 @@ class Tile(NamedTuple):
 
     figure: str
     """Empty where there is none."""
-    says: str
+    basis: str
     """What it rests on, or why there is none."""
     of_accepted: bool = False
     """Of accepted labels alone, where the figure is a precision."""
@@ -404,7 +401,7 @@ def _percent(share: float | None) -> str:
 def earlier_reports(workspace: Store, run: str) -> list[Report]:
     """Read the last two reports of a run, the latest first; those of another version of Vouch are left out."""
     found: list[Report] = []
-    for number in reversed(_numbers(workspace, run)):
+    for number in reversed(record_numbers(workspace, f"reports/{run}/")):
         try:
             found.append(Report.model_validate_json(workspace.get(_key(run, number)).data))
         except ValidationError:
@@ -435,17 +432,11 @@ def keep_report(workspace: Store, report: Report) -> Report:
     """
     run = report.run
     while True:
-        numbers = _numbers(workspace, run)
+        numbers = record_numbers(workspace, f"reports/{run}/")
         found, new = numbered(report, earlier_reports(workspace, run), max(numbers, default=0))
         data = found.model_dump_json(indent=1).encode() + b"\n"
         if not new or workspace.put(_key(run, found.number), data, if_absent=True):
             return found
-
-
-def _numbers(workspace: Store, run: str) -> list[int]:
-    folder = f"reports/{run}/"
-    names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
-    return sorted(int(name[1]) for name in names if name)
 
 
 def _key(run: str, number: int) -> str:

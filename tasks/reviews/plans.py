@@ -23,7 +23,6 @@ Plans = Sequence[tuple[ReviewPlan, pa.Table]]
 """Plans with their tasks, rows of schemas.reviews.TASKS, in the order of their numbers."""
 
 _THREADS: Final = 4
-_RECORD: Final = re.compile(r"(\d{4,})\.json")
 
 VERIFY_S: Final = 1.6
 """To say whether one labelled box is right."""
@@ -60,7 +59,7 @@ def write_plan(workspace: Store, run: str, plan: ReviewPlan, tasks: pa.Table) ->
         "seconds": float(pc.sum(ordered["seconds"]).as_py() or 0),
         "tasks_sha256": hashlib.sha256(data).hexdigest(),
     }
-    number = max(_numbers(workspace, run), default=0)
+    number = max(record_numbers(workspace, f"reviews/plans/{run}/"), default=0)
     while True:
         number += 1
         # Tasks of another planner must stay as they are: its record, written or about to be, names their hash.
@@ -79,7 +78,8 @@ def read_plans(workspace: Store, run: str) -> list[tuple[ReviewPlan, pa.Table]]:
     Raises:
         StoreError: A plan is damaged, or its tasks are missing or not those that were planned.
     """
-    return list(map_ordered(lambda number: _read(workspace, run, number), _numbers(workspace, run), _THREADS))
+    numbers = record_numbers(workspace, f"reviews/plans/{run}/")
+    return list(map_ordered(lambda number: _read(workspace, run, number), numbers, _THREADS))
 
 
 def _read(workspace: Store, run: str, number: int) -> tuple[ReviewPlan, pa.Table]:
@@ -100,9 +100,10 @@ def _read(workspace: Store, run: str, number: int) -> tuple[ReviewPlan, pa.Table
     return plan, table
 
 
-def _numbers(workspace: Store, run: str) -> list[int]:
-    folder = f"reviews/plans/{run}/"
-    names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
+def record_numbers(workspace: Store, folder: str, digits: int = 4) -> list[int]:
+    """Numbers of the records <number>.json of so many digits or more, below a key that ends with a slash; ascending."""
+    record = re.compile(rf"(\d{{{digits},}})\.json")
+    names = (record.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
     return sorted(int(name[1]) for name in names if name)
 
 

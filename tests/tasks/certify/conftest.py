@@ -150,9 +150,9 @@ class Campaigned:
             tasks = tasks.filter(pa.array(reviews.answers.wrong_of(tasks["label_id"]) == NO_ANSWER))
         rows = reviews.labels.places(tasks["label_id"].to_pylist())
         # Honeypots are no labels of the run, and wrong.
-        said = np.append(self.wrong(reviews.labels), True)[rows] if wrong is None else np.full(len(rows), wrong)
-        words = ["not_an_object" if one else "correct" for one in said]
-        write_verdicts(self.workspace, _make_verdicts(tasks["label_id"].to_pylist(), words, minutes=minutes, **how))
+        called_wrong = np.append(self.wrong(reviews.labels), True)[rows] if wrong is None else np.full(len(rows), wrong)
+        answers = ["not_an_object" if one else "correct" for one in called_wrong]
+        write_verdicts(self.workspace, _make_verdicts(tasks["label_id"].to_pylist(), answers, minutes=minutes, **how))
 
     verdicts = staticmethod(_make_verdicts)
 

@@ -14,10 +14,10 @@ def test_only_undisputed_verdicts_of_the_fit_side(make_world, make_plan, make_ve
     ids, side = np.array(world.labels.label_ids.to_pylist()), world.labels.fit_side(SHARE, SEED)
     inside, outside = np.flatnonzero(side)[:80], np.flatnonzero(~side)[:40]
     rows = np.concatenate([inside, outside])
-    words = np.where(world.wrong[rows], "not_an_object", "correct")
+    answers = np.where(world.wrong[rows], "not_an_object", "correct")
     # The second reviewer disagrees about ten; unknown labels are another model's.
     tables = [
-        make_verdicts(ids[rows], words),
+        make_verdicts(ids[rows], answers),
         make_verdicts(ids[inside[:10]], np.where(world.wrong[inside[:10]], "correct", "bad_box"), reviewer="bob"),
         make_verdicts(["unknown"] * 3, ["correct"] * 3),
     ]

@@ -245,7 +245,7 @@ def test_classes_left_out_by_chance_take_no_right_labels_from_the_test():
 
 MORE = ReviewRequest(minutes=1, stage="certify")
 AGAIN = ReviewRequest(minutes=3, stage="certify", fresh=True)
-SAID = "to draw on after answers is a test of them, as certifying is"
+NOTE = "to draw on after answers is a test of them, as certifying is"
 
 
 @pytest.fixture
@@ -260,8 +260,8 @@ def test_to_draw_on_after_answers_is_a_look_and_lowers_the_next_level(campaigned
     planned = plan_reviews(campaigned.campaign, wanted)
     (taken,) = looks()
     assert (taken.look, taken.plans, taken.precision, taken.confidence) == (1, (first.plan.number,), 0.7, 0.8)
-    assert f"{SAID}: test 1; the next is tested at 0.032" in planned.words
-    # The sample is another now, which nobody looked at.
+    assert f"{NOTE}: test 1; the next is tested at 0.032" in planned.words
+    # The sample is another now, which was not reviewed.
     with pytest.raises(UserError, match="certification tasks still wait"):
         plan_reviews(campaigned.campaign)
     campaigned.answer()
@@ -277,7 +277,7 @@ def test_a_sample_that_nobody_answered_is_drawn_anew_for_nothing(campaigned, loo
     for _ in range(3):
         planned = plan_reviews(campaigned.campaign, AGAIN)
     assert planned.plan.round == 3
-    assert SAID not in " ".join(planned.words)
+    assert NOTE not in " ".join(planned.words)
     assert not looks()
 
 
@@ -293,12 +293,12 @@ def test_after_a_look_at_just_these_answers_there_is_none(campaigned, looks):
     campaigned.with_routing(precision=0.93, confidence=0.8)
     campaigned.fitted().sampled(minutes=2)
     assert certify_campaign(campaigned.campaign).look == 1
-    assert SAID not in " ".join(plan_reviews(campaigned.campaign, MORE).words)
+    assert NOTE not in " ".join(plan_reviews(campaigned.campaign, MORE).words)
     campaigned.answer()
     assert certify_campaign(campaigned.campaign).look == 2
     # Nor where less is asked of the next draw, or the guarantee is about other labels.
     campaigned.with_routing(precision=0.6, confidence=0.8, gate="accepted")
-    assert SAID not in " ".join(plan_reviews(campaigned.campaign, AGAIN).words)
+    assert NOTE not in " ".join(plan_reviews(campaigned.campaign, AGAIN).words)
     assert len(looks()) == 2
 
 
@@ -329,10 +329,10 @@ def test_a_sample_that_was_too_small_is_no_exception(campaigned, looks):
     campaigned.answer(wrong=False)
     with pytest.raises(
         NotCertifiedError, match=r"no test was spent on it; drawing more is one: .*--minutes \d"
-    ) as said:
+    ) as refused:
         certify_campaign(campaigned.campaign)
     assert not looks()
-    minutes = int(str(said.value).rpartition(" ")[2])
+    minutes = int(str(refused.value).rpartition(" ")[2])
     plan_reviews(campaigned.campaign, ReviewRequest(minutes=minutes, stage="certify"))
     assert len(looks()) == 1
     campaigned.answer(wrong=False)

@@ -32,8 +32,8 @@ SEEN = presence(
 def ask(world, count=10, checked=(), missed=(), asked=None):
     rows = [
         {"key": key, "class_name": name, "verdict": verdict, "reviewer": "ann", "simulated": False}
-        for verdict, said in (("checked", checked), ("missed", missed))
-        for key, name in said
+        for verdict, pairs in (("checked", checked), ("missed", missed))
+        for key, name in pairs
     ]
     answers = missed_and_checked(pa.Table.from_pylist(rows, schema=VERDICTS))
     tasks = possible_misses(world.labels, SEEN, answers, TASKS.empty_table() if asked is None else asked, count)

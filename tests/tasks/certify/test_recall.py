@@ -248,7 +248,7 @@ def make_labels(images: list[int], accepted: list[bool], keys: int = 3) -> RunLa
     )
 
 
-def said(*rows: dict[str, Any]) -> pa.Table:
+def verdicts_of(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([{"reviewer": "ann", "simulated": False} | row for row in rows], schema=VERDICTS)
 
 
@@ -285,7 +285,7 @@ BOX = {"x0": 1.0, "y0": 1.0, "x1": 5.0, "y1": 5.0}
 )
 def test_what_a_label_counts_for(verdict, accepted, expected) -> None:
     rows = [checked("0.jpg"), {"label_id": "l0"} | verdict]
-    found = search(make_labels([0], [accepted]), said(*rows))
+    found = search(make_labels([0], [accepted]), verdicts_of(*rows))
     assert found.complete.tolist() == [True]
     assert (found.objects[0], found.accepted[0], found.delivered[0]) == expected
 
@@ -295,14 +295,16 @@ def test_an_undecided_or_disputed_label_keeps_its_image_from_counting() -> None:
     rows = [checked(f"{image}.jpg") for image in range(4)]
     rows += [{"label_id": "l1", "verdict": "correct"}, {"label_id": "l1", "verdict": "bad_box", "reviewer": "bob"}]
     rows += [{"label_id": "l2", "verdict": "correct"}]
-    found = search(labels, said(*rows), (0, 1, 2, 3))
+    found = search(labels, verdicts_of(*rows), (0, 1, 2, 3))
     assert found.checked.tolist() == [True] * 4
     assert found.complete.tolist() == [False, False, True, False]
 
 
 def test_a_search_for_some_classes_is_no_search_for_all() -> None:
     labels = make_labels([], [])
-    found = search(labels, said(checked("0.jpg", "cat"), checked("1.jpg", "cat"), checked("1.jpg", "dog")), (0, 1, 2))
+    found = search(
+        labels, verdicts_of(checked("0.jpg", "cat"), checked("1.jpg", "cat"), checked("1.jpg", "dog")), (0, 1, 2)
+    )
     assert found.complete.tolist() == [False, True, False]
 
 
@@ -318,7 +320,7 @@ def test_each_missed_object_counts_once() -> None:
         missed("0.jpg", "zebra"),
         missed("gone.jpg"),
     ]
-    found = search(make_labels([0], [True]), said(*rows))
+    found = search(make_labels([0], [True]), verdicts_of(*rows))
     assert (found.objects[0], found.accepted[0]) == (4, 1)
 
 
@@ -344,7 +346,7 @@ THERE: dict[str, Any] = {"x0": 50.0, "y0": 0.0, "x1": 60.0, "y1": 10.0}
     ],
 )
 def test_an_object_that_a_label_shows_is_not_missed(verdict, drawn, objects) -> None:
-    found = search(make_labels([0], [True]), said(checked("0.jpg"), {"label_id": "l0"} | verdict, drawn))
+    found = search(make_labels([0], [True]), verdicts_of(checked("0.jpg"), {"label_id": "l0"} | verdict, drawn))
     assert found.objects.tolist() == [objects]
 
 
@@ -352,24 +354,24 @@ def test_who_draws_every_object_says_nothing_of_those_with_labels() -> None:
     labels = make_labels([0, 1], [True, True])
     rows = [{"label_id": f"l{row}", "verdict": "correct"} for row in range(2)]
     rows += [row for key in ("0.jpg", "1.jpg") for row in (checked(key), missed(key, **HERE), missed(key))]
-    found = search(labels, said(*rows), (0, 1))
+    found = search(labels, verdicts_of(*rows), (0, 1))
     assert (found.objects.tolist(), found.delivered.tolist()) == ([2, 2], [1, 1])
 
 
 def test_images_come_in_the_order_asked_for() -> None:
     labels = make_labels([0, 2, 2], [True, True, True])
     right = [{"label_id": f"l{row}", "verdict": "correct"} for row in range(3)]
-    found = search(labels, said(checked("2.jpg"), missed("2.jpg"), *right), (2, 1, 0))
+    found = search(labels, verdicts_of(checked("2.jpg"), missed("2.jpg"), *right), (2, 1, 0))
     assert found.objects.tolist() == [3, 0, 1]
     assert found.complete.tolist() == [True, False, False]
 
 
 def test_simulated_answers_about_these_images_are_told() -> None:
     labels = make_labels([0, 1], [True, True])
-    verdicts = said(checked("0.jpg"), checked("1.jpg", simulated=True))
+    verdicts = verdicts_of(checked("0.jpg"), checked("1.jpg", simulated=True))
     assert not search(labels, verdicts, (0,)).simulated
     assert search(labels, verdicts, (0, 1)).simulated
-    of_label = said(checked("0.jpg"), {"label_id": "l0", "verdict": "correct", "simulated": True})
+    of_label = verdicts_of(checked("0.jpg"), {"label_id": "l0", "verdict": "correct", "simulated": True})
     assert search(labels, of_label, (0,)).simulated
 
 

@@ -150,10 +150,10 @@ def test_what_cannot_be_compared(campaign, own_truth, make_campaign):
             image["height"] = 7
 
     path = own_truth(lambda document: [one.update(name=f"no {one['name']}") for one in document["categories"]])
-    words = "truth.json: shares no class with the run; it has no cat, no dog, the run cat, dog; classes are paired"
-    assert words in problem(campaign, path)
-    words = "truth.json: shares no image with the run; it names 'z1', say, and the run '000.png'"
-    assert words in problem(campaign, own_truth(named("z")))
+    message = "truth.json: shares no class with the run; it has no cat, no dog, the run cat, dog; classes are paired"
+    assert message in problem(campaign, path)
+    message = "truth.json: shares no image with the run; it names 'z1', say, and the run '000.png'"
+    assert message in problem(campaign, own_truth(named("z")))
     assert "truth.json: names no image" in problem(campaign, own_truth(lambda document: document["images"].clear()))
     assert "gives every image another width or height" in problem(campaign, own_truth(sized))
     assert "there is no signal 'speed'; choose among detector_score," in problem(campaign, path, "speed")

@@ -35,9 +35,9 @@ def read(tmp_path):
 def problem(call, *args, **kwargs) -> str:
     with pytest.raises(UserError) as caught:
         call(*args, **kwargs)
-    words = str(caught.value)
-    assert "\n" not in words
-    return words
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 def test_what_is_kept(read):
@@ -93,16 +93,16 @@ def test_what_is_no_mask_is_none(read, segmentation):
 def test_masks_that_do_not_fit_their_image(read):
     counts = mask_utils.encode(np.ones((10, 10), np.uint8, order="F"))["counts"].decode()
     small = read([{**BOX, "segmentation": {"size": [10, 10], "counts": counts}}])
-    words = problem(objects_of, small.objects[7], [0], (10, 20), small.path, masks=True)
-    assert "truth.json: the mask of annotation 1 is 10 x 10 pixels, its image 20 x 10" in words
+    message = problem(objects_of, small.objects[7], [0], (10, 20), small.path, masks=True)
+    assert "truth.json: the mask of annotation 1 is 10 x 10 pixels, its image 20 x 10" in message
     damaged = read([{**BOX, "segmentation": {"size": [10, 20], "counts": counts}}])
     assert isinstance(damaged.objects[7][0].segmentation, RunLengths)
-    words = problem(objects_of, damaged.objects[7], [0], (10, 20), damaged.path, masks=True)
-    assert "the run lengths of annotation 1 are damaged" in words
+    message = problem(objects_of, damaged.objects[7], [0], (10, 20), damaged.path, masks=True)
+    assert "the run lengths of annotation 1 are damaged" in message
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "is no JSON (line 1: Expecting value)"),
         ('{"images": [', "is no JSON"),
@@ -113,10 +113,10 @@ def test_masks_that_do_not_fit_their_image(read):
         ('{"images": {}, "annotations": [], "categories": []}', "is no COCO instances file"),
     ],
 )
-def test_what_is_no_coco_file(tmp_path, text, words):
+def test_what_is_no_coco_file(tmp_path, text, message):
     path = tmp_path / "truth.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    assert problem(read_truth, path).startswith(f"{path}: {words}")
+    assert problem(read_truth, path).startswith(f"{path}: {message}")
 
 
 def test_no_such_file_and_a_folder(tmp_path):
@@ -125,7 +125,7 @@ def test_no_such_file_and_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"annotations": [{"image_id": 7, "caption": "a cat"}]}, "annotations[0] needs an image_id, a category_id"),
         ({"annotations": [{**BOX, "bbox": [1, 2, 3]}]}, "annotation 1: bbox must be left, top, width and height"),
@@ -139,8 +139,8 @@ def test_no_such_file_and_a_folder(tmp_path):
         ({"categories": [{"id": 3}]}, "categories[0] needs an id and a name"),
     ],
 )
-def test_elements_that_are_not_what_coco_has_there(read, changes, words):
-    assert words in problem(read, **changes)
+def test_elements_that_are_not_what_coco_has_there(read, changes, message):
+    assert message in problem(read, **changes)
 
 
 paths = st.lists(

@@ -21,7 +21,7 @@ ANNOTATIONS = "annotations.json"
 
 
 def expected_masks(images):
-    """Label id -> mask; the undecided label whose mask is empty is its box, filled."""
+    """Label id -> mask; the unreviewed label whose mask is empty is its box, filled."""
     masks = {
         label.label_id: mask_utils.decode({"size": [image.height, image.width], "counts": label.rle_counts}).astype(
             bool
@@ -50,15 +50,15 @@ def test_pycocotools_evaluation_ignores_undecided_regions(write, kind):
     truth = COCO(str(write(undecided="ignore").folder / ANNOTATIONS))
     plain = COCO(str(write(undecided="include").folder / ANNOTATIONS))
     accepted = [entry for entry in truth.dataset["annotations"] if not entry["iscrowd"]]
-    undecided = [entry for entry in truth.dataset["annotations"] if entry["iscrowd"]]
+    unreviewed = [entry for entry in truth.dataset["annotations"] if entry["iscrowd"]]
     assert accepted
-    assert undecided
+    assert unreviewed
 
     def results(entries, score):
         keys = ("image_id", "category_id", "bbox" if kind == "bbox" else "segmentation")
         return [{key: entry[key] for key in keys} | {"score": score} for entry in entries]
 
-    on_crowds = results(accepted, 0.5) + results(undecided, 0.9)
+    on_crowds = results(accepted, 0.5) + results(unreviewed, 0.9)
     assert average_precision(truth, on_crowds, kind) == pytest.approx(1)
     assert average_precision(plain, results(accepted, 0.5), kind) < 1
 

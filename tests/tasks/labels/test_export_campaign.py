@@ -59,14 +59,14 @@ def test_verdicts_shape_the_data_set(tmp_path, make_images, make_campaign, label
     before = json.loads((folder / "annotations.json").read_text())
     plain = [entry for entry in before["annotations"] if not entry["iscrowd"]]
     crowd = [entry for entry in before["annotations"] if entry["iscrowd"]]
-    said = verdicts(
+    answers = verdicts(
         {"label_id": plain[0]["label_id"], "verdict": "not_an_object"},
         {"label_id": crowd[0]["label_id"], "verdict": "correct"},
         {"label_id": "a-planted-one", "verdict": "not_an_object"},
         {"key": "002.png", "verdict": "missed", "class_name": "dog", "box": (1.0, 1.0, 4.0, 5.0)},
         {"key": "002.png", "verdict": "checked"},
     )
-    write_verdicts(open_store(campaign.workspace), said)
+    write_verdicts(open_store(campaign.workspace), answers)
     outcome = export_campaign(campaign)
     assert (outcome.human, outcome.rejected, outcome.accepted) == (2, 1, len(plain) - 1)
     after = json.loads((folder / "annotations.json").read_text())
@@ -93,21 +93,21 @@ def test_masks_of_people_are_those_of_the_data_set(tmp_path, make_images, make_c
     mask[2:9, 3:7] = 1
     mask[4, 4] = 0
     counts = {"rle_counts": mask_utils.encode(mask)["counts"]}
-    said = verdicts(
+    answers = verdicts(
         {"label_id": one["label_id"], "verdict": "correct"} | counts,
         {"label_id": two["label_id"], "verdict": "bad_box", "box": (3.0, 2.0, 7.0, 9.0)} | counts,
         {"key": "002.png", "verdict": "missed", "class_name": "dog", "box": (3.0, 2.0, 7.0, 9.0)} | counts,
     )
-    write_verdicts(open_store(campaign.workspace), said)
+    write_verdicts(open_store(campaign.workspace), answers)
     export_campaign(campaign)
     coco = COCO(path)
-    reviewed = {entry["verdict"]: entry for entry in coco.loadAnns(coco.getAnnIds()) if "verdict" in entry}
-    assert sorted(reviewed) == ["bad_box", "correct", "missed"]
-    for entry in reviewed.values():
+    by_verdict = {entry["verdict"]: entry for entry in coco.loadAnns(coco.getAnnIds()) if "verdict" in entry}
+    assert sorted(by_verdict) == ["bad_box", "correct", "missed"]
+    for entry in by_verdict.values():
         np.testing.assert_array_equal(coco.annToMask(entry), mask)
         assert (entry["area"], entry["provenance"], entry["iscrowd"]) == (27, "human", 0)
-    assert reviewed["correct"]["bbox"] == one["bbox"]
-    assert reviewed["bad_box"]["bbox"] == reviewed["missed"]["bbox"] == [3, 2, 4, 7]
+    assert by_verdict["correct"]["bbox"] == one["bbox"]
+    assert by_verdict["bad_box"]["bbox"] == by_verdict["missed"]["bbox"] == [3, 2, 4, 7]
 
 
 CERTIFICATION = Certification(

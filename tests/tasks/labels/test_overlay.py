@@ -19,8 +19,8 @@ def over(verdicts, *labels, key="a.png"):
 
 def test_nothing_said_nothing_changed(verdicts):
     given = ExportImage("a.png", 80, 60, [label(), label("2", "accept")])
-    said = verdicts({"label_id": "9", "verdict": "correct"}, {"key": "b.png", "verdict": "checked"})
-    assert list(HumanLabel.of(said, CLASSES).over([given])) == [given]
+    answers = verdicts({"label_id": "9", "verdict": "correct"}, {"key": "b.png", "verdict": "checked"})
+    assert list(HumanLabel.of(answers, CLASSES).over([given])) == [given]
     assert list(HumanLabel.of(verdicts(), CLASSES).over([given])) == [given]
 
 
@@ -28,30 +28,30 @@ def test_nothing_said_nothing_changed(verdicts):
 def test_the_human_word_goes_before_the_decision(verdicts, decision):
     given = label(decision=decision)
 
-    def said(**row):
+    def reviewed(**row):
         return over(verdicts({"label_id": "1"} | row), given).labels[0]
 
-    assert said(verdict="correct") == given._replace(reviewed="kept", provenance="human", verdict="correct")
-    assert said(verdict="not_an_object").reviewed == "rejected"
-    assert said(verdict="wrong_class") == given._replace(reviewed="unclear", verdict="wrong_class")
-    assert said(verdict="bad_box") == given._replace(reviewed="unclear", verdict="bad_box")
-    assert said(verdict="wrong_class", class_name="zebra").reviewed == "rejected"
+    assert reviewed(verdict="correct") == given._replace(reviewed="kept", provenance="human", verdict="correct")
+    assert reviewed(verdict="not_an_object").reviewed == "rejected"
+    assert reviewed(verdict="wrong_class") == given._replace(reviewed="unclear", verdict="wrong_class")
+    assert reviewed(verdict="bad_box") == given._replace(reviewed="unclear", verdict="bad_box")
+    assert reviewed(verdict="wrong_class", class_name="zebra").reviewed == "rejected"
 
 
 def test_corrections(verdicts):
-    def said(**row):
+    def reviewed(**row):
         return over(verdicts({"label_id": "1"} | row), label()).labels[0]
 
-    other_class = said(verdict="wrong_class", class_name="dog")
+    other_class = reviewed(verdict="wrong_class", class_name="dog")
     assert other_class == label()._replace(
         reviewed="corrected", provenance="human", verdict="wrong_class", class_name="dog"
     )
-    other_box = said(verdict="bad_box", box=(-5.0, 10.0, 30.0, 99.0))
+    other_box = reviewed(verdict="bad_box", box=(-5.0, 10.0, 30.0, 99.0))
     assert (other_box.xyxy, other_box.rle_counts, other_box.area) == ((0, 10, 30, 60), None, 0)
     assert (other_box.reviewed, other_box.class_name) == ("corrected", "cat")
-    both = said(verdict="wrong_class", class_name="dog", box=(1.0, 2.0, 3.0, 4.0))
+    both = reviewed(verdict="wrong_class", class_name="dog", box=(1.0, 2.0, 3.0, 4.0))
     assert (both.class_name, both.xyxy, both.rle_counts) == ("dog", (1, 2, 3, 4), None)
-    same = said(verdict="wrong_class", class_name="dog", box=(10.004, 10.0, 30.0, 29.995))
+    same = reviewed(verdict="wrong_class", class_name="dog", box=(10.004, 10.0, 30.0, 29.995))
     assert same == other_class
 
 
@@ -62,18 +62,18 @@ def rle(left=12, width=80, height=60):
 
 
 def test_masks(verdicts):
-    def said(mask=None, **row):
+    def reviewed(mask=None, **row):
         return over(verdicts({"label_id": "1", "rle_counts": mask or rle()} | row), label()).labels[0]
 
-    reviewed = label()._replace(provenance="human", rle_counts=rle(), area=40)
-    assert said(verdict="correct") == reviewed._replace(reviewed="kept", verdict="correct")
-    corrected = reviewed._replace(reviewed="corrected", verdict="wrong_class", class_name="dog")
-    assert said(verdict="wrong_class", class_name="dog") == corrected
+    expected = label()._replace(provenance="human", rle_counts=rle(), area=40)
+    assert reviewed(verdict="correct") == expected._replace(reviewed="kept", verdict="correct")
+    corrected = expected._replace(reviewed="corrected", verdict="wrong_class", class_name="dog")
+    assert reviewed(verdict="wrong_class", class_name="dog") == corrected
     box = (1.0, 2.0, 30.0, 40.0)
-    assert said(verdict="wrong_class", class_name="dog", box=box) == corrected._replace(xyxy=box)
-    moved = said(verdict="bad_box", box=box)
-    assert moved == reviewed._replace(reviewed="corrected", verdict="bad_box", xyxy=box)
-    assert said(verdict="not_an_object").rle_counts == b"mask"
+    assert reviewed(verdict="wrong_class", class_name="dog", box=box) == corrected._replace(xyxy=box)
+    moved = reviewed(verdict="bad_box", box=box)
+    assert moved == expected._replace(reviewed="corrected", verdict="bad_box", xyxy=box)
+    assert reviewed(verdict="not_an_object").rle_counts == b"mask"
 
 
 @pytest.mark.parametrize("mask", [rle(width=81), b"what", b"oooooooo1", b"n0"])
@@ -97,24 +97,26 @@ def test_masks_of_missed_objects(verdicts):
 
 
 def test_disputed_labels_are_undecided_again(verdicts):
-    said = verdicts({"label_id": "1", "verdict": "correct"}, {"label_id": "1", "verdict": "bad_box", "reviewer": "bob"})
+    answers = verdicts(
+        {"label_id": "1", "verdict": "correct"}, {"label_id": "1", "verdict": "bad_box", "reviewer": "bob"}
+    )
     given = label(decision="accept")
-    assert over(said, given).labels == [given._replace(reviewed="disputed", verdict="disputed")]
+    assert over(answers, given).labels == [given._replace(reviewed="disputed", verdict="disputed")]
 
 
 def test_simulated_words_are_no_human_ones(verdicts):
-    said = verdicts(
+    answers = verdicts(
         {"label_id": "1", "verdict": "correct", "simulated": True},
         {"key": "a.png", "verdict": "missed", "class_name": "dog", "box": (50.0, 5.0, 70.0, 25.0), "simulated": True},
     )
-    assert [one.provenance for one in over(said, label()).labels] == ["simulated", "simulated"]
+    assert [one.provenance for one in over(answers, label()).labels] == ["simulated", "simulated"]
 
 
 def test_missed_objects_are_added_once(verdicts):
     def missed(*box, class_name="dog", reviewer="ann"):
         return {"key": "a.png", "verdict": "missed", "class_name": class_name, "box": box, "reviewer": reviewer}
 
-    said = verdicts(
+    answers = verdicts(
         missed(50.0, 5.0, 90.0, 25.0),
         missed(51.0, 5.0, 90.0, 25.0, reviewer="bob"),
         missed(51.0, 6.0, 90.0, 25.0),
@@ -125,7 +127,7 @@ def test_missed_objects_are_added_once(verdicts):
         missed(50.0, 40.0, 60.0, 50.0, class_name="cat"),
     )
     there, gone = label(decision="accept"), label("2", "accept", box=(50.0, 40.0, 60.0, 50.0))
-    image = over(said, there, gone)
+    image = over(answers, there, gone)
     added = image.labels[2:]
     assert [(one.class_name, one.xyxy) for one in added] == [
         ("dog", (50, 5, 80, 25)),
@@ -137,14 +139,14 @@ def test_missed_objects_are_added_once(verdicts):
         ("added", "human", "missed", None, None)
     }
     assert len({one.label_id for one in added}) == 4
-    assert repr(over(said, there, gone)) == repr(image)
+    assert repr(over(answers, there, gone)) == repr(image)
 
 
 def test_what_was_checked(verdicts):
-    said = verdicts(
+    answers = verdicts(
         {"key": "a.png", "verdict": "checked", "class_name": "cat"},
         {"key": "b.png", "verdict": "checked"},
         {"key": "b.png", "verdict": "checked", "class_name": "cat", "reviewer": "bob"},
         {"key": "c.png", "verdict": "checked", "class_name": "zebra"},
     )
-    assert [over(said, key=f"{name}.png").checked for name in "abcd"] == [{"cat"}, {"cat", "dog"}, set(), set()]
+    assert [over(answers, key=f"{name}.png").checked for name in "abcd"] == [{"cat"}, {"cat", "dog"}, set(), set()]

@@ -56,10 +56,14 @@ def ask_and_answer(campaign, purpose, rows, wrong, simulated=False, **plan):
              "confidence": 0.9, "gate": "delivered", "seed": 0, "fit_share": SHARE, "counts": {}, "seconds": 0,
              "tasks_sha256": ""}  # fmt: skip
     write_plan(workspace, "main", ReviewPlan.model_validate(about | plan), pa.table(tasks, TASKS))
-    said = {name: [None] * count for name in VERDICTS.names}
-    said |= {"label_id": ids, "verdict": ["bad_box" if one else "correct" for one in wrong], "seconds": [2.0] * count}
-    said |= {"reviewer": ["ann"] * count, "simulated": [simulated] * count}
-    write_verdicts(workspace, pa.table(said, VERDICTS))
+    columns = {name: [None] * count for name in VERDICTS.names}
+    columns |= {
+        "label_id": ids,
+        "verdict": ["bad_box" if one else "correct" for one in wrong],
+        "seconds": [2.0] * count,
+    }
+    columns |= {"reviewer": ["ann"] * count, "simulated": [simulated] * count}
+    write_verdicts(workspace, pa.table(columns, VERDICTS))
 
 
 def test_the_guarantee_and_what_it_is_about(applied):

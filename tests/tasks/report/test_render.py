@@ -20,7 +20,7 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.elements, self.open, self.wrong, self.words = [], [], [], []
+        self.elements, self.open, self.wrong, self.texts = [], [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -36,7 +36,7 @@ class Page(HTMLParser):
             self.wrong.append(tag)
 
     def handle_data(self, data):
-        self.words.append(data)
+        self.texts.append(data)
 
     def all(self, tag):
         return [attributes for name, attributes in self.elements if name == tag]
@@ -58,7 +58,7 @@ def test_every_element_is_closed(page):
 
 
 def test_names_and_keys_are_no_markup(page):
-    assert not [words for words in HOSTILE if words in page]
+    assert not [text for text in HOSTILE if text in page]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" not in page.partition("<style>")[2].partition("</style>")[0]
     assert not any(name.startswith("on") for _, attributes in Page(page).elements for name in attributes)
 
@@ -95,22 +95,22 @@ def test_it_can_be_read_without_seeing_it(page):
 
 
 def test_what_is_certified_stands_with_its_evidence(page):
-    words = " ".join(" ".join(Page(page).words).split())
-    assert "9 of 410" in words
-    assert "3.8%" in words  # 0.0378, raised
-    assert "5% allowed" in words
-    assert "review about 340 more" in words
-    assert "the image has left the source" in words
-    assert "↑ 100 more" in words
-    assert "1 of 20 labels that are known to be wrong" in words
+    text = " ".join(" ".join(Page(page).texts).split())
+    assert "9 of 410" in text
+    assert "3.8%" in text  # 0.0378, raised
+    assert "5% allowed" in text
+    assert "review about 340 more" in text
+    assert "the image has left the source" in text
+    assert "↑ 100 more" in text
+    assert "1 of 20 labels that are known to be wrong" in text
 
 
 def test_what_people_looked_at_is_not_called_automatic(certified_report, page):
-    words = " ".join(" ".join(Page(page).words).split())
-    assert "610 of 1,000 labels accepted by the policy, 110 of them people had looked at;" in words
-    assert "500 accepted labels without a verdict \u00d7 1.6 s" in words
-    assert "each drawn from all accepted labels, those with a verdict included" in words
-    assert "without a person" not in words
+    text = " ".join(" ".join(Page(page).texts).split())
+    assert "610 of 1,000 labels accepted by the policy, 110 of them people had looked at;" in text
+    assert "500 accepted labels without a verdict \u00d7 1.6 s" in text
+    assert "each drawn from all accepted labels, those with a verdict included" in text
+    assert "without a person" not in text
     unseen = changed(certified_report.automation, answered=0)
     assert "people had looked at" not in render(changed(certified_report, automation=unseen, pictures=()), [])
     simulated = changed(certified_report.time, simulated=True)

@@ -21,13 +21,13 @@ def waits(verdicts, asked_about):
             dict.fromkeys(TASKS.names) | {"place": place, "purpose": "certify", "key": "a.png", "seconds": 1.0} | task
             for place, task in enumerate(tasks)
         ]
-        table, said = pa.Table.from_pylist(rows, schema=TASKS), verdicts(*answers)
+        table, given = pa.Table.from_pylist(rows, schema=TASKS), verdicts(*answers)
 
         def accepts(label_ids):
             asked_about.update(label_ids.to_pylist())
             return np.isin(label_ids.to_pylist(), accepted)
 
-        places = open_tasks(table, resolve(said), missed_and_checked(said), accepts)["place"].to_pylist()
+        places = open_tasks(table, resolve(given), missed_and_checked(given), accepts)["place"].to_pylist()
         return [place in places for place in range(len(tasks))]
 
     return ask
@@ -218,14 +218,14 @@ def test_no_verdicts(verdicts):
 
 
 def test_reviewers_who_name_different_classes_do_not_agree(verdicts):
-    def said(label, verdict, ann, bob):
+    def two_answers(label, verdict, ann, bob):
         row = {"label_id": label, "verdict": verdict}
         return row | {"class_name": ann}, row | {"class_name": bob, "reviewer": "bob"}
 
     table = verdicts(
-        *said("1", "wrong_class", "dog", "owl"),
-        *said("2", "wrong_class", "cat", "cat"),
-        *said("3", "correct", "dog", None),
+        *two_answers("1", "wrong_class", "dog", "owl"),
+        *two_answers("2", "wrong_class", "cat", "cat"),
+        *two_answers("3", "correct", "dog", None),
     )
     found = verdict_figures("main", table, LABELS, [])
     assert (found.doubly_reviewed, found.agreement, found.disputed) == (3, 2 / 3, [])

@@ -171,7 +171,7 @@ def table(rows):
     return pa.Table.from_pylist([dict.fromkeys(VERDICTS.names) | row for row in rows], schema=VERDICTS)
 
 
-def told(found):
+def summary(found):
     values = (found.verdict, found.class_name, found.seconds.tolist(), found.simulated.tolist())
     rows = {
         name: [None if isinstance(value, float) and math.isnan(value) else value for value in row]
@@ -182,32 +182,32 @@ def told(found):
 
 @given(st.lists(ROW, max_size=20))
 def test_as_a_plain_loop_says(rows):
-    words: dict[str, dict[str, dict]] = {}
+    by_label: dict[str, dict[str, dict]] = {}
     by_people = {row["label_id"] for row in rows if not row["simulated"]}
     rows = [row for row in rows if not (row["simulated"] and row["label_id"] in by_people)]
     for row in sorted(rows, key=lambda row: -1 if row["reviewed_at"] is None else row["reviewed_at"]):
-        words.setdefault(row["label_id"], {})[row["reviewer"]] = row
+        by_label.setdefault(row["label_id"], {})[row["reviewer"]] = row
     expected = {}
-    for label_id, by_reviewer in sorted(words.items()):
+    for label_id, by_reviewer in sorted(by_label.items()):
         last = list(by_reviewer.values())
-        said, classes = {row["verdict"] for row in last}, {row["class_name"] for row in last} - {None}
+        kinds, classes = {row["verdict"] for row in last}, {row["class_name"] for row in last} - {None}
         seconds = [row["seconds"] for row in last if row["seconds"] is not None]
         expected[label_id] = [
-            said.pop() if len(said) == 1 else "disputed",
+            kinds.pop() if len(kinds) == 1 else "disputed",
             classes.pop() if len(classes) == 1 else None,
             sum(seconds) if seconds else None,
             any(row["simulated"] for row in last),
         ]
-    assert told(resolve(table(rows))) == expected
+    assert summary(resolve(table(rows))) == expected
 
 
 @given(st.lists(ROW, max_size=12))
 def test_rows_that_come_again_change_nothing(rows):
-    once = told(resolve(table(rows)))
-    assert told(resolve(table([row for row in rows for _ in range(2)]))) == once
+    once = summary(resolve(table(rows)))
+    assert summary(resolve(table([row for row in rows for _ in range(2)]))) == once
     timed = [row for row in rows if row["reviewed_at"] is not None]
     if len({(row["label_id"], row["reviewer"], row["reviewed_at"]) for row in timed}) == len(timed) == len(rows):
-        assert told(resolve(table(rows + rows[::-1]))) == once
+        assert summary(resolve(table(rows + rows[::-1]))) == once
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
@@ -238,13 +238,16 @@ def test_missed_objects_as_a_plain_loop_says(verdicts, shapes):
     # Of rows that are equal as a whole, the first counts.
     seen, objects = set(), {}
     for shape in shapes:
-        if tuple(shape.values()) not in seen:
-            seen.add(tuple(shape.values()))
+        # Not the values in their order: dictionaries that are equal may have another one.
+        if (content := frozenset(shape.items())) not in seen:
+            seen.add(content)
             thing = (shape["box"], shape["reviewer"])
             objects[thing] = shape["rle_counts"] or objects.get(thing)
     found = missed_and_checked(verdicts(*rows)).missed
-    told = [((tuple(row[side] for side in BOX), row["reviewer"]), row["rle_counts"]) for row in found.to_pylist()]
-    assert told == list(objects.items())
+    found_objects = [
+        ((tuple(row[side] for side in BOX), row["reviewer"]), row["rle_counts"]) for row in found.to_pylist()
+    ]
+    assert found_objects == list(objects.items())
 
 
 def _row(shape, **others):

@@ -46,9 +46,9 @@ def test_read_in_the_order_of_time_then_file_then_row(workspace, verdicts):
 
 
 def test_order_of_one_reviewers_words_on_one_label_is_kept(workspace, verdicts):
-    said = ("correct", "bad_box", "correct", "not_an_object")
-    write_verdicts(workspace, verdicts(*({"label_id": "1", "verdict": word} for word in said)))
-    assert tuple(read_verdicts(workspace)["verdict"].to_pylist()) == said
+    names = ("correct", "bad_box", "correct", "not_an_object")
+    write_verdicts(workspace, verdicts(*({"label_id": "1", "verdict": name} for name in names)))
+    assert tuple(read_verdicts(workspace)["verdict"].to_pylist()) == names
 
 
 def test_nothing_written_nothing_read(workspace, verdicts):

@@ -79,9 +79,9 @@ def test_errors_come_at_their_rates_and_stay(make_run):
     labels, truth = make_run(images=600)
     asked, errors = about(labels, np.arange(labels.count)), Errors(missed=0.3, false_alarms=0.1)
     found = answer(asked, labels, truth, AT, errors, seed=1)
-    said = np.array([LABEL_VERDICTS.index(name) for name in found["verdict"].to_pylist()])
-    assert (said[~truth.correct] == CORRECT).mean() == pytest.approx(0.3, abs=0.05)
-    assert (said[truth.correct] == NOT_AN_OBJECT).mean() == pytest.approx(0.1, abs=0.03)
+    given = np.array([LABEL_VERDICTS.index(name) for name in found["verdict"].to_pylist()])
+    assert (given[~truth.correct] == CORRECT).mean() == pytest.approx(0.3, abs=0.05)
+    assert (given[truth.correct] == NOT_AN_OBJECT).mean() == pytest.approx(0.1, abs=0.03)
     turned = about(labels, np.arange(labels.count)[::-1])
     again = answer(turned, labels, truth, AT, errors, seed=1)
     assert again["verdict"].to_pylist() == found["verdict"].to_pylist()[::-1]
@@ -93,8 +93,8 @@ def test_plants_are_wrong_or_missed(make_run):
     labels, truth = make_run(images=2)
     honeypots = [{"purpose": "plant", "label_id": f"honeypot-{number}", "key": "00000.jpg"} for number in range(200)]
     assert set(answer(tasks_of(*honeypots), labels, truth, AT)["verdict"].to_pylist()) == {"not_an_object"}
-    said = answer(tasks_of(*honeypots), labels, truth, AT, Errors(missed=0.4))["verdict"].to_pylist()
-    assert said.count("correct") / 200 == pytest.approx(0.4, abs=0.12)
+    given = answer(tasks_of(*honeypots), labels, truth, AT, Errors(missed=0.4))["verdict"].to_pylist()
+    assert given.count("correct") / 200 == pytest.approx(0.4, abs=0.12)
 
 
 def test_images_are_searched(make_run):
@@ -160,7 +160,7 @@ def test_lists_are_sorted_and_each_number_is_once():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"precisions": "95"}, "--precision: 95 is not between 0.5 and 1"),
         ({"precisions": ""}, "--precision: '' is no list of numbers; write 0.95,0.98"),
@@ -174,6 +174,6 @@ def test_lists_are_sorted_and_each_number_is_once():
         ({"automate": float("nan")}, "--automate: nan is no share"),
     ],
 )
-def test_nonsense_is_told_in_one_line(change, words):
-    with pytest.raises(UserError, match=words):
+def test_nonsense_is_told_in_one_line(change, message):
+    with pytest.raises(UserError, match=message):
         ask(RoutingConfig(), **PLAIN | change)

@@ -76,15 +76,15 @@ def test_what_has_no_truth_is_left_out_and_counted(campaign, own_truth):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda document: document.update(images=[{"id": 1, "file_name": "other.png"}]), "shares no image"),
         (lambda document: document.update(categories=[{"id": 1, "name": "owl"}]), "shares no class"),
         (lambda document: [image.update(width=5) for image in document["images"]], "fits none"),
     ],
 )
-def test_nothing_in_common(campaign, own_truth, change, words):
-    with pytest.raises(UserError, match=words):
+def test_nothing_in_common(campaign, own_truth, change, message):
+    with pytest.raises(UserError, match=message):
         truth_of_campaign(campaign, own_truth(change))
 
 

@@ -12,12 +12,12 @@ def audited(seed, precision=0.96, bias=0.0, count=150, size=4000):
     p = 1 - (1 - precision) * 2 * rng.random(size)
     correct = rng.random(size) < p
     classes = rng.integers(0, 3, size)
-    said = np.clip(p + bias, 0, 1)
-    drawn = audit_sample(classes, said, count, seed, 0)
-    strata = audit_strata(classes, said, count)
+    stated = np.clip(p + bias, 0, 1)
+    drawn = audit_sample(classes, stated, count, seed, 0)
+    strata = audit_strata(classes, stated, count)
     rows = drawn.rows
-    sample = Audited(said[rows], strata[rows], correct[rows], drawn.inclusion)
-    estimate = audited_precision(said.mean(), np.bincount(strata), sample, 0.1)
+    sample = Audited(stated[rows], strata[rows], correct[rows], drawn.inclusion)
+    estimate = audited_precision(stated.mean(), np.bincount(strata), sample, 0.1)
     return estimate, correct.mean()
 
 

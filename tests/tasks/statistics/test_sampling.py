@@ -48,8 +48,8 @@ def test_the_first_sample_is_drawn_as_declared():
     drawn = first_sample(SCORES, 60, 0)
     assert len(drawn.rows) == len(set(drawn.rows.tolist())) == 60
     assert (drawn.inclusion > 0).all()
-    seen, said = frequencies(lambda seed: first_sample(SCORES, 60, seed), size, draws), declared(drawn, size)
-    error = (seen - said)[drawn.rows] / np.sqrt(said * (1 - said) / draws)[drawn.rows]
+    seen, expected = frequencies(lambda seed: first_sample(SCORES, 60, seed), size, draws), declared(drawn, size)
+    error = (seen - expected)[drawn.rows] / np.sqrt(expected * (1 - expected) / draws)[drawn.rows]
     assert np.abs(error).max() < 4.5
 
 
@@ -101,8 +101,8 @@ def test_the_audit_is_drawn_as_declared_and_reaches_every_stratum():
     assert len(drawn.rows) == 60
     assert set(strata[drawn.rows]) == set(strata)
     seen = frequencies(lambda seed: audit_sample(classes, probabilities, 60, seed, 0), 365)
-    said = declared(drawn, 365)[drawn.rows]
-    assert np.abs(seen[drawn.rows] - said).max() < 0.04
+    expected = declared(drawn, 365)[drawn.rows]
+    assert np.abs(seen[drawn.rows] - expected).max() < 0.04
     assert not np.array_equal(audit_sample(classes, probabilities, 60, 1, 1).rows, drawn.rows)
 
 
