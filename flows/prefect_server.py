@@ -31,7 +31,7 @@ def embedded_server() -> Iterator[None]:
     Prefect's client would start one by itself, as a child in our process group. The terminal sends Ctrl-C to all of
     that group: the server would be gone at once, and Prefect would try for minutes to report the interruption to it.
     Inside the block Prefect gives a server that has died seconds instead of minutes, and keeps no copy of the log
-    there, since nobody reads it.
+    there.
 
     Raises:
         UserError: There can be no folder for its database.
@@ -122,7 +122,7 @@ class _Server:
                 command = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command]
             self.process = subprocess.Popen(  # noqa: S603 - the command is ours
                 command,
-                # Prefect's own names for a server without pages, schedules and other services that nobody needs here.
+                # Prefect's own names for a server without pages, schedules and other services.
                 env=os.environ
                 | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
                 | get_current_settings().to_environment_variables(exclude_unset=True),

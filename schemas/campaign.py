@@ -164,7 +164,7 @@ class ClassConfig(Strict):
 
     @field_validator("prompts", "negatives")
     @classmethod
-    def _texts_said(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _texts_stripped(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         texts = tuple(text.strip() for text in value)
         if not all(texts):
             raise ValueError("an empty prompt finds nothing; remove it")
@@ -433,7 +433,7 @@ class RunConfig(Strict):
 
     name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Folder under workspace/runs.")
     shard_size: int = Field(1000, ge=1, le=100_000, description="Images in one unit of work.")
-    runner: Literal["in_process"] = Field("in_process", description="What works off the shards.")
+    runner: Literal["in_process"] = Field("in_process", description="What processes the shards.")
     retries: int = Field(2, ge=0, le=20, description="Times a failed shard is tried again.")
     retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; doubled each time.")
     shard_timeout_s: float = Field(6 * 3600, gt=0, description="A shard that takes longer is given up.")

@@ -62,7 +62,7 @@ class Group(Strict):
 class Reviewers(Strict):
     """How many wrong labels reviewers miss, as honeypots showed."""
 
-    planted: int = Field(0, ge=0, description="Known-wrong labels shown; 0: reviewers are taken at their word.")
+    planted: int = Field(0, ge=0, description="Known-wrong labels shown; 0: reviewers are trusted.")
     missed: int = Field(0, ge=0, description="Of them, called correct.")
     accepted: float = Field(0, ge=0, le=1, description="Upper bound of the share missed among acceptable labels.")
     routed: float = Field(0, ge=0, le=1, description="The same among labels that people get in any case.")

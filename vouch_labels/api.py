@@ -47,7 +47,7 @@ R = TypeVar("R")
 
 
 def _in_one_line(function: Callable[P, R]) -> Callable[P, R]:
-    """Cut the traceback of errors meant for the user: their words say all, the calls below mean nothing to them."""
+    """Cut the traceback of errors meant for the user: the message says all."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -133,8 +133,8 @@ class Campaign:
             except Exception as error:
                 if signal_behind(error) is not None:
                     raise KeyboardInterrupt("finished work is kept; run again to resume") from None
-                words = " ".join(str(error).split()) or "no further words"
-                raise VouchError(f"unexpected {type(error).__name__}: {words[:300]}") from None
+                message = " ".join(str(error).split()) or "no further words"
+                raise VouchError(f"unexpected {type(error).__name__}: {message[:300]}") from None
         check_complete(summary)
         return summary
 

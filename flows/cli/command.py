@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 
 OK: Final = 0
 FAILURE: Final = 1
-USERS_MISTAKE: Final = 2
 
 _RESUMED: Final = ("run", "demo", "apply")
 """Commands that go on where they were interrupted; the others start again."""
@@ -49,14 +48,14 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             logger.info("ended with an error", exc_info=True)
             code = error.exit_code
             # The lines of a campaign's problems begin with file and line, so that editors and terminals link them.
-            words = str(error) if isinstance(error, CampaignError) else f"vouch: {error}"
-            print(printable(words), file=sys.stderr)
+            text = str(error) if isinstance(error, CampaignError) else f"vouch: {error}"
+            print(printable(text), file=sys.stderr)
         except (KeyboardInterrupt, SystemExit) as error:
-            # Otherwise it is rich, which ends a command so when whoever read its output has gone.
+            # Otherwise it is rich, which ends a command so when the reader of its output has gone.
             if ended := signal_behind(error):
                 code = _say_ended(ended, command.__name__)
         except BrokenPipeError:
-            # Whoever read the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
+            # The reader of the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
             if ended := signal_behind(error):
@@ -65,8 +64,8 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             else:
                 logger.exception("unexpected error")
                 code = FAILURE
-                words = " ".join(str(error).split()) or "no further words"
-                _say(f"unexpected {type(error).__name__}: {words[:300]} (traceback in {log or log_path()})")
+                message = " ".join(str(error).split()) or "no further words"
+                _say(f"unexpected {type(error).__name__}: {message[:300]} (traceback in {log or log_path()})")
         if code != OK:
             raise typer.Exit(code)
 
@@ -79,10 +78,10 @@ def _say_ended(ended: Ended, command: str) -> int:
     return ended.code
 
 
-def _say(words: str) -> None:
+def _say(message: str) -> None:
     # The terminal may be closed already.
     with suppress(OSError):
-        print(printable(f"vouch: {words}"), file=sys.stderr)
+        print(printable(f"vouch: {message}"), file=sys.stderr)
 
 
 def epilog(*examples: str) -> str:

@@ -273,8 +273,8 @@ def check(
         for report in check_models(config):
             reports.append(report)
             model = f"{report.backend} {report.checkpoint} on {report.device}, {report.seconds:.1f} s"
-            words = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
-            say(console, f"{report.kind:<10} {words}")
+            result = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
+            say(console, f"{report.kind:<10} {result}")
         if as_json:
             print_json(terminal, {"models": [report.model_dump(mode="json") for report in reports]})
     broken = [report.kind for report in reports if report.problem]

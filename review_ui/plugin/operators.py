@@ -191,7 +191,7 @@ def wrong_class(review: ReviewSession, given: dict[str, Any]) -> None:
 
 @operator("Skip")
 def skip(review: ReviewSession, given: dict[str, Any]) -> None:
-    """Give an item back undecided: somebody else is asked, or the same reviewer at the very end."""
+    """Give an item back unanswered: another reviewer is asked, or the same one at the very end."""
     review.skip(item_of(given))
 
 

@@ -20,10 +20,10 @@ from vouch_labels.schemas.report import (
     GroupReport,
     Interval,
     PolicyReport,
+    PolicyState,
     RecallPart,
     RecallReport,
     SignalDrift,
-    Standing,
     TimeReport,
     Verdicts,
 )
@@ -150,7 +150,7 @@ def guarantee_sentence(policy: PolicyReport) -> str:
             return "There are no labels yet, so there is nothing to guarantee."
 
 
-def _standing(policy: Policy, labels: int, *, expired: bool) -> Standing:
+def _standing(policy: Policy, labels: int, *, expired: bool) -> PolicyState:
     if expired or policy.version.startswith(EXPIRED):
         return "expired"
     if not labels:
