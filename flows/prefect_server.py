@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import ClassVar, Final, NamedTuple, NoReturn
+from typing import ClassVar, Final, NoReturn
 
 from vouch_labels.flows import parent_death
 from vouch_labels.schemas.errors import UserError, VouchError
@@ -131,11 +131,7 @@ class _Server:
             )
 
     def wait(self) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            VouchError: It ended or hangs.
-        """
+        """Wait until the server answers; a VouchError says that it ended or hangs."""
         from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
         end = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
@@ -196,25 +192,16 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-class Ended(NamedTuple):
-    """How a signal ends a command."""
-
-    code: int
-    """Exit code, 128 + the signal's number."""
-    name: str
-    """What to call it."""
-
-
-def signal_behind(error: BaseException) -> Ended | None:
-    """The signal that an error came of, as Prefect's errors do when one interrupts its calls; None: of none."""
+def signal_behind(error: BaseException) -> tuple[int, str] | None:
+    """Exit code (128 + number) and name of the signal that an error came of, as Prefect's do when one interrupts it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
-            return Ended(INTERRUPTED, "interrupted")
+            return INTERRUPTED, "interrupted"
         # Prefect's, by name: importing it takes seconds.
         if type(cause).__name__ == "TerminationSignal":
-            return Ended(TERMINATED, "terminated")
+            return TERMINATED, "terminated"
         if isinstance(cause, SystemExit) and cause.code in (HUNG_UP, TERMINATED):
-            return Ended(cause.code, "terminated")
+            return cause.code, "terminated"
         cause = cause.__context__
     return None

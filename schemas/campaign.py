@@ -195,11 +195,7 @@ SWITCHES: Final = {
 
 
 def known_switch(name: str) -> str:
-    """Give the name back.
-
-    Raises:
-        ValueError: There is no such switch; the nearest is named.
-    """
+    """Give the name of a switch back; a ValueError names the nearest if there is no such switch."""
     if name in SWITCHES:
         return name
     near = difflib.get_close_matches(name, SWITCHES, n=1, cutoff=0.6)

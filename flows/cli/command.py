@@ -11,7 +11,7 @@ from typing import Final, ParamSpec
 import typer
 
 from vouch_labels.flows.console.output import log_path, printable, start_log
-from vouch_labels.flows.prefect_server import Ended, signal_behind
+from vouch_labels.flows.prefect_server import signal_behind
 from vouch_labels.schemas.errors import CampaignError, VouchError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
             if ended := signal_behind(error):
-                logger.info("%s, hidden by %s: %s", ended.name, type(error).__name__, error)
+                logger.info("%s, hidden by %s: %s", ended[1], type(error).__name__, error)
                 code = _say_ended(ended, command.__name__)
             else:
                 logger.exception("unexpected error")
@@ -72,10 +72,11 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     return run
 
 
-def _say_ended(ended: Ended, command: str) -> int:
+def _say_ended(ended: tuple[int, str], command: str) -> int:
+    code, name = ended
     kept = "; finished work is kept: run the same command again to resume" if command in _RESUMED else ""
-    _say(f"{ended.name}{kept}")
-    return ended.code
+    _say(f"{name}{kept}")
+    return code
 
 
 def _say(message: str) -> None:

@@ -56,8 +56,7 @@ def verdict_table(events: Iterable[Document]) -> pa.Table:
 def checked_rows(rows: Sequence[VerdictRow], item: Document, classes: Sequence[str]) -> list[Document]:
     """Check the rows of an answer and give them all columns, the one about the item first.
 
-    Raises:
-        ValueError: They are no verdicts about this item.
+    A ValueError says why they are no verdicts about this item.
     """
     checked = [_row(row, item) for row in rows]
     about = [row for row in checked if row["verdict"] != "missed"]

@@ -33,11 +33,7 @@ _ATTEMPTS: Final = 10
 
 
 class Queue(QueueStore):
-    """The queue of one run; safe for use from many threads.
-
-    Raises:
-        UserError: The database is away, refuses access, or was written by a newer version of Vouch.
-    """
+    """The queue of one run, whose database may fail by a UserError or VouchError; safe for use from many threads."""
 
     @classmethod
     def open(cls, uri: str, queue_id: str) -> Self:

@@ -80,11 +80,7 @@ def _serve(settings: ServerSettings, stop: threading.Event, output: TextIO) -> N
 
 
 def application(settings: ServerSettings) -> ASGIApp:
-    """Import FiftyOne, which takes seconds, and put the guard around it.
-
-    Raises:
-        VouchError: The database is away, or there is no such queue.
-    """
+    """Import FiftyOne, which takes seconds, and put the guard around it."""
     import fiftyone.server.app
 
     from vouch_labels.review_ui.plugin.operators import review_session
