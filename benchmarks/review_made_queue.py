@@ -23,7 +23,7 @@ def fill_made_queue(uri: str, count: int) -> None:
     from vouch_labels.schemas.reviews import VERDICTS
     from vouch_labels.tasks.boxes_masks import rle_of_crop
     from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
-    from vouch_labels.tasks.reviews.overlay import HumanWord
+    from vouch_labels.tasks.reviews.overlay import HumanLabel
 
     database = connect(uri)
     make_indices(database)
@@ -43,7 +43,7 @@ def fill_made_queue(uri: str, count: int) -> None:
         else:
             images.append(ExportImage(key, WIDTH, HEIGHT, [label]))
         tasks.append(Task(label_id, number, 1, "doubtful", "label", key, name, label_id, box, 1.6))
-    word = HumanWord.of(VERDICTS.empty_table(), CLASSES)
+    word = HumanLabel.of(VERDICTS.empty_table(), CLASSES)
     Writer(QueueStore.read(database, QUEUE), word, QuestionDetails(), lambda _item, _kind: 1).write(images, tasks)
     database.close()
 

@@ -23,12 +23,36 @@ class Word(NamedTuple):
 
 
 WORDS: Final = (
-    Word(r"\bworked(\s+\w+)?\s+off\b|\bWorked\b(?=\()", "processed"),
+    Word(r"\bwork(s|ed|ing)?(\s+\w+)?\s+off\b|\bwork_off|\bWorked\b(?=\()", "processed"),
     Word(r"\bhouse_?task|\bhouse decorator", "vouch_task"),
     Word(r"\bleash", "parent-death signal"),
     Word(r"\brooms\b", "packages"),
+    Word(r"\bhandfuls?\b", "batch"),
+    Word(r"\blanes?\b", "pipeline stages"),
     Word(r"\btakes? up answers|\btook up answers", "apply reviews"),
     Word(r"\bhand_out\b", "export tasks"),
+    Word(r"\bdesks?\b|\bdesk_|\bseats?\b", "review session"),
+    Word(r"\bHumanWord|\bhuman_word", "human label"),
+    Word(
+        r"promis(es?|ed)\b",
+        "guarantee",
+        stored=r"\bPromise\b|\.promise\b|[\"\(]promise\"|A promise with its ends|, and a promise of",
+    ),
+    Word(r"\b(take|takes|took|taking) a look\b|\bread_looks\b|_of_look\b|\blook_by", "test"),
+    Word(r"\bladders?\b", "threshold grid"),
+    Word(
+        r"\bplants?\b|\bplanted_", "honeypots", stored=r"[\"']plant(\\0|[\"'])|potted plants?|plants? pot|houseplants?"
+    ),
+    Word(r"\bin force\b|\bin_force_", "active policy"),
+    Word(r"\bwish(es)?\b", "request"),
+    Word(r"\bfates?\b|\bfate_of\b", "export status"),
+    Word(r"\bspoken\b", "format"),
+    Word(r"\bhopeless\b", "cannot certify"),
+    Word(r"\bresting\b", "idle"),
+    Word(r"\banew\b|_anew\b", "again"),
+    Word(r"\bmend(s|ed|ing)?\b", "fix"),
+    Word(r"\bbegun\b", "started"),
+    Word(r"\breckon(s|ed|ing)?\b", "compute"),
 )
 
 _SUFFIXES: Final = (".py", ".md", ".sh", ".js", ".mjs", ".ts", ".j2", ".yaml", ".toml", ".css")

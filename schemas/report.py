@@ -9,7 +9,7 @@ from vouch_labels.schemas.campaign import Gate, Strict
 from vouch_labels.schemas.evaluation import ContractTruth, Quality, Reliability, quality_table
 from vouch_labels.schemas.text import Block, Columns, Table, count, day, least, most, pct, when
 
-PolicyState = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]
+PolicyStatus = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]
 """What the acceptance rests on; simulated: a certificate from a simulated reviewer, which certifies nothing."""
 
 
@@ -82,7 +82,7 @@ class PolicyReport(Strict):
     """The policy that decided."""
 
     version: str
-    standing: PolicyState
+    standing: PolicyStatus
     precision: float = Field(description="T: guaranteed, or asked for.")
     confidence: float = Field(description="1 - delta: guaranteed, or asked for.")
     gate: Gate

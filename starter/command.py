@@ -7,14 +7,7 @@ from vouch_labels.schemas.errors import VouchError
 
 
 def exit_code(work: Callable[[], str]) -> int:
-    """Do the work of a program.
-
-    Args:
-        work: Returns what is to be printed at the end.
-
-    Returns:
-        0, or the exit code of the VouchError that it raised, whose message goes to standard error.
-    """
+    """Do the work of a program: print the text that it returns, or the message of its VouchError to standard error."""
     try:
         text = work()
     except VouchError as error:

@@ -41,8 +41,6 @@ from vouch_labels.tasks.models.registry import (
 from vouch_labels.tasks.models.runtime import Runtime
 from vouch_labels.tasks.score import crop, fill, softmax, templates_of
 
-_PARTS = ("detector", "segmenter", "scorer", "speed")
-
 DETECTOR_SEEN_SEED, DETECTOR_HELD_OUT_SEED = 11, 12
 _LEAST_SCORE = 0.02
 
@@ -66,25 +64,24 @@ OTHER_STYLE: Final = "twitter"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the measurements.
-
-    Args:
-        arguments: Command line; sys.argv's by default.
-
-    Returns:
-        The exit code: 0, or that of the error, which goes to stderr in one line.
-    """
+    """Run the measurements; returns the exit code."""
+    measures: dict[str, Callable[[int], dict[str, float]]] = {
+        "detector": measure_detector,
+        "segmenter": measure_segmenter,
+        "scorer": measure_scorer,
+        "speed": measure_speed,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=150, help="scenes a measurement")
-    parser.add_argument("--only", choices=_PARTS, action="append", help="measure this part; several times for several")
+    parser.add_argument("--only", choices=measures, action="append", help="measure this part; may be repeated")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("EVALUATION.md"))
     parser.add_argument("--cards", type=Path, help="folder of model cards whose figures are brought up to date")
     options = parser.parse_args(arguments)
 
     def work() -> str:
         figures: dict[str, float] = {}
-        for part in options.only or _PARTS:
-            found = _measure(part)(options.scenes)
+        for part in options.only or measures:
+            found = measures[part](options.scenes)
             figures |= {f"{part}.{name}": value for name, value in found.items()}
             sys.stdout.writelines(f"{name}: {value}\n" for name, value in _rows(part, figures).items())
             sys.stdout.flush()
@@ -97,18 +94,6 @@ def main(arguments: list[str] | None = None) -> int:
         return f"written to {options.out}"
 
     return exit_code(work)
-
-
-def _measure(part: str) -> Callable[[int], dict[str, float]]:
-    """The measurement of a part; each loads packages that the others do not need."""
-    if part == "detector":
-        return measure_detector
-    if part == "segmenter":
-        return measure_segmenter
-    if part == "scorer":
-        return measure_scorer
-
-    return measure_speed
 
 
 def _update_cards(folder: Path, figures: Mapping[str, float], scenes: int) -> None:
@@ -132,9 +117,7 @@ def _machine() -> str:
 def measure_detector(count: int, config: DetectorConfig | None = None) -> dict[str, float]:
     """Run a detector on freshly drawn scenes and compare with their truth.
 
-    Args:
-        count: Scenes a measurement.
-        config: Which detector; by default the bundled one with the campaign's default thresholds.
+    By default it is the bundled one, with the campaign's default thresholds.
 
     Returns:
         map50, map (nouns of the core split, all prompted); held_out_map50 (pairs never trained on, all prompted,
@@ -171,11 +154,7 @@ def find(detector: Detector, config: DetectorConfig, scene: Scene, texts: Sequen
 def count_hits(objects: Sequence[tuple[str, Sequence[float]]], found: Boxes, names: Sequence[str], least: float) -> int:
     """Count the boxes at or above a score that find an object: its name, IoU 0.5, each object once at most.
 
-    Args:
-        objects: Name and xyxy box of each true object.
-        found: Boxes; their phrase indices are places in `names`.
-        names: What was asked for.
-        least: Score from which boxes count.
+    Objects are a name and an xyxy box each; the phrase indices of the boxes are places in `names`.
     """
     boxes, scores, labels = found
     free = set(range(len(objects)))
@@ -271,11 +250,7 @@ def _false_boxes(detector: Detector, config: DetectorConfig, scene: Scene, nouns
 
 
 def measure_segmenter(count: int, config: SegmenterConfig | None = None) -> dict[str, float]:
-    """Prompt a segmenter with the true boxes of freshly drawn scenes.
-
-    Args:
-        count: Scenes.
-        config: Which segmenter; by default the bundled one.
+    """Prompt a segmenter, by default the bundled one, with the true boxes of freshly drawn scenes.
 
     Returns:
         mean_iou over objects; boundary_iou likewise (Cheng et al., Boundary IoU, CVPR 2021, eq. 2); iou_error, the
@@ -328,9 +303,7 @@ def _boundary(mask: Mask) -> Mask:
 def measure_scorer(count: int, config: ScorerConfig | None = None) -> dict[str, float]:
     """Classify the true crops of freshly drawn scenes by their most similar text.
 
-    Args:
-        count: Scenes a measurement.
-        config: Which scorer, templates and background; by default the bundled one with a campaign's defaults.
+    By default the scorer is the bundled one, with a campaign's default templates and background.
 
     Returns:
         top1 (nouns of the core split and the background texts compete); phrase_top1 (all nouns, tinted ones in
@@ -408,13 +381,9 @@ def _crops(
 
 
 def measure_speed(count: int) -> dict[str, float]:
-    """Detect, segment and score drawn scenes of 384 px with the bundled models, without reading or writing files.
+    """Images a second that the bundled models detect, segment and score: drawn scenes of 384 px, without files.
 
-    Args:
-        count: Scenes; the first eight only warm up.
-
-    Returns:
-        images_per_second.
+    Eight scenes before those that count warm up.
     """
     runtime, config = Runtime("cpu", "fp32"), DetectorConfig()
     detector = load_detector(config, runtime)
@@ -442,14 +411,9 @@ def measure_speed(count: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One line of the table: the key of a figure, what it is, and whether more is better.
 
-    Attributes:
-        key: Which figure.
-        text: What it is.
-        target: What a training on a GPU is to reach; None where nothing is asked.
-        floor: What a training on a CPU is to reach.
-        least: Whether more is better.
+    `target` is what a training on a GPU is to reach, `floor` what one on a CPU is; None where nothing is asked.
     """
 
     key: str
@@ -486,13 +450,7 @@ ROWS: Final = (
 
 
 def report(figures: Mapping[str, float], scenes: int, machine: str) -> str:
-    """Write the evaluation as Markdown.
-
-    Args:
-        figures: Value of each row's key.
-        scenes: Scenes a measurement was made on.
-        machine: Description of the machine.
-    """
+    """Write the evaluation as Markdown; figures are by the key of their row, each of so many scenes."""
     lines = [
         "# What the bundled models reach",
         "",
@@ -551,17 +509,7 @@ def _reaches(row: Row, value: float, limit: float) -> bool:
 
 
 def fresh_scene(seed: int, index: int, split: str, style: str = "noto") -> Scene:
-    """Draw a scene of 256 to 384 px a side.
-
-    Args:
-        seed: Which world; below 1000, where no training draws.
-        index: Which scene of it.
-        split: One of vocabulary.SPLITS.
-        style: One of sprites.STYLES.
-
-    Returns:
-        The scene with its ground truth; its size does not depend on split and style.
-    """
+    """Draw a scene of 256 to 384 px a side, whatever the split and style; no training draws seeds below 1000."""
     height, width = (int(side) for side in np.random.default_rng([seed, index, 1]).integers(256, 385, 2))
     return draw_scene(seed, index, split, height, width, style=style)
 

@@ -60,9 +60,7 @@ def write_grid(path: Path, columns: int = 4) -> None:
     Each row shows the first scenes of the evaluation that have enough objects, whatever the models make of them, with
     the boxes at or above the campaign's default score, masks, names and scores.
 
-    Args:
-        path: The picture; its ending says the format.
-        columns: Scenes in a row.
+    The path's ending says the format.
 
     Raises:
         VouchError: The bundled weights or the emoji cannot be used.
@@ -120,14 +118,7 @@ def _caption(row: _Row, scene: Scene, found: Boxes) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Draw the picture.
-
-    Args:
-        arguments: Command line; sys.argv's by default.
-
-    Returns:
-        The exit code: 0, or that of the error, which goes to stderr in one line.
-    """
+    """Draw the picture; returns the exit code."""
     parser = argparse.ArgumentParser(
         description="Draws what the bundled models find in fresh scenes into one picture.",
         epilog="example: python -m vouch_labels.starter.grid docs/starter.jpg",

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageFile, JpegImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageChops, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -166,20 +166,12 @@ _UPRIGHT: Final = {
 
 
 def decode(key: str, data: bytes, max_pixels: int) -> DecodedImage | Failed:
-    """Turn a file's bytes into upright RGB pixels.
+    """Turn a file's bytes into upright RGB pixels; whatever they are, nothing is raised.
 
     JPEG, PNG, WebP, TIFF and BMP are recognised by content. A name that claims another image format is mislabelled
     and fails; a name that claims none is fine. Of several frames or pages the first is taken. The EXIF orientation is
-    applied exactly once. `to_rgb` states how every pixel format becomes RGB.
-
-    Args:
-        key: The object's key, for its extension.
-        data: The whole file. It is not trusted.
-        max_pixels: Most pixels; compared with the header's size before anything is decoded. For TIFF and WebP
-            Pillow's own limit of 179 million holds beside it.
-
-    Returns:
-        The image, or the reason why there is none. Nothing is raised, whatever the bytes.
+    applied exactly once. `to_rgb` states how every pixel format becomes RGB. The limit on pixels is compared with the
+    header's size before anything is decoded; for TIFF and WebP Pillow's own limit of 179 million holds beside it.
     """
     if not data:
         return _failed("the file has zero bytes")
@@ -273,14 +265,7 @@ _EXTENSIONS: Final = {
 
 
 def sniff(data: bytes) -> str:
-    """Name the format of a file by its first bytes.
-
-    Args:
-        data: The file, or at least its first 64 bytes.
-
-    Returns:
-        JPEG, PNG, WEBP, TIFF, BMP, or a name for what else it is; "of no known format" when that is unknown.
-    """
+    """Name the format of a file by its first 64 bytes: JPEG, PNG, WEBP, TIFF, BMP, or what else it is."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
@@ -314,12 +299,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     - YCbCr, HSV: converted. LAB and others: refused.
     - Colour profiles (ICC) are ignored, as they were when the models were trained.
 
-    Args:
-        image: A loaded Pillow image; its pixels are not changed.
-
-    Returns:
-        An image of mode RGB and equal size.
-
     Raises:
         ValueError: There is no rule for its mode.
     """
@@ -329,7 +308,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_stretched(np.asarray(image, np.float64))).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         return _on_white(image)
-    if image.mode == "CMYK" and isinstance(image, JpegImagePlugin.JpegImageFile) and "adobe" not in image.info:
+    if image.mode == "CMYK" and isinstance(image, JpegImageFile) and "adobe" not in image.info:
         # Pillow takes every CMYK JPEG for one of Adobe's.
         return ImageChops.invert(image).convert("RGB")
     if image.mode in ("RGB", "L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBX"):
@@ -340,7 +319,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _high_byte(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     values = np.asarray(image)
     bits, inverted = 16, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    if isinstance(image, TiffImageFile):
         # Pillow leaves these two to its callers for 16-bit grey.
         bits = int(image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0])
         inverted = image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO

@@ -28,30 +28,14 @@ def box_area(boxes: Boxes) -> NDArray[np.float64]:
 
 
 def box_iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
-    """Intersection over union of every box of one set with every box of the other.
-
-    Args:
-        first: (N, 4) boxes.
-        second: (M, 4) boxes.
-
-    Returns:
-        (N, M) in [0, 1]; 0 where both boxes are empty.
-    """
+    """(N, M) intersection over union of (N, 4) with (M, 4) boxes; 0 where both boxes are empty."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     return _ratio(low, high, box_area(first)[:, None], box_area(second)[None, :])
 
 
 def paired_box_iou(first: Boxes, second: Boxes) -> NDArray[np.float64]:
-    """Intersection over union of box i of one set with box i of the other.
-
-    Args:
-        first: (N, 4) boxes.
-        second: (N, 4) boxes.
-
-    Returns:
-        (N,) in [0, 1]; 0 where both boxes are empty.
-    """
+    """(N,) intersection over union of box i of one set with box i of the other; 0 where both boxes are empty."""
     low = np.maximum(first[:, :2], second[:, :2])
     high = np.minimum(first[:, 2:], second[:, 2:])
     return _ratio(low, high, box_area(first), box_area(second))
@@ -81,9 +65,6 @@ def rle_of_runs(starts: NDArray[np.int64], ends: NDArray[np.int64], height: int,
         ends: (R,) pixel after each run; a run may begin where the one before it ends.
         height: Rows of the mask.
         width: Columns of the mask.
-
-    Returns:
-        The counts.
     """
     from pycocotools import mask as mask_utils
 
@@ -108,9 +89,6 @@ def rles_of_runs(
         ends: (R,) pixel after each run.
         runs: (M,) how many runs each mask has, none included.
         pixels: (M,) height times width of each mask.
-
-    Returns:
-        The counts of each mask.
     """
     mask = np.repeat(np.arange(len(runs)), runs)
     joined = np.zeros(len(starts) + 1, dtype=bool)
@@ -135,14 +113,9 @@ def rles_of_runs(
 
 
 def compress_counts(counts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[bytes]:
-    """Compress the counts of many masks as rleToString of common/maskApi.c in cocoapi does; see `is_rle`.
+    """Compress the counts of many masks as rleToString of common/maskApi.c in cocoapi does; see `run_lengths`.
 
-    Args:
-        counts: (S,) counts, those of the first mask first.
-        lengths: (M,) how many each mask has, at least one.
-
-    Returns:
-        The compressed counts of each mask.
+    `counts` (S,) are those of the first mask first; `lengths` (M,) are how many each mask has, at least one.
     """
     firsts = np.cumsum(lengths) - lengths
     later = np.flatnonzero(np.arange(len(counts)) - np.repeat(firsts, lengths) > 2)
@@ -163,15 +136,7 @@ def compress_counts(counts: NDArray[np.int64], lengths: NDArray[np.int64]) -> li
 def rle_of_crop(crop: NDArray[np.bool_], left: int, top: int, height: int, width: int) -> bytes:
     """Compressed COCO RLE counts of a mask that is empty outside a crop; takes time and memory for the crop only.
 
-    Args:
-        crop: (h, w) part of the mask.
-        left: Column of the mask where the crop begins.
-        top: Row of the mask where the crop begins.
-        height: Rows of the mask.
-        width: Columns of the mask.
-
-    Returns:
-        The counts.
+    The (h, w) crop begins at a column `left` and a row `top` of a mask of height x width.
     """
     rows, columns = crop.shape
     # An empty row below ends every run within its column.
@@ -184,13 +149,11 @@ def rle_of_crop(crop: NDArray[np.bool_], left: int, top: int, height: int, width
 
 
 def run_lengths(counts: bytes) -> NDArray[np.int64] | None:
-    """Decode compressed COCO RLE counts that nobody checked: what is none is told, never read beyond.
+    """Decode compressed COCO RLE counts from an untrusted source; bytes that are none are never read beyond.
 
     The encoding is rleToString's of common/maskApi.c in cocoapi: five bits a character, low ones first, from "0" on;
     0x20 says that more follow, 0x10 of the last one is the sign; from the fourth on a count is less the one two before.
-
-    Args:
-        counts: The bytes; some 60 bytes of memory are taken for each.
+    Some 60 bytes of memory are taken for each.
 
     Returns:
         (R,) pixels of each run, down the columns, the first one outside the mask; None if the bytes are no counts.
@@ -211,22 +174,13 @@ def run_lengths(counts: bytes) -> NDArray[np.int64] | None:
 
 
 def is_rle(counts: bytes, height: int, width: int) -> bool:
-    """Tell whether bytes are compressed COCO RLE counts of a mask of this size.
-
-    Args:
-        counts: The bytes.
-        height: Rows of the mask.
-        width: Columns of the mask.
-    """
+    """Whether bytes are compressed COCO RLE counts of a mask of this size."""
     runs = run_lengths(counts)
     return runs is not None and int(runs.sum()) == height * width
 
 
 def rle_area(counts: bytes) -> int:
-    """Pixels of a mask.
-
-    Args:
-        counts: Compressed COCO RLE counts, as run_lengths knows them.
+    """Pixels of a mask given as compressed COCO RLE counts.
 
     Raises:
         ValueError: They are none.

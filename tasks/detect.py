@@ -29,7 +29,7 @@ _UNITS = 100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """N labels of one image, best score first; arrays are (N,) unless said otherwise."""
+    """N labels of one image, best score first; arrays are (N,) unless stated otherwise."""
 
     boxes: Floats
     """(N, 4) xyxy in pixels of the image."""
@@ -59,8 +59,8 @@ class Detect:
     1. Score of a class is the greatest of its prompts'; likewise of a negative text, each on its own.
     2. Candidates that overlap by more than `nms_iou` are one object, whatever their classes: the one with the greatest
        score of any text stays and takes over the greatest scores of those it covers.
-    3. It belongs to its best class. Where a negative text of that class scores higher, it is a test-alike and is left
-       out; other classes' negatives do not count. Equal scores: the class declared first; class before negative.
+    3. It belongs to its best class. Where a negative text of that class scores higher, it is a hard negative and is
+       left out; other classes' negatives do not count. Equal scores: the class declared first; class before negative.
     4. Below the class's `min_score`, or with an empty box, it is no label. Of the rest the best `max_boxes` stay.
 
     The runner-up is the best of the other classes and the class's own negatives.
@@ -114,8 +114,14 @@ class Detect:
         return [self._labels(raw, image) for raw, image in zip(found, images, strict=True)]
 
     def table(self, rows: Iterable[tuple[str, str, Detections]]) -> pa.Table:
-        """Lay out labels as a table of schema DETECTIONS; see `detection_table`."""
-        return detection_table(rows, self._class_names)
+        """Lay out the labels of images as a table of schema DETECTIONS, a row a label, in the order given.
+
+        Of each image there are its key, the SHA-256 of its content, and its labels. A label's id is a hash of the key,
+        the content, the class and the box in hundredths of a pixel; of two labels of one image that agree in all of
+        these the later one's place is hashed too.
+        """
+        batches = [_batch(key, sha256, found, self._class_names) for key, sha256, found in rows if len(found.boxes)]
+        return pa.Table.from_batches(batches, schema=DETECTIONS)
 
     def _check(self) -> None:
         """Try the prompts class by class, so that an error names the class."""
@@ -130,7 +136,7 @@ class Detect:
             return Failed(step="detect", reason="the detector's answer is not finite")
         kept, joint = merge_duplicates(raw.boxes, raw.scores.max(axis=1, initial=0), raw.scores, self._nms_iou)
         boxes, chosen = raw.boxes[kept], self._texts.choose(joint)
-        is_label = ~chosen.look_alike & (chosen.scores >= self._least[chosen.classes]) & (box_area(boxes) > 0)
+        is_label = ~chosen.hard_negative & (chosen.scores >= self._least[chosen.classes]) & (box_area(boxes) > 0)
         order = np.flatnonzero(is_label)
         order = order[np.argsort(-chosen.scores[order], kind="stable")][: self._max_boxes]
         boxes = np.ascontiguousarray(boxes[order])
@@ -198,7 +204,7 @@ class Choice:
     scores: Floats
     margins: Floats
     runners_up: list[str | None]
-    look_alike: NDArray[np.bool_]
+    hard_negative: NDArray[np.bool_]
     """Whether a negative text of the class scores higher than the class."""
 
 
@@ -238,22 +244,17 @@ class Texts:
             scores=best.astype(np.float32),
             margins=np.where(alone, best, best - np.where(alone, 0, rival)).astype(np.float32),
             runners_up=[None if lonely else self._names[text] for text, lonely in zip(second, alone, strict=True)],
-            look_alike=negatives.max(axis=1, initial=-np.inf) > best,
+            hard_negative=negatives.max(axis=1, initial=-np.inf) > best,
         )
 
 
 def merge_duplicates(boxes: Floats, strengths: Floats, scores: Floats, iou: float) -> tuple[NDArray[np.int64], Floats]:
-    """Greedy non-maximum suppression over all classes together.
+    """Greedy non-maximum suppression over all classes together, of (N, 4) xyxy boxes.
 
-    Candidates are taken by strength, the greatest first, equal ones in the order given; each takes in every later one
-    that overlaps it by more than `iou`, of whatever class. The one that stays gets, text by text, the greatest score
-    of all that it took in, so that a class that only another pass asked for still counts as its runner-up.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        strengths: (N,) what the candidates are ordered by.
-        scores: (N, P) score of each text.
-        iou: Overlap above which two boxes are one object.
+    Candidates are taken by strength (N,), the greatest first, equal ones in the order given; each takes in every later
+    one that overlaps it by more than `iou`, of whatever class. The one that stays gets, text by text, the greatest of
+    the scores (N, P) of all that it took in, so that a class that only another pass asked for still counts as its
+    runner-up.
 
     Returns:
         Indices (M,) of those that stay, strongest first, and their (M, P) joint scores.
@@ -271,23 +272,6 @@ def merge_duplicates(boxes: Floats, strengths: Floats, scores: Floats, iou: floa
     if not kept:
         return np.zeros(0, np.int64), np.zeros((0, scores.shape[1]), np.float32)
     return np.array(kept, np.int64), np.stack(joint)
-
-
-def detection_table(rows: Iterable[tuple[str, str, Detections]], class_names: Sequence[str]) -> pa.Table:
-    """Lay out the labels of images as a table.
-
-    A label's id is a hash of the image's key and content, the class and the box in hundredths of a pixel; of two
-    labels of one image that agree in all of these the later one's place is hashed too.
-
-    Args:
-        rows: For each image its key, the SHA-256 of its content, and its labels.
-        class_names: Names of the classes, in their order.
-
-    Returns:
-        A table of schema DETECTIONS, a row a label, in the order given.
-    """
-    batches = [_batch(key, sha256, found, class_names) for key, sha256, found in rows if len(found.boxes)]
-    return pa.Table.from_batches(batches, schema=DETECTIONS)
 
 
 def _batch(key: str, sha256: str, found: Detections, class_names: Sequence[str]) -> pa.RecordBatch:

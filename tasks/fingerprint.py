@@ -11,13 +11,9 @@ LENGTH = 16
 
 
 def fingerprint(*parts: Json) -> str:
-    """Sixteen hex digits of SHA-256 over the canonical JSON of the parts.
+    """Sixteen hex digits of SHA-256 over the canonical JSON of the parts, the same on every machine for equal parts.
 
-    Args:
-        parts: Anything JSON can say; the order of mapping keys does not matter, that of lists does.
-
-    Returns:
-        The same string on every machine and in every process for equal parts.
+    The order of mapping keys does not matter, that of lists does.
 
     Raises:
         ValueError: A number is NaN or infinite.

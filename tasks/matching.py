@@ -30,12 +30,7 @@ class Matches(NamedTuple):
 
 
 def ranking(signal: NDArray[np.float32], score: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Places of N labels, best signal first, missing values last; equal ones by score, then as they stand.
-
-    Args:
-        signal: (N,) what ranks them, NaN where missing.
-        score: (N,) what decides between equals.
-    """
+    """Places of N labels, best signal first, missing values (NaN) last; equal ones by score, then as they stand."""
     least = np.float64(-np.inf)
     keys = [np.where(np.isfinite(values), values.astype(np.float64), least) for values in (score, signal)]
     return np.lexsort([-values for values in keys]).astype(np.int64)
@@ -86,12 +81,7 @@ def match_the_rest(
 ) -> NDArray[np.int64]:
     """Give labels that are on no object of their class a free one of any class, to say what they were taken for.
 
-    Args:
-        matches: What `match_labels` found.
-        iou: (N, M) overlaps.
-        crowd: (M,) crowd regions; nothing is matched to them.
-        order: (N,) places of the labels, best first.
-        threshold: Least overlap.
+    Arguments are those of `match_labels`; nothing is matched to crowds.
 
     Returns:
         (N,) places of the objects, NOT_MATCHED without one.
@@ -148,11 +138,7 @@ def xywh_of(xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def overlaps(labels: ImageLabels, objects: ImageObjects) -> NDArray[np.float64]:
-    """Intersection over union of every label's box with every object's, as COCO counts it.
-
-    Returns:
-        (N, M) in [0, 1]; for crowds the intersection over the label's own area.
-    """
+    """(N, M) intersection over union of the labels' boxes with the objects'; for crowds over the label's own area."""
     from pycocotools import mask as mask_utils
 
     shape = (len(labels.class_index), len(objects.class_index))

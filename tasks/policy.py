@@ -35,23 +35,17 @@ EXPIRED: Final = "expired-"
 
 
 def default_policy(classes: Sequence[ClassConfig], routing: RoutingConfig) -> Policy:
-    """Make the policy that says no more than the campaign itself.
+    """Make the policy that states no more than the campaign itself.
 
     A class goes by its own `accept`, else by `routing.accept`; without either nothing of it is accepted. Classes with
-    one rule are one group, groups come in the order of their first class.
-
-    Args:
-        classes: The declared classes.
-        routing: Its `accept`; its `policy` is not looked at.
-
-    Returns:
-        A policy whose version is a fingerprint of its groups: equal rules have equal versions on every machine.
+    one rule are one group, groups come in the order of their first class. The version is a fingerprint of the groups:
+    equal rules have equal versions on every machine.
     """
     members: dict[Thresholds | None, list[str]] = {}
     for entry in classes:
         rule = entry.accept if entry.accept is not None else routing.accept
         members.setdefault(rule, []).append(entry.name)
-    groups = tuple(Group(name=_spoken(rule), classes=tuple(names), accept=rule) for rule, names in members.items())
+    groups = tuple(Group(name=_rule_text(rule), classes=tuple(names), accept=rule) for rule, names in members.items())
     return Policy(version=f"user-{fingerprint([group.model_dump(mode='json') for group in groups])}", groups=groups)
 
 
@@ -78,13 +72,9 @@ def expired_policy(policy: Policy) -> Policy:
 def read_policy(
     workspace: Store, version: str, classes: Sequence[ClassConfig], named_by: str = "routing.policy"
 ) -> Policy:
-    """Read policies/<version>.json.
+    """Read policies/<version>.json; the policy may know more than the declared classes.
 
-    Args:
-        workspace: Where policies are kept.
-        version: Its name.
-        classes: The declared classes; the policy may know more.
-        named_by: What asks for it, for messages.
+    `named_by` is what asks for it, for messages.
 
     Raises:
         UserError: There is no such policy, it cannot be read, is filed under another's name, has no rule for a declared
@@ -119,7 +109,7 @@ def parse_policy(workspace: Store, version: str, named_by: str) -> Policy:
         policy = Policy.model_validate_json(data)
         _try_calibrator(policy)
         if not is_as_named(version, data):
-            raise _DamagedError("its content is not the one that it was named by, so nobody certified it")
+            raise _DamagedError("its content is not the one that it was named by, so it is not the certified one")
     except ObjectMissingError:
         raise UserError(
             f"{named_by}: {workspace.uri} has no {key}; name a policy that is there, or set routing.policy: none"
@@ -136,9 +126,7 @@ def parse_policy(workspace: Store, version: str, named_by: str) -> Policy:
 def check_fits(policy: Policy, inputs: Mapping[str, str]) -> None:
     """Refuse a certified policy for labels that come from other models, prompts or settings than it was certified with.
 
-    Args:
-        policy: Any policy; one without a certification fits everything.
-        inputs: What the labels depend on, as `Pipeline.inputs` and `Current.inputs` have it.
+    `inputs` is what the labels depend on, as `Pipeline.inputs` and `Current.inputs` have it.
 
     Raises:
         UserError: Inputs have changed; it names them.
@@ -232,29 +220,24 @@ def _detail(error: Exception) -> str:
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
-def _spoken(rule: Thresholds | None) -> str:
+def _rule_text(rule: Thresholds | None) -> str:
     if rule is None:
         return "review only"
     return ", ".join(f"{name} >= {value:g}" for name, value in rule.required().items())
 
 
-def content_name(look: int, groups: list[dict[str, Any]], certification: dict[str, Any]) -> str:
-    """Give the version of a certified policy: certified-<look>-<hash>.
+def content_name(test: int, groups: list[dict[str, Any]], certification: dict[str, Any]) -> str:
+    """Version of a certified policy, certified-<test>-<hash>, by the test that it came from and its values as JSON.
 
-    Args:
-        look: Which test of certification labels it came from.
-        groups: The policy's groups as JSON values.
-        certification: Its certification as JSON values; when it was made does not count.
+    When the certification was made does not count.
     """
-    return f"certified-{look}-{_hash(groups, certification)}"
+    return f"certified-{test}-{_hash(groups, certification)}"
 
 
 def is_as_named(version: str, data: bytes) -> bool:
-    """Whether a policy says what it said when it was named; one with a name of another kind always does.
+    """Whether a policy's file is as it was when it was named; one with a name of another kind always is.
 
-    Args:
-        version: Its name.
-        data: Its file, which is JSON of the schema. Read as it is, it stays true when the schema gets new fields.
+    The JSON is read as it is, so that this stays true when the schema gets new fields.
     """
     name = _NAME.fullmatch(version)
     if name is None:
@@ -277,7 +260,7 @@ def accepts(policy: Policy) -> bool:
 
 
 def basis(policy: Policy) -> str:
-    """Say on what basis a policy accepts labels, in a few words."""
+    """On what basis a policy accepts labels, in one phrase."""
     guarantee = policy.certification
     if guarantee is None:
         return "user thresholds, not certified" if accepts(policy) else "no thresholds: everything goes to review"

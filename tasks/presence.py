@@ -41,17 +41,11 @@ class Presence:
     """Class presence by CLIP, whole images and tiles of them.
 
     The probability of a class in a view is that of tasks.score, over the same texts; an image's is the greatest of
-    its views. Classes that have labels still compete: what a box shows already must not count for its look-alike.
+    its views. Classes that have labels still compete: what a box shows already must not count for what looks like it.
     """
 
     def __init__(self, score: Score, classes: Sequence[ClassConfig], enabled: bool) -> None:
-        """Share a scorer's model and texts.
-
-        Args:
-            score: For the same classes.
-            classes: In their order.
-            enabled: False: nothing is computed, and nothing found.
-        """
+        """Share a scorer's model and texts, for the same classes; unless enabled nothing is computed, nor found."""
         self._score = score
         self._names = [entry.name for entry in classes]
         self._enabled = enabled
@@ -62,12 +56,8 @@ class Presence:
     ) -> Sequence[Present | Failed]:
         """Look for the classes that images have no label of; all views go through the model together.
 
-        Args:
-            images: (H, W, 3) uint8 each.
-            class_indices: (N,) each, the classes of an image's labels.
-
-        Returns:
-            One item an image; Failed when CLIP gave something that is not finite.
+        Images are (H, W, 3) uint8 each, with the (N,) classes of their labels. Where CLIP gave something that is not
+        finite, an image fails.
 
         Raises:
             UserError: As Score.prepare.
@@ -79,11 +69,7 @@ class Presence:
         return [_present(row, classes) for row, classes in zip(greatest, class_indices, strict=True)]
 
     def table(self, rows: Iterable[tuple[str, Present]]) -> pa.Table:
-        """Lay out what was found as a table of schema PRESENCE.
-
-        Args:
-            rows: Key and finding of each image that did not fail.
-        """
+        """Lay out what was found in each image that did not fail, by its key, as a table of schema PRESENCE."""
         found = list(rows)
         columns = {
             "key": [key for key, present in found for _ in present.classes],
@@ -103,13 +89,10 @@ def _present(probability: Floats, labelled: NDArray[np.int64]) -> Present | Fail
 
 
 def views(image: Pixels) -> list[Pixels]:
-    """Cut an image into what CLIP is shown: the whole, and a square at each corner.
+    """Cut an (H, W, 3) uint8 image into what CLIP is shown: the whole, and a square at each corner.
 
     CLIP's preprocessing keeps the central square of the whole; the side of the squares is TILE of the shorter side, or
     as much more as it takes that they and the central square leave no gap between them.
-
-    Args:
-        image: (H, W, 3) uint8.
 
     Returns:
         VIEWS arrays (h, w, 3) uint8, reduced so that the shorter side of the whole is below twice SHORT_SIDE.

@@ -30,22 +30,14 @@ CAPTION: Final = 22
 GAP: Final = 8
 PAPER: Final = (250, 250, 250)
 INK: Final = (40, 40, 40)
-UNDECIDED: Final = "#8c8c8c"
+UNREVIEWED: Final = "#8c8c8c"
 
 
 def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int = 4) -> int:
-    """Draw images of a run with their labels into one picture.
+    """Draw at most `count` images of a run with their labels into one picture; returns how many, 0 without a picture.
 
-    Of the first images of the run, those with the most classes are shown, in their order.
-
-    Args:
-        campaign: Has been run.
-        path: The picture; its ending says the format.
-        count: Most images shown.
-        columns: Images in a row.
-
-    Returns:
-        Images shown; 0 writes no picture.
+    Of the first images of the run, those with the most classes are shown, in their order. The path's ending says the
+    format.
 
     Raises:
         UserError: The campaign has not been run yet, or the picture cannot be written.
@@ -82,7 +74,7 @@ def draw_grid(
     side: int = 320,
     captions: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Draw images with their labels, each in a square tile with a line under it.
+    """Draw images with their labels, each in a square tile with a line under it, into an RGB picture.
 
     Accepted labels have the colour of their class, with mask, box, name and detector score; labels that wait for
     review have a thin grey box and a question mark.
@@ -93,9 +85,6 @@ def draw_grid(
         columns: Tiles in a row.
         side: Width and height of a tile in pixels.
         captions: The line under each image; by default its key, and how many labels were accepted.
-
-    Returns:
-        An RGB picture.
     """
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
@@ -113,16 +102,9 @@ def draw_grid(
 
 
 def draw_labels(pixels: Pixels, image: ExportImage, class_names: Sequence[str], side: int) -> Image.Image:
-    """Draw one image with its labels, as `draw_grid` draws each.
+    """Draw one (H, W, 3) uint8 RGB image with its labels, as `draw_grid` draws each, into an RGB picture.
 
-    Args:
-        pixels: (H, W, 3) uint8 RGB.
-        image: The labels, in pixels of it.
-        class_names: All classes; a class's place gives its colour.
-        side: Longer side of the result in pixels. The image is scaled first, so that lines and letters keep their size.
-
-    Returns:
-        An RGB picture.
+    The image is scaled first, to `side` pixels at the longer side, so that lines and letters keep their size.
     """
     import supervision as sv
 
@@ -133,7 +115,7 @@ def draw_labels(pixels: Pixels, image: ExportImage, class_names: Sequence[str], 
     waiting = [label for label in image.labels if label.decision != "accept"]
     accepted = [label for label in image.labels if label.decision == "accept"]
     if waiting:
-        grey = sv.Color.from_hex(UNDECIDED)
+        grey = sv.Color.from_hex(UNREVIEWED)
         found = detections_of(waiting, image, class_names, size)
         scene = sv.BoxAnnotator(color=grey, thickness=1).annotate(scene, found)
         scene = _names(grey).annotate(scene, found, [f"{label.class_name}?" for label in waiting])

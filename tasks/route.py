@@ -79,9 +79,18 @@ def route(images: pa.Table, detect: pa.Table, segment: pa.Table, score: pa.Table
             raise VouchError("the detections, masks and scores are not of the same labels; run the shard again")
     groups = _group_indices(flat(detect["class_name"]), policy)
     if policy.certification is not None:
-        p_correct, decide = _certified(images, detect, segment, score, policy.certification)
+        p_correct = probabilities(detect, segment, score, policy.certification)
+        kept = kept_for_fitting(images, detect, policy.certification)
+
+        def decide(group: Group, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Any]:
+            return decide_by_probability(group, p_correct[rows], kept[rows])
     else:
-        p_correct, decide = np.full(len(ids), np.nan), _by_the_user(detect, segment, score)
+        p_correct = np.full(len(ids), np.nan)
+        signals = user_signals(detect, segment, score)
+
+        def decide(group: Group, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Any]:
+            return decide_by_thresholds(group, {name: signals[name][rows] for name in signals})
+
     accepted, reasons = _group_by_group(policy, groups, decide)
     return pa.table(
         [
@@ -107,19 +116,6 @@ def _group_indices(classes: pa.Array, policy: Policy) -> NDArray[np.int64]:
     return np.asarray(table[numbers(encoded.indices, np.int64)], np.int64)
 
 
-def _certified(
-    images: pa.Table, detect: pa.Table, segment: pa.Table, score: pa.Table, certification: Certification
-) -> tuple[Floats, _Decide]:
-    p_correct = probabilities(detect, segment, score, certification)
-    kept = kept_for_fitting(images, detect, certification)
-    return p_correct, lambda group, rows: decide_by_probability(group, p_correct[rows], kept[rows])
-
-
-def _by_the_user(*tables: pa.Table) -> _Decide:
-    signals = user_signals(*tables)
-    return lambda group, rows: decide_by_thresholds(group, {name: signals[name][rows] for name in signals})
-
-
 def _group_by_group(policy: Policy, groups: NDArray[np.int64], decide: _Decide) -> tuple[NDArray[np.bool_], Any]:
     accepted = np.zeros(len(groups), np.bool_)
     pieces, rows = [], []
@@ -143,15 +139,7 @@ def user_signals(*tables: pa.Table) -> dict[str, NDArray[np.float32]]:
 
 
 def decide_by_thresholds(group: Group, signals: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.bool_], Any]:
-    """Decide on M labels of one group; `route` states the rule.
-
-    Args:
-        group: Its `accept`.
-        signals: (M,) each.
-
-    Returns:
-        Accepted, (M,), and the reasons, M strings.
-    """
+    """Decide on M labels of one group by (M,) signals; `route` states the rule. Accepted, (M,), and M reasons."""
     count = len(next(iter(signals.values())))
     rule = group.accept.required() if group.accept is not None else {}
     if not rule:
@@ -166,8 +154,8 @@ def decide_by_thresholds(group: Group, signals: Mapping[str, NDArray[np.float32]
         complaint = _complaints(name, values, least, holds)
         # A join with a null is null, so of the two and their join the first that is there is the one wanted.
         review = pc.coalesce(pc.binary_join_element_wise(review, complaint, ", "), review, complaint)
-    spoken = ", ".join(f"{name} >= {least:.{_signal_decimals(least)}f}" for name, least in rule.items())
-    return accepted, pc.if_else(pa.array(accepted), spoken, review)
+    holding = ", ".join(f"{name} >= {least:.{_signal_decimals(least)}f}" for name, least in rule.items())
+    return accepted, pc.if_else(pa.array(accepted), holding, review)
 
 
 def _complaints(name: str, values: NDArray[np.float32], least: float, holds: NDArray[np.bool_]) -> pa.Array:
@@ -192,14 +180,10 @@ def _signal_decimals(least: float) -> int:
 
 
 def probabilities(detect: pa.Table, segment: pa.Table, score: pa.Table, certification: Certification) -> Floats:
-    """Give the probability of each label that it is correct, by the policy's calibrator.
+    """Probability of each of N labels that it is correct, by the policy's calibrator.
 
-    Args:
-        detect: DETECTIONS, N rows, with `class_name`; of the three tables only signals that the calibrator names are
-            looked at.
-        segment: MASKS, row for row the same labels.
-        score: SCORES, row for row the same labels.
-        certification: Its calibrator.
+    The three tables are row for row of the same labels; only `class_name` and the signals that the calibrator names are
+    looked at.
 
     Returns:
         (N,) in [0, 1], float32's values as float64; NaN where the calibrator has none.
@@ -221,15 +205,7 @@ def probabilities(detect: pa.Table, segment: pa.Table, score: pa.Table, certific
 
 
 def kept_for_fitting(images: pa.Table, detect: pa.Table, certification: Certification) -> Bools:
-    """Say of each label whether its image is on the side whose verdicts train the calibrator.
-
-    Args:
-        images: IMAGES, the columns `key` and `sha256`.
-        detect: DETECTIONS, N rows, with `key`.
-        certification: Its `fit_share` and `seed`.
-
-    Returns:
-        (N,)
+    """Whether each label's image is on the side whose verdicts train the calibrator, (N,).
 
     Raises:
         VouchError: A label's image is not among the images.
@@ -246,15 +222,9 @@ def kept_for_fitting(images: pa.Table, detect: pa.Table, certification: Certific
 
 
 def decide_by_probability(group: Group, p_correct: Floats, kept: Bools) -> tuple[NDArray[np.bool_], Any]:
-    """Decide on M labels of one group; `route` states the rule.
+    """Decide on M labels of one group; `route` states the rule. Accepted, (M,), and M reasons.
 
-    Args:
-        group: Its `p_correct`, the least that is accepted.
-        p_correct: (M,) float32's values, NaN where there is none.
-        kept: (M,) whether the image is kept for fitting.
-
-    Returns:
-        Accepted, (M,), and the reasons, M strings.
+    `p_correct` (M,) are float32's values, NaN where there is none; `kept` (M,) are images kept for fitting.
     """
     least = group.p_correct
     if least is None:
@@ -263,8 +233,8 @@ def decide_by_probability(group: Group, p_correct: Floats, kept: Bools) -> tuple
     with np.errstate(invalid="ignore"):
         enough = finite & (p_correct >= least)
     accepted = enough & ~kept
-    spoken = np.where(finite & ~kept, _cut(p_correct, finite, enough, least), -1)
-    distinct, codes = np.unique(spoken, return_inverse=True)
+    shown = np.where(finite & ~kept, _cut(p_correct, finite, enough, least), -1)
+    distinct, codes = np.unique(shown, return_inverse=True)
     decimals = _p_decimals(least)
     unit, cut_least = 10**decimals, _floor(least, decimals)
     texts = [

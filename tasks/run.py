@@ -74,10 +74,8 @@ class CampaignRun:
     def plan(self, *, retry_failed: bool = False) -> Generation | None:
         """Plan what is new or changed in the source; None when nothing is.
 
-        Images that could not be fetched are planned again by every run, for the store may have come back.
-
-        Args:
-            retry_failed: Plan those again too that failed at any other step.
+        Images that could not be fetched are planned again by every run, for the store may have come back; with
+        `retry_failed` those too that failed at any other step.
 
         Raises:
             UserError: The source is empty or cannot be listed.
@@ -126,13 +124,7 @@ class CampaignRun:
         return export_run(self.campaign, self._ledger, self._current, self._on_event)
 
     def summary(self, worked: "Processed", exported: ExportOutcome | None, seconds: float) -> RunSummary:
-        """Add up the run.
-
-        Args:
-            worked: The shards of this run.
-            exported: The data set, if one was written.
-            seconds: Wall-clock time of the run.
-        """
+        """Add up the run: the shards that it processed, its data set if one was written, and its wall-clock time."""
         totals = add_up(self._workspace, self._name, self._ledger, self._current.fingerprint)
         policy, generation = self.settings.policy, self._generation
         return RunSummary(

@@ -78,13 +78,10 @@ class TextEmbeddings:
     """(C, T) whether a text is compared with a label of the class: all classes, its own negatives, background."""
 
     def similarities(self, embeddings: Floats) -> Floats:
-        """Cosine of each embedding with each text.
+        """Cosine of each (N, D) unit-length embedding with each text.
 
         A text with several prompts (only classes have them) counts as the best of its prompts: an object need not fit
         every synonym, and more prompts must not make a class likelier.
-
-        Args:
-            embeddings: (N, D) of unit length.
 
         Returns:
             (N, T) float32 in [-1, 1]; NaN for an embedding that is not finite.
@@ -198,15 +195,30 @@ class Score:
         return class_softmax(similarities, self._embeddings.competes, self._factor)
 
     def table(self, rows: Iterable[tuple[Sequence[str], Scores]]) -> pa.Table:
-        """Lay out the scores of images as a table.
+        """Lay out label ids and scores of each image that did not fail as a table of schema SCORES, a row a label.
 
-        Args:
-            rows: For each image that did not fail its N label ids and its scores.
-
-        Returns:
-            A table of schema SCORES, a row a label, in the order given.
+        `clip_other_probability` is null where there is no other text.
         """
-        return score_table(rows)
+        ids: list[str] = []
+        kept: list[Scores] = []
+        for label_ids, scores in rows:
+            ids.extend(label_ids)
+            kept.append(scores)
+        kept = kept or [Scores.none()]
+        columns = {
+            "label_id": ids,
+            "clip_similarity": np.concatenate([scores.similarity for scores in kept]),
+            "clip_probability": np.concatenate([scores.probability for scores in kept]),
+            "clip_margin": np.concatenate([scores.margin for scores in kept]),
+            "clip_other": [text for scores in kept for text in scores.other],
+            "clip_other_probability": np.concatenate([scores.other_probability for scores in kept]),
+            "clip_similarity_wide": np.concatenate([scores.similarity_wide for scores in kept]),
+            "clip_probability_wide": np.concatenate([scores.probability_wide for scores in kept]),
+            "clip_margin_wide": np.concatenate([scores.margin_wide for scores in kept]),
+        }
+        return pa.table(
+            [pa.array(columns[field.name], field.type, from_pandas=True) for field in SCORES], schema=SCORES
+        )
 
     @cached_property
     def _embeddings(self) -> TextEmbeddings:
@@ -239,38 +251,6 @@ def _failed(reason: str) -> Failed:
     return Failed(step="score", reason=reason)
 
 
-def score_table(rows: Iterable[tuple[Sequence[str], Scores]]) -> pa.Table:
-    """Make the SCORES table of some images.
-
-    Args:
-        rows: Label ids and scores of each image, in the order of the detections.
-
-    Returns:
-        One row a label; `clip_other_probability` is null where there is no other text.
-    """
-    ids: list[str] = []
-    kept: list[Scores] = []
-    for label_ids, scores in rows:
-        ids.extend(label_ids)
-        kept.append(scores)
-    kept = kept or [Scores.none()]
-    columns = {
-        "label_id": ids,
-        "clip_similarity": np.concatenate([scores.similarity for scores in kept]),
-        "clip_probability": np.concatenate([scores.probability for scores in kept]),
-        "clip_margin": np.concatenate([scores.margin for scores in kept]),
-        "clip_other": [text for scores in kept for text in scores.other],
-        "clip_other_probability": np.concatenate([scores.other_probability for scores in kept]),
-        "clip_similarity_wide": np.concatenate([scores.similarity_wide for scores in kept]),
-        "clip_probability_wide": np.concatenate([scores.probability_wide for scores in kept]),
-        "clip_margin_wide": np.concatenate([scores.margin_wide for scores in kept]),
-    }
-    return pa.table(
-        [pa.array(columns[field.name], field.type, from_pandas=True) for field in SCORES],
-        schema=SCORES,
-    )
-
-
 def embed_texts(
     scorer: Scorer, classes: Sequence[ClassConfig], templates: Sequence[str], background: Sequence[str]
 ) -> TextEmbeddings:
@@ -279,12 +259,6 @@ def embed_texts(
     The embedding of a text is the mean of the unit-length embeddings of its filled templates, made unit-length again
     (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4). A
     negative or background text that is a class's prompt, letter case aside, is that class already and is left out.
-
-    Args:
-        scorer: Embeds texts.
-        classes: At least one.
-        templates: With one {} each.
-        background: Texts of what is no object.
 
     Raises:
         UserError: A class has one text as a prompt and as a negative, or a text is too long for the model.
@@ -386,17 +360,13 @@ def class_softmax(similarities: Floats, competes: NDArray[np.bool_], factor: flo
 
 
 def crop(image: Pixels, box: Floats, context: float) -> Pixels:
-    """Cut out a box with its surroundings, unmasked.
+    """Cut a box, (4,) xyxy in pixels, with its surroundings out of an (H, W, 3) uint8 image, unmasked.
 
     The cut is a square about the box's centre whose side is `context` times the box's longer side, and at least 16
     pixels: CLIP's preprocessing keeps the central square of what it is given, so anything else would lose the ends of
     a long object. Edges are rounded to whole pixels. A square that leaves the image is shifted back into it; where
-    it is larger than the image it is cut to it, and only then is it no square.
-
-    Args:
-        image: (H, W, 3) uint8.
-        box: (4,) xyxy in pixels of the image; it may reach outside or have no area.
-        context: At least 1.
+    it is larger than the image it is cut to it, and only then is it no square. The box may reach outside or have no
+    area.
 
     Returns:
         (h, w, 3) view of the image, 1 <= h <= H, 1 <= w <= W.
@@ -422,10 +392,7 @@ def span(centre: float, side: float, length: int) -> tuple[int, int]:
 
 
 def templates_of(choice: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the templates that a preset or a user's own list stands for.
-
-    Args:
-        choice: plain, photo or imagenet, or templates with one {} each.
+    """Return the templates that a preset (plain, photo or imagenet) or a user's own list stands for.
 
     Raises:
         UserError: No such preset, an empty list, or a template without exactly one {}.

@@ -24,11 +24,7 @@ class Segment:
         """The same by what a user can change: name -> its fingerprint."""
 
     def __call__(self, images: Sequence[Pixels], boxes: Sequence[Floats]) -> list[Masks | Failed]:
-        """Mask the boxes of each image.
-
-        Args:
-            images: (H, W, 3) uint8 RGB.
-            boxes: (N, 4) float32 xyxy in pixels of its image; N may be 0.
+        """Mask the (N, 4) float32 xyxy boxes, in pixels, of each (H, W, 3) uint8 RGB image; N may be 0.
 
         Returns:
             For each image its masks, in the order of the boxes, or why it failed: boxes or the model's answers that
@@ -47,14 +43,7 @@ class Segment:
         return results
 
     def table(self, rows: Iterable[tuple[Sequence[str], Floats, Masks]]) -> pa.Table:
-        """Lay out the masks of images as a table.
-
-        Args:
-            rows: For each image that did not fail its N label ids, its (N, 4) boxes and its N masks.
-
-        Returns:
-            A table of schema MASKS, a row a label, in the order given.
-        """
+        """Lay out label ids, boxes and masks of images that did not fail as a table of schema MASKS, a row a label."""
         batches = [_batch(ids, boxes, masks) for ids, boxes, masks in rows if len(ids)]
         return pa.Table.from_batches(batches, schema=MASKS)
 

@@ -3,7 +3,6 @@
 No model is loaded and no source listed.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +29,7 @@ from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.shard.files import read_current
-from vouch_labels.tasks.store.lock import LockRecord, ProcessId, is_alive
+from vouch_labels.tasks.store.lock import LockRecord
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -58,7 +57,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
     current = read_current(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         totals = _totals(workspace, run, ledger, current)
-    standing = read_standing(campaign, workspace, current)
+    state = _read_state(campaign, workspace, current)
     names = current.classes if current is not None else tuple(entry.name for entry in campaign.classes)
     running = _holder(workspace, run)
     return RunStatus(
@@ -77,10 +76,10 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         classes={name: totals.classes.get(name, ClassCounts()) for name in names},
         reasons=dict(totals.reasons.most_common()),
         policy=current.policy if current is not None else None,
-        in_force=standing.policy,
-        reviews=standing.reviews,
+        in_force=state.policy,
+        reviews=state.reviews,
         export=_export(workspace, campaign.export.name),
-        next=next_step(campaign, standing, totals, current, running=running is not None),
+        next=_next_step(campaign, state, totals, current, running=running is not None),
     )
 
 
@@ -96,10 +95,7 @@ def _holder(workspace: Store, run: str) -> str | None:
         record = LockRecord.model_validate_json(workspace.get(f"runs/{run}/lock.json").data)
     except (ObjectMissingError, ValidationError):
         return None
-    alive = is_alive(ProcessId(record.place, record.pid, record.started))
-    if alive is None:
-        alive = time.time() - record.heartbeat < SILENT_S
-    return f"process {record.pid} on {record.host}" if alive else None
+    return None if record.is_stale(SILENT_S) else f"process {record.pid} on {record.host}"
 
 
 def _export(workspace: Store, name: str) -> ExportStatus | None:
@@ -112,9 +108,7 @@ def _export(workspace: Store, name: str) -> ExportStatus | None:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What is known of a campaign's policy and reviews."""
-
+class _State:
     policy: PolicyStatus
     reviews: ReviewStatus
     plans: list[tuple[ReviewPlan, pa.Table]]
@@ -122,20 +116,10 @@ class Standing:
     open: dict[int, pa.Table]
     """Number of each of these plans -> its tasks that wait."""
     answers: Answers
-    looks: list[CertificationTest]
+    tests: list[CertificationTest]
 
 
-def read_standing(campaign: Campaign, workspace: Store, current: Current | None) -> Standing:
-    """Read policies, plans, verdicts and looks.
-
-    Args:
-        campaign: Whose.
-        workspace: The workspace.
-        current: The settings under which the labels came about; None before the first run.
-
-    Raises:
-        StoreError: One of them is damaged.
-    """
+def _read_state(campaign: Campaign, workspace: Store, current: Current | None) -> _State:
     run = campaign.run.name
     every, verdicts = read_plans(workspace, run), read_verdicts(workspace)
     answers, images = resolve(verdicts), missed_and_checked(verdicts)
@@ -154,7 +138,7 @@ def read_standing(campaign: Campaign, workspace: Store, current: Current | None)
     newest = None if current is None else newest_certified(campaign, workspace, current)
     if current and newest and _waits(newest, policy, campaign, current) and not expired(newest, every, answers):
         policy = policy.model_copy(update={"waiting": newest.version})
-    return Standing(policy, reviews, plans, waiting, answers, read_tests(workspace, run))
+    return _State(policy, reviews, plans, waiting, answers, read_tests(workspace, run))
 
 
 def _policy(campaign: Campaign, workspace: Store, current: Current | None) -> PolicyStatus:
@@ -190,29 +174,19 @@ def _waits(newest: Policy, policy: PolicyStatus, campaign: Campaign, current: Cu
     return policy.created is None or bool(policy.expired) or guarantee.created > policy.created
 
 
-def next_step(
-    campaign: Campaign, standing: Standing, totals: Totals, current: Current | None, *, running: bool = False
+def _next_step(
+    campaign: Campaign, state: _State, totals: Totals, current: Current | None, *, running: bool = False
 ) -> str:
-    """Say what to do next, and why.
+    """Say what to do next, and why; CAMPAIGN stands for the campaign file.
 
     `vouch plan-reviews` decides by the labels themselves; this goes by the records alone, and so by less: it cannot see
     labels that have come or gone since a sample was drawn.
-
-    Args:
-        campaign: The campaign.
-        standing: Its policy and reviews.
-        totals: How far the run is.
-        current: The settings under which the labels came about; None before the first run.
-        running: Whether a process works on the run now.
-
-    Returns:
-        One or two sentences, in which CAMPAIGN stands for the campaign file.
     """
     if running:
         return "the run goes on; look again when it has ended"
     if current is None or totals.pending or not totals.shards:
         return f"label the {totals.pending:,} images that are pending: vouch run CAMPAIGN" if current else _FIRST_RUN
-    policy = standing.policy
+    policy = state.policy
     if policy.problem:
         return f"the policy cannot be used: {policy.problem}"
     if not totals.labels:
@@ -221,59 +195,54 @@ def next_step(
         return f"activate the certified policy {policy.waiting}: vouch apply CAMPAIGN"
     if policy.version != current.policy and not policy.expired:
         return f"decide the labels by policy {policy.version}, which is active: vouch run CAMPAIGN"
-    return _of_reviews(campaign, standing)
+    return _next_review(campaign, state)
 
 
-def _of_reviews(campaign: Campaign, standing: Standing) -> str:
-    policy = standing.policy
-    if fit := _waiting_to_fit(standing):
-        return _answer(standing, fit, "for the calibrator is fitted to them")
+def _next_review(campaign: Campaign, state: _State) -> str:
+    policy = state.policy
+    if fit := {number for number, tasks in state.open.items() if "fit" in tasks["purpose"].to_pylist()}:
+        return _answer(state, fit, "for the calibrator is fitted to them")
     if policy.precision is not None and not policy.expired:
-        if standing.reviews.open:
+        if state.reviews.open:
             return _answer(
-                standing, set(standing.reviews.open_of), "which show whether the guarantee holds and fix the data set"
+                state, set(state.reviews.open_of), "which show whether the guarantee holds and fix the data set"
             )
         return (
             f"ask for a blind audit and low-confidence labels: {_PLAN}; vouch report CAMPAIGN shows how the run stands"
         )
-    last = last_round(standing.plans)
-    if last is not None and _goes_on(campaign, standing, last):
-        if last.unanswered(standing.answers):
-            numbers = {plan.number for plan in last.plans if standing.reviews.open_of.get(plan.number)}
-            return _answer(standing, numbers, "for a part of a sample certifies nothing")
-        if not _was_tested(campaign, standing, last):
+    last = last_round(state.plans)
+    if last is not None and _goes_on(campaign, state, last):
+        if last.unanswered(state.answers):
+            numbers = {plan.number for plan in last.plans if state.reviews.open_of.get(plan.number)}
+            return _answer(state, numbers, "for a part of a sample certifies nothing")
+        if not _was_tested(campaign, state, last):
             return "the certification sample is answered: vouch certify CAMPAIGN"
         if not policy.expired:
             return f"the certification sample was too small or too often wrong; draw more of it: {_PLAN}"
     if policy.expired:
         return f"the guarantee of the policy has ended: {policy.expired} ({_PLAN} draws what that takes)"
-    if any(plan.counts.get("fit") for plan, _ in standing.plans):
+    if any(plan.counts.get("fit") for plan, _ in state.plans):
         return f"draw labels that certify a precision of {campaign.routing.precision:g}: {_PLAN}"
     return f"to have a precision of {campaign.routing.precision:g} certified, draw what people look at first: {_PLAN}"
 
 
-def _waiting_to_fit(standing: Standing) -> set[int]:
-    """Plans with labels to fit to that nobody has answered."""
-    return {number for number, tasks in standing.open.items() if "fit" in tasks["purpose"].to_pylist()}
-
-
-def _goes_on(campaign: Campaign, standing: Standing, last: Round) -> bool:
+def _goes_on(campaign: Campaign, state: _State, last: Round) -> bool:
     """Whether a round still serves: drawn for the gate that is asked for, with all that was reviewed to fit."""
-    fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in standing.plans)
+    fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in state.plans)
     return last.plan.gate == campaign.routing.gate and not fitted_since
 
 
-def _was_tested(campaign: Campaign, standing: Standing, last: Round) -> bool:
+def _was_tested(campaign: Campaign, state: _State, last: Round) -> bool:
     asked = (campaign.routing.precision, campaign.routing.confidence)
-    return any(last.plan.number in look.plans and (look.precision, look.confidence) == asked for look in standing.looks)
+    return any(last.plan.number in test.plans and (test.precision, test.confidence) == asked for test in state.tests)
 
 
-def _answer(standing: Standing, numbers: set[int], why: str) -> str:
+def _answer(state: _State, numbers: set[int], why: str) -> str:
     """Ask for the answers to the tasks of some plans, those of the last plan first."""
     number = max(numbers)
-    last = max(plan.number for plan, _ in standing.plans)
+    last = max(plan.number for plan, _ in state.plans)
     which = "" if number == last else f" --plan {number}"
     return (
-        f"have the {standing.reviews.open_of[number]:,} open tasks of review plan {number} answered, {why}: "
+        f"have the {state.reviews.open_of[number]:,} open tasks of review plan {number} answered, {why}: "
         f"vouch verdicts CAMPAIGN --tasks FILE{which} hands them out, vouch verdicts CAMPAIGN FILE takes the answers"
     )

@@ -209,7 +209,7 @@ def _rules(campaign: Campaign, precision: float, reviews: int) -> dict[str, Kept
     if campaign.reviewers["A"].spent:
         for gate, evidence in _evidence(campaign, precision, reviews, corrected=False).items():
             found[f"{gate} trusting"] = _kept(campaign, gate, evidence, precision)
-    rows = certification_sample(np.ones(len(campaign.scores), np.bool_), reviews, campaign.seed, look=3).rows
+    rows = certification_sample(np.ones(len(campaign.scores), np.bool_), reviews, campaign.seed, number=3).rows
     steps = threshold_grid(campaign.scores)
     for gate, threshold in _naive(campaign.scores[rows], campaign.called_wrong[rows], steps, precision).items():
         found[f"{gate} naive"] = _truth(campaign, gate, [threshold] * len(campaign.groups), precision)
@@ -232,7 +232,7 @@ def _evidence(campaign: Campaign, precision: float, reviews: int, *, corrected: 
         share = int(reviews * group.mean())
         tested = 1 - (1 - precision) * (1 - reviewers["A"].accepted)
         plan = plan_gate_a(scores, fit, share, tested, delta - reviewers["A"].spent)
-        chosen = np.flatnonzero(group)[certification_sample(scores >= plan.region, share, campaign.seed, look=1).rows]
+        chosen = np.flatnonzero(group)[certification_sample(scores >= plan.region, share, campaign.seed, number=1).rows]
         sample = Sample(campaign.scores[chosen], campaign.called_wrong[chosen])
         counts = accepted_counts(scores, plan.thresholds)
         found["A"].append(gate_a(sample, plan.thresholds, counts, precision, delta, reviewers["A"]))

@@ -103,7 +103,7 @@ def _certify(labels: int) -> dict[str, float]:
     plan = plan_gate_a(
         side, FitLabels(fitted.held_out, ~correct, 1 / first.inclusion), REVIEWS - FIT_REVIEWS, 0.95, DELTA
     )
-    guided = certification_sample(side >= plan.region, REVIEWS - FIT_REVIEWS, 1, look=1).rows
+    guided = certification_sample(side >= plan.region, REVIEWS - FIT_REVIEWS, 1, number=1).rows
     counts = accepted_counts(side, plan.thresholds)
     first_gate = gate_a(Sample(side[guided], wrong[guided]), plan.thresholds, counts, 0.95, DELTA)
     uniform = certification_sample(np.ones(len(side), np.bool_), REVIEWS - FIT_REVIEWS, 1).rows

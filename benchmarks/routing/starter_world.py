@@ -20,6 +20,7 @@ from vouch_labels.tasks.certify.data import Guarantee
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
 from vouch_labels.tasks.evaluate.run_truth import NOT_AN_OBJECT
 from vouch_labels.tasks.labels.arrays import SIGNALS
+from vouch_labels.tasks.simulate.reviewer import SECONDS
 from vouch_labels.tasks.simulate.simulate import (
     Board,
     Draw,
@@ -28,7 +29,6 @@ from vouch_labels.tasks.simulate.simulate import (
     play,
     review_round,
     reviews_to_fit,
-    seconds_of,
 )
 
 IMAGES: Final = 1_200
@@ -241,7 +241,7 @@ def _seconds_per_box(one: Round) -> float:
     seen[np.concatenate([part.rows for part in one.reviewed])] = True
     verdict, counted = one.truth.verdict, one.truth.counted
     boxes = accepted | (counted & (verdict != NOT_AN_OBJECT))
-    return float(seconds_of(verdict[seen & counted]).sum()) / max(1, int(boxes.sum()))
+    return float(SECONDS[verdict[seen & counted]].sum()) / max(1, int(boxes.sum()))
 
 
 def draw_figures(

@@ -14,7 +14,7 @@ from vouch_labels.review_ui.queue.items import REASON, known_labels
 from vouch_labels.review_ui.queue.reasons import QuestionDetails, Task, Wanted
 from vouch_labels.schemas.queue import Box
 from vouch_labels.tasks.labels.records import ExportImage
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 
 _AT_ONCE: Final = 500
 """Images in memory: some 3 MB with ten labels each."""
@@ -90,7 +90,7 @@ def _cut(counts: bytes, box: Box, height: int, width: int) -> bytes | None:
 class Writer:
     """Writes images and, once an image is there, what is asked about it."""
 
-    def __init__(self, queue: QueueStore, corrections: HumanWord, details: QuestionDetails, wanted: Wanted) -> None:
+    def __init__(self, queue: QueueStore, corrections: HumanLabel, details: QuestionDetails, wanted: Wanted) -> None:
         """Start with nothing written; corrections of people go before the models' labels."""
         self._queue, self._corrections, self._details, self._wanted = queue, corrections, details, wanted
         self._images: list[Document] = []

@@ -41,7 +41,7 @@ from vouch_labels.tasks.labels.read import Decisions, labelled_images
 from vouch_labels.tasks.labels.records import ExportImage
 from vouch_labels.tasks.labels.scan import shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.plans import Plans, read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
@@ -99,7 +99,7 @@ def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, 
     with Ledger.load(workspace, queue.run) as ledger:
         run = (workspace, queue.run, ledger, current.fingerprint)
         details = read_reasons(shards(*run), [*changes.new, *changes.stale], queue.run, seed)
-        corrections = HumanWord.of(visible_verdicts(queue, verdicts), queue.classes)
+        corrections = HumanLabel.of(visible_verdicts(queue, verdicts), queue.classes)
         writer = Writer(queue, corrections, replace(details, inputs=made_by), wanted)
         missing = _write(partial(labelled_images, *run), writer, changes)
     _apply(queue, changes)

@@ -12,7 +12,7 @@ from vouch_labels.schemas.queue import Item, KnownLabel
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.arrow import first_places
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 
 _REJECTED: Final = "rejected"
 REASON: Final = "words"
@@ -35,7 +35,7 @@ def _images(queue: QueueStore, keys: Sequence[str], reviewer: str) -> dict[str, 
     """
     documents = queue.database.images.find({"_id": {"$in": [queue.key_of(key) for key in keys]}})
     images = [_export_image(document) for document in documents]
-    corrections = HumanWord.of(_verdicts(queue, keys, blinded_items(queue, keys, reviewer)), queue.classes)
+    corrections = HumanLabel.of(_verdicts(queue, keys, blinded_items(queue, keys, reviewer)), queue.classes)
     return {image.key: image for image in corrections.over(images)}
 
 

@@ -44,9 +44,8 @@ def generate_scenes(
         the colour word (or null) and the hidden share of the object.
 
     Raises:
-        UserError: The arguments make no sense, the folder cannot be written or has scenes already, or the emoji
-            font is missing.
-        VouchError: The bundled sheet of another style is missing or damaged.
+        UserError: The arguments make no sense, the folder cannot be written or has scenes already.
+        VouchError: The bundled sheet of the style is missing or damaged.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")

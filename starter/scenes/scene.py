@@ -24,11 +24,9 @@ Pixels = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One drawn object of the vocabulary.
+    """One drawn object of the vocabulary; its colour is None if the noun is not tinted.
 
     Attributes:
-        noun: Its class name.
-        colour: Its colour word, or None if the noun is not tinted.
         xyxy: Box of the visible part (x0, y0, x1, y1) in pixels; x1 and y1 are exclusive edges.
         mask: (H, W) bool, the visible part.
         occlusion: Share of the whole object that other objects or the image's edge hide, in [0, 1].
@@ -70,23 +68,13 @@ class _Placed:
 def draw_scene(
     seed: int, index: int, split: str, height: int = 256, width: int = 256, most: int = 12, style: str = "noto"
 ) -> Scene:
-    """Draw scene number `index` of the world `seed`; the same arguments give the same pixels.
+    """Draw scene number `index` of the world `seed`, with its truth; the same arguments give the same pixels.
 
-    Args:
-        seed: Which world.
-        index: Which scene of it.
-        split: One of vocabulary.SPLITS.
-        height: Image height in pixels.
-        width: Image width in pixels.
-        most: At most this many objects; about one scene in twenty is empty.
-        style: One of sprites.STYLES.
-
-    Returns:
-        The scene with its ground truth.
+    It has at most `most` objects; about one scene in twenty is empty.
 
     Raises:
-        UserError: The split or the style is unknown, or the font is missing.
-        VouchError: The bundled sheet of another style is missing or damaged.
+        UserError: The split or the style is unknown.
+        VouchError: The bundled sheet of the style is missing or damaged.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -225,16 +213,7 @@ def _truth(item: _Placed) -> SceneObject:
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Draw one background.
-
-    Args:
-        rng: Source of all choices.
-        height: In pixels.
-        width: In pixels.
-
-    Returns:
-        (height, width, 3) float32 RGB in [0, 1].
-    """
+    """Draw one background: (height, width, 3) float32 RGB in [0, 1]."""
     draw: Callable[[np.random.Generator, int, int], Pixels] = (_clouds, _gradient, _stripes, _lights, _tiles)[
         int(rng.integers(5))
     ]

@@ -25,12 +25,13 @@ _NOTO_BITMAP_SIZE: Final = 109
 
 @dataclass(frozen=True)
 class Sheet:
-    """A PNG file of glyphs in rows of ten.
+    """A PNG file of glyphs in rows of ten: one way of drawing emoji.
 
     Attributes:
         file: The file; its licence lies beside it, as a .md file of the same name.
         side: Width and height of a glyph in pixels.
         credit: Whose glyphs they are, and their licence.
+        licence: Name of the licence, and whose glyphs they are, as a data set's list of licences has it.
         source: What `make_sheet` makes it of.
         images: Gives the RGBA image of each of the glyphs, out of the source.
     """
@@ -38,17 +39,13 @@ class Sheet:
     file: Path
     side: int
     credit: str
+    licence: str
+    licence_url: str
     source: str
     images: Callable[[Path, list[str]], list[Image.Image]]
 
     def glyph(self, glyph: str) -> Image.Image:
-        """Cut a glyph out of the sheet.
-
-        Args:
-            glyph: One emoji character.
-
-        Returns:
-            RGBA, `side` x `side` pixels.
+        """Cut out a glyph, one emoji character: RGBA, `side` x `side` pixels.
 
         Raises:
             VouchError: The sheet is missing or damaged, or does not hold the glyph.
@@ -72,15 +69,7 @@ class Sheet:
 
 
 def make_sheet(sheet: Sheet, source: Path, out: Path) -> int:
-    """Put the glyphs of the vocabulary together into one sheet.
-
-    Args:
-        sheet: One of SHEETS.
-        source: A file or folder, as `sheet.source` says.
-        out: The PNG file to write.
-
-    Returns:
-        Glyphs written.
+    """Put the glyphs of the vocabulary together into one sheet; returns how many there are.
 
     Raises:
         UserError: The source lacks a file or a glyph, or the sheet cannot be written.
@@ -135,13 +124,18 @@ SHEETS: Final = {
         file=_FOLDER / "noto.png",
         side=128,
         credit="Noto Color Emoji, copyright 2022 Google Inc., SIL Open Font License 1.1",
+        licence="SIL Open Font License 1.1 (glyphs: Noto Color Emoji)",
+        licence_url="https://openfontlicense.org",
         source="the file NotoColorEmoji.ttf",
         images=_noto_images,
     ),
+    # Never trained on: shows what becomes of the models where the world looks a little different.
     "twitter": Sheet(
         file=_FOLDER / "twitter.png",
         side=64,
         credit="Twemoji, copyright Twitter, Inc and other contributors, CC BY 4.0",
+        licence="CC BY 4.0 (glyphs: Twemoji, copyright Twitter, Inc and other contributors, CC BY 4.0)",
+        licence_url="https://creativecommons.org/licenses/by/4.0/",
         source="the folder of the unpacked npm package emoji-datasource-twitter",
         images=_twitter_images,
     ),
@@ -166,14 +160,7 @@ def _read(sheet: Sheet) -> tuple[Image.Image, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make a sheet.
-
-    Args:
-        arguments: Command line; sys.argv's by default.
-
-    Returns:
-        The exit code: 0, or that of the error, which goes to stderr in one line.
-    """
+    """Make a sheet; returns the exit code."""
     parser = argparse.ArgumentParser(
         description="Makes the sheets of glyphs that scenes are drawn with.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,5 @@
 """Emoji of one style or another as premultiplied RGBA arrays, cut out once and tinted on demand."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -14,44 +13,9 @@ from vouch_labels.starter.scenes.sheet import SHEETS, Sheet
 _SIDE = 128
 
 
-@dataclass(frozen=True)
-class Style:
-    """A way of drawing emoji.
-
-    Attributes:
-        sheet: Its glyphs.
-        licence: Name of the licence, and whose glyphs they are.
-        licence_url: Where the licence can be read.
-    """
-
-    sheet: Sheet
-    licence: str
-    licence_url: str
-
-
-STYLES: dict[str, Style] = {
-    "noto": Style(
-        SHEETS["noto"],
-        "SIL Open Font License 1.1 (glyphs: Noto Color Emoji)",
-        "https://openfontlicense.org",
-    ),
-    # Never trained on: shows what becomes of the models where the world looks a little different.
-    "twitter": Style(
-        SHEETS["twitter"],
-        f"CC BY 4.0 (glyphs: {SHEETS['twitter'].credit})",
-        "https://creativecommons.org/licenses/by/4.0/",
-    ),
-}
-
-
 @lru_cache(maxsize=1024)
 def sprite(glyph: str, hue: float | None = None, style: str = "noto") -> NDArray[np.float32]:
-    """Return a glyph, centred on a square canvas.
-
-    Args:
-        glyph: One emoji character.
-        hue: If given, the glyph's dominant hue is moved to this hue in degrees [0, 360).
-        style: One of STYLES.
+    """Draw a glyph, one emoji character, centred on a square canvas; a hue in degrees [0, 360) tints it.
 
     Returns:
         (128, 128, 4) float32 RGBA, colour premultiplied by alpha, all in [0, 1]. Do not write to it.
@@ -60,7 +24,7 @@ def sprite(glyph: str, hue: float | None = None, style: str = "noto") -> NDArray
         UserError: The style is unknown.
         VouchError: The bundled sheet is missing or damaged, or has no such glyph.
     """
-    sheet = style_of(style).sheet
+    sheet = style_of(style)
     drawn = sheet.glyph(glyph)
     if sheet.side != _SIDE:
         drawn = drawn.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
@@ -74,15 +38,15 @@ def sprite(glyph: str, hue: float | None = None, style: str = "noto") -> NDArray
     return premultiplied
 
 
-def style_of(name: str) -> Style:
-    """Return the style of a name.
+def style_of(name: str) -> Sheet:
+    """Return the sheet of a style.
 
     Raises:
         UserError: There is none of this name.
     """
-    if name not in STYLES:
-        raise UserError(f"unknown style {name!r}: choose one of {', '.join(STYLES)}")
-    return STYLES[name]
+    if name not in SHEETS:
+        raise UserError(f"unknown style {name!r}: choose one of {', '.join(SHEETS)}")
+    return SHEETS[name]
 
 
 def _tint(rgba: NDArray[np.float32], hue: float) -> NDArray[np.float32]:

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Noun:
-    """One class of the drawn world.
+    """One class of the drawn world, and the emoji that is drawn for it.
 
     Attributes:
-        name: The class name, a plain noun.
-        glyph: The emoji that is drawn for it.
         synonyms: Other names for the same thing; used in prompts, never as class names.
         tinted: Whether it is drawn in one of COLOURS by hue shift (and can be prompted as "blue car").
     """

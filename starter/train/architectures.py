@@ -39,9 +39,6 @@ def detector_architecture(
         depths: Blocks of the four Swin stages.
         queries: Boxes the decoder follows; more than any scene has objects.
         short_side: What images are resized to, in pixels; the long side follows, up to 1.6 times as much.
-
-    Returns:
-        {"groundingdino": SLConfig fields, "swin": ..., "bert": BertConfig fields, "resize": sides in pixels}.
     """
     groundingdino = {
         "modelname": "groundingdino",
@@ -110,15 +107,12 @@ def detector_architecture(
 
 
 def segmenter_architecture(side: int = 192, width: int = 128, depth: int = 4) -> dict[str, Any]:
-    """Build arguments of the starter SAM.
+    """Build arguments of the starter SAM, by part of segment-anything.
 
     Args:
         side: Longer side of the input in pixels; a multiple of 64.
         width: Channels of the image encoder; a multiple of 32.
         depth: Blocks of the image encoder; the last one attends to the whole image, the others within windows.
-
-    Returns:
-        Keyword arguments of segment-anything's classes by part.
     """
     # Half of SAM's patch side: fine masks from a small input.
     patch, channels = 8, 128
@@ -162,9 +156,6 @@ def scorer_architecture(vocabulary_size: int, end_token: int, side: int = 64, wi
         end_token: Number of its [SEP].
         side: Input side in pixels; a multiple of 32.
         width: Channels of the ResNet's first stage.
-
-    Returns:
-        open_clip's model config, with the tokenizer's folder beside the file, and the preprocessing.
     """
     return {
         "embed_dim": 128,
@@ -192,14 +183,10 @@ def scorer_architecture(vocabulary_size: int, end_token: int, side: int = 64, wi
 
 
 def build_tokenizer(folder: Path, pieces: int = 4000) -> None:
-    """Write a BERT tokenizer folder (vocab.txt, tokenizer.json and its config).
+    """Write a BERT tokenizer folder (vocab.txt, tokenizer.json and its config) of so many pieces.
 
     Every word of the drawn world is one piece; single characters and their continuations make every other word
     legal; common English words, counted in Python's own language reference, and word endings keep those short.
-
-    Args:
-        folder: Where to write; made if missing.
-        pieces: Size of the vocabulary.
     """
     folder.mkdir(parents=True, exist_ok=True)
     world = [word for noun in CORE + EXTENDED for word in (noun.name, *noun.synonyms)]

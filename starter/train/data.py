@@ -29,8 +29,6 @@ class SceneCache:
     Attributes:
         images: (N, H, W, 3) uint8 RGB.
         boxes: N arrays (K, 4) float32, xyxy relative to the image, in [0, 1].
-        nouns: N lists of K class names.
-        colours: N lists of K colour words or None.
         masks: N arrays (K, H, W) bool packed by numpy.packbits along the last axis.
     """
 
@@ -44,16 +42,10 @@ class SceneCache:
 def scene_cache(
     folder: Path, count: int, seed: int, split: str, side: int, workers: int = 1, width: int | None = None
 ) -> SceneCache:
-    """Open the cache of these scenes, drawing it first where it is missing.
+    """Open the cache of these scenes in a folder, drawing it first where it is missing.
 
-    Args:
-        folder: Holds all caches.
-        count: Number of scenes; a multiple of 200 draws no more than asked.
-        seed: The world's seed; training uses seeds from 1000 on, evaluation the ones below.
-        split: One of the scene splits.
-        side: Height of the scenes in pixels, and width where none is given.
-        workers: Processes that draw.
-        width: Width of the scenes in pixels.
+    Scenes are drawn 200 at a time, in so many processes; `side` is their height in pixels, and their width where none
+    is given. Training uses seeds from 1000 on, evaluation the ones below.
     """
     root = folder / (f"{split}-{seed}-{side}" if width is None else f"{split}-{seed}-{side}x{width}")
     root.mkdir(parents=True, exist_ok=True)
@@ -107,16 +99,7 @@ def _masks(root: Path, chunk: int) -> list[NDArray[np.uint8]]:
 
 
 def normalised_batch(images: NDArray[np.uint8], size: tuple[int, int], gain: Tensor | None = None) -> Tensor:
-    """Resize and normalise.
-
-    Args:
-        images: (B, H, W, 3) uint8 RGB.
-        size: Height and width to resize to, in pixels.
-        gain: (B, 1, 1, 1) factors on brightness.
-
-    Returns:
-        (B, 3, *size) float32.
-    """
+    """Resize (B, H, W, 3) uint8 RGB to (B, 3, *size) float32, brighten by (B, 1, 1, 1) factors, and normalise."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
     if pixels.shape[-2:] != size:
         pixels = functional.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
@@ -148,25 +131,17 @@ def draw_prompt(
     scene_colours: list[str | None],
     most: int = 30,
 ) -> Prompt:
-    """Ask for some of a scene's objects and for things that are absent.
+    """Ask for some of a scene's objects and for things that are absent, by at most `most` phrases.
 
     A third of the prompts name colours ("blue car. red car. dog."); no held-out pair is ever named. Nouns come
     under one of their names, in any order; each present noun is left out now and then, so that the model learns to
     find what it is asked for instead of whatever stands out.
-
-    Args:
-        rng: Source of all choices.
-        tokenizer: What the model will cut the caption with.
-        nouns: All nouns of the split.
-        scene_nouns: Class name of each object.
-        scene_colours: Colour of each object, or None.
-        most: At most this many phrases.
     """
     by_colour = rng.random() < 0.35
     present = set(scene_nouns)
     count = int(rng.integers(4, most + 1))
     absent = [noun for noun in nouns if noun.name not in present]
-    # Now and then nothing, or half, of what is there: look-alikes of what is asked for must not be taken for it.
+    # Now and then nothing, or half, of what is there: hard negatives.
     kept = (0.0, 0.5, 0.95)[int(rng.choice(3, p=[0.15, 0.2, 0.65]))]
     chosen = [noun for noun in nouns if noun.name in present and rng.random() < kept]
     chosen += [absent[int(i)] for i in rng.permutation(len(absent))[: max(count - len(chosen), 0)]]

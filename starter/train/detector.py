@@ -21,7 +21,7 @@ from vouch_labels.schemas.campaign import DetectorConfig
 from vouch_labels.starter.scenes.vocabulary import SPLITS
 from vouch_labels.starter.train.architectures import detector_architecture
 from vouch_labels.starter.train.data import Prompt, SceneCache, draw_prompt, normalised_batch, scene_cache
-from vouch_labels.starter.train.run import WEIGHTS, Run, RunOptions, export, start_from
+from vouch_labels.starter.train.run import Run, export, prepare, run_options, start_from, training_parser
 from vouch_labels.tasks.models.groundingdino.build import build_groundingdino
 
 _SIDE, _LONG_SIDE = 192, 256
@@ -37,10 +37,8 @@ _MOST_FALSE = 0.3
 
 def main() -> None:
     """Train, resuming where an earlier run with the same --work stopped."""
-    options = _arguments()
-    torch.set_num_threads(options.threads)
-    device = torch.device(_device(options.device))
-    torch.manual_seed(options.seed)
+    options = _parser().parse_args()
+    device = prepare(options)
     rng = np.random.default_rng(options.seed)
     tokenizer_dir = options.out / "tokenizer"
     pieces = len((tokenizer_dir / "vocab.txt").read_text(encoding="utf-8").splitlines())
@@ -51,7 +49,7 @@ def main() -> None:
     start_from(model, options.start)
     pools = _pools(options)
     held = scene_cache(options.cache, 200, 7, options.split, _SIDE, options.workers)
-    run = Run("detector", model, _run_options(options), architecture)
+    run = Run("detector", model, run_options(options), architecture)
     loss = DetectionLoss(run.model)
 
     def losses() -> dict[str, Tensor]:
@@ -145,37 +143,17 @@ def _prompt(rng: np.random.Generator, model: Any, split: str, scenes: SceneCache
     return draw_prompt(rng, model.tokenizer, SPLITS[split][0], scenes.nouns[index], scenes.colours[index])
 
 
-def _device(name: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def _run_options(options: argparse.Namespace) -> RunOptions:
-    return RunOptions(options.minutes, options.learning_rate, options.work, options.out, options.save_every, flat=0.35)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0)
+def _parser() -> argparse.ArgumentParser:
+    parser = training_parser(
+        "detector", __doc__, minutes=60.0, scenes=8000, batch=8, learning_rate=3e-4, measure_every=250, save_every=180.0
+    )
     parser.add_argument("--steps", type=int, help="end after this many steps, whatever the minutes say")
     parser.add_argument("--start", type=Path, help="weights to begin from, such as the bundled ones")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
-    parser.add_argument("--split", default="core", choices=[name for name in SPLITS if "heldout" not in name])
-    parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--sides", type=int, nargs="+", default=[128, 160, 192], help="pixels, each for an equal time")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--depths", type=int, nargs=4, default=[2, 2, 2, 2])
     parser.add_argument("--queries", type=int, default=30)
-    parser.add_argument("--measure-every", type=int, default=250)
-    parser.add_argument("--save-every", type=float, default=180.0, help="seconds")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", type=Path, default=WEIGHTS.parent / ".cache")
-    parser.add_argument("--work", type=Path, default=WEIGHTS.parent / ".cache" / "detector")
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
-    return parser.parse_args()
+    return parser
 
 
 @dataclass(frozen=True)
@@ -219,15 +197,12 @@ class DetectionLoss:
         transformer.enc_out_bbox_embed.register_forward_hook(self._catch("encoder_deltas"))
 
     def __call__(self, images: Tensor, prompts: list[Prompt], boxes: list[np.ndarray]) -> dict[str, Tensor]:
-        """Compute all losses of a batch.
+        """Weighted losses of a batch by name; their sum is to be minimised.
 
         Args:
             images: (B, 3, H, W) float32, normalised.
             prompts: One for each image.
             boxes: Of each image (K, 4) float32 relative xyxy, in the order of the prompt's targets.
-
-        Returns:
-            Named scalar losses, weighted; their sum is to be minimised.
         """
         from groundingdino.util.misc import NestedTensor, inverse_sigmoid
 
@@ -407,16 +382,8 @@ def _paired_giou(first: Tensor, second: Tensor) -> Tensor:
 def calibrate(model: nn.Module, scenes: SceneCache, split: str, side: int) -> float:
     """Add one number to all logits: the one with the best F1 at the default threshold among those good enough.
 
-    Good enough means at most 0.3 boxes an image when only absent nouns are prompted.
-
-    Args:
-        model: A GroundingDINO; changed in place.
-        scenes: Scenes that it was not trained on and is not evaluated on.
-        split: Their split.
-        side: What to resize them to, in pixels.
-
-    Returns:
-        The number added.
+    Good enough means at most 0.3 boxes an image when only absent nouns are prompted. The model is changed in place; the
+    scenes, resized to `side` pixels, are some that it was not trained on and is not evaluated on. Returns the number.
     """
     names = [noun.name for noun in SPLITS[split][0]]
     all_asked = [names] * len(scenes.images)

@@ -3,6 +3,7 @@
 Measured parts of a model card are kept current; the text around them is written by hand.
 """
 
+import argparse
 import copy
 import hashlib
 import json
@@ -18,7 +19,38 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vouch_labels.starter.scenes.vocabulary import SPLITS
+
 WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def training_parser(name: str, description: str | None, **defaults: float) -> argparse.ArgumentParser:
+    """Command line that all trainings have, with the defaults of one."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--minutes", type=float, help="training time over all resumptions")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
+    parser.add_argument("--split", default="core", choices=[split for split in SPLITS if "heldout" not in split])
+    parser.add_argument("--scenes", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--measure-every", type=int)
+    parser.add_argument("--save-every", type=float, help="seconds")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=WEIGHTS.parent / ".cache")
+    parser.add_argument("--work", type=Path, default=WEIGHTS.parent / ".cache" / name)
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def prepare(options: argparse.Namespace) -> torch.device:
+    """Set torch's seed and threads, and choose the device."""
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    available = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(available if options.device == "auto" else options.device)
 
 
 @dataclass(frozen=True)
@@ -31,8 +63,6 @@ class RunOptions:
         work: Folder for state and curves.
         out: Folder that the weights go to.
         save_every: Seconds between saves.
-        decay: Weight decay.
-        warmup: Steps.
         average: Decay of the averaged weights, which are what is exported.
         flat: Share of the time at the peak learning rate, before it falls.
     """
@@ -46,6 +76,11 @@ class RunOptions:
     warmup: int = 150
     average: float = 0.998
     flat: float = 0.35
+
+
+def run_options(options: argparse.Namespace) -> RunOptions:
+    """The options that a training's command line names."""
+    return RunOptions(options.minutes, options.learning_rate, options.work, options.out, options.save_every)
 
 
 class Run:
@@ -72,13 +107,13 @@ class Run:
         measure_every: int,
         most_steps: int | None = None,
     ) -> None:
-        """Train until the minutes (or steps) are over, then save and export.
+        """Train until the minutes are over, or this many steps in all are done; then save and export.
 
         Args:
             losses: Draws a batch and returns its losses.
             measure: Figures of the averaged model for the curve.
             measure_every: In steps.
-            most_steps: End after this many steps in all.
+            most_steps: None: only the minutes count.
         """
         started, saved = time.monotonic() - self.elapsed, time.monotonic()
         end = self.options.minutes * 60
@@ -200,13 +235,7 @@ def export(name: str, model: nn.Module, architecture: dict[str, Any], out: Path)
 
 
 def update_card(card: Path, part: str, facts: Mapping[str, str]) -> None:
-    """Replace the table between `<!-- PART -->` and `<!-- /PART -->` in a card; append it where it is missing.
-
-    Args:
-        card: Markdown file; made if missing.
-        part: Name of the part, "training" or "figures".
-        facts: Rows of the table.
-    """
+    """Replace the table between `<!-- PART -->` and `<!-- /PART -->` in a card; append it where it is missing."""
     text = card.read_text(encoding="utf-8") if card.exists() else f"# {card.stem}\n"
     opening, closing = f"<!-- {part} -->", f"<!-- /{part} -->"
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())

@@ -22,7 +22,7 @@ from torch.nn import functional
 from vouch_labels.starter.scenes.vocabulary import COLOURS, HELD_OUT, SPLITS, Noun
 from vouch_labels.starter.train.architectures import scorer_architecture
 from vouch_labels.starter.train.data import SceneCache, scene_cache
-from vouch_labels.starter.train.run import WEIGHTS, Run, RunOptions
+from vouch_labels.starter.train.run import WEIGHTS, Run, prepare, run_options, training_parser
 from vouch_labels.tasks.score import crop, fill, templates_of
 
 _COMPOSED = 24
@@ -38,10 +38,7 @@ _NEAR_HUE = 35.0
 def main(arguments: list[str] | None = None) -> None:
     """Train until the minutes are over; run again with the same --work to go on."""
     options = _options().parse_args(arguments)
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(available if options.device == "auto" else options.device)
+    device = prepare(options)
     nouns = SPLITS[options.split][0]
     scenes = scene_cache(options.cache, options.scenes, 1000, options.split, 256, options.workers)
     held = scene_cache(options.cache, 200, 7, options.split, 256, options.workers)
@@ -49,12 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     architecture = scorer_architecture(len(pieces), pieces.index("[SEP]"), options.side, options.width)
     model, tokenize = new_scorer(architecture, options.tokenizer)
     model.to(device).train()
-    run = Run(
-        "scorer",
-        model,
-        RunOptions(options.minutes, options.learning_rate, options.work, options.out, options.save_every),
-        architecture,
-    )
+    run = Run("scorer", model, run_options(options), architecture)
     rng = np.random.default_rng([options.seed, run.step])
 
     def losses() -> dict[str, Tensor]:
@@ -78,15 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def new_scorer(architecture: dict[str, Any], tokenizer: Path) -> tuple[nn.Module, Callable[[Sequence[str]], Tensor]]:
-    """Build an untrained CLIP as the loading code does.
-
-    Args:
-        architecture: As scorer.json states it.
-        tokenizer: Folder of the tokenizer.
-
-    Returns:
-        The model, and a function from T texts to (T, context length) token ids.
-    """
+    """Build an untrained CLIP as the loading code does, and a function from T texts to (T, context length) tokens."""
     from vouch_labels.tasks.models.open_clip.build import build_model, find_architecture, load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -106,8 +90,8 @@ class ScorerBatch:
     Attributes:
         pixels: (B, 3, S, S) float32 RGB in [0, 1].
         nouns: B class names, None for background.
-        colours: B colour words, None where the noun has none.
-        shifted: B flags: all hues were moved, so that no colour word is true of the crop.
+        colours: B colours, None where the noun has none.
+        shifted: B flags: all hues were moved, so that no colour is true of the crop.
     """
 
     pixels: Tensor
@@ -126,10 +110,7 @@ def scorer_losses(
     """Cross entropy of crops against three sets of texts: nouns, nouns with their colours, colours alone.
 
     Crops whose hues were moved are compared with nouns only. A phrase is also to be the sum of its parts, so that
-    pairs never trained on mean something.
-
-    Returns:
-        Named scalar losses; their sum is to be minimised.
+    pairs never trained on mean something. The sum of the losses is to be minimised.
     """
     clip: Any = model
     device = next(model.parameters()).device
@@ -193,38 +174,20 @@ def _encode_texts(
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=12.0, help="training time over all resumptions")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
-    parser.add_argument("--split", default="core", choices=[name for name in SPLITS if "heldout" not in name])
-    parser.add_argument("--scenes", type=int, default=2000)
+    parser = training_parser(
+        "scorer", __doc__, minutes=12.0, scenes=2000, batch=192, learning_rate=1e-3, measure_every=150, save_every=120.0
+    )
     parser.add_argument("--side", type=int, default=64, help="side of the crops in pixels")
     parser.add_argument("--width", type=int, default=24, help="channels of the ResNet's first stage")
-    parser.add_argument("--batch", type=int, default=192)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--measure-every", type=int, default=150)
-    parser.add_argument("--save-every", type=float, default=120.0, help="seconds")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", type=Path, default=WEIGHTS.parent / ".cache")
-    parser.add_argument("--work", type=Path, default=WEIGHTS.parent / ".cache" / "scorer")
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--tokenizer", type=Path, default=WEIGHTS / "tokenizer")
     return parser
 
 
 def scorer_batch(rng: np.random.Generator, scenes: SceneCache, size: int, side: int) -> ScorerBatch:
-    """Draw a batch: four of five crops show an object; of half of the crops the hues are moved.
+    """Draw a batch of crops of a side in pixels: four of five show an object; of half of them the hues are moved.
 
     Moved hues keep the noun from depending on the colour. Without them a network learns from the held-out pairs that
     what is blue is no car. No shift brings a noun to a hue that is held out for it.
-
-    Args:
-        rng: Source of all choices.
-        scenes: Scenes to cut from.
-        size: Crops in the batch.
-        side: Their side in pixels.
     """
     pixels: list[NDArray[np.uint8]] = []
     nouns: list[str | None] = []
@@ -336,13 +299,7 @@ def colour_text(rng: np.random.Generator, colour: str) -> str:
 def composed_texts(rng: np.random.Generator, nouns: Sequence[Noun], count: int) -> list[str]:
     """Triples "red dog", "dog", "red", each set into one template; held-out pairs are left out.
 
-    Args:
-        rng: Source of all choices.
-        nouns: Tinted or not: a text may be of what no scene shows.
-        count: Triples.
-
-    Returns:
-        3 * count texts.
+    The nouns need not be tinted: a text may be of what no scene shows.
     """
     texts: list[str] = []
     colours = list(COLOURS)

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vouch_labels.starter.scenes.vocabulary import SPLITS
 from vouch_labels.starter.train.architectures import segmenter_architecture
 from vouch_labels.starter.train.data import SceneCache, scene_cache
-from vouch_labels.starter.train.run import WEIGHTS, Run, RunOptions, start_from
+from vouch_labels.starter.train.run import Run, prepare, run_options, start_from, training_parser
 
 _MOST_BOXES = 6
 _LEAST_PIXELS = 60
@@ -29,21 +28,13 @@ _LEAST_PIXELS = 60
 def main(arguments: list[str] | None = None) -> None:
     """Train until the minutes are over; run again with the same --work to go on."""
     options = _options().parse_args(arguments)
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(available if options.device == "auto" else options.device)
+    device = prepare(options)
     scenes = scene_cache(options.cache, options.scenes, 1000, options.split, 256, options.workers)
     held = scene_cache(options.cache, 200, 7, options.split, 256, options.workers)
     architecture = segmenter_architecture(options.side, options.width, options.depth)
     model = new_segmenter(architecture).to(device).train()
     start_from(model, options.start)
-    run = Run(
-        "segmenter",
-        model,
-        RunOptions(options.minutes, options.learning_rate, options.work, options.out, options.save_every),
-        architecture,
-    )
+    run = Run("segmenter", model, run_options(options), architecture)
     rng = np.random.default_rng([options.seed, run.step])
 
     def losses() -> dict[str, Tensor]:
@@ -94,11 +85,7 @@ class SegmenterImage:
 
 
 def segmenter_losses(model: nn.Module, images: list[SegmenterImage]) -> dict[str, Tensor]:
-    """Cross entropy around the box, dice, and the error of the model's own estimate of its IoU.
-
-    Returns:
-        Named scalar losses, weighted; their sum is to be minimised.
-    """
+    """Cross entropy around the box, dice, and the error of the model's own estimate of its IoU, weighted."""
     device = next(model.parameters()).device
     logits, masks, estimate, boxes = _predict(model, images, device)
     near = _near(boxes, masks.shape[-2:])
@@ -160,39 +147,27 @@ def _overlap(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=15.0, help="training time over all resumptions")
+    parser = training_parser(
+        "segmenter",
+        __doc__,
+        minutes=15.0,
+        scenes=6000,
+        batch=8,
+        learning_rate=1e-3,
+        measure_every=150,
+        save_every=120.0,
+    )
     parser.add_argument("--start", type=Path, help="weights to begin from, such as the bundled ones")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes")
-    parser.add_argument("--split", default="core", choices=[name for name in SPLITS if "heldout" not in name])
-    parser.add_argument("--scenes", type=int, default=6000)
     parser.add_argument("--side", type=int, default=256, help="longer side of the input in pixels")
     parser.add_argument("--width", type=int, default=128, help="channels of the image encoder")
     parser.add_argument("--depth", type=int, default=4, help="blocks of the image encoder")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--measure-every", type=int, default=150)
-    parser.add_argument("--save-every", type=float, default=120.0, help="seconds")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", type=Path, default=WEIGHTS.parent / ".cache")
-    parser.add_argument("--work", type=Path, default=WEIGHTS.parent / ".cache" / "segmenter")
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
     return parser
 
 
 def segmenter_image(rng: np.random.Generator, scenes: SceneCache, index: int, side: int) -> SegmenterImage | None:
-    """Cut a part out of a scene, of any aspect, and enlarge it to the input side.
+    """Cut a part out of a square scene, of any aspect, and enlarge its longer side to `side` pixels.
 
-    Args:
-        rng: Source of all choices.
-        scenes: Square scenes.
-        index: Which of them.
-        side: Longer side of the result in pixels.
-
-    Returns:
-        The image, or None if the part shows no object.
+    None if the part shows no object.
     """
     image = scenes.images[index]
     full = image.shape[0]

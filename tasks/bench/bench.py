@@ -211,11 +211,7 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
     marker. Wrap process_shard itself as `rest`. The steps must go on in one thread (switched_off: overlap).
 
     The time of the batches that models run, with what prepares them and takes them apart, counts as the step's
-    `forward` as well.
-
-    Args:
-        timer: Gets the times.
-        synchronize: Waits until the device has done what it was given.
+    `forward` as well; `synchronize` waits until the device has done what it was given.
     """
     from vouch_labels.tasks import acquire as acquiring
     from vouch_labels.tasks.acquire import acquire, decode
@@ -270,13 +266,9 @@ def bottleneck(
 ) -> str:
     """Name the bottleneck.
 
-    Args:
-        shares: Step -> its share of the time of all steps.
-        fetching_ms: Time of one thread to fetch an image.
-        decoding_ms: Time of one thread to decode an image.
-        gpu_busy: Share of the time in which the GPU computes; None on a CPU.
-        fetch_threads: Threads that fetch and decode.
-        taken_cores: Share of the cores that other processes wanted before; above 1 they had to wait.
+    `shares` are of the time of all steps; milliseconds are one thread's for an image; `gpu_busy`, None on a CPU, is the
+    share of the time in which the GPU computes, `taken_cores` that of the cores that other processes wanted before
+    (above 1 they had to wait).
     """
     if gpu_busy is None and taken_cores >= TAKEN:
         return (

@@ -27,8 +27,6 @@ R = TypeVar("R")
 
 _COPYING: Final = ("Memcpy", "Memset")
 
-Result = TypeVar("Result")
-
 MOST: Final = 8
 
 
@@ -89,9 +87,7 @@ class StageTimer:
     def wrap_forward(self, function: Callable[P, R], synchronize: Callable[[], object]) -> Callable[P, R]:
         """Count the outermost calls of a function in `forward`, for the step that they are in.
 
-        Args:
-            function: Runs a model.
-            synchronize: Waits until the device has done what it was given.
+        `synchronize` waits until the device has done what it was given.
         """
 
         def timed(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -127,10 +123,9 @@ class StageTimer:
 
 
 def gpu_busy(work: Callable[[], object]) -> float:
-    """Do some work, and tell the share of its time in which at least one kernel ran, by torch's profiler.
+    """Share of the time of some work in which at least one kernel ran, by torch's profiler.
 
-    Args:
-        work: Leaves nothing queued on the GPU.
+    The work leaves nothing queued on the GPU.
     """
     from torch.profiler import ProfilerActivity, profile
 
@@ -151,11 +146,7 @@ def kernels(events: Iterable["FunctionEvent"]) -> list[tuple[float, float]]:
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of intervals: what several streams do at the same time counts once.
-
-    Args:
-        intervals: Begin and end of each, in any order.
-    """
+    """Length of the union of intervals (begin, end): what several streams do at the same time counts once."""
     total, reached = 0.0, float("-inf")
     for begin, end in sorted(intervals):
         total += max(0.0, end - max(begin, reached))
@@ -163,12 +154,10 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def settled(work: Callable[[], Result], graphs: Callable[[], int] | None = None) -> Result:
+def settled(work: Callable[[], R], graphs: Callable[[], int] | None = None) -> R:
     """Do some work again as long as it makes torch compile, which a long run does but once; the last result counts.
 
-    Args:
-        work: Is done at most MOST times.
-        graphs: Counts what has been compiled; by default `compiled_graphs`.
+    It is done at most MOST times. `graphs` counts what has been compiled, by default as `compiled_graphs`.
     """
     count = graphs or compiled_graphs
     for _ in range(MOST - 1):
@@ -188,16 +177,9 @@ def compiled_graphs() -> int:
 def repeated(
     campaign: Campaign, refs: Sequence[ImageRef], count: int, folder: Path
 ) -> tuple[Campaign, Sequence[ImageRef]]:
-    """Give a campaign whose source has the images again and again.
+    """Give a campaign whose source has the images again and again, `count` of them, by links in a fresh folder.
 
-    Args:
-        campaign: With absolute paths.
-        refs: Images of its source.
-        count: How many are wanted.
-        folder: Gets links to the images; fresh.
-
-    Returns:
-        The campaign and its images: as they are where there are enough, or where they lie in no folder.
+    The campaign and its images stay as they are where there are enough, or where they lie in no folder.
     """
     store = open_store(campaign.source)
     files = [store.local_path(ref.key) for ref in refs]
@@ -215,16 +197,11 @@ def repeated(
 
 
 def peak_bytes(process: int | None = None) -> int:
-    """Peak resident memory of a process that still runs, files mapped into it included.
+    """Peak resident memory in bytes of a process that still runs (None: this one), files mapped into it included.
 
     Linux counts it for each program image of its own (VmHWM in /proc/PID/status). The figure of getrusage and wait4
-    is not used there: it starts from what the parent held when it started the process.
-
-    Args:
-        process: Id of the process; None for this one.
-
-    Returns:
-        Bytes; for another process 0 where the system does not tell.
+    is not used there: it starts from what the parent held when it started the process. For another process it is 0
+    where the system does not report it.
     """
     status = Path(f"/proc/{process or 'self'}/status")
     if status.is_file():

@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
-from vouch_labels.schemas.campaign import Campaign, RoutingConfig, Strict
+from vouch_labels.schemas.campaign import Campaign, Strict
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError, WorkspaceBusyError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
@@ -59,17 +59,8 @@ def apply_policy(
     """Decide by a policy over all labels of a run, and activate it for the runs to come.
 
     What it writes stands beside what was there: the decisions of earlier policies stay, and their markers. The record
-    of the settings in use and that of the active policy change last, so that an interruption changes nothing.
-
-    Args:
-        campaign: Names the run.
-        version: Version of the policy; `none`: the thresholds of the campaign; None: the newest certified policy of the
-            run that fits its labels.
-        on_event: Told of progress.
-        export: Write the data set at the end.
-
-    Returns:
-        What has changed.
+    of the settings in use and that of the active policy change last, so that an interruption changes nothing. version:
+    None for the newest certified policy of the run that fits its labels, `none` for the thresholds of the campaign.
 
     Raises:
         UserError: There are no labels, or no such policy, or it does not fit the labels or the campaign.
@@ -82,13 +73,13 @@ def apply_policy(
         check_export_name(campaign, workspace)
     with WorkspaceLock(workspace, run) as lock, Ledger.load(workspace, run) as ledger:
         before = current_of(workspace, run)
-        policy, in_force = policy_to_apply(campaign, workspace, before, version)
+        policy, active = policy_to_apply(campaign, workspace, before, version)
         after, changed = _route_all(workspace, run, ledger, before, policy, on_event)
         summary = _summary(workspace, run, ledger, before, after, changed, policy)
         if lock.lost:
             raise WorkspaceBusyError(f"run {run!r} was taken over by another process; nothing has changed")
         write_current(workspace, run, after)
-        activate(workspace, run, in_force)
+        activate(workspace, run, active)
         outcome = export_run(campaign, ledger, after, on_event) if export else None
     return summary.model_copy(update={"export": outcome, "seconds": round(time.monotonic() - started, 3)})
 
@@ -120,7 +111,7 @@ def _each(workspace: Store, run: str, ledger: Ledger, before: Current, policy: P
 
 
 def _differing(older: Shard, newer: Shard) -> int:
-    """Count the labels that a shard's two markers decide otherwise, of the images that it still holds."""
+    """Count the labels that two markers of a shard decide differently."""
     if older.marker.parts["route"] == newer.marker.parts["route"]:
         return 0
     one, other = (flat(shard.labels(["decision"])["decision"]) for shard in (older, newer))
@@ -157,15 +148,8 @@ def policy_to_apply(
 ) -> tuple[Policy, str | None]:
     """Read the policy to apply, and make sure that it fits the labels and what the campaign asks for.
 
-    Args:
-        campaign: Its classes, thresholds and routing.
-        workspace: Where policies are kept.
-        current: The settings under which the labels came about.
-        version: Which policy; `none`: the thresholds of the campaign; None: the one that routing.policy names, else the
-            newest certified policy that fits.
-
-    Returns:
-        The policy, and the version to activate: its own, or None for the thresholds of the campaign.
+    version as in `apply_policy`, but None stands first for what routing.policy names. Returned is also the version to
+    activate; None: the thresholds of the campaign.
 
     Raises:
         UserError: There is none, or it cannot be applied.
@@ -200,13 +184,13 @@ def _check_campaign(campaign: Campaign, current: Current, version: str | None) -
 
 
 def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> Policy | None:
-    """Read the certified policy of the run that was made last, people's word before that of simulated reviewers.
+    """Read the newest certified policy of the run; those that people's verdicts certified go before simulated ones.
 
     Of those that fit the labels and guarantee what the campaign asks for; else of those that fit; else of all.
 
     Raises:
         UserError: A policy is damaged.
-        StoreError: A look is.
+        StoreError: A record of a test is.
     """
     ordered = sorted(_certified(workspace, campaign.run.name), key=lambda entry: entry[0])
     policies = [policy for _, policy in ordered]
@@ -231,13 +215,13 @@ def _newest(workspace: Store, campaign: Campaign, current: Current) -> str:
 def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str], Policy]]:
     """Every policy that was certified for a run, with what orders them: whether people answered, and the time."""
     # Runs share a workspace, and a policy of another one says nothing of these labels, though their inputs be equal.
-    looks = {(look.created, look.look, look.plans) for look in read_tests(workspace, run)}
+    tests = {(test.created, test.look, test.plans) for test in read_tests(workspace, run)}
     for info in workspace.list(f"{FOLDER}/"):
         version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
         if not version.startswith(("user-", EXPIRED)):
             policy = parse_policy(workspace, version, "looking for the newest policy (--policy names one)")
             made = policy.certification
-            if made is not None and (made.created, made.look, made.plans) in looks:
+            if made is not None and (made.created, made.look, made.plans) in tests:
                 yield (not made.simulated, made.created), policy
 
 
@@ -280,32 +264,27 @@ def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
 def find_policy(campaign: Campaign, workspace: Store) -> Chosen:
     """Choose by routing.policy; nothing is written.
 
-    It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the policy in
-    force of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
+    It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the active
+    policy of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
     to one that sends everything to review.
 
     Raises:
         UserError: As `read_policy` and `check_guarantee`.
         StoreError: The record of the active policy, a review plan or a file of verdicts is damaged.
     """
-    version = wanted_version(campaign.routing, workspace, campaign.run.name)
+    version = campaign.routing.policy
+    named = version is not None
     if version is None:
+        version = active_version(workspace, campaign.run.name)
+    if version is None or version.lower() == NONE:
         return Chosen(default_policy(campaign.classes, campaign.routing), made=True)
-    named = campaign.routing.policy is not None
     policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "active policy")
     check_guarantee(policy, campaign.routing)
     reason = expired_reason(workspace, campaign.run.name, policy)
     return Chosen(policy) if reason is None else Chosen(expired_policy(policy), reason, made=True)
 
 
-def wanted_version(routing: RoutingConfig, workspace: Store, run: str) -> str | None:
-    """Give the version to route by; None: the thresholds of the campaign."""
-    if routing.policy is None:
-        return active_version(workspace, run)
-    return None if routing.policy.lower() == NONE else routing.policy
-
-
-class InForce(Strict):
+class ActivePolicy(Strict):
     """runs/<run>/policy.json."""
 
     version: str | None = Field(description="Version of the policy; None: the thresholds of the campaign.")
@@ -319,7 +298,7 @@ def active_version(workspace: Store, run: str) -> str | None:
     """
     key = _key(run)
     try:
-        return InForce.model_validate_json(workspace.get(key).data).version
+        return ActivePolicy.model_validate_json(workspace.get(key).data).version
     except ObjectMissingError:
         return None
     except ValidationError:
@@ -328,7 +307,7 @@ def active_version(workspace: Store, run: str) -> str | None:
 
 def activate(workspace: Store, run: str, version: str | None) -> None:
     """Route a run by a policy from now on; None: by the thresholds of the campaign."""
-    workspace.put(_key(run), InForce(version=version).model_dump_json().encode() + b"\n")
+    workspace.put(_key(run), ActivePolicy(version=version).model_dump_json().encode() + b"\n")
 
 
 def _key(run: str) -> str:

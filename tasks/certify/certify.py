@@ -5,7 +5,6 @@ by it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,17 +18,15 @@ from vouch_labels.schemas.policy import (
     Group,
     GroupCertificate,
     Policy,
-    Reviewers,
 )
 from vouch_labels.tasks.certify.apply import active_version
 from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.judge import (
     Judged,
     Reviewed,
-    Tested,
+    RoundResult,
     describe_test,
-    tested_if_correct,
-    tested_round,
+    judge_round,
     verdicts_of,
 )
 from vouch_labels.tasks.certify.monitor import expired, reference
@@ -58,11 +55,7 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     Only verdicts on certification tasks count. Each result is a test, written down before it is known; certifying again
     with nothing new is the same test with the same result. Drawing more labels, or again, after answers is a test as
     well (`drawing_as_test`). Asking for another precision of the same labels is allowed, as another test: the threshold
-    grid does not depend on it.
-
-    Args:
-        campaign: The campaign.
-        unanswered_as_wrong: Count certification tasks without an answer as wrong, and honeypots as missed.
+    grid does not depend on it. unanswered_as_wrong counts tasks without an answer as wrong, honeypots as missed.
 
     Raises:
         UserError: There is nothing to certify by, and the message says what to do first.
@@ -73,28 +66,27 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     found = _round_to_certify(reviews, unanswered_as_wrong)
     simulated = _simulated(reviews, found)
     of_round = labels_of_round(reviews, found)
-    look = describe_test(reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
-    number = number_of_test(reviews.workspace, reviews.run, look)
-    if not tested_if_correct(reviews, found, of_round, number).certifies:
+    test = describe_test(reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
+    number = number_of_test(reviews.workspace, reviews.run, test)
+    if not judge_round(reviews, found, of_round, number, if_correct=True).certifies:
         # To draw more of it is a test, so what is drawn then must do for the next.
-        raise _hopeless(tested_if_correct(reviews, found, of_round, number + 1), found)
-    look = record_test(reviews.workspace, reviews.run, look)
-    tested = tested_round(reviews, found, of_round, look.look)
+        raise _insufficient(judge_round(reviews, found, of_round, number + 1, if_correct=True), found)
+    test = record_test(reviews.workspace, reviews.run, test)
+    tested = judge_round(reviews, found, of_round, test.look)
     judged = tested.judged
-    groups = policy_groups(judged)
-    basis = Basis(reviews, found, of_round, look, tested.reviewers, simulated, verdicts_of(reviews, found))
-    policy = make_policy(basis, judged, look.created) if any(group.p_correct is not None for group in groups) else None
+    policy = make_policy(reviews, found, of_round, test, tested, simulated=simulated) if tested.certifies else None
     return Certified(
         run=reviews.run,
         workspace=reviews.workspace.uri,
         version=None if policy is None else policy.version,
-        in_force=policy is not None and _routed_by(campaign, reviews) == policy.version,
+        in_force=policy is not None
+        and policy.version == (campaign.routing.policy or active_version(reviews.workspace, reviews.run)),
         precision=reviews.guarantee.precision,
         confidence=reviews.guarantee.confidence,
         gate=reviews.guarantee.gate,
-        look=look.look,
+        look=test.look,
         delta=tested.delta,
-        groups=groups,
+        groups=policy_groups(judged),
         not_sampled=not_sampled(judged),
         classes=class_estimates(judged, tested.reviewed, of_round.candidates),
         labels=reviews.labels.count,
@@ -107,16 +99,12 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
             *_remarks(reviews, found, of_round, policy),
             *_imprecise(judged, reviews.guarantee),
             "another test, at other verdicts or for another precision, would be tested at "
-            f"{delta_of_test(1 - reviews.guarantee.confidence, look.look + 1):.4g}",
+            f"{delta_of_test(1 - reviews.guarantee.confidence, test.look + 1):.4g}",
         ),
     )
 
 
-def _routed_by(campaign: Campaign, reviews: RunReviews) -> str | None:
-    return campaign.routing.policy or active_version(reviews.workspace, reviews.run)
-
-
-def _hopeless(tested: Tested, found: Round) -> NotCertifiedError:
+def _insufficient(tested: RoundResult, found: Round) -> NotCertifiedError:
     """Say why a sample could certify nothing if all of it were correct, and what to do."""
     reasons = dict.fromkeys(one.certificate.refusal for one in tested.judged if one.drawn)
     more = _more_reviews(tested.judged)
@@ -202,41 +190,25 @@ def _simulated(reviews: RunReviews, found: Round) -> bool:
 
 
 def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: Policy | None) -> list[str]:
-    said = []
+    remarks = []
     if not of_round.whole:
-        said.append(
+        remarks.append(
             "labels have come or gone since the certification sample was drawn; the guarantee is about those it was "
             "drawn from"
         )
     if of_round.kept.brier >= of_round.kept.brier_of_rate:
-        said.append(
+        remarks.append(
             f"the signals tell right from wrong no better than guessing (Brier {of_round.kept.brier:.4f}, of the "
             f"constant share {of_round.kept.brier_of_rate:.4f}); more reviews for fitting may help: "
             "vouch plan-reviews CAMPAIGN --stage first"
         )
     if (missing := found.unanswered(reviews.answers)) > 0:
-        said.append(f"{missing:,} certification tasks without an answer were counted as wrong")
+        remarks.append(f"{missing:,} certification tasks without an answer were counted as wrong")
     if policy is not None and (ended := expired(policy, reviews.plans, reviews.answers)):
-        said.append(f"{ended}; to draw a new sample: vouch plan-reviews CAMPAIGN")
+        remarks.append(f"{ended}; to draw a new sample: vouch plan-reviews CAMPAIGN")
     if policy is not None and not found.honeypots.num_rows:
-        said.append(
-            "reviewers were taken at their word: no known-wrong labels were planted (plan-reviews --honeypots N)"
-        )
-    return said
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What a policy rests on."""
-
-    reviews: RunReviews
-    round: Round
-    labels: RoundLabels
-    look: CertificationTest
-    reviewers: Reviewers
-    simulated: bool
-    verdicts: str
-    """Fingerprint of the verdicts."""
+        remarks.append("reviewers were trusted: no honeypots were mixed in (plan-reviews --honeypots N)")
+    return remarks
 
 
 def policy_groups(judged: Sequence[Judged]) -> tuple[Group, ...]:
@@ -249,21 +221,27 @@ def not_sampled(judged: Sequence[Judged]) -> tuple[str, ...]:
     return tuple(name for one in judged for name in one.left_out)
 
 
-def make_policy(basis: Basis, judged: Sequence[Judged], created: str) -> Policy:
+def make_policy(
+    reviews: RunReviews,
+    found: Round,
+    of_round: RoundLabels,
+    test: CertificationTest,
+    tested: RoundResult,
+    *,
+    simulated: bool,
+) -> Policy:
     """Make the policy and keep it; the same certification again gives the policy that is kept already.
 
     Its version is certified-<look>-<hash>, the hash over all it says but the version itself and the time. Classes of
     which no label was drawn are a group of their own, which accepts nothing.
     """
-    groups = (*policy_groups(judged), *_group_not_sampled(not_sampled(judged)))
-    reviews, plan, kept = basis.reviews, basis.round.plan, basis.labels.kept
-    scores, side = basis.labels.candidates.scores, basis.labels.candidates.certify_side
-    guarantee = reviews.guarantee
+    groups = (*policy_groups(tested.judged), *_group_not_sampled(not_sampled(tested.judged)))
+    plan, kept, candidates, guarantee = found.plan, of_round.kept, of_round.candidates, reviews.guarantee
     certification = Certification(
         precision=guarantee.precision,
         confidence=guarantee.confidence,
         gate=guarantee.gate,
-        look=basis.look.look,
+        look=test.look,
         inputs=reviews.current.inputs,
         calibrator=kept.calibrator,
         fit_labels=kept.labels,
@@ -271,15 +249,15 @@ def make_policy(basis: Basis, judged: Sequence[Judged], created: str) -> Policy:
         brier_of_rate=kept.brier_of_rate,
         fit_share=plan.fit_share,
         seed=plan.seed,
-        plans=basis.look.plans,
-        verdicts=basis.verdicts,
-        reviewers=basis.reviewers,
-        simulated=basis.simulated,
-        reference=reference(reviews.labels, scores, side),
-        created=created,
+        plans=test.plans,
+        verdicts=verdicts_of(reviews, found),
+        reviewers=tested.reviewers,
+        simulated=simulated,
+        reference=reference(reviews.labels, candidates.scores, candidates.certify_side),
+        created=test.created,
     )
     rules = [group.model_dump(mode="json") for group in groups]
-    version = content_name(basis.look.look, rules, certification.model_dump(mode="json"))
+    version = content_name(test.look, rules, certification.model_dump(mode="json"))
     policy = Policy(version=version, basis="certified", groups=groups, certification=certification)
     try:
         return Policy.model_validate_json(reviews.workspace.get(policy_key(version)).data)

@@ -37,13 +37,13 @@ class Guarantee:
     precision: float
     """T."""
     confidence: float
-    """1 - delta of all groups and looks together."""
+    """1 - delta of all groups and tests together."""
     gate: Gate
 
 
 @dataclass(frozen=True)
 class RunReviews:
-    """What planning reviews and certifying look at."""
+    """What planning reviews and certifying use."""
 
     campaign: Campaign
     workspace: Store
@@ -121,25 +121,17 @@ def declare_groups(
     fit_classes: Ints,
     guarantee: Guarantee,
     reviews: int,
-    look: int = 1,
+    test: int = 1,
     reviewers: ReviewerError = TRUSTED,
 ) -> tuple[GroupPlan, ...]:
     """Divide the classes into groups, and fix the threshold grid of each and the labels it is drawn from.
 
     Gate "accepted" draws where `plan_gate_a` predicts that most can be certified; a group for which no start is likely
     to pass has an empty threshold grid, and nothing of it is drawn. Gate "delivered" draws from the whole certify side
-    with a threshold grid over all of it.
-
-    Args:
-        candidates: All labels.
-        fit: The reviewed labels of the fit side.
-        fit_classes: (n,) their classes.
-        guarantee: What is to be certified.
-        reviews: Certification labels that can be afforded in all.
-        look: Which test of certification labels comes next: it has a part of delta.
-        reviewers: What they are known to miss so far.
+    with a threshold grid over all of it. fit_classes (n,) are the classes of the reviewed labels; reviews is the number
+    of certification labels in all; test numbers the next test, which has a part of delta.
     """
-    delta = delta_of_test(1 - guarantee.confidence, look)
+    delta = delta_of_test(1 - guarantee.confidence, test)
     names = candidates.class_names
     counts = np.bincount(candidates.class_index[candidates.certify_side], minlength=len(names))
     members = certified_groups(counts, reviews, guarantee.precision, delta)
@@ -175,15 +167,7 @@ def draw_groups(
     """Draw the certification sample; a larger one of the same groups and number begins with the smaller.
 
     Gate "delivered": a simple random sample of the certify side. Gate "accepted": one of each group's region, shared
-    out by the sizes of the groups.
-
-    Args:
-        candidates: All labels.
-        groups: As declared.
-        gate: What the guarantee is about.
-        reviews: How many labels in all.
-        seed: Seed of the campaign's sampling.
-        number: Of the declaration of groups: each has a draw of its own.
+    out by the sizes of the groups. number is that of the declaration of groups; each has a draw of its own.
     """
     return draw_counts(candidates, groups, gate, parts_of(candidates, groups, gate, reviews), seed, number)
 
@@ -216,13 +200,13 @@ def region_of(candidates: Candidates, group: GroupPlan) -> Bools:
 
 
 def reviews_to_start(
-    candidates: Candidates, fit: FitLabels, fit_classes: Ints, guarantee: Guarantee, reviews: int, look: int = 1
+    candidates: Candidates, fit: FitLabels, fit_classes: Ints, guarantee: Guarantee, reviews: int, test: int = 1
 ) -> int | None:
     """Find about how many reviews give some group a start that is likely to pass, doubling; None: no number does."""
     most = int(candidates.certify_side.sum())
     while reviews < most:
         reviews = min(2 * reviews, most)
-        if any(group.thresholds for group in declare_groups(candidates, fit, fit_classes, guarantee, reviews, look)):
+        if any(group.thresholds for group in declare_groups(candidates, fit, fit_classes, guarantee, reviews, test)):
             return reviews
     return None
 

@@ -22,7 +22,7 @@ from vouch_labels.tasks.certify.data import (
     parts_of,
     reviews_to_start,
 )
-from vouch_labels.tasks.certify.fit import Fit, fit_run
+from vouch_labels.tasks.certify.fit import fit_run
 from vouch_labels.tasks.certify.judge import drawing_as_test
 from vouch_labels.tasks.certify.monitor import UNKNOWN_P, audit_factor, drift
 from vouch_labels.tasks.certify.questions import label_tasks, make_honeypots, possible_misses, read_presence
@@ -56,7 +56,7 @@ PART_TO_FIT: Final = 10
 AUDITED: Final = 100
 """Labels of a blind audit while nothing drifts."""
 
-_PLANTS: Final = 98
+_HONEYPOTS: Final = 98
 """Purpose of the generator that makes honeypots."""
 # Measured on drawn scenes; docs/design.md has the whole of it.
 _WEAK: Final = (
@@ -83,14 +83,14 @@ class Draw:
 
     tables: tuple[pa.Table, ...]
     """Rows of TASKS in any order of `place`."""
-    words: tuple[str, ...]
+    notes: tuple[str, ...]
     fit_share: float
     scores: Floats
     """(N,) p(correct) that the draw went by."""
     calibrator: str | None = None
     groups: tuple[GroupPlan, ...] = ()
     round: int = 0
-    look: CertificationTest | None = None
+    test: CertificationTest | None = None
     """What the drawing amounts to; to be taken before the plan is written."""
     audit: AuditPlan | None = None
     nothing: str = "nothing is left to ask"
@@ -103,7 +103,7 @@ class Draw:
 
     def beside(self, other: "Draw") -> "Draw":
         """Ask both; what the plan says of draws is this one's."""
-        return replace(self, tables=(*self.tables, *other.tables), words=(*self.words, *other.words))
+        return replace(self, tables=(*self.tables, *other.tables), notes=(*self.notes, *other.notes))
 
 
 def draw_first(reviews: RunReviews, seconds: float) -> Draw:
@@ -136,7 +136,7 @@ def draw_first(reviews: RunReviews, seconds: float) -> Draw:
     p = labels.p_correct
     return Draw(
         tables=(label_tasks(labels, rows, "fit", p, reviews.answers, drawn.inclusion),),
-        words=(
+        notes=(
             f"{len(rows):,} labels to fit the calibrator to, half spread over the detector's scores, half at random: "
             "they teach how far each signal is to be trusted, and certify nothing",
             f"{share:.1%} of the images are kept for this; their labels are never accepted without a person",
@@ -160,34 +160,27 @@ def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
     accepted = np.flatnonzero(labels.accepted)
     if policy is None or not len(accepted):
         raise UserError("there is nothing to audit: no label of this run is accepted; see `vouch status`")
-    factor, words = 1.0, []
+    factor, notes = 1.0, []
     if policy.certification is not None:
         moved = drift(policy.certification.reference, labels, labels.p_correct, ~reviews.fit_side())
         factor = audit_factor(moved)
         names = [name for name, one in moved.items() if one.audit_factor > 1]
         if names:
-            words.append(f"signals have drifted since certification ({', '.join(names)}), so more is audited")
+            notes.append(f"signals have drifted since certification ({', '.join(names)}), so more is audited")
     most = labels_within(seconds if alone else seconds / 2)
     count = min(int(AUDITED * factor), max(1, most))
     classes = labels.class_index[accepted]
     p = np.where(np.isnan(labels.p_correct[accepted]), UNKNOWN_P, labels.p_correct[accepted])
     strata = audit_strata(classes, p, count)
     drawn = audit_sample(classes, p, count, reviews.seed, len(reviews.plans))
-    tasks = label_tasks(
-        labels,
-        accepted[drawn.rows],
-        "audit",
-        labels.p_correct,
-        reviews.answers,
-        drawn.inclusion,
-        strata[drawn.rows],
-    )
+    rows = accepted[drawn.rows]
+    tasks = label_tasks(labels, rows, "audit", labels.p_correct, reviews.answers, drawn.inclusion, strata[drawn.rows])
     return Draw(
         tables=(tasks,),
-        words=(
+        notes=(
             f"{len(drawn.rows):,} of {len(accepted):,} accepted labels as a blind audit of policy {policy.version}: "
             "they show whether its guarantee still holds",
-            *words,
+            *notes,
         ),
         fit_share=share_of(reviews),
         scores=labels.p_correct,
@@ -208,10 +201,10 @@ def draw_queue(reviews: RunReviews, seconds: float) -> Draw:
     scores = _known_scores(reviews)
     rows, waiting = low_confidence_rows(reviews, scores, labels_within(seconds))
     nothing = nothing_worth_asking(waiting, reviews.campaign.export.undecided)
-    words = f"{len(rows):,} of {waiting:,} labels that wait for people, those first that fix most a second"
+    note = f"{len(rows):,} of {waiting:,} labels that wait for people, those first that fix most a second"
     return Draw(
         tables=(label_tasks(reviews.labels, rows, "doubtful", scores, reviews.answers),),
-        words=(words if len(rows) else nothing,),
+        notes=(note if len(rows) else nothing,),
         fit_share=share_of(reviews),
         scores=scores,
         nothing=nothing,
@@ -246,7 +239,7 @@ def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw
     last = last_round(reviews.plans)
     if last is not None and not fresh and continues(reviews, last):
         return _extended(reviews, last, labels_within(seconds))
-    return _declared(reviews, labels_within(seconds), 1 if last is None else last.number + 1)
+    return _declared(reviews, labels_within(seconds), 1 if last is None else last.plan.round + 1)
 
 
 def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
@@ -257,40 +250,44 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
     if not candidates.certify_side.any():
         raise UserError("every image is kept for fitting, so no label can be certified; label more images first")
     drawing = drawing_as_test(reviews)
-    look = 1 + count_tests(reviews.workspace, reviews.run, reviews.current.inputs) + (drawing is not None)
+    test_number = 1 + count_tests(reviews.workspace, reviews.run, reviews.current.inputs) + (drawing is not None)
     classes = labels.class_index[fit.rows]
-    groups = declare_groups(candidates, fit.labels, classes, guarantee, count, look)
+    groups = declare_groups(candidates, fit.labels, classes, guarantee, count, test_number)
     counts = parts_of(candidates, groups, guarantee.gate, count)
     drawn = draw_counts(candidates, groups, guarantee.gate, counts, reviews.seed, number)
     if not len(drawn.rows):
-        needed = reviews_to_start(candidates, fit.labels, classes, guarantee, max(1, count), look)
+        needed = reviews_to_start(candidates, fit.labels, classes, guarantee, max(1, count), test_number)
         raise UserError(_too_little(count, needed))
-    delta = delta_of_test(1 - guarantee.confidence, look) / len(groups)
+    delta = delta_of_test(1 - guarantee.confidence, test_number) / len(groups)
     least = labels_needed(0, 1 - guarantee.precision, delta)
-    words = [
+    notes = [
         f"{len(drawn.rows):,} of {int(candidates.certify_side.sum()):,} labels that may be accepted, drawn at random, "
         f"to certify {guarantee.precision:.4g} of the {guarantee.gate} labels at confidence {guarantee.confidence:.4g}",
         f"certified on their own: {', '.join(group.name for group in groups)}",
     ]
     if len(drawn.rows) == candidates.certify_side.sum() > 2 * least * len(groups):
-        words.append(
+        notes.append(
             "that is every label there is, so none would be accepted unseen: fewer do, see `vouch simulate`; ask for "
             "them by --stage certify --fresh with less --minutes, before the first is answered"
         )
     if len(drawn.rows) < least * len(groups):
-        words.append(
+        notes.append(
             f"even without an error a group needs {least:,} reviewed labels: ask for more by --stage certify --fresh "
             "with more --minutes, before the first is answered"
         )
+    notes.append(
+        f"the calibrator was fitted to {fit.fitted.labels:,} verdicts: held-out Brier score {fit.fitted.brier:.4f}, of "
+        f"the constant share of correct ones {fit.fitted.brier_of_rate:.4f}"
+    )
     return Draw(
         tables=(label_tasks(labels, drawn.rows, "certify", fit.scores, reviews.answers, drawn.inclusion),),
-        words=(*words, *_of_fit(fit)),
+        notes=tuple(notes),
         fit_share=share_of(reviews),
         scores=fit.scores,
         calibrator=keep_calibrator(reviews.workspace, reviews.run, fit),
         groups=groups,
         round=number,
-        look=drawing,
+        test=drawing,
     )
 
 
@@ -310,7 +307,7 @@ def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
     tasks = label_tasks(labels, drawn.rows[new], "certify", candidates.scores, reviews.answers, drawn.inclusion[new])
     return Draw(
         tables=(tasks,),
-        words=(
+        notes=(
             f"{int(new.sum()):,} labels more for the certification sample of {sum(before):,}, next in the same random "
             "order; certifying again is another test, with a part of the confidence that is left",
         ),
@@ -319,7 +316,7 @@ def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
         calibrator=plan.calibrator,
         groups=plan.groups,
         round=plan.round,
-        look=drawing_as_test(reviews),
+        test=drawing_as_test(reviews),
     )
 
 
@@ -335,24 +332,8 @@ def _too_little(count: int, needed: int | None) -> str:
     )
 
 
-def _of_fit(fit: Fit) -> list[str]:
-    found = fit.fitted
-    return [
-        f"the calibrator was fitted to {found.labels:,} verdicts: held-out Brier score {found.brier:.4f}, of the "
-        f"constant share of correct ones {found.brier_of_rate:.4f}"
-    ]
-
-
-@dataclass(frozen=True)
-class Honeypots:
-    """Known-wrong labels to be mixed in."""
-
-    tasks: pa.Table
-    words: tuple[str, ...] = ()
-
-
-def add_honeypots(reviews: RunReviews, draw: Draw, count: int) -> Honeypots:
-    """Make known-wrong labels with the scores of what is asked.
+def add_honeypots(reviews: RunReviews, draw: Draw, count: int) -> tuple[pa.Table, tuple[str, ...]]:
+    """Make known-wrong labels with the scores of what is asked: rows of TASKS, and notes for the user.
 
     Gate "delivered" needs them with the scores of routed labels as well, for reviewers who miss wrong ones leave these
     in the data set; gate "accepted" does not.
@@ -361,28 +342,26 @@ def add_honeypots(reviews: RunReviews, draw: Draw, count: int) -> Honeypots:
         UserError: There is nothing to make them of, or no probability to choose them by.
     """
     if not count:
-        return Honeypots(TASKS.empty_table())
+        return TASKS.empty_table(), ()
     if np.isnan(draw.scores).all():
         raise UserError("--honeypots needs a fitted calibrator; ask for honeypots from the certification sample on")
     side = ~reviews.fit_side()
     cuts = [group.region for group in draw.groups if group.region is not None]
     cut = min(cuts) if cuts else expected_threshold(draw.scores[side], reviews.guarantee)
-    rng = generator(reviews.seed, _PLANTS, len(reviews.plans))
+    rng = generator(reviews.seed, _HONEYPOTS, len(reviews.plans))
     tasks = make_honeypots(reviews, draw.scores, cut, count, rng, routed=reviews.guarantee.gate == "delivered")
     if not tasks.num_rows:
         raise UserError("--honeypots needs labels of the fit side that reviewers found correct, and there are none")
-    words = f"{tasks.num_rows:,} known-wrong labels among them, which show how many wrong ones reviewers miss"
+    note = f"{tasks.num_rows:,} known-wrong labels among them, which show how many wrong ones reviewers miss"
     if tasks.num_rows < count:
-        words += f" ({count:,} were asked for; there are no more labels to make them of)"
-    return Honeypots(tasks, (words,))
+        note += f" ({count:,} were asked for; there are no more labels to make them of)"
+    return tasks, (note,)
 
 
 def expected_threshold(scores: Floats, guarantee: Guarantee) -> float:
     """The loosest threshold that the probabilities themselves allow, were they exact; infinite where none is.
 
-    Args:
-        scores: (N,) p(correct) of the certify side.
-        guarantee: What is to be certified.
+    scores: (N,) p(correct) of the certify side.
     """
     p = np.sort(scores[np.isfinite(scores)])[::-1]
     wrong = np.cumsum(1 - p)
@@ -398,7 +377,7 @@ class AboutImages:
     tasks: pa.Table
     strata: tuple[Stratum, ...] = ()
     """For the plan."""
-    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -408,12 +387,6 @@ class AboutImages:
 
 def ask_about_images(reviews: RunReviews, answers: ImageAnswers, searches: int, misses: int) -> AboutImages:
     """Draw images to be searched for every object, and choose possible misses, which are asked last.
-
-    Args:
-        reviews: The run.
-        answers: What is known of images.
-        searches: How many images to draw.
-        misses: How many pairs of image and class to choose.
 
     Raises:
         UserError: The run did not look at whole images.
@@ -430,12 +403,12 @@ def ask_about_images(reviews: RunReviews, answers: ImageAnswers, searches: int, 
     searched = _searches(reviews, presence, searches) if searches else AboutImages(TASKS.empty_table())
     missed = _misses(reviews, presence, answers, searched.tasks, misses) if misses else AboutImages(TASKS.empty_table())
     return AboutImages(
-        pa.concat_tables([searched.tasks, missed.tasks]), searched.strata, (*searched.words, *missed.words)
+        pa.concat_tables([searched.tasks, missed.tasks]), searched.strata, (*searched.notes, *missed.notes)
     )
 
 
 def _searches(reviews: RunReviews, presence: pa.Table, count: int) -> AboutImages:
-    checks = draw_image_checks(
+    tasks, strata = draw_image_checks(
         reviews.labels,
         image_strata(reviews.labels, presence),
         count,
@@ -444,9 +417,9 @@ def _searches(reviews: RunReviews, presence: pa.Table, count: int) -> AboutImage
         inputs=reviews.current.inputs,
         answers=reviews.answers,
     )
-    drawn = sum(stratum.drawn for stratum in checks.strata)
-    words = f"{drawn:,} images to be searched for every object, with their undecided labels: they tell the recall"
-    return AboutImages(checks.tasks, checks.strata, (words,))
+    drawn = sum(stratum.drawn for stratum in strata)
+    note = f"{drawn:,} images to be searched for every object, with their unreviewed labels: they tell the recall"
+    return AboutImages(tasks, strata, (note,))
 
 
 def _misses(
@@ -455,24 +428,17 @@ def _misses(
     # What was asked about labels of other models was about other boxes.
     asked = [tasks for plan, tasks in reviews.plans if plan.inputs == reviews.current.inputs]
     tasks = possible_misses(reviews.labels, presence, answers, pa.concat_tables([searches, *asked]), count)
-    words = f"{tasks.num_rows:,} classes that CLIP sees in an image and no box shows, the last to be asked"
+    note = f"{tasks.num_rows:,} classes that CLIP sees in an image and no box shows, the last to be asked"
     if tasks.num_rows < count:
-        words += f" ({count:,} were asked for; there are no more that nobody was asked about)"
-    return AboutImages(tasks, words=(words, _WEAK) if tasks.num_rows else (words,))
+        note += f" ({count:,} were asked for; there are no more that were not asked about)"
+    return AboutImages(tasks, notes=(note, _WEAK) if tasks.num_rows else (note,))
 
 
 def low_confidence_rows(reviews: RunReviews, scores: Floats, count: int) -> tuple[Ints, int]:
-    """Choose the labels that wait for people, disputed ones first, then by errors removed per second.
+    """Choose (n,) rows of the labels that wait for people, disputed ones first, then by errors removed per second.
 
-    Labels that an earlier plan asks about already are left out.
-
-    Args:
-        reviews: The run.
-        scores: (N,) p(correct) of every label; NaN counts as `UNKNOWN_P_OF_WAITING`.
-        count: How many at most.
-
-    Returns:
-        (n,) rows, best first, and how many labels wait in all.
+    Labels that an earlier plan asks about already are left out. NaN among scores, (N,) p(correct), counts as
+    `UNKNOWN_P_OF_WAITING`. Returned is also how many wait in all.
     """
     labels = reviews.labels
     codes = reviews.answers.wrong_of(labels.label_ids)
@@ -490,12 +456,7 @@ def low_confidence_rows(reviews: RunReviews, scores: Floats, count: int) -> tupl
 
 
 def nothing_worth_asking(waiting: int, undecided: Undecided) -> str:
-    """Say why none of the labels that wait is worth asking about.
-
-    Args:
-        waiting: How many wait that no plan asks about.
-        undecided: What export does with them.
-    """
+    """Say why none of the labels that wait is worth asking about."""
     if not waiting:
         return "nothing is left to ask: every label that waits has been asked about"
     stay = {

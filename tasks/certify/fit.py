@@ -34,11 +34,6 @@ class Fit:
         """The fitted calibrator."""
         return self.fitted.calibrator
 
-    @property
-    def fingerprint(self) -> str:
-        """Names the calibrator by its content."""
-        return calibrator_fingerprint(self.calibrator)
-
 
 def calibrator_fingerprint(calibrator: Calibrator) -> str:
     """Name a calibrator by its content."""
@@ -48,16 +43,9 @@ def calibrator_fingerprint(calibrator: Calibrator) -> str:
 def fit_run(labels: RunLabels, plans: Plans, answers: Answers, share: float, seed: int) -> Fit:
     """Fit to every undisputed verdict on the fit side.
 
-    Labels drawn to fit by weigh 1 / inclusion probability, with several draws 1 / (1 - prod(1 - pi)); labels that
-    somebody chose to look at stand for themselves alone, with weight 1. The weights serve predictions of what can be
-    certified, not the fit itself, and no guarantee rests on either.
-
-    Args:
-        labels: Labels of the run.
-        plans: What was asked.
-        answers: What was answered.
-        share: Share of images on the fit side.
-        seed: Seed of the split and of the folds.
+    Labels drawn to fit by weigh 1 / inclusion probability, with several draws 1 / (1 - prod(1 - pi)); labels that were
+    chosen, not drawn, have weight 1. The weights serve predictions of what can be certified, not the fit itself, and no
+    guarantee rests on either.
 
     Raises:
         UserError: Fewer labels than a calibrator needs.
@@ -72,14 +60,7 @@ def fit_run(labels: RunLabels, plans: Plans, answers: Answers, share: float, see
 
 
 def fit_rows(labels: RunLabels, rows: Ints, wrong: Bools, weights: Floats, seed: int) -> Fit:
-    """Fit to these labels, and score all.
-
-    Args:
-        labels: Labels of the run.
-        rows: (n,) the reviewed ones.
-        wrong: (n,) their verdicts.
-        weights: (n,) 1 / inclusion probability.
-        seed: Seed of the folds.
+    """Fit to these labels, (n,) rows with weights 1 / inclusion probability, and score all.
 
     Raises:
         UserError: Fewer labels than a calibrator needs.
@@ -98,11 +79,7 @@ def fit_rows(labels: RunLabels, rows: Ints, wrong: Bools, weights: Floats, seed:
 
 
 def fit_verdicts(labels: RunLabels, answers: Answers, share: float, seed: int) -> tuple[Ints, Bools]:
-    """Find the undisputed verdicts on the fit side.
-
-    Returns:
-        (n,) rows of the labels, ascending, and (n,) whether each is wrong.
-    """
+    """Find the undisputed verdicts on the fit side: (n,) rows of the labels, ascending, and whether each is wrong."""
     places = labels.places(answers.label_ids)
     codes = answers.wrong_of(answers.label_ids)
     known = (places >= 0) & ((codes == CORRECT) | (codes == WRONG))

@@ -20,7 +20,6 @@ from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError, reviewer_error
 from vouch_labels.tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
 from vouch_labels.tasks.statistics.threshold_tests import (
-    Evidence,
     Sample,
     accepted_counts,
     delta_of_test,
@@ -28,7 +27,7 @@ from vouch_labels.tasks.statistics.threshold_tests import (
     gate_b,
 )
 
-_NO_LADDER: Final = (
+_NO_GRID: Final = (
     "no threshold was likely to pass with so few reviews when the sample was planned, or no label has a p(correct), so "
     "none was drawn; plan with more minutes"
 )
@@ -123,10 +122,16 @@ def _judge(
     scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
     drawn_from = candidates.scores[candidates.of(group)]
     thresholds = np.array(group.thresholds, np.float64)
-    evidence = _evidence(sample, thresholds, scores, drawn_from, guarantee, delta, reviewers, whole)
+    if guarantee.gate == "delivered":
+        evidence = gate_b(sample, thresholds, guarantee.precision, delta, reviewers)
+    else:
+        counts = accepted_counts(drawn_from, thresholds)
+        share = np.divide(accepted_counts(scores, thresholds), counts, out=np.ones(len(counts)), where=counts > 0)
+        precision = 1 - (1 - guarantee.precision) * share
+        evidence = gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers)
     certificate = certify(evidence, int(part.sum()))
     if not group.thresholds:
-        certificate = replace(certificate, refusal=_NO_LADDER)
+        certificate = replace(certificate, refusal=_NO_GRID)
     threshold = certificate.threshold
     step = 0 if threshold is None else int(np.flatnonzero(thresholds == threshold)[0])
     accepted = int((scores >= threshold).sum()) if threshold is not None else 0
@@ -147,47 +152,23 @@ def _judge(
     )
 
 
-def _evidence(
-    sample: Sample,
-    thresholds: Floats,
-    kept: Floats,
-    drawn_from: Floats,
-    guarantee: Guarantee,
-    delta: float,
-    reviewers: ReviewerError,
-    whole: bool,
-) -> Evidence:
-    if guarantee.gate == "delivered":
-        return gate_b(sample, thresholds, guarantee.precision, delta, reviewers)
-    counts = accepted_counts(drawn_from, thresholds)
-    share = np.divide(accepted_counts(kept, thresholds), counts, out=np.ones(len(counts)), where=counts > 0)
-    precision = 1 - (1 - guarantee.precision) * share
-    return gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers)
-
-
 def _delivered_of_region(found: Precisions, scores: Floats, threshold: float | None) -> Precisions:
     """Precision B where only labels of a region were drawn.
 
-    Labels that people keep are correct by their word, so B is at least A, and so is its lower bound; the estimate takes
-    the routed labels to be correct as often as their p(correct) says.
+    Labels that people keep count as correct, so B is at least A, and so is its lower bound; the estimate takes the
+    routed labels to be correct as often as their p(correct) says.
     """
     if threshold is None:
-        return Precisions(found.accepted, found.accepted_at_least, float("nan"), 0.0, 0.0)
+        return Precisions(found.accepted, found.accepted_at_least, float("nan"), 0.0)
     routed = float(np.nansum(scores[~(scores >= threshold)]))
     accepted = int((scores >= threshold).sum())
     wrong = (1 - found.accepted) * accepted
     delivered = 1 - wrong / (accepted + routed) if accepted + routed else float("nan")
-    return Precisions(
-        accepted=found.accepted,
-        accepted_at_least=found.accepted_at_least,
-        delivered=delivered,
-        delivered_at_least=found.accepted_at_least,
-        automated=accepted / max(1, len(scores)),
-    )
+    return replace(found, delivered=delivered, delivered_at_least=found.accepted_at_least)
 
 
 @dataclass(frozen=True)
-class Tested:
+class RoundResult:
     """The test of a sample."""
 
     delta: float
@@ -204,62 +185,61 @@ class Tested:
         return any(one.certificate.threshold is not None for one in self.judged)
 
 
-def tested_round(reviews: RunReviews, found: Round, of_round: RoundLabels, number: int) -> Tested:
-    """Test a sample by its answers, at the look of this number."""
-    return _test(reviews, found, of_round, _reviewed(reviews, found), number)
+def judge_round(
+    reviews: RunReviews, found: Round, of_round: RoundLabels, number: int, *, if_correct: bool = False
+) -> RoundResult:
+    """Test a sample by its answers, disputed and missing ones counting as wrong, as the test of this number.
 
-
-def tested_if_correct(reviews: RunReviews, found: Round, of_round: RoundLabels, number: int) -> Tested:
-    """Test a sample as if every answer were "correct", to see whether it could certify anything.
-
-    That is known without a look at the verdicts on the sample, so nothing is given away by it.
+    if_correct takes every answer as "correct", to see whether the sample could certify anything. That is known without
+    the verdicts on the sample, so nothing is given away by it.
     """
-    reviewed = _reviewed(reviews, found)
-    perfect = replace(reviewed, wrong=np.zeros(len(reviewed.wrong), np.bool_))
-    return _test(reviews, found, of_round, perfect, number)
+    tasks = found.certify
+    wrong = reviews.answers.wrong_of(tasks["label_id"]) != CORRECT
+    if if_correct:
+        wrong = np.zeros(len(wrong), np.bool_)
+    reviewed = Reviewed(numbers(tasks["p_correct"], np.float64), wrong, tuple(tasks["class_name"].to_pylist()))
+    delta = delta_of_test(1 - reviews.guarantee.confidence, number)
+    reviewers, bounds = _reviewers(reviews, found, delta)
+    groups, candidates = found.plan.groups, of_round.candidates
+    judged = judge(reviewed, groups, candidates, reviews.guarantee, delta, bounds, whole=of_round.whole)
+    return RoundResult(delta, judged, reviewed, reviewers)
 
 
 def drawing_as_test(reviews: RunReviews) -> CertificationTest | None:
-    """Give the test that drawing certification labels now amounts to.
+    """Give the test that drawing certification labels now amounts to, to be taken before the drawing is written.
 
-    Whoever draws more of an answered sample, or a new one, may do so because of the answers: a campaign that is
-    certified only when they please tests as often as it draws, whether or not `vouch certify` was called. So drawing is
-    a test of what is there. It is none while nothing of the last sample is answered, nor after a test at just these
-    answers, whatever was asked of them. A sample that is too small to certify anything is no exception: its answers
-    can choose the size of the next, which alone breaks the guarantee up to 1.7 times as often as its confidence allows.
-
-    Args:
-        reviews: The run.
-
-    Returns:
-        The test to be taken before the drawing is written; None where drawing is none.
+    Drawing more of an answered sample, or a new one, may happen because of the answers: a campaign that is certified
+    only when they please tests as often as it draws, whether or not `vouch certify` was called. So drawing is a test of
+    what is there. It is none while nothing of the last sample is answered, nor after a test at just these answers,
+    whatever was asked of them. A sample that is too small to certify anything is no exception: its answers can choose
+    the size of the next, which alone breaks the guarantee up to 1.7 times as often as its confidence allows.
 
     Raises:
-        StoreError: A look is damaged.
+        StoreError: A record of a test is damaged.
     """
-    # Labels of other models are other labels, whose looks are counted by themselves.
+    # Labels of other models are other labels, whose tests are counted by themselves.
     last = last_round([one for one in reviews.plans if not changed_inputs(one[0].inputs, reviews.current.inputs)])
     if last is None or last.unanswered(reviews.answers) == last.tasks.num_rows:
         return None
-    looks = read_tests(reviews.workspace, reviews.run)
-    if any(one.key in _keys(reviews, last, one) for one in looks if one.plans == _numbers(last)):
+    tests = read_tests(reviews.workspace, reviews.run)
+    if any(one.key in _keys(reviews, last, one) for one in tests if one.plans == _numbers(last)):
         return None
     asked = replace(reviews.guarantee, gate=last.plan.gate)
-    return _look(reviews, last, asked, rule=last.unanswered(reviews.answers) > 0, whole=True)
+    return _describe(reviews, last, asked, rule=last.unanswered(reviews.answers) > 0, whole=True)
 
 
 def describe_test(
     reviews: RunReviews, found: Round, of_round: RoundLabels, *, unanswered_as_wrong: bool
 ) -> CertificationTest:
     """Describe a test of a round as it is answered now; its numbers are set when it is taken."""
-    # Answers that are all there need no such rule, so it makes no other look of them.
+    # Answers that are all there need no such rule, so it makes no other test of them.
     rule = unanswered_as_wrong and found.unanswered(reviews.answers) > 0
     # Gate "delivered" needs no sizes, so labels that come or go do not change its tests.
     whole = of_round.whole or reviews.guarantee.gate == "delivered"
-    return _look(reviews, found, reviews.guarantee, rule=rule, whole=whole)
+    return _describe(reviews, found, reviews.guarantee, rule=rule, whole=whole)
 
 
-def _look(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: bool, whole: bool) -> CertificationTest:
+def _describe(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: bool, whole: bool) -> CertificationTest:
     return CertificationTest(
         number=1,
         look=1,
@@ -280,10 +260,10 @@ def _look(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: bool
 
 
 def _keys(reviews: RunReviews, found: Round, taken: CertificationTest) -> set[str]:
-    """Every key that a test has if it was one at just these answers, at what was asked of them then."""
+    """Every key of a test at just these answers, with what was asked of them then."""
     asked = Guarantee(taken.precision, taken.confidence, found.plan.gate)
     ways = itertools.product((False, True), repeat=2)
-    return {_look(reviews, found, asked, rule=rule, whole=whole).key for rule, whole in ways}
+    return {_describe(reviews, found, asked, rule=rule, whole=whole).key for rule, whole in ways}
 
 
 def _numbers(found: Round) -> tuple[int, ...]:
@@ -297,22 +277,6 @@ def verdicts_of(reviews: RunReviews, found: Round) -> str:
     return fingerprint(sorted([label, code] for label, code in zip(ids, codes, strict=True)))
 
 
-def _test(reviews: RunReviews, found: Round, of_round: RoundLabels, reviewed: Reviewed, number: int) -> Tested:
-    delta = delta_of_test(1 - reviews.guarantee.confidence, number)
-    reviewers, bounds = _reviewers(reviews, found, delta)
-    groups, candidates = found.plan.groups, of_round.candidates
-    judged = judge(reviewed, groups, candidates, reviews.guarantee, delta, bounds, whole=of_round.whole)
-    return Tested(delta, judged, reviewed, reviewers)
-
-
-def _reviewed(reviews: RunReviews, found: Round) -> Reviewed:
-    """The certification sample: disputed labels and those without an answer are wrong."""
-    tasks = found.certify
-    scores = numbers(tasks["p_correct"], np.float64)
-    wrong = reviews.answers.wrong_of(tasks["label_id"]) != CORRECT
-    return Reviewed(scores, wrong, tuple(tasks["class_name"].to_pylist()))
-
-
 def _reviewers(reviews: RunReviews, found: Round, delta: float) -> tuple[Reviewers, ReviewerError]:
     """Bound what reviewers miss, by the honeypots of the round; one without an answer counts as missed."""
     counts = []
@@ -321,12 +285,12 @@ def _reviewers(reviews: RunReviews, found: Round, delta: float) -> tuple[Reviewe
     for chosen in (pc.invert(routed), routed):
         codes = reviews.answers.wrong_of(honeypots.filter(chosen)["label_id"])
         counts.append((len(codes), int(((codes == CORRECT) | (codes == NO_ANSWER)).sum())))
-    (planted, missed), (honeypots_routed, missed_routed) = counts
-    if not planted + honeypots_routed:
+    (honeypots_accepted, missed), (honeypots_routed, missed_routed) = counts
+    if not honeypots_accepted + honeypots_routed:
         return Reviewers(), TRUSTED
-    bounds = reviewer_error(planted, missed, delta, honeypots_routed, missed_routed)
+    bounds = reviewer_error(honeypots_accepted, missed, delta, honeypots_routed, missed_routed)
     found_reviewers = Reviewers(
-        planted=planted + honeypots_routed,
+        planted=honeypots_accepted + honeypots_routed,
         missed=missed + missed_routed,
         accepted=bounds.accepted,
         routed=bounds.routed,

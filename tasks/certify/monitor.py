@@ -49,11 +49,7 @@ class AuditDraw:
 def audit_draws(plans: Plans, answers: Answers, version: str, delta: float) -> list[AuditDraw]:
     """Give the audits of a policy in the order drawn; one that planners at work at the same time both drew, once.
 
-    Args:
-        plans: All review plans of the run.
-        answers: What was answered.
-        version: Of the policy.
-        delta: Chance that an estimate's interval misses the truth.
+    delta is the chance that an estimate's interval misses the truth.
     """
     found: dict[object, tuple[ReviewPlan, pa.Table]] = {}
     for plan, tasks in plans:
@@ -134,15 +130,15 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     wrong = (answers.wrong_of(tasks["label_id"]) != CORRECT) & (answers.wrong_of(tasks["label_id"]) != NO_ANSWER)
     scores = numbers(tasks["p_correct"], np.float64)
     for group in policy.groups:
-        said = group.certificate
-        if group.p_correct is None or said is None:
+        before = group.certificate
+        if group.p_correct is None or before is None:
             continue
         inside = numbers(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)), np.bool_)
         errors = int((inside & wrong & (scores >= group.p_correct)).sum())
-        if errors > said.errors and float(binomial_p(errors, said.reviewed, said.limit)) > said.delta:
+        if errors > before.errors and float(binomial_p(errors, before.reviewed, before.limit)) > before.delta:
             return (
-                f"verdicts that policy {policy.version} rests on were changed since ({group.name}: {said.errors} wrong "
-                f"then, {errors} now), and no longer certify it; use `vouch certify` again"
+                f"verdicts that policy {policy.version} rests on were changed since ({group.name}: {before.errors} "
+                f"wrong then, {errors} now), and no longer certify it; use `vouch certify` again"
             )
     return None
 
@@ -214,10 +210,7 @@ def _draw(plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> 
 def reference(labels: RunLabels, scores: Floats, chosen: Bools) -> dict[str, tuple[float, ...]]:
     """Take the percentiles 0, 1 ... 100 of every signal and of p(correct); a signal without a value is left out.
 
-    Args:
-        labels: Labels of the run.
-        scores: (N,) their p(correct) by the policy's calibrator.
-        chosen: (N,) those that count: the certify side.
+    chosen: (N,) labels that count, the certify side.
     """
     found = {}
     for name, values in _columns(labels, scores, chosen).items():
@@ -230,17 +223,7 @@ def reference(labels: RunLabels, scores: Floats, chosen: Bools) -> dict[str, tup
 def drift(
     before: Mapping[str, tuple[float, ...]], labels: RunLabels, scores: Floats, chosen: Bools
 ) -> dict[str, Drift]:
-    """Compare every signal with its percentiles when the policy was certified.
-
-    Args:
-        before: As `reference` gave it.
-        labels: Labels of the run now.
-        scores: (N,) their p(correct) by the policy's calibrator.
-        chosen: (N,) those that count: the certify side.
-
-    Returns:
-        Signal -> its drift, the largest distance first.
-    """
+    """Compare every signal with its percentiles when the policy was certified, the largest distance first."""
     now = _columns(labels, scores, chosen)
     found = {}
     for name, percentiles in before.items():

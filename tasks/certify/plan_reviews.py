@@ -58,10 +58,6 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
     audit and low-confidence labels (audit, queue). A sample that is still unanswered is answered before another is
     drawn.
 
-    Args:
-        campaign: The campaign.
-        request: Budget and what is wanted beside.
-
     Raises:
         UserError: There is nothing to draw, the budget is too small, or earlier tasks come first; the message says
             what to do.
@@ -78,10 +74,10 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
     about_images = ask_about_images(reviews, images, request.images, request.misses)
     seconds -= about_images.seconds + request.honeypots * VERIFY_S
     draw = _draw(reviews, stage, request, seconds)
-    planted = add_honeypots(reviews, draw, request.honeypots)
+    honeypots, of_honeypots = add_honeypots(reviews, draw, request.honeypots)
     rng = generator(reviews.seed, ORDER, len(reviews.plans))
-    about_labels = class_by_class([*draw.tables, planted.tasks], rng)
-    # Images to be searched bring their undecided labels along, of which some may be drawn already.
+    about_labels = class_by_class([*draw.tables, honeypots], rng)
+    # Images to be searched bring their unreviewed labels along, of which some may be drawn already.
     tasks = numbered(pa.concat_tables([about_labels, without_labels_of(about_images.tasks, about_labels)]))
     if not tasks.num_rows:
         raise UserError(_nothing(draw, waiting.num_rows))
@@ -106,7 +102,7 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
         tasks_sha256="",
     )
     still_open = open_tasks(tasks, reviews.answers, images, accepts).num_rows
-    looked = _take(reviews, draw.look)
+    tested = _take(reviews, draw.test)
     written = write_plan(reviews.workspace, reviews.run, plan, tasks)
     return Planned(
         stage=stage,
@@ -114,7 +110,7 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
         open=still_open,
         simulated=int(reviews.answers.simulated_of(tasks["label_id"]).sum()),
         earlier_open=waiting.num_rows,
-        words=(*draw.words, *looked, *planted.words, *about_images.words),
+        words=(*draw.notes, *tested, *of_honeypots, *about_images.notes),
         next=_next(stage, still_open),
     )
 
@@ -145,7 +141,7 @@ def _draw(reviews: RunReviews, stage: Stage, request: ReviewRequest, seconds: fl
 
 
 def _take(reviews: RunReviews, drawing: CertificationTest | None) -> list[str]:
-    """Take the test that drawing amounts to, and say so; a drawing that fails after it finds it taken next time."""
+    """Record the test that drawing amounts to, and report it; if drawing fails after it, it is not recorded twice."""
     if drawing is None:
         return []
     taken = record_test(reviews.workspace, reviews.run, drawing)

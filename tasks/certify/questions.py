@@ -44,17 +44,10 @@ def label_tasks(
     inclusion: Floats | None = None,
     strata: Ints | None = None,
 ) -> pa.Table:
-    """Ask about labels, in the order of rows.
+    """Ask about labels, in the order of rows, (n,).
 
-    Args:
-        labels: Labels of the run.
-        rows: (n,) which of them.
-        purpose: Why.
-        scores: (N,) p(correct) of every label; NaN where there is none.
-        answers: What is known already: labels with an answer take no time, unless it is asked for again to settle a
-            dispute (purpose doubtful).
-        inclusion: (n,) probability with which each was to be drawn; None: chosen.
-        strata: (n,) index into the plan's strata.
+    Labels with an answer take no time, unless it is asked for again to settle a dispute (purpose doubtful). inclusion
+    is (n,) the probability with which each was to be drawn, None: chosen; strata (n,) an index into the plan's strata.
     """
     ids = labels.label_ids.take(pa.array(rows))
     known = answers.wrong_of(ids) != NO_ANSWER
@@ -86,7 +79,7 @@ def class_by_class(tables: Sequence[pa.Table], rng: np.random.Generator) -> pa.T
     """Ask about one class after the other, the one with most tasks first.
 
     Within a class, tasks that were chosen keep the order of their rows, best first; drawn ones and honeypots stand
-    among them where chance puts them, so that nobody can tell them by their place.
+    among them where chance puts them, so that their place does not tell them.
     """
     table = pa.concat_tables([TASKS.empty_table(), *tables])
     names = np.array(table["class_name"].to_pylist(), dtype=np.str_)
@@ -117,18 +110,10 @@ def numbered(table: pa.Table) -> pa.Table:
 def make_honeypots(
     reviews: RunReviews, scores: Floats, cut: float, count: int, rng: np.random.Generator, *, routed: bool
 ) -> pa.Table:
-    """Make known-wrong labels from labels of the fit side that reviewers found correct.
+    """Make known-wrong labels, rows of TASKS, from labels of the fit side that reviewers found correct.
 
-    Args:
-        reviews: The run.
-        scores: (N,) p(correct) of every label.
-        cut: Labels at or above it have the scores of accepted ones.
-        count: How many; fewer where there are not as many labels to make them from.
-        rng: Which, and what is wrong with them.
-        routed: Make half of them from labels below the cut.
-
-    Returns:
-        Rows of TASKS.
+    Labels at or above `cut` have the scores of accepted ones; `routed` makes half of the honeypots from those below.
+    Where there are too few labels, there are fewer than `count`.
     """
     labels, answers = reviews.labels, reviews.answers
     right = reviews.fit_side() & (answers.wrong_of(labels.label_ids) == CORRECT)
@@ -192,14 +177,7 @@ def _part(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def honeypot_id(run: str, seed: int, plans: int, label_id: str) -> str:
-    """Make the id of a honeypot of a label's own, of the same form.
-
-    Args:
-        run: Name of the run.
-        seed: Of its first plan.
-        plans: How many plans there were before.
-        label_id: Of the label that it is made from.
-    """
+    """Make the id of a honeypot of a label's own, of the same form; seed is that of the run's first plan."""
     text = f"plant\0{run}\0{seed}\0{plans}\0{label_id}"
     return hashlib.sha256(text.encode()).hexdigest()[: len(label_id)]
 
@@ -227,20 +205,10 @@ def possible_misses(
 ) -> pa.Table:
     """Queue the pairs of image and class that CLIP is surest of and no box shows.
 
-    Pairs that somebody has checked, or drawn a missed object of, or that `asked` has already, alone or with their whole
-    image, are left out. Of the rest the `count` of greatest presence are asked class by class, greatest presence first,
-    so that a reviewer looks for one thing at a time. They are chosen, not drawn: no statistic may be made of their
-    answers.
-
-    Args:
-        labels: All labels of the run.
-        presence: As `read_presence` gives it.
-        image_answers: As tasks.reviews.resolve.missed_and_checked gives it.
-        asked: Rows of TASKS of this and earlier plans; only rows about images matter.
-        count: How many at most.
-
-    Returns:
-        Rows of TASKS with purpose "possible_miss", a class each; place counts from 0.
+    Pairs that were checked, or drawn a missed object of, or that `asked` has already, alone or with their whole image,
+    are left out. Of the rest the `count` of greatest presence are asked class by class, greatest presence first, so
+    that a reviewer looks for one thing at a time. They are chosen, not drawn: no statistic may be made of their
+    answers. Rows of TASKS with purpose "possible_miss", a class each; place counts from 0.
     """
     images, classes = _places(presence, labels)
     known = (images >= 0) & (classes >= 0)
@@ -258,14 +226,9 @@ def possible_misses(
 def image_tasks(
     purpose: str, keys: pa.Array, class_names: list[str | None], seconds: float, **columns: object
 ) -> pa.Table:
-    """Lay out questions about images as rows of TASKS, in the order given.
+    """Make rows of TASKS about n images, in the order given.
 
-    Args:
-        purpose: Why.
-        keys: n image keys.
-        class_names: n classes to look for; None: every class.
-        seconds: Expected time of each.
-        columns: Further columns of TASKS, n values each.
+    A class of None asks for every class; seconds is the expected time of each; columns are further ones of TASKS.
     """
     return task_table(
         len(keys),

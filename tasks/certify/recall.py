@@ -33,17 +33,7 @@ LEAST: Final = 2
 SAME_IOU: Final = 0.5
 """Boxes of one class that overlap so much show one object."""
 _ANY_CLASS: Final = -1
-"""Stands for the class of an object of which people said only that its label names the wrong one."""
-
-
-@dataclass(frozen=True)
-class ImageChecks:
-    """What a plan asks about whole images."""
-
-    tasks: pa.Table
-    """Rows of TASKS, place from 0: of each image its labels without an answer (purpose "doubtful"), then itself."""
-    strata: tuple[Stratum, ...]
-    """For ReviewPlan.image_strata."""
+"""Stands for the class of an object whose verdict says only that its label names the wrong one."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +60,7 @@ class RunRecall:
     delivered: Estimate
     """The same of all labels once every routed one is decided: what is left of the detector's."""
     strata: tuple[StratumRecall, ...]
-    undecided: int
+    incomplete: int
     """Drawn images that were searched, but have labels still to be decided."""
     simulated: bool
     """Whether a simulated reviewer answered any of it."""
@@ -79,10 +69,7 @@ class RunRecall:
 def image_strata(labels: RunLabels, presence: pa.Table, seen: float = SEEN) -> Ints:
     """Stratum of every image, (M,) places in STRATA.
 
-    Args:
-        labels: All labels of the run.
-        presence: As run_presence.read_presence gives it.
-        seen: Presence from which on an image is of the last stratum, whether it has boxes of other classes or not.
+    From a presence of `seen` on an image is of the last stratum, whether it has boxes of other classes or not.
     """
     strata = (np.bincount(labels.image_index, minlength=len(labels.keys)) > 0).astype(np.int64)
     sure = pc.greater_equal(presence["clip_presence"], pa.scalar(seen, pa.float32()))
@@ -100,21 +87,12 @@ def draw_image_checks(
     plans: Plans = (),
     inputs: Mapping[str, str],
     answers: Answers,
-) -> ImageChecks:
-    """Draw images to be searched for every object of every class, none twice while the labels stay the same.
+) -> tuple[pa.Table, tuple[Stratum, ...]]:
+    """Draw images to be annotated exhaustively, none twice while the labels stay the same.
 
-    What is found can be counted only where the labels of the image are decided, so those that nobody has answered,
-    accepted or not, are asked just before their image. A search is computed as one pass over the image
-    (costs.image_check_s); boxes that have to be drawn come on top.
-
-    Args:
-        labels: All labels of the run.
-        strata: (M,) as image_strata gives it.
-        count: How many images; fewer where there are no more.
-        seed: Seed of the campaign's sampling.
-        plans: Earlier plans of the run.
-        inputs: What the labels depend on, as in Current.
-        answers: What is known of labels.
+    What is found can be counted only where the labels of the image are decided, so those without an answer, accepted or
+    not, are asked just before their image. A search is computed as one pass over the image (costs.image_check_s); boxes
+    that have to be drawn come on top.
     """
     sizes = np.bincount(strata, minlength=len(STRATA))
     batch = sum(bool(plan.image_strata) for plan, _ in plans)
@@ -127,7 +105,7 @@ def draw_image_checks(
             free[places[places >= 0]] = False
     candidates = np.flatnonzero(free)
     if not len(candidates):
-        return ImageChecks(TASKS.empty_table(), _strata(sizes, np.zeros_like(sizes)))
+        return TASKS.empty_table(), _strata(sizes, np.zeros_like(sizes))
     drawn = image_sample(strata[candidates], count, seed, batch)
     rows = candidates[drawn.rows]
     searches = image_tasks(
@@ -139,7 +117,7 @@ def draw_image_checks(
         inclusion=drawn.inclusion,
     )
     tasks = _with_labels(labels, searches, rows, answers)
-    return ImageChecks(tasks, _strata(sizes, np.bincount(strata[rows], minlength=len(STRATA))))
+    return tasks, _strata(sizes, np.bincount(strata[rows], minlength=len(STRATA)))
 
 
 def recall_of_run(
@@ -152,23 +130,14 @@ def recall_of_run(
     delta: float,
     seed: int,
 ) -> RunRecall:
-    """Estimate recall from the images that plans have drawn and people have searched.
+    """Estimate recall from the images that plans have drawn and people have annotated exhaustively.
 
     Draws of one batch (same inputs, same strata) are pooled: each is a uniform draw of what the earlier ones left, so
     together they are one of all. Of the accepted labels those that people called correct count, so wrong ones that a
-    policy lets through make recall no better.
-
-    Args:
-        labels: All labels of the run.
-        plans: Its plans.
-        image_answers: As tasks.reviews.resolve.missed_and_checked gives it.
-        answers: As tasks.reviews.resolve.resolve gives it.
-        inputs: What the labels depend on, as in Current: plans made for others do not count.
-        delta: Chance that an interval misses the truth.
-        seed: Seed of the bootstrap.
+    policy lets through make recall no better. Plans made for other inputs do not count.
 
     Raises:
-        UserError: No image was drawn, or too few were searched.
+        UserError: No image was drawn, or too few were annotated.
     """
     batch = _last_batch(plans, inputs)
     if not batch:
@@ -195,25 +164,25 @@ def recall_of_run(
         for index, stratum in enumerate(batch[-1][0].image_strata)
         for here in [strata == index]
     )
-    undecided = int((found.checked & ~found.complete).sum())
-    _check_enough(counts, undecided)
+    incomplete = int((found.checked & ~found.complete).sum())
+    _check_enough(counts, incomplete)
 
     def estimate(values: Ints) -> Estimate:
         ready = found.complete
         return recall(ExhaustiveImages(strata[ready], values[ready], found.objects[ready]), sizes, delta, seed)
 
-    return RunRecall(estimate(found.accepted), estimate(found.delivered), counts, undecided, found.simulated)
+    return RunRecall(estimate(found.accepted), estimate(found.delivered), counts, incomplete, found.simulated)
 
 
-def _check_enough(counts: Sequence[StratumRecall], undecided: int) -> None:
+def _check_enough(counts: Sequence[StratumRecall], incomplete: int) -> None:
     short = [one for one in counts if one.searched < min(LEAST, one.images)]
     if not short:
         return
-    said = "; ".join(f"{one.name}: {one.searched} of {one.drawn} drawn" for one in short)
-    more = "" if not undecided else f" {undecided} searched images have labels that are still to be decided."
+    found = "; ".join(f"{one.name}: {one.searched} of {one.drawn} drawn" for one in short)
+    more = "" if not incomplete else f" {incomplete} searched images have labels that are still to be decided."
     planned = all(one.drawn >= min(LEAST, one.images) for one in short)
     what = "answer the image tasks of the plan" if planned else "use `vouch plan-reviews` to draw more images"
-    raise UserError(f"recall is unknown: too few images were searched ({said}).{more} To know it, {what}")
+    raise UserError(f"recall is unknown: too few images were searched ({found}).{more} To know it, {what}")
 
 
 def _last_batch(plans: Plans, inputs: Mapping[str, str]) -> Plans:
@@ -277,18 +246,12 @@ def images_of(labels: RunLabels, keys: pa.ChunkedArray) -> Ints:
 
 
 def exhaustive_images(labels: RunLabels, image_answers: ImageAnswers, answers: Answers, images: Ints) -> ExhaustiveRows:
-    """Count the objects of images.
+    """Count the objects of images, (m,) places in labels.keys.
 
     A label shows an object if it is correct, or wrong in its class or box alone; an object of a class that the campaign
     does not have counts for nothing. A wrong label counts as delivered where its verdict says what is right. Each
     missed object counts once, however many people drew it, and not at all where a label shows it: some people draw
     every object of an image, and not only those without a label.
-
-    Args:
-        labels: All labels of the run.
-        image_answers: What people said of images.
-        answers: What people said of labels.
-        images: (m,) places in labels.keys.
     """
     total = len(labels.keys)
     mine = np.zeros(total, np.bool_)
@@ -304,7 +267,7 @@ def exhaustive_images(labels: RunLabels, image_answers: ImageAnswers, answers: A
     simulated = answers.simulated_of(labels.label_ids.take(pa.array(rows))).any()
     return ExhaustiveRows(
         checked=checked[images],
-        complete=checked[images] & (counted(shown.undecided) == 0),
+        complete=checked[images] & (counted(shown.unreviewed) == 0),
         objects=counted(shown.there) + missed[images],
         accepted=counted(shown.found & labels.accepted[rows]),
         delivered=counted(shown.found | shown.corrected),
@@ -321,8 +284,8 @@ class _Shown:
     found: Bools
     """And they are right as they are."""
     corrected: Bools
-    """Or a person has said what is right."""
-    undecided: Bools
+    """Or a person has corrected them."""
+    unreviewed: Bools
     class_index: Ints
     """The object's class as people left it, or `_ANY_CLASS`."""
     boxes: NDArray[np.float32]
@@ -334,8 +297,8 @@ def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
     # Each with one entry more, which -1 finds.
     verdict = np.array([*answers.verdict, ""], np.str_)[places]
     place_of = {name: place for place, name in enumerate(labels.class_names)}
-    told = np.array([place_of.get(name or "", -1) for name in [*answers.class_name, None]], np.int64)[places]
-    named = told >= 0
+    right_class = np.array([place_of.get(name or "", -1) for name in [*answers.class_name, None]], np.int64)[places]
+    named = right_class >= 0
     nameless = np.array([name is None for name in [*answers.class_name, None]], np.bool_)[places]
     given = np.concatenate([answers.boxes, np.full((1, 4), np.nan, np.float32)])[places]
     boxed = np.isfinite(given).all(axis=1)
@@ -345,16 +308,16 @@ def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
         there=found | bad_box | (wrong_class & (named | nameless)),
         found=found,
         corrected=(wrong_class & named) | (bad_box & boxed),
-        undecided=(verdict == "") | (verdict == DISPUTED),
+        unreviewed=(verdict == "") | (verdict == DISPUTED),
         class_index=np.select(
-            [found, named, wrong_class], [labels.class_index[rows], told, _ANY_CLASS], labels.class_index[rows]
+            [found, named, wrong_class], [labels.class_index[rows], right_class, _ANY_CLASS], labels.class_index[rows]
         ),
         boxes=np.where((~found & boxed)[:, None], given, labels.boxes[rows]),
     )
 
 
 def _missed(labels: RunLabels, rows: pa.Table, label_rows: Ints, shown: _Shown) -> tuple[Ints, Bools]:
-    """Missed objects of every image, each once and none that a label shows, and whether a simulated one named any."""
+    """Missed objects of every image, each once and none that a label shows, and whether one is simulated."""
     count, simulated = np.zeros(len(labels.keys), np.int64), np.zeros(len(labels.keys), np.bool_)
     images = images_of(labels, rows["key"])
     boxes = boxes_of(rows)

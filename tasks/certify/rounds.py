@@ -50,11 +50,6 @@ class Round:
         return self.plans[-1]
 
     @property
-    def number(self) -> int:
-        """1 for the first round of a run."""
-        return self.plan.round
-
-    @property
     def certify(self) -> pa.Table:
         """Certification tasks."""
         return self.tasks.filter(pc.equal(self.tasks["purpose"], "certify"))
@@ -65,7 +60,7 @@ class Round:
         return self.tasks.filter(pc.equal(self.tasks["purpose"], "plant"))
 
     def unanswered(self, answers: Answers) -> int:
-        """Tasks without an answer; nobody can tell a honeypot from the others, so honeypots count."""
+        """Tasks without an answer, honeypots included: the others cannot be told from them."""
         return int((answers.wrong_of(self.tasks["label_id"]) == NO_ANSWER).sum())
 
     def counts(self) -> list[int]:
@@ -148,10 +143,9 @@ def keep_calibrator(workspace: Store, run: str, fit: Fit) -> str:
         brier=fit.fitted.brier,
         brier_of_rate=fit.fitted.brier_of_rate,
     )
-    workspace.put(
-        _calibrator_key(run, fit.fingerprint), kept.model_dump_json(indent=1).encode() + b"\n", if_absent=True
-    )
-    return fit.fingerprint
+    name = calibrator_fingerprint(fit.calibrator)
+    workspace.put(_calibrator_key(run, name), kept.model_dump_json(indent=1).encode() + b"\n", if_absent=True)
+    return name
 
 
 def read_calibrator(workspace: Store, run: str, fingerprint: str) -> tuple[Calibrator, KeptCalibrator]:
@@ -184,31 +178,31 @@ class CertificationTest(Strict):
     look: int = Field(ge=1, description="The same among tests of labels of these inputs: what delta is shared out by.")
     key: str = Field(description="Fingerprint of all that the result depends on: the same key is the same test.")
     inputs: dict[str, str] = Field(description="What the labels depended on -> its fingerprint.")
-    plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts were looked at.")
+    plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts were tested.")
     precision: float = Field(description="T that was tested.")
     confidence: float = Field(description="1 - delta that was asked for.")
     created: str = Field(description="Date and time, ISO 8601, UTC.")
 
 
 def read_tests(workspace: Store, run: str) -> list[CertificationTest]:
-    """Read the looks of a run in their order.
+    """Read the tests of a run in their order.
 
     Raises:
         StoreError: A record is damaged.
     """
-    folder = _folder(run)
+    folder = f"runs/{run}/looks/"
     names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
     return [_read(workspace, run, number) for number in sorted(int(name[1]) for name in names if name)]
 
 
-def number_of_test(workspace: Store, run: str, look: CertificationTest) -> int:
+def number_of_test(workspace: Store, run: str, test: CertificationTest) -> int:
     """Which test this is, or would be, among tests of labels of its inputs; nothing is written.
 
     Raises:
         StoreError: A record is damaged.
     """
-    same = next((one.look for one in read_tests(workspace, run) if one.key == look.key), None)
-    return same or 1 + count_tests(workspace, run, look.inputs)
+    same = next((one.look for one in read_tests(workspace, run) if one.key == test.key), None)
+    return same or 1 + count_tests(workspace, run, test.inputs)
 
 
 def count_tests(workspace: Store, run: str, inputs: dict[str, str]) -> int:
@@ -220,33 +214,24 @@ def count_tests(workspace: Store, run: str, inputs: dict[str, str]) -> int:
     return sum(one.inputs == inputs for one in read_tests(workspace, run))
 
 
-def record_test(workspace: Store, run: str, look: CertificationTest) -> CertificationTest:
+def record_test(workspace: Store, run: str, test: CertificationTest) -> CertificationTest:
     """Write a test down under the next number, unless there is one of its key.
 
     Other precisions asked of the same labels are other tests, for each is another chance to be wrong. Labels of other
-    models are other labels with a guarantee of their own, so delta is shared out among looks of equal inputs.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        look: The test; its numbers are set here.
-
-    Returns:
-        The test as it stands.
+    models are other labels with a guarantee of their own, so delta is shared out among tests of equal inputs. Returned
+    is the test with its numbers set.
 
     Raises:
         StoreError: A record is damaged, or the workspace cannot be written.
     """
     while True:
-        looks = read_tests(workspace, run)
-        if same := next((one for one in looks if one.key == look.key), None):
+        tests = read_tests(workspace, run)
+        if same := next((one for one in tests if one.key == test.key), None):
             return same
-        number = max((one.number for one in looks), default=0) + 1
-        alike = sum(one.inputs == look.inputs for one in looks)
-        taken = look.model_copy(update={"number": number, "look": alike + 1})
-        if workspace.put(
-            _test_key(run, taken.number), taken.model_dump_json(indent=1).encode() + b"\n", if_absent=True
-        ):
+        number = max((one.number for one in tests), default=0) + 1
+        alike = sum(one.inputs == test.inputs for one in tests)
+        taken = test.model_copy(update={"number": number, "look": alike + 1})
+        if workspace.put(_test_key(run, number), taken.model_dump_json(indent=1).encode() + b"\n", if_absent=True):
             return taken
 
 
@@ -256,16 +241,12 @@ def _read(workspace: Store, run: str, number: int) -> CertificationTest:
         return CertificationTest.model_validate_json(workspace.get(key).data)
     except ValidationError:
         raise StoreError(
-            f"{workspace.uri}/{key} is damaged; restore it: without it nobody knows how much confidence is spent"
+            f"{workspace.uri}/{key} is damaged; restore it: without it the confidence that is spent is unknown"
         ) from None
 
 
-def _folder(run: str) -> str:
-    return f"runs/{run}/looks/"
-
-
 def _test_key(run: str, number: int) -> str:
-    return f"{_folder(run)}{number}.json"
+    return f"runs/{run}/looks/{number}.json"
 
 
 def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
@@ -293,13 +274,12 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     if fresh or last is None:
         return "certify"
     policy = policy_of_run(reviews)
-    holds = policy is not None and policy.certification is not None and not _has_ended(reviews, policy)
+    holds = policy and policy.certification and expired(policy, reviews.plans, reviews.answers) is None
     if holds and reviews.labels.accepted.any():
         return "queue"
     if not continues(reviews, last):
         return "certify"
-    looked = [look for look in read_tests(reviews.workspace, reviews.run) if last.plan.number in look.plans]
-    if not looked:
+    if not any(last.plan.number in test.plans for test in read_tests(reviews.workspace, reviews.run)):
         raise UserError(
             "the certification sample is answered: use `vouch certify` (or --stage certify to draw more of it, which "
             "is a test of the answers as well, and spends as much of the confidence)"
@@ -343,10 +323,6 @@ def policy_of_run(reviews: RunReviews) -> Policy | None:
         return Policy.model_validate_json(reviews.workspace.get(policy_key(reviews.current.policy)).data)
     except ObjectMissingError:
         return None
-
-
-def _has_ended(reviews: RunReviews, policy: Policy) -> bool:
-    return expired(policy, reviews.plans, reviews.answers) is not None
 
 
 def _policies_of(reviews: RunReviews, last: Round) -> list[Policy]:

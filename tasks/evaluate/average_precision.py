@@ -34,36 +34,21 @@ class AveragePrecisionMeter:
     """Takes images one by one and gives the figures that COCOeval gives for all of them at once."""
 
     def __init__(self, kind: Literal["bbox", "segm"], classes: int) -> None:
-        """Begin.
-
-        Args:
-            kind: Compare boxes, or masks; then labels and objects must have them.
-            classes: How many classes there are.
-        """
+        """Compare boxes or masks; for masks, labels and objects must have them."""
         self._kind = kind
         self._objects = np.zeros(classes, np.int64)
         self._waiting: list[tuple[int, ImageLabels, ImageObjects]] = []
         self._done: list[_Evaluated] = []
 
     def add(self, image: int, labels: ImageLabels, objects: ImageObjects) -> None:
-        """Take one image.
-
-        Args:
-            image: Its number, another one for each; equal scores of different images rank by it.
-            labels: Its labels.
-            objects: Its objects.
-        """
+        """Take one image; equal scores of different images rank by its number."""
         self._waiting.append((image, labels, objects))
         np.add.at(self._objects, objects.class_index[~objects.crowd], 1)
         if len(self._waiting) == CHUNK_IMAGES:
             self._evaluate()
 
     def result(self, names: Sequence[str]) -> AveragePrecision:
-        """The figures of all images so far.
-
-        Args:
-            names: The class names.
-        """
+        """The figures of all images so far."""
         self._evaluate()
         precision, recall = self._accumulate()
         classes = {name: self._class_ap(precision, recall, place) for place, name in enumerate(names)}

@@ -54,11 +54,8 @@ def evaluate_campaign(
 ) -> Evaluation:
     """Compare what the last run of a campaign left with ground truth; nothing is labelled.
 
-    Args:
-        campaign: Says where the labels are.
-        truth_file: COCO instances; the file is held in memory, the run's labels are not.
-        signals: Columns to draw curves of, beside the detector's score and, where there is one, p_correct.
-        progress: Called with the number of images compared so far.
+    The truth file (COCO instances) is held in memory, the run's labels are not. signals are columns to draw curves of,
+    beside the detector's score and, where there is one, p_correct.
 
     Raises:
         UserError: The run has no labels, the file is no COCO file, the two share no image or no class, or there is
@@ -255,24 +252,16 @@ def _no_image(truth: Truth, ledger: Ledger, pairs: PairedImages) -> str:
 
 def _some(names: Iterable[str]) -> str:
     everything = list(names)
-    words = ", ".join(everything[:EXAMPLES]) or "none"
-    return f"{words} and {len(everything) - EXAMPLES} more" if len(everything) > EXAMPLES else words
+    named = ", ".join(everything[:EXAMPLES]) or "none"
+    return f"{named} and {len(everything) - EXAMPLES} more" if len(everything) > EXAMPLES else named
 
 
 def contract_truth(labels: RunLabels, truth: RunTruth, policy: Policy) -> ContractTruth | None:
-    """Hold the guarantee of a policy against the truth.
+    """Hold the guarantee of a policy against the truth; None where the policy is not a certified one.
 
     The guarantee is about the labels of the images that were not kept for fitting, group by group, as they were routed.
     A label is correct as `truth.truth_of_labels` has it, and the delivered set is what people leave who answer right.
     A guarantee with confidence 1 - delta may be broken, by chance, in a share delta of campaigns.
-
-    Args:
-        labels: All labels of the run.
-        truth: The right answers about them.
-        policy: The policy that decided.
-
-    Returns:
-        What is true; None where the policy is not a certified one.
     """
     certification = policy.certification
     if certification is None:
@@ -299,13 +288,7 @@ def contract_truth(labels: RunLabels, truth: RunTruth, policy: Policy) -> Contra
 
 
 def true_precision(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], among: NDArray[np.bool_]) -> TruePrecision:
-    """Give both true precisions of a set of labels.
-
-    Args:
-        accepted: (N,) labels that nobody looks at.
-        correct: (N,) labels that are right.
-        among: (N,) the set.
-    """
+    """Give both true precisions of the labels marked in `among`, (N,); accepted are those without a review."""
     right, all_accepted = int((accepted & correct & among).sum()), int((accepted & among).sum())
     kept, count = int((~accepted & correct & among).sum()), int(among.sum())
     return TruePrecision(
@@ -318,13 +301,7 @@ def true_precision(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], amon
 
 
 def is_kept(found: TruePrecision, gate: str, precision: float) -> bool | None:
-    """Say whether a guarantee is kept; None where nothing was accepted, so nothing guaranteed.
-
-    Args:
-        found: What is true of the set that the guarantee is about.
-        gate: "accepted" or "delivered".
-        precision: T.
-    """
+    """Say whether a guarantee is kept; None where nothing was accepted, so nothing guaranteed."""
     value = found.accepted_precision if gate == "accepted" else found.delivered_precision
     return None if not found.accepted or value is None else value >= precision - _ROUNDING
 

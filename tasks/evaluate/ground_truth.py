@@ -67,7 +67,7 @@ class Truth(NamedTuple):
 
 
 class _MalformedError(Exception):
-    """An element that is not what COCO has there; its words end the user's line."""
+    """An element that is not what COCO has there; its text ends the user's line."""
 
 
 def read_truth(path: Path) -> Truth:
@@ -191,14 +191,9 @@ def _numbers(values: list[Any]) -> bool:
 def objects_of(
     items: Sequence[TruthObject], places: Sequence[int], size: tuple[int, int], path: Path, masks: bool
 ) -> ImageObjects:
-    """Arrays of one image's annotations.
+    """Arrays of one image's annotations, of classes that are compared.
 
-    Args:
-        items: The annotations of classes that are compared.
-        places: Place of each one's class in the list of classes.
-        size: Height and width of the image in pixels.
-        path: The ground-truth file, for errors.
-        masks: Whether all of them have masks that are compared.
+    places are those of their classes in the list of classes; path is for errors; with `masks` all have masks.
 
     Raises:
         UserError: A mask is damaged, or of another size than its image.
@@ -262,10 +257,6 @@ def pair_images(keys: Iterable[str], file_names: Sequence[str]) -> PairedImages:
     A key and a file name are the same image when they are equal. Only when no key at all has its equal, paths are
     compared from their ends, since data sets often name files without their folders, or below another one: then one
     must end with all the parts of the other, and it must be the only one that does so on either side.
-
-    Args:
-        keys: Keys of the run's images, relative to its source; each once.
-        file_names: File names of the truth, each once.
     """
     whole = {name: place for place, name in enumerate(file_names)}
     equal: dict[str, int] = {}
@@ -302,10 +293,6 @@ def pair_classes(class_names: Sequence[str], categories: Mapping[int | str, str]
 
     Several categories of one name are one class. Where two classes of the run differ in nothing but case, a category
     goes to the one that it equals, or to the first.
-
-    Args:
-        class_names: Classes of the run.
-        categories: Category id -> name.
     """
     folded: dict[str, str] = {}
     for name in class_names:

@@ -80,13 +80,7 @@ class Comparison:
     """Takes images one by one; of each label only its class, its signals and whether it is right are kept."""
 
     def __init__(self, class_names: Sequence[str], signals: Sequence[str], masks: bool) -> None:
-        """Begin.
-
-        Args:
-            class_names: The classes that are compared.
-            signals: Names of the signals that curves are wanted of.
-            masks: Whether masks are compared too; then labels and objects must have them.
-        """
+        """Begin; to compare masks too, labels and objects must have them."""
         self._names = tuple(class_names)
         self._objects = np.zeros(len(class_names), np.int64)
         self._sets = {"accepted": _Decided(len(class_names)), "all": _Decided(len(class_names))}
@@ -96,13 +90,7 @@ class Comparison:
         self._masks = AveragePrecisionMeter("segm", len(class_names)) if masks else None
 
     def add(self, image: int, labels: ImageLabels, objects: ImageObjects) -> None:
-        """Compare one image.
-
-        Args:
-            image: Its number, another one for each.
-            labels: Its labels.
-            objects: What is really there.
-        """
+        """Compare one image, each with a number of its own."""
         np.add.at(self._objects, objects.class_index[~objects.crowd], 1)
         iou = overlaps(labels, objects)
         self._sets["all"].add(labels, objects, iou, np.ones(len(labels.accepted), np.bool_))
@@ -143,13 +131,7 @@ def label_quality(
     """Count right and wrong labels.
 
     Precision is correct / (correct + wrong), recall correct / objects; over all classes the counts are summed first,
-    so that frequent classes weigh more.
-
-    Args:
-        class_index: (N,) class of each label.
-        outcome: (N,) CORRECT, WRONG or IGNORED.
-        objects: (K,) objects of each class in the truth, crowds aside.
-        names: K class names.
+    so that frequent classes weigh more. objects (K,) are those of each class in the truth, crowds aside.
     """
     counts = {
         value: np.bincount(class_index[outcome == value], minlength=len(names)) for value in (CORRECT, WRONG, IGNORED)
@@ -194,12 +176,8 @@ class ConfusionCounts:
     ) -> None:
         """Count one image.
 
-        Args:
-            label_class: (N,) class of each label.
-            object_class: (M,) class of each object.
-            matched: (N,) place of each label's object, of whatever class, NOT_MATCHED without one.
-            ignored: (N,) labels on crowd regions, which are not counted.
-            crowd: (M,) crowd regions, which are not counted.
+        matched (N,) is the place of each label's object, of whatever class, or NOT_MATCHED; labels on crowd regions
+        (ignored) and these regions (crowd) are not counted.
         """
         on_object = matched != NOT_MATCHED
         np.add.at(self.counts, (label_class[on_object], object_class[matched[on_object]]), 1)
@@ -225,13 +203,10 @@ class RiskCoverage(NamedTuple):
 
 
 def signal_curves(values: Floats, outcome: NDArray[np.int8], objects: int) -> SignalCurves:
-    """Everything about one signal.
+    """Compute all curves of one signal, (N,) values, NaN where missing.
 
-    Args:
-        values: (N,) the signal of each label, NaN where missing.
-        outcome: (N,) CORRECT, WRONG or IGNORED, from labels matched in the order of this signal, so that dropping
-            labels below a threshold leaves the other labels' outcomes as they are.
-        objects: Objects in the truth, crowds aside.
+    Outcomes must come from labels matched in the order of this signal, so that dropping labels below a threshold leaves
+    the other labels' outcomes as they are.
     """
     counted = outcome != IGNORED
     values, correct = values[counted], outcome[counted] == CORRECT
@@ -248,14 +223,7 @@ def signal_curves(values: Floats, outcome: NDArray[np.int8], objects: int) -> Si
 
 
 def threshold_sweep(values: Floats, correct: Flags, objects: int, rows: int = SWEEP_ROWS) -> tuple[SweepRow, ...]:
-    """Precision and recall of the labels at or above round thresholds over the range of a signal.
-
-    Args:
-        values: (N,) signal, NaN where missing.
-        correct: (N,) right or wrong.
-        objects: Objects in the truth.
-        rows: About how many thresholds.
-    """
+    """Precision and recall of the labels at or above round thresholds, about `rows`, over the range of a signal."""
     present = np.isfinite(values)
     order = np.argsort(values[present], kind="stable")
     ascending = values[present][order]
@@ -277,12 +245,7 @@ def threshold_sweep(values: Floats, correct: Flags, objects: int, rows: int = SW
 
 
 def round_thresholds(values: Floats, rows: int = SWEEP_ROWS) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, from below the least value to the greatest.
-
-    Args:
-        values: (N,) finite values.
-        rows: At most about so many.
-    """
+    """Multiples of 1, 2 or 5 times a power of ten, from below the least value to the greatest."""
     if not len(values):
         return []
     low, high = float(values.min()), float(values.max())
@@ -300,10 +263,7 @@ def risk_coverage(values: Floats, correct: Flags) -> RiskCoverage:
     """Precision of the best labels, for every number of them that a threshold can keep.
 
     The risk-coverage curve of selective prediction (R. El-Yaniv, Y. Wiener, JMLR 11, 2010), with risk = 1 - precision.
-
-    Args:
-        values: (N,) signal, NaN where missing; those are kept by no threshold.
-        correct: (N,) right or wrong.
+    Labels without a value (NaN) are kept by no threshold.
     """
     present = np.isfinite(values)
     order = np.argsort(-values[present], kind="stable")

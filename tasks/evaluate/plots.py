@@ -23,13 +23,6 @@ _SHARE: Final = (-0.02, 1.02)
 def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Draw precision over recall, and for every signal its sweep, risk-coverage curve and reliability; confusion last.
 
-    Args:
-        evaluation: What to draw.
-        folder: Where to; exists.
-
-    Returns:
-        The files written.
-
     Raises:
         UserError: The folder cannot be written.
     """
@@ -118,8 +111,8 @@ def _reliability(axes: "Axes", name: str, curves: SignalCurves) -> None:
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     scores, precisions = [one.score for one in found.bins], [one.precision for one in found.bins]
     axes.plot(scores, precisions, marker="o", markersize=4)
-    words = f"Reliability of {name}: equal-mass ECE {found.ece:.4f}"
-    _frame(axes, f"mean {name} of a bin", "precision of the bin", words)
+    title = f"Reliability of {name}: equal-mass ECE {found.ece:.4f}"
+    _frame(axes, f"mean {name} of a bin", "precision of the bin", title)
     axes.set_xlim(*_SHARE)
 
 

@@ -82,11 +82,6 @@ def truth_of_campaign(
 ) -> tuple[RunLabels, RunTruth]:
     """Read the labels of a campaign's run and a ground-truth file, and hold one against the other.
 
-    Args:
-        campaign: Says where the labels are.
-        truth_file: COCO instances.
-        progress: Called with the number of images compared so far.
-
     Raises:
         UserError: The run has no labels, the file is no COCO file, or the two share no image or no class.
         StoreError: The workspace cannot be read.
@@ -123,13 +118,8 @@ def truth_of_labels(
     `matching.match_labels`, all labels of an image together, best detector score first. So of two labels on one
     object the one with the better score is the right one and the other the duplicate, whatever a policy does with
     either: correctness belongs to the label, not to the policy. (`vouch evaluate` matches the accepted labels among
-    themselves as well; a label whose better twin was not accepted is correct there and a duplicate here.)
-
-    Args:
-        labels: All labels of the run.
-        sizes: Key -> width and height of the image, pixels.
-        truth: The ground truth.
-        progress: Called with the number of images compared so far.
+    themselves as well; a label whose better twin was not accepted is correct there and a duplicate here.) sizes: key ->
+    width and height of the image, pixels.
 
     Raises:
         UserError: They share no image or no class.
@@ -254,10 +244,6 @@ def answer_image(labels: ImageLabels, objects: ImageObjects) -> Answer:
     A label that is on no free object of its class is, in this order: on a crowd region of its class (UNKNOWN); on a
     free object of another class (wrong_class); a bad box of a free object of its class (bad_box, each object once); or
     a second box, a part or nothing (not_an_object).
-
-    Args:
-        labels: Labels with their detector_score.
-        objects: What is really there.
     """
     iou = overlaps(labels, objects)
     score = labels.signals["detector_score"]

@@ -2,7 +2,7 @@
 
 Images are assigned to train, val and test by a seeded hash. The preset of a trainer decides the category id that it
 expects first. What a label becomes (annotation, crowd region, nothing) follows from its decision and reviews, and every
-image names the classes for which it was not searched exhaustively.
+image names the classes that it was not exhaustively annotated for.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
-from typing import IO, Any, BinaryIO, Final, Literal, NamedTuple
+from typing import IO, Any, BinaryIO, Final, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ ALL = "all"
 
 COPY_BYTES = 1 << 20
 
-Fate = Literal["accepted", "kept", "corrected", "added", "rejected", "undecided", "dropped", "unusable"]
+ExportStatus = Literal["accepted", "kept", "corrected", "added", "rejected", "undecided", "dropped", "unusable"]
 """A field of ClassCounts."""
 Undecided = Literal["ignore", "drop", "include"]
 
@@ -57,26 +57,12 @@ def write_coco(
 ) -> ExportSummary:
     """Write annotations.json, with splits annotations_<split>.json too, and dataset.json last.
 
-    Equal input gives equal bytes, but for `created`. Images get ids from 1 in the order they come, annotations as
-    well; a split's file keeps the ids of annotations.json. Labels that wait for review become crowd regions (COCO's
-    evaluation neither rewards nor punishes detections there; many trainers leave them out), are dropped, or are
-    written as plain labels, as the config says. What people said of a label goes before what the policy decided.
-
-    Args:
-        images: The images with their labels, each image once.
-        class_names: The categories, in the order of their ids; every label's class is among them.
-        config: Preset, splits, what to do with undecided labels, what goes into info.
-        store: The workspace.
-        prefix: Key of the data set's folder, without a slash at its end.
-        run: Goes into the summary.
-        created: Goes into info.
-        version: Goes into info; names what the labels depend on.
-        image_root: Where the images lie, for the summary.
-        guarantee: Goes into the summary.
-        progress: Called with the number of images written since the last call.
-
-    Returns:
-        What was written.
+    Equal input gives equal bytes, but for `created`. Images get ids from 1 in the order they come, annotations as well;
+    a split's file keeps the ids of annotations.json. Labels that wait for review become crowd regions (COCO's
+    evaluation neither rewards nor punishes detections there; many trainers leave them out), are dropped, or are written
+    as plain labels, as the config says. Verdicts go before the policy's decisions. prefix is the key of the data set's
+    folder, without a slash at its end; version names what the labels depend on; progress is called with the number of
+    images written since the last call.
 
     Raises:
         StoreError: The workspace cannot be written to; no partial file is left.
@@ -141,7 +127,7 @@ class _Writer:
         self._config = config
         self._documents = documents
         self._categories = category_ids(tuple(class_names), config.preset)
-        self._fates: Counter[tuple[str, str]] = Counter()
+        self._statuses: Counter[tuple[str, str]] = Counter()
         self._written: dict[str, Counter[str]] = {name: Counter() for name in documents}
         self._bare = self._incomplete = self._rotated = self._checked = self._simulated = 0
 
@@ -150,23 +136,23 @@ class _Writer:
         image_id, first = whole.images + 1, whole.annotations + 1
         entries: list[str] = []
         classes: Counter[str] = Counter()
-        fates: list[Fate] = []
+        statuses: list[ExportStatus] = []
         for label in image.labels:
-            entry, (fate, crowd) = None, fate_of(label, self._config.undecided)
-            if fate not in ("dropped", "rejected"):
+            entry, (status, crowd) = None, export_status(label, self._config.undecided)
+            if status not in ("dropped", "rejected"):
                 entry = annotation_entry(label, image, first + len(entries), image_id, self._categories, crowd)
-                fate = "unusable" if entry is None else fate
+                status = "unusable" if entry is None else status
             if entry is not None:
                 entries.append(entry)
                 classes[label.class_name] += 1
                 self._simulated += label.provenance == "simulated"
-            fates.append(fate)
-            self._fates[label.class_name, fate] += 1
+            statuses.append(status)
+            self._statuses[label.class_name, status] += 1
         self._bare += not entries
-        self._incomplete += any(fate in ("dropped", "unusable") for fate in fates)
+        self._incomplete += any(status in ("dropped", "unusable") for status in statuses)
         self._rotated += image.orientation != 1
         file_name = image.key if self._config.images == "none" else f"images/{image.key}"
-        doubtful = not_exhaustive(image, fates, self._categories)
+        doubtful = not_exhaustive(image, statuses, self._categories)
         self._checked += not doubtful
         text = image_entry(image, image_id, file_name, 1 if self._config.licences else None, doubtful)
         for name in self._targets(image):
@@ -181,7 +167,7 @@ class _Writer:
     def summary(self, run: str, keys: dict[str, str], image_root: str, guarantee: Guarantee | None) -> ExportSummary:
         whole = self._documents[ALL]
         if guarantee is not None:
-            waiting = sum(count for (_, fate), count in self._fates.items() if fate in ("undecided", "dropped"))
+            waiting = sum(count for (_, status), count in self._statuses.items() if status in ("undecided", "dropped"))
             guarantee = guarantee.model_copy(update={"waiting": waiting})
         return ExportSummary(
             name=self._config.name,
@@ -202,7 +188,7 @@ class _Writer:
         )
 
     def _class_counts(self, class_name: str) -> ClassCounts:
-        return ClassCounts(**{fate: self._fates[class_name, fate] for fate in ClassCounts.model_fields})
+        return ClassCounts(**{status: self._statuses[class_name, status] for status in ClassCounts.model_fields})
 
     def _split_counts(self, name: str, key: str) -> SplitCounts:
         document = self._documents[name]
@@ -231,11 +217,7 @@ def _tail(class_names: Sequence[str], config: ExportConfig) -> dict[str, Any]:
 def open_document(store: Store, key: str, head: Mapping[str, Any], tail: Mapping[str, Any]) -> Iterator[CocoDocument]:
     """Open a COCO file for writing; it appears whole when the block ends, and not at all if it raises.
 
-    Args:
-        store: Where to.
-        key: Key of the file.
-        head: What comes before the images (info, licences); not empty.
-        tail: What comes after the annotations (categories).
+    head comes before the images and is not empty, tail after the annotations.
 
     Raises:
         VouchError: The folder for temporary files is full.
@@ -277,12 +259,7 @@ def image_entry(
 ) -> str:
     """An element of `images`.
 
-    Args:
-        image: The image.
-        image_id: Its id, from 1.
-        file_name: Its path relative to the image root.
-        licence: Id of its licence; None without licences.
-        not_exhaustive: Ids of the categories of which it may show objects without an annotation, as LVIS has them.
+    not_exhaustive: ids of the categories of which it may show objects without an annotation, as LVIS has them.
     """
     parts = [f'"id": {image_id}, "file_name": {json.dumps(file_name, ensure_ascii=False)}']
     parts.append(f'"width": {image.width}, "height": {image.height}')
@@ -306,25 +283,18 @@ def annotation_entry(
 
     Boxes are [x, y, width, height], rounded to 1/100 pixel. The mask is compressed RLE, [] without one. The area is
     the mask's, the box's without a mask or with an empty one, because trainers skip annotations of area 0. A crowd
-    region without a pixel is the box filled, or evaluation of masks would punish detections there.
-
-    Args:
-        label: The label.
-        image: Its image.
-        annotation_id: Its id, from 1, since pycocotools takes 0 for unmatched.
-        image_id: The image's id.
-        categories: Category -> id.
-        crowd: Mark it as a region in which detections are neither right nor wrong.
+    region without a pixel is the box filled, or evaluation of masks would punish detections there. annotation_id counts
+    from 1, since pycocotools takes 0 for unmatched.
     """
-    x0, y0, x1, y1 = (round(value, 2) if math.isfinite(value) else math.nan for value in label.xyxy)
-    # Also false for what is not a number.
-    if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
+    box = exported_box(label, image)
+    if box is None:
         return None
+    x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0
     area: int | str = label.area or f"{max(width * height, 0.01):.2f}"
     counts = label.rle_counts
     if crowd and label.area == 0:
-        counts = _rectangle((x0, y0, x1, y1), image)
+        counts = _rectangle(box, image)
     mask = "[]"
     if counts is not None:
         # Run lengths are printable ASCII without quotes; the backslash is the one that JSON escapes.
@@ -339,6 +309,13 @@ def annotation_entry(
         f'"policy": {_text(label.policy)}, "provenance": {_text(label.provenance)}{verdict}, '
         f'"label_id": {json.dumps(label.label_id)}}}'
     )
+
+
+def exported_box(label: ExportLabel, image: ExportImage) -> tuple[float, float, float, float] | None:
+    """The box as xyxy in pixels of the upright image, rounded to 1/100; None if it has no extent inside the image."""
+    x0, y0, x1, y1 = (round(value, 2) if math.isfinite(value) else math.nan for value in label.xyxy)
+    # Also false for what is not a number.
+    return (x0, y0, x1, y1) if 0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height else None
 
 
 def _rectangle(box: tuple[float, float, float, float], image: ExportImage) -> bytes:
@@ -365,15 +342,11 @@ def _list(ids: tuple[int, ...]) -> str:
     return f"[{','.join(map(str, ids))}]"
 
 
-def fate_of(label: ExportLabel, undecided: Undecided) -> tuple[Fate, bool]:
+def export_status(label: ExportLabel, undecided: Undecided) -> tuple[ExportStatus, bool]:
     """Say how a label ends, its box aside, and whether it is a crowd region.
 
-    What people said goes before the policy's decision. An object of which nobody said what it is or where it ends is
-    never a plain label, even where undecided ones are: it is known to be wrong as it stands.
-
-    Args:
-        label: The label.
-        undecided: What becomes of labels that wait for review.
+    Verdicts go before the policy's decision. An object of unknown class or extent is never a plain label, even where
+    unreviewed ones are: it is known to be wrong as it stands.
     """
     if label.reviewed in ("kept", "corrected", "added", "rejected"):
         return label.reviewed, False
@@ -384,22 +357,19 @@ def fate_of(label: ExportLabel, undecided: Undecided) -> tuple[Fate, bool]:
     return "undecided", undecided == "ignore" or label.reviewed == "unclear"
 
 
-def not_exhaustive(image: ExportImage, fates: Sequence[Fate], categories: Mapping[str, int]) -> tuple[int, ...]:
+def not_exhaustive(
+    image: ExportImage, statuses: Sequence[ExportStatus], categories: Mapping[str, int]
+) -> tuple[int, ...]:
     """Name the categories of which an image may show objects without a plain annotation, as ascending ids.
 
-    Those that nobody searched the image for; and of those searched for, the ones that a label in doubt may be of: its
-    own class, every class if people said that its own is wrong and not which one is right.
-
-    Args:
-        image: The image.
-        fates: How its labels ended.
-        categories: Category -> id.
+    Those that the image was not searched for; and of those searched for, the ones that a label in doubt may be of: its
+    own class, every class if verdicts say that its own is wrong and not which one is right.
     """
     if not image.checked:
         return _ids(tuple(categories.values()), frozenset())
     known = set(image.checked)
-    for label, fate in zip(image.labels, fates, strict=True):
-        if fate in ("undecided", "dropped", "unusable"):
+    for label, status in zip(image.labels, statuses, strict=True):
+        if status in ("undecided", "dropped", "unusable"):
             known -= known if label.verdict == "wrong_class" else {label.class_name}
     return _ids(tuple(categories.values()), frozenset(categories[name] for name in known if name in categories))
 
@@ -410,17 +380,11 @@ def _ids(all_ids: tuple[int, ...], known: frozenset[int]) -> tuple[int, ...]:
 
 
 def split_of(splits: Splits, identity: str) -> str:
-    """Name the split of an image.
+    """Name the split of an image, never one whose share is 0.
 
     The hash of the seed and the identity, as a number in [0, 1), is held against the cumulated shares. So an image
-    keeps its split whatever other images come or go, and equal identities always share one.
-
-    Args:
-        splits: Shares and seed.
-        identity: SHA-256 of the image's content, or its key where that is unknown.
-
-    Returns:
-        train, val or test; never one whose share is 0.
+    keeps its split whatever other images come or go, and equal identities always share one. identity is the SHA-256 of
+    its content, or its key where that is unknown.
     """
     digest = hashlib.sha256(f"{splits.seed}\n{identity}".encode()).digest()
     # 53 bits, so that the division is exact and the quotient stays below 1.
@@ -435,38 +399,23 @@ def split_of(splits: Splits, identity: str) -> str:
     return shares[-1][0]
 
 
-class Preset(NamedTuple):
-    """How a trainer reads categories."""
-
-    first_id: int
-    """Id of the first category; the others follow without a gap."""
-    reason: str
-    """What the trainer does with the ids, and what else it needs."""
-
-
-PRESETS: Final = {
-    "coco": Preset(1, "COCO's own convention: ids from 1, 0 is left to the background."),
-    "detectron2": Preset(
-        1,
-        "register_coco_instances maps ids to 0..K-1 in their order, whatever they are. "
-        "Masks are RLE: set INPUT.MASK_FORMAT to bitmask. Crowd regions are left out of training.",
-    ),
-    "yolox": Preset(1, "COCODataset maps the sorted ids to 0..K-1 by place. Crowd regions are left out of training."),
-    "rtdetr": Preset(
-        0,
-        "With remap_mscoco_category: False (RT-DETR, D-FINE) the id itself is the class index, "
-        "so ids must be 0..K-1; num_classes is K.",
-    ),
-    "torchvision": Preset(
-        1,
-        "The detection references use the id as the label and keep 0 for the background; num_classes is K + 1. "
-        "Masks are RLE: read them by wrap_dataset_for_transforms_v2, the older ConvertCocoPolysToMask takes polygons.",
-    ),
-    "zero_based": Preset(0, "For trainers that use the id as the class index."),
+FIRST_IDS: Final = {
+    "coco": 1,  # COCO's own convention: 0 is left to the background
+    # register_coco_instances maps ids to 0..K-1 in their order, whatever they are. Masks are RLE: set INPUT.MASK_FORMAT
+    # to bitmask. Crowd regions are left out of training.
+    "detectron2": 1,
+    "yolox": 1,  # COCODataset maps the sorted ids to 0..K-1 by place; crowd regions are left out of training
+    # With remap_mscoco_category: False (RT-DETR, D-FINE) the id itself is the class index, so ids must be 0..K-1;
+    # num_classes is K.
+    "rtdetr": 0,
+    # The detection references use the id as the label and keep 0 for the background; num_classes is K + 1. Masks are
+    # RLE: read them by wrap_dataset_for_transforms_v2, the older ConvertCocoPolysToMask takes polygons.
+    "torchvision": 1,
+    "zero_based": 0,  # for trainers that use the id as the class index
 }
+"""Preset, which names a trainer -> id of the first category; the others follow without a gap."""
 
 
 def category_ids(class_names: tuple[str, ...], preset: str) -> dict[str, int]:
     """Number the categories in the order given, from the first id of the preset."""
-    first = PRESETS[preset].first_id
-    return {name: first + place for place, name in enumerate(class_names)}
+    return {name: number for number, name in enumerate(class_names, FIRST_IDS[preset])}

@@ -20,7 +20,7 @@ from vouch_labels.tasks.labels.read import labelled_images
 from vouch_labels.tasks.labels.records import ExportImage, Guarantee
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import policy_key
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
 from vouch_labels.tasks.store.open import open_store, open_workspace
@@ -41,12 +41,7 @@ def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOut
 
 
 def with_export_settings(campaign: Campaign, changes: Mapping[str, object], before: str = "") -> Campaign:
-    """Change the export section of a campaign.
-
-    Args:
-        campaign: Stays as it is.
-        changes: Key of the section -> value.
-        before: What stands before a key where it is named to the user, as "--".
+    """Change the export section of a campaign; `before` stands before a key where it is named to the user, as "--".
 
     Raises:
         UserError: There is no such key, or it cannot have this value.
@@ -58,7 +53,7 @@ def with_export_settings(campaign: Campaign, changes: Mapping[str, object], befo
         places = [tuple(entry["loc"]) for entry in error.errors()]
         paths = {place[:length]: 1 for place in places for length in range(1, len(place) + 1)}
         problems = explain(error, YamlTree(lines=paths), ExportConfig)
-        raise UserError("; ".join(f"{before}{words}" for _, words in problems)) from None
+        raise UserError("; ".join(f"{before}{text}" for _, text in problems)) from None
     return campaign.model_copy(update={"export": config})
 
 
@@ -67,15 +62,6 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
 
     Verdicts go before the policy's decisions (tasks.reviews.overlay, tasks.export.coco). Memory is that of a few
     shards and of all verdicts.
-
-    Args:
-        campaign: Says where, and what the data set looks like.
-        ledger: The run's ledger.
-        current: Settings whose labels are exported, with the categories.
-        on_event: Told of progress.
-
-    Returns:
-        Where the data set lies.
 
     Raises:
         UserError: Links were asked for and one side is no folder.
@@ -91,8 +77,8 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
     missed = 0
     if config.images != "none":
         images = labelled_images(workspace, run, ledger, current.fingerprint)
-        told = _counter(on_event, "images")
-        missed = len(place_images(images, source, workspace, prefix, config.images, progress=told))
+        progress = _counter(on_event, "images")
+        missed = len(place_images(images, source, workspace, prefix, config.images, progress=progress))
     summary = write_coco(
         reviewed_images(workspace, run, ledger, current),
         current.classes,
@@ -123,20 +109,13 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
 def reviewed_images(
     workspace: Store, run: str, ledger: Ledger, current: Current, keys: pa.Array | None = None
 ) -> Iterator[ExportImage]:
-    """Yield labelled images as people left them, in the order of `labelled_images`.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: The run's ledger.
-        current: Settings whose labels are wanted, with the categories.
-        keys: Only these images; None: all of them.
+    """Yield labelled images as people left them, in the order of `labelled_images`; keys None: all of them.
 
     Raises:
         StoreError: A marker, a table or a file of verdicts is missing or damaged.
     """
-    word = HumanWord.of(read_verdicts(workspace), current.classes)
-    return word.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
+    corrections = HumanLabel.of(read_verdicts(workspace), current.classes)
+    return corrections.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
 
 
 def check_export_name(campaign: Campaign, workspace: Store) -> None:
@@ -181,13 +160,13 @@ def guarantee_of(workspace: Store, version: str) -> Guarantee | None:
         return None
     except ValidationError:
         raise StoreError(f"{workspace.uri}/{key} is damaged; restore it, or use `vouch apply` with another") from None
-    said = policy.certification
-    if said is None:
+    found = policy.certification
+    if found is None:
         return None
     return Guarantee(
         policy=version,
-        precision=said.precision,
-        confidence=said.confidence,
-        gate=said.gate,
-        simulated=said.simulated,
+        precision=found.precision,
+        confidence=found.confidence,
+        gate=found.gate,
+        simulated=found.simulated,
     )

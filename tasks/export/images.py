@@ -33,23 +33,12 @@ def place_images(
     threads: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> list[NotPlaced]:
-    """Put each image at <prefix>/images/<key> of the target, replacing what is there.
+    """Put each image at <prefix>/images/<key> of the target, replacing what is there; say which could not be placed.
 
     Links are hard where both folders share a file system, else symbolic; some readers refuse symbolic links that lead
-    out of the folder they were given. A copy is compared with the content that was labelled, a link is not.
-
-    Args:
-        images: The images; only key and sha256 are looked at. Consumed as it goes.
-        source: Where the images lie.
-        target: The workspace.
-        prefix: Key of the data set's folder, without a slash at its end.
-        how: link (folder to folder only) or copy.
-        threads: Images in the works at once.
-        progress: Called with the number of images done since the last call.
-
-    Returns:
-        The images that are gone from the source, were changed since they were labelled, or whose key (a//b.jpg) no
-        file can have; empty when all is well.
+    out of the folder they were given. A copy is compared with the content that was labelled, a link is not. These are
+    the images that are gone from the source, were changed since they were labelled, or whose key (a//b.jpg) no file can
+    have. progress is called with the number of images done since the last call.
 
     Raises:
         UserError: Links were asked for and one side is no folder.

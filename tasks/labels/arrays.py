@@ -82,12 +82,6 @@ def current_of(workspace: Store, run: str) -> Current:
 def read_run_labels(workspace: Store, run: str, ledger: Ledger, current: Current) -> RunLabels:
     """Read every label of a run; a million of them take some 250 MiB.
 
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: The run's ledger.
-        current: Whose markers count.
-
     Raises:
         StoreError: A table is missing or damaged.
     """

@@ -42,14 +42,9 @@ SIGNAL_COLUMNS: Final = tuple(name for name in SIGNAL_STAGES if name not in LABE
 
 
 def label_frame(images: Iterable[ExportImage], signals: pl.DataFrame) -> pl.DataFrame:
-    """Make a frame with a row a label.
+    """Make a frame of LABEL_COLUMNS and SIGNAL_COLUMNS with a row a label, in the order of the images.
 
-    Args:
-        images: With their labels, in the order of the rows.
-        signals: label_id and SIGNAL_COLUMNS, a row a label of the models.
-
-    Returns:
-        LABEL_COLUMNS and SIGNAL_COLUMNS; the latter are null where people drew the label.
+    SIGNAL_COLUMNS are null where people drew the label.
     """
     columns: dict[str, list[object]] = {name: [] for name in LABEL_COLUMNS}
     for image in images:
@@ -67,16 +62,7 @@ def label_frame(images: Iterable[ExportImage], signals: pl.DataFrame) -> pl.Data
 
 
 def read_signals(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> pl.DataFrame:
-    """Read what the models measured of every label of a run.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: The run's ledger.
-        fingerprint: Settings whose markers count.
-
-    Returns:
-        label_id and SIGNAL_COLUMNS as Float32, each label once.
+    """Read what the models measured of every label of a run: label_id and SIGNAL_COLUMNS as Float32, each label once.
 
     Raises:
         StoreError: A marker or table is missing or damaged.
@@ -92,13 +78,7 @@ _SIGNALS: Final = ("label_id", *SIGNAL_COLUMNS)
 def detections_of(
     labels: Sequence[ExportLabel], image: ExportImage, class_names: Sequence[str], size: tuple[int, int] | None = None
 ) -> "sv.Detections":
-    """Give labels of an image as supervision's Detections.
-
-    Args:
-        labels: N labels of it.
-        image: The image.
-        class_names: All classes; a class's place is its id.
-        size: (width, height) that the image was scaled to; None: its own.
+    """Give N labels of an image as supervision's Detections, scaled to `size` (width, height) unless None.
 
     Returns:
         `xyxy` (N, 4) float32, pixels of the scaled EXIF-oriented image; `mask` (N, height, width) bool, nowhere true

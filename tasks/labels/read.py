@@ -1,7 +1,7 @@
 """Streams the labels of a run, image by image: as objects, as arrays with the signals asked for, with policy decisions.
 
 Only markers of the present plan under the present settings count. Decisions of the active policy and sizes of a few
-images are looked up when somebody asks.
+images are looked up on demand.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -67,14 +67,9 @@ class LabelArrays(NamedTuple):
 def label_arrays(
     workspace: Store, run: str, ledger: Ledger, fingerprint: str, signals: Sequence[str]
 ) -> Iterator[LabelArrays]:
-    """Yield every image that is done, with its labels, in the order of `labelled_images`; a shard is held at a time.
+    """Yield every image that is done, with its labels and signals (keys of SIGNAL_STAGES); a shard is held at a time.
 
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: The run's ledger.
-        fingerprint: Settings whose markers count.
-        signals: Keys of SIGNAL_STAGES.
+    The order is that of `labelled_images`.
 
     Raises:
         StoreError: A table is missing or damaged.
@@ -103,17 +98,7 @@ def labelled_images(
     """Yield every image that is done, with its labels, in constant memory.
 
     Images come by plan generation and then by key, each from the shard that holds it now; images that left the
-    source, failed, or belong to unfinished shards are left out.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: The run's ledger.
-        fingerprint: Settings whose markers count.
-        keys: Only these images; None: all of them.
-
-    Yields:
-        Images in a fixed order, labels in the order of the tables.
+    source, failed, or belong to unfinished shards are left out. Labels come in the order of the tables.
 
     Raises:
         StoreError: A table is missing or damaged.
@@ -147,12 +132,7 @@ class Decisions:
     """The present decisions of a run, read from the tables of its router when first asked for, and kept."""
 
     def __init__(self, workspace: Store, run: str) -> None:
-        """Read nothing yet.
-
-        Args:
-            workspace: The workspace.
-            run: Name of the run; it need not have been run.
-        """
+        """Read nothing yet; the run need not have been run."""
         self._workspace, self._run = workspace, run
 
     def accepts(self, label_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -179,17 +159,9 @@ class Decisions:
 def image_sizes(
     workspace: Store, run: str, ledger: Ledger, fingerprint: str, keys: Collection[str] | None = None
 ) -> dict[str, tuple[int, int]]:
-    """Look up images by their keys; reads the run's tables of images, unless there is nothing to look up.
+    """Look up the width and height of images, pixels of the EXIF-oriented original, by their keys (None: all).
 
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: The run's ledger.
-        fingerprint: Settings whose markers count.
-        keys: Of the images, relative to the source; None: all.
-
-    Returns:
-        Key -> width and height, pixels of the EXIF-oriented original; without images that the run did not label.
+    Images that the run did not label are left out; without keys nothing is read.
 
     Raises:
         StoreError: A table is missing or damaged.

@@ -8,9 +8,9 @@ from vouch_labels.schemas.campaign import Gate, Strict
 
 Reviewed = Literal["", "kept", "corrected", "added", "rejected", "unclear", "disputed"]
 """What people made of a label: nothing yet; it is right; they corrected it; they drew it; there is nothing to label; an
-object is there, but nobody said what or where; they disagree."""
+object is there, but not what or where; they disagree."""
 Provenance = Literal["auto", "human", "simulated"]
-"""Whose word an annotation rests on; simulated: a reviewer who answers from ground truth."""
+"""Who decided an annotation; simulated: a reviewer who answers from ground truth."""
 
 
 class ExportLabel(NamedTuple):
@@ -37,9 +37,9 @@ class ExportLabel(NamedTuple):
     reviewed: Reviewed = ""
     """What people made of it; goes before the decision."""
     provenance: Provenance = "auto"
-    """Whose word it rests on."""
+    """Who decided it."""
     verdict: str | None = None
-    """What people said, as the annotation tells it."""
+    """The verdict of people, as the annotation has it."""
 
 
 class ExportImage(NamedTuple):
@@ -58,7 +58,7 @@ class ExportImage(NamedTuple):
     orientation: int = 1
     """EXIF orientation 1..8 that was applied before labelling."""
     checked: frozenset[str] = frozenset()
-    """Classes of which people said that every object is known."""
+    """Classes that it is exhaustively annotated for."""
 
 
 class ClassCounts(Strict):

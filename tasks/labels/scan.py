@@ -52,14 +52,10 @@ class Shard:
         return len(self.keys) == self.marker.counts.images
 
     def labels(self, columns: Sequence[str], sought: Values | None = None, *, gone: bool = False) -> pa.Table:
-        """Read columns of its labels, one row a label.
+        """Read columns of DETECTIONS, MASKS, SCORES and DECISIONS, one row a label.
 
-        Only the tables that have these columns are read, and of them nothing else.
-
-        Args:
-            columns: Of DETECTIONS, MASKS, SCORES and DECISIONS, in any order.
-            sought: Which labels; None: all.
-            gone: Labels of images that it does not hold any more, too.
+        Only the tables that have these columns are read, and of them nothing else. `gone` adds labels of images that it
+        does not hold any more.
 
         Raises:
             StoreError: A table is missing, damaged or of another version.
@@ -74,12 +70,7 @@ class Shard:
         return self._select(table_of, columns, sought, required)
 
     def images(self, columns: Sequence[str], sought: Values | None = None, *, outcome: str | None = "done") -> pa.Table:
-        """Read columns of its images, one row an image.
-
-        Args:
-            columns: Of IMAGES, in any order.
-            sought: Which images; None: all.
-            outcome: Only images that are done, or that failed; None: both.
+        """Read columns of IMAGES, one row an image; outcome None: both those done and those failed.
 
         Raises:
             StoreError: The table is missing, damaged or of another version.
@@ -92,9 +83,6 @@ class Shard:
 
     def presence(self, sought: Values | None = None) -> pa.Table | None:
         """Read its rows of PRESENCE; None where an older version did not look at whole images.
-
-        Args:
-            sought: Which rows; None: all.
 
         Raises:
             StoreError: The table is missing, damaged or of another version.
@@ -137,13 +125,9 @@ class Shard:
 
 
 def shards(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Iterator[Shard]:
-    """Yield every shard that still holds images and is done, in plan order; only its marker is read.
+    """Yield every shard that still holds images and is done by markers of this fingerprint, in plan order.
 
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: The run's ledger.
-        fingerprint: Settings whose markers count.
+    Only its marker is read.
 
     Raises:
         StoreError: A marker is damaged.

@@ -88,7 +88,6 @@ class FailedImage(NamedTuple):
     step: str
     """Step that failed."""
     reason: str
-    """Why, in words."""
 
 
 def campaign_failures(campaign: Campaign) -> Iterator[FailedImage]:

@@ -44,7 +44,7 @@ class Batcher:
             most: Where auto ends.
             device: cpu, cuda:N or mps.
             gauge: Reads the device's memory; by default that of `device`, where it has one.
-            lock: Decides who computes when; by default the one that all batchers of `device` share.
+            lock: Decides which computes when; by default the one that all batchers of `device` share.
         """
         self._name = name
         self._gauge = (gauge or gauge_of(device)) if size == "auto" else None
@@ -63,15 +63,12 @@ class Batcher:
     def run(
         self, items: Sequence[Item], forward: Callable[[Sequence[Item]], Sequence[Result]], shape: Hashable = ()
     ) -> list[Result]:
-        """Apply `forward` to consecutive batches and join the results, in order.
+        """Apply `forward` to consecutive batches and join the results, one an item, in order.
 
         Args:
             items: Any number of items, none included.
             forward: Returns one result an item, on the host or at least computed.
             shape: What the memory that an item takes depends on; equal for all of these.
-
-        Returns:
-            One result an item.
 
         Raises:
             torch.OutOfMemoryError: Even one item does not fit.

@@ -34,13 +34,7 @@ def catalog() -> list[CatalogEntry]:
 
 
 def pull(name: str) -> Path:
-    """Fetch an official checkpoint unless it is here, and verify it.
-
-    Args:
-        name: As `catalog` names it.
-
-    Returns:
-        The file.
+    """Fetch an official checkpoint, as `catalog` names it, unless it is here, and verify it.
 
     Raises:
         CheckpointError: There is no such name, the file cannot be fetched, or is not the pinned one.
@@ -123,6 +117,8 @@ def _try(
         key = load()
     except VouchError as error:
         problem = str(error)
+    except Exception as error:  # of a package: the other models are checked all the same
+        problem = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
     return ModelReport(
         kind=kind, backend=config.backend, checkpoint=config.checkpoint,
         device=f"{runtime.device} {runtime.precision}", fingerprint=key,

@@ -53,13 +53,9 @@ def resolve(config: Checkpoint, kind: Kind, *, download: bool = True) -> Weights
     SHA-256 is always computed; it must equal the config's, or else the one that is known for the name. A file that is
     an official one under another name brings its architecture along.
 
-    Args:
-        config: The model's section of the campaign.
-        kind: detector, segmenter or scorer.
-        download: Whether to fetch what is not on this machine yet.
-
     Raises:
-        CheckpointError: The reference is not understood, or the file is missing, unreachable or not the pinned one.
+        CheckpointError: The reference is not understood, or the file is missing, unreachable or not the pinned one;
+            without `download` also one that is not on this machine yet.
         VouchError: The cache cannot be written.
     """
     where = f"models.{kind}.checkpoint"
@@ -189,10 +185,8 @@ OFFICIAL: Final[dict[str, Official]] = {
 def fetch(uri: str, where: str, *, download: bool = True) -> Path:
     """The file on this machine that a path, s3://bucket/key or hf://owner/repo[@revision]/file stands for.
 
-    Args:
-        uri: As the user wrote it.
-        where: What asked for it, for messages ("models.detector.checkpoint").
-        download: Whether to fetch what is not here yet; the hub client's offline switch is honoured.
+    `where` is what asked for it, for messages ("models.detector.checkpoint"). The hub client's offline switch is
+    honoured.
 
     Raises:
         CheckpointError: The uri is not understood; the file does not exist, is closed to this user, or is not here and
@@ -324,13 +318,10 @@ def _bucket_errors(where: str) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex of SHA-256 over a file's bytes.
+    """Hex of SHA-256 over an existing file's bytes.
 
     The answer is remembered in the cache folder under the file's full path, size and modification time, so that a
     nightly run does not read gigabytes again. A cache that cannot be written only costs time.
-
-    Args:
-        path: An existing file.
 
     Raises:
         CheckpointError: The file cannot be read.
@@ -363,13 +354,11 @@ def cache_folder() -> Path:
 
 
 def tokenizer_folder(text_encoder: str | None, weights: Weights) -> Path:
-    """Folder of the tokenizer.
+    """Folder of a checkpoint's tokenizer.
 
-    Args:
-        text_encoder: A folder, or a name on the hub. None: a folder `tokenizer` beside the checkpoint where there is
-            one (the bundled model has), else bert-base-uncased. Names are looked for in <cache>/tokenizers/<name>
-            (put there by hand on machines without the hub), then in the hub's cache, then on the hub.
-        weights: The checkpoint.
+    `text_encoder` is a folder, or a name on the hub. None: a folder `tokenizer` beside the checkpoint where there is
+    one (the bundled model has), else bert-base-uncased. Names are looked for in <cache>/tokenizers/<name> (put there by
+    hand on machines without the hub), then in the hub's cache, then on the hub.
 
     Raises:
         CheckpointError: It is not on this machine and cannot be fetched.

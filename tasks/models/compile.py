@@ -151,19 +151,10 @@ def install_onednn(model: "nn.Module") -> None:
 
 
 def linear(inputs: "Tensor", weight: "Tensor", bias: "Tensor | None", gelu: bool = False) -> "Tensor":
-    """Compute inputs @ weight.T + bias, then GELU if asked for.
+    """Compute (..., I) inputs @ (O, I) weight.T + (O,) bias, then the exact GELU if asked for: (..., O).
 
     On a CPU in fp32 torch.nn.functional.linear calls MKL, which on processors other than Intel's leaves AVX-512 unused:
     half the speed of oneDNN. Everything else goes torch's own way. Results differ in the last bits only.
-
-    Args:
-        inputs: (..., I).
-        weight: (O, I).
-        bias: (O,) or None.
-        gelu: Whether the exact GELU follows.
-
-    Returns:
-        (..., O).
     """
     on_cpu = inputs.is_cpu and inputs.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if on_cpu and inputs.numel() and has_onednn():
@@ -175,7 +166,7 @@ def linear(inputs: "Tensor", weight: "Tensor", bias: "Tensor | None", gelu: bool
 
 
 def has_onednn() -> bool:
-    """Tell whether this torch has the kernel, under the name that torch's own compiler calls it by, and it computes."""
+    """Whether this torch has the kernel, under the name that torch's own compiler calls it by, and it computes."""
     # A list, since what is compiled can read one and cannot try out a kernel.
     if not _FOUND:
         _FOUND.append(_try_onednn())

@@ -40,13 +40,9 @@ class TokenScores:
         self._places = torch.tensor(places, dtype=torch.int64).view(len(places), longest).to(device)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Take the greatest sigmoid over each phrase's tokens; NaN stays NaN.
+        """Take the greatest sigmoid over each phrase's tokens: (B, Q, P) in [0, 1]; NaN stays NaN.
 
-        Args:
-            logits: (B, Q, T') of at least the caption's tokens.
-
-        Returns:
-            (B, Q, P) in [0, 1].
+        The logits (B, Q, T') are of at least the caption's tokens.
         """
         tokens = logits.index_select(2, self._places.flatten())
         return tokens.view(*logits.shape[:2], *self._places.shape).amax(3).sigmoid()
@@ -57,12 +53,8 @@ def pack_captions(phrases: Sequence[str], tokenizer: "PreTrainedTokenizerBase", 
 
     Tokens are assembled phrase by phrase, so that spans are known and never searched for in decoded text. A phrase
     is asked for in lower case; '.', '?', '[' and ']', by which the model separates phrases and marks special tokens,
-    count as spaces ("St. Bernard" is asked for as "st bernard").
-
-    Args:
-        phrases: Any texts; equal ones are asked for once.
-        tokenizer: A fast BERT tokenizer of transformers.
-        max_tokens: Tokens that a caption may have, special ones included.
+    count as spaces ("St. Bernard" is asked for as "st bernard"). Equal phrases are asked for once. Special tokens count
+    among the `max_tokens` of a caption.
 
     Raises:
         UserError: A phrase is too long for a caption of its own, or has no token that the tokenizer knows.

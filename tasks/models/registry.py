@@ -139,7 +139,7 @@ def _factory(kind: str, table: dict[str, str], name: str) -> Any:  # noqa: ANN40
 
 
 class Pass(NamedTuple):
-    """What one forward pass says of one image."""
+    """What one forward pass gave for one image."""
 
     found: Floats
     """(Q, 4 + P) centre x, y, width and height as shares of what the model saw, then scores of its phrases."""
@@ -150,10 +150,10 @@ class Pass(NamedTuple):
 def assemble(
     passes: Sequence[Pass], phrases: int, seen: tuple[float, float], size: tuple[int, int], min_score: float
 ) -> RawDetections:
-    """Put the passes of one image together.
+    """Put the passes of one image together, in the order asked.
 
     Args:
-        passes: In the order asked.
+        passes: One or more.
         phrases: How many were asked for in all.
         seen: Width and height, in pixels of the image, of what the model saw; more than the image where it was padded.
         size: Width and height of the image.

@@ -51,11 +51,7 @@ class Engine:
     """Calls of one shape that run as they are before it is compiled."""
 
     def has(self, switch: str) -> bool:
-        """Tell whether a switch is on.
-
-        Raises:
-            ValueError: There is no such switch.
-        """
+        """Whether a switch is on; ValueError where there is no such switch."""
         return known_switch(switch) in self.switches
 
 
@@ -69,13 +65,6 @@ class Runtime:
     """fp32 or bf16."""
     engine: Engine = field(default_factory=Engine)
     """Which speed-ups are on."""
-
-    @property
-    def dtype(self) -> "torch.dtype":
-        """The floating type of activations."""
-        import torch
-
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 def choose_runtime(config: ModelsConfig) -> Runtime:
@@ -109,7 +98,7 @@ def _precision(asked: str, device: str) -> str:
 
 
 def _computes_in_bf16(device: str) -> bool:
-    """Tell whether a CUDA device has bf16 itself; older ones emulate it, slower than fp32."""
+    """Whether a CUDA device has bf16 itself; older ones emulate it, slower than fp32."""
     import torch
 
     # torch answers for the current device.
@@ -140,11 +129,7 @@ def _device(asked: str) -> str:
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Apply a function to each item, in threads: for Pillow and large copies, which let go of the interpreter's lock.
-
-    Returns:
-        One result an item, in order.
-    """
+    """Apply a function to each item, in threads: for Pillow and large copies, which release the interpreter's lock."""
     threads = min(MOST_THREADS, os.cpu_count() or 1, len(items))
     if threads < 2:
         return [function(item) for item in items]
@@ -154,12 +139,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
 
 
 def to_device(array: NDArray[Any], device: str) -> "Tensor":
-    """Bring an array to a device, without waiting for what a GPU has yet to do.
-
-    Args:
-        array: Of a type that torch has.
-        device: cpu, cuda:N or mps. On a CPU the tensor shares the array's memory.
-    """
+    """Bring an array to a device, without waiting for what a GPU has yet to do; on a CPU the memory is shared."""
     import torch
 
     # CUDA has taken ordinary memory off when the call returns; other devices do not guarantee that.
@@ -171,12 +151,7 @@ REFERENCE: Final = Engine(frozenset())
 
 
 def choose_engine(config: ModelsConfig, device: str) -> Engine:
-    """Settle which speed-ups the campaign asks for.
-
-    Args:
-        config: Its `engine`, `switched_off` and `compile`.
-        device: cpu, cuda:N or mps. `compile: auto` compiles on CUDA alone.
-    """
+    """Settle which speed-ups the campaign asks for; `compile: auto` compiles on CUDA alone."""
     on_cuda = device.startswith("cuda")
     compiles = config.engine == "fast" and (config.compile == "on" or (config.compile == "auto" and on_cuda))
     on = frozenset(SWITCHES).difference(config.switched_off) if config.engine == "fast" else frozenset[str]()
@@ -184,13 +159,9 @@ def choose_engine(config: ModelsConfig, device: str) -> Engine:
 
 
 def numbers_of(precision: str, engine: Engine, switches: Sequence[str]) -> str:
-    """Part of a backend's fingerprint.
+    """Part of a backend's fingerprint: the precision, and the switches among these that change numbers.
 
-    Args:
-        precision: fp32, in which no switch changes more than the last bits; or bf16, in which another order of the same
-            sums does.
-        engine: Which speed-ups are on.
-        switches: Those that touch what runs in bf16.
+    In fp32 no switch changes more than the last bits; in bf16 another order of the same sums does.
     """
     return "+".join([precision, *(name for name in switches if precision == "bf16" and engine.has(name))])
 
@@ -227,7 +198,7 @@ class CudaGauge:
 
         taken = torch.cuda.max_memory_allocated(self._device) - self._before
         free, _ = torch.cuda.mem_get_info(self._device)
-        # What the allocator holds and nobody uses is free to the next batch.
+        # What the allocator holds and does not use is free to the next batch.
         idle = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
         return taken, int((free + idle) * SPARE / PIPELINE_STAGES)
 
@@ -240,12 +211,9 @@ def gauge_of(device: str) -> Gauge | None:
 def on_own_stream(function: Callable[[Item], None], device: str, stage: int) -> Callable[[Item], None]:
     """Let a function queue its kernels and copies apart from those of other pipeline stages.
 
-    Without it, a stage that waits for its own results would wait for all that the others have queued.
-
-    Args:
-        function: Leaves no tensor on the device that another stage reads.
-        device: cuda:N.
-        stage: Its number; the same stage has the same stream always, for the allocator keeps memory by stream.
+    Without it, a stage that waits for its own results would wait for all that the others have queued. The function
+    leaves no tensor on the device that another stage reads. The same stage has the same stream always, for the
+    allocator keeps memory by stream.
     """
 
     def run(item: Item) -> None:
@@ -285,7 +253,7 @@ class SharedLock:
     """
 
     def __init__(self) -> None:
-        """Nobody is there."""
+        """Start without any thread."""
         self._changed = Condition()
         self._visits: dict[int, Visit] = {}
         """Thread -> its stay together with others."""
@@ -312,7 +280,7 @@ class SharedLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Stay while nobody else does."""
+        """Stay while no other thread does."""
         thread = get_ident()
         if self._owner == thread:
             yield

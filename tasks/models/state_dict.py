@@ -101,11 +101,7 @@ def load_into(
 ) -> None:
     """Copy every tensor of a checkpoint into the model, in the model's own number format (fp32).
 
-    Args:
-        model: Built with the architecture that the checkpoint should have.
-        state: As `read_state_dict` returns it.
-        weights: Where it came from, for the message.
-        ignore: Names in the checkpoint that the model may lack: buffers of older versions, training-only heads.
+    `ignore` names what the model may lack: buffers of older versions, training-only heads.
 
     Raises:
         CheckpointError: A tensor is missing, is of another shape, or has no place in the model.

@@ -3,6 +3,7 @@
 Each family takes its phrases in a form of its own. A model is loaded from its folder without running code in it.
 """
 
+import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,15 +87,10 @@ class ZeroShotDetector:
             self._family.ask([phrase.text for phrase in phrases], "cpu")
 
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
-        """Boxes of each image with at least one phrase at or above min_score.
+        """Boxes of each (H, W, 3) uint8 RGB image with at least one phrase at or above min_score.
 
-        Args:
-            images: (H, W, 3) uint8 RGB each, of any sizes.
-            phrases: Asked for in as many passes as the text window needs.
-            min_score: In [0, 1].
-
-        Returns:
-            One RawDetections an image, in order; with scores of NaN where the model's numbers are not finite.
+        Phrases are asked for in as many passes as the text window needs. Where the model's numbers are not finite,
+        scores are NaN.
 
         Raises:
             UserError: As `check`.
@@ -256,11 +252,10 @@ def _pixels(processor: "ProcessorMixin", images: Sequence[Pixels]) -> Tensor:
 
 
 def load_zero_shot(config: DetectorConfig) -> Loaded:
-    """Load model and processor in fp32 on the CPU.
+    """Load model and processor in fp32 on the CPU, from a folder or hf://owner/repo[@revision].
 
-    Args:
-        config: Its checkpoint is a folder or hf://owner/repo[@revision]; its sha256 is that of model.safetensors, or
-            of the lines "<sha256>  <name>" of the parts of a split one, in the order of their names.
+    The config's sha256 is that of model.safetensors, or of the lines "<sha256>  <name>" of the parts of a split one, in
+    the order of their names.
 
     Raises:
         CheckpointError: The files are missing, unreachable, damaged, of another kind, or not the pinned ones.
@@ -270,7 +265,9 @@ def load_zero_shot(config: DetectorConfig) -> Loaded:
     weights = [name for name in hashes if name.endswith(".safetensors")]
     if not weights:
         raise CheckpointError(f"{_WHERE}: {config.checkpoint} holds no *.safetensors; save the model as safetensors")
-    actual = hashes[weights[0]] if len(weights) == 1 else _joint([f"{hashes[name]}  {name}\n" for name in weights])
+    actual = hashes[weights[0]]
+    if len(weights) > 1:
+        actual = hashlib.sha256("".join(f"{hashes[name]}  {name}\n" for name in weights).encode()).hexdigest()
     if config.sha256 is not None and config.sha256 != actual:
         raise CheckpointError(
             f"{_WHERE}: the weights of {config.checkpoint} have SHA-256 {actual}, not {config.sha256}; "
@@ -290,12 +287,6 @@ def _folder(reference: str) -> Path:
             "give the folder of a saved model, or hf://owner/repo[@revision]"
         )
     return folder
-
-
-def _joint(lines: list[str]) -> str:
-    import hashlib
-
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _load(folder: Path, reference: str) -> tuple[Any, Any]:

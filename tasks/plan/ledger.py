@@ -52,10 +52,6 @@ class Ledger:
     def load(cls, workspace: Store, run: str) -> "Ledger":
         """Fold the plans of a run; use the result in a with block.
 
-        Args:
-            workspace: The workspace's store.
-            run: Name of the run.
-
         Raises:
             StoreError: A generation is missing, or the local disk is full.
         """
@@ -189,11 +185,6 @@ def _generations(workspace: Store, run: str) -> list[int]:
 
 def read_plan(workspace: Store, run: str, shard_id: str) -> list[ImageRef]:
     """Read the images of a shard, sorted by the UTF-8 bytes of their keys.
-
-    Args:
-        workspace: The workspace's store.
-        run: Name of the run.
-        shard_id: Id of a shard of one of the run's generations.
 
     Raises:
         ObjectMissingError: There is no such shard.

@@ -30,7 +30,7 @@ CREATE TABLE retried (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE planned (key TEXT PRIMARY KEY, shard INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-# What the listing does not know (no etag, size -1) cannot be told from what the ledger knows.
+# What the listing does not know (no etag, size -1) is no difference to what the ledger knows.
 DUE = """
 SELECT listed.key, listed.etag, listed.size, retried.key IS NOT NULL
 FROM listed LEFT JOIN images ON images.key = listed.key LEFT JOIN retried ON retried.key = listed.key
@@ -203,11 +203,8 @@ def list_source(
     What a manifest leaves out (etag, size) is looked up where that is cheap, in a folder; for S3 it stays unknown.
     A workspace below the source is left out of a listing, or the images of its exports would be labelled again.
 
-    Args:
-        source: The campaign's source.
-        store: The store that it names, opened.
-        base: Folder of the campaign file, from which a relative manifest starts.
-        workspace: The campaign's workspace, its uri as absolute as the source's.
+    A relative manifest starts from `base`, the folder of the campaign file. The workspace's uri is as absolute as the
+    source's.
 
     Raises:
         UserError: The manifest cannot be read, or a source that is listed is the workspace itself.

@@ -5,7 +5,6 @@ The figures of every report are kept at reports/<run>/<number>.json, so that the
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -75,7 +74,7 @@ IN_A_BIN: Final = 20
 LEAST_REVIEWED: Final = 20
 """Fewer labels make no reliability diagram."""
 
-STANDINGS: Final = {
+POLICY_STATUSES: Final = {
     "empty": "no labels",
     "nothing_accepted": "nothing accepted",
     "user_thresholds": "user thresholds, not certified",
@@ -98,9 +97,9 @@ _SHARES: Final[dict[str, Callable[[Report], float | None]]] = {
     "recall": lambda report: _value(report.recall.delivered),
     "true precision of accepted labels": lambda report: report.truth.accepted.precision if report.truth else None,
 }
-_WORDS: Final[dict[str, Callable[[Report], str]]] = {
+_TEXTS: Final[dict[str, Callable[[Report], str]]] = {
     "policy": lambda report: report.policy.version,
-    "standing": lambda report: STANDINGS[report.policy.standing],
+    "standing": lambda report: POLICY_STATUSES[report.policy.standing],
     "precision asked for": lambda report: f"{100 * report.policy.precision:.4g}%",
     "confidence asked for": lambda report: f"{100 * report.policy.confidence:.4g}%",
 }
@@ -115,24 +114,12 @@ EACH: Final = 12
 _KINDS: Final = ("accepted", "routed", "wrong")
 
 
-@dataclass(frozen=True)
-class Collected:
-    """A report, and what its pictures are cut by."""
-
-    report: Report
-    contents: dict[str, str]
-    """Key -> SHA-256 of the content that was labelled, of the images shown."""
-
-
 def collect(
     campaign: Campaign, truth_file: Path | None = None, progress: Callable[[int], None] | None = None
-) -> Collected:
-    """Gather a report; its number and what changed are left to `history.keep_report`.
+) -> tuple[Report, dict[str, str]]:
+    """Gather a report, and of the images shown: key -> SHA-256 of the content that was labelled.
 
-    Args:
-        campaign: Has been run.
-        truth_file: COCO ground truth to hold the labels against, if any.
-        progress: Called with the number of images compared with the truth so far.
+    The report's number and what changed are left to `keep_report`.
 
     Raises:
         UserError: The campaign has not been run yet, or the truth does not fit it.
@@ -149,16 +136,16 @@ def collect(
         mine = of_this_run(verdicts, labels, asked(plans))
         answers = resolve(mine)
         answered = answers.wrong_of(labels.label_ids) != NO_ANSWER
-        spoken = _spoken(labels, answers, _true_answers(workspace, run, ledger, current, truth_file))
+        known = _known_answers(labels, answers, _true_answers(workspace, run, ledger, current, truth_file))
         kept = _fit_side(labels, policy)
-        pictures = with_reasons(
-            choose_labels(labels, spoken, kept, campaign.routing.seed), workspace, run, ledger, current
-        )
+        chosen = choose_labels(labels, known, kept, campaign.routing.seed)
+        pictures = with_reasons(chosen, workspace, run, ledger, current)
     truth = None if truth_file is None else _against_truth(campaign, truth_file, progress)
     images = missed_and_checked(mine)
     expiry = expiry_report(policy, plans, answers)
     reviewed = reviewed_labels(labels, plans, answers)
-    spoken_policy = policy_report(policy, campaign.routing, labels.count, expired=expiry is not None and expiry.expired)
+    expired = expiry is not None and expiry.expired
+    about_policy = policy_report(policy, campaign.routing, labels.count, expired=expired)
     status = status_of(campaign, workspace)
     report = Report(
         run=run,
@@ -171,9 +158,9 @@ def collect(
         automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
         certify_side=_accepted(labels, answered, ~kept) if policy.certification else None,
         fit_side=_accepted(labels, answered, kept) if policy.certification else None,
-        guarantee=guarantee_sentence(spoken_policy),
-        policy=spoken_policy,
-        audits=audit_reports(policy, plans, answers, spoken_policy.confidence),
+        guarantee=guarantee_sentence(about_policy),
+        policy=about_policy,
+        audits=audit_reports(policy, plans, answers, about_policy.confidence),
         expiry=expiry,
         recall=recall_report(labels, plans, images, answers, current.inputs, campaign.routing),
         drift=drift_report(policy, labels, ~kept),
@@ -186,7 +173,7 @@ def collect(
         truth=truth,
         provenance=provenance(campaign, current),
     )
-    return Collected(report, _contents(labels, pictures))
+    return report, _contents(labels, pictures)
 
 
 def _fit_side(labels: RunLabels, policy: Policy) -> Bools:
@@ -209,11 +196,11 @@ def _true_answers(
     return [LABEL_VERDICTS[code] if 0 <= code < len(LABEL_VERDICTS) else "" for code in truth.verdict.tolist()]
 
 
-def _spoken(labels: RunLabels, answers: Answers, truth: Sequence[str] | None) -> list[str]:
+def _known_answers(labels: RunLabels, answers: Answers, truth: Sequence[str] | None) -> list[str]:
     """What is known of each label: the truth where there is one, else the verdict."""
     verdicts = [*answers.verdict, ""]
-    said = [verdicts[place] for place in answers.places(labels.label_ids).tolist()]
-    return said if truth is None else [true or own for true, own in zip(truth, said, strict=True)]
+    reviewed = [verdicts[place] for place in answers.places(labels.label_ids).tolist()]
+    return reviewed if truth is None else [true or own for true, own in zip(truth, reviewed, strict=True)]
 
 
 def _against_truth(campaign: Campaign, truth_file: Path, progress: Callable[[int], None] | None) -> TruthReport:
@@ -261,8 +248,8 @@ def precision_tile(report: Report) -> Tile:
     if policy.standing != "simulated" and audited is not None and audited.value is not None:
         return Tile(pct(audited.value), f"audited: {_between(audited)}; not certified{found}", of_accepted=True)
     if truth and truth.accepted.precision is not None:
-        words = f"against ground truth on {truth.images:,} images; no certificate"
-        return Tile(pct(truth.accepted.precision), words, of_accepted=True)
+        basis = f"against ground truth on {truth.images:,} images; no certificate"
+        return Tile(pct(truth.accepted.precision), basis, of_accepted=True)
     why = {
         "simulated": "the verdicts came from a simulated reviewer",
         "expired": "the policy has expired; certify again",
@@ -277,11 +264,11 @@ def recall_tile(report: Report) -> Tile:
     found, truth = report.recall.delivered, report.truth
     if found is not None and found.value is not None:
         who = "a simulated reviewer" if report.recall.simulated else "people"
-        words = f"of objects have a label, accepted or waiting: {_between(found)}, from images that {who} searched"
-        return Tile(pct(found.value), words)
+        basis = f"of objects have a label, accepted or waiting: {_between(found)}, from images that {who} searched"
+        return Tile(pct(found.value), basis)
     if truth and truth.everything.recall is not None:
-        words = "of the objects in the ground truth have a label, accepted or waiting"
-        return Tile(pct(truth.everything.recall), words)
+        basis = "of the objects in the ground truth have a label, accepted or waiting"
+        return Tile(pct(truth.everything.recall), basis)
     return Tile("", "it takes images that people have searched for every object")
 
 
@@ -339,8 +326,8 @@ def reviewed_reliability(labels: RunLabels, reviewed: Reviewed) -> ReviewedRelia
     if not np.isfinite(labels.p_correct).any():
         return ReviewedReliability(missing="there is no calibrator yet; it comes with the first certified policy")
     if known.sum() < LEAST_REVIEWED:
-        words = f"only {int(known.sum())} reviewed labels were kept from the calibrator"
-        return ReviewedReliability(labels=int(known.sum()), missing=f"{words}; {LEAST_REVIEWED} are needed")
+        missing = f"only {int(known.sum())} reviewed labels were kept from the calibrator; {LEAST_REVIEWED} are needed"
+        return ReviewedReliability(labels=int(known.sum()), missing=missing)
     wrong, weights = reviewed.wrong[reviewed.held_out][known], reviewed.weights[reviewed.held_out][known]
     bins_wanted = max(1, min(RELIABILITY_BINS, int(known.sum()) // IN_A_BIN))
     found = reliability(labels.p_correct[rows][known], ~wrong, weights, bins_wanted)
@@ -383,14 +370,14 @@ def compared(before: Report, now: Report) -> Changes:
 
 
 def _changes(before: Report, now: Report) -> Iterator[Change]:
-    for name, word in _WORDS.items():
-        if word(before) != word(now):
-            yield Change(name=name, before=word(before), now=word(now), direction="other")
+    for name, text in _TEXTS.items():
+        if text(before) != text(now):
+            yield Change(name=name, before=text(before), now=text(now), direction="other")
     for name, count in _COUNTS.items():
         step = count(now) - count(before)
         if step:
-            words = f"{abs(step):,} {'more' if step > 0 else 'fewer'}"
-            yield _moved(name, f"{count(before):,}", f"{count(now):,}", step, words)
+            difference = f"{abs(step):,} {'more' if step > 0 else 'fewer'}"
+            yield _moved(name, f"{count(before):,}", f"{count(now):,}", step, difference)
     for name, share in _SHARES.items():
         first, second = share(before), share(now)
         if _percent(first) == _percent(second):
@@ -402,8 +389,8 @@ def _changes(before: Report, now: Report) -> Iterator[Change]:
         yield _moved(name, _percent(first), _percent(second), points, f"{abs(points):.1f} points")
 
 
-def _moved(name: str, before: str, now: str, step: float, words: str) -> Change:
-    return Change(name=name, before=before, now=now, direction="up" if step > 0 else "down", words=words)
+def _moved(name: str, before: str, now: str, step: float, difference: str) -> Change:
+    return Change(name=name, before=before, now=now, direction="up" if step > 0 else "down", words=difference)
 
 
 def _value(found: Interval | None) -> float | None:
@@ -428,17 +415,10 @@ def earlier_reports(workspace: Store, run: str) -> list[Report]:
 
 
 def numbered(report: Report, earlier: list[Report], last: int) -> tuple[Report, bool]:
-    """Give a report its number and say what changed.
+    """Give a report its number and say what changed, and whether it is to be kept.
 
-    A report that says the same as the last one keeps its number, and is held against the one before.
-
-    Args:
-        report: The new one.
-        earlier: As `earlier_reports` gives them.
-        last: Greatest number in use, 0 if none.
-
-    Returns:
-        The report, and whether it is to be kept.
+    A report that says the same as the last one keeps its number, and is held against the one before. earlier are as
+    `earlier_reports` gives them; last is the greatest number in use, 0 if none.
     """
     same = bool(earlier) and not compared(earlier[0], report).changes
     number = earlier[0].number if same else last + 1
@@ -507,15 +487,8 @@ def _version(package: str) -> str:
 def choose_labels(labels: RunLabels, answers: Sequence[str], kept: Bools, seed: int, each: int = EACH) -> list[Picture]:
     """Choose labels to show: accepted ones and waiting ones at random, and wrong ones, the accepted among them first.
 
-    Args:
-        labels: All labels of the run.
-        answers: (N,) a member of LABEL_VERDICTS, "disputed", or "" for each label.
-        kept: (N,) labels kept for fitting; they wait whatever their score, so others are shown before them.
-        seed: Seed of the draw: the same labels give the same pictures.
-        each: Most of each kind.
-
-    Returns:
-        The pictures, their reasons empty.
+    answers are members of LABEL_VERDICTS, "disputed" or "". Labels kept for fitting wait whatever their score, so
+    others are shown before them. The same labels and seed give the same pictures, their reasons empty.
     """
     order = np.random.default_rng([seed, labels.count]).permutation(labels.count)
     wrong = np.array([bool(answer) and answer != LABEL_VERDICTS[0] for answer in answers], np.bool_)

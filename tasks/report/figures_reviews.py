@@ -20,14 +20,14 @@ from vouch_labels.schemas.report import (
     GroupReport,
     Interval,
     PolicyReport,
-    PolicyState,
+    PolicyStatus,
     RecallPart,
     RecallReport,
     SignalDrift,
     TimeReport,
     Verdicts,
 )
-from vouch_labels.schemas.reviews import ReviewPlan
+from vouch_labels.schemas.reviews import TASKS, ReviewPlan
 from vouch_labels.schemas.text import cut
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.certify.monitor import P_CORRECT, AuditDraw, audit_draws, audit_factor, drift, monitor
@@ -65,13 +65,7 @@ class Reviewed:
 
 
 def reviewed_labels(labels: RunLabels, plans: Plans, answers: Answers) -> Reviewed:
-    """Find the labels of a run that were drawn at random and have an answer.
-
-    Args:
-        labels: All labels of the run.
-        plans: Its review plans with their tasks.
-        answers: The resolved verdicts.
-    """
+    """Find the labels of a run that were drawn at random and have an answer."""
     tasks = _drawn(plans)
     rows = labels.places(tasks["label_id"].to_pylist())
     wrong = answers.wrong_of(tasks["label_id"].combine_chunks())
@@ -95,28 +89,18 @@ def asked(plans: Plans) -> set[str]:
 
 
 def _drawn(plans: Plans) -> pa.Table:
-    columns = ["label_id", "purpose", "inclusion"]
-    empty = pa.table({"label_id": pa.array([], pa.string()), "purpose": pa.array([], pa.string()),
-                      "inclusion": pa.array([], pa.float64())})  # fmt: skip
-    table = pa.concat_tables([empty, *(tasks.select(columns) for _, tasks in plans)], promote_options="permissive")
+    table = pa.concat_tables([TASKS.empty_table(), *(tasks for _, tasks in plans)])
     chosen = pc.and_(pc.is_in(table["purpose"], value_set=pa.array(PURPOSES)), pc.is_valid(table["inclusion"]))
     return table.filter(pc.and_(chosen, pc.is_valid(table["label_id"])))
 
 
 def policy_report(policy: Policy, routing: RoutingConfig, labels: int, *, expired: bool) -> PolicyReport:
-    """Say what a policy accepts, and on whose word.
-
-    Args:
-        policy: The policy that decided.
-        routing: What the campaign asks for, where the policy guarantees nothing.
-        labels: Labels of the run.
-        expired: Whether audits have expired it.
-    """
+    """Describe what a policy accepts and what it rests on; routing is shown where the policy guarantees nothing."""
     guarantee = policy.certification
     asked = guarantee or routing
     return PolicyReport(
         version=policy.version,
-        standing=_standing(policy, labels, expired=expired),
+        standing=_status(policy, labels, expired=expired),
         precision=asked.precision,
         confidence=asked.confidence,
         gate=asked.gate,
@@ -150,7 +134,7 @@ def guarantee_sentence(policy: PolicyReport) -> str:
             return "There are no labels yet, so there is nothing to guarantee."
 
 
-def _standing(policy: Policy, labels: int, *, expired: bool) -> PolicyState:
+def _status(policy: Policy, labels: int, *, expired: bool) -> PolicyStatus:
     if expired or policy.version.startswith(EXPIRED):
         return "expired"
     if not labels:
@@ -198,14 +182,7 @@ def _at_least(value: float | None, low: float, guarantee: Certification) -> Inte
 
 
 def audit_reports(policy: Policy, plans: Plans, answers: Answers, confidence: float) -> tuple[AuditReport, ...]:
-    """Describe the audits of a policy, the latest first.
-
-    Args:
-        policy: The policy that decided.
-        plans: All review plans of the run.
-        answers: The verdicts resolved.
-        confidence: Of the intervals.
-    """
+    """Describe the audits of a policy, the latest first."""
     by_number = {plan.number: plan for plan, _ in plans}
     draws = audit_draws(plans, answers, policy.version, 1 - confidence)
     return tuple(_audit(draw, by_number[draw.plan], policy.version, confidence) for draw in reversed(draws))
@@ -247,16 +224,7 @@ def recall_report(
     inputs: Mapping[str, str],
     routing: RoutingConfig,
 ) -> RecallReport:
-    """Estimate recall from searched images, or say what it takes.
-
-    Args:
-        labels: All labels of the run.
-        plans: Its review plans.
-        images: What people said of images.
-        answers: What they said of labels.
-        inputs: What the labels depend on.
-        routing: Confidence of the intervals, and the seed of the bootstrap.
-    """
+    """Estimate recall from exhaustively annotated images, or say what it takes."""
     delta = 1 - routing.confidence
     try:
         found = recall_of_run(labels, plans, images, answers, inputs=inputs, delta=delta, seed=routing.seed)
@@ -265,30 +233,14 @@ def recall_report(
     return RecallReport(
         accepted=interval(found.accepted, routing.confidence),
         delivered=interval(found.delivered, routing.confidence),
-        parts=tuple(
-            RecallPart(
-                name=one.name,
-                images=one.images,
-                searched=one.searched,
-                objects=one.objects,
-                accepted=one.accepted,
-                delivered=one.delivered,
-            )
-            for one in found.strata
-        ),
-        undecided=found.undecided,
+        parts=tuple(RecallPart.model_validate(one, from_attributes=True) for one in found.strata),
+        undecided=found.incomplete,
         simulated=found.simulated,
     )
 
 
 def drift_report(policy: Policy, labels: RunLabels, certify_side: Bools) -> DriftReport:
-    """Hold every signal against the percentiles that the policy keeps of the batch that was certified.
-
-    Args:
-        policy: The policy that decided.
-        labels: All labels of the run.
-        certify_side: (N,) labels that the guarantee is about.
-    """
+    """Hold every signal of the certify side, (N,), against its percentiles in the batch that was certified."""
     guarantee = policy.certification
     if guarantee is None or not guarantee.reference:
         return DriftReport(missing="only a certified policy keeps the scores of its batch to compare with")
@@ -313,13 +265,7 @@ def _percentiles(labels: RunLabels, name: str, chosen: Bools) -> tuple[float, ..
 
 
 def of_this_run(verdicts: pa.Table, labels: RunLabels, asked: set[str]) -> pa.Table:
-    """Keep the verdicts about a run, each once: those on its labels, on its honeypots and on its images.
-
-    Args:
-        verdicts: Of the whole workspace, rows of schemas.reviews.VERDICTS.
-        labels: All labels of the run.
-        asked: Ids that its plans asked about.
-    """
+    """Keep the verdicts about a run, each once: those on its labels, on its honeypots (ids in `asked`) and images."""
     known = pa.concat_arrays([labels.label_ids.cast(pa.string()), pa.array(sorted(asked), pa.string())])
     on_label = pc.is_in(verdicts["label_id"], value_set=known, skip_nulls=True)
     on_image = pc.and_(pc.is_null(verdicts["label_id"]), pc.is_in(verdicts["key"], value_set=labels.keys))
@@ -330,15 +276,7 @@ def of_this_run(verdicts: pa.Table, labels: RunLabels, asked: set[str]) -> pa.Ta
 def verdicts_report(
     mine: pa.Table, everything: pa.Table, labels: RunLabels, answers: Answers, images: ImageAnswers
 ) -> Verdicts:
-    """Count what people answered; of reviewers nothing but their number is told.
-
-    Args:
-        mine: Verdicts about the run, as `of_this_run` gives them.
-        everything: All verdicts of the workspace.
-        labels: All labels of the run.
-        answers: The verdicts resolved.
-        images: Those about images.
-    """
+    """Count verdicts, those `of_this_run` and all of the workspace; of reviewers only their number is given."""
     ours = np.flatnonzero(labels.places(answers.label_ids) >= 0)
     keys = set(labels.keys.to_pylist())
     people = mine.filter(pc.invert(mine["simulated"]))
@@ -356,13 +294,7 @@ def verdicts_report(
 
 
 def time_report(mine: pa.Table, labels: RunLabels, answers: Answers) -> TimeReport:
-    """Add up the time that people spent, and what the accepted labels that nobody looked at saved them.
-
-    Args:
-        mine: Verdicts about the run, as `of_this_run` gives them.
-        labels: All labels of the run.
-        answers: The verdicts resolved.
-    """
+    """Add up the time that people spent, and what accepted labels without a review saved them."""
     accepted = int(labels.accepted.sum())
     answered = answers.wrong_of(labels.label_ids)
     unseen = int((labels.accepted & (answered == NO_ANSWER)).sum())

@@ -3,7 +3,8 @@
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -39,14 +40,8 @@ def thumbnails(
 ) -> list[Thumbnail]:
     """Cut every label out of its image, with some surroundings, and draw its box; each image is read once.
 
-    Args:
-        pictures: The labels.
-        source: Where the images are.
-        config: Says how large an image may be.
-        contents: Key -> SHA-256 of the content that was labelled; boxes do not fit another.
-
-    Returns:
-        A thumbnail for each label; a note where the image cannot be shown.
+    contents: key -> SHA-256 of the content that was labelled, for boxes do not fit another. Where an image cannot be
+    shown, its thumbnail has a note.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for place, picture in enumerate(pictures):
@@ -58,13 +53,8 @@ def thumbnails(
             return [(place, Thumbnail("", found)) for place in places[key]]
         return [(place, _thumbnail(found, pictures[place])) for place in places[key]]
 
-    made = dict(_flat(map_ordered(cut, places, _THREADS)))
+    made = dict(chain.from_iterable(map_ordered(cut, places, _THREADS)))
     return [made[place] for place in range(len(pictures))]
-
-
-def _flat(parts: Iterator[list[tuple[int, Thumbnail]]]) -> Iterator[tuple[int, Thumbnail]]:
-    for part in parts:
-        yield from part
 
 
 def _read(key: str, source: Store, config: Source, sha256: str | None) -> Pixels | str:

@@ -31,35 +31,35 @@ def histogram_plot(found: Histogram) -> Markup:
     most = max((one + two for one, two in zip(found.accepted, found.review, strict=True)), default=0)
     top, ticks = _whole_ticks(most)
     signal = signal_name(found.signal)
-    words = f"Histogram of {signal}: {sum(found.accepted):,} accepted and {sum(found.review):,} waiting labels"
+    title = f"Histogram of {signal}: {sum(found.accepted):,} accepted and {sum(found.review):,} waiting labels"
     # Bins stand equally wide, whatever they span.
     bins = len(found.accepted)
     places = np.linspace(0, 1, bins + 1)
     step = max(1, -(-bins // MOST_EDGES))
     named = [(float(places[edge]), f"{found.edges[edge]:g}") for edge in range(0, bins + 1, step)]
-    frame = Frame(words, signal, "labels", top, ticks, named)
+    frame = Frame(title, signal, "labels", top, ticks, named)
     spans = zip(found.edges[:-1], found.edges[1:], places[:-1], places[1:], found.accepted, found.review, strict=True)
     for low, high, left, right, accepted, review in spans:
-        told = f"{low:g} to {high:g}: {accepted:,} accepted, {review:,} waiting"
-        frame.bar(left, right, 0, accepted, "bar-accept", told)
-        frame.bar(left, right, accepted, accepted + review, "bar-route", told)
+        title = f"{low:g} to {high:g}: {accepted:,} accepted, {review:,} waiting"
+        frame.bar(left, right, 0, accepted, "bar-accept", title)
+        frame.bar(left, right, accepted, accepted + review, "bar-route", title)
     few = len(found.thresholds) <= MOST_NAMED_THRESHOLDS
     for number, least in enumerate(found.thresholds):
-        word = f"from {cut(least)}" if few and number == 0 else ""
-        frame.mark(float(np.interp(least, found.edges, places)), word)
+        label = f"from {cut(least)}" if few and number == 0 else ""
+        frame.mark(float(np.interp(least, found.edges, places)), label)
     return frame.done()
 
 
 def reliability_plot(found: Reliability) -> Markup:
     """Draw what came true over what was stated; on the diagonal both agree."""
-    words = f"Reliability diagram of {len(found.bins)} bins; mean distance from the diagonal {found.ece:.3f}"
-    frame = Frame(words, "stated p(correct)", "found correct")
+    title = f"Reliability diagram of {len(found.bins)} bins; mean distance from the diagonal {found.ece:.3f}"
+    frame = Frame(title, "stated p(correct)", "found correct")
     frame.line((0, 0), (1, 1), "diagonal")
     frame.path([(one.score, one.precision) for one in found.bins], "curve")
     most = max(one.labels for one in found.bins)
     for one in found.bins:
-        told = f"stated {one.score:.3f}, found {one.precision:.3f}, {one.labels:,} labels"
-        frame.dot(one.score, one.precision, 2.5 + 3 * (one.labels / most) ** 0.5, told)
+        title = f"stated {one.score:.3f}, found {one.precision:.3f}, {one.labels:,} labels"
+        frame.dot(one.score, one.precision, 2.5 + 3 * (one.labels / most) ** 0.5, title)
     return frame.done()
 
 
@@ -90,33 +90,24 @@ class Frame:
 
     def __init__(
         self,
-        words: str,
+        title: str,
         across: str,
         up: str,
         top: float = 1.0,
         ticks: Sequence[tuple[float, str]] = _PERCENTS,
         across_ticks: Sequence[tuple[float, str]] = _QUARTERS,
     ) -> None:
-        """Draw the axes.
-
-        Args:
-            words: What the plot shows, for those who cannot see it.
-            across: Name of the x axis.
-            up: Name of the y axis.
-            top: Greatest y.
-            ticks: Places on the y axis with their words.
-            across_ticks: Places on the x axis with their words.
-        """
+        """Draw the axes; the text describes the plot to those who cannot see it, ticks are places with their labels."""
         self._top = top or 1.0
-        self.root = Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": words})
-        for place, word in ticks:
+        self.root = Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": title})
+        for place, label in ticks:
             self.line((0, place), (1, place), "grid")
-            self._word(_LEFT - 7, self.y(place) + 4, word, "tick end")
-        for tick, word in across_ticks:
-            self._word(self.x(tick), HEIGHT - _BOTTOM + 18, word, "tick middle")
-        self._word(self.x(0.5), HEIGHT - 6, across, "axis middle")
+            self._text(_LEFT - 7, self.y(place) + 4, label, "tick end")
+        for tick, label in across_ticks:
+            self._text(self.x(tick), HEIGHT - _BOTTOM + 18, label, "tick middle")
+        self._text(self.x(0.5), HEIGHT - 6, across, "axis middle")
         turned = f"rotate(-90 12 {self.y(self._top / 2):.1f})"
-        self._word(12, self.y(self._top / 2), up, "axis middle").set("transform", turned)
+        self._text(12, self.y(self._top / 2), up, "axis middle").set("transform", turned)
 
     def x(self, value: float) -> float:
         """Where a value lies, in units of the picture."""
@@ -137,53 +128,53 @@ class Frame:
         places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
         SubElement(self.root, "polyline", {"class": kind, "points": places})
 
-    def bar(self, left: float, right: float, low: float, high: float, kind: str, words: str) -> None:
+    def bar(self, left: float, right: float, low: float, high: float, kind: str, title: str) -> None:
         """Draw an upright bar that says what it is when pointed at."""
         if high <= low:
             return
         place = {"x": self.x(left) + 0.6, "y": self.y(high), "width": self.x(right) - self.x(left) - 1.2}
         sizes = {name: f"{value:.1f}" for name, value in place.items()}
         bar = SubElement(self.root, "rect", {"class": kind, **sizes, "height": f"{self.y(low) - self.y(high):.1f}"})
-        SubElement(bar, "title").text = words
+        SubElement(bar, "title").text = title
 
-    def dot(self, x: float, y: float, radius: float, words: str) -> None:
+    def dot(self, x: float, y: float, radius: float, title: str) -> None:
         """Draw a dot that says what it is when pointed at."""
         place = {"cx": f"{self.x(x):.1f}", "cy": f"{self.y(y):.1f}", "r": f"{radius:.1f}"}
-        SubElement(SubElement(self.root, "circle", {"class": "dot", **place}), "title").text = words
+        SubElement(SubElement(self.root, "circle", {"class": "dot", **place}), "title").text = title
 
-    def mark(self, x: float, word: str) -> None:
-        """Draw an upright line with a word at its top, on the side where there is room."""
+    def mark(self, x: float, label: str) -> None:
+        """Draw an upright line with a label at its top, on the side where there is room."""
         self.line((x, 0), (x, self._top), "mark")
-        if word:
+        if label:
             right = x > 0.7
-            self._word(self.x(x) + (-5 if right else 5), _TOP + 9, word, f"marked {'end' if right else 'start'}")
+            self._text(self.x(x) + (-5 if right else 5), _TOP + 9, label, f"marked {'end' if right else 'start'}")
 
     def done(self) -> Markup:
         """The picture; everything in it is escaped."""
         return _markup(self.root)
 
-    def _word(self, x: float, y: float, word: str, kind: str) -> Element:
+    def _text(self, x: float, y: float, label: str, kind: str) -> Element:
         element = SubElement(self.root, "text", {"class": kind, "x": f"{x:.1f}", "y": f"{y:.1f}"})
-        element.text = _sound(word)
+        element.text = _sound(label)
         return element
 
 
-def share_bar(share: float, words: str, kind: str = "bar-accept") -> Markup:
+def share_bar(share: float, title: str, kind: str = "bar-accept") -> Markup:
     """Draw a share as a bar, for a cell of a table."""
-    root = Element("svg", {"viewBox": "0 0 100 8", "class": "share", "role": "img", "aria-label": _sound(words)})
+    root = Element("svg", {"viewBox": "0 0 100 8", "class": "share", "role": "img", "aria-label": _sound(title)})
     root.set("preserveAspectRatio", "none")
     SubElement(root, "rect", {"class": "rail", "width": "100", "height": "8", "rx": "2"})
     SubElement(root, "rect", {"class": kind, "width": f"{100 * min(1.0, max(0.0, share)):.2f}", "height": "8"})
     return _markup(root)
 
 
-def interval_bar(low: float, high: float, value: float | None, guaranteed: float, floor: float, words: str) -> Markup:
+def interval_bar(low: float, high: float, value: float | None, guaranteed: float, floor: float, title: str) -> Markup:
     """Draw an interval on a scale from a floor to 1, with the guarantee as an upright line."""
 
     def place(share: float) -> str:
         return f"{100 * min(1.0, max(0.0, (share - floor) / (1 - floor))):.2f}"
 
-    root = Element("svg", {"viewBox": "0 0 100 12", "class": "interval", "role": "img", "aria-label": _sound(words)})
+    root = Element("svg", {"viewBox": "0 0 100 12", "class": "interval", "role": "img", "aria-label": _sound(title)})
     root.set("preserveAspectRatio", "none")
     SubElement(root, "rect", {"class": "rail", "y": "5", "width": "100", "height": "2"})
     span = {"x": place(low), "y": "3", "width": f"{max(0.8, float(place(high)) - float(place(low))):.2f}"}
@@ -200,6 +191,6 @@ def _markup(root: Element) -> Markup:
     return Markup(tostring(root, encoding="unicode"))  # noqa: S704
 
 
-def _sound(words: str) -> str:
+def _sound(title: str) -> str:
     """Text without the characters that XML cannot say."""
-    return "".join(letter if letter >= " " or letter in "\t\n" else "\ufffd" for letter in words)
+    return "".join(letter if letter >= " " or letter in "\t\n" else "\ufffd" for letter in title)

@@ -16,15 +16,9 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.report import Picture, Report, SignalDrift, audit_table
 from vouch_labels.tasks.certify.monitor import P_CORRECT
-from vouch_labels.tasks.report.figures import STANDINGS, Collected, collect, keep_report, precision_tile, recall_tile
+from vouch_labels.tasks.report.figures import POLICY_STATUSES, collect, keep_report, precision_tile, recall_tile
 from vouch_labels.tasks.report.pictures import SIDE, Thumbnail, thumbnails
-from vouch_labels.tasks.report.plots import (
-    drift_plot,
-    histogram_plot,
-    interval_bar,
-    reliability_plot,
-    share_bar,
-)
+from vouch_labels.tasks.report.plots import drift_plot, histogram_plot, interval_bar, reliability_plot, share_bar
 from vouch_labels.tasks.store.open import open_store
 
 MOST_CLASSES: Final = 40
@@ -56,22 +50,18 @@ def make_report(
 ) -> Report:
     """Make a report; its figures are kept in the workspace, so that the next one can say what changed.
 
-    Args:
-        campaign: Has been run.
-        out: The HTML file to write; None: none.
-        truth_file: COCO ground truth to hold the labels against, if any.
-        progress: Called with the number of images compared with the truth so far.
+    out: the HTML file to write, None: none.
 
     Raises:
         UserError: The campaign has not been run yet, the truth does not fit it, or the file cannot be written.
         StoreError: The workspace cannot be read or written.
     """
-    found = collect(campaign, truth_file, progress)
-    found = Collected(keep_report(open_store(campaign.workspace), found.report), found.contents)
+    report, contents = collect(campaign, truth_file, progress)
+    report = keep_report(open_store(campaign.workspace), report)
     if out is not None:
-        pictures = thumbnails(found.report.pictures, open_store(campaign.source), campaign.source, found.contents)
-        write_page(out, render(found.report, pictures))
-    return found.report
+        pictures = thumbnails(report.pictures, open_store(campaign.source), campaign.source, contents)
+        write_page(out, render(report, pictures))
+    return report
 
 
 def write_page(path: Path, page: str) -> None:
@@ -96,15 +86,7 @@ class _Shown(NamedTuple):
 
 
 def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
-    """Render the page.
-
-    Args:
-        report: Its figures; names and keys in it are not trusted.
-        thumbnails: One for each of its pictures.
-
-    Returns:
-        HTML; everything that comes from the report is escaped.
-    """
+    """Render the page as HTML; everything that comes from the report is escaped, since names are not trusted."""
     style = (_HERE / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     pairs = zip(report.pictures, thumbnails, strict=True)
@@ -114,7 +96,7 @@ def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
         # The page's own style and no other: nothing from the data can add one.
         style=Markup(style),  # noqa: S704 - report.css of this folder, which no data can reach
         style_hash=f"sha256-{digest}",
-        standing=_sentence(text.policy_name(STANDINGS[report.policy.standing])),
+        status=_sentence(text.policy_name(POLICY_STATUSES[report.policy.standing])),
         precision=precision_tile(report),
         recall=recall_tile(report),
         contents=_contents(report),
@@ -140,9 +122,9 @@ def _environment() -> Environment:
     return environment
 
 
-def prose(words: str) -> Markup:
+def prose(sentence: str) -> Markup:
     """A sentence with `commands` set as code; everything in it is escaped."""
-    parts = words.rstrip(".").split("`")
+    parts = sentence.rstrip(".").split("`")
     parts[0] = parts[0][:1].upper() + parts[0][1:]
     code = Markup("<code>{}</code>")
     return Markup("").join(code.format(part) if place % 2 else part for place, part in enumerate(parts)) + "."
@@ -185,18 +167,18 @@ def _certified_bar(report: Report, low: float, errors: int, reviewed: int, guara
     bounds = [1 - group.bound for group in certified if group.bound is not None]
     floor = max(0.0, min([guaranteed, *bounds]) - 0.5 * (1 - guaranteed))
     value = 1 - errors / reviewed if reviewed else None
-    words = f"at least {text.least(low)}, guaranteed {text.pct(guaranteed)}"
-    return interval_bar(low, 1.0, value, guaranteed, floor, words)
+    title = f"at least {text.least(low)}, guaranteed {text.pct(guaranteed)}"
+    return interval_bar(low, 1.0, value, guaranteed, floor, title)
 
 
 def _why(picture: Picture) -> str:
-    """Of an accepted label its score, for the rule is the same for all; of others the reason."""
+    """Give the score of an accepted label, for the rule is the same for all; of others the reason."""
     if not picture.accepted:
         return text.rule(picture.reason)
     p_correct, score = picture.p_correct, picture.detector_score
-    words = f"p(correct) {p_correct:.3f}" if p_correct is not None else f"detector score {score or 0:.2f}"
-    return f"accepted, {words}" if picture.kind == "wrong" else words
+    value = f"p(correct) {p_correct:.3f}" if p_correct is not None else f"detector score {score or 0:.2f}"
+    return f"accepted, {value}" if picture.kind == "wrong" else value
 
 
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
+def _sentence(phrase: str) -> str:
+    return phrase[:1].upper() + phrase[1:]

@@ -30,7 +30,7 @@ from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_lab
 from vouch_labels.tasks.labels.read import image_sizes
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.plans import read_plans
-from vouch_labels.tasks.reviews.read_file import COLUMNS, read_rows
+from vouch_labels.tasks.reviews.read_file import COLUMNS, VERDICT_KINDS, read_rows
 from vouch_labels.tasks.reviews.verdicts import mask_trouble, read_verdicts, write_verdicts
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
@@ -45,7 +45,6 @@ _WITHOUT_MASK: Final = ("not_an_object",)
 Sizes = Callable[[Collection[str]], Mapping[str, tuple[int, int]]]
 """Gives the width and height of images by their keys, of those that it knows."""
 
-_KINDS: Final = (*LABEL_VERDICTS, *IMAGE_VERDICTS)
 _LARGEST: Final = 1e9
 """Pixels and seconds beyond it are no measurements, and float32 holds no whole numbers there."""
 _FIRST_YEAR: Final = 1970
@@ -57,21 +56,14 @@ _SHOWN: Final = 60
 def import_files(
     campaign: Campaign, paths: Sequence[Path], reviewer: str, *, skip_bad: bool = False
 ) -> list[ImportOutcome]:
-    """Add the verdicts of files to a campaign's workspace; all of them or, if a row is no verdict, none.
+    """Add the verdicts of files to a campaign's workspace; all of them or, if a row is invalid, none.
 
-    A row without a time counts as said when its file was last changed, so the same file again adds nothing.
-
-    Args:
-        campaign: Whose labels are judged.
-        paths: CSV, Parquet, JSON or JSON lines; see tasks.reviews.read_file.
-        reviewer: Who answered where a row does not say.
-        skip_bad: Import the other rows, and write those that are no verdicts to <file>-refused.csv, with reasons.
-
-    Returns:
-        What became of the rows of each file.
+    A row without a time counts as given when its file was last changed, so the same file again adds nothing; one
+    without a reviewer is by `reviewer`. skip_bad imports the valid rows, and writes the others to <file>-refused.csv,
+    with reasons.
 
     Raises:
-        UserError: The campaign has no labels yet, a file cannot be read, or rows are no verdicts: names the first.
+        UserError: The campaign has no labels yet, a file cannot be read, or rows are invalid: names the first.
         StoreError: The workspace cannot be read or written.
     """
     if not reviewer.strip():
@@ -106,7 +98,6 @@ class Refused(NamedTuple):
     number: int
     """Of the row, for people."""
     reason: str
-    """Why, in words."""
     row: Mapping[str, Any]
     """Its columns."""
 
@@ -115,13 +106,11 @@ class CheckedFile(NamedTuple):
     """What a verdict file holds."""
 
     path: Path
-    """The file."""
     rows: int
-    """All rows."""
     unanswered: int
-    """Of them, those without a verdict."""
+    """Rows without a verdict."""
     refused: list[Refused]
-    """Of them, those that are no verdicts, in their order."""
+    """Rows that are no verdicts, in their order."""
     verdicts: pa.Table
     """The others, as rows of schemas.reviews.VERDICTS."""
 
@@ -129,15 +118,7 @@ class CheckedFile(NamedTuple):
 def _add(
     workspace: Store, file: CheckedFile, known: pa.Table, ids: pa.ChunkedArray, labels: RunLabels
 ) -> ImportOutcome:
-    """Add what a file says that is not known.
-
-    Args:
-        workspace: The workspace.
-        file: The file.
-        known: Verdicts that are there.
-        ids: All that may be judged: labels of the run and tasks, honeypots included.
-        labels: Labels of the run.
-    """
+    """Add the verdicts of a file that are not known; ids are all that may be judged, honeypots included."""
     rows = first_rows(pa.concat_tables([known, file.verdicts]), file.verdicts.column_names) - known.num_rows
     rows = rows[rows >= 0]
     refused_file = _write_refused(file) if file.refused else None
@@ -186,14 +167,11 @@ def _write_refused(file: CheckedFile) -> str:
         with path.open("w", encoding="utf-8", errors="replace", newline="") as out:
             rows = csv.writer(out)
             rows.writerow(("row", "reason", *COLUMNS))
-            rows.writerows(_cells(one) for one in file.refused)
+            for one in file.refused:
+                rows.writerow((one.number, one.reason, *(_cell(one.row.get(name)) for name in COLUMNS)))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return str(path)
-
-
-def _cells(one: Refused) -> list[object]:
-    return [one.number, one.reason, *(_cell(one.row.get(name)) for name in COLUMNS)]
 
 
 def _cell(value: object) -> object:
@@ -216,7 +194,7 @@ class RowChecker:
     _folded: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Prepare the look-up of classes, which differ by more than case."""
+        """Prepare the look-up of classes, whose names differ by more than case."""
         self._folded.update({name.casefold(): name for name in self.class_names})
 
     def check(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -267,13 +245,7 @@ class RowChecker:
 
 
 def check_file(path: Path, checker: RowChecker, labels: RunLabels, sizes: Sizes) -> CheckedFile:
-    """Read and check a verdict file.
-
-    Args:
-        path: The file.
-        checker: Checks single rows.
-        labels: The labels of the run; verdicts on others are taken at their word.
-        sizes: Of the run's images, which masks must have; asked only if there are masks.
+    """Read and check a verdict file; verdicts on labels of other runs are trusted.
 
     Raises:
         UserError: The file cannot be read, or is not made of rows and known columns.
@@ -309,12 +281,12 @@ def check_file(path: Path, checker: RowChecker, labels: RunLabels, sizes: Sizes)
 
 
 def _contradictions(table: pa.Table, places: NDArray[np.int64]) -> dict[int, str]:
-    """Rows by which one reviewer says two things of one label at one time: which of them is later, nobody knows."""
+    """Rows by which one reviewer gives two verdicts on one label at one time: which of them is later is unknown."""
     about_label = ~_among(table, IMAGE_VERDICTS)
     names = ["label_id", "reviewer", "reviewed_at"]
     before = first_places(table, names)
-    said = first_places(table, [*names, "verdict", "class_name", *BOX, "rle_counts"])
-    wrong = np.flatnonzero(about_label & (said != said[before]))
+    content = first_places(table, [*names, "verdict", "class_name", *BOX, "rle_counts"])
+    wrong = np.flatnonzero(about_label & (content != content[before]))
     return {
         int(at): f"says otherwise than row {places[before[at]]} of the same label, reviewer and time" for at in wrong
     }
@@ -373,7 +345,7 @@ def _true(column: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 
 class RowError(Exception):
-    """Why a row is no verdict, in words."""
+    """Why a row is no verdict."""
 
 
 def _check_whole(row: Mapping[str, Any]) -> None:
@@ -407,15 +379,15 @@ def _check_mask(row: Mapping[str, Any]) -> None:
 
 
 def _verdict(value: object) -> str | None:
-    said = _text("verdict", value)
-    if said is None:
+    given = _text("verdict", value)
+    if given is None:
         return None
-    name = re.sub(r"[\s_-]+", "_", said.casefold())
-    if name in _KINDS:
+    name = re.sub(r"[\s_-]+", "_", given.casefold())
+    if name in VERDICT_KINDS:
         return name
-    near = difflib.get_close_matches(name, _KINDS, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(_KINDS)}"
-    raise RowError(f"{_quoted(said)} is no verdict; {hint}")
+    near = difflib.get_close_matches(name, VERDICT_KINDS, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(VERDICT_KINDS)}"
+    raise RowError(f"{_quoted(given)} is no verdict; {hint}")
 
 
 def _box(values: list[object]) -> list[float | None]:

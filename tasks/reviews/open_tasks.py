@@ -1,6 +1,6 @@
 """Lists the review tasks that still wait for an answer, exports them blind, and counts the verdicts of a workspace.
 
-Blind: nothing that is exported tells why something is asked.
+Blind: nothing that is exported shows why something is asked.
 """
 
 from collections import Counter
@@ -28,10 +28,10 @@ from vouch_labels.tasks.reviews.resolve import (
     NO_ANSWER,
     Answers,
     ImageAnswers,
-    counting,
+    effective_verdicts,
+    last_verdicts,
     missed_and_checked,
     resolve,
-    standing,
 )
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.store.open import open_store, open_workspace
@@ -50,30 +50,24 @@ def open_tasks(tasks: pa.Table, answers: Answers, images: ImageAnswers, accepts:
     """Keep the tasks without an answer, in their order.
 
     A label is answered by any verdict on it, but a low-confidence one not while reviewers disagree, for that is what it
-    is asked for. Nobody need decide a low-confidence label that the active policy accepts, but in an image that is
+    is asked for. A low-confidence label that the active policy accepts needs no answer, but in an image that is
     searched for recall, which counts only once all its labels are decided. An image is answered by `checked`, of its
     class or of every class; where one class was looked for because CLIP sees it, a `missed` object of that class says
-    enough.
-
-    Args:
-        tasks: Rows of schemas.reviews.TASKS, of whole plans.
-        answers: What was answered about labels.
-        images: What was answered about images.
-        accepts: The decisions of the active policy; asked only about low-confidence labels without an answer.
+    enough. tasks are those of whole plans.
     """
     about_image = numbers(tasks["label_id"].is_null(), np.bool_)
-    said = answers.wrong_of(tasks["label_id"])
+    codes = answers.wrong_of(tasks["label_id"])
     settles = numbers(pc.equal(tasks["purpose"], _SETTLES), np.bool_)
-    waits = (said == NO_ANSWER) | ((said == IN_DISPUTE) & settles)
-    doubted = np.flatnonzero((said == NO_ANSWER) & settles & ~_of_exhaustive_images(tasks))
+    waits = (codes == NO_ANSWER) | ((codes == IN_DISPUTE) & settles)
+    doubted = np.flatnonzero((codes == NO_ANSWER) & settles & ~_of_exhaustive_images(tasks))
     if len(doubted):
         waits[doubted] = ~accepts(tasks["label_id"].take(pa.array(doubted)))
     return tasks.filter(pa.array(np.where(about_image, ~_looked_at(tasks, images), waits)))
 
 
 def _of_exhaustive_images(tasks: pa.Table) -> NDArray[np.bool_]:
-    searched = tasks.filter(pc.equal(tasks["purpose"], _SEARCHES))["key"]
-    return numbers(pc.is_in(tasks["key"], value_set=searched), np.bool_)
+    exhaustive = tasks.filter(pc.equal(tasks["purpose"], _SEARCHES))["key"]
+    return numbers(pc.is_in(tasks["key"], value_set=exhaustive), np.bool_)
 
 
 def _looked_at(tasks: pa.Table, images: ImageAnswers) -> NDArray[np.bool_]:
@@ -94,15 +88,11 @@ def _pairs(table: pa.Table) -> list[tuple[str, str | None]]:
 
 
 def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
-    """List the tasks of a plan that have no answer yet, in the order in which to ask them.
+    """List the tasks of a plan (None: the last) that have no answer yet, in the order in which to ask them.
 
     Columns image, shown_class and shown_x0 ... shown_y1 say what is asked, label_id and key what it is about. The
     others are to be filled in, and the whole is a verdict file then. Without a label the whole image is to be
     searched, for objects of class_name where it is given (which must stay), and is `checked` in the end.
-
-    Args:
-        campaign: Whose plan it is.
-        number: Of the plan; None: the last.
 
     Raises:
         UserError: There is no such plan.
@@ -152,19 +142,12 @@ def campaign_figures(campaign: Campaign) -> VerdictFigures:
 def verdict_figures(
     run: str, verdicts: pa.Table, labels: RunLabels, plans: list[tuple[ReviewPlan, pa.Table]]
 ) -> VerdictFigures:
-    """Count verdicts.
-
-    Args:
-        run: Name of the run.
-        verdicts: Rows of schemas.reviews.VERDICTS.
-        labels: The labels of the run.
-        plans: Its review plans, which tell planted labels from unknown ones.
-    """
+    """Count verdicts."""
     once = distinct(verdicts, verdicts.column_names)
     answers, images = resolve(once), missed_and_checked(once)
     place = labels.places(answers.label_ids)
     asked = [tasks["label_id"].drop_null().combine_chunks() for _, tasks in plans]
-    planted = pc.is_in(answers.ids, value_set=pa.concat_arrays([pa.array([], pa.string()), *asked])).to_numpy(
+    honeypots = pc.is_in(answers.ids, value_set=pa.concat_arrays([pa.array([], pa.string()), *asked])).to_numpy(
         zero_copy_only=False
     )
     doubly, agreement = _agreement(once)
@@ -182,8 +165,8 @@ def verdict_figures(
         disputed=[answers.label_ids[row] for row in ours if disputed[row]][:MOST_NAMED],
         images_checked=len(set(images.checked.filter(pc.is_null(images.checked["class_name"]))["key"].to_pylist())),
         missed_objects=images.missed.num_rows,
-        planted=int((planted & (place < 0)).sum()),
-        unknown_labels=int((~planted & (place < 0)).sum()),
+        planted=int((honeypots & (place < 0)).sum()),
+        unknown_labels=int((~honeypots & (place < 0)).sum()),
         simulated=int(pc.sum(verdicts["simulated"]).as_py() or 0),
         seconds=float(pc.sum(once["seconds"]).as_py() or 0),
     )
@@ -191,7 +174,7 @@ def verdict_figures(
 
 def _agreement(verdicts: pa.Table) -> tuple[int, float | None]:
     """Labels that several have answered, and the share of them on which all gave the same verdict and class."""
-    rows = counting(verdicts)
+    rows = effective_verdicts(verdicts)
     # In other verdicts the label's own class may stand, or nothing.
     named = pc.if_else(pc.equal(rows["verdict"], "wrong_class"), rows["class_name"].fill_null(""), "")
     rows = rows.set_column(rows.schema.get_field_index("class_name"), "class_name", named)
@@ -215,7 +198,7 @@ def _by_class(
 
 
 def _by_reviewer(verdicts: pa.Table) -> dict[str, ReviewerFigures]:
-    last = standing(verdicts)
+    last = last_verdicts(verdicts)
     about_images = verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(IMAGE_VERDICTS)))
     labels, images = Counter(last["reviewer"].to_pylist()), Counter(about_images["reviewer"].to_pylist())
     correct = Counter(last.filter(pc.equal(last["verdict"], "correct"))["reviewer"].to_pylist())

@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 
 
 class Missed(NamedTuple):
-    """An object that people drew, for want of a label."""
+    """An object that people drew and no label shows."""
 
     class_name: str
     xyxy: Box
@@ -34,8 +34,8 @@ class Missed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HumanWord:
-    """What people said of labels and images, by id and key; some 600 bytes a reviewed label or image, and masks."""
+class HumanLabel:
+    """The verdicts on labels and images, by id and key; some 600 bytes a reviewed label or image, and masks."""
 
     answers: Answers
     place: dict[str, int]
@@ -48,20 +48,15 @@ class HumanWord:
     """The categories."""
 
     @classmethod
-    def of(cls, verdicts: pa.Table, class_names: Iterable[str]) -> "HumanWord":
-        """Resolve verdicts.
-
-        Args:
-            verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
-            class_names: The categories of the data set.
-        """
+    def of(cls, verdicts: pa.Table, class_names: Iterable[str]) -> "HumanLabel":
+        """Resolve the verdicts of a workspace; class_names are the categories of the data set."""
         answers, images = resolve(verdicts), missed_and_checked(verdicts)
         names = frozenset(class_names)
         place = {label_id: row for row, label_id in enumerate(answers.label_ids)}
         return cls(answers, place, _checked(images, names), _missed(images), names)
 
     def over(self, images: Iterable[ExportImage]) -> Iterator[ExportImage]:
-        """Yield the images with their labels as people left them; labels and images unheard of stay as they are."""
+        """Yield the images with their labels as people left them; others stay as they are."""
         for image in images:
             labels = [self._reviewed(label, image) for label in image.labels]
             drawn = self._drawn(image, labels)
@@ -77,13 +72,13 @@ class HumanWord:
             return label._replace(reviewed="disputed", verdict=verdict)
         class_name, box = self.answers.class_name[row], _box(self.answers.boxes[row])
         reviewed = self._outcome(verdict, class_name, box)
-        spoken = label._replace(reviewed=reviewed, verdict=verdict)
+        result = label._replace(reviewed=reviewed, verdict=verdict)
         if reviewed == "corrected":
-            spoken = _with_box(spoken, box, image)._replace(class_name=class_name or label.class_name)
+            result = _with_box(result, box, image)._replace(class_name=class_name or label.class_name)
         if reviewed in ("kept", "corrected"):
-            spoken = _with_mask(spoken, self.answers.masks[row].as_py(), image)
-            spoken = spoken._replace(provenance=_provenance(simulated))
-        return spoken
+            result = _with_mask(result, self.answers.masks[row].as_py(), image)
+            result = result._replace(provenance=_provenance(simulated))
+        return result
 
     def _outcome(self, verdict: str, class_name: str | None, box: Box | None) -> Reviewed:
         if verdict == "correct":

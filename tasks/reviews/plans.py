@@ -43,16 +43,8 @@ def write_plan(workspace: Store, run: str, plan: ReviewPlan, tasks: pa.Table) ->
     """Write a plan under the next free number: its tasks first, its record last.
 
     Of two planners that write at once each gets a number of its own. An interrupted planner leaves tasks without a
-    record: such a plan does not exist, and its number is skipped unless the same tasks are planned again.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        plan: What was drawn and why; its run, number, counts, seconds and tasks_sha256 are set here.
-        tasks: Rows of schemas.reviews.TASKS, in any order.
-
-    Returns:
-        The plan as written.
+    record: such a plan does not exist, and its number is skipped unless the same tasks are planned again. Set here are
+    run, number, counts, seconds and tasks_sha256 of the plan.
 
     Raises:
         StoreError: The workspace cannot be written.
@@ -109,7 +101,7 @@ def _read(workspace: Store, run: str, number: int) -> tuple[ReviewPlan, pa.Table
 
 
 def _numbers(workspace: Store, run: str) -> list[int]:
-    folder = _folder(run)
+    folder = f"reviews/plans/{run}/"
     names = (_RECORD.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
     return sorted(int(name[1]) for name in names if name)
 
@@ -121,16 +113,12 @@ def _is_there(workspace: Store, key: str, sha256: object) -> bool:
         return False
 
 
-def _folder(run: str) -> str:
-    return f"reviews/plans/{run}/"
-
-
 def _record_key(run: str, number: int) -> str:
-    return f"{_folder(run)}{number:04d}.json"
+    return f"reviews/plans/{run}/{number:04d}.json"
 
 
 def _tasks_key(run: str, number: int) -> str:
-    return f"{_folder(run)}{number:04d}-tasks.parquet"
+    return f"reviews/plans/{run}/{number:04d}-tasks.parquet"
 
 
 def labels_within(seconds: float) -> int:

@@ -17,10 +17,10 @@ from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RL
 from vouch_labels.tasks.store.local import temporary_name
 
 SHOWN: Final = ("image", "shown_class", "shown_x0", "shown_y0", "shown_x1", "shown_y1", "row", "reason")
-"""Columns by which handed-out tasks say what is asked, and refused rows why; no part of an answer, passed over."""
+"""Columns by which exported tasks say what is asked, and refused rows why; no part of an answer, passed over."""
 COLUMNS: Final = tuple(VERDICTS.names)
 """Columns that a verdict file may have, beside SHOWN."""
-VERDICT_WORDS: Final = (*LABEL_VERDICTS, *IMAGE_VERDICTS)
+VERDICT_KINDS: Final = (*LABEL_VERDICTS, *IMAGE_VERDICTS)
 MOST_BYTES: Final = 1 << 30
 MOST_JSON_BYTES: Final = 1 << 28
 """A JSON array is parsed as a whole, at many times its size."""
@@ -145,7 +145,7 @@ def _header(given: Sequence[str], path: Path) -> list[str]:
         raise UserError(f"{path}: columns are not separated by commas; save it as CSV with commas")
     names = _known_columns(given, path)
     if "verdict" not in names:
-        raise UserError(f"{path} has no column 'verdict'; add it, with one of {', '.join(VERDICT_WORDS)} in each row")
+        raise UserError(f"{path} has no column 'verdict'; add it, with one of {', '.join(VERDICT_KINDS)} in each row")
     return names
 
 
@@ -178,9 +178,7 @@ def check_suffix(path: Path) -> None:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table whole, or leave what was there as it was.
 
-    Args:
-        path: The file; times are written as ISO 8601, what is missing as null, or as an empty cell in CSV.
-        table: Its rows; of binary columns only masks, as their run lengths.
+    Times are written as ISO 8601, what is missing as null, or as an empty cell in CSV, masks as their run lengths.
 
     Raises:
         UserError: The suffix is unknown, or the file cannot be written.

@@ -94,14 +94,11 @@ class ImageAnswers:
 def resolve(verdicts: pa.Table) -> Answers:
     """Resolve the verdicts of every label to one answer.
 
-    A later verdict of a reviewer replaces his earlier one: later by reviewed_at (none counts as earliest), and at
-    equal times by the order of rows. Equal verdicts of several reviewers agree, different ones make the label
-    disputed. Rows that come again change nothing. Where people answered, what a simulated reviewer said is passed over.
-
-    Args:
-        verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
+    A later verdict of a reviewer replaces their earlier one: later by reviewed_at (none counts as earliest), and at
+    equal times by the order of rows. Equal verdicts of several reviewers agree, different ones make the label disputed.
+    Rows that come again change nothing. Where people answered, simulated verdicts are passed over.
     """
-    rows = pl.DataFrame(counting(verdicts)).with_columns(pl.col("seconds").cast(pl.Float64).fill_nan(None))
+    rows = pl.DataFrame(effective_verdicts(verdicts)).with_columns(pl.col("seconds").cast(pl.Float64).fill_nan(None))
     box, mask = pl.all_horizontal(pl.col(BOX).is_finite()), pl.col("rle_counts").is_not_null()
     verdict, class_name = pl.col("verdict"), pl.col("class_name").drop_nulls()
     found = (
@@ -135,13 +132,9 @@ def resolve(verdicts: pa.Table) -> Answers:
     )
 
 
-def counting(verdicts: pa.Table) -> pa.Table:
-    """Keep the verdicts on labels that answers are made of: those that stand, simulated ones only where no others are.
-
-    Args:
-        verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
-    """
-    return standing(_people_first(verdicts))
+def effective_verdicts(verdicts: pa.Table) -> pa.Table:
+    """Keep the effective verdicts on labels, simulated ones only where no others are."""
+    return last_verdicts(_people_first(verdicts))
 
 
 def _people_first(verdicts: pa.Table) -> pa.Table:
@@ -152,11 +145,10 @@ def _people_first(verdicts: pa.Table) -> pa.Table:
     return verdicts.filter(pc.invert(replaced))
 
 
-def standing(verdicts: pa.Table) -> pa.Table:
+def last_verdicts(verdicts: pa.Table) -> pa.Table:
     """Keep the last verdict of each reviewer on each label: rows label by label, in time within each.
 
-    Args:
-        verdicts: Rows of schemas.reviews.VERDICTS; those about images are left out.
+    Verdicts about images are left out.
     """
     rows = in_time(verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(LABEL_VERDICTS))))
     frame = pl.DataFrame(rows.select(["label_id", "reviewer"])).with_row_index("row")
@@ -166,11 +158,7 @@ def standing(verdicts: pa.Table) -> pa.Table:
 
 
 def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:
-    """Gather the verdicts about images, each once, however often it came.
-
-    Args:
-        verdicts: Rows of schemas.reviews.VERDICTS, as read_verdicts gives them.
-    """
+    """Gather the verdicts about images, each once, however often it came."""
     rows = in_time(verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(IMAGE_VERDICTS))))
     rows = distinct(rows, rows.column_names)
     checked = rows.filter(pc.equal(rows["verdict"], "checked"))

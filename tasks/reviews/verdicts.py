@@ -31,16 +31,10 @@ _DIGITS: Final = r"^(?:[P-o]{0,6}[0-O])+\z"
 def write_verdicts(workspace: Store, table: pa.Table) -> str:
     """Append verdicts as reviews/<name>.parquet, the name being a hash of its content.
 
-    The same verdicts again, in whatever order, have the same name, and nothing is written. Order counts only between
-    verdicts of one reviewer on one thing at one time, where the last is the one that holds. The column of masks is
-    written where there is a mask, so that verdicts without one have the name that they always had.
-
-    Args:
-        workspace: The workspace.
-        table: Rows of schemas.reviews.VERDICTS; NaN is taken as null.
-
-    Returns:
-        The name; empty without a row, for which no file is written.
+    NaN is taken as null. Without a row no file is written, and the name is empty. The same verdicts again, in whatever
+    order, have the same name, and nothing is written. Order counts only between verdicts of one reviewer on one thing
+    at one time, where the last is the one that holds. The column of masks is written where there is a mask, so that
+    verdicts without one have the name that they always had.
 
     Raises:
         StoreError: The workspace cannot be written.
@@ -71,8 +65,7 @@ def write_verdicts(workspace: Store, table: pa.Table) -> str:
 def read_verdicts(workspace: Store) -> pa.Table:
     """Read every verdict of a workspace, whatever run it is about.
 
-    Returns:
-        Rows of schemas.reviews.VERDICTS by time (those without one first), then by name of file, then as in the file.
+    Rows come by time (those without one first), then by name of file, then as in the file.
 
     Raises:
         StoreError: A file is damaged, or holds no verdicts.
@@ -147,13 +140,7 @@ def _name(data: bytes) -> str:
 
 
 def mask_trouble(counts: bytes, height: int | None = None, width: int | None = None) -> str:
-    """Say why bytes are no mask of an image; empty if they are one.
-
-    Args:
-        counts: Compressed COCO RLE counts.
-        height: Rows of the image; None where its size is unknown.
-        width: Columns of the image.
-    """
+    """Say why bytes (compressed COCO RLE) are no mask of an image, None for an unknown size; empty if they are."""
     if len(counts) > MOST_RLE_BYTES:
         return f"the mask has {len(counts):,} bytes; smooth its edge until it has up to {MOST_RLE_BYTES:,}"
     runs = run_lengths(counts)

@@ -105,7 +105,7 @@ def read_current(store: Store, run: str) -> Current | None:
 
 
 def write_current(store: Store, run: str, current: Current) -> None:
-    """Say which settings a run uses from now on."""
+    """Write one table of a shard, of the schema STAGES[stage]; equal rows give equal bytes, and so the same name."""
     store.put(current_key(run), current.model_dump_json(indent=1).encode())
 
 

@@ -96,13 +96,7 @@ def stages_for(runtime: Runtime) -> str | None:
 
 
 def route_key(segment: str, score: str, policy: Policy) -> str:
-    """Key of what decisions depend on.
-
-    Args:
-        segment: Key of the segment stage.
-        score: Key of the score stage.
-        policy: What decides.
-    """
+    """Key of what decisions depend on: the keys of the stages before them, and the policy."""
     return fingerprint(segment, score, ROUTING, policy.model_dump(mode="json"))
 
 

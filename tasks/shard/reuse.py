@@ -38,7 +38,7 @@ class Earlier:
     images: dict[str, str] = field(default_factory=dict)
     """Key -> SHA-256 of the content, for the images that were done."""
     tables: dict[str, pa.Table] = field(default_factory=dict)
-    """Stage -> its whole table, for the stages that stand."""
+    """Stage -> its whole table, for the stages that can be reused."""
     rows: dict[str, dict[str, slice]] = field(default_factory=dict)
     """Stage -> key -> its rows in that stage's table."""
 
@@ -53,16 +53,16 @@ class Earlier:
 def best_marker(store: Store, run: str, shard: str, stages: dict[str, str]) -> Marker | None:
     """Choose the marker of a shard that shares most stages with those wanted; None when none shares detection."""
     usable = [marker for marker in markers_of(store, run, shard) if marker.stages["detect"] == stages["detect"]]
-    return max(usable, key=lambda marker: len(standing(marker, stages)), default=None)
+    return max(usable, key=lambda marker: len(reusable_stages(marker, stages)), default=None)
 
 
-def standing(marker: Marker, stages: dict[str, str]) -> list[str]:
+def reusable_stages(marker: Marker, stages: dict[str, str]) -> list[str]:
     """List the stages of a marker that depend on nothing that has changed; one of an older Vouch may lack some."""
     return [stage for stage, key in stages.items() if marker.stages.get(stage) == key]
 
 
 def read_earlier(store: Store, marker: Marker, stages: dict[str, str]) -> Earlier:
-    """Read what stands of a marker.
+    """Read what can be reused of a marker.
 
     Raises:
         StoreError: One of its tables is missing or damaged.
@@ -73,7 +73,7 @@ def read_earlier(store: Store, marker: Marker, stages: dict[str, str]) -> Earlie
         for row in images.select(["key", "sha256", "outcome"]).to_pylist()
         if row["outcome"] == "done"
     }
-    stages_kept = [stage for stage in KEPT_STAGES if stage in standing(marker, stages)]
+    stages_kept = [stage for stage in KEPT_STAGES if stage in reusable_stages(marker, stages)]
     tables = {stage: read_part(store, marker.parts[stage], stage) for stage in stages_kept}
     if len({tables[stage].num_rows for stage in PIXEL_STAGES if stage in tables}) > 1:
         raise StoreError(f"the tables of shard {marker.shard} differ in length; delete its markers")
@@ -83,16 +83,10 @@ def read_earlier(store: Store, marker: Marker, stages: dict[str, str]) -> Earlie
 
 
 def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> Marker:
-    """Decide over the labels of a shard again.
-
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        older: A marker of the shard; its tables but the decisions are taken over, and it stays.
-        policy: What decides.
+    """Decide over the labels of a shard again; all its tables but the decisions are taken from an older marker.
 
     Returns:
-        The marker under that policy, written or found.
+        The marker under that policy, written or found; the older one stays.
 
     Raises:
         StoreError: A table is missing or damaged.

@@ -15,7 +15,14 @@ from vouch_labels.tasks.plan.ledger import read_plan
 from vouch_labels.tasks.shard.events import OnEvent, Progress, ignore
 from vouch_labels.tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
 from vouch_labels.tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
-from vouch_labels.tasks.shard.reuse import KEPT_STAGES, Earlier, best_marker, read_earlier, reroute_shard, standing
+from vouch_labels.tasks.shard.reuse import (
+    KEPT_STAGES,
+    Earlier,
+    best_marker,
+    read_earlier,
+    reroute_shard,
+    reusable_stages,
+)
 from vouch_labels.tasks.shard.steps import Work, join_tables, process_batches
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
@@ -55,11 +62,6 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
     marker the stages that depend on nothing that has changed are kept. Any number of workers may do the same shard
     at once or be killed at any moment: parts are named by their content and the first marker counts.
 
-    Args:
-        shard: Id of a shard in the run's plan.
-        settings: The campaign and the policy.
-        on_event: Called with progress, in figures since the last event.
-
     Returns:
         The marker, written or found.
 
@@ -77,7 +79,7 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
         on_event(progress_of(marker.counts))
         return marker
     older = best_marker(workspace, settings.run, shard, stages)
-    if older is not None and set(KEPT_STAGES) <= set(standing(older, stages)):
+    if older is not None and set(KEPT_STAGES) <= set(reusable_stages(older, stages)):
         marker = reroute_shard(workspace, settings.run, older, settings.policy)
         on_event(progress_of(marker.counts))
         return marker

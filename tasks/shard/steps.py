@@ -82,16 +82,10 @@ def process_batches(
 ) -> Iterator[dict[str, pa.Table]]:
     """Yield the tables of each batch, in order.
 
-    On a GPU the batches follow each other through four threads (detect, segment, score, lay out), so that the device
-    has work while the host resizes, encodes and writes rows for another batch. On a CPU all is done in the caller's
+    Batches are images with pixels or failed, in plan order. On a GPU they follow each other through four threads
+    (detect, segment, score, lay out), so that the device has work while the host resizes, encodes and writes rows for
+    another batch; as many are held at once as there are threads, and one more. On a CPU all is done in the caller's
     thread.
-
-    Args:
-        batches: Images with pixels or failed, in plan order; as many are held at once as there are threads, and one
-            more.
-        pipeline: The loaded steps.
-        policy: Decides over the labels.
-        class_names: Names of the classes, in their order.
 
     Raises:
         VouchError: Something is wrong beyond the images.
@@ -129,13 +123,9 @@ def _on_works(step: Callable[[Sequence[Work]], None]) -> BatchStage:
 def staged(items: Iterable[Item], stages: Sequence[Callable[[Item], None]], name: str) -> Iterator[Item]:
     """Yield every item after all stages have changed it, in the order given.
 
-    While a stage works on one item, the stage before it works on the next. At most one item a stage is under way,
-    and one more waits. When the consumer stops early, what has not started is cancelled and the threads end.
-
-    Args:
-        items: Taken from the consumer's thread, no sooner than there is room.
-        stages: Each is only ever called from its own thread.
-        name: Of the threads.
+    While a stage works on one item, the stage before it works on the next; each has its own thread, of this name. At
+    most one item a stage is under way, and one more waits. When the consumer stops early, what has not started is
+    cancelled and the threads end.
 
     Raises:
         Exception: What a stage raised, when its item's turn comes; or what `items` raised.
@@ -181,10 +171,6 @@ def steps_of(pipeline: Pipeline, class_names: list[str]) -> list[Callable[[Seque
     Rows that a work keeps from an earlier marker are not computed again. An unforeseen error, memory that does not
     suffice included, costs only the image that causes it: the batch is halved until it stands alone. VouchError
     says that something is wrong beyond these images.
-
-    Args:
-        pipeline: The loaded steps.
-        class_names: Names of the classes, in their order.
     """
     return [
         partial(_detect, pipeline=pipeline, class_names=class_names),
@@ -256,12 +242,7 @@ def _failure(step: Step, work: Work, error: Exception) -> Failed:
 
 
 def batch_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> dict[str, pa.Table]:
-    """Lay out a batch of images.
-
-    Args:
-        works: Images after all steps, failed ones included, in plan order.
-        pipeline: The steps, which know how their results become rows.
-        policy: Decides over the labels.
+    """Lay out a batch of images after all steps, failed ones included, in plan order.
 
     Returns:
         Stage -> its table; `detect`, `segment`, `score` and `route` have a row a label of the images that did not

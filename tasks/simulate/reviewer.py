@@ -31,9 +31,9 @@ class Errors:
     """How often the reviewer errs."""
 
     missed: float = 0.0
-    """Share of wrong labels, honeypots included, that he calls correct."""
+    """Share of wrong labels, honeypots included, that the reviewer calls correct."""
     false_alarms: float = 0.0
-    """Share of correct labels that he calls not an object."""
+    """Share of correct labels that the reviewer calls not an object."""
 
 
 PERFECT: Final = Errors()
@@ -50,21 +50,11 @@ def answer(
 ) -> pa.Table:
     """Answer a review plan's tasks from ground truth.
 
-    honeypots are called not an object. Whole images get a `checked` row, and a `missed` one for each object
-    (of the class asked for, or of any) that no label shows. What has no truth is not answered, as a person may skip it.
-    Whether the reviewer errs depends on seed, reviewer and label alone: asked again he says the same.
-
-    Args:
-        tasks: Rows of schemas.reviews.TASKS.
-        labels: All labels of the run.
-        truth: The right answers about them.
-        at: When he begins; each answer is given after those before it.
-        errors: How often he errs about labels; he misses no object in an image.
-        seed: Seed of his errors.
-        reviewer: His name.
-
-    Returns:
-        Rows of schemas.reviews.VERDICTS, all simulated, in the order asked.
+    Honeypots are called not an object. Whole images get a `checked` row, and a `missed` one for each object (of the
+    class asked for, or of any) that no label shows; no object in an image is missed. What has no truth is not answered,
+    as a person may skip it. Whether the reviewer errs depends on seed, reviewer and label alone, so asked again they
+    answer the same. Rows of schemas.reviews.VERDICTS come in the order asked, each given after those before it, the
+    first after `at`.
     """
     asked = tasks.sort_by("place").to_pylist()
     rows = labels.places([task["label_id"] or "" for task in asked])
@@ -90,20 +80,11 @@ def chances(label_ids: list[str], seed: int, reviewer: str = REVIEWER) -> np.nda
 
 
 def called(verdict: np.ndarray, chance: np.ndarray, errors: Errors) -> np.ndarray:
-    """What the reviewer says of labels.
-
-    Args:
-        verdict: (n,) right answers, places in LABEL_VERDICTS; UNKNOWN stays.
-        chance: (n,) as `chances` gives it.
-        errors: How often he errs.
-
-    Returns:
-        (n,) places in LABEL_VERDICTS, or UNKNOWN.
-    """
+    """Give the reviewer's verdicts on n labels, places in LABEL_VERDICTS; UNKNOWN stays."""
     wrong = (verdict != CORRECT) & (verdict != UNKNOWN)
-    said = np.where(wrong & (chance < errors.missed), CORRECT, verdict)
+    given = np.where(wrong & (chance < errors.missed), CORRECT, verdict)
     alarmed = (verdict == CORRECT) & (chance < errors.false_alarms)
-    return np.where(alarmed, NOT_AN_OBJECT, said).astype(np.int8)
+    return np.where(alarmed, NOT_AN_OBJECT, given).astype(np.int8)
 
 
 class _Session:
@@ -112,17 +93,17 @@ class _Session:
         self._errors, self._seed, self._reviewer = errors, seed, reviewer
 
     def label(self, row: int, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        planted = task["purpose"] == HONEYPOT
-        right = NOT_AN_OBJECT if planted else int(self._truth.verdict[row]) if row >= 0 else UNKNOWN
+        honeypot = task["purpose"] == HONEYPOT
+        right = NOT_AN_OBJECT if honeypot else int(self._truth.verdict[row]) if row >= 0 else UNKNOWN
         if right == UNKNOWN:
             return
         chance = chances([task["label_id"]], self._seed, self._reviewer)
-        said = int(called(np.array([right]), chance, self._errors)[0])
-        one = {"label_id": task["label_id"], "key": task["key"], "verdict": LABEL_VERDICTS[said]}
-        one["seconds"] = float(SECONDS[said])
-        if said in (WRONG_CLASS, BAD_BOX):
+        given = int(called(np.array([right]), chance, self._errors)[0])
+        one = {"label_id": task["label_id"], "key": task["key"], "verdict": LABEL_VERDICTS[given]}
+        one["seconds"] = float(SECONDS[given])
+        if given in (WRONG_CLASS, BAD_BOX):
             one["class_name"] = self._labels.class_names[int(self._truth.class_index[row])]
-            if said == BAD_BOX:
+            if given == BAD_BOX:
                 one |= _box(self._truth.boxes[row])
         yield one
 
@@ -172,17 +153,7 @@ def ask(
     automate: float,
     honeypots: int = 0,
 ) -> Question:
-    """Check what is asked for.
-
-    Args:
-        routing: What the campaign asks for where nothing else is said.
-        precisions: Numbers between commas; None: routing.precision.
-        reviews: Whole numbers between commas.
-        draws: How often each is played.
-        gate: delivered or accepted; None: routing.gate.
-        missed: Share of wrong labels that the reviewer calls correct.
-        automate: Share of labels that the answers are about.
-        honeypots: Known-wrong labels that show what the reviewer misses.
+    """Check what is asked for; None stands for what the campaign says.
 
     Raises:
         UserError: One of them makes no sense.
@@ -207,13 +178,13 @@ def ask(
     return Question(asked, counts, draws, chosen, routing.confidence, Errors(missed=missed), automate, honeypots)
 
 
-def _numbers(name: str, words: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
+def _numbers(name: str, value: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
     """Different numbers between commas or spaces, ascending."""
     try:
-        found = tuple(sorted({kind(word) for word in words.replace(",", " ").split()}))
+        found = tuple(sorted({kind(part) for part in value.replace(",", " ").split()}))
     except ValueError:
         found = ()
     if not found:
         example = "0.95,0.98" if name == "--precision" else "200,400,800"
-        raise UserError(f"{name}: {words!r} is no list of numbers; write {example}, say")
+        raise UserError(f"{name}: {value!r} is no list of numbers; write {example}, say")
     return found

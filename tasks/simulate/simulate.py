@@ -74,14 +74,8 @@ def simulate(
 
     Draws differ in the split, in what is drawn for review and in the reviewer's errors; the labels are the same. So the
     figures say what would come of such reviews on this run; another batch of images has other labels. Labels are never
-    drawn twice to make a larger batch: a number of reviews above what a side has reviews all of it.
-
-    Args:
-        labels: All labels of the run.
-        truth: The right answers about them.
-        question: What to play.
-        names: The ground-truth file and the run, for the report.
-        progress: Called with draws played and draws in all.
+    drawn twice to make a larger batch: a number of reviews above what a side has reviews all of it. names: the
+    ground-truth file and the run, for the report; progress is called with draws played and draws in all.
 
     Raises:
         UserError: No label has truth.
@@ -112,7 +106,7 @@ def simulate(
         draws=question.draws,
         missed=question.errors.missed,
         honeypots=question.honeypots,
-        seconds_per_box_by_hand=float(seconds_of(played.verdict).sum()) / boxes if boxes else None,
+        seconds_per_box_by_hand=float(SECONDS[played.verdict].sum()) / boxes if boxes else None,
         rows=rows,
         answers=answers(rows, question.automate),
     )
@@ -139,21 +133,15 @@ class Board:
         """(N,) labels that are delivered when people look at them: right, or corrected."""
         return np.asarray(self.verdict != NOT_AN_OBJECT)
 
-    def said(self, seed: int) -> NDArray[np.int8]:
-        """What the reviewer of one draw says, or would say, of every label, (N,) places in LABEL_VERDICTS."""
+    def reviewed(self, seed: int) -> NDArray[np.int8]:
+        """The verdicts of one draw's reviewer on every label, seen or not, (N,) places in LABEL_VERDICTS."""
         if not (self.errors.missed or self.errors.false_alarms):
             return self.verdict
         return called(self.verdict, chances(self.labels.label_ids.to_pylist(), seed), self.errors)
 
 
 def oracle(scores: Floats, wrong: Bools, guarantee: Guarantee) -> float:
-    """Most that any threshold may accept, as a share of these labels, for one who knows which are wrong.
-
-    Args:
-        scores: (n,) p(correct), NaN: never accepted.
-        wrong: (n,) the truth.
-        guarantee: What is to hold.
-    """
+    """Most that any threshold may accept, as a share of these labels, for one who knows which are wrong."""
     steps = np.unique(scores[np.isfinite(scores)])[::-1]
     accepted = accepted_counts(scores, steps)
     errors = accepted_counts(scores[wrong], steps)
@@ -184,14 +172,7 @@ class Draw(NamedTuple):
 def play(board: Board, guarantees: Sequence[Guarantee], reviews: int, seed: int) -> list[Draw]:
     """Play one campaign for each guarantee; the split, the first sample and the calibrator are the same for all.
 
-    Args:
-        board: The labels.
-        guarantees: What is to be certified.
-        reviews: Labels that people look at, those for fitting included.
-        seed: Seed of the split, of every draw and of the reviewer's errors.
-
-    Returns:
-        A result for each guarantee.
+    `reviews` includes the labels for fitting.
     """
     start = _begin(board, reviews, seed)
     return [_go_on(start, guarantee, reviews) for guarantee in guarantees]
@@ -212,8 +193,8 @@ class _Start:
     """A board after its first sample was reviewed."""
 
     board: Board
-    said: NDArray[np.int8]
-    """(N,) what the reviewer says, or would say."""
+    verdicts: NDArray[np.int8]
+    """(N,) the reviewer's, on labels not seen too."""
     candidates: Candidates
     first: Ints
     """Rows of the first sample."""
@@ -223,8 +204,8 @@ class _Start:
 
     @property
     def wrong(self) -> Bools:
-        """(N,) labels that the reviewer calls wrong, or would."""
-        return np.asarray(self.said != CORRECT)
+        """(N,) labels that the reviewer calls wrong, seen or not."""
+        return np.asarray(self.verdicts != CORRECT)
 
     @property
     def side(self) -> Bools:
@@ -233,7 +214,7 @@ class _Start:
 
 
 def _begin(board: Board, reviews: int, seed: int) -> _Start:
-    labels, said = board.labels, board.said(seed)
+    labels, verdicts = board.labels, board.reviewed(seed)
     count = reviews_to_fit(labels.count, reviews)
     fitting = labels.fit_side(fit_share(labels.count, count), seed)
     rows = np.flatnonzero(fitting)
@@ -242,12 +223,12 @@ def _begin(board: Board, reviews: int, seed: int) -> _Start:
     order = np.argsort(rows[first.rows])
     rows, inclusion = rows[first.rows][order], first.inclusion[order]
     try:
-        fit = fit_rows(labels, rows, said[rows] != CORRECT, 1 / inclusion, seed)
+        fit = fit_rows(labels, rows, verdicts[rows] != CORRECT, 1 / inclusion, seed)
     except UserError:
         fit = None
     scores = fit.scores if fit is not None else np.full(labels.count, np.nan)
     candidates = Candidates(scores, labels.class_index, labels.class_names, ~fitting)
-    return _Start(board, said, candidates, rows, fit, seed)
+    return _Start(board, verdicts, candidates, rows, fit, seed)
 
 
 def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
@@ -272,7 +253,7 @@ def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
     asked = np.unique(np.concatenate([start.first, rows]))
     return Draw(
         reviewed=len(asked),
-        review_seconds=float(seconds_of(start.said[asked]).sum()) + start.board.honeypots * VERIFY_S,
+        review_seconds=float(SECONDS[start.verdicts[asked]].sum()) + start.board.honeypots * VERIFY_S,
         automation=float(accepted.mean()),
         accepted_precision=found.accepted_precision,
         delivered_precision=found.delivered_precision,
@@ -286,15 +267,14 @@ def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
 
 def _reviewers(start: _Start, guarantee: Guarantee, delta: float) -> ReviewerError:
     """Bound what the reviewer misses by honeypots, as many as the board has."""
-    planted = start.board.honeypots
-    if not planted:
+    honeypots = start.board.honeypots
+    if not honeypots:
         return TRUSTED
-    names = [f"honeypot-{number}" for number in range(planted)]
+    names = [f"honeypot-{number}" for number in range(honeypots)]
     missed = chances(names, start.seed) < start.board.errors.missed
-    # Gate "delivered" honeypots half of them among the labels that people get in any case, as `vouch plan-reviews`
-    # does.
-    routed = planted // 2 if guarantee.gate == "delivered" else 0
-    first, rest = missed[: planted - routed], missed[planted - routed :]
+    # Half of them have scores of labels that people get in any case, as with `vouch plan-reviews`.
+    routed = honeypots // 2 if guarantee.gate == "delivered" else 0
+    first, rest = missed[: honeypots - routed], missed[honeypots - routed :]
     return reviewer_error(len(first), int(first.sum()), delta, routed, int(rest.sum()))
 
 
@@ -324,7 +304,7 @@ def _seconds_per_box(start: _Start, accepted: Bools, asked: Ints) -> float | Non
     seen = ~accepted
     boxes = int((accepted | start.board.boxes).sum())
     seen[asked] = True
-    seconds = float(seconds_of(start.said[seen]).sum()) + start.board.honeypots * VERIFY_S
+    seconds = float(SECONDS[start.verdicts[seen]].sum()) + start.board.honeypots * VERIFY_S
     return seconds / boxes if boxes else None
 
 
@@ -369,11 +349,8 @@ def review_round(
 ) -> Round:
     """Play a round in the campaign's workspace; its verdicts, and the policy, are marked as simulated.
 
-    Args:
-        campaign: Of a labelled run that nothing was asked about yet.
-        truth_file: COCO instances.
-        requests: Budgets of the first sample and of the certification sample.
-        export: Write the data set by the new policy.
+    The run is labelled, and nothing was asked about it yet; requests are those of the first and of the certification
+    sample.
 
     Raises:
         UserError: The truth fits none of the labels, or there are too few of them.
@@ -409,14 +386,6 @@ def review_next(
     seed: int = 0,
 ) -> AnsweredPlan:
     """Plan what is next, and answer all of it from ground truth; the verdicts are marked as simulated.
-
-    Args:
-        campaign: Of a labelled run.
-        labels: Its labels.
-        truth: The right answers about them.
-        request: Budget and stage.
-        errors: How often the reviewer errs.
-        seed: Seed of his errors.
 
     Raises:
         UserError: There is nothing to ask.
@@ -505,12 +474,7 @@ def _median(values: Sequence[float]) -> float:
 
 
 def only(labels: RunLabels, kept: Bools) -> RunLabels:
-    """Some labels of a run, and all of its images.
-
-    Args:
-        labels: N labels.
-        kept: (N,) which.
-    """
+    """Keep some labels of a run, and all of its images."""
     return replace(
         labels,
         label_ids=labels.label_ids.filter(pa.array(kept)),
@@ -521,13 +485,3 @@ def only(labels: RunLabels, kept: Bools) -> RunLabels:
         p_correct=labels.p_correct[kept],
         accepted=labels.accepted[kept],
     )
-
-
-def seconds_of(said: NDArray[np.int8]) -> Floats:
-    """Time that answers take, (n,)."""
-    return np.asarray(SECONDS[said], np.float64)
-
-
-def rows_where(marked: Bools) -> Ints:
-    """Places that are marked."""
-    return np.asarray(np.flatnonzero(marked), np.int64)

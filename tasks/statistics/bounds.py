@@ -4,8 +4,8 @@ Which bound is valid depends on how the labels were drawn. Labels drawn one by o
 batch: the count of wrong ones is hypergeometric whatever the batch is like, so clustering of errors within images does
 not matter. Whole images drawn: use `korn_graubard`, for the binomial breaks its guarantee there.
 
-The error rate of reviewers is bounded with control items: labels known to be wrong, mixed into the queue where nobody
-can tell them from the others. They must be as hard to see as the wrong labels that they stand for, and the share of
+The error rate of reviewers is bounded with control items: labels known to be wrong, mixed into the queue without
+a mark. They must be as hard to see as the wrong labels that they stand for, and the share of
 wrong labels in the queue, control items included, must be the one under which the validation labels are reviewed:
 people miss more of what is rare.
 
@@ -37,28 +37,15 @@ STRENGTHS: Final = np.geomspace(1, 1_000, 31)
 
 
 def wrong_allowed(labels: ArrayLike, limit: ArrayLike) -> Ints:
-    """Most wrong labels that a set may hold: floor(limit * labels).
-
-    Args:
-        labels: Sizes of the sets.
-        limit: Share allowed, 1 - T, in [0, 1].
-    """
+    """Most wrong labels that sets may hold, limit being the share 1 - T that is allowed: floor(limit * labels)."""
     return np.asarray(np.floor(np.asarray(labels) * np.asarray(limit) + _ROUNDING), np.int64)
 
 
 def binomial_p(errors: ArrayLike, reviewed: ArrayLike, limit: ArrayLike) -> Floats:
-    """P-value of "the share of wrong labels is above `limit`": P(Binomial(n, limit) <= k).
+    """P-value of "the share of wrong labels is above `limit`": P(Binomial(n, limit) <= k), 1 where n = 0.
 
     For draws without replacement it is an upper bound of the exact one wherever it is below 1/2, as the hypergeometric
     has the lighter lower tail (W. Uhlmann, Metrika 10, 1966).
-
-    Args:
-        errors: Wrong among the reviewed, k.
-        reviewed: Reviewed labels, n; with n = 0 the p-value is 1.
-        limit: Share allowed, 1 - T.
-
-    Returns:
-        P-values, in the common shape of the arguments.
     """
     return np.asarray(stats.binom.cdf(np.asarray(errors), np.asarray(reviewed), np.asarray(limit)), np.float64)
 
@@ -66,16 +53,7 @@ def binomial_p(errors: ArrayLike, reviewed: ArrayLike, limit: ArrayLike) -> Floa
 def hypergeometric_p(errors: ArrayLike, reviewed: ArrayLike, labels: ArrayLike, limit: ArrayLike) -> Floats:
     """P-value of "more than `limit` of these N labels are wrong", exact for draws without replacement.
 
-    P(Hypergeometric(N, floor(limit N) + 1, n) <= k), the least favourable member of the hypothesis.
-
-    Args:
-        errors: Wrong among the reviewed, k.
-        reviewed: Reviewed labels, n.
-        labels: Labels that they were drawn from, N.
-        limit: Share allowed, 1 - T, below 1.
-
-    Returns:
-        P-values, in the common shape of the arguments; 1 where N = 0.
+    P(Hypergeometric(N, floor(limit N) + 1, n) <= k), the least favourable member of the hypothesis; 1 where N = 0.
     """
     size = np.asarray(labels, np.int64)
     least_wrong = np.minimum(wrong_allowed(size, limit) + 1, size)
@@ -86,13 +64,8 @@ def hypergeometric_p(errors: ArrayLike, reviewed: ArrayLike, labels: ArrayLike, 
 def upper_bound(errors: ArrayLike, reviewed: ArrayLike, delta: float) -> Floats:
     """One-sided Clopper-Pearson upper bound of a share: Beta(1 - delta; k + 1, n - k).
 
-    Args:
-        errors: Count, k.
-        reviewed: Trials, n; the bound is 1 where k = n, so also without any.
-        delta: Chance that the bound is too low.
-
-    Returns:
-        Bounds in [0, 1] (Clopper and Pearson, Biometrika 26, 1934).
+    delta is the chance that the bound is too low; it is 1 where k = n, so also without any trial (Clopper and Pearson,
+    Biometrika 26, 1934).
     """
     count, trials = np.asarray(errors, np.float64), np.asarray(reviewed, np.float64)
     rest = np.maximum(trials - count, 0)
@@ -105,12 +78,6 @@ def hypergeometric_upper_bound(errors: int, reviewed: int, labels: int, delta: f
 
     The largest K / N with P(Hypergeometric(N, K, n) <= k) > delta, so it is at most a limit exactly where
     `hypergeometric_p` certifies that limit.
-
-    Args:
-        errors: Wrong among the reviewed, k.
-        reviewed: Reviewed labels, n.
-        labels: Labels that they were drawn from, N.
-        delta: Chance that the bound is too low.
     """
     if labels == 0:
         return 1.0
@@ -137,15 +104,7 @@ def most_errors(reviewed: ArrayLike, limit: ArrayLike, delta: float) -> Ints:
 
 
 def labels_needed(errors: int, limit: float, delta: float) -> int:
-    """Fewest reviewed labels that certify a share in spite of so many errors.
-
-    Args:
-        errors: Wrong labels expected among them.
-        limit: Share allowed, 1 - T, above 0.
-        delta: 1 - confidence, above 0.
-
-    Returns:
-        The least n with P(Binomial(n, limit) <= errors) <= delta.
+    """Fewest reviewed labels n that certify a share in spite of errors: P(Binomial(n, limit) <= errors) <= delta.
 
     Raises:
         ValueError: limit or delta is not in (0, 1), or more than ten million labels were needed.
@@ -175,15 +134,8 @@ def korn_graubard(errors: Ints, reviewed: Ints, delta: float) -> float:
     images, as if the labels of one image were copies of each other.
 
     The bound is approximate, unlike those of labels drawn one by one. Draw labels, not images, where precision is to be
-    certified.
-
-    Args:
-        errors: (m,) wrong labels of each drawn image.
-        reviewed: (m,) labels of each drawn image, above 0: an image without labels says nothing here.
-        delta: Chance that the bound is too low.
-
-    Returns:
-        The bound in [0, 1]; 1 with fewer than two images.
+    certified. An image without labels says nothing here, so reviewed (m,) is above 0; with fewer than two images the
+    bound is 1.
     """
     images, labels = len(reviewed), int(reviewed.sum())
     if images < 2 or labels == 0:
@@ -214,30 +166,25 @@ class ReviewerError:
 
 
 TRUSTED: Final = ReviewerError(0.0, 0.0, 0.0)
-"""The reviewer's word defines what is correct."""
+"""Reviewers' verdicts define what is correct."""
 
 
 def reviewer_error(
-    planted: int, missed: int, delta: float, honeypots_routed: int = 0, missed_routed: int = 0
+    honeypots: int, missed: int, delta: float, honeypots_routed: int = 0, missed_routed: int = 0
 ) -> ReviewerError:
     """Bound the share of wrong labels that reviewers miss.
 
-    Clopper-Pearson upper bounds; `SHARE_OF_DELTA` of delta is spent, half on each where both are measured.
-
-    Args:
-        planted: Known-wrong labels with scores as accepted labels have them; 0: nothing is known, so the bound is 1 and
-            nothing will be certified.
-        missed: How many of them reviewers called correct.
-        delta: 1 - confidence of the whole guarantee.
-        honeypots_routed: The same for scores as routed labels have them; 0: the first bound stands for both.
-        missed_routed: How many of these were missed.
+    Clopper-Pearson upper bounds; `SHARE_OF_DELTA` of delta is spent, half on each where both are measured. honeypots
+    counts the known-wrong labels with scores as accepted labels have them, honeypots_routed those with scores of routed
+    ones. Without the former nothing is known, so the bound is 1 and nothing will be certified; without the latter the
+    first bound stands for both.
     """
     spent = SHARE_OF_DELTA * delta
     if not honeypots_routed:
-        bound = float(upper_bound(missed, planted, spent))
+        bound = float(upper_bound(missed, honeypots, spent))
         return ReviewerError(bound, bound, spent)
     return ReviewerError(
-        float(upper_bound(missed, planted, spent / 2)),
+        float(upper_bound(missed, honeypots, spent / 2)),
         float(upper_bound(missed_routed, honeypots_routed, spent / 2)),
         spent,
     )
@@ -248,14 +195,8 @@ def shrunken_shares(errors: Ints, reviewed: Ints) -> Floats:
 
     Each class has a share of its own from Beta(m s, m (1-s)), s the share of all (half an error and half a right label
     added, so that it is neither 0 nor 1), m the strength with the largest beta-binomial likelihood. The estimate is
-    (k + m s) / (n + m) (B. Efron and C. Morris, Scientific American 236, 1977, for the idea).
-
-    Args:
-        errors: (C,) wrong of each class.
-        reviewed: (C,) reviewed labels of each.
-
-    Returns:
-        (C,) shares of errors; a class without a review has that of all.
+    (k + m s) / (n + m) (B. Efron and C. Morris, Scientific American 236, 1977, for the idea). A class without a review
+    has the share of all.
     """
     share = (float(errors.sum()) + 0.5) / (float(reviewed.sum()) + 1)
     likelihood = [

@@ -45,16 +45,10 @@ class Calibrator:
     """(sigmoid, probability), both rising: g is linear between them, constant outside; none: g is the identity."""
 
     def probabilities(self, signals: NDArray[Any], classes: NDArray[np.integer[Any]], names: tuple[str, ...]) -> Floats:
-        """Give the probability of each label that it is correct.
+        """Give p(correct) of each label, (N,) in [0, 1], from its (N, S) signals, NaN or infinite where missing.
 
-        Args:
-            signals: (N, S) in the order of `signals`; NaN or infinite where missing.
-            classes: (N,) index into names.
-            names: Class names.
-
-        Returns:
-            (N,) in [0, 1], rounded to float32's values as tables hold them, so that a threshold chosen on these numbers
-            means the same labels later; NaN where a signal is missing whose absence was not fitted.
+        Rounded to float32's values as tables hold them, so that a threshold chosen on these numbers means the same
+        labels later; NaN where a signal is missing whose absence was not fitted.
         """
         offsets = np.array([self.offsets.get(name, 0.0) for name in names])
         found = np.empty(len(signals))
@@ -106,12 +100,6 @@ def _tuples(value: Any) -> Any:  # noqa: ANN401 - plain JSON
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def class_indices(classes: NDArray[Any]) -> tuple[Ints, tuple[str, ...]]:
-    """Give each label's index into the sorted names of the classes, and those names."""
-    names, indices = np.unique(np.asarray(classes), return_inverse=True)
-    return indices.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
-
-
 @dataclass(frozen=True)
 class Reliability:
     """A reliability diagram and its sums."""
@@ -133,13 +121,8 @@ def reliability(probabilities: Floats, correct: Bools, weights: Floats, bins: in
 
     Bins hold equally many labels as far as equal probabilities allow, which biases the error less than bins of equal
     width (K. Nixon et al., Measuring Calibration in Deep Learning, 2019). Even a perfect calibrator has an error above
-    0, from chance within the bins.
-
-    Args:
-        probabilities: (n,) held-out p(correct); labels without one are left out.
-        correct: (n,) verdicts.
-        weights: (n,) 1 / inclusion probability, so that the figures are those of the batch.
-        bins: How many at most; never so many that a bin is empty.
+    0, from chance within the bins. Labels without a probability are left out; weights are 1 / inclusion probability, so
+    that the figures are those of the batch.
     """
     known = np.flatnonzero(np.isfinite(probabilities))
     order = known[np.argsort(probabilities[known], kind="stable")]

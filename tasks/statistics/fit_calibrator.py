@@ -49,23 +49,14 @@ def fit_calibrator(
     images: Ints,
     seed: int,
 ) -> Fitted:
-    """Fit p(correct) to reviewed labels.
+    """Fit p(correct) to n reviewed labels with (n, S) signals, NaN or infinite where missing.
 
-    Labels drawn by their scores need no weights: given the signals, which labels were drawn tells nothing more of their
+    Labels drawn by their scores need no weights: given the signals, which labels were drawn says nothing more of their
     correctness. The monotone correction is centred isotonic regression (A. Oron and N. Flournoy, Statistics in
     Biopharmaceutical Research 9, 2017), which has no plateaus, so no ties that a threshold cannot part. It is taken
     from 1,000 labels on, and only where it lowers the held-out Brier score by more than one standard error of the
     difference. If all labels have one verdict, or all are in one image, the calibrator is the constant
     (correct + 1) / (labels + 2).
-
-    Args:
-        signals: (n, S), NaN or infinite where missing.
-        names: The S names.
-        classes: (n,) index into class_names.
-        class_names: Class names.
-        correct: (n,) verdicts.
-        images: (n,) image of each label, any integers.
-        seed: Seed of the folds.
 
     Raises:
         UserError: Fewer than `FEWEST_LABELS` labels.
@@ -116,30 +107,30 @@ def _fit(data: _Data, chosen: Bools) -> Calibrator:
     correct = data.correct[chosen]
     missing = ~np.isfinite(signals)
     means, deviations = _moments(np.where(missing, np.nan, signals))
-    told = missing.sum(axis=0) >= FEWEST_GAPS
+    own = missing.sum(axis=0) >= FEWEST_GAPS
     count, columns = signals.shape
     if correct.all() or not correct.any():
         rate = (float(correct.sum()) + 1) / (count + 2)
         weights, gaps, offsets = np.zeros(columns), np.zeros(columns), np.zeros(len(data.class_names))
-        told, intercept = np.ones(columns, np.bool_), float(np.log(rate / (1 - rate)))
+        own, intercept = np.ones(columns, np.bool_), float(np.log(rate / (1 - rate)))
     else:
         # Labels whose gap gets no weight of its own must not bend the others' weights.
-        usable = ~(missing & ~told).any(axis=1)
+        usable = ~(missing & ~own).any(axis=1)
         usable = usable if 0 < correct[usable].sum() < usable.sum() else np.ones(count, np.bool_)
         scaled = np.where(missing, 0.0, (signals - means) / deviations)
         belongs = np.eye(len(data.class_names))[data.classes[chosen]]
-        design = np.concatenate([scaled, missing[:, told], belongs], axis=1)
+        design = np.concatenate([scaled, missing[:, own], belongs], axis=1)
         model = LogisticRegression(C=STRENGTH, max_iter=1_000).fit(design[usable], correct[usable])
         found, intercept = model.coef_[0], float(model.intercept_[0])
-        weights, offsets = found[:columns], found[columns + told.sum() :]
+        weights, offsets = found[:columns], found[columns + own.sum() :]
         gaps = np.zeros(columns)
-        gaps[told] = found[columns : columns + told.sum()]
+        gaps[own] = found[columns : columns + own.sum()]
     return Calibrator(
         signals=data.names,
         means=tuple(means.tolist()),
         deviations=tuple(deviations.tolist()),
         weights=tuple(weights.tolist()),
-        gap_weights=tuple(value if known else None for value, known in zip(gaps.tolist(), told.tolist(), strict=True)),
+        gap_weights=tuple(value if known else None for value, known in zip(gaps.tolist(), own.tolist(), strict=True)),
         intercept=intercept,
         offsets=dict(zip(data.class_names, offsets.tolist(), strict=True)),
     )

@@ -20,7 +20,6 @@ Hoeffding 1963, Theorem 4), and by concavity of the logarithm that is at most (1
 p = sum_h N_h p_h / N <= 1 - T. So wealth may be looked at after each batch, not within one.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, upper_bound
 
 DRIFT_P: Final = 0.01
@@ -72,16 +70,9 @@ def audited_precision(mean: float, sizes: Ints, audited: Audited, delta: float) 
 
     A normal interval would have no width when every audited label is correct. So the interval is that of Clopper and
     Pearson on an effective number of labels n* = theta (1 - theta) / variance, at most the audited m (Korn and
-    Graubard 1998, as in `bounds.korn_graubard`), with theta cut to [0, 1].
-
-    Args:
-        mean: Mean p(correct) of all N accepted labels.
-        sizes: (H,) accepted labels of each stratum; N is their sum.
-        audited: The audited labels.
-        delta: Chance that the interval misses the truth.
-
-    Returns:
-        The estimate; NaN with the interval [0, 1] where nothing was audited.
+    Graubard 1998, as in `bounds.korn_graubard`), with theta cut to [0, 1]. mean is that of p(correct) over all N
+    accepted labels, sizes (H,) their number in each stratum. Where nothing was audited the estimate is NaN with the
+    interval [0, 1].
     """
     count, drawn = int(sizes.sum()), len(audited.correct)
     if not drawn:
@@ -120,10 +111,6 @@ def score_drift(before: NDArray[Any], now: NDArray[Any]) -> Drift:
     do not, so it never expires a policy. Labels of one image move together, which makes p-values too small, and with
     many labels any difference is significant; so the distance must be at least `DRIFT_DISTANCE` as well. NaN is left
     out.
-
-    Args:
-        before: Values when the policy was certified.
-        now: Values of the new batch.
     """
     first, second = before[np.isfinite(before)], now[np.isfinite(now)]
     if not len(first) or not len(second):
@@ -136,7 +123,7 @@ def score_drift(before: NDArray[Any], now: NDArray[Any]) -> Drift:
 
 @dataclass(frozen=True)
 class Monitor:
-    """Wealth of the bets against a policy's guarantee; plain values, so that it can be stored between batches."""
+    """Wealth of the bets against a policy's guarantee."""
 
     precision: float
     """T, below 1."""
@@ -158,16 +145,7 @@ class Monitor:
         return self.peak >= 1 / self.delta
 
     def after(self, wrong: Bools, inclusion: Floats, labels: int) -> "Monitor":
-        """Bet on one audited batch.
-
-        Args:
-            wrong: (m,) verdicts of the audited labels.
-            inclusion: (m,) inclusion probability m_h / N_h of each.
-            labels: Accepted labels of the batch, N.
-
-        Returns:
-            The monitor after it; unchanged by a batch without audited labels.
-        """
+        """Bet on a batch of N accepted labels, m of them audited with inclusion probability m_h / N_h."""
         if not len(wrong):
             return self
         weights = len(wrong) / (labels * inclusion)
@@ -179,28 +157,3 @@ class Monitor:
         stakes = (np.array(self.stakes) + 1 / (batch * (batch + 1))) * np.exp(np.minimum(growth, 400.0))
         after = Monitor(self.precision, self.delta, batch, tuple(np.minimum(stakes, 1e100).tolist()), self.peak)
         return Monitor(self.precision, self.delta, batch, after.stakes, max(self.peak, after.wealth))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain values that JSON can say."""
-        return {
-            "precision": self.precision,
-            "delta": self.delta,
-            "batches": self.batches,
-            "stakes": list(self.stakes),
-            "peak": self.peak,
-        }
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> "Monitor":
-        """Read what `to_dict` gave, also after a way through JSON.
-
-        Raises:
-            UserError: Keys are missing or unknown, or there are not as many stakes as bets.
-        """
-        try:
-            monitor = Monitor(**{**values, "stakes": tuple(float(stake) for stake in values["stakes"])})
-        except (KeyError, TypeError, ValueError):
-            monitor = None
-        if monitor is None or len(monitor.stakes) != len(BETS):
-            raise UserError("the policy's record of audits is damaged; restore it, or certify again")
-        return monitor

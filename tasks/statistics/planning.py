@@ -67,14 +67,6 @@ def plan_gate_a(
     of them. Of the plans whose start passes with at least `power`, the one with the most labels accepted on average is
     taken; along a threshold grid, the chance to reach a step is the least chance of the steps so far, errors being high
     or low together. Starting at the strictest threshold instead would fail for want of reviewed labels there.
-
-    Args:
-        scores: (N,) p(correct) of the set that the guarantee is about.
-        fit: Reviewed labels of the fit side.
-        reviews: Certification labels that can be afforded.
-        precision: T.
-        delta: 1 - confidence, for one group.
-        power: Least predicted power of the first test.
     """
     steps = threshold_grid(scores)
     accepted = accepted_counts(scores, steps)
@@ -112,20 +104,12 @@ def predicted_shares(scores: Floats, thresholds: Floats, fit: FitLabels) -> Floa
 def reviews_needed(error: float, limit: float, delta: float, power: float = POWER) -> int | None:
     """Fewest reviewed labels of a set that certify it with some power, if its share of wrong labels is `error`.
 
-    Args:
-        error: Share of wrong labels that is expected.
-        limit: Share allowed, 1 - T.
-        delta: 1 - confidence.
-        power: Chance to pass.
-
-    Returns:
-        The count, to about 2%; None where the error is not below the limit, or a million are not enough.
+    To about 2%; None where the error is not below the limit, or a million are not enough.
     """
     if error >= limit:
         return None
     counts = np.unique(np.geomspace(1, 1_000_000, 700).astype(np.int64))
-    most = most_errors(counts, limit, delta)
-    passing = np.where(most >= 0, stats.binom.cdf(np.maximum(most, 0), counts, error), 0.0) >= power
+    passing = _passing(error, counts, limit, delta) >= power
     # From the last count that fails: powers of discrete tests saw up and down.
     after = len(passing) - int(np.argmax(~passing[::-1]))
     return int(counts[after]) if after < len(counts) else None
@@ -135,7 +119,7 @@ def _spread_indices(length: int, count: int) -> list[int]:
     return np.unique(np.linspace(0, length - 1, min(count, length)).astype(np.int64)).tolist() if length else []
 
 
-def _passing(shares: Floats, reviewed: Ints, limit: float, delta: float) -> Floats:
+def _passing(shares: Floats | float, reviewed: Ints, limit: float, delta: float) -> Floats:
     """Chance to pass the test of each threshold, given each quantile of its share of wrong labels, (Q, L)."""
     most = most_errors(reviewed, limit, delta)
     return np.where(most >= 0, stats.binom.cdf(np.maximum(most, 0), reviewed, shares), 0.0)
@@ -145,7 +129,6 @@ def _passing(shares: Floats, reviewed: Ints, limit: float, delta: float) -> Floa
 class Certificate:
     """The result for one group."""
 
-    gate: str
     threshold: float | None
     """Accept labels with p(correct) at or above it; None: accept nothing."""
     reviewed: int
@@ -166,22 +149,14 @@ class Certificate:
 
 
 def certify(evidence: Evidence, drawn: int) -> Certificate:
-    """Test a threshold grid in its order, and put the result into words.
-
-    Args:
-        evidence: Of `gate_a` or `gate_b`, the threshold grid fixed beforehand.
-        drawn: Sampled labels in all, those outside the tested sets included.
-    """
+    """Test a threshold grid in its order, and describe the result; drawn counts labels outside the tested sets too."""
     step = certified_step(evidence)
     if not len(evidence.thresholds):
-        return Certificate(
-            evidence.gate, None, 0, 0, 1.0, 1.0, evidence.thresholds, "there is no threshold to test", None
-        )
+        return Certificate(None, 0, 0, 1.0, 1.0, evidence.thresholds, "there is no threshold to test", None)
     shown = 0 if step is None else step
     last = 0 if step is None else min(step + 1, len(evidence.thresholds) - 1)
     refusal, more = _refusal(evidence, drawn) if step is None else ("", None)
     return Certificate(
-        gate=evidence.gate,
         threshold=None if step is None else float(evidence.thresholds[step]),
         reviewed=int(evidence.reviewed[shown]),
         errors=int(evidence.errors[shown]),
@@ -197,7 +172,7 @@ def _refusal(evidence: Evidence, drawn: int) -> tuple[str, int | None]:
     """Why the first threshold failed, and how many more labels to draw."""
     reviewed, errors, limit = int(evidence.reviewed[0]), int(evidence.errors[0]), float(evidence.limits[0])
     if limit <= 0:
-        return "reviewers may miss so many wrong labels that no sample shows this precision; plant more of them", None
+        return "reviewers may miss so many wrong labels that no sample shows this precision; add honeypots", None
     most = int(most_errors(reviewed, limit, evidence.delta))
     found = f"{errors} of {reviewed} reviewed labels are wrong at the strictest threshold"
     found += f", at most {most} may be" if most >= 0 else ", and so few certify nothing even without an error"
@@ -224,10 +199,8 @@ class Precisions:
     """A: of the accepted labels; NaN without a sampled one."""
     accepted_at_least: float
     delivered: float
-    """B: of the delivered labels, reviewers taken at their word; NaN without a sampled one."""
+    """B: of the delivered labels, reviewers trusted; NaN without a sampled one."""
     delivered_at_least: float
-    automated: float
-    """Share of all labels that is accepted."""
 
 
 def both_precisions(sample: Sample, threshold: float | None, delta: float) -> Precisions:
@@ -244,7 +217,6 @@ def both_precisions(sample: Sample, threshold: float | None, delta: float) -> Pr
         accepted_at_least=float(lower_bound(right, right + wrong, delta)),
         delivered=_share(right + kept, right + kept + wrong),
         delivered_at_least=float(lower_bound(right + kept, right + kept + wrong, delta)),
-        automated=_share(right + wrong, len(accepted)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Estimates recall from images that people have searched exhaustively."""
+"""Estimates recall from images that people have annotated exhaustively."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +19,7 @@ WIDEST: Final = 6.0
 
 @dataclass(frozen=True)
 class ExhaustiveImages:
-    """m images that were drawn by strata and searched for every object."""
+    """m images that were drawn by strata and annotated exhaustively."""
 
     strata: Ints
     """(m,) stratum, such as "no boxes", "boxes", "CLIP says present, but no box"."""
@@ -30,16 +30,9 @@ class ExhaustiveImages:
 
 
 def image_sample(strata: Ints, count: int, seed: int, batch: int = 0) -> Drawn:
-    """Draw images to be searched, equally many of each stratum as far as it goes.
+    """Draw images to be searched, equally many of each stratum as far as it goes, with probabilities m_h / M_h.
 
-    Args:
-        strata: (M,) stratum of every image, from 0.
-        count: How many images.
-        seed: Seed of the campaign's sampling.
-        batch: Number of the draw, from 0, where more is drawn later of what is left.
-
-    Returns:
-        Rows and their inclusion probabilities m_h / M_h.
+    batch numbers the draw, from 0, where more is drawn later of what is left.
     """
     # Stream 1 is the bootstrap's.
     rng, sizes = generator(seed, IMAGES, batch + (batch > 0)), np.bincount(strata)
@@ -49,55 +42,46 @@ def image_sample(strata: Ints, count: int, seed: int, batch: int = 0) -> Drawn:
     return Drawn(rows, (taken / np.maximum(sizes, 1))[strata[rows]])
 
 
-def recall(searched: ExhaustiveImages, sizes: Ints, delta: float, seed: int, bootstraps: int = BOOTSTRAPS) -> Estimate:
+def recall(images: ExhaustiveImages, sizes: Ints, delta: float, seed: int, bootstraps: int = BOOTSTRAPS) -> Estimate:
     """Estimate the share of objects that were found: R = sum(found / pi) / sum(objects / pi).
 
     The interval is a bootstrap-t over images within strata (B. Efron, Canadian Journal of Statistics 9, 1981), so
-    clustering of misses within an image is in it: images are resampled within their strata, each resample's R is
-    taken to the logit scale and divided by its own standard error (a ratio's, by linearisation), and the quantiles of
-    these, never below those of Student's t for the smallest stratum of which a part was searched, stand beside the
-    sample's own standard error. Plain percentiles missed the truth too often: a few images with many objects of large
-    weight make R and its spread go together. A stratum of which only a handful of searched images has objects is still
-    too few for any of them.
+    clustering of misses within an image is in it: images are resampled within their strata, each resample's R is taken
+    to the logit scale and divided by its own standard error (a ratio's, by linearisation), and the quantiles of these,
+    never below those of Student's t for the smallest stratum of which a part was searched, stand beside the sample's
+    own standard error. Plain percentiles missed the truth too often: a few images with many objects of large weight
+    make R and its spread go together. A stratum of which only a few searched images have objects is still too few for
+    any of them.
 
     Without a miss, or without a find, the bootstrap has no width; then the bound is Clopper and Pearson's with the
-    images that have objects as trials, as if the objects of an image were copies of each other.
-
-    Args:
-        searched: What was found.
-        sizes: (H,) images of each stratum in the batch.
-        delta: Chance that the interval misses the truth.
-        seed: Seed of the bootstrap.
-        bootstraps: Resamples.
-
-    Returns:
-        The estimate; NaN with [0, 1] where no object was seen.
+    images that have objects as trials, as if the objects of an image were copies of each other. Where no object was
+    seen the estimate is NaN with [0, 1].
 
     Raises:
         UserError: A stratum has images, and none of them was searched.
     """
-    drawn = np.bincount(searched.strata, minlength=len(sizes))
+    drawn = np.bincount(images.strata, minlength=len(sizes))
     if ((sizes > 0) & (drawn == 0)).any():
         raise UserError("recall needs searched images of every stratum; search two of each at least")
-    weights = (sizes / np.maximum(drawn, 1))[searched.strata]
-    found, objects = float(weights @ searched.found), float(weights @ searched.objects)
+    weights = (sizes / np.maximum(drawn, 1))[images.strata]
+    found, objects = float(weights @ images.found), float(weights @ images.objects)
     if objects == 0:
         return Estimate(float("nan"), 0.0, 1.0)
     if found in (0.0, objects):
-        bound = float(lower_bound(np.sum(searched.objects > 0), np.sum(searched.objects > 0), delta / 2))
+        bound = float(lower_bound(np.sum(images.objects > 0), np.sum(images.objects > 0), delta / 2))
         return Estimate(found / objects, bound, 1.0) if found else Estimate(0.0, 0.0, 1 - bound)
     value = found / objects
-    moments = _moments(searched)
-    own = [part.sum(axis=1)[None] for part in _by_stratum(moments, searched.strata, drawn)]
+    moments = _moments(images)
+    own = [part.sum(axis=1)[None] for part in _by_stratum(moments, images.strata, drawn)]
     error = float(_logit_error(own, sizes, drawn, value, complete=True)[0])
-    low, high = _quantiles(moments, searched.strata, sizes, drawn, value, generator(seed, IMAGES, 1), bootstraps, delta)
+    low, high = _quantiles(moments, images.strata, sizes, drawn, value, generator(seed, IMAGES, 1), bootstraps, delta)
     lowest, highest = expit(logit(value) - error * np.array([high, low])).tolist()
     return Estimate(value, lowest, highest)
 
 
-def _moments(searched: ExhaustiveImages) -> Floats:
+def _moments(images: ExhaustiveImages) -> Floats:
     """Found f, objects o, f^2, f o and o^2 of each image, (5, m): what ratios and their variances are made of."""
-    found, objects = searched.found.astype(np.float64), searched.objects.astype(np.float64)
+    found, objects = images.found.astype(np.float64), images.objects.astype(np.float64)
     return np.stack([found, objects, found**2, found * objects, objects**2])
 
 
@@ -108,14 +92,9 @@ def _by_stratum(moments: Floats, strata: Ints, drawn: Ints) -> list[Floats]:
 def _logit_error(sums: list[Floats], sizes: Ints, drawn: Ints, value: Floats | float, *, complete: bool) -> Floats:
     """Standard error of logit R by linearisation, (B,).
 
-    v = sum_h w_h^2 (1 - m_h/M_h) m_h/(m_h - 1) (sum e^2 - (sum e)^2 / m_h) / O^2 with e = f - R o, over R (1 - R).
-
-    Args:
-        sums: For each stratum the sums of the moments, (B, 5).
-        sizes: (H,) images of each stratum.
-        drawn: (H,) searched ones.
-        value: (B,) R, or one R.
-        complete: Count what of a stratum was searched as known; resamples are drawn with replacement, so not there.
+    v = sum_h w_h^2 (1 - m_h/M_h) m_h/(m_h - 1) (sum e^2 - (sum e)^2 / m_h) / O^2 with e = f - R o, over R (1 - R). sums
+    holds the (B, 5) sums of the moments of each stratum. `complete` counts what of a stratum was searched as known;
+    resamples are drawn with replacement, so not there.
     """
     variance, objects = np.zeros(len(sums[0])), np.zeros(len(sums[0]))
     for part, size, count in zip(sums, sizes, drawn, strict=True):

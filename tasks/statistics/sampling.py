@@ -53,12 +53,8 @@ def first_sample(scores: Floats, count: int, seed: int) -> Drawn:
     Half of the labels come in equal numbers from `SCORE_BINS` equally wide bins of the score between its 1st and 99th
     percentile (bins with too few labels are taken whole, the others share what is left), then the other half uniformly
     from the rest. With s_h = m_h / N_h in bin h and n_u of the N - n_s others, the inclusion probability is
-    s_h + (1 - s_h) n_u / (N - n_s).
-
-    Args:
-        scores: (N,) any score of the fit side's labels, before a calibrator the detector's; NaN is a bin of its own.
-        count: How many; all are taken where there are no more.
-        seed: Seed of the campaign's sampling.
+    s_h + (1 - s_h) n_u / (N - n_s). Any score serves, before a calibrator the detector's; NaN is a bin of its own.
+    Where there are no more than count, all are taken.
     """
     rng = generator(seed, FIRST)
     bins = score_bins(scores, SCORE_BINS)
@@ -73,21 +69,16 @@ def first_sample(scores: Floats, count: int, seed: int) -> Drawn:
     return Drawn(rows, share + (1 - share) * (len(uniform) / len(rest) if len(rest) else 0.0))
 
 
-def certification_sample(among: Bools, count: int, seed: int, look: int = 0) -> Drawn:
+def certification_sample(among: Bools, count: int, seed: int, number: int = 0) -> Drawn:
     """Draw what certifies: a simple random sample of the labels marked.
 
     For gate B mark the certify side, for gate A its labels at or above the plan's region. The rows are the beginning of
     a random order, so a larger draw of the same seed begins with the smaller one. Reviewing more after seeing the
-    result is another test, and spends another part of delta (`groups.delta_of_test`).
-
-    Args:
-        among: (N,) True where a label may be drawn.
-        count: How many; all are taken where there are no more.
-        seed: Seed of the campaign's sampling.
-        look: Number of the policy or certification that it is for: others have other orders.
+    result is another test, and spends another part of delta (`threshold_tests.delta_of_test`). number is that of
+    the policy or certification that it is for: others have other orders.
     """
     candidates = np.flatnonzero(among)
-    rows = generator(seed, CERTIFICATION, look).permutation(candidates)[:count]
+    rows = generator(seed, CERTIFICATION, number).permutation(candidates)[:count]
     return Drawn(rows, np.full(len(rows), len(rows) / max(1, len(candidates))))
 
 
@@ -96,17 +87,7 @@ def audit_sample(classes: Ints, probabilities: Floats, count: int, seed: int, ba
 
     Strata are class x quarter of p(correct) within the batch. Each gets two labels where it has them, so that every
     variance can be estimated, and the rest in proportion to its size. Where two a stratum are more than count, the
-    quarters are joined, then the classes.
-
-    Args:
-        classes: (N,) class index of every accepted label of the batch.
-        probabilities: (N,) their p(correct).
-        count: How many; all are taken where there are no more.
-        seed: Seed of the campaign's sampling.
-        batch: Number of the batch.
-
-    Returns:
-        The rows with the inclusion probability m_h / N_h, which is to be stored with each.
+    quarters are joined, then the classes. The inclusion probability m_h / N_h is to be stored with each row.
     """
     strata = audit_strata(classes, probabilities, count)
     sizes = np.bincount(strata)
@@ -141,11 +122,8 @@ def score_bins(scores: Floats, bins: int) -> Ints:
 def allocate(sizes: Ints, count: int, least: int = 0, proportional: bool = False) -> Ints:
     """Divide count labels among strata, no stratum getting more than it has.
 
-    Args:
-        sizes: (H,) labels of each stratum.
-        count: How many in all; all are taken where there are no more.
-        least: At least so many for each, where it has them and count allows.
-        proportional: Divide by size, else equally.
+    Each gets at least `least`, where it has them and count allows; the rest is divided by size (`proportional`) or
+    equally.
     """
     count = min(count, int(sizes.sum()))
     taken = np.minimum(sizes, least) if np.minimum(sizes, least).sum() <= count else np.zeros_like(sizes)
@@ -171,31 +149,16 @@ def _from_strata(strata: Ints, taken: Ints, rng: np.random.Generator) -> Ints:
 
 
 def fit_share(labels: int, reviews: int) -> float:
-    """Share of images to put on the fit side.
-
-    Args:
-        labels: Labels of the batch.
-        reviews: Labels to be reviewed for fitting.
-
-    Returns:
-        Enough for `ROOM` times the reviews, at most `LARGEST`; 0 without labels.
-    """
+    """Share of images to put on the fit side: enough for `ROOM` times the reviews, at most `LARGEST`; 0 without any."""
     return min(LARGEST, ROOM * reviews / labels) if labels else 0.0
 
 
 def on_fit_side(images: Sequence[str], share: float, seed: int) -> Bools:
-    """Say of each image whether it is on the fit side.
+    """Say of each image, (M,), whether it is on the fit side.
 
     The SHA-256 of seed and identity, as a number in [0, 1), is held against the share: an image keeps its side
-    whatever other images come or go, and copies of one image share theirs.
-
-    Args:
-        images: M identities: SHA-256 of the content, or keys where that is unknown.
-        share: Share of the fit side, in [0, 1].
-        seed: Seed of the split; another one than that of the export's splits gives an independent split.
-
-    Returns:
-        (M,) True for the fit side.
+    whatever other images come or go, and copies of one image share theirs. Images are named by the SHA-256 of their
+    content, or by keys where that is unknown.
     """
     digests = (hashlib.sha256(f"certify\n{seed}\n{image}".encode()).digest() for image in images)
     # 53 bits, so that the division is exact and the quotient stays below 1.

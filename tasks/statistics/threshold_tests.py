@@ -38,16 +38,13 @@ from vouch_labels.tasks.statistics.bounds import (
     upper_bound,
 )
 
-A: Final = "A"
-B: Final = "B"
-
 STEPS: Final = 100
 
 SPARE_ERRORS: Final = 5
 """Errors that a group's expected reviews must be able to bear for the group to be worth testing."""
 FIRST_TEST: Final = 0.8
 NEXT_TEST: Final = 1 - FIRST_TEST
-"""A look may spend this much of what the one before it could."""
+"""A test may spend this much of what the one before it could."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,6 @@ class Sample:
 class Evidence:
     """What a sample says of L thresholds, strict to loose."""
 
-    gate: str
-    """A or B."""
     thresholds: Floats
     reviewed: Ints
     """(L,) sampled labels that stand for the set in question."""
@@ -98,20 +93,12 @@ def gate_a(
 ) -> Evidence:
     """Test the precision of the accepted set at every threshold.
 
-    With n_t sampled labels at or above t, k_t of them wrong, of N_t accepted ones:
-    p(t) = P(Hypergeometric(N_t, floor((1-T) N_t) + 1, n_t) <= k_t). Reviewers who miss wrong labels thin the count:
-    then p(t) = P(Binomial(n_t, (1-T)(1-eta)) <= k_t), eta the upper bound of the share that they miss, and its delta is
-    taken off. (The prototype's plan tests at the full delta with an eta that is itself only an upper bound with some
-    confidence; here both together keep the guarantee.)
-
-    Args:
-        sample: Drawn from a set that holds every label at or above the loosest threshold.
-        thresholds: (L,) descending, fixed before the sample was reviewed.
-        accepted: (L,) labels of the set at or above each; None where unknown: then the binomial test stands for the
-            hypergeometric one, which it bounds.
-        precision: T, one for all thresholds or (L,) one for each.
-        delta: 1 - confidence.
-        reviewers: How many wrong labels reviewers miss, at most.
+    With n_t sampled labels at or above t, k_t of them wrong, of N_t accepted ones: p(t) = P(Hypergeometric(N_t,
+    floor((1-T) N_t) + 1, n_t) <= k_t). Reviewers who miss wrong labels thin the count: then p(t) = P(Binomial(n_t,
+    (1-T)(1-eta)) <= k_t), eta the upper bound of the share that they miss, and its delta is taken off. The sample comes
+    from a set that holds every label at or above the loosest threshold, of the (L,) descending thresholds fixed before
+    it was reviewed. Where the (L,) accepted labels are unknown (None), the binomial test stands for the hypergeometric
+    one, which it bounds. precision is one T for all thresholds or (L,) one for each.
     """
     scores = _orderable(sample.scores)
     limit = np.full(len(thresholds), (1 - precision) * (1 - reviewers.accepted))
@@ -121,7 +108,7 @@ def gate_a(
         p_values = binomial_p(errors, reviewed, limit)
     else:
         p_values = hypergeometric_p(errors, reviewed, sizes, limit)
-    return Evidence(A, thresholds, reviewed, errors, limit, p_values, delta - reviewers.spent, sizes)
+    return Evidence(thresholds, reviewed, errors, limit, p_values, delta - reviewers.spent, sizes)
 
 
 def gate_b(
@@ -131,23 +118,16 @@ def gate_b(
 
     Sampled labels that are routed and wrong are dropped, since people remove or fix them. Of the n_d that are left, k
     are accepted and wrong: p(t) = P(Binomial(n_d, 1-T) <= k), an upper bound of the hypergeometric one, whose set has a
-    size that nobody knows. A label that people fix is delivered correct but not counted, which is on the safe side.
+    unknown size. A label that people fix is delivered correct but not counted, which is on the safe side.
 
     Reviewers who miss wrong labels leave some in the routed part too. With r of the sampled labels routed and called
-    wrong, at most q = u/(1-u) such labels come on each delivered one, u being the Clopper-Pearson bound of
-    r/(r + n_d); they leave at most eta_r/(1-eta_r) q wrong ones each. So the test is at
-    (1-T - q eta_r/(1-eta_r)) (1-eta_a); a limit of zero or less certifies nothing. Half of what the bounds of eta left
-    of delta goes to u. (The plan says only "add the reviewers' residual error".)
+    wrong, at most q = u/(1-u) such labels come on each delivered one, u being the Clopper-Pearson bound of r/(r + n_d);
+    they leave at most eta_r/(1-eta_r) q wrong ones each. So the test is at (1-T - q eta_r/(1-eta_r)) (1-eta_a); a limit
+    of zero or less certifies nothing. Half of what the bounds of eta left of delta goes to u.
 
-    Args:
-        sample: Drawn from the set that the guarantee is about, or from all of its labels at or above some score below
-        the
-            loosest threshold: leaving out labels that all go to people leaves out correct ones only, unless reviewers
-            miss wrong ones, so it is on the safe side for reviewers who can be trusted.
-        thresholds: (L,) descending, fixed before the sample was reviewed.
-        precision: T.
-        delta: 1 - confidence.
-        reviewers: How many wrong labels reviewers miss, at most.
+    The sample may be drawn from the set that the guarantee is about, or from all of its labels at or above some score
+    below the loosest threshold: leaving out labels that all go to people leaves out correct ones only, unless reviewers
+    miss wrong ones, so it is on the safe side for reviewers who can be trusted.
     """
     scores, wrong = _orderable(sample.scores), sample.wrong
     errors = _at_or_above(scores[wrong], thresholds)
@@ -162,7 +142,7 @@ def gate_b(
         limits = limits - each * reviewers.routed / (1 - reviewers.routed) if reviewers.routed < 1 else limits * 0
     limits = np.maximum(limits * (1 - reviewers.accepted), 0)
     p_values = np.where(limits > 0, binomial_p(errors, delivered, limits), 1.0)
-    return Evidence(B, thresholds, delivered, errors, limits, p_values, delta_left)
+    return Evidence(thresholds, delivered, errors, limits, p_values, delta_left)
 
 
 def accepted_counts(scores: Floats, thresholds: Floats) -> Ints:
@@ -179,14 +159,9 @@ def _at_or_above(scores: Floats, thresholds: Floats) -> Ints:
 
 
 def threshold_grid(scores: Floats, steps: int = STEPS) -> Floats:
-    """Thresholds from strict to loose, about equally many labels apart.
+    """Thresholds from strict to loose, about equally many labels apart: different scores, descending.
 
-    Args:
-        scores: (N,) p(correct) of the set that the guarantee is about; NaN is left out.
-        steps: How many at most.
-
-    Returns:
-        Different values out of scores, descending; the last accepts everything. Empty where there is no score.
+    The last accepts everything; empty where there is no score. NaN is left out.
     """
     known = np.sort(scores[np.isfinite(scores)])[::-1]
     if not len(known):
@@ -203,21 +178,12 @@ def certified_step(evidence: Evidence) -> int | None:
 
 
 def certified_groups(labels: Ints, reviews: int, precision: float, delta: float) -> list[Ints]:
-    """Divide classes into groups that can be certified.
+    """Divide classes into groups that can be certified; labels (C,) are those of each class on the certify side.
 
     The most frequent classes stand alone and the others are pooled: as many alone as leaves every group enough of the
     reviews, shared out by size, to bear `SPARE_ERRORS` errors at delta / K. Only the pooled group may have fewer when
-    nothing better is possible.
-
-    Args:
-        labels: (C,) labels of each class on the certify side.
-        reviews: Certification labels in all.
-        precision: T.
-        delta: 1 - confidence of all guarantees together.
-
-    Returns:
-        Class indices of each group, the most frequent class first, the pooled group last; a class without labels is in
-        the pooled group.
+    nothing better is possible. Class indices of the most frequent class come first, the pooled group last; a class
+    without labels is in it.
     """
     order = np.argsort(-labels, kind="stable")
     total = int(labels.sum())
@@ -232,15 +198,11 @@ def certified_groups(labels: Ints, reviews: int, precision: float, delta: float)
     return [order]
 
 
-def delta_of_test(delta: float, look: int) -> float:
-    """Part of delta that a tests of certification labels may spend.
+def delta_of_test(delta: float, number: int) -> float:
+    """Part of delta that a test of certification labels may spend; number is 1 for the first.
 
     The first test gets 80%, each later one 80% of what is left, so any number of tests spend at most delta. Certifying
     again with more reviews, because the first result disappointed, is such a test; tests at the full delta each time
     would break the guarantee in the end.
-
-    Args:
-        delta: 1 - confidence of the guarantee.
-        look: 1 for the first.
     """
-    return delta * FIRST_TEST * NEXT_TEST ** (look - 1)
+    return delta * FIRST_TEST * NEXT_TEST ** (number - 1)

@@ -28,7 +28,7 @@ PROC = Path("/proc")
 
 
 class LockRecord(Strict):
-    """Who holds a run, as runs/<run>/lock.json says it."""
+    """The holder of a run, as runs/<run>/lock.json has it."""
 
     token: str = Field(description="Random name of this holding.")
     host: str = Field(description="Host name, for people.")
@@ -37,6 +37,11 @@ class LockRecord(Strict):
     started: str = Field(description="Start of the process in kernel ticks; tells it from a later one of that pid.")
     since: float = Field(description="When the lock was taken, in seconds since 1970.")
     heartbeat: float = Field(description="When it was last renewed, in seconds since 1970.")
+
+    def is_stale(self, silent_s: float) -> bool:
+        """Whether the holder has ended; one of another machine counts as ended after so many seconds of silence."""
+        alive = is_alive(ProcessId(self.place, self.pid, self.started))
+        return time.time() - self.heartbeat > silent_s if alive is None else not alive
 
 
 class WorkspaceLock:
@@ -56,7 +61,7 @@ class WorkspaceLock:
             run: Name of the run.
             renew_s: Seconds between two heartbeats.
             stale_s: Age in seconds from which another machine's heartbeat counts as dead.
-            settle_s: Seconds after a takeover before looking whether somebody else took it over as well.
+            settle_s: Seconds after a takeover before looking whether another process took it over as well.
         """
         self._store = store
         self._run = run
@@ -106,7 +111,7 @@ class WorkspaceLock:
         if self._store.put(self._key, self._bytes(), if_absent=True):
             return
         holder = self._read()
-        if holder is not None and not self._is_stale(holder):
+        if holder is not None and not holder.is_stale(self._stale_s):
             raise WorkspaceBusyError(self._complaint(holder))
         if holder is not None:
             logger.warning("taking over run %r from process %d on %s", self._run, holder.pid, holder.host)
@@ -116,10 +121,6 @@ class WorkspaceLock:
         holder = self._read()
         if holder is not None and holder.token != self._record.token:
             raise WorkspaceBusyError(self._complaint(holder))
-
-    def _is_stale(self, holder: LockRecord) -> bool:
-        alive = is_alive(ProcessId(holder.place, holder.pid, holder.started))
-        return time.time() - holder.heartbeat > self._stale_s if alive is None else not alive
 
     def _complaint(self, holder: LockRecord) -> str:
         since = datetime.fromtimestamp(holder.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -199,18 +199,11 @@ def _looked_up(refs: Iterable[ImageRef], source: Store) -> Iterator[ImageRef]:
 
 
 def compile_filter(include: Iterable[str], exclude: Iterable[str] = ()) -> Callable[[str], bool]:
-    """Make a function that says whether a key is taken: some glob of `include` matches and none of `exclude`.
+    """Make a function that tests whether a key is taken: some glob of `include` matches and none of `exclude`.
 
     Globs cover the whole key and pay no regard to case. `*` and `?` stop at a slash, `**/` stands for any number of
     folders, none included, `**` for anything, `[a-z]` and `[!a-z]` for one character. A slash or `./` in front is
-    ignored.
-
-    Args:
-        include: Globs of the keys to take.
-        exclude: Globs of the keys to leave out, after `include`.
-
-    Returns:
-        The test, fast enough for millions of keys.
+    ignored. The test is fast enough for millions of keys.
     """
     taken, left_out = _matcher(include), _matcher(exclude)
     return lambda key: taken(key) and not left_out(key)

@@ -31,9 +31,7 @@ class WorkspaceFormat(BaseModel):
 def open_store(location: Location, base: Path | None = None) -> Store:
     """Open a folder or an s3:// location; nothing is read, written or created yet.
 
-    Args:
-        location: Uri and S3 options.
-        base: Folder that relative folders start from (that of the campaign file); the current one by default.
+    Relative folders start from `base` (the folder of the campaign file), by default from the current one.
 
     Raises:
         UserError: The uri is neither a folder nor s3://bucket/prefix, or it carries credentials.
@@ -76,10 +74,10 @@ def check_format(workspace: Store) -> bool:
     """Make sure that this Vouch reads the format of a workspace; one request.
 
     Returns:
-        Whether the workspace says its format. A workspace that does not is new, or of version 1.
+        Whether the workspace states its format. A workspace that does not is new, or of version 1.
 
     Raises:
-        UserError: It is none that this Vouch reads; says what to do.
+        UserError: It is none that this Vouch reads.
         StoreError: workspace.json is damaged or cannot be read.
     """
     place = f"{workspace.uri.rstrip('/')}/{FORMAT_FILE}"

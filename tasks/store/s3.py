@@ -372,15 +372,9 @@ def _from_client(error: "BotoCoreError", what: str) -> VouchError:
 
 
 def presigned_url(store: Store, key: str, seconds: int) -> str | None:
-    """Sign an address that reads one object; no request is made.
+    """Sign an address that reads one object for so many seconds; None when the store is no bucket.
 
-    Args:
-        store: Where the object lies.
-        key: The object's.
-        seconds: How long the address works.
-
-    Returns:
-        The address, which is a secret as long as it works; None when the store is no bucket.
+    The address is a secret as long as it works. No request is made.
 
     Raises:
         StoreAccessError: There are no credentials to sign with.

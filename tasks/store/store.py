@@ -79,11 +79,8 @@ class Store(Protocol):
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write a whole object at once: readers see the old content or the new, never a part.
 
-        Args:
-            key: Where to.
-            data: The content.
-            if_absent: Write only when no object has this key. Of several writers at most one wins, on every folder
-                with hard links and every S3 store that honours If-None-Match; elsewhere a look comes before the write.
+        With `if_absent` only when no object has this key: of several writers at most one wins, on every folder with
+        hard links and every S3 store that honours If-None-Match; elsewhere a look comes before the write.
 
         Returns:
             False when `if_absent` was asked for and another writer's object was there already, else True.
@@ -104,12 +101,9 @@ class Store(Protocol):
 
 
 def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Yield function(item) for every item, in the order of the items.
+    """Yield function(item) for every item, in order, from so many threads.
 
-    Args:
-        function: Called in a thread.
-        items: Any number; drawn in the caller's thread, only `AHEAD` a thread before their results are taken.
-        threads: How many calls run at once.
+    Items are drawn in the caller's thread, only `AHEAD` a thread before their results are taken.
 
     Raises:
         Exception: Whatever the function raises, when its item's turn comes; items not yet started are given up.

@@ -19,7 +19,7 @@ from vouch_labels.schemas.queue import FillOutcome, Item
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.store.open import open_store
 
 RUN = "main"
@@ -106,7 +106,7 @@ def make_queue(uri: str) -> Iterator[Callable[..., Queue]]:
             else:
                 images.append(ExportImage(key, 64, 48, [label]))
             tasks.append(Task(label_id, number, 1, "doubtful", "label", key, CLASSES[number % 2], label_id, box, 1.6))
-        corrections = HumanWord.of(VERDICTS.empty_table(), CLASSES)
+        corrections = HumanLabel.of(VERDICTS.empty_table(), CLASSES)
         Writer(QueueStore.read(database, name), corrections, QuestionDetails(), lambda item, kind: wanted).write(
             images, tasks
         )

@@ -25,7 +25,7 @@ from vouch_labels.starter.evaluate import (
     measure_segmenter,
     report,
 )
-from vouch_labels.starter.scenes.sprites import STYLES
+from vouch_labels.starter.scenes.sheet import SHEETS
 
 
 def with_other(names: set[str]) -> set[str]:
@@ -109,7 +109,7 @@ def test_verdicts_follow_target_and_floor() -> None:
         "detector.false_boxes": 0.10,
         "segmenter.boundary_iou": 0.5,
     }
-    lines = {line.split(" | ")[0].removeprefix("| "): line for line in report(figures, 10, "a desk").splitlines()}
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in report(figures, 10, "a machine").splitlines()}
     texts = {row.key: row.text for row in ROWS}
     assert lines[texts["detector.map50"]].endswith("| 0.910 | ≥ 0.90 | ≥ 0.80 | target met |")
     assert lines[texts["detector.map"]].endswith("| floor met |")
@@ -120,22 +120,22 @@ def test_verdicts_follow_target_and_floor() -> None:
 
 
 def test_more_false_boxes_than_the_floor_are_not_met() -> None:
-    assert "| 0.500 | ≤ 0.15 | ≤ 0.40 | not met |" in report({"detector.false_boxes": 0.5}, 10, "a desk")
-    assert "| 0.300 | ≤ 0.15 | ≤ 0.40 | floor met |" in report({"detector.false_boxes": 0.3}, 10, "a desk")
+    assert "| 0.500 | ≤ 0.15 | ≤ 0.40 | not met |" in report({"detector.false_boxes": 0.5}, 10, "a machine")
+    assert "| 0.300 | ≤ 0.15 | ≤ 0.40 | floor met |" in report({"detector.false_boxes": 0.3}, 10, "a machine")
 
 
 def test_the_other_style_has_a_table_of_its_own_beside_the_seen_one() -> None:
     figures = {"detector.map50": 0.9, "detector.other_map50": 0.25, "detector.map": 0.6}
-    text = report(figures, 10, "a desk")
+    text = report(figures, 10, "a machine")
     first, second = text.split("## Another emoji style, never trained on")
     assert "0.250" not in first
     assert "| detector, seen classes, mAP50 | 0.900 | 0.250 |" in second
     assert "mAP |" not in second
-    assert "Another emoji style" not in report({"detector.map50": 0.9}, 10, "a desk")
+    assert "Another emoji style" not in report({"detector.map50": 0.9}, 10, "a machine")
 
 
 def test_size_depends_on_seed_and_index_alone() -> None:
-    assert OTHER_STYLE in STYLES
+    assert OTHER_STYLE in SHEETS
     shapes = []
     for index in range(4):
         scenes = [fresh_scene(5, index, "core"), fresh_scene(5, index, "core-heldout", OTHER_STYLE)]

@@ -14,7 +14,7 @@ from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.models.batching import Batcher
 from vouch_labels.tasks.models.checkpoints import resolve, tokenizer_folder
 from vouch_labels.tasks.models.groundingdino.build import Architecture, build_groundingdino, read_architecture
-from vouch_labels.tasks.models.groundingdino.fast.model import choose_forward, part_of_fingerprint
+from vouch_labels.tasks.models.groundingdino.fast.model import SWITCHES, choose_forward
 from vouch_labels.tasks.models.groundingdino.forward import (
     encode_text,
     keep_heads_exact,
@@ -25,7 +25,7 @@ from vouch_labels.tasks.models.groundingdino.forward import (
 )
 from vouch_labels.tasks.models.prompts import Caption, TokenScores, pack_captions
 from vouch_labels.tasks.models.registry import Floats, Pass, Phrase, Pixels, RawDetections, assemble, each_its_own
-from vouch_labels.tasks.models.runtime import Runtime, to_device
+from vouch_labels.tasks.models.runtime import Runtime, numbers_of, to_device
 from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class GroundingDino:
         self._remembered: OrderedDict[tuple[str, ...], list[_Asked]] = OrderedDict()
         tokenizer: str = model.tokenizer.backend_tokenizer.to_str()
         described = architecture.model_dump(mode="json")
-        numbers = part_of_fingerprint(runtime)
+        numbers = numbers_of(runtime.precision, runtime.engine, SWITCHES)
         self.fingerprint = fingerprint("groundingdino", 1, sha256, described, tokenizer, numbers)
 
     def check(self, phrases: Sequence[Phrase]) -> None:
@@ -101,13 +101,10 @@ class GroundingDino:
         pack_captions([phrase.text for phrase in phrases], self._model.tokenizer, self._max_tokens)
 
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
-        """Boxes of each image with at least one phrase at or above min_score.
+        """Boxes of each (H, W, 3) uint8 RGB image with at least one phrase at or above min_score.
 
-        Args:
-            images: (H, W, 3) uint8 RGB each, of any sizes.
-            phrases: More than fit one caption are asked for in several passes over the same image features; a box
-                then has scores of the phrases of its pass only.
-            min_score: In [0, 1].
+        More phrases than fit one caption are asked for in several passes over the same image features; a box then has
+        scores of the phrases of its pass only.
 
         Returns:
             One RawDetections an image, in order, boxes in the order of passes and queries. An image for which the

@@ -35,15 +35,13 @@ PUBLISHED: Final = {"swin_t": "GroundingDINO_SwinT_OGC.py", "swin_b": "Grounding
 def build_groundingdino(architecture: Mapping[str, Any], tokenizer_dir: Path) -> "nn.Module":
     """Build the package's GroundingDINO with random weights, in eval mode, on the CPU.
 
+    Its parameters have the names of the official checkpoints. The tokenizer is BERT's; its "." separates phrases.
+
     Args:
         architecture: {"groundingdino": fields of the package's config files, "swin": {embed_dim, depths, num_heads,
             window_size} (absent: the package's own for `backbone`), "bert": BertConfig fields, "resize": ...}.
             Gradient checkpointing is switched off whatever it says; hidden_dim must be 256.
-        tokenizer_dir: Folder with a BERT tokenizer, whose "." separates phrases.
-
-    Returns:
-        groundingdino.models.GroundingDINO.groundingdino.GroundingDINO, with the parameter names of the official
-        checkpoints.
+        tokenizer_dir: Folder of the tokenizer.
 
     Raises:
         CheckpointError: The architecture is incomplete or cannot be built.
@@ -59,7 +57,7 @@ def build_groundingdino(architecture: Mapping[str, Any], tokenizer_dir: Path) ->
                 fields = {**architecture["groundingdino"], "use_checkpoint": False, "use_transformer_ckpt": False}
                 model: nn.Module = build_model(SimpleNamespace(**fields))
         except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-            raise CheckpointError(f"this GroundingDINO architecture cannot be built: {_said(error)}") from error
+            raise CheckpointError(f"this GroundingDINO architecture cannot be built: {_reason(error)}") from error
     # Its forward pass uses what torch has announced to change.
     warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release", category=UserWarning)
     warnings.filterwarnings("ignore", message="`torch.cuda.amp.autocast", category=FutureWarning)
@@ -102,7 +100,7 @@ def _patched(architecture: Mapping[str, Any], tokenizer_dir: Path) -> Iterator[N
         if architecture.get("swin"):
             stack.enter_context(_swapped(backbone, "build_swin_transformer", swin))
         # It prints to stdout when an image gives infinite numbers; the caller looks for those itself.
-        transformer.print = _silent
+        transformer.print = lambda *_: None
         yield
 
 
@@ -116,11 +114,7 @@ def _swapped(module: ModuleType, name: str, value: object) -> Iterator[None]:
         setattr(module, name, original)
 
 
-def _silent(*_words: object) -> None:
-    return None
-
-
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else "an invalid combination"
     return f"{text} is missing" if isinstance(error, KeyError) else text
 
@@ -217,16 +211,10 @@ class PhraseBert(nn.Module):
         position_ids: Tensor | None = None,
         **_unused: object,  # whatever else a tokenizer returns
     ) -> dict[str, Tensor]:
-        """Encode tokens.
+        """Encode (B, T) tokens: {"last_hidden_state": (B, T, D)}.
 
-        Args:
-            input_ids: (B, T) int64.
-            attention_mask: (B, T, T) boolean, True where row may look at column; (B, T) is widened to all rows.
-            token_type_ids: (B, T) int64.
-            position_ids: (B, T) int64, counted from 0 within each phrase.
-
-        Returns:
-            {"last_hidden_state": (B, T, D)}.
+        The mask is (B, T, T), True where row may look at column; (B, T) is widened to all rows. Positions are counted
+        from 0 within each phrase.
         """
         embedded = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids, position_ids=position_ids)
         allowed = attention_mask[:, None, :, :] if attention_mask.dim() == 3 else attention_mask[:, None, None, :]

@@ -25,12 +25,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 def encode_text(model: "GroundingDINO", input_ids: tuple[int, ...], device: str) -> TextFeatures:
-    """Run the text side up to where images come in.
-
-    Args:
-        model: groundingdino-py's GroundingDINO.
-        input_ids: (T,) tokens of one caption.
-        device: Where the model is.
+    """Run the text side up to where images come in, on the (T,) tokens of one caption.
 
     Returns:
         encoded_text (1, T, 256), text_token_mask (1, T), position_ids (1, T), text_self_attention_masks (1, T, T).
@@ -56,55 +51,6 @@ def encode_text(model: "GroundingDINO", input_ids: tuple[int, ...], device: str)
     return {"encoded_text": model.feat_map(encoded["last_hidden_state"]), **text}
 
 
-def encode_images(model: "GroundingDINO", images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Run the image backbone, which no text reaches.
-
-    Args:
-        model: groundingdino-py's GroundingDINO.
-        images: (B, 3, H, W) float32, normalised, nothing padded.
-
-    Returns:
-        Per level: features (B, 256, h, w), padding masks (B, h, w) that are all False, position embeddings.
-    """
-    from groundingdino.util.misc import NestedTensor
-
-    def unpadded(features: Tensor) -> "NestedTensor":
-        return NestedTensor(features, torch.zeros_like(features[:, 0], dtype=torch.bool))
-
-    maps, positions = model.backbone(unpadded(images))
-    levels = [project(level.tensors) for project, level in zip(model.input_proj, maps, strict=False)]
-    for project in model.input_proj[len(maps) :]:
-        levels.append(project(maps[-1].tensors if len(levels) == len(maps) else levels[-1]))
-        positions.append(model.backbone[1](unpadded(levels[-1])).to(levels[-1].dtype))
-    return levels, [unpadded(level).mask for level in levels], positions
-
-
-def find(
-    model: "GroundingDINO",
-    encoded: tuple[list[Tensor], list[Tensor], list[Tensor]],
-    text: TextFeatures,
-) -> tuple[Tensor, Tensor]:
-    """Let text and images meet.
-
-    Args:
-        model: groundingdino-py's GroundingDINO.
-        encoded: What `encode_images` returned.
-        text: What `encode_text` returned for one caption, asked of all B images.
-
-    Returns:
-        Logits (B, Q, 256), -inf beyond the caption, and boxes (B, Q, 4): centre x, y, width, height in [0, 1].
-    """
-    from groundingdino.util.misc import inverse_sigmoid
-
-    levels, masks, positions = encoded
-    batch = len(levels[0])
-    # A dictionary of this call's own, because the transformer writes into it.
-    texts = {name: value.expand(batch, *value.shape[1:]) for name, value in text.items()}
-    states, references, *_ = model.transformer(levels, masks, None, positions, None, None, texts)
-    boxes = (model.bbox_embed[-1](states[-1]) + inverse_sigmoid(references[-2])).sigmoid()
-    return model.class_embed[-1](states[-1], texts), boxes
-
-
 class ReferenceForward:
     """The package's own forward pass, as tasks.models.groundingdino.fast.model.FastGroundingDino has its."""
 
@@ -117,14 +63,42 @@ class ReferenceForward:
         return text
 
     def encode_images(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """As the function of this name."""
-        return encode_images(self._model, images)
+        """Run the image backbone, which no text reaches, on (B, 3, H, W) float32, normalised, nothing padded.
+
+        Returns:
+            Per level: features (B, 256, h, w), padding masks (B, h, w) that are all False, position embeddings.
+        """
+        from groundingdino.util.misc import NestedTensor
+
+        def unpadded(features: Tensor) -> "NestedTensor":
+            return NestedTensor(features, torch.zeros_like(features[:, 0], dtype=torch.bool))
+
+        model = self._model
+        maps, positions = model.backbone(unpadded(images))
+        levels = [project(level.tensors) for project, level in zip(model.input_proj, maps, strict=False)]
+        for project in model.input_proj[len(maps) :]:
+            levels.append(project(maps[-1].tensors if len(levels) == len(maps) else levels[-1]))
+            positions.append(model.backbone[1](unpadded(levels[-1])).to(levels[-1].dtype))
+        return levels, [unpadded(level).mask for level in levels], positions
 
     def find(
         self, encoded: tuple[list[Tensor], list[Tensor], list[Tensor]], text: TextFeatures
     ) -> tuple[Tensor, Tensor]:
-        """As the function of this name."""
-        return find(self._model, encoded, text)
+        """Let what `encode_images` returned and the text of one caption, asked of all B images, meet.
+
+        Returns:
+            Logits (B, Q, 256), -inf beyond the caption, and boxes (B, Q, 4): centre x, y, width, height in [0, 1].
+        """
+        from groundingdino.util.misc import inverse_sigmoid
+
+        model = self._model
+        levels, masks, positions = encoded
+        batch = len(levels[0])
+        # A dictionary of this call's own, because the transformer writes into it.
+        texts = {name: value.expand(batch, *value.shape[1:]) for name, value in text.items()}
+        states, references, *_ = model.transformer(levels, masks, None, positions, None, None, texts)
+        boxes = (model.bbox_embed[-1](states[-1]) + inverse_sigmoid(references[-2])).sigmoid()
+        return model.class_embed[-1](states[-1], texts), boxes
 
 
 def keep_heads_exact(model: "GroundingDINO") -> None:
@@ -152,12 +126,7 @@ def resized_shape(height: int, width: int, resize: Resize) -> tuple[int, int]:
 
 
 def resize_image(image: Pixels, shape: tuple[int, int]) -> Pixels:
-    """Resize with Pillow's antialiased bilinear filter, as the package does.
-
-    Args:
-        image: (H, W, 3) uint8.
-        shape: Height and width wanted.
-    """
+    """Resize to (height, width) with Pillow's antialiased bilinear filter, as the package does."""
     height, width = shape
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
@@ -176,9 +145,7 @@ def resize_images(images: Sequence[Pixels], shape: tuple[int, int]) -> Pixels:
 def normalise(images: Tensor, least_shape: tuple[int, int]) -> Tensor:
     """Turn (B, H, W, 3) uint8 into (B, 3, H', W') float32 with ImageNet's mean and deviation taken out.
 
-    Args:
-        images: On any device.
-        least_shape: H' and W' are at least this; what is added at the bottom and right has the mean colour.
+    H' and W' are at least `least_shape`; what is added at the bottom and right has the mean colour.
     """
     pixels = images.permute(0, 3, 1, 2).to(torch.float32).div(255)
     pixels = pixels.sub_(_channels(MEAN, images.device)).div_(_channels(STD, images.device))

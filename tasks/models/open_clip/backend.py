@@ -68,14 +68,9 @@ class OpenClipScorer:
     def __init__(
         self, model: "nn.Module", architecture: Architecture, sha256: str, batch_size: BatchSize, runtime: Runtime
     ) -> None:
-        """Move the model to its device and settle the preprocessing: open_clip's evaluation transform, exactly.
+        """Move a model to its device and settle the preprocessing: open_clip's evaluation transform, exactly.
 
-        Args:
-            model: With its weights, in evaluation mode.
-            architecture: Of the model.
-            sha256: Of the checkpoint.
-            batch_size: Crops or texts in one forward pass.
-            runtime: Device and precision.
+        The model has its weights and is in evaluation mode; `sha256` is that of its checkpoint.
         """
         import torch
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
@@ -110,13 +105,7 @@ class OpenClipScorer:
         )
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
-        """Embed texts, each once.
-
-        Args:
-            texts: Any number.
-
-        Returns:
-            (T, D) of unit length.
+        """Embed texts, each once: (T, D) of unit length.
 
         Raises:
             UserError: A text has more tokens than the model reads.
@@ -127,10 +116,7 @@ class OpenClipScorer:
         return _stacked([self._texts[text] for text in texts], self._width)
 
     def embed_crops(self, crops: Sequence[Pixels]) -> Floats:
-        """Embed crops.
-
-        Args:
-            crops: (h, w, 3) uint8 of any size; views will do.
+        """Embed (h, w, 3) uint8 crops of any size; views will do.
 
         Returns:
             (N, D) of unit length; NaN where the model gave NaN.
@@ -155,7 +141,6 @@ class OpenClipScorer:
         return self._forward(model.encode_text, self._tokenize(texts, self._text_length).to(self._runtime.device))
 
     def _forward_crops(self, crops: Sequence[Pixels]) -> list[Floats]:
-
         if self._on_device:
             return self._encode(resize_on_device(crops, self._side, self._runtime.device, self._fit))
         pixels = to_device(np.stack(in_threads(self._fit, crops)), self._runtime.device)
@@ -189,12 +174,7 @@ def _stacked(rows: Sequence[Floats], width: int) -> Floats:
 
 
 def fits_device(preprocess: "PreprocessCfg", runtime: Runtime) -> bool:
-    """Tell whether crops are resized on the device: on CUDA, for what CLIP's published models do to an image.
-
-    Args:
-        preprocess: open_clip's PreprocessCfg.
-        runtime: The device, and whether the switch is on.
-    """
+    """Whether crops are resized on the device: on CUDA, for what CLIP's published models do to an image."""
     size = preprocess.size
     square = isinstance(size, int) or size[0] == size[1]
     usual = preprocess.interpolation == "bicubic" and preprocess.resize_mode == "shortest"
@@ -202,16 +182,11 @@ def fits_device(preprocess: "PreprocessCfg", runtime: Runtime) -> bool:
 
 
 def resize_on_device(crops: Sequence[Pixels], side: int, device: str, fit: Callable[[Pixels], Pixels]) -> "Tensor":
-    """Resize each crop so that its shorter side fits, bicubic and antialiased, and cut out the central square.
+    """Resize each (h, w, 3) uint8 crop so that its shorter side fits, bicubic and antialiased; keep the central square.
 
     Pillow computes in fixed point and rounds between the two directions; this rounds once. So values differ from those
-    of open_clip's transform by up to 2 of 255. Crops that are much too large, or much too thin, stay on the host.
-
-    Args:
-        crops: (h, w, 3) uint8 each; they go to the device in copies of up to `PIECE` bytes.
-        side: Of the square, in pixels.
-        device: Where to.
-        fit: open_clip's transform on the host, to (side, side, 3) uint8.
+    of open_clip's transform by up to 2 of 255. Crops that are much too large, or much too thin, stay on the host, where
+    `fit` is open_clip's transform to (side, side, 3) uint8; others go to the device in copies of up to `PIECE` bytes.
 
     Returns:
         (N, 3, side, side) float32 whole numbers in [0, 255].
@@ -238,7 +213,7 @@ def resize_on_device(crops: Sequence[Pixels], side: int, device: str, fit: Calla
 
 
 def suits_device(height: int, width: int, side: int) -> bool:
-    """Tell whether the device's kernel can shrink a crop that far, and holds all of what a thin one grows to."""
+    """Whether the device's kernel can shrink a crop that far, and holds all of what a thin one grows to."""
     rows, columns = _size(height, width, side)
     return max(height / rows, width / columns) <= MOST_SHRUNK and max(rows, columns) <= MOST_SQUARES * side
 

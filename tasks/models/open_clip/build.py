@@ -24,11 +24,7 @@ Tokenizer = Callable[[Sequence[str], int], "Tensor"]
 def find_checkpoint(config: ScorerConfig) -> Weights:
     """Resolve the scorer's checkpoint; open_clip's model/tag becomes the hub file that it stands for.
 
-    Args:
-        config: The scorer's section of the campaign.
-
-    Returns:
-        The verified file; its architecture is model/tag, unless the config names another.
+    The architecture of such a file is model/tag, unless the config names another.
 
     Raises:
         CheckpointError: No such tag, or as `tasks.models.checkpoints.resolve`.

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def install(model: nn.Module, runtime: Runtime) -> None:
-    """Replace parts of a CLIP by faster ones, equal but for rounding.
-
-    Args:
-        model: Of open_clip, with its weights, in evaluation mode; changed in place.
-        runtime: Which parts are on.
-    """
+    """Replace parts of an open_clip CLIP in evaluation mode, in place, by faster ones, equal but for rounding."""
     from open_clip.modified_resnet import AttentionPool2d
     from open_clip.transformer import ResidualAttentionBlock
 

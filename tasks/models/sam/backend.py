@@ -33,13 +33,6 @@ PREPROCESSING: Final = "longest side, PIL bilinear, padded right and below; 1"
 def load(config: SegmenterConfig, runtime: Runtime) -> Segmenter:
     """Load a SAM checkpoint.
 
-    Args:
-        config: Names the checkpoint, its architecture and the batch size.
-        runtime: Device and precision.
-
-    Returns:
-        A segmenter that owns the model.
-
     Raises:
         UserError: The architecture is unknown, or the checkpoint cannot be used (CheckpointError).
     """
@@ -78,11 +71,7 @@ class SamSegmenter:
         self._decoder = PooledDecoder(self._sam, runtime.engine) if pooled else None
 
     def segment(self, images: Sequence[Pixels], boxes: Sequence[Floats]) -> list[Masks]:
-        """Mask each box of each image.
-
-        Args:
-            images: (H, W, 3) uint8 RGB, of any sizes.
-            boxes: (N, 4) float32 xyxy in pixels of its image; N may be 0.
+        """Mask each (N, 4) float32 xyxy box, in pixels, of each (H, W, 3) uint8 RGB image; N may be 0.
 
         Returns:
             Masks an image, in the order of its boxes. Images without boxes are not encoded.
@@ -161,7 +150,7 @@ class SamSegmenter:
     def _describe(
         self, logits: "torch.Tensor", iou: "torch.Tensor", upscales: Sequence[Upscale], images: Sequence[int]
     ) -> list[Masks]:
-        """Each mask of (N, s, s) logits, in order; `images` says which image each belongs to."""
+        """Each mask of (N, s, s) logits, in order; `images` are the images that they belong to."""
         from vouch_labels.tasks.models.sam.device_masks import encode_batch
 
         threshold = self._sam.mask_threshold

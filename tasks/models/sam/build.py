@@ -19,16 +19,13 @@ _ALLOWED: Final = _PARTS | {"pixel_mean", "pixel_std"}
 
 
 def build_sam(architecture: str | Path) -> "Sam":
-    """Build a SAM with its initial weights, on the CPU, ready for inference.
+    """Build the package's SAM with its initial weights, on the CPU, in eval mode.
 
     Args:
         architecture: vit_b, vit_l or vit_h, or the path of a JSON file with the keyword arguments of the package's
             classes: {"image_encoder": ImageEncoderViT, "prompt_encoder": PromptEncoder, "mask_decoder": MaskDecoder
             with "transformer": TwoWayTransformer, "pixel_mean": 3 numbers, "pixel_std": 3 numbers}; the last two
             may be left out.
-
-    Returns:
-        The package's own model in eval mode.
 
     Raises:
         UserError: No such architecture, or the file does not describe one.

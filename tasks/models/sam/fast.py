@@ -25,14 +25,10 @@ BIAS_LOGITS = 1 << 22
 
 
 def install(sam: "Sam", runtime: Runtime) -> None:
-    """Replace parts of the package's model by faster ones that hold the same parameters.
+    """Replace parts of the package's model, on its device, by faster ones that hold the same parameters.
 
     In bf16 the projections of the image encoder are kept in bf16 as well, which autocast would otherwise make again for
     every batch.
-
-    Args:
-        sam: With its weights, on its device; changed in place.
-        runtime: Which parts are on.
     """
     engine = runtime.engine
     if engine.has("channels_last"):
@@ -93,12 +89,7 @@ class Neck(nn.Module):
 
 
 def install_blocks(sam: "Sam", engine: Engine) -> None:
-    """Replace the blocks of the image encoder by blocks with fused attention, which hold the same parameters.
-
-    Args:
-        sam: With its weights, on its device.
-        engine: Whether blocks are compiled.
-    """
+    """Replace the blocks of the image encoder by blocks with fused attention, which hold the same parameters."""
     encoder: Any = sam.image_encoder
     side = encoder.img_size // encoder.patch_embed.proj.kernel_size[0]
     blocks = [FusedBlock(block, side) for block in encoder.blocks]
@@ -209,16 +200,10 @@ class FusedBlock(nn.Module):
 def with_channels(query: Tensor, key: Tensor, value: Tensor, scale: float, by_row: Tensor, by_column: Tensor) -> Tensor:
     """Attention whose relative positions are further channels of queries and keys; for GPUs.
 
-    Args:
-        query: (N, heads, H * W, D).
-        key: As `query`.
-        value: As `query`.
-        scale: Of the products of queries and keys.
-        by_row: (N, heads, H, W, H), what is added for each row of keys.
-        by_column: (N, heads, H, W, W), the same for each column; H = W.
+    Query, key, value and answer are (N, heads, H * W, D); `scale` is of the products of queries and keys.
 
-    Returns:
-        As `query`.
+    `by_row` (N, heads, H, W, H) is what is added for each row of keys, `by_column` (N, heads, H, W, W) the same for
+    each column; H = W.
     """
     batch, heads, length, width = query.shape
     span = by_row.shape[-1]
@@ -287,12 +272,12 @@ class PooledDecoder:
         return found
 
     def __call__(self, places: Tensor, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode boxes.
+        """Decode (N, 4) xyxy boxes in pixels of the encoder's input.
 
         Args:
             places: (B, hw, C) of `places`.
             image: (N,) int64, the image of each box, an index into `places`.
-            boxes: (N, 4) xyxy in pixels of the encoder's input.
+            boxes: As above.
 
         Returns:
             Mask logits (N, 4h, 4w) and predicted IoU (N,), both float32.

@@ -32,23 +32,16 @@ class Upscale:
     """
 
     def __init__(self, small: int, padded: int, input_size: tuple[int, ...], size: tuple[int, ...]) -> None:
-        """Prepare for one image.
+        """Prepare for one image of (H, W), which is (h, w) without padding in the encoder's input.
 
-        Args:
-            small: Side of the small logits.
-            padded: Side of the encoder's input.
-            input_size: (h, w) of the image in the encoder's input, without padding.
-            size: (H, W) of the image.
+        `small` and `padded` are the sides of the small logits and of the encoder's input.
         """
         self.size = (size[0], size[1])
         """(H, W) of the image."""
         self._axes = [_Axis(small, padded, kept, length) for kept, length in zip(input_size, size, strict=True)]
 
     def reach(self, above: "torch.Tensor") -> NDArray[np.int64]:
-        """Where the image can exceed a value.
-
-        Args:
-            above: (N, small, small) bool: which small logits exceed it.
+        """Where the image can exceed a value that (N, small, small) small logits are `above`.
 
         Returns:
             (N, 4) xyxy in pixels of the image, right and bottom exclusive; without extent where nothing can.
@@ -62,15 +55,7 @@ class Upscale:
         return np.stack([left, top, right, bottom], axis=1)
 
     def part(self, small: "torch.Tensor", xyxy: tuple[int, int, int, int]) -> "torch.Tensor":
-        """Logits of a part of the image.
-
-        Args:
-            small: (small, small) float32 logits of one mask.
-            xyxy: The part, in pixels of the image.
-
-        Returns:
-            (y1 - y0, x1 - x0) float32, on the device of `small`.
-        """
+        """(y1 - y0, x1 - x0) logits of a part of the image, in its pixels, from the (small, small) of one mask."""
         left, top, right, bottom = xyxy
         rows, first_row, last_row = self._axes[0].part(top, bottom, small.device)
         columns, first_column, last_column = self._axes[1].part(left, right, small.device)
@@ -81,16 +66,10 @@ class Upscale:
 def encode_masks(small: "torch.Tensor", upscale: Upscale, threshold: float, iou: NDArray[np.float32]) -> Masks:
     """Upscale, threshold and describe the masks of one image, one after the other and only where each can be.
 
-    Args:
-        small: (N, s, s) float32 logits of the mask decoder, on any device.
-        upscale: Takes them to the image's size.
-        threshold: Logit above which a pixel belongs to the mask.
-        iou: (N,) the model's own estimates.
-
-    Returns:
-        The masks; predicted IoU clipped to [0, 1]. Stability is
-        |logits > threshold + 1| / |logits > threshold - 1| at the image's size (calculate_stability_score in
-        segment_anything/utils/amg.py, with wide integers), 0 where nothing exceeds the lower cut.
+    From (N, s, s) float32 logits of the mask decoder, on any device, and the model's own estimates `iou` (N,), which
+    are clipped to [0, 1]. Pixels above the threshold belong to the mask. Stability is
+    |logits > threshold + 1| / |logits > threshold - 1| at the image's size (calculate_stability_score in
+    segment_anything/utils/amg.py, with wide integers), 0 where nothing exceeds the lower cut.
     """
     reach = upscale.reach(small > threshold - STABILITY_OFFSET)
     counts: list[bytes] = []
@@ -227,11 +206,7 @@ class Runs:
 
 
 def describe(runs: Runs, sizes: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.int64], Floats]:
-    """Compress masks, and measure them.
-
-    Args:
-        runs: Of M masks.
-        sizes: (M, 2) height and width of each.
+    """Compress M masks of (M, 2) height and width, and measure them.
 
     Returns:
         Compressed COCO RLE counts; (M,) areas in pixels; (M, 4) float32 xyxy around each mask in pixels, right and

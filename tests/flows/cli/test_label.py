@@ -122,6 +122,18 @@ def test_check_tells_each_problem_and_ends_with_2(vouch, write_campaign, tmp_pat
 
 
 @pytest.mark.usefixtures("nothing_cached")
+def test_a_package_that_raises_does_not_end_the_check(vouch, write_campaign, monkeypatch):
+    def raises(config, runtime):
+        raise RuntimeError("header\ntoo small")
+
+    monkeypatch.setattr("vouch_labels.tasks.models.catalog.load_segmenter", raises)
+    answer = vouch("models", "check", write_campaign(), "--json")
+    assert answer.code == 2
+    reports = {report["kind"]: report["problem"] for report in json.loads(answer.out)["models"]}
+    assert reports == {"detector": None, "segmenter": "unexpected RuntimeError: header too small", "scorer": None}
+
+
+@pytest.mark.usefixtures("nothing_cached")
 def test_pull_of_a_name_that_is_not_there(vouch):
     answer = vouch("models", "pull", "sam_vit_b", "sam_vit_z")
     assert answer.code == 2

@@ -6,10 +6,11 @@ import pytest
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.starter.scenes import sprites
+from vouch_labels.starter.scenes.sheet import SHEETS
 from vouch_labels.starter.scenes.vocabulary import CORE, DISTRACTORS, EXTENDED
 
 
-@pytest.mark.parametrize("style", sprites.STYLES)
+@pytest.mark.parametrize("style", SHEETS)
 def test_every_glyph_is_in_the_style_and_differs_from_all_others(style: str) -> None:
     glyphs = [noun.glyph for noun in CORE + EXTENDED] + list(DISTRACTORS)
     drawn = [sprites.sprite(glyph, style=style) for glyph in glyphs]
@@ -20,7 +21,7 @@ def test_every_glyph_is_in_the_style_and_differs_from_all_others(style: str) -> 
 
 
 def test_styles_draw_the_same_thing_differently() -> None:
-    assert set(sprites.STYLES) == {"noto", "twitter"}
+    assert set(SHEETS) == {"noto", "twitter"}
     for noun in CORE:
         first, second = (sprites.sprite(noun.glyph, style=style) for style in ("noto", "twitter"))
         assert np.abs(first - second).mean() > 0.02, noun.name
@@ -35,7 +36,7 @@ def test_unknown_style_is_refused() -> None:
         sprites.sprite("🍎", style="oil")
 
 
-@pytest.mark.parametrize("style", sprites.STYLES)
+@pytest.mark.parametrize("style", SHEETS)
 @pytest.mark.parametrize("glyph", ["🚗", "🍎", "👕"])
 def test_tint_moves_the_hue(glyph: str, style: str) -> None:
     for hue in (0.0, 120.0, 220.0):

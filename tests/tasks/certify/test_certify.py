@@ -9,7 +9,6 @@ from vouch_labels.schemas.errors import NotCertifiedError, StoreError, UserError
 from vouch_labels.schemas.policy import Policy, Reviewers
 from vouch_labels.schemas.reviews import GroupPlan
 from vouch_labels.tasks.certify.certify import (
-    Basis,
     certify_campaign,
     class_estimates,
     make_policy,
@@ -17,7 +16,7 @@ from vouch_labels.tasks.certify.certify import (
     policy_groups,
 )
 from vouch_labels.tasks.certify.data import Candidates, Guarantee
-from vouch_labels.tasks.certify.judge import Reviewed, judge
+from vouch_labels.tasks.certify.judge import Reviewed, RoundResult, judge
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.certify.rounds import labels_of_round, last_round, read_tests
 from vouch_labels.tasks.policy import read_policy
@@ -33,7 +32,7 @@ def test_a_policy_with_all_that_it_rests_on(campaigned):
     found = certify_campaign(campaigned.campaign)
     assert found.version.startswith("certified-1-")
     assert not found.simulated
-    assert "no known-wrong labels were planted" in " ".join(found.remarks)
+    assert "no honeypots were mixed in" in " ".join(found.remarks)
     assert "would be tested at 0.032" in found.remarks[-1]
     policy = policy_of(campaigned, found.version)
     guarantee = policy.certification
@@ -112,7 +111,7 @@ def test_disputed_labels_and_plants_that_were_missed_cost(campaigned):
     assert disputed.reviewers.missed == 0
     assert disputed.accepted < clean.accepted
     campaigned.answer(wrong=False, minutes=3)
-    with pytest.raises(NotCertifiedError, match=r"plant more of them.*--honeypots N adds some.*no test was spent"):
+    with pytest.raises(NotCertifiedError, match=r"add honeypots.*--honeypots N adds some.*no test was spent"):
         certify_campaign(campaigned.campaign)
 
 
@@ -242,7 +241,7 @@ def test_a_damaged_calibrator_or_look_is_told(campaigned):
     campaigned.workspace.put(info.key, kept)
     certify_campaign(campaigned.campaign)
     campaigned.workspace.put("runs/main/looks/1.json", b"{}")
-    with pytest.raises(StoreError, match="is damaged; restore it: without it nobody knows"):
+    with pytest.raises(StoreError, match="is damaged; restore it: without it the confidence that is spent"):
         certify_campaign(campaigned.campaign)
 
 
@@ -266,8 +265,7 @@ def test_classes_that_were_not_sampled_are_a_group_that_accepts_nothing(campaign
     judged = judge(sample, found.plan.groups, of_round.candidates, reviews.guarantee, 0.1)
     assert not_sampled(judged) == ("dog",)
     assert [name for group in policy_groups(judged) for name in group.classes] == ["cat"]
-    basis = Basis(reviews, found, of_round, look, Reviewers(), False, "0")
-    policy = make_policy(basis, judged, look.created)
+    policy = make_policy(reviews, found, of_round, look, RoundResult(0.1, judged, sample, Reviewers()), simulated=False)
     last = read_policy(reviews.workspace, policy.version, campaigned.campaign.classes).groups[-1]
     assert (last.classes, last.p_correct) == (("dog",), None)
     assert "no label of these classes was drawn" in last.certificate.refusal

@@ -67,6 +67,4 @@ def test_a_gap_that_was_never_reviewed_gives_no_probability(make_world):
     found = fit_rows(world.labels, np.arange(100), world.wrong[:100], np.ones(100), SEED)
     assert np.isnan(found.scores[-1])
     assert np.isfinite(found.scores[:-1]).all()
-    assert (
-        found.fingerprint == fit_rows(world.labels, np.arange(100), world.wrong[:100], np.ones(100), SEED).fingerprint
-    )
+    assert found.calibrator == fit_rows(world.labels, np.arange(100), world.wrong[:100], np.ones(100), SEED).calibrator

@@ -244,7 +244,7 @@ def test_classes_left_out_by_chance_take_no_right_labels_from_the_test():
 
 
 MORE = ReviewRequest(minutes=1, stage="certify")
-ANEW = ReviewRequest(minutes=3, stage="certify", fresh=True)
+AGAIN = ReviewRequest(minutes=3, stage="certify", fresh=True)
 SAID = "to draw on after answers is a test of them, as certifying is"
 
 
@@ -253,7 +253,7 @@ def looks(campaigned):
     return lambda: read_tests(campaigned.workspace, "main")
 
 
-@pytest.mark.parametrize("wanted", [MORE, ANEW])
+@pytest.mark.parametrize("wanted", [MORE, AGAIN])
 def test_to_draw_on_after_answers_is_a_look_and_lowers_the_next_level(campaigned, looks, wanted):
     first = campaigned.fitted().sampled(minutes=2)
     assert not looks()
@@ -275,7 +275,7 @@ def test_to_draw_on_after_answers_is_a_look_and_lowers_the_next_level(campaigned
 def test_a_sample_that_nobody_answered_is_drawn_anew_for_nothing(campaigned, looks):
     campaigned.fitted()
     for _ in range(3):
-        planned = plan_reviews(campaigned.campaign, ANEW)
+        planned = plan_reviews(campaigned.campaign, AGAIN)
     assert planned.plan.round == 3
     assert SAID not in " ".join(planned.words)
     assert not looks()
@@ -283,9 +283,9 @@ def test_a_sample_that_nobody_answered_is_drawn_anew_for_nothing(campaigned, loo
 
 def test_a_part_of_the_answers_is_enough(campaigned, looks):
     campaigned.fitted()
-    plan_reviews(campaigned.campaign, ANEW)
+    plan_reviews(campaigned.campaign, AGAIN)
     campaigned.answer(part=0.1)
-    plan_reviews(campaigned.campaign, ANEW)
+    plan_reviews(campaigned.campaign, AGAIN)
     assert [look.look for look in looks()] == [1]
 
 
@@ -298,7 +298,7 @@ def test_after_a_look_at_just_these_answers_there_is_none(campaigned, looks):
     assert certify_campaign(campaigned.campaign).look == 2
     # Nor where less is asked of the next draw, or the guarantee is about other labels.
     campaigned.with_routing(precision=0.6, confidence=0.8, gate="accepted")
-    assert SAID not in " ".join(plan_reviews(campaigned.campaign, ANEW).words)
+    assert SAID not in " ".join(plan_reviews(campaigned.campaign, AGAIN).words)
     assert len(looks()) == 2
 
 
@@ -306,16 +306,16 @@ def test_after_answers_were_changed_there_is_one_again(campaigned, looks):
     campaigned.fitted().sampled(minutes=2)
     certify_campaign(campaigned.campaign)
     campaigned.answer(part=0.2, wrong=True, minutes=5)
-    plan_reviews(campaigned.campaign, ANEW)
+    plan_reviews(campaigned.campaign, AGAIN)
     assert [look.look for look in looks()] == [1, 2]
 
 
 def test_a_look_at_a_part_counted_as_wrong_is_one_at_these_answers(campaigned, looks):
     campaigned.fitted()
-    plan_reviews(campaigned.campaign, ANEW)
+    plan_reviews(campaigned.campaign, AGAIN)
     campaigned.answer(part=0.9)
     certify_campaign(campaigned.campaign, unanswered_as_wrong=True)
-    plan_reviews(campaigned.campaign, ANEW)
+    plan_reviews(campaigned.campaign, AGAIN)
     assert len(looks()) == 1
 
 
@@ -347,11 +347,11 @@ def test_labels_of_other_models_have_looks_of_their_own(campaigned, looks):
     current = json.loads(kept)
     current["inputs"] |= {"prompts": "another"}
     campaigned.workspace.put(key, json.dumps(current).encode())
-    plan_reviews(campaigned.campaign, ANEW)
+    plan_reviews(campaigned.campaign, AGAIN)
     assert not looks()
     # There and back is no way round.
     campaigned.workspace.put(key, kept)
-    plan_reviews(campaigned.campaign, ANEW)
+    plan_reviews(campaigned.campaign, AGAIN)
     assert [look.plans for look in looks()] == [(2,)]
 
 
@@ -379,7 +379,7 @@ def test_a_drawing_that_is_refused_spends_nothing(campaigned, looks):
 
 
 def broken_at_worst(looks_at, delta=0.1, wrong=0.05, most=240, step=3, small_is_free=False):
-    """Chance that someone who draws on as he pleases has a guarantee certified that is just broken.
+    """Chance that someone who draws on as they please has a guarantee certified that is just broken.
 
     Dynamic programming over (look, sample size, errors): certify if that passes, else the best of drawing any number
     more and of drawing again. Binomial tests of one threshold.

@@ -354,7 +354,7 @@ def test_labels_that_are_quicker_drawn_than_looked_at_are_not_asked(campaigned):
     labels = replace(reviews.labels, p_correct=np.full(reviews.labels.count, 0.05))
     draw = draw_queue(replace(reviews, labels=labels), 600)
     assert sum(table.num_rows for table in draw.tables) == 0
-    assert draw.words == (draw.nothing,)
+    assert draw.notes == (draw.nothing,)
     waiting = labels.count - sum(tasks.num_rows for _, tasks in reviews.plans)
     assert draw.nothing == (
         f"{waiting:,} labels wait; all have p_correct below 0.063, where drawing is quicker than looking (they stay "

@@ -3,6 +3,7 @@
 Objects of searched images: found, corrected, missed, each once.
 """
 
+from collections import namedtuple
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,9 @@ from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
 INPUTS = {"prompts": "a"}
 
 
+Checks = namedtuple("Checks", ["tasks", "strata"])
+
+
 def presence(*rows: tuple[str, str, float]) -> pa.Table:
     keys, names, values = zip(*rows, strict=True) if rows else ((), (), ())
     return pa.table([pa.array(keys), pa.array(names), pa.array(values, pa.float32())], schema=PRESENCE)
@@ -41,7 +45,8 @@ def nothing() -> pa.Table:
 def draw(world, count=30, verdicts=None, plans=(), inputs=INPUTS, seen=None, seed=0):
     strata = image_strata(world.labels, presence() if seen is None else seen)
     answers = resolve(nothing() if verdicts is None else verdicts)
-    return draw_image_checks(world.labels, strata, count, seed, plans=plans, inputs=inputs, answers=answers)
+    found = draw_image_checks(world.labels, strata, count, seed, plans=plans, inputs=inputs, answers=answers)
+    return Checks(*found)
 
 
 def searches(checks) -> pa.Table:
@@ -115,8 +120,8 @@ def test_what_waits_for_an_answer_completes_the_images_whatever_is_accepted(make
     checks = draw(world, 60)
     plan = planned(make_plan, checks)
     waiting = open_tasks(plan[1], resolve(nothing()), missed_and_checked(nothing()), world.labels.accepts)
-    found = estimated(world, [plan], decided(world, replace(checks, tasks=waiting)))
-    assert found.undecided == 0
+    found = estimated(world, [plan], decided(world, checks._replace(tasks=waiting)))
+    assert found.incomplete == 0
     assert found.accepted.value > 0.2
 
 

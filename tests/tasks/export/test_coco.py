@@ -19,7 +19,7 @@ from pycocotools import mask as mask_utils
 
 from vouch_labels.schemas.campaign import ExportConfig, Splits
 from vouch_labels.schemas.errors import VouchError
-from vouch_labels.tasks.export.coco import PRESETS, fate_of, not_exhaustive, open_document, split_of, write_coco
+from vouch_labels.tasks.export.coco import FIRST_IDS, export_status, not_exhaustive, open_document, split_of, write_coco
 from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Guarantee
 from vouch_labels.tasks.store.local import LocalStore
 
@@ -71,14 +71,13 @@ def test_the_file_says_what_came_in(write, images):
     }
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", FIRST_IDS)
 def test_category_ids_are_those_of_the_preset(write, preset):
     document = read(write(preset=preset))
     first = {"rtdetr": 0, "zero_based": 0}.get(preset, 1)
     assert [entry["id"] for entry in document["categories"]] == [first, first + 1, first + 2]
     assert [entry["category_id"] - first for entry in document["annotations"]] == [0, 1, 2, 1, 0, 0]
     assert min(entry["id"] for entry in document["images"] + document["annotations"]) == 1
-    assert PRESETS[preset].reason
 
 
 def test_undecided_labels_become_crowd_regions(write):
@@ -363,13 +362,17 @@ def label(decision="review", reviewed="", class_name="cat", verdict=None):
         (None, "added", ("added", False), ("added", False), ("added", False)),
     ],
 )
-def test_fates(decision, reviewed, ignore, drop, include):
+def test_export_status(decision, reviewed, ignore, drop, include):
     one = label(decision, reviewed)
-    assert (fate_of(one, "ignore"), fate_of(one, "drop"), fate_of(one, "include")) == (ignore, drop, include)
+    assert (export_status(one, "ignore"), export_status(one, "drop"), export_status(one, "include")) == (
+        ignore,
+        drop,
+        include,
+    )
 
 
 @pytest.mark.parametrize(
-    ("checked", "labels", "fates", "expected"),
+    ("checked", "labels", "statuses", "expected"),
     [
         ((), [], [], (1, 2, 3)),
         (IDS, [], [], ()),
@@ -380,9 +383,9 @@ def test_fates(decision, reviewed, ignore, drop, include):
         (IDS, [label(verdict="bad_box")], ["unusable"], (1,)),
     ],
 )
-def test_classes_of_which_there_may_be_more(checked, labels, fates, expected):
+def test_classes_of_which_there_may_be_more(checked, labels, statuses, expected):
     image = ExportImage("a.png", 9, 9, labels, checked=frozenset(checked))
-    assert not_exhaustive(image, fates, IDS) == expected
+    assert not_exhaustive(image, statuses, IDS) == expected
 
 
 shares = st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(0, 10)).filter(any)

@@ -101,13 +101,13 @@ def test_masks_of_people_are_those_of_the_data_set(tmp_path, make_images, make_c
     write_verdicts(open_store(campaign.workspace), said)
     export_campaign(campaign)
     coco = COCO(path)
-    spoken = {entry["verdict"]: entry for entry in coco.loadAnns(coco.getAnnIds()) if "verdict" in entry}
-    assert sorted(spoken) == ["bad_box", "correct", "missed"]
-    for entry in spoken.values():
+    reviewed = {entry["verdict"]: entry for entry in coco.loadAnns(coco.getAnnIds()) if "verdict" in entry}
+    assert sorted(reviewed) == ["bad_box", "correct", "missed"]
+    for entry in reviewed.values():
         np.testing.assert_array_equal(coco.annToMask(entry), mask)
         assert (entry["area"], entry["provenance"], entry["iscrowd"]) == (27, "human", 0)
-    assert spoken["correct"]["bbox"] == one["bbox"]
-    assert spoken["bad_box"]["bbox"] == spoken["missed"]["bbox"] == [3, 2, 4, 7]
+    assert reviewed["correct"]["bbox"] == one["bbox"]
+    assert reviewed["bad_box"]["bbox"] == reviewed["missed"]["bbox"] == [3, 2, 4, 7]
 
 
 CERTIFICATION = Certification(

@@ -3,7 +3,7 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
-from vouch_labels.tasks.reviews.overlay import HumanWord
+from vouch_labels.tasks.reviews.overlay import HumanLabel
 
 CLASSES = ("cat", "dog")
 
@@ -13,15 +13,15 @@ def label(name="1", decision="review", class_name="cat", box=(10.0, 10.0, 30.0, 
 
 
 def over(verdicts, *labels, key="a.png"):
-    (image,) = HumanWord.of(verdicts, CLASSES).over([ExportImage(key, 80, 60, list(labels))])
+    (image,) = HumanLabel.of(verdicts, CLASSES).over([ExportImage(key, 80, 60, list(labels))])
     return image
 
 
 def test_nothing_said_nothing_changed(verdicts):
     given = ExportImage("a.png", 80, 60, [label(), label("2", "accept")])
     said = verdicts({"label_id": "9", "verdict": "correct"}, {"key": "b.png", "verdict": "checked"})
-    assert list(HumanWord.of(said, CLASSES).over([given])) == [given]
-    assert list(HumanWord.of(verdicts(), CLASSES).over([given])) == [given]
+    assert list(HumanLabel.of(said, CLASSES).over([given])) == [given]
+    assert list(HumanLabel.of(verdicts(), CLASSES).over([given])) == [given]
 
 
 @pytest.mark.parametrize("decision", ["accept", "review"])
@@ -65,14 +65,14 @@ def test_masks(verdicts):
     def said(mask=None, **row):
         return over(verdicts({"label_id": "1", "rle_counts": mask or rle()} | row), label()).labels[0]
 
-    spoken = label()._replace(provenance="human", rle_counts=rle(), area=40)
-    assert said(verdict="correct") == spoken._replace(reviewed="kept", verdict="correct")
-    corrected = spoken._replace(reviewed="corrected", verdict="wrong_class", class_name="dog")
+    reviewed = label()._replace(provenance="human", rle_counts=rle(), area=40)
+    assert said(verdict="correct") == reviewed._replace(reviewed="kept", verdict="correct")
+    corrected = reviewed._replace(reviewed="corrected", verdict="wrong_class", class_name="dog")
     assert said(verdict="wrong_class", class_name="dog") == corrected
     box = (1.0, 2.0, 30.0, 40.0)
     assert said(verdict="wrong_class", class_name="dog", box=box) == corrected._replace(xyxy=box)
     moved = said(verdict="bad_box", box=box)
-    assert moved == spoken._replace(reviewed="corrected", verdict="bad_box", xyxy=box)
+    assert moved == reviewed._replace(reviewed="corrected", verdict="bad_box", xyxy=box)
     assert said(verdict="not_an_object").rle_counts == b"mask"
 
 

@@ -55,7 +55,7 @@ def test_a_campaign_that_was_not_run_is_told_so(make_campaign):
 
 def test_user_thresholds_guarantee_nothing(run):
     campaign = run()
-    report, labels = collect(campaign).report, labels_of(campaign)
+    report, labels = collect(campaign)[0], labels_of(campaign)
     assert report.policy.standing == "user_thresholds"
     assert "no precision is guaranteed" in report.guarantee
     assert (report.automation.labels, report.automation.accepted) == (labels.count, int(labels.accepted.sum()))
@@ -69,7 +69,7 @@ def test_user_thresholds_guarantee_nothing(run):
 
 
 def test_without_a_rule_nothing_is_accepted(run):
-    report = collect(run(routing={})).report
+    report = collect(run(routing={}))[0]
     assert report.policy.standing == "nothing_accepted"
     assert report.automation.accepted == 0
     assert {picture.kind for picture in report.pictures} == {"routed"}
@@ -91,7 +91,7 @@ def test_a_run_without_a_label_has_a_report(tmp_path, make_campaign, label):
 
 def test_pictures_say_why_and_are_the_same_every_time(run):
     campaign = run()
-    first, again = collect(campaign).report, collect(campaign).report
+    first, again = collect(campaign)[0], collect(campaign)[0]
     assert first.pictures == again.pictures
     assert all(picture.reason for picture in first.pictures)
     labels = labels_of(campaign)
@@ -105,7 +105,7 @@ def test_verdicts_are_counted_and_people_stay_unnamed(run):
     ids = labels.label_ids.to_pylist()
     answer(campaign, {ids[0]: "correct", ids[1]: "wrong_class", "unknown": "correct"})
     answer(campaign, {ids[0]: "correct"}, reviewer="bea")
-    report = collect(campaign).report
+    report = collect(campaign)[0]
     assert report.verdicts.labels == 2
     assert report.verdicts.answers == {"correct": 1, "wrong_class": 1}
     assert (report.verdicts.reviewers, report.verdicts.simulated, report.verdicts.foreign) == (2, 0, 1)
@@ -119,7 +119,7 @@ def test_a_simulated_reviewer_is_no_person(run):
     campaign = run()
     ids = labels_of(campaign).label_ids.to_pylist()
     answer(campaign, {ids[0]: "correct"}, simulated=[True])
-    report = collect(campaign).report
+    report = collect(campaign)[0]
     assert (report.verdicts.reviewers, report.verdicts.simulated) == (0, 1)
     assert report.time.simulated
 
@@ -129,7 +129,7 @@ def test_ground_truth_tells_right_from_wrong(run, tmp_path):
     labels = labels_of(campaign)
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps(_truth(labels)))
-    report = collect(campaign, truth).report
+    report = collect(campaign, truth)[0]
     everything = report.truth.everything
     assert (everything.correct, everything.wrong) == (labels.count - len(_odd(labels)), len(_odd(labels)))
     wrong = {picture.label_id for picture in report.pictures if picture.kind == "wrong"}
@@ -138,7 +138,7 @@ def test_ground_truth_tells_right_from_wrong(run, tmp_path):
 
 
 def test_time_saved_follows_from_what_was_accepted(run):
-    report = collect(run()).report
+    report = collect(run())[0]
     assert report.automation.answered == 0
     assert report.time.unseen == report.automation.accepted
     assert report.time.saved == pytest.approx(report.automation.accepted * report.time.verify_s)

@@ -64,7 +64,7 @@ def ask_and_answer(campaign, purpose, rows, wrong, simulated=False, **plan):
 
 def test_the_guarantee_and_what_it_is_about(applied):
     campaign = applied()
-    report, labels = collect(campaign).report, read(campaign)
+    report, labels = collect(campaign)[0], read(campaign)
     fit = labels.fit_side(SHARE, 0)
     assert report.policy.standing == "certified"
     assert report.guarantee.startswith("At least 95% of the labels that are delivered")
@@ -75,20 +75,20 @@ def test_the_guarantee_and_what_it_is_about(applied):
 
 
 def test_a_simulated_reviewer_certifies_nothing(applied):
-    report = collect(applied(simulated=True)).report
+    report = collect(applied(simulated=True))[0]
     assert report.policy.standing == "simulated"
     assert "nothing is certified" in report.guarantee
 
 
 def test_labels_kept_for_fitting_are_shown_last(applied):
     campaign = applied()
-    routed = [picture for picture in collect(campaign).report.pictures if picture.kind == "routed"]
+    routed = [picture for picture in collect(campaign)[0].pictures if picture.kind == "routed"]
     kept = ["kept for fitting" in picture.reason for picture in routed]
     assert kept == sorted(kept)
 
 
 def test_drift_is_told_of_the_certified_images(applied):
-    report = collect(applied()).report
+    report = collect(applied())[0]
     moved = {one.signal: one for one in report.drift.signals}
     assert moved["detector_score"].distance < 0.1
     assert not moved["detector_score"].drifted
@@ -102,7 +102,7 @@ def test_reviewed_labels_show_reliability_and_classes(applied):
     rows = np.flatnonzero(~labels.fit_side(SHARE, 0))
     wrong = np.arange(len(rows)) % 5 == 0
     ask_and_answer(campaign, "certify", rows, wrong)
-    report = collect(campaign).report
+    report = collect(campaign)[0]
     assert report.reliability.labels == len(rows)
     assert sum(one.labels for one in report.reliability.found.bins) == len(rows)
     cat = next(one for one in report.classes if one.name == "cat")
@@ -116,7 +116,7 @@ def test_accepted_labels_that_people_looked_at_saved_nothing(applied):
     labels = read(campaign)
     accepted, waiting = np.flatnonzero(labels.accepted), np.flatnonzero(~labels.accepted)
     ask_and_answer(campaign, "certify", [*accepted[:2], waiting[0]], [False, True, False])
-    report = collect(campaign).report
+    report = collect(campaign)[0]
     assert (report.automation.accepted, report.automation.answered) == (len(accepted), 2)
     assert (report.certify_side.answered, report.fit_side.answered) == (2, 0)
     assert report.time.unseen == len(accepted) - 2
@@ -127,7 +127,7 @@ def test_labels_drawn_for_fitting_say_nothing_of_reliability(applied):
     campaign = applied()
     rows = np.flatnonzero(read(campaign).fit_side(SHARE, 0))
     ask_and_answer(campaign, "fit", rows, np.zeros(len(rows), bool))
-    report = collect(campaign).report
+    report = collect(campaign)[0]
     assert report.reliability.labels == 0
     assert "only 0 reviewed labels" in report.reliability.missing
 
@@ -139,7 +139,7 @@ def test_audits_are_told_and_can_end_the_guarantee(applied, wrong):
     audit = {"policy": VERSION, "labels": 2 * len(rows), "mean_p_correct": 0.9,
              "strata": [{"name": "all", "size": 2 * len(rows), "drawn": len(rows)}]}  # fmt: skip
     ask_and_answer(campaign, "audit", rows, np.full(len(rows), wrong), audit=audit)
-    report = collect(campaign).report
+    report = collect(campaign)[0]
     [found] = report.audits
     assert (found.answered, found.asked, found.wrong) == (len(rows), len(rows), wrong * len(rows))
     assert found.precision.low <= found.precision.value <= found.precision.high

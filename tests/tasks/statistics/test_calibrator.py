@@ -6,7 +6,7 @@ from scipy.special import expit
 from sklearn.metrics import brier_score_loss
 
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.tasks.statistics.calibrator import Calibrator, class_indices, reliability
+from vouch_labels.tasks.statistics.calibrator import Calibrator, reliability
 from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_GAPS, fit_calibrator
 
 NAMES = ("detector_score", "clip_margin")
@@ -176,12 +176,6 @@ def test_probabilities_survive_float32():
     signals, classes, correct, images = labels(100)
     found = fit(signals, classes, correct, images).calibrator.probabilities(signals, classes, CLASSES)
     assert np.array_equal(found, found.astype(np.float32))
-
-
-def test_class_indices():
-    indices, names = class_indices(np.array(["dog", "cat", "dog"]))
-    assert indices.tolist() == [1, 0, 1]
-    assert names == ("cat", "dog")
 
 
 def drawn(count, off=0.0):

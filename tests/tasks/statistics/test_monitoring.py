@@ -1,9 +1,6 @@
-import json
-
 import numpy as np
 import pytest
 
-from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.statistics.bounds import lower_bound
 from vouch_labels.tasks.statistics.monitoring import Audited, Monitor, audited_precision, score_drift
 from vouch_labels.tasks.statistics.sampling import audit_sample, audit_strata
@@ -147,14 +144,3 @@ def test_disaster_does_not_overflow():
     for _ in range(50):
         monitor = monitor.after(np.ones(500, np.bool_), np.full(500, 0.5), 1000)
     assert np.isfinite(monitor.wealth)
-
-
-def test_json_and_back():
-    monitor = Monitor(0.95, DELTA).after(np.arange(40) < 3, np.full(40, 0.1), 400)
-    assert Monitor.from_dict(json.loads(json.dumps(monitor.to_dict()))) == monitor
-
-
-@pytest.mark.parametrize("change", [{"stakes": [0.0]}, {"stakes": None}, {"more": 1}])
-def test_a_damaged_record_is_refused(change):
-    with pytest.raises(UserError, match="record of audits is damaged"):
-        Monitor.from_dict(Monitor(0.95, DELTA).to_dict() | change)

@@ -175,8 +175,7 @@ def test_both_precisions():
     found = both_precisions(drawn, 0.5, DELTA)
     assert found.accepted == pytest.approx(2 / 3)
     assert found.delivered == pytest.approx(3 / 4)
-    assert found.automated == pytest.approx(3 / 5)
     assert found.accepted_at_least < found.accepted
     nothing = both_precisions(drawn, None, DELTA)
     assert np.isnan(nothing.accepted)
-    assert (nothing.accepted_at_least, nothing.delivered, nothing.automated) == (0, 1, 0)
+    assert (nothing.accepted_at_least, nothing.delivered) == (0, 1)

@@ -83,7 +83,7 @@ def test_a_larger_certification_sample_begins_with_the_smaller_one():
     among = np.ones(100, np.bool_)
     small, large = certification_sample(among, 10, 5).rows, certification_sample(among, 50, 5).rows
     assert np.array_equal(large[:10], small)
-    assert not np.array_equal(certification_sample(among, 10, 5, look=1).rows, small)
+    assert not np.array_equal(certification_sample(among, 10, 5, number=1).rows, small)
     assert not np.array_equal(certification_sample(among, 10, 6).rows, small)
 
 

@@ -125,11 +125,11 @@ def test_gate_b_counts_what_reviewers_leave_in_the_routed_part():
     steps = np.array([0.5])
     sharp = gate_b(drawn, steps, 0.95, DELTA)
     careless = gate_b(drawn, steps, 0.95, DELTA, ReviewerError(0.0, 0.10, 0.02))
-    hopeless = gate_b(drawn, steps, 0.95, DELTA, ReviewerError(0.0, 0.30, 0.02))
+    worthless = gate_b(drawn, steps, 0.95, DELTA, ReviewerError(0.0, 0.30, 0.02))
     assert sharp.limits[0] == pytest.approx(0.05)
     assert 0.05 - 0.11 * 200 / 550 < careless.limits[0] < 0.05 - 0.11 * 150 / 550
-    assert hopeless.limits[0] == 0
-    assert hopeless.p_values[0] == 1
+    assert worthless.limits[0] == 0
+    assert worthless.p_values[0] == 1
     assert careless.delta == pytest.approx((DELTA - 0.02) / 2)
 
 
@@ -169,7 +169,7 @@ def test_steps_are_equally_many_labels_apart():
 def evidence(p_values):
     zeros = np.zeros(len(p_values), np.int64)
     values = np.linspace(1, 0, len(p_values))
-    return Evidence("A", values, zeros, zeros, values, np.array(p_values), DELTA)
+    return Evidence(values, zeros, zeros, values, np.array(p_values), DELTA)
 
 
 def test_the_first_failure_ends_the_sequence():

@@ -150,13 +150,13 @@ def test_of_many_that_take_over_at_once_one_gets_the_lock(store: Store, monkeypa
     store.put(KEY, foreign(1000))
     # The worst case, whatever the machine's speed: all find the dead one, all write, then all look who was the last.
     found, written = threading.Barrier(5), threading.Barrier(5)
-    is_stale = WorkspaceLock._is_stale
+    is_stale = LockRecord.is_stale
 
-    def all_find_it(lock: WorkspaceLock, holder: LockRecord) -> bool:
+    def all_find_it(holder: LockRecord, silent_s: float) -> bool:
         found.wait()
-        return is_stale(lock, holder)
+        return is_stale(holder, silent_s)
 
-    monkeypatch.setattr(WorkspaceLock, "_is_stale", all_find_it)
+    monkeypatch.setattr(LockRecord, "is_stale", all_find_it)
     monkeypatch.setattr(
         "vouch_labels.tasks.store.lock.time", SimpleNamespace(time=time.time, sleep=lambda _: written.wait())
     )

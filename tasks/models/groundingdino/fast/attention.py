@@ -245,12 +245,7 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
 def by_rows(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Apply a function that treats every row alone, piece by piece on a CPU, at once elsewhere.
 
-    Args:
-        function: Of as many tensors as `inputs`, to one of (B, rows, ...).
-        inputs: (B or 1, N, ...) each; the first has the batch's B.
-
-    Returns:
-        (B, N, ...).
+    Inputs are (B or 1, N, ...) each, the first of the batch's B; the function gives (B, rows, ...).
     """
     first = inputs[0]
     total = first.shape[1]

@@ -89,9 +89,7 @@ def embed_patches(embed: "PatchEmbed", engine: Engine) -> Callable[[Tensor], tup
 def project_level(project: "nn.Sequential", engine: Engine) -> Callable[[Tensor, Shape], tuple[Tensor, Shape]]:
     """What turns cells (B, H * W, C) of a stage and their shape into cells of 256 channels and theirs.
 
-    Args:
-        project: Convolution and group normalisation, one of the package's input_proj.
-        engine: With channels_last the channels of a cell stay side by side, as they come.
+    `project` is one of the package's input_proj: convolution and group normalisation.
     """
     return _LevelProduct(project) if engine.has("channels_last") else _PackageLevel(project)
 

@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 
 def fits(model: "GroundingDINO") -> bool:
-    """Tell whether this forward pass can stand in for a model's own: Swin before a two-stage selection."""
+    """Whether this forward pass can stand in for a model's own: Swin before a two-stage selection."""
     from groundingdino.models.GroundingDINO.backbone.swin_transformer import SwinTransformer
 
     backbone = model.backbone[0]
@@ -51,12 +51,7 @@ class FastGroundingDino:
     """
 
     def __init__(self, model: "GroundingDINO", engine: Engine) -> None:
-        """Take a loaded model, in eval mode, on its device.
-
-        Args:
-            model: groundingdino-py's GroundingDINO that `fits`.
-            engine: Which parts are fast; the others call the package's.
-        """
+        """Take a loaded model that `fits`, in eval mode, on its device; parts that are not fast call the package's."""
         self._model = model
         self._backbone = FastSwin(model.backbone[0], engine)
         self._projections = [project_level(part, engine) for part in model.input_proj]
@@ -98,19 +93,17 @@ class FastGroundingDino:
             width, height in [0, 1].
         """
         layout = self._layout(seen.shapes, seen.cells.device)
-        memory, words = self._encoder(seen.cells, text, layout)
-        logits, queries = self._selection(memory, words, layout)
-        return self._decoder(queries, logits, memory, words, layout.levels)
+        memory, encoded = self._encoder(seen.cells, text, layout)
+        logits, queries = self._selection(memory, encoded, layout)
+        return self._decoder(queries, logits, memory, encoded, layout.levels)
 
 
 def choose_forward(model: "GroundingDINO", runtime: Runtime) -> FastGroundingDino | ReferenceForward:
     """The fast forward pass where any of its switches is on, else the package's own.
 
-    Args:
-        model: groundingdino-py's GroundingDINO, in eval mode on the runtime's device.
-        runtime: With bf16 and a switch on, the model's weights are rounded for good.
+    The model is in eval mode on the runtime's device. With bf16 and a switch on, its weights are rounded for good.
     """
-    if not _switches(runtime) or not fits(model):
+    if not any(runtime.engine.has(name) for name in SWITCHES) or not fits(model):
         return ReferenceForward(model)
     fast = FastGroundingDino(model, runtime.engine)
     if runtime.device == "cpu":
@@ -120,22 +113,10 @@ def choose_forward(model: "GroundingDINO", runtime: Runtime) -> FastGroundingDin
     return fast
 
 
-def part_of_fingerprint(runtime: Runtime) -> str:
-    """What of the runtime changes numbers beyond their last bits: in fp32 no switch does."""
-    return "+".join([runtime.precision, *(_switches(runtime) if runtime.precision == "bf16" else [])])
-
-
-def _switches(runtime: Runtime) -> list[str]:
-    return [name for name in SWITCHES if runtime.engine.has(name)]
-
-
 def round_weights(model: "GroundingDINO") -> None:
     """Round the matrices of backbone and transformer, in place; heads, text encoder and normalisations stay float32.
 
     Under autocast a model gives the same numbers before and after, and is of use under autocast only.
-
-    Args:
-        model: groundingdino-py's GroundingDINO.
     """
     transformer = model.transformer
     heads = nn.ModuleList([model.bbox_embed, transformer.enc_out_bbox_embed])

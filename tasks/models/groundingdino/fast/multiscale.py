@@ -72,7 +72,7 @@ def sample_rows(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights: T
 
 
 def sample_on_gpu(values: Tensor, shapes: Shapes, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """As tasks.models.groundingdino.fast.multiscale.sample.
+    """As `sample`, by Triton's kernel.
 
     Triton builds its launcher with a C compiler and Python's headers, and its kernel for the driver, at the first
     launch. Where any of these is missing, one warning says so and grid_sample takes over for good.
@@ -227,13 +227,9 @@ class Layout(NamedTuple):
 
 
 def make_layout(model: "GroundingDINO", shapes: Shapes, points: int, device: torch.device) -> Layout:
-    """Ask the package's functions for what they would say of maps in which nothing is padded.
+    """Ask the package's functions for what they would give for maps in which nothing is padded.
 
-    Args:
-        model: groundingdino-py's GroundingDINO.
-        shapes: Of each level.
-        points: Sampling points a level in the encoder.
-        device: Where the model is.
+    `points` are the sampling points a level in the encoder.
     """
     from groundingdino.models.GroundingDINO.utils import gen_encoder_output_proposals
 

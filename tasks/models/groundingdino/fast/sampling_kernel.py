@@ -11,18 +11,7 @@ ROWS = 32
 
 
 def launch(values: Tensor, levels: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """Run the kernel; see tasks.models.groundingdino.fast.multiscale.sample.
-
-    Args:
-        values: (B, N, heads, C).
-        levels: (L, 3) int32: height, width and first cell of each level.
-        x: (B, Q, heads, L * P) float32.
-        y: As x.
-        weights: As x.
-
-    Returns:
-        (B, Q, heads * C) of the values' type; sums are float32.
-    """
+    """Run the kernel as `multiscale.sample`; levels (L, 3) int32 are height, width, first cell; sums are float32."""
     batch, cells, heads, depth = values.shape
     queries, samples = x.shape[1], x.shape[3]
     sampled = values.new_empty(batch, queries, heads * depth)

@@ -71,15 +71,15 @@ class Encoder:
 
     def __call__(self, image: Tensor, text: FastText, layout: Layout) -> tuple[Tensor, Tensor]:
         """Encode cells (B, N, D) of all levels; give them and the text (B, T, D)."""
-        words, folded = text.encoded, text.folded
+        encoded, folded = text.encoded, text.folded
         for number, layer in enumerate(self._images):
             if self.fusions:
-                image, words = self.fusions[number](image, words, folded)
+                image, encoded = self.fusions[number](image, encoded, folded)
                 folded = None
             if self._texts:
-                words = self._texts[number].forward(words, text.positions, text.allowed)
+                encoded = self._texts[number].forward(encoded, text.positions, text.allowed)
             image = layer.forward(image, layout.positions, layout.places, layout.levels)
-        return image, words.expand(len(image), -1, -1)
+        return image, encoded.expand(len(image), -1, -1)
 
 
 class ImageLayer:
@@ -150,14 +150,7 @@ class Decoder:
     def __call__(
         self, queries: Tensor, logits: Tensor, memory: Tensor, text: Tensor, levels: Levels
     ) -> tuple[Tensor, Tensor]:
-        """Decode.
-
-        Args:
-            queries: (B, Q, D) states.
-            logits: (B, Q, 4) of their boxes.
-            memory: (B, N, D) image from the encoder.
-            text: (B, T, D) text from the encoder.
-            levels: Of the image.
+        """Decode (B, Q, D) states with (B, Q, 4) logits of their boxes, by the encoder's image and text.
 
         Returns:
             Token logits (B, Q, at least T) and boxes (B, Q, 4): centre x, y, width, height in [0, 1].
@@ -289,16 +282,7 @@ class Selection:
         self._transformer, self._late = transformer, engine.has("late_heads")
 
     def __call__(self, memory: Tensor, text: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Select queries.
-
-        Args:
-            memory: (B, N, D) from the encoder.
-            text: (B, T, D) from the encoder.
-            layout: Of the maps.
-
-        Returns:
-            Logits of their first boxes (B, Q, 4) and their states (B, Q, D).
-        """
+        """Logits of the first boxes (B, Q, 4) and states (B, Q, D) of queries, from the encoder's image and text."""
         outputs, best = (self._select if self._late else self._select_all)(memory, text, layout)
         if self._transformer.embed_init_tgt:
             return outputs, self._transformer.tgt_embed.weight.expand(len(memory), -1, -1)

@@ -18,10 +18,9 @@ from vouch_labels.schemas.campaign import DetectorConfig
 from vouch_labels.tasks.models.groundingdino.backend import load
 from vouch_labels.tasks.models.groundingdino.fast.transformer import Selection
 from vouch_labels.tasks.models.groundingdino.forward import (
+    ReferenceForward,
     TextFeatures,
-    encode_images,
     encode_text,
-    find,
     normalise,
     resize_image,
     resized_shape,
@@ -83,7 +82,8 @@ def wanted_of(exact: Any, images: Tensor, text: TextFeatures) -> Wanted:
             return scores[0], cells[0]
 
         with patch.object(torch, "topk", topk):
-            logits, boxes = find(exact, encode_images(exact, images.to(dtype)), wide)
+            package = ReferenceForward(exact)
+            logits, boxes = package.find(package.encode_images(images.to(dtype)), wide)
         logits = logits[..., : text["encoded_text"].shape[1]]
         return [logits, boxes, logits.sigmoid(), *scores]
 
@@ -109,7 +109,8 @@ class Starter(NamedTuple):
 
     def by_the_package(self, images: Tensor, text: TextFeatures) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            logits, boxes = find(self.model, encode_images(self.model, images), text)
+            package = ReferenceForward(self.model)
+            logits, boxes = package.find(package.encode_images(images), text)
         return logits[..., : text["encoded_text"].shape[1]], boxes
 
 
