@@ -79,12 +79,7 @@ def apply_reviews(campaign: str, export: bool = True) -> dict[str, Any]:
 
 
 def pull_and_apply(campaign: Campaign, *, export: bool = True) -> AppliedReviews:
-    """Do what the flow does, in this process.
-
-    Raises:
-        UserError: The campaign's labels or workspace cannot be used.
-        VouchError: The database or the workspace failed.
-    """
+    """Do what the flow does, in this process."""
     not_done: list[str] = []
     pulled = _pull(campaign, not_done)
     certified = _certify(campaign, not_done)

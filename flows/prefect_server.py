@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import ClassVar, Final, NamedTuple, NoReturn
+from typing import ClassVar, Final, NoReturn
 
 from vouch_labels.flows import parent_death
 from vouch_labels.schemas.errors import UserError, VouchError
@@ -31,7 +31,7 @@ def embedded_server() -> Iterator[None]:
     Prefect's client would start one by itself, as a child in our process group. The terminal sends Ctrl-C to all of
     that group: the server would be gone at once, and Prefect would try for minutes to report the interruption to it.
     Inside the block Prefect gives a server that has died seconds instead of minutes, and keeps no copy of the log
-    there, since nobody reads it.
+    there.
 
     Raises:
         UserError: There can be no folder for its database.
@@ -122,7 +122,7 @@ class _Server:
                 command = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command]
             self.process = subprocess.Popen(  # noqa: S603 - the command is ours
                 command,
-                # Prefect's own names for a server without pages, schedules and other services that nobody needs here.
+                # Prefect's own names for a server without pages, schedules and other services.
                 env=os.environ
                 | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
                 | get_current_settings().to_environment_variables(exclude_unset=True),
@@ -131,11 +131,7 @@ class _Server:
             )
 
     def wait(self) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            VouchError: It ended or hangs.
-        """
+        """Wait until the server answers; a VouchError says that it ended or hangs."""
         from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
         end = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
@@ -196,25 +192,16 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-class Ended(NamedTuple):
-    """How a signal ends a command."""
-
-    code: int
-    """Exit code, 128 + the signal's number."""
-    name: str
-    """What to call it."""
-
-
-def signal_behind(error: BaseException) -> Ended | None:
-    """The signal that an error came of, as Prefect's errors do when one interrupts its calls; None: of none."""
+def signal_behind(error: BaseException) -> tuple[int, str] | None:
+    """Exit code (128 + number) and name of the signal that an error came of, as Prefect's do when one interrupts it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
-            return Ended(INTERRUPTED, "interrupted")
+            return INTERRUPTED, "interrupted"
         # Prefect's, by name: importing it takes seconds.
         if type(cause).__name__ == "TerminationSignal":
-            return Ended(TERMINATED, "terminated")
+            return TERMINATED, "terminated"
         if isinstance(cause, SystemExit) and cause.code in (HUNG_UP, TERMINATED):
-            return Ended(cause.code, "terminated")
+            return cause.code, "terminated"
         cause = cause.__context__
     return None

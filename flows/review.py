@@ -5,7 +5,7 @@ import signal
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FrameType
 from typing import Final
@@ -62,7 +62,11 @@ def serve(
     say = partial(output.say, terminal.remarks())
     queue = queue_id(campaign)
     current_of(open_workspace(campaign.workspace), campaign.run.name)  # without labels nothing need be started
-    with _end_once(say), reserved(queue, options) as sockets, _database(campaign, say) as database:
+    with ExitStack() as stack:
+        stack.enter_context(_end_once(say))
+        sockets = stack.enter_context(reserved(queue, options))
+        say("starting the review database")
+        database = stack.enter_context(review_database(campaign))
         say("starting FiftyOne, which takes some seconds")
 
         def prepare() -> None:
@@ -82,13 +86,6 @@ def serve(
                 answer(terminal, pulled, as_json)
             if not isinstance(error, KeyboardInterrupt):  # that is how a review ends
                 raise
-
-
-@contextmanager
-def _database(campaign: Campaign, say: Callable[[str], None]) -> Iterator[DatabaseUse]:
-    say("starting the review database")
-    with review_database(campaign) as database:
-        yield database
 
 
 def _prepare(
@@ -115,8 +112,8 @@ def _prepare(
 
         planned = plan_reviews(campaign, ReviewRequest(minutes=minutes))
         say(f"nothing waited for an answer, so review plan {planned.plan.number} was made:")
-        for words in planned.words:
-            say(f"- {words}")
+        for line in planned.words:
+            say(f"- {line}")
         say(planned.to_answer())
         filled = fill_queue(campaign, database.uri)
         left = _left(database, queue, reviewers)
@@ -166,7 +163,7 @@ def announcement(addresses: Mapping[str, str], *, has_own_tokens: bool) -> list[
 
 
 def _address(server: ReviewerServer, options: ServeOptions, token: str | None) -> str:
-    """The address to open; with the token only if it was drawn here and nobody else knows it."""
+    """The address to open; with the token only if it was drawn here."""
     host = options.names[0] if options.names else "127.0.0.1" if options.host in WILDCARDS else options.host
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{server.port}/" + (f"?token={quote(token)}" if token else "")

@@ -28,23 +28,15 @@ READ: Final = {"HF_HOME": ".cache/huggingface", "PREFECT_PROFILES_PATH": ".prefe
 
 @cache
 def settle_folders() -> str | None:
-    """Let this process, and all that it starts, write where it can; call it before prefect and others are imported.
-
-    Returns a line for the user; None where all is as usual. Raises what `name_folders` does.
-    """
+    """Do it for this process, and all that it starts, see name_folders; before prefect and others are imported."""
     return name_folders(os.environ)
 
 
 def name_folders(environment: MutableMapping[str, str]) -> str | None:
     """Name a folder of our own for everything that a home folder cannot take; what the user has named is kept.
 
-    HOME itself is left alone where it can be read: credentials and "~" in campaigns are looked up there.
-
-    Returns:
-        A line for the user; None where nothing was changed.
-
-    Raises:
-        UserError: There is no folder of our own either.
+    HOME itself is left alone where it can be read: credentials and "~" in campaigns are looked up there. Returns a line
+    for the user, None where nothing was changed; a UserError says that there is no folder of our own either.
     """
     home = _home()
     lacking = [name for name in FOLDERS if not environment.get(name) and not _can_write(home, *FOLDERS[name])]

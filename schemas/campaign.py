@@ -164,7 +164,7 @@ class ClassConfig(Strict):
 
     @field_validator("prompts", "negatives")
     @classmethod
-    def _texts_said(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _texts_stripped(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         texts = tuple(text.strip() for text in value)
         if not all(texts):
             raise ValueError("an empty prompt finds nothing; remove it")
@@ -195,11 +195,7 @@ SWITCHES: Final = {
 
 
 def known_switch(name: str) -> str:
-    """Give the name back.
-
-    Raises:
-        ValueError: There is no such switch; the nearest is named.
-    """
+    """Give the name of a switch back; a ValueError names the nearest if there is no such switch."""
     if name in SWITCHES:
         return name
     near = difflib.get_close_matches(name, SWITCHES, n=1, cutoff=0.6)

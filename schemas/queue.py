@@ -33,15 +33,6 @@ class KnownLabel(Strict):
     rle: bytes | None = Field(None, description="Compressed COCO RLE counts of the image's size; None without a mask.")
 
 
-class ItemImage(Strict):
-    """An image of the queue."""
-
-    key: str = Field(description="Key relative to the source.")
-    width: int = Field(description="Pixels of the EXIF-oriented original.")
-    height: int = Field(description="Pixels of the EXIF-oriented original.")
-    labels: tuple[KnownLabel, ...] = Field(description="Its current labels.")
-
-
 class Item(Strict):
     """One question, leased to one reviewer; what it shows is the same whatever it is asked for."""
 

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 # Settles what other packages read when they are imported, and where they may write.
 import vouch_labels.flows  # noqa: F401
@@ -47,7 +47,7 @@ R = TypeVar("R")
 
 
 def _in_one_line(function: Callable[P, R]) -> Callable[P, R]:
-    """Cut the traceback of errors meant for the user: their words say all, the calls below mean nothing to them."""
+    """Cut the traceback of errors meant for the user: the message says all."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -59,19 +59,11 @@ def _in_one_line(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-class _Run(NamedTuple):
-    """The labels of a run that has been started, open for reading."""
-
-    workspace: "Store"
-    name: str
-    current: "Current"
-    ledger: "Ledger"
-
-
 class Campaign:
     """A campaign file, and what can be done with it.
 
-    The file is read again by every call, as by every command: an edit counts from the next call on.
+    The file is read again by every call, as by every command: an edit counts from the next call on. Every call raises a
+    StoreError where the workspace cannot be read or written.
 
     Args:
         path: The campaign file, as `vouch init` writes it.
@@ -133,8 +125,8 @@ class Campaign:
             except Exception as error:
                 if signal_behind(error) is not None:
                     raise KeyboardInterrupt("finished work is kept; run again to resume") from None
-                words = " ".join(str(error).split()) or "no further words"
-                raise VouchError(f"unexpected {type(error).__name__}: {words[:300]}") from None
+                message = " ".join(str(error).split()) or "no further words"
+                raise VouchError(f"unexpected {type(error).__name__}: {message[:300]}") from None
         check_complete(summary)
         return summary
 
@@ -178,7 +170,6 @@ class Campaign:
 
         Raises:
             UserError: The run has no labels yet.
-            StoreError: The workspace cannot be read.
         """
         from vouch_labels.tasks.export.export import reviewed_images
         from vouch_labels.tasks.labels.convert import label_frame, read_signals
@@ -203,7 +194,6 @@ class Campaign:
 
         Raises:
             UserError: The run has no labels yet, or has not labelled this image.
-            StoreError: The workspace cannot be read.
         """
         from vouch_labels.tasks.labels.convert import detections_of
 
@@ -221,7 +211,6 @@ class Campaign:
 
         Raises:
             UserError: The run has no labels yet.
-            StoreError: The workspace cannot be read.
         """
         from vouch_labels.tasks.export.export import reviewed_images
         from vouch_labels.tasks.labels.convert import detections_of
@@ -286,7 +275,6 @@ class Campaign:
 
         Raises:
             UserError: There is nothing to draw, the time is too short, or earlier tasks come first.
-            StoreError: The workspace cannot be read or written.
         """
         from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 
@@ -307,7 +295,6 @@ class Campaign:
 
         Raises:
             UserError: There is no such plan.
-            StoreError: The workspace cannot be read.
         """
         import polars as pl
 
@@ -328,7 +315,6 @@ class Campaign:
 
         Raises:
             UserError: The campaign has no labels yet, or a row is no decision; names the first.
-            StoreError: The workspace cannot be read or written.
         """
         from vouch_labels.flows.cli.review import me
         from vouch_labels.tasks.reviews.import_verdicts import import_files
@@ -361,7 +347,6 @@ class Campaign:
 
         Raises:
             UserError: There is nothing to ask, or the truth fits none of the labels.
-            StoreError: The workspace cannot be read or written.
         """
         from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
         from vouch_labels.tasks.evaluate.run_truth import truth_of_campaign
@@ -386,7 +371,6 @@ class Campaign:
         Raises:
             UserError: The sample is not drawn or not answered yet.
             NotCertifiedError: The sample could certify nothing from the start.
-            StoreError: The workspace cannot be read or written.
         """
         from vouch_labels.tasks.certify.certify import certify_campaign
 
@@ -405,7 +389,6 @@ class Campaign:
 
         Raises:
             UserError: There is no such policy, or it does not fit the labels.
-            StoreError: The workspace cannot be read or written.
         """
         from vouch_labels.tasks.certify.apply import apply_policy
 
@@ -424,14 +407,14 @@ class Campaign:
 
         Raises:
             UserError: The campaign has not been run yet, a setting cannot be used, or the data set is another run's.
-            StoreError: The workspace cannot be read or written.
         """
         from vouch_labels.tasks.export.export import export_campaign, with_export_settings
 
         return export_campaign(with_export_settings(self.config, settings))
 
     @contextmanager
-    def _opened(self, run: str | None) -> Iterator[_Run]:
+    def _opened(self, run: str | None) -> "Iterator[tuple[Store, str, Current, Ledger]]":
+        """A run that has been started, open for reading: workspace, name, its markers, ledger."""
         from vouch_labels.tasks.labels.arrays import current_of
         from vouch_labels.tasks.plan.ledger import Ledger
         from vouch_labels.tasks.store.open import open_workspace
@@ -440,7 +423,7 @@ class Campaign:
         workspace, name = open_workspace(config.workspace), run or config.run.name
         current = current_of(workspace, name)
         with Ledger.load(workspace, name) as ledger:
-            yield _Run(workspace, name, current, ledger)
+            yield workspace, name, current, ledger
 
     def _image(self, key: str, run: str | None) -> "tuple[ExportImage, tuple[str, ...]]":
         import pyarrow as pa

@@ -53,7 +53,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        # All is said and done but what others do when the interpreter ends: the impatient need not wait for that.
+        # All is done but what others do when the interpreter ends: the impatient need not wait for that.
         for number in _heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, functools.partial(_leave, code))
         if has_died():
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _heeded(*numbers: signal.Signals) -> list[signal.Signals]:
-    """Those that whoever started us does not want ignored, as nohup does SIGHUP and a shell's & SIGINT."""
+    """Those that are not to be ignored, as nohup has SIGHUP and a shell's & SIGINT."""
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 

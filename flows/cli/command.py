@@ -11,14 +11,13 @@ from typing import Final, ParamSpec
 import typer
 
 from vouch_labels.flows.console.output import log_path, printable, start_log
-from vouch_labels.flows.prefect_server import Ended, signal_behind
+from vouch_labels.flows.prefect_server import signal_behind
 from vouch_labels.schemas.errors import CampaignError, VouchError
 
 logger = logging.getLogger(__name__)
 
 OK: Final = 0
 FAILURE: Final = 1
-USERS_MISTAKE: Final = 2
 
 _RESUMED: Final = ("run", "demo", "apply")
 """Commands that go on where they were interrupted; the others start again."""
@@ -49,40 +48,41 @@ def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
             logger.info("ended with an error", exc_info=True)
             code = error.exit_code
             # The lines of a campaign's problems begin with file and line, so that editors and terminals link them.
-            words = str(error) if isinstance(error, CampaignError) else f"vouch: {error}"
-            print(printable(words), file=sys.stderr)
+            text = str(error) if isinstance(error, CampaignError) else f"vouch: {error}"
+            print(printable(text), file=sys.stderr)
         except (KeyboardInterrupt, SystemExit) as error:
-            # Otherwise it is rich, which ends a command so when whoever read its output has gone.
+            # Otherwise it is rich, which ends a command so when the reader of its output has gone.
             if ended := signal_behind(error):
                 code = _say_ended(ended, command.__name__)
         except BrokenPipeError:
-            # Whoever read the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
+            # The reader of the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception as error:
             if ended := signal_behind(error):
-                logger.info("%s, hidden by %s: %s", ended.name, type(error).__name__, error)
+                logger.info("%s, hidden by %s: %s", ended[1], type(error).__name__, error)
                 code = _say_ended(ended, command.__name__)
             else:
                 logger.exception("unexpected error")
                 code = FAILURE
-                words = " ".join(str(error).split()) or "no further words"
-                _say(f"unexpected {type(error).__name__}: {words[:300]} (traceback in {log or log_path()})")
+                message = " ".join(str(error).split()) or "no further words"
+                _say(f"unexpected {type(error).__name__}: {message[:300]} (traceback in {log or log_path()})")
         if code != OK:
             raise typer.Exit(code)
 
     return run
 
 
-def _say_ended(ended: Ended, command: str) -> int:
+def _say_ended(ended: tuple[int, str], command: str) -> int:
+    code, name = ended
     kept = "; finished work is kept: run the same command again to resume" if command in _RESUMED else ""
-    _say(f"{ended.name}{kept}")
-    return ended.code
+    _say(f"{name}{kept}")
+    return code
 
 
-def _say(words: str) -> None:
+def _say(message: str) -> None:
     # The terminal may be closed already.
     with suppress(OSError):
-        print(printable(f"vouch: {words}"), file=sys.stderr)
+        print(printable(f"vouch: {message}"), file=sys.stderr)
 
 
 def epilog(*examples: str) -> str:

@@ -5,7 +5,6 @@
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -141,37 +140,25 @@ TO_CERTIFY: Final = 1.5
 STRICTER: Final = 0.95
 
 
-@dataclass(frozen=True)
-class DemoReview:
-    """What the simulated reviews came to."""
-
-    round: "Round | None"
-    """None where there was none."""
-    why_not: str = ""
-
-
-def review(campaign: "Campaign", truth: Path) -> DemoReview:
-    """Review the labels of the demo, certify and apply, unless an earlier demo has done it."""
+def review(campaign: "Campaign", truth: Path) -> "Round | str":
+    """Review the labels of the demo, certify and apply; where that is not done, say why."""
     from vouch_labels.tasks.certify.plan_reviews import ReviewRequest
     from vouch_labels.tasks.reviews.plans import read_plans
     from vouch_labels.tasks.simulate.simulate import review_round
     from vouch_labels.tasks.store.open import open_store
 
     if read_plans(open_store(campaign.workspace), campaign.run.name):
-        return DemoReview(None, "reviews of an earlier demo are in the workspace; they are not simulated again")
+        return "reviews of an earlier demo are in the workspace; they are not simulated again"
     try:
-        return DemoReview(
-            review_round(campaign, truth, (ReviewRequest(TO_FIT), ReviewRequest(TO_CERTIFY)), export=True)
-        )
+        return review_round(campaign, truth, (ReviewRequest(TO_FIT), ReviewRequest(TO_CERTIFY)), export=True)
     except UserError as error:
-        return DemoReview(None, f"no simulated review: {error}")
+        return f"no simulated review: {error}"
 
 
-def review_blocks(done: DemoReview) -> "Iterator[Block]":
+def review_blocks(found: "Round | str") -> "Iterator[Block]":
     """What was asked, what is certified, what it changed, and what is true."""
-    found = done.round
-    if found is None:
-        yield done.why_not
+    if isinstance(found, str):
+        yield found
         return
     yield "\nA SIMULATED REVIEWER, who answers from the samples' ground truth, shows how labels are certified:"
     for part in found.reviewed:
@@ -199,18 +186,13 @@ def review_blocks(done: DemoReview) -> "Iterator[Block]":
     yield "Nothing is guaranteed by this policy: it is marked as simulated. A real one takes people's verdicts."
 
 
-def review_json(done: DemoReview) -> dict[str, Any]:
+def review_json(found: "Round | str") -> dict[str, Any]:
     """The same for machines."""
-    found = done.round
-    if found is None:
-        return {"simulated_review": None, "why_not": done.why_not}
+    if isinstance(found, str):
+        return {"simulated_review": None, "why_not": found}
     parts = {"certified": found.certified, "applied": found.applied, "contract": found.contract}
-    return {
-        "simulated_review": {
-            name: None if part is None else part.model_dump(mode="json") for name, part in parts.items()
-        }
-        | {"refusal": found.refusal}
-    }
+    fields = {name: None if part is None else part.model_dump(mode="json") for name, part in parts.items()}
+    return {"simulated_review": fields | {"refusal": found.refusal}}
 
 
 def _choice(asked: "Certified") -> str:

@@ -42,11 +42,7 @@ def run(
 
 
 def check_complete(summary: "RunSummary") -> None:
-    """Make sure that a run has left nothing undone.
-
-    Raises:
-        VouchError: It has; says how much.
-    """
+    """Raise a VouchError that says how much a run has left undone, if any."""
     if summary.pending:
         raise VouchError(
             f"{summary.pending} images of {len(summary.shard_errors)} shards are not labelled; "
@@ -55,11 +51,7 @@ def check_complete(summary: "RunSummary") -> None:
 
 
 def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool, export: bool) -> "RunSummary":
-    """Run a campaign.
-
-    Raises:
-        VouchError: The campaign, the source, the workspace or the models cannot be used, or an operation failed.
-    """
+    """Run a campaign; the progress goes to standard error."""
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
 
@@ -273,8 +265,8 @@ def check(
         for report in check_models(config):
             reports.append(report)
             model = f"{report.backend} {report.checkpoint} on {report.device}, {report.seconds:.1f} s"
-            words = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
-            say(console, f"{report.kind:<10} {words}")
+            result = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
+            say(console, f"{report.kind:<10} {result}")
         if as_json:
             print_json(terminal, {"models": [report.model_dump(mode="json") for report in reports]})
     broken = [report.kind for report in reports if report.problem]

@@ -269,11 +269,7 @@ def _written(terminal: Terminal, path: Path, rows: int, what: str, as_json: bool
 
 
 def me() -> str:
-    """The user's name, who reviews where no other is named.
-
-    Raises:
-        UserError: The system does not know it.
-    """
+    """The user's name, who reviews where no other is named; a UserError where the system does not know it."""
     import getpass
 
     try:

@@ -15,7 +15,7 @@ _PLAIN_SIGNS: Final = {"≥": ">=", "…": "...", "\u2013": "-"}
 def read_names_as_utf8() -> None:
     """Begin this process again in Python's UTF-8 mode where the locale has another encoding.
 
-    Python itself does so in the C locale, unless PYTHONUTF8=0 keeps it from that: names of files could not be said
+    Python itself does so in the C locale, unless PYTHONUTF8=0 keeps it from that: names of files could not be read
     then, be it in a campaign, in a table or in the data set. The output stays in the encoding that was asked for.
     """
     if sys.flags.utf8_mode or _is_utf8(sys.getfilesystemencoding()):

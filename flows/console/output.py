@@ -41,7 +41,7 @@ class Terminal:
     """Standard error: progress and remarks."""
 
     def results(self) -> Console:
-        """Console for what the command answers; tables are drawn 100 wide when nobody looks."""
+        """Console for what the command answers; tables are drawn 100 wide where there is no terminal."""
         return _console(self.out)
 
     def remarks(self) -> Console:
@@ -67,9 +67,9 @@ def print_rows(terminal: Terminal, rows: Iterable[Sequence[str]]) -> None:
     terminal.out.flush()
 
 
-def say(console: Console, words: str) -> None:
+def say(console: Console, line: str) -> None:
     """Print a line as it is: no markup, no colours, and left to the terminal to wrap."""
-    console.print(printable(words), highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def answer(terminal: Terminal, found: Result, as_json: bool, campaign: Path | None = None) -> None:

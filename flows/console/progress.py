@@ -38,7 +38,7 @@ class RunProgress:
             console=console, auto_refresh=False,
         )  # fmt: skip
         self._task = self._bar.add_task(self._state.phase, total=None)
-        # Others' words go to the log (streams.quiet); redirected, they would come back to the terminal.
+        # What others print goes to the log (output.quiet); redirected, they would come back to the terminal.
         self._live = Live(
             self._bar, console=console, refresh_per_second=5, transient=True,
             redirect_stdout=False, redirect_stderr=False,

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from starlette.datastructures import MutableHeaders
@@ -137,7 +137,8 @@ class Guard:
         elif route.kind == "execute":
             asked = check_operator(content)
             if request.scope["path"].startswith("/operators/execute"):
-                await self._pass_logged(request, body, _short(asked), send, route)
+                kept = json.dumps({name: asked.get(name) for name in ("operator_uri", "params")}).encode()
+                await self._pass_logged(request, body, kept, send, route)
                 return None
         await self._pass(request, body, send, route)
         return None
@@ -172,17 +173,21 @@ class Guard:
 
     async def _pass_logged(self, request: Request, body: bytes, kept: bytes, send: Send, route: Route) -> None:
         """Have FiftyOne answer, and note the request and its status, also when it gives no answer."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await self._log(request, kept, message["status"])
+            await send(message)
+
         try:
-            sending = after_noting(send, lambda status: self._log(request, kept, status))
             await self._pass(request, body, sending, route)
         except RefusedError as refused:
             await self._log(request, kept, refused.status)
             raise
 
     async def _pass(self, request: Request, body: bytes, send: Send, route: Route) -> None:
-        sending: Sending = _WithoutTraceback(send)
-        if route.kind in _FILTERS:
-            sending = _Filtered(sending, _FILTERS[route.kind])
+        change = _FILTERS.get(route.kind)
+        sending = _Sending(send) if change is None else _Filtered(send, change)
         try:
             await self._app(request.scope, replay(body, request.receive), sending)
         except Exception:
@@ -193,18 +198,10 @@ class Guard:
 
 
 def _check_listener(content: object) -> None:
-    """Let only browsers listen to events; other programs would send a state of their own.
-
-    Raises:
-        RefusedError: With 403.
-    """
+    """Let only browsers listen to events (else 403); other programs would send a state of their own."""
     start = content.get("initializer") if isinstance(content, dict) else None
     if start is not None and (not isinstance(start, dict) or "_CLS" in start):
         raise RefusedError(403, "only the App listens here")
-
-
-def _short(asked: dict[str, object]) -> bytes:
-    return json.dumps({name: asked.get(name) for name in ("operator_uri", "params")}).encode()
 
 
 _TABLE: Final[tuple[tuple[str, str, Kind], ...]] = (
@@ -228,7 +225,6 @@ _TABLE: Final[tuple[tuple[str, str, Kind], ...]] = (
         "patch_label",
     ),
 )
-_COMPILED: Final = tuple((method, re.compile(pattern, re.ASCII), kind) for method, pattern, kind in _TABLE)
 
 
 def find_route(method: str, path: str) -> Route | None:
@@ -236,31 +232,18 @@ def find_route(method: str, path: str) -> Route | None:
     asked = "GET" if method == "HEAD" else method
     if ".." in path.split("/"):
         return None
-    for allowed, pattern, kind in _COMPILED:
-        if asked == allowed and (found := pattern.fullmatch(path)):
+    for allowed, pattern, kind in _TABLE:
+        if asked == allowed and (found := re.fullmatch(pattern, path, re.ASCII)):
             return Route(kind, found.groupdict())
     return None
 
 
-class Sending:
-    """What `send` does, and whether an answer has started."""
+class _Sending:
+    """Passes an answer on, and knows whether it has started; that of a failure is replaced."""
 
     def __init__(self, send: Send) -> None:
-        """Take where the answer goes."""
         self._send = send
-        self.started = False
-
-    async def __call__(self, message: Message) -> None:
-        """Pass a message on."""
-        if message["type"] == "http.response.start":
-            self.started = True
-        await self._send(message)
-
-
-class _WithoutTraceback(Sending):
-    """Replaces the answer of a failure."""
-
-    _failed = False
+        self.started = self._failed = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 500:
@@ -270,10 +253,11 @@ class _WithoutTraceback(Sending):
             await self._send({"type": message["type"], "status": message["status"], "headers": headers})
             await self._send({"type": "http.response.body", "body": body})
         elif not self._failed:
-            await super().__call__(message)
+            self.started = True
+            await self._send(message)
 
 
-class _Filtered(Sending):
+class _Filtered(_Sending):
     """Rewrites the whole body of an answer that is well."""
 
     def __init__(self, send: Send, change: Callable[[bytes], bytes]) -> None:
@@ -298,14 +282,3 @@ class _Filtered(Sending):
         self.started = True
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})
-
-
-def after_noting(send: Send, note: Callable[[int], Awaitable[None]]) -> Send:
-    """Have the status of an answer noted before the client gets it."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            await note(message["status"])
-        await send(message)
-
-    return sending

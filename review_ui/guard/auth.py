@@ -83,11 +83,7 @@ class Login:
         self.cookie = f"vouch-review-{settings.port}"
 
     def is_in(self, request: Request) -> bool:
-        """Whether a request comes from this session's reviewer.
-
-        Raises:
-            RefusedError: With 403, when a trusted proxy names somebody else.
-        """
+        """Whether a request comes from this session's reviewer; 403 when a trusted proxy names another one."""
         if self._settings.trust_header is not None and self._proxies.is_proxy(request):
             named = request.headers.getlist(self._settings.trust_header)
             if len(named) == 1 and named[0] == self._settings.reviewer:

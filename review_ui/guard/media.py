@@ -39,10 +39,9 @@ class Media:
         self._converting = asyncio.Semaphore(_CONVERSIONS)
 
     async def answer(self, request: Request) -> Response:
-        """Answer /media?filepath=/vouch/<queue>/<key>.
+        """Answer /media?filepath=/vouch/<queue>/<key>; anything else is refused (403).
 
-        Raises:
-            RefusedError: 403 for anything else; 404 for an image that has gone or cannot be shown any more.
+        An image that has gone or cannot be shown any more is answered by 404.
         """
         named = request.query_params.getlist("filepath")
         if len(named) != 1 or not named[0].startswith(self._prefix):
@@ -54,10 +53,10 @@ class Media:
             return await self._image(key)
         except ObjectMissingError:
             logger.warning("image %r is asked for and is no longer in %s", key, self._store.uri)
-            return _text(404, "this image has been deleted since it was labelled; skip it")
+            return PlainTextResponse("this image has been deleted since it was labelled; skip it", 404)
         except (VouchError, OSError):
             logger.warning("image %r cannot be read", key, exc_info=True)
-            return _text(502, "this image cannot be read now; the log of the review says why")
+            return PlainTextResponse("this image cannot be read now; the log of the review says why", 502)
 
     async def _image(self, key: str) -> Response:
         path = self._store.local_path(key)
@@ -87,7 +86,7 @@ class Media:
             data = await asyncio.to_thread(self._convert, key, blob.data)
         if isinstance(data, Failed):
             logger.warning("image %r cannot be shown: %s", key, data.reason)
-            return _text(404, "this image has changed since it was labelled and cannot be shown; skip it")
+            return PlainTextResponse("this image has changed since it was labelled and cannot be shown; skip it", 404)
         return Response(data, media_type="image/jpeg")
 
     def _convert(self, key: str, data: bytes) -> bytes | Failed:
@@ -127,7 +126,3 @@ def _is_turned(file: BinaryIO) -> bool:
             return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     except Exception:
         return False
-
-
-def _text(status: int, message: str) -> Response:
-    return PlainTextResponse(message, status)

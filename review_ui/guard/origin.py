@@ -26,22 +26,15 @@ class Hosts:
         self._names = {name.lower().strip("[]").rstrip(".") for name in (*LOOPBACK, *others)}
 
     def check_host(self, headers: Headers) -> None:
-        """Refuse a Host that is not ours; a foreign name that resolves to us would make its pages ours.
-
-        Raises:
-            RefusedError: With 421.
-        """
+        """Refuse (421) a Host that is not ours; a foreign name that resolves to us would make its pages ours."""
         named = headers.getlist("host")
         if len(named) != 1 or host_name(named[0]) not in self._names:
             raise RefusedError(421, "this server does not go by that name; open the address that vouch review printed")
 
     def check_site(self, method: str, headers: Headers) -> None:
-        """Refuse what another site's page asks for, and changes whose origin is not given.
+        """Refuse (403) what another site's page asks for, and changes whose origin is not given.
 
         Following a link to a page is no more than looking; what a page loads, sends or listens to must be our own.
-
-        Raises:
-            RefusedError: With 403.
         """
         site = headers.get("sec-fetch-site")
         origin = headers.get("origin")

@@ -87,11 +87,7 @@ STAGES: Final = frozenset(
 
 
 async def read_body(request: Request, most: int = MOST_BYTES) -> bytes:
-    """Read a whole body.
-
-    Raises:
-        RefusedError: 413 when it is larger than `most` bytes.
-    """
+    """Read a whole body; one of more than `most` bytes is refused (413)."""
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > most:
         raise RefusedError(413, f"more than {most >> 20} MiB cannot be sent")
@@ -119,10 +115,9 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 def parse_json(request: Request, body: bytes, *types: str) -> object:
-    """Parse a body that is declared as JSON: a foreign page's form or plain text needs no leave of the browser.
+    """Parse a body that is declared as JSON, else refuse it (400), or its content type (415).
 
-    Raises:
-        RefusedError: 415 for a content type that is not among `types`, 400 for no JSON.
+    A foreign page's form or plain text needs no leave of the browser.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (types or ("application/json",)):
@@ -134,11 +129,7 @@ def parse_json(request: Request, body: bytes, *types: str) -> object:
 
 
 def check_values(value: object, dataset: Dataset, depth: int = 0) -> None:
-    """Refuse values by which FiftyOne would reach beyond the session, or call what the client names.
-
-    Raises:
-        RefusedError: With 403.
-    """
+    """Refuse (403) values by which FiftyOne would reach beyond the session, or call what the client names."""
     if depth > MOST_DEPTH:
         raise RefusedError(400, "nested too deep")
     if isinstance(value, list):
@@ -169,11 +160,7 @@ def _is_harmless_class(named: object) -> bool:
 
 
 def check_changes(changes: object, whole_sample: bool) -> None:
-    """Hold a JSON patch (RFC 6902) to the question, and to what is an answer.
-
-    Raises:
-        RefusedError: 400 for no patch, 403 for a path outside; paths start at the sample, or at a label.
-    """
+    """Hold a JSON patch (RFC 6902) to the question, and to what is an answer; other paths are refused (403)."""
     if not isinstance(changes, list) or not all(isinstance(change, dict) for change in changes):
         raise RefusedError(400, "this is no JSON patch")
     for change in changes:
@@ -184,11 +171,7 @@ def check_changes(changes: object, whole_sample: bool) -> None:
 
 
 def check_field(field: str) -> None:
-    """Hold the field of a label's patch to the question.
-
-    Raises:
-        RefusedError: With 403.
-    """
+    """Hold the field of a label's patch to the question, else refuse it (403)."""
     if field.partition(".")[0] != FIELD:
         raise RefusedError(403, f"only {FIELD} can be changed")
 
@@ -229,13 +212,9 @@ def _check_value(value: object) -> None:
 
 
 def check_graphql(body: object, dataset: Dataset) -> dict[str, Any]:
-    """Refuse what is not in the lists, and whatever names another dataset.
+    """Refuse (403) what is not in the lists, and whatever names another dataset; 400 for what is no GraphQL.
 
-    Returns:
-        The request to make: a search among all datasets has become one for the session's.
-
-    Raises:
-        RefusedError: 403, or 400 for what is no GraphQL.
+    Returns the request to make: a search among all datasets has become one for the session's.
     """
     if not isinstance(body, dict) or not isinstance(body.get("query"), str):
         raise RefusedError(400, "this is no GraphQL request")
@@ -341,11 +320,7 @@ def is_allowed(uri: object) -> bool:
 
 
 def check_operator(body: object) -> dict[str, object]:
-    """Refuse to run or describe another operator; returns the request, which is an object.
-
-    Raises:
-        RefusedError: With 403.
-    """
+    """Refuse (403) to run or describe another operator; returns the request, which is an object."""
     if not isinstance(body, dict) or not is_allowed(body.get("operator_uri")):
         raise RefusedError(403, "this operator is not allowed here")
     return body

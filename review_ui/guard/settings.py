@@ -42,23 +42,18 @@ class GuardedSession(Protocol):
     @property
     def dataset_id(self) -> str:
         """Hex id of its dataset."""
-        ...
 
     def item_of(self, sample_id: str) -> str | None:
         """The item that a sample of the session shows; None when there is no such sample."""
-        ...
 
     def holds(self, item: str) -> bool:
         """Whether the reviewer holds the lease of an item now."""
-        ...
 
     def has_image(self, key: str) -> bool:
         """Whether a key is an image of the queue."""
-        ...
 
     def log(self, method: str, path: str, body: bytes, status: int) -> None:
         """Keep a change that was asked for, and what became of it."""
-        ...
 
 
 class RefusedError(Exception):

@@ -109,11 +109,7 @@ def _open() -> ReviewSession:
 
 
 def item_of(given: dict[str, Any]) -> str:
-    """The item that a request is about.
-
-    Raises:
-        VouchError: It names none.
-    """
+    """The item that a request is about; a VouchError if it names none."""
     item = given.get("item")
     if not isinstance(item, str):
         raise VouchError("open an item first")
@@ -127,11 +123,7 @@ def seconds_of(given: dict[str, Any]) -> float | None:
 
 
 def class_of(session: ReviewSession, given: dict[str, Any]) -> str | None:
-    """The right class that a request names; None: none of the campaign's.
-
-    Raises:
-        VouchError: It is not the campaign's.
-    """
+    """The right class that a request names, None for none; a VouchError if it is not the campaign's."""
     name = given.get("class_name")
     if name is not None and name not in session.classes:
         raise VouchError(f"{name!r} is no class of this campaign; choose one of the list")
@@ -191,7 +183,7 @@ def wrong_class(review: ReviewSession, given: dict[str, Any]) -> None:
 
 @operator("Skip")
 def skip(review: ReviewSession, given: dict[str, Any]) -> None:
-    """Give an item back undecided: somebody else is asked, or the same reviewer at the very end."""
+    """Give an item back unanswered: another reviewer is asked, or the same one at the very end."""
     review.skip(item_of(given))
 
 

@@ -40,8 +40,8 @@ def answer_key(item_id: str, reviewer: str, epoch: int) -> str:
     return f"{epoch}/{item_id}/{reviewer}"
 
 
-def verdict_rows(event: Document) -> list[Document]:
-    """Make rows of schemas.reviews.VERDICTS of an answer; its time is on the first, so that it counts once."""
+def _verdict_rows(event: Document) -> list[Document]:
+    """The rows of an answer; its time is on the first, so that it counts once."""
     about = {"reviewer": event["reviewer"], "reviewed_at": event["at"], "simulated": event["simulated"]}
     return [
         row | about | {"seconds": None if place else event["seconds"]} for place, row in enumerate(event["verdicts"])
@@ -50,14 +50,13 @@ def verdict_rows(event: Document) -> list[Document]:
 
 def verdict_table(events: Iterable[Document]) -> pa.Table:
     """Make the rows of schemas.reviews.VERDICTS of answers, in their order."""
-    return pa.Table.from_pylist([row for event in events for row in verdict_rows(event)], schema=VERDICTS)
+    return pa.Table.from_pylist([row for event in events for row in _verdict_rows(event)], schema=VERDICTS)
 
 
 def checked_rows(rows: Sequence[VerdictRow], item: Document, classes: Sequence[str]) -> list[Document]:
     """Check the rows of an answer and give them all columns, the one about the item first.
 
-    Raises:
-        ValueError: They are no verdicts about this item.
+    A ValueError says why they are no verdicts about this item.
     """
     checked = [_row(row, item) for row in rows]
     about = [row for row in checked if row["verdict"] != "missed"]

@@ -134,11 +134,7 @@ def start_mongod(folder: Path, port: int | None = None) -> tuple[subprocess.Pope
 
 
 def mongod_binary() -> Path:
-    """The mongod that FiftyOne's package brings, else the one on the PATH.
-
-    Raises:
-        UserError: There is none.
-    """
+    """The mongod that FiftyOne's package brings, else the one on the PATH; a UserError if there is none."""
     # Found without importing fiftyone, which takes seconds.
     package = find_spec("fiftyone")
     for place in (package and package.submodule_search_locations) or ():
@@ -296,11 +292,7 @@ def make_indices(database: Database) -> None:
 
 
 def read_queue(database: Database, queue_id: str) -> Document | None:
-    """Read the settings of a queue.
-
-    Raises:
-        UserError: A newer version of Vouch wrote it.
-    """
+    """Read the settings of a queue; a UserError refuses one that a newer version of Vouch wrote."""
     with translated_errors(database.where):
         found = database.queues.find_one({"_id": queue_id})
     if found is not None and found["schema"] > SCHEMA:

@@ -1,6 +1,6 @@
 """Makes items of documents: with the image's other labels as corrected so far, without what would break blindness."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -8,7 +8,7 @@ import pyarrow as pa
 from vouch_labels.review_ui.queue.answers import verdict_table
 from vouch_labels.review_ui.queue.database import Document, QueueStore
 from vouch_labels.review_ui.queue.state import epoch_of
-from vouch_labels.schemas.queue import Item, ItemImage, KnownLabel
+from vouch_labels.schemas.queue import Item, KnownLabel
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.arrow import first_places
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
@@ -24,20 +24,19 @@ _WAITING: Final[dict[str, Any]] = {"wanted": {"$gt": 1}, "state": {"$in": ["open
 
 def items_of(queue: QueueStore, found: Sequence[Document], reviewer: str) -> list[Item]:
     """Make items of documents that the reviewer holds, in their order."""
-    images = images_of(queue, {item["key"] for item in found}, reviewer)
+    images = _images(queue, sorted({item["key"] for item in found}), reviewer)
     return [_item(item, images[item["key"]], epoch_of(item, reviewer)) for item in found]
 
 
-def images_of(queue: QueueStore, keys: Iterable[str], reviewer: str) -> dict[str, ItemImage]:
+def _images(queue: QueueStore, keys: Sequence[str], reviewer: str) -> dict[str, ExportImage]:
     """Read images of the queue, with what people have answered about their labels since it was filled.
 
     A second opinion is to be the reviewer's own: answers of others to questions that they are asked too are left out.
     """
-    wanted = list(keys)
-    documents = queue.database.images.find({"_id": {"$in": [queue.key_of(key) for key in wanted]}})
+    documents = queue.database.images.find({"_id": {"$in": [queue.key_of(key) for key in keys]}})
     images = [_export_image(document) for document in documents]
-    corrections = HumanLabel.of(_verdicts(queue, wanted, blinded_items(queue, wanted, reviewer)), queue.classes)
-    return {image.key: _item_image(image) for image in corrections.over(images)}
+    corrections = HumanLabel.of(_verdicts(queue, keys, blinded_items(queue, keys, reviewer)), queue.classes)
+    return {image.key: image for image in corrections.over(images)}
 
 
 def known_labels(image: ExportImage) -> list[KnownLabel]:
@@ -49,7 +48,7 @@ def known_labels(image: ExportImage) -> list[KnownLabel]:
     ]
 
 
-def _item(found: Document, image: ItemImage, epoch: int) -> Item:
+def _item(found: Document, image: ExportImage, epoch: int) -> Item:
     return Item(
         id=found["item"],
         place=found["place"],
@@ -64,12 +63,10 @@ def _item(found: Document, image: ItemImage, epoch: int) -> Item:
         reason=found[REASON],
         seconds=found["seconds"],
         epoch=epoch,
-        others=tuple(label for label in image.labels if label.label_id not in (found["label_id"], found["hide"])),
+        others=tuple(
+            label for label in known_labels(image) if label.label_id not in (found["label_id"], found["hide"])
+        ),
     )
-
-
-def _item_image(image: ExportImage) -> ItemImage:
-    return ItemImage(key=image.key, width=image.width, height=image.height, labels=tuple(known_labels(image)))
 
 
 def _export_image(document: Document) -> ExportImage:

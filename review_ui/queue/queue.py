@@ -1,6 +1,6 @@
 """The review queue as a reviewer sees it: take, renew, submit, skip and undo items.
 
-An answer is recorded once and on disk before it is acknowledged; answers to items that somebody else has by then are
+An answer is recorded once and on disk before it is acknowledged; answers to items that another reviewer has by then are
 kept apart. One that a pull has brought into the workspace is not taken back: the mark `pulled` is one field, set on
 condition, so that of a pull and an undo that race one wins.
 """
@@ -33,11 +33,7 @@ _ATTEMPTS: Final = 10
 
 
 class Queue(QueueStore):
-    """The queue of one run; safe for use from many threads.
-
-    Raises:
-        UserError: The database is away, refuses access, or was written by a newer version of Vouch.
-    """
+    """The queue of one run, whose database may fail by a UserError or VouchError; safe for use from many threads."""
 
     @classmethod
     def open(cls, uri: str, queue_id: str) -> Self:
@@ -244,7 +240,7 @@ class Queue(QueueStore):
 
     @translates_errors
     def holds(self, reviewer: str, item_id: str) -> bool:
-        """Whether the item is the reviewer's; also after the lease ran out, until it is given to somebody else."""
+        """Whether the item is the reviewer's; also after the lease ran out, until it is given to another reviewer."""
         mine = {"_id": self.key_of(item_id), "leases.reviewer": reviewer}
         return self.database.items.find_one(mine, {"_id": 1}) is not None
 

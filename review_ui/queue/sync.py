@@ -58,11 +58,7 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
 
 
 def export_queue(uri: str, queue_id: str, path: Path) -> int:
-    """Write all answers of a queue but those taken back to a file, pulled or not; returns how many verdicts they are.
-
-    Raises:
-        UserError: There is no such queue, the database is away, or the file cannot be written.
-    """
+    """Write all answers of a queue but those taken back to a file, pulled or not; returns how many verdicts."""
     check_suffix(path)
     with connected(uri) as database:
         queue = QueueStore.read(database, queue_id)

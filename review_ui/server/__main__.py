@@ -19,10 +19,10 @@ READY = "ready\n"
 
 
 def main() -> None:
-    """Serve until SIGTERM, or until whoever started this process is gone."""
+    """Serve until SIGTERM, or until the parent process is gone."""
     output = _take_stdout()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
-    # It takes seconds, in which whoever started this process has other things to do.
+    # It takes seconds, in which the parent process has other things to do.
     import fiftyone.server.app  # noqa: F401 - for what comes
 
     for package in ("fiftyone", "eta"):
@@ -80,11 +80,7 @@ def _serve(settings: ServerSettings, stop: threading.Event, output: TextIO) -> N
 
 
 def application(settings: ServerSettings) -> ASGIApp:
-    """Import FiftyOne, which takes seconds, and put the guard around it.
-
-    Raises:
-        VouchError: The database is away, or there is no such queue.
-    """
+    """Import FiftyOne, which takes seconds, and put the guard around it."""
     import fiftyone.server.app
 
     from vouch_labels.review_ui.plugin.operators import review_session

@@ -1,4 +1,7 @@
-"""Reads the queue of a campaign from outside of a review: its progress and its answers."""
+"""Reads the queue of a campaign from outside of a review: its progress and its answers.
+
+All raise a UserError where there is no queue or its database is away, a StoreError for a workspace that fails.
+"""
 
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,23 +19,14 @@ from vouch_labels.tasks.store.open import open_workspace
 
 
 def queue_status(campaign: Campaign) -> QueueStatus:
-    """Count the progress of a campaign's queue, by purpose.
-
-    Raises:
-        UserError: There is no queue, or its database is away.
-    """
+    """Count the progress of a campaign's queue, by purpose."""
     check_started(campaign)
     with review_database(campaign) as use, connected(use.uri) as database:
         return count_status(QueueStore.read(database, queue_id(campaign)))
 
 
 def pull_answers(campaign: Campaign) -> PullOutcome:
-    """Bring the answers that the workspace does not have yet into it.
-
-    Raises:
-        UserError: There is no queue, or its database is away.
-        StoreError: The workspace cannot be read or written.
-    """
+    """Bring the answers that the workspace does not have yet into it."""
     check_started(campaign)
     with review_database(campaign) as use:
         return pull_once(use.uri, campaign)
@@ -43,10 +37,6 @@ def pull_once(uri: str, campaign: Campaign) -> PullOutcome:
 
     Two at once would both write what neither finds in the workspace yet. It would still count once, and so may it be
     where no file can be locked, or on two machines.
-
-    Raises:
-        UserError: There is no queue, or its database is away.
-        StoreError: The workspace cannot be read or written.
     """
     queue = queue_id(campaign)
     with ExitStack() as stack:
@@ -56,11 +46,7 @@ def pull_once(uri: str, campaign: Campaign) -> PullOutcome:
 
 
 def export_answers(campaign: Campaign, path: Path) -> int:
-    """Write all answers of the queue to a file; returns how many verdicts they are.
-
-    Raises:
-        UserError: There is no queue, its database is away, or the file cannot be written.
-    """
+    """Write all answers of the queue to a file; returns how many verdicts they are."""
     check_suffix(path)
     check_started(campaign)
     with review_database(campaign) as use:
@@ -68,10 +54,6 @@ def export_answers(campaign: Campaign, path: Path) -> int:
 
 
 def is_filled(uri: str, queue: str) -> bool:
-    """Whether there is a queue already.
-
-    Raises:
-        UserError: The database is away, or a newer version of Vouch wrote the queue.
-    """
+    """Whether there is a queue already."""
     with connected(uri) as database:
         return read_queue(database, queue) is not None

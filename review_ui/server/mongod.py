@@ -86,11 +86,7 @@ class SharedDatabase:
         return f"mongodb://127.0.0.1:{self._record.port}"
 
     def revive(self) -> bool:
-        """Start the server again, on the same port, if it has died; returns whether it had.
-
-        Raises:
-            VouchError: It cannot be started again.
-        """
+        """Start the server again, on the same port, if it has died; returns whether it had."""
         if self._is_alive():
             return False
         with locked(self._folder / "start.lock"):
@@ -208,11 +204,7 @@ def review_database(campaign: Campaign) -> Iterator[DatabaseUse]:
 
 
 def check_started(campaign: Campaign) -> None:
-    """Make sure that there can be a queue, before a database is started for nothing.
-
-    Raises:
-        UserError: Nobody has reviewed with the embedded database on this machine.
-    """
+    """Raise a UserError where there can be no queue, before a database is started for nothing."""
     if _own(campaign) is None and not (queue_folder(queue_id(campaign)) / "data").exists():
         raise UserError("there is no review queue on this machine yet; vouch review starts one")
 
@@ -237,11 +229,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """Open a file to lock; created when absent.
-
-    Raises:
-        UserError: The folder cannot be written.
-    """
+    """Open a file to lock, made if there is none; a UserError says that the folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")

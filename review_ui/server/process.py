@@ -99,11 +99,7 @@ class ReviewerServer:
             self._process.stdin.flush()
 
     def wait(self) -> None:
-        """Wait until it answers.
-
-        Raises:
-            VouchError: It ended, or takes too long.
-        """
+        """Wait until it answers; a VouchError says that it ended, or takes too long."""
         assert self._process is not None
         assert self._process.stdout is not None
         number = self._process.stdout.fileno()

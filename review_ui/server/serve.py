@@ -68,11 +68,7 @@ class ServeOptions(Strict):
         return (*self.names, *(() if self.host in WILDCARDS else (self.host,)))
 
     def check(self, has_own_tokens: bool) -> None:
-        """Refuse what would not be safe, or would not work.
-
-        Raises:
-            UserError: In one line, what to do.
-        """
+        """Refuse by a UserError what would not be safe, or would not work."""
         if not is_loopback(self.host) and not has_own_tokens:
             raise UserError(
                 f"--host {self.host} lets other machines in, so reviewers need tokens of your own: give --token-file, "
@@ -140,8 +136,7 @@ def served(
 def reserved(queue: str, options: ServeOptions) -> Iterator[list[socket.socket]]:
     """Lock the sessions and ports of all reviewers for the length of the block; a socket each, in their order.
 
-    Raises:
-        UserError: A port is taken, or a reviewer's session is open already.
+    A UserError says that a port is taken, or that a reviewer's session is open already.
     """
     with ExitStack() as stack:
         for reviewer in options.reviewers:
@@ -226,11 +221,7 @@ class _Watched:
         """Restarts since the last one that succeeded."""
 
     def restart(self) -> str:
-        """Try to start it again; returns a line for people on the outcome.
-
-        Raises:
-            VouchError: It keeps dying, and has ended.
-        """
+        """Try to start it again; returns a line for people on the outcome, raises a VouchError if it keeps dying."""
         self.server.stop()
         now = time.monotonic()
         if len(self._restarts) == MOST_RESTARTS and now - self._restarts[0] < RESTARTS_WITHIN_S:

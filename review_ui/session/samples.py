@@ -104,11 +104,6 @@ def _make_schemas(dataset: "fo.Dataset", classes: Sequence[str]) -> None:
     dataset.activate_label_schemas([QUESTION, KNOWN])
 
 
-def virtual_path(queue: str, key: str) -> str:
-    """The path by which the guard knows an image of a queue; there is no such file."""
-    return f"/vouch/{queue}/{key}"
-
-
 def sample_of(item: Item, queue: str, answer: Sequence[VerdictRow] = ()) -> "fo.Sample":
     """Make the sample that shows an item, in no dataset yet; nothing in it reveals what the item is asked for.
 
@@ -119,7 +114,7 @@ def sample_of(item: Item, queue: str, answer: Sequence[VerdictRow] = ()) -> "fo.
     asked = [_drawn(one, item) for one in drawn_before(item, answer)]
     known = [_detection(other.label_id, other.class_name, other.box, item) for other in item.others]
     return fo.Sample(
-        filepath=virtual_path(queue, item.key),
+        filepath=f"/vouch/{queue}/{item.key}",  # by which the guard knows the image; there is no such file
         metadata=fo.ImageMetadata(
             size_bytes=0,
             mime_type=mimetypes.guess_type(item.key)[0] or "image/jpeg",

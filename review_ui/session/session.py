@@ -27,7 +27,7 @@ _GONE_STATUS: Final = 410
 """Status in the log of a draft whose lease is over."""
 GONE: Final = "this item is not in your session any more; go on with the next one"
 _LONGEST_S: Final = 3600.0
-"""Longer than this nobody looks at one image: the browser was left alone."""
+"""More time on one image means that the browser was left alone."""
 
 _LONGEST: Final = 32
 
@@ -151,7 +151,7 @@ class ReviewSession:
             self._remove([item.id])
 
     def skip(self, item_id: str) -> None:
-        """Give an item back undecided; it comes again when nothing else is left."""
+        """Give an item back unanswered; it comes again when nothing else is left."""
         with self.lock:
             item, _ = self._at(item_id)
             self.queue.skip(self.reviewer, item.id, item.epoch)

@@ -1,17 +1,17 @@
 """The flow that certifies: its result and its artifact.
 
-The flow that takes up people's answers: pulled, certified, applied; what comes too early is said.
-"""
+The flow that takes up people's answers: pulled, certified, applied; what comes too early is said."""
 
 import pytest
 
-from vouch_labels.flows.artifacts import markdown
+from vouch_labels.flows.artifacts import MOST_ROWS, markdown
 from vouch_labels.flows.prefect_server import prepare_environment
 from vouch_labels.review_ui.queue.database import mongod
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.policy import Certified, Group, GroupCertificate, Reviewers
+from vouch_labels.schemas.text import NONE, Table, count
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 
 CERTIFICATE = GroupCertificate(
@@ -121,3 +121,20 @@ def test_from_answers_to_decisions(campaign, tmp_path, monkeypatch):
     text = markdown("", second.blocks())
     assert "new verdicts of" in text
     assert f"active policy: {second.applied.policy}" in text
+
+
+def test_lines_and_tables_become_markdown_whatever_the_names():
+    table = Table("by `class`", {"class": str, "labels": count}, [("cat|s", 1400), ("[dog](x)", None)])
+    assert markdown("Run a_b", ["**no** markup", table]) == "\n\n".join(
+        [
+            r"# Run a\_b",
+            r"\*\*no\*\* markup",
+            r"**by \`class\`**",
+            f"| class | labels |\n| --- | --- |\n| cat\\|s | 1,400 |\n| \\[dog\\](x) | {NONE} |",
+        ]
+    )
+
+
+def test_long_tables_are_cut():
+    rows = [(str(row),) for row in range(MOST_ROWS + 5)]
+    assert len(markdown("", [Table("", {"row": str}, rows)]).splitlines()) == 2 + 2 + MOST_ROWS

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from vouch_labels.schemas.campaign import ReviewConfig
 from vouch_labels.schemas.campaign_file import MAX_BYTES, load_campaign, parse_yaml
 from vouch_labels.schemas.errors import CampaignError, UserError
 
@@ -311,3 +312,51 @@ def test_merge_keeps_own_values_and_lines():
     tree = parse_yaml("base: &b {x: 1, y: 2}\nother: &o {y: 3, z: 4}\na:\n  x: 9\n  <<: [*b, *o]\n")
     assert tree.data["a"] == {"x": 9, "y": 2, "z": 4}
     assert tree.line(("a", "x")) == 4
+
+
+SECRET = "correct-horse"
+
+
+@pytest.fixture
+def problem(tmp_path):
+    def found(review):
+        path = tmp_path / "campaign.yaml"
+        path.write_text(f"source: ./images\nworkspace: ./workspace\nclasses: [cat]\nreview: {review}\n")
+        with pytest.raises(CampaignError) as error:
+            load_campaign(path)
+        return str(error.value)
+
+    return found
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["embedded", "mongodb://host", "mongodb://ann@host:27017/?tls=true", "mongodb+srv://cluster.example.org"],
+)
+def test_addresses_without_a_password_are_taken(address):
+    assert ReviewConfig(database=address).database == address
+
+
+@pytest.mark.parametrize(
+    "address", ["mongodb://ann:{}@host", "mongodb+srv://ann:{}@host/x", "mongodb://ann:{}@one,two"]
+)
+def test_a_password_is_refused_and_not_repeated(problem, address):
+    said = problem(f"{{database: '{address.format(SECRET)}'}}")
+    assert (
+        "review.database: a password never stands in a campaign: put the whole address into VOUCH_MONGODB_URI" in said
+    )
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    ("review", "said"),
+    [
+        ("{database: 'postgres://host'}", "must be embedded, or an address that begins with mongodb://"),
+        ("{batch: 0}", "review.batch: must be at least 1"),
+        ("{lease_minutes: 1}", "review.lease_minutes: must be at least 2"),
+        ("{second_reviews: 1.5}", "review.second_reviews: must be at most 1"),
+        ("{leases: 5}", "review.leases: unknown key"),
+    ],
+)
+def test_what_is_no_setting_is_told(problem, review, said):
+    assert said in problem(review)

@@ -1,10 +1,16 @@
-"""Operators as FiftyOne runs them, on a real session."""
+"""Operators as FiftyOne runs them, on a real session; the bundle of what the browser runs beside them."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.review_ui.session.conftest import QUEUE
 from tests.review_ui.session.test_session import NEW, ids
 from tests.waiting import HANG_S
+from vouch_labels.review_ui.session.session import ItemSummary
 
 
 @pytest.fixture
@@ -107,3 +113,33 @@ def test_a_grid_goes_on_past_trouble(run, draw, documents):
     assert not {changed, *rest} & set(following["grid"])
     left = run("grid_take", class_name="cat", leave=following["grid"])
     assert (left["grid"], left["class_name"]) == ([], None)
+
+
+ROOT = Path(__file__).parents[3]
+BROWSER = ROOT / "review_ui" / "browser"
+BUNDLE = ROOT / "review_ui" / "plugin" / "index.umd.js"
+
+
+def test_the_bundle_is_built_from_its_modules(tmp_path):
+    node = shutil.which("node")
+    if node is None or not (BROWSER / "node_modules" / "esbuild").is_dir():
+        pytest.skip("no node (Debian's packages nodejs and npm bring it; then: make js)")
+    subprocess.run([node, BROWSER / "build.js", tmp_path], cwd=tmp_path, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == [BUNDLE.name]
+    assert (tmp_path / BUNDLE.name).read_text() == BUNDLE.read_text(), "run: make js, and commit the bundle"
+
+
+def test_every_module_is_in_the_bundle():
+    named = [line.strip() for line in BUNDLE.read_text().splitlines() if line.strip().startswith("// src/")]
+    assert sorted(named) == sorted(f"// src/{path.name}" for path in (BROWSER / "src").glob("*.js"))
+
+
+def test_every_module_is_checked_for_types():
+    for path in (BROWSER / "src").glob("*.js"):
+        assert path.read_text().startswith("// @ts-check\n"), path.name
+
+
+def test_an_item_has_the_fields_that_its_modules_know():
+    types = (BROWSER / "src" / "types.d.ts").read_text()
+    body = types.partition("export interface ItemSummary {")[2].partition("\n}")[0]
+    assert set(re.findall(r"^  (\w+):", body, re.MULTILINE)) == set(ItemSummary.__annotations__)

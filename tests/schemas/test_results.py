@@ -1,0 +1,222 @@
+"""What results say: of labelling, certifying and evaluating; figures never claim more than they are."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vouch_labels.schemas import text
+from vouch_labels.schemas.evaluation import MOST_CELLS, MOST_PAIRS, Confusion, SignalCurves, SweepRow
+from vouch_labels.schemas.policy import MOST_NAMED, Certified, Group, GroupCertificate, Reviewers
+from vouch_labels.schemas.records import ClassCounts, ExportOutcome, RunSummary
+from vouch_labels.schemas.text import NONE, Table, policy_with_basis
+
+EXPORT = {"uri": "/w/exports/coco", "annotations_file": "/w/exports/coco/annotations.json", "images": 8,
+          "annotations": 20, "accepted": 12}  # fmt: skip
+
+
+def summary(**changes) -> RunSummary:
+    values = {
+        "run": "main", "workspace": "/w", "images": 1234, "done": 8, "failed": 2, "pending": 0, "new_images": 10,
+        "removed_images": 1, "shards": 3, "shards_processed": 2, "labels": 20, "accepted": 12, "review": 8,
+        "classes": {"cat": ClassCounts(accepted=12, review=8)}, "reasons": {"acquire: truncated": 2},
+        "policy": "user-36c20f", "policy_basis": "user thresholds, not certified", "accepts": True, "shard_errors": {},
+        "seconds": 65.0, "images_per_second": 0.2,
+        "export": ExportOutcome.model_validate({"images_missed": 0, **EXPORT}),
+    }  # fmt: skip
+    return RunSummary.model_validate({**values, **changes})
+
+
+def test_figures_classes_reasons_and_places(lines):
+    figures, classes = (block for block in summary().blocks() if isinstance(block, Table))
+    values = {name: value for name, value in figures.rows}  # noqa: C416
+    assert values["images"] == "1,234 (10 new or changed, 1 removed)"
+    assert values["time"] == "1 min 5 s"
+    assert values["policy"] == "manual thresholds, not certified"
+    assert "pending" not in values
+    assert classes.rows == [("cat", 12, 8)]
+    assert lines(summary()) == [
+        "2 images failed: acquire: truncated",
+        "vouch status CAMPAIGN --failed names every image that failed",
+        "data set: /w/exports/coco/annotations.json",
+        "workspace: /w",
+    ]
+
+
+def test_nothing_accepted_says_what_comes_next(lines):
+    (line,) = (line for line in lines(summary(accepts=False)) if "Nothing was accepted" in line)
+    assert "vouch plan-reviews CAMPAIGN" in line
+    assert "routing.accept" in line
+
+
+def test_an_expired_policy_is_told_loudly(lines):
+    told = lines(summary(accepts=False, policy_expired="audits found 9 of 30 wrong"))
+    start = "The policy has EXPIRED: audits found 9 of 30 wrong. Every label waits for review"
+    assert [line.startswith(start) for line in told].count(True) == 1
+    assert not any("Nothing was accepted" in line for line in told)
+
+
+def test_what_could_not_be_finished_is_named(lines):
+    found = summary(pending=5, shard_errors={"abc": "no space left"}, export=None)
+    assert "shard abc could not be finished: no space left" in lines(found)
+    assert ("pending", "5") in next(iter(found.blocks())).rows
+    assert not any("data set" in line for line in lines(found))
+
+
+def test_many_reasons_are_cut(lines):
+    told = lines(summary(reasons={f"acquire: {i}": 20 - i for i in range(15)}))
+    assert told[0] == "20 images failed: acquire: 0"
+    assert "21 more images failed, for other reasons" in told
+
+
+def test_splits_and_turned_images_are_told(lines):
+    export = ExportOutcome.model_validate({**EXPORT, "split_files": ["/w/a_train.json"], "images_rotated": 2})
+    told = lines(summary(export=export))
+    assert "    split: /w/a_train.json" in told
+    assert any(line.startswith("2 of its images carry an EXIF orientation") for line in told)
+
+
+def test_images_that_are_missing_beside_the_annotations_are_told(lines):
+    missed = ExportOutcome.model_validate({**EXPORT, "images_missed": 3})
+    start = "3 of its images could not be put beside the annotations"
+    assert any(line.startswith(start) for line in lines(summary(export=missed)))
+    assert not any("beside the annotations" in line for line in lines(summary()))
+
+
+@pytest.mark.parametrize(
+    ("version", "basis", "text"),
+    [
+        ("user-36c20f11", "user thresholds, not certified", "manual thresholds, not certified"),
+        ("user-36c20f11", "no thresholds: everything goes to review", "no thresholds: everything goes to review"),
+        ("certified-1-a", "certified: at least 0.9", "certified-1-a (certified: at least 0.9)"),
+    ],
+)
+def test_only_certified_policies_have_a_name(version, basis, text):
+    assert policy_with_basis(version, basis) == text
+
+
+TESTED = GroupCertificate(
+    labels=1000, accepted=600, reviewed=1400, errors=8, limit=0.05, bound=0.034, p_value=0.01, delta=0.08,
+    tested=(0.9,), accepted_precision=0.96, accepted_at_least=0.94,
+)  # fmt: skip
+NOTHING_DRAWN = GroupCertificate(
+    labels=90, accepted=0, reviewed=0, errors=0, limit=0.05, bound=1, p_value=1, delta=0.04, tested=(),
+    refusal="plan with more minutes",
+)  # fmt: skip
+
+
+def certified(*groups: Group, **changes: Any) -> Certified:
+    values: dict[str, Any] = {
+        "run": "main", "workspace": "/w", "version": "certified-1-a", "precision": 0.95, "confidence": 0.9,
+        "gate": "delivered", "look": 1, "delta": 0.08, "labels": 1500, "kept_for_fitting": 410, "accepted": 600,
+        "groups": groups, "classes": (), "reviewers": Reviewers(), "simulated": False,
+    }  # fmt: skip
+    return Certified(**values | changes)
+
+
+CAT = Group(name="cat", classes=("cat",), p_correct=0.9, certificate=TESTED)
+DOG = Group(name="dog", classes=("dog",), certificate=NOTHING_DRAWN)
+
+
+def test_groups_without_a_sample_are_not_in_the_table(lines):
+    found = certified(CAT, DOG)
+    (table,) = (block for block in found.blocks() if isinstance(block, Table))
+    assert [row[:4] for row in table.rows] == [("cat", 1400, 8, 0.034)]
+    assert next(table.cells())[-2:] == ["96% (≥94%)", NONE]
+    assert "dog: not certified: plan with more minutes" in lines(found)
+    assert not any(isinstance(block, Table) for block in certified(DOG).blocks())
+
+
+def test_classes_without_a_sample_are_one_line(lines):
+    assert not any("no label in the sample" in line for line in lines(certified(CAT)))
+    one = "1 class has no label in the sample, so nothing is known of it and its labels go to people: emu"
+    assert one in lines(certified(CAT, not_sampled=("emu",)))
+    names = tuple(f"bird {number}" for number in range(MOST_NAMED + 3))
+    (line,) = (line for line in lines(certified(CAT, not_sampled=names)) if "bird" in line)
+    assert line.startswith(f"{len(names)} classes have no label in the sample")
+    assert line.endswith(f"bird {MOST_NAMED - 1} and 3 more")
+
+
+def test_an_active_policy_is_not_advised(lines):
+    advice, active = "make it the active policy: vouch apply CAMPAIGN", "it is active already"
+    assert [line for line in lines(certified(CAT)) if line in (advice, active)] == [advice]
+    assert [line for line in lines(certified(CAT, in_force=True)) if line in (advice, active)] == [active]
+
+
+def test_after_a_simulated_reviewer_it_says_how_people_come_to_answer(lines):
+    assert any("another workspace.uri" in line for line in lines(certified(CAT, simulated=True)))
+    assert not any("another workspace.uri" in line for line in lines(certified(CAT)))
+
+
+def confusion(classes: int, swapped: int) -> Confusion:
+    """So many classes; of each, 9 labels are right, and as many of each pair of neighbours are swapped."""
+    names = (*("labels" if number == 0 else f"class {number}" for number in range(classes)), "(background)")
+    counts = [[0] * (classes + 1) for _ in names]
+    for row in range(classes):
+        counts[row][row] = 9
+        counts[row][(row + 1) % classes] = swapped
+    return Confusion(names=names, counts=tuple(map(tuple, counts)))
+
+
+def test_few_classes_show_the_whole_matrix():
+    (table,) = confusion(MOST_CELLS, 2).blocks("accepted")
+    assert list(table.columns)[1:] == [row[0] for row in table.rows] == [*confusion(MOST_CELLS, 2).names]
+    assert next(table.cells()) == ["labels", "9", "2", *[NONE] * (MOST_CELLS - 1)]
+
+
+@pytest.mark.parametrize("swapped", [0, 3])
+def test_many_classes_show_their_most_frequent_confusions(swapped):
+    classes = MOST_PAIRS + 5
+    *tables, line = confusion(classes, swapped).blocks("accepted")
+    assert [len(table.rows) for table in tables] == ([MOST_PAIRS] if swapped else [])
+    assert all(row[2] == swapped for table in tables for row in table.rows)
+    assert line.startswith(f"of accepted labels {classes * swapped:,} are on an object of another class and 0 on no")
+
+
+def test_thresholds_stand_below_each_other():
+    rows = [SweepRow(threshold=value, labels=1, share=1, precision=None, recall=0.5) for value in (0.25, 0.5, 1)]
+    curves = SignalCurves(labels=3, missing=1, sweep=tuple(rows), risk_coverage=(), aurc=None, reliability=None)
+    sweep, missing, coverage = curves.blocks("sam_iou")
+    assert isinstance(sweep, Table)
+    assert list(sweep.cells())[1] == ["0.50", "1", "100%", NONE, "50.0%"]
+    assert missing == "1 of 3 labels have no sam_iou; no threshold keeps them"
+    assert coverage == ("sam_iou: risk and coverage", coverage.columns, [])
+
+
+SHARES = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(None, text.NONE), (1.0, "100%"), (0.0, "0%"), (0.95, "95%"), (0.848, "84.8%")]
+)
+def test_shares(share, words):
+    assert text.pct(share) == words
+
+
+@given(SHARES)
+def test_bounds_are_never_rounded_in_their_favour(share):
+    assert float(text.least(share)[:-1]) <= 100 * share + 1e-6
+    assert float(text.most(share)[:-1]) >= 100 * share - 1e-6
+
+
+@given(SHARES)
+def test_nearly_all_is_not_all_and_hardly_any_is_not_none(share):
+    assert (text.pct(share) == "100%") == (share == 1)
+    assert (text.pct(share) == "0%") == (share == 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (90000, "1 d 1 h")],
+)
+def test_durations(seconds, words):
+    assert text.duration(seconds) == words
+
+
+def test_rules_are_spoken():
+    assert text.rule("clip_probability >= 0.5, sam_iou >= 0.8") == "CLIP probability ≥ 0.5, SAM IoU ≥ 0.8"
+
+
+def test_thresholds_are_cut():
+    assert text.cut(0.9129) == "0.912"
