@@ -13,10 +13,10 @@ MOST_ROWS = 50
 """Rows of a table."""
 
 
-def publish(key: str, description: str, text: str) -> None:
-    """Show Markdown in Prefect; a server that has gone away takes nothing from a result."""
+def publish(key: str, description: str, title: str, blocks: Iterable[Block]) -> None:
+    """Show lines and tables in Prefect, as Markdown; what goes wrong here takes nothing from a result."""
     try:
-        create_markdown_artifact(text, key=key, description=description)
+        create_markdown_artifact(markdown(title, blocks), key=key, description=description)
     except Exception:
         logger.warning("%s could not be shown in Prefect", key, exc_info=True)
 

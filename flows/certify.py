@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from vouch_labels.flows.artifacts import markdown, publish
+from vouch_labels.flows.artifacts import publish
 from vouch_labels.review_ui.server.answers import pull_answers
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.campaign_file import load_campaign
@@ -31,31 +31,28 @@ def vouch_certify(campaign: str, unanswered_as_wrong: bool = False) -> dict[str,
         The Certified as JSON values; its version is None where nothing could be certified.
     """
     found = certify_campaign(load_campaign(Path(campaign)), unanswered_as_wrong)
-    _publish(_certificates(found), found.run)
+    _publish(found)
     return found.model_dump(mode="json")
 
 
 @flow(name="vouch-show-certificates", persist_result=False)
-def show_certificates(markdown: str, run: str) -> None:
+def show_certificates(certified: dict[str, Any]) -> None:
     """Show in Prefect what was certified outside of it; artifacts belong to a flow's run."""
-    _publish(markdown, run)
+    _publish(Certified.model_validate(certified))
 
 
 def show(found: Certified) -> None:
     """Show a result in Prefect; a server that has gone away takes nothing from it."""
     try:
-        show_certificates(_certificates(found), found.run)
+        show_certificates(found.model_dump(mode="json"))
     except Exception:
         logger.warning("the certificates could not be shown in Prefect", exc_info=True)
 
 
-def _certificates(found: Certified) -> str:
+def _publish(found: Certified) -> None:
     policy = "not certified" if found.version is None else f"policy {found.version}"
-    return markdown(f"Certification of run {found.run}: {policy}", found.blocks())
-
-
-def _publish(markdown: str, run: str) -> None:
-    publish("vouch-certify", f"what run {run} may accept, and why", markdown)
+    title = f"Certification of run {found.run}: {policy}"
+    publish("vouch-certify", f"what run {found.run} may accept, and why", title, found.blocks())
 
 
 @flow(name="vouch-apply-reviews", persist_result=False)
@@ -73,8 +70,7 @@ def apply_reviews(campaign: str, export: bool = True) -> dict[str, Any]:
         The AppliedReviews as JSON values.
     """
     found = pull_and_apply(load_campaign(Path(campaign)), export=export)
-    text = markdown("People's answers", found.blocks())
-    publish("vouch-apply-reviews", "what people's answers changed", text)
+    publish("vouch-apply-reviews", "what people's answers changed", "People's answers", found.blocks())
     return found.model_dump(mode="json")
 
 

@@ -98,7 +98,7 @@ def _start() -> str:
     if _Server.latest is None or has_died():
         _Server.latest = _Server()
         atexit.register(_Server.latest.stop)
-        _Server.latest.wait()
+    _Server.latest.wait()  # also for one whose start was interrupted
     return f"http://127.0.0.1:{_Server.latest.port}/api"
 
 
@@ -108,13 +108,16 @@ class _Server:
     latest: ClassVar["_Server | None"] = None
 
     def __init__(self) -> None:
+        import prefect
         from prefect.settings import get_current_settings
 
         # The port is ours from here on, and refuses connections until the server is ready to listen.
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
             self.port: int = bound.getsockname()[1]
-            command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+            # Neither Python nor uvicorn looks for modules in the current folder, which may hold a prefect.py.
+            command = [sys.executable, "-P", "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+            command += ["--app-dir", str(prefect.__module_path__.parent)]
             command += ["--fd", str(bound.fileno()), "--log-level", "error", "--lifespan", "on"]
             # The parent-death signal is tied to the starting thread: only the main thread lasts as long as the process.
             if sys.platform == "linux" and threading.current_thread() is threading.main_thread():

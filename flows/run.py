@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from vouch_labels.flows.artifacts import markdown, publish
+from vouch_labels.flows.artifacts import publish
 from vouch_labels.flows.prefect_server import embedded_server
 from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
@@ -70,7 +70,7 @@ def vouch_run(campaign: str, retry_failed: bool = False, export: bool = True) ->
         processed = _process_shards(run)
         exported = export_labels(run) if export else None
         summary = run.summary(processed, exported, time.monotonic() - started)
-    publish("vouch-run", f"run {summary.run} in figures", markdown(f"Run {summary.run}", summary.blocks()))
+    publish("vouch-run", f"run {summary.run} in figures", f"Run {summary.run}", summary.blocks())
     return summary.model_dump(mode="json")
 
 

@@ -28,7 +28,7 @@ READ: Final = {"HF_HOME": ".cache/huggingface", "PREFECT_PROFILES_PATH": ".prefe
 
 @cache
 def settle_folders() -> str | None:
-    """Do it for this process, and all that it starts, see name_folders; before prefect and others are imported."""
+    """Name the folders (`name_folders`) for this process and all that it starts, before prefect is imported."""
     return name_folders(os.environ)
 
 

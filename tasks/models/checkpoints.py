@@ -291,7 +291,7 @@ def _from_bucket(uri: str, where: str, download: bool) -> Path:
         endpoint = store.client.meta.endpoint_url
     if found is None:
         raise CheckpointError(f"{where}: {uri}: no such object; check bucket and key")
-    target = cache_folder() / "s3" / fingerprint(endpoint, bucket, key, found.etag) / Path(key).name
+    target = cache_folder() / "s3" / fingerprint(endpoint, bucket, key, f'"{found.etag}"') / Path(key).name
     if target.is_file():
         return target
     if not download:
@@ -314,7 +314,7 @@ def _bucket_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (StoreError, StoreAccessError) as error:
-        raise CheckpointError(f"{where}: {error} (for checkpoints: AWS_ENDPOINT_URL, AWS_REGION ...)") from error
+        raise CheckpointError(f"{where}: {error} (for checkpoints: AWS_ENDPOINT_URL, AWS_DEFAULT_REGION)") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -64,8 +64,8 @@ def hypergeometric_p(errors: ArrayLike, reviewed: ArrayLike, labels: ArrayLike, 
 def upper_bound(errors: ArrayLike, reviewed: ArrayLike, delta: float) -> Floats:
     """One-sided Clopper-Pearson upper bound of a share: Beta(1 - delta; k + 1, n - k).
 
-    delta is the chance that the bound is too low; it is 1 where k = n, so also without any trial (Clopper and Pearson,
-    Biometrika 26, 1934).
+    delta is the chance that the bound is too low. The bound is 1 where k = n, so also without any trial (Clopper and
+    Pearson, Biometrika 26, 1934).
     """
     count, trials = np.asarray(errors, np.float64), np.asarray(reviewed, np.float64)
     rest = np.maximum(trials - count, 0)

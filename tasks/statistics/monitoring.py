@@ -2,7 +2,7 @@
 
 Expiry is an e-process: a bet against "at least T of the accepted labels are correct" that loses on average while that
 is true, so its wealth ever reaches 1/delta with chance at most delta (J. Ville, 1939), however many batches are audited
-and whenever one tests. After an audited batch b with labels of weight a_i and error w_i, each bet lambda multiplies by
+and whenever one looks. After an audited batch b with labels of weight a_i and error w_i, each bet lambda multiplies by
 
     E_b(lambda) = prod_i (1 + lambda (a_i w_i - (1 - T))).
 

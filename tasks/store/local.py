@@ -134,7 +134,11 @@ class LocalStore:
         path = target.parent / temporary_name()
         try:
             self._prepare(target.parent)
-            with path.open("xb") as file:
+            file = path.open("xb")
+        except OSError as error:
+            raise _translated(error, f"write {target}") from error
+        try:
+            with file:
                 yield file
         except (ConnectionError, TimeoutError):
             raise

@@ -201,6 +201,20 @@ def test_a_server_that_hangs_at_its_start_is_ended(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_server")
+def test_the_server_imports_nothing_of_the_current_folder(tmp_path, monkeypatch):
+    for name in ("prefect", "uvicorn", "sqlalchemy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)\n")
+    monkeypatch.chdir(tmp_path)
+    with temporary_settings({PREFECT_HOME: tmp_path / "home"}, restore_defaults={PREFECT_API_URL}):
+        module._make_home()
+        try:
+            assert module._start().startswith("http://127.0.0.1:")
+        finally:
+            module._Server.latest.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_server")
 def test_one_server_serves_a_process_and_another_follows_one_that_died(tmp_path):
     with temporary_settings({PREFECT_HOME: tmp_path}, restore_defaults={PREFECT_API_URL}):
         try:

@@ -277,7 +277,7 @@ class PooledDecoder:
         Args:
             places: (B, hw, C) of `places`.
             image: (N,) int64, the image of each box, an index into `places`.
-            boxes: As above.
+            boxes: (N, 4) xyxy float32, pixels of the encoder's input.
 
         Returns:
             Mask logits (N, 4h, 4w) and predicted IoU (N,), both float32.

@@ -129,7 +129,9 @@ def test_a_server_that_is_gone_takes_nothing(vouch, campaign, answer, monkeypatc
     vouch("plan-reviews", campaign)
     answer()
     asked = []
-    monkeypatch.setattr("vouch_labels.flows.certify.show_certificates", lambda text, run: asked.append(run) or 1 / 0)
+    monkeypatch.setattr(
+        "vouch_labels.flows.certify.show_certificates", lambda found: asked.append(found["run"]) or 1 / 0
+    )
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert vouch("certify", campaign).code == 0
     assert asked == ["main"]

@@ -83,6 +83,10 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     # Even root may not create folders here.
     with pytest.raises(StoreAccessError, match=r"cannot write /proc/vouch/.*: the folder cannot be created; check"):
         check_writable(LocalStore(Path("/proc/vouch")))
+    with pytest.raises(
+        StoreAccessError, match=r"cannot write /proc/vouch/below/.*: the folder cannot be created; check"
+    ):
+        check_writable(LocalStore(Path("/proc/vouch/below")))
 
 
 def test_a_user_without_rights_is_told_so() -> None:
