@@ -36,7 +36,7 @@ WORDS: Final = (
     Word(
         r"promis(es?|ed)\b",
         "guarantee",
-        stored=r"\bPromise\b|\.promise\b|[\"\(]promise\"|A promise with its ends|, and a promise of",
+        stored=r"\bPromise\b|\.promise\b|[\"\(]promise\"|(A|a) promise (of|with)|against the promise",
     ),
     Word(r"\b(take|takes|took|taking) a look\b|\bread_looks\b|_of_look\b|\blook_by", "test"),
     Word(r"\bladders?\b", "threshold grid"),
@@ -56,7 +56,7 @@ WORDS: Final = (
 )
 
 _SUFFIXES: Final = (".py", ".md", ".sh", ".js", ".mjs", ".ts", ".j2", ".yaml", ".toml", ".css")
-_OTHERS: Final = {"node_modules", "site", "demo", "vouch_labels", "fixtures"}
+_OTHERS: Final = {"node_modules", "site", "demo", "fixtures"}
 """Folders that hold nothing of ours, or, as vouch_labels does, links to what is looked at already."""
 
 

@@ -9,8 +9,8 @@ from vouch_labels.schemas.text import Block
 
 logger = logging.getLogger(__name__)
 
-MOST_ROWS = 50
-"""Rows of a table."""
+MOST_ROWS = 500
+"""Rows of a table; Prefect keeps artifacts in its database."""
 
 
 def publish(key: str, description: str, title: str, blocks: Iterable[Block]) -> None:
@@ -29,8 +29,11 @@ def markdown(title: str, blocks: Iterable[Block]) -> str:
             parts.append(_plain(block))
             continue
         parts += [f"**{_plain(block.title)}**"] if block.title else []
-        lines = [list(block.columns), ["---"] * len(block.columns), *list(block.cells())[:MOST_ROWS]]
+        cells = list(block.cells())
+        lines = [list(block.columns), ["---"] * len(block.columns), *cells[:MOST_ROWS]]
         parts.append("\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines))
+        if len(cells) > MOST_ROWS:
+            parts.append(f"{len(cells) - MOST_ROWS:,} more rows are not shown.")
     return "\n\n".join(parts)
 
 

@@ -14,7 +14,6 @@ from vouch_labels.schemas.text import (
     cut,
     estimate,
     guarantee_text,
-    least,
     most,
     pct,
     plural,
@@ -91,8 +90,9 @@ class Certification(Strict):
     reference: dict[str, tuple[float, ...]] = Field(
         {}, description="Signal -> 101 percentiles on the batch that was certified, to notice drift by."
     )
+    # A policy's name is a hash over its certification, this text included: another one would be another policy.
     audit_expiry: str = Field(
-        "on a changed fingerprint at once; by audits when the wealth of bets against the guarantee reaches 1/delta",
+        "on a changed fingerprint at once; by audits when the wealth of bets against the promise reaches 1/delta",
         description="When the policy expires.",
     )
     created: str = Field(description="Date and time, ISO 8601, UTC.")
@@ -202,7 +202,7 @@ class Certified(Strict):
 
 def _group_table(tested: list[tuple[Group, GroupCertificate]]) -> Table:
     columns: Columns = {
-        "group": str, "n": count, "wrong": count, "at most": most, "allowed": least, "p ≥": cut, "accepted": share,
+        "group": str, "n": count, "wrong": count, "at most": pct, "allowed": pct, "p ≥": cut, "accepted": share,
         "precision A": estimate, "precision B": estimate,
     }  # fmt: skip
     rows = [

@@ -133,8 +133,8 @@ class QueueStatus(Strict):
             yield f"{self.edited:,} boxes were corrected, with a median IoU of {self.edit_iou:.2f} to the new ones"
         if self.unpulled:
             yield (
-                f"{plural(self.unpulled, 'answer')} not in the workspace yet; vouch review CAMPAIGN --pull brings them "
-                "there"
+                f"{plural(self.unpulled, 'answer')} {'is' if self.unpulled == 1 else 'are'} not in the workspace yet: "
+                "vouch review CAMPAIGN --pull"
             )
         if self.late:
             yield f"{plural(self.late, 'answer')} came too late, and {'does' if self.late == 1 else 'do'} not count"
@@ -170,16 +170,18 @@ class PullOutcome(Strict):
     def blocks(self) -> Iterator[Block]:
         """What came into the workspace."""
         if self.answers:
-            yield f"{plural(self.verdicts, 'new verdict')} of {plural(self.answers, 'answer')} in the workspace"
+            yield f"{plural(self.verdicts, 'new verdict')} of {plural(self.answers, 'answer')} came into the workspace"
         elif self.earlier:
-            yield f"nothing new: {plural(self.earlier, 'answer')} in the workspace already"
+            verb = "is" if self.earlier == 1 else "are"
+            yield f"nothing new: {plural(self.earlier, 'answer')} {verb} in the workspace already"
         else:
             yield "nothing new: there is no answer yet"
         if self.known:
             yield f"{self.known:,} were there already"
         if self.late:
             named = ", ".join(self.late_items)
-            yield f"{plural(self.late, 'answer')} came too late and do not count: {named}"
+            verb = "does" if self.late == 1 else "do"
+            yield f"{plural(self.late, 'answer')} came too late and {verb} not count: {named}"
 
 
 class AppliedReviews(Strict):

@@ -66,7 +66,9 @@ def pct(share: float | None) -> str:
         return NONE
     text = f"{100 * share:.1f}".removesuffix(".0")
     if (text == "100" and share < 1) or (text == "0" and share > 0):
-        return f"{100 * share:.3g}%" if text == "0" else f"{math.floor(100_000 * share) / 1000:g}%"
+        if text == "0":
+            return "<0.001%" if share < 1e-5 else f"{100 * share:.3g}%"
+        return f"{math.floor(100_000 * share) / 1000:g}%"
     return f"{text}%"
 
 
@@ -151,8 +153,9 @@ def signal_name(signal: str) -> str:
 
 
 def policy_name(text: str) -> str:
-    """A policy's version or basis for people: the version of thresholds set by hand is a fingerprint."""
-    return re.sub(r"\buser-[0-9a-f]{6,}|\buser thresholds", "manual thresholds", text)
+    """A policy's version or basis for people: the version of the campaign's own thresholds is a fingerprint."""
+    text = re.sub(r"\buser-[0-9a-f]{6,}", "the campaign's thresholds", text)
+    return re.sub(r"\buser thresholds", "manual thresholds", text)
 
 
 def policy_with_basis(version: str, basis: str) -> str:

@@ -343,7 +343,7 @@ class Campaign:
             minutes: Reviewers' time that the plan is made for.
 
         Returns:
-            The plan, which is answered now.
+            The plan as it was drawn; all of its tasks are answered now.
 
         Raises:
             UserError: There is nothing to ask, or the truth fits none of the labels.

@@ -82,9 +82,13 @@ def answer(terminal: Terminal, found: Result, as_json: bool, campaign: Path | No
 
 def show(console: Console, blocks: Iterable[Block], campaign: Path | None = None) -> None:
     """Print lines and tables; the path of a campaign file then stands for CAMPAIGN in the commands."""
+
+    def named(text: str) -> str:
+        return text if campaign is None else _COMMAND.sub(lambda found: found[1] + str(campaign), text)
+
     for place, block in enumerate(blocks):
         if isinstance(block, str):
-            say(console, block if campaign is None else _COMMAND.sub(lambda found: found[1] + str(campaign), block))
+            say(console, named(block))
             continue
         if block.title:
             # A line of its own: a table's title would be wrapped to its width.
@@ -95,7 +99,7 @@ def show(console: Console, blocks: Iterable[Block], campaign: Path | None = None
             column: dict[str, Any] = {"justify": "right"} if number else {"overflow": "fold"}
             table.add_column(printable(name), **column)
         for row in block.cells():
-            table.add_row(*map(printable, row))
+            table.add_row(*(printable(named(cell)) for cell in row))
         console.print(table)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +120,8 @@ def _check(request: ReviewRequest) -> None:
         raise UserError("--minutes must be more than 0")
     if min(request.honeypots, request.images, request.misses) < 0:
         raise UserError("--honeypots, --images and --misses cannot be negative")
+    if request.stage not in (None, *get_args(Stage)):
+        raise UserError(f"{request.stage!r} is no stage; give {', '.join(get_args(Stage))}, or none for what is next")
 
 
 def _draw(reviews: RunReviews, stage: Stage, request: ReviewRequest, seconds: float) -> Draw:

@@ -1,5 +1,6 @@
 """Lists, downloads and checks the checkpoints that a campaign may name."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from vouch_labels.schemas.errors import CheckpointError, VouchError
 from vouch_labels.tasks.models.checkpoints import OFFICIAL, Kind, names_of, resolve, tokenizer_folder
 from vouch_labels.tasks.models.registry import Phrase, load_detector, load_scorer, load_segmenter
 from vouch_labels.tasks.models.runtime import Runtime, choose_runtime
+
+logger = logging.getLogger(__name__)
 
 KINDS: Final[tuple[Kind, ...]] = ("detector", "segmenter", "scorer")
 
@@ -118,7 +121,8 @@ def _try(
     except VouchError as error:
         problem = str(error)
     except Exception as error:  # of a package: the other models are checked all the same
-        problem = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+        logger.warning("%s %s cannot be loaded", kind, config.backend, exc_info=True)
+        problem = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return ModelReport(
         kind=kind, backend=config.backend, checkpoint=config.checkpoint,
         device=f"{runtime.device} {runtime.precision}", fingerprint=key,

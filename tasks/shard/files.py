@@ -32,7 +32,8 @@ def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = 
     """Read a table that a marker names, or some of its columns; outside this package, use tasks.labels.scan.
 
     Raises:
-        StoreError: The file is missing, is not the one that was written, or has another schema.
+        StoreError: The file is missing, is not the one that was written, or lacks a column of STAGES[stage] that is
+            wanted. Columns that a later version adds are no matter to those who do not want them.
     """
     markers = part.name.replace("/parts/", "/done/").rpartition("/")[0]
     fix = f"delete {markers}/, and the shard is processed again"
@@ -43,9 +44,11 @@ def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = 
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise StoreError(f"{store.uri}/{part.name} is not the file that was written; {fix}")
     file = pq.ParquetFile(pa.BufferReader(data))
-    if not file.schema_arrow.equals(STAGES[stage]):
+    wanted = STAGES[stage].names if columns is None else list(columns)
+    there = set(file.schema_arrow.names)
+    if any(name not in there or not file.schema_arrow.field(name).equals(STAGES[stage].field(name)) for name in wanted):
         raise StoreError(f"{store.uri}/{part.name} is of another version of Vouch; start another run")
-    return file.read(columns)
+    return file.read(wanted)
 
 
 def write_marker(store: Store, run: str, marker: Marker) -> Marker:

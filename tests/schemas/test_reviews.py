@@ -9,10 +9,10 @@ from vouch_labels.schemas.reviews import Planned, ReviewPlan
 @pytest.mark.parametrize(
     ("counts", "line"),
     [
-        ({"earlier": 12}, "nothing new: 12 answers in the workspace already"),
-        ({"earlier": 1}, "nothing new: 1 answer in the workspace already"),
+        ({"earlier": 12}, "nothing new: 12 answers are in the workspace already"),
+        ({"earlier": 1}, "nothing new: 1 answer is in the workspace already"),
         ({}, "nothing new: there is no answer yet"),
-        ({"answers": 2, "verdicts": 3, "earlier": 5}, "3 new verdicts of 2 answers in the workspace"),
+        ({"answers": 2, "verdicts": 3, "earlier": 5}, "3 new verdicts of 2 answers came into the workspace"),
     ],
 )
 def test_a_pull_without_news_says_what_is_there_already(lines, counts, line):

@@ -171,7 +171,7 @@ def test_in_a_table(vouch, labelled, tmp_path):
     assert answer.out.splitlines()[-3:] == [
         "active policy: certified-1-a (certified: at least 0.95 of delivered labels correct, confidence 0.9, once "
         "people have decided those that wait)",
-        "before: manual thresholds",
+        "before: the campaign's thresholds",
         f"workspace: {tmp_path / 'workspace'}",
     ]
     assert "routing" in answer.err

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from vouch_labels.schemas.policy import Certification, Policy
+
 ARCHIVES = sorted((Path(__file__).parents[2] / "workspaces").glob("*.tar.xz"))
 POLICY = "certified-1-388da7da"
+DEFAULT_EXPIRY = Certification.model_fields["audit_expiry"].default
 
 
 @pytest.fixture(scope="module", params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))
@@ -92,3 +95,11 @@ def test_evaluate_simulate_and_report(vouch, campaign, tmp_path):
     assert told(vouch("simulate", campaign, "--truth", truth, *few))
     assert vouch("report", campaign, "--out", tmp_path / "report.html").code == 0
     assert "since" in (tmp_path / "report.html").read_text().lower()
+
+
+def test_the_policy_would_have_the_same_name_today(campaign):
+    """Certifying again with nothing new finds the policy that is there, instead of writing another one."""
+    policy = Policy.model_validate_json((campaign.parent / f"workspace/policies/{POLICY}.json").read_bytes())
+    fields = policy.certification.model_fields_set
+    assert policy.certification.model_copy(update={"audit_expiry": DEFAULT_EXPIRY}) == policy.certification
+    assert "audit_expiry" in fields

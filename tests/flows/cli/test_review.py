@@ -121,12 +121,12 @@ def test_what_a_killed_review_leaves_ends_or_is_used_again(vouch, campaign, tmp_
     until(lambda: not is_alive(server))
     assert is_alive(mongod)
     status = vouch("review", campaign, "--status")
-    assert "1 answer not in the workspace yet" in status.out
+    assert "1 answer is not in the workspace yet" in status.out
     assert not is_alive(mongod)  # the last one out stopped it
     exported = tmp_path / "answers.csv"
     assert "1 verdicts" in vouch("review", campaign, "--export", exported).out
-    assert "1 new verdict of 1 answer in the workspace" in vouch("review", campaign, "--pull").out
-    assert "nothing new: 1 answer in the workspace already" in vouch("review", campaign, "--pull").out
+    assert "1 new verdict of 1 answer came into the workspace" in vouch("review", campaign, "--pull").out
+    assert "nothing new: 1 answer is in the workspace already" in vouch("review", campaign, "--pull").out
     assert vouch("review", campaign, "--import", exported).code == 0
 
 
