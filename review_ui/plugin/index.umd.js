@@ -338,6 +338,7 @@
     isLabelOpen: () => isLabelOpen,
     isListed: () => isListed,
     isPainted: () => isPainted,
+    isPanelShown: () => isPanelShown,
     isSaved: () => isSaved,
     labelMenu: () => labelMenu,
     leaveField: () => leaveField,
@@ -368,6 +369,7 @@
   }
   var isItemOpen = () => find("modal") !== null;
   var hasPanels = () => find("panel-container") !== null;
+  var isPanelShown = () => find("panel-tab-review_queue") !== null;
   var isGridShown = () => find("panel-tab-samples") !== null;
   var addressedSample = () => new URL(location.href).searchParams.get("id");
   var openSample = (id) => execute("open_sample", { id, mode: ANNOTATE });
@@ -1342,6 +1344,7 @@
   });
   var grid = null;
   var isPanelOpened = false;
+  var panelAskedAt = Number.NEGATIVE_INFINITY;
   var inAppGrid = null;
   var lookSoon = () => {
   };
@@ -1377,7 +1380,7 @@
   }
   function look() {
     const item = navigation.shown();
-    openPanelOnce();
+    const panelAgain = openPanelOnce();
     if (screen.look(item)) {
       labels.itemChanged();
       if (item) pictures.look(item);
@@ -1385,7 +1388,7 @@
       line.draw();
     }
     reloadAppGrid();
-    let again = screen.next();
+    let again = Math.min(screen.next(), panelAgain);
     if (item && !busy.isBusy) {
       if (screen.painted) again = Math.min(again, labels.selectInQuestion(item));
       const name = labels.classOfNewBox(item);
@@ -1394,9 +1397,13 @@
     return again;
   }
   function openPanelOnce() {
-    if (isPanelOpened || isItemOpen() || !isGridShown()) return;
-    isPanelOpened = true;
-    openPanel();
+    isPanelOpened ||= isPanelShown();
+    if (isPanelOpened || isItemOpen() || !isGridShown()) return Number.POSITIVE_INFINITY;
+    if (performance.now() - panelAskedAt >= CLICK_MS) {
+      panelAskedAt = performance.now();
+      openPanel();
+    }
+    return CLICK_MS;
   }
   function reloadAppGrid() {
     if (isItemOpen() || busy.isBusy || grid) return;

@@ -59,7 +59,7 @@ def test_a_deployed_run_completes_and_leaves_its_export(prefect, tmp_path):
     exported = json.loads((tmp_path / "workspace" / "exports" / "coco" / "annotations.json").read_text())
     assert len(exported["images"]) == 3
     artifacts = ask(f"{prefect.api}/artifacts/filter", {"artifacts": {"key": {"any_": ["vouch-run"]}}})
-    assert "| images | 3 |" in artifacts[0]["data"]
+    assert "| images | 3 (3 new or changed, 0 removed) |" in artifacts[0]["data"]
 
 
 def test_the_automation_is_accepted(prefect):

@@ -33,6 +33,7 @@ export function datasetName() {
 export const isItemOpen = () => find("modal") !== null;
 /** Of an empty dataset the App shows a page without panels, which only reloading leaves. */
 export const hasPanels = () => find("panel-container") !== null;
+export const isPanelShown = () => find("panel-tab-review_queue") !== null;
 export const isGridShown = () => find("panel-tab-samples") !== null;
 
 /** The sample that the address names; the App may still show the one before. */

@@ -16,7 +16,7 @@ import { STYLE as PAUSE_STYLE, Pause, watchServer } from "./pause.js";
 import { Pictures } from "./pictures.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
-import { RENEW_MS } from "./timing.js";
+import { CLICK_MS, RENEW_MS } from "./timing.js";
 import { watchPage } from "./waiting.js";
 
 const MESSAGE = "vouch-message"; // in the session's storage: the last message, for after the page is loaded again
@@ -60,6 +60,7 @@ const answering = new Answering({
 /** @type {CropGrid | null} */
 let grid = null;
 let isPanelOpened = false;
+let panelAskedAt = Number.NEGATIVE_INFINITY;
 /** Samples that the App's grid shows. @type {string | null} */
 let inAppGrid = null;
 let lookSoon = () => {};
@@ -110,7 +111,7 @@ function gridClosed() {
 /** Looks at the page; returns the milliseconds until it must look again though nothing changes. */
 function look() {
   const item = navigation.shown();
-  openPanelOnce();
+  const panelAgain = openPanelOnce();
   if (screen.look(item)) {
     labels.itemChanged();
     if (item) pictures.look(item);
@@ -118,7 +119,7 @@ function look() {
     line.draw();
   }
   reloadAppGrid();
-  let again = screen.next();
+  let again = Math.min(screen.next(), panelAgain);
   if (item && !busy.isBusy) {
     if (screen.painted) again = Math.min(again, labels.selectInQuestion(item));
     const name = labels.classOfNewBox(item);
@@ -127,11 +128,20 @@ function look() {
   return again;
 }
 
-/** The App opens panels only while no item is open. */
+/**
+ * Opens our panel once a page. The App does so only while no item is open, and not while it loads: it is asked again until
+ * the panel is there.
+ *
+ * @returns {number} Milliseconds until it must be looked for again.
+ */
 function openPanelOnce() {
-  if (isPanelOpened || app.isItemOpen() || !app.isGridShown()) return;
-  isPanelOpened = true;
-  app.openPanel();
+  isPanelOpened ||= app.isPanelShown();
+  if (isPanelOpened || app.isItemOpen() || !app.isGridShown()) return Number.POSITIVE_INFINITY;
+  if (performance.now() - panelAskedAt >= CLICK_MS) {
+    panelAskedAt = performance.now();
+    app.openPanel();
+  }
+  return CLICK_MS;
 }
 
 /** The App's grid shows what it has loaded: what was answered meanwhile leaves it when people come back. */
