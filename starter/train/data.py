@@ -178,5 +178,5 @@ def _named(phrases: list[tuple[str, str, str | None]], noun: str, colour: str | 
 
 
 @lru_cache(maxsize=4096)
-def _length(tokenizer: Any, text: str) -> int:  # noqa: ANN401
+def _length(tokenizer: Any, text: str) -> int:  # noqa: ANN401 - a transformers tokenizer
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])

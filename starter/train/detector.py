@@ -442,7 +442,7 @@ def _right_boxes(
 
 
 def _found(
-    model: Any,  # noqa: ANN401
+    model: Any,  # noqa: ANN401 - groundingdino has no types
     scenes: SceneCache,
     asked: list[list[str]],
     side: int,

@@ -53,7 +53,7 @@ def test_its_names_are_those_that_it_lists():
     assert vouch.Campaign.__module__ == "vouch_labels.api"
     assert issubclass(vouch.UserError, vouch.VouchError)
     with pytest.raises(AttributeError, match="has no attribute 'campaign'"):
-        vouch.campaign  # noqa: B018
+        vouch.campaign  # noqa: B018 - asking for it raises
 
 
 @pytest.mark.usefixtures("prefect_server")
