@@ -5,7 +5,6 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import DTypeLike, NDArray
@@ -32,6 +31,9 @@ def boxes_of(table: pa.Table) -> NDArray[np.float32]:
 
 def first_places(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     """Find the first row with the same values in some columns, (N,); null equals null, and NaN equals NaN."""
+    # Not at the top: the models' loop reads tables too, and Polars takes some 50 MB.
+    import polars as pl
+
     frame = pl.DataFrame(table.select(names)).with_row_index("row")
     return numbers(frame.select(pl.col("row").min().over(names)).to_series().to_arrow(), np.int64)
 

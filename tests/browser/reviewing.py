@@ -89,12 +89,24 @@ class Reviewer:
 
     def settle(self) -> None:
         """Wait until nothing is on its way."""
-        self.page.wait_for_function("() => document.documentElement.dataset.vouchBusy !== 'true'")
+        self.await_page(":not([data-vouch-busy=true])")
+
+    def await_page(self, state: str) -> None:
+        """Wait until the root of the page matches a selector; while a page loads, it has no root yet."""
+        self.page.wait_for_selector(f":root{state}", state="attached")
 
     def see(self, item: Item) -> None:
-        """Wait until an item is on the screen, ready to be answered."""
-        self.page.wait_for_function("name => document.documentElement.dataset.vouchReady === name", arg=item.id)
+        """Wait until an item is ready to be answered."""
+        self.await_page(f"[data-vouch-ready='{item.id}']")
         self.page.wait_for_selector("[data-cy=annotate-edit-back]" if item.label_id else "[data-cy=detection-mode]")
+
+    def open(self, item: Item) -> None:
+        """Wait until an item is on the screen."""
+        self.await_page(f"[data-vouch-item='{item.id}']")
+
+    def gone(self, item: Item) -> None:
+        """Wait until an item is on the screen no longer."""
+        self.await_page(f":not([data-vouch-item='{item.id}'])")
 
     def answer(self, item: Item, keys: str) -> None:
         """See an item, and answer it by keys."""

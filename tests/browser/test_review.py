@@ -108,7 +108,7 @@ def test_a_mask_is_painted_on_with_the_brush(reviewer):
     middle = (y0 + y1) / 2
     reviewer.drag(painted, (x1 - 2, middle, x1 + 6, middle))
     reviewer.press("Alt+Enter")
-    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem !== name", arg=painted.id)
+    reviewer.gone(painted)
     [row] = without_times(reviewer.review.verdicts())
     assert (row["label_id"], row["verdict"] in ("correct", "bad_box")) == (painted.id, True)
     before, now = (
@@ -266,7 +266,7 @@ def test_a_key_that_is_pressed_twice_answers_one_item(reviewer, two_of_one_image
     [row] = reviewer.review.verdicts()
     assert (row["label_id"], row["verdict"]) == (first.id, "not_an_object")
     reviewer.press("Alt+Enter")
-    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem !== name", arg=second.id)
+    reviewer.gone(second)
     rows = {row["label_id"]: row["verdict"] for row in reviewer.review.verdicts()}
     assert rows == {first.id: "not_an_object", second.id: "correct"}
 
@@ -279,6 +279,6 @@ def test_after_a_look_into_explore_the_next_item_can_be_answered(reviewer):
     reviewer.page.evaluate("window.__foo__.executeOperator('close_sample')")
     reviewer.page.wait_for_selector("[data-cy=modal]", state="detached")
     reviewer.page.locator("[data-cy=looker]").nth(1).click()
-    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem === name", arg=second.id)
+    reviewer.open(second)
     reviewer.answer(second, "Alt+n")
     assert [row["label_id"] for row in reviewer.review.verdicts()] == [second.id]

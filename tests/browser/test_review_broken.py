@@ -18,14 +18,14 @@ def gone(reviewer):
 
 def test_an_item_whose_image_is_gone_can_only_be_skipped(reviewer, gone):
     reviewer.press("Alt+t")
-    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem === name", arg=gone.id)
+    reviewer.open(gone)
     reviewer.page.locator("#vouch-line").get_by_text("cannot be shown").wait_for()
     for keys in ("Alt+Enter", "Alt+n", "Alt+b", "Alt+1"):
         reviewer.press(keys)
         assert reviewer.item() == gone.id
         assert "cannot be shown: skip it (Alt+S)" in reviewer.message()
     reviewer.press("Alt+s")
-    reviewer.page.wait_for_function("name => document.documentElement.dataset.vouchItem !== name", arg=gone.id)
+    reviewer.gone(gone)
     assert reviewer.review.verdicts() == []
     assert gone.id not in {item.id for item in reviewer.review.held()}
 
@@ -53,7 +53,7 @@ def test_an_image_that_came_for_all_but_the_app_is_loaded_again(reviewer):
     with page.expect_request_finished(lambda request: "/media?" in request.url):
         reviewer.press("Alt+t")
     [item, *_] = reviewer.review.held()
-    page.wait_for_function("name => document.documentElement.dataset.vouchItem === name", arg=item.id)
+    reviewer.open(item)
     page.wait_for_timeout(1500)
     with page.expect_navigation():
         page.keyboard.press("Alt+Enter")

@@ -90,7 +90,7 @@ class Person(Reviewer):
         self.page.wait_for_function(
             """given => {
                 if (document.querySelector('#vouch-sheet')) return true;
-                const item = document.documentElement.dataset.vouchReady;
+                const item = document.documentElement?.dataset.vouchReady;
                 return item && !given.includes(item) && document.querySelector('[data-cy=annotate-edit-back]');
             }""",
             arg=list(self.given),
