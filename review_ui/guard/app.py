@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from vouch_labels.review_ui.guard.auth import Login
 from vouch_labels.review_ui.guard.media import Media
 from vouch_labels.review_ui.guard.origin import SAFE, Hosts
 from vouch_labels.review_ui.guard.requests import (
+    as_object,
     check_changes,
     check_field,
     check_graphql,
@@ -128,7 +129,7 @@ class Guard:
         body = await read_body(request)
         if route.kind in ("patch_sample", "patch_label"):
             return await self._write(request, route, body, send)
-        content = parse_json(request, body, *(_LISTENING if route.kind == "events" else ()))
+        content = as_object(parse_json(request, body, *(_LISTENING if route.kind == "events" else ())))
         check_values(content, self._dataset)
         if route.kind == "graphql":
             body = json.dumps(check_graphql(content, self._dataset)).encode()
@@ -136,6 +137,7 @@ class Guard:
             _check_listener(content)
         elif route.kind == "execute":
             asked = check_operator(content)
+            body = json.dumps(asked).encode()
             if request.scope["path"].startswith("/operators/execute"):
                 kept = json.dumps({name: asked.get(name) for name in ("operator_uri", "params")}).encode()
                 await self._pass_logged(request, body, kept, send, route)
@@ -197,9 +199,9 @@ class Guard:
             raise RefusedError(500, "FiftyOne failed at this; the log of the review says why")
 
 
-def _check_listener(content: object) -> None:
+def _check_listener(content: dict[str, Any]) -> None:
     """Let only browsers listen to events (else 403); other programs would send a state of their own."""
-    start = content.get("initializer") if isinstance(content, dict) else None
+    start = content.get("initializer")
     if start is not None and (not isinstance(start, dict) or "_CLS" in start):
         raise RefusedError(403, "only the App listens here")
 
