@@ -34,6 +34,7 @@ class GuardSettings(Strict):
     image_origin: str | None = Field(None, description="Where such addresses lead, as https://host.")
 
     max_pixels: int = Field(120_000_000, gt=0, description="Images of more pixels are not converted.")
+    max_image_mb: float = Field(100.0, gt=0, description="Larger files are not sent; megabytes.")
 
 
 class GuardedSession(Protocol):

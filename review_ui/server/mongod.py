@@ -24,6 +24,7 @@ from vouch_labels.review_ui.queue.fill import queue_id
 from vouch_labels.schemas.campaign import EMBEDDED, Campaign, Strict
 from vouch_labels.schemas.errors import UserError, VouchError
 from vouch_labels.tasks.store.lock import ProcessId, is_alive, process_id
+from vouch_labels.tasks.store.private import private, private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ class SharedDatabase:
         place, pid, started = process_id(self._process.pid)
         record = DatabaseRecord(place=place, pid=pid, started=started, port=int(uri.rpartition(":")[2]))
         text = self._record_file.with_suffix(".new")
-        text.write_text(record.model_dump_json(), encoding="utf-8")
+        with open(text, "w", encoding="utf-8", opener=private) as file:
+            file.write(record.model_dump_json())
         text.replace(self._record_file)
         return record
 
@@ -231,8 +233,8 @@ def locked(path: Path) -> Iterator[None]:
 def open_lock(path: Path) -> BinaryIO:
     """Open a file to lock, made if there is none; a UserError says that the folder cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
+        private_folder(path.parent)
+        return open(path, "ab", opener=private)
     except OSError as error:
         reason = (error.strerror or "failed").lower()
         raise UserError(f"cannot write {path.parent}: {reason}; fix it, or set XDG_DATA_HOME elsewhere") from error

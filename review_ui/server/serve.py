@@ -164,6 +164,7 @@ def _settings(
         media=options.media,
         image_origin=origin_of(url) if url else None,
         max_pixels=campaign.source.max_pixels,
+        max_image_mb=campaign.source.max_image_mb,
     )
     return ServerSettings(guard=guard, source=campaign.source, socket=bound.fileno())
 
@@ -202,7 +203,7 @@ def keep_alive(servers: Sequence[ReviewerServer], database: DatabaseUse, show: C
         time.sleep(CHECK_S)
         if database.revive():
             show("the review database had ended; it runs again, and nothing that was submitted is lost")
-        for one in [each for each in watched if each.server.has_died()]:
+        for one in [each for each in watched if each.server.has_died() or each.server.has_hung()]:
             try:
                 message = one.restart()
             except VouchError as error:
@@ -222,12 +223,13 @@ class _Watched:
 
     def restart(self) -> str:
         """Try to start it again; returns a line for people on the outcome, raises a VouchError if it keeps dying."""
+        what = "had ended" if self.server.has_died() else "hung"
         self.server.stop()
         now = time.monotonic()
         if len(self._restarts) == MOST_RESTARTS and now - self._restarts[0] < RESTARTS_WITHIN_S:
             raise VouchError(f"the server of {self.server.reviewer} keeps ending; {self.server.log} says why")
         self._restarts.append(now)
-        logger.warning("the review server of %r has died (log: %s)", self.server.reviewer, self.server.log)
+        logger.warning("the review server of %r %s (log: %s)", self.server.reviewer, what, self.server.log)
         try:
             self.server.start()
             self.server.send_settings()
@@ -240,7 +242,7 @@ class _Watched:
                 raise
             return f"{error}; it is tried again"
         self._failed = 0
-        return f"the server of {self.server.reviewer} had ended; it runs again at the same address, reload the page"
+        return f"the server of {self.server.reviewer} {what}; it runs again at the same address, reload the page"
 
 
 def bind(host: str, port: int | None, count: int) -> list[socket.socket]:

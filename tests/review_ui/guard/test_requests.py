@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from graphql import parse
-from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from tests.review_ui.guard.conftest import DATASET, DATASET_ID, LABEL, LOST, MINE, as_json
 from vouch_labels.review_ui.guard import requests
@@ -587,13 +587,13 @@ def test_a_length_that_is_none_is_refused(client, length):
 def test_a_body_that_does_not_come_is_not_waited_for_for_ever(guarded, client, monkeypatch):
     monkeypatch.setattr(requests, "BODY_S", 0.01)
 
-    class Request:
-        headers = Headers({})
+    async def receive():
+        if not received:
+            received.append(b"{")
+            return {"type": "http.request", "body": b"{", "more_body": True}
+        return await asyncio.Event().wait()
 
-        async def stream(self):
-            yield b"{"
-            await asyncio.Event().wait()
-
+    received = []
     with pytest.raises(RefusedError) as refused:
-        asyncio.run(requests.read_body(Request()))
+        asyncio.run(requests.read_body(Request({"type": "http", "headers": []}, receive)))
     assert refused.value.status == 408
