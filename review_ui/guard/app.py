@@ -9,16 +9,17 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vouch_labels.review_ui.guard.auth import Login
 from vouch_labels.review_ui.guard.media import Media
 from vouch_labels.review_ui.guard.origin import SAFE, Hosts
+from vouch_labels.review_ui.guard.pages import OPEN, PAUSE, SCRIPTS, in_app_page, opening_page, script
 from vouch_labels.review_ui.guard.requests import (
     as_object,
     check_changes,
@@ -35,9 +36,13 @@ from vouch_labels.review_ui.guard.requests import (
     without_operator_traceback,
 )
 from vouch_labels.review_ui.guard.settings import GuardedSession, GuardSettings, RefusedError, policy, with_headers
+from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
+
+_Asked = TypeVar("_Asked")
+_Given = TypeVar("_Given")
 
 _PATCH: Final = "application/json-patch+json"
 _LISTENING: Final = ("application/json", "text/event-stream")
@@ -50,11 +55,12 @@ _FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {
 }
 
 Kind = Literal[
-    "home", "page", "file", "config", "media", "events", "graphql", "operators", "placements", "execute", "plugins",
-    "plugin_file", "patch_sample", "patch_label",
+    "home", "page", "open", "script", "file", "config", "media", "events", "graphql", "operators", "placements",
+    "execute", "plugins", "plugin_file", "patch_sample", "patch_label",
 ]  # fmt: skip
 
 _NAME: Final = r"[^/\\\0]+"
+_ID: Final = "[0-9a-f]{24}"
 _FILE: Final = r"[\w@.-]+\.(?:js|css|wasm|svg|png|ico|json|woff2?|ttf|map)"
 
 
@@ -81,6 +87,7 @@ class Guard:
         self._login = Login(settings)
         self._media = Media(store, session, settings)
         self._csp = policy(settings.image_origin)
+        self._filters = _FILTERS | {"page": in_app_page(settings)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let FiftyOne answer."""
@@ -122,11 +129,45 @@ class Guard:
             return RedirectResponse(f"/datasets/{self._settings.dataset}", 303)
         if route.kind == "media":
             return await self._media.answer(request)
+        if route.kind == "script":
+            return FileResponse(script(route.named["script"]), media_type="text/javascript")
+        if route.kind == "page" and (answer := await self._opening(request)) is not None:
+            return answer
         await self._pass(request, b"", send, route)
         return None
 
+    async def _opening(self, request: Request) -> Response | None:
+        """Lead to the item that comes first; None: the App's page is asked for as it is.
+
+        Nothing is taken for a page that nobody may ever see: a browser loads some in advance, and others in the
+        background. The page that has a batch taken waits until it is on the screen.
+        """
+        home = f"/datasets/{self._settings.dataset}"
+        asked = request.query_params.get("id")
+        if asked is not None:
+            there = re.fullmatch(_ID, asked) and await self._ask(self._session.item_of, asked)
+            return None if there else RedirectResponse(home, 303)
+        if request.url.query:
+            return None
+        first = await self._ask(self._session.open, 0)
+        return RedirectResponse(f"{home}?id={first}", 303) if first else HTMLResponse(opening_page(self._settings))
+
+    async def _open(self) -> Response:
+        """Take a batch where the session has none; the answer says where to go."""
+        first = await self._ask(self._session.open, self._settings.batch)
+        return JSONResponse({"address": f"/datasets/{self._settings.dataset}?" + (f"id={first}" if first else PAUSE)})
+
+    async def _ask(self, question: Callable[[_Asked], _Given], about: _Asked) -> _Given:
+        try:
+            return await asyncio.to_thread(question, about)
+        except VouchError as error:
+            raise RefusedError(503, str(error)) from error
+
     async def _change(self, request: Request, route: Route, send: Send) -> Response | None:
         body = await read_body(request)
+        if route.kind == "open":
+            parse_json(request, body)
+            return await self._open()
         if route.kind in ("patch_sample", "patch_label"):
             return await self._write(request, route, body, send)
         content = as_object(parse_json(request, body, *(_LISTENING if route.kind == "events" else ())))
@@ -164,10 +205,10 @@ class Guard:
             check_field(route.named["field"])
         types = (_PATCH,) if route.kind == "patch_sample" else (_PATCH, "application/json")
         check_changes(parse_json(request, body, *types), route.kind == "patch_sample")
-        item = await asyncio.to_thread(self._session.item_of, route.named["sample"])
+        item = await self._ask(self._session.item_of, route.named["sample"])
         if item is None:
             raise RefusedError(404, "this item is no longer in your session; take a new batch")
-        if not await asyncio.to_thread(self._session.holds, item):
+        if not await self._ask(self._session.holds, item):
             raise RefusedError(423, "this item is no longer yours; take a new batch (the change is kept in the log)")
 
     async def _log(self, request: Request, body: bytes, status: int) -> None:
@@ -188,7 +229,7 @@ class Guard:
             raise
 
     async def _pass(self, request: Request, body: bytes, send: Send, route: Route) -> None:
-        change = _FILTERS.get(route.kind)
+        change = self._filters.get(route.kind)
         sending = _Sending(send) if change is None else _Filtered(send, change)
         try:
             await self._app(request.scope, replay(body, request.receive), sending)
@@ -215,6 +256,8 @@ _TABLE: Final[tuple[tuple[str, str, Kind], ...]] = (
     ("GET", r"/plugins", "plugins"),
     ("GET", r"/plugins/(?:[\w@-]+/)*index\.umd\.js", "plugin_file"),
     ("GET", r"/media", "media"),
+    ("GET", rf"/vouch/(?P<script>{'|'.join(SCRIPTS)})\.js", "script"),
+    ("POST", re.escape(OPEN), "open"),
     ("POST", r"/events", "events"),
     ("POST", r"/graphql", "graphql"),
     ("POST", r"/operators", "operators"),
@@ -279,7 +322,8 @@ class _Filtered(_Sending):
             await super().__call__(message)
 
     async def _finish(self, start: Message) -> None:
-        body = self._change(b"".join(self._parts))
+        whole = b"".join(self._parts)
+        body = self._change(whole) if whole else whole  # HEAD has none
         MutableHeaders(scope=start)["content-length"] = str(len(body))
         self.started = True
         await self._send(start)

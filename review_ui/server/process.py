@@ -93,6 +93,11 @@ class ReviewerServer:
                 umask=0o077,
             )
 
+    def tell(self, certified: str, commands: tuple[tuple[str, str], ...]) -> None:
+        """Give it what its last page says, before its settings are sent."""
+        guard = self._settings.guard.model_copy(update={"certified": certified, "commands": commands})
+        self._settings = self._settings.model_copy(update={"guard": guard})
+
     def send_settings(self) -> None:
         """Send it its settings; `wait` returns when it answers."""
         # A process that ended at once is found out when it is waited for.

@@ -1,4 +1,4 @@
-"""Files that hold people's work are their owner's alone, whatever the umask, and also where an earlier version wrote."""
+"""Files that hold people's work are their owner's alone, whatever the umask, also where an earlier version wrote."""
 
 import logging
 import os
