@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from vouch_labels.flows.console import output
 from vouch_labels.flows.console.output import Terminal, answer, log_path, print_json, show
+from vouch_labels.review_ui.queue.database import version_risk
 from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import left_for
@@ -72,6 +73,8 @@ def serve(
         sockets = stack.enter_context(reserved(queue, options))
         say("starting the review database")
         database = stack.enter_context(review_database(campaign))
+        if risk := version_risk(database.version):
+            say(risk)
         say("starting FiftyOne, which takes some seconds")
 
         def prepare() -> AfterReview:
