@@ -110,6 +110,8 @@ class Guard:
 
     async def _answer(self, request: Request, send: Send) -> Response | None:
         """Our own answer; None when FiftyOne has given one."""
+        if not request.scope["query_string"].isascii():
+            raise RefusedError(400, "this is no address")
         self._hosts.check_host(request.headers)
         self._hosts.check_site(request.method, request.headers)
         answer = await self._login.answer(request)

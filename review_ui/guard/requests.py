@@ -90,7 +90,8 @@ OPERATORS: Final[Mapping[str, frozenset[str]]] = {
 }
 """Our operators, and the parameters of each."""
 PANEL: Final = f"{OURS}/review_queue"
-_PANEL_PARAMETERS: Final = frozenset({"panel_id", "panel_state", "state", "event_args", "__method__"})
+_PANEL_PARAMETERS: Final = frozenset({"panel_id", "panel_state", "state", "event_args", "path", "__method__"})
+"""`path`: of the button that was pressed."""
 PANEL_METHODS: Final = frozenset(
     {"on_load", "on_change_current_sample", "take_batch", "crop_grid", "give_back", "refresh"}
 )
