@@ -40,10 +40,6 @@ Undecided = Literal["ignore", "drop", "include"]
 
 SPLITS: Final = ("train", "val", "test")
 
-NO_PARENT: Final = ""
-"""The supercategory of every class. RF-DETR leaves out a category that is named as another's supercategory, and readers
-of Roboflow's files one whose supercategory is "none"; no class can be named so, since names are not empty."""
-
 
 def write_coco(
     images: Iterable[ExportImage],
@@ -214,7 +210,14 @@ def _head(config: ExportConfig, created: datetime, version: str) -> dict[str, An
 
 def _tail(class_names: Sequence[str], config: ExportConfig) -> dict[str, Any]:
     ids = category_ids(tuple(class_names), config.preset)
-    return {"categories": [{"id": number, "name": name, "supercategory": NO_PARENT} for name, number in ids.items()]}
+    parent = _supercategory(class_names)
+    return {"categories": [{"id": number, "name": name, "supercategory": parent} for name, number in ids.items()]}
+
+
+def _supercategory(class_names: Sequence[str]) -> str:
+    """Of every class: never the name of one, since trainers (RF-DETR) leave out what is another class's parent."""
+    # No class has an empty name.
+    return "" if "object" in {name.casefold() for name in class_names} else "object"
 
 
 @contextmanager
