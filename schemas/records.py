@@ -1,5 +1,6 @@
 """Defines the records that runs keep in the workspace: plans, markers, image outcomes; status and summary of a run."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -7,6 +8,8 @@ from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
 from vouch_labels.schemas.text import Block, Table, count, duration, facts, plural, policy_name, policy_with_basis
+
+_COMMAND: Final = re.compile(r"vouch [a-z-]+ CAMPAIGN")
 
 MOST_REASONS: Final = 12
 """Reasons of failed images that are named."""
@@ -162,7 +165,8 @@ class RunStatus(Strict):
         """How far the run is, what decides, and what comes next."""
         usable = self.accepted if self.export is None else self.export.usable
         if self.done and not usable and self.running is None:
-            yield not_usable_yet(self.review, self.next)
+            command = _COMMAND.search(self.next)
+            yield not_usable_yet(self.review, command[0] if command else self.next)
         idle = "idle" if self.shards else "not started: vouch run CAMPAIGN starts it"
         simulated = f" ({self.reviews.simulated:,} by a simulated reviewer)" if self.reviews.simulated else ""
         values = {

@@ -26,8 +26,8 @@ OFFICIAL_MODELS: Final = {
 }
 """What `vouch init --models official` writes: the smallest published ones, which run on a CPU as well."""
 
-_MOST_SUFFIXES: Final = 6
-"""Kinds of files that are no images and are named."""
+_MOST_KINDS: Final = 6
+"""Kinds of other files that are named."""
 
 NOTES: Final = {
     "routing": "Labels are accepted only as far as reviewed samples certify the precision that is asked for here: "
@@ -145,24 +145,29 @@ def _images(source: str | None, directory: Path) -> str:
     rest = ""
     if others:
         common = sorted(others.items(), key=lambda item: (-item[1], item[0]))
-        kinds = some([f"{suffix} {count:,}" for suffix, count in common], _MOST_SUFFIXES)
-        rest = f"; {plural(others.total(), 'other file')} left out ({kinds})"
+        kinds = some([f"{kind} {count:,}" for kind, count in common], _MOST_KINDS)
+        rest = f"; {plural(others.total(), 'other file')} skipped: {kinds}"
     return f"{images:,} in {folder}{rest}"
 
 
 def _count(folder: Path) -> tuple[int, "Counter[str]"]:
-    """How many images a folder and those below it hold, and by suffix what else."""
-    from vouch_labels.schemas.campaign import IMAGE_GLOBS
+    """How many images a run would find in a folder and those below it, and by extension what else is there."""
+    from vouch_labels.schemas.campaign import Source
+    from vouch_labels.tasks.plan.plan import list_source
     from vouch_labels.tasks.store.local import LocalStore
-    from vouch_labels.tasks.store.manifest import compile_filter
 
-    takes = compile_filter(IMAGE_GLOBS)
+    store = LocalStore(folder)
+    # Both come in the same order.
+    taken = list_source(Source(uri=str(folder)), store)
     images, others = 0, Counter[str]()
-    for info in LocalStore(folder).list():
-        if takes(info.key):
-            images += 1
+    image = next(taken, None)
+    for info in store.list():
+        if image is not None and info.key == image.key:
+            images, image = images + 1, next(taken, None)
+        elif any(part.startswith(".") for part in info.key.split("/")):
+            others["hidden"] += 1
         else:
-            others[PurePosixPath(info.key).suffix.lower() or "no suffix"] += 1
+            others[PurePosixPath(info.key).suffix[1:].upper() or "no extension"] += 1
     return images, others
 
 

@@ -63,10 +63,10 @@ def test_a_place_that_cannot_be_written(vouch, tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two images and three other files, some in a folder below."""
+    """Two images and four other files, some in a folder below."""
     folder = tmp_path / "my photos"
     (folder / "2026").mkdir(parents=True)
-    for name in ("a.jpg", "2026/b.PNG", "c.heic", "2026/notes.txt", "README"):
+    for name in ("a.jpg", "2026/b.PNG", "c.mov", "2026/notes.txt", "2026/more.txt", ".hidden"):
         (folder / name).touch()
     return folder
 
@@ -80,7 +80,7 @@ def test_a_folder_of_photographs_in_one_command(vouch, tmp_path, photos, monkeyp
     lines = answer.out.splitlines()
     assert lines[:3] == [
         "wrote pets/campaign.yaml",
-        f"images: 2 in {photos}; 3 other files left out (.heic 1, .txt 1, no suffix 1)",
+        f"images: 2 in {photos}; 4 other files skipped: TXT 2, MOV 1, hidden 1",
         "classes: dog, traffic light, salt, pepper",
     ]
     assert lines[3].startswith("bundled models (detector, segmenter, scorer): they know 28 drawn things")
@@ -101,10 +101,10 @@ def test_the_home_folder_may_be_quoted(vouch, tmp_path, photos, monkeypatch):
 def test_many_kinds_of_other_files_are_cut(vouch, tmp_path):
     (tmp_path / "photos").mkdir()
     for number in range(9):
-        (tmp_path / "photos" / f"x.{number}").touch()
+        (tmp_path / "photos" / f"a.x{number}").touch()
     answer = vouch("init", tmp_path / "pets", "--source", tmp_path / "photos", "--classes", "dog")
     assert "images: 0 in" in answer.out
-    assert "9 other files left out (.0 1, .1 1, .2 1, .3 1, .4 1, .5 1 and 3 more)" in answer.out
+    assert "9 other files skipped: X0 1, X1 1, X2 1, X3 1, X4 1, X5 1 and 3 more" in answer.out
 
 
 def test_without_classes_the_example_is_named_as_one(vouch, tmp_path):

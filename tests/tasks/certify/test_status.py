@@ -53,11 +53,12 @@ def test_the_first_line_says_that_nothing_is_usable_yet(campaigned, status):
     start = f"NOTHING IN THE DATA SET IS USABLE FOR A TRAINER YET: {status().review} labels wait for review"
     assert status().export is None
     assert first().startswith(start)
-    assert first().endswith(f"Next: {status().next}")
+    assert first().endswith("Next: vouch review CAMPAIGN")
     export_campaign(campaigned.campaign)
     assert (status().export.usable, first().startswith(start)) == (0, True)
-    campaigned.fitted()
+    campaigned.fitted().sampled(minutes=3)
     assert first().startswith(start)  # the data set is as it was
+    assert first().endswith("Next: vouch certify CAMPAIGN")
     export_campaign(campaigned.campaign)
     assert status().export.usable > 0
     assert not isinstance(first(), str)
