@@ -140,14 +140,14 @@ def _images(source: str | None, directory: Path) -> str:
                 f"{directory} holds images; give it as --source, and name another folder for the campaign: "
                 f"vouch init NAME --source {directory}"
             )
-        return f"none yet; put them into {folder}, or name their folder by --source"
+        return f"none yet; put them into {folder.resolve()}, or name their folder by --source"
     images, others = _count(folder)
     rest = ""
     if others:
         common = sorted(others.items(), key=lambda item: (-item[1], item[0]))
         kinds = some([f"{kind} {count:,}" for kind, count in common], _MOST_KINDS)
         rest = f"; {plural(others.total(), 'other file')} skipped: {kinds}"
-    return f"{images:,} in {folder}{rest}"
+    return f"{images:,} in {folder.resolve()}{rest}"
 
 
 def _count(folder: Path) -> tuple[int, "Counter[str]"]:
