@@ -251,9 +251,14 @@ def import_verdicts(
     terminal: Terminal, campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
 ) -> None:
     """Import verdict files and print what became of them; `vouch review --import` does the same."""
+    from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.tasks.reviews.import_verdicts import import_files
+    from vouch_labels.tasks.shard.events import Reading
 
-    outcomes = import_files(campaign, files, reviewer, skip_bad=skip_bad)
+    with RunProgress(terminal.remarks(), plain=False) as progress:
+        outcomes = import_files(
+            campaign, files, reviewer, skip_bad=skip_bad, progress=lambda done, total: progress(Reading(done, total))
+        )
     if as_json:
         print_json(terminal, {"files": [outcome.model_dump(mode="json") for outcome in outcomes]})
         return

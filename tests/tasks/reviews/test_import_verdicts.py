@@ -14,9 +14,10 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import MOST_RLE_BYTES, VERDICTS
 from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.reviews.import_verdicts import RowChecker, RowError, import_files
+from vouch_labels.tasks.reviews.import_verdicts import import_files
 from vouch_labels.tasks.reviews.read_file import COLUMNS, read_rows, write_table
-from vouch_labels.tasks.reviews.verdicts import read_verdicts, trouble
+from vouch_labels.tasks.reviews.row_checks import RowChecker, RowError
+from vouch_labels.tasks.reviews.verdicts import read_verdicts, trouble, verdict_tables
 from vouch_labels.tasks.store.open import open_store
 
 
@@ -80,9 +81,9 @@ def test_files_that_come_together_are_held_against_each_other(campaign, labels, 
 
     def counted(workspace):
         reads.append(1)
-        return read_verdicts(workspace)
+        return verdict_tables(workspace)
 
-    monkeypatch.setattr("vouch_labels.tasks.reviews.import_verdicts.read_verdicts", counted)
+    monkeypatch.setattr("vouch_labels.tasks.reviews.import_verdicts.verdict_tables", counted)
     paths = [write(rows[:2], "a.jsonl"), write(rows, "b.jsonl"), write(rows[2:], "c.jsonl")]
     outcomes = import_files(campaign, paths, "ann")
     assert [(one.imported, one.known) for one in outcomes] == [(2, 0), (1, 2), (0, 1)]
