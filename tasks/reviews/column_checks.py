@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, VERDICTS
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.arrow import numbers
+from vouch_labels.tasks.reviews.read_file import python_values
 from vouch_labels.tasks.reviews.row_checks import (
     CLOCKS_DIFFER,
     FIRST_YEAR,
@@ -71,8 +72,8 @@ def check_columns(columns: Mapping[str, pa.Array], rows: int, checker: RowChecke
     with np.errstate(invalid="ignore"):
         fine &= ~(numbers(found["seconds"], np.float64) < 0)
     fine &= _whole(found)
-    verdicts = pa.table({name: found[name] for name in VERDICTS.names}).cast(VERDICTS.remove_metadata())
-    return CheckedColumns(verdicts.filter(pa.array(fine)), fine, unanswered)
+    verdicts = pa.table({name: found[name] for name in VERDICTS.names}).filter(pa.array(fine)).cast(VERDICTS)
+    return CheckedColumns(verdicts, fine, unanswered)
 
 
 def _whole(found: Mapping[str, pa.Array]) -> Bools:
@@ -116,7 +117,7 @@ def _mapped(column: pa.Array, meaning: Callable[[Any], Any], kind: pa.DataType) 
     except pa.ArrowNotImplementedError:  # lists and other things that no cell should hold
         return pa.nulls(len(column), kind), ~_there(column)
     values, known = [], []
-    for value in coded.dictionary.to_pylist():
+    for value in python_values(coded.dictionary):
         try:
             values.append(meaning(value))
             known.append(True)

@@ -40,7 +40,7 @@ NAMED_PROBLEMS: Final = 5
 MOST_REFUSED: Final = 100_000
 """Refused rows that are kept to be written; a file with more of them is another file."""
 
-_CHUNK_ROWS: Final = 500_000
+_CHUNK_ROWS: Final = 250_000
 """Of one file in the workspace, and in memory at a time."""
 _IN_MEMORY: Final = 1 << 26
 """Bytes of a file's verdicts that need no temporary file."""
@@ -306,12 +306,12 @@ class _Checked:
 
     def contradictions(self) -> None:
         """Refuse rows by which one reviewer gives two verdicts on one label at one time: which is later is unknown."""
-        about_label = np.frombuffer(self._about_label, np.bool_)
-        fine = np.frombuffer(self._fine, np.bool_)
-        rows = np.flatnonzero(about_label)
+        identity = np.concatenate(self._identity)
+        self._identity.clear()
+        rows = np.flatnonzero(_again(identity) & np.frombuffer(self._about_label, np.bool_))
         if not len(rows):
             return
-        identity, content = np.concatenate(self._identity)[rows], np.concatenate(self._content)[rows]
+        identity, content = identity[rows], np.concatenate(self._content)[rows]
         order = np.argsort(identity, kind="stable")
         identity, content = identity[order], content[order]
         again = np.append(False, identity[1:] == identity[:-1])
@@ -321,7 +321,7 @@ class _Checked:
         if not len(wrong):
             return
         before = {int(rows[order[at]]): int(rows[order[first[at]]]) for at in wrong.tolist()}
-        found = {at: number for at, number in sorted(before.items()) if fine[at]}
+        found = {at: number for at, number in sorted(before.items()) if self._fine[at]}
         start = 0
         for table in self.kept.tables():
             for at in [at for at in found if start <= at < start + table.num_rows]:
@@ -345,6 +345,15 @@ class _Checked:
                 f"more than {MOST_REFUSED:,} rows are invalid, the first of them row {first.number}: {first.reason}"
             )
         self.refused.append(row)
+
+
+def _again(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of them are there more than once, (N,)."""
+    ascending = np.sort(hashes)
+    twice = ascending[1:][ascending[1:] == ascending[:-1]]
+    if not len(twice):
+        return np.zeros(len(hashes), np.bool_)
+    return np.asarray(twice[np.minimum(np.searchsorted(twice, hashes), len(twice) - 1)] == hashes)
 
 
 def check_file(

@@ -68,7 +68,7 @@ class Batch:
         if self.columns is None:
             return [(number, self.listed[at]) for number, at in zip(numbers, places.tolist(), strict=True)]
         at = pa.array(places, pa.int64())
-        values = {name: _values(column.take(at)) for name, column in self.columns.items()}
+        values = {name: python_values(column.take(at)) for name, column in self.columns.items()}
         rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
         return list(zip(numbers, rows, strict=True))
 
@@ -190,7 +190,10 @@ def _read_parquet(file: BinaryIO, path: Path, progress: OnRows | None) -> Iterat
             done += batch.num_rows
             if progress is not None:
                 progress(done, about.num_rows)
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OSError) as error:
+        # Arrow's own faults come as OSError too, without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())}); fix it") from None
 
 
@@ -270,7 +273,7 @@ def _header(given: Sequence[str], path: Path) -> list[str]:
     return names
 
 
-def _values(column: pa.Array) -> list[Any]:
+def python_values(column: pa.Array) -> list[Any]:
     """Values as Python has them; what it cannot hold as words that no check takes for a value."""
     if pa.types.is_timestamp(column.type):
         # Nanoseconds have no place in Python's datetime; zones by name may be unknown here.
