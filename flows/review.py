@@ -53,10 +53,12 @@ def serve(
     minutes: float,
     file: Path,
     *,
-    open_browser: bool = False,
+    open_browser: bool | None = None,
     as_json: bool = False,
 ) -> None:
-    """Serve a campaign's queue until Ctrl-C; `file` is the campaign's, for the commands that come next.
+    """Serve a campaign's queue until Ctrl-C; open_browser: None opens one where a person sits before it.
+
+    `file` is the campaign's, for the commands that come next.
 
     Raises:
         UserError: A port is taken, nothing is to be reviewed, a public host without tokens; says what to do.
@@ -86,7 +88,7 @@ def serve(
                 # The user's own tokens outlive the review: they are neither printed nor among a browser's arguments.
                 shown = {} if own else tokens
                 _announce(terminal, servers, options, shown, as_json=as_json)
-                if open_browser:
+                if is_seen(terminal, as_json=as_json) if open_browser is None else open_browser:
                     webbrowser.open(_address(servers[0], options, shown.get(servers[0].reviewer)))
                 keep_alive(servers, database, say)
         except BaseException as error:
@@ -122,6 +124,12 @@ def _next_commands(file: Path) -> tuple[tuple[str, str], ...]:
         (f"vouch apply {named}", "accepts labels by what was certified"),
         (f"vouch export {named}", "writes the data set, with what people corrected"),
     )
+
+
+def is_seen(terminal: Terminal, *, as_json: bool) -> bool:
+    """Whether a person sits at this terminal and has a display, so that a browser may open by itself."""
+    display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(display) and not as_json and terminal.out.isatty()
 
 
 def _prepare(
