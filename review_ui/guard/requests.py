@@ -90,8 +90,8 @@ OPERATORS: Final[Mapping[str, frozenset[str]]] = {
 }
 """Our operators, and the parameters of each."""
 PANEL: Final = f"{OURS}/review_queue"
-_PANEL_PARAMETERS: Final = frozenset({"panel_id", "panel_state", "state", "event_args", "path", "__method__"})
-"""`path`: of the button that was pressed."""
+_PANEL_PARAMETERS: Final = frozenset({"panel_id", "panel_state", "state", "event_args", "path", "value", "__method__"})
+"""`path`: of the button that was pressed; `value`: what has changed, such as the sample."""
 PANEL_METHODS: Final = frozenset(
     {"on_load", "on_change_current_sample", "take_batch", "crop_grid", "give_back", "refresh"}
 )

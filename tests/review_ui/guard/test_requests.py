@@ -541,6 +541,7 @@ def test_only_the_app_listens(guarded, client):
     ("uri", "params", "status"),
     [
         (PANEL, {"__method__": "on_load", "panel_id": "p", "panel_state": {}, "event_args": {}}, 200),
+        (PANEL, {"__method__": "on_change_current_sample", "panel_id": "p", "value": "a" * 24}, 200),
         (PANEL, {"__method__": "give_back", "panel_id": "p", "panel_state": {}, "path": "buttons.back"}, 200),
         *((PANEL, {"panel_id": "p", "__method__": method}, 200) for method in sorted(requests.PANEL_METHODS)),
         *(
