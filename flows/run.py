@@ -20,7 +20,7 @@ from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import ExportOutcome, Generation, Marker, RunSummary
-from vouch_labels.tasks.run import CampaignRun, Processed
+from vouch_labels.tasks.run import CampaignRun, Processed, RunOptions
 from vouch_labels.tasks.shard.events import OnEvent, ignore
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
 
@@ -29,47 +29,77 @@ FAILURES_IN_A_ROW = 3
 
 # What listens belongs to this process alone: it is no parameter, for Prefect would store and send those.
 _listener: ContextVar[OnEvent] = ContextVar("listener", default=ignore)
+_opened: ContextVar[CampaignRun | None] = ContextVar("opened", default=None)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def run_campaign(
-    campaign: Path, *, on_event: OnEvent = ignore, retry_failed: bool = False, export: bool = True
+    campaign: Path, *, on_event: OnEvent = ignore, options: RunOptions | None = None, opened: CampaignRun | None = None
 ) -> RunSummary:
     """Run a campaign file as a flow in this process, see `vouch_run`; `on_event` is told how it goes on.
+
+    `opened` is a run of that file whose block the caller has entered, so that a mistake showed before Prefect was
+    imported; it brings its own listener and options. Without it, the run is opened here, before Prefect's server
+    starts.
 
     Raises:
         UserError: The campaign, the source, the workspace or the models cannot be used.
         VouchError: The storage failed.
     """
-    token = _listener.set(on_event)
+    if opened is None:
+        with CampaignRun(load_campaign(campaign), on_event, options) as run:
+            return run_campaign(campaign, opened=run)
+    token = _opened.set(opened)
     try:
         with embedded_server():
-            return RunSummary.model_validate(vouch_run(str(campaign), retry_failed=retry_failed, export=export))
+            summary = RunSummary.model_validate(vouch_run(str(campaign)))
     finally:
-        _listener.reset(token)
+        _opened.reset(token)
+    # Prefect has taken its time at the end as well.
+    return opened.timed_again(summary)
 
 
 @flow(name="vouch-run", persist_result=False)
-def vouch_run(campaign: str, retry_failed: bool = False, export: bool = True) -> dict[str, Any]:
+def vouch_run(
+    campaign: str,
+    retry_failed: bool = False,
+    export: bool = True,
+    accept_changes: bool = False,
+    limit: int | None = None,
+) -> dict[str, Any]:
     """Label what is new in the source of a campaign and export the data set.
 
     Args:
         campaign: Path of the campaign file on the machine that runs the flow.
         retry_failed: Try images that failed in an earlier run once more.
         export: Write the data set at the end.
+        accept_changes: Go on although another source or other classes take the place of those that were labelled, or
+            most images have vanished.
+        limit: Label so many images alone, the first by key; None: all.
 
     Returns:
         The RunSummary as JSON values.
     """
-    started = time.monotonic()
-    config = load_campaign(Path(campaign))
-    with CampaignRun(config, _listener.get()) as run:
-        plan_shards(run, retry_failed)
+    opened = _opened.get()
+    if opened is not None:
+        return _run(opened)
+    options = RunOptions(retry_failed=retry_failed, export=export, accept_changes=accept_changes, limit=limit)
+    with CampaignRun(load_campaign(Path(campaign)), _listener.get(), options) as run:
+        return _run(run)
+
+
+def _run(run: CampaignRun) -> dict[str, Any]:
+    token = _listener.set(run.on_event)
+    try:
+        plan_shards(run)
         processed = _process_shards(run)
-        exported = export_labels(run) if export else None
-        summary = run.summary(processed, exported, time.monotonic() - started)
+        run.note_moves(processed)
+        exported = export_labels(run) if run.options.export else None
+    finally:
+        _listener.reset(token)
+    summary = run.summary(processed, exported)
     publish("vouch-run", f"run {summary.run} in figures", f"Run {summary.run}", summary.blocks())
     return summary.model_dump(mode="json")
 
@@ -88,9 +118,9 @@ def vouch_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 
 
 @vouch_task("plan")
-def plan_shards(run: CampaignRun, retry_failed: bool) -> Generation | None:
+def plan_shards(run: CampaignRun) -> Generation | None:
     """Plan what is new or changed."""
-    return run.plan(retry_failed=retry_failed)
+    return run.plan()
 
 
 @vouch_task("shard")

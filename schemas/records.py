@@ -245,6 +245,13 @@ class RunSummary(Strict):
     pending: int = Field(ge=0, description="Images of shards that could not be finished.")
     new_images: int = Field(ge=0, description="Of the images, those planned by this run: new, changed or retried.")
     removed_images: int = Field(ge=0, description="Images that left the source since the run before.")
+    known_images: int = Field(
+        0, ge=0, description="Of the new images, those whose content was labelled before: no model looked at them."
+    )
+    moved_images: int = Field(
+        0, ge=0, description="Images that have another key now; their labels and reviews are kept."
+    )
+    limit: int | None = Field(None, description="Images that were asked for, the first by key; None: all.")
     shards: int = Field(ge=0, description="Units of work, all runs together.")
     shards_processed: int = Field(ge=0, description="Processed by this run; the others were done.")
     labels: int = Field(ge=0)
@@ -257,7 +264,8 @@ class RunSummary(Strict):
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
     accepts: bool = Field(description="Whether the policy can accept anything.")
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
-    seconds: float = Field(ge=0, description="Wall-clock time of this run.")
+    seconds: float = Field(ge=0, description="Wall-clock time of this run, from the start of the command.")
+    seconds_of: dict[str, float] = Field(default_factory=dict, description="Part of the run -> its time; they sum up.")
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
 
@@ -272,11 +280,12 @@ class RunSummary(Strict):
             "accepted": count(self.accepted),
             "review": count(self.review),
             "shards": f"{self.shards:,} ({self.shards_processed:,} processed now)",
-            "time": duration(self.seconds),
+            "time": _time(self.seconds, self.seconds_of),
             "speed": f"{self.images_per_second:.1f} images/s while labelling",
             "policy": policy_with_basis(self.policy, self.policy_basis),
         }
         yield facts(f"run {self.run}", values)
+        yield from self._kept()
         if self.classes:
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
@@ -296,6 +305,25 @@ class RunSummary(Strict):
         if self.export is not None:
             yield from self.export.places()
         yield f"workspace: {self.workspace}"
+
+    def _kept(self) -> Iterator[str]:
+        """What was taken over from earlier runs, and what is left for a later one."""
+        if self.moved_images:
+            yield f"{plural(self.moved_images, 'image')} moved, labels and reviews kept"
+        if others := max(0, self.known_images - self.moved_images):
+            what = "other images have" if self.moved_images else "of the images have"
+            yield f"{others:,} {what} a content that was labelled before, labels kept"
+        if self.limit is not None:
+            yield (
+                f"limited to the first {plural(self.limit, 'image')} of the source, by key; "
+                "vouch run CAMPAIGN goes on with the rest"
+            )
+
+
+def _time(seconds: float, parts: Mapping[str, float]) -> str:
+    """A time and its parts of a second or more, of which there may be none."""
+    named = ", ".join(f"{name} {duration(part)}" for name, part in parts.items() if part >= 0.5)
+    return f"{duration(seconds)}: {named}" if named else duration(seconds)
 
 
 class ClassChange(Strict):

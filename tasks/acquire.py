@@ -30,6 +30,9 @@ from vouch_labels.tasks.store.store import Store
 DENIED: Final = "access denied; grant s3:GetObject to the credentials in use"
 """The reason of an image that the bucket keeps from us."""
 
+DELETED: Final = "deleted since it was listed"
+"""The reason of an image that the source no longer has."""
+
 _MEGABYTE: Final = 1_000_000
 # Decoded pixels that may wait for the consumer; one image always may.
 _MOST_WAITING: Final = 1 << 30
@@ -122,7 +125,7 @@ def _acquire_one(ref: ImageRef, store: Store, source: Source) -> Acquired:
     try:
         outcome = _fetch_and_decode(ref, store, source)
     except ObjectMissingError:
-        outcome = Failed(step="fetch", reason="deleted since it was listed")
+        outcome = Failed(step="fetch", reason=DELETED)
     except ObjectRefusedError:
         outcome = Failed(step="fetch", reason=DENIED)
     except (StoreError, StoreAccessError) as error:

@@ -277,7 +277,7 @@ def merge_duplicates(boxes: Floats, strengths: Floats, scores: Floats, iou: floa
 def _batch(key: str, sha256: str, found: Detections, class_names: Sequence[str]) -> pa.RecordBatch:
     names = [class_names[index] for index in found.class_indices]
     columns = [
-        pa.array(_label_ids(key, sha256, names, found.boxes), pa.string()),
+        pa.array(label_ids(key, sha256, names, found.boxes), pa.string()),
         pa.array([key] * len(names), pa.string()),
         pa.array(names, pa.string()),
         *(pa.array(found.boxes[:, side], pa.float32()) for side in range(4)),
@@ -292,7 +292,8 @@ def _batch(key: str, sha256: str, found: Detections, class_names: Sequence[str])
     return pa.RecordBatch.from_arrays(columns, schema=DETECTIONS)
 
 
-def _label_ids(key: str, sha256: str, names: Sequence[str], boxes: Floats) -> list[str]:
+def label_ids(key: str, sha256: str, names: Sequence[str], boxes: Floats) -> list[str]:
+    """Name the labels of one image: by its key and content, their classes, and their (N, 4) boxes."""
     seen: dict[str, int] = {}
     ids = []
     for name, box in zip(names, np.rint(boxes.astype(np.float64) * _UNITS).astype(np.int64).tolist(), strict=True):

@@ -20,7 +20,7 @@ from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.policy import Certification, Group, Policy
 from vouch_labels.schemas.records import Marker, RunSummary
 from vouch_labels.schemas.report import Report
-from vouch_labels.tasks.run import CampaignRun, Processed
+from vouch_labels.tasks.run import CampaignRun, Processed, RunOptions
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 
@@ -162,12 +162,13 @@ def make_campaign(write_campaign: Callable[..., Path]) -> Callable[..., Campaign
 def label() -> Callable[..., tuple[RunSummary, list[Marker]]]:
     """Run a campaign: plan, process all shards, export."""
 
-    def run(campaign: Campaign, **how: bool) -> tuple[RunSummary, list[Marker]]:
-        with CampaignRun(campaign) as session:
-            session.plan(**how)
-            markers = [process_shard(shard.id, session.settings) for shard in session.pending()]
+    def run(campaign: Campaign, **how: Any) -> tuple[RunSummary, list[Marker]]:
+        with CampaignRun(campaign, options=RunOptions(**how)) as session:
+            session.plan()
+            markers = [process_shard(shard.id, session.settings, session.on_event) for shard in session.pending()]
             worked = Processed(shards=len(markers), images=sum(marker.counts.images for marker in markers))
-            return session.summary(worked, session.export(), 1.0), markers
+            session.note_moves(worked)
+            return session.summary(worked, session.export()), markers
 
     return run
 

@@ -14,6 +14,8 @@ from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RL
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.arrow import boxes_of
 from vouch_labels.tasks.boxes_masks import run_lengths
+from vouch_labels.tasks.reviews.moved import FOLDER as MOVED_FOLDER
+from vouch_labels.tasks.reviews.moved import read_moved, with_moved_verdicts
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 FOLDER: Final = "reviews/"
@@ -65,15 +67,17 @@ def write_verdicts(workspace: Store, table: pa.Table) -> str:
 def read_verdicts(workspace: Store) -> pa.Table:
     """Read every verdict of a workspace, whatever run it is about.
 
-    Rows come by time (those without one first), then by name of file, then as in the file.
+    What was said of an image that has moved since is said of it at its new place as well, by further rows. Rows come by
+    time (those without one first), then by name of file, then as in the file.
 
     Raises:
         StoreError: A file is damaged, or holds no verdicts.
     """
-    names = [info.key.removeprefix(FOLDER) for info in workspace.list(FOLDER)]
-    names = [name for name in names if name.endswith(_SUFFIX) and "/" not in name]
+    there = [info.key for info in workspace.list(FOLDER) if info.key.endswith(_SUFFIX)]
+    names = [key.removeprefix(FOLDER) for key in there if "/" not in key.removeprefix(FOLDER)]
     tables = map_ordered(lambda name: _read(workspace, name), names, _THREADS)
-    return in_time(pa.concat_tables([VERDICTS.empty_table(), *tables]))
+    moves = read_moved(workspace, (key for key in there if key.startswith(MOVED_FOLDER)))
+    return in_time(with_moved_verdicts(pa.concat_tables([VERDICTS.empty_table(), *tables]), moves))
 
 
 def in_time(verdicts: pa.Table) -> pa.Table:

@@ -8,6 +8,7 @@ import pytest
 from tests.waiting import until
 from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Marker
+from vouch_labels.tasks.run import RunOptions
 from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.store.lock import WorkspaceLock
@@ -40,7 +41,7 @@ def test_the_summary_becomes_an_artifact(tmp_path, make_images, write_campaign):
     from vouch_labels.flows.run import run_campaign
 
     make_images(tmp_path / "images", 2)
-    summary = run_campaign(write_campaign(), export=False)
+    summary = run_campaign(write_campaign(), options=RunOptions(export=False))
     assert summary.export is None
     with get_client(sync_client=True) as client:
         found = client.request("POST", "/artifacts/filter", json={"sort": "CREATED_DESC", "limit": 1}).json()

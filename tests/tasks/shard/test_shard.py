@@ -11,7 +11,7 @@ from PIL import Image
 from vouch_labels.schemas.errors import ObjectRefusedError, StoreError, VouchError
 from vouch_labels.schemas.records import Failed, ImageRef, Marker
 from vouch_labels.schemas.tables import STAGES
-from vouch_labels.tasks.acquire import DENIED, Acquired
+from vouch_labels.tasks.acquire import DENIED
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.presence import Presence
 from vouch_labels.tasks.run import CampaignRun
@@ -21,8 +21,8 @@ from vouch_labels.tasks.shard import shard
 from vouch_labels.tasks.shard.events import Planned, Progress
 from vouch_labels.tasks.shard.files import markers_of, read_part
 from vouch_labels.tasks.shard.pipeline import _load, load_pipeline
-from vouch_labels.tasks.shard.reuse import Earlier
 from vouch_labels.tasks.shard.shard import process_shard
+from vouch_labels.tasks.shard.steps import Work
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.open import open_store
 
@@ -91,7 +91,8 @@ def test_new_and_changed_images_alone_are_done(tmp_path, make_images, make_campa
     label(campaign)
     counted.update(detect=0)
     make_images(tmp_path / "images", 2, start=5)
-    (tmp_path / "images" / "000.png").write_bytes((tmp_path / "images" / "006.png").read_bytes())
+    make_images(tmp_path, 1, start=7)
+    (tmp_path / "images" / "000.png").write_bytes((tmp_path / "007.png").read_bytes())
     (tmp_path / "images" / "001.png").unlink()
     summary, _ = label(campaign)
     assert counted["detect"] == 3
@@ -435,5 +436,5 @@ def test_batches_for_pipeline_stages_begin_small(make_campaign, monkeypatch, sta
         monkeypatch.setattr(shard, name, size)
     loaded = replace(load_pipeline(make_campaign()), stages_on=stages_on)
     failed = Failed(step="fetch", reason="gone")
-    images = (Acquired(ImageRef(f"{number}.png", "", 1), None, failed) for number in range(30))
-    assert [len(batch) for batch in shard._batches(images, Earlier(), loaded)] == sizes
+    images = (Work(ImageRef(f"{number}.png", "", 1), failed=failed) for number in range(30))
+    assert [len(batch) for batch in shard._batches(images, loaded)] == sizes

@@ -1,0 +1,149 @@
+"""Notes which reviewed images have moved: images that left the source while their content came under another key."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.arrow import boxes_of, rows_of_keys
+from vouch_labels.tasks.detect import label_ids
+from vouch_labels.tasks.labels.scan import THREADS, shards
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.moved import FOLDER, MOVED, moved_key
+from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.shard.files import markers_of, read_part
+from vouch_labels.tasks.store.store import Store, map_ordered
+
+_LABEL_COLUMNS: Final = ["label_id", "key", "class_name", *BOX]
+
+
+@dataclass(frozen=True)
+class _Reviews:
+    """What people were asked about, or have answered."""
+
+    labels: frozenset[str]
+    keys: frozenset[str]
+    plans: int
+
+    @classmethod
+    def read(cls, workspace: Store, run: str) -> "_Reviews":
+        plans = read_plans(workspace, run)
+        tables = [read_verdicts(workspace), *(tasks for _, tasks in plans)]
+        labels, keys = (
+            frozenset(value for table in tables for value in table[name].drop_null().to_pylist())
+            for name in ("label_id", "key")
+        )
+        return cls(labels, keys, max((plan.number for plan, _ in plans), default=0))
+
+
+def note_moves(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> int:
+    """Write the records of moves of a run whose shards are all done, and count the images that moved.
+
+    An image has moved when it left the source, and the source holds its content under a key of which nothing was
+    asked or answered. Every generation is looked at once, also after an interruption; of one without a moved image
+    that was reviewed, the record is empty.
+
+    Args:
+        workspace: The workspace.
+        run: Name of the run.
+        ledger: Its ledger.
+        fingerprint: Of the markers to read.
+
+    Raises:
+        StoreError: A table is missing or damaged, or the workspace cannot be written.
+    """
+    folder = f"{FOLDER}{run}/"
+    noted = {info.key for info in workspace.list(folder)}
+    due = [number for number in ledger.removals() if moved_key(run, number) not in noted]
+    moved = 0
+    for number in due:
+        gone = ledger.gone(number)
+        contents = {shard: _contents(workspace, run, shard, keys) for shard, keys in gone.items()}
+        reviews = _Reviews.read(workspace, run)
+        new_keys = _new_keys(
+            workspace, run, ledger, fingerprint, {k: v for part in contents.values() for k, v in part.items()}, reviews
+        )
+        moved += len(new_keys)
+        rows: list[dict[str, str | None]] = []
+        for shard, part in contents.items():
+            here = {key: sha256 for key, sha256 in part.items() if key in new_keys}
+            if here:
+                rows += _label_rows(workspace, run, shard, here, new_keys, reviews)
+                rows += _image_rows(here, new_keys, reviews)
+        _write(workspace, moved_key(run, number), rows, reviews.plans)
+    return moved
+
+
+def _contents(workspace: Store, run: str, shard: str, keys: Sequence[str]) -> dict[str, str]:
+    """Key -> SHA-256 of images of a shard that were done, under whatever settings."""
+    wanted, found = set(keys), {}
+    for part in {marker.parts["images"] for marker in markers_of(workspace, run, shard)}:
+        for row in read_part(workspace, part, "images", ["key", "sha256", "outcome"]).to_pylist():
+            if row["key"] in wanted and row["outcome"] == "done":
+                found[row["key"]] = row["sha256"]
+    return found
+
+
+def _new_keys(
+    workspace: Store, run: str, ledger: Ledger, fingerprint: str, contents: Mapping[str, str], reviews: _Reviews
+) -> dict[str, str]:
+    """Old key -> new key; of several images with one content each gets its own, those reviewed first."""
+    if not contents:
+        return {}
+    sought = {"sha256": pa.array(sorted(set(contents.values())), pa.string())}
+    found = shards(workspace, run, ledger, fingerprint)
+    free: dict[str, list[str]] = {}
+    for table in map_ordered(lambda shard: shard.images(["key", "sha256"], sought), found, THREADS):
+        for row in table.to_pylist():
+            if row["key"] not in reviews.keys:
+                free.setdefault(row["sha256"], []).append(row["key"])
+    new_keys = {}
+    for old in sorted(contents, key=lambda key: (key not in reviews.keys, key)):
+        if keys := free.get(contents[old]):
+            new_keys[old] = keys.pop(0)
+    return new_keys
+
+
+def _label_rows(
+    workspace: Store,
+    run: str,
+    shard: str,
+    contents: Mapping[str, str],
+    new_keys: Mapping[str, str],
+    reviews: _Reviews,
+) -> Iterator[dict[str, str | None]]:
+    """The labels of moved images of a shard that were asked about or answered, each once."""
+    seen: set[str] = set()
+    for part in {marker.parts["detect"] for marker in markers_of(workspace, run, shard)}:
+        labels = read_part(workspace, part, "detect", _LABEL_COLUMNS)
+        for key, rows in rows_of_keys(labels).items():
+            if key not in contents:
+                continue
+            table, new_key = labels.slice(rows.start, rows.stop - rows.start), new_keys[key]
+            new_ids = label_ids(new_key, contents[key], table["class_name"].to_pylist(), boxes_of(table))
+            for label_id, new_id in zip(table["label_id"].to_pylist(), new_ids, strict=True):
+                if label_id in reviews.labels and label_id not in seen:
+                    seen.add(label_id)
+                    yield {"label_id": label_id, "key": key, "new_label_id": new_id, "new_key": new_key}
+
+
+def _image_rows(
+    contents: Mapping[str, str], new_keys: Mapping[str, str], reviews: _Reviews
+) -> Iterator[dict[str, str | None]]:
+    """The moved images that were asked about or answered as a whole."""
+    for key in contents:
+        if key in reviews.keys:
+            yield {"label_id": None, "key": key, "new_label_id": None, "new_key": new_keys[key]}
+
+
+def _write(workspace: Store, key: str, rows: Sequence[Mapping[str, str | None]], plans: int) -> None:
+    moved_at = datetime.now(UTC)
+    table = pa.Table.from_pylist([{**row, "plans": plans, "moved_at": moved_at} for row in rows], schema=MOVED)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    workspace.put(key, sink.getvalue().to_pybytes(), if_absent=True)
