@@ -326,6 +326,38 @@ def _time(seconds: float, parts: Mapping[str, float]) -> str:
     return f"{duration(seconds)}: {named}" if named else duration(seconds)
 
 
+class Preview(Strict):
+    """A few images that were labelled for one picture; nothing of it is kept but the picture."""
+
+    picture: str | None = Field(description="The picture; None where no image could be drawn.")
+    images: int = Field(ge=0, description="Images labelled, those that failed included.")
+    seed: int = Field(description="Seed by which they were drawn from the source.")
+    failed: list[tuple[str, str, str]] = Field(description="Key, step and reason of images that failed.")
+    labels: int = Field(ge=0)
+    accepted: int = Field(ge=0)
+    review: int = Field(ge=0)
+    classes: dict[str, ClassCounts] = Field(description="Class name -> its labels, of classes with any.")
+    policy: str = Field(description="What decided, in words.")
+    remark: str = Field("", description="Why it is not what a run would decide by; empty: it is.")
+    seconds: float = Field(ge=0, description="Wall-clock time.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What was found in how many images, what would become of it, and where the picture is."""
+        yield (
+            f"{plural(self.images, 'image')} drawn at random with seed {self.seed}, {plural(self.labels, 'label')}: "
+            f"{self.accepted:,} would be accepted, {self.review:,} would wait for review; {duration(self.seconds)}"
+        )
+        if self.classes:
+            yield _class_table(self.classes)
+        yield f"decided by: {policy_name(self.policy)}"
+        if self.remark:
+            yield self.remark
+        yield from (f"failed: {key}: {step}: {reason}" for key, step, reason in self.failed[:MOST_REASONS])
+        if not self.labels:
+            yield "Nothing was found: try other prompts, models.detector.min_score, or other models."
+        yield f"picture: {self.picture}" if self.picture else "no picture: no image could be read"
+
+
 class ClassChange(Strict):
     """How the labels of one class were decided before, and are now."""
 

@@ -193,7 +193,7 @@ def test_an_older_marker_lends_tables_without_rows(tmp_path, make_images, make_c
 def test_a_changed_prompt_does_everything_again(tmp_path, make_images, make_campaign, label, counted):
     make_images(tmp_path / "images", 4)
     label(make_campaign())
-    label(make_campaign(classes=["cat", "horse"]))
+    label(make_campaign(classes=["cat", "horse"]), accept_changes=True)
     assert counted == {"detect": 8, "segment": 8, "score": 8, "presence": 8}
 
 
