@@ -118,7 +118,6 @@ def run_bare(campaign: Path) -> RunSummary:
     from vouch_labels.tasks.run import CampaignRun, Processed
     from vouch_labels.tasks.shard.shard import process_shard
 
-    started = time.perf_counter()
     with CampaignRun(load_campaign(campaign)) as run:
         run.plan()
         worked, began = Processed(), time.perf_counter()
@@ -126,7 +125,7 @@ def run_bare(campaign: Path) -> RunSummary:
             worked.images += process_shard(shard.id, run.settings).counts.images
             worked.shards += 1
         worked.seconds = time.perf_counter() - began
-        return run.summary(worked, run.export(), time.perf_counter() - started)
+        return run.summary(worked, run.export())
 
 
 def run_flow(campaign: Path, prefect_home: Path) -> RunSummary:

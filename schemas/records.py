@@ -154,6 +154,9 @@ class RunStatus(Strict):
     in_force: PolicyStatus = Field(description="The policy by which the next run decides.")
     reviews: ReviewStatus = Field(description="What people were asked and have answered.")
     export: ExportStatus | None = Field(description="The data set; None before it is written.")
+    other_campaign: str = Field(
+        "", description="Why these figures seem to be another campaign's: its source or classes; empty: they do not."
+    )
     next: str = Field(description="What to do next, in words; CAMPAIGN stands for the campaign file.")
 
     def blocks(self) -> Iterator[Block]:
@@ -187,6 +190,8 @@ class RunStatus(Strict):
         size = f"{export.images:,} images, {export.annotations:,} annotations" if export else ""
         yield f"data set: {f'{export.uri} ({size})' if export else 'not written yet'}"
         yield f"workspace: {self.workspace}"
+        if self.other_campaign:
+            yield self.other_campaign
         yield f"next: {self.next}"
 
 

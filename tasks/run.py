@@ -17,7 +17,7 @@ from vouch_labels.tasks.labels.totals import add_up, failed_images
 from vouch_labels.tasks.models.registry import check_models_there
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import list_source, plan_listed, refuse_empty, take_listing
-from vouch_labels.tasks.plan.same_campaign import LabelledSource, check_classes, check_source, write_source
+from vouch_labels.tasks.plan.same_campaign import check_classes, check_source, labelled_source, write_source
 from vouch_labels.tasks.policy import accepts, basis, check_fits
 from vouch_labels.tasks.reviews.note_moves import note_moves
 from vouch_labels.tasks.shard.events import Event, Listing, Loading, OnEvent, Planned, Progress, ignore
@@ -79,6 +79,7 @@ class CampaignRun:
         campaign = self.campaign
         check_models_there(campaign.models)
         self._source, self._workspace = open_store(campaign.source), open_store(campaign.workspace)
+        self._labelled = labelled_source(campaign.source, self._source)
         check_readable(self._source)
         has_format = check_format(self._workspace)
         check_writable(self._workspace)
@@ -143,11 +144,7 @@ class CampaignRun:
             refuse_empty(self._ledger)
         if not self.options.accept_changes:
             in_part = limit is not None
-            check_source(self._workspace, self._name, self._ledger, self._labelled_source(), in_part=in_part)
-
-    def _labelled_source(self) -> LabelledSource:
-        endpoint = self.campaign.source.s3.endpoint_url if "://" in self._source.uri else None
-        return LabelledSource(uri=self._source.uri.rstrip("/"), endpoint_url=endpoint)
+            check_source(self._workspace, self._name, self._ledger, self._labelled, in_part=in_part)
 
     def plan(self) -> Generation | None:
         """Plan what is new or changed in the source; None when nothing is.
@@ -168,7 +165,7 @@ class CampaignRun:
             [image.key for image in failed],
             in_part=self.options.limit is not None,
         )
-        write_source(self._workspace, self._name, self._labelled_source())
+        write_source(self._workspace, self._name, self._labelled)
         write_current(self._workspace, self._name, self._current)
         return self._generation
 

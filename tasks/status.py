@@ -23,6 +23,7 @@ from vouch_labels.tasks.labels.read import Decisions
 from vouch_labels.tasks.labels.records import ExportSummary
 from vouch_labels.tasks.labels.totals import Totals, add_up
 from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.same_campaign import other_campaign
 from vouch_labels.tasks.policy import accepts, basis, changed_inputs, check_fits, weaker_guarantee
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.plans import read_plans
@@ -79,6 +80,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         in_force=state.policy,
         reviews=state.reviews,
         export=_export(workspace, campaign.export.name),
+        other_campaign=other_campaign(workspace, campaign, current.classes if current is not None else ()),
         next=_next_step(campaign, state, totals, current, running=running is not None),
     )
 

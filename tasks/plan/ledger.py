@@ -144,7 +144,7 @@ class Ledger:
         self.close()
 
     def _fold(self, workspace: Store, run: str, number: int) -> None:
-        generation = _generation(workspace, run, number)
+        generation = read_generation(workspace, run, number)
         if generation.removed:
             key = removed_key(run, number, generation.removed_id)
             with workspace.open_reader(key) as file, self.transaction():
@@ -190,7 +190,13 @@ def disk_errors() -> Iterator[None]:
         raise StoreError(f"planning needs temporary disk space ({error}); free some or set TMPDIR elsewhere") from error
 
 
-def _generation(workspace: Store, run: str, number: int) -> Generation:
+def read_generation(workspace: Store, run: str, number: int) -> Generation:
+    """Read what one planning added.
+
+    Raises:
+        ObjectMissingError: There is no such generation.
+        StoreError: Its record is damaged.
+    """
     key = generation_key(run, number)
     try:
         return Generation.model_validate_json(workspace.get(key).data)

@@ -9,10 +9,11 @@ from typing import Final
 
 from pydantic import BaseModel, Field, ValidationError
 
-from vouch_labels.schemas.campaign import ClassConfig
+from vouch_labels.schemas.campaign import Campaign, ClassConfig, Source
 from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.schemas.text import plural, some
 from vouch_labels.tasks.plan.ledger import Ledger, disk_errors
+from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
 ACCEPT: Final = "--accept-changes"
@@ -85,6 +86,32 @@ def check_classes(workspace: Store, run: str, before: Sequence[str], classes: Se
             f"run {run!r} in {workspace.uri} has labels of {which}, which this campaign does not have; {_choices()} "
             f"leave them out (`vouch run CAMPAIGN {ACCEPT}`)"
         )
+
+
+def labelled_source(source: Source, store: Store) -> LabelledSource:
+    """What is written down of a campaign's source, and its store."""
+    endpoint = source.s3.endpoint_url if "://" in store.uri else None
+    return LabelledSource(uri=store.uri.rstrip("/"), endpoint_url=endpoint)
+
+
+def other_campaign(workspace: Store, campaign: Campaign, before: Sequence[str]) -> str:
+    """Say why a run's labels seem to be another campaign's, by what stands in the workspace alone; empty: they do not.
+
+    Args:
+        workspace: The workspace.
+        campaign: The campaign that is asked about.
+        before: The classes that the run was labelled for.
+    """
+    known, dropped = read_source(workspace, campaign.run.name), dropped_classes(before, campaign.classes)
+    source = labelled_source(campaign.source, open_store(campaign.source))
+    differences = []
+    if known is not None and known != source:
+        differences.append(f"it labelled {known.uri}, and the source is {source.uri} now")
+    if dropped:
+        differences.append(f"it has labels of {some(dropped, _NAMED)}, which the campaign does not have now")
+    if not differences:
+        return ""
+    return f"run {campaign.run.name!r} may be another campaign's: {'; '.join(differences)} (vouch run says more)"
 
 
 def check_source(workspace: Store, run: str, ledger: Ledger, source: LabelledSource, *, in_part: bool = False) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.reviews import VERDICTS
-from vouch_labels.tasks.arrow import flat, numbers
+from vouch_labels.tasks.arrow import first_places, flat, numbers
 from vouch_labels.tasks.store.store import Store
 
 FOLDER: Final = "reviews/moved/"
@@ -73,7 +73,11 @@ def with_moved_verdicts(verdicts: pa.Table, moves: Iterable[pa.Table]) -> pa.Tab
         }
         for name, column in columns.items():
             copies = copies.set_column(copies.column_names.index(name), VERDICTS.field(name), column)
-        verdicts = pa.concat_tables([verdicts, copies])
+        both = pa.concat_tables([verdicts, copies])
+        # Of an image that is back at its place the first rows say it already.
+        first = first_places(both, [name for name in VERDICTS.names if name != "seconds"])
+        place = np.arange(both.num_rows)
+        verdicts = both.filter(pa.array((place < verdicts.num_rows) | (first == place)))
     return verdicts
 
 

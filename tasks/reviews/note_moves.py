@@ -1,6 +1,6 @@
 """Notes which reviewed images have moved: images that left the source while their content came under another key."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.arrow import boxes_of, rows_of_keys
 from vouch_labels.tasks.detect import label_ids
-from vouch_labels.tasks.labels.scan import THREADS, shards
-from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.labels.scan import THREADS, Shard, shards
+from vouch_labels.tasks.plan.ledger import Ledger, read_generation
 from vouch_labels.tasks.reviews.moved import FOLDER, MOVED, moved_key
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
@@ -44,9 +44,9 @@ class _Reviews:
 def note_moves(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> int:
     """Write the records of moves of a run whose shards are all done, and count the images that moved.
 
-    An image has moved when it left the source, and the source holds its content under a key of which nothing was
-    asked or answered. Every generation is looked at once, also after an interruption; of one without a moved image
-    that was reviewed, the record is empty.
+    An image has moved when it left the source, and the source holds its content under a key that came with the same
+    generation, or of which nothing was asked or answered. Every generation is looked at once, also after an
+    interruption; of one without a moved image that was reviewed, the record is empty.
 
     Args:
         workspace: The workspace.
@@ -65,9 +65,10 @@ def note_moves(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> 
         gone = ledger.gone(number)
         contents = {shard: _contents(workspace, run, shard, keys) for shard, keys in gone.items()}
         reviews = _Reviews.read(workspace, run)
-        new_keys = _new_keys(
-            workspace, run, ledger, fingerprint, {k: v for part in contents.values() for k, v in part.items()}, reviews
-        )
+        every = {key: sha256 for part in contents.values() for key, sha256 in part.items()}
+        came = {shard.id for shard in read_generation(workspace, run, number).shards}
+        found = _found(shards(workspace, run, ledger, fingerprint), every, came, reviews)
+        new_keys = _new_keys(every, found, reviews)
         moved += len(new_keys)
         rows: list[dict[str, str | None]] = []
         for shard, part in contents.items():
@@ -89,23 +90,32 @@ def _contents(workspace: Store, run: str, shard: str, keys: Sequence[str]) -> di
     return found
 
 
-def _new_keys(
-    workspace: Store, run: str, ledger: Ledger, fingerprint: str, contents: Mapping[str, str], reviews: _Reviews
-) -> dict[str, str]:
-    """Old key -> new key; of several images with one content each gets its own, those reviewed first."""
+def _found(
+    live: Iterable[Shard], contents: Mapping[str, str], came: Set[str], reviews: _Reviews
+) -> dict[str, list[str]]:
+    """SHA-256 -> keys that the source has with that content now, and that may take over its reviews."""
     if not contents:
         return {}
     sought = {"sha256": pa.array(sorted(set(contents.values())), pa.string())}
-    found = shards(workspace, run, ledger, fingerprint)
-    free: dict[str, list[str]] = {}
-    for table in map_ordered(lambda shard: shard.images(["key", "sha256"], sought), found, THREADS):
+    tables = map_ordered(
+        lambda shard: (shard.marker.shard in came, shard.images(["key", "sha256"], sought)), live, THREADS
+    )
+    found: dict[str, list[str]] = {}
+    for new, table in tables:
         for row in table.to_pylist():
-            if row["key"] not in reviews.keys:
-                free.setdefault(row["sha256"], []).append(row["key"])
+            if new or row["key"] not in reviews.keys:
+                found.setdefault(row["sha256"], []).append(row["key"])
+    return found
+
+
+def _new_keys(contents: Mapping[str, str], found: Mapping[str, list[str]], reviews: _Reviews) -> dict[str, str]:
+    """Old key -> new key; of several images with one content each gets its own, those reviewed first."""
+    free = {sha256: iter(keys) for sha256, keys in found.items()}
     new_keys = {}
     for old in sorted(contents, key=lambda key: (key not in reviews.keys, key)):
-        if keys := free.get(contents[old]):
-            new_keys[old] = keys.pop(0)
+        new = next(free.get(contents[old], iter(())), None)
+        if new is not None:
+            new_keys[old] = new
     return new_keys
 
 
