@@ -103,9 +103,12 @@ def other_campaign(workspace: Store, campaign: Campaign, before: Sequence[str]) 
         before: The classes that the run was labelled for.
     """
     known, dropped = read_source(workspace, campaign.run.name), dropped_classes(before, campaign.classes)
-    source = labelled_source(campaign.source, open_store(campaign.source))
     differences = []
-    if known is not None and known != source:
+    try:
+        source = labelled_source(campaign.source, open_store(campaign.source))
+    except UserError:
+        source = known  # what is wrong with the address, a run says
+    if known is not None and source is not None and known != source:
         differences.append(f"it labelled {known.uri}, and the source is {source.uri} now")
     if dropped:
         differences.append(f"it has labels of {some(dropped, _NAMED)}, which the campaign does not have now")

@@ -16,7 +16,7 @@ from vouch_labels.tasks.plan.ledger import Ledger, read_generation
 from vouch_labels.tasks.reviews.moved import FOLDER, MOVED, moved_key
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
-from vouch_labels.tasks.shard.files import markers_of, read_part
+from vouch_labels.tasks.shard.files import markers_of
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 _LABEL_COLUMNS: Final = ["label_id", "key", "class_name", *BOX]
@@ -63,7 +63,7 @@ def note_moves(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> 
     moved = 0
     for number in due:
         gone = ledger.gone(number)
-        contents = {shard: _contents(workspace, run, shard, keys) for shard, keys in gone.items()}
+        contents = {shard: _contents(workspace, run, ledger, shard, keys) for shard, keys in gone.items()}
         reviews = _Reviews.read(workspace, run)
         every = {key: sha256 for part in contents.values() for key, sha256 in part.items()}
         came = {shard.id for shard in read_generation(workspace, run, number).shards}
@@ -74,20 +74,25 @@ def note_moves(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> 
         for shard, part in contents.items():
             here = {key: sha256 for key, sha256 in part.items() if key in new_keys}
             if here:
-                rows += _label_rows(workspace, run, shard, here, new_keys, reviews)
+                rows += _label_rows(_each(workspace, run, ledger, shard, "detect"), here, new_keys, reviews)
                 rows += _image_rows(here, new_keys, reviews)
         _write(workspace, moved_key(run, number), rows, reviews.plans)
     return moved
 
 
-def _contents(workspace: Store, run: str, shard: str, keys: Sequence[str]) -> dict[str, str]:
-    """Key -> SHA-256 of images of a shard that were done, under whatever settings."""
-    wanted, found = set(keys), {}
-    for part in {marker.parts["images"] for marker in markers_of(workspace, run, shard)}:
-        for row in read_part(workspace, part, "images", ["key", "sha256", "outcome"]).to_pylist():
-            if row["key"] in wanted and row["outcome"] == "done":
-                found[row["key"]] = row["sha256"]
+def _contents(workspace: Store, run: str, ledger: Ledger, shard: str, keys: Sequence[str]) -> dict[str, str]:
+    """Key -> SHA-256 of images that a shard held, under whatever settings they were done."""
+    sought = {"key": pa.array(keys, pa.string())}
+    found: dict[str, str] = {}
+    for old in _each(workspace, run, ledger, shard, "images"):
+        found |= {row["key"]: row["sha256"] for row in old.images(["key", "sha256"], sought, gone=True).to_pylist()}
     return found
+
+
+def _each(workspace: Store, run: str, ledger: Ledger, shard: str, stage: str) -> list[Shard]:
+    """A shard under each of the settings that it was done with, as far as the table of a stage differs."""
+    markers = {marker.parts[stage]: marker for marker in markers_of(workspace, run, shard)}
+    return [Shard(workspace, marker, ledger) for marker in markers.values()]
 
 
 def _found(
@@ -120,20 +125,13 @@ def _new_keys(contents: Mapping[str, str], found: Mapping[str, list[str]], revie
 
 
 def _label_rows(
-    workspace: Store,
-    run: str,
-    shard: str,
-    contents: Mapping[str, str],
-    new_keys: Mapping[str, str],
-    reviews: _Reviews,
+    olds: Iterable[Shard], contents: Mapping[str, str], new_keys: Mapping[str, str], reviews: _Reviews
 ) -> Iterator[dict[str, str | None]]:
     """The labels of moved images of a shard that were asked about or answered, each once."""
     seen: set[str] = set()
-    for part in {marker.parts["detect"] for marker in markers_of(workspace, run, shard)}:
-        labels = read_part(workspace, part, "detect", _LABEL_COLUMNS)
+    for old in olds:
+        labels = old.labels(_LABEL_COLUMNS, {"key": pa.array(list(contents), pa.string())}, gone=True)
         for key, rows in rows_of_keys(labels).items():
-            if key not in contents:
-                continue
             table, new_key = labels.slice(rows.start, rows.stop - rows.start), new_keys[key]
             new_ids = label_ids(new_key, contents[key], table["class_name"].to_pylist(), boxes_of(table))
             for label_id, new_id in zip(table["label_id"].to_pylist(), new_ids, strict=True):

@@ -438,3 +438,72 @@ def test_batches_for_pipeline_stages_begin_small(make_campaign, monkeypatch, sta
     failed = Failed(step="fetch", reason="gone")
     images = (Work(ImageRef(f"{number}.png", "", 1), failed=failed) for number in range(30))
     assert [len(batch) for batch in shard._batches(images, loaded)] == sizes
+
+
+def vanish(folder, keys):
+    for key in keys:
+        (folder / key).unlink()
+
+
+def test_a_source_that_goes_away_fails_the_shard_and_no_image(tmp_path, make_images, make_campaign):
+    """A mount that is dropped leaves an empty folder, or none."""
+    keys = make_images(tmp_path / "images", 8)
+    campaign = make_campaign()
+    with CampaignRun(campaign) as run:
+        run.plan()
+        first, second = run.pending()
+        process_shard(first.id, run.settings)
+        vanish(tmp_path / "images", keys)
+        with pytest.raises(VouchError, match=r"4 of 4 images of shard .* are gone from .*images since it was listed"):
+            process_shard(second.id, run.settings)
+        (tmp_path / "images").rmdir()
+        with pytest.raises(VouchError, match="are gone from"):
+            process_shard(second.id, run.settings)
+        assert [shard.id for shard in run.pending()] == [second.id], "not marked"
+
+
+def test_a_source_that_goes_away_in_the_middle_of_a_shard(tmp_path, make_images, make_campaign, monkeypatch):
+    keys = make_images(tmp_path / "images", 8)
+    campaign = make_campaign(run={"shard_size": 100, "fetch_threads": 1})
+    get, fetched = LocalStore.get, []
+
+    def dropped(self, key):
+        if key.endswith(".png"):
+            fetched.append(key)
+            if len(fetched) == 4:
+                vanish(tmp_path / "images", keys)
+        return get(self, key)
+
+    with CampaignRun(campaign) as run:
+        run.plan()
+        (one,) = run.pending()
+        monkeypatch.setattr(LocalStore, "get", dropped)
+        with pytest.raises(VouchError, match="5 of 8 images of shard"):
+            process_shard(one.id, run.settings)
+        assert run.pending() == [one]
+
+
+def test_a_whole_shard_that_is_deleted_fails_and_the_next_listing_lacks_it(tmp_path, make_images, make_campaign, label):
+    keys = make_images(tmp_path / "images", 12)
+    campaign = make_campaign()
+    with CampaignRun(campaign) as run:
+        run.plan()
+        first, *others = run.pending()
+        vanish(tmp_path / "images", keys[:4])
+        with pytest.raises(VouchError, match="4 of 4 images"):
+            process_shard(first.id, run.settings)
+        for shard in others:
+            assert process_shard(shard.id, run.settings).counts.done == 4
+    summary, _ = label(campaign)
+    assert (summary.images, summary.done, summary.removed_images) == (8, 8, 4)
+
+
+def test_some_deleted_images_fail_alone(tmp_path, make_images, make_campaign):
+    keys = make_images(tmp_path / "images", 9)
+    campaign = make_campaign(run={"shard_size": 4})
+    with CampaignRun(campaign) as run:
+        run.plan()
+        vanish(tmp_path / "images", [*keys[:3], keys[8]])
+        counts = [process_shard(shard.id, run.settings).counts for shard in run.pending()]
+    assert [(count.done, count.failed) for count in counts] == [(1, 3), (4, 0), (0, 1)]
+    assert counts[0].reasons == {"fetch: deleted since it was listed": 3}
