@@ -5,6 +5,7 @@ unless the user accepts the changes.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from pydantic import BaseModel, Field, ValidationError
@@ -104,10 +105,9 @@ def other_campaign(workspace: Store, campaign: Campaign, before: Sequence[str]) 
     """
     known, dropped = read_source(workspace, campaign.run.name), dropped_classes(before, campaign.classes)
     differences = []
-    try:
+    source = known
+    with suppress(UserError):  # what is wrong with the address, a run says
         source = labelled_source(campaign.source, open_store(campaign.source))
-    except UserError:
-        source = known  # what is wrong with the address, a run says
     if known is not None and source is not None and known != source:
         differences.append(f"it labelled {known.uri}, and the source is {source.uri} now")
     if dropped:

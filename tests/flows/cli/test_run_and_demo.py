@@ -84,8 +84,8 @@ def test_shards_that_fail_end_with_1_and_the_others_are_kept(vouch, campaign, mo
         ({"models": {"detector": {"backend": "x"}, "segmenter": FAKE, "scorer": FAKE}}, 2, "unknown backend 'x'"),
     ],
 )
-def test_mistakes_are_one_line(vouch, write_campaign, tmp_path, sections, code, words):
-    (tmp_path / "images").mkdir()
+def test_mistakes_are_one_line(vouch, write_campaign, make_images, tmp_path, sections, code, words):
+    make_images(tmp_path / "images", 1)
     answer = vouch("run", write_campaign(**sections))
     assert answer.code == code
     last = answer.err.splitlines()[-1]

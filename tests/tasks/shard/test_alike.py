@@ -72,7 +72,7 @@ def test_a_copy_with_new_times_is_not_labelled_again(tmp_path, make_images, make
     assert rows(campaign) == fresh(make_campaign, label, tmp_path, source=str(tmp_path / "copy"))
 
 
-def test_moved_images_are_as_if_labelled_anew(tmp_path, make_images, make_campaign, label, seen):
+def test_moved_images_have_the_tables_of_a_run_from_nothing(tmp_path, make_images, make_campaign, label, seen):
     keys = make_images(tmp_path / "images", 9)
     campaign = make_campaign()
     label(campaign)
