@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -73,11 +74,20 @@ def read_verdicts(workspace: Store) -> pa.Table:
     Raises:
         StoreError: A file is damaged, or holds no verdicts.
     """
-    there = [info.key for info in workspace.list(FOLDER) if info.key.endswith(_SUFFIX)]
-    names = [key.removeprefix(FOLDER) for key in there if "/" not in key.removeprefix(FOLDER)]
-    tables = map_ordered(lambda name: _read(workspace, name), names, _THREADS)
-    moves = read_moved(workspace, (key for key in there if key.startswith(MOVED_FOLDER)))
-    return in_time(with_moved_verdicts(pa.concat_tables([VERDICTS.empty_table(), *tables]), moves))
+    moves = read_moved(workspace, [info.key for info in workspace.list(MOVED_FOLDER)])
+    verdicts = pa.concat_tables([VERDICTS.empty_table(), *verdict_tables(workspace)])
+    return in_time(with_moved_verdicts(verdicts, moves))
+
+
+def verdict_tables(workspace: Store) -> Iterator[pa.Table]:
+    """Read the verdicts of a workspace file by file, by name, as they were given.
+
+    Raises:
+        StoreError: A file is damaged, or holds no verdicts.
+    """
+    names = [info.key.removeprefix(FOLDER) for info in workspace.list(FOLDER)]
+    names = [name for name in names if name.endswith(_SUFFIX) and "/" not in name]
+    yield from map_ordered(lambda name: _read(workspace, name), names, _THREADS)
 
 
 def in_time(verdicts: pa.Table) -> pa.Table:
