@@ -118,6 +118,14 @@ def test_another_place_with_the_same_names_is_another_source(tmp_path, make_camp
     refused(make_campaign(source=str(tmp_path / "others")), "5 of its 5 images are not in")
 
 
+def test_a_limit_does_not_hide_another_source(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 6)
+    make_images(tmp_path / "others", 6, start=50)
+    label(make_campaign())
+    refused(make_campaign(source=str(tmp_path / "others")), "6 of its 6 images are not in", limit=5)
+    assert label(make_campaign(), limit=5)[0].images == 6
+
+
 def test_a_source_that_was_renamed_goes_on(tmp_path, make_images, make_campaign, label):
     make_images(tmp_path / "images", 5)
     label(make_campaign())
