@@ -140,13 +140,14 @@ def _verdict(rng: random.Random) -> dict[str, Any]:
     if verdict in ("bad_box", "missed"):
         x, y, width, height = _box(rng)
         row |= {"x0": x, "y0": y, "x1": x + width, "y1": y + height}
-    for name, values in {
+    cells: dict[str, list[Any]] = {
         "reviewer": ["ann", "bob", None],
         "seconds": [1, 2.5, None],
         "reviewed_at": ["2026-03-04T05:06:07Z", "2026-03-04", None],
         "simulated": [True, "no", None],
         "rle_counts": ["6230>", None],
-    }.items():
+    }
+    for name, values in cells.items():
         if rng.random() < 0.3:
             row[name] = rng.choice(values)
     return row
