@@ -376,6 +376,7 @@ class Preview(Strict):
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels, of classes with any.")
     policy: str = Field(description="What decided, in words.")
     remark: str = Field("", description="Why it is not what a run would decide by; empty: it is.")
+    bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
     seconds: float = Field(ge=0, description="Wall-clock time.")
 
     def blocks(self) -> Iterator[Block]:
@@ -392,6 +393,7 @@ class Preview(Strict):
         yield from (f"failed: {key}: {step}: {reason}" for key, step, reason in self.failed[:MOST_REASONS])
         if not self.labels:
             yield "Nothing was found: try other prompts, models.detector.min_score, or other models."
+        yield from bundled_models(self.bundled)
         yield f"picture: {self.picture}" if self.picture else "no picture: no image could be read"
 
 

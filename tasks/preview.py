@@ -134,6 +134,7 @@ def preview(
         classes={entry.name: counts.classes[entry.name] for entry in campaign.classes if entry.name in counts.classes},
         policy=policy_with_basis(policy.version, basis(policy)),
         remark=remark,
+        bundled=campaign.models.bundled,
         seconds=round(time.monotonic() - started, 3),
     )
 
