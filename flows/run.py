@@ -1,6 +1,6 @@
 """The main flow: plan what is new, process the shards, export the data set; and how Prefect tasks are made.
 
-Names, tags, retries and timeouts of tasks are decided here, in one place.
+Names, retries and timeouts of tasks are decided here, in one place.
 """
 
 import time
@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from vouch_labels.flows.artifacts import publish
-from vouch_labels.flows.prefect_server import embedded_server
+from vouch_labels.flows.prefect_server import Outcome, prefect_server
 from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import UserError
@@ -29,6 +29,7 @@ FAILURES_IN_A_ROW = 3
 
 # What listens belongs to this process alone: it is no parameter, for Prefect would store and send those.
 _listener: ContextVar[OnEvent] = ContextVar("listener", default=ignore)
+_outcome: ContextVar[Outcome[RunSummary] | None] = ContextVar("outcome", default=None)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,16 +40,20 @@ def run_campaign(
 ) -> RunSummary:
     """Run a campaign file as a flow in this process, see `vouch_run`; `on_event` is told how it goes on.
 
+    A Prefect server that goes away in mid-run takes nothing from it: a warning says that Prefect did not hear of it.
+
     Raises:
-        UserError: The campaign, the source, the workspace or the models cannot be used.
-        VouchError: The storage failed.
+        UserError: The campaign, the source, the workspace or the models cannot be used, or no Prefect server answers.
+        VouchError: The storage failed, or Prefect's server before anything was begun.
     """
-    token = _listener.set(on_event)
+    outcome = Outcome[RunSummary]()
+    tokens = _listener.set(on_event), _outcome.set(outcome)
     try:
-        with embedded_server():
-            return RunSummary.model_validate(vouch_run(str(campaign), retry_failed=retry_failed, export=export))
+        with prefect_server():
+            return outcome.of(lambda: vouch_run(str(campaign), retry_failed=retry_failed, export=export))
     finally:
-        _listener.reset(token)
+        _listener.reset(tokens[0])
+        _outcome.reset(tokens[1])
 
 
 @flow(name="vouch-run", persist_result=False)
@@ -64,12 +69,14 @@ def vouch_run(campaign: str, retry_failed: bool = False, export: bool = True) ->
         The RunSummary as JSON values.
     """
     started = time.monotonic()
-    config = load_campaign(Path(campaign))
-    with CampaignRun(config, _listener.get()) as run:
-        plan_shards(run, retry_failed)
-        processed = _process_shards(run)
-        exported = export_labels(run) if export else None
-        summary = run.summary(processed, exported, time.monotonic() - started)
+    with _outcome.get() or Outcome[RunSummary]() as outcome:
+        config = load_campaign(Path(campaign))
+        with CampaignRun(config, _listener.get()) as run:
+            plan_shards(run, retry_failed)
+            processed = _process_shards(run)
+            exported = export_labels(run) if export else None
+            summary = run.summary(processed, exported, time.monotonic() - started)
+        outcome.result = summary
     publish("vouch-run", f"run {summary.run} in figures", f"Run {summary.run}", summary.blocks())
     return summary.model_dump(mode="json")
 
@@ -78,11 +85,12 @@ def vouch_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a Vouch task.
 
     Nothing is cached by Prefect, since the workspace's own markers say what is done, and parameters are neither
-    stored nor sent; retries are set per run by `with_retries`.
+    stored nor sent; retries are set per run by `with_retries`. It has no tags: each tag makes a task ask the server
+    for a slot, so that a run could not go on without it.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        return Task(function, name=name, tags={"vouch"}, persist_result=False, cache_policy=NO_CACHE)
+        return Task(function, name=name, persist_result=False, cache_policy=NO_CACHE)
 
     return decorate
 
