@@ -194,8 +194,7 @@ def _not_begun(error: Exception | None) -> Exception:
     status = _status(error)
     if status in BUSY:
         return _busy(status)
-    own = "Prefect's embedded server died (was it killed, or out of memory?)" if has_died() else "Prefect's server"
-    return VouchError(f"{own} took no new run ({_reason(error)}); nothing was begun: run the same command again")
+    return VouchError(f"Prefect took no new run ({_reason(error)}); nothing was begun: run the same command again")
 
 
 def _busy(status: int) -> VouchError:
@@ -211,6 +210,8 @@ def _status(error: BaseException) -> int | None:
 
 def _reason(error: BaseException) -> str:
     """One line: the status, or what the innermost of the errors says."""
+    if has_died():
+        return "its embedded server died (was it killed, or out of memory?)"
     status = _status(error)
     if status is not None:
         return f"it answers {status}"
