@@ -113,7 +113,7 @@ class Outcome(Generic[T]):
         """Run the flow; give the result of its work, or raise the work's error.
 
         Raises:
-            VouchError: The server is away or busy, and so the work was not begun.
+            VouchError: The server is away or busy, and so the work was not started.
         """
         of_prefect: Exception | None = None
         try:
@@ -127,7 +127,7 @@ class Outcome(Generic[T]):
         if self.error is not None:
             raise self.error
         if self.result is None:
-            raise _not_begun(of_prefect) from of_prefect
+            raise _not_started(of_prefect) from of_prefect
         if of_prefect is not None:
             logger.info("Prefect did not hear of the end", exc_info=of_prefect)
             logger.warning("the work is done, but Prefect did not hear of it: %s", _reason(of_prefect))
@@ -183,8 +183,8 @@ def _wait_for_named(url: str) -> None:
         time.sleep(1)
 
 
-def _not_begun(error: Exception | None) -> Exception:
-    """What to raise where the work was not begun: a line if it is the server's fault."""
+def _not_started(error: Exception | None) -> Exception:
+    """What to raise where the work was not started: a line if it is the server's fault."""
     import httpx
 
     if error is None:
@@ -194,11 +194,11 @@ def _not_begun(error: Exception | None) -> Exception:
     status = _status(error)
     if status in BUSY:
         return _busy(status)
-    return VouchError(f"Prefect took no new run ({_reason(error)}); nothing was begun: run the same command again")
+    return VouchError(f"Prefect took no new run ({_reason(error)}); nothing was started: run the same command again")
 
 
 def _busy(status: int) -> VouchError:
-    return VouchError(f"Prefect's server is busy (it answers {status}); nothing was begun: run again later")
+    return VouchError(f"Prefect's server is busy (it answers {status}); nothing was started: run again later")
 
 
 def _status(error: BaseException) -> int | None:

@@ -44,7 +44,7 @@ def run_campaign(
 
     Raises:
         UserError: The campaign, the source, the workspace or the models cannot be used, or no Prefect server answers.
-        VouchError: The storage failed, or Prefect's server before anything was begun.
+        VouchError: The storage failed, or Prefect's server before anything was started.
     """
     outcome = Outcome[RunSummary]()
     tokens = _listener.set(on_event), _outcome.set(outcome)

@@ -98,7 +98,7 @@ def run(
         file_bytes: No file may be larger.
     """
     mark = uuid.uuid4().hex
-    begun = time.monotonic()
+    start_s = time.monotonic()
     with started(campaign, environment | {MARK: mark}) as process:
         assert process.stderr is not None
         if file_bytes is not None:
@@ -116,7 +116,7 @@ def run(
         words = "".join([*lines, process.stderr.read()])
         code = process.wait()
     # One that came to its end before the signal did was not met.
-    return Ended(code, words, met and code != 0, time.monotonic() - begun, _orphans(mark))
+    return Ended(code, words, met and code != 0, time.monotonic() - start_s, _orphans(mark))
 
 
 def _orphans(mark: str) -> int:
@@ -139,7 +139,7 @@ def _marked(mark: str) -> list[int]:
 
 def timeline(campaign: Path, environment: dict[str, str]) -> dict[str, float]:
     """Run a campaign undisturbed: the seconds of each phase, by what its line of progress begins with."""
-    begun, last = time.monotonic(), ""
+    start_s, last = time.monotonic(), ""
     taken = {"": 0.0}
     with started(campaign, environment) as process:
         assert process.stderr is not None
@@ -147,8 +147,8 @@ def timeline(campaign: Path, environment: dict[str, str]) -> dict[str, float]:
         for line in chain(process.stderr, [""]):
             lines.append(line)
             now = time.monotonic()
-            taken[last] += now - begun
-            begun, last = now, line.partition(":")[0].strip()
+            taken[last] += now - start_s
+            start_s, last = now, line.partition(":")[0].strip()
             taken.setdefault(last, 0.0)
         if process.wait():
             raise RuntimeError(f"the undisturbed run failed:\n{''.join(lines)}")

@@ -261,7 +261,7 @@ AT_ONCE = {PREFECT_CLIENT_MAX_RETRIES: 0}
     [
         ([401], UserError, "does not let us in (401); set PREFECT_API_AUTH_STRING"),
         ([404], UserError, "it answers 404); start it, correct PREFECT_API_URL"),
-        ([503], VouchError, "is busy (it answers 503); nothing was begun: run again later"),
+        ([503], VouchError, "is busy (it answers 503); nothing was started: run again later"),
     ],
 )
 def test_a_named_server_that_is_of_no_use_is_told_in_a_line(monkeypatch, statuses, kind, words):
@@ -275,7 +275,7 @@ def test_a_named_server_that_is_of_no_use_is_told_in_a_line(monkeypatch, statuse
 
 
 def test_a_busy_server_is_waited_for(monkeypatch):
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with answering(503, 502, 200), module.prefect_server():
         pass
 
@@ -383,7 +383,7 @@ def test_a_server_that_goes_before_the_work_is_told_in_a_line(tmp_path, make_ima
         gate.shut("busy")
 
     monkeypatch.setattr(module, "_wait_for_named", wait_and_shut)
-    with pytest.raises(VouchError, match=r"is busy \(it answers 503\); nothing was begun"):
+    with pytest.raises(VouchError, match=r"is busy \(it answers 503\); nothing was started"):
         run_campaign(write_campaign())
 
 
