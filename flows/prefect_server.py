@@ -20,7 +20,6 @@ from typing import ClassVar, Final, Generic, NoReturn, Self, TypeVar
 
 from vouch_labels.flows import parent_death
 from vouch_labels.schemas.errors import UserError, VouchError
-from vouch_labels.tasks.store.s3 import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +155,8 @@ def _wait_for_named(url: str) -> None:
     """Make sure that the server of PREFECT_API_URL answers, and is one of Prefect; a busy one is waited for."""
     from prefect.client.orchestration import get_client
 
+    from vouch_labels.tasks.store.s3 import without_secrets
+
     end = time.monotonic() + BUSY_S
     while True:
         try:
@@ -210,6 +211,8 @@ def _status(error: BaseException) -> int | None:
 
 def _reason(error: BaseException) -> str:
     """One line: the status, or what the innermost of the errors says."""
+    from vouch_labels.tasks.store.s3 import without_secrets
+
     if has_died():
         return "its embedded server died (was it killed, or out of memory?)"
     status = _status(error)

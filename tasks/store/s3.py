@@ -15,7 +15,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+AWS = r"^https?://[^/]*\.amazonaws\.com(\.cn)?(:|/|$)"
 WRITER = "vouch-writer"
 """Metadata of a conditional write that tells whose it was."""
 BROKEN_OFF_WAIT_S = 0.05
@@ -56,8 +57,8 @@ class _Connection(NamedTuple):
 _clients: dict[tuple[object, ...], _Connection] = {}
 _lock = threading.Lock()
 
-_has_md5_tags: dict[tuple[str, str | None], bool] = {}
-"""Bucket and endpoint -> whether its ETags have been seen to be MD5s, or not to be."""
+_has_md5_tags: dict[tuple[str, bool], bool] = {}
+"""Endpoint, and whether the bucket is a directory bucket -> whether its ETags were seen to be MD5s, or not to be."""
 
 DAMAGED = "what comes is not what was stored (its checksum, MD5 or size differs); look at the network and the store"
 RESTORE = "the object is archived (S3 Glacier, Deep Archive ...): restore it in the store, and run again"
@@ -113,7 +114,7 @@ class S3Store:
     def get(self, key: str) -> Blob:
         """Read an object; the ETag is that of the answer, so a change since the listing shows.
 
-        An answer that breaks off, or that does not fit its checksum or its ETag (see `_is_whole`), is read again.
+        An answer that breaks off, or that does not fit its checksum or its ETag (see `_fits`), is read again.
         """
         from botocore.exceptions import (
             FlexibleChecksumError,
@@ -122,7 +123,7 @@ class S3Store:
             ResponseStreamingError,
         )
 
-        before = None
+        found: list[str] = []
         with s3_errors(f"read {self.uri}/{key}", permission="s3:GetObject", key=key):
             for attempt in range(self.options.max_attempts):
                 if attempt:
@@ -135,10 +136,12 @@ class S3Store:
                     if attempt + 1 == self.options.max_attempts:
                         raise
                     continue
-                found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-                if self._is_whole(answer, found, before):
-                    return Blob(data, _tag(answer["ETag"]))
-                before = found
+                found.append(hashlib.md5(data, usedforsecurity=False).hexdigest())
+                blob = Blob(data, _tag(answer["ETag"]))
+                if self._fits(answer, found[-1]):
+                    return blob
+        if self._is_believed(found):
+            return blob
         raise StoreError(f"cannot read {self.uri}/{key}: {DAMAGED}")
 
     @contextmanager
@@ -158,7 +161,7 @@ class S3Store:
             file.truncate()
             s3.download_fileobj(self.bucket, self.prefix + key, file)
 
-        before = None
+        found: list[str] = []
         for attempt in range(self.options.max_attempts):
             head = self._ask(lambda s3: s3.head_object(Bucket=self.bucket, Key=self.prefix + key))
             try:
@@ -171,37 +174,44 @@ class S3Store:
             digest = hashlib.md5(usedforsecurity=False)
             while block := file.read(1 << 20):
                 digest.update(block)
-            found = digest.hexdigest()
-            if file.tell() == head["ContentLength"] and self._is_whole(head, found, before):
-                return
-            before = found
+            if file.tell() == head["ContentLength"]:
+                found.append(digest.hexdigest())
+                if self._fits(head, found[-1]):
+                    return
+        if self._is_believed(found):
+            return
         raise StoreError(f"cannot read {self.uri}/{key}: {DAMAGED}")
 
-    def _is_whole(
-        self, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef", found: str, before: str | None
-    ) -> bool:
+    def _fits(self, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef", found: str) -> bool:
         """Whether content fits its ETag, as far as that can tell.
 
-        On AWS the ETag is the MD5 of the content where the object was put in one part and is not encrypted with keys
-        of KMS or of the customer. Other stores mostly do as AWS does; one that has never been seen to is believed
-        when the same bytes come twice.
+        On AWS the ETag is the MD5 of the content where the object was put in one part, is not encrypted with keys of
+        KMS or of the customer, and lies in no directory bucket. Other stores mostly do as AWS does.
 
         Args:
             answer: What came with the content.
-            found: MD5 of the content.
-            before: MD5 of what came the last time, if it did not fit.
+            found: MD5 of the content, as hex.
         """
-        tag, place = _tag(answer["ETag"]), (self.bucket, self.options.endpoint_url)
+        tag = _tag(answer["ETag"])
         if found == tag:
-            _has_md5_tags[place] = True
+            _has_md5_tags[self._place()] = True
             return True
         encrypted = "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
-        if encrypted or re.fullmatch("[0-9a-f]{32}", tag) is None:
-            return True
-        if place not in _has_md5_tags and found == before:
-            logger.info("the ETags of %s are no MD5s: content is not compared with them", self.uri)
-            _has_md5_tags[place] = False
-        return _has_md5_tags.get(place) is False
+        return encrypted or re.fullmatch("[0-9a-f]{32}", tag) is None or _has_md5_tags.get(self._place()) is False
+
+    def _is_believed(self, found: Sequence[str]) -> bool:
+        """Whether the same content, which does not fit, came each time from a store of which none has fitted yet."""
+        place = self._place()
+        if place in _has_md5_tags or re.search(AWS, place[0]) or len(set(found)) != 1:
+            return False
+        if len(found) < self.options.max_attempts:
+            return False
+        logger.info("the ETags of %s are no MD5s: content is not compared with them", self.uri)
+        _has_md5_tags[place] = False
+        return True
+
+    def _place(self) -> tuple[str, bool]:
+        return self.client.meta.endpoint_url, self.bucket.endswith("--x-s3")
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Look an object up with a HEAD request."""
@@ -223,7 +233,10 @@ class S3Store:
         if if_absent and self.stat(key) is not None:
             return False
         with s3_errors(f"write {self.uri}/{key}", permission="s3:PutObject"):
-            self._ask(lambda s3: s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data))
+            answer = self._ask(lambda s3: s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data))
+        # A workspace that is written tells this of the whole store, before the first image comes from it.
+        if _tag(answer.get("ETag", "")) == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            _has_md5_tags[self._place()] = True
         return True
 
     @contextmanager

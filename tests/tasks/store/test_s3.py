@@ -304,7 +304,7 @@ def content(body: bytes, etag: str = MD5, **headers: str) -> Answer:
 @pytest.fixture
 def md5_bucket(monkeypatch: pytest.MonkeyPatch, scripted: Scripted) -> None:
     """The bucket's ETags have been seen to be MD5s."""
-    monkeypatch.setattr(s3, "_has_md5_tags", {("b", scripted.endpoint): True})
+    monkeypatch.setattr(s3, "_has_md5_tags", {(scripted.endpoint, False): True})
 
 
 @pytest.mark.usefixtures("md5_bucket")
@@ -341,14 +341,28 @@ def test_a_store_whose_etags_never_were_md5s_is_believed(
     scripted: Scripted, make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "_has_md5_tags", {})
-    store = S3Store("b", "", make_options(scripted.endpoint))
+    store = S3Store("b", "", make_options(scripted.endpoint, max_attempts=3))
+    # Not one that sends now this and now that.
+    scripted.answers = [content(CUT), content(FLIPPED), content(CUT)]
+    with pytest.raises(StoreError, match="is not what was stored"):
+        store.get("x")
     scripted.answers = [content(CONTENT, "0" * 32)]
     assert store.get("x").data == store.get("y").data == CONTENT
-    assert len(scripted.requests) == 3
+    assert len(scripted.requests) == 3 + 3 + 1
     # One that fits tells that they are; from then on it counts.
     scripted.answers = [content(CONTENT), content(FLIPPED), content(CONTENT)]
     assert store.get("x").data == store.get("y").data == CONTENT
-    assert len(scripted.requests) == 6
+    assert len(scripted.requests) == 3 + 3 + 1 + 3
+
+
+def test_what_is_written_tells_whether_etags_are_md5s(
+    scripted: Scripted, make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_has_md5_tags", {})
+    scripted.answers = [answer(200, ETag=f'"{MD5}"'), content(FLIPPED)]
+    S3Store("workspace", "", make_options(scripted.endpoint)).put("x", CONTENT)
+    with pytest.raises(StoreError, match="is not what was stored"):
+        S3Store("b", "", make_options(scripted.endpoint)).get("x")
 
 
 def test_a_checksum_that_does_not_fit_is_read_again(scripted: Scripted, make_options: MakeOptions) -> None:
