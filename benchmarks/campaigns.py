@@ -202,4 +202,4 @@ class Options(Strict):
 
     quick: bool = Field(False, description="Small sizes and one repetition: shows that everything works, no more.")
     huge: bool = Field(False, description="Adds the sizes that take many minutes.")
-    full: bool = Field(False, description="Adds full-size models on machines without a GPU.")
+    full: bool = Field(False, description="Adds full-size models on machines without a GPU, and more signals.")

@@ -14,6 +14,7 @@ from benchmarks import (
 )
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
+from benchmarks.faults import measure as faults
 from benchmarks.harness import Table
 from benchmarks.routing import after_table, contract, size, starter_world
 
@@ -33,6 +34,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "engine_switches": engine.measure_switches,
     "orchestration": orchestration.measure,
     "memory": orchestration.measure_memory,
+    "faults": faults.measure,
     "listing": listing.measure,
     "export": export.measure,
     "verdict_import": label_files.measure_verdicts,

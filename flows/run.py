@@ -1,6 +1,6 @@
 """The main flow: plan what is new, process the shards, export the data set; and how Prefect tasks are made.
 
-Names, tags, retries and timeouts of tasks are decided here, in one place.
+Names, retries and timeouts of tasks are decided here, in one place.
 """
 
 import time
@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from vouch_labels.flows.artifacts import publish
-from vouch_labels.flows.prefect_server import embedded_server
+from vouch_labels.flows.prefect_server import Outcome, prefect_server
 from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import UserError
@@ -30,6 +30,7 @@ FAILURES_IN_A_ROW = 3
 # What listens belongs to this process alone: it is no parameter, for Prefect would store and send those.
 _listener: ContextVar[OnEvent] = ContextVar("listener", default=ignore)
 _opened: ContextVar[CampaignRun | None] = ContextVar("opened", default=None)
+_outcome: ContextVar[Outcome[RunSummary] | None] = ContextVar("outcome", default=None)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,19 +45,23 @@ def run_campaign(
     imported; it brings its own listener and options. Without it, the run is opened here, before Prefect's server
     starts.
 
+    A Prefect server that goes away in mid-run takes nothing from it: a warning says that Prefect did not hear of it.
+
     Raises:
-        UserError: The campaign, the source, the workspace or the models cannot be used.
-        VouchError: The storage failed.
+        UserError: The campaign, the source, the workspace or the models cannot be used, or no Prefect server answers.
+        VouchError: The storage failed, or Prefect's server before anything was started.
     """
     if opened is None:
         with CampaignRun(load_campaign(campaign), on_event, options) as run:
             return run_campaign(campaign, opened=run)
-    token = _opened.set(opened)
+    outcome = Outcome[RunSummary]()
+    tokens = _opened.set(opened), _outcome.set(outcome)
     try:
-        with embedded_server():
-            summary = RunSummary.model_validate(vouch_run(str(campaign)))
+        with prefect_server():
+            summary = outcome.of(lambda: vouch_run(str(campaign)))
     finally:
-        _opened.reset(token)
+        _opened.reset(tokens[0])
+        _outcome.reset(tokens[1])
     # Prefect has taken its time at the end as well.
     return opened.timed_again(summary)
 
@@ -82,15 +87,20 @@ def vouch_run(
     Returns:
         The RunSummary as JSON values.
     """
-    opened = _opened.get()
-    if opened is not None:
-        return _run(opened)
-    options = RunOptions(retry_failed=retry_failed, export=export, accept_changes=accept_changes, limit=limit)
-    with CampaignRun(load_campaign(Path(campaign)), _listener.get(), options) as run:
-        return _run(run)
+    with _outcome.get() or Outcome[RunSummary]() as outcome:
+        opened = _opened.get()
+        if opened is not None:
+            summary = _run(opened)
+        else:
+            options = RunOptions(retry_failed=retry_failed, export=export, accept_changes=accept_changes, limit=limit)
+            with CampaignRun(load_campaign(Path(campaign)), _listener.get(), options) as run:
+                summary = _run(run)
+        outcome.result = summary
+    publish("vouch-run", f"run {summary.run} in figures", f"Run {summary.run}", summary.blocks())
+    return summary.model_dump(mode="json")
 
 
-def _run(run: CampaignRun) -> dict[str, Any]:
+def _run(run: CampaignRun) -> RunSummary:
     token = _listener.set(run.on_event)
     try:
         plan_shards(run)
@@ -99,20 +109,19 @@ def _run(run: CampaignRun) -> dict[str, Any]:
         exported = export_labels(run) if run.options.export else None
     finally:
         _listener.reset(token)
-    summary = run.summary(processed, exported)
-    publish("vouch-run", f"run {summary.run} in figures", f"Run {summary.run}", summary.blocks())
-    return summary.model_dump(mode="json")
+    return run.summary(processed, exported)
 
 
 def vouch_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a Vouch task.
 
     Nothing is cached by Prefect, since the workspace's own markers say what is done, and parameters are neither
-    stored nor sent; retries are set per run by `with_retries`.
+    stored nor sent; retries are set per run by `with_retries`. It has no tags: each tag makes a task ask the server
+    for a slot, so that a run could not go on without it.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        return Task(function, name=name, tags={"vouch"}, persist_result=False, cache_policy=NO_CACHE)
+        return Task(function, name=name, persist_result=False, cache_policy=NO_CACHE)
 
     return decorate
 

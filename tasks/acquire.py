@@ -6,6 +6,7 @@ converted by stated rules; a file that cannot be decoded becomes a failed image 
 
 import hashlib
 import io
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,13 +23,23 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from vouch_labels.schemas.campaign import Source
-from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError
+from vouch_labels.schemas.errors import (
+    ObjectArchivedError,
+    ObjectMissingError,
+    ObjectRefusedError,
+    StoreAccessError,
+    StoreError,
+)
 from vouch_labels.schemas.records import Failed, ImageRef
 from vouch_labels.tasks.models.registry import Pixels
 from vouch_labels.tasks.store.store import Store
 
 DENIED: Final = "access denied; grant s3:GetObject to the credentials in use"
 """The reason of an image that the bucket keeps from us."""
+ARCHIVED: Final = "archived (S3 Glacier, Deep Archive ...): restore it in the store; a later run will take it"
+"""The reason of an image that has to be restored first."""
+
+_CUT_WAIT_S: Final = 0.05
 
 DELETED: Final = "deleted since it was listed"
 """The reason of an image that the source no longer has."""
@@ -128,12 +139,16 @@ def _acquire_one(ref: ImageRef, store: Store, source: Source) -> Acquired:
         outcome = Failed(step="fetch", reason=DELETED)
     except ObjectRefusedError:
         outcome = Failed(step="fetch", reason=DENIED)
+    except ObjectArchivedError:
+        outcome = Failed(step="fetch", reason=ARCHIVED)
     except (StoreError, StoreAccessError) as error:
         if isinstance(error, StoreAccessError) and store.local_path(ref.key) is None:
             raise
         # A store that fails is no fault of the image: a shard of nothing else is tried again.
         kind = "" if isinstance(error, StoreAccessError) else f"unforeseen {type(error).__name__}: "
-        outcome = Failed(step="fetch", reason=kind + " ".join(str(error).split()))
+        # Without the key, which stands beside the reason: images that failed for one reason are counted together.
+        words = " ".join(str(error).split()).removeprefix(f"cannot read {store.uri}/{ref.key}: ")
+        outcome = Failed(step="fetch", reason=kind + words)
     if isinstance(outcome, Failed):
         return Acquired(ref, None, outcome)
     return Acquired(ref, outcome, None)
@@ -151,10 +166,16 @@ def _fetch_and_decode(ref: ImageRef, store: Store, source: Source) -> DecodedIma
         return Failed(
             step="acquire", reason=f"too large: {megabytes} is more than source.max_image_mb, {source.max_image_mb:g}"
         )
-    blob = store.get(ref.key)
-    if ref.etag and blob.etag != ref.etag:
-        return Failed(step="fetch", reason="changed since it was listed; the next run will take it")
-    return decode(ref.key, blob.data, source.max_pixels)
+    for attempt in range(source.s3.max_attempts):
+        if attempt:
+            time.sleep(_CUT_WAIT_S * 2 ** (attempt - 1))
+        blob = store.get(ref.key)
+        if ref.etag and blob.etag != ref.etag:
+            return Failed(step="fetch", reason="changed since it was listed; the next run will take it")
+        # Of the version that was listed the size is known; without a version it may be any.
+        if not ref.etag or len(blob.data) == size:
+            return decode(ref.key, blob.data, source.max_pixels)
+    raise StoreError("fewer or more bytes come than are listed, each time; look at the network and the store")
 
 
 _UPRIGHT: Final = {

@@ -99,7 +99,7 @@ def _holder(workspace: Store, run: str) -> str | None:
         record = LockRecord.model_validate_json(workspace.get(f"runs/{run}/lock.json").data)
     except (ObjectMissingError, ValidationError):
         return None
-    return None if record.is_stale(SILENT_S) else f"process {record.pid} on {record.host}"
+    return None if record.has_ended(SILENT_S) else f"process {record.pid} on {record.host}"
 
 
 def _export(workspace: Store, name: str) -> ExportStatus | None:

@@ -85,6 +85,7 @@ ROWS = [
         "flow, 20 images; flow, 60 images; flow, 60 : 20 (limit 1.10)",
         marks=SLOW,
     ),
+    pytest.param("faults", "kill -9; SIGTERM; SIGINT; full disk", marks=SLOW),
     pytest.param("listing", "folder, 2,000; folder, 2,000, nothing new; made up, 5,000"),
     pytest.param("export", "1,000 labels; limit for 1,000,000"),
     pytest.param("verdict_import", "20,000 rows; the same file again; limit for 5,000,000"),

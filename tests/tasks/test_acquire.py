@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from vouch_labels.schemas.campaign import Source
-from vouch_labels.schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
+from vouch_labels.schemas.errors import ObjectArchivedError, ObjectRefusedError, StoreAccessError, StoreError
 from vouch_labels.schemas.records import ImageRef
-from vouch_labels.tasks.acquire import DENIED, Acquired, acquire
+from vouch_labels.tasks.acquire import ARCHIVED, DENIED, Acquired, acquire
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.store import Blob
 
@@ -131,6 +131,51 @@ def test_store_error_of_one_object(store: LocalStore, refs: list[ImageRef], sour
 
     reasons = failures(acquire(refs, Counting(store.root, fail), source, 4))
     assert reasons == {"007.png": "unforeseen StoreError: slow down, please"}
+
+
+class Cutting(LocalStore):
+    """A store whose answers are cut so many times, with a length that fits what comes."""
+
+    def __init__(self, root: Path, times: int) -> None:
+        super().__init__(root)
+        self.times = times
+
+    def get(self, key: str) -> Blob:
+        whole = super().get(key)
+        if key != "007.png" or self.times == 0:
+            return whole
+        self.times -= 1
+        return Blob(whole.data[:-9], whole.etag)
+
+
+def test_fewer_bytes_than_are_listed_are_read_again(
+    store: LocalStore, refs: list[ImageRef], source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vouch_labels.tasks.acquire._CUT_WAIT_S", 0.001)
+    tries = source.s3.max_attempts
+    assert failures(acquire(refs, Cutting(store.root, tries - 1), source, 4)) == {}
+    reasons = failures(acquire(refs, Cutting(store.root, tries), source, 4))
+    assert reasons == {
+        "007.png": "unforeseen StoreError: fewer or more bytes come than are listed, each time; "
+        "look at the network and the store"
+    }
+
+
+def test_an_archived_object_is_to_be_restored(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    def archived(key: str) -> None:
+        if key in ("007.png", "009.png"):
+            raise ObjectArchivedError(f"cannot read {store.uri}/{key}: archived")
+
+    reasons = failures(acquire(refs, Counting(store.root, archived), source, 4))
+    assert reasons == {"007.png": ARCHIVED, "009.png": ARCHIVED}
+
+
+def test_reasons_do_not_name_the_object(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    def fail(key: str) -> None:
+        raise StoreError(f"cannot read {store.uri}/{key}: the connection broke off")
+
+    reasons = failures(acquire(refs, Counting(store.root, fail), source, 4))
+    assert set(reasons.values()) == {"unforeseen StoreError: the connection broke off"}
 
 
 def refuse(key: str) -> None:
