@@ -30,7 +30,7 @@ def benchmarks(
 ) -> None:
     """Measure Vouch, print a table a benchmark, and write results/NAME.json and RESULTS.md.
 
-    The names: end_to_end, stage_shares, engine, engine_switches, orchestration, memory, listing, export,
+    The names: end_to_end, stage_shares, engine, engine_switches, orchestration, memory, listing, decoding, export,
     review_queue, review_operators, review_app, routing_contract, routing_after, routing_starter, routing_size.
     """
     from benchmarks.campaigns import Options

@@ -3,6 +3,7 @@
 from typing import Final, Protocol
 
 from benchmarks import (
+    decoding,
     end_to_end,
     export,
     listing,
@@ -33,6 +34,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "orchestration": orchestration.measure,
     "memory": orchestration.measure_memory,
     "listing": listing.measure,
+    "decoding": decoding.measure,
     "export": export.measure,
     "review_queue": review_queue.measure,
     "review_operators": review_operators.measure,

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import StoreError, UserError
-from vouch_labels.tasks.acquire import DecodedImage, decode
+from vouch_labels.tasks.decode import DecodedImage, decode
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.convert import detections_of
 from vouch_labels.tasks.labels.read import labelled_images

@@ -1,5 +1,6 @@
 """Runs a campaign step by step, for whatever orchestrates it."""
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -83,8 +84,9 @@ class CampaignRun:
         step: Step | None = None if retry_failed else "fetch"
         failed = failed_images(self._workspace, self._name, self._ledger, self._current.fingerprint, step=step)
         retry = [image.key for image in failed]
+        skipped = Counter[str]()
         self._generation = plan(
-            list_source(self.campaign.source, self._source, workspace=self.campaign.workspace),
+            list_source(self.campaign.source, self._source, workspace=self.campaign.workspace, skipped=skipped),
             self._workspace,
             self._name,
             self._ledger,
@@ -92,6 +94,7 @@ class CampaignRun:
             retry,
             progress=lambda keys: self._on_event(Listing(keys)),
         )
+        self._current = self._current.model_copy(update={"skipped": dict(skipped.most_common())})
         write_current(self._workspace, self._name, self._current)
         return self._generation
 
@@ -143,6 +146,8 @@ class CampaignRun:
             review=totals.review,
             classes={name: totals.classes.get(name, ClassCounts()) for name in self._current.classes},
             reasons=dict(totals.reasons.most_common()),
+            skipped=dict((totals.skipped + Counter(self._current.skipped)).most_common()),
+            misnamed=totals.misnamed,
             policy=policy.version,
             policy_basis=basis(policy),
             policy_expired=self._chosen.expired,

@@ -104,7 +104,13 @@ def _tables(
     refs = read_plan(workspace, settings.run, shard)
     class_names = [entry.name for entry in settings.campaign.classes]
     tables_of_batches = []
-    images = acquire(refs, source, settings.campaign.source, settings.campaign.run.fetch_threads)
+    images = acquire(
+        refs,
+        source,
+        settings.campaign.source,
+        settings.campaign.run.fetch_threads,
+        settings.campaign.run.decode_memory_mb,
+    )
     for tables in process_batches(_batches(images, earlier, pipeline), pipeline, settings.policy, class_names):
         tables_of_batches.append(tables)
         report(progress_of(count(tables)))
@@ -130,7 +136,11 @@ def _batches(images: Iterator[Acquired], earlier: Earlier, pipeline: Pipeline) -
 
 def _raise_if_all_failed(shard: str, counts: ShardCounts) -> None:
     """A shard of which nothing but unforeseen errors and denied access came has met a fault of its surroundings."""
-    if counts.done or not all(": unforeseen" in reason or reason == _DENIED for reason in counts.reasons):
+    if (
+        counts.done
+        or not counts.reasons
+        or not all(": unforeseen" in reason or reason == _DENIED for reason in counts.reasons)
+    ):
         return
     reason = next(iter(counts.reasons))
     # One image that a model cannot take, or that is denied, must not keep its small shard from ever being done; a

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vouch_labels.schemas.records import Failed
-from vouch_labels.tasks.acquire import DecodedImage, decode
+from vouch_labels.tasks.decode import DecodedImage, decode
 
 MANY = 10**9
 EXTENSION = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}
