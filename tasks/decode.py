@@ -24,6 +24,10 @@ from vouch_labels.tasks.memory import DEFAULT_MB, Room, StoppedError, memory_of
 from vouch_labels.tasks.models.registry import Pixels
 from vouch_labels.tasks.pixels import ORIENTATIONS, is_wide, read_upright
 
+_BLOCK: Final = 64 << 20
+# Blocks of more than 32 MiB go back to the system when they are freed; what a thread frees of Pillow's blocks of 16 MiB,
+# glibc keeps for that thread, and eight threads would hold several images that are long gone.
+Image.core.set_block_size(_BLOCK)
 # Images are decoded side by side already; threads within one would only take memory.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
@@ -135,6 +139,12 @@ def _decode(found: str, data: bytes, max_pixels: int, room: Room | None) -> Deco
         Exception: The file is damaged.
     """
     needed = len(data)
+    if found == "WEBP":
+        # Its reader makes the decoder, with two canvases, as soon as it opens the file.
+        width, height = _webp_size(data)
+        if width * height > max_pixels:
+            return _too_many(width, height, max_pixels)
+        needed += _DECODER[found] * width * height
 
     def reopen() -> ImageFile.ImageFile:
         return _READERS[found](io.BytesIO(data))
@@ -143,7 +153,7 @@ def _decode(found: str, data: bytes, max_pixels: int, room: Room | None) -> Deco
         with reopen() as image:
             width, height = image.size
             if width * height > max_pixels:
-                return _failed(f"too many pixels: {width} x {height} is more than source.max_pixels, {max_pixels}")
+                return _too_many(width, height, max_pixels)
             needed = needed_bytes(image, found, data)
             if room is not None and needed > room.most:
                 return _failed(
@@ -162,6 +172,23 @@ def _decode(found: str, data: bytes, max_pixels: int, room: Room | None) -> Deco
             raise MemoryError(f"decoding it may need {needed >> 20:,} MiB") from error
         raise
     return DecodedImage(pixels, hashlib.sha256(data).hexdigest(), found, mode, named if turned_by_reader else undone)
+
+
+def _too_many(width: int, height: int, max_pixels: int) -> Failed:
+    return _failed(f"too many pixels: {width} x {height} is more than source.max_pixels, {max_pixels}")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the header of a WebP; zeros where it is none."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if kind == b"VP8L":
+        packed = int.from_bytes(data[21:25], "little")
+        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return 0, 0
 
 
 def _is_shortage(error: Exception, needed: int) -> bool:
