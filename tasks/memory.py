@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Final
 
@@ -94,26 +94,22 @@ class Room:
             self._held = size
             self._change(more)
 
-    @contextmanager
-    def decoding(self, size: int) -> Iterator[None]:
+    def decoding(self, size: int) -> AbstractContextManager[None]:
         """Hold so many bytes more while the block decodes.
 
         Raises:
             StoppedError: The consumer has left.
         """
-        with self._decoding(size, lambda: self._fits(size)):
-            yield
+        return self._decoding(size, lambda: self._fits(size))
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Run the block when it is the image's turn and nothing else is decoded, nor will be meanwhile.
 
         Raises:
             StoppedError: The consumer has left.
         """
         memory = self._memory
-        with self._decoding(memory.limit, lambda: self._is_next() and not memory.decoding):
-            yield
+        return self._decoding(memory.limit, lambda: self._is_next() and not memory.decoding)
 
     @contextmanager
     def _decoding(self, size: int, may: Callable[[], bool]) -> Iterator[None]:

@@ -22,6 +22,8 @@ Open = Callable[[], ImageFile.ImageFile]
 
 _TILE: Final = 1 << 18
 """Pixels that are converted at a time; they stay in the processor's cache."""
+_SIDE: Final = 512
+"""Columns of a tile that is turned."""
 _WHITE: Final = (255, 255, 255)
 _BITS_PER_SAMPLE: Final = 258
 _PHOTOMETRIC: Final = 262
@@ -32,6 +34,15 @@ _DEPTHS: Final = (8, 10, 12, 14, 16)
 _FLAT: Final = 8
 """Values that fill less than this part of what their bits can hold are stretched."""
 
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _STORED: Final[dict[int, Callable[[Values], Values]]] = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
@@ -107,9 +118,20 @@ def read_upright(image: ImageFile.ImageFile, reopen: Open, orientation: Callable
     pixels = np.empty((width, height, 3) if turned >= _TURNED else (height, width, 3), np.uint8)
     stored = _STORED[turned](pixels)
     tiles = _tiles(loaded, rawmode, reopen)
-    for left, top, right, bottom in _boxes(image.size):
-        stored[top:bottom, left:right] = tiles((left, top, right, bottom))
+    for box in _boxes(image.size, _SIDE if turned in _TURNS else width):
+        left, top, right, bottom = box
+        tile = tiles(box)
+        if turned in _TURNS:
+            # Pillow turns a tile faster than numpy writes along columns; its rows and ours then lie alike.
+            tile = _STORED[turned](_turned(tile, _TURNS[turned]))
+        stored[top:bottom, left:right] = tile
     return pixels, turned
+
+
+def _turned(tile: Values, turn: Image.Transpose) -> Values:
+    grey = tile.shape[2] == 1
+    turned = np.asarray(Image.fromarray(tile[..., 0] if grey else tile).transpose(turn))
+    return turned[..., None] if grey else turned
 
 
 def _webp_frame(image: WebPImageFile) -> Image.Image:
@@ -140,20 +162,20 @@ def _tiles(image: Image.Image, rawmode: str, reopen: Open) -> Tiles:
     if image.mode in ("I", "F"):
         return _stretched(image)
     if image.mode in _ALPHA or "transparency" in image.info:
-        return _on_white(lambda box: image.crop(box).convert("RGBA"), image.size)
+        return _on_white(lambda box: _cut(image, box).convert("RGBA"), image.size)
     if image.mode == "CMYK" and isinstance(image, JpegImageFile) and "adobe" not in image.info:
         # Pillow takes every CMYK JPEG for one of Adobe's.
-        return lambda box: np.asarray(ImageChops.invert(image.crop(box)).convert("RGB"))
+        return lambda box: np.asarray(ImageChops.invert(_cut(image, box)).convert("RGB"))
     if image.mode == "RGB":
-        return lambda box: np.asarray(image.crop(box))
+        return lambda box: np.asarray(_cut(image, box))
     if image.mode in ("L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBX"):
-        return lambda box: np.asarray(image.crop(box).convert("RGB"))
+        return lambda box: np.asarray(_cut(image, box).convert("RGB"))
     raise ValueError(f"pixels of mode {image.mode} cannot be converted")
 
 
-def _boxes(size: tuple[int, int]) -> Iterator[Box]:
+def _boxes(size: tuple[int, int], most_columns: int = _TILE) -> Iterator[Box]:
     width, height = size
-    columns = min(width, _TILE)
+    columns = min(width, most_columns, _TILE)
     rows = max(1, _TILE // columns)
     for top in range(0, height, rows):
         for left in range(0, width, columns):
@@ -175,8 +197,12 @@ def _set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
     ]
 
 
+def _cut(image: Image.Image, box: Box) -> Image.Image:
+    return image if box == (0, 0, *image.size) else image.crop(box)
+
+
 def _array(image: Image.Image, box: Box) -> Values:
-    values = np.asarray(image.crop(box))
+    values = np.asarray(_cut(image, box))
     return values[..., None] if values.ndim == 2 else values
 
 
@@ -251,7 +277,7 @@ def _wide(high: Image.Image, low: Image.Image) -> Tiles:
 
 def _stretched(image: Image.Image) -> Tiles:
     def tiles(box: Box) -> Values:
-        return np.asarray(image.crop(box), np.float64)[..., None]
+        return np.asarray(_cut(image, box), np.float64)[..., None]
 
     extents = []
     for values in map(tiles, _boxes(image.size)):
