@@ -39,7 +39,7 @@ def _heif(file: io.BytesIO) -> ImageFile.ImageFile:
     options = pillow_heif.options
     options.DECODE_THREADS = 1
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
-    image: ImageFile.ImageFile = pillow_heif.HeifImageFile(file)  # type: ignore[no-untyped-call] # Pillow's own arguments
+    image: ImageFile.ImageFile = pillow_heif.HeifImageFile(file)  # type: ignore[no-untyped-call] # as Pillow's
     return image
 
 
@@ -98,7 +98,7 @@ def decode(key: str, data: bytes, max_pixels: int, room: Room | None = None) -> 
 
     The memory that decoding takes is estimated from the header and reserved in `room` before, which may take waiting.
     What fails for want of memory is tried once more when nothing else is decoded; if it fails again, the step is
-    "fetch", which every run tries anew, and not a word about damage. An image that needs more than its share fails.
+    "fetch", which every run tries again, and nothing is said of damage. An image that needs more than its share fails.
 
     Args:
         key: Its name, by which content that is no image fails or, if the name claims no image, is skipped.

@@ -12,7 +12,11 @@ MOST_BYTES = 1 << 30
 """Peak memory of the process, Python and its packages included."""
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+MANY = 20_000
+FEW = int(MANY * float(os.environ["FUZZ"])) if "FUZZ" in os.environ else 300
+
+
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_damaged_images(count, tmp_path):
     first = os.environ.get("SEED", "0")
     done = subprocess.run(
