@@ -14,7 +14,7 @@ THREADS: Final = 8
 COPIES: Final = 4
 """Images of each kind that the threads decode."""
 
-_KINDS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
+KINDS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
     "JPEG": ("JPEG", "RGB", {}),
     "JPEG, progressive": ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
     "JPEG, CMYK": ("JPEG", "CMYK", {}),
@@ -47,7 +47,7 @@ def measure(options: Options) -> Table:
     rows: list[list[str]] = []
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
-        for name in _KINDS:
+        for name in KINDS:
             path = f"{folder}/one"
             in_child(make_image, path=path, kind=name, width=size[0], height=size[1])
             done = in_child(decode_one, path=path).value
@@ -63,7 +63,7 @@ def measure(options: Options) -> Table:
         many = in_child(decode_together, folder=str(together))
         figures |= {"together: peak_bytes": float(many.peak_bytes), "together: seconds": many.seconds}
     rows.append([
-        f"{COPIES * len(_TOGETHER)} of {', '.join(_TOGETHER)}; {THREADS} threads",
+        f"{COPIES * len(_TOGETHER)} of {', '.join(_TOGETHER)} in {THREADS} threads",
         _pixels(large), "", "", mebibytes(many.peak_bytes), seconds(many.seconds),
     ])  # fmt: skip
     return Table(
@@ -92,7 +92,7 @@ def make_image(path: str, kind: str, width: int, height: int) -> int:
     from PIL import Image
 
     pillow_heif.register_heif_opener()
-    form, mode, options = _KINDS[kind]
+    form, mode, options = KINDS[kind]
     shade = (np.arange(width, dtype=np.uint32) * 255 // width).astype(np.uint8)
     if form == "wide":
         return _write_wide_png(path, width, height)

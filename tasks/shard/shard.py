@@ -11,6 +11,7 @@ from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker, ShardCounts
 from vouch_labels.tasks.acquire import DENIED, Acquired, acquire
+from vouch_labels.tasks.decode import NO_MEMORY
 from vouch_labels.tasks.plan.ledger import read_plan
 from vouch_labels.tasks.shard.events import OnEvent, Progress, ignore
 from vouch_labels.tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
@@ -143,9 +144,9 @@ def _raise_if_all_failed(shard: str, counts: ShardCounts) -> None:
     ):
         return
     reason = next(iter(counts.reasons))
-    # One image that a model cannot take, or that is denied, must not keep its small shard from ever being done; a
-    # store comes back.
-    if counts.images >= FEW_IMAGES or reason.startswith("fetch: unforeseen"):
+    # One image that a model cannot take, that is denied or for which memory never suffices must not keep its small
+    # shard from ever being done; a store comes back.
+    if counts.images >= FEW_IMAGES or (reason.startswith("fetch: unforeseen") and NO_MEMORY not in reason):
         raise VouchError(f"all {counts.images} images of shard {shard} failed, the first with {reason}; see the log")
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from vouch_labels.schemas.errors import ObjectRefusedError, StoreError, VouchError
 from vouch_labels.schemas.records import Failed, ImageRef, Marker
 from vouch_labels.schemas.tables import STAGES
+from vouch_labels.tasks import decode
 from vouch_labels.tasks.acquire import DENIED, Acquired
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.presence import Presence
@@ -437,3 +438,27 @@ def test_batches_for_pipeline_stages_begin_small(make_campaign, monkeypatch, sta
     failed = Failed(step="fetch", reason="gone")
     images = (Acquired(ImageRef(f"{number}.png", "", 1), None, failed) for number in range(30))
     assert [len(batch) for batch in shard._batches(images, Earlier(), loaded)] == sizes
+
+
+@pytest.mark.parametrize("images", [1, 9])
+def test_an_image_without_memory_is_tried_by_every_run(
+    tmp_path, make_images, make_campaign, label, monkeypatch, images
+):
+    """One alone does not end the run; where a whole shard has no memory, something else is wrong."""
+    make_images(tmp_path / "images", images)
+    campaign = make_campaign(run={"shard_size": 9})
+    with monkeypatch.context() as patched:
+
+        def short(*arguments):
+            raise MemoryError
+
+        patched.setattr(decode, "read_upright", short)
+        if images > 1:
+            with pytest.raises(VouchError, match="unforeseen MemoryError"):
+                label(campaign)
+        else:
+            summary, _ = label(campaign)
+            (reason,) = summary.reasons
+            assert reason.startswith("fetch: unforeseen MemoryError: decoding it may need 12 MiB; the next run")
+    summary, _ = label(campaign)
+    assert (summary.done, summary.failed) == (images, 0)
