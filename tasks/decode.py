@@ -27,7 +27,7 @@ from vouch_labels.tasks.pixels import ORIENTATIONS, is_wide, read_upright
 _BLOCK: Final = 64 << 20
 # glibc keeps what a thread frees for that thread unless it is more than 32 MiB at once. With Pillow's blocks of 16 MiB,
 # eight threads were seen to hold 2 GiB of images that were long gone.
-Image.core.set_block_size(_BLOCK)
+Image.core.set_block_size(_BLOCK)  # type: ignore[attr-defined] # documented, and not exported
 # Images are decoded side by side already; threads within one would only take memory.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 

@@ -41,14 +41,20 @@ def evaluate(
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.evaluate.evaluate import check_folder, evaluate_campaign, write_evaluation
-    from vouch_labels.tasks.shard.events import Comparing
+    from vouch_labels.tasks.shard.events import Comparing, Reading
 
     config = load_campaign(campaign)
     if out is not None:
         check_folder(out)
     with quiet() as terminal:
         with RunProgress(terminal.remarks(), plain) as progress:
-            found = evaluate_campaign(config, truth, signal or (), lambda images: progress(Comparing(images)))
+            found = evaluate_campaign(
+                config,
+                truth,
+                signal or (),
+                lambda images: progress(Comparing(images)),
+                lambda done, total: progress(Reading(done, total)),
+            )
         written = write_evaluation(found, out) if out is not None else []
         answer(terminal, found, as_json)
         if out is not None and not as_json:
@@ -80,13 +86,19 @@ def report(
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.report.render import make_report
-    from vouch_labels.tasks.shard.events import Comparing
+    from vouch_labels.tasks.shard.events import Comparing, Reading
 
     config = load_campaign(campaign)
     with quiet() as terminal:
         with RunProgress(terminal.remarks(), plain) as progress:
             page = None if as_json else out
-            found = make_report(config, page, truth, lambda images: progress(Comparing(images)))
+            found = make_report(
+                config,
+                page,
+                truth,
+                lambda images: progress(Comparing(images)),
+                lambda done, total: progress(Reading(done, total)),
+            )
         if as_json:
             print_json(terminal, found.model_dump(mode="json"))
         else:

@@ -1,24 +1,13 @@
-"""Gives the decoder damaged images, in a process of its own: `python -m tests.fuzz.image_files FIRST COUNT FOLDER`.
-
-Each is a small sound file of some format and mode, changed at random by its seed. Each gives pixels or one line; a
-process that ends by a signal, or hangs, leaves its seed in FOLDER/seed. The last line printed is the peak memory.
-"""
+"""Damaged images by their seed: a small sound file of some format and mode, changed at random in a few places."""
 
 import io
 import random
-import signal
-import sys
-import warnings
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
-MOST_PIXELS: Final = 1_000_000
-CPU_SECONDS: Final = 30
-"""Of one file, after which it is taken to hang; a sound one takes milliseconds."""
 SIZE: Final = (37, 29)
 
 _WRITTEN: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
@@ -120,38 +109,3 @@ def _change(rng: random.Random, data: bytearray) -> None:
             data[at : at + rng.choice([0, 16])] = other[start : start + rng.choice([4, 16, 200])]
         case _:
             data[at:at] = data[at : at + rng.choice([4, 12, 100])]
-
-
-def main(first: int, count: int, folder: Path) -> None:
-    """Decode so many files, from a seed on.
-
-    Raises:
-        AssertionError: One gave neither pixels nor one line.
-    """
-    from vouch_labels.schemas.records import Failed
-    from vouch_labels.tasks.bench.timing import peak_bytes
-    from vouch_labels.tasks.decode import decode
-
-    warnings.simplefilter("ignore")  # Pillow's, about what is damaged
-    # By default this signal ends the process, also within native code.
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    taken = 0
-    for seed in range(first, first + count):
-        (folder / "seed").write_text(str(seed))
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-        found = decode("picture.jpg", image_file(seed), MOST_PIXELS)
-        if isinstance(found, Failed):
-            assert found.reason, seed
-            assert found.reason.isprintable(), (seed, found.reason)
-            assert found.step == "acquire", (seed, found.reason)
-        else:
-            taken += 1
-            height, width, channels = found.pixels.shape
-            assert (channels, height * width <= MOST_PIXELS, found.pixels.dtype) == (3, True, np.uint8), seed
-    signal.setitimer(signal.ITIMER_PROF, 0)
-    print(f"{taken} of {count} decoded")
-    print(peak_bytes())
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -13,6 +13,7 @@ from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
 from vouch_labels.schemas.records import ImageRef
 from vouch_labels.tasks import decode as decoding
+from vouch_labels.tasks import pixels
 from vouch_labels.tasks.acquire import DENIED, Acquired, acquire
 from vouch_labels.tasks.memory import DEFAULT_MB, memory_of
 from vouch_labels.tasks.store.local import LocalStore
@@ -215,7 +216,7 @@ def test_too_little_memory_is_tried_again_alone_and_is_no_damage(
     """The eighth image fails once, or for good; then it is a matter of every run, like a file that was not fetched."""
     left = [times]
     held = []
-    read = decoding.read_upright
+    read = pixels.read_upright
 
     def short(image: Any, *arguments: Any) -> Any:
         if image.size == (8, 5):

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from typing import Any
 
 import pillow_heif
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 pillow_heif.register_heif_opener()  # for writing
 
 SIZE = (6000, 4000)
-FILES = {
+FILES: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 1},
     "JPEG": {},
     "progressive JPEG": {"progressive": True},
