@@ -335,3 +335,4 @@ class Report(Strict):
     truth: TruthReport | None = None
     changes: Changes = Changes()
     provenance: Provenance
+    bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")

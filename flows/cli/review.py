@@ -38,8 +38,13 @@ def review(
         float, typer.Option(help="Reviewers' time to plan for when nothing is waiting.", metavar="MINUTES")
     ] = 30,
     open_browser: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open the first session in a browser.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--open/--no-open",
+            help="Open the first session in a browser; if not given, where this is a terminal with a display.",
+            show_default=False,
+        ),
+    ] = None,
     status: Annotated[bool, typer.Option("--status", help="Tell how far the reviews are, by purpose.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Bring the answers so far into the workspace.")] = False,
     export: Annotated[

@@ -181,6 +181,7 @@ def collect(
         time=time_report(mine, labels, answers),
         truth=truth,
         provenance=provenance(campaign, current),
+        bundled=campaign.models.bundled,
     )
     return report, _contents(labels, pictures)
 

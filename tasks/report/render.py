@@ -14,6 +14,7 @@ from markupsafe import Markup
 from vouch_labels.schemas import text
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import bundled_models
 from vouch_labels.schemas.report import Picture, Report, SignalDrift, audit_table
 from vouch_labels.tasks.certify.monitor import P_CORRECT
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
@@ -98,6 +99,7 @@ def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
         # The page's own style and no other: nothing from the data can add one.
         style=Markup(style),  # noqa: S704 - report.css of this folder, which no data can reach
         style_hash=f"sha256-{digest}",
+        bundled=tuple(bundled_models(report.bundled)),
         status=_sentence(text.policy_name(POLICY_STATUSES[report.policy.standing])),
         precision=precision_tile(report),
         recall=recall_tile(report),
