@@ -33,8 +33,8 @@ def benchmarks(
 ) -> None:
     """Measure Vouch, print a table a benchmark, and write results/NAME.json and RESULTS.md.
 
-    The names: end_to_end, stage_shares, engine, engine_switches, orchestration, memory, faults, listing, export,
-    verdict_import, ground_truth, review_queue, review_operators, review_app, routing_contract, routing_after,
+    The names: end_to_end, stage_shares, engine, engine_switches, orchestration, memory, faults, listing, decoding,
+    export, verdict_import, ground_truth, review_queue, review_operators, review_app, routing_contract, routing_after,
     routing_starter, routing_size.
     """
     from benchmarks.campaigns import Options

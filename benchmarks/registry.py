@@ -3,6 +3,7 @@
 from typing import Final, Protocol
 
 from benchmarks import (
+    decoding,
     end_to_end,
     export,
     label_files,
@@ -36,6 +37,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "memory": orchestration.measure_memory,
     "faults": faults.measure,
     "listing": listing.measure,
+    "decoding": decoding.measure,
     "export": export.measure,
     "verdict_import": label_files.measure_verdicts,
     "ground_truth": label_files.measure_truth,

@@ -16,7 +16,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 SHA256 = r"^[0-9a-f]{64}$"
 BatchSize = Literal["auto"] | Annotated[int, Field(ge=1, le=8192)]
 
-IMAGE_GLOBS = ("**/*.jpg", "**/*.jpeg", "**/*.png", "**/*.webp", "**/*.tif", "**/*.tiff", "**/*.bmp")
+IMAGE_SUFFIXES: Final = (
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "tif", "tiff", "bmp", "dib", "gif"),
+    *("heic", "heif", "hif", "avif", "jp2", "j2k", "jpx"),
+)
+IMAGE_GLOBS: Final = tuple(f"**/*.{suffix}" for suffix in IMAGE_SUFFIXES)
+"""What source.include holds by default; then files without an extension are looked into as well."""
 
 Gate = Literal["delivered", "accepted"]
 
@@ -446,6 +451,12 @@ class RunConfig(Strict):
     retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; doubled each time.")
     shard_timeout_s: float = Field(6 * 3600, gt=0, description="A shard that takes longer is given up.")
     fetch_threads: int = Field(8, ge=1, le=256, description="Threads that fetch and decode ahead.")
+    decode_memory_mb: int = Field(
+        2048,
+        ge=64,
+        description="Memory that fetching and decoding may take, all threads together; MiB. "
+        "An image that needs more than three quarters of it fails with a reason.",
+    )
 
 
 class Campaign(Strict):

@@ -7,7 +7,17 @@ from typing import Final, Literal, NamedTuple
 from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
-from vouch_labels.schemas.text import Block, Table, count, duration, facts, plural, policy_name, policy_with_basis
+from vouch_labels.schemas.text import (
+    Block,
+    Table,
+    count,
+    duration,
+    facts,
+    files_remarks,
+    plural,
+    policy_name,
+    policy_with_basis,
+)
 
 _COMMAND: Final = re.compile(r"vouch [a-z-]+ CAMPAIGN")
 
@@ -33,6 +43,7 @@ class Failed(Strict):
 
     step: Step = Field(description="Step that gave it up.")
     reason: str = Field(description="One line for people.")
+    skip: bool = Field(False, description="No failure but a file that is no image, nor says so; reason is its kind.")
 
 
 class ShardRef(Strict):
@@ -71,7 +82,7 @@ class ClassCounts(Strict):
 
 
 class ShardCounts(Strict):
-    """How a shard's images and labels ended; done + failed = images, and so for labels, over all classes."""
+    """How a shard's images and labels ended; done + failed + skipped = images, and so for labels, over all classes."""
 
     images: int = Field(ge=0)
     done: int = Field(ge=0)
@@ -81,6 +92,8 @@ class ShardCounts(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
+    skipped: dict[str, int] = Field({}, description="Of the images, files that are none: kind -> files.")
+    misnamed: int = Field(0, ge=0, description="Images done whose names end as another format's do.")
 
 
 class Marker(Strict):
@@ -100,6 +113,7 @@ class Current(Strict):
     policy: str = Field(description="Version of the policy.")
     classes: tuple[str, ...] = Field(description="Class names, in the order declared.")
     inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")
+    skipped: dict[str, int] = Field({}, description="Kind -> files of the last listing that were not taken.")
 
 
 class ExportStatus(Strict):
@@ -154,6 +168,8 @@ class RunStatus(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
+    skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
+    misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str | None = Field(description="Version of the policy that decided; None before the first run.")
     in_force: PolicyStatus = Field(description="The policy by which the next run decides.")
     reviews: ReviewStatus = Field(description="What people were asked and have answered.")
@@ -190,6 +206,7 @@ class RunStatus(Strict):
         if self.labels:
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
+        yield from files_remarks(self.skipped, self.misnamed)
         active, export = self.in_force, self.export
         expired = f"; it has EXPIRED: {active.expired}" if active.expired else ""
         if active.version is None or active.problem:
@@ -289,6 +306,8 @@ class RunSummary(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
+    skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
+    misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str = Field(description="Version of the policy that decided.")
     policy_basis: str = Field(description="On what basis it accepts, in words.")
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
@@ -325,6 +344,7 @@ class RunSummary(Strict):
         if self.classes:
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
+        yield from files_remarks(self.skipped, self.misnamed)
         yield from (f"shard {shard} could not be finished: {why}" for shard, why in sorted(self.shard_errors.items()))
         if self.policy_expired:
             yield (

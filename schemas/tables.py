@@ -29,9 +29,9 @@ IMAGES = pa.schema(
         pa.field("format", pa.string()),  # JPEG, PNG, ...
         pa.field("mode", pa.string()),  # mode of the file, before conversion to RGB
         pa.field("orientation", pa.int8()),  # EXIF orientation 1..8 that was applied
-        pa.field("outcome", pa.string(), nullable=False),  # done | failed
+        pa.field("outcome", pa.string(), nullable=False),  # done | failed | skipped: a file that is no image
         pa.field("step", pa.string()),  # step that failed
-        pa.field("reason", pa.string()),
+        pa.field("reason", pa.string()),  # why it failed; of one skipped its kind
         pa.field("labels", pa.int32(), nullable=False),
     ]
 )

@@ -18,8 +18,8 @@ from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ImageRef, Preview
 from vouch_labels.schemas.text import policy_with_basis
-from vouch_labels.tasks.acquire import DecodedImage, decode
 from vouch_labels.tasks.certify.apply import find_policy
+from vouch_labels.tasks.decode import DecodedImage, decode
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.convert import detections_of
 from vouch_labels.tasks.labels.read import labelled_images

@@ -1,6 +1,7 @@
 """Runs a campaign step by step, for whatever orchestrates it."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -68,6 +69,7 @@ class CampaignRun:
         self._exit = ExitStack()
         self._generation: Generation | None = None
         self._moved = self._known = 0
+        self._skipped = Counter[str]()
         self._started = time.monotonic() if self.options.started is None else self.options.started
         self._parts: dict[str, float] = {}
 
@@ -137,7 +139,7 @@ class CampaignRun:
     def _list(self) -> None:
         """List the source, and make sure that it is the one that was labelled, and whole."""
         source, limit = self.campaign.source, self.options.limit
-        images = list_source(source, self._source, workspace=self.campaign.workspace)
+        images = list_source(source, self._source, workspace=self.campaign.workspace, skipped=self._skipped)
         if limit is not None and source.manifest is None:
             images = islice(images, limit)  # stores list in the order of keys
         if not take_listing(images, self._ledger, lambda keys: self.on_event(Listing(keys)), limit):
@@ -166,6 +168,7 @@ class CampaignRun:
             in_part=self.options.limit is not None,
         )
         write_source(self._workspace, self._name, self._labelled)
+        self._current = self._current.model_copy(update={"skipped": dict(self._skipped.most_common())})
         write_current(self._workspace, self._name, self._current)
         return self._generation
 
@@ -250,6 +253,8 @@ class CampaignRun:
             review=totals.review,
             classes={name: totals.classes.get(name, ClassCounts()) for name in self._current.classes},
             reasons=dict(totals.reasons.most_common()),
+            skipped=dict((totals.skipped + Counter(self._current.skipped)).most_common()),
+            misnamed=totals.misnamed,
             policy=policy.version,
             policy_basis=basis(policy),
             policy_expired=self._chosen.expired,

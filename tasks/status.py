@@ -3,6 +3,7 @@
 No model is loaded and no source listed.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,6 +78,8 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         review=totals.review,
         classes={name: totals.classes.get(name, ClassCounts()) for name in names},
         reasons=dict(totals.reasons.most_common()),
+        skipped=dict((totals.skipped + Counter(current.skipped if current else {})).most_common()),
+        misnamed=totals.misnamed,
         policy=current.policy if current is not None else None,
         in_force=state.policy,
         reviews=state.reviews,

@@ -252,7 +252,7 @@ class Campaign:
             UserError: The run has no labels yet, or has not labelled this image, or it cannot be decoded any more.
             StoreError: The source or the workspace cannot be read.
         """
-        from vouch_labels.tasks.acquire import DecodedImage, decode
+        from vouch_labels.tasks.decode import DecodedImage, decode
         from vouch_labels.tasks.preview import draw_labels
         from vouch_labels.tasks.store.open import open_store
 

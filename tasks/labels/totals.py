@@ -11,7 +11,7 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.records import ClassCounts, ShardCounts, Step
 from vouch_labels.tasks.labels.scan import Shard, shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.shard.files import count, read_current
+from vouch_labels.tasks.shard.files import COUNTED, count, read_current
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -30,6 +30,9 @@ class Totals:
     labels: int = 0
     classes: dict[str, ClassCounts] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Files that were planned and turned out to be no images, by kind; not among `images`."""
+    misnamed: int = 0
 
     @property
     def pending(self) -> int:
@@ -61,13 +64,16 @@ def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Tota
 
 def _count_held(shard: Shard) -> ShardCounts:
     labels = shard.labels(["class_name", "decision"])
-    images = shard.images(["outcome", "step", "reason"], outcome=None)
+    images = shard.images(COUNTED, outcome=None)
     return count({"images": images, "detect": labels, "route": labels})
 
 
 def _add(totals: Totals, counts: ShardCounts) -> None:
     totals.done += counts.done
     totals.failed += counts.failed
+    totals.images -= sum(counts.skipped.values())
+    totals.skipped.update(counts.skipped)
+    totals.misnamed += counts.misnamed
     totals.labels += counts.labels
     totals.shards_done += 1
     for name, entry in counts.classes.items():

@@ -1,15 +1,16 @@
 """Plans incrementally: compares the source's images (listing or manifest) with what is planned, and cuts new shards."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vouch_labels.schemas.campaign import Location, Source
+from vouch_labels.schemas.campaign import IMAGE_GLOBS, Location, Source
 from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
 from vouch_labels.schemas.tables import PLAN, REMOVED
@@ -21,6 +22,14 @@ from vouch_labels.tasks.store.store import Store, map_ordered
 
 BATCH_ROWS = 10_000
 WRITE_THREADS = 8
+
+HIDDEN = "hidden"
+EXCLUDED = "excluded by the campaign"
+OTHER = "other"
+MOST_KINDS = 40
+"""Kinds of skipped files that are told apart."""
+LONGEST_KIND = 5
+"""Letters of an extension that names a kind."""
 
 LISTED = """
 DROP TABLE IF EXISTS listed;
@@ -256,13 +265,23 @@ def _write_removed(workspace: Store, run: str, ledger: Ledger, number: int) -> t
 
 
 def list_source(
-    source: Source, store: Store, base: Path | None = None, workspace: Location | None = None
+    source: Source,
+    store: Store,
+    base: Path | None = None,
+    workspace: Location | None = None,
+    skipped: Counter[str] | None = None,
 ) -> Iterator[ImageRef]:
     """Yield the images that a source names, a page in memory at a time.
 
     A manifest stands for itself: only globs that the campaign spells out are applied to it, not the default ones.
     What a manifest leaves out (etag, size) is looked up where that is cheap, in a folder; for S3 it stays unknown.
-    A workspace below the source is left out of a listing, or the images of its exports would be labelled again.
+    A workspace below the source is left out of a listing, or the images of its exports would be labelled again. So are
+    hidden files and folders, whose names begin with a dot, unless a glob of `include` spells such a name out. Where
+    `include` is the default, files without an extension are taken as well: whether they are images shows when they are
+    read.
+
+    Files of a listing that are not taken are counted in `skipped`, by the kind that their names tell: the extension in
+    capitals, hidden, excluded.
 
     A relative manifest starts from `base`, the folder of the campaign file. The workspace's uri is as absolute as the
     source's.
@@ -272,14 +291,42 @@ def list_source(
         StoreAccessError: The source cannot be listed.
     """
     if source.manifest is None:
-        takes = compile_filter(source.include, source.exclude)
+        counts = Counter[str]() if skipped is None else skipped
+        kind = _kind_filter(source)
         own = _folder_of(workspace, source)
-        yield from (ImageRef(*info) for info in store.list() if takes(info.key) and not info.key.startswith(own))
+        for info in store.list(left_out=counts):
+            if info.key.startswith(own):
+                continue
+            left_out = kind(info.key)
+            if left_out is None:
+                yield ImageRef(*info)
+            else:
+                counts[left_out if left_out in counts or len(counts) < MOST_KINDS else OTHER] += 1
         return
     takes = compile_filter(source.include if "include" in source.model_fields_set else ("**",), source.exclude)
     is_folder = store.local_path("x") is not None
     refs = read_manifest(source.manifest, source.s3, base=base, source=store, look_up=is_folder)
     yield from (ref for ref in refs if takes(ref.key))
+
+
+def _kind_filter(source: Source) -> Callable[[str], str | None]:
+    """Make a function that says as what kind of file a key is left out; None: it is taken."""
+    takes, excludes = compile_filter(source.include), compile_filter(source.exclude)
+    looks_into = source.include == IMAGE_GLOBS
+    shows_hidden = any(
+        part.startswith(".") and part not in {".", ".."} for glob in source.include for part in glob.split("/")
+    )
+
+    def kind(key: str) -> str | None:
+        suffix = PurePosixPath(key).suffix
+        if not shows_hidden and (key.startswith(".") or "/." in key):
+            return HIDDEN
+        if not (takes(key) or (looks_into and not suffix)):
+            name = suffix[1:].upper()
+            return name if name.isalnum() and not name.isdigit() and len(name) <= LONGEST_KIND else OTHER
+        return EXCLUDED if source.exclude and excludes(key) else None
+
+    return kind
 
 
 def _folder_of(workspace: Location | None, source: Source) -> tuple[str, ...]:

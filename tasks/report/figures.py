@@ -156,7 +156,13 @@ def collect(
         source=campaign.source.uri,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         images=Images(
-            total=status.images, done=status.done, failed=status.failed, pending=status.pending, reasons=status.reasons
+            total=status.images,
+            done=status.done,
+            failed=status.failed,
+            pending=status.pending,
+            reasons=status.reasons,
+            skipped=status.skipped,
+            misnamed=status.misnamed,
         ),
         automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
         certify_side=_accepted(labels, answered, ~kept) if policy.certification else None,

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from vouch_labels.schemas.campaign import Campaign, ClassConfig, ModelsConfig
 from vouch_labels.schemas.policy import Policy
-from vouch_labels.tasks.acquire import VERSION as DECODING
+from vouch_labels.tasks.decode import VERSION as DECODING
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.models.registry import load_detector, load_scorer, load_segmenter

@@ -11,6 +11,7 @@ from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker, ShardCounts
 from vouch_labels.tasks.acquire import DELETED, DENIED, Acquired, acquire
+from vouch_labels.tasks.decode import NO_MEMORY
 from vouch_labels.tasks.plan.alike import read_alike
 from vouch_labels.tasks.plan.ledger import read_plan
 from vouch_labels.tasks.shard.alike import Alike, Copy, with_copies
@@ -107,7 +108,8 @@ def _tables(
     refs = read_plan(workspace, run, shard)
     class_names = [entry.name for entry in campaign.classes]
     alike = Alike(workspace, run, read_alike(workspace, run, shard), pipeline.stages(settings.policy))
-    images = _Images(acquire(refs, source, campaign.source, campaign.run.fetch_threads), earlier, alike)
+    acquired = acquire(refs, source, campaign.source, campaign.run.fetch_threads, campaign.run.decode_memory_mb)
+    images = _Images(acquired, earlier, alike)
     tables_of_batches = []
     for tables in process_batches(_batches(images, pipeline), pipeline, settings.policy, class_names):
         tables_of_batches.append(tables)
@@ -194,12 +196,16 @@ def _raise_if_source_left(shard: str, counts: ShardCounts, source: Store) -> Non
 
 def _raise_if_all_failed(shard: str, counts: ShardCounts) -> None:
     """A shard of which nothing but unforeseen errors and denied access came has met a fault of its surroundings."""
-    if counts.done or not all(": unforeseen" in reason or reason == _DENIED for reason in counts.reasons):
+    if (
+        counts.done
+        or not counts.reasons
+        or not all(": unforeseen" in reason or reason == _DENIED for reason in counts.reasons)
+    ):
         return
     reason = next(iter(counts.reasons))
-    # One image that a model cannot take, or that is denied, must not keep its small shard from ever being done; a
-    # store comes back.
-    if counts.images >= FEW_IMAGES or reason.startswith("fetch: unforeseen"):
+    # One image that a model cannot take, that is denied or for which memory never suffices must not keep its small
+    # shard from ever being done; a store comes back.
+    if counts.images >= FEW_IMAGES or (reason.startswith("fetch: unforeseen") and NO_MEMORY not in reason):
         raise VouchError(f"all {counts.images} images of shard {shard} failed, the first with {reason}; see the log")
 
 

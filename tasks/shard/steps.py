@@ -20,8 +20,8 @@ from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Failed, ImageRef, Step
 from vouch_labels.schemas.tables import IMAGES, STAGES
-from vouch_labels.tasks.acquire import DecodedImage
 from vouch_labels.tasks.arrow import boxes_of
+from vouch_labels.tasks.decode import DecodedImage
 from vouch_labels.tasks.detect import Detections
 from vouch_labels.tasks.models.batching import is_out_of_memory
 from vouch_labels.tasks.models.registry import Floats, Masks, Pixels
@@ -311,7 +311,7 @@ def _images(works: Sequence[Work]) -> pa.Table:
                 "format": image.format if image else None,
                 "mode": image.mode if image else None,
                 "orientation": image.orientation if image else None,
-                "outcome": "failed" if failed else "done",
+                "outcome": ("skipped" if failed.skip else "failed") if failed else "done",
                 "step": failed.step if failed else None,
                 "reason": failed.reason if failed else None,
                 "labels": 0 if failed else len(work.boxes),

@@ -15,6 +15,7 @@ import secrets
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -88,10 +89,10 @@ class S3Store:
         """The process's shared client."""
         return s3_client(self.options)
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", left_out: Counter[str] | None = None) -> Iterator[ObjectInfo]:  # noqa: ARG002
         """Yield the objects under `prefix`, a page of 1,000 in memory at a time, in the store's order.
 
-        General-purpose buckets and Ceph answer in the order of UTF-8 bytes.
+        General-purpose buckets and Ceph answer in the order of UTF-8 bytes. All names of a bucket stand for objects.
         """
         after = ""
         with s3_errors(f"list {self.uri}/{prefix}", permission="s3:ListBucket"):

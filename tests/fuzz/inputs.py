@@ -67,23 +67,6 @@ def verdict_file(seed: int) -> tuple[str, bytes]:
     return suffix, _damaged(rng, content)
 
 
-def image_file(seed: int) -> bytes:
-    """A small picture of some format and mode."""
-    from PIL import Image
-
-    rng = random.Random(seed)
-    mode = rng.choice(["L", "RGB", "RGBA", "P", "1", "I;16", "LA", "CMYK", "F"])
-    kind = rng.choice(["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
-    size = (rng.randint(1, 40), rng.randint(1, 40))
-    out = io.BytesIO()
-    try:
-        Image.new(mode, size).save(out, kind)
-    except (OSError, ValueError, KeyError):  # a mode that this format does not have
-        out = io.BytesIO()
-        Image.new("RGB", size).save(out, kind)
-    return _damaged(rng, out.getvalue())
-
-
 def campaign_file(seed: int) -> bytes:
     """A campaign file."""
     import yaml

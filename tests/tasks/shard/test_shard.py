@@ -11,6 +11,7 @@ from PIL import Image
 from vouch_labels.schemas.errors import ObjectRefusedError, StoreError, VouchError
 from vouch_labels.schemas.records import Failed, ImageRef, Marker
 from vouch_labels.schemas.tables import STAGES
+from vouch_labels.tasks import decode
 from vouch_labels.tasks.acquire import DENIED
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.presence import Presence
@@ -507,3 +508,27 @@ def test_some_deleted_images_fail_alone(tmp_path, make_images, make_campaign):
         counts = [process_shard(shard.id, run.settings).counts for shard in run.pending()]
     assert [(count.done, count.failed) for count in counts] == [(1, 3), (4, 0), (0, 1)]
     assert counts[0].reasons == {"fetch: deleted since it was listed": 3}
+
+
+@pytest.mark.parametrize("images", [1, 9])
+def test_an_image_without_memory_is_tried_by_every_run(
+    tmp_path, make_images, make_campaign, label, monkeypatch, images
+):
+    """One alone does not end the run; where a whole shard has no memory, something else is wrong."""
+    make_images(tmp_path / "images", images)
+    campaign = make_campaign(run={"shard_size": 9})
+    with monkeypatch.context() as patched:
+
+        def short(*arguments):
+            raise MemoryError
+
+        patched.setattr(decode, "read_upright", short)
+        if images > 1:
+            with pytest.raises(VouchError, match="unforeseen MemoryError"):
+                label(campaign)
+        else:
+            summary, _ = label(campaign)
+            (reason,) = summary.reasons
+            assert reason.startswith("fetch: unforeseen MemoryError: decoding it may need 12 MiB; the next run")
+    summary, _ = label(campaign)
+    assert (summary.done, summary.failed) == (images, 0)
