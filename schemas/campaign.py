@@ -436,6 +436,16 @@ class RunConfig(Strict):
     fetch_threads: int = Field(8, ge=1, le=256, description="Threads that fetch and decode ahead.")
 
 
+def _as_seen(name: str) -> str:
+    """A name without what no reader sees: format characters such as zero-width ones, spelling of accents, spaces."""
+    shown = (letter for letter in unicodedata.normalize("NFC", name) if not _is_invisible(letter))
+    return " ".join("".join(shown).split()).casefold()
+
+
+def _is_invisible(letter: str) -> bool:
+    return unicodedata.category(letter) == "Cf" or "\ufe00" <= letter <= "\ufe0f"
+
+
 class Campaign(Strict):
     """What campaign.yaml says."""
 
@@ -455,6 +465,14 @@ class Campaign(Strict):
         twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
             raise ValueError(f"class declared twice: {', '.join(twice)}; give all its prompts to one class")
+        names: dict[str, str] = {}
+        for entry in value:
+            other = names.setdefault(_as_seen(entry.name), entry.name)
+            if other != entry.name:
+                raise ValueError(
+                    f"classes {other!a} and {entry.name!a} look the same: they differ only by invisible "
+                    "characters, spaces, or the way in which an accent is written; type one of them anew"
+                )
         return value
 
 

@@ -19,6 +19,7 @@ from vouch_labels.schemas.tables import DETECTIONS
 from vouch_labels.tasks.boxes_masks import box_area, box_iou
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
+from vouch_labels.tasks.models.tokens import check_apart
 
 _VERSION = 1
 _BORDER = 1.0
@@ -80,7 +81,7 @@ class Detect:
         least = [config.min_score if entry.min_score is None else entry.min_score for entry in classes]
         self._least = np.array(least, np.float32)
         self._nms_iou, self._max_boxes = config.nms_iou, config.max_boxes
-        self._check()
+        self._check(classes)
         self.key = fingerprint(
             "detect",
             _VERSION,
@@ -123,13 +124,14 @@ class Detect:
         batches = [_batch(key, sha256, found, self._class_names) for key, sha256, found in rows if len(found.boxes)]
         return pa.Table.from_batches(batches, schema=DETECTIONS)
 
-    def _check(self) -> None:
-        """Try the prompts class by class, so that an error names the class."""
+    def _check(self, classes: Sequence[ClassConfig]) -> None:
+        """Try the prompts class by class, so that an error names the class; then hold the classes together."""
         for index, name in enumerate(self._class_names):
             try:
                 self._detector.check([phrase for phrase in self._phrases if phrase.class_index == index])
             except UserError as error:
                 raise UserError(f"class {name!r}: {error}") from error
+        check_apart(classes, self._detector.tokens)
 
     def _labels(self, raw: RawDetections, image: Pixels) -> Detections | Failed:
         if not (np.isfinite(raw.boxes).all() and np.isfinite(raw.scores).all()):

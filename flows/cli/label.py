@@ -54,9 +54,11 @@ def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool
     """Run a campaign; the progress goes to standard error."""
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.models.tokens import check_classes
 
     # Mistakes in the file show at once, before prefect's import of some seconds.
-    load_campaign(campaign)
+    config = load_campaign(campaign)
+    check_classes(config.classes, config.models.detector)
     with RunProgress(terminal.remarks(), plain) as progress:
         from vouch_labels.flows.run import run_campaign
 
