@@ -80,6 +80,9 @@ class ShardCounts(Strict):
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
 
 
+_WITHOUT_LABEL: Final = "Class -> labels that people answered about and that are not there any more; '': of no plan."
+
+
 class Marker(Strict):
     """Says that a shard is done; parts without it do not exist."""
 
@@ -95,8 +98,14 @@ class Current(Strict):
 
     fingerprint: str = Field(description="As in the markers.")
     policy: str = Field(description="Version of the policy.")
-    classes: tuple[str, ...] = Field(description="Class names, in the order declared.")
+    classes: tuple[str, ...] = Field(description="Class names, in the order declared, as labels carry them.")
+    names: dict[str, str] = Field({}, description="Name that labels carry -> present name, of renamed classes.")
     inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The present names of the classes."""
+        return tuple(self.names.get(name, name) for name in self.classes)
 
 
 class ExportStatus(Strict):
@@ -153,6 +162,7 @@ class RunStatus(Strict):
     policy: str | None = Field(description="Version of the policy that decided; None before the first run.")
     in_force: PolicyStatus = Field(description="The policy by which the next run decides.")
     reviews: ReviewStatus = Field(description="What people were asked and have answered.")
+    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
     export: ExportStatus | None = Field(description="The data set; None before it is written.")
     next: str = Field(description="What to do next, in words; CAMPAIGN stands for the campaign file.")
 
@@ -178,6 +188,7 @@ class RunStatus(Strict):
         if self.labels:
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
+        yield from _without_label(self.answers_without_label)
         active, export = self.in_force, self.export
         expired = f"; it has EXPIRED: {active.expired}" if active.expired else ""
         if active.version is None or active.problem:
@@ -256,6 +267,7 @@ class RunSummary(Strict):
     policy_basis: str = Field(description="On what basis it accepts, in words.")
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
     accepts: bool = Field(description="Whether the policy can accept anything.")
+    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
     seconds: float = Field(ge=0, description="Wall-clock time of this run.")
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
@@ -280,6 +292,7 @@ class RunSummary(Strict):
         if self.classes:
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
+        yield from _without_label(self.answers_without_label)
         yield from (f"shard {shard} could not be finished: {why}" for shard, why in sorted(self.shard_errors.items()))
         if self.policy_expired:
             yield (
@@ -345,6 +358,17 @@ class ApplySummary(Strict):
 def _class_table(classes: Mapping[str, ClassCounts]) -> Table:
     rows = [(name, one.accepted, one.review) for name, one in classes.items()]
     return Table("", {"class": str, "accepted": count, "review": count}, rows)
+
+
+def _without_label(answers: Mapping[str, int]) -> Iterator[str]:
+    """Say that people's answers fit no label any more: their class has gone, or prompts or models are others."""
+    if total := sum(answers.values()):
+        named = ", ".join(f"{name} {number:,}" for name, number in answers.items() if name)
+        fit = "answer no longer fits" if total == 1 else "answers no longer fit"
+        yield (
+            f"{total:,} {fit} any label{f' ({named})' if named else ''}; the workspace keeps them, and a class that "
+            "was renamed gets them back by was: with its former name"
+        )
 
 
 def _reasons(reasons: Mapping[str, int]) -> Iterator[str]:

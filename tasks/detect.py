@@ -75,7 +75,7 @@ class Detect:
         """
         _refuse_shared(classes)
         self._detector = detector
-        self._class_names = [entry.name for entry in classes]
+        self._class_names = [entry.key for entry in classes]
         self._phrases = _phrases(classes)
         self._texts = Texts(self._phrases, self._class_names)
         least = [config.min_score if entry.min_score is None else entry.min_score for entry in classes]

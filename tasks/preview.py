@@ -14,7 +14,7 @@ from vouch_labels.tasks.acquire import DecodedImage, decode
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.convert import detections_of
 from vouch_labels.tasks.labels.read import labelled_images
-from vouch_labels.tasks.labels.records import ExportImage
+from vouch_labels.tasks.labels.records import ExportImage, with_shown_names
 from vouch_labels.tasks.models.registry import Pixels
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.store.open import open_store
@@ -47,7 +47,8 @@ def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int 
     run = campaign.run.name
     current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
-        images = list(islice(labelled_images(workspace, run, ledger, current.fingerprint), LOOKED_AT))
+        found = islice(labelled_images(workspace, run, ledger, current.fingerprint), LOOKED_AT)
+        images = [with_shown_names(image, current.names) for image in found]
     richest = sorted(images, key=lambda image: len({label.class_name for label in image.labels}), reverse=True)
     chosen = {image.key for image in richest[:count]}
     drawn = []
@@ -61,7 +62,7 @@ def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int 
                 drawn.append((decoded.pixels, image))
     if drawn:
         try:
-            draw_grid(drawn, current.classes, columns).save(path)
+            draw_grid(drawn, current.shown, columns).save(path)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
     return len(drawn)

@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, shown_names
 from vouch_labels.schemas.errors import WorkspaceBusyError
-from vouch_labels.schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
-from vouch_labels.tasks.certify.apply import choose_policy
+from vouch_labels.schemas.records import Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
+from vouch_labels.tasks.certify.active import choose_policy
 from vouch_labels.tasks.export.export import check_export_name, export_run
-from vouch_labels.tasks.labels.totals import add_up, failed_images
+from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import list_source, plan
 from vouch_labels.tasks.policy import accepts, basis, check_fits
+from vouch_labels.tasks.reviews.class_changes import answers_without_label, check_names
 from vouch_labels.tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
-from vouch_labels.tasks.shard.files import shards_done, write_current
+from vouch_labels.tasks.shard.files import read_current, shards_done, write_current
 from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.shard import ShardSettings
 from vouch_labels.tasks.store.lock import WorkspaceLock
@@ -52,13 +53,15 @@ class CampaignRun:
             self._ledger = stack.enter_context(Ledger.load(self._workspace, self._name))
             self._chosen = choose_policy(campaign, self._workspace)
             policy = self._chosen.policy
+            check_names(campaign.classes, read_current(self._workspace, self._name))
             self._on_event(Loading("models"))
             pipeline = load_pipeline(campaign)
             check_fits(policy, pipeline.inputs)
             self._current = Current(
                 fingerprint=stages_fingerprint(pipeline.stages(policy)),
                 policy=policy.version,
-                classes=tuple(entry.name for entry in campaign.classes),
+                classes=tuple(entry.key for entry in campaign.classes),
+                names=shown_names(campaign.classes),
                 inputs=pipeline.inputs,
             )
             self.settings = ShardSettings(campaign, policy)
@@ -141,12 +144,13 @@ class CampaignRun:
             labels=totals.labels,
             accepted=totals.accepted,
             review=totals.review,
-            classes={name: totals.classes.get(name, ClassCounts()) for name in self._current.classes},
+            classes=by_shown_name(totals.classes, self._current),
             reasons=dict(totals.reasons.most_common()),
             policy=policy.version,
             policy_basis=basis(policy),
             policy_expired=self._chosen.expired,
             accepts=accepts(policy),
+            answers_without_label=answers_without_label(self._workspace, self._name, self._ledger, self._current),
             shard_errors=worked.errors,
             seconds=round(seconds, 3),
             images_per_second=round(worked.images / worked.seconds, 3) if worked.seconds else 0.0,

@@ -120,7 +120,7 @@ class Score:
             _VERSION,
             LEAST_SIDE,
             scorer.fingerprint,
-            [[entry.name, entry.texts, entry.negatives] for entry in self._classes],
+            [[entry.key, entry.texts, entry.negatives] for entry in self._classes],
             self._templates,
             self._background,
             self._contexts,
@@ -130,7 +130,7 @@ class Score:
         self.inputs = {
             "scorer weights": scorer.fingerprint,
             "scorer texts": fingerprint(
-                [[entry.name, entry.texts, entry.negatives] for entry in self._classes],
+                [[entry.key, entry.texts, entry.negatives] for entry in self._classes],
                 self._templates,
                 self._background,
             ),
@@ -278,7 +278,7 @@ def _arrange(
     classes: Sequence[ClassConfig], background: Sequence[str]
 ) -> tuple[list[str], list[tuple[str, ...]], dict[str, set[int]]]:
     """Names and prompts of every text, and the classes that each negative belongs to; background belongs to all."""
-    names = [entry.name for entry in classes]
+    names = [entry.key for entry in classes]
     prompts = [entry.texts for entry in classes]
     taken = {text.casefold() for texts in prompts for text in texts}
     everyones = {text.casefold() for text in background}

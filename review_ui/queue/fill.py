@@ -31,7 +31,7 @@ from vouch_labels.review_ui.queue.reasons import (
     read_reasons,
     reviews_wanted,
 )
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, shown_names
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import FillOutcome, Kind
 from vouch_labels.schemas.records import Current
@@ -128,7 +128,9 @@ def _opened(database: Database, campaign: Campaign, current: Current) -> Queue:
         "schema": SCHEMA,
         "workspace": open_store(campaign.workspace).uri,
         "run": campaign.run.name,
-        "classes": [entry.name for entry in campaign.classes],
+        "classes": [entry.key for entry in campaign.classes],
+        # As pairs: a name may hold what the database takes for a path.
+        "names": list(shown_names(campaign.classes).items()),
         "inputs": current.inputs,
         "lease_ms": max(1, round(campaign.review.lease_minutes * 60_000)),
     }

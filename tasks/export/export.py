@@ -17,7 +17,7 @@ from vouch_labels.tasks.export.coco import write_coco
 from vouch_labels.tasks.export.images import place_images
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import labelled_images
-from vouch_labels.tasks.labels.records import ExportImage, Guarantee
+from vouch_labels.tasks.labels.records import ExportImage, Guarantee, with_shown_names
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import policy_key
 from vouch_labels.tasks.reviews.overlay import HumanLabel
@@ -81,7 +81,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         missed = len(place_images(images, source, workspace, prefix, config.images, progress=progress))
     summary = write_coco(
         reviewed_images(workspace, run, ledger, current),
-        current.classes,
+        current.shown,
         config,
         workspace,
         prefix,
@@ -111,11 +111,14 @@ def reviewed_images(
 ) -> Iterator[ExportImage]:
     """Yield labelled images as people left them, in the order of `labelled_images`; keys None: all of them.
 
+    Labels have the present names of their classes.
+
     Raises:
         StoreError: A marker, a table or a file of verdicts is missing or damaged.
     """
     corrections = HumanLabel.of(read_verdicts(workspace), current.classes)
-    return corrections.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
+    images = corrections.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
+    return (with_shown_names(image, current.names) for image in images) if current.names else images
 
 
 def check_export_name(campaign: Campaign, workspace: Store) -> None:

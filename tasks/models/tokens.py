@@ -43,9 +43,9 @@ def check_apart(classes: Sequence[ClassConfig], tokens: Tokens) -> None:
             other, prompt = owners.setdefault(read, (entry.name, text))
             if other != entry.name:
                 raise UserError(
-                    f"classes {other!r} and {entry.name!r} are one to the detector, which reads {prompt!r} and {text!r} "
-                    f"both as {' '.join(read)!r}, so {other!r} would get every object: give one of them other prompts, "
-                    "or make them one class"
+                    f"classes {other!r} and {entry.name!r} are one to the detector, which reads {prompt!r} and "
+                    f"{text!r} both as {' '.join(read)!r}, so {other!r} would get every object: give one of them other "
+                    "prompts, or make them one class"
                 )
         for text in entry.negatives:
             if (read := tokens(text)) in own:
@@ -97,11 +97,13 @@ def _tokenizer(folder: Path) -> "Tokenizer | None":
     file = folder / "tokenizer.json"
     try:
         if file.is_file():
-            return Tokenizer.from_file(str(file))
-        lower = bool(_settings(folder).get("do_lower_case", True))
-        return BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lower)
+            tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+        else:
+            lower = bool(_settings(folder).get("do_lower_case", True))
+            tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lower)
     except Exception:  # the package raises bare ones; the backend says what is wrong when it loads
         return None
+    return tokenizer
 
 
 def _settings(folder: Path) -> dict[str, Any]:

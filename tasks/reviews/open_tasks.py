@@ -16,7 +16,7 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, VERDICTS, Purpose, ReviewerFigures, ReviewPlan, VerdictFigures
 from vouch_labels.schemas.tables import BOX
-from vouch_labels.tasks.arrow import distinct, numbers
+from vouch_labels.tasks.arrow import distinct, numbers, with_names
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import Accepts, Decisions
 from vouch_labels.tasks.plan.ledger import Ledger
@@ -108,6 +108,8 @@ def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
     verdicts = read_verdicts(workspace)
     decisions = Decisions(workspace, run)
     waiting = open_tasks(plans[wanted], resolve(verdicts), missed_and_checked(verdicts), decisions.accepts)
+    current = current_of(workspace, run)
+    waiting = with_names(waiting, current.names)
     return _sheet(waiting, open_store(campaign.source).uri.rstrip("/"))
 
 
@@ -193,7 +195,7 @@ def _by_class(
     pairs = Counter((int(classes[row]), answers.verdict[row]) for row in ours)
     return {
         name: {answer: pairs[number, answer] for answer in ANSWERS if pairs[number, answer]}
-        for number, name in enumerate(labels.class_names)
+        for number, name in enumerate(labels.shown)
     }
 
 

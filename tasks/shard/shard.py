@@ -102,7 +102,7 @@ def _tables(
 ) -> dict[str, pa.Table]:
     source = open_store(settings.campaign.source)
     refs = read_plan(workspace, settings.run, shard)
-    class_names = [entry.name for entry in settings.campaign.classes]
+    class_names = [entry.key for entry in settings.campaign.classes]
     tables_of_batches = []
     images = acquire(refs, source, settings.campaign.source, settings.campaign.run.fetch_threads)
     for tables in process_batches(_batches(images, earlier, pipeline), pipeline, settings.policy, class_names):
