@@ -508,4 +508,9 @@ def shown_names(classes: tuple[ClassConfig, ...]) -> dict[str, str]:
     return {entry.key: entry.name for entry in classes if entry.key != entry.name}
 
 
+def merged_names(classes: tuple[ClassConfig, ...]) -> dict[str, str]:
+    """Former classes that are part of another one now -> the name that its labels carry."""
+    return {name: entry.key for entry in classes if len(entry.was) > 1 for name in entry.was if name != entry.key}
+
+
 SIGNALS: Final = tuple(Thresholds.model_fields)

@@ -91,6 +91,10 @@ class Marker(Strict):
     stages: dict[str, str] = Field(description="Stage name -> key of what that stage depends on.")
     parts: dict[str, Part] = Field(description="Stage name -> its table.")
     counts: ShardCounts
+    found: dict[str, Part] = Field(
+        {}, description="Key of texts asked together -> all that the detector found for them."
+    )
+    masks: str = Field("", description="Key of what the masks depend on beside their boxes; empty in older markers.")
 
 
 class Current(Strict):
@@ -100,6 +104,7 @@ class Current(Strict):
     policy: str = Field(description="Version of the policy.")
     classes: tuple[str, ...] = Field(description="Class names, in the order declared, as labels carry them.")
     names: dict[str, str] = Field({}, description="Name that labels carry -> present name, of renamed classes.")
+    merged: dict[str, str] = Field({}, description="Former class -> the class that it is part of now.")
     inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")
 
     @property
@@ -268,6 +273,7 @@ class RunSummary(Strict):
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
     accepts: bool = Field(description="Whether the policy can accept anything.")
     answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
+    answers_carried: dict[str, int] = Field({}, description="Merged class -> answers of former classes that count now.")
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
     seconds: float = Field(ge=0, description="Wall-clock time of this run.")
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
@@ -292,6 +298,10 @@ class RunSummary(Strict):
         if self.classes:
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
+        yield from (
+            f"{plural(number, 'answer')} about former classes count for {name} now"
+            for name, number in self.answers_carried.items()
+        )
         yield from _without_label(self.answers_without_label)
         yield from (f"shard {shard} could not be finished: {why}" for shard, why in sorted(self.shard_errors.items()))
         if self.policy_expired:

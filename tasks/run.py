@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from vouch_labels.schemas.campaign import Campaign, shown_names
+from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names
 from vouch_labels.schemas.errors import WorkspaceBusyError
 from vouch_labels.schemas.records import Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
 from vouch_labels.tasks.certify.active import choose_policy
@@ -14,7 +14,7 @@ from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_image
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import list_source, plan
 from vouch_labels.tasks.policy import accepts, basis, check_fits
-from vouch_labels.tasks.reviews.class_changes import answers_without_label, check_names
+from vouch_labels.tasks.reviews.class_changes import answers_without_label, carry_answers, check_names
 from vouch_labels.tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
 from vouch_labels.tasks.shard.files import read_current, shards_done, write_current
 from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
@@ -37,6 +37,7 @@ class CampaignRun:
         self._name = campaign.run.name
         self._exit = ExitStack()
         self._generation: Generation | None = None
+        self._carried: dict[str, int] | None = None
 
     def __enter__(self) -> Self:
         """Check everything that a user can get wrong, cheapest first, and take the lock."""
@@ -62,6 +63,7 @@ class CampaignRun:
                 policy=policy.version,
                 classes=tuple(entry.key for entry in campaign.classes),
                 names=shown_names(campaign.classes),
+                merged=merged_names(campaign.classes),
                 inputs=pipeline.inputs,
             )
             self.settings = ShardSettings(campaign, policy)
@@ -124,10 +126,16 @@ class CampaignRun:
             UserError: The images cannot be linked.
             StoreError: The workspace cannot be written.
         """
+        self._carry_answers()
         return export_run(self.campaign, self._ledger, self._current, self._on_event)
+
+    def _carry_answers(self) -> None:
+        if self._carried is None:
+            self._carried = carry_answers(self._workspace, self._name, self._ledger, self._current)
 
     def summary(self, worked: "Processed", exported: ExportOutcome | None, seconds: float) -> RunSummary:
         """Add up the run: the shards that it processed, its data set if one was written, and its wall-clock time."""
+        self._carry_answers()
         totals = add_up(self._workspace, self._name, self._ledger, self._current.fingerprint)
         policy, generation = self.settings.policy, self._generation
         return RunSummary(
@@ -150,6 +158,7 @@ class CampaignRun:
             policy_basis=basis(policy),
             policy_expired=self._chosen.expired,
             accepts=accepts(policy),
+            answers_carried=self._carried or {},
             answers_without_label=answers_without_label(self._workspace, self._name, self._ledger, self._current),
             shard_errors=worked.errors,
             seconds=round(seconds, 3),

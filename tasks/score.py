@@ -127,16 +127,7 @@ class Score:
             self._factor,
         )
         """What the step's rows depend on, beside the images and the boxes."""
-        self.inputs = {
-            "scorer weights": scorer.fingerprint,
-            "scorer texts": fingerprint(
-                [[entry.key, entry.texts, entry.negatives] for entry in self._classes],
-                self._templates,
-                self._background,
-            ),
-            # The model's own temperature belongs to its weights.
-            "scorer settings": fingerprint(_VERSION, LEAST_SIDE, self._contexts, config.temperature),
-        }
+        self.inputs = {"scorer weights": scorer.fingerprint, **declared_inputs(classes, config)}
         """The same by what a user can change: name -> its fingerprint."""
 
     def prepare(self) -> None:
@@ -245,6 +236,20 @@ class Score:
             probability_wide=probability_wide.astype(np.float32),
             margin_wide=(probability_wide - others_wide).astype(np.float32),
         )
+
+
+def declared_inputs(classes: Sequence[ClassConfig], config: ScorerConfig) -> dict[str, str]:
+    """What labels depend on of what a campaign says about scoring: name -> its fingerprint; no model is needed.
+
+    Raises:
+        UserError: The templates cannot be used.
+    """
+    texts = [[entry.key, entry.texts, entry.negatives] for entry in classes]
+    return {
+        "scorer texts": fingerprint(texts, templates_of(config.templates), config.background),
+        # The model's own temperature belongs to its weights.
+        "scorer settings": fingerprint(_VERSION, LEAST_SIDE, config.contexts, config.temperature),
+    }
 
 
 def _failed(reason: str) -> Failed:

@@ -13,6 +13,7 @@ from vouch_labels.schemas.campaign import Campaign, Strict
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Current
+from vouch_labels.tasks import detect, score
 from vouch_labels.tasks.certify.monitor import expired_reason
 from vouch_labels.tasks.policy import (
     check_fits,
@@ -58,7 +59,8 @@ def usable_policy(campaign: Campaign, workspace: Store, inputs: Mapping[str, str
     """Choose by routing.policy, and make sure that the policy says something of labels that depend on `inputs`.
 
     `inputs` as in `Pipeline.inputs` and `Current.inputs`; empty where labels of an earlier version of Vouch do not say
-    what they depend on. Nothing is written.
+    what they depend on. What the campaign says goes before them: changed prompts end a policy at once, not only when
+    labels were made by them. Nothing is written.
 
     Raises:
         UserError: The policy cannot be used; the message says why, and what to do.
@@ -66,8 +68,15 @@ def usable_policy(campaign: Campaign, workspace: Store, inputs: Mapping[str, str
     """
     chosen = find_policy(campaign, workspace)
     if inputs:
-        check_fits(chosen.policy, inputs)
+        check_fits(chosen.policy, {name: _declared(campaign).get(name, value) for name, value in inputs.items()})
     return chosen
+
+
+def _declared(campaign: Campaign) -> dict[str, str]:
+    """What labels would depend on that were made now, as far as the campaign itself says."""
+    models = campaign.models
+    detector = detect.declared_inputs(campaign.classes, models.detector)
+    return detector | score.declared_inputs(campaign.classes, models.scorer)
 
 
 def find_policy(campaign: Campaign, workspace: Store) -> Chosen:

@@ -1,8 +1,8 @@
 """Follows what changes about the classes of a run: new names, and answers that no label fits any more."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,11 +10,14 @@ import pyarrow.compute as pc
 from vouch_labels.schemas.campaign import ClassConfig
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Current
-from vouch_labels.schemas.reviews import LABEL_VERDICTS
-from vouch_labels.tasks.labels.scan import scan
+from vouch_labels.schemas.reviews import LABEL_VERDICTS, VERDICTS
+from vouch_labels.schemas.tables import BOX
+from vouch_labels.tasks.arrow import boxes_of, first_rows
+from vouch_labels.tasks.detect import label_ids
+from vouch_labels.tasks.labels.scan import Shard, scan, shards
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.plans import read_plans
-from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
 from vouch_labels.tasks.store.store import Store
 
 _PLANS: Final = "reviews/plans/"
@@ -89,6 +92,69 @@ def answers_without_label(workspace: Store, run: str, ledger: Ledger, current: C
                     class_of[label_id] = current.names.get(class_name, class_name)
     counts = Counter(class_of.get(name, "") for name in missing)
     return {name: count for name, count in sorted(counts.items(), key=lambda one: one[0] or "") if name is not None}
+
+
+def carry_answers(workspace: Store, run: str, ledger: Ledger, current: Current) -> dict[str, int]:
+    """Write what people answered about labels of former classes as answers about the same boxes of the class of now.
+
+    A label's id holds its class, so the box has another id now. Answers are added once; of those that call the class
+    wrong, only such count that name the right one, which may be the class of now.
+
+    Returns:
+        Class, by its present name -> answers that were added.
+
+    Raises:
+        StoreError: A table or file of verdicts is damaged, or the workspace cannot be written.
+    """
+    if not current.merged:
+        return {}
+    known = read_verdicts(workspace)
+    answered = set(known["label_id"].drop_null().to_pylist())
+    present: dict[str, tuple[str, str]] = {}
+    for shard in shards(workspace, run, ledger, current.fingerprint):
+        present |= _former_ids(shard, current.merged, answered)
+    if not present:
+        return {}
+    rows = known.filter(pc.is_in(known["label_id"], value_set=pa.array(list(present), pa.string())))
+    carried = [
+        row for one in rows.to_pylist() if (row := _carried(one, *present[one["label_id"]], current)) is not None
+    ]
+    table = pa.Table.from_pylist(carried, schema=VERDICTS)
+    first = first_rows(pa.concat_tables([known, table]), VERDICTS.names) - known.num_rows
+    new = table.take(pa.array(first[first >= 0], pa.int64()))
+    write_verdicts(workspace, new)
+    class_of = dict(present.values())
+    counts = Counter(class_of[label_id] for label_id in new["label_id"].to_pylist())
+    return {current.names.get(name, name): number for name, number in sorted(counts.items())}
+
+
+def _former_ids(shard: Shard, merged: Mapping[str, str], answered: Set[str]) -> dict[str, tuple[str, str]]:
+    """Id that a label of a merged class had as one of a former class -> its id and class now; of those answered."""
+    sought = {"class_name": pa.array(sorted(set(merged.values())), pa.string())}
+    labels = shard.labels(["label_id", "key", "class_name", *BOX], sought)
+    content = {row["key"]: row["sha256"] for row in shard.images(["key", "sha256"]).to_pylist()}
+    columns = (labels[name].to_pylist() for name in ("label_id", "key", "class_name"))
+    found = {}
+    for label_id, key, name, box in zip(*columns, boxes_of(labels), strict=True):
+        for former in (one for one, present in merged.items() if present == name):
+            (former_id,) = label_ids(key, content[key], [former], box[None])
+            if former_id in answered:
+                found[former_id] = (label_id, name)
+    return found
+
+
+def _carried(row: dict[str, Any], label_id: str, name: str, current: Current) -> dict[str, Any] | None:
+    """A verdict on a label of a former class as one on the label of now; None where it does not say enough."""
+    given = row["class_name"]
+    right = None if given is None else current.merged.get(given, given)
+    verdict = row["verdict"]
+    if verdict == "wrong_class":
+        if right is None:
+            return None
+        if right == name:
+            right, verdict = None, "correct" if row[BOX[0]] is None else "bad_box"
+    # The time was spent once, on the former label.
+    return row | {"label_id": label_id, "class_name": right, "verdict": verdict, "seconds": None}
 
 
 def _runs_with_plans(workspace: Store) -> list[str]:

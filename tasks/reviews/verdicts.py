@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -74,6 +75,19 @@ def read_verdicts(workspace: Store) -> pa.Table:
     names = [name for name in names if name.endswith(_SUFFIX) and "/" not in name]
     tables = map_ordered(lambda name: _read(workspace, name), names, _THREADS)
     return in_time(pa.concat_tables([VERDICTS.empty_table(), *tables]))
+
+
+def with_merged_names(verdicts: pa.Table, merged: Mapping[str, str]) -> pa.Table:
+    """Verdicts with the present class where they correct to, or draw, an object of a former one; see `Current.merged`.
+
+    That every object of a former class was found says nothing of the class that it is part of now.
+    """
+    if not merged:
+        return verdicts
+    rows = zip(verdicts["verdict"].to_pylist(), verdicts["class_name"].to_pylist(), strict=True)
+    names = [merged.get(name, name) if verdict != "checked" else name for verdict, name in rows]
+    place = verdicts.schema.get_field_index("class_name")
+    return verdicts.set_column(place, verdicts.schema.field(place), pa.array(names, pa.string()))
 
 
 def in_time(verdicts: pa.Table) -> pa.Table:

@@ -10,10 +10,19 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker, ShardCounts
+from vouch_labels.schemas.tables import STAGES
 from vouch_labels.tasks.acquire import DENIED, Acquired, acquire
 from vouch_labels.tasks.plan.ledger import read_plan
 from vouch_labels.tasks.shard.events import OnEvent, Progress, ignore
-from vouch_labels.tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
+from vouch_labels.tasks.shard.files import (
+    count,
+    markers_of,
+    progress_of,
+    read_marker,
+    write_found,
+    write_marker,
+    write_part,
+)
 from vouch_labels.tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.reuse import (
     KEPT_STAGES,
@@ -22,8 +31,9 @@ from vouch_labels.tasks.shard.reuse import (
     read_earlier,
     reroute_shard,
     reusable_stages,
+    with_found,
 )
-from vouch_labels.tasks.shard.steps import Work, join_tables, process_batches
+from vouch_labels.tasks.shard.steps import FOUND_OF, Work, join_tables, process_batches
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
@@ -85,15 +95,25 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
         return marker
     report = _Reporter(on_event)
     try:
+        markers = markers_of(workspace, settings.run, shard)
         earlier = Earlier() if older is None else read_earlier(workspace, older, stages)
+        earlier = with_found(workspace, earlier, markers, pipeline)
         tables = _tables(shard, settings, workspace, pipeline, earlier, report)
         counts = count(tables)
         _raise_if_all_failed(shard, counts)
-        parts = {stage: write_part(workspace, settings.run, shard, stage, table) for stage, table in tables.items()}
+        parts = {stage: write_part(workspace, settings.run, shard, stage, tables[stage]) for stage in STAGES}
+        found = {
+            name.removeprefix(FOUND_OF): write_found(workspace, settings.run, shard, table)
+            for name, table in tables.items()
+            if name.startswith(FOUND_OF)
+        }
     except BaseException:
         report.take_back()
         raise
-    marker = Marker(shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts)
+    marker = Marker(
+        shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts, found=found,
+        masks=pipeline.masks_key,
+    )  # fmt: skip
     return write_marker(workspace, settings.run, marker)
 
 
@@ -120,6 +140,9 @@ def _batches(images: Iterator[Acquired], earlier: Earlier, pipeline: Pipeline) -
     for item in images:
         kept = earlier.kept(item.ref.key, item.image.sha256) if item.image else {}
         works.append(Work(item.ref, item.image, item.failed, kept))
+        if item.image is not None:
+            works[-1].found = earlier.found_of(item.ref.key, item.image.sha256)
+            works[-1].masked = earlier.masked_of(item.ref.key, item.image.sha256)
         held += item.image.pixels.nbytes if item.image else 0
         if len(works) >= most or held >= BATCH_BYTES:
             yield works
