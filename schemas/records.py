@@ -1,6 +1,7 @@
 """Defines the records that runs keep in the workspace: plans, markers, image outcomes; status and summary of a run."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
@@ -105,6 +106,7 @@ class Current(Strict):
     classes: tuple[str, ...] = Field(description="Class names, in the order declared, as labels carry them.")
     names: dict[str, str] = Field({}, description="Name that labels carry -> present name, of renamed classes.")
     merged: dict[str, str] = Field({}, description="Former class -> the class that it is part of now.")
+    added: dict[str, datetime] = Field({}, description="Class that came after the first run -> when.")
     inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")
 
     @property

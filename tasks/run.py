@@ -14,7 +14,7 @@ from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_image
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import list_source, plan
 from vouch_labels.tasks.policy import accepts, basis, check_fits
-from vouch_labels.tasks.reviews.class_changes import answers_without_label, carry_answers, check_names
+from vouch_labels.tasks.reviews.class_changes import added_classes, answers_without_label, carry_answers, check_names
 from vouch_labels.tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
 from vouch_labels.tasks.shard.files import read_current, shards_done, write_current
 from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
@@ -54,7 +54,8 @@ class CampaignRun:
             self._ledger = stack.enter_context(Ledger.load(self._workspace, self._name))
             self._chosen = choose_policy(campaign, self._workspace)
             policy = self._chosen.policy
-            check_names(campaign.classes, read_current(self._workspace, self._name))
+            before = read_current(self._workspace, self._name)
+            check_names(campaign.classes, before)
             self._on_event(Loading("models"))
             pipeline = load_pipeline(campaign)
             check_fits(policy, pipeline.inputs)
@@ -65,6 +66,7 @@ class CampaignRun:
                 names=shown_names(campaign.classes),
                 merged=merged_names(campaign.classes),
                 inputs=pipeline.inputs,
+                added=added_classes(campaign.classes, before),
             )
             self.settings = ShardSettings(campaign, policy)
             self._exit = stack.pop_all()

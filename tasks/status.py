@@ -29,7 +29,7 @@ from vouch_labels.tasks.reviews.class_changes import answers_without_label
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
-from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.reviews.verdicts import of_classes_now, read_verdicts
 from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.lock import LockRecord
 from vouch_labels.tasks.store.open import open_workspace
@@ -126,7 +126,8 @@ class _State:
 def _read_state(campaign: Campaign, workspace: Store, current: Current | None) -> _State:
     run = campaign.run.name
     every, verdicts = read_plans(workspace, run), read_verdicts(workspace)
-    answers, images = resolve(verdicts), missed_and_checked(verdicts)
+    said = of_classes_now(verdicts, current)
+    answers, images = resolve(said), missed_and_checked(said)
     plans = [(plan, tasks) for plan, tasks in every if current is not None and plan.inputs == current.inputs]
     accepts = Decisions(workspace, run).accepts
     waiting = {plan.number: open_tasks(tasks, answers, images, accepts) for plan, tasks in plans}

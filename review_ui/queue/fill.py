@@ -44,7 +44,7 @@ from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.plans import Plans, read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
-from vouch_labels.tasks.reviews.verdicts import read_verdicts, with_merged_names
+from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
@@ -84,7 +84,7 @@ def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, 
     queue.complete()
     queue.expire()
     before = read_pending(queue)
-    verdicts = with_merged_names(read_verdicts(workspace), current.merged)
+    verdicts = present_verdicts(workspace, current)
     answers = resolve(verdicts)
     fitting = [(plan, tasks) for plan, tasks in plans if plan.inputs == current.inputs]
     accepts = Decisions(workspace, queue.run).accepts

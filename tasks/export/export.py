@@ -21,7 +21,7 @@ from vouch_labels.tasks.labels.records import ExportImage, Guarantee, with_shown
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import policy_key
 from vouch_labels.tasks.reviews.overlay import HumanLabel
-from vouch_labels.tasks.reviews.verdicts import read_verdicts, with_merged_names
+from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
 from vouch_labels.tasks.store.open import open_store, open_workspace
 from vouch_labels.tasks.store.store import Store
@@ -116,7 +116,7 @@ def reviewed_images(
     Raises:
         StoreError: A marker, a table or a file of verdicts is missing or damaged.
     """
-    corrections = HumanLabel.of(with_merged_names(read_verdicts(workspace), current.merged), current.classes)
+    corrections = HumanLabel.of(present_verdicts(workspace, current), current.classes)
     images = corrections.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
     return (with_shown_names(image, current.names) for image in images) if current.names else images
 

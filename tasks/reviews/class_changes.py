@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pyarrow as pa
@@ -58,6 +59,16 @@ def check_names(classes: Sequence[ClassConfig], before: Current | None) -> None:
                 f"class {entry.name!r} was {old!r}, but the run has labels of both; to make them one class write was: "
                 f"[{entry.name}, {old}] ({_DOCS})"
             )
+
+
+def added_classes(classes: Sequence[ClassConfig], before: Current | None) -> dict[str, datetime]:
+    """Classes that come to a run that had others -> when; a class made of classes that were there is none of them."""
+    if before is None:
+        return {}
+    now = datetime.now(UTC)
+    made = {entry.key for entry in classes if entry.was and set(entry.was) <= set(before.classes)}
+    known = {*before.classes, *made} - before.added.keys()
+    return {entry.key: before.added.get(entry.key, now) for entry in classes if entry.key not in known}
 
 
 def answers_without_label(workspace: Store, run: str, ledger: Ledger, current: Current) -> dict[str, int]:

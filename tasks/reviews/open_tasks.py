@@ -33,7 +33,8 @@ from vouch_labels.tasks.reviews.resolve import (
     missed_and_checked,
     resolve,
 )
-from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.reviews.verdicts import present_verdicts, read_verdicts
+from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.open import open_store, open_workspace
 
 _SETTLES: Final[Purpose] = "doubtful"
@@ -105,7 +106,7 @@ def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
     wanted = max(plans) if number is None else number
     if wanted not in plans:
         raise UserError(f"run {run!r} has no review plan {wanted}; it has {', '.join(map(str, plans))}")
-    verdicts = read_verdicts(workspace)
+    verdicts = present_verdicts(workspace, read_current(workspace, run))
     decisions = Decisions(workspace, run)
     waiting = open_tasks(plans[wanted], resolve(verdicts), missed_and_checked(verdicts), decisions.accepts)
     current = current_of(workspace, run)

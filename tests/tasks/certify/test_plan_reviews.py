@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests import fake_campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import HONEYPOT_ACCEPTED, HONEYPOT_ROUTED
 from vouch_labels.schemas.tables import BOX
@@ -308,13 +309,43 @@ def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned
 
 
 def test_no_audit_of_a_policy_that_cannot_be_used(campaigned):
-    in_force(campaigned)
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
     campaigned.with_routing(precision=0.8)
     problem = read_status(campaigned.campaign).in_force.problem
     assert "certifies precision 0.7, not 0.8" in problem
     with pytest.raises(UserError, match=re.escape(problem)):
         plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
     assert plan_reviews(campaigned.campaign).stage == "certify"
+
+
+def test_a_certificate_outlives_a_new_name_and_no_merger(campaigned):
+    version = in_force(campaigned)
+    dog = {"prompts": ["dog", "puppy"], "negatives": ["wolf"]}
+    campaigned.campaign = campaigned.load(classes=["cat", dog | {"name": "hound", "was": "dog"}])
+    fake_campaign.label(campaigned.campaign)
+    status = read_status(campaigned.campaign)
+    assert (status.in_force.version, status.in_force.certified, status.policy) == (version, True, version)
+    assert list(status.classes) == ["cat", "hound"]
+    assert status.accepted > 0
+    assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=1)).stage == "queue"
+    shown = set(task_sheet(campaigned.campaign)["shown_class"].to_pylist())
+    assert "hound" in shown
+    assert "dog" not in shown
+    campaigned.campaign = campaigned.load(classes=[dog | {"name": "pet", "was": ["cat", "dog"]}])
+    problem = read_status(campaigned.campaign).in_force.problem
+    assert "was certified without pet" in problem
+    with pytest.raises(UserError, match="was certified without pet"):
+        fake_campaign.label(campaigned.campaign)
+
+
+def test_changed_prompts_end_a_policy_before_anything_is_labelled(campaigned):
+    version = in_force(campaigned)
+    campaigned.campaign = campaigned.load(classes=["cat", {"name": "dog", "prompts": ["dog", "hound"]}])
+    problem = read_status(campaigned.campaign).in_force.problem
+    assert f"policy {version} was certified with other prompts, scorer texts" in problem
+    with pytest.raises(UserError, match=re.escape(problem)):
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
 
 
 def test_no_reviews_of_labels_of_other_classes(campaigned):

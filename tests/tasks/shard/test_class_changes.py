@@ -1,6 +1,7 @@
 """Classes that are renamed, merged, added or removed: what is labelled again, and what a fresh run would give."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +13,11 @@ from vouch_labels.schemas.errors import CampaignError, UserError
 from vouch_labels.schemas.records import Marker
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.detect import Detect
+from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.scan import scan
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
+from vouch_labels.tasks.reviews.resolve import missed_and_checked
+from vouch_labels.tasks.reviews.verdicts import present_verdicts, read_verdicts, write_verdicts
 from vouch_labels.tasks.score import Score
 from vouch_labels.tasks.segment import Segment
 from vouch_labels.tasks.shard.files import read_current, read_part
@@ -23,6 +26,7 @@ from vouch_labels.tasks.store.open import open_store
 
 DOG = {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}
 HOUND = DOG | {"name": "hound", "was": "dog"}
+RUN = {"shard_size": 100, "retry_delay_s": 0}
 ROUTING = {"accept": {"clip_probability": 0.2}}
 
 
@@ -59,7 +63,7 @@ def again(tmp_path, make_campaign, label, asked):
         campaign = make_campaign(
             classes=classes,
             workspace=str(tmp_path / workspace),
-            **({"routing": ROUTING, "run": {"shard_size": 100, "retry_delay_s": 0}} | sections),
+            **({"routing": ROUTING, "run": RUN} | sections),
         )
         asked["detect"].clear()
         asked["segment"] = asked["score"] = 0
@@ -102,6 +106,11 @@ def say(campaign, ids, verdict="correct", class_name=None, key=None) -> None:
     rows |= {"label_id": ids, "verdict": [verdict] * len(ids), "reviewer": ["ann"] * len(ids)}
     rows |= {"simulated": [False] * len(ids), "seconds": [2.0] * len(ids), "class_name": [class_name] * len(ids)}
     write_verdicts(open_store(campaign.workspace), pa.table(rows, VERDICTS))
+
+
+def look_through(campaign, key, at) -> None:
+    row = dict.fromkeys(VERDICTS.names) | {"key": key, "verdict": "checked", "reviewer": "ann", "simulated": False}
+    write_verdicts(open_store(campaign.workspace), pa.Table.from_pylist([row | {"reviewed_at": at}], VERDICTS))
 
 
 def kept(campaign, name: str) -> int:
@@ -278,3 +287,22 @@ def test_what_the_detector_found_is_read_back_as_it_was(again):
     table = read_part(workspace, part, "found")
     assert table.num_rows == part.rows >= marker.counts.labels
     assert {len(scores) for scores in table["scores"].to_pylist()} == {4}
+
+
+def test_that_every_class_was_looked_for_says_nothing_of_one_that_came_later(again):
+    campaign, _ = again(["cat", "dog"])
+    keys = ["000.png", "001.png"]
+    for key in keys:
+        look_through(campaign, key, datetime(2026, 1, 1, tzinfo=UTC))
+    assert current_of(open_store(campaign.workspace), "main").added == {}
+    added, _ = again(["cat", "dog", "bird"])
+    current = current_of(open_store(added.workspace), "main")
+    assert list(current.added) == ["bird"]
+    look_through(added, keys[1], current.added["bird"] + timedelta(seconds=1))
+    checked = missed_and_checked(present_verdicts(open_store(added.workspace), current)).checked
+    pairs = set(zip(checked["key"].to_pylist(), checked["class_name"].to_pylist(), strict=True))
+    assert pairs == {(keys[0], "cat"), (keys[0], "dog"), (keys[1], "cat"), (keys[1], "dog"), (keys[1], None)}
+    again(["cat", "dog", "bird"])
+    assert current_of(open_store(added.workspace), "main").added == current.added
+    merged, _ = again([{"name": "pet", "was": ["cat", "dog"]}, "bird"])
+    assert list(current_of(open_store(merged.workspace), "main").added) == ["bird"]
