@@ -498,7 +498,7 @@ class Campaign(Strict):
             if other != entry.name:
                 raise ValueError(
                     f"classes {other!a} and {entry.name!a} look the same: they differ only by invisible "
-                    "characters, spaces, or the way in which an accent is written; type one of them anew"
+                    "characters, spaces, or the way in which an accent is written; type one of them again"
                 )
         return value
 
