@@ -106,11 +106,11 @@ def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
     wanted = max(plans) if number is None else number
     if wanted not in plans:
         raise UserError(f"run {run!r} has no review plan {wanted}; it has {', '.join(map(str, plans))}")
-    verdicts = present_verdicts(workspace, read_current(workspace, run))
+    current = read_current(workspace, run)
+    verdicts = present_verdicts(workspace, current)
     decisions = Decisions(workspace, run)
     waiting = open_tasks(plans[wanted], resolve(verdicts), missed_and_checked(verdicts), decisions.accepts)
-    current = current_of(workspace, run)
-    waiting = with_names(waiting, current.names)
+    waiting = waiting if current is None else with_names(waiting, current.names)
     return _sheet(waiting, open_store(campaign.source).uri.rstrip("/"))
 
 
