@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files are UTF-8, and so are their names, whatever the locale says.
 export PYTHONUTF8 := 1
-.PHONY: help setup demo test test-rest search test-cpus lint format js docs bench starter-eval lock clean
+.PHONY: help setup demo test test-rest search fuzz test-cpus lint format js docs bench starter-eval lock clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -40,6 +40,11 @@ search: setup ## look for counterexamples: the property tests on new random exam
 	@EXAMPLES="$(or $(EXAMPLES),2000)" $(PYTEST) -m "hypothesis and not gpu" --hypothesis-profile=search $(ARGS) || \
 	  { echo "Again, from what is kept in .hypothesis: $(BIN)/python -m pytest --hypothesis-profile=search FILE::TEST" ; \
 	    echo "To keep a case, give it to its test as @example(...)."; exit 1; }
+
+fuzz: setup ## give the readers damaged files: 5,000 of truth, of verdicts and of campaigns, 20,000 images; FUZZ (1) times that
+	@FUZZ="$(or $(FUZZ),1)" $(PYTEST) tests/fuzz -rP $(ARGS) || \
+	  { echo "Again: SEED=$(or $(SEED),0) FUZZ=$(or $(FUZZ),1) $(BIN)/python -m pytest tests/fuzz; one input alone:" ; \
+	    echo "$(BIN)/python -m tests.fuzz.run KIND SEED 1 FOLDER"; exit 1; }
 
 test-cpus: setup ## run the numerical and the end-to-end tests as other processors would compute them; SLOW=1 as above
 	SLOW="$(SLOW)" JOBS="$(JOBS)" ARGS="$(ARGS)" tests/cpus.sh

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 from benchmarks import (
     end_to_end,
     export,
+    label_files,
     listing,
     orchestration,
     review_app,
@@ -34,6 +35,8 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "memory": orchestration.measure_memory,
     "listing": listing.measure,
     "export": export.measure,
+    "verdict_import": label_files.measure_verdicts,
+    "ground_truth": label_files.measure_truth,
     "review_queue": review_queue.measure,
     "review_operators": review_operators.measure,
     "review_app": review_app.measure,

@@ -47,10 +47,10 @@ def serve(
     options: ServeOptions,
     minutes: float,
     *,
-    open_browser: bool = False,
+    open_browser: bool | None = None,
     as_json: bool = False,
 ) -> None:
-    """Serve a campaign's queue until Ctrl-C.
+    """Serve a campaign's queue until Ctrl-C; open_browser: None opens one where a person sits before it.
 
     Raises:
         UserError: A port is taken, nothing is to be reviewed, a public host without tokens; says what to do.
@@ -77,7 +77,7 @@ def serve(
                 # The user's own tokens outlive the review: they are neither printed nor among a browser's arguments.
                 shown = {} if own else tokens
                 _announce(terminal, servers, options, shown, as_json=as_json)
-                if open_browser:
+                if is_seen(terminal, as_json=as_json) if open_browser is None else open_browser:
                     webbrowser.open(_address(servers[0], options, shown.get(servers[0].reviewer)))
                 keep_alive(servers, database, say)
         except BaseException as error:
@@ -86,6 +86,12 @@ def serve(
                 answer(terminal, pulled, as_json)
             if not isinstance(error, KeyboardInterrupt):  # that is how a review ends
                 raise
+
+
+def is_seen(terminal: Terminal, *, as_json: bool) -> bool:
+    """Whether a person sits at this terminal and has a display, so that a browser may open by itself."""
+    display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(display) and not as_json and terminal.out.isatty()
 
 
 def _prepare(

@@ -340,6 +340,18 @@ class ModelsConfig(Strict):
     segmenter: SegmenterConfig = Field(SegmenterConfig(), description="Masks for boxes.")
     scorer: ScorerConfig = Field(ScorerConfig(), description="CLIP scores for crops.")
 
+    @property
+    def bundled(self) -> tuple[str, ...]:
+        """The models that are the bundled ones, which know drawn things and nothing else."""
+        models: dict[str, DetectorConfig | SegmenterConfig | ScorerConfig] = {
+            "detector": self.detector,
+            "segmenter": self.segmenter,
+            "scorer": self.scorer,
+        }
+        return tuple(
+            kind for kind, model in models.items() if model.checkpoint == "starter" and model.backend != "fake"
+        )
+
 
 class RoutingConfig(Strict):
     """Nothing is accepted unless a threshold here, or a policy, allows it."""

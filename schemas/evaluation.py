@@ -26,16 +26,72 @@ MOST_PAIRS: Final = 15
 COVERAGE_ROWS: Final = 10
 
 
+MOST_LEFT_OUT: Final = 0.01
+"""Share of annotations, or of the labels that a guarantee is about, without which there still is a verdict on it: they
+can shift the precision by as much, and targets lie further apart."""
+
+
+class TruthFile(Strict):
+    """What a ground-truth file holds, and what of it cannot be used."""
+
+    annotations: int = Field(0, ge=0, description="Annotations in the file.")
+    unknown_image: int = Field(0, ge=0, description="Left out: their image_id is that of no image of the file.")
+    unknown_category: int = Field(
+        0, ge=0, description="Left out: their category_id is that of no category of the file."
+    )
+    examples: dict[str, tuple[str, ...]] = Field({}, description="Some of those left out, under the names above.")
+    ignored: int = Field(0, ge=0, description="Annotations with ignore: 1, which are taken as crowd regions.")
+    hints: tuple[str, ...] = Field((), description="What is wrong with the boxes as a whole, a line each.")
+
+    @property
+    def left_out(self) -> int:
+        """Annotations that are not compared."""
+        return self.unknown_image + self.unknown_category
+
+    def doubts(self) -> Iterator[str]:
+        """Why no verdict on a guarantee can rest on it, a line each."""
+        if self.left_out > MOST_LEFT_OUT * self.annotations:
+            share = pct(self.left_out / self.annotations)
+            yield f"{share} of the annotations name an image or a category that the truth does not list"
+        yield from self.hints
+
+    def lines(self) -> Iterator[str]:
+        """What was left out or taken otherwise, and what is wrong with it."""
+        texts = {"unknown_image": "an image_id", "unknown_category": "a category_id"}
+        for why, text in texts.items():
+            if number := getattr(self, why):
+                named = ", ".join(self.examples.get(why, ()))
+                yield (
+                    f"left out: {number:,} of {self.annotations:,} annotations have {text} that the truth does not "
+                    f"list: {named}{' ...' if number > len(self.examples.get(why, ())) else ''}"
+                )
+        if self.ignored:
+            yield f"{self.ignored:,} annotations have ignore: 1, and are taken as crowd regions"
+        yield from (f"the truth looks wrong: {hint}" for hint in self.hints)
+
+
 class ImagePairs(Strict):
     """Which images were compared, and which were left out."""
 
-    rule: str = Field(description="file_name: whole keys were equal; path_end: the last parts of the paths were.")
+    rule: str = Field(
+        description="file_name: whole keys were equal; path_end: the last parts of the paths were; both: some so, some "
+        "so."
+    )
     evaluated: int = Field(ge=0, description="Images compared.")
     without_truth: int = Field(ge=0, description="Labelled images that the truth does not name.")
     not_labelled: int = Field(ge=0, description="Images of the truth that the run has not labelled.")
     ambiguous: int = Field(ge=0, description="Labelled images that fit several file names, or share one.")
     other_size: int = Field(ge=0, description="Images whose width or height differs, so boxes would not fit.")
     examples: dict[str, tuple[str, ...]] = Field(description="Some of those left out, under the names above.")
+
+    def warning(self) -> Iterator[str]:
+        """Say that most labelled images are not compared, where it is so."""
+        labelled = self.evaluated + self.without_truth + self.ambiguous + self.other_size
+        if 2 * self.evaluated < labelled:
+            yield (
+                f"ONLY {self.evaluated:,} of {labelled:,} labelled images are compared; the figures say nothing of the "
+                "others"
+            )
 
 
 class ClassPairs(Strict):
@@ -226,7 +282,9 @@ class GroupTruth(TruePrecision):
     certified: float | None = Field(
         description="Precision that the reviewed sample showed, as reviewers see it; None: nothing was certified."
     )
-    kept: bool | None = Field(description="Whether the precision is what was guaranteed; None: nothing was accepted.")
+    kept: bool | None = Field(
+        description="Whether the precision is what was guaranteed; None: nothing was accepted, or no verdict is given."
+    )
 
 
 class ContractTruth(Strict):
@@ -237,7 +295,10 @@ class ContractTruth(Strict):
     confidence: float = Field(description="Of the guarantee, for all groups together.")
     gate: Gate = Field(description="What the guarantee is about.")
     simulated: bool = Field(description="The policy rests on a simulated reviewer.")
-    held: bool | None = Field(description="Every group's guarantee is kept; None: nothing was accepted.")
+    held: bool | None = Field(
+        description="Every group's guarantee is kept; None: nothing was accepted, or no verdict is given."
+    )
+    no_verdict: tuple[str, ...] = Field((), description="Why no verdict is given, a line each; empty: one is.")
     groups: tuple[GroupTruth, ...] = Field(description="On the side that was certified, which the guarantee is about.")
     certified_side: TruePrecision = Field(description="All groups together.")
     whole_run: TruePrecision = Field(description="The images kept for fitting included, whose labels go to review.")
@@ -252,10 +313,13 @@ class ContractTruth(Strict):
         rows = [_true_row(one.name, one, one.certified, one.kept) for one in self.groups]
         rows += [_true_row("certified side", self.certified_side), _true_row("whole run", self.whole_run)]
         yield Table(f"guarantee of {policy_name(self.policy)}{whose}: {asked}", columns, rows)
+        for why in self.no_verdict:
+            yield f"NO VERDICT on the guarantee is given: {why}"
+        chance = pct(1 - self.confidence)
         held = {
-            None: "nothing was accepted, so nothing was guaranteed",
+            None: "no verdict is given" if self.no_verdict else "nothing was accepted, so nothing was guaranteed",
             True: "the guarantee held",
-            False: f"the guarantee is BROKEN; chance alone does that in up to {pct(1 - self.confidence)} of campaigns",
+            False: f"the guarantee is BROKEN; chance alone does that in up to {chance} of campaigns",
         }[self.held]
         yield f"{held}. Precision A: of the accepted labels; B: of those delivered, wrong ones under review removed."
         for why, labels in self.without_truth.items():
@@ -278,6 +342,7 @@ class Evaluation(Strict):
     version: str = Field(description="Fingerprint of the settings that made the labels.")
     policy: str = Field(description="Version of the policy that decided.")
     iou_threshold: float = Field(description="From here on a label is on an object, where nothing else is said.")
+    file: TruthFile = Field(description="What the ground-truth file holds, and what of it was left out.")
     images: ImagePairs
     classes: ClassPairs
     crowds: int = Field(ge=0, description="Crowd regions of the truth; what lies on them is neither right nor wrong.")
@@ -318,9 +383,30 @@ class Evaluation(Strict):
 
     def _pairs(self) -> Iterator[str]:
         images, classes = self.images, self.classes
-        how = "by file_name" if images.rule == "file_name" else "by the last parts of their paths"
+        how = {"file_name": "by file_name", "path_end": "by the last parts of their paths"}.get(
+            images.rule, "by file_name, and some by the last parts of their paths"
+        )
+        yield from images.warning()
         yield f"run {self.run} against {self.truth}"
         yield f"{images.evaluated:,} images compared, paired {how}; {len(classes.common):,} classes, by name"
+        yield from self._left_out()
+        if self.crowds:
+            yield f"{self.crowds:,} crowd regions: what lies on them is neither right nor wrong"
+        if not self.accepted_and_review.labels:
+            yield "there are no labels of these classes on these images; what needs one is left empty"
+        if self.masks is None:
+            missing = self.masks_missing
+            why = f"{missing:,} annotations have no mask" if missing else "the truth has no annotation here"
+            yield f"masks are not compared: {why}"
+
+    def remarks(self) -> Iterator[str]:
+        """What of either side is not compared, and what is wrong with the truth, a line each."""
+        yield from self.images.warning()
+        yield from self._left_out()
+
+    def _left_out(self) -> Iterator[str]:
+        images, classes = self.images, self.classes
+        yield from self.file.lines()
         for why, text in _LEFT.items():
             if number := getattr(images, why):
                 named = ", ".join(images.examples.get(why, ()))
@@ -330,14 +416,6 @@ class Evaluation(Strict):
             if left:
                 named = ", ".join(f"{name} ({number:,})" for name, number in list(left.items())[:MOST_PAIRS])
                 yield f"left out: {len(left):,} {what} alone: {named}{' ...' if len(left) > MOST_PAIRS else ''}"
-        if self.crowds:
-            yield f"{self.crowds:,} crowd regions: what lies on them is neither right nor wrong"
-        if not self.accepted_and_review.labels:
-            yield "there are no labels of these classes on these images; what needs one is left empty"
-        if self.masks is None:
-            missing = self.masks_missing
-            why = f"{missing:,} annotations have no mask" if missing else "the truth has no annotation here"
-            yield f"masks are not compared: {why}"
 
     def _class_ap(self) -> Table:
         rows = []
@@ -404,7 +482,9 @@ class Simulation(Strict):
 
     truth: str = Field(description="The ground-truth file.")
     run: str = Field(description="Name of the run.")
+    file: TruthFile = Field(TruthFile(), description="What the ground-truth file holds, and what of it was left out.")
     images: int = Field(ge=0, description="Images with truth.")
+    labelled: int = Field(0, ge=0, description="Images of the run.")
     labels: int = Field(ge=0, description="Labels with truth, which the draws were played on.")
     correct: float | None = Field(description="Share of them that is correct; None without labels.")
     without_truth: dict[str, int] = Field(description="Why -> labels left out.")
@@ -421,7 +501,9 @@ class Simulation(Strict):
         """What was played, the tables, how to read them, and the answers."""
         yield f"run {self.run} against {self.truth}, played with a simulated reviewer: a plan, not a certificate"
         right = "" if self.correct is None else f", {pct(self.correct)} of them correct"
-        yield f"{self.labels:,} labels of {self.images:,} images have truth{right}"
+        few = f"ONLY {self.images:,} of {self.labelled:,} labelled images: " if 2 * self.images < self.labelled else ""
+        yield f"{few}{self.labels:,} labels of {self.images:,} images have truth{right}"
+        yield from self.file.lines()
         for why, labels in self.without_truth.items():
             yield f"left out: {labels:,} labels, {why}"
         if self.missed:

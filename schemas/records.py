@@ -1,6 +1,7 @@
 """Defines the records that runs keep in the workspace: plans, markers, image outcomes; status and summary of a run."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
@@ -8,6 +9,8 @@ from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
 from vouch_labels.schemas.text import Block, Table, count, duration, facts, plural, policy_name, policy_with_basis
+
+_COMMAND: Final = re.compile(r"vouch [a-z-]+ CAMPAIGN")
 
 MOST_REASONS: Final = 12
 """Reasons of failed images that are named."""
@@ -121,6 +124,7 @@ class ExportStatus(Strict):
     uri: str = Field(description="Folder or s3:// uri of the data set.")
     images: int = Field(ge=0, description="Images in it.")
     annotations: int = Field(ge=0, description="Annotations in it, crowd regions included.")
+    usable: int = Field(ge=0, description="Of them, those that a trainer learns from: no crowd regions.")
 
 
 class PolicyStatus(Strict):
@@ -171,10 +175,15 @@ class RunStatus(Strict):
     reviews: ReviewStatus = Field(description="What people were asked and have answered.")
     answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
     export: ExportStatus | None = Field(description="The data set; None before it is written.")
+    bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
     next: str = Field(description="What to do next, in words; CAMPAIGN stands for the campaign file.")
 
     def blocks(self) -> Iterator[Block]:
         """How far the run is, what decides, and what comes next."""
+        usable = self.accepted if self.export is None else self.export.usable
+        if self.done and not usable and self.running is None:
+            command = _COMMAND.search(self.next)
+            yield not_usable_yet(self.review, command[0] if command else self.next)
         idle = "idle" if self.shards else "not started: vouch run CAMPAIGN starts it"
         simulated = f" ({self.reviews.simulated:,} by a simulated reviewer)" if self.reviews.simulated else ""
         values = {
@@ -205,6 +214,7 @@ class RunStatus(Strict):
         size = f"{export.images:,} images, {export.annotations:,} annotations" if export else ""
         yield f"data set: {f'{export.uri} ({size})' if export else 'not written yet'}"
         yield f"workspace: {self.workspace}"
+        yield from bundled_models(self.bundled)
         yield f"next: {self.next}"
 
 
@@ -219,17 +229,29 @@ class ExportOutcome(Strict):
     human: int = Field(
         0, ge=0, description="Of them, plain labels because people called them correct, corrected or drew them."
     )
+    unreviewed: int = Field(
+        0, ge=0, description="Of them, plain labels although they wait for review, where the campaign wants it so."
+    )
+    undecided: int = Field(0, ge=0, description="Labels that wait for review, written or not.")
     rejected: int = Field(0, ge=0, description="Labels left out because people said that there is no such object.")
     split_files: list[str] = Field(default_factory=list, description="Beside it, the annotation file of each split.")
     images_rotated: int = Field(
         0, ge=0, description="Images whose EXIF orientation a reader must apply, or boxes will not fit."
     )
     images_missed: int = Field(
-        0, ge=0, description="Images that could not be copied or linked: gone, or changed since they were labelled."
+        0, ge=0, description="Images that are left out of it because they could not be copied or linked."
     )
+    missed: dict[str, str] = Field({}, description="Key -> why, of the first of them.")
+
+    @property
+    def usable(self) -> int:
+        """Annotations that a trainer learns from: plain labels, and no crowd regions."""
+        return self.accepted + self.human + self.unreviewed
 
     def blocks(self) -> Iterator[Block]:
-        """How large the data set is and where it lies."""
+        """How large the data set is and where it lies; first of all, whether there is anything to learn from."""
+        if not self.usable:
+            yield not_usable_yet(self.undecided)
         yield (
             f"{self.images:,} images, {self.annotations:,} annotations, {self.accepted:,} of them accepted, "
             f"{self.human:,} verified by people"
@@ -247,9 +269,12 @@ class ExportOutcome(Strict):
             )
         if self.images_missed:
             yield (
-                f"{self.images_missed:,} of its images could not be put beside the annotations: gone, changed since "
-                "they were labelled, or with a key that no file can have; run again, or leave them out in training"
+                f"{plural(self.images_missed, 'image')} could not be put beside the annotations, and "
+                f"{'is' if self.images_missed == 1 else 'are'} left out of the data set:"
             )
+            yield from (f"    {key}: {reason}" for key, reason in self.missed.items())
+            if more := self.images_missed - len(self.missed):
+                yield f"    and {more:,} more, which the log file names"
 
 
 class RunSummary(Strict):
@@ -280,9 +305,15 @@ class RunSummary(Strict):
     seconds: float = Field(ge=0, description="Wall-clock time of this run.")
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
+    bundled: tuple[str, ...] = Field((), description="Models of the run that are bundled: they know drawn things.")
 
     def blocks(self) -> Iterator[Block]:
-        """The figures of the run, its classes, why images failed, and where the output lies."""
+        """The figures of the run, its classes, why images failed, and where the output lies.
+
+        First of all, whether there is anything for a trainer to learn from.
+        """
+        if self.done and not (self.accepted if self.export is None else self.export.usable):
+            yield not_usable_yet(self.review)
         values = {
             "images": f"{self.images:,} ({self.new_images:,} new or changed, {self.removed_images:,} removed)",
             "done": count(self.done),
@@ -313,11 +344,12 @@ class RunSummary(Strict):
             )
         elif not self.accepts:
             yield (
-                "Nothing was accepted, as nothing is certified yet and the campaign has no manual thresholds. Every "
-                "label waits for review. Next: vouch plan-reviews CAMPAIGN, which tells what to review so that a "
-                "threshold can be certified; or set manual thresholds in routing.accept and run again (only the "
-                "routing is done again)."
+                "Nothing was accepted, as nothing is certified yet and the campaign has no manual thresholds. "
+                "vouch review CAMPAIGN asks what a threshold needs to be certified (vouch plan-reviews CAMPAIGN draws "
+                "it for other tools); or set manual thresholds in routing.accept and run again (only the routing is "
+                "done again)."
             )
+        yield from bundled_models(self.bundled)
         if self.export is not None:
             yield from self.export.places()
         yield f"workspace: {self.workspace}"
@@ -349,6 +381,8 @@ class ApplySummary(Strict):
 
     def blocks(self) -> Iterator[Block]:
         """What the policy has changed, class by class, and what holds from now on."""
+        if self.export is not None and not self.export.usable:
+            yield not_usable_yet(self.export.undecided)
         yield f"run {self.run}: the decisions of {self.changed:,} of {self.labels:,} labels change"
         rows = [
             (name, one.before.accepted, one.after.accepted, one.before.review, one.after.review)
@@ -365,6 +399,26 @@ class ApplySummary(Strict):
         if self.export is not None:
             yield from self.export.places()
         yield f"workspace: {self.workspace}"
+
+
+def not_usable_yet(waiting: int, next_step: str = "") -> str:
+    """Say that the data set has nothing to learn from, and what comes next; waiting: labels that wait for review."""
+    if waiting:
+        why = f"{plural(waiting, 'label')} {'waits' if waiting == 1 else 'wait'} for review, and none is accepted"
+        step = "vouch review CAMPAIGN, and answer what it asks"
+    else:
+        why, step = "no object is in it", "give the classes other prompts, and vouch run CAMPAIGN again"
+    return f"NOTHING IN THE DATA SET IS USABLE FOR A TRAINER YET: {why}. Next: {next_step or step}"
+
+
+def bundled_models(kinds: Sequence[str]) -> Iterator[str]:
+    """Say what bundled models are good for, and which commands get others; nothing where none is used."""
+    if kinds:
+        yield (
+            f"bundled models ({', '.join(kinds)}): they know 28 drawn things, and find nothing of worth on "
+            "photographs. For those take official checkpoints: vouch models list names them, vouch models pull NAME "
+            "fetches one, and models in the campaign file names it (vouch init --models official writes such a file)."
+        )
 
 
 def _class_table(classes: Mapping[str, ClassCounts]) -> Table:

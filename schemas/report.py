@@ -254,9 +254,11 @@ class TruthReport(Strict):
     accepted: Quality
     everything: Quality
     contract: ContractTruth | None = None
+    remarks: tuple[str, ...] = Field((), description="What of the truth was left out, or looks wrong, a line each.")
 
     def blocks(self) -> Iterator[Block]:
-        """How right the labels are, and whether a guarantee held."""
+        """What was left out, how right the labels are, and whether a guarantee held."""
+        yield from self.remarks
         sets = {"accepted": self.accepted, "accepted + review": self.everything}
         yield quality_table("Labels against ground truth", sets)
         if self.contract is not None:
@@ -326,3 +328,4 @@ class Report(Strict):
     truth: TruthReport | None = None
     changes: Changes = Changes()
     provenance: Provenance
+    bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")

@@ -47,6 +47,16 @@ def first_places(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     return numbers(frame.select(pl.col("row").min().over(names)).to_series().to_arrow(), np.int64)
 
 
+def row_hashes(table: pa.Table, names: Sequence[str]) -> NDArray[np.uint64]:
+    """Hash some columns of each row to 64 bits, (N,), alike in every table of one process; null is like null.
+
+    Of twenty million different rows two are taken for one with a chance of 1 in 90,000 (n^2 / 2^65).
+    """
+    import polars as pl
+
+    return numbers(pl.DataFrame(table.select(names)).hash_rows(seed=0).to_arrow(), np.uint64)
+
+
 def first_rows(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     """Find the first row of each combination of values in some columns, ascending."""
     return np.flatnonzero(first_places(table, names) == np.arange(table.num_rows))

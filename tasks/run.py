@@ -166,6 +166,7 @@ class CampaignRun:
             seconds=round(seconds, 3),
             images_per_second=round(worked.images / worked.seconds, 3) if worked.seconds else 0.0,
             export=exported,
+            bundled=self.campaign.models.bundled,
         )
 
 

@@ -20,8 +20,8 @@ from vouch_labels.tasks.certify.active import usable_policy
 from vouch_labels.tasks.certify.apply import newest_certified
 from vouch_labels.tasks.certify.monitor import expired
 from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, read_tests
+from vouch_labels.tasks.export.summary import read_summary
 from vouch_labels.tasks.labels.read import Decisions
-from vouch_labels.tasks.labels.records import ExportSummary
 from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import accepts, basis, changed_inputs, weaker_guarantee
@@ -39,6 +39,7 @@ SILENT_S = 120.0
 """A holder on another machine that has not renewed its lock for so many seconds is taken for dead."""
 
 _PLAN: Final = "vouch plan-reviews CAMPAIGN"
+_REVIEW: Final = f"vouch review CAMPAIGN draws them and asks in the browser; for other tools {_PLAN}"
 
 _FIRST_RUN: Final = "label the images: vouch run CAMPAIGN"
 
@@ -83,6 +84,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         reviews=state.reviews,
         answers_without_label=unfit,
         export=_export(workspace, campaign.export.name),
+        bundled=campaign.models.bundled,
         next=_next_step(campaign, state, totals, current, running=running is not None),
     )
 
@@ -103,12 +105,11 @@ def _holder(workspace: Store, run: str) -> str | None:
 
 
 def _export(workspace: Store, name: str) -> ExportStatus | None:
-    try:
-        summary = ExportSummary.model_validate_json(workspace.get(f"exports/{name}/dataset.json").data)
-    except (ObjectMissingError, ValidationError):
+    summary = read_summary(workspace, name)
+    if summary is None:
         return None
     uri = f"{workspace.uri.rstrip('/')}/exports/{name}"
-    return ExportStatus(uri=uri, images=summary.images, annotations=summary.annotations)
+    return ExportStatus(uri=uri, images=summary.images, annotations=summary.annotations, usable=summary.usable)
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,11 @@ def _next_step(
     if policy.problem:
         return f"the policy cannot be used: {policy.problem}"
     if not totals.labels:
+        if "detector" in campaign.models.bundled:
+            return (
+                "no label was found, and the bundled detector knows drawn things alone: take an official checkpoint "
+                "(vouch models list, vouch models pull), and vouch run CAMPAIGN again"
+            )
         return "no label was found, so there is nothing to review; try other prompts, and vouch run CAMPAIGN again"
     if policy.waiting:
         return f"activate the certified policy {policy.waiting}: vouch apply CAMPAIGN"
@@ -224,8 +230,8 @@ def _next_review(campaign: Campaign, state: _State) -> str:
     if policy.expired:
         return f"the guarantee of the policy has ended: {policy.expired} ({_PLAN} draws what that takes)"
     if any(plan.counts.get("fit") for plan, _ in state.plans):
-        return f"draw labels that certify a precision of {campaign.routing.precision:g}: {_PLAN}"
-    return f"to have a precision of {campaign.routing.precision:g} certified, draw what people look at first: {_PLAN}"
+        return f"have labels reviewed that certify a precision of {campaign.routing.precision:g}: {_REVIEW}"
+    return f"have labels reviewed, so that a precision of {campaign.routing.precision:g} can be certified: {_REVIEW}"
 
 
 def _goes_on(campaign: Campaign, state: _State, last: Round) -> bool:
@@ -246,5 +252,6 @@ def _answer(state: _State, numbers: set[int], why: str) -> str:
     which = "" if number == last else f" --plan {number}"
     return (
         f"have the {state.reviews.open_of[number]:,} open tasks of review plan {number} answered, {why}: "
-        f"vouch verdicts CAMPAIGN --tasks FILE{which} hands them out, vouch verdicts CAMPAIGN FILE takes the answers"
+        f"vouch review CAMPAIGN asks in the browser; for other tools vouch verdicts CAMPAIGN --tasks FILE{which} hands "
+        "them out, and vouch verdicts CAMPAIGN FILE takes the answers"
     )

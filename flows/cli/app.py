@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vouch_labels.flows.cli import certify, demo, evaluate, label, review
+from vouch_labels.flows.cli import certify, demo, evaluate, init, label, review
 from vouch_labels.flows.cli.command import epilog
 from vouch_labels.flows.console.encoding import read_names_as_utf8, show_plain_signs
 from vouch_labels.flows.prefect_server import has_died, leave_at_once
@@ -18,12 +18,14 @@ from vouch_labels.schemas.errors import UserError
 app = typer.Typer(
     name="vouch",
     help="Labels images for object-detection training sets: a bucket of images in, a COCO data set out.",
-    epilog=epilog("vouch demo", "vouch init cats --source s3://photos/2026", "vouch run cats/campaign.yaml"),
+    epilog=epilog(
+        "vouch demo", 'vouch init pets --source ~/Pictures --classes "dog, cat"', "vouch run pets/campaign.yaml"
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command(epilog=epilog(*label.INIT_EXAMPLES))(label.init)
+app.command(epilog=epilog(*init.INIT_EXAMPLES))(init.init)
 app.command(epilog=epilog(*label.RUN_EXAMPLES))(label.run)
 app.command(epilog=epilog(*label.STATUS_EXAMPLES))(label.status)
 app.command(epilog=epilog(*label.EXPORT_EXAMPLES))(label.export)

@@ -142,9 +142,16 @@ def simulate(
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with quiet() as terminal:
         with Progress(*columns, console=terminal.remarks(), transient=True) as progress:
-            reading = progress.add_task("comparing images", total=None)
-            labels, right = truth_of_campaign(config, truth, lambda done: progress.update(reading, completed=done))
+            reading = progress.add_task("reading the truth", total=None)
+            comparing = progress.add_task("comparing images", total=None)
+            labels, right = truth_of_campaign(
+                config,
+                truth,
+                lambda done: progress.update(comparing, completed=done),
+                lambda done, total: progress.update(reading, completed=done, total=total),
+            )
             progress.update(reading, visible=False)
+            progress.update(comparing, visible=False)
             task = progress.add_task("playing", total=len(question.reviews) * draws)
             found = play(
                 labels,

@@ -8,7 +8,7 @@ import typer
 
 from vouch_labels.flows.cli.command import reported
 from vouch_labels.flows.cli.demo import TRUTH, samples
-from vouch_labels.flows.console.output import answer, print_json, quiet, say
+from vouch_labels.flows.console.output import answer, print_json, quiet, say, show
 from vouch_labels.schemas.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,14 +41,20 @@ def evaluate(
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.tasks.evaluate.evaluate import check_folder, evaluate_campaign, write_evaluation
-    from vouch_labels.tasks.shard.events import Comparing
+    from vouch_labels.tasks.shard.events import Comparing, Reading
 
     config = load_campaign(campaign)
     if out is not None:
         check_folder(out)
     with quiet() as terminal:
         with RunProgress(terminal.remarks(), plain) as progress:
-            found = evaluate_campaign(config, truth, signal or (), lambda images: progress(Comparing(images)))
+            found = evaluate_campaign(
+                config,
+                truth,
+                signal or (),
+                lambda images: progress(Comparing(images)),
+                lambda done, total: progress(Reading(done, total)),
+            )
         written = write_evaluation(found, out) if out is not None else []
         answer(terminal, found, as_json)
         if out is not None and not as_json:
@@ -65,7 +71,16 @@ REPORT_EXAMPLES: Final = (
 @reported
 def report(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write.", metavar="FILE")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The HTML file to write; report.html beside the campaign, if not given.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     truth: Annotated[
         Path | None, typer.Option(help="COCO annotations of (some of) the images, to compare with.", metavar="FILE")
     ] = None,
@@ -79,18 +94,25 @@ def report(
     """
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.records import bundled_models
     from vouch_labels.tasks.report.render import make_report
-    from vouch_labels.tasks.shard.events import Comparing
+    from vouch_labels.tasks.shard.events import Comparing, Reading
 
     config = load_campaign(campaign)
     with quiet() as terminal:
         with RunProgress(terminal.remarks(), plain) as progress:
-            page = None if as_json else out
-            found = make_report(config, page, truth, lambda images: progress(Comparing(images)))
+            page = out or campaign.with_name("report.html")
+            found = make_report(
+                config,
+                None if as_json else page,
+                truth,
+                lambda images: progress(Comparing(images)),
+                lambda done, total: progress(Reading(done, total)),
+            )
         if as_json:
             print_json(terminal, found.model_dump(mode="json"))
         else:
-            say(terminal.results(), f"{found.guarantee}\nreport: {out.resolve()}")
+            show(terminal.results(), [found.guarantee, *bundled_models(found.bundled), f"report: {page.resolve()}"])
 
 
 BENCH_EXAMPLES: Final = (

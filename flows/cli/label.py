@@ -1,7 +1,5 @@
-"""Commands that label: `vouch init`, `run`, `status`, `export` and `models`."""
+"""Commands that label: `vouch run`, `status`, `export` and `models`."""
 
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -63,71 +61,6 @@ def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool
         from vouch_labels.flows.run import run_campaign
 
         return run_campaign(campaign, on_event=progress, retry_failed=retry_failed, export=export)
-
-
-INIT_EXAMPLES: Final = (
-    'vouch init cats --source s3://photos/2026 --class cat --class "traffic light"',
-    "vouch init . --force",
-)
-
-NOTES: Final = {
-    "routing": "Labels are accepted only as far as reviewed samples certify the precision that is asked for here: "
-    "`vouch run`, `vouch plan-reviews` (what to review), `vouch verdicts` (what was answered), `vouch certify`, "
-    "`vouch apply`."
-}
-
-
-@reported
-def init(
-    directory: Annotated[Path, typer.Argument(help="Folder of the campaign; made if there is none.")],
-    source: Annotated[
-        str | None,
-        typer.Option(help="The images: s3://bucket/prefix or a folder (default: images/ beside it)."),
-    ] = None,
-    class_names: Annotated[
-        list[str] | None, typer.Option("--class", help="A class to find; give it once for each.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a campaign that is there.")] = False,
-) -> None:
-    """Write campaign.yaml, in which every setting stands with its description.
-
-    Beside it goes campaign.schema.json, by which editors complete and check the campaign.
-    """
-    from pydantic import ValidationError
-
-    from vouch_labels.schemas.campaign import Campaign, RoutingConfig
-    from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
-
-    campaign = directory / "campaign.yaml"
-    if campaign.exists() and not force:
-        raise UserError(f"{campaign} is there already; choose another folder, or overwrite it with --force")
-    values = {
-        "source": {"uri": _source(source, directory)},
-        "workspace": {"uri": "./workspace"},
-        "classes": [{"name": name, "prompts": [name]} for name in class_names or ["cat"]],
-        "routing": RoutingConfig().model_dump(include={"precision", "confidence", "gate"}),
-    }
-    try:
-        Campaign.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"--class: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / SCHEMA_FILE).write_text(json.dumps(campaign_json_schema(), indent=1) + "\n", encoding="utf-8")
-        campaign.write_text(starter_campaign_text(values, NOTES), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another folder") from error
-    first = "look it over" if class_names else "name your classes in it"
-    print(f"wrote {campaign}\n{first}, then: vouch run {campaign}")
-
-
-def _source(given: str | None, directory: Path) -> str:
-    """The uri as it stands in the campaign: folders given on the command line are relative to where it is typed."""
-    if given is None:
-        return "./images"
-    if "://" in given or Path(given).is_absolute():
-        return given
-    return os.path.relpath(given, directory)
 
 
 STATUS_EXAMPLES: Final = (
@@ -199,7 +132,7 @@ def export(
     with quiet() as terminal:
         with RunProgress(terminal.remarks(), plain) as progress:
             outcome = export_campaign(config, progress)
-        answer(terminal, outcome, as_json)
+        answer(terminal, outcome, as_json, campaign)
 
 
 def _splits(given: str | None, seed: int | None, configured: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -258,6 +191,7 @@ def check(
     What is not on this machine yet is fetched.
     """
     from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.schemas.records import bundled_models
     from vouch_labels.tasks.models.catalog import check_models
 
     config = load_campaign(campaign)
@@ -269,6 +203,8 @@ def check(
             model = f"{report.backend} {report.checkpoint} on {report.device}, {report.seconds:.1f} s"
             result = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
             say(console, f"{report.kind:<10} {result}")
+        for line in bundled_models(config.models.bundled):
+            say(console, line)
         if as_json:
             print_json(terminal, {"models": [report.model_dump(mode="json") for report in reports]})
     broken = [report.kind for report in reports if report.problem]

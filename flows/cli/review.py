@@ -1,5 +1,6 @@
 """Commands about reviews: `vouch plan-reviews`, `review` and `verdicts`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -37,8 +38,13 @@ def review(
         float, typer.Option(help="Reviewers' time to plan for when nothing is waiting.", metavar="MINUTES")
     ] = 30,
     open_browser: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open the first session in a browser.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--open/--no-open",
+            help="Open the first session in a browser; if not given, where this is a terminal with a display.",
+            show_default=False,
+        ),
+    ] = None,
     status: Annotated[bool, typer.Option("--status", help="Tell how far the reviews are, by purpose.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Bring the answers so far into the workspace.")] = False,
     export: Annotated[
@@ -251,9 +257,22 @@ def import_verdicts(
     terminal: Terminal, campaign: "Campaign", files: list[Path], reviewer: str, skip_bad: bool, as_json: bool
 ) -> None:
     """Import verdict files and print what became of them; `vouch review --import` does the same."""
+    from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.tasks.reviews.import_verdicts import import_files
+    from vouch_labels.tasks.shard.events import Reading
 
-    outcomes = import_files(campaign, files, reviewer, skip_bad=skip_bad)
+    with ExitStack() as shown:
+        progress: RunProgress | None = None
+
+        def follow(done: int, total: int) -> None:
+            nonlocal progress
+            # Most files are read at once, and nothing need be said.
+            if progress is None and done < total:
+                progress = shown.enter_context(RunProgress(terminal.remarks(), plain=False))
+            if progress is not None:
+                progress(Reading(done, total))
+
+        outcomes = import_files(campaign, files, reviewer, skip_bad=skip_bad, progress=follow)
     if as_json:
         print_json(terminal, {"files": [outcome.model_dump(mode="json") for outcome in outcomes]})
         return

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vouch_labels.flows.console.output import printable
 from vouch_labels.schemas.text import duration
-from vouch_labels.tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Routing
+from vouch_labels.tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Reading, Routing
 from vouch_labels.tasks.shard.events import Progress as Step
 
 PLAIN_EVERY_S: Final = 10.0
@@ -78,7 +78,7 @@ class RunProgress:
             return
         self._said = (now, self._state.phase)
         # The first image of an export or a comparison says nothing yet.
-        first = phase != self._state.phase and self._state.phase.startswith(("exporting", "comparing"))
+        first = phase != self._state.phase and self._state.phase.startswith(("exporting", "comparing", "reading"))
         figures = "" if first else self._state.figures()
         self._console.print(
             f"{self._state.phase}{': ' if figures else ''}{figures}", highlight=False, soft_wrap=True, markup=False
@@ -118,6 +118,9 @@ class _State:
             case Exporting(images, step):
                 self.phase = f"exporting {step}"
                 self.through, self.total = images, 0
+            case Reading(done, total):
+                self.phase = "reading the file"
+                self.through, self.total = done, total
             case Comparing(images):
                 self.phase = "comparing"
                 self.through, self.total = images, 0
@@ -140,6 +143,8 @@ class _State:
             return f"{self.through:,} images"
         if self.phase == "routing":
             return f"{self.through:,} labels"
+        if self.phase == "reading the file":
+            return f"{100 * self.through // max(self.total, 1)}%"
         if self.phase == "planned":
             return f"{self.total - self.through:,} images to work through, {self.through:,} done before"
         if self.phase != "labelling":

@@ -13,22 +13,24 @@ from numpy.typing import NDArray
 
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.schemas.evaluation import ClassPairs, ContractTruth, Evaluation, GroupTruth, ImagePairs, TruePrecision
+from vouch_labels.schemas.evaluation import (
+    MOST_LEFT_OUT,
+    ClassPairs,
+    ContractTruth,
+    Evaluation,
+    GroupTruth,
+    ImagePairs,
+    TruePrecision,
+)
 from vouch_labels.schemas.policy import Group, Policy
 from vouch_labels.schemas.records import Current
-from vouch_labels.tasks.evaluate.ground_truth import (
-    PairedClasses,
-    PairedImages,
-    Truth,
-    TruthObject,
-    objects_of,
-    pair_classes,
-    pair_images,
-    read_truth,
-)
+from vouch_labels.schemas.text import pct
+from vouch_labels.tasks.evaluate.ground_truth import BoxCheck, Truth, objects_of, read_truth
+from vouch_labels.tasks.evaluate.json_lists import OnBytes
 from vouch_labels.tasks.evaluate.metrics import SCORE, Comparison
+from vouch_labels.tasks.evaluate.pairing import PairedClasses, PairedImages, pair_classes, pair_images
 from vouch_labels.tasks.evaluate.plots import write_plots
-from vouch_labels.tasks.evaluate.run_truth import RunTruth, truth_of_run
+from vouch_labels.tasks.evaluate.run_truth import RunTruth, check_objects, truth_of_run
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of
 from vouch_labels.tasks.labels.read import SIGNAL_STAGES, LabelArrays, label_arrays
 from vouch_labels.tasks.matching import IOU_THRESHOLD, ImageLabels
@@ -48,14 +50,16 @@ FILE = "evaluation.json"
 
 def evaluate_campaign(
     campaign: Campaign,
-    truth_file: Path,
+    truth: Path | Truth,
     signals: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
+    reading: OnBytes | None = None,
 ) -> Evaluation:
     """Compare what the last run of a campaign left with ground truth; nothing is labelled.
 
-    The truth file (COCO instances) is held in memory, the run's labels are not. signals are columns to draw curves of,
-    beside the detector's score and, where there is one, p_correct.
+    The truth (a COCO instances file, or what was read of one, with masks) is held in memory, the run's labels are not.
+    signals are columns to draw curves of, beside the detector's score and, where there is one, p_correct. progress is
+    called with the images compared so far, reading with the bytes of the file that are read and all of them.
 
     Raises:
         UserError: The run has no labels, the file is no COCO file, the two share no image or no class, or there is
@@ -65,7 +69,8 @@ def evaluate_campaign(
     _check_signals(signals)
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
-    truth = read_truth(truth_file)
+    if isinstance(truth, Path):
+        truth = read_truth(truth, progress=reading)
     classes = _common_classes(current, truth)
     wanted = list(dict.fromkeys((SCORE, PROBABILITY, *signals)))
     with Ledger.load(workspace, run) as ledger:
@@ -79,6 +84,7 @@ def evaluate_campaign(
                 progress(session.compared)
         if not session.compared:
             raise UserError(session.nothing_compared(run))
+        check_objects(truth)
         contract = _contract(campaign, workspace, ledger, current, truth)
     return session.evaluation(run, workspace.uri, current, signals, contract)
 
@@ -90,9 +96,9 @@ def _contract(
     run = campaign.run.name
     declared = [entry for entry in campaign.classes if entry.key in current.classes]
     policy = read_policy(workspace, current.policy, declared)
-    return (
-        contract_truth(*truth_of_run(workspace, run, ledger, current, truth), policy) if policy.certification else None
-    )
+    if policy.certification is None:
+        return None
+    return contract_truth(*truth_of_run(workspace, run, ledger, current, truth), policy)
 
 
 class _Session:
@@ -103,12 +109,13 @@ class _Session:
         self._classes = classes
         self._pairs = pairs
         self._places = {name: place for place, name in enumerate(classes.common)}
-        paired = [truth.images[place].id for place in pairs.places.values()]
-        common = [item for number in paired for item in self._common(number)]
-        self._masks_missing = sum(item.segmentation is None for item in common)
+        self._class_of_category = classes.by_place(list(truth.categories))
+        common = np.concatenate([self._common(place) for place in pairs.places.values()])
+        self._masks_missing = int((~truth.has_mask[common]).sum())
         # Without the masks of some objects, a mask on one of them would count as wrong.
-        self._masks = bool(common) and not self._masks_missing
+        self._masks = bool(len(common)) and not self._masks_missing
         self._comparison = Comparison(classes.common, signals, self._masks)
+        self._check = BoxCheck()
         self._left: dict[str, list[str]] = defaultdict(list)
         self._left_count: Counter[str] = Counter()
         self._unknown: Counter[str] = Counter()
@@ -127,16 +134,18 @@ class _Session:
         if (image.height or labels.height, image.width or labels.width) != size:
             self._leave("other_size", labels.key)
             return
-        items = self._common(image.id)
-        classes = [self._classes.place_of_category[item.category_id] for item in items]
-        objects = objects_of(items, classes, size, self._truth.path, self._masks)
+        rows = self._common(place)
+        classes = self._class_of_category[self._truth.category[rows]]
+        objects = objects_of(self._truth, rows, classes, size, self._masks)
+        self._check.add(objects.xywh, size)
         self._crowds += int(objects.crowd.sum())
         self._comparison.add(place, self._labels(labels), objects)
         self.compared += 1
 
-    def _common(self, number: int | str) -> list[TruthObject]:
-        items = self._truth.objects.get(number, [])
-        return [item for item in items if item.category_id in self._classes.place_of_category]
+    def _common(self, place: int) -> NDArray[np.int64]:
+        """Annotations of an image of the truth that are of classes compared."""
+        rows = self._truth.rows(place)
+        return rows[self._class_of_category[self._truth.category[rows]] >= 0]
 
     def _labels(self, labels: LabelArrays) -> ImageLabels:
         """The labels of common classes; the others are counted."""
@@ -183,6 +192,7 @@ class _Session:
             version=current.fingerprint,
             policy=current.policy,
             iou_threshold=IOU_THRESHOLD,
+            file=self._truth.file.model_copy(update={"hints": self._check.hints()}),
             images=self._image_pairs(),
             classes=self._class_pairs(),
             crowds=self._crowds,
@@ -262,16 +272,21 @@ def contract_truth(labels: RunLabels, truth: RunTruth, policy: Policy) -> Contra
     The guarantee is about the labels of the images that were not kept for fitting, group by group, as they were routed.
     A label is correct as `truth.truth_of_labels` has it, and the delivered set is what people leave who answer right.
     A guarantee with confidence 1 - delta may be broken, by chance, in a share delta of campaigns.
+
+    No verdict is given where the truth lacks more than MOST_LEFT_OUT of what it is about, or looks wrong.
     """
     certification = policy.certification
     if certification is None:
         return None
     side = ~labels.fit_side(certification.fit_share, certification.seed)
     group_of = _groups(labels, policy)
+    no_verdict = tuple(_doubts(truth, side))
     groups = tuple(
         _group(labels, truth, group, side & (group_of == place), certification.gate, certification.precision)
         for place, group in enumerate(policy.groups)
     )
+    if no_verdict:
+        groups = tuple(group.model_copy(update={"kept": None}) for group in groups)
     kept = [group.kept for group in groups if group.kept is not None]
     return ContractTruth(
         policy=policy.version,
@@ -280,11 +295,22 @@ def contract_truth(labels: RunLabels, truth: RunTruth, policy: Policy) -> Contra
         gate=certification.gate,
         simulated=certification.simulated,
         held=all(kept) if kept else None,
+        no_verdict=no_verdict,
         groups=groups,
         certified_side=true_precision(labels.accepted, truth.correct, truth.counted & side),
         whole_run=true_precision(labels.accepted, truth.correct, truth.counted),
         without_truth=dict(truth.left_out),
     )
+
+
+def _doubts(truth: RunTruth, side: NDArray[np.bool_]) -> Iterator[str]:
+    """Why the truth allows no verdict on the labels of this side, (N,)."""
+    yield from truth.file.doubts()
+    dropped, labels = int((truth.dropped & side).sum()), int(side.sum())
+    if dropped > MOST_LEFT_OUT * labels:
+        yield (
+            f"{pct(dropped / labels)} of the {labels:,} labels that it is about have no truth for their image or class"
+        )
 
 
 def true_precision(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], among: NDArray[np.bool_]) -> TruePrecision:

@@ -1,44 +1,52 @@
-"""Reads COCO ground truth as arrays and masks, and pairs its images and classes with those of a run."""
+"""Reads COCO ground truth: checks every element, counts what is left out, and gives arrays and masks of each image.
 
-import json
-import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+Types are normalised here and nowhere else: 1, 1.0 and "1" are one id. What cannot be taken is refused with the name of
+the annotation; what COCO's own reader passes over, annotations of unknown images or categories, is counted.
+"""
+
+from array import array
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.tasks.boxes_masks import is_rle
+from vouch_labels.schemas.evaluation import TruthFile
+from vouch_labels.tasks.boxes_masks import compress_counts, is_rle
+from vouch_labels.tasks.evaluate.json_lists import NotAnObjectError, NotJsonError, OnBytes, read_lists
+from vouch_labels.tasks.evaluate.polygons import OutlineError, pack_polygons, rle_of_polygons
 from vouch_labels.tasks.matching import ImageObjects, Rle
 
-_LISTS: Final = ("images", "annotations", "categories")
+LARGEST: Final = 1e8
+"""Numbers beyond it are no pixels, and native code keeps them in 32 bits."""
+MOST_PIXELS: Final = 2**32 - 1
+"""Of a mask; pycocotools counts them in 32 bits."""
+MOST_NAME: Final = 4096
+"""Characters of a file name or a category's name: the longest path of Linux."""
+EXAMPLES: Final = 3
 
-_SEVERAL: Final = -1
+_LISTS: Final = ("images", "annotations", "categories")
+_SWITCH: Final = {None: False, 0: False, 1: True, "0": False, "1": True}
+"""Values of iscrowd and ignore; true is 1, false is 0, and so are 1.0 and 0.0."""
+_NUMBERED, _NAMED, _NAMELESS = range(3)
+"""Annotations whose id is a whole number, another text, or that have none."""
+_BEYOND: Final = 0.1
+"""Share of boxes beyond their image from which on the file is doubted: some tools let a box reach out."""
+_FEW: Final = 5
+
+Id = int | str
 
 
 class TruthImage(NamedTuple):
     """One image of the file."""
 
-    id: int | str
+    id: Id
     file_name: str
     width: int | None
     """Pixels; None when the file does not say."""
     height: int | None
-
-
-class TruthObject(NamedTuple):
-    """One annotation."""
-
-    id: object
-    image_id: int | str
-    category_id: int | str
-    xywh: tuple[float, float, float, float]
-    crowd: bool
-    segmentation: "list[NDArray[np.float64]] | RunLengths | None"
-    """Polygons, flat x, y, x, y ... each, or run lengths; None without a mask."""
 
 
 class RunLengths(NamedTuple):
@@ -46,275 +54,418 @@ class RunLengths(NamedTuple):
 
     size: tuple[int, int]
     """Height and width."""
-    counts: NDArray[np.int64] | bytes
-    """Plain, or compressed."""
+    counts: bytes
+    """Compressed; checked when the mask is needed."""
 
 
-class Truth(NamedTuple):
-    """A ground-truth file."""
+@dataclass(frozen=True)
+class Truth:
+    """A ground-truth file: M images, and N annotations of known images and categories, those of an image together."""
 
     path: Path
     images: list[TruthImage]
     """In the order of the file."""
-    categories: dict[int | str, str]
-    """Category id -> name."""
-    objects: dict[int | str, list[TruthObject]]
-    """Image id -> its annotations; annotations of unknown images or categories are left out, as pycocotools does."""
+    categories: dict[Id, str]
+    """Category id -> name, in the order of the file."""
+    starts: NDArray[np.int64]
+    """(M + 1,) first annotation of each image."""
+    category: NDArray[np.int32]
+    """(N,) place of each annotation's category in `categories`."""
+    xywh: NDArray[np.float64]
+    """(N, 4) left, top, width and height, pixels."""
+    crowd: NDArray[np.bool_]
+    """(N,) regions in which labels are neither right nor wrong."""
+    has_mask: NDArray[np.bool_]
+    """(N,) whether there is a mask."""
+    masks: list[bytes | RunLengths | None]
+    """N packed polygons or run lengths; empty where they were not asked for."""
+    numbers: NDArray[np.int64]
+    """(N,) ids of annotations, or their place in the list of the file where the id is no whole number."""
+    numbered: NDArray[np.bool_]
+    """(N,) whether it is an id."""
+    file: TruthFile
+    """What was read, and what was left out."""
 
-    def counts(self) -> Counter[str]:
+    def counts(self) -> dict[str, int]:
         """Annotations of each category by name, crowd regions included."""
-        return Counter(self.categories[item.category_id] for items in self.objects.values() for item in items)
+        found: dict[str, int] = {}
+        amounts = np.bincount(self.category, minlength=len(self.categories)).tolist()
+        for name, number in zip(self.categories.values(), amounts, strict=True):
+            found[name] = found.get(name, 0) + number
+        return found
+
+    def name(self, row: int) -> str:
+        """Name an annotation for people."""
+        return f"annotation {self.numbers[row]}" if self.numbered[row] else f"annotations[{self.numbers[row]}]"
+
+    def rows(self, place: int) -> NDArray[np.int64]:
+        """Annotations of the image at a place in `images`, (A,)."""
+        return np.arange(self.starts[place], self.starts[place + 1])
+
+
+def read_truth(path: Path, masks: bool = True, progress: OnBytes | None = None) -> Truth:
+    """Read a COCO instances file, an element at a time.
+
+    Memory is that of what is kept: some 60 bytes an annotation, and with `masks` two bytes a coordinate.
+
+    Raises:
+        UserError: There is no such file, it holds no COCO instances, or an element is not what COCO has there.
+    """
+    reader = _Reader(path, masks)
+    try:
+        for name, place, value in read_lists(path, _LISTS, progress):
+            reader.add(name, place, value)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; --truth takes a COCO annotation file") from None
+    except NotJsonError as error:
+        raise UserError(f"{path}: is no JSON ({error}); --truth takes a COCO annotation file") from None
+    except NotAnObjectError:
+        raise UserError(
+            f"{path}: is no COCO instances file; it must be a JSON object with the lists {', '.join(_LISTS)}"
+        ) from None
+    except _MalformedError as error:
+        raise UserError(f"{path}: {error}") from None
+    return reader.truth()
 
 
 class _MalformedError(Exception):
     """An element that is not what COCO has there; its text ends the user's line."""
 
 
-def read_truth(path: Path) -> Truth:
-    """Read a COCO instances file.
+class _Reader:
+    """What is kept of the elements, in columns."""
 
-    Annotations are made small while the file is parsed, so that memory is that of the text and of what is kept.
+    def __init__(self, path: Path, masks: bool) -> None:
+        self._path, self._keep = path, masks
+        self._images: list[TruthImage] = []
+        self._place_of_image: dict[Id, int] = {}
+        self._file_names: set[str] = set()
+        self._categories: dict[Id, str] = {}
+        # Annotations may come before the images that they name.
+        self._image_codes: dict[Id, int] = {}
+        self._category_codes: dict[Id, int] = {}
+        self._image, self._category = array("q"), array("i")
+        self._boxes = array("d")
+        self._crowd, self._kind, self._has_mask = bytearray(), bytearray(), bytearray()
+        self._number = array("q")
+        self._masks: list[bytes | RunLengths | None] = []
+        self._ignored = 0
 
-    Raises:
-        UserError: There is no such file, or it holds no COCO instances.
-    """
-    document = _parsed(path)
-    if not isinstance(document, dict) or not all(isinstance(document.get(name), list) for name in _LISTS):
-        raise UserError(
-            f"{path}: is no COCO instances file; it must be a JSON object with the lists {', '.join(_LISTS)}"
+    def add(self, name: str, place: int, value: Any) -> None:  # noqa: ANN401 - not checked yet
+        where = f"{name}[{place}]"
+        if not isinstance(value, dict):
+            raise _MalformedError(f"{where} is no object; only COCO object instances can be compared")
+        if name == "annotations":
+            self._annotation(where, place, value)
+        elif name == "images":
+            self._one_image(where, value)
+        else:
+            self._one_category(where, value)
+
+    def _one_image(self, where: str, value: dict[str, Any]) -> None:
+        if "id" not in value or "file_name" not in value:
+            raise _MalformedError(f"{where} needs an id and a file_name; only COCO object instances can be compared")
+        number, name = _id(value["id"]), _text(value["file_name"])
+        if number is None or name is None:
+            raise _MalformedError(
+                f"image {_shown(value['id'])}: its id must be a whole number or text, its file_name text of up to "
+                f"{MOST_NAME:,} characters"
+            )
+        name = name.replace("\\", "/").removeprefix("./")
+        for what, twice, known in (("id", number, self._place_of_image), ("file_name", name, self._file_names)):
+            if twice in known:
+                raise _MalformedError(f"two images have the {what} {_shown(twice)}; each image may stand there once")
+        self._place_of_image[number] = len(self._images)
+        self._file_names.add(name)
+        self._images.append(TruthImage(number, name, _side(value.get("width")), _side(value.get("height"))))
+
+    def _one_category(self, where: str, value: dict[str, Any]) -> None:
+        number, name = _id(value.get("id")), _text(value.get("name"))
+        if number is None or name is None:
+            raise _MalformedError(f"{where} needs an id and a name")
+        if number in self._categories:
+            raise _MalformedError(
+                f"two categories have the id {_shown(number)}: {_shown(self._categories[number])} and {_shown(name)}; "
+                "give each its own"
+            )
+        self._categories[number] = name
+
+    def _annotation(self, where: str, place: int, value: dict[str, Any]) -> None:
+        if not ("bbox" in value and "image_id" in value and "category_id" in value):
+            raise _MalformedError(
+                f"{where} needs an image_id, a category_id and a bbox; only COCO object instances can be compared"
+            )
+        own = value.get("id")
+        name = where if own is None else f"annotation {_shown(own)}"
+        image, category = _id(value["image_id"]), _id(value["category_id"])
+        if image is None or category is None:
+            raise _MalformedError(f"{name}: image_id and category_id must be whole numbers or texts")
+        box = value["bbox"]
+        if not (isinstance(box, list) and len(box) == 4 and all(map(_is_pixels, box)) and min(box[2:]) >= 0):
+            raise _MalformedError(
+                f"{name}: bbox must be left, top, width and height in numbers up to {LARGEST:.0e}, not {_shown(box)}"
+            )
+        crowd, ignored = (_switch(name, value, key) for key in ("iscrowd", "ignore"))
+        mask = _mask(name, value.get("segmentation"), self._keep)
+        self._ignored += ignored and not crowd
+        self._image.append(self._image_codes.setdefault(image, len(self._image_codes)))
+        self._category.append(self._category_codes.setdefault(category, len(self._category_codes)))
+        self._boxes.extend(box)
+        self._crowd.append(crowd or ignored)
+        self._has_mask.append(mask is not None)
+        if self._keep:
+            self._masks.append(mask)  # type: ignore[arg-type] # a mask is True only where none is kept
+        self._number_it(place, _id(own))
+
+    def _number_it(self, place: int, own: Id | None) -> None:
+        if isinstance(own, int) and abs(own) < 1 << 62:
+            self._number.append(own)
+            self._kind.append(_NUMBERED)
+        elif own is None:
+            self._number.append(place)
+            self._kind.append(_NAMELESS)
+        else:
+            # Enough to see that a text is there twice.
+            self._number.append(hash(own))
+            self._kind.append(_NAMED)
+
+    def truth(self) -> Truth:
+        """What was read, annotations of an image together.
+
+        Raises:
+            UserError: Two annotations have one id.
+        """
+        count = len(self._image)
+        kind, numbers = np.frombuffer(self._kind, np.uint8), np.frombuffer(self._number, np.int64)
+        self._check_once(kind, numbers)
+        numbers = np.where(kind == _NUMBERED, numbers, np.arange(count))
+        image = _places(self._image, self._image_codes, self._place_of_image)
+        place_of_category = {number: place for place, number in enumerate(self._categories)}
+        category = _places(self._category, self._category_codes, place_of_category)
+        known = (image >= 0) & (category >= 0)
+        rows = np.flatnonzero(known)
+        rows = rows[np.argsort(image[rows], kind="stable")]
+        numbered = kind == _NUMBERED
+
+        def named(among: NDArray[np.bool_]) -> tuple[str, ...]:
+            first = np.flatnonzero(among)[:EXAMPLES].tolist()
+            return tuple(f"annotation {numbers[row]}" if numbered[row] else f"annotations[{row}]" for row in first)
+
+        no_category = (image >= 0) & (category < 0)
+        file = TruthFile(
+            annotations=count,
+            unknown_image=int((image < 0).sum()),
+            unknown_category=int(no_category.sum()),
+            examples={"unknown_image": named(image < 0), "unknown_category": named(no_category)},
+            ignored=self._ignored,
         )
-    images = list(_checked(path, document, "images", TruthImage, "an id and a file_name"))
-    categories = {entry["id"]: entry["name"] for entry in _categories(path, document["categories"])}
-    objects: dict[int | str, list[TruthObject]] = defaultdict(list)
-    known = {image.id for image in images}
-    for item in _checked(path, document, "annotations", TruthObject, "an image_id, a category_id and a bbox"):
-        if item.image_id in known and item.category_id in categories:
-            objects[item.image_id].append(item)
-    _check_once(path, images)
-    return Truth(path, images, categories, dict(objects))
+        return Truth(
+            path=self._path,
+            images=self._images,
+            categories=self._categories,
+            starts=np.searchsorted(image[rows], np.arange(len(self._images) + 1)),
+            category=category[rows].astype(np.int32),
+            xywh=np.frombuffer(self._boxes, np.float64).reshape(-1, 4)[rows],
+            crowd=np.frombuffer(self._crowd, np.bool_)[rows],
+            has_mask=np.frombuffer(self._has_mask, np.bool_)[rows],
+            masks=[self._masks[row] for row in rows.tolist()] if self._keep else [],
+            numbers=numbers[rows],
+            numbered=numbered[rows],
+            file=file,
+        )
+
+    def _check_once(self, kind: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
+        for one in (_NUMBERED, _NAMED):
+            given = np.sort(numbers[kind == one])
+            twice = np.flatnonzero(given[1:] == given[:-1])
+            if len(twice):
+                at = np.flatnonzero((kind == one) & (numbers == given[twice[0]]))[:2].tolist()
+                raise UserError(
+                    f"{self._path}: annotations[{at[0]}] and annotations[{at[1]}] have the same id; give each its own"
+                )
 
 
-def _parsed(path: Path) -> Any:  # noqa: ANN401 - whatever stands in the file
+def _places(codes: "array[int]", code_of: dict[Id, int], place_of: dict[Id, int]) -> NDArray[np.int64]:
+    """Places of what annotations name, -1 for what the file does not list."""
+    place = np.array([place_of.get(number, -1) for number in code_of], np.int64)
+    found: NDArray[np.int64] = place[np.array(codes, np.int64)] if len(codes) else np.zeros(0, np.int64)
+    return found
+
+
+def _id(value: object) -> Id | None:
+    """Normalise an id: 1, 1.0 and "1" are one; None for what is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        # "007" is a text of its own.
+        if value.isdecimal() and len(value) < 19 and str(int(value)) == value:
+            return int(value)
+        return _text(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) else None
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str) or len(value) > MOST_NAME:
+        return None
     try:
-        with path.open(encoding="utf-8") as file:
-            return json.load(file, object_hook=_slim)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; --truth takes a COCO annotation file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except _MalformedError as error:
-        raise UserError(f"{path}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        where = f" (line {error.lineno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
-        raise UserError(f"{path}: is no JSON{where}; --truth takes a COCO annotation file") from None
-
-
-def _slim(value: dict[str, Any]) -> Any:  # noqa: ANN401 - an object of the file, or what is kept of it
-    """What is kept of a JSON object: called by the parser for each, inner ones first."""
-    if "bbox" in value and "image_id" in value and "category_id" in value:
-        return _object(value)
-    if "file_name" in value and "id" in value and "image_id" not in value:
-        return _image(value)
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can spell
+        return None
     return value
 
 
-def _image(value: dict[str, Any]) -> TruthImage:
-    name = value["file_name"]
-    if not _is_id(value["id"]) or not isinstance(name, str):
-        raise _MalformedError(f"image {value['id']!r}: its id must be a number or text, its file_name text")
-    sides = [value.get(side) for side in ("width", "height")]
-    width, height = (side if isinstance(side, int) and side > 0 else None for side in sides)
-    return TruthImage(value["id"], name.replace("\\", "/").removeprefix("./"), width, height)
+def _side(value: object) -> int | None:
+    """Pixels of a side; None where the file does not say, or says what cannot be."""
+    number = _id(value)
+    return number if isinstance(number, int) and number > 0 else None
 
 
-def _object(value: dict[str, Any]) -> TruthObject:
-    name, box = value.get("id"), value["bbox"]
-    if not _is_id(value["image_id"]) or not _is_id(value["category_id"]):
-        raise _MalformedError(f"annotation {name!r}: image_id and category_id must be numbers or texts")
-    if not (isinstance(box, list) and len(box) == 4 and _numbers(box) and min(box[2:]) >= 0):
-        raise _MalformedError(f"annotation {name!r}: bbox must be left, top, width and height, not {box!r}")
-    x, y, width, height = map(float, box)
-    mask = _segmentation(value.get("segmentation"))
-    return TruthObject(
-        name, value["image_id"], value["category_id"], (x, y, width, height), bool(value.get("iscrowd")), mask
-    )
+def _is_pixels(value: object) -> bool:
+    # Integers may be beyond the range of floats; not a number is no less than anything.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def _segmentation(value: Any) -> list[NDArray[np.float64]] | RunLengths | None:  # noqa: ANN401 - not checked yet
-    """Polygons or run lengths; None for what is neither."""
+def _switch(name: str, value: dict[str, Any], key: str) -> bool:
+    given = value.get(key)
+    try:
+        return _SWITCH[given]
+    except (KeyError, TypeError):
+        raise _MalformedError(f"{name}: {key} must be 0 or 1, not {_shown(given)}") from None
+
+
+def _mask(name: str, value: Any, keep: bool) -> bytes | RunLengths | bool | None:  # noqa: ANN401 - not checked yet
+    """A mask, checked as far as it can be without its image; True stands for one that is not kept, None for none."""
     if isinstance(value, list):
-        polygons = [part for part in value if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0]
-        if not polygons or len(polygons) < len(value) or not all(map(_numbers, polygons)):
+        polygons = _polygons(name, value)
+        if polygons is None:
             return None
-        return [np.array(part, np.float64) for part in polygons]
+        return pack_polygons(polygons) if keep else True
     if not isinstance(value, dict):
         return None
     size, counts = value.get("size"), value.get("counts")
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
+    if not counts or not (isinstance(size, list) and len(size) == 2):
         return None
-    if isinstance(counts, str) and counts.isascii():
-        return RunLengths((size[0], size[1]), counts.encode("ascii"))
-    if isinstance(counts, list) and all(isinstance(run, int) for run in counts) and sum(counts) == size[0] * size[1]:
-        return RunLengths((size[0], size[1]), np.array(counts, np.int64))
-    return None
+    height, width = (_side(side) for side in size)
+    if height is None or width is None or height * width > MOST_PIXELS:
+        raise _MalformedError(f"{name}: the size of its mask is {_shown(size)}, which is no height and width")
+    if isinstance(counts, str):
+        if not counts.isascii():
+            _damaged(name)
+        return RunLengths((height, width), counts.encode("ascii")) if keep else True
+    if not (isinstance(counts, list) and all(map(_is_run, counts)) and sum(counts) == height * width):
+        _damaged(name)
+    runs = np.array(counts, np.int64)
+    return RunLengths((height, width), compress_counts(runs, np.array([len(runs)]))[0]) if keep else True
 
 
-def _checked(path: Path, document: dict[str, Any], name: str, kind: type[Any], needs: str) -> Iterator[Any]:
-    for place, value in enumerate(document[name]):
-        if not isinstance(value, kind):
-            raise UserError(f"{path}: {name}[{place}] needs {needs}; only COCO object instances can be compared")
-        yield value
+def _polygons(name: str, value: list[Any]) -> list[NDArray[np.float64]] | None:
+    """Polygons, flat each; None for what is none."""
+    found = []
+    for part in value:
+        if not isinstance(part, list) or len(part) < 6 or len(part) % 2:
+            return None
+        try:
+            numbers = np.array(part)
+        except ValueError:  # numbers and lists
+            return None
+        if (
+            numbers.ndim != 1
+            or numbers.dtype.kind not in "iufO"
+            or (numbers.dtype == object and not all(map(_is_number, part)))
+        ):
+            return None
+        # Integers beyond 64 bits are objects.
+        if numbers.dtype == object or not (np.abs(numbers) <= LARGEST).all():
+            raise _MalformedError(f"{name}: its outline has coordinates beyond {LARGEST:.0e}, which are no pixels")
+        found.append(numbers.astype(np.float64))
+    return found or None
 
 
-def _categories(path: Path, values: list[Any]) -> Iterator[dict[str, Any]]:
-    for place, value in enumerate(values):
-        if not (isinstance(value, dict) and _is_id(value.get("id")) and isinstance(value.get("name"), str)):
-            raise UserError(f"{path}: categories[{place}] needs an id and a name")
-        yield value
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
-def _check_once(path: Path, images: list[TruthImage]) -> None:
-    for what, values in (("id", [image.id for image in images]), ("file_name", [image.file_name for image in images])):
-        if len(set(values)) < len(values):
-            twice, _ = Counter(values).most_common(1)[0]
-            raise UserError(f"{path}: two images have the {what} {twice!r}; each image may stand there once")
+def _is_run(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= MOST_PIXELS and value == int(value)
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+def _damaged(name: str) -> NoReturn:
+    raise _MalformedError(f"{name}: the run lengths of its mask are damaged")
 
 
-def _numbers(values: list[Any]) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+def _shown(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number of many digits"
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def objects_of(
-    items: Sequence[TruthObject], places: Sequence[int], size: tuple[int, int], path: Path, masks: bool
+    truth: Truth, rows: NDArray[np.int64], classes: NDArray[np.int64], size: tuple[int, int], masks: bool
 ) -> ImageObjects:
     """Arrays of one image's annotations, of classes that are compared.
 
-    places are those of their classes in the list of classes; path is for errors; with `masks` all have masks.
+    rows (A,) are theirs in the truth, classes (A,) the places of their classes in the list of classes, size is the
+    height and width of the image; with `masks` all have masks.
 
     Raises:
         UserError: A mask is damaged, or of another size than its image.
     """
     return ImageObjects(
-        class_index=np.array(places, np.int64),
-        xywh=np.array([item.xywh for item in items], np.float64).reshape(-1, 4),
-        crowd=np.array([item.crowd for item in items], np.bool_),
-        masks=[_mask(item, size, path) for item in items] if masks else None,
+        class_index=classes.astype(np.int64),
+        xywh=truth.xywh[rows],
+        crowd=truth.crowd[rows],
+        masks=[_drawn(truth, row, size) for row in rows.tolist()] if masks else None,
     )
 
 
-def _mask(item: TruthObject, size: tuple[int, int], path: Path) -> Rle:
-    from pycocotools import mask as mask_utils
-
-    mask = item.segmentation
+def _drawn(truth: Truth, row: int, size: tuple[int, int]) -> Rle:
+    mask, name = truth.masks[row], truth.name(row)
     if mask is None:
-        raise ValueError(f"annotation {item.id!r} has no mask")
-    if not isinstance(mask, RunLengths):
-        rle: Rle = mask_utils.merge(mask_utils.frPyObjects([part.tolist() for part in mask], *size))
-        return rle
+        raise ValueError(f"{name} has no mask")
+    if isinstance(mask, bytes):
+        try:
+            return rle_of_polygons(mask, size)
+        except OutlineError as error:
+            raise UserError(f"{truth.path}: {name} has {error}, which is no outline of an object") from None
     if mask.size != size:
         raise UserError(
-            f"{path}: the mask of annotation {item.id!r} is {mask.size[1]} x {mask.size[0]} pixels, its image "
+            f"{truth.path}: the mask of {name} is {mask.size[1]} x {mask.size[0]} pixels, its image "
             f"{size[1]} x {size[0]}; export the masks in the size of the images"
         )
-    if isinstance(mask.counts, bytes):
-        # pycocotools trusts them, and would read beyond its arrays.
-        if not is_rle(mask.counts, *size):
-            raise UserError(f"{path}: the run lengths of annotation {item.id!r} are damaged")
-        return {"size": list(size), "counts": mask.counts}
-    plain: Rle = mask_utils.frPyObjects({"size": list(size), "counts": mask.counts.tolist()}, *size)
-    return plain
+    # pycocotools trusts them, and would read beyond its arrays.
+    if not is_rle(mask.counts, *size):
+        raise UserError(f"{truth.path}: the run lengths of {name} are damaged")
+    return {"size": list(size), "counts": mask.counts}
 
 
-class PairedImages(NamedTuple):
-    """Which image of the truth each key of the run is."""
+class BoxCheck:
+    """Sees by the boxes of the images compared whether they are what COCO has: left, top, width, height in pixels."""
 
-    rule: Literal["file_name", "path_end"]
-    """file_name: whole keys were equal; path_end: the last parts of the paths were."""
-    places: dict[str, int]
-    """Key -> place in the truth's list of images."""
-    ambiguous: list[str]
-    """Keys that fit several file names, or share one with other keys, so that they were not paired."""
+    def __init__(self) -> None:
+        """Begin without a box."""
+        self._boxes = self._beyond = self._corners = self._tiny = 0
 
+    def add(self, xywh: NDArray[np.float64], size: tuple[int, int]) -> None:
+        """Look at the (A, 4) boxes of an image of this height and width."""
+        sides = np.array([size[1], size[0]], np.float64)
+        # Tools round, and some draw a little over the edge.
+        allowed = sides + np.maximum(2, sides / 100)
+        ends = xywh[:, :2] + xywh[:, 2:]
+        self._boxes += len(xywh)
+        self._beyond += int((ends > allowed).any(axis=1).sum())
+        self._corners += int(((xywh[:, 2:] > xywh[:, :2]) & (xywh[:, 2:] <= allowed)).all(axis=1).sum())
+        self._tiny += int(((ends <= 1.001) & (xywh[:, 2:] < 1)).all(axis=1).sum())
 
-class PairedClasses(NamedTuple):
-    """Which classes are the same."""
-
-    common: tuple[str, ...]
-    """Names as the run has them, in its order."""
-    run_only: tuple[str, ...]
-    truth_only: tuple[str, ...]
-    place_of_category: dict[int | str, int]
-    """Category id of the truth -> place in `common`."""
-
-
-def pair_images(keys: Iterable[str], file_names: Sequence[str]) -> PairedImages:
-    """Pair keys with file names.
-
-    A key and a file name are the same image when they are equal. Only when no key at all has its equal, paths are
-    compared from their ends, since data sets often name files without their folders, or below another one: then one
-    must end with all the parts of the other, and it must be the only one that does so on either side.
-    """
-    whole = {name: place for place, name in enumerate(file_names)}
-    equal: dict[str, int] = {}
-    others: list[str] = []
-    for key in keys:
-        if key in whole:
-            equal[key] = whole[key]
-        elif not equal:
-            others.append(key)
-    return PairedImages("file_name", equal, []) if equal else _pair_ends(others, whole)
-
-
-def _pair_ends(keys: Sequence[str], whole: Mapping[str, int]) -> PairedImages:
-    ends: dict[str, int] = {}
-    for name, place in whole.items():
-        for end in _ends(name):
-            ends[end] = _SEVERAL if end in ends else place
-    paired: dict[str, int] = {}
-    ambiguous: list[str] = []
-    for key in keys:
-        fits = [ends[key]] if key in ends else []
-        fits += [whole[end] for end in _ends(key) if end in whole]
-        if len(fits) == 1 and fits[0] != _SEVERAL:
-            paired[key] = fits[0]
-        elif fits:
-            ambiguous.append(key)
-    claims = Counter(paired.values())
-    ambiguous += [key for key, place in paired.items() if claims[place] > 1]
-    return PairedImages("path_end", {key: place for key, place in paired.items() if claims[place] == 1}, ambiguous)
-
-
-def pair_classes(class_names: Sequence[str], categories: Mapping[int | str, str]) -> PairedClasses:
-    """Pair the classes of a run with categories of the truth by name; letter case and spaces around do not matter.
-
-    Several categories of one name are one class. Where two classes of the run differ in nothing but case, a category
-    goes to the one that it equals, or to the first.
-    """
-    folded: dict[str, str] = {}
-    for name in class_names:
-        folded.setdefault(_folded(name), name)
-    own = set(class_names)
-    class_of = {number: name if name in own else folded.get(_folded(name), "") for number, name in categories.items()}
-    met = set(class_of.values())
-    common = tuple(name for name in class_names if name in met)
-    return PairedClasses(
-        common=common,
-        run_only=tuple(name for name in class_names if name not in met),
-        truth_only=tuple(dict.fromkeys(categories[number] for number, name in class_of.items() if not name)),
-        place_of_category={number: common.index(name) for number, name in class_of.items() if name},
-    )
-
-
-def _folded(name: str) -> str:
-    return " ".join(name.split()).casefold()
-
-
-def _ends(path: str) -> Iterator[str]:
-    """The path without its first folder, without its first two ..."""
-    while "/" in path:
-        path = path.partition("/")[2]
-        yield path
+    def hints(self) -> tuple[str, ...]:
+        """What is wrong with the boxes as a whole, a line each."""
+        if not self._boxes:
+            return ()
+        if self._tiny == self._boxes:
+            return ("every box lies within the first pixel: bbox is in pixels, not a share from 0 to 1",)
+        if self._beyond < _FEW or self._beyond < _BEYOND * self._boxes:
+            return ()
+        line = f"{self._beyond:,} of {self._boxes:,} boxes reach beyond their image"
+        if self._corners == self._boxes:
+            line += ", and none would as x0, y0, x1, y1: bbox is left, top, width, height"
+        return (line,)

@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.evaluation import TruthFile
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
-from vouch_labels.tasks.evaluate.ground_truth import (
-    PairedClasses,
-    Truth,
-    objects_of,
-    pair_classes,
-    pair_images,
-    read_truth,
-)
+from vouch_labels.tasks.evaluate.ground_truth import BoxCheck, Truth, objects_of, read_truth
+from vouch_labels.tasks.evaluate.json_lists import OnBytes
+from vouch_labels.tasks.evaluate.pairing import PairedClasses, pair_classes, pair_images
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import image_sizes
 from vouch_labels.tasks.matching import (
@@ -65,6 +61,10 @@ class RunTruth:
     """(K, 4) as `boxes`."""
     left_out: dict[str, int]
     """Why -> labels without an answer."""
+    dropped: NDArray[np.bool_]
+    """(N,) labels whose image or class has no truth; those on a crowd region are not among them."""
+    file: TruthFile
+    """What the file holds, and what of it was left out."""
 
     @property
     def counted(self) -> NDArray[np.bool_]:
@@ -78,9 +78,14 @@ class RunTruth:
 
 
 def truth_of_campaign(
-    campaign: Campaign, truth_file: Path, progress: Callable[[int], None] | None = None
+    campaign: Campaign,
+    truth_file: Path,
+    progress: Callable[[int], None] | None = None,
+    reading: OnBytes | None = None,
 ) -> tuple[RunLabels, RunTruth]:
     """Read the labels of a campaign's run and a ground-truth file, and hold one against the other.
+
+    progress is called with the images compared so far, reading with the bytes of the file that are read, and all.
 
     Raises:
         UserError: The run has no labels, the file is no COCO file, or the two share no image or no class.
@@ -88,7 +93,7 @@ def truth_of_campaign(
     """
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
-    truth = read_truth(truth_file)
+    truth = read_truth(truth_file, masks=False, progress=reading)
     with Ledger.load(workspace, run) as ledger:
         return truth_of_run(workspace, run, ledger, current, truth, progress)
 
@@ -128,6 +133,7 @@ def truth_of_labels(
     keys = labels.keys.to_pylist()
     pairs = pair_images(keys, [image.file_name for image in truth.images])
     _check_common(truth, classes, pairs.places, keys, labels.shown)
+    check_objects(truth)
     gather = _Gather(labels, truth, classes)
     starts = np.searchsorted(labels.image_index, np.arange(len(keys) + 1))
     done = 0
@@ -140,7 +146,7 @@ def truth_of_labels(
         if (image.width or width, image.height or height) != (width, height):
             gather.leave("image of another size in the truth", end - start)
             continue
-        gather.add(number, slice(start, end), image.id, (height, width))
+        gather.add(number, slice(start, end), place, (height, width))
         done += 1
         if progress is not None:
             progress(done)
@@ -161,6 +167,9 @@ class _Gather:
         self._class_index = np.full(labels.count, -1)
         self._boxes = np.full((labels.count, 4), np.nan, np.float32)
         self._known = np.zeros(len(labels.keys), np.bool_)
+        self._class_of_category = classes.by_place(list(truth.categories))
+        self._dropped = np.ones(labels.count, np.bool_)
+        self._check = BoxCheck()
         self._missed: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
         self._left: dict[str, int] = {}
 
@@ -168,16 +177,15 @@ class _Gather:
         if labels:
             self._left[why] = self._left.get(why, 0) + labels
 
-    def add(self, number: int, rows: slice, image: int | str, size: tuple[int, int]) -> None:
-        """Answer the labels of one image: its number in the run, rows, id in the truth, height and width."""
+    def add(self, number: int, rows: slice, image: int, size: tuple[int, int]) -> None:
+        """Answer the labels of one image: its number in the run, rows, place in the truth, height and width."""
         classes = self._common_class[self._labels.class_index[rows]]
         mine = np.arange(rows.start, rows.stop)[classes >= 0]
         self.leave("class that the truth does not have", len(classes) - len(mine))
-        items = [
-            item for item in self._truth.objects.get(image, []) if item.category_id in self._classes.place_of_category
-        ]
-        places = [self._classes.place_of_category[item.category_id] for item in items]
-        objects = objects_of(items, places, size, self._truth.path, masks=False)
+        given = self._truth.rows(image)
+        of_class = self._class_of_category[self._truth.category[given]]
+        objects = objects_of(self._truth, given[of_class >= 0], of_class[of_class >= 0], size, masks=False)
+        self._check.add(objects.xywh, size)
         labels = ImageLabels(
             class_index=classes[classes >= 0],
             xyxy=self._labels.boxes[mine],
@@ -188,6 +196,7 @@ class _Gather:
         self.leave("on a crowd region", int((answer.verdict == UNKNOWN).sum()))
         self._known[number] = True
         self._verdict[mine] = answer.verdict
+        self._dropped[mine] = False
         corners = np.concatenate([objects.xywh[:, :2], objects.xywh[:, :2] + objects.xywh[:, 2:]], axis=1)
         corners = corners.astype(np.float32)
         shown = answer.object != NOT_MATCHED
@@ -210,7 +219,25 @@ class _Gather:
             missed_class=np.concatenate([none, *classes]),
             missed_boxes=np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
             left_out=self._left,
+            dropped=self._dropped,
+            file=self._truth.file.model_copy(update={"hints": self._check.hints()}),
         )
+
+
+def check_objects(truth: Truth) -> None:
+    """Make sure that there is something to compare with.
+
+    Raises:
+        UserError: No annotation is left.
+    """
+    if not len(truth.xywh):
+        file = truth.file
+        why = (
+            f"all of its {file.annotations:,} annotations have an image_id or a category_id that it does not list"
+            if file.annotations
+            else "its list of annotations is empty"
+        )
+        raise UserError(f"{truth.path}: the truth has no objects: {why}")
 
 
 def _check_common(

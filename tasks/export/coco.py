@@ -55,7 +55,7 @@ def write_coco(
     guarantee: Guarantee | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ExportSummary:
-    """Write annotations.json, with splits annotations_<split>.json too, and dataset.json last.
+    """Write annotations.json, with splits annotations_<split>.json too; returns what `write_summary` keeps of it.
 
     Equal input gives equal bytes, but for `created`. Images get ids from 1 in the order they come, annotations as well;
     a split's file keeps the ids of annotations.json. Labels that wait for review become crowd regions (COCO's
@@ -81,9 +81,7 @@ def write_coco(
     for name in set(SPLITS) - set(wanted):
         # An earlier export may have had this split.
         store.delete(f"{prefix}/annotations_{name}.json")
-    summary = writer.summary(run, keys, image_root, guarantee)
-    store.put(f"{prefix}/dataset.json", (summary.model_dump_json(indent=2) + "\n").encode())
-    return summary
+    return writer.summary(run, keys, image_root, guarantee)
 
 
 class CocoDocument:
@@ -129,7 +127,7 @@ class _Writer:
         self._categories = category_ids(tuple(class_names), config.preset)
         self._statuses: Counter[tuple[str, str]] = Counter()
         self._written: dict[str, Counter[str]] = {name: Counter() for name in documents}
-        self._bare = self._incomplete = self._rotated = self._checked = self._simulated = 0
+        self._bare = self._incomplete = self._rotated = self._checked = self._simulated = self._unreviewed = 0
 
     def add(self, image: ExportImage) -> None:
         whole = self._documents[ALL]
@@ -146,6 +144,7 @@ class _Writer:
                 entries.append(entry)
                 classes[label.class_name] += 1
                 self._simulated += label.provenance == "simulated"
+                self._unreviewed += status == "undecided" and not crowd
             statuses.append(status)
             self._statuses[label.class_name, status] += 1
         self._bare += not entries
@@ -184,6 +183,7 @@ class _Writer:
             splits={name: self._split_counts(name, key) for name, key in keys.items()},
             images_checked=self._checked,
             simulated=self._simulated,
+            unreviewed=self._unreviewed,
             guarantee=guarantee,
         )
 
@@ -210,7 +210,14 @@ def _head(config: ExportConfig, created: datetime, version: str) -> dict[str, An
 
 def _tail(class_names: Sequence[str], config: ExportConfig) -> dict[str, Any]:
     ids = category_ids(tuple(class_names), config.preset)
-    return {"categories": [{"id": number, "name": name, "supercategory": "object"} for name, number in ids.items()]}
+    parent = _supercategory(class_names)
+    return {"categories": [{"id": number, "name": name, "supercategory": parent} for name, number in ids.items()]}
+
+
+def _supercategory(class_names: Sequence[str]) -> str:
+    """Of every class: never the name of one, since trainers (RF-DETR) leave out what is another class's parent."""
+    # No class has an empty name.
+    return "" if "object" in {name.casefold() for name in class_names} else "object"
 
 
 @contextmanager

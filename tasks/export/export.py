@@ -1,9 +1,10 @@
 """Exports a run's data set into its workspace, with what its policy guarantees of the labels."""
 
-import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from itertools import islice
+from typing import Final, Literal
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Current, ExportOutcome
 from vouch_labels.tasks.export.coco import write_coco
 from vouch_labels.tasks.export.images import place_images
+from vouch_labels.tasks.export.summary import owner_of, write_summary
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import labelled_images
 from vouch_labels.tasks.labels.records import ExportImage, Guarantee, with_shown_names
@@ -25,6 +27,11 @@ from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
 from vouch_labels.tasks.store.open import open_store, open_workspace
 from vouch_labels.tasks.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+MOST_MISSED: Final = 20
+"""Images that could not be put beside the annotations and are named; the log names all."""
 
 
 def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOutcome:
@@ -65,7 +72,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
 
     Raises:
         UserError: Links were asked for and one side is no folder.
-        StoreError: The workspace cannot be read or written, or an image has gone.
+        StoreError: The workspace cannot be read or written, or not one of the images can be put there.
     """
     source, workspace = open_store(campaign.source), open_store(campaign.workspace)
     config, run = campaign.export, campaign.run.name
@@ -73,14 +80,15 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
     prefix = f"exports/{config.name}"
     base = workspace.uri.rstrip("/")
     root = f"{base}/{prefix}"
-    # Images first: annotations that name absent images would be worse than images without annotations.
-    missed = 0
+    # Images first: trainers end at annotations of images that are not there.
+    missed: dict[str, str] = {}
     if config.images != "none":
         images = labelled_images(workspace, run, ledger, current.fingerprint)
-        progress = _counter(on_event, "images")
-        missed = len(place_images(images, source, workspace, prefix, config.images, progress=progress))
+        missed = place_images(images, source, workspace, prefix, config.images, progress=_counter(on_event, "images"))
+    for key, reason in missed.items():
+        logger.warning("not in the data set %s: %s: %s", config.name, key, reason)
     summary = write_coco(
-        reviewed_images(workspace, run, ledger, current),
+        (image for image in reviewed_images(workspace, run, ledger, current) if image.key not in missed),
         current.shown,
         config,
         workspace,
@@ -92,6 +100,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         guarantee=guarantee_of(workspace, current.policy),
         progress=_counter(on_event, "annotations"),
     )
+    write_summary(workspace, summary)
     return ExportOutcome(
         uri=root,
         annotations_file=f"{root}/annotations.json",
@@ -101,8 +110,11 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         human=sum(counts.kept + counts.corrected + counts.added for counts in summary.classes.values()),
         rejected=sum(counts.rejected for counts in summary.classes.values()),
         split_files=[f"{base}/{split.file}" for name, split in summary.splits.items() if name != "all"],
+        unreviewed=summary.unreviewed or 0,
+        undecided=sum(counts.undecided + counts.dropped for counts in summary.classes.values()),
         images_rotated=summary.images_rotated,
-        images_missed=missed,
+        images_missed=len(missed),
+        missed=dict(islice(missed.items(), MOST_MISSED)),
     )
 
 
@@ -127,11 +139,7 @@ def check_export_name(campaign: Campaign, workspace: Store) -> None:
     Raises:
         UserError: exports/<name> is another run's.
     """
-    key = f"exports/{campaign.export.name}/dataset.json"
-    try:
-        owner = json.loads(workspace.get(key).data).get("run")
-    except (ObjectMissingError, ValueError, AttributeError):
-        return
+    owner = owner_of(workspace, campaign.export.name)
     if owner not in (None, campaign.run.name):
         raise UserError(
             f"exports/{campaign.export.name} in {workspace.uri} is the data set of run {owner!r}; choose another "

@@ -3,21 +3,41 @@
 import errno
 import hashlib
 import os
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
+from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, UserError
 from vouch_labels.tasks.labels.records import ExportImage
+from vouch_labels.tasks.store.local import temporary_name
 from vouch_labels.tasks.store.store import Store
 
-_NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES}
+_NO_HARD_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES}
+
+_OF_ONE_FILE: Final = {
+    errno.ENAMETOOLONG: "its name is longer than the file system takes",
+    errno.EINVAL: "its name has a character that the file system refuses",
+    errno.EILSEQ: "its name has a character that the file system refuses",
+    errno.EEXIST: "a file has the name of its folder",
+    errno.ENOTDIR: "a file has the name of its folder",
+    errno.EISDIR: "a folder has its name",
+    errno.ENOTEMPTY: "a folder has its name",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ELOOP: "its links lead in a circle",
+}
+"""What is wrong with one file, by the error; others, as of a full disk, are about all of them."""
+
+_LONGEST_KEY: Final = 1024
+"""Bytes of an S3 key, at most."""
 
 
-class NotPlaced(NamedTuple):
-    """An image that annotations name and that could not be put beside them."""
+class _Missed(NamedTuple):
+    """An image that could not be put beside the annotations."""
 
     key: str
     reason: str
@@ -32,67 +52,125 @@ def place_images(
     *,
     threads: int = 8,
     progress: Callable[[int], None] | None = None,
-) -> list[NotPlaced]:
-    """Put each image at <prefix>/images/<key> of the target, replacing what is there; say which could not be placed.
+) -> dict[str, str]:
+    """Put each image at <prefix>/images/<key> of the target, replacing what is there.
 
     Links are hard where both folders share a file system, else symbolic; some readers refuse symbolic links that lead
-    out of the folder they were given. A copy is compared with the content that was labelled, a link is not. These are
-    the images that are gone from the source, were changed since they were labelled, or whose key (a//b.jpg) no file can
-    have. progress is called with the number of images done since the last call.
+    out of the folder they were given. A copy is compared with the content that was labelled, a link is not. progress is
+    called with the number of images done since the last call.
+
+    Returns:
+        Key -> reason of every image that could not be put there: gone from the source, changed since it was labelled,
+        not to be read, or of a name that the target does not take.
 
     Raises:
-        UserError: Links were asked for and one side is no folder.
-        StoreError: The target cannot be written to, or the source fails for another reason than a missing image.
+        UserError: Links were asked for and one side is no folder, or the target's folder cannot be written.
+        StoreError: The target cannot be written to, the source fails for another reason than a single image, or not
+            one image could be put there.
     """
     if how == "link" and (source.local_path("x") is None or target.local_path("x") is None):
         raise UserError("export.images: links need source and workspace to be folders on this machine; use copy")
-    place = _link if how == "link" else _copy
-    missed: list[NotPlaced] = []
-    waiting: deque[Future[NotPlaced | None]] = deque()
+    folder = f"{prefix}/images"
+    fold = _folding(target, folder)
+    missed: dict[str, str] = {}
+    names: dict[str, str] = {}
+    done = 0
 
-    def settle() -> None:
-        trouble = waiting.popleft().result()
+    def settle(result: "Future[_Missed | None] | _Missed") -> None:
+        nonlocal done
+        trouble = result if isinstance(result, _Missed) else result.result()
         if trouble is not None:
-            missed.append(trouble)
+            missed[trouble.key] = trouble.reason
+        done += 1
         if progress is not None:
             progress(1)
 
+    place = partial(_place, source=source, target=target, folder=folder, how=how)
+    waiting: deque[Future[_Missed | None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="export") as pool:
         for image in images:
-            waiting.append(pool.submit(place, image, source, target, f"{prefix}/images/{image.key}"))
+            if fold is not None and (first := names.setdefault(fold(image.key), image.key)) != image.key:
+                settle(_Missed(image.key, f"the file system takes its name for that of {first}"))
+                continue
+            waiting.append(pool.submit(place, image))
             if len(waiting) >= 2 * threads:
-                settle()
+                settle(waiting.popleft())
         while waiting:
-            settle()
+            settle(waiting.popleft())
+    if done and len(missed) == done:
+        reason = next(iter(missed.values()))
+        raise StoreError(f"none of {done:,} images could be put into {target.uri}/{folder}: {reason}")
     return missed
 
 
-def _copy(image: ExportImage, source: Store, target: Store, key: str) -> NotPlaced | None:
+def _folding(target: Store, folder: str) -> Callable[[str], str] | None:
+    """What makes two names one on the target's file system; None where names differ as their bytes do."""
+    if target.local_path("x") is None:
+        return None
+    probe = f"{folder}/{temporary_name()}"
+    target.put(probe, b"")
     try:
-        target.local_path(key)
+        if target.stat(f"{folder}/{probe.removeprefix(f'{folder}/').upper()}") is None:
+            return None
+    finally:
+        target.delete(probe)
+    # Those that mind no case mind no composition either, or the difference costs a name that hardly is there twice.
+    return lambda key: unicodedata.normalize("NFC", key).casefold()
+
+
+def _place(
+    image: ExportImage, *, source: Store, target: Store, folder: str, how: Literal["link", "copy"]
+) -> _Missed | None:
+    key = f"{folder}/{image.key}"
+    try:
+        path = target.local_path(key)
     except StoreError:  # "a//b.jpg" is a key of a bucket, and no file
-        return NotPlaced(image.key, "its key names no file below a folder")
+        return _Missed(image.key, "its key names no file below a folder")
+    if path is None and len(f"{target.uri.partition('://')[2].partition('/')[2]}/{key}".encode()) > _LONGEST_KEY:
+        return _Missed(image.key, f"its key would be longer than {_LONGEST_KEY:,} bytes there")
+    reason = _copy(image, source, target, key) if how == "copy" else _link(image, source, target, key)
+    return None if reason is None else _Missed(image.key, reason)
+
+
+def _copy(image: ExportImage, source: Store, target: Store, key: str) -> str | None:
     try:
         data = source.get(image.key).data
     except ObjectMissingError:
-        return NotPlaced(image.key, "gone from the source")
+        return "gone from the source"
+    except ObjectRefusedError:
+        return "the source refuses access to it"
+    except (StoreError, StoreAccessError) as error:
+        if (reason := _of_one_file(error.__cause__)) is None:
+            raise
+        return f"it cannot be read: {reason}"
     if image.sha256 is not None and hashlib.sha256(data).hexdigest() != image.sha256:
-        return NotPlaced(image.key, "changed since it was labelled; run again")
-    target.put(key, data)
+        return "changed since it was labelled; run again"
+    try:
+        target.put(key, data)
+    except (StoreError, StoreAccessError) as error:
+        if (reason := _of_one_file(error.__cause__)) is None:
+            raise
+        return reason
     return None
 
 
-def _link(image: ExportImage, source: Store, target: Store, key: str) -> NotPlaced | None:
+def _link(image: ExportImage, source: Store, target: Store, key: str) -> str | None:
     origin, link = source.local_path(image.key), target.local_path(key)
     assert origin is not None
     assert link is not None
-    if not origin.is_file():
-        return NotPlaced(image.key, "gone from the source")
     try:
+        if not origin.is_file():
+            return "gone from the source"
         _replace_by_link(origin.resolve(), link)
     except OSError as error:
-        raise StoreError(f"cannot link {link} ({error.strerror}); use export.images: copy") from error
+        if (reason := _of_one_file(error)) is None:
+            raise StoreError(f"cannot link {link} ({error.strerror}); use export.images: copy") from error
+        return reason
     return None
+
+
+def _of_one_file(error: BaseException | None) -> str | None:
+    return _OF_ONE_FILE.get(error.errno or 0) if isinstance(error, OSError) else None
 
 
 def _replace_by_link(origin: Path, link: Path) -> None:

@@ -107,7 +107,7 @@ class Guarantee(Strict):
 
 
 class ExportSummary(Strict):
-    """What was written; kept as dataset.json beside the annotations."""
+    """What was written; kept as datasets/<name>.json of the workspace."""
 
     name: str = Field(description="Name of the data set.")
     run: str = Field(description="Run whose labels they are.")
@@ -131,8 +131,23 @@ class ExportSummary(Strict):
         0, ge=0, description="Of the images, those in which every object of every class is known."
     )
     simulated: int = Field(0, ge=0, description="Annotations that rest on the word of a simulated reviewer.")
+    unreviewed: int | None = Field(
+        None,
+        ge=0,
+        description="Annotations that wait for review and are plain labels all the same; None: written by a version "
+        "that did not count them.",
+    )
     guarantee: Guarantee | None = Field(
         None,
         validation_alias=AliasChoices("guarantee", "promise"),
         description="What the policy guarantees; None: it is not certified.",
     )
+
+    @property
+    def usable(self) -> int:
+        """Annotations that a trainer learns from: plain labels, and no crowd regions."""
+        counts = self.classes.values()
+        unreviewed = self.unreviewed
+        if unreviewed is None:
+            unreviewed = sum(one.undecided for one in counts) if self.undecided_as == "include" else 0
+        return sum(one.accepted + one.kept + one.corrected + one.added for one in counts) + unreviewed

@@ -81,6 +81,7 @@ class ModelReport(Strict):
     fingerprint: str | None = Field(description="What results of this model depend on; None when it cannot be used.")
     seconds: float = Field(description="What finding, verifying and loading it took.")
     problem: str | None = Field(description="Why it cannot be used.")
+    bundled: bool = Field(description="Whether it is a bundled model, which knows drawn things and nothing else.")
 
 
 def check_models(campaign: Campaign) -> Iterator[ModelReport]:
@@ -98,9 +99,13 @@ def check_models(campaign: Campaign) -> Iterator[ModelReport]:
         check_apart(campaign.classes, loaded.tokens)
         return loaded.fingerprint
 
-    yield _try("detector", models.detector, runtime, detector)
-    yield _try("segmenter", models.segmenter, runtime, lambda: load_segmenter(models.segmenter, runtime).fingerprint)
-    yield _try("scorer", models.scorer, runtime, lambda: load_scorer(models.scorer, runtime).fingerprint)
+    loads: tuple[tuple[Kind, DetectorConfig | SegmenterConfig | ScorerConfig, Callable[[], str]], ...] = (
+        ("detector", models.detector, detector),
+        ("segmenter", models.segmenter, lambda: load_segmenter(models.segmenter, runtime).fingerprint),
+        ("scorer", models.scorer, lambda: load_scorer(models.scorer, runtime).fingerprint),
+    )
+    for kind, config, load in loads:
+        yield _try(kind, config, runtime, load, bundled=kind in models.bundled)
 
 
 def phrases_of(campaign: Campaign) -> tuple[Phrase, ...]:
@@ -114,7 +119,12 @@ def phrases_of(campaign: Campaign) -> tuple[Phrase, ...]:
 
 
 def _try(
-    kind: str, config: DetectorConfig | SegmenterConfig | ScorerConfig, runtime: Runtime, load: Callable[[], str]
+    kind: Kind,
+    config: DetectorConfig | SegmenterConfig | ScorerConfig,
+    runtime: Runtime,
+    load: Callable[[], str],
+    *,
+    bundled: bool,
 ) -> ModelReport:
     start = time.perf_counter()
     key, problem = None, None
@@ -128,5 +138,5 @@ def _try(
     return ModelReport(
         kind=kind, backend=config.backend, checkpoint=config.checkpoint,
         device=f"{runtime.device} {runtime.precision}", fingerprint=key,
-        seconds=round(time.perf_counter() - start, 3), problem=problem,
+        seconds=round(time.perf_counter() - start, 3), problem=problem, bundled=bundled,
     )  # fmt: skip

@@ -35,7 +35,8 @@ from vouch_labels.schemas.report import (
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
 from vouch_labels.schemas.text import pct
 from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
-from vouch_labels.tasks.evaluate.ground_truth import read_truth
+from vouch_labels.tasks.evaluate.ground_truth import Truth, read_truth
+from vouch_labels.tasks.evaluate.json_lists import OnBytes
 from vouch_labels.tasks.evaluate.run_truth import truth_of_run
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.scan import scan
@@ -112,11 +113,15 @@ _KINDS: Final = ("accepted", "routed", "wrong")
 
 
 def collect(
-    campaign: Campaign, truth_file: Path | None = None, progress: Callable[[int], None] | None = None
+    campaign: Campaign,
+    truth_file: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+    reading: OnBytes | None = None,
 ) -> tuple[Report, dict[str, str]]:
     """Gather a report, and of the images shown: key -> SHA-256 of the content that was labelled.
 
-    The report's number and what changed are left to `keep_report`.
+    The report's number and what changed are left to `keep_report`. progress is called with the images compared so far,
+    reading with the bytes of the truth that are read and all of them.
 
     Raises:
         UserError: The campaign has not been run yet, or the truth does not fit it.
@@ -127,17 +132,18 @@ def collect(
     declared = [entry for entry in campaign.classes if entry.key in current.classes]
     policy = read_policy(workspace, current.policy, declared)
     plans = read_plans(workspace, run)
+    given = None if truth_file is None else read_truth(truth_file, progress=reading)
     with Ledger.load(workspace, run) as ledger:
         labels = read_run_labels(workspace, run, ledger, current)
         verdicts = read_verdicts(workspace)
         mine = of_this_run(verdicts, labels, asked(plans))
         answers = resolve(mine)
         answered = answers.wrong_of(labels.label_ids) != NO_ANSWER
-        known = _known_answers(labels, answers, _true_answers(workspace, run, ledger, current, truth_file))
+        known = _known_answers(labels, answers, _true_answers(workspace, run, ledger, current, given))
         kept = _fit_side(labels, policy)
         chosen = choose_labels(labels, known, kept, campaign.routing.seed)
         pictures = with_reasons(chosen, workspace, run, ledger, current)
-    truth = None if truth_file is None else _against_truth(campaign, truth_file, progress)
+    truth = None if given is None else _against_truth(campaign, given, progress)
     images = missed_and_checked(mine)
     expiry = expiry_report(policy, plans, answers)
     reviewed = reviewed_labels(labels, plans, answers)
@@ -169,6 +175,7 @@ def collect(
         time=time_report(mine, labels, answers),
         truth=truth,
         provenance=provenance(campaign, current),
+        bundled=campaign.models.bundled,
     )
     return report, _contents(labels, pictures)
 
@@ -185,11 +192,11 @@ def _accepted(labels: RunLabels, answered: Bools, among: Bools) -> Accepted:
 
 
 def _true_answers(
-    workspace: Store, run: str, ledger: Ledger, current: Current, truth_file: Path | None
+    workspace: Store, run: str, ledger: Ledger, current: Current, given: Truth | None
 ) -> Sequence[str] | None:
-    if truth_file is None:
+    if given is None:
         return None
-    _, truth = truth_of_run(workspace, run, ledger, current, read_truth(truth_file))
+    _, truth = truth_of_run(workspace, run, ledger, current, given)
     return [LABEL_VERDICTS[code] if 0 <= code < len(LABEL_VERDICTS) else "" for code in truth.verdict.tolist()]
 
 
@@ -200,15 +207,16 @@ def _known_answers(labels: RunLabels, answers: Answers, truth: Sequence[str] | N
     return reviewed if truth is None else [true or own for true, own in zip(truth, reviewed, strict=True)]
 
 
-def _against_truth(campaign: Campaign, truth_file: Path, progress: Callable[[int], None] | None) -> TruthReport:
-    found = evaluate_campaign(campaign, truth_file, progress=progress)
+def _against_truth(campaign: Campaign, given: Truth, progress: Callable[[int], None] | None) -> TruthReport:
+    found = evaluate_campaign(campaign, given, progress=progress)
     return TruthReport(
-        file=truth_file.name,
+        file=given.path.name,
         images=found.images.evaluated,
         iou_threshold=found.iou_threshold,
         accepted=Quality.model_validate(found.accepted.model_dump(exclude={"classes"})),
         everything=Quality.model_validate(found.accepted_and_review.model_dump(exclude={"classes"})),
         contract=found.contract,
+        remarks=tuple(found.remarks()),
     )
 
 

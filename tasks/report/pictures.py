@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vouch_labels.schemas.campaign import Source
-from vouch_labels.schemas.errors import ObjectMissingError, StoreError
+from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, StoreError
 from vouch_labels.schemas.report import Picture
 from vouch_labels.tasks.acquire import DecodedImage, decode
 from vouch_labels.tasks.models.registry import Pixels
@@ -66,7 +66,7 @@ def _read(key: str, source: Store, config: Source, sha256: str | None) -> Pixels
         data = source.get(key).data
     except ObjectMissingError:
         return "the image has left the source"
-    except StoreError:
+    except (StoreError, StoreAccessError):  # a page without this picture is of more use than none
         return "the image cannot be read"
     decoded = decode(key, data, config.max_pixels)
     if not isinstance(decoded, DecodedImage):

@@ -14,8 +14,10 @@ from markupsafe import Markup
 from vouch_labels.schemas import text
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import bundled_models
 from vouch_labels.schemas.report import Picture, Report, SignalDrift, audit_table
 from vouch_labels.tasks.certify.monitor import P_CORRECT
+from vouch_labels.tasks.evaluate.json_lists import OnBytes
 from vouch_labels.tasks.report.figures import POLICY_STATUSES, collect, keep_report, precision_tile, recall_tile
 from vouch_labels.tasks.report.pictures import SIDE, Thumbnail, thumbnails
 from vouch_labels.tasks.report.plots import drift_plot, histogram_plot, interval_bar, reliability_plot, share_bar
@@ -47,16 +49,17 @@ def make_report(
     out: Path | None,
     truth_file: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    reading: OnBytes | None = None,
 ) -> Report:
     """Make a report; its figures are kept in the workspace, so that the next one can say what changed.
 
-    out: the HTML file to write, None: none.
+    out: the HTML file to write, None: none. progress and reading are those of `collect`.
 
     Raises:
         UserError: The campaign has not been run yet, the truth does not fit it, or the file cannot be written.
         StoreError: The workspace cannot be read or written.
     """
-    report, contents = collect(campaign, truth_file, progress)
+    report, contents = collect(campaign, truth_file, progress, reading)
     report = keep_report(open_store(campaign.workspace), report)
     if out is not None:
         pictures = thumbnails(report.pictures, open_store(campaign.source), campaign.source, contents)
@@ -96,6 +99,7 @@ def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
         # The page's own style and no other: nothing from the data can add one.
         style=Markup(style),  # noqa: S704 - report.css of this folder, which no data can reach
         style_hash=f"sha256-{digest}",
+        bundled=tuple(bundled_models(report.bundled)),
         status=_sentence(text.policy_name(POLICY_STATUSES[report.policy.standing])),
         precision=precision_tile(report),
         recall=recall_tile(report),

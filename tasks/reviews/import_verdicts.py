@@ -1,19 +1,17 @@
 """Imports verdicts that other tools collected: checks whole files, then adds what is new.
 
-Each row is checked by itself, against the other rows and against the labels that it is about.
+Each row is checked by itself, against the other rows and against the labels that it is about. A file goes by in
+batches; what is kept of a row until the end is some 20 bytes of memory, and its content in a temporary file.
 """
 
 import csv
-import difflib
-import math
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -23,44 +21,51 @@ from numpy.typing import NDArray
 
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS, ImportOutcome
+from vouch_labels.schemas.reviews import IMAGE_VERDICTS, VERDICTS, ImportOutcome
 from vouch_labels.schemas.tables import BOX
-from vouch_labels.tasks.arrow import first_places, first_rows, numbers
+from vouch_labels.tasks.arrow import boxes_of, first_rows, flat, numbers, row_hashes
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import image_sizes
 from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.reviews.column_checks import check_columns
 from vouch_labels.tasks.reviews.plans import read_plans
-from vouch_labels.tasks.reviews.read_file import COLUMNS, VERDICT_KINDS, read_rows
-from vouch_labels.tasks.reviews.verdicts import mask_trouble, read_verdicts, write_verdicts
+from vouch_labels.tasks.reviews.read_file import COLUMNS, Batch, OnRows, read_batches
+from vouch_labels.tasks.reviews.row_checks import RowChecker, RowError
+from vouch_labels.tasks.reviews.verdicts import mask_trouble, verdict_tables, write_verdicts
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 NAMED_PROBLEMS: Final = 5
 """Refused rows that an error names."""
+MOST_REFUSED: Final = 100_000
+"""Refused rows that are kept to be written; a file with more of them is another file."""
 
-_BATCH_ROWS: Final = 16_384
+_CHUNK_ROWS: Final = 250_000
+"""Of one file in the workspace, and in memory at a time."""
+_IN_MEMORY: Final = 1 << 26
+"""Bytes of a file's verdicts that need no temporary file."""
 _WITHOUT_CORRECTION: Final = ("correct", "not_an_object")
 _WITHOUT_MASK: Final = ("not_an_object",)
+_IDENTITY: Final = ("label_id", "reviewer", "reviewed_at")
+_CONTENT: Final = (*_IDENTITY, "verdict", "class_name", *BOX, "rle_counts")
 
 Sizes = Callable[[Collection[str]], Mapping[str, tuple[int, int]]]
 """Gives the width and height of images by their keys, of those that it knows."""
 
-_LARGEST: Final = 1e9
-"""Pixels and seconds beyond it are no measurements, and float32 holds no whole numbers there."""
-_FIRST_YEAR: Final = 1970
-_CLOCKS_DIFFER: Final = timedelta(days=1)
-_SWITCH: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_SHOWN: Final = 60
-
 
 def import_files(
-    campaign: Campaign, paths: Sequence[Path], reviewer: str, *, skip_bad: bool = False
+    campaign: Campaign,
+    paths: Sequence[Path],
+    reviewer: str,
+    *,
+    skip_bad: bool = False,
+    progress: OnRows | None = None,
 ) -> list[ImportOutcome]:
     """Add the verdicts of files to a campaign's workspace; all of them or, if a row is invalid, none.
 
     A row without a time counts as given when its file was last changed, so the same file again adds nothing; one
     without a reviewer is by `reviewer`. skip_bad imports the valid rows, and writes the others to <file>-refused.csv,
-    with reasons.
+    with reasons. progress is called as `read_batches` calls it, file after file.
 
     Raises:
         UserError: The campaign has no labels yet, a file cannot be read, or rows are invalid: names the first.
@@ -70,28 +75,30 @@ def import_files(
         raise UserError("a verdict needs a reviewer; give --reviewer a name")
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
-    with Ledger.load(workspace, run) as ledger:
-        labels = read_run_labels(workspace, run, ledger, current)
-        now = datetime.now(UTC)
-        sizes = partial(image_sizes, workspace, run, ledger, current.fingerprint)
-        checked = [
-            check_file(
-                path,
-                RowChecker(current.classes, reviewer.strip(), min(_changed(path), now), now, current.names),
-                labels,
-                sizes,
+    with ExitStack() as open_files:
+        with Ledger.load(workspace, run) as ledger:
+            labels = read_run_labels(workspace, run, ledger, current)
+            now = datetime.now(UTC)
+            sizes = partial(image_sizes, workspace, run, ledger, current.fingerprint)
+            checked = []
+            for path in paths:
+                given = min(_changed(path), now)
+                checker = RowChecker(current.classes, reviewer.strip(), given, now, current.names)
+                checked.append(check_file(path, checker, labels, sizes, progress))
+                open_files.callback(checked[-1].verdicts.close)
+        if not skip_bad:
+            _refuse([file for file in checked if file.refused])
+        asked = [tasks["label_id"].drop_null() for _, tasks in read_plans(workspace, run)]
+        ids = pa.chunked_array([labels.label_ids, *(chunk for column in asked for chunk in column.chunks)], pa.string())
+        known = np.sort(
+            np.concatenate(
+                [np.zeros(0, np.uint64), *(row_hashes(one, VERDICTS.names) for one in verdict_tables(workspace))]
             )
-            for path in paths
-        ]
-    if not skip_bad:
-        _refuse([file for file in checked if file.refused])
-    known = read_verdicts(workspace)
-    asked = [tasks["label_id"].drop_null() for _, tasks in read_plans(workspace, run)]
-    ids = pa.chunked_array([labels.label_ids, *(chunk for column in asked for chunk in column.chunks)], pa.string())
-    outcomes = []
-    for file in checked:
-        outcomes.append(_add(workspace, file, known, ids, labels))
-        known = pa.concat_tables([known, file.verdicts])
+        )
+        outcomes = []
+        for file in checked:
+            outcome, known = _add(workspace, file, known, ids, labels)
+            outcomes.append(outcome)
     return outcomes
 
 
@@ -105,6 +112,33 @@ class Refused(NamedTuple):
     """Its columns."""
 
 
+class Kept:
+    """Tables of verdicts, written once and read once or more; beyond some size in a temporary file."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed by `close`
+        self._writer = pa.ipc.new_stream(self._file, VERDICTS, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        self.rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Append a table as one batch."""
+        for batch in table.combine_chunks().to_batches():
+            self._writer.write_batch(batch)
+            self.rows += batch.num_rows
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Give them back, in order."""
+        self._writer.close()
+        self._file.seek(0)
+        for batch in pa.ipc.open_stream(self._file):
+            yield pa.Table.from_batches([batch])
+
+    def close(self) -> None:
+        """Let the memory and the file go."""
+        self._file.close()
+
+
 class CheckedFile(NamedTuple):
     """What a verdict file holds."""
 
@@ -114,30 +148,53 @@ class CheckedFile(NamedTuple):
     """Rows without a verdict."""
     refused: list[Refused]
     """Rows that are no verdicts, in their order."""
-    verdicts: pa.Table
-    """The others, as rows of schemas.reviews.VERDICTS."""
+    verdicts: Kept
+    """All rows that are verdicts by themselves, as rows of schemas.reviews.VERDICTS."""
+    fine: NDArray[np.bool_]
+    """Which of these are not refused."""
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The verdicts, a part at a time."""
+        start = 0
+        for table in self.verdicts.tables():
+            fine = self.fine[start : start + table.num_rows]
+            start += table.num_rows
+            yield _without_idle_corrections(table.filter(pa.array(fine)))
 
 
 def _add(
-    workspace: Store, file: CheckedFile, known: pa.Table, ids: pa.ChunkedArray, labels: RunLabels
-) -> ImportOutcome:
-    """Add the verdicts of a file that are not known; ids are all that may be judged, honeypots included."""
-    rows = first_rows(pa.concat_tables([known, file.verdicts]), file.verdicts.column_names) - known.num_rows
-    rows = rows[rows >= 0]
+    workspace: Store, file: CheckedFile, known: NDArray[np.uint64], ids: pa.ChunkedArray, labels: RunLabels
+) -> tuple[ImportOutcome, NDArray[np.uint64]]:
+    """Add the verdicts of a file that are not known; ids are all that may be judged, honeypots included.
+
+    known are hashes of the verdicts that are there, ascending; they come back with the new ones.
+    """
     refused_file = _write_refused(file) if file.refused else None
-    write_verdicts(workspace, file.verdicts.take(pa.array(rows, pa.int64())))
-    about_image = pc.is_in(file.verdicts["verdict"], value_set=pa.array(IMAGE_VERDICTS))
-    return ImportOutcome(
+    imported = verdicts = unknown_labels = unknown_images = 0
+    for table in file.tables():
+        hashes = row_hashes(table, VERDICTS.names)
+        fresh = np.zeros(table.num_rows, np.bool_)
+        fresh[first_rows(table, VERDICTS.names)] = True
+        if len(known):
+            fresh &= known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)] != hashes
+        write_verdicts(workspace, table.filter(pa.array(fresh)))
+        known = np.sort(np.concatenate([known, hashes[fresh]]))
+        imported, verdicts = imported + int(fresh.sum()), verdicts + table.num_rows
+        about_image = pa.array(_among(table, IMAGE_VERDICTS))
+        unknown_labels += _unknown(table.filter(pc.invert(about_image))["label_id"], ids)
+        unknown_images += _unknown(table.filter(about_image)["key"], labels.keys)
+    outcome = ImportOutcome(
         file=str(file.path),
         rows=file.rows,
-        imported=len(rows),
-        known=file.verdicts.num_rows - len(rows),
+        imported=imported,
+        known=verdicts - imported,
         unanswered=file.unanswered,
         refused=len(file.refused),
         refused_file=refused_file,
-        unknown_labels=_unknown(file.verdicts.filter(pc.invert(about_image))["label_id"], ids),
-        unknown_images=_unknown(file.verdicts.filter(about_image)["key"], labels.keys),
+        unknown_labels=unknown_labels,
+        unknown_images=unknown_images,
     )
+    return outcome, known
 
 
 def _unknown(column: pa.ChunkedArray, known: pa.Array) -> int:
@@ -182,124 +239,142 @@ def _cell(value: object) -> object:
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
-@dataclass(frozen=True)
-class RowChecker:
-    """What rows are held against, and what stands in for what they leave empty."""
+class _Checked:
+    """What is gathered while the batches of a file go by."""
 
-    class_names: Sequence[str]
-    """Of the campaign."""
-    reviewer: str
-    """Where a row names none."""
-    reviewed_at: datetime
-    """Where a row gives no time, with a time zone."""
-    now: datetime
-    """With a time zone; later verdicts than this cannot be."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Name that labels carry -> present name, of renamed classes; files may have either."""
-    _folded: dict[str, str] = field(init=False, default_factory=dict)
+    def __init__(self, checker: RowChecker, labels: RunLabels, sizes: Sizes) -> None:
+        self._checker, self._labels, self._sizes = checker, labels, sizes
+        self.refused: list[Refused] = []
+        self.kept = Kept()
+        self.rows = self.unanswered = 0
+        self._tables: list[pa.Table] = []
+        self._pending = 0
+        self._numbers = array("i")
+        self._fine, self._about_label = bytearray(), bytearray()
+        self._identity: list[NDArray[np.uint64]] = []
+        self._content: list[NDArray[np.uint64]] = []
 
-    def __post_init__(self) -> None:
-        """Prepare the look-up of classes, whose names differ by more than case."""
-        self._folded.update({name.casefold(): name for name in self.class_names})
-        self._folded.update({shown.casefold(): name for name, shown in self.names.items()})
+    def add(self, batch: Batch) -> None:
+        """Check the rows of a batch by themselves; those that are verdicts wait for the next look."""
+        self.rows += batch.rows
+        found = check_columns(batch.columns, batch.rows, self._checker) if batch.columns is not None else None
+        left = np.arange(batch.rows) if found is None else np.flatnonzero(~(found.taken | found.unanswered))
+        rows, taken = [], []
+        for at, (number, row) in zip(left.tolist(), batch.rows_at(left), strict=True):
+            try:
+                one = self._checker.check(row)
+            except RowError as error:
+                self._refuse(Refused(number, str(error), row))
+                continue
+            if one is None:
+                self.unanswered += 1
+                continue
+            rows.append(one)
+            taken.append(at)
+        table, places = pa.Table.from_pylist(rows, schema=VERDICTS), np.array(taken, np.int64)
+        if found is not None:
+            self.unanswered += int(found.unanswered.sum())
+            places = np.concatenate([np.flatnonzero(found.taken), places])
+            order = np.argsort(places, kind="stable")
+            table = pa.concat_tables([found.verdicts, table])
+            if rows:
+                table = table.take(pa.array(order, pa.int64()))
+            places = places[order]
+        self._numbers.extend(batch.numbers[places].tolist())
+        self._tables.append(table)
+        self._pending += table.num_rows
+        if self._pending >= _CHUNK_ROWS:
+            self.look()
 
-    def check(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Turn a row into a row of schemas.reviews.VERDICTS; None if it has no verdict.
+    def look(self) -> None:
+        """Hold what waits against labels and images, and put it away."""
+        table = pa.concat_tables([VERDICTS.empty_table(), *self._tables]).combine_chunks()
+        self._tables.clear()
+        self._pending = 0
+        place = flat(pc.index_in(table["label_id"], value_set=self._labels.label_ids))
+        late = _against_labels(table, _own_class(place, self._labels))
+        late |= _against_images(table, place, self._labels, self._sizes)
+        fine = np.ones(table.num_rows, np.bool_)
+        fine[list(late)] = False
+        start = len(self._fine)
+        for at, reason in late.items():
+            self._refuse(Refused(self._numbers[start + at], reason, table.slice(at, 1).to_pylist()[0]))
+        self._fine += fine.tobytes()
+        self._about_label += (~_among(table, IMAGE_VERDICTS)).tobytes()
+        self._identity.append(row_hashes(table, _IDENTITY))
+        self._content.append(row_hashes(table, _CONTENT))
+        self.kept.add(table)
 
-        Raises:
-            RowError: It is no verdict.
-        """
-        verdict = _verdict(row.get("verdict"))
-        if verdict is None:
-            return None
-        found = {
-            "label_id": _text("label_id", row.get("label_id")),
-            "key": _text("key", row.get("key")),
-            "verdict": verdict,
-            "class_name": self._class(row.get("class_name")),
-            **dict(zip(BOX, _box([row.get(side) for side in BOX]), strict=True)),
-            "reviewer": _text("reviewer", row.get("reviewer")) or self.reviewer,
-            "seconds": _number("seconds", row.get("seconds")),
-            "reviewed_at": self._time(row.get("reviewed_at")),
-            "simulated": _switch(row.get("simulated")),
-            "rle_counts": _mask(row.get("rle_counts")),
-        }
-        _check_whole(found)
-        return found
+    def contradictions(self) -> None:
+        """Refuse rows by which one reviewer gives two verdicts on one label at one time: which is later is unknown."""
+        identity = np.concatenate(self._identity)
+        self._identity.clear()
+        rows = np.flatnonzero(_again(identity) & np.frombuffer(self._about_label, np.bool_))
+        if not len(rows):
+            return
+        identity, content = identity[rows], np.concatenate(self._content)[rows]
+        order = np.argsort(identity, kind="stable")
+        identity, content = identity[order], content[order]
+        again = np.append(False, identity[1:] == identity[:-1])
+        # Of each group the first one's place among all.
+        first = np.maximum.accumulate(np.where(again, 0, np.arange(len(again))))
+        wrong = np.flatnonzero(content != content[first])
+        if not len(wrong):
+            return
+        before = {int(rows[order[at]]): int(rows[order[first[at]]]) for at in wrong.tolist()}
+        found = {at: number for at, number in sorted(before.items()) if self._fine[at]}
+        start = 0
+        for table in self.kept.tables():
+            for at in [at for at in found if start <= at < start + table.num_rows]:
+                reason = f"says otherwise than row {self._numbers[found[at]]} of the same label, reviewer and time"
+                self._refuse(Refused(self._numbers[at], reason, table.slice(at - start, 1).to_pylist()[0]))
+            start += table.num_rows
+        for at in found:
+            self._fine[at] = 0
 
-    def _class(self, value: object) -> str | None:
-        name = _text("class_name", value)
-        if name is None or name.casefold() in self._folded:
-            return name and self._folded[name.casefold()]
-        near = difflib.get_close_matches(name.casefold(), self._folded, n=1, cutoff=0.6)
-        hint = f"did you mean {self._shown(near[0])!r}?" if near else "name one of them"
-        raise RowError(f"{_quoted(name)} is no class of the campaign; {hint}")
+    def result(self, path: Path) -> CheckedFile:
+        """What the file holds."""
+        self.refused.sort(key=lambda one: one.number)
+        return CheckedFile(
+            path, self.rows, self.unanswered, self.refused, self.kept, np.frombuffer(self._fine, np.bool_)
+        )
 
-    def _shown(self, folded: str) -> str:
-        name = self._folded[folded]
-        return self.names.get(name, name)
-
-    def _time(self, value: object) -> datetime:
-        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-            return self.reviewed_at
-        time = value
-        if isinstance(value, str):
-            with suppress(ValueError):
-                time = datetime.fromisoformat(value.strip())
-        if not isinstance(time, datetime) or time.year < _FIRST_YEAR:
-            raise RowError(f"reviewed_at: {_quoted(value)} is no time; write it as 2026-03-04T05:06:07Z")
-        time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        if time > self.now + _CLOCKS_DIFFER:
-            raise RowError(f"reviewed_at: {time.isoformat()} is yet to come; it would outdo every later verdict")
-        return time
+    def _refuse(self, row: Refused) -> None:
+        if len(self.refused) >= MOST_REFUSED:
+            first = self.refused[0]
+            raise UserError(
+                f"more than {MOST_REFUSED:,} rows are invalid, the first of them row {first.number}: {first.reason}"
+            )
+        self.refused.append(row)
 
 
-def check_file(path: Path, checker: RowChecker, labels: RunLabels, sizes: Sizes) -> CheckedFile:
+def _again(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of them are there more than once, (N,)."""
+    ascending = np.sort(hashes)
+    twice = ascending[1:][ascending[1:] == ascending[:-1]]
+    if not len(twice):
+        return np.zeros(len(hashes), np.bool_)
+    return np.asarray(twice[np.minimum(np.searchsorted(twice, hashes), len(twice) - 1)] == hashes)
+
+
+def check_file(
+    path: Path, checker: RowChecker, labels: RunLabels, sizes: Sizes, progress: OnRows | None = None
+) -> CheckedFile:
     """Read and check a verdict file; verdicts on labels of other runs are trusted.
 
     Raises:
-        UserError: The file cannot be read, or is not made of rows and known columns.
+        UserError: The file cannot be read, or is not made of rows and known columns, or most of it is invalid.
     """
-    refused: list[Refused] = []
-    pending: list[dict[str, Any]] = []
-    tables, places, rows, unanswered = [VERDICTS.empty_table()], [], 0, 0
-    for number, row in read_rows(path):
-        rows += 1
-        try:
-            found = checker.check(row)
-        except RowError as error:
-            refused.append(Refused(number, str(error), row))
-            continue
-        if found is None:
-            unanswered += 1
-            continue
-        pending.append(found)
-        places.append(number)
-        if len(pending) == _BATCH_ROWS:
-            tables.append(pa.Table.from_pylist(pending, schema=VERDICTS))
-            pending.clear()
-    tables.append(pa.Table.from_pylist(pending, schema=VERDICTS))
-    table = pa.concat_tables(tables).combine_chunks()
-    place = pc.index_in(table["label_id"], value_set=labels.label_ids).combine_chunks()
-    late = _contradictions(table, np.array(places, np.int64))
-    late |= _against_labels(table, _own_class(place, labels)) | _against_images(table, place, labels, sizes)
-    refused += [Refused(places[at], reason, table.slice(at, 1).to_pylist()[0]) for at, reason in late.items()]
-    fine = np.ones(len(places), np.bool_)
-    fine[list(late)] = False
-    verdicts = _without_idle_corrections(table.filter(pa.array(fine)))
-    return CheckedFile(path, rows, unanswered, sorted(refused, key=lambda one: one.number), verdicts)
-
-
-def _contradictions(table: pa.Table, places: NDArray[np.int64]) -> dict[int, str]:
-    """Rows by which one reviewer gives two verdicts on one label at one time: which of them is later is unknown."""
-    about_label = ~_among(table, IMAGE_VERDICTS)
-    names = ["label_id", "reviewer", "reviewed_at"]
-    before = first_places(table, names)
-    content = first_places(table, [*names, "verdict", "class_name", *BOX, "rle_counts"])
-    wrong = np.flatnonzero(about_label & (content != content[before]))
-    return {
-        int(at): f"says otherwise than row {places[before[at]]} of the same label, reviewer and time" for at in wrong
-    }
+    checked = _Checked(checker, labels, sizes)
+    try:
+        for batch in read_batches(path, progress):
+            checked.add(batch)
+        checked.look()
+        checked.contradictions()
+    except BaseException:
+        checked.kept.close()
+        raise
+    return checked.result(path)
 
 
 def _against_labels(table: pa.Table, own: pa.Array) -> dict[int, str]:
@@ -316,15 +391,29 @@ def _against_labels(table: pa.Table, own: pa.Array) -> dict[int, str]:
 
 
 def _against_images(table: pa.Table, place: pa.Array, labels: RunLabels, sizes: Sizes) -> dict[int, str]:
-    """Rows whose mask has not the size of the image."""
-    rows = np.flatnonzero(numbers(table["rle_counts"].is_valid(), np.bool_) & ~_among(table, _WITHOUT_MASK))
+    """Rows whose box lies wholly outside its image, or whose mask has not its size."""
+    sides = boxes_of(table)
+    boxed = ~np.isnan(sides[:, 0]) & ~_among(table, _WITHOUT_CORRECTION)
+    masked = numbers(table["rle_counts"].is_valid(), np.bool_) & ~_among(table, _WITHOUT_MASK)
+    rows = np.flatnonzero(boxed | masked)
     at = pa.array(rows, pa.int64())
     image = pa.array(labels.image_index, pa.int64()).take(place.take(at))
-    keys = pc.coalesce(labels.keys.take(image), table["key"].combine_chunks().take(at)).to_pylist()
-    size_of = sizes({key for key in keys if key is not None})
+    keys = pc.coalesce(labels.keys.take(image), flat(table["key"]).take(at)).dictionary_encode()
+    names = keys.dictionary.to_pylist()
+    size_of = sizes(set(names))
+    known = [size_of.get(name, (None, None)) for name in names]
+    # One entry more, of rows without a key.
+    extent = np.array([[np.inf if side is None else side for side in size] for size in [*known, (None, None)]])
+    codes = numbers(keys.indices.fill_null(len(names)), np.int64)
+    outside = boxed[rows] & ((sides[rows, 2:] <= 0) | (sides[rows, :2] >= extent[codes])).any(axis=1)
     found = {}
-    for row, key in zip(rows.tolist(), keys, strict=True):
-        width, height = size_of.get(key, (None, None))
+    for row, code in zip(rows[outside].tolist(), codes[outside].tolist(), strict=True):
+        x0, y0, x1, y1 = sides[row]
+        width, height = extent[code]
+        size = f" of {width:g} x {height:g}" if np.isfinite(width) else ""
+        found[row] = f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} lies outside its image{size}"
+    for row, code in zip(rows[masked[rows]].tolist(), codes[masked[rows]].tolist(), strict=True):
+        width, height = [*known, (None, None)][code]
         if problem := mask_trouble(table["rle_counts"][row].as_py(), height, width):
             found[row] = f"rle_counts: {problem}"
     return found
@@ -352,116 +441,3 @@ def _among(table: pa.Table, names: tuple[str, ...]) -> NDArray[np.bool_]:
 
 def _true(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     return numbers(column.fill_null(False), np.bool_)
-
-
-class RowError(Exception):
-    """Why a row is no verdict."""
-
-
-def _check_whole(row: Mapping[str, Any]) -> None:
-    verdict, has_box = row["verdict"], row["x0"] is not None
-    if verdict in LABEL_VERDICTS and row["label_id"] is None:
-        raise RowError(f"{verdict} needs a label_id")
-    if verdict in IMAGE_VERDICTS and row["label_id"] is not None:
-        raise RowError(f"{verdict} is about an image: leave label_id empty, and give the image's key")
-    if verdict in IMAGE_VERDICTS and row["key"] is None:
-        raise RowError(f"{verdict} needs the image's key")
-    if verdict == "missed" and (not has_box or row["class_name"] is None):
-        raise RowError("missed needs the object's class_name and its box x0, y0, x1, y1")
-    if verdict == "checked" and has_box:
-        raise RowError("checked has no box; an object that no label shows is missed")
-    if row["rle_counts"] is not None:
-        _check_mask(row)
-    if row["seconds"] is not None and row["seconds"] < 0:
-        raise RowError(f"seconds: {row['seconds']:g} is less than 0")
-
-
-def _check_mask(row: Mapping[str, Any]) -> None:
-    verdict = row["verdict"]
-    if verdict == "checked":
-        raise RowError("checked has no mask; an object that no label shows is missed")
-    if verdict == "wrong_class" and row["class_name"] is None:
-        raise RowError("wrong_class with a mask needs the right class_name as well")
-    if verdict == "bad_box" and row["x0"] is None:
-        raise RowError("bad_box with a mask needs the right box x0, y0, x1, y1 as well; correct keeps the box that is")
-    if verdict != "not_an_object" and (problem := mask_trouble(row["rle_counts"])):
-        raise RowError(f"rle_counts: {problem}")
-
-
-def _verdict(value: object) -> str | None:
-    given = _text("verdict", value)
-    if given is None:
-        return None
-    name = re.sub(r"[\s_-]+", "_", given.casefold())
-    if name in VERDICT_KINDS:
-        return name
-    near = difflib.get_close_matches(name, VERDICT_KINDS, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(VERDICT_KINDS)}"
-    raise RowError(f"{_quoted(given)} is no verdict; {hint}")
-
-
-def _box(values: list[object]) -> list[float | None]:
-    sides = [_number(name, value) for name, value in zip(BOX, values, strict=True)]
-    if all(side is None for side in sides):
-        return sides
-    if any(side is None for side in sides):
-        missing = ", ".join(name for name, side in zip(BOX, sides, strict=True) if side is None)
-        raise RowError(f"the box lacks {missing}")
-    # As they will be kept: sides that differ by less than float32 can say enclose nothing.
-    x0, y0, x1, y1 = np.array(sides, np.float32)
-    if not (x0 < x1 and y0 < y1):
-        raise RowError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} is empty or inside out; x0 < x1 and y0 < y1")
-    return sides
-
-
-def _number(name: str, value: object) -> float | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    # A boolean is an integer to Python alone.
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise RowError(f"{name}: {_quoted(value)} is no number")
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise RowError(f"{name}: {_quoted(value)} is no number") from None
-    if math.isnan(number) and isinstance(value, float):
-        return None  # as data frames spell what is missing
-    if not abs(number) <= _LARGEST:
-        raise RowError(f"{name}: {_quoted(value)} is no number up to {_LARGEST:.0e}")
-    return number
-
-
-def _mask(value: object) -> bytes | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if not isinstance(value, str | bytes):
-        raise RowError(f"rle_counts: {_quoted(value)} is no text; write the counts of a compressed COCO RLE")
-    try:
-        return (value.encode("ascii") if isinstance(value, str) else value).strip() or None
-    except UnicodeEncodeError:
-        raise RowError("rle_counts: the mask is no compressed COCO RLE, which is ASCII") from None
-
-
-def _text(name: str, value: object) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RowError(f"{name}: {_quoted(value)} is no text")
-    text = str(value).strip()
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can spell
-        raise RowError(f"{name}: {_quoted(text)} is not valid Unicode") from None
-    return text or None
-
-
-def _switch(value: object) -> bool:
-    known = _SWITCH.get(str(value).strip().casefold(), value if value not in (None, "") else False)
-    if not isinstance(known, bool):
-        raise RowError(f"simulated: {_quoted(value)} is neither true nor false")
-    return known
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")

@@ -4,13 +4,19 @@ import csv
 import difflib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
@@ -27,13 +33,54 @@ MOST_JSON_BYTES: Final = 1 << 28
 MOST_ROWS: Final = 20_000_000
 
 _BATCH_ROWS: Final = 16_384
+_PARQUET_ROWS: Final = 65_536
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+")
+
+MOST_LINE: Final = 1 << 23
+"""Bytes or characters of a line: masks may have one MiB, and people write notes."""
 
 Row = tuple[int, dict[str, Any]]
 """Number of the row for people (the header of a CSV file is row 1), and its columns."""
 
+OnRows = Callable[[int, int], None]
+"""Called with what is read of a file and all of it, bytes or rows."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a verdict file, one after the other."""
+
+    numbers: NDArray[np.int64]
+    """(N,) numbers of the rows for people."""
+    listed: Sequence[dict[str, Any]] = ()
+    """N rows, where the file is read row by row."""
+    columns: dict[str, pa.Array] | None = None
+    """The columns by name, N values each, where it is read by columns."""
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.numbers)
+
+    def rows_at(self, places: NDArray[np.int64]) -> list[Row]:
+        """Rows at some places, ascending."""
+        numbers = self.numbers[places].tolist()
+        if self.columns is None:
+            return [(number, self.listed[at]) for number, at in zip(numbers, places.tolist(), strict=True)]
+        at = pa.array(places, pa.int64())
+        values = {name: python_values(column.take(at)) for name, column in self.columns.items()}
+        rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
+        return list(zip(numbers, rows, strict=True))
+
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a verdict file, a few in memory at a time (all of them for a JSON array).
+    """Yield the rows of a verdict file; see `read_batches`."""
+    for batch in read_batches(path):
+        yield from batch.rows_at(np.arange(batch.rows))
+
+
+def read_batches(path: Path, progress: OnRows | None = None) -> Iterator[Batch]:
+    """Yield the rows of a verdict file, a few at a time (a JSON array is held whole).
 
     Raises:
         UserError: The file cannot be read, is too large, is not what its suffix says, or has an unknown column.
@@ -50,62 +97,141 @@ def read_rows(path: Path) -> Iterator[Row]:
                 raise UserError(
                     f"{path} has {size / 2**20:,.0f} MiB; split it into files up to {most >> 20} MiB{other}"
                 )
-            for count, row in enumerate(_READERS[suffix](file, path), 1):
-                if count > MOST_ROWS:
+            rows = 0
+            for batch in _READERS[suffix](file, path, progress):
+                rows += batch.rows
+                if rows > MOST_ROWS:
                     raise UserError(f"{path} has more than {MOST_ROWS:,} rows; split it")
-                yield row
+                yield batch
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _read_csv(file: BinaryIO, path: Path) -> Iterator[Row]:
+def _listed(rows: Iterable[Row], file: BinaryIO, path: Path, progress: OnRows | None) -> Iterator[Batch]:
+    """Batches of rows that come one by one."""
+    size = path.stat().st_size
+    waiting = iter(rows)
+    while found := list(islice(waiting, _BATCH_ROWS)):
+        numbers, values = zip(*found, strict=True)
+        if progress is not None:
+            progress(min(file.tell(), size), size)
+        yield Batch(np.array(numbers, np.int64), values)
+
+
+def _read_csv(file: BinaryIO, path: Path, progress: OnRows | None) -> Iterator[Batch]:
+    yield from _listed(_csv_rows(file, path), file, path, progress)
+
+
+def _csv_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
     # Of the whole process, and twice a mask, so that one too long is refused as a row and not with the file.
     csv.field_size_limit(max(csv.field_size_limit(), 2 * MOST_RLE_BYTES))
-    rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    told, rows = 0, None
     try:
+        first = text.readline(MOST_LINE)
+        delimiter = _delimiter(first)
+        if first.lower().startswith("sep=") and len(first.strip()) == 5:  # Excel is told so
+            told, delimiter = 1, first[4]
+            first = text.readline(MOST_LINE)
+        rows = csv.reader(chain([first], _lines(text, path)), strict=True, delimiter=delimiter)
         names = _header(next(rows, []), path)
         for cells in rows:
+            number = rows.line_num + told
             if any(cells):
                 if len(cells) != len(names):
                     raise UserError(
-                        f"{path}: row {rows.line_num} has {len(cells)} cells, the header {len(names)}; fix the row"
+                        f"{path}: row {number} has {len(cells)} cells, the header {len(names)}; fix the row"
                     )
-                yield rows.line_num, dict(zip(names, cells, strict=True))
+                values = map(_decimal_point, cells) if delimiter == ";" else cells
+                yield number, dict(zip(names, values, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}: row {rows.line_num} is not CSV ({error}); fix it") from None
+        raise UserError(f"{path}: row {told + (rows.line_num if rows else 1)} is not CSV ({error}); fix it") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 after row {rows.line_num}; save it as UTF-8") from None
+        number = told + (rows.line_num if rows else 0)
+        raise UserError(f"{path} is not UTF-8 after row {number}; save it as UTF-8") from None
+    finally:
+        text.detach()
 
 
-def _read_parquet(file: BinaryIO, path: Path) -> Iterator[Row]:
+def _delimiter(header: str) -> str:
+    """What stands between the names: a comma, or the semicolon or tab that Excel writes in many countries."""
+    return max(",;\t", key=header.count)
+
+
+def _decimal_point(cell: str) -> str:
+    """Where semicolons stand between cells, a comma stands in numbers."""
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+def _lines(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    while line := text.readline(MOST_LINE):
+        if len(line) == MOST_LINE:
+            raise UserError(f"{path}: a line has more than {MOST_LINE >> 20} MiB; it is no verdict")
+        yield line
+
+
+def _read_parquet(file: BinaryIO, path: Path, progress: OnRows | None) -> Iterator[Batch]:
     try:
-        table = pq.ParquetFile(file)
+        table = pq.ParquetFile(file, buffer_size=1 << 20)
         about = table.metadata
         size = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
         if size > 4 * MOST_BYTES:
             raise UserError(f"{path} would take {size / 2**30:,.1f} GiB of memory; split it")
+        if about.num_rows > MOST_ROWS:
+            raise UserError(f"{path} has more than {MOST_ROWS:,} rows; split it")
         names = _header(table.schema_arrow.names, path)
         wanted = [name for name, known in zip(table.schema_arrow.names, names, strict=True) if known in COLUMNS]
-        number = 0
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-            columns = {name.strip().lower(): _values(batch.column(name)) for name in wanted}
-            for values in zip(*columns.values(), strict=True):
-                number += 1
-                yield number, dict(zip(columns, values, strict=True))
-    except pa.ArrowException as error:
+        done = 0
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted):
+            columns = {name.strip().lower(): batch.column(name) for name in wanted}
+            for name, column in columns.items():
+                _check_text(name, column, done + 1, path)
+            yield Batch(np.arange(done + 1, done + 1 + batch.num_rows), columns=columns)
+            done += batch.num_rows
+            if progress is not None:
+                progress(done, about.num_rows)
+    except (pa.ArrowException, ValueError, TypeError, OSError) as error:
+        # Arrow's own faults come as OSError too, without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise UserError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())}); fix it") from None
 
 
-def _read_json(file: BinaryIO, path: Path) -> Iterator[Row]:
+def _check_text(name: str, column: pa.Array, first: int, path: Path) -> None:
+    """Parquet may hold any bytes as text, and Arrow trusts them."""
+    text = column.dictionary if pa.types.is_dictionary(column.type) else column
+    if not (pa.types.is_string(text.type) or pa.types.is_large_string(text.type)):
+        return
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        for row, value in enumerate(column, first):
+            try:
+                value.as_py()
+            except UnicodeDecodeError:
+                raise UserError(f"{path}: row {row}: {name} is not UTF-8; write it as UTF-8") from None
+        raise UserError(f"{path}: the column {name} is not UTF-8; write it as UTF-8") from None
+
+
+def _read_json(file: BinaryIO, path: Path, progress: OnRows | None) -> Iterator[Batch]:
     found = _parsed(file.read(), f"{path}")
     if not isinstance(found, list):
         raise UserError(f"{path} is not an array of objects; write [{{...}}, ...], or objects one a line in a .jsonl")
-    yield from _objects(enumerate(found, 1), path)
+    yield from _listed(_objects(enumerate(found, 1), path), file, path, progress)
 
 
-def _read_jsonl(file: BinaryIO, path: Path) -> Iterator[Row]:
-    lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-    yield from _objects(((number, _parsed(line, f"{path}: row {number}")) for number, line in lines), path)
+def _read_jsonl(file: BinaryIO, path: Path, progress: OnRows | None) -> Iterator[Batch]:
+    yield from _listed(_objects(_json_lines(file, path), path), file, path, progress)
+
+
+def _json_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, object]]:
+    number = 0
+    while line := file.readline(MOST_LINE):
+        number += 1
+        if len(line) == MOST_LINE:
+            raise UserError(f"{path}: row {number} has more than {MOST_LINE >> 20} MiB; it is no verdict")
+        if line.strip():
+            yield number, _parsed(line, f"{path}: row {number}")
 
 
 def _objects(values: Iterable[tuple[int, object]], path: Path) -> Iterator[Row]:
@@ -140,24 +266,35 @@ def _known_columns(given: Iterable[str], path: Path) -> list[str]:
 
 
 def _header(given: Sequence[str], path: Path) -> list[str]:
-    """The columns of a whole table: verdicts must be among them, and the commas right."""
-    if len(given) == 1 and (";" in given[0] or "\t" in given[0]):
-        raise UserError(f"{path}: columns are not separated by commas; save it as CSV with commas")
+    """The columns of a whole table: verdicts must be among them."""
     names = _known_columns(given, path)
     if "verdict" not in names:
         raise UserError(f"{path} has no column 'verdict'; add it, with one of {', '.join(VERDICT_KINDS)} in each row")
     return names
 
 
-def _values(column: pa.Array) -> list[Any]:
+def python_values(column: pa.Array) -> list[Any]:
+    """Values as Python has them; what it cannot hold as words that no check takes for a value."""
     if pa.types.is_timestamp(column.type):
-        # Nanoseconds have no place in Python's datetime.
-        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
-    values: list[Any] = column.to_pylist()
+        # Nanoseconds have no place in Python's datetime; zones by name may be unknown here.
+        zone = None if column.type.tz is None else "UTC"
+        with suppress(pa.ArrowInvalid):
+            column = column.cast(pa.timestamp("us", tz=zone), safe=column.type.unit != "ns")
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, KeyError, pa.ArrowException):
+        values = [_value(scalar) for scalar in column]
     return values
 
 
-_READERS: Final[dict[str, Callable[[BinaryIO, Path], Iterator[Row]]]] = {
+def _value(scalar: pa.Scalar) -> object:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, KeyError, pa.ArrowException):
+        return f"a {scalar.type} out of range"
+
+
+_READERS: Final[dict[str, Callable[[BinaryIO, Path, OnRows | None], Iterator[Batch]]]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
     ".json": _read_json,

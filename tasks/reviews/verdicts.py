@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -71,10 +72,18 @@ def read_verdicts(workspace: Store) -> pa.Table:
     Raises:
         StoreError: A file is damaged, or holds no verdicts.
     """
+    return in_time(pa.concat_tables([VERDICTS.empty_table(), *verdict_tables(workspace)]))
+
+
+def verdict_tables(workspace: Store) -> Iterator[pa.Table]:
+    """Read the verdicts of a workspace file by file, by name.
+
+    Raises:
+        StoreError: A file is damaged, or holds no verdicts.
+    """
     names = [info.key.removeprefix(FOLDER) for info in workspace.list(FOLDER)]
     names = [name for name in names if name.endswith(_SUFFIX) and "/" not in name]
-    tables = map_ordered(lambda name: _read(workspace, name), names, _THREADS)
-    return in_time(pa.concat_tables([VERDICTS.empty_table(), *tables]))
+    yield from map_ordered(lambda name: _read(workspace, name), names, _THREADS)
 
 
 def present_verdicts(workspace: Store, current: Current | None) -> pa.Table:

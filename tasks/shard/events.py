@@ -56,6 +56,16 @@ class Exporting:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A file of labels, truth or verdicts, is being read."""
+
+    done: int
+    """Bytes, or rows, so far."""
+    total: int
+    """All of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Comparing:
     """Labels are being compared with ground truth."""
 
@@ -71,7 +81,7 @@ class Routing:
     """Labels decided on so far."""
 
 
-Event = Listing | Planned | Loading | Progress | Exporting | Comparing | Routing
+Event = Listing | Planned | Loading | Progress | Exporting | Reading | Comparing | Routing
 OnEvent = Callable[[Event], None]
 
 

@@ -97,7 +97,9 @@ def simulate(
     return Simulation(
         truth=names[0],
         run=names[1],
+        file=truth.file,
         images=int(truth.known.sum()),
+        labelled=len(truth.known),
         labels=played.labels.count,
         correct=float(played.correct.mean()),
         without_truth=dict(truth.left_out),

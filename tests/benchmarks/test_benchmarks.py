@@ -87,6 +87,8 @@ ROWS = [
     ),
     pytest.param("listing", "folder, 2,000; folder, 2,000, nothing new; made up, 5,000"),
     pytest.param("export", "1,000 labels; limit for 1,000,000"),
+    pytest.param("verdict_import", "20,000 rows; the same file again; limit for 5,000,000"),
+    pytest.param("ground_truth", "with masks, as evaluate does; without, as simulate does; limit"),
     pytest.param(
         "review_queue",
         "fill with 300 questions; mongod meanwhile; limit for 10,000; fill again, nothing new; take 25; "

@@ -44,8 +44,9 @@ def test_one_package_with_its_data_and_licences(wheel):
 def test_folders_of_the_same_names_do_not_disturb_it(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
+    (tmp_path / "project" / "images").mkdir(parents=True)
     for name in ("flows", "tasks", "schemas", "review_ui", "starter"):
-        (tmp_path / "project" / name).mkdir(parents=True)
+        (tmp_path / "project" / name).mkdir()
         (tmp_path / "project" / name / "__init__.py").write_text("raise ImportError('of the project, not of Vouch')\n")
     environment = os.environ | {
         "PYTHONPATH": f".{os.pathsep}{tmp_path / 'installed'}",

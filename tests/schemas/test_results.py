@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from vouch_labels.schemas import text
 from vouch_labels.schemas.evaluation import MOST_CELLS, MOST_PAIRS, Confusion, SignalCurves, SweepRow
 from vouch_labels.schemas.policy import MOST_NAMED, Certified, Group, GroupCertificate, Reviewers
-from vouch_labels.schemas.records import ClassCounts, ExportOutcome, RunSummary
+from vouch_labels.schemas.records import ApplySummary, ClassCounts, ExportOutcome, RunSummary, bundled_models
 from vouch_labels.schemas.text import NONE, Table, policy_with_basis
+from vouch_labels.starter.scenes.vocabulary import CORE
 
 EXPORT = {"uri": "/w/exports/coco", "annotations_file": "/w/exports/coco/annotations.json", "images": 8,
           "annotations": 20, "accepted": 12}  # fmt: skip
@@ -46,8 +47,60 @@ def test_figures_classes_reasons_and_places(lines):
 
 def test_nothing_accepted_says_what_comes_next(lines):
     (line,) = (line for line in lines(summary(accepts=False)) if "Nothing was accepted" in line)
+    assert "vouch review CAMPAIGN" in line
     assert "vouch plan-reviews CAMPAIGN" in line
     assert "routing.accept" in line
+
+
+UNUSABLE = "NOTHING IN THE DATA SET IS USABLE FOR A TRAINER YET: "
+NONE_ACCEPTED = {"accepted": 0, "human": 0}
+
+
+def first(result) -> str:
+    block = next(iter(result.blocks()))
+    return block if isinstance(block, str) else block.title
+
+
+@pytest.mark.parametrize("export", [None, ExportOutcome.model_validate({**EXPORT, **NONE_ACCEPTED, "undecided": 20})])
+def test_a_run_without_a_usable_label_says_so_first(export):
+    words = f"{UNUSABLE}20 labels wait for review, and none is accepted. Next: vouch review CAMPAIGN"
+    assert first(summary(accepted=0, review=20, export=export)).startswith(words)
+    assert first(summary()) == "run main"
+    assert first(summary(accepted=0, review=0, labels=0, done=0, export=None)) == "run main"
+
+
+def test_a_run_that_found_nothing_says_what_to_try():
+    assert "no object is in it. Next: give the classes other prompts" in first(summary(accepted=0, review=0, labels=0,
+                                                                                       export=None))  # fmt: skip
+
+
+def test_an_export_without_a_usable_label_says_so_first():
+    values = EXPORT | NONE_ACCEPTED
+    waiting = ExportOutcome.model_validate(values | {"undecided": 1})
+    assert first(waiting).startswith(f"{UNUSABLE}1 label waits for review, and none is accepted. Next: vouch review")
+    for usable in ({"accepted": 1}, {"human": 1}, {"unreviewed": 1}):
+        assert first(ExportOutcome.model_validate(values | usable)).startswith("8 images, 20 annotations")
+
+
+def test_an_applied_policy_without_a_usable_label_says_so_first():
+    empty = ExportOutcome.model_validate({**EXPORT, **NONE_ACCEPTED, "undecided": 20})
+    values = {"run": "main", "workspace": "/w", "policy": "none", "policy_basis": "no thresholds",
+              "policy_before": "p", "labels": 20, "accepted_before": 12, "accepted": 0, "changed": 12, "classes": {},
+              "pending": 0, "seconds": 1, "export": empty}  # fmt: skip
+    assert first(ApplySummary.model_validate(values)).startswith(UNUSABLE)
+
+
+def test_bundled_models_are_named_with_the_commands_that_get_others(lines):
+    (line,) = (line for line in lines(summary(bundled=("detector", "scorer"))) if line.startswith("bundled models"))
+    assert line.startswith("bundled models (detector, scorer): they know 28 drawn things")
+    for command in ("vouch models list", "vouch models pull"):
+        assert command in line
+    assert not any("bundled" in line for line in lines(summary()))
+
+
+def test_the_bundled_models_know_as_many_things_as_is_said(lines):
+    (line,) = bundled_models(("detector",))
+    assert f"know {len(CORE)} drawn things" in line
 
 
 def test_an_expired_policy_is_told_loudly(lines):
@@ -78,9 +131,11 @@ def test_splits_and_turned_images_are_told(lines):
 
 
 def test_images_that_are_missing_beside_the_annotations_are_told(lines):
-    missed = ExportOutcome.model_validate({**EXPORT, "images_missed": 3})
-    start = "3 of its images could not be put beside the annotations"
-    assert any(line.startswith(start) for line in lines(summary(export=missed)))
+    missed = ExportOutcome.model_validate({**EXPORT, "images_missed": 3, "missed": {"a.png": "gone", "b.png": "long"}})
+    told = lines(summary(export=missed))
+    start = told.index("3 images could not be put beside the annotations, and are left out of the data set:")
+    assert told[start + 1 : start + 4] == ["    a.png: gone", "    b.png: long",
+                                           "    and 1 more, which the log file names"]  # fmt: skip
     assert not any("beside the annotations" in line for line in lines(summary()))
 
 

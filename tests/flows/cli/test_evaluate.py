@@ -155,6 +155,23 @@ def test_a_page_and_its_figures(tmp_path, vouch, make_images, make_campaign, wri
     assert not out.exists()
 
 
+def test_the_page_lies_beside_the_campaign(
+    tmp_path, vouch, make_images, make_campaign, write_campaign, label, monkeypatch
+):
+    make_images(tmp_path / "images", 2)
+    campaign = write_campaign()
+    label(make_campaign())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    answer = vouch("report", campaign, "--plain")
+    assert answer.code == 0, answer.err
+    assert f"report: {tmp_path / 'report.html'}" in answer.out
+    assert (tmp_path / "report.html").is_file()
+    assert vouch("report", campaign, "--plain", "-o", "mine.html").code == 0
+    assert [path.name for path in elsewhere.iterdir()] == ["mine.html"]
+
+
 def test_report_before_the_first_run(vouch, write_campaign):
     answer = vouch("report", write_campaign())
     assert answer.code == 2

@@ -1,5 +1,6 @@
 """`vouch review`, as a process of its own with an embedded database: reviewed in, killed in the middle, ended."""
 
+import io
 import json
 import os
 import signal
@@ -14,7 +15,8 @@ import pytest
 
 from tests.flows.cli.review_process import running
 from tests.waiting import HANG_S, until
-from vouch_labels.flows.review import _prepare, announcement
+from vouch_labels.flows.console.output import Terminal
+from vouch_labels.flows.review import _prepare, announcement, is_seen
 from vouch_labels.review_ui.queue.database import mongod
 from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
 from vouch_labels.review_ui.queue.queue import Queue
@@ -70,6 +72,43 @@ def run(client: httpx.Client, operator: str, **params) -> dict:
     said = answer.json()["result"]
     assert said.get("error") is None, said
     return said
+
+
+class Screen(io.StringIO):
+    """A stream that leads to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "as_json", "opens"),
+    [
+        (Screen, {"DISPLAY": ":0"}, False, True),
+        (Screen, {"WAYLAND_DISPLAY": "wayland-0"}, False, True),
+        (Screen, {}, False, False),
+        (Screen, {"DISPLAY": ""}, False, False),
+        (Screen, {"DISPLAY": ":0"}, True, False),
+        (io.StringIO, {"DISPLAY": ":0"}, False, False),
+    ],
+)
+def test_a_browser_opens_by_itself_where_a_person_sees_it(monkeypatch, stream, environment, as_json, opens):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_seen(Terminal(stream(), io.StringIO()), as_json=as_json) is opens
+
+
+@pytest.mark.parametrize(
+    ("words", "opened"), [(("--open",), True), (("--no-open",), False), ((), None)], ids=["open", "no-open", "neither"]
+)
+def test_what_the_user_says_of_the_browser_counts(vouch, campaign, monkeypatch, words, opened):
+    asked = []
+    monkeypatch.setattr("vouch_labels.flows.review.serve", lambda *_, open_browser, as_json: asked.append(open_browser))
+    assert vouch("review", campaign, *words).code == 0
+    assert asked == [opened]
 
 
 @pytest.mark.mongod

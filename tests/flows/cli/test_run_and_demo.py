@@ -61,6 +61,11 @@ def test_without_thresholds_nothing_is_accepted_and_that_is_said(vouch, tmp_path
     answer = vouch("run", write_campaign(routing={}))
     assert answer.code == 0
     assert "Nothing was accepted, as nothing is certified yet" in answer.out
+    for command in ("run", "status", "export"):
+        path = write_campaign(routing={})
+        first = vouch(command, path).out.splitlines()[0]
+        assert first.startswith("NOTHING IN THE DATA SET IS USABLE FOR A TRAINER YET: "), command
+        assert f"vouch review {path}" in first
 
 
 def test_shards_that_fail_end_with_1_and_the_others_are_kept(vouch, campaign, monkeypatch, write_campaign):

@@ -49,6 +49,7 @@ def test_the_terminal_gets_what_it_can_show(tmp_path):
 @pytest.mark.parametrize("environment", [ASCII, {"LC_ALL": "C"}, {}], ids=["ascii", "C", "none"])
 def test_commands_with_umlauts(tmp_path, environment):
     folder = tmp_path / "Größe x"
+    (tmp_path / "Bäder").mkdir()
     done = run(
         tmp_path,
         "-m",
@@ -58,7 +59,7 @@ def test_commands_with_umlauts(tmp_path, environment):
         "--class",
         "Tür",
         "--source",
-        "Bäder",
+        str(tmp_path / "Bäder"),
         **environment,
     )
     assert done.returncode == 0, done.stderr

@@ -2,10 +2,13 @@
 
 import pytest
 
+from tests.conftest import FAKE_MODELS
+from vouch_labels.schemas.campaign import ModelsConfig
 from vouch_labels.tasks.certify.active import activate
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
+from vouch_labels.tasks.export.export import export_campaign
 from vouch_labels.tasks.status import read_status
 
 
@@ -19,7 +22,7 @@ def test_from_the_first_sample_to_a_policy_in_force(campaigned, status):
     assert found.in_force.version == found.policy
     assert found.in_force.basis == "no thresholds: everything goes to review"
     assert (found.reviews.plans, found.reviews.open, found.reviews.verdicts) == (0, 0, 0)
-    assert "draw what people look at first: vouch plan-reviews CAMPAIGN" in found.next
+    assert "so that a precision of 0.7 can be certified: vouch review CAMPAIGN" in found.next
     planned = plan_reviews(campaigned.campaign)
     found = status()
     assert found.reviews.open_of == {1: planned.open}
@@ -28,7 +31,7 @@ def test_from_the_first_sample_to_a_policy_in_force(campaigned, status):
     campaigned.answer()
     found = status()
     assert (found.reviews.open, found.reviews.verdicts) == (0, planned.open)
-    assert "draw labels that certify a precision of 0.7: vouch plan-reviews CAMPAIGN" in found.next
+    assert "have labels reviewed that certify a precision of 0.7: vouch review CAMPAIGN" in found.next
     plan_reviews(campaigned.campaign, ReviewRequest(minutes=3))
     assert "a part of a sample certifies nothing" in status().next
     campaigned.answer()
@@ -42,6 +45,42 @@ def test_from_the_first_sample_to_a_policy_in_force(campaigned, status):
     assert (found.in_force.version, found.in_force.certified, found.in_force.waiting) == (version, True, None)
     assert (found.in_force.precision, found.in_force.confidence, found.in_force.gate) == (0.7, 0.8, "delivered")
     assert "blind audit" in found.next
+
+
+def test_the_first_line_says_that_nothing_is_usable_yet(campaigned, status):
+    def first():
+        return next(iter(status().blocks()))
+
+    start = f"NOTHING IN THE DATA SET IS USABLE FOR A TRAINER YET: {status().review} labels wait for review"
+    assert status().export is None
+    assert first().startswith(start)
+    assert first().endswith("Next: vouch review CAMPAIGN")
+    export_campaign(campaigned.campaign)
+    assert (status().export.usable, first().startswith(start)) == (0, True)
+    campaigned.fitted().sampled(minutes=3)
+    assert first().startswith(start)  # the data set is as it was
+    assert first().endswith("Next: vouch certify CAMPAIGN")
+    export_campaign(campaigned.campaign)
+    assert status().export.usable > 0
+    assert not isinstance(first(), str)
+
+
+def test_what_the_bundled_models_are_is_said(campaigned, status):
+    assert status().bundled == ()
+    assert not any(str(block).startswith("bundled models") for block in status().blocks())
+    bundled = ModelsConfig(detector={"min_score": 0.2}, scorer={"checkpoint": "ViT-B-32/x"})
+    campaigned.campaign = campaigned.campaign.model_copy(update={"models": bundled})
+    assert status().bundled == ("detector", "segmenter")
+    assert any("vouch models pull" in str(block) for block in status().blocks())
+
+
+def test_where_a_bundled_detector_finds_nothing_other_models_are_next(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 1)
+    campaign = make_campaign(models=FAKE_MODELS | {"detector": {"backend": "fake", "min_score": 1}})
+    label(campaign)
+    assert "other prompts" in read_status(campaign).next
+    bundled = campaign.model_copy(update={"models": ModelsConfig()})
+    assert "vouch models list" in read_status(bundled).next
 
 
 def test_an_expired_policy(campaigned, status):

@@ -5,6 +5,7 @@ Did the contract hold?
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.evaluation import TruthFile
 from vouch_labels.schemas.policy import Certification, Group, GroupCertificate, Policy
 from vouch_labels.tasks.evaluate.evaluate import (
     contract_truth,
@@ -21,7 +23,7 @@ from vouch_labels.tasks.evaluate.evaluate import (
     write_evaluation,
 )
 from vouch_labels.tasks.evaluate.plots import accepted_share
-from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, UNKNOWN, RunTruth
+from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, UNKNOWN, RunTruth, truth_of_campaign
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 from vouch_labels.tasks.statistics.sampling import on_fit_side
 
@@ -79,6 +81,93 @@ def test_what_is_left_out_is_counted(campaign, own_truth):
     assert classes.without_truth.keys() == {"dog"}
     assert classes.not_labelled.keys() == {"wolf"}
     assert found.boxes.map == pytest.approx(1)
+
+
+def test_annotations_that_point_nowhere_are_counted(campaign, own_truth):
+    def change(document):
+        for annotation in document["annotations"][::2]:
+            annotation["image_id"] = "nowhere"
+
+    found = evaluate_campaign(campaign, own_truth(change))
+    left = found.file.unknown_image
+    assert left == found.file.annotations - found.accepted_and_review.objects > 0
+    assert f"left out: {left} of {found.file.annotations} annotations have an image_id" in "\n".join(_lines(found))
+    assert f"left out: {left} of" in "\n".join(found.remarks())
+
+
+def _lines(found):
+    return [block for block in found.blocks() if isinstance(block, str)]
+
+
+def test_ids_as_text_are_the_same_ids(campaign, own_truth):
+    def change(document):
+        for annotation in document["annotations"]:
+            annotation["image_id"] = str(annotation["image_id"])
+            annotation["category_id"] = float(annotation["category_id"])
+
+    found = evaluate_campaign(campaign, own_truth(change))
+    assert (found.boxes.map, found.file.left_out) == (pytest.approx(1), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda document: document["annotations"].clear(),
+            "the truth has no objects: its list of annotations is empty",
+        ),
+        (
+            lambda document: [one.update(image_id="nowhere") for one in document["annotations"]],
+            "the truth has no objects: all of its ",
+        ),
+    ],
+)
+def test_a_truth_without_objects(campaign, own_truth, change, words):
+    path = own_truth(change)
+    assert words in problem(campaign, path)
+    with pytest.raises(UserError, match=words):
+        truth_of_campaign(campaign, path)
+
+
+def test_boxes_that_look_like_something_else(campaign, own_truth):
+    def corners(document):
+        for annotation in document["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            annotation["bbox"] = [x, y, x + width, y + height]
+
+    def shares(document):
+        for annotation in document["annotations"]:
+            annotation["bbox"] = [side / 100 for side in annotation["bbox"]]
+
+    for change, words in ((corners, "as x0, y0, x1, y1"), (shares, "not a share from 0 to 1")):
+        path = own_truth(change)
+        (hint,) = evaluate_campaign(campaign, path).file.hints
+        assert words in hint
+        _, truth = truth_of_campaign(campaign, path)
+        assert truth.file.hints == (hint,)
+
+
+def test_few_images_are_said_first(campaign, own_truth):
+    def change(document):
+        del document["images"][2:]
+        kept = {image["id"] for image in document["images"]}
+        document["annotations"] = [one for one in document["annotations"] if one["image_id"] in kept]
+
+    found = evaluate_campaign(campaign, own_truth(change))
+    first = "ONLY 2 of 6 labelled images are compared; the figures say nothing of the others"
+    assert (_lines(found)[0], next(found.remarks())) == (first, first)
+    whole = evaluate_campaign(campaign, own_truth())
+    assert not list(whole.remarks())
+
+
+def test_some_names_with_folders_before_them(campaign, own_truth):
+    def change(document):
+        for image, folder in zip(document["images"], ("..\\label\\", "train/", "", "", "", ""), strict=True):
+            image["file_name"] = folder + image["file_name"]
+
+    found = evaluate_campaign(campaign, own_truth(change))
+    assert (found.images.rule, found.images.evaluated) == ("both", 6)
+    assert "6 images compared, paired by file_name, and some by the last parts of their paths" in _lines(found)[1]
 
 
 def test_labels_of_other_classes_are_left_out_and_counted(campaign, own_truth):
@@ -248,6 +337,8 @@ def world(accepted, verdict, classes) -> tuple[RunLabels, RunTruth]:
         missed_class=np.zeros(0, np.int64),
         missed_boxes=np.zeros((0, 4), np.float32),
         left_out={"on a crowd region": int((np.asarray(verdict) == UNKNOWN).sum())},
+        dropped=np.zeros(count, bool),
+        file=TruthFile(annotations=count),
     )
     return labels, truth
 
@@ -296,6 +387,43 @@ def test_both_precisions(gate, held):
     assert (cats.kept, found.held, cats.certified) == (held, held, 0.92)
     assert (dogs.labels, dogs.kept, dogs.accepted_precision, dogs.certified) == (0, None, None, None)
     assert found.without_truth == {"on a crowd region": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "gone", "words"),
+    [
+        (TruthFile(annotations=100, unknown_image=1, unknown_category=1), 0, "2% of the annotations name an image or"),
+        (TruthFile(annotations=100, hints=("every box is small",)), 0, "every box is small"),
+        (TruthFile(annotations=100), 1, "labels that it is about have no truth for their image or class"),
+    ],
+)
+def test_no_verdict_on_dropped_input(file, gone, words):
+    """Neither held nor broken, in the groups neither; and the figures stay."""
+    labels, truth = world(np.ones(IMAGES), np.full(IMAGES, NOT_AN_OBJECT), np.zeros(IMAGES))
+    assert contract_truth(labels, truth, certified()).held is False
+    dropped = np.zeros(IMAGES, bool)
+    dropped[np.flatnonzero(~FITTING)[:gone]] = True
+    found = contract_truth(labels, replace(truth, file=file, dropped=dropped), certified())
+    assert (found.held, [group.kept for group in found.groups], found.groups[0].accepted_precision) == (
+        None,
+        [None] * 2,
+        0,
+    )
+    (why,) = found.no_verdict
+    assert words in why
+    lines = [block for block in found.blocks() if isinstance(block, str)]
+    assert lines[0] == f"NO VERDICT on the guarantee is given: {why}"
+    assert not [line for line in lines if "held" in line or "BROKEN" in line]
+
+
+def test_a_small_share_is_no_matter():
+    labels, truth = world(np.ones(IMAGES), np.full(IMAGES, CORRECT), np.zeros(IMAGES))
+    dropped = np.zeros(IMAGES, bool)
+    dropped[np.flatnonzero(FITTING)] = True
+    found = contract_truth(
+        labels, replace(truth, file=TruthFile(annotations=100, unknown_image=1), dropped=dropped), certified()
+    )
+    assert (found.held, found.no_verdict) == (True, ())
 
 
 def test_nothing_accepted_promises_nothing():

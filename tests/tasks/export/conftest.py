@@ -13,6 +13,7 @@ from pycocotools import mask as mask_utils
 from vouch_labels.schemas.campaign import ExportConfig
 from vouch_labels.tasks.export.coco import write_coco
 from vouch_labels.tasks.export.images import place_images
+from vouch_labels.tasks.export.summary import write_summary
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel, ExportSummary
 from vouch_labels.tasks.store.local import LocalStore
 
@@ -99,7 +100,7 @@ def write(tmp_path: Path, images: list[ExportImage], source: LocalStore) -> Call
         chosen = images if given is None else given
         if config.images != "none":
             bare = [image._replace(sha256=None) for image in chosen]
-            assert place_images(bare, source, workspace, PREFIX, config.images) == []
+            assert place_images(bare, source, workspace, PREFIX, config.images) == {}
         summary = write_coco(
             iter(chosen),
             CLASSES,
@@ -111,6 +112,7 @@ def write(tmp_path: Path, images: list[ExportImage], source: LocalStore) -> Call
             version="7",
             image_root=source.uri,
         )
+        write_summary(workspace, summary)
         return Written(workspace.root / PREFIX, summary, chosen)
 
     return run

@@ -20,7 +20,8 @@ from pycocotools import mask as mask_utils
 from vouch_labels.schemas.campaign import ExportConfig, Splits
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.export.coco import FIRST_IDS, export_status, not_exhaustive, open_document, split_of, write_coco
-from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, ExportSummary, Guarantee
+from vouch_labels.tasks.export.summary import owner_of, read_summary
+from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, Guarantee
 from vouch_labels.tasks.store.local import LocalStore
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
@@ -211,12 +212,68 @@ def test_splits_of_an_earlier_export_do_not_stay(write):
     assert not (write().folder / "annotations_val.json").exists()
 
 
-def test_the_summary_lies_beside_the_annotations(write, images):
+def test_the_folder_holds_annotations_alone(write, images):
+    """Converters (ultralytics' convert_coco) take every *.json of the folder for annotations."""
     written = write(splits={})
-    assert ExportSummary.model_validate_json((written.folder / "dataset.json").read_text()) == written.summary
+    for path in written.folder.glob("*.json"):
+        assert {"images", "annotations", "categories"} <= json.loads(path.read_text()).keys()
+    assert {path.name for path in written.folder.iterdir()} == {
+        "annotations.json", "annotations_train.json", "annotations_val.json", "annotations_test.json",
+    }  # fmt: skip
+
+
+def test_the_summary_is_kept_outside_the_data_set(write, images):
+    written = write(splits={})
+    workspace = LocalStore(written.folder.parents[1])
+    assert read_summary(workspace, "coco") == written.summary
+    assert owner_of(workspace, "coco") == "main"
+    assert read_summary(workspace, "other") is owner_of(workspace, "other") is None
     assert written.summary.splits["all"].file == "exports/coco/annotations.json"
     total = sum(sum(counts.model_dump().values()) for counts in written.summary.classes.values())
     assert total == sum(len(image.labels) for image in images)
+
+
+def test_a_summary_of_an_earlier_version_is_read_and_replaced(write):
+    written = write(undecided="include")
+    workspace = LocalStore(written.folder.parents[1])
+    old = json.loads(workspace.get("datasets/coco.json").data)
+    del old["unreviewed"]
+    workspace.put("exports/coco/dataset.json", json.dumps(old).encode())
+    workspace.delete("datasets/coco.json")
+    found = read_summary(workspace, "coco")
+    assert found.classes == written.summary.classes
+    assert found.usable == written.summary.usable == written.summary.annotations
+    assert owner_of(workspace, "coco") == "main"
+    write()
+    assert not (written.folder / "dataset.json").exists()
+    assert read_summary(workspace, "coco").undecided_as == "ignore"
+
+
+def test_a_summary_of_a_later_version_still_names_its_owner(write):
+    workspace = LocalStore(write().folder.parents[1])
+    workspace.put("datasets/coco.json", b'{"run": "theirs", "of a later version": 1}')
+    assert read_summary(workspace, "coco") is None
+    assert owner_of(workspace, "coco") == "theirs"
+    workspace.put("datasets/coco.json", b"[]")
+    assert owner_of(workspace, "coco") is None
+
+
+@pytest.mark.parametrize("undecided", ["ignore", "drop", "include"])
+def test_what_a_trainer_learns_from_is_counted(write, undecided):
+    written = write(undecided=undecided)
+    entries = json.loads((written.folder / "annotations.json").read_text())["annotations"]
+    assert written.summary.usable == sum(not entry["iscrowd"] for entry in entries)
+    assert written.summary.unreviewed == {"ignore": 0, "drop": 0, "include": 2}[undecided]
+
+
+@pytest.mark.parametrize("names", [("object", "cat"), ("none", "null", "Object"), ("cat", "objects")])
+def test_no_class_is_another_ones_supercategory(tmp_path, names):
+    """RF-DETR leaves out a category that is named as another's supercategory and has no annotation."""
+    how: dict[str, Any] = {"run": "main", "created": CREATED, "version": "1", "image_root": "r"}
+    write_coco([], names, ExportConfig(), LocalStore(tmp_path), "e", **how)
+    categories = json.loads((tmp_path / "e/annotations.json").read_text())["categories"]
+    assert [entry["name"] for entry in categories] == list(names)
+    assert {entry["supercategory"] for entry in categories}.isdisjoint({*names, "none"})
 
 
 @pytest.mark.parametrize("undecided", ["ignore", "drop", "include"])

@@ -186,6 +186,25 @@ def test_a_second_run_on_a_bucket_fetches_only_what_changed(tmp_path, make_image
     assert summary.done == 6
 
 
+def test_a_key_that_no_file_can_have_is_left_out_named_and_the_rest_written(
+    tmp_path, make_images, make_campaign, label, moto_store
+):
+    keys = make_images(tmp_path / "images", 2)
+    long = f"{'n' * 260}.png"
+    for key in (*keys, long):
+        moto_store.put(f"raw/{key}", (tmp_path / "images" / (key if key != long else keys[0])).read_bytes())
+    splits = {"train": 0.5, "val": 0.5, "test": 0}
+    campaign = make_campaign(source=_in(moto_store, "raw"), export={"images": "copy", "splits": splits})
+    summary, _ = label(campaign)
+    assert (summary.images, summary.export.images, summary.export.images_missed) == (3, 2, 1)
+    assert summary.export.missed == {long: "its name is longer than the file system takes"}
+    folder = tmp_path / "workspace/exports/coco"
+    for path in folder.glob("*.json"):
+        written = json.loads(path.read_text())
+        assert all((folder / image["file_name"]).is_file() for image in written["images"])
+        assert {entry["image_id"] for entry in written["annotations"]} <= {image["id"] for image in written["images"]}
+
+
 def test_images_are_copied_from_the_bucket(tmp_path, make_images, make_campaign, label, moto_store):
     keys = make_images(tmp_path / "images", 3)
     for key in keys:
@@ -194,7 +213,10 @@ def test_images_are_copied_from_the_bucket(tmp_path, make_images, make_campaign,
     label(campaign)
     moto_store.delete(f"raw/{keys[0]}")
     outcome = export_campaign(campaign)
-    assert outcome.images_missed == 1
+    assert (outcome.images_missed, outcome.missed) == (1, {keys[0]: "gone from the source"})
     folder = tmp_path / "workspace/exports/with-images"
+    written = json.loads((folder / "annotations.json").read_text())
+    assert [image["file_name"] for image in written["images"]] == [f"images/{key}" for key in keys[1:]]
+    assert {entry["image_id"] for entry in written["annotations"]} <= {1, 2}
     for key in keys[1:]:
         assert (folder / "images" / key).read_bytes() == (tmp_path / "images" / key).read_bytes()

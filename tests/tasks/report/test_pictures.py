@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vouch_labels.schemas.campaign import Source
+from vouch_labels.schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
 from vouch_labels.schemas.report import Picture
 from vouch_labels.tasks.report.pictures import SIDE, thumbnails
 from vouch_labels.tasks.store.local import LocalStore
@@ -75,6 +76,21 @@ def test_a_missing_a_damaged_and_a_changed_image_leave_a_note(tmp_path, source):
     assert [one.note for one in found] == [
         "the image has left the source", "the image cannot be decoded", "the image has changed since it was labelled",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("refused", [ObjectRefusedError, StoreAccessError, StoreError])
+def test_an_image_that_may_not_be_read_leaves_a_note(tmp_path, refused):
+    class Source(LocalStore):
+        def get(self, key):
+            if key == "closed.png":
+                raise refused("denied")
+            return super().get(key)
+
+    for name in ("a.png", "closed.png"):
+        save(tmp_path, name)
+    found = cut(tmp_path, Source(tmp_path), picture("closed.png"), picture())
+    assert (found[0].data, found[0].note) == ("", "the image cannot be read")
+    assert found[1].data
 
 
 def test_an_image_that_is_too_large_is_not_read(tmp_path, source):

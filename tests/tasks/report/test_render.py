@@ -57,6 +57,13 @@ def test_every_element_is_closed(page):
     assert (found.open, found.wrong) == ([], [])
 
 
+def test_bundled_models_are_named_as_what_they_are(page, certified_report):
+    assert "drawn things" not in page
+    bundled = render(changed(certified_report, bundled=("detector",), pictures=()), [])
+    assert "Bundled models (detector): they know 28 drawn things" in bundled
+    assert "vouch models pull NAME" in bundled
+
+
 def test_names_and_keys_are_no_markup(page):
     assert not [text for text in HOSTILE if text in page]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" not in page.partition("<style>")[2].partition("</style>")[0]

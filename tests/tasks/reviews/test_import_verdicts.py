@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +15,11 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import MOST_RLE_BYTES, VERDICTS
 from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.reviews.import_verdicts import RowChecker, RowError, import_files
+from vouch_labels.tasks.reviews import import_verdicts, read_file
+from vouch_labels.tasks.reviews.import_verdicts import import_files
 from vouch_labels.tasks.reviews.read_file import COLUMNS, read_rows, write_table
-from vouch_labels.tasks.reviews.verdicts import read_verdicts, trouble
+from vouch_labels.tasks.reviews.row_checks import RowChecker, RowError
+from vouch_labels.tasks.reviews.verdicts import read_verdicts, trouble, verdict_tables
 from vouch_labels.tasks.store.open import open_store
 
 
@@ -80,9 +83,9 @@ def test_files_that_come_together_are_held_against_each_other(campaign, labels, 
 
     def counted(workspace):
         reads.append(1)
-        return read_verdicts(workspace)
+        return verdict_tables(workspace)
 
-    monkeypatch.setattr("vouch_labels.tasks.reviews.import_verdicts.read_verdicts", counted)
+    monkeypatch.setattr("vouch_labels.tasks.reviews.import_verdicts.verdict_tables", counted)
     paths = [write(rows[:2], "a.jsonl"), write(rows, "b.jsonl"), write(rows[2:], "c.jsonl")]
     outcomes = import_files(campaign, paths, "ann")
     assert [(one.imported, one.known) for one in outcomes] == [(2, 0), (1, 2), (0, 1)]
@@ -202,6 +205,74 @@ def test_masks_are_held_against_their_images(campaign, labels, write):
     corrected.write_text(corrected.read_text().replace(rle(64, 95).decode(), rle(96, 64, 5).decode()))
     (outcome,) = import_files(campaign, [corrected], "bob", skip_bad=True)
     assert (outcome.imported, outcome.refused) == (2, 2)
+
+
+def test_boxes_are_held_against_their_images(campaign, labels, write):
+    """Images of 96 x 64 pixels; a box that reaches out is one, of an image that is unknown all are."""
+    one, two, three = labels.label_ids.to_pylist()[:3]
+    missed = {"verdict": "missed", "class_name": "cat"}
+    rows = [
+        {"label_id": one, "verdict": "bad_box", "x0": 96, "y0": 1, "x1": 99, "y1": 9},
+        {"label_id": two, "verdict": "correct", "x0": 96, "y0": 1, "x1": 99, "y1": 9},
+        {"label_id": three, "verdict": "bad_box", "x0": 90, "y0": 60, "x1": 99, "y1": 99},
+        {"key": "000.png", "x0": 5, "y0": -9, "x1": 9, "y1": 0} | missed,
+        {"key": "gone.png", "x0": 500, "y0": 1, "x1": 600, "y1": 9} | missed,
+        {"key": "gone.png", "x0": -9, "y0": 1, "x1": -5, "y1": 9} | missed,
+    ]
+    for suffix in ("jsonl", "parquet"):
+        path = write(rows)
+        if suffix == "parquet":
+            path = path.with_suffix(".parquet")
+            full = [dict.fromkeys(COLUMNS) | {"simulated": False} | row for row in rows]
+            pq.write_table(pa.Table.from_pylist(full), path)
+            os.utime(path, (path.with_suffix(".jsonl").stat().st_mtime,) * 2)
+        (outcome,) = import_files(campaign, [path], "ann", skip_bad=True)
+        with path.with_name("verdicts-refused.csv").open(newline="") as file:
+            assert [row["reason"] for row in csv.DictReader(file)] == [
+                "the box 96, 1, 99, 9 lies outside its image of 96 x 64",
+                "the box 5, -9, 9, 0 lies outside its image of 96 x 64",
+                "the box -9, 1, -5, 9 lies outside its image",
+            ]
+        assert (outcome.imported + outcome.known, outcome.refused) == (3, 3)
+
+
+def test_a_file_that_goes_by_in_parts(campaign, labels, tmp_path, monkeypatch):
+    """Repeated and contradicting rows find each other across parts; nothing depends on how many there are."""
+    ids = labels.label_ids.to_pylist()[:6]
+    at = {"reviewed_at": datetime(2026, 3, 4, tzinfo=UTC), "reviewer": "ann"}
+    rows = [{"label_id": name, "verdict": "correct"} | at for name in ids]
+    rows += [
+        rows[0],
+        {**rows[1], "verdict": "bad_box"},
+        {**rows[2], "verdict": "nonsense"},
+        {**rows[3], "verdict": None},
+    ]
+    path = tmp_path / "verdicts.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    monkeypatch.setattr(import_verdicts, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(import_verdicts, "_IN_MEMORY", 1)
+    monkeypatch.setattr(read_file, "_PARQUET_ROWS", 2)
+    seen = []
+    (outcome,) = import_files(
+        campaign, [path], "bob", skip_bad=True, progress=lambda done, total: seen.append((done, total))
+    )
+    assert (outcome.rows, outcome.imported, outcome.known, outcome.unanswered, outcome.refused) == (10, 6, 1, 1, 2)
+    assert seen == [(done, 10) for done in (2, 4, 6, 8, 10)]
+    with path.with_name("verdicts-refused.csv").open(newline="") as file:
+        assert [(row["row"], row["reason"].split(";")[0]) for row in csv.DictReader(file)] == [
+            ("8", "says otherwise than row 2 of the same label, reviewer and time"),
+            ("9", "'nonsense' is no verdict"),
+        ]
+    assert sorted(row["label_id"] for row in kept(campaign)) == sorted(ids)
+    (again,) = import_files(campaign, [path], "bob", skip_bad=True)
+    assert (again.imported, again.known) == (0, 7)
+
+
+def test_a_file_of_nothing_but_faults_is_another_file(campaign, write, monkeypatch):
+    monkeypatch.setattr(import_verdicts, "MOST_REFUSED", 2)
+    path = write([{"label_id": "1", "verdict": "ok"}] * 3)
+    with pytest.raises(UserError, match="more than 2 rows are invalid, the first of them row 1: 'ok' is no verdict"):
+        import_files(campaign, [path], "ann", skip_bad=True)
 
 
 def test_refused_rows_come_back_mended(campaign, labels, write):

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.reviews import read_file
-from vouch_labels.tasks.reviews.read_file import read_rows, write_table
+from vouch_labels.tasks.reviews.read_file import read_batches, read_rows, write_table
 
 
 def rows(tmp_path, name, content):
@@ -55,7 +56,8 @@ def test_parquet_of_data_frames(tmp_path):
         ("a.csv", "label_id,colour\n", "unknown column 'colour'; use label_id, key, verdict"),
         ("a.csv", "label_id,LABEL_ID\n", "the column label_id is there twice"),
         ("a.csv", "", "has no column 'verdict'; add it, with one of correct, wrong_class"),
-        ("a.csv", "label_id;verdict\n1;correct\n", "not separated by commas"),
+        ("a.csv", "label_id verdict\n1 correct\n", "unknown column 'label_id verdict'"),
+        ("a.csv", "label_id;verdict\n1,correct\n", "row 2 has 1 cells, the header 2"),
         ("a.csv", "label_id,verdict\n1\n", "row 2 has 1 cells, the header 2"),
         ("a.csv", b"label_id,verdict\n\xff,correct\n", "is not UTF-8"),
         ("a.csv", 'label_id,verdict\n"1"x,correct\n', "row 2 is not CSV"),
@@ -72,6 +74,58 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, content, proble
     with pytest.raises(UserError, match=problem) as caught:
         rows(tmp_path, name, content)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_german_excel_writes(tmp_path):
+    text = "label_id;verdict;x0;reviewer\n1;correct;12,5;ann, bob\n"
+    row = {"label_id": "1", "verdict": "correct", "x0": "12.5", "reviewer": "ann, bob"}
+    assert rows(tmp_path, "a.csv", text) == [(2, row)]
+    assert rows(tmp_path, "b.csv", f"\ufeffsep=;\n{text}") == [(3, row)]
+    assert rows(tmp_path, "c.csv", text.replace(";", "\t"))[0][1]["x0"] == "12,5"
+
+
+def test_text_in_parquet_that_is_none(tmp_path):
+    text = pa.array([b"a.png", b"\xff.png"], pa.binary()).view(pa.string())
+    table = pa.table({"label_id": ["1", "2"], "verdict": ["correct", "correct"], "key": text})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: row 2: key is not UTF-8; write it as UTF-8"):
+        list(read_rows(tmp_path / "a.parquet"))
+    pq.write_table(table.set_column(2, "key", text.dictionary_encode()), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="key is not UTF-8"):
+        list(read_rows(tmp_path / "b.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (pa.array([2**62]).cast(pa.timestamp("us")), r"a timestamp\[us\] out of range"),
+        (pa.array([2**61]).cast(pa.timestamp("ms", tz="UTC")), "out of range"),
+        (pa.array([2**31 - 1], pa.int32()).cast(pa.date32()), r"a date32\[day\] out of range"),
+    ],
+)
+def test_times_in_parquet_that_are_none(tmp_path, values, words):
+    pq.write_table(pa.table({"verdict": ["correct"], "reviewed_at": values}), tmp_path / "a.parquet")
+    ((_, row),) = read_rows(tmp_path / "a.parquet")
+    assert re.fullmatch(f".*{words}", row["reviewed_at"])
+
+
+def test_lines_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(read_file, "MOST_LINE", 200)
+    with pytest.raises(UserError, match="a line has more than"):
+        rows(tmp_path, "a.csv", f"label_id,verdict\n{'1' * 300},correct\n")
+    with pytest.raises(UserError, match="row 1 has more than"):
+        rows(tmp_path, "a.jsonl", json.dumps({"label_id": "1" * 300}))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])
+def test_reading_is_followed(tmp_path, verdicts, suffix):
+    path = tmp_path / f"a.{suffix}"
+    write_table(path, verdicts(*({"label_id": str(number)} for number in range(50))))
+    seen = []
+    (batch,) = read_batches(path, lambda done, total: seen.append((done, total)))
+    assert batch.rows == 50
+    whole = 50 if suffix == "parquet" else path.stat().st_size
+    assert seen == [(whole, whole)]
 
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):

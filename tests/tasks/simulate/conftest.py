@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from scipy.special import expit
 
+from vouch_labels.schemas.evaluation import TruthFile
 from vouch_labels.tasks.evaluate.run_truth import BAD_BOX, CORRECT, NOT_AN_OBJECT, WRONG_CLASS, RunTruth
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 
@@ -47,6 +48,8 @@ def made_up(images: int = 300, labels_an_image: int = 5, seed: int = 0, base: fl
         missed_class=missed // 10 % 2,
         missed_boxes=np.tile(np.array([3, 3, 9, 9], np.float32), (len(missed), 1)),
         left_out={},
+        dropped=np.zeros(labels.count, bool),
+        file=TruthFile(),
     )
     return labels, truth
 

@@ -1,0 +1,163 @@
+"""`vouch init`: the campaign that it writes, what it says of the images, and mistakes in what was asked for."""
+
+import json
+
+import open_clip
+import pytest
+
+from vouch_labels.flows.cli.init import OFFICIAL_MODELS
+from vouch_labels.schemas.campaign_file import load_campaign
+from vouch_labels.tasks.models.checkpoints import OFFICIAL
+
+
+def test_it_writes_a_campaign_that_loads(vouch, tmp_path):
+    answer = vouch("init", tmp_path / "cats", "--class", "cat", "--class", "traffic light", "--source", "s3://b/photos")
+    assert answer.code == 0
+    assert str(tmp_path / "cats" / "campaign.yaml") in answer.out
+    campaign = load_campaign(tmp_path / "cats" / "campaign.yaml")
+    assert [entry.name for entry in campaign.classes] == ["cat", "traffic light"]
+    assert campaign.source.uri == "s3://b/photos"
+    assert campaign.workspace.uri == str(tmp_path / "cats" / "workspace")
+    assert campaign.routing.accept is None
+    text = (tmp_path / "cats" / "campaign.yaml").read_text()
+    for setting in ("\n  precision: 0.95\n", "\n  confidence: 0.9\n", "\n  gate: delivered\n", "vouch plan-reviews"):
+        assert setting in text
+    schema = json.loads((tmp_path / "cats" / "campaign.schema.json").read_text())
+    assert "routing" in schema["properties"]
+    assert "$schema=campaign.schema.json" in (tmp_path / "cats" / "campaign.yaml").read_text().splitlines()[0]
+
+
+def test_a_folder_is_relative_to_where_it_is_typed(vouch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    assert vouch("init", "deep/cats", "--source", "photos").code == 0
+    assert load_campaign(tmp_path / "deep" / "cats" / "campaign.yaml").source.uri == str(tmp_path / "photos")
+    assert vouch("init", "other").code == 0
+    assert load_campaign(tmp_path / "other" / "campaign.yaml").source.uri == str(tmp_path / "other" / "images")
+
+
+def test_it_overwrites_only_by_force(vouch, tmp_path):
+    assert vouch("init", tmp_path, "--class", "cat").code == 0
+    answer = vouch("init", tmp_path, "--class", "dog")
+    assert answer.code == 2
+    assert "--force" in answer.err
+    assert load_campaign(tmp_path / "campaign.yaml").classes[0].name == "cat"
+    assert vouch("init", tmp_path, "--class", "dog", "--force").code == 0
+    assert load_campaign(tmp_path / "campaign.yaml").classes[0].name == "dog"
+
+
+@pytest.mark.parametrize("classes", [["a", "A"], [""]])
+def test_bad_classes_write_nothing(vouch, tmp_path, classes):
+    answer = vouch("init", tmp_path / "x", *(word for name in classes for word in ("--class", name)))
+    assert answer.code == 2
+    assert answer.err.startswith("vouch: --class: ")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_place_that_cannot_be_written(vouch, tmp_path):
+    (tmp_path / "file").touch()
+    answer = vouch("init", tmp_path / "file" / "x")
+    assert answer.code == 2
+    assert "cannot be written" in answer.err
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two images and four other files, some in a folder below."""
+    folder = tmp_path / "my photos"
+    (folder / "2026").mkdir(parents=True)
+    for name in ("a.jpg", "2026/b.PNG", "c.mov", "2026/notes.txt", "2026/more.txt", ".hidden"):
+        (folder / name).touch()
+    return folder
+
+
+def test_a_folder_of_photographs_in_one_command(vouch, tmp_path, photos, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = vouch(
+        "init", "pets", "--source", "my photos", "--classes", " dog,traffic light ,", "--class", "salt, pepper"
+    )
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    assert lines[:3] == [
+        "wrote pets/campaign.yaml",
+        f"images: 2 in {photos}; 4 other files skipped: TXT 2, MOV 1, hidden 1",
+        "classes: dog, traffic light, salt, pepper",
+    ]
+    assert lines[3].startswith("bundled models (detector, segmenter, scorer): they know 28 drawn things")
+    assert "vouch models pull" in lines[3]
+    assert "vouch run pets/campaign.yaml" in lines[-1]
+    campaign = load_campaign(tmp_path / "pets" / "campaign.yaml")
+    assert [entry.name for entry in campaign.classes] == ["dog", "traffic light", "salt, pepper"]
+    assert campaign.source.uri == str(photos)
+
+
+def test_the_home_folder_may_be_quoted(vouch, tmp_path, photos, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(photos)
+    assert vouch("init", tmp_path / "pets", "--source", "~/my photos", "--classes", "dog").code == 0
+    assert load_campaign(tmp_path / "pets" / "campaign.yaml").source.uri == str(photos)
+
+
+def test_many_kinds_of_other_files_are_cut(vouch, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(9):
+        (tmp_path / "photos" / f"a.x{number}").touch()
+    answer = vouch("init", tmp_path / "pets", "--source", tmp_path / "photos", "--classes", "dog")
+    assert "images: 0 in" in answer.out
+    assert "9 other files skipped: X0 1, X1 1, X2 1, X3 1, X4 1, X5 1 and 3 more" in answer.out
+
+
+def test_without_classes_the_example_is_named_as_one(vouch, tmp_path):
+    answer = vouch("init", tmp_path / "pets")
+    assert answer.code == 0
+    assert f"cat stands in {tmp_path / 'pets' / 'campaign.yaml'} as an example" in answer.out
+    assert f"images: none yet; put them into {tmp_path / 'pets' / 'images'}" in answer.out
+
+
+def test_official_models_are_written_where_asked_for(vouch, tmp_path):
+    answer = vouch("init", tmp_path / "pets", "--source", "s3://b/photos", "--classes", "dog", "--models", "official")
+    assert answer.code == 0, answer.err
+    assert "bundled" not in answer.out
+    assert "images: those of s3://b/photos, listed by the first run" in answer.out
+    models = load_campaign(tmp_path / "pets" / "campaign.yaml").models
+    assert models.bundled == ()
+    assert (models.detector.checkpoint, models.segmenter.checkpoint) == ("groundingdino_swint_ogc", "sam_vit_b")
+
+
+def test_official_models_are_known_by_these_names():
+    for kind in ("detector", "segmenter"):
+        assert OFFICIAL[OFFICIAL_MODELS[kind]["checkpoint"]].kind == kind
+    assert tuple(OFFICIAL_MODELS["scorer"]["checkpoint"].split("/")) in open_clip.list_pretrained()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--source", "nowhere"], "--source: nowhere: there is no such folder"),
+        (["--source", "file.jpg"], "--source: file.jpg: is no folder"),
+        (["--source", "s3:bucket"], "an S3 location is written s3://bucket/prefix"),
+        (["--source", "gs://bucket"], "gs:// is not supported"),
+        (["--classes", " , "], "--classes: ' , ' names no class"),
+        (["--classes", ""], "--classes: '' names no class"),
+        (["--classes", "dog, dog"], "--class: "),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(vouch, tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.jpg").touch()
+    answer = vouch("init", "pets", *words)
+    assert answer.code == 2
+    assert answer.err.startswith(f"vouch: {told}")
+    assert len(answer.err.splitlines()) == 1
+    assert not (tmp_path / "pets").exists()
+
+
+def test_no_campaign_is_written_among_the_images(vouch, photos):
+    answer = vouch("init", photos, "--classes", "dog")
+    assert answer.code == 2
+    assert f"vouch init NAME --source {photos}" in answer.err
+    assert not (photos / "campaign.yaml").exists()
+
+
+def test_help_has_examples(vouch):
+    assert "vouch init pets --source ~/Pictures" in vouch("init", "--help").out
