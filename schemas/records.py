@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
@@ -96,6 +97,9 @@ class ShardCounts(Strict):
     misnamed: int = Field(0, ge=0, description="Images done whose names end as another format's do.")
 
 
+_WITHOUT_LABEL: Final = "Class -> labels that people answered about and that are not there any more; '': of no plan."
+
+
 class Marker(Strict):
     """Says that a shard is done; parts without it do not exist."""
 
@@ -104,6 +108,10 @@ class Marker(Strict):
     stages: dict[str, str] = Field(description="Stage name -> key of what that stage depends on.")
     parts: dict[str, Part] = Field(description="Stage name -> its table.")
     counts: ShardCounts
+    found: dict[str, Part] = Field(
+        {}, description="Key of texts asked together -> all that the detector found for them."
+    )
+    masks: str = Field("", description="Key of what the masks depend on beside their boxes; empty in older markers.")
 
 
 class Current(Strict):
@@ -111,9 +119,17 @@ class Current(Strict):
 
     fingerprint: str = Field(description="As in the markers.")
     policy: str = Field(description="Version of the policy.")
-    classes: tuple[str, ...] = Field(description="Class names, in the order declared.")
+    classes: tuple[str, ...] = Field(description="Class names, in the order declared, as labels carry them.")
+    names: dict[str, str] = Field({}, description="Name that labels carry -> present name, of renamed classes.")
+    merged: dict[str, str] = Field({}, description="Former class -> the class that it is part of now.")
+    added: dict[str, datetime] = Field({}, description="Class that came after the first run -> when.")
     inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")
     skipped: dict[str, int] = Field({}, description="Kind -> files of the last listing that were not taken.")
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The present names of the classes."""
+        return tuple(self.names.get(name, name) for name in self.classes)
 
 
 class ExportStatus(Strict):
@@ -173,6 +189,7 @@ class RunStatus(Strict):
     policy: str | None = Field(description="Version of the policy that decided; None before the first run.")
     in_force: PolicyStatus = Field(description="The policy by which the next run decides.")
     reviews: ReviewStatus = Field(description="What people were asked and have answered.")
+    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
     export: ExportStatus | None = Field(description="The data set; None before it is written.")
     other_campaign: str = Field(
         "", description="Why these figures seem to be another campaign's: its source or classes; empty: they do not."
@@ -207,6 +224,7 @@ class RunStatus(Strict):
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
         yield from files_remarks(self.skipped, self.misnamed)
+        yield from _without_label(self.answers_without_label)
         active, export = self.in_force, self.export
         expired = f"; it has EXPIRED: {active.expired}" if active.expired else ""
         if active.version is None or active.problem:
@@ -312,6 +330,8 @@ class RunSummary(Strict):
     policy_basis: str = Field(description="On what basis it accepts, in words.")
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
     accepts: bool = Field(description="Whether the policy can accept anything.")
+    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
+    answers_carried: dict[str, int] = Field({}, description="Merged class -> answers of former classes that count now.")
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
     seconds: float = Field(ge=0, description="Wall-clock time of this run, from the start of the command.")
     seconds_of: dict[str, float] = Field(default_factory=dict, description="Part of the run -> its time; they sum up.")
@@ -345,6 +365,11 @@ class RunSummary(Strict):
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
         yield from files_remarks(self.skipped, self.misnamed)
+        yield from (
+            f"{plural(number, 'answer')} about former classes count for {name} now"
+            for name, number in self.answers_carried.items()
+        )
+        yield from _without_label(self.answers_without_label)
         yield from (f"shard {shard} could not be finished: {why}" for shard, why in sorted(self.shard_errors.items()))
         if self.policy_expired:
             yield (
@@ -486,6 +511,17 @@ def bundled_models(kinds: Sequence[str]) -> Iterator[str]:
 def _class_table(classes: Mapping[str, ClassCounts]) -> Table:
     rows = [(name, one.accepted, one.review) for name, one in classes.items()]
     return Table("", {"class": str, "accepted": count, "review": count}, rows)
+
+
+def _without_label(answers: Mapping[str, int]) -> Iterator[str]:
+    """Say that people's answers fit no label any more: their class has gone, or prompts or models are others."""
+    if total := sum(answers.values()):
+        named = ", ".join(f"{name} {number:,}" for name, number in answers.items() if name)
+        fit = "answer no longer fits" if total == 1 else "answers no longer fit"
+        yield (
+            f"{total:,} {fit} any label{f' ({named})' if named else ''}; the workspace keeps them, and a class that "
+            "was renamed gets them back by was: with its former name"
+        )
 
 
 def _reasons(reasons: Mapping[str, int]) -> Iterator[str]:

@@ -37,6 +37,18 @@ IMAGES = pa.schema(
 )
 """One row an image of the shard, in plan order: width and height are those of the EXIF-oriented original."""
 
+FOUND = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("x0", pa.float32(), nullable=False),  # xyxy, pixels of the EXIF-oriented original
+        pa.field("y0", pa.float32(), nullable=False),
+        pa.field("x1", pa.float32(), nullable=False),
+        pa.field("y1", pa.float32(), nullable=False),
+        pa.field("scores", pa.list_(pa.float32()), nullable=False),  # of each text that was asked for, in their order
+    ]
+)
+"""One row a candidate box of the detector, before classes are decided; a table for each set of texts asked together."""
+
 DETECTIONS = pa.schema(
     [
         pa.field("label_id", pa.string(), nullable=False),

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vouch_labels.schemas.campaign import Campaign, Workspace
+from vouch_labels.schemas.campaign import Campaign, Workspace, shown_names
 from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ImageRef, Preview
 from vouch_labels.schemas.text import policy_with_basis
-from vouch_labels.tasks.certify.apply import find_policy
+from vouch_labels.tasks.certify.active import find_policy
 from vouch_labels.tasks.decode import DecodedImage, decode
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.convert import detections_of
 from vouch_labels.tasks.labels.read import labelled_images
-from vouch_labels.tasks.labels.records import ExportImage
+from vouch_labels.tasks.labels.records import ExportImage, with_shown_names
 from vouch_labels.tasks.labels.totals import failed_images
 from vouch_labels.tasks.models.registry import Pixels, check_models_there
+from vouch_labels.tasks.models.tokens import check_classes
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import list_source, plan
 from vouch_labels.tasks.policy import basis, check_fits, default_policy
@@ -65,12 +66,13 @@ def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int 
     run = campaign.run.name
     current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
-        images = list(islice(labelled_images(workspace, run, ledger, current.fingerprint), LOOKED_AT))
+        found = islice(labelled_images(workspace, run, ledger, current.fingerprint), LOOKED_AT)
+        images = [with_shown_names(image, current.names) for image in found]
     richest = sorted(images, key=lambda image: len({label.class_name for label in image.labels}), reverse=True)
     chosen = {image.key for image in richest[:count]}
     drawn = _with_pixels([image for image in images if image.key in chosen], campaign, source)
     if drawn:
-        _save(draw_grid(drawn, current.classes, columns), path)
+        _save(draw_grid(drawn, current.shown, columns), path)
     return len(drawn)
 
 
@@ -95,6 +97,7 @@ def preview(
         VouchError: The storage failed, or every image did for an unforeseen reason.
     """
     started = time.monotonic()
+    check_classes(campaign.classes, campaign.models.detector)
     check_models_there(campaign.models)
     source = open_store(campaign.source)
     check_readable(source)
@@ -115,7 +118,8 @@ def preview(
             assert planned is not None, "images of a new run are new"
             on_event(Planned(len(refs), 0, 1))
             marker = process_shard(planned.shards[0].id, ShardSettings(scratch, policy), on_event)
-            images = list(labelled_images(workspace, run.name, ledger, marker.fingerprint))
+            labelled = labelled_images(workspace, run.name, ledger, marker.fingerprint)
+            images = [with_shown_names(image, shown_names(campaign.classes)) for image in labelled]
             failed = [tuple(image) for image in failed_images(workspace, run.name, ledger, marker.fingerprint)]
     drawn = _with_pixels(images, campaign, source)
     counts = marker.counts
@@ -131,7 +135,7 @@ def preview(
         labels=counts.labels,
         accepted=counts.accepted,
         review=counts.review,
-        classes={entry.name: counts.classes[entry.name] for entry in campaign.classes if entry.name in counts.classes},
+        classes={entry.name: counts.classes[entry.key] for entry in campaign.classes if entry.key in counts.classes},
         policy=policy_with_basis(policy.version, basis(policy)),
         remark=remark,
         bundled=campaign.models.bundled,

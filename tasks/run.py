@@ -9,17 +9,18 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names
 from vouch_labels.schemas.errors import WorkspaceBusyError
-from vouch_labels.schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
-from vouch_labels.tasks.certify.apply import choose_policy
+from vouch_labels.schemas.records import Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
+from vouch_labels.tasks.certify.active import choose_policy
 from vouch_labels.tasks.export.export import check_export_name, export_run
-from vouch_labels.tasks.labels.totals import add_up, failed_images
+from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images
 from vouch_labels.tasks.models.registry import check_models_there
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import list_source, plan_listed, refuse_empty, take_listing
 from vouch_labels.tasks.plan.same_campaign import check_classes, check_source, labelled_source, write_source
 from vouch_labels.tasks.policy import accepts, basis, check_fits
+from vouch_labels.tasks.reviews.class_changes import added_classes, answers_without_label, carry_answers, check_names
 from vouch_labels.tasks.reviews.note_moves import note_moves
 from vouch_labels.tasks.shard.events import Event, Listing, Loading, OnEvent, Planned, Progress, ignore
 from vouch_labels.tasks.shard.files import read_current, shards_done, write_current
@@ -72,6 +73,7 @@ class CampaignRun:
         self._skipped = Counter[str]()
         self._started = time.monotonic() if self.options.started is None else self.options.started
         self._parts: dict[str, float] = {}
+        self._carried: dict[str, int] | None = None
 
     def __enter__(self) -> Self:
         """Check everything that a user can get wrong, cheapest first, take the lock and list the source.
@@ -94,6 +96,7 @@ class CampaignRun:
             self._ledger = stack.enter_context(Ledger.load(self._workspace, self._name))
             self._chosen = choose_policy(campaign, self._workspace)
             policy = self._chosen.policy
+            before = read_current(self._workspace, self._name)
             with self.timed(LISTING):
                 self._list()
             self.on_event(Loading("models"))
@@ -103,8 +106,11 @@ class CampaignRun:
             self._current = Current(
                 fingerprint=stages_fingerprint(pipeline.stages(policy)),
                 policy=policy.version,
-                classes=tuple(entry.name for entry in campaign.classes),
+                classes=tuple(entry.key for entry in campaign.classes),
+                names=shown_names(campaign.classes),
+                merged=merged_names(campaign.classes),
                 inputs=pipeline.inputs,
+                added=added_classes(campaign.classes, before),
             )
             self.settings = ShardSettings(campaign, policy)
             self._exit = stack.pop_all()
@@ -133,6 +139,7 @@ class CampaignRun:
 
     def _check_classes(self) -> None:
         before = read_current(self._workspace, self._name)
+        check_names(self.campaign.classes, before)
         if before is not None and not self.options.accept_changes:
             check_classes(self._workspace, self._name, before.classes, self.campaign.classes)
 
@@ -214,7 +221,12 @@ class CampaignRun:
             StoreError: The workspace cannot be written.
         """
         with self.timed(EXPORT):
+            self._carry_answers()
             return export_run(self.campaign, self._ledger, self._current, self.on_event)
+
+    def _carry_answers(self) -> None:
+        if self._carried is None:
+            self._carried = carry_answers(self._workspace, self._name, self._ledger, self._current)
 
     def timed_again(self, summary: RunSummary) -> RunSummary:
         """A summary of this run with the time that has passed until now."""
@@ -231,6 +243,7 @@ class CampaignRun:
 
     def summary(self, worked: "Processed", exported: ExportOutcome | None) -> RunSummary:
         """Add up the run: the shards that it processed, its data set if one was written, and its wall-clock time."""
+        self._carry_answers()
         parts = self._seconds(worked.seconds)
         totals = add_up(self._workspace, self._name, self._ledger, self._current.fingerprint)
         policy, generation = self.settings.policy, self._generation
@@ -251,7 +264,7 @@ class CampaignRun:
             labels=totals.labels,
             accepted=totals.accepted,
             review=totals.review,
-            classes={name: totals.classes.get(name, ClassCounts()) for name in self._current.classes},
+            classes=by_shown_name(totals.classes, self._current),
             reasons=dict(totals.reasons.most_common()),
             skipped=dict((totals.skipped + Counter(self._current.skipped)).most_common()),
             misnamed=totals.misnamed,
@@ -259,6 +272,8 @@ class CampaignRun:
             policy_basis=basis(policy),
             policy_expired=self._chosen.expired,
             accepts=accepts(policy),
+            answers_carried=self._carried or {},
+            answers_without_label=answers_without_label(self._workspace, self._name, self._ledger, self._current),
             shard_errors=worked.errors,
             seconds=round(sum(parts.values()), 3),
             seconds_of=parts,

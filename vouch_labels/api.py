@@ -231,7 +231,7 @@ class Campaign:
 
         with self._opened(run) as (workspace, name, current, ledger):
             for image in map(_without_rejected, reviewed_images(workspace, name, ledger, current)):
-                yield image.key, detections_of(image.labels, image, current.classes)
+                yield image.key, detections_of(image.labels, image, current.shown)
 
     @_in_one_line
     def show(self, key: str, *, side: int | None = None, run: str | None = None) -> "Image.Image":
@@ -449,7 +449,7 @@ class Campaign:
                 workspace, name, ledger, current, pa.array([key], pa.string())
             )
             for image in found:
-                return _without_rejected(image), current.classes
+                return _without_rejected(image), current.shown
         raise UserError(
             f"run {name!r} has no labelled image {key!r}; keys are relative to the source, and `vouch status CAMPAIGN "
             "--failed` lists images that failed"

@@ -69,9 +69,11 @@ def label(campaign: Path, terminal: Terminal, *, plain: bool, options: "RunOptio
     """Run a campaign; the progress goes to standard error."""
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.models.tokens import check_classes
 
     # Mistakes show at once: first those in the file, then those of source, workspace and models; Prefect comes last.
     config = load_campaign(campaign)
+    check_classes(config.classes, config.models.detector)
     with RunProgress(terminal.remarks(), plain) as progress:
         from vouch_labels.tasks.run import CampaignRun
         from vouch_labels.tasks.shard.events import Loading

@@ -10,9 +10,9 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
 from importlib.util import find_spec
@@ -353,6 +353,21 @@ class QueueStore:
     classes: tuple[str, ...]
     """Of the campaign, in the order declared."""
     lease_ms: int
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Name that labels carry -> present name, of renamed classes: documents have the former, people see the latter."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The present names of the classes."""
+        return tuple(self.names.get(name, name) for name in self.classes)
+
+    def shown_name(self, class_name: str | None) -> str | None:
+        """The present name of a class."""
+        return None if class_name is None else self.names.get(class_name, class_name)
+
+    def carried_name(self, shown: str | None) -> str | None:
+        """The name that the labels of a class carry, by its present one."""
+        return next((name for name, present in self.names.items() if present == shown), shown)
 
     @classmethod
     def read(cls, database: Database, queue_id: str) -> Self:
@@ -364,7 +379,8 @@ class QueueStore:
         found = read_queue(database, queue_id)
         if found is None:
             raise UserError(f"there is no review queue {queue_id!r} in the database at {database.where}; fill it first")
-        return cls(database, queue_id, found["run"], tuple(found["classes"]), found["lease_ms"])
+        classes, names = tuple(found["classes"]), dict(found.get("names") or ())
+        return cls(database, queue_id, found["run"], classes, found["lease_ms"], names)
 
     def key_of(self, name: str) -> str:
         """The key of the document of an item or an image."""

@@ -1,14 +1,14 @@
 """Counts the images and labels of a run by outcome, and lists the images that failed with their reasons."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from vouch_labels.schemas.campaign import Campaign
-from vouch_labels.schemas.records import ClassCounts, ShardCounts, Step
+from vouch_labels.schemas.records import ClassCounts, Current, ShardCounts, Step
 from vouch_labels.tasks.labels.scan import Shard, shards
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.shard.files import COUNTED, count, read_current
@@ -84,6 +84,11 @@ def _add(totals: Totals, counts: ShardCounts) -> None:
     for reason, images in counts.reasons.items():
         known = reason in totals.reasons or len(totals.reasons) < MOST_REASONS
         totals.reasons[reason if known else "other reasons"] += images
+
+
+def by_shown_name(classes: Mapping[str, ClassCounts], current: Current) -> dict[str, ClassCounts]:
+    """Counts of every class of a run, by its present name."""
+    return {shown: classes.get(name, ClassCounts()) for name, shown in zip(current.classes, current.shown, strict=True)}
 
 
 class FailedImage(NamedTuple):

@@ -67,6 +67,9 @@ class Detector(Protocol):
     def check(self, phrases: Sequence[Phrase]) -> None:
         """Raise UserError when a phrase cannot be asked for (too long for the text window, say)."""
 
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """What a text is to the model, which cannot tell texts of equal tokens apart."""
+
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
         """Boxes of each image with at least one phrase at or above min_score."""
 

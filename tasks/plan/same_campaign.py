@@ -67,10 +67,10 @@ def write_source(workspace: Store, run: str, source: LabelledSource) -> None:
 def dropped_classes(before: Sequence[str], classes: Sequence[ClassConfig]) -> list[str]:
     """Name the classes whose labels another list of classes would drop.
 
-    None: the two are of one campaign, which was changed on purpose. Classes may be added, put into another order, and
-    have other prompts.
+    None: the two are of one campaign, which was changed on purpose. Classes may be added, renamed, merged, put into
+    another order, and have other prompts. `before` holds the names that labels carry.
     """
-    names = {entry.name for entry in classes}
+    names = {name for entry in classes for name in (entry.key, *entry.was)}
     return [name for name in before if name not in names]
 
 
@@ -84,8 +84,9 @@ def check_classes(workspace: Store, run: str, before: Sequence[str], classes: Se
     if dropped:
         which = f"class {dropped[0]}" if len(dropped) == 1 else f"classes {some(dropped, _NAMED)}"
         raise UserError(
-            f"run {run!r} in {workspace.uri} has labels of {which}, which this campaign does not have; {_choices()} "
-            f"leave them out (`vouch run CAMPAIGN {ACCEPT}`)"
+            f"run {run!r} in {workspace.uri} has labels of {which}, which this campaign does not have; if one has "
+            f"another name now, say so by was: in the campaign file; {_choices()} leave them "
+            f"out (`vouch run CAMPAIGN {ACCEPT}`)"
         )
 
 

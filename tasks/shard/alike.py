@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ImageRef, Marker
-from vouch_labels.schemas.tables import STAGES
 from vouch_labels.tasks.arrow import boxes_of, rows_of_keys
 from vouch_labels.tasks.detect import label_ids
-from vouch_labels.tasks.shard.files import read_part
-from vouch_labels.tasks.shard.reuse import Earlier, best_marker, read_earlier
+from vouch_labels.tasks.shard.files import markers_of, read_part
+from vouch_labels.tasks.shard.pipeline import Pipeline
+from vouch_labels.tasks.shard.reuse import Earlier, best_marker, read_earlier, with_found
+from vouch_labels.tasks.shard.steps import FOUND_OF, Work
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -28,28 +30,34 @@ Rows = dict[str, pa.Table]
 class Alike:
     """What earlier shards hold of images, found by content; nothing is read before the first question."""
 
-    def __init__(self, store: Store, run: str, shards: Sequence[str], stages: dict[str, str]) -> None:
-        """Take the ids of the shards to look in, the most promising first, and the stage keys that rows must have."""
-        self._store, self._run, self._shards, self._stages = store, run, shards, stages
+    def __init__(self, store: Store, run: str, shards: Sequence[str], pipeline: Pipeline, policy: Policy) -> None:
+        """Take the ids of the shards to look in, the most promising first, and what rows must have been made by."""
+        self._store, self._run, self._shards, self._pipeline = store, run, shards, pipeline
+        self._stages = pipeline.stages(policy)
         self._contents: dict[str, tuple[Marker, str]] | None = None
         self._read: dict[str, Earlier] = {}
 
-    def kept(self, key: str, sha256: str) -> Rows:
-        """Stage -> the rows of an image with this content, as if it had this key; empty when there is none."""
+    def take_over(self, work: Work, sha256: str) -> bool:
+        """Give an image the rows of one with the same content, as if they were its own; says whether there is one."""
         if self._contents is None:
             self._contents = self._look()
         if sha256 not in self._contents:
-            return {}
+            return False
         marker, other = self._contents[sha256]
         try:
             if marker.shard not in self._read:
-                self._read[marker.shard] = read_earlier(self._store, marker, self._stages)
+                earlier = read_earlier(self._store, marker, self._stages)
+                markers = markers_of(self._store, self._run, marker.shard)
+                self._read[marker.shard] = with_found(self._store, earlier, markers, self._pipeline)
         except StoreError as error:
             # What is damaged elsewhere is no reason not to label this image.
             logger.info("shard %s is not used again: %s", marker.shard, error)
             self._read[marker.shard] = Earlier()
         rows = self._read[marker.shard].kept(other, sha256)
-        return rekeyed(rows, key, sha256) if rows else {}
+        if rows:
+            work.kept = rekeyed(rows, work.ref.key, sha256)
+            work.found = self._read[marker.shard].found_of(other, sha256)
+        return bool(rows)
 
     def _look(self) -> dict[str, tuple[Marker, str]]:
         """SHA-256 -> the marker and the key under which that content was labelled."""
@@ -97,16 +105,18 @@ def with_copies(tables: dict[str, pa.Table], copies: Sequence[Copy], refs: Seque
     """Add the rows of copies to the tables of a shard, in plan order.
 
     Args:
-        tables: Stage -> its whole table, in plan order.
+        tables: Stage -> its whole table, in plan order; what the detector found likewise.
         copies: Images without rows so far.
         refs: All images of the shard, in plan order.
     """
     if not copies:
         return tables
     labels = rows_of_keys(tables["detect"])
-    places = dict.fromkeys(tables, labels) | {stage: rows_of_keys(tables[stage]) for stage in ("images", "presence")}
+    # All others have a row a label, in the order of `detect`.
+    own = [name for name in tables if name in ("images", "presence") or name.startswith(FOUND_OF)]
+    places = dict.fromkeys(tables, labels) | {name: rows_of_keys(tables[name]) for name in own}
     copy_of = {copy.ref.key: copy for copy in copies}
-    pieces: dict[str, list[pa.Table]] = {stage: [STAGES[stage].empty_table()] for stage in tables}
+    pieces: dict[str, list[pa.Table]] = {stage: [table.schema.empty_table()] for stage, table in tables.items()}
     for ref in refs:
         copy = copy_of.get(ref.key)
         rows = {

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError
 from vouch_labels.schemas.records import ClassCounts, Current, Marker, Part, ShardCounts
-from vouch_labels.schemas.tables import STAGES
+from vouch_labels.schemas.tables import FOUND, STAGES
 from vouch_labels.tasks.decode import mislabelled
 from vouch_labels.tasks.route import ACCEPT, REVIEW
 from vouch_labels.tasks.shard.events import Progress
@@ -32,6 +32,11 @@ def write_part(store: Store, run: str, shard: str, stage: str, table: pa.Table) 
     return Part(name=key, sha256=sha256, rows=table.num_rows)
 
 
+def write_found(store: Store, run: str, shard: str, table: pa.Table) -> Part:
+    """Write what the detector found for texts asked together, of schema FOUND."""
+    return write_part(store, run, shard, "found", table)
+
+
 def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = None) -> pa.Table:
     """Read a table that a marker names, or some of its columns; outside this package, use tasks.labels.scan.
 
@@ -48,9 +53,10 @@ def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = 
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise StoreError(f"{store.uri}/{part.name} is not the file that was written; {fix}")
     file = pq.ParquetFile(pa.BufferReader(data))
-    wanted = STAGES[stage].names if columns is None else list(columns)
+    schema = FOUND if stage == "found" else STAGES[stage]
+    wanted = schema.names if columns is None else list(columns)
     there = set(file.schema_arrow.names)
-    if any(name not in there or not file.schema_arrow.field(name).equals(STAGES[stage].field(name)) for name in wanted):
+    if any(name not in there or not file.schema_arrow.field(name).equals(schema.field(name)) for name in wanted):
         raise StoreError(f"{store.uri}/{part.name} is of another version of Vouch; start another run")
     return file.read(wanted)
 

@@ -49,6 +49,16 @@ class Pipeline:
         }
 
     @property
+    def found_keys(self) -> list[str]:
+        """Keys of what the detector finds for each of `detect.asks`."""
+        return [fingerprint(self.acquire_key, ask.key) for ask in self.detect.asks]
+
+    @property
+    def masks_key(self) -> str:
+        """Key of what masks depend on beside their boxes."""
+        return fingerprint(self.acquire_key, self.segment.key)
+
+    @property
     def inputs(self) -> dict[str, str]:
         """What labels depend on, under a name that a user knows -> its fingerprint.
 

@@ -10,13 +10,22 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker, ShardCounts
+from vouch_labels.schemas.tables import STAGES
 from vouch_labels.tasks.acquire import DELETED, DENIED, Acquired, acquire
 from vouch_labels.tasks.decode import NO_MEMORY
 from vouch_labels.tasks.plan.alike import read_alike
 from vouch_labels.tasks.plan.ledger import read_plan
 from vouch_labels.tasks.shard.alike import Alike, Copy, with_copies
 from vouch_labels.tasks.shard.events import OnEvent, Progress, ignore
-from vouch_labels.tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
+from vouch_labels.tasks.shard.files import (
+    count,
+    markers_of,
+    progress_of,
+    read_marker,
+    write_found,
+    write_marker,
+    write_part,
+)
 from vouch_labels.tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.reuse import (
     KEPT_STAGES,
@@ -25,8 +34,9 @@ from vouch_labels.tasks.shard.reuse import (
     read_earlier,
     reroute_shard,
     reusable_stages,
+    with_found,
 )
-from vouch_labels.tasks.shard.steps import Work, join_tables, process_batches
+from vouch_labels.tasks.shard.steps import FOUND_OF, Work, join_tables, process_batches
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
@@ -88,15 +98,25 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
         return marker
     report = _Reporter(on_event)
     try:
+        markers = markers_of(workspace, settings.run, shard)
         earlier = Earlier() if older is None else read_earlier(workspace, older, stages)
+        earlier = with_found(workspace, earlier, markers, pipeline)
         tables = _tables(shard, settings, workspace, pipeline, earlier, report)
         counts = count(tables)
         _raise_if_all_failed(shard, counts)
-        parts = {stage: write_part(workspace, settings.run, shard, stage, table) for stage, table in tables.items()}
+        parts = {stage: write_part(workspace, settings.run, shard, stage, tables[stage]) for stage in STAGES}
+        found = {
+            name.removeprefix(FOUND_OF): write_found(workspace, settings.run, shard, table)
+            for name, table in tables.items()
+            if name.startswith(FOUND_OF)
+        }
     except BaseException:
         report.take_back()
         raise
-    marker = Marker(shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts)
+    marker = Marker(
+        shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts, found=found,
+        masks=pipeline.masks_key,
+    )  # fmt: skip
     return write_marker(workspace, settings.run, marker)
 
 
@@ -106,8 +126,8 @@ def _tables(
     campaign, run = settings.campaign, settings.run
     source = open_store(campaign.source)
     refs = read_plan(workspace, run, shard)
-    class_names = [entry.name for entry in campaign.classes]
-    alike = Alike(workspace, run, read_alike(workspace, run, shard), pipeline.stages(settings.policy))
+    class_names = [entry.key for entry in campaign.classes]
+    alike = Alike(workspace, run, read_alike(workspace, run, shard), pipeline, settings.policy)
     acquired = acquire(refs, source, campaign.source, campaign.run.fetch_threads, campaign.run.decode_memory_mb)
     images = _Images(acquired, earlier, alike)
     tables_of_batches = []
@@ -141,11 +161,12 @@ class _Images:
             if original != key:
                 self.copies.append(Copy(item.ref, sha256, original))
                 continue
-            kept = self._earlier.kept(key, sha256)
-            if not kept:
-                kept = self._alike.kept(key, sha256)
-                self.known += bool(kept)
-            yield Work(item.ref, item.image, item.failed, kept)
+            work = Work(item.ref, item.image, kept=self._earlier.kept(key, sha256))
+            work.found = self._earlier.found_of(key, sha256)
+            work.masked = self._earlier.masked_of(key, sha256)
+            if not work.kept:
+                self.known += self._alike.take_over(work, sha256)
+            yield work
 
 
 def _report_known(looked_at: dict[str, pa.Table], tables: dict[str, pa.Table], known: int, report: "_Reporter") -> None:

@@ -18,13 +18,13 @@ from vouch_labels.tasks.store.open import open_store
 @pytest.fixture
 def seen(monkeypatch):
     """Images that the detector has looked at."""
-    images, call = [], Detect.__call__
+    images, look = [], Detect.look
 
-    def detect(self, batch, *rest):
+    def looked(self, batch, ask):
         images.extend(batch)
-        return call(self, batch, *rest)
+        return look(self, batch, ask)
 
-    monkeypatch.setattr(Detect, "__call__", detect)
+    monkeypatch.setattr(Detect, "look", looked)
     return images
 
 

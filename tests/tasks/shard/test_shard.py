@@ -39,16 +39,17 @@ def _fresh_models():
 @pytest.fixture
 def counted(monkeypatch):
     """How many images each step has seen."""
-    steps = {"detect": Detect, "segment": Segment, "score": Score, "presence": Presence}
+    steps = {"detect": (Detect, "look"), "segment": (Segment, "__call__"), "score": (Score, "__call__")}
+    steps["presence"] = Presence, "__call__"
     seen = dict.fromkeys(steps, 0)
-    for name, step in steps.items():
-        original = step.__call__
+    for name, (step, method) in steps.items():
+        original = getattr(step, method)
 
         def call(self, images, *rest, name=name, original=original):
             seen[name] += len(images)
             return original(self, images, *rest)
 
-        monkeypatch.setattr(step, "__call__", call)
+        monkeypatch.setattr(step, method, call)
     return seen
 
 
@@ -154,6 +155,7 @@ def aged(folder: Path, marker: Marker, **stages: str | None) -> None:
     content = json.loads((folder / f"{marker.fingerprint}.json").read_text())
     content["stages"] = {k: v for k, v in (content["stages"] | stages).items() if k not in gone}
     content["parts"] = {k: v for k, v in content["parts"].items() if k not in gone}
+    content["masks"] = "0" if "segment" in stages else content["masks"]
     content["fingerprint"] = "0" * len(marker.fingerprint)
     (folder / f"{marker.fingerprint}.json").unlink()
     (folder / f"{content['fingerprint']}.json").write_text(json.dumps(content))
@@ -191,11 +193,14 @@ def test_an_older_marker_lends_tables_without_rows(tmp_path, make_images, make_c
     assert again == [first, failed]
 
 
-def test_a_changed_prompt_does_everything_again(tmp_path, make_images, make_campaign, label, counted):
+def test_a_changed_prompt_does_all_again_but_masks_of_the_same_boxes(
+    tmp_path, make_images, make_campaign, label, counted
+):
     make_images(tmp_path / "images", 4)
     label(make_campaign())
     label(make_campaign(classes=["cat", "horse"]), accept_changes=True)
-    assert counted == {"detect": 8, "segment": 8, "score": 8, "presence": 8}
+    assert counted.pop("segment") <= 8
+    assert counted == {"detect": 8, "score": 8, "presence": 8}
 
 
 def test_bad_images_fail_with_their_reason_and_the_rest_goes_on(tmp_path, make_images, make_campaign, label):
@@ -293,14 +298,14 @@ def test_a_shard_of_nothing_but_unforeseen_errors_is_not_done(tmp_path, make_ima
     make_images(tmp_path / "images", 4)
     campaign = make_campaign()
 
-    def broken(self, images):
+    def broken(self, images, *_):
         raise RuntimeError("no such kernel")
 
     events = []
     with CampaignRun(campaign) as run:
         run.plan()
         (shard,) = run.pending()
-        monkeypatch.setattr(Detect, "__call__", broken)
+        monkeypatch.setattr(Detect, "look", broken)
         with pytest.raises(VouchError, match="no such kernel"):
             process_shard(shard.id, run.settings, events.append)
         assert run.pending() == [shard]
@@ -389,10 +394,10 @@ def test_nothing_of_this_machine_goes_into_the_results(tmp_path, make_images, ma
 def test_a_bad_image_does_not_hold_up_a_small_shard(tmp_path, make_images, make_campaign, label, monkeypatch):
     make_images(tmp_path / "images", 1)
 
-    def broken(self, images):
+    def broken(self, images, *_):
         raise RuntimeError("cannot take this one")
 
-    monkeypatch.setattr(Detect, "__call__", broken)
+    monkeypatch.setattr(Detect, "look", broken)
     summary, _ = label(make_campaign())
     assert (summary.failed, summary.pending) == (1, 0)
 
