@@ -41,7 +41,7 @@ search: setup ## look for counterexamples: the property tests on new random exam
 	  { echo "Again, from what is kept in .hypothesis: $(BIN)/python -m pytest --hypothesis-profile=search FILE::TEST" ; \
 	    echo "To keep a case, give it to its test as @example(...)."; exit 1; }
 
-fuzz: setup ## give the readers damaged files: 5,000 of truth, of verdicts and of campaigns, 20,000 images; FUZZ (1) times that
+fuzz: setup ## give the readers damaged files: 5,000 of truth, verdicts, campaigns and requests, 20,000 images; FUZZ (1) times that
 	@FUZZ="$(or $(FUZZ),1)" $(PYTEST) tests/fuzz -rP $(ARGS) || \
 	  { echo "Again: SEED=$(or $(SEED),0) FUZZ=$(or $(FUZZ),1) $(BIN)/python -m pytest tests/fuzz; one input alone:" ; \
 	    echo "$(BIN)/python -m tests.fuzz.run KIND SEED 1 FOLDER"; exit 1; }

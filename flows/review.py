@@ -1,18 +1,21 @@
 """Runs a review in the browser, from what waits for an answer to the verdicts in the workspace."""
 
 import os
+import shlex
 import signal
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Final
 from urllib.parse import quote
 
 from vouch_labels.flows.console import output
 from vouch_labels.flows.console.output import Terminal, answer, log_path, print_json, show
+from vouch_labels.review_ui.queue.database import version_risk
 from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import left_for
@@ -21,6 +24,7 @@ from vouch_labels.review_ui.server.mongod import DatabaseUse, review_database
 from vouch_labels.review_ui.server.process import ReviewerServer
 from vouch_labels.review_ui.server.serve import (
     WILDCARDS,
+    AfterReview,
     ServeOptions,
     draw_tokens,
     keep_alive,
@@ -29,6 +33,7 @@ from vouch_labels.review_ui.server.serve import (
     served,
 )
 from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import Left, PullOutcome
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.reviews.plans import read_plans
@@ -46,11 +51,14 @@ def serve(
     campaign: Campaign,
     options: ServeOptions,
     minutes: float,
+    file: Path,
     *,
     open_browser: bool | None = None,
     as_json: bool = False,
 ) -> None:
     """Serve a campaign's queue until Ctrl-C; open_browser: None opens one where a person sits before it.
+
+    `file` is the campaign's, for the commands that come next.
 
     Raises:
         UserError: A port is taken, nothing is to be reviewed, a public host without tokens; says what to do.
@@ -67,10 +75,13 @@ def serve(
         sockets = stack.enter_context(reserved(queue, options))
         say("starting the review database")
         database = stack.enter_context(review_database(campaign))
+        if risk := version_risk(database.version):
+            say(risk)
         say("starting FiftyOne, which takes some seconds")
 
-        def prepare() -> None:
+        def prepare() -> AfterReview:
             _prepare(campaign, queue, database, options.reviewers, minutes, say)
+            return AfterReview(_certified(campaign), _next_commands(file))
 
         try:
             with served(campaign, queue, database, options, tokens, log_path().parent, prepare, sockets) as servers:
@@ -86,6 +97,33 @@ def serve(
                 answer(terminal, pulled, as_json)
             if not isinstance(error, KeyboardInterrupt):  # that is how a review ends
                 raise
+
+
+def _certified(campaign: Campaign) -> str:
+    """Say what stands certified before the review; its own answers certify nothing before `vouch certify`."""
+    from vouch_labels.tasks.certify.active import find_policy
+    from vouch_labels.tasks.policy import accepts
+
+    try:
+        policy = find_policy(campaign, open_store(campaign.workspace)).policy
+    except UserError:
+        return "Nothing is certified now."
+    found = policy.certification
+    if found is None or found.simulated or not accepts(policy):
+        return "Nothing is certified yet."
+    return (
+        f"When this review started, policy {policy.version} certified for {found.gate} labels a precision of "
+        f"{found.precision:g} or more, at a confidence of {found.confidence:g}."
+    )
+
+
+def _next_commands(file: Path) -> tuple[tuple[str, str], ...]:
+    named = shlex.quote(str(file))
+    return (
+        (f"vouch certify {named}", "computes which precision the answers certify, or how many more are needed"),
+        (f"vouch apply {named}", "accepts labels by what was certified"),
+        (f"vouch export {named}", "writes the data set, with what people corrected"),
+    )
 
 
 def is_seen(terminal: Terminal, *, as_json: bool) -> bool:

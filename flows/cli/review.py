@@ -106,7 +106,7 @@ def review(
                 trusted_proxies=tuple(trusted_proxy or ()),
                 media=media,
             )
-            serve(terminal, config, options, minutes, open_browser=open_browser, as_json=as_json)
+            serve(terminal, config, options, minutes, campaign, open_browser=open_browser, as_json=as_json)
 
 
 def _queue(

@@ -13,7 +13,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -22,6 +21,7 @@ from rich.table import Table as RichTable
 
 from vouch_labels.flows.console.encoding import PLAIN
 from vouch_labels.schemas.text import Block, Result
+from vouch_labels.tasks.store.private import FOLDER_MODE, PrivateLog
 
 MAX_BYTES: Final = 5 * 2**20
 KEPT: Final = 3
@@ -197,8 +197,8 @@ def start_log() -> Path | None:
     path = log_path()
     handler: logging.Handler = logging.NullHandler()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=False)
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        handler = PrivateLog(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=False)
     except OSError:
         path = None  # type: ignore[assignment]  # no file, said by the return type
     handler.setFormatter(_Redacting("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))

@@ -1,5 +1,5 @@
 // @ts-check
-// Bundles src/ into the one file that FiftyOne's App loads: `node build.js`, or `node build.js FOLDER` to write it elsewhere.
+// Bundles src/ into the file that FiftyOne's App loads, and that of the page before it: `node build.js`, or `node build.js FOLDER` to write it elsewhere.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,8 +11,8 @@ const folder = process.argv[2] ?? join(here, "..", "plugin");
 mkdirSync(folder, { recursive: true });
 await build({
   absWorkingDir: here, // comments of the bundle name files from here on, wherever the build is started
-  entryPoints: ["src/main.js"],
-  outfile: join(folder, "index.umd.js"),
+  entryPoints: { "index.umd": "src/main.js", opening: "src/open.js", before: "src/before.js" },
+  outdir: folder,
   bundle: true,
   format: "iife",
   target: "es2022",

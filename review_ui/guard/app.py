@@ -9,17 +9,19 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vouch_labels.review_ui.guard.auth import Login
 from vouch_labels.review_ui.guard.media import Media
 from vouch_labels.review_ui.guard.origin import SAFE, Hosts
+from vouch_labels.review_ui.guard.pages import OPEN, PAUSE, SCRIPTS, in_app_page, opening_page, script
 from vouch_labels.review_ui.guard.requests import (
+    as_object,
     check_changes,
     check_field,
     check_graphql,
@@ -34,9 +36,13 @@ from vouch_labels.review_ui.guard.requests import (
     without_operator_traceback,
 )
 from vouch_labels.review_ui.guard.settings import GuardedSession, GuardSettings, RefusedError, policy, with_headers
+from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
+
+_Asked = TypeVar("_Asked")
+_Given = TypeVar("_Given")
 
 _PATCH: Final = "application/json-patch+json"
 _LISTENING: Final = ("application/json", "text/event-stream")
@@ -49,11 +55,12 @@ _FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {
 }
 
 Kind = Literal[
-    "home", "page", "file", "config", "media", "events", "graphql", "operators", "placements", "execute", "plugins",
-    "plugin_file", "patch_sample", "patch_label",
+    "home", "page", "open", "script", "file", "config", "media", "events", "graphql", "operators", "placements",
+    "execute", "plugins", "plugin_file", "patch_sample", "patch_label",
 ]  # fmt: skip
 
 _NAME: Final = r"[^/\\\0]+"
+_ID: Final = "[0-9a-f]{24}"
 _FILE: Final = r"[\w@.-]+\.(?:js|css|wasm|svg|png|ico|json|woff2?|ttf|map)"
 
 
@@ -80,6 +87,7 @@ class Guard:
         self._login = Login(settings)
         self._media = Media(store, session, settings)
         self._csp = policy(settings.image_origin)
+        self._filters = _FILTERS | {"page": in_app_page(settings)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let FiftyOne answer."""
@@ -102,6 +110,8 @@ class Guard:
 
     async def _answer(self, request: Request, send: Send) -> Response | None:
         """Our own answer; None when FiftyOne has given one."""
+        if not request.scope["query_string"].isascii():
+            raise RefusedError(400, "this is no address")
         self._hosts.check_host(request.headers)
         self._hosts.check_site(request.method, request.headers)
         answer = await self._login.answer(request)
@@ -121,14 +131,48 @@ class Guard:
             return RedirectResponse(f"/datasets/{self._settings.dataset}", 303)
         if route.kind == "media":
             return await self._media.answer(request)
+        if route.kind == "script":
+            return FileResponse(script(route.named["script"]), media_type="text/javascript")
+        if route.kind == "page" and (answer := await self._opening(request)) is not None:
+            return answer
         await self._pass(request, b"", send, route)
         return None
 
+    async def _opening(self, request: Request) -> Response | None:
+        """Lead to the item that comes first; None: the App's page is asked for as it is.
+
+        Nothing is taken for a page that nobody may ever see: a browser loads some in advance, and others in the
+        background. The page that has a batch taken waits until it is on the screen.
+        """
+        home = f"/datasets/{self._settings.dataset}"
+        asked = request.query_params.get("id")
+        if asked is not None:
+            there = re.fullmatch(_ID, asked) and await self._ask(self._session.item_of, asked)
+            return None if there else RedirectResponse(home, 303)
+        if request.url.query:
+            return None
+        first = await self._ask(self._session.open, 0)
+        return RedirectResponse(f"{home}?id={first}", 303) if first else HTMLResponse(opening_page(self._settings))
+
+    async def _open(self) -> Response:
+        """Take a batch where the session has none; the answer says where to go."""
+        first = await self._ask(self._session.open, self._settings.batch)
+        return JSONResponse({"address": f"/datasets/{self._settings.dataset}?" + (f"id={first}" if first else PAUSE)})
+
+    async def _ask(self, question: Callable[[_Asked], _Given], about: _Asked) -> _Given:
+        try:
+            return await asyncio.to_thread(question, about)
+        except VouchError as error:
+            raise RefusedError(503, str(error)) from error
+
     async def _change(self, request: Request, route: Route, send: Send) -> Response | None:
         body = await read_body(request)
+        if route.kind == "open":
+            parse_json(request, body)
+            return await self._open()
         if route.kind in ("patch_sample", "patch_label"):
             return await self._write(request, route, body, send)
-        content = parse_json(request, body, *(_LISTENING if route.kind == "events" else ()))
+        content = as_object(parse_json(request, body, *(_LISTENING if route.kind == "events" else ())))
         check_values(content, self._dataset)
         if route.kind == "graphql":
             body = json.dumps(check_graphql(content, self._dataset)).encode()
@@ -136,6 +180,7 @@ class Guard:
             _check_listener(content)
         elif route.kind == "execute":
             asked = check_operator(content)
+            body = json.dumps(asked).encode()
             if request.scope["path"].startswith("/operators/execute"):
                 kept = json.dumps({name: asked.get(name) for name in ("operator_uri", "params")}).encode()
                 await self._pass_logged(request, body, kept, send, route)
@@ -162,10 +207,10 @@ class Guard:
             check_field(route.named["field"])
         types = (_PATCH,) if route.kind == "patch_sample" else (_PATCH, "application/json")
         check_changes(parse_json(request, body, *types), route.kind == "patch_sample")
-        item = await asyncio.to_thread(self._session.item_of, route.named["sample"])
+        item = await self._ask(self._session.item_of, route.named["sample"])
         if item is None:
             raise RefusedError(404, "this item is no longer in your session; take a new batch")
-        if not await asyncio.to_thread(self._session.holds, item):
+        if not await self._ask(self._session.holds, item):
             raise RefusedError(423, "this item is no longer yours; take a new batch (the change is kept in the log)")
 
     async def _log(self, request: Request, body: bytes, status: int) -> None:
@@ -186,7 +231,7 @@ class Guard:
             raise
 
     async def _pass(self, request: Request, body: bytes, send: Send, route: Route) -> None:
-        change = _FILTERS.get(route.kind)
+        change = self._filters.get(route.kind)
         sending = _Sending(send) if change is None else _Filtered(send, change)
         try:
             await self._app(request.scope, replay(body, request.receive), sending)
@@ -197,9 +242,9 @@ class Guard:
             raise RefusedError(500, "FiftyOne failed at this; the log of the review says why")
 
 
-def _check_listener(content: object) -> None:
+def _check_listener(content: dict[str, Any]) -> None:
     """Let only browsers listen to events (else 403); other programs would send a state of their own."""
-    start = content.get("initializer") if isinstance(content, dict) else None
+    start = content.get("initializer")
     if start is not None and (not isinstance(start, dict) or "_CLS" in start):
         raise RefusedError(403, "only the App listens here")
 
@@ -213,6 +258,8 @@ _TABLE: Final[tuple[tuple[str, str, Kind], ...]] = (
     ("GET", r"/plugins", "plugins"),
     ("GET", r"/plugins/(?:[\w@-]+/)*index\.umd\.js", "plugin_file"),
     ("GET", r"/media", "media"),
+    ("GET", rf"/vouch/(?P<script>{'|'.join(SCRIPTS)})\.js", "script"),
+    ("POST", re.escape(OPEN), "open"),
     ("POST", r"/events", "events"),
     ("POST", r"/graphql", "graphql"),
     ("POST", r"/operators", "operators"),
@@ -277,7 +324,8 @@ class _Filtered(_Sending):
             await super().__call__(message)
 
     async def _finish(self, start: Message) -> None:
-        body = self._change(b"".join(self._parts))
+        whole = b"".join(self._parts)
+        body = self._change(whole) if whole else whole  # HEAD has none
         MutableHeaders(scope=start)["content-length"] = str(len(body))
         self.started = True
         await self._send(start)

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from vouch_labels.review_ui.guard.origin import Proxies
+from vouch_labels.review_ui.guard.requests import read_body
 from vouch_labels.review_ui.guard.settings import GuardSettings, RefusedError
 
 logger = logging.getLogger(__name__)
@@ -156,11 +157,7 @@ class Login:
 
 
 async def _field(request: Request, name: str) -> str:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise RefusedError(413, "that is no token")
+    body = await read_body(request, MOST_BYTES)
     try:
         fields = parse_qs(body.decode(errors="replace"), max_num_fields=10)
     except ValueError:

@@ -23,6 +23,7 @@ SHOWN: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", 
 _SHOWN_NAMES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib")
 """Names whose content a browser shows, if they say what it is."""
 _HEAD: Final = 64
+_MEGABYTE: Final = 1_000_000
 _JPEG_QUALITY: Final = 92
 _CONVERSIONS: Final = 2
 """Images that are converted at the same time; each may need some hundred megabytes."""
@@ -51,7 +52,11 @@ class Media:
         if not await asyncio.to_thread(self._session.has_image, key):
             raise RefusedError(403, "only images of the review queue can be seen")
         try:
+            await self._check_size(key)
             return await self._image(key)
+        except _TooLargeError as error:
+            logger.warning("image %r has %d bytes, more than source.max_image_mb", key, error.size)
+            return PlainTextResponse("this image is larger than source.max_image_mb by now; skip it", 404)
         except ObjectMissingError:
             logger.warning("image %r is asked for and is no longer in %s", key, self._store.uri)
             return PlainTextResponse("this image has been deleted since it was labelled; skip it", 404)
@@ -64,7 +69,6 @@ class Media:
         if path is not None:
             return await self._of_folder(key, path)
         if self._settings.media == "redirect" and key.lower().endswith(_SHOWN_NAMES):
-            await asyncio.to_thread(self._check_there, key)
             url = await asyncio.to_thread(presigned_url, self._store, key, self._settings.url_seconds)
             if url is not None:
                 return RedirectResponse(url, 307)
@@ -98,9 +102,19 @@ class Media:
         Image.fromarray(image.pixels).save(out, "JPEG", quality=_JPEG_QUALITY)
         return out.getvalue()
 
-    def _check_there(self, key: str) -> None:
-        if self._store.stat(key) is None:
+    async def _check_size(self, key: str) -> None:
+        """Look a file up before anything reads it: what was labelled may have been replaced."""
+        found = await asyncio.to_thread(self._store.stat, key)
+        if found is None:
             raise ObjectMissingError(key)
+        if found.size > self._settings.max_image_mb * _MEGABYTE:
+            raise _TooLargeError(found.size)
+
+
+class _TooLargeError(Exception):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -4,11 +4,12 @@ The review's own operators run, and the few built-in ones that the App's annotat
 session and changes of what the browser shows pass; of data only a leased sample of the reviewer may be changed.
 """
 
+import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 import graphql
 from starlette.requests import Request
@@ -23,6 +24,8 @@ Dataset = tuple[str, str]
 
 MOST_BYTES: Final = 8 << 20
 MOST_DEPTH: Final = 64
+BODY_S: Final = 60.0
+"""Within which a body must have come: what never comes would be waited for as long as the connection is open."""
 
 _NAMES_DATASET: Final = frozenset({"dataset", "dataset_name", "datasetName", "dataset_id", "datasetId"})
 _BY_CLASS: Final = frozenset({"extended", "extended_stages", "extendedStages"})
@@ -46,6 +49,9 @@ _MEMBERS: Final = frozenset({"mask_path", "map_path", "filepath"})
 """Members of a value that name files."""
 
 MOST_TOKENS: Final = 20_000
+MOST_ROOT_FIELDS: Final = 20
+MOST_FIELDS: Final = 5_000
+"""Of a query with every fragment written out where it is spread; the App's largest has some hundred."""
 
 QUERIES: Final = frozenset(
     {
@@ -67,12 +73,33 @@ _NAMED: Final = frozenset({"dataset", "setDataset"})
 """Fields whose argument `name` is a dataset's."""
 
 OURS: Final = "@vouch/review"
-BUILT_IN: Final = frozenset(
-    {
-        "@voxel51/operators/get_label_schemas",
-        "@voxel51/operators/list_valid_annotation_fields",
-    }
+_ITEM: Final = frozenset({"item", "seconds"})
+OPERATORS: Final[Mapping[str, frozenset[str]]] = {
+    "session": frozenset(),
+    "take_batch": frozenset(),
+    "submit": _ITEM,
+    "reject": _ITEM,
+    "bad_box": _ITEM,
+    "wrong_class": _ITEM | {"class_name"},
+    "skip": _ITEM,
+    "undo": frozenset(),
+    "give_back": frozenset(),
+    "renew": frozenset(),
+    "grid_take": frozenset({"count", "class_name", "leave"}),
+    "grid_submit": frozenset({"shown", "wrong", "seconds", "verdict", "class_name"}),
+}
+"""Our operators, and the parameters of each."""
+PANEL: Final = f"{OURS}/review_queue"
+_PANEL_PARAMETERS: Final = frozenset({"panel_id", "panel_state", "state", "event_args", "path", "__method__"})
+"""`path`: of the button that was pressed."""
+PANEL_METHODS: Final = frozenset(
+    {"on_load", "on_change_current_sample", "take_batch", "crop_grid", "give_back", "refresh"}
 )
+"""What FiftyOne may call of our panel: it would call any attribute that a request names."""
+BUILT_IN: Final[Mapping[str, frozenset[str]]] = {
+    "@voxel51/operators/get_label_schemas": frozenset(),
+    "@voxel51/operators/list_valid_annotation_fields": frozenset({"require_app_support"}),
+}
 """Each only reads the session's own settings."""
 
 STAGES: Final = frozenset(
@@ -87,16 +114,21 @@ STAGES: Final = frozenset(
 
 
 async def read_body(request: Request, most: int = MOST_BYTES) -> bytes:
-    """Read a whole body; one of more than `most` bytes is refused (413)."""
+    """Read a whole body; one of more than `most` bytes is refused (413), and one that does not come (408)."""
+    too_much = RefusedError(413, f"more than {most} bytes cannot be sent here")
     length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > most:
-        raise RefusedError(413, f"more than {most >> 20} MiB cannot be sent")
+    if not (length.isascii() and length.isdigit() and len(length) < 16) or int(length) > most:
+        raise too_much
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise RefusedError(413, f"more than {most >> 20} MiB cannot be sent")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise too_much
+                parts.append(part)
+    except TimeoutError:
+        raise RefusedError(408, f"the request did not come within {BODY_S:.0f} s") from None
     return b"".join(parts)
 
 
@@ -126,6 +158,13 @@ def parse_json(request: Request, body: bytes, *types: str) -> object:
         return json.loads(body)
     except (ValueError, RecursionError):
         raise RefusedError(400, "this is no JSON") from None
+
+
+def as_object(content: object) -> dict[str, Any]:
+    """The content of a request where FiftyOne takes an object; anything else is refused (400)."""
+    if not isinstance(content, dict):
+        raise RefusedError(400, "this is no JSON object")
+    return content
 
 
 def check_values(value: object, dataset: Dataset, depth: int = 0) -> None:
@@ -226,13 +265,15 @@ def check_graphql(body: object, dataset: Dataset) -> dict[str, Any]:
     except (graphql.GraphQLError, RecursionError):
         raise RefusedError(400, "this is no GraphQL request") from None
     operation = _only_operation(document)
+    fragments = _Fragments(document)
+    fragments.check_size(operation)
     defaults = _defaults(operation)
     check_values(defaults, dataset)
     check_values(given, dataset)
     variables = defaults | given
     graphql.visit(document, _Arguments(variables, dataset))
     searched: dict[str, Any] = {}
-    for field in _allowed_fields(operation, document):
+    for field in _allowed_fields(operation, fragments):
         _check_name(field, variables, dataset)
         if field.name.value == _LIST:
             searched[_search_variable(field)] = f"^{re.escape(dataset[0])}$"
@@ -255,16 +296,13 @@ def _defaults(operation: graphql.OperationDefinitionNode) -> dict[str, Any]:
     }
 
 
-def _allowed_fields(
-    operation: graphql.OperationDefinitionNode, document: graphql.DocumentNode
-) -> Iterator[graphql.FieldNode]:
+def _allowed_fields(operation: graphql.OperationDefinitionNode, fragments: "_Fragments") -> Iterator[graphql.FieldNode]:
     allowed = {graphql.OperationType.QUERY: QUERIES, graphql.OperationType.MUTATION: MUTATIONS}.get(
         operation.operation, frozenset()
     )
-    fragments = {
-        node.name.value: node for node in document.definitions if isinstance(node, graphql.FragmentDefinitionNode)
-    }
-    for field in _root_fields(operation.selection_set, fragments, frozenset()):
+    for count, field in enumerate(fragments.fields(operation.selection_set)):
+        if count == MOST_ROOT_FIELDS:
+            raise RefusedError(400, f"more than {MOST_ROOT_FIELDS} fields a request are not allowed")
         if field.name.value not in allowed:
             raise RefusedError(403, f"{operation.operation.value} {field.name.value} is not allowed")
         yield field
@@ -285,45 +323,146 @@ def _search_variable(field: graphql.FieldNode) -> str:
     raise RefusedError(403, "only your own session can be seen")
 
 
-def _root_fields(
-    selected: graphql.SelectionSetNode, fragments: dict[str, graphql.FragmentDefinitionNode], seen: frozenset[str]
-) -> Iterator[graphql.FieldNode]:
-    for node in selected.selections:
-        if isinstance(node, graphql.FieldNode):
-            yield node
-        elif isinstance(node, graphql.InlineFragmentNode):
-            yield from _root_fields(node.selection_set, fragments, seen)
-        elif isinstance(node, graphql.FragmentSpreadNode):
-            name = node.name.value
-            if name in seen or name not in fragments:
-                raise RefusedError(400, "this is no GraphQL request")
-            yield from _root_fields(fragments[name].selection_set, fragments, seen | {name})
+class _Size(NamedTuple):
+    """Of a selection with every fragment written out where it is spread."""
+
+    fields: int
+    depth: int
+    """Levels of braces, those of fragments included."""
+
+
+class _Fragments:
+    """The fragments of a document; each is looked at once, however often it is spread.
+
+    Fragments that spread others twice double at each level what a server has to do: their size is counted first.
+    """
+
+    def __init__(self, document: graphql.DocumentNode) -> None:
+        found = [node for node in document.definitions if isinstance(node, graphql.FragmentDefinitionNode)]
+        self._nodes = {node.name.value: node for node in found}
+        self._sizes: dict[str, _Size | None] = {}
+        """None while it is being counted."""
+        if len(self._nodes) < len(found):
+            raise RefusedError(400, "this is no GraphQL request")
+
+    def check_size(self, operation: graphql.OperationDefinitionNode) -> None:
+        """Refuse (400) an operation of too many fields, or too deep, or whose fragments spread themselves.
+
+        Fragments that are not spread count as well: they are checked by the server all the same.
+        """
+        try:
+            sizes = [self._size_of(operation.selection_set), *(self._size(name) for name in self._nodes)]
+        except RecursionError:
+            raise RefusedError(400, "this query is too large") from None
+        if any(size.fields > MOST_FIELDS or size.depth > MOST_DEPTH for size in sizes):
+            raise RefusedError(400, "this query is too large")
+
+    def fields(self, selected: graphql.SelectionSetNode, seen: set[str] | None = None) -> Iterator[graphql.FieldNode]:
+        """The fields of one level, those of its fragments included, each fragment once."""
+        seen = set() if seen is None else seen
+        for node in selected.selections:
+            if isinstance(node, graphql.FieldNode):
+                yield node
+            elif isinstance(node, graphql.InlineFragmentNode):
+                yield from self.fields(node.selection_set, seen)
+            elif isinstance(node, graphql.FragmentSpreadNode) and node.name.value not in seen:
+                seen.add(node.name.value)
+                yield from self.fields(self._node(node.name.value).selection_set, seen)
+
+    def _node(self, name: str) -> graphql.FragmentDefinitionNode:
+        if name not in self._nodes:
+            raise RefusedError(400, "this is no GraphQL request")
+        return self._nodes[name]
+
+    def _size(self, name: str) -> _Size:
+        node = self._node(name)
+        if name not in self._sizes:
+            self._sizes[name] = None
+            self._sizes[name] = self._size_of(node.selection_set)
+        found = self._sizes[name]
+        if found is None:
+            raise RefusedError(400, "this is no GraphQL request")
+        return found
+
+    def _size_of(self, selected: graphql.SelectionSetNode | None) -> _Size:
+        fields = depth = 0
+        for node in selected.selections if selected else ():
+            own = isinstance(node, graphql.FieldNode)
+            below = self._size(node.name.value) if isinstance(node, graphql.FragmentSpreadNode) else None
+            if isinstance(node, graphql.FieldNode | graphql.InlineFragmentNode):
+                below = self._size_of(node.selection_set)
+            if below is not None:
+                fields, depth = fields + below.fields + own, max(depth, below.depth + 1)
+        return _Size(fields, depth)
 
 
 class _Arguments(graphql.Visitor):
-    """Holds every argument, however deep and however it came, to the rules of values."""
+    """Holds every argument, however deep and however it came, to the rules of values.
+
+    Variables have been checked by themselves: only the name that they stand for here is new.
+    """
 
     def __init__(self, variables: dict[str, Any], dataset: Dataset) -> None:
         super().__init__()
         self._variables, self._dataset = variables, dataset
 
     def enter_argument(self, node: graphql.ArgumentNode, *_: object) -> graphql.VisitorAction:
-        value = graphql.value_from_ast_untyped(node.value, self._variables)
-        if value is not graphql.Undefined:
-            check_values({node.name.value: value}, self._dataset)
+        self._check(node.name.value, node.value, 0)
         return None
+
+    def _check(self, name: str | None, node: graphql.ValueNode, depth: int) -> None:
+        """Check what stands under a name; in a list nothing has one."""
+        if depth > MOST_DEPTH:
+            raise RefusedError(400, "nested too deep")
+        if isinstance(node, graphql.VariableNode):
+            value = self._variables.get(node.name.value)
+        elif isinstance(node, graphql.ListValueNode):
+            for one in node.values:
+                self._check(None, one, depth + 1)
+            # As long as no rule is about what a list holds, what counts is that it is one.
+            value = [None] * len(node.values)
+        elif isinstance(node, graphql.ObjectValueNode):
+            for field in node.fields:
+                self._check(field.name.value, field.value, depth + 1)
+            value = {field.name.value: None for field in node.fields}
+        else:
+            value = graphql.value_from_ast_untyped(node)
+        if name is not None:
+            _check_pair(name, value, self._dataset)
 
 
 def is_allowed(uri: object) -> bool:
     """Whether an operator may be seen and run."""
-    return isinstance(uri, str) and (uri.startswith(f"{OURS}/") or uri in BUILT_IN)
+    return isinstance(uri, str) and (uri in BUILT_IN or uri == PANEL or _parameters_of(uri) is not None)
 
 
-def check_operator(body: object) -> dict[str, object]:
-    """Refuse (403) to run or describe another operator; returns the request, which is an object."""
-    if not isinstance(body, dict) or not is_allowed(body.get("operator_uri")):
+def _parameters_of(uri: str) -> frozenset[str] | None:
+    if uri == PANEL:
+        return _PANEL_PARAMETERS
+    if uri in BUILT_IN:
+        return BUILT_IN[uri]
+    plugin, _, name = uri.rpartition("/")
+    return OPERATORS.get(name) if plugin == OURS else None
+
+
+def check_operator(body: object) -> dict[str, Any]:
+    """Refuse (403) to run or describe another operator, or with a parameter that it does not have; 400: no object.
+
+    FiftyOne hands parameters on as they are, and calls the method of a panel that one of them names.
+    """
+    asked = as_object(body)
+    uri = asked.get("operator_uri")
+    if not isinstance(uri, str) or (known := _parameters_of(uri)) is None:
         raise RefusedError(403, "this operator is not allowed here")
-    return body
+    given = as_object(asked.get("params") or {})
+    if not known.issuperset(given):
+        raise RefusedError(403, "this operator has no such parameter")
+    if uri == PANEL:
+        if given.get("__method__") not in PANEL_METHODS:
+            raise RefusedError(403, "this is nothing that the panel does")
+        for name in ("panel_state", "state", "event_args"):
+            as_object(given.get(name) or {})
+    return {**asked, "params": given}
 
 
 def only_allowed_operators(body: bytes) -> bytes:

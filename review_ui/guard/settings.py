@@ -34,6 +34,10 @@ class GuardSettings(Strict):
     image_origin: str | None = Field(None, description="Where such addresses lead, as https://host.")
 
     max_pixels: int = Field(120_000_000, gt=0, description="Images of more pixels are not converted.")
+    batch: int = Field(25, gt=0, description="Items that the session is opened with.")
+    certified: str = Field("", description="What stood certified when the review started, a sentence.")
+    commands: tuple[tuple[str, str], ...] = Field((), description="What comes after the review: command, what it does.")
+    max_image_mb: float = Field(100.0, gt=0, description="Larger files are not sent; megabytes.")
 
 
 class GuardedSession(Protocol):
@@ -45,6 +49,9 @@ class GuardedSession(Protocol):
 
     def item_of(self, sample_id: str) -> str | None:
         """The item that a sample of the session shows; None when there is no such sample."""
+
+    def open(self, count: int) -> str | None:
+        """The sample of the item that comes first; takes up to `count` items where there is none (0: takes none)."""
 
     def holds(self, item: str) -> bool:
         """Whether the reviewer holds the lease of an item now."""

@@ -216,33 +216,29 @@
           throw error;
         }
         if (next) return;
-        app.closeSample();
-        await pause2.show("This batch is done");
+        await pause2.show("This batch is done").finally(() => app.closeSample());
       });
     }
     take() {
-      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, notify: notify2 } = this.#parts;
+      const { call: call2, session: session2, busy: busy2, edits: edits2, pause: pause2, show: show2, notify: notify2 } = this.#parts;
       return busy2.run(async () => {
         await edits2.saved();
         const { taken } = await call2("take_batch");
         const [first] = session2.items;
-        if (!first) return pause2.show("Nothing is left to review for you: thank you");
+        if (!first) return pause2.show("Nothing can be taken now");
         notify2(taken ? `${taken} items taken` : "this batch is not done yet");
-        pause2.hide();
-        navigation2.show(first);
+        show2(first);
       });
     }
     undo() {
-      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, notify: notify2 } = this.#parts;
+      const { call: call2, session: session2, busy: busy2, edits: edits2, show: show2, notify: notify2 } = this.#parts;
       return busy2.run(async () => {
         if (this.#isTooEarly()) return;
         await edits2.saved();
         const result = await call2("undo");
         const item = session2.item(result.item);
         notify2(`Taken back: ${result.answer}`);
-        if (!item) return;
-        pause2.hide();
-        navigation2.show(item);
+        if (item) show2(item);
       });
     }
     giveBack() {
@@ -250,8 +246,7 @@
       return busy2.run(async () => {
         await edits2.saved();
         const { returned } = await call2("give_back");
-        app.closeSample();
-        await pause2.show(`${returned} items given back`);
+        await pause2.show(`${returned} items given back`).finally(() => app.closeSample());
       });
     }
     /** Opens the item beside the one that is shown. @param {number} by */
@@ -320,7 +315,6 @@
     STYLE: () => STYLE,
     addressedSample: () => addressedSample,
     annotate: () => annotate,
-    annotateFirst: () => annotateFirst,
     classList: () => classList,
     classOption: () => classOption,
     clickLabel: () => clickLabel,
@@ -362,6 +356,7 @@
   var STYLE = `
   [data-cy=modal] { box-sizing: border-box; padding-bottom: var(--vouch-line, 0); }
   [data-cy=modal-content] { height: calc(100% - 76px) !important; }
+  a[href*="voxel51.com/why-upgrade"] { display: none !important; }
   span:has(> [data-cy=nav-left-button]), span:has(> [data-cy=nav-right-button]) { display: none !important; }`;
   function datasetName() {
     const found = location.pathname.match(/\/datasets\/([^/?]+)/);
@@ -377,14 +372,9 @@
   var reloadSamples = () => execute("reload_samples");
   var openPanel = () => execute("open_panel", { name: "review_queue", isActive: true, layout: "horizontal" });
   var loadSample = (id) => location.assign(`${location.pathname}?id=${id}`);
-  var loadDataset = () => location.assign(location.pathname);
+  var loadDataset = () => location.assign(`${location.pathname}?pause`);
   var isAnnotating = () => window.__fos__.jotaiStore.get(window.__fos__.modalMode) === ANNOTATE;
   var annotate = () => window.__fos__.jotaiStore.set(window.__fos__.modalMode, ANNOTATE);
-  function annotateFirst() {
-    localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
-    localStorage.setItem(`${datasetName()}_modalMode`, JSON.stringify(ANNOTATE));
-    annotate();
-  }
   function registerInBrowser(actions2) {
     const { Operator, OperatorConfig, registerOperator } = window.__foo__;
     class InBrowser extends Operator {
@@ -488,6 +478,22 @@
     made.addEventListener("click", () => void action());
     return made;
   }
+
+  // src/cover.js
+  var Cover = class {
+    #element = document.querySelector("#vouch-cover") ?? make("div");
+    /** Whose review it is. */
+    reviewer = this.#element instanceof HTMLElement ? this.#element.dataset.reviewer ?? "" : "";
+    /** @param {string} text */
+    show(text) {
+      this.#element.id = "vouch-cover";
+      this.#element.replaceChildren(make("p", "", text));
+      document.body.append(this.#element);
+    }
+    hide() {
+      this.#element.remove();
+    }
+  };
 
   // src/edits.js
   var Edits = class {
@@ -792,6 +798,68 @@
     }
   };
 
+  // src/help.js
+  var KEYS = (
+    /** @type {const} */
+    [
+      ["Alt+Enter", "right as it is shown; or as you have changed it"],
+      ["Alt+N", "not an object, or a second box on one"],
+      ["Alt+1 … Alt+9", "another class, by its number at the bottom"],
+      ["Alt+B", "the box does not fit (better: move it, then Alt+Enter)"],
+      ["Alt+M", "take the mask off, so that the box can be moved"],
+      ["Alt+D", "draw a box that is missing"],
+      ["Alt+S", "skip"],
+      ["Alt+Z", "undo the last answer"],
+      ["Alt+G", "many crops of one class on a page"],
+      ["← →", "look at the items beside"],
+      ["?", "this list"]
+    ]
+  );
+  var STYLE3 = `
+  #vouch-keys { position: fixed; left: 16px; bottom: calc(var(--vouch-line, 0px) + 16px); z-index: 20500;
+    padding: 14px 18px; border: 1px solid #ffb14a; border-radius: 8px; background: #14171cf2; color: #e8eaed;
+    font: 14px/1.45 system-ui, sans-serif; }
+  #vouch-keys h2 { margin: 0 0 8px; font-size: 16px; font-weight: 600; color: #ffb14a; }
+  #vouch-keys dl { display: grid; grid-template-columns: max-content max-content; gap: 2px 14px; margin: 0 0 10px; }
+  #vouch-keys dt { font-weight: 600; }
+  #vouch-keys dd { margin: 0; color: #c3c9d2; }
+  #vouch-keys button { padding: 6px 14px; border: 0; border-radius: 6px; background: #ffb14a; color: #14171c;
+    font: inherit; font-weight: 600; cursor: pointer; }`;
+  var KeyHelp = class {
+    element = make("aside");
+    #place;
+    #storage;
+    /**
+     * @param {string} reviewer
+     * @param {Pick<Storage, "getItem" | "setItem">} storage Remembers who has seen it.
+     */
+    constructor(reviewer, storage) {
+      this.#place = `vouch-keys-seen-${reviewer}`;
+      this.#storage = storage;
+      const list = make("dl");
+      for (const [key, what] of KEYS) list.append(make("dt", "", key), make("dd", "", what));
+      this.element.id = "vouch-keys";
+      this.element.setAttribute("aria-label", "Keys");
+      this.element.append(make("h2", "", "One key answers, and the next one comes"), list);
+      this.element.append(button("Got it (Esc)", () => this.hide()));
+    }
+    get isShown() {
+      return this.element.isConnected;
+    }
+    /** Shows it to a reviewer who has not put it away yet. */
+    showFirst() {
+      if (!this.#storage.getItem(this.#place)) document.body.append(this.element);
+    }
+    toggle() {
+      if (this.isShown) this.hide();
+      else document.body.append(this.element);
+    }
+    hide() {
+      this.element.remove();
+      this.#storage.setItem(this.#place, "true");
+    }
+  };
+
   // src/keys.js
   var WITH_ALT = Object.freeze({
     Enter: "submit",
@@ -828,9 +896,20 @@
       const what = item.class_name ? `a ${item.class_name}` : "an object";
       return [`Drag a box around ${what} that none shows`, "Alt+ Enter submits it with your answer", ...names];
     }
-    if (item.kind !== "label") return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names];
+    if (item.kind !== "label")
+      return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names, "? all keys"];
     const mask = item.masked ? ["M free the box to move it"] : [];
-    return ["Alt+ Enter as shown", "N no object", "B bad box", ...mask, "D draw", "S skip", "Z undo", ...names];
+    return [
+      "Alt+ Enter as shown",
+      "N no object",
+      "B bad box",
+      ...mask,
+      "D draw",
+      "S skip",
+      "Z undo",
+      ...names,
+      "? all keys"
+    ];
   }
 
   // src/labels.js
@@ -978,7 +1057,7 @@
   };
 
   // src/line.js
-  var STYLE3 = `
+  var STYLE4 = `
   #vouch-line { position: fixed; left: 50%; bottom: 4px; transform: translateX(-50%); z-index: 20000; display: none;
     max-width: 96vw; padding: 4px 14px; border-radius: 6px; background: #14171cee; color: #e8eaed;
     font: 14px/1.35 system-ui, sans-serif; pointer-events: none; text-align: center; }
@@ -1101,10 +1180,12 @@
 
   // src/pause.js
   var MISSES = 2;
-  var STYLE4 = `
+  var STYLE5 = `
   #vouch-sheet, #vouch-ended { position: fixed; inset: 0; z-index: 19000; display: flex; align-items: center;
     justify-content: center; background: #14171c; color: #e8eaed; font: 16px/1.5 system-ui, sans-serif;
     text-align: center; }
+  #vouch-sheet ol { display: inline-block; margin: 0; text-align: left; }
+  #vouch-sheet code { padding: 1px 6px; border-radius: 4px; background: #2a303a; color: #ffd9a3; }
   #vouch-ended { z-index: 30000; flex-direction: column; }
   #vouch-sheet h1, #vouch-ended h1 { font-size: 26px; font-weight: 600; }
   #vouch-sheet button, #vouch-ended button { margin: 12px 6px; padding: 10px 18px; border: 1px solid #ffb14a;
@@ -1117,7 +1198,7 @@
     /**
      * @param {import("./types.js").Call} call
      * @param {import("./types.js").Notify} notify
-     * @param {() => [string, () => unknown][]} buttons What stands on them, and what they do.
+     * @param {(left: number) => [string, () => unknown][]} buttons What stands on them, and what they do.
      */
     constructor(call2, notify2, buttons) {
       this.#call = call2;
@@ -1125,13 +1206,25 @@
       this.#buttons = buttons;
       this.element.id = "vouch-sheet";
     }
-    /** @param {string} title */
+    /** @param {string} title Of the page while something is left. */
     async show(title) {
-      const { open: left = 0, minutes_left: minutes = 0 } = await this.#call("session");
-      const message = left ? `${left} questions are left, about ${Math.ceil(minutes)} min` : "Nothing is left to ask you now.";
+      const {
+        open: left = 0,
+        minutes_left: minutes = 0,
+        answered_by_me: answered = 0,
+        elsewhere = 0
+      } = await this.#call("session");
       const box = make("div");
-      box.append(make("h1", "", title), make("p", "", message));
-      for (const [name, action] of this.#buttons()) box.append(button(name, action));
+      const count = `You have answered ${answered} ${answered === 1 ? "question" : "questions"}`;
+      if (left) {
+        box.append(make("h1", "", title), make("p", "", `${count}; ${left} are left, about ${Math.ceil(minutes)} min`));
+      } else {
+        const others = elsewhere ? `; other reviewers still have ${elsewhere}, which come to you if they give them back` : "";
+        box.append(make("h1", "", "Nothing is left to ask you: thank you"), make("p", "", `${count}${others}.`));
+        const end = document.querySelector("template#vouch-end");
+        if (end) box.append(end.content.cloneNode(true));
+      }
+      for (const [name, action] of this.#buttons(left)) box.append(button(name, action));
       this.element.replaceChildren(box);
       document.body.append(this.element);
       this.#notify("");
@@ -1324,9 +1417,14 @@
   var navigation = new Navigation(app_exports, session, pictures);
   var screen = new Screen(app_exports, pictures);
   var leases = new Leases(call, session, notify);
-  var pause = new Pause(call, notify, () => [
-    ["Take a batch (Alt+T)", actions.take],
-    ["Crop grid (Alt+G)", actions.grid],
+  var cover = new Cover();
+  var help = new KeyHelp(cover.reviewer, localStorage);
+  var pause = new Pause(call, notify, (left) => [
+    [left ? "Take a batch (Alt+T)" : "Look again (Alt+T)", actions.take],
+    ...left ? [
+      /** @type {[string, () => unknown]} */
+      ["Crop grid (Alt+G)", actions.grid]
+    ] : [],
     ["Undo (Alt+Z)", actions.undo]
   ]);
   var answering = new Answering({
@@ -1340,6 +1438,7 @@
     edits,
     labels,
     pause,
+    show,
     notify
   });
   var grid = null;
@@ -1348,6 +1447,8 @@
   var inAppGrid = null;
   var lookSoon = () => {
   };
+  var isStarted = false;
+  var uncoverAt = Number.POSITIVE_INFINITY;
   var actions = {
     submit: () => answering.answer("submit"),
     bad_box: () => answering.answer("bad_box"),
@@ -1364,6 +1465,11 @@
     unlock: () => busy.run(() => labels.unlockBox(navigation.shown())),
     grid: () => busy.run(openGrid)
   };
+  function show(item) {
+    cover.show("Opening the next items …");
+    pause.hide();
+    navigation.show(item);
+  }
   function changed() {
     line.draw();
     lookSoon();
@@ -1387,6 +1493,7 @@
       navigation.leaveExplore(item);
       line.draw();
     }
+    uncover(item);
     reloadAppGrid();
     let again = Math.min(screen.next(), panelAgain);
     if (item && !busy.isBusy) {
@@ -1395,6 +1502,14 @@
       if (name) busy.run(() => labels.setClass(name));
     }
     return again;
+  }
+  function uncover(item) {
+    const isPage = pause.element.isConnected || grid !== null || performance.now() > uncoverAt;
+    const isAppAsked = isStarted && !busy.isBusy && addressedSample() === null && isPanelOpened;
+    if (item && (screen.painted || pictures.isBroken(item))) {
+      cover.hide();
+      help.showFirst();
+    } else if (isPage || isAppAsked) cover.hide();
   }
   function openPanelOnce() {
     isPanelOpened ||= isPanelShown();
@@ -1415,6 +1530,7 @@
     leases.sign();
     if (!event.altKey) edits.made();
     if (grid) return;
+    if (helpKey(event)) return;
     const target = event.target;
     const inField = isField(target);
     const inWholeClass = isClassList(target) && target instanceof HTMLInputElement && ["", ...session.classes].includes(target.value);
@@ -1423,6 +1539,15 @@
     event.preventDefault();
     event.stopImmediatePropagation();
     if (!event.repeat) actions[action.name](action.place);
+  }
+  function helpKey(event) {
+    const isToggle = event.key === "?" && !event.altKey && !event.ctrlKey && !event.metaKey && !isField(event.target);
+    if (!isToggle && !(event.code === "Escape" && help.isShown)) return false;
+    if (isToggle) help.toggle();
+    else help.hide();
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    return true;
   }
   function onPointer() {
     leases.sign();
@@ -1441,19 +1566,23 @@
     watchServer();
   }
   async function start() {
-    document.head.append(make("style", "", [STYLE, STYLE3, STYLE4, STYLE2].join("\n")));
+    document.head.append(make("style", "", [STYLE, STYLE4, STYLE5, STYLE2, STYLE3].join("\n")));
     document.body.append(line.element);
     listen();
     registerInBrowser(actions);
-    annotateFirst();
+    if (!isAnnotating()) annotate();
     try {
       await call("session");
-      if (!session.items.length) await pause.show("Your review session has no items");
+      if (!session.items.length) await pause.show("A pause");
       notify(sessionStorage.getItem(MESSAGE) || "");
       sessionStorage.removeItem(MESSAGE);
     } catch (error) {
       notify(error instanceof Error ? error.message : String(error), true);
+      cover.hide();
     }
+    isStarted = true;
+    uncoverAt = performance.now() + LOAD_MS;
+    setTimeout(() => lookSoon(), LOAD_MS);
     lookSoon();
   }
   start();

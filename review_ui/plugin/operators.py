@@ -145,6 +145,8 @@ def session(review: ReviewSession, _given: dict[str, Any]) -> Answer:
         "queue": review.queue.id,
         "lease_s": _lease_s(review),
         "open": progress.open,
+        "answered_by_me": progress.answered_by_me,
+        "elsewhere": progress.leased - progress.mine,
         "minutes_left": progress.minutes_left,
     }
 

@@ -1,4 +1,4 @@
-"""Runs FiftyOne's MongoDB on the loopback interface, connects to the queue in it, and opens its settings and event log.
+"""Runs a MongoDB on a private socket, connects to the queue in it, and opens the queue's settings and event log.
 
 Errors of the database become one line each.
 """
@@ -6,18 +6,21 @@ Errors of the database become one line each.
 import logging
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
+from urllib.parse import quote, unquote
 
 from bson.codec_options import CodecOptions
 from pymongo import ASCENDING, IndexModel, MongoClient, ReturnDocument, errors
@@ -26,13 +29,13 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.tasks.store.private import private_folder
 
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S: Final = 600.0
 """Without a line in its log; a server that recovers logs its progress, and may take as long as it likes."""
 STOP_TIMEOUT_S: Final = 60.0
-PORT_ATTEMPTS: Final = 5
 CACHE_GB: Final = 1.0
 """Memory for mongod's cache; its own default is half of the machine."""
 
@@ -40,6 +43,15 @@ _NEEDS_OTHER_VERSION: Final = 62
 """mongod's exit code for data of a version that it cannot work with."""
 _OTHER_VERSION: Final = ("UPGRADE PROBLEM", "unsupported upgrade or downgrade")
 """What its log has where that is found too late for the code."""
+
+_LONGEST_SOCKET: Final = 100
+"""Bytes of a socket's path; the system takes 107."""
+_SHORT_FOLDER: Final = "vouch-mongod-"
+
+_FIXED_IN: Final = {(6, 0): 27, (7, 0): 28, (8, 0): 17, (8, 2): 3}
+"""The patch of each release that mends CVE-2025-14847; later releases have it from the start."""
+_UNSUPPORTED: Final = {(6, 0): "July 2025", (5, 0): "October 2024", (4, 4): "February 2024"}
+"""Since when a release gets no fixes any more."""
 
 _LIBRARY_PACKAGES: Final = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
 """Debian's and Ubuntu's package of each system library that the bundled mongod loads and a small system may lack."""
@@ -69,7 +81,7 @@ _NOW: Final = {"$max": ["$$NOW", {"$add": ["$now", 1]}]}
 
 @contextmanager
 def mongod(folder: Path) -> Iterator[str]:
-    """Run a MongoDB server on a free port of the loopback interface for as long as the block lasts; yields its URI.
+    """Run a MongoDB server on a socket of its own for as long as the block lasts; yields its URI.
 
     One server serves any number of FiftyOne processes: give them its URI as FIFTYONE_DATABASE_URI. It logs to
     <folder>/mongod.log and is ended, and waited for, when the block ends. Raises what `start_mongod` does.
@@ -79,10 +91,18 @@ def mongod(folder: Path) -> Iterator[str]:
         yield uri
     finally:
         stop_mongod(process)
+        forget_socket(uri)
 
 
-def start_mongod(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a MongoDB server that goes on until it is stopped; without a port, on a free one of the loopback interface.
+def start_mongod(
+    folder: Path, uri: str | None = None, release: str | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a MongoDB server that goes on until it is stopped, on a socket that only this user can open.
+
+    Args:
+        folder: Its data, and its log.
+        uri: Of a server that has died, to be taken over; without it, the server has an address of its own.
+        release: Of MongoDB, such as 7.0, that wrote what is in the folder; only that one is started.
 
     Returns:
         The process, which answers already, and its mongodb:// URI.
@@ -92,59 +112,150 @@ def start_mongod(folder: Path, port: int | None = None) -> tuple[subprocess.Pope
             of another version wrote what is in it.
         VouchError: It does not start.
     """
-    binary = mongod_binary()
-    folder.mkdir(parents=True, exist_ok=True)
+    binary = mongod_binary(release)
+    private_folder(folder)
     log = folder / "mongod.log"
-    command: list[str | Path]
-    for _ in range(PORT_ATTEMPTS):
-        used = port or _free_port()
-        log.unlink(missing_ok=True)
-        command = [binary, "--dbpath", folder, "--port", str(used), "--bind_ip", "127.0.0.1", "--nounixsocket"]
-        command += ["--logpath", log, "--wiredTigerCacheSizeGB", str(CACHE_GB)]
-        process = subprocess.Popen(  # noqa: S603 - our own binary, no shell
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # So that Ctrl-C in the terminal reaches only us, and we end it in order.
-            start_new_session=True,
+    used = _new_socket(folder) if uri is None else socket_of(uri)
+    uri = f"mongodb://{quote(str(used), safe='')}"
+    log.unlink(missing_ok=True)
+    command: list[str | Path] = [binary, "--dbpath", folder, "--bind_ip", used, "--nounixsocket", "--logpath", log]
+    command += ["--wiredTigerCacheSizeGB", str(CACHE_GB)]
+    # CVE-2025-14847 is in what unpacks compressed messages; on one machine they need no compression.
+    command += ["--networkMessageCompressors", "disabled"]
+    process = subprocess.Popen(  # noqa: S603 - a mongod, no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # So that Ctrl-C in the terminal reaches only us, and we end it in order.
+        start_new_session=True,
+        umask=0o077,
+    )
+    try:
+        if _answers(process, uri, log):
+            return process, uri
+    except BaseException:
+        stop_mongod(process)
+        raise
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    if "DBPathInUse" in text:
+        raise UserError(f"another mongod uses {folder}; end that review first, or choose another folder")
+    if process.returncode == _NEEDS_OTHER_VERSION or any(sign in text for sign in _OTHER_VERSION):
+        raise UserError(
+            f"the database in {folder} was written by another version of MongoDB; install that version, or "
+            "move the folder away and start again (verdicts that are in the workspace stay there)"
         )
-        uri = f"mongodb://127.0.0.1:{used}"
-        try:
-            if _answers(process, uri, log):
-                return process, uri
-        except BaseException:
-            stop_mongod(process)
-            raise
-        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-        if "DBPathInUse" in text:
-            raise UserError(f"another mongod uses {folder}; end that review first, or choose another folder")
-        if process.returncode == _NEEDS_OTHER_VERSION or any(sign in text for sign in _OTHER_VERSION):
-            raise UserError(
-                f"the database in {folder} was written by another version of MongoDB; install that version, or "
-                "move the folder away and start again (verdicts that are in the workspace stay there)"
-            )
-        if "Address already in use" not in text:
-            break
-        if port is not None:
-            raise VouchError(f"another program has taken port {port} of the review database; run the command again")
     if library := missing_library(binary):
         raise UserError(library)
     raise VouchError(f"mongod ended with code {process.returncode} instead of starting; see {log}")
 
 
-def mongod_binary() -> Path:
-    """The mongod that FiftyOne's package brings, else the one on the PATH; a UserError if there is none."""
+def _new_socket(folder: Path) -> Path:
+    """Choose where a server listens: in its folder, or in a private one where paths are too long or take no sockets.
+
+    Every start has another: a second mongod in a folder would take the socket of the first away before it finds that
+    the data are in use.
+    """
+    name = f"{secrets.token_hex(4)}.sock"
+    path = folder / name
+    try:
+        if len(os.fsencode(path)) > _LONGEST_SOCKET:
+            raise OSError
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+        path.unlink()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix=_SHORT_FOLDER)) / name
+    return path
+
+
+def socket_of(uri: str) -> Path:
+    """The socket that the URI of a server of ours names."""
+    return Path(unquote(uri.removeprefix("mongodb://")))
+
+
+def forget_socket(uri: str) -> None:
+    """Remove what a server that has ended may have left of its socket."""
+    path = socket_of(uri)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        if path.parent.name.startswith(_SHORT_FOLDER):
+            path.parent.rmdir()
+
+
+def mongod_binary(release: str | None = None) -> Path:
+    """Choose the newest of the mongod that FiftyOne's package brings and the one on the PATH.
+
+    Args:
+        release: The one that wrote the data, such as 7.0: a release opens its own data, and no other is tried on them.
+
+    Raises:
+        UserError: There is none, or none of that release.
+    """
     # Found without importing fiftyone, which takes seconds.
     package = find_spec("fiftyone")
-    for place in (package and package.submodule_search_locations) or ():
-        path = Path(place) / "db" / "bin" / "mongod"
-        if path.is_file():
-            return path
-    installed = shutil.which("mongod")
-    if installed is None:
+    places = (package and package.submodule_search_locations) or ()
+    found = [path for place in places if (path := Path(place) / "db" / "bin" / "mongod").is_file()]
+    if installed := shutil.which("mongod"):
+        found.append(Path(installed))
+    if not found:
         raise UserError("review needs MongoDB and this platform has no bundled mongod; install mongod 6.0+ on the PATH")
-    return Path(installed)
+    if len(found) == 1 and release is None:
+        return found[0]
+    versions = {path: mongod_version(path) for path in found}
+    fitting = [path for path in found if release is None or not versions[path] or _release(versions[path]) == release]
+    if not fitting:
+        names = ", ".join(sorted(f"{number[0]}.{number[1]}" for number in versions.values()))
+        raise UserError(
+            f"the review database was written by MongoDB {release}, and there is {names}; put a mongod {release} on "
+            "the PATH, or move its data on (docs/review.md, A newer MongoDB)"
+        )
+    return max(fitting, key=lambda path: versions[path])
+
+
+def mongod_version(binary: Path) -> tuple[int, ...]:
+    """The version of a mongod, such as (7, 0, 28); empty where it does not say."""
+    try:
+        asked = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace", check=False)  # noqa: S603 - a mongod, no shell
+    except OSError:
+        return ()
+    return parse_version(asked.stdout)
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """The first version with three numbers in a text; empty where there is none."""
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def _release(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version[:2]))
+
+
+def release_of(version: str) -> str | None:
+    """The release that a version belongs to, such as 7.0; None where it is no version."""
+    return _release(parse_version(version)) or None
+
+
+def version_risk(version: str) -> str:
+    """What is wrong with a version of MongoDB, a line for people; empty where nothing is known to be."""
+    number = parse_version(version)
+    release = number[:2]
+    if not number:
+        return ""
+    faults = []
+    if release in _UNSUPPORTED or release < min(_UNSUPPORTED):
+        since = _UNSUPPORTED.get(release, "long ago")
+        faults.append(f"gets no fixes any more (since {since})")
+    if release < (8, 3) and number[2] < _FIXED_IN.get(release, 1 << 30):
+        faults.append("lacks the one of CVE-2025-14847 (it gives away memory to whoever can connect)")
+    if not faults:
+        return ""
+    return (
+        f"the review database is MongoDB {version}, which {' and '.join(faults)}; nobody but you can connect to it: it "
+        "listens on a private socket, on no port, and unpacks no compressed messages; docs/review.md says how to have "
+        "a newer one"
+    )
 
 
 def missing_library(binary: Path) -> str | None:
@@ -178,13 +289,6 @@ def _answers(process: subprocess.Popen[bytes], uri: str, log: Path) -> bool:
         if (size := log.stat().st_size if log.exists() else 0) != logged:
             logged, logged_at = size, time.monotonic()
     raise VouchError(f"mongod neither answered nor logged anything for {START_TIMEOUT_S:.0f} s; see {log}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def stop_mongod(process: subprocess.Popen[bytes]) -> None:

@@ -5,23 +5,46 @@ import os
 import socket
 import sys
 import threading
+from contextlib import suppress
+from io import TextIOWrapper
 from typing import TextIO
 
 from starlette.types import ASGIApp
 
 from vouch_labels.review_ui.guard.app import Guard
-from vouch_labels.review_ui.server.process import ServerSettings
+from vouch_labels.review_ui.server.connections import protocol
+from vouch_labels.review_ui.server.process import LOG_VARIABLE, ServerSettings
 from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.private import PrivateLog
 
 logger = logging.getLogger("vouch_labels.review_ui.server")
 
 READY = "ready\n"
+SIGN = b"."
+"""Written once a second by the event loop: who watches this process sees that it hangs when none comes."""
+LARGEST_LOG = 5 << 20
+_TICKS = 10
+"""Of uvicorn in a second."""
+
+
+class _Log(PrivateLog):
+    """The file that standard error goes to as well, also after it has been rotated."""
+
+    def _open(self) -> TextIOWrapper:
+        found = super()._open()
+        os.dup2(found.fileno(), 2)
+        return found
 
 
 def main() -> None:
     """Serve until SIGTERM, or until the parent process is gone."""
     output = _take_stdout()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    log = os.environ.get(LOG_VARIABLE)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
+        handlers=[_Log(log, maxBytes=LARGEST_LOG, backupCount=1, encoding="utf-8")] if log else None,
+    )
     # It takes seconds, in which the parent process has other things to do.
     import fiftyone.server.app  # noqa: F401 - for what comes
 
@@ -58,9 +81,12 @@ def _serve(settings: ServerSettings, stop: threading.Event, output: TextIO) -> N
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             output.write(READY)
-            output.close()
+            output.flush()
 
         async def on_tick(self, counter: int) -> bool:
+            if counter % _TICKS == 0:
+                with suppress(BrokenPipeError, BlockingIOError):
+                    os.write(output.fileno(), SIGN)
             return await super().on_tick(counter) or stop.is_set()
 
     config = uvicorn.Config(
@@ -75,6 +101,7 @@ def _serve(settings: ServerSettings, stop: threading.Event, output: TextIO) -> N
         lifespan="on",
         # Browsers listen to events for as long as they are open.
         timeout_graceful_shutdown=2,
+        http=protocol(),
     )
     Server(config).run(sockets=[socket.socket(fileno=settings.socket)])
 

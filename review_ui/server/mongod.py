@@ -19,16 +19,19 @@ from typing import Any, BinaryIO, Final, Self
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError
 
-from vouch_labels.review_ui.queue.database import start_mongod, stop_mongod
+from vouch_labels.review_ui.queue.database import forget_socket, release_of, socket_of, start_mongod, stop_mongod
 from vouch_labels.review_ui.queue.fill import queue_id
 from vouch_labels.schemas.campaign import EMBEDDED, Campaign, Strict
 from vouch_labels.schemas.errors import UserError, VouchError
 from vouch_labels.tasks.store.lock import ProcessId, is_alive, process_id
+from vouch_labels.tasks.store.private import private, private_folder
 
 logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S: Final = 300.0
 STOP_TIMEOUT_S: Final = 60.0
+_FIRST_RELEASE: Final = "6.0"
+"""Of MongoDB that FiftyOne's package has brought since there is a review."""
 
 VARIABLE: Final = "VOUCH_MONGODB_URI"
 
@@ -39,20 +42,22 @@ class DatabaseRecord(Strict):
     place: str = Field(description="Machine, boot and process namespace within which pid means something.")
     pid: int = Field(description="Process.")
     started: str = Field(description="Its start in kernel ticks: a later process may have the same pid.")
-    port: int = Field(description="Of the loopback interface.")
+    uri: str = Field(description="mongodb:// address of its socket.")
+    version: str = Field(description="Of MongoDB.")
 
 
 class SharedDatabase:
     """Uses the server of a folder for the length of a with block.
 
     Whoever uses it shares a lock that the system gives back even when its holder is killed. A server that outlived its
-    users is found by its record and used again; one that has died is started again on its port.
+    users is found by its record and used again; one that has died is started again at its address.
     """
 
     def __init__(self, folder: Path) -> None:
         """Take the queue's folder on this machine; nothing is started before the block is entered."""
         self._folder = folder
         self._record_file = folder / "server.json"
+        self._release_file = folder / "mongodb-release"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -83,19 +88,24 @@ class SharedDatabase:
     @property
     def uri(self) -> str:
         """Its mongodb:// address; it stays the same for the length of the block."""
-        return f"mongodb://127.0.0.1:{self._record.port}"
+        return self._record.uri
+
+    @property
+    def version(self) -> str:
+        """Of MongoDB."""
+        return self._record.version
 
     def revive(self) -> bool:
-        """Start the server again, on the same port, if it has died; returns whether it had."""
+        """Start the server again, at the same address, if it has died; returns whether it had."""
         if self._is_alive():
             return False
         with locked(self._folder / "start.lock"):
             found = self._read()
-            if found is not None and found.port == self._record.port:
+            if found is not None and found.uri == self._record.uri:
                 self._record = found
             if self._is_alive():
                 return False  # another of its users was faster
-            self._record = self._start(self._record.port)
+            self._record = self._start(self._record.uri)
         return True
 
     def _is_alive(self) -> bool:
@@ -108,7 +118,7 @@ class SharedDatabase:
         found = self._read()
         if found is None or not _runs(found):
             return None
-        if not _answers(found.port):
+        if not _version(found.uri):
             raise VouchError(
                 f"the review database (pid {found.pid}) does not answer within {ANSWER_TIMEOUT_S:.0f} s; end it with "
                 f"kill {found.pid} and run the command again"
@@ -116,14 +126,31 @@ class SharedDatabase:
         logger.info("using the review database that runs as process %d", found.pid)
         return found
 
-    def _start(self, port: int | None) -> DatabaseRecord:
-        self._process, uri = start_mongod(self._folder / "data", port)
+    def _start(self, uri: str | None) -> DatabaseRecord:
+        data = self._folder / "data"
+        self._process, uri = start_mongod(data, uri, self._release())
         place, pid, started = process_id(self._process.pid)
-        record = DatabaseRecord(place=place, pid=pid, started=started, port=int(uri.rpartition(":")[2]))
+        record = DatabaseRecord(place=place, pid=pid, started=started, uri=uri, version=_version(uri))
+        if release := release_of(record.version):
+            self._release_file.write_text(f"{release}\n", encoding="ascii")
+        for left in data.glob("*.sock"):
+            # Of servers that were killed: this one has the data.
+            if left != socket_of(uri):
+                left.unlink(missing_ok=True)
         text = self._record_file.with_suffix(".new")
-        text.write_text(record.model_dump_json(), encoding="utf-8")
+        with open(text, "w", encoding="utf-8", opener=private) as file:
+            file.write(record.model_dump_json())
         text.replace(self._record_file)
         return record
+
+    def _release(self) -> str | None:
+        """The release that wrote the data; None: there are none yet. What does not say was written by the first."""
+        if not (self._folder / "data" / "WiredTiger").exists():
+            return None
+        try:
+            return self._release_file.read_text(encoding="ascii").strip() or None
+        except FileNotFoundError:
+            return _FIRST_RELEASE
 
     def _stop(self) -> None:
         self._record = self._read() or self._record
@@ -131,6 +158,7 @@ class SharedDatabase:
             stop_mongod(self._process)
         elif _runs(self._record):
             _end(self._record)
+        forget_socket(self._record.uri)
         self._record_file.unlink(missing_ok=True)
 
     def _read(self) -> DatabaseRecord | None:
@@ -147,17 +175,16 @@ def _runs(record: DatabaseRecord) -> bool:
     return bool(is_alive(ProcessId(record.place, record.pid, record.started)))
 
 
-def _answers(port: int) -> bool:
+def _version(uri: str) -> str:
+    """The version of the server at an address; empty where none answers."""
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
 
-    uri = f"mongodb://127.0.0.1:{port}"
     with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=int(ANSWER_TIMEOUT_S * 1000)) as client:
         try:
-            client.admin.command("ping")
+            return str(client.server_info()["version"])
         except PyMongoError:
-            return False
-    return True
+            return ""
 
 
 def _end(record: DatabaseRecord) -> None:
@@ -183,6 +210,8 @@ class DatabaseUse:
     """mongodb:// address, perhaps with a password: never print it."""
     revive: Callable[[], bool]
     """Start it again if it has died; returns whether it had."""
+    version: str = ""
+    """Of an embedded MongoDB."""
 
 
 @contextmanager
@@ -200,7 +229,7 @@ def review_database(campaign: Campaign) -> Iterator[DatabaseUse]:
         yield DatabaseUse(uri, lambda: False)
         return
     with SharedDatabase(queue_folder(queue_id(campaign))) as database:
-        yield DatabaseUse(database.uri, database.revive)
+        yield DatabaseUse(database.uri, database.revive, database.version)
 
 
 def check_started(campaign: Campaign) -> None:
@@ -231,8 +260,8 @@ def locked(path: Path) -> Iterator[None]:
 def open_lock(path: Path) -> BinaryIO:
     """Open a file to lock, made if there is none; a UserError says that the folder cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
+        private_folder(path.parent)
+        return open(path, "ab", opener=private)
     except OSError as error:
         reason = (error.strerror or "failed").lower()
         raise UserError(f"cannot write {path.parent}: {reason}; fix it, or set XDG_DATA_HOME elsewhere") from error

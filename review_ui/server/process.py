@@ -18,16 +18,21 @@ from vouch_labels import review_ui
 from vouch_labels.review_ui.guard.settings import GuardSettings
 from vouch_labels.schemas.campaign import Source, Strict
 from vouch_labels.schemas.errors import VouchError
+from vouch_labels.tasks.store.private import FOLDER_MODE, private
 
 logger = logging.getLogger(__name__)
 
 READY: Final = b"ready"
+LOG_VARIABLE: Final = "VOUCH_REVIEW_LOG"
 START_TIMEOUT_S: Final = 600.0
 """Only for one that hangs: that one has ended is seen at once. FiftyOne's import takes 3 s, and 13 s the first time
 after it was installed; a busy machine takes many times as long."""
 STOP_TIMEOUT_S: Final = 60.0
 """It ends in two seconds, where the machine is not busy."""
-LARGEST_LOG: Final = 5 << 20
+KILL_TIMEOUT_S: Final = 5.0
+"""For one that gives no sign: it will not hear that it is to end either."""
+SILENT_S: Final = 180.0
+"""A server whose event loop gives no sign for so long hangs. It gives one a second, where the machine is not busy."""
 
 PLUGINS: Final = Path(review_ui.__file__).parent / "plugin"
 """Where FiftyOne finds our plugin, and no other."""
@@ -55,6 +60,7 @@ class ReviewerServer:
         self._settings, self._bound, self._environment = settings, bound, environment
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._sign_at = 0.0
 
     @property
     def reviewer(self) -> str:
@@ -73,21 +79,24 @@ class ReviewerServer:
 
     def start(self) -> None:
         """Start it, so that it imports FiftyOne, which takes seconds; it waits for its settings."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            if self.log.stat().st_size > LARGEST_LOG:
-                self.log.replace(self.log.with_name(f"{self.log.name}.1"))
-        with self.log.open("ab") as log:
+        self.log.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        with open(self.log, "ab", opener=private) as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "vouch_labels.review_ui.server"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=dict(self._environment),
+                env={**self._environment, LOG_VARIABLE: str(self.log)},
                 pass_fds=[self._bound.fileno()],
                 # So that Ctrl-C in the terminal reaches only us, and we end it in order.
                 start_new_session=True,
+                umask=0o077,
             )
+
+    def tell(self, certified: str, commands: tuple[tuple[str, str], ...]) -> None:
+        """Give it what its last page says, before its settings are sent."""
+        guard = self._settings.guard.model_copy(update={"certified": certified, "commands": commands})
+        self._settings = self._settings.model_copy(update={"guard": guard})
 
     def send_settings(self) -> None:
         """Send it its settings; `wait` returns when it answers."""
@@ -107,6 +116,7 @@ class ReviewerServer:
         while time.monotonic() < deadline:
             if select.select([number], [], [], 0.2)[0]:
                 if os.read(number, 64).startswith(READY):
+                    self._sign_at = time.monotonic()
                     return
                 self._process.wait()
                 raise VouchError(f"the review server of {self.reviewer} ended at its start{self._last_words()}")
@@ -119,6 +129,16 @@ class ReviewerServer:
         """Whether its process has ended."""
         return self._process is not None and self._process.poll() is not None
 
+    def has_hung(self) -> bool:
+        """Whether it runs, and its event loop has given no sign for SILENT_S: it answers nobody."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        assert self._process.stdout is not None
+        number = self._process.stdout.fileno()
+        if select.select([number], [], [], 0)[0] and os.read(number, 1 << 16):
+            self._sign_at = time.monotonic()
+        return time.monotonic() - self._sign_at > SILENT_S
+
     def terminate(self) -> None:
         """Ask it to end; `stop` waits for that."""
         if self._process is not None and self._process.poll() is None:
@@ -128,9 +148,10 @@ class ReviewerServer:
         """End it, and wait until it has."""
         if self._process is None:
             return
+        patience_s = KILL_TIMEOUT_S if self.has_hung() else STOP_TIMEOUT_S
         self.terminate()
         try:
-            self._process.wait(STOP_TIMEOUT_S)
+            self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             logger.warning("the review server of %r did not end in time and is killed", self.reviewer)
             self._process.kill()

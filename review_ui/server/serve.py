@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -87,6 +87,15 @@ class ServeOptions(Strict):
                 ) from None
 
 
+class AfterReview(NamedTuple):
+    """What a reviewer's last page says of the campaign."""
+
+    certified: str = ""
+    """What stands certified when the review starts, a sentence."""
+    commands: tuple[tuple[str, str], ...] = ()
+    """What comes next: command, what it does."""
+
+
 @contextmanager
 def served(
     campaign: Campaign,
@@ -95,13 +104,13 @@ def served(
     options: ServeOptions,
     tokens: Mapping[str, str],
     log_folder: Path,
-    prepare: Callable[[], None] = lambda: None,
+    prepare: Callable[[], AfterReview] = AfterReview,
     sockets: list[socket.socket] | None = None,
 ) -> Iterator[list[ReviewerServer]]:
     """Run the servers of all reviewers for the length of the block; they answer when it starts.
 
     When it ends, however it ends, the servers have ended and the items of the sessions are given back. `prepare` fills
-    the queue while the servers import FiftyOne. `sockets` come from `reserved`.
+    the queue while the servers import FiftyOne, and gives what the last page says. `sockets` come from `reserved`.
 
     Raises:
         UserError: A port is taken, or a reviewer's session is open already.
@@ -124,8 +133,9 @@ def served(
             stack.callback(server.terminate)
         for server in servers:
             server.start()
-        prepare()
+        after = prepare()
         for server in servers:
+            server.tell(*after)
             server.send_settings()
         for server in servers:
             server.wait()
@@ -164,6 +174,8 @@ def _settings(
         media=options.media,
         image_origin=origin_of(url) if url else None,
         max_pixels=campaign.source.max_pixels,
+        batch=campaign.review.batch,
+        max_image_mb=campaign.source.max_image_mb,
     )
     return ServerSettings(guard=guard, source=campaign.source, socket=bound.fileno())
 
@@ -202,7 +214,7 @@ def keep_alive(servers: Sequence[ReviewerServer], database: DatabaseUse, show: C
         time.sleep(CHECK_S)
         if database.revive():
             show("the review database had ended; it runs again, and nothing that was submitted is lost")
-        for one in [each for each in watched if each.server.has_died()]:
+        for one in [each for each in watched if each.server.has_died() or each.server.has_hung()]:
             try:
                 message = one.restart()
             except VouchError as error:
@@ -222,12 +234,13 @@ class _Watched:
 
     def restart(self) -> str:
         """Try to start it again; returns a line for people on the outcome, raises a VouchError if it keeps dying."""
+        what = "had ended" if self.server.has_died() else "hung"
         self.server.stop()
         now = time.monotonic()
         if len(self._restarts) == MOST_RESTARTS and now - self._restarts[0] < RESTARTS_WITHIN_S:
             raise VouchError(f"the server of {self.server.reviewer} keeps ending; {self.server.log} says why")
         self._restarts.append(now)
-        logger.warning("the review server of %r has died (log: %s)", self.server.reviewer, self.server.log)
+        logger.warning("the review server of %r %s (log: %s)", self.server.reviewer, what, self.server.log)
         try:
             self.server.start()
             self.server.send_settings()
@@ -240,7 +253,7 @@ class _Watched:
                 raise
             return f"{error}; it is tried again"
         self._failed = 0
-        return f"the server of {self.server.reviewer} had ended; it runs again at the same address, reload the page"
+        return f"the server of {self.server.reviewer} {what}; it runs again at the same address, reload the page"
 
 
 def bind(host: str, port: int | None, count: int) -> list[socket.socket]:

@@ -88,6 +88,12 @@ class ReviewSession:
             self.queue.take(self.reviewer, count, kind=kind, class_name=class_name)
             return self.refresh()
 
+    def open(self, count: int) -> str | None:
+        """The sample of the item that comes first; takes up to `count` items where there is none (0: takes none)."""
+        with self.lock:
+            items = self.refresh() or (self.take(count) if count else [])
+        return items[0]["sample"] if items else None
+
     def refresh(self) -> list[ItemSummary]:
         """Make the dataset show what the reviewer holds: nothing more, and nothing less."""
         with self.lock:

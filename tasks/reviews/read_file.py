@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
 from vouch_labels.tasks.store.local import temporary_name
+from vouch_labels.tasks.store.private import private
 
 SHOWN: Final = ("image", "shown_class", "shown_x0", "shown_y0", "shown_x1", "shown_y1", "row", "reason")
 """Columns by which exported tasks say what is asked, and refused rows why; no part of an answer, passed over."""
@@ -324,7 +325,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     temporary = path.with_name(temporary_name())
     try:
         try:
-            with temporary.open("xb") as file:
+            with open(temporary, "xb", opener=private) as file:
                 _WRITERS[path.suffix.lower()](file, table)
             temporary.replace(path)
         finally:

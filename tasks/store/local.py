@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, StoreError
 from vouch_labels.tasks.store.lock import ProcessId, is_alive, this_process
+from vouch_labels.tasks.store.private import private, private_folder
 from vouch_labels.tasks.store.store import Blob, ObjectInfo
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errn
 DANGLING = "links that lead nowhere"
 """The kind under which a listing counts them."""
 
+PRIVATE = ("reviews",)
+"""Folders of a store that are their owner's alone: they hold people's answers."""
 PREFIX = ".vouch-"
 SUFFIX = ".tmp"
 FOREIGN_AGE_S = 24 * 3600.0
@@ -145,8 +148,9 @@ class LocalStore:
     def _temporary(self, target: Path) -> Iterator[BinaryIO]:
         path = target.parent / temporary_name()
         try:
-            self._prepare(target.parent)
-            file = path.open("xb")
+            is_private = target.relative_to(self.root).parts[0] in PRIVATE
+            self._prepare(target.parent, is_private)
+            file = open(path, "xb", opener=private if is_private else None)  # noqa: SIM115 - closed by the block below
         except OSError as error:
             raise _translated(error, f"write {target}") from error
         try:
@@ -163,9 +167,11 @@ class LocalStore:
             with suppress(OSError):
                 path.unlink()
 
-    def _prepare(self, folder: Path) -> None:
+    def _prepare(self, folder: Path, is_private: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if folder not in self._swept:
+            if is_private and folder != self.root:
+                private_folder(folder)
             sweep(folder)
             self._swept.add(folder)
 

@@ -76,7 +76,22 @@ class Reviewer:
         self.complaints: list[str] = []
         self.page.on("pageerror", self._note)
         self.page.goto(review.address)
-        self.page.wait_for_selector("#vouch-sheet h1, [data-cy=looker]")
+        self.wait_open()
+
+    def wait_open(self) -> None:
+        """Wait until the review shows what it opens on, and put the list of keys away where it is shown."""
+        self.page.wait_for_selector(
+            "#vouch-sheet h1, :root[data-vouch-ready]:not([data-vouch-ready=''])", state="attached"
+        )
+        self.page.wait_for_selector("#vouch-cover", state="detached")
+        if self.page.locator("#vouch-keys").count():
+            self.page.keyboard.press("?")
+            self.page.wait_for_selector("#vouch-keys", state="detached")
+
+    def open_again(self) -> None:
+        """Open the session's page anew, as who comes back does."""
+        self.page.goto(self.page.url.partition("?")[0])
+        self.wait_open()
 
     def _note(self, error: Error) -> None:
         if error.message != RELOADING:

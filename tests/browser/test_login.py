@@ -6,7 +6,7 @@ from tests.browser.reviewing import WAIT_MS
 
 pytestmark = pytest.mark.browser
 
-APP = "#vouch-sheet h1, [data-cy=looker]"
+APP = "[data-cy=lighter-sample-image]"
 
 
 @pytest.fixture

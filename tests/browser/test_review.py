@@ -20,14 +20,8 @@ def without_times(rows):
     return rows
 
 
-def take_batch(reviewer):
-    reviewer.press("Alt+t")
-    reviewer.page.wait_for_selector("[data-cy=lighter-sample-image]")
-    return reviewer.review.held()
-
-
 def labels_first(reviewer):
-    items = take_batch(reviewer)
+    items = reviewer.review.held()
     assert [item.kind for item in items] == ["label"] * 6
     return items
 
@@ -123,9 +117,11 @@ def test_a_mask_is_painted_on_with_the_brush(reviewer):
 
 def test_what_is_looked_for_names_a_drawn_box(reviewer):
     with reviewer.review.queue() as queue:
+        queue.give_back("ann")
         queue.take("ann", 6, kind="image")
         asked = queue.take("ann", 6, kind="possible_miss")[0]
-    for item in take_batch(reviewer):
+    reviewer.open_again()
+    for item in reviewer.review.held():
         reviewer.see(item)
         if item == asked:
             break
@@ -232,6 +228,7 @@ def two_of_one_image(reviewer):
     """Two items about one image are all that is in the session, and the first of them is on the screen."""
     with reviewer.review.queue() as queue:
         held, of_image = queue.take("ann", 60, kind="label"), {}
+        assert len(held) > 6
         for item in held:
             of_image.setdefault(item.key, []).append(item)
         first, second, *_ = next(items for items in of_image.values() if len(items) > 1)
@@ -244,7 +241,7 @@ def two_of_one_image(reviewer):
         })).json()).result.items"""
     )
     assert [one["item"] for one in items] == [first.id, second.id]
-    reviewer.page.goto(f"{reviewer.page.url.partition('?')[0]}?id={items[0]['sample']}")
+    reviewer.open_again()
     reviewer.see(first)
     return first, second
 

@@ -59,8 +59,6 @@ def test_a_crop_shows_the_box_of_its_label(reviewer):
 
 def test_the_panel_counts_and_its_buttons_work(reviewer):
     page = reviewer.page
-    page.get_by_role("button", name="Take a batch (Alt+T)").click()
-    reviewer.settle()
     first, second, *_ = reviewer.review.held()
     reviewer.answer(first, "Alt+Enter")
     reviewer.see(second)
@@ -84,7 +82,6 @@ def test_after_the_grid_the_page_shows_what_is_in_the_session(reviewer):
 
 def test_one_that_was_lost_and_one_that_was_changed_hold_up_no_other(reviewer):
     review, page = reviewer.review, reviewer.page
-    reviewer.press("Alt+t")
     [changed, *_] = review.held()
     reviewer.see(changed)
     # A box that was freed of its mask is changed.

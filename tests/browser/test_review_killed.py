@@ -28,7 +28,6 @@ def doomed(browser):
 def left(doomed, review):
     """A session whose reviewer answered two of six items and drew a box into the next, and whose browser died."""
     reviewer = Reviewer(doomed, review)
-    reviewer.press("Alt+t")
     first, second, third, fourth, *rest = review.held()
     reviewer.answer(first, "Alt+Enter")
     reviewer.answer(second, "Alt+n")
@@ -87,9 +86,10 @@ def test_another_gets_the_rest_when_the_leases_ran_out(left, review, browser):
     with review.queue() as queue:
         assert not ids & {item.id for item in queue.take("ben", 6)}
         let_leases_run_out(review)
-        assert ids <= {item.id for item in queue.take("ben", 6 + len(ids))}
+        assert ids <= {item.id for item in queue.take("ben", 600)}
         assert queue.held(REVIEWER) == []
     back = Reviewer(browser, review)
-    assert back.page.locator("#vouch-sheet h1").inner_text() == "Your review session has no items"
+    assert back.page.locator("#vouch-sheet h1").inner_text().startswith("Nothing is left to ask you")
+    assert "other reviewers still have" in back.page.locator("#vouch-sheet p").first.inner_text()
     back.close()
     assert len(answers(review)) == 2

@@ -13,12 +13,13 @@ import { sleep } from "./waiting.js";
  * @property {import("./session.js").Session} session
  * @property {import("./busy.js").Busy} busy
  * @property {Pick<import("./navigation.js").Navigation,
- *   "shown" | "open" | "show" | "isComing" | "leaveExplore" | "backTo">} navigation
+ *   "shown" | "open" | "isComing" | "leaveExplore" | "backTo">} navigation
  * @property {Pick<import("./screen.js").Screen, "isReady" | "isTooEarly" | "seconds">} screen
  * @property {Pick<import("./pictures.js").Pictures, "look" | "hasFailed">} pictures
  * @property {Pick<import("./edits.js").Edits, "saved">} edits
  * @property {Pick<import("./labels.js").Labels, "reselect" | "isNewBoxSelected" | "setClass">} labels
- * @property {Pick<import("./pause.js").Pause, "show" | "hide">} pause
+ * @property {Pick<import("./pause.js").Pause, "show">} pause
+ * @property {(item: ItemSummary) => void} show Shows an item in the place of the page between batches.
  * @property {import("./types.js").Notify} notify
  */
 
@@ -64,35 +65,32 @@ export class Answering {
         throw error;
       }
       if (next) return;
-      app.closeSample();
-      await pause.show("This batch is done");
+      // Before the item is closed, as the App's grid lies behind it.
+      await pause.show("This batch is done").finally(() => app.closeSample());
     });
   }
 
   take() {
-    const { call, session, busy, navigation, edits, pause, notify } = this.#parts;
+    const { call, session, busy, edits, pause, show, notify } = this.#parts;
     return busy.run(async () => {
       await edits.saved();
       const { taken } = await call("take_batch");
       const [first] = session.items;
-      if (!first) return pause.show("Nothing is left to review for you: thank you");
+      if (!first) return pause.show("Nothing can be taken now");
       notify(taken ? `${taken} items taken` : "this batch is not done yet");
-      pause.hide();
-      navigation.show(first);
+      show(first);
     });
   }
 
   undo() {
-    const { call, session, busy, navigation, edits, pause, notify } = this.#parts;
+    const { call, session, busy, edits, show, notify } = this.#parts;
     return busy.run(async () => {
       if (this.#isTooEarly()) return;
       await edits.saved();
       const result = await call("undo");
       const item = session.item(result.item);
       notify(`Taken back: ${result.answer}`);
-      if (!item) return;
-      pause.hide();
-      navigation.show(item);
+      if (item) show(item);
     });
   }
 
@@ -101,8 +99,7 @@ export class Answering {
     return busy.run(async () => {
       await edits.saved();
       const { returned } = await call("give_back");
-      app.closeSample();
-      await pause.show(`${returned} items given back`);
+      await pause.show(`${returned} items given back`).finally(() => app.closeSample());
     });
   }
 

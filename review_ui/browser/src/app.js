@@ -21,6 +21,7 @@ const execute = (name, parameters = {}) => window.__foo__.executeOperator(name, 
 export const STYLE = `
   [data-cy=modal] { box-sizing: border-box; padding-bottom: var(--vouch-line, 0); }
   [data-cy=modal-content] { height: calc(100% - 76px) !important; }
+  a[href*="voxel51.com/why-upgrade"] { display: none !important; }
   span:has(> [data-cy=nav-left-button]), span:has(> [data-cy=nav-right-button]) { display: none !important; }`;
 
 // ---- pages
@@ -46,17 +47,11 @@ export const reloadSamples = () => execute("reload_samples");
 export const openPanel = () => execute("open_panel", { name: "review_queue", isActive: true, layout: "horizontal" });
 /** @param {string} id */
 export const loadSample = (id) => location.assign(`${location.pathname}?id=${id}`);
-export const loadDataset = () => location.assign(location.pathname);
+/** The page without an item: nothing is taken for it. */
+export const loadDataset = () => location.assign(`${location.pathname}?pause`);
 
 export const isAnnotating = () => window.__fos__.jotaiStore.get(window.__fos__.modalMode) === ANNOTATE;
 export const annotate = () => window.__fos__.jotaiStore.set(window.__fos__.modalMode, ANNOTATE);
-
-/** Items open where they can be answered, also by a click in the grid; no advertisement covers them. */
-export function annotateFirst() {
-  localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");
-  localStorage.setItem(`${datasetName()}_modalMode`, JSON.stringify(ANNOTATE));
-  annotate();
-}
 
 /**
  * Registers the operator by which the panel's buttons act in the browser.

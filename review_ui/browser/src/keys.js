@@ -64,7 +64,18 @@ export function keyHints(item, classes, isDrawing) {
     const what = item.class_name ? `a ${item.class_name}` : "an object";
     return [`Drag a box around ${what} that none shows`, "Alt+ Enter submits it with your answer", ...names];
   }
-  if (item.kind !== "label") return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names];
+  if (item.kind !== "label")
+    return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names, "? all keys"];
   const mask = item.masked ? ["M free the box to move it"] : [];
-  return ["Alt+ Enter as shown", "N no object", "B bad box", ...mask, "D draw", "S skip", "Z undo", ...names];
+  return [
+    "Alt+ Enter as shown",
+    "N no object",
+    "B bad box",
+    ...mask,
+    "D draw",
+    "S skip",
+    "Z undo",
+    ...names,
+    "? all keys",
+  ];
 }

@@ -4,9 +4,11 @@ import { Answering } from "./answering.js";
 import { operators } from "./api.js";
 import * as app from "./app.js";
 import { Busy } from "./busy.js";
+import { Cover } from "./cover.js";
 import { make } from "./dom.js";
 import { Edits } from "./edits.js";
 import { CropGrid, STYLE as GRID_STYLE } from "./grid.js";
+import { STYLE as HELP_STYLE, KeyHelp } from "./help.js";
 import { actionOf } from "./keys.js";
 import { Labels } from "./labels.js";
 import { Leases } from "./leases.js";
@@ -16,7 +18,7 @@ import { STYLE as PAUSE_STYLE, Pause, watchServer } from "./pause.js";
 import { Pictures } from "./pictures.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
-import { CLICK_MS, RENEW_MS } from "./timing.js";
+import { CLICK_MS, LOAD_MS, RENEW_MS } from "./timing.js";
 import { watchPage } from "./waiting.js";
 
 const MESSAGE = "vouch-message"; // in the session's storage: the last message, for after the page is loaded again
@@ -38,9 +40,11 @@ const labels = new Labels(app, edits, notify);
 const navigation = new Navigation(app, session, pictures);
 const screen = new Screen(app, pictures);
 const leases = new Leases(call, session, notify);
-const pause = new Pause(call, notify, () => [
-  ["Take a batch (Alt+T)", actions.take],
-  ["Crop grid (Alt+G)", actions.grid],
+const cover = new Cover();
+const help = new KeyHelp(cover.reviewer, localStorage);
+const pause = new Pause(call, notify, (left) => [
+  [left ? "Take a batch (Alt+T)" : "Look again (Alt+T)", actions.take],
+  ...(left ? [/** @type {[string, () => unknown]} */ (["Crop grid (Alt+G)", actions.grid])] : []),
   ["Undo (Alt+Z)", actions.undo],
 ]);
 const answering = new Answering({
@@ -54,6 +58,7 @@ const answering = new Answering({
   edits,
   labels,
   pause,
+  show,
   notify,
 });
 
@@ -64,6 +69,8 @@ let panelAskedAt = Number.NEGATIVE_INFINITY;
 /** Samples that the App's grid shows. @type {string | null} */
 let inAppGrid = null;
 let lookSoon = () => {};
+let isStarted = false;
+let uncoverAt = Number.POSITIVE_INFINITY; // what does not come, as where the App fails, is not waited for
 
 /**
  * What the reviewer can do, by the names that the keys, the buttons and the panel use.
@@ -86,6 +93,13 @@ const actions = {
   unlock: () => busy.run(() => labels.unlockBox(navigation.shown())),
   grid: () => busy.run(openGrid),
 };
+
+/** Shows an item in the place of the page between batches. @param {import("./types.js").ItemSummary} item */
+function show(item) {
+  cover.show("Opening the next items …");
+  pause.hide();
+  navigation.show(item);
+}
 
 function changed() {
   line.draw();
@@ -118,6 +132,7 @@ function look() {
     navigation.leaveExplore(item);
     line.draw();
   }
+  uncover(item);
   reloadAppGrid();
   let again = Math.min(screen.next(), panelAgain);
   if (item && !busy.isBusy) {
@@ -126,6 +141,17 @@ function look() {
     if (name) busy.run(() => labels.setClass(name));
   }
   return again;
+}
+
+/** Shows the App once what it was asked for is there, whatever that is. @param {import("./types.js").ItemSummary | null} item */
+function uncover(item) {
+  const isPage = pause.element.isConnected || grid !== null || performance.now() > uncoverAt;
+  // Between batches the App's own pages are asked for: its grid, with our panel.
+  const isAppAsked = isStarted && !busy.isBusy && app.addressedSample() === null && isPanelOpened;
+  if (item && (screen.painted || pictures.isBroken(item))) {
+    cover.hide();
+    help.showFirst();
+  } else if (isPage || isAppAsked) cover.hide();
 }
 
 /**
@@ -157,6 +183,7 @@ function onKey(event) {
   leases.sign();
   if (!event.altKey) edits.made();
   if (grid) return;
+  if (helpKey(event)) return;
   const target = event.target;
   const inField = app.isField(target);
   const inWholeClass =
@@ -166,6 +193,17 @@ function onKey(event) {
   event.preventDefault();
   event.stopImmediatePropagation();
   if (!event.repeat) actions[action.name](action.place);
+}
+
+/** "?" shows and hides the keys, and Esc hides them. Returns whether it was such a key. @param {KeyboardEvent} event */
+function helpKey(event) {
+  const isToggle = event.key === "?" && !event.altKey && !event.ctrlKey && !event.metaKey && !app.isField(event.target);
+  if (!isToggle && !(event.code === "Escape" && help.isShown)) return false;
+  if (isToggle) help.toggle();
+  else help.hide();
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  return true;
 }
 
 function onPointer() {
@@ -187,19 +225,23 @@ function listen() {
 }
 
 async function start() {
-  document.head.append(make("style", "", [app.STYLE, LINE_STYLE, PAUSE_STYLE, GRID_STYLE].join("\n")));
+  document.head.append(make("style", "", [app.STYLE, LINE_STYLE, PAUSE_STYLE, GRID_STYLE, HELP_STYLE].join("\n")));
   document.body.append(line.element);
   listen();
   app.registerInBrowser(actions);
-  app.annotateFirst();
+  if (!app.isAnnotating()) app.annotate();
   try {
     await call("session");
-    if (!session.items.length) await pause.show("Your review session has no items");
+    if (!session.items.length) await pause.show("A pause");
     notify(sessionStorage.getItem(MESSAGE) || "");
     sessionStorage.removeItem(MESSAGE);
   } catch (error) {
     notify(error instanceof Error ? error.message : String(error), true);
+    cover.hide();
   }
+  isStarted = true;
+  uncoverAt = performance.now() + LOAD_MS;
+  setTimeout(() => lookSoon(), LOAD_MS);
   lookSoon();
 }
 

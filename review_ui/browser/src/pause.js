@@ -1,5 +1,5 @@
 // @ts-check
-// The page between batches: what is left, and buttons to go on. And the page at the end of the review.
+// The page between batches: what is left, and buttons to go on. The page at the end: what was answered, what comes next.
 import { button, make } from "./dom.js";
 import { ALIVE_MS, ANSWER_MS } from "./timing.js";
 import { sleep } from "./waiting.js";
@@ -10,6 +10,8 @@ export const STYLE = `
   #vouch-sheet, #vouch-ended { position: fixed; inset: 0; z-index: 19000; display: flex; align-items: center;
     justify-content: center; background: #14171c; color: #e8eaed; font: 16px/1.5 system-ui, sans-serif;
     text-align: center; }
+  #vouch-sheet ol { display: inline-block; margin: 0; text-align: left; }
+  #vouch-sheet code { padding: 1px 6px; border-radius: 4px; background: #2a303a; color: #ffd9a3; }
   #vouch-ended { z-index: 30000; flex-direction: column; }
   #vouch-sheet h1, #vouch-ended h1 { font-size: 26px; font-weight: 600; }
   #vouch-sheet button, #vouch-ended button { margin: 12px 6px; padding: 10px 18px; border: 1px solid #ffb14a;
@@ -24,7 +26,7 @@ export class Pause {
   /**
    * @param {import("./types.js").Call} call
    * @param {import("./types.js").Notify} notify
-   * @param {() => [string, () => unknown][]} buttons What stands on them, and what they do.
+   * @param {(left: number) => [string, () => unknown][]} buttons What stands on them, and what they do.
    */
   constructor(call, notify, buttons) {
     this.#call = call;
@@ -33,15 +35,28 @@ export class Pause {
     this.element.id = "vouch-sheet";
   }
 
-  /** @param {string} title */
+  /** @param {string} title Of the page while something is left. */
   async show(title) {
-    const { open: left = 0, minutes_left: minutes = 0 } = await this.#call("session");
-    const message = left
-      ? `${left} questions are left, about ${Math.ceil(minutes)} min`
-      : "Nothing is left to ask you now.";
+    const {
+      open: left = 0,
+      minutes_left: minutes = 0,
+      answered_by_me: answered = 0,
+      elsewhere = 0,
+    } = await this.#call("session");
     const box = make("div");
-    box.append(make("h1", "", title), make("p", "", message));
-    for (const [name, action] of this.#buttons()) box.append(button(name, action));
+    const count = `You have answered ${answered} ${answered === 1 ? "question" : "questions"}`;
+    if (left) {
+      box.append(make("h1", "", title), make("p", "", `${count}; ${left} are left, about ${Math.ceil(minutes)} min`));
+    } else {
+      const others = elsewhere
+        ? `; other reviewers still have ${elsewhere}, which come to you if they give them back`
+        : "";
+      box.append(make("h1", "", "Nothing is left to ask you: thank you"), make("p", "", `${count}${others}.`));
+      /** @type {HTMLTemplateElement | null} */
+      const end = document.querySelector("template#vouch-end");
+      if (end) box.append(end.content.cloneNode(true));
+    }
+    for (const [name, action] of this.#buttons(left)) box.append(button(name, action));
     this.element.replaceChildren(box);
     document.body.append(this.element);
     this.#notify("");

@@ -28,6 +28,9 @@ export interface OperatorResult {
   queue?: string;
   lease_s?: number;
   open?: number;
+  answered_by_me?: number;
+  /** Items that other reviewers hold. */
+  elsewhere?: number;
   minutes_left?: number;
   taken?: number;
   returned?: number;

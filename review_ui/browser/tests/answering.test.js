@@ -62,9 +62,10 @@ beforeEach(async () => {
     setClass: async (name) => made.named.push(name),
     reselect() {},
   };
-  const pause = { show: async (title) => made.pauses.push(title), hide() {} };
+  const pause = { show: async (title) => made.pauses.push(title) };
+  const show = (one) => navigation.show(one);
   made.answering = new Answering({
-    ...{ app, call, session: made.session, busy, navigation, screen, pictures, edits, labels, pause, notify },
+    ...{ app, call, session: made.session, busy, navigation, screen, pictures, edits, labels, pause, show, notify },
   });
   made.look = () => screen.look(navigation.shown());
   /** The reviewer sees what is on the screen. */
@@ -226,7 +227,7 @@ test("a batch opens its first item; an empty one ends the review", async () => {
   assert.deepEqual(review.messages, [["1 items taken", false]]);
   review.server.answers.take_batch = () => ({ result: { items: [], taken: 0 } });
   await review.answering.take();
-  assert.deepEqual(review.pauses, ["Nothing is left to review for you: thank you"]);
+  assert.deepEqual(review.pauses, ["Nothing can be taken now"]);
 });
 
 test("a number answers with another class, or names the new box that is selected", async () => {

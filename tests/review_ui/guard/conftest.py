@@ -57,11 +57,26 @@ class Session:
     """A session with an item that is held, and one that is not."""
 
     noted: list[tuple[str, str, bytes, int]] = field(default_factory=list)
+    held: bool = False
+    """Whether it holds an item."""
+    left: bool = True
+    """Whether there is one to take."""
+    taken: list[int] = field(default_factory=list)
+    """How many were asked for, each time."""
+    error: Exception | None = None
 
     dataset_id = DATASET_ID
 
     def item_of(self, sample_id):
         return {MINE: "item-1", LOST: "item-2"}.get(sample_id)
+
+    def open(self, count):
+        if self.error is not None:
+            raise self.error
+        if count and not self.held:
+            self.taken.append(count)
+            self.held = self.left
+        return MINE if self.held else None
 
     def holds(self, item):
         return item == "item-1"

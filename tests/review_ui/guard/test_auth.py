@@ -36,7 +36,7 @@ def test_a_token_becomes_a_cookie_that_scripts_and_other_sites_cannot_use(guarde
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert TOKEN not in cookie
-    assert client.get(HOME).status_code == 200
+    assert client.get(HOME, params="pause").status_code == 200
     assert guarded.reached() == [HOME]
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.conftest import draw
 from vouch_labels.schemas.campaign import S3Options
+from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.s3 import S3Store
 
 
@@ -91,6 +92,30 @@ def test_an_image_that_exif_turns_is_turned(guarded, client):
     assert shown.getexif().get(0x0112, 1) == 1
 
 
+@pytest.fixture
+def read(monkeypatch):
+    """What was read of a file, as often as it was."""
+    found = []
+    for name in ("get", "open_reader"):
+        kept = getattr(LocalStore, name)
+        monkeypatch.setattr(LocalStore, name, lambda self, key, kept=kept: found.append(key) or kept(self, key))
+    return found
+
+
+@pytest.mark.parametrize("name", ["one.png", "slow.tif"])
+def test_a_file_that_grew_beyond_what_is_labelled_is_not_read(guarded, read, name, caplog):
+    """It may have been replaced by one of gigabytes since."""
+    (guarded.folder / name).write_bytes(b"II*\0" + bytes(1_000_000))
+    client = guarded.client(max_image_mb=1)
+    answer = ask(client, f"/vouch/q/{name}")
+    assert answer.status_code == 404
+    assert "source.max_image_mb" in answer.text
+    assert "1000004 bytes" in caplog.text
+    assert read == []
+    assert ask(guarded.client(max_image_mb=2), f"/vouch/q/{name}").status_code == 404  # it is no image
+    assert read == [name]
+
+
 class TestBucket:
     @pytest.fixture
     def bucket(self, guarded, monkeypatch):
@@ -125,6 +150,14 @@ class TestBucket:
 
     def test_what_browsers_do_not_show_comes_from_here(self, guarded, bucket):
         assert ask(guarded.client(), "/vouch/q/slow.tif").headers["content-type"] == "image/jpeg"
+
+    def test_an_object_that_grew_is_neither_fetched_nor_shown(self, guarded, bucket):
+        for key in ("one.png", "slow.tif"):
+            bucket.put_object(Bucket="photos", Key=f"raw/{key}", Body=bytes(2000))
+            for media in ("redirect", "proxy"):
+                answer = ask(guarded.client(media=media, max_image_mb=0.001), f"/vouch/q/{key}")
+                assert answer.status_code == 404
+                assert "source.max_image_mb" in answer.text
 
     def test_an_object_that_has_gone(self, guarded, bucket):
         for media in ("redirect", "proxy"):

@@ -7,16 +7,32 @@ Queries about the session, and changes of nothing but the view.
 Which operators may be seen and run.
 """
 
+import asyncio
 import json
 import re
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from graphql import parse
+from starlette.requests import Request
 
 from tests.review_ui.guard.conftest import DATASET, DATASET_ID, LABEL, LOST, MINE, as_json
-from vouch_labels.review_ui.guard.requests import BUILT_IN, MOST_BYTES, STAGES, _only_operation, check_values
+from vouch_labels.review_ui.guard import requests
+from vouch_labels.review_ui.guard.requests import (
+    BUILT_IN,
+    MOST_BYTES,
+    MOST_DEPTH,
+    MOST_FIELDS,
+    MOST_ROOT_FIELDS,
+    PANEL,
+    STAGES,
+    _Fragments,
+    _only_operation,
+    check_graphql,
+    check_values,
+)
 from vouch_labels.review_ui.guard.settings import RefusedError
 
 OURS = (DATASET, DATASET_ID)
@@ -342,7 +358,69 @@ def test_the_app_sends_one_operation_a_request():
     ]
     assert len(texts) > 20
     for text in texts:
-        assert _only_operation(parse(text)).name is not None
+        document = parse(text)
+        operation = _only_operation(document)
+        assert operation.name is not None
+        fragments = _Fragments(document)
+        fragments.check_size(operation)
+        # With room for another version's.
+        size = fragments._size_of(operation.selection_set)
+        assert size.fields < MOST_FIELDS / 4
+        assert size.depth < MOST_DEPTH / 4
+
+
+def doubling(levels, selection="...{below} ...{below}"):
+    """A query whose fragments spread the next ones twice each."""
+    names = [f"F{level}" for level in range(levels)]
+    spread = [f"fragment {name} on Query {{ {selection.format(below=below)} }}" for name, below in pairwise(names)]
+    return f"{{ ...F0 }} {' '.join(spread)} fragment {names[-1]} on Query {{ version }}"
+
+
+def test_a_fragment_is_looked_at_once_however_often_it_is_spread(monkeypatch):
+    """Two spreads a level double what is to be done at each: 2 ** 20 for what has 20 fragments."""
+    looked = []
+    node = _Fragments._node
+    monkeypatch.setattr(_Fragments, "_node", lambda self, name: looked.append(name) or node(self, name))
+    for selection in ("...{below} ...{below}", "... on Query {{ ...{below} }} ... {{ ...{below} }}"):
+        looked.clear()
+        with pytest.raises(RefusedError) as refused:
+            check_graphql({"query": doubling(21, selection)}, OURS)
+        assert refused.value.status == 400
+        # Each by its size, where it is spread and by itself.
+        assert len(looked) <= 3 * 21
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        doubling(21, "a: dataset {{ ...{below} }} b: dataset {{ ...{below} }}"),
+        # The server checks fragments that nothing spreads too.
+        "{ version } " + doubling(21).partition("} ")[2],
+        "{ " + " ".join(f"a{number}: version" for number in range(MOST_ROOT_FIELDS + 1)) + " }",
+        "{ ...F } fragment F on Query { " + "version " * (MOST_ROOT_FIELDS + 1) + "}",
+        "{ dataset " + "{ a " * 70 + "}" * 70 + "}",
+        "{ ...F0 } " + " ".join(f"fragment F{n} on Query {{ ...F{n + 1} }}" for n in range(2000))
+        + " fragment F2000 on Query { version }",
+        "{ version } fragment F on Query { version } fragment F on Query { version }",
+        "{ version } fragment F on Query { ...G } fragment G on Query { ...F }",
+    ],
+)  # fmt: skip
+def test_queries_without_measure_are_refused(guarded, client, query):
+    assert client.post("/graphql", json={"query": query}).status_code == 400
+    assert guarded.reached() == []
+
+
+def test_a_variable_is_looked_through_once_however_often_it_is_used(monkeypatch):
+    looked = []
+    check = requests._check_pair
+    monkeypatch.setattr(requests, "_check_pair", lambda *pair: looked.append(pair[0]) or check(*pair))
+    used = " ".join(f"a{number}: schema(filters: $v, view: [[{{b: $v}}]])" for number in range(100))
+    query = f"query Q($v: BSON) {{ dataset {{ {used} }} }}"
+    value = [{"key": number} for number in range(1000)]
+    check_graphql({"query": query, "variables": {"v": value}}, OURS)
+    assert len(looked) == 1000 + 1 + 100 * 3
+    with pytest.raises(RefusedError):
+        check_graphql({"query": query.replace("filters", "extended"), "variables": {"v": value}}, OURS)
 
 
 @pytest.mark.parametrize(
@@ -390,8 +468,8 @@ def test_other_operators_are_refused(guarded, client, path, uri):
 
 
 def test_our_own_and_the_app_s_few_run_and_are_noted_before_they_are_reported(guarded, client):
-    for uri in ("@vouch/review/submit", *BUILT_IN):
-        body = {"operator_uri": uri, "params": {"item": 1}, "dataset_name": "vouch-q-ann", "view": []}
+    for uri, params in {"@vouch/review/submit": {"item": 1}, **{uri: {} for uri in BUILT_IN}}.items():
+        body = {"operator_uri": uri, "params": params, "dataset_name": "vouch-q-ann", "view": []}
         assert client.post("/operators/execute", json=body).status_code == 200
     method, path, kept, status = guarded.session.noted[0]
     assert (method, path, status) == ("POST", "/operators/execute", 200)
@@ -426,13 +504,13 @@ def test_what_is_no_request_is_refused(guarded, client, body):
 
 
 def test_the_lists_show_only_what_may_run(guarded, client):
-    listed = [{"uri": uri} for uri in (*FOREIGN, "@vouch/review/submit")]
+    listed = [{"uri": uri} for uri in (*FOREIGN, "@vouch/review/made_up", "@vouch/review/submit")]
     guarded.behind.answer = {"operators": listed, "errors": ["/home/ann/plugin.py"]}
     answer = client.post("/operators", json={"dataset_name": "vouch-q-ann"}).json()
     assert answer == {"operators": [{"uri": "@vouch/review/submit"}], "errors": []}
-    guarded.behind.answer = {"placements": [{"operator_uri": FOREIGN[0]}, {"operator_uri": "@vouch/review/take"}]}
+    guarded.behind.answer = {"placements": [{"operator_uri": FOREIGN[0]}, {"operator_uri": "@vouch/review/undo"}]}
     answer = client.post("/operators/resolve-placements", json={}).json()
-    assert answer == {"placements": [{"operator_uri": "@vouch/review/take"}]}
+    assert answer == {"placements": [{"operator_uri": "@vouch/review/undo"}]}
     guarded.behind.answer = {"plugins": [{"name": "@vouch/review"}, {"name": "@voxel51/operators"}, {}]}
     assert client.get("/plugins").json() == {"plugins": [{"name": "@vouch/review"}]}
 
@@ -457,3 +535,66 @@ def test_only_the_app_listens(guarded, client):
     assert client.post("/events", json=fine | state).status_code == 403
     assert client.post("/events", json=fine | {"initializer": {"dataset": "vouch-q-ben"}}).status_code == 403
     assert client.post("/events", json=fine | {"initializer": "x"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("uri", "params", "status"),
+    [
+        (PANEL, {"__method__": "on_load", "panel_id": "p", "panel_state": {}, "event_args": {}}, 200),
+        (PANEL, {"__method__": "give_back", "panel_id": "p", "panel_state": {}, "path": "buttons.back"}, 200),
+        *((PANEL, {"panel_id": "p", "__method__": method}, 200) for method in sorted(requests.PANEL_METHODS)),
+        *(
+            (PANEL, {"panel_id": "p", "__method__": method}, 403)
+            for method in ("__init__", "__setattr__", "execute", "to_json", "render", "on_startup", "", None, 1)
+        ),
+        (PANEL, {}, 403),
+        (PANEL, {"__method__": "on_load", "custom_view_target": {}}, 403),
+        (PANEL, {"__method__": "on_load", "panel_state": [1]}, 400),
+        ("@vouch/review/submit", {"item": "1", "seconds": 2}, 200),
+        ("@vouch/review/submit", {"item": "1", "__method__": "__init__"}, 403),
+        ("@vouch/review/submit", {"panel_state": 1}, 403),
+        ("@vouch/review/submit", [1], 400),
+        ("@vouch/review/submit", "item", 400),
+        ("@vouch/review/", {}, 403),
+        ("@vouch/review/made_up", {}, 403),
+        ("@vouch/review/x/submit", {}, 403),
+        ("@voxel51/operators/get_label_schemas", {"panel_state": {}}, 403),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["execute", "execute/generator", "resolve-type", "resolve-execution-options"])
+def test_operators_get_the_parameters_that_they_have(guarded, client, path, uri, params, status):
+    """FiftyOne calls whatever method of the panel a request names; its __init__ broke the list of operators."""
+    answer = client.post(f"/operators/{path}", json={"operator_uri": uri, "params": params})
+    assert answer.status_code == status
+    assert len(guarded.reached()) == (status == 200)
+
+
+@pytest.mark.parametrize(
+    "path", ["operators", "operators/resolve-placements", "operators/execute", "events", "graphql"]
+)
+@pytest.mark.parametrize("body", ["[]", "[1]", "1", '"x"', "null", "true"])
+def test_a_body_that_is_no_object_is_refused(guarded, client, path, body):
+    answer = client.post(f"/{path}", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert guarded.reached() == []
+
+
+@pytest.mark.parametrize("length", ["\u00b2", "1e3", "-1", "", "1" * 30, str(MOST_BYTES + 1)])
+def test_a_length_that_is_none_is_refused(client, length):
+    headers = {"content-type": "application/json", "content-length": length.encode("latin-1")}
+    assert client.post("/operators/execute", content=b"{}", headers=headers).status_code == 413
+
+
+def test_a_body_that_does_not_come_is_not_waited_for_for_ever(guarded, client, monkeypatch):
+    monkeypatch.setattr(requests, "BODY_S", 0.01)
+
+    async def receive():
+        if not received:
+            received.append(b"{")
+            return {"type": "http.request", "body": b"{", "more_body": True}
+        return await asyncio.Event().wait()
+
+    received = []
+    with pytest.raises(RefusedError) as refused:
+        asyncio.run(requests.read_body(Request({"type": "http", "headers": []}, receive)))
+    assert refused.value.status == 408

@@ -47,6 +47,8 @@ def test_a_batch_is_taken_answered_and_given_back(run):
     assert run("session") == {
         "items": [], "classes": ["cat", "dog"], "queue": QUEUE, "lease_s": pytest.approx(86_400, abs=HANG_S),
         "open": 10,
+        "answered_by_me": 0,
+        "elsewhere": 0,
         "minutes_left": pytest.approx(10 * 1.6 / 60),
     }  # fmt: skip
     taken = run("take_batch")
@@ -117,7 +119,7 @@ def test_a_grid_goes_on_past_trouble(run, draw, documents):
 
 ROOT = Path(__file__).parents[3]
 BROWSER = ROOT / "review_ui" / "browser"
-BUNDLE = ROOT / "review_ui" / "plugin" / "index.umd.js"
+BUNDLES = [ROOT / "review_ui" / "plugin" / name for name in ("before.js", "index.umd.js", "opening.js")]
 
 
 def test_the_bundle_is_built_from_its_modules(tmp_path):
@@ -125,13 +127,29 @@ def test_the_bundle_is_built_from_its_modules(tmp_path):
     if node is None or not (BROWSER / "node_modules" / "esbuild").is_dir():
         pytest.skip("no node (Debian's packages nodejs and npm bring it; then: make js)")
     subprocess.run([node, BROWSER / "build.js", tmp_path], cwd=tmp_path, check=True)
-    assert [path.name for path in tmp_path.iterdir()] == [BUNDLE.name]
-    assert (tmp_path / BUNDLE.name).read_text() == BUNDLE.read_text(), "run: make js, and commit the bundle"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [bundle.name for bundle in BUNDLES]
+    for bundle in BUNDLES:
+        assert (tmp_path / bundle.name).read_text() == bundle.read_text(), "run: make js, and commit the bundle"
 
 
-def test_every_module_is_in_the_bundle():
-    named = [line.strip() for line in BUNDLE.read_text().splitlines() if line.strip().startswith("// src/")]
-    assert sorted(named) == sorted(f"// src/{path.name}" for path in (BROWSER / "src").glob("*.js"))
+def test_every_module_is_in_a_bundle():
+    lines = [line.strip() for bundle in BUNDLES for line in bundle.read_text().splitlines()]
+    named = {line for line in lines if line.startswith("// src/")}
+    assert named == {f"// src/{path.name}" for path in (BROWSER / "src").glob("*.js")}
+
+
+def test_the_guard_lets_through_what_there_is(run):
+    from vouch_labels.review_ui.guard.requests import OPERATORS, PANEL, PANEL_METHODS
+    from vouch_labels.review_ui.plugin import operators, panel
+
+    assert set(OPERATORS) == {one.NAME for one in operators.OPERATORS}
+    assert f"{panel.PLUGIN}/{panel.NAME}" == PANEL
+    own = {name for name, value in vars(panel.ReviewQueue).items() if callable(value)}
+    assert own - {"render"} == PANEL_METHODS
+    read = re.findall(r'given(?:\.get\(|\[)"(\w+)"', Path(operators.__file__).read_text("utf-8"))
+    allowed = set().union(*OPERATORS.values())
+    # `shown` and `wrong` are read in one line, by both names.
+    assert set(read) <= allowed <= {*read, "shown", "wrong"}
 
 
 def test_every_module_is_checked_for_types():

@@ -15,21 +15,25 @@ from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 
 from vouch_labels.review_ui.queue import database
 from vouch_labels.review_ui.queue import database as module
-from vouch_labels.review_ui.queue.database import connect, mongod, start_mongod, stop_mongod, translated_errors
+from vouch_labels.review_ui.queue.database import (
+    connect,
+    mongod,
+    mongod_binary,
+    socket_of,
+    start_mongod,
+    stop_mongod,
+    translated_errors,
+    version_risk,
+)
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import progress
 from vouch_labels.schemas.errors import UserError, VouchError
 
 
-def port_of(uri):
-    return int(uri.rpartition(":")[2])
-
-
-def is_open(port, host="127.0.0.1"):
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        return probe.connect_ex((host, port)) == 0
+def is_open(uri):
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(socket_of(uri))) == 0
 
 
 @pytest.mark.mongod
@@ -37,9 +41,9 @@ def test_it_keeps_what_was_written_and_ends_with_the_block(tmp_path):
     with mongod(tmp_path / "db") as uri:
         with MongoClient(uri) as client:
             client.vouch.things.insert_one({"_id": 1, "name": "bolt"})
-        assert not list(tmp_path.rglob("*.sock"))
-        first = port_of(uri)
-    assert not is_open(first)
+        assert is_open(uri)
+    assert not is_open(uri)
+    assert not list(tmp_path.rglob("*.sock"))
     with mongod(tmp_path / "db") as uri, MongoClient(uri) as client:
         assert client.vouch.things.find_one() == {"_id": 1, "name": "bolt"}
 
@@ -50,7 +54,7 @@ def test_it_ends_when_the_block_fails(tmp_path):
 
     def broken():
         with mongod(tmp_path / "db") as uri:
-            seen.append(port_of(uri))
+            seen.append(uri)
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -60,24 +64,87 @@ def test_it_ends_when_the_block_fails(tmp_path):
 
 @pytest.mark.mongod
 def test_a_folder_serves_one_server_at_a_time(tmp_path):
-    with mongod(tmp_path / "db"):
+    with mongod(tmp_path / "db") as first:
         with pytest.raises(UserError, match="another mongod uses"), mongod(tmp_path / "db"):
             pass
+        assert is_open(first)
         with mongod(tmp_path / "other") as uri:
-            assert is_open(port_of(uri))
+            assert is_open(uri)
 
 
 @pytest.mark.mongod
-def test_a_taken_port_is_left_to_its_owner(tmp_path, monkeypatch):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports = [taken.getsockname()[1], free.getsockname()[1]]
-        monkeypatch.setattr(database, "_free_port", lambda: ports.pop(0))
-        with mongod(tmp_path / "db") as uri:
-            assert port_of(uri) != taken.getsockname()[1]
+def test_where_a_path_is_too_long_for_a_socket_it_is_elsewhere_and_private(tmp_path):
+    folder = tmp_path / ("x" * 100)
+    with mongod(folder) as uri:
+        path = socket_of(uri)
+        assert not path.is_relative_to(tmp_path)
+        assert path.parent.stat().st_mode & 0o077 == 0
+        assert is_open(uri)
+    assert not path.parent.exists()
+
+
+@pytest.fixture
+def two_mongods(tmp_path, monkeypatch):
+    """One in FiftyOne's package and one on the PATH, which tell the versions that they are given."""
+
+    def make(bundled, installed):
+        found = []
+        for folder, version in (("db/bin", bundled), ("path", installed)):
+            binary = tmp_path / folder / "mongod"
+            binary.parent.mkdir(parents=True, exist_ok=True)
+            binary.write_text(f"#!/bin/sh\necho 'db version v{version}'\n")
+            binary.chmod(0o755)
+            found.append(binary)
+        package = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+        monkeypatch.setattr(database, "find_spec", lambda name: package)
+        monkeypatch.setenv("PATH", str(tmp_path / "path"), prepend=":")
+        return found
+
+    return make
+
+
+def test_the_newest_mongod_is_used_for_new_data(two_mongods):
+    bundled, installed = two_mongods("6.0.5", "8.0.17")
+    assert mongod_binary() == installed
+    bundled, installed = two_mongods("7.0.28", "6.0.9")
+    assert mongod_binary() == bundled
+
+
+def test_data_of_a_release_are_left_to_it(two_mongods):
+    bundled, installed = two_mongods("6.0.5", "8.0.17")
+    assert mongod_binary("6.0") == bundled
+    assert mongod_binary("8.0") == installed
+    with pytest.raises(
+        UserError, match=r"written by MongoDB 7\.0, and there is 6\.0, 8\.0; put a mongod 7\.0 on the PATH"
+    ):
+        mongod_binary("7.0")
+    bundled, installed = two_mongods("6.0.5", "6.0.27")
+    assert mongod_binary("6.0") == installed
+
+
+@pytest.mark.parametrize(
+    ("version", "faults"),
+    [
+        ("6.0.5", ["no fixes any more (since July 2025)", "CVE-2025-14847"]),
+        ("6.0.27", ["no fixes any more (since July 2025)"]),
+        ("4.2.1", ["no fixes any more (since long ago)", "CVE-2025-14847"]),
+        ("7.0.27", ["CVE-2025-14847"]),
+        ("8.0.16", ["CVE-2025-14847"]),
+        ("8.2.2", ["CVE-2025-14847"]),
+        ("7.0.28", []),
+        ("8.0.17", []),
+        ("8.0.18-rc1", []),
+        ("8.2.3", []),
+        ("9.0.0", []),
+        ("", []),
+    ],
+)
+def test_the_risk_of_a_version_is_told(version, faults):
+    text = version_risk(version)
+    assert bool(text) == bool(faults)
+    assert all(fault in text for fault in faults)
+    for fault in ("no fixes", "CVE-2025-14847"):
+        assert (fault in text) == any(fault in one for one in faults)
 
 
 def test_a_platform_without_mongod_is_reported_what_to_install(tmp_path, monkeypatch):
@@ -161,17 +228,14 @@ def test_data_of_another_version_are_no_other_failure(tmp_path, monkeypatch, scr
 
 
 @pytest.mark.mongod
-def test_a_port_that_is_asked_for_is_kept_or_reported_as_taken(tmp_path):
+def test_a_server_can_take_over_the_address_of_one_that_died(tmp_path):
     process, uri = start_mongod(tmp_path / "db")
-    stop_mongod(process)
-    process, again = start_mongod(tmp_path / "db", port_of(uri))
-    stop_mongod(process)
+    process.kill()
+    process.wait()
+    process, again = start_mongod(tmp_path / "db", uri)
     assert again == uri
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(VouchError, match="has taken port"):
-            start_mongod(tmp_path / "db", taken.getsockname()[1])
+    assert is_open(uri)
+    stop_mongod(process)
 
 
 @pytest.mark.parametrize(
@@ -265,5 +329,5 @@ def test_a_server_that_goes_away_is_reported_by_every_call(make_queue, monkeypat
         lambda: queue.log("ann", "PATCH", "/", b"", 200), lambda: queue.has_image("00000.jpg"),
     ]  # fmt: skip
     for call in calls:
-        with pytest.raises(VouchError, match="the review database at 127"):
+        with pytest.raises(VouchError, match="the review database at /"):
             call()

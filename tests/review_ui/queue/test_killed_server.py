@@ -27,7 +27,7 @@ class Server:
         self.process.wait()
 
     def start(self):
-        self.process, _ = start_mongod(self.folder, int(self.uri.rpartition(":")[2]))
+        self.process, _ = start_mongod(self.folder, self.uri)
 
 
 @pytest.fixture

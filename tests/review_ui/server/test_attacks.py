@@ -7,6 +7,7 @@ import threading
 import psutil
 import pytest
 
+from tests.waiting import until
 from vouch_labels.review_ui.guard.requests import BUILT_IN
 from vouch_labels.review_ui.queue.database import connect
 from vouch_labels.review_ui.queue.queue import Queue
@@ -199,17 +200,44 @@ def test_no_log_holds_a_token_or_a_session(review, ann):
     assert ann.cookies[f"vouch-review-{review.ann.address.rpartition(':')[2]}"] not in text
 
 
+def test_a_panel_runs_no_method_but_its_own(review, ann):
+    """Its __init__ kept what it was given, after which the list of operators failed until the next start."""
+    for method in ("__init__", "to_json"):
+        params = {"panel_id": "x", "__method__": method}
+        body = {"operator_uri": "@vouch/review/review_queue", "params": params, "dataset_name": review.ann.session}
+        assert ann.post("/operators/execute", json=body).status_code == 403
+    listed = ann.post("/operators", json={"dataset_name": review.ann.session})
+    assert "@vouch/review/review_queue" in {one["uri"] for one in listed.json()["operators"]}
+
+
+def test_a_query_of_fragments_that_double_is_not_run(review, ann):
+    spread = " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(30))
+    query = f"{{ ...F0 }} {spread} fragment F30 on Query {{ version }}"
+    assert ann.post("/graphql", json={"query": query}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["operators", "operators/resolve-placements", "operators/execute", "graphql", "events"]
+)
+def test_a_body_that_is_no_object(ann, path):
+    assert ann.post(f"/{path}", json=[]).status_code == 400
+
+
+def test_what_a_review_writes_is_its_owners_alone(review):
+    log = review.ann.server.log
+    assert log.stat().st_mode & 0o077 == 0
+
+
 def test_what_fails_is_reported_without_traceback_and_logged_once(review, ann, batch):
-    params = {"panel_id": "x", "__method__": "to_json"}
-    body = {"operator_uri": "@vouch/review/review_queue", "params": params, "dataset_name": review.ann.session}
-    answer = ann.post("/operators/execute", json=body)
+    # Without a data set this fails within FiftyOne.
+    answer = ann.post("/operators/execute", json={"operator_uri": "@voxel51/operators/get_label_schemas"})
     assert answer.json()["error"]
     assert "Traceback" not in answer.text
     sample = batch[0]
     path = f"/dataset/{review.ann.dataset['_id']}/sample/{sample['_id']}"
     ann.patch(path, json=REMOVE, headers=PATCH | {"if-match": '"2000-01-01T00:00:00"'})
     lines = review.ann.server.log.read_text().splitlines()
-    assert any("to_json" in line for line in lines)
+    assert any("label_schemas" in line for line in lines)
     logged = [line for line in lines if f"Received patch request for sample {sample['_id']}" in line]
     assert len(logged) == 1
 
@@ -243,6 +271,22 @@ def test_a_session_is_open_once(review, tmp_path):
         served(review.campaign, review.ann.queue, use, options, {"ann": "x" * 20}, tmp_path),
     ):
         pass
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_is_found_by_its_silence(review, monkeypatch):
+    """Its process runs on, as with an event loop that never ends what it does."""
+    server = review.ben.server
+    assert not server.has_hung()
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        monkeypatch.setattr("vouch_labels.review_ui.server.process.SILENT_S", 1)
+        until(server.has_hung)
+        assert not server.has_died()
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    monkeypatch.undo()
+    assert not server.has_hung()
 
 
 @pytest.mark.slow

@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from pymongo import MongoClient, WriteConcern
 
 from tests.waiting import until
+from vouch_labels.review_ui.queue.database import parse_version, release_of, socket_of
+from vouch_labels.review_ui.server import mongod as module
 from vouch_labels.review_ui.server.mongod import DatabaseRecord, SharedDatabase
+from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.store.lock import ProcessId, is_alive
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +64,7 @@ def test_another_than_who_started_it_can_be_the_last_one_out(folder):
     assert not runs(found)
 
 
-def test_a_database_that_dies_is_started_again_on_its_port_with_what_was_written(folder):
+def test_a_database_that_dies_is_started_again_at_its_address_with_what_was_written(folder):
     with SharedDatabase(folder) as used, SharedDatabase(folder) as other:
         uri = used.uri
         with MongoClient(uri) as client:
@@ -90,16 +94,60 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert runs(found)
     with SharedDatabase(folder) as used:
         assert record(folder) == found
-        assert used.uri == f"mongodb://127.0.0.1:{found.port}"
+        assert used.uri == found.uri
     assert not runs(found)
 
 
 def test_a_record_of_a_machine_before_its_reboot_is_replaced(folder):
     folder.mkdir()
-    old = DatabaseRecord(place="elsewhere", pid=os.getpid(), started="1", port=1)
+    old = DatabaseRecord(place="elsewhere", pid=os.getpid(), started="1", uri="mongodb://x", version="6.0.5")
     (folder / "server.json").write_text(old.model_dump_json())
     with SharedDatabase(folder):
         assert record(folder) != old
-    (folder / "server.json").write_text("{")
-    with SharedDatabase(folder) as used, MongoClient(used.uri) as client:
-        client.admin.command("ping")
+    # Cut off, and of a version of Vouch whose servers had ports.
+    for text in ("{", '{"place": "x", "pid": 1, "started": "1", "port": 1}'):
+        (folder / "server.json").write_text(text)
+        with SharedDatabase(folder) as used, MongoClient(used.uri) as client:
+            client.admin.command("ping")
+
+
+def test_nobody_else_reaches_it(folder):
+    """No port of the machine leads to it, and its socket and its data are its owner's alone."""
+    with SharedDatabase(folder) as used:
+        found = record(folder)
+        assert not psutil.Process(found.pid).net_connections("inet")
+        socket_file = socket_of(used.uri)
+        for path in (socket_file, socket_file.parent, folder, folder / "data", folder / "server.json"):
+            assert path.stat().st_mode & 0o077 == 0, path
+        assert parse_version(used.version) >= (6, 0)
+        assert (folder / "mongodb-release").read_text() == f"{release_of(used.version)}\n"
+        with MongoClient(used.uri, compressors="zlib") as client:
+            client.admin.command("ping")
+            options = client.admin.command("getCmdLineOpts")["parsed"]
+        assert options["net"]["compression"]["compressors"] == "disabled"
+    assert not socket_file.exists()
+
+
+def test_sockets_that_killed_servers_left_are_removed(folder):
+    with SharedDatabase(folder):
+        pass
+    left = folder / "data" / "0123.sock"
+    left.touch()
+    with SharedDatabase(folder):
+        assert not left.exists()
+
+
+def test_data_are_opened_by_the_release_that_wrote_them(folder, monkeypatch):
+    with SharedDatabase(folder) as used:
+        own = release_of(used.version)
+    (folder / "mongodb-release").write_text("5.0\n")
+    with pytest.raises(UserError, match=rf"was written by MongoDB 5\.0, and there is {own}"), SharedDatabase(folder):
+        pass
+    # Before releases were noted there was one.
+    (folder / "mongodb-release").unlink()
+    monkeypatch.setattr(module, "_FIRST_RELEASE", "5.0")
+    with pytest.raises(UserError, match=r"was written by MongoDB 5\.0"), SharedDatabase(folder):
+        pass
+    monkeypatch.setattr(module, "_FIRST_RELEASE", own)
+    with SharedDatabase(folder) as used:
+        assert release_of(used.version) == own

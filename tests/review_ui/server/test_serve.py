@@ -205,6 +205,8 @@ class Server:
 
     def __init__(self, reviewer, deaths, fails=0, hangs=False):
         self.reviewer, self.deaths, self.fails, self.hangs = reviewer, deaths, fails, hangs
+        self.hangs_later = 0
+        """How often it will run and give no sign."""
         self.runs, self.answers, self.stopped, self.starts = True, True, 0, 0
 
     def has_died(self):
@@ -212,6 +214,13 @@ class Server:
             self.deaths -= 1
             self.runs = self.answers = False
         return not self.runs
+
+    def has_hung(self):
+        if self.hangs_later and self.answers:
+            self.hangs_later -= 1
+            self.answers = False
+            return True
+        return False
 
     def stop(self):
         self.stopped += 1
@@ -258,6 +267,15 @@ def test_what_died_runs_again():
     assert [message.partition(" had ended")[0] for message in messages] == ["the server of ann"] * 2
     assert ann.answers
     assert ben.stopped == 0
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_runs_and_gives_no_sign_is_started_again():
+    ann, ben = Server("ann", 0), Server("ben", 0)
+    ann.hangs_later = 2
+    messages = watch(ann, ben)
+    assert [message.partition("; it runs again")[0] for message in messages] == ["the server of ann hung"] * 2
+    assert (ann.stopped, ann.answers, ben.stopped) == (2, True, 0)
 
 
 @pytest.mark.usefixtures("at_once")

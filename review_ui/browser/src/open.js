@@ -1,0 +1,4 @@
+// @ts-check
+import { open } from "./opening.js";
+
+open((address) => location.replace(address));
