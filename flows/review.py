@@ -40,9 +40,9 @@ from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.store.open import open_store, open_workspace
 
 KEYS: Final = (
-    "Alt+T take a batch; Alt+Enter correct, or as you drew it; Alt+1 ... Alt+9 another class; Alt+B bad box",
-    "Alt+N not an object; Alt+M free the box of its mask; Alt+D draw a missing box; Alt+G the crop grid; Alt+S skip; "
-    "Alt+Z undo",
+    "Alt+Enter correct, or as you drew it; Alt+1 ... Alt+9 another class; Alt+B bad box; Alt+N not an object",
+    "Alt+M free the box of its mask; Alt+D draw a missing box; Alt+G the crop grid; Alt+S skip; Alt+Z undo; "
+    "Alt+T the next batch; ? all keys",
 )
 
 

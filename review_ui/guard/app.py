@@ -147,8 +147,10 @@ class Guard:
         home = f"/datasets/{self._settings.dataset}"
         asked = request.query_params.get("id")
         if asked is not None:
-            there = re.fullmatch(_ID, asked) and await self._ask(self._session.item_of, asked)
-            return None if there else RedirectResponse(home, 303)
+            is_there = (
+                re.fullmatch(_ID, asked) is not None and await self._ask(self._session.item_of, asked) is not None
+            )
+            return None if is_there else RedirectResponse(home, 303)
         if request.url.query:
             return None
         first = await self._ask(self._session.open, 0)

@@ -240,9 +240,9 @@ def release_of(version: str) -> str | None:
 def version_risk(version: str) -> str:
     """What is wrong with a version of MongoDB, a line for people; empty where nothing is known to be."""
     number = parse_version(version)
-    release = number[:2]
     if not number:
         return ""
+    release = number[0], number[1]
     faults = []
     if release in _UNSUPPORTED or release < min(_UNSUPPORTED):
         since = _UNSUPPORTED.get(release, "long ago")

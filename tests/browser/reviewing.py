@@ -81,7 +81,7 @@ class Reviewer:
     def wait_open(self) -> None:
         """Wait until the review shows what it opens on, and put the list of keys away where it is shown."""
         self.page.wait_for_selector(
-            "#vouch-sheet h1, :root[data-vouch-ready]:not([data-vouch-ready=''])", state="attached"
+            "#vouch-sheet h1, :root[data-vouch-item]:not([data-vouch-item=''])", state="attached"
         )
         self.page.wait_for_selector("#vouch-cover", state="detached")
         if self.page.locator("#vouch-keys").count():

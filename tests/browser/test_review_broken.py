@@ -63,6 +63,8 @@ def test_an_image_that_came_for_all_but_the_app_is_loaded_again(reviewer):
 
 
 def test_crops_whose_image_is_gone_are_left_out_of_the_grid(reviewer, gone):
+    # A page that has shown an image keeps it.
+    reviewer.open_again()
     reviewer.press("Alt+g")
     broken = reviewer.page.locator(f"#vouch-grid .tile.broken[data-item='{gone.id}']")
     broken.wait_for()

@@ -169,7 +169,7 @@ async def ask(client: TestClient, made: Maker) -> tuple[str, str, int]:
         if message["type"] == "http.response.start":
             answered.append(message["status"])
 
-    await client.app(scope, receive, send)  # type: ignore[arg-type]
+    await client.app(scope, receive, send)
     [status] = answered
     return method, path, status
 

@@ -28,7 +28,7 @@ def index(guarded):
 
 
 def answer_with(behind, answer):
-    class Index(type(behind)):  # type: ignore[misc] # a class that is made of another at run time
+    class Index(type(behind)):
         async def __call__(self, scope, receive, send):
             await answer(scope, receive, send)
 
