@@ -3,8 +3,9 @@
 import json
 import logging
 import os
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ logging.getLogger().addHandler(_root_handler)
 def pytest_configure(config: pytest.Config) -> None:
     """Have the left-out tests counted at the end of the run."""
     config.pluginmanager.register(LeftOut(config), "left-out")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # before pytest-cov adds up
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Remove the coverage that killed children left half-written: one such file would end the whole run."""
+    result = yield
+    if not hasattr(session.config, "workerinput"):
+        for path in session.config.rootpath.glob(".coverage.*"):
+            # Coverage names a file by its hash once it is whole.
+            if not re.search(r"\.H\w+h$", path.name):
+                path.unlink(missing_ok=True)
+    return result
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
