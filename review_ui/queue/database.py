@@ -49,7 +49,7 @@ _LONGEST_SOCKET: Final = 100
 _SHORT_FOLDER: Final = "vouch-mongod-"
 
 _FIXED_IN: Final = {(6, 0): 27, (7, 0): 28, (8, 0): 17, (8, 2): 3}
-"""The patch of each release that mends CVE-2025-14847; later releases have it from the start."""
+"""The patch of each release that fixes CVE-2025-14847; later releases have it from the start."""
 _UNSUPPORTED: Final = {(6, 0): "July 2025", (5, 0): "October 2024", (4, 4): "February 2024"}
 """Since when a release gets no fixes any more."""
 
