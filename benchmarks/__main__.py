@@ -11,6 +11,7 @@ Examples:
   python -m benchmarks                      all of them, into benchmarks/
   python -m benchmarks export memory        two of them
   python -m benchmarks listing --huge       with ten million keys
+  VOUCH_FAULTS=done python -m benchmarks faults --full     goes on where it stopped
   python -m benchmarks --quick              small sizes, nothing written: does everything still work?
 
 An S3 server is listed too where S3_TEST_ENDPOINT names one: eval "$(tests/radosgw.sh start)"
@@ -25,13 +26,15 @@ def benchmarks(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes; writes only where --out says.")] = False,
     huge: Annotated[bool, typer.Option("--huge", help="Also plan ten million keys.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Also full-size models without a GPU: tens of minutes.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also what takes hours: full-size models without a GPU.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for RESULTS.md and results/.", show_default=False)] = None,
 ) -> None:
     """Measure Vouch, print a table a benchmark, and write results/NAME.json and RESULTS.md.
 
-    The names: end_to_end, stage_shares, engine, engine_switches, orchestration, memory, listing, export,
-    verdict_import, ground_truth, review_queue, review_operators, review_app, routing_contract, routing_after,
+    The names: end_to_end, stage_shares, engine, engine_switches, orchestration, memory, faults, listing, decoding,
+    export, verdict_import, ground_truth, review_queue, review_operators, review_app, routing_contract, routing_after,
     routing_starter, routing_size.
     """
     from benchmarks.campaigns import Options

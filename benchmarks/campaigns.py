@@ -118,7 +118,6 @@ def run_bare(campaign: Path) -> RunSummary:
     from vouch_labels.tasks.run import CampaignRun, Processed
     from vouch_labels.tasks.shard.shard import process_shard
 
-    started = time.perf_counter()
     with CampaignRun(load_campaign(campaign)) as run:
         run.plan()
         worked, began = Processed(), time.perf_counter()
@@ -126,7 +125,7 @@ def run_bare(campaign: Path) -> RunSummary:
             worked.images += process_shard(shard.id, run.settings).counts.images
             worked.shards += 1
         worked.seconds = time.perf_counter() - began
-        return run.summary(worked, run.export(), time.perf_counter() - started)
+        return run.summary(worked, run.export())
 
 
 def run_flow(campaign: Path, prefect_home: Path) -> RunSummary:
@@ -203,4 +202,4 @@ class Options(Strict):
 
     quick: bool = Field(False, description="Small sizes and one repetition: shows that everything works, no more.")
     huge: bool = Field(False, description="Adds the sizes that take many minutes.")
-    full: bool = Field(False, description="Adds full-size models on machines without a GPU.")
+    full: bool = Field(False, description="Adds full-size models on machines without a GPU, and more signals.")

@@ -3,6 +3,7 @@
 from typing import Final, Protocol
 
 from benchmarks import (
+    decoding,
     end_to_end,
     export,
     label_files,
@@ -14,6 +15,7 @@ from benchmarks import (
 )
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
+from benchmarks.faults import measure as faults
 from benchmarks.harness import Table
 from benchmarks.routing import after_table, contract, size, starter_world
 
@@ -33,7 +35,9 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "engine_switches": engine.measure_switches,
     "orchestration": orchestration.measure,
     "memory": orchestration.measure_memory,
+    "faults": faults.measure,
     "listing": listing.measure,
+    "decoding": decoding.measure,
     "export": export.measure,
     "verdict_import": label_files.measure_verdicts,
     "ground_truth": label_files.measure_truth,

@@ -1,23 +1,36 @@
-"""Runs a Prefect server of this process's own: out of reach of the terminal's Ctrl-C, and never outliving the process.
+"""Gives flows a Prefect server, the user's or one of this process's own, and never lets the work depend on it.
 
-Settings of other packages must stand before they are imported. Signals that end a command are found behind the errors
-that hide them.
+Its own is out of reach of the terminal's Ctrl-C and never outlives the process. Settings of other packages must stand
+before they are imported. Signals that end a command are found behind the errors that hide them.
 """
 
 import atexit
 import http.client
+import logging
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import ClassVar, Final, NoReturn
+from types import TracebackType
+from typing import ClassVar, Final, Generic, NoReturn, Self, TypeVar
 
 from vouch_labels.flows import parent_death
 from vouch_labels.schemas.errors import UserError, VouchError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BUSY: Final = (429, 502, 503, 504)
+"""Answers of a server, or of a proxy before it, that will soon be there."""
+BUSY_S: Final = 60.0
+"""How long a run waits at its start for a server that answers so."""
+GOODBYE_S: Final = 5.0
+"""How long Prefect may try to report that a signal ended the work."""
 
 HUNG_UP: Final = 129
 INTERRUPTED: Final = 130
@@ -25,19 +38,20 @@ TERMINATED: Final = 143
 
 
 @contextmanager
-def embedded_server() -> Iterator[None]:
-    """Give Prefect a server where no PREFECT_API_URL names one; it ends with this process.
+def prefect_server() -> Iterator[None]:
+    """Give Prefect a server: the one that PREFECT_API_URL names, else one that ends with this process.
 
     Prefect's client would start one by itself, as a child in our process group. The terminal sends Ctrl-C to all of
     that group: the server would be gone at once, and Prefect would try for minutes to report the interruption to it.
-    Inside the block Prefect gives a server that has died seconds instead of minutes, and keeps no copy of the log
-    there.
+    Inside the block Prefect gives a server that is away seconds instead of minutes, since no work waits for it; of
+    our own server it asks no copy of the log.
 
     Raises:
-        UserError: There can be no folder for its database.
-        VouchError: The server ended or hangs at its start; or it died, and what Prefect did in the block failed.
+        UserError: PREFECT_API_URL names nothing that answers as Prefect does, or our own has no place for its database.
+        VouchError: The named server is busy for long; or our own ended or hangs at its start.
     """
     from prefect.settings import (
+        PREFECT_API_REQUEST_TIMEOUT,
         PREFECT_API_URL,
         PREFECT_CLIENT_MAX_RETRIES,
         PREFECT_LOGGING_TO_API_ENABLED,
@@ -46,27 +60,175 @@ def embedded_server() -> Iterator[None]:
         temporary_settings,
     )
 
-    if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
-        yield
+    patience = {PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_API_REQUEST_TIMEOUT: 20}
+    named = PREFECT_API_URL.value()
+    if named or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        with temporary_settings(set_defaults=patience):
+            if named:
+                _wait_for_named(named)
+                _Server.named = True
+            yield
         return
     _make_home()
-    patience = {PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_LOGGING_TO_API_ENABLED: False}
-    try:
-        # The server has no pages, so the log names none.
-        with temporary_settings({PREFECT_API_URL: _start(), PREFECT_UI_URL: ""}, set_defaults=patience):
-            yield
-    except Exception as error:
-        if isinstance(error, VouchError) or not has_died() or signal_behind(error) is not None:
-            raise
-        raise VouchError(
-            "Prefect's embedded server died during the run (was it killed, or out of memory?); "
-            "finished work is kept: run the same command again to resume"
-        ) from error
+    # The server has no pages, so the log names none.
+    own = {PREFECT_API_URL: _start(), PREFECT_UI_URL: ""}
+    with temporary_settings(own, set_defaults=patience | {PREFECT_LOGGING_TO_API_ENABLED: False}):
+        yield
+
+
+class Outcome(Generic[T]):
+    """What became of a flow's work, whatever Prefect's server hears of it.
+
+    The flow's body does its work within the block `with outcome:` and sets the result at the end of it. Prefect
+    reports before and after; where its server is away then, it raises errors of its own over the result, or over the
+    error that the work ended with.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has been done yet."""
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self._told = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Begin the work."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Note how the work ended; after a signal Prefect has seconds to report it."""
+        self.error = error
+        ended = None if error is None else signal_behind(error)
+        if ended is not None and threading.current_thread() is threading.main_thread():
+            threading.Thread(target=self._hurry, args=(ended[0] - 128,), daemon=True).start()
+
+    def _hurry(self, number: int) -> None:
+        # As an impatient user would: what is under way in Prefect's client is broken off.
+        while not self._told.wait(GOODBYE_S):
+            os.kill(os.getpid(), number)
+
+    def of(self, flow: Callable[[], object]) -> T:
+        """Run the flow; give the result of its work, or raise the work's error.
+
+        Raises:
+            VouchError: The server is away or busy, and so the work was not started.
+        """
+        of_prefect: Exception | None = None
+        try:
+            flow()
+        except Exception as error:
+            if signal_behind(error) is not None:
+                raise
+            of_prefect = error
+        finally:
+            self._told.set()
+        if self.error is not None:
+            raise self.error
+        if self.result is None:
+            raise _not_started(of_prefect) from of_prefect
+        if of_prefect is not None:
+            logger.info("Prefect did not hear of the end", exc_info=of_prefect)
+            logger.warning("the work is done, but Prefect did not hear of it: %s", _reason(of_prefect))
+        return self.result
+
+
+def is_gone() -> bool:
+    """Whether the server that flows reported to answers no more; Prefect would try for minutes to send it the rest."""
+    if _Server.latest is not None and has_died():
+        return True
+    if not _Server.named:
+        return False
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 3}):
+        return get_client(sync_client=True).api_healthcheck() is not None
 
 
 def has_died() -> bool:
-    """Whether the server was started here and is no more; Prefect would try for minutes to send it the rest."""
+    """Whether the server was started here and is no more."""
     return _Server.latest is not None and _Server.latest.process.poll() is not None
+
+
+def _wait_for_named(url: str) -> None:
+    """Make sure that the server of PREFECT_API_URL answers, and is one of Prefect; a busy one is waited for."""
+    from prefect.client.orchestration import get_client
+
+    from vouch_labels.tasks.store.s3 import without_secrets
+
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            with get_client(sync_client=True) as client:
+                problem = client.api_healthcheck()
+        except Exception as error:
+            problem = error
+        if problem is None:
+            return
+        status = _status(problem)
+        if status not in BUSY:
+            address = without_secrets(url)
+            if status in (401, 403):
+                raise UserError(
+                    f"the Prefect server at {address} does not let us in ({status}); "
+                    "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
+                ) from problem
+            raise UserError(
+                f"no Prefect server answers at {address} ({_reason(problem)}); start it, correct PREFECT_API_URL, "
+                "or unset that: a run then brings a server of its own"
+            ) from problem
+        if time.monotonic() > end:
+            raise _busy(status) from problem
+        logger.warning("Prefect's server is busy (%s); waiting", status)
+        time.sleep(1)
+
+
+def _not_started(error: Exception | None) -> Exception:
+    """What to raise where the work was not started: a line if it is the server's fault."""
+    import httpx
+
+    if error is None:
+        return VouchError("Prefect did not let the run begin; look at it in Prefect, and run again")
+    if not any(isinstance(cause, httpx.HTTPError) for cause in _chain(error)):
+        return error
+    status = _status(error)
+    if status in BUSY:
+        return _busy(status)
+    return VouchError(f"Prefect took no new run ({_reason(error)}); nothing was started: run the same command again")
+
+
+def _busy(status: int) -> VouchError:
+    return VouchError(f"Prefect's server is busy (it answers {status}); nothing was started: run again later")
+
+
+def _status(error: BaseException) -> int | None:
+    import httpx
+
+    causes = (cause for cause in _chain(error) if isinstance(cause, httpx.HTTPStatusError))
+    return next((cause.response.status_code for cause in causes), None)
+
+
+def _reason(error: BaseException) -> str:
+    """One line: the status, or what the innermost of the errors says."""
+    from vouch_labels.tasks.store.s3 import without_secrets
+
+    if has_died():
+        return "its embedded server died (was it killed, or out of memory?)"
+    status = _status(error)
+    if status is not None:
+        return f"it answers {status}"
+    causes = list(_chain(error))
+    # What httpx wraps says most in the fewest words, "Connection refused".
+    text = next((str(cause) for cause in reversed(causes) if str(cause)), type(error).__name__)
+    return without_secrets(text)[:200]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def leave_at_once(code: int) -> NoReturn:
@@ -106,6 +268,8 @@ class _Server:
     """A Prefect server in a session of its own that gets SIGTERM when we are killed, where the system can do that."""
 
     latest: ClassVar["_Server | None"] = None
+    named: ClassVar[bool] = False
+    """Whether flows of this process reported to a server of the user's."""
 
     def __init__(self) -> None:
         import prefect

@@ -101,7 +101,7 @@ def serve(
 
 def _certified(campaign: Campaign) -> str:
     """Say what stands certified before the review; its own answers certify nothing before `vouch certify`."""
-    from vouch_labels.tasks.certify.apply import find_policy
+    from vouch_labels.tasks.certify.active import find_policy
     from vouch_labels.tasks.policy import accepts
 
     try:

@@ -1,6 +1,6 @@
 """The main flow: plan what is new, process the shards, export the data set; and how Prefect tasks are made.
 
-Names, tags, retries and timeouts of tasks are decided here, in one place.
+Names, retries and timeouts of tasks are decided here, in one place.
 """
 
 import time
@@ -15,12 +15,12 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from vouch_labels.flows.artifacts import publish
-from vouch_labels.flows.prefect_server import embedded_server
+from vouch_labels.flows.prefect_server import Outcome, prefect_server
 from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import ExportOutcome, Generation, Marker, RunSummary
-from vouch_labels.tasks.run import CampaignRun, Processed
+from vouch_labels.tasks.run import CampaignRun, Processed, RunOptions
 from vouch_labels.tasks.shard.events import OnEvent, ignore
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
 
@@ -29,68 +29,107 @@ FAILURES_IN_A_ROW = 3
 
 # What listens belongs to this process alone: it is no parameter, for Prefect would store and send those.
 _listener: ContextVar[OnEvent] = ContextVar("listener", default=ignore)
+_opened: ContextVar[CampaignRun | None] = ContextVar("opened", default=None)
+_outcome: ContextVar[Outcome[RunSummary] | None] = ContextVar("outcome", default=None)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def run_campaign(
-    campaign: Path, *, on_event: OnEvent = ignore, retry_failed: bool = False, export: bool = True
+    campaign: Path, *, on_event: OnEvent = ignore, options: RunOptions | None = None, opened: CampaignRun | None = None
 ) -> RunSummary:
     """Run a campaign file as a flow in this process, see `vouch_run`; `on_event` is told how it goes on.
 
+    `opened` is a run of that file whose block the caller has entered, so that a mistake showed before Prefect was
+    imported; it brings its own listener and options. Without it, the run is opened here, before Prefect's server
+    starts.
+
+    A Prefect server that goes away in mid-run takes nothing from it: a warning says that Prefect did not hear of it.
+
     Raises:
-        UserError: The campaign, the source, the workspace or the models cannot be used.
-        VouchError: The storage failed.
+        UserError: The campaign, the source, the workspace or the models cannot be used, or no Prefect server answers.
+        VouchError: The storage failed, or Prefect's server before anything was started.
     """
-    token = _listener.set(on_event)
+    if opened is None:
+        with CampaignRun(load_campaign(campaign), on_event, options) as run:
+            return run_campaign(campaign, opened=run)
+    outcome = Outcome[RunSummary]()
+    tokens = _opened.set(opened), _outcome.set(outcome)
     try:
-        with embedded_server():
-            return RunSummary.model_validate(vouch_run(str(campaign), retry_failed=retry_failed, export=export))
+        with prefect_server():
+            summary = outcome.of(lambda: vouch_run(str(campaign)))
     finally:
-        _listener.reset(token)
+        _opened.reset(tokens[0])
+        _outcome.reset(tokens[1])
+    # Prefect has taken its time at the end as well.
+    return opened.timed_again(summary)
 
 
 @flow(name="vouch-run", persist_result=False)
-def vouch_run(campaign: str, retry_failed: bool = False, export: bool = True) -> dict[str, Any]:
+def vouch_run(
+    campaign: str,
+    retry_failed: bool = False,
+    export: bool = True,
+    accept_changes: bool = False,
+    limit: int | None = None,
+) -> dict[str, Any]:
     """Label what is new in the source of a campaign and export the data set.
 
     Args:
         campaign: Path of the campaign file on the machine that runs the flow.
         retry_failed: Try images that failed in an earlier run once more.
         export: Write the data set at the end.
+        accept_changes: Go on although another source or other classes take the place of those that were labelled, or
+            most images have vanished.
+        limit: Label so many images alone, the first by key; None: all.
 
     Returns:
         The RunSummary as JSON values.
     """
-    started = time.monotonic()
-    config = load_campaign(Path(campaign))
-    with CampaignRun(config, _listener.get()) as run:
-        plan_shards(run, retry_failed)
-        processed = _process_shards(run)
-        exported = export_labels(run) if export else None
-        summary = run.summary(processed, exported, time.monotonic() - started)
+    with _outcome.get() or Outcome[RunSummary]() as outcome:
+        opened = _opened.get()
+        if opened is not None:
+            summary = _run(opened)
+        else:
+            options = RunOptions(retry_failed=retry_failed, export=export, accept_changes=accept_changes, limit=limit)
+            with CampaignRun(load_campaign(Path(campaign)), _listener.get(), options) as run:
+                summary = _run(run)
+        outcome.result = summary
     publish("vouch-run", f"run {summary.run} in figures", f"Run {summary.run}", summary.blocks())
     return summary.model_dump(mode="json")
+
+
+def _run(run: CampaignRun) -> RunSummary:
+    token = _listener.set(run.on_event)
+    try:
+        plan_shards(run)
+        processed = _process_shards(run)
+        run.note_moves(processed)
+        exported = export_labels(run) if run.options.export else None
+    finally:
+        _listener.reset(token)
+    return run.summary(processed, exported)
 
 
 def vouch_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a Vouch task.
 
     Nothing is cached by Prefect, since the workspace's own markers say what is done, and parameters are neither
-    stored nor sent; retries are set per run by `with_retries`.
+    stored nor sent; retries are set per run by `with_retries`. It has no tags: each tag makes a task ask the server
+    for a slot, so that a run could not go on without it.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        return Task(function, name=name, tags={"vouch"}, persist_result=False, cache_policy=NO_CACHE)
+        return Task(function, name=name, persist_result=False, cache_policy=NO_CACHE)
 
     return decorate
 
 
 @vouch_task("plan")
-def plan_shards(run: CampaignRun, retry_failed: bool) -> Generation | None:
+def plan_shards(run: CampaignRun) -> Generation | None:
     """Plan what is new or changed."""
-    return run.plan(retry_failed=retry_failed)
+    return run.plan()
 
 
 @vouch_task("shard")

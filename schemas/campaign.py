@@ -16,7 +16,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 SHA256 = r"^[0-9a-f]{64}$"
 BatchSize = Literal["auto"] | Annotated[int, Field(ge=1, le=8192)]
 
-IMAGE_GLOBS = ("**/*.jpg", "**/*.jpeg", "**/*.png", "**/*.webp", "**/*.tif", "**/*.tiff", "**/*.bmp")
+IMAGE_SUFFIXES: Final = (
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "tif", "tiff", "bmp", "dib", "gif"),
+    *("heic", "heif", "hif", "avif", "jp2", "j2k", "jpx"),
+)
+IMAGE_GLOBS: Final = tuple(f"**/*.{suffix}" for suffix in IMAGE_SUFFIXES)
+"""What source.include holds by default; then files without an extension are looked into as well."""
 
 Gate = Literal["delivered", "accepted"]
 
@@ -138,6 +143,18 @@ class ClassConfig(Strict):
         examples=[["dog", "fox"]],
         description="Texts of look-alikes: an object that fits one of them better is not of this class.",
     )
+    was: tuple[str, ...] = Field(
+        (),
+        examples=["cat"],
+        description="Name under which this class was labelled before: labels, reviews and certificates stay. A list "
+        "makes one class of several, and their reviews count for it. Without prompts these names are the prompts.",
+    )
+    caption: int = Field(
+        0,
+        ge=0,
+        description="Classes of one number are asked for together, in a caption of their own. A class that is added "
+        "with another number leaves what the detector found for the others as it is.",
+    )
     min_score: float | None = Field(
         None,
         ge=0,
@@ -162,7 +179,12 @@ class ClassConfig(Strict):
             raise ValueError("the name of a class must be one line of text")
         return name
 
-    @field_validator("prompts", "negatives")
+    @field_validator("was", mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("prompts", "negatives", "was")
     @classmethod
     def _texts_stripped(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         texts = tuple(text.strip() for text in value)
@@ -172,8 +194,13 @@ class ClassConfig(Strict):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The positive prompts, the class name when none is given."""
-        return self.prompts or (self.name,)
+        """The positive prompts; without any the names that the class had, else its own."""
+        return self.prompts or self.was or (self.name,)
+
+    @property
+    def key(self) -> str:
+        """The name that its labels carry in the workspace: a renamed class keeps the one that it was labelled under."""
+        return self.was[0] if len(self.was) == 1 else self.name
 
 
 SWITCHES: Final = {
@@ -446,6 +473,22 @@ class RunConfig(Strict):
     retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; doubled each time.")
     shard_timeout_s: float = Field(6 * 3600, gt=0, description="A shard that takes longer is given up.")
     fetch_threads: int = Field(8, ge=1, le=256, description="Threads that fetch and decode ahead.")
+    decode_memory_mb: int = Field(
+        2048,
+        ge=64,
+        description="Memory that fetching and decoding may take, all threads together; MiB. "
+        "An image that needs more than three quarters of it fails with a reason.",
+    )
+
+
+def _as_seen(name: str) -> str:
+    """A name without what no reader sees: format characters such as zero-width ones, spelling of accents, spaces."""
+    shown = (letter for letter in unicodedata.normalize("NFC", name) if not _is_invisible(letter))
+    return " ".join("".join(shown).split()).casefold()
+
+
+def _is_invisible(letter: str) -> bool:
+    return unicodedata.category(letter) == "Cf" or "\ufe00" <= letter <= "\ufe0f"
 
 
 class Campaign(Strict):
@@ -467,7 +510,30 @@ class Campaign(Strict):
         twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
             raise ValueError(f"class declared twice: {', '.join(twice)}; give all its prompts to one class")
+        keys = Counter(name for entry in value for name in {entry.key, *entry.was})
+        if twice := sorted(name for name, count in keys.items() if count > 1):
+            raise ValueError(
+                f"{twice[0]!r} is, or was, several classes; name it once, under was: of the class that takes its labels"
+            )
+        names: dict[str, str] = {}
+        for entry in value:
+            other = names.setdefault(_as_seen(entry.name), entry.name)
+            if other != entry.name:
+                raise ValueError(
+                    f"classes {other!a} and {entry.name!a} look the same: they differ only by invisible "
+                    "characters, spaces, or the way in which an accent is written; type one of them again"
+                )
         return value
+
+
+def shown_names(classes: tuple[ClassConfig, ...]) -> dict[str, str]:
+    """The names of renamed classes, by the name that their labels carry in the workspace; empty where none is."""
+    return {entry.key: entry.name for entry in classes if entry.key != entry.name}
+
+
+def merged_names(classes: tuple[ClassConfig, ...]) -> dict[str, str]:
+    """Former classes that are part of another one now -> the name that its labels carry."""
+    return {name: entry.key for entry in classes if len(entry.was) > 1 for name in entry.was if name != entry.key}
 
 
 SIGNALS: Final = tuple(Thresholds.model_fields)

@@ -108,6 +108,8 @@ class YamlTree:
     data: object = None
     lines: dict[YamlPath, int] = field(default_factory=dict)
     """Path -> line, counted from 1, of the key or list item that stands there."""
+    texts: dict[YamlPath, str] = field(default_factory=dict)
+    """Path -> a number, truth value or null as it is written: 007 is read as 7."""
     problems: list[tuple[YamlPath, int, str]] = field(default_factory=list)
     """What cannot be taken as it stands, with its path and line."""
 
@@ -153,7 +155,7 @@ def _switches_for_numbers(value: object, at: YamlPath, tree: YamlTree) -> list[t
     kinds = alternatives(field.annotation)
     if bool in kinds or not {int, float} & set(kinds):
         return []
-    return [(tree.line(at), f"{dotted(at)}must be a number, not {str(value).lower()}")]
+    return [(tree.line(at), f"{dotted(at)}must be a number, not {tree.texts.get(at, str(value).lower())}")]
 
 
 def resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
@@ -231,7 +233,7 @@ def explain(error: ValidationError, tree: YamlTree, root: type[BaseModel]) -> li
         grouped.setdefault(_path(entry["loc"], entry["type"], tree), []).append(entry)
     lines = []
     for path, entries in grouped.items():
-        words = list(dict.fromkeys(_words(path, entry, root) for entry in entries))
+        words = list(dict.fromkeys(_words(path, entry, root, tree.texts.get(path)) for entry in entries))
         # Several errors of one place are the branches of a union, none of which fits.
         words[:-1] = [text.partition(", not ")[0] for text in words[:-1]]
         lines.append((tree.line(path), f"{dotted(path)}{' or '.join(words).replace(' or must be', ' or')}"))
@@ -255,8 +257,9 @@ def _path(loc: tuple[str | int, ...], kind: str, tree: YamlTree) -> YamlPath:
     return (*path, loc[-1]) if kind == "missing" and isinstance(loc[-1], str) else path
 
 
-def _words(path: YamlPath, entry: "ErrorDetails", root: type[BaseModel]) -> str:
+def _words(path: YamlPath, entry: "ErrorDetails", root: type[BaseModel], written: str | None) -> str:
     kind, context, value = entry["type"], entry.get("ctx", {}), entry["input"]
+    shown = _shown(path, value, written)
     if kind == "extra_forbidden":
         return _unknown(path, root)
     if kind == "missing":
@@ -266,18 +269,18 @@ def _words(path: YamlPath, entry: "ErrorDetails", root: type[BaseModel]) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
-        return f"must be {context['expected']}, not {_shown(path, value)}{_nearest_choice(context['expected'], value)}"
+        return f"must be {context['expected']}, not {shown}{_nearest_choice(context['expected'], value)}"
     if kind == "string_pattern_mismatch":
         field = field_at(root, path)
-        return f"{_shown(path, value)} is not {_PATTERNS.get(context['pattern'], field.description if field else '')}"
+        return f"{shown} is not {_PATTERNS.get(context['pattern'], field.description if field else '')}"
     if kind == "model_type" and context["class_name"] in OR_TEXT and isinstance(value, bool | int | float):
-        return f'must be a section of keys, not {_shown(path, value)}; a text goes in quotes: "{_plain(value)}"'
+        return f'must be a section of keys, not {shown}; a text goes in quotes: "{shown}"'
     if kind == "string_type" and isinstance(value, bool | int | float):
-        return f'must be a text, not {_shown(path, value)}; put it in quotes: "{_plain(value)}"'
+        return f'must be a text, not {shown}; put it in quotes: "{shown}"'
     template = _TEMPLATES.get(kind)
     if template is None:
         return entry["msg"][:1].lower() + entry["msg"][1:]
-    return template.format(value=_shown(path, value), **context)
+    return template.format(value=shown, **context)
 
 
 _TEMPLATES: Final = {
@@ -337,14 +340,14 @@ def _nearest_choice(expected: str, value: object) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _shown(path: YamlPath, value: object) -> str:
+def _shown(path: YamlPath, value: object, written: str | None) -> str:
     if isinstance(value, dict):
         return "a section of keys"
     if isinstance(value, list):
         return "a list"
     if any(_CREDENTIAL.search(str(step)) for step in path):
         return "the value given"
-    text = _USERINFO.sub("", _plain(value))
+    text = _USERINFO.sub("", written or _plain(value))
     text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     return repr(text) if isinstance(value, str) else text
 
@@ -505,6 +508,7 @@ def _mapping(node: yaml.MappingNode, path: YamlPath, tree: YamlTree) -> dict[str
             for base in bases:
                 apart = YamlTree(problems=tree.problems)
                 merged = _value(base, path, apart)
+                tree.texts.update({at: text for at, text in apart.texts.items() if at not in tree.lines})
                 tree.lines.update({at: line for at, line in apart.lines.items() if at not in tree.lines})
                 if isinstance(merged, dict):
                     result = merged | result
@@ -524,6 +528,8 @@ def _merged_last(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
 
 def _scalar(node: yaml.ScalarNode, path: YamlPath, tree: YamlTree) -> object:
     text, kind = str(node.value), node.tag.removeprefix(_TAG)
+    if kind != "str":
+        tree.texts[path] = text
     try:
         match kind:
             case "str":

@@ -29,6 +29,10 @@ class ObjectMissingError(StoreError):
     """No object has this key (deleted between list and get, perhaps)."""
 
 
+class ObjectArchivedError(StoreError):
+    """The object lies in an archive and cannot be read before somebody restores it."""
+
+
 class StoreAccessError(UserError):
     """The bucket or folder is missing, refuses access, or its endpoint does not answer."""
 

@@ -2,12 +2,23 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
-from vouch_labels.schemas.text import Block, Table, count, duration, facts, plural, policy_name, policy_with_basis
+from vouch_labels.schemas.text import (
+    Block,
+    Table,
+    count,
+    duration,
+    facts,
+    files_remarks,
+    plural,
+    policy_name,
+    policy_with_basis,
+)
 
 _COMMAND: Final = re.compile(r"vouch [a-z-]+ CAMPAIGN")
 
@@ -33,6 +44,7 @@ class Failed(Strict):
 
     step: Step = Field(description="Step that gave it up.")
     reason: str = Field(description="One line for people.")
+    skip: bool = Field(False, description="No failure but a file that is no image, nor says so; reason is its kind.")
 
 
 class ShardRef(Strict):
@@ -71,7 +83,7 @@ class ClassCounts(Strict):
 
 
 class ShardCounts(Strict):
-    """How a shard's images and labels ended; done + failed = images, and so for labels, over all classes."""
+    """How a shard's images and labels ended; done + failed + skipped = images, and so for labels, over all classes."""
 
     images: int = Field(ge=0)
     done: int = Field(ge=0)
@@ -81,6 +93,11 @@ class ShardCounts(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
+    skipped: dict[str, int] = Field({}, description="Of the images, files that are none: kind -> files.")
+    misnamed: int = Field(0, ge=0, description="Images done whose names end as another format's do.")
+
+
+_WITHOUT_LABEL: Final = "Class -> labels that people answered about and that are not there any more; '': of no plan."
 
 
 class Marker(Strict):
@@ -91,6 +108,10 @@ class Marker(Strict):
     stages: dict[str, str] = Field(description="Stage name -> key of what that stage depends on.")
     parts: dict[str, Part] = Field(description="Stage name -> its table.")
     counts: ShardCounts
+    found: dict[str, Part] = Field(
+        {}, description="Key of texts asked together -> all that the detector found for them."
+    )
+    masks: str = Field("", description="Key of what the masks depend on beside their boxes; empty in older markers.")
 
 
 class Current(Strict):
@@ -98,8 +119,17 @@ class Current(Strict):
 
     fingerprint: str = Field(description="As in the markers.")
     policy: str = Field(description="Version of the policy.")
-    classes: tuple[str, ...] = Field(description="Class names, in the order declared.")
+    classes: tuple[str, ...] = Field(description="Class names, in the order declared, as labels carry them.")
+    names: dict[str, str] = Field({}, description="Name that labels carry -> present name, of renamed classes.")
+    merged: dict[str, str] = Field({}, description="Former class -> the class that it is part of now.")
+    added: dict[str, datetime] = Field({}, description="Class that came after the first run -> when.")
     inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")
+    skipped: dict[str, int] = Field({}, description="Kind -> files of the last listing that were not taken.")
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The present names of the classes."""
+        return tuple(self.names.get(name, name) for name in self.classes)
 
 
 class ExportStatus(Strict):
@@ -154,10 +184,16 @@ class RunStatus(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
+    skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
+    misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str | None = Field(description="Version of the policy that decided; None before the first run.")
     in_force: PolicyStatus = Field(description="The policy by which the next run decides.")
     reviews: ReviewStatus = Field(description="What people were asked and have answered.")
+    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
     export: ExportStatus | None = Field(description="The data set; None before it is written.")
+    other_campaign: str = Field(
+        "", description="Why these figures seem to be another campaign's: its source or classes; empty: they do not."
+    )
     bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
     next: str = Field(description="What to do next, in words; CAMPAIGN stands for the campaign file.")
 
@@ -187,6 +223,8 @@ class RunStatus(Strict):
         if self.labels:
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
+        yield from files_remarks(self.skipped, self.misnamed)
+        yield from _without_label(self.answers_without_label)
         active, export = self.in_force, self.export
         expired = f"; it has EXPIRED: {active.expired}" if active.expired else ""
         if active.version is None or active.problem:
@@ -196,6 +234,8 @@ class RunStatus(Strict):
         size = f"{export.images:,} images, {export.annotations:,} annotations" if export else ""
         yield f"data set: {f'{export.uri} ({size})' if export else 'not written yet'}"
         yield f"workspace: {self.workspace}"
+        if self.other_campaign:
+            yield self.other_campaign
         yield from bundled_models(self.bundled)
         yield f"next: {self.next}"
 
@@ -270,6 +310,13 @@ class RunSummary(Strict):
     pending: int = Field(ge=0, description="Images of shards that could not be finished.")
     new_images: int = Field(ge=0, description="Of the images, those planned by this run: new, changed or retried.")
     removed_images: int = Field(ge=0, description="Images that left the source since the run before.")
+    known_images: int = Field(
+        0, ge=0, description="Of the new images, those whose content was labelled before: no model looked at them."
+    )
+    moved_images: int = Field(
+        0, ge=0, description="Images that have another key now; their labels and reviews are kept."
+    )
+    limit: int | None = Field(None, description="Images that were asked for, the first by key; None: all.")
     shards: int = Field(ge=0, description="Units of work, all runs together.")
     shards_processed: int = Field(ge=0, description="Processed by this run; the others were done.")
     labels: int = Field(ge=0)
@@ -277,12 +324,17 @@ class RunSummary(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
+    skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
+    misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str = Field(description="Version of the policy that decided.")
     policy_basis: str = Field(description="On what basis it accepts, in words.")
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
     accepts: bool = Field(description="Whether the policy can accept anything.")
+    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
+    answers_carried: dict[str, int] = Field({}, description="Merged class -> answers of former classes that count now.")
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
-    seconds: float = Field(ge=0, description="Wall-clock time of this run.")
+    seconds: float = Field(ge=0, description="Wall-clock time of this run, from the start of the command.")
+    seconds_of: dict[str, float] = Field(default_factory=dict, description="Part of the run -> its time; they sum up.")
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
     bundled: tuple[str, ...] = Field((), description="Models of the run that are bundled: they know drawn things.")
@@ -303,14 +355,21 @@ class RunSummary(Strict):
             "accepted": count(self.accepted),
             "review": count(self.review),
             "shards": f"{self.shards:,} ({self.shards_processed:,} processed now)",
-            "time": duration(self.seconds),
+            "time": _time(self.seconds, self.seconds_of),
             "speed": f"{self.images_per_second:.1f} images/s while labelling",
             "policy": policy_with_basis(self.policy, self.policy_basis),
         }
         yield facts(f"run {self.run}", values)
+        yield from self._kept()
         if self.classes:
             yield _class_table(self.classes)
         yield from _reasons(self.reasons)
+        yield from files_remarks(self.skipped, self.misnamed)
+        yield from (
+            f"{plural(number, 'answer')} about former classes count for {name} now"
+            for name, number in self.answers_carried.items()
+        )
+        yield from _without_label(self.answers_without_label)
         yield from (f"shard {shard} could not be finished: {why}" for shard, why in sorted(self.shard_errors.items()))
         if self.policy_expired:
             yield (
@@ -328,6 +387,59 @@ class RunSummary(Strict):
         if self.export is not None:
             yield from self.export.places()
         yield f"workspace: {self.workspace}"
+
+    def _kept(self) -> Iterator[str]:
+        """What was taken over from earlier runs, and what is left for a later one."""
+        if self.moved_images:
+            yield f"{plural(self.moved_images, 'image')} moved, labels and reviews kept"
+        if others := max(0, self.known_images - self.moved_images):
+            what = "other images have" if self.moved_images else "of the images have"
+            yield f"{others:,} {what} a content that was labelled before, labels kept"
+        if self.limit is not None:
+            yield (
+                f"limited to the first {plural(self.limit, 'image')} of the source, by key; "
+                "vouch run CAMPAIGN goes on with the rest"
+            )
+
+
+def _time(seconds: float, parts: Mapping[str, float]) -> str:
+    """A time and its parts of a second or more, of which there may be none."""
+    named = ", ".join(f"{name} {duration(part)}" for name, part in parts.items() if part >= 0.5)
+    return f"{duration(seconds)}: {named}" if named else duration(seconds)
+
+
+class Preview(Strict):
+    """A few images that were labelled for one picture; nothing of it is kept but the picture."""
+
+    picture: str | None = Field(description="The picture; None where no image could be drawn.")
+    images: int = Field(ge=0, description="Images labelled, those that failed included.")
+    seed: int = Field(description="Seed by which they were drawn from the source.")
+    failed: list[tuple[str, str, str]] = Field(description="Key, step and reason of images that failed.")
+    labels: int = Field(ge=0)
+    accepted: int = Field(ge=0)
+    review: int = Field(ge=0)
+    classes: dict[str, ClassCounts] = Field(description="Class name -> its labels, of classes with any.")
+    policy: str = Field(description="What decided, in words.")
+    remark: str = Field("", description="Why it is not what a run would decide by; empty: it is.")
+    bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
+    seconds: float = Field(ge=0, description="Wall-clock time.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What was found in how many images, what would become of it, and where the picture is."""
+        yield (
+            f"{plural(self.images, 'image')} drawn at random with seed {self.seed}, {plural(self.labels, 'label')}: "
+            f"{self.accepted:,} would be accepted, {self.review:,} would wait for review; {duration(self.seconds)}"
+        )
+        if self.classes:
+            yield _class_table(self.classes)
+        yield f"decided by: {policy_name(self.policy)}"
+        if self.remark:
+            yield self.remark
+        yield from (f"failed: {key}: {step}: {reason}" for key, step, reason in self.failed[:MOST_REASONS])
+        if not self.labels:
+            yield "Nothing was found: try other prompts, models.detector.min_score, or other models."
+        yield from bundled_models(self.bundled)
+        yield f"picture: {self.picture}" if self.picture else "no picture: no image could be read"
 
 
 class ClassChange(Strict):
@@ -399,6 +511,17 @@ def bundled_models(kinds: Sequence[str]) -> Iterator[str]:
 def _class_table(classes: Mapping[str, ClassCounts]) -> Table:
     rows = [(name, one.accepted, one.review) for name, one in classes.items()]
     return Table("", {"class": str, "accepted": count, "review": count}, rows)
+
+
+def _without_label(answers: Mapping[str, int]) -> Iterator[str]:
+    """Say that people's answers fit no label any more: their class has gone, or prompts or models are others."""
+    if total := sum(answers.values()):
+        named = ", ".join(f"{name} {number:,}" for name, number in answers.items() if name)
+        fit = "answer no longer fits" if total == 1 else "answers no longer fit"
+        yield (
+            f"{total:,} {fit} any label{f' ({named})' if named else ''}; the workspace keeps them, and a class that "
+            "was renamed gets them back by was: with its former name"
+        )
 
 
 def _reasons(reasons: Mapping[str, int]) -> Iterator[str]:

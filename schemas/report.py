@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
 from vouch_labels.schemas.evaluation import ContractTruth, Quality, Reliability, quality_table
-from vouch_labels.schemas.text import Block, Columns, Table, count, day, least, most, pct, when
+from vouch_labels.schemas.text import Block, Columns, Table, count, day, files_remarks, least, most, pct, when
 
 PolicyStatus = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]
 """What the acceptance rests on; simulated: a certificate from a simulated reviewer, which certifies nothing."""
@@ -51,6 +51,13 @@ class Images(Strict):
     failed: int = Field(ge=0)
     pending: int = Field(ge=0)
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
+    skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
+    misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the source holds beside images, and images whose names claim another format."""
+        return list(files_remarks(self.skipped, self.misnamed))
 
     def table(self, shown: int) -> Table:
         """Why images failed, the most frequent reasons first."""

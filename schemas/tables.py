@@ -29,13 +29,25 @@ IMAGES = pa.schema(
         pa.field("format", pa.string()),  # JPEG, PNG, ...
         pa.field("mode", pa.string()),  # mode of the file, before conversion to RGB
         pa.field("orientation", pa.int8()),  # EXIF orientation 1..8 that was applied
-        pa.field("outcome", pa.string(), nullable=False),  # done | failed
+        pa.field("outcome", pa.string(), nullable=False),  # done | failed | skipped: a file that is no image
         pa.field("step", pa.string()),  # step that failed
-        pa.field("reason", pa.string()),
+        pa.field("reason", pa.string()),  # why it failed; of one skipped its kind
         pa.field("labels", pa.int32(), nullable=False),
     ]
 )
 """One row an image of the shard, in plan order: width and height are those of the EXIF-oriented original."""
+
+FOUND = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("x0", pa.float32(), nullable=False),  # xyxy, pixels of the EXIF-oriented original
+        pa.field("y0", pa.float32(), nullable=False),
+        pa.field("x1", pa.float32(), nullable=False),
+        pa.field("y1", pa.float32(), nullable=False),
+        pa.field("scores", pa.list_(pa.float32()), nullable=False),  # of each text that was asked for, in their order
+    ]
+)
+"""One row a candidate box of the detector, before classes are decided; a table for each set of texts asked together."""
 
 DETECTIONS = pa.schema(
     [

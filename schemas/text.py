@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 NONE: Final = "\u2013"
 """Stands where there is no figure."""
 
+_MOST_KINDS: Final = 12
 _NAMES: Final = {"p_correct": "p(correct)"}
 _ACRONYMS: Final = {"clip": "CLIP", "sam": "SAM", "iou": "IoU"}
 
@@ -136,6 +137,16 @@ def some(names: Sequence[str], shown: int) -> str:
     """The first names, and how many more there are."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def files_remarks(skipped: Mapping[str, int], misnamed: int) -> Iterator[str]:
+    """What the source holds beside images, and images whose names claim another format."""
+    if skipped:
+        ordered = sorted(skipped.items(), key=lambda entry: (-entry[1], entry[0]))
+        kinds = some([f"{kind} {files:,}" for kind, files in ordered], _MOST_KINDS)
+        yield f"{plural(sum(skipped.values()), 'file')} skipped: {kinds}"
+    if misnamed:
+        yield f"{plural(misnamed, 'image')} taken by content: the name ends as another format's does"
 
 
 def rule(text: str) -> str:

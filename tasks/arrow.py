@@ -1,6 +1,6 @@
 """Converts columns of Arrow tables to numpy arrays, and numbers distinct values to compare rows without a loop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -27,6 +27,15 @@ def numbers(column: pa.Array | pa.ChunkedArray, dtype: DTypeLike) -> NDArray[Any
 def boxes_of(table: pa.Table) -> NDArray[np.float32]:
     """The columns of BOX, (N, 4) xyxy; null is NaN."""
     return np.stack([numbers(table[side], np.float32) for side in BOX], axis=1)
+
+
+def with_names(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """A table with other names in its column class_name, where they are among `names`."""
+    if not names:
+        return table
+    column = [None if name is None else names.get(name, name) for name in table["class_name"].to_pylist()]
+    place = table.schema.get_field_index("class_name")
+    return table.set_column(place, table.schema.field(place), pa.array(column, pa.string()))
 
 
 def first_places(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:

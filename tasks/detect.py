@@ -17,8 +17,9 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Failed
 from vouch_labels.schemas.tables import DETECTIONS
 from vouch_labels.tasks.boxes_masks import box_area, box_iou
-from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.fingerprint import Json, fingerprint
 from vouch_labels.tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
+from vouch_labels.tasks.models.tokens import check_apart
 
 _VERSION = 1
 _BORDER = 1.0
@@ -51,8 +52,21 @@ class Detections:
     """Largest IoU with another label of the image, [0, 1]."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Texts that are asked for together: what the detector finds for them depends on all of them, and on no other."""
+
+    phrases: list[Phrase]
+    columns: list[int]
+    """Their places among all phrases."""
+    least: float
+    """Candidates without a score at or above it are left out."""
+    key: str
+    """Key of what is found, beside the images; names of classes are no part of it."""
+
+
 class Detect:
-    """The detect step.
+    """The detect step: `look` asks the detector, `decide` makes labels of what it found, `detect` is both.
 
     Its rules, in their order:
 
@@ -74,31 +88,26 @@ class Detect:
         """
         _refuse_shared(classes)
         self._detector = detector
-        self._class_names = [entry.name for entry in classes]
+        self._class_names = [entry.key for entry in classes]
         self._phrases = _phrases(classes)
         self._texts = Texts(self._phrases, self._class_names)
         least = [config.min_score if entry.min_score is None else entry.min_score for entry in classes]
         self._least = np.array(least, np.float32)
+        self.asks = self._asks([entry.caption for entry in classes])
+        """What is asked for together, in the order of the numbers of captions."""
         self._nms_iou, self._max_boxes = config.nms_iou, config.max_boxes
-        self._check()
+        self._check(classes)
         self.key = fingerprint(
             "detect",
             _VERSION,
             detector.fingerprint,
-            [[phrase.text, phrase.class_index, phrase.negative] for phrase in self._phrases],
-            self._class_names,
+            *_prompts(classes),
             least,
             config.nms_iou,
             config.max_boxes,
         )
         """What the step's rows depend on, beside the images."""
-        self.inputs = {
-            "detector weights": detector.fingerprint,
-            "prompts": fingerprint(
-                [[phrase.text, phrase.class_index, phrase.negative] for phrase in self._phrases], self._class_names
-            ),
-            "detector settings": fingerprint(_VERSION, least, config.nms_iou, config.max_boxes),
-        }
+        self.inputs = {"detector weights": detector.fingerprint, **declared_inputs(classes, config)}
         """The same by what a user can change: name -> its fingerprint."""
 
     def __call__(self, images: Sequence[Pixels]) -> list[Detections | Failed]:
@@ -110,8 +119,41 @@ class Detect:
         Raises:
             torch.OutOfMemoryError: A single image does not fit the device.
         """
-        found = self._detector.detect(images, self._phrases, float(self._least.min()))
-        return [self._labels(raw, image) for raw, image in zip(found, images, strict=True)]
+        found = [self.look(images, ask) for ask in self.asks]
+        return [self.decide(raws, image) for image, *raws in zip(images, *found, strict=True)]
+
+    def look(self, images: Sequence[Pixels], ask: Ask) -> list[RawDetections]:
+        """Find candidates for the texts of one of `asks` in each (H, W, 3) uint8 image.
+
+        Raises:
+            torch.OutOfMemoryError: A single image does not fit the device.
+        """
+        return self._detector.detect(images, ask.phrases, ask.least)
+
+    def decide(self, found: Sequence[RawDetections], image: Pixels) -> Detections | Failed:
+        """Make labels of the candidates of an image, given those of each of `asks`."""
+        return self._labels(self._joined(found), image)
+
+    def _asks(self, captions: Sequence[int]) -> list[Ask]:
+        asks = []
+        for number in sorted(set(captions)):
+            columns = [place for place, one in enumerate(self._phrases) if captions[one.class_index] == number]
+            phrases = [self._phrases[place] for place in columns]
+            least = float(self._least[[caption == number for caption in captions]].min())
+            key = fingerprint("found", _VERSION, self._detector.fingerprint, [one.text for one in phrases], least)
+            asks.append(Ask(phrases, columns, least, key))
+        return asks
+
+    def _joined(self, found: Sequence[RawDetections]) -> RawDetections:
+        if len(found) == 1:
+            return found[0]
+        scores = []
+        for raw, ask in zip(found, self.asks, strict=True):
+            # As in the passes of one question: 0 for what was not asked for.
+            spread = np.zeros((len(raw.boxes), len(self._phrases)), np.float32)
+            spread[:, ask.columns] = raw.scores
+            scores.append(spread)
+        return RawDetections(np.concatenate([raw.boxes for raw in found]), np.concatenate(scores))
 
     def table(self, rows: Iterable[tuple[str, str, Detections]]) -> pa.Table:
         """Lay out the labels of images as a table of schema DETECTIONS, a row a label, in the order given.
@@ -123,13 +165,14 @@ class Detect:
         batches = [_batch(key, sha256, found, self._class_names) for key, sha256, found in rows if len(found.boxes)]
         return pa.Table.from_batches(batches, schema=DETECTIONS)
 
-    def _check(self) -> None:
-        """Try the prompts class by class, so that an error names the class."""
+    def _check(self, classes: Sequence[ClassConfig]) -> None:
+        """Try the prompts class by class, so that an error names the class; then hold the classes together."""
         for index, name in enumerate(self._class_names):
             try:
                 self._detector.check([phrase for phrase in self._phrases if phrase.class_index == index])
             except UserError as error:
                 raise UserError(f"class {name!r}: {error}") from error
+        check_apart(classes, self._detector.tokens)
 
     def _labels(self, raw: RawDetections, image: Pixels) -> Detections | Failed:
         if not (np.isfinite(raw.boxes).all() and np.isfinite(raw.scores).all()):
@@ -157,6 +200,24 @@ class Detect:
 def _phrases(classes: Sequence[ClassConfig]) -> list[Phrase]:
     phrases = [Phrase(text, index) for index, entry in enumerate(classes) for text in entry.texts]
     return phrases + [Phrase(text, index, True) for index, entry in enumerate(classes) for text in entry.negatives]
+
+
+def _prompts(classes: Sequence[ClassConfig]) -> list[Json]:
+    """What is asked for and whose it is; captions are part of it where there are several."""
+    texts: list[Json] = [[phrase.text, phrase.class_index, phrase.negative] for phrase in _phrases(classes)]
+    captions = [entry.caption for entry in classes]
+    order = sorted(set(captions))
+    several = [[order.index(number) for number in captions]] if len(order) > 1 else []
+    return [texts, [entry.key for entry in classes], *several]
+
+
+def declared_inputs(classes: Sequence[ClassConfig], config: DetectorConfig) -> dict[str, str]:
+    """What labels depend on of what a campaign says about detecting: name -> its fingerprint; no model is needed."""
+    least = [config.min_score if entry.min_score is None else entry.min_score for entry in classes]
+    return {
+        "prompts": fingerprint(*_prompts(classes)),
+        "detector settings": fingerprint(_VERSION, least, config.nms_iou, config.max_boxes),
+    }
 
 
 def _refuse_shared(classes: Sequence[ClassConfig]) -> None:
@@ -277,7 +338,7 @@ def merge_duplicates(boxes: Floats, strengths: Floats, scores: Floats, iou: floa
 def _batch(key: str, sha256: str, found: Detections, class_names: Sequence[str]) -> pa.RecordBatch:
     names = [class_names[index] for index in found.class_indices]
     columns = [
-        pa.array(_label_ids(key, sha256, names, found.boxes), pa.string()),
+        pa.array(label_ids(key, sha256, names, found.boxes), pa.string()),
         pa.array([key] * len(names), pa.string()),
         pa.array(names, pa.string()),
         *(pa.array(found.boxes[:, side], pa.float32()) for side in range(4)),
@@ -292,7 +353,8 @@ def _batch(key: str, sha256: str, found: Detections, class_names: Sequence[str])
     return pa.RecordBatch.from_arrays(columns, schema=DETECTIONS)
 
 
-def _label_ids(key: str, sha256: str, names: Sequence[str], boxes: Floats) -> list[str]:
+def label_ids(key: str, sha256: str, names: Sequence[str], boxes: Floats) -> list[str]:
+    """Name the labels of one image: by its key and content, their classes, and their (N, 4) boxes."""
     seen: dict[str, int] = {}
     ids = []
     for name, box in zip(names, np.rint(boxes.astype(np.float64) * _UNITS).astype(np.int64).tolist(), strict=True):

@@ -44,7 +44,7 @@ def default_policy(classes: Sequence[ClassConfig], routing: RoutingConfig) -> Po
     members: dict[Thresholds | None, list[str]] = {}
     for entry in classes:
         rule = entry.accept if entry.accept is not None else routing.accept
-        members.setdefault(rule, []).append(entry.name)
+        members.setdefault(rule, []).append(entry.key)
     groups = tuple(Group(name=_rule_text(rule), classes=tuple(names), accept=rule) for rule, names in members.items())
     return Policy(version=f"user-{fingerprint([group.model_dump(mode='json') for group in groups])}", groups=groups)
 
@@ -83,7 +83,7 @@ def read_policy(
     key = policy_key(version)
     policy = parse_policy(workspace, version, named_by)
     counts = Counter(name for group in policy.groups for name in group.classes)
-    missing = [entry.name for entry in classes if entry.name not in counts]
+    missing = [entry.key for entry in classes if entry.key not in counts]
     if missing and policy.certification is not None:
         raise UserError(f"{named_by}: {version} was certified without {', '.join(missing)}; {CERTIFY_AGAIN}")
     if missing:

@@ -47,7 +47,7 @@ class Presence:
     def __init__(self, score: Score, classes: Sequence[ClassConfig], enabled: bool) -> None:
         """Share a scorer's model and texts, for the same classes; unless enabled nothing is computed, nor found."""
         self._score = score
-        self._names = [entry.name for entry in classes]
+        self._names = [entry.key for entry in classes]
         self._enabled = enabled
         self.key = fingerprint("presence", _VERSION, [FLOOR, TILE, SHORT_SIDE, score.key] if enabled else None)
 

@@ -1,25 +1,57 @@
 """Runs a campaign step by step, for whatever orchestrates it."""
 
-from contextlib import ExitStack
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names
 from vouch_labels.schemas.errors import WorkspaceBusyError
-from vouch_labels.schemas.records import ClassCounts, Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
-from vouch_labels.tasks.certify.apply import choose_policy
+from vouch_labels.schemas.records import Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
+from vouch_labels.tasks.certify.active import choose_policy
 from vouch_labels.tasks.export.export import check_export_name, export_run
-from vouch_labels.tasks.labels.totals import add_up, failed_images
+from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images
+from vouch_labels.tasks.models.registry import check_models_there
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.plan.plan import list_source, plan
+from vouch_labels.tasks.plan.plan import list_source, plan_listed, refuse_empty, take_listing
+from vouch_labels.tasks.plan.same_campaign import check_classes, check_source, labelled_source, write_source
 from vouch_labels.tasks.policy import accepts, basis, check_fits
-from vouch_labels.tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
-from vouch_labels.tasks.shard.files import shards_done, write_current
+from vouch_labels.tasks.reviews.class_changes import added_classes, answers_without_label, carry_answers, check_names
+from vouch_labels.tasks.reviews.note_moves import note_moves
+from vouch_labels.tasks.shard.events import Event, Listing, Loading, OnEvent, Planned, Progress, ignore
+from vouch_labels.tasks.shard.files import read_current, shards_done, write_current
 from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.shard import ShardSettings
 from vouch_labels.tasks.store.lock import WorkspaceLock
 from vouch_labels.tasks.store.open import check_format, check_readable, check_writable, open_store, write_format
+
+START: Final = "start"
+"""Part of a run's time that is no other: programs and Prefect start, checks, planning, sums."""
+LISTING: Final = "listing"
+LOADING: Final = "loading models"
+LABELLING: Final = "labelling"
+EXPORT: Final = "export"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is asked of one run, beside its campaign."""
+
+    retry_failed: bool = False
+    """Try images that failed at any step once more; those that could not be fetched are tried again by every run."""
+    export: bool = True
+    """Write the data set at the end."""
+    accept_changes: bool = False
+    """Go on although another source or other classes take the place of what the run labelled, or most images are gone.
+    """
+    limit: int | None = None
+    """Label so many images alone, the first by key; None: all."""
+    started: float | None = None
+    """When the user began to wait, on the clock of time.monotonic; None: with the run."""
 
 
 class CampaignRun:
@@ -29,37 +61,56 @@ class CampaignRun:
     `summary`. Entering raises UserError when the source, the workspace, the models or the policy cannot be used.
     """
 
-    def __init__(self, campaign: Campaign, on_event: OnEvent = ignore) -> None:
+    def __init__(self, campaign: Campaign, on_event: OnEvent = ignore, options: RunOptions | None = None) -> None:
         """Prepare; nothing is touched before the block is entered."""
         self.campaign = campaign
-        self._on_event = on_event
+        self.options = options or RunOptions()
+        self._tell = on_event
         self._name = campaign.run.name
         self._exit = ExitStack()
         self._generation: Generation | None = None
+        self._moved = self._known = 0
+        self._skipped = Counter[str]()
+        self._started = time.monotonic() if self.options.started is None else self.options.started
+        self._parts: dict[str, float] = {}
+        self._carried: dict[str, int] | None = None
 
     def __enter__(self) -> Self:
-        """Check everything that a user can get wrong, cheapest first, and take the lock."""
+        """Check everything that a user can get wrong, cheapest first, take the lock and list the source.
+
+        The models are loaded last. Nothing of an earlier run is overwritten.
+        """
         campaign = self.campaign
+        check_models_there(campaign.models)
         self._source, self._workspace = open_store(campaign.source), open_store(campaign.workspace)
+        self._labelled = labelled_source(campaign.source, self._source)
         check_readable(self._source)
         has_format = check_format(self._workspace)
         check_writable(self._workspace)
+        check_export_name(campaign, self._workspace)
+        self._check_classes()
         if not has_format:
             write_format(self._workspace)
-        check_export_name(campaign, self._workspace)
         with ExitStack() as stack:
             self._lock = stack.enter_context(WorkspaceLock(self._workspace, self._name))
             self._ledger = stack.enter_context(Ledger.load(self._workspace, self._name))
             self._chosen = choose_policy(campaign, self._workspace)
             policy = self._chosen.policy
-            self._on_event(Loading("models"))
-            pipeline = load_pipeline(campaign)
+            before = read_current(self._workspace, self._name)
+            with self.timed(LISTING):
+                self._list()
+            self.on_event(Loading("models"))
+            with self.timed(LOADING):
+                pipeline = load_pipeline(campaign)
             check_fits(policy, pipeline.inputs)
             self._current = Current(
                 fingerprint=stages_fingerprint(pipeline.stages(policy)),
                 policy=policy.version,
-                classes=tuple(entry.name for entry in campaign.classes),
+                classes=tuple(entry.key for entry in campaign.classes),
+                names=shown_names(campaign.classes),
+                merged=merged_names(campaign.classes),
                 inputs=pipeline.inputs,
+                added=added_classes(campaign.classes, before),
             )
             self.settings = ShardSettings(campaign, policy)
             self._exit = stack.pop_all()
@@ -71,38 +122,77 @@ class CampaignRun:
         """Give the lock back."""
         self._exit.close()
 
-    def plan(self, *, retry_failed: bool = False) -> Generation | None:
+    def on_event(self, event: Event) -> None:
+        """Pass an event on; what processes the shards of this run tells it here how it goes on."""
+        if isinstance(event, Progress):
+            self._known += event.known
+        self._tell(event)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Count the time of a block as this part of the run's."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._parts[part] = self._parts.get(part, 0.0) + time.monotonic() - started
+
+    def _check_classes(self) -> None:
+        before = read_current(self._workspace, self._name)
+        check_names(self.campaign.classes, before)
+        if before is not None and not self.options.accept_changes:
+            check_classes(self._workspace, self._name, before.classes, self.campaign.classes)
+
+    def _list(self) -> None:
+        """List the source, and make sure that it is the one that was labelled, and whole."""
+        source, limit = self.campaign.source, self.options.limit
+        images = list_source(source, self._source, workspace=self.campaign.workspace, skipped=self._skipped)
+        if limit is not None and source.manifest is None:
+            images = islice(images, limit)  # stores list in the order of keys
+        if not take_listing(images, self._ledger, lambda keys: self.on_event(Listing(keys)), limit):
+            refuse_empty(self._ledger)
+        if not self.options.accept_changes:
+            in_part = limit is not None
+            check_source(self._workspace, self._name, self._ledger, self._labelled, in_part=in_part)
+
+    def plan(self) -> Generation | None:
         """Plan what is new or changed in the source; None when nothing is.
 
-        Images that could not be fetched are planned again by every run, for the store may have come back; with
-        `retry_failed` those too that failed at any other step.
+        Images that could not be fetched are planned again, for the store may have come back; where asked for, those too
+        that failed at any other step.
 
         Raises:
-            UserError: The source is empty or cannot be listed.
+            WorkspaceBusyError: Another run has planned in the meantime.
         """
-        step: Step | None = None if retry_failed else "fetch"
+        step: Step | None = None if self.options.retry_failed else "fetch"
         failed = failed_images(self._workspace, self._name, self._ledger, self._current.fingerprint, step=step)
-        retry = [image.key for image in failed]
-        self._generation = plan(
-            list_source(self.campaign.source, self._source, workspace=self.campaign.workspace),
+        self._generation = plan_listed(
             self._workspace,
             self._name,
             self._ledger,
             self.campaign.run.shard_size,
-            retry,
-            progress=lambda keys: self._on_event(Listing(keys)),
+            [image.key for image in failed],
+            in_part=self.options.limit is not None,
         )
+        write_source(self._workspace, self._name, self._labelled)
+        self._current = self._current.model_copy(update={"skipped": dict(self._skipped.most_common())})
         write_current(self._workspace, self._name, self._current)
         return self._generation
 
     def pending(self) -> list[ShardRef]:
-        """List the shards that are not done under the present settings, in plan order."""
+        """List the shards that are not done under the present settings, in plan order.
+
+        With a limit only those that hold some of the images asked for; what was planned together before is done whole.
+        """
         finished = shards_done(self._workspace, self._name, self._current.fingerprint)
         shards = self._ledger.shards()
+        if self.options.limit is not None:
+            wanted = self._ledger.shards_of_first(self.options.limit)
+            shards = [shard for shard in shards if shard.id in wanted]
         due = [shard for shard in shards if shard.id not in finished]
         waiting = 0 if len(due) == len(shards) else sum(len(self._ledger.keys_of(shard.id)) for shard in due)
         done = self._ledger.count() - waiting if waiting else 0
-        self._on_event(Planned(done + sum(shard.count for shard in due), done, len(due)))
+        self.on_event(Planned(done + sum(shard.count for shard in due), done, len(due)))
         return due
 
     def check_lock(self) -> None:
@@ -114,6 +204,15 @@ class CampaignRun:
         if self._lock.lost:
             raise WorkspaceBusyError(f"run {self._name!r} was taken over by another process, which does the rest")
 
+    def note_moves(self, worked: "Processed") -> None:
+        """Let reviews follow the images that have moved; needs every shard to be done, or it is left to a later run.
+
+        Raises:
+            StoreError: The workspace cannot be read or written.
+        """
+        if not worked.errors and self.options.limit is None:
+            self._moved = note_moves(self._workspace, self._name, self._ledger, self._current.fingerprint)
+
     def export(self) -> ExportOutcome:
         """Write the data set of all that is done.
 
@@ -121,10 +220,31 @@ class CampaignRun:
             UserError: The images cannot be linked.
             StoreError: The workspace cannot be written.
         """
-        return export_run(self.campaign, self._ledger, self._current, self._on_event)
+        with self.timed(EXPORT):
+            self._carry_answers()
+            return export_run(self.campaign, self._ledger, self._current, self.on_event)
 
-    def summary(self, worked: "Processed", exported: ExportOutcome | None, seconds: float) -> RunSummary:
+    def _carry_answers(self) -> None:
+        if self._carried is None:
+            self._carried = carry_answers(self._workspace, self._name, self._ledger, self._current)
+
+    def timed_again(self, summary: RunSummary) -> RunSummary:
+        """A summary of this run with the time that has passed until now."""
+        parts = self._seconds(summary.seconds_of.get(LABELLING, 0.0))
+        return summary.model_copy(update={"seconds": round(sum(parts.values()), 3), "seconds_of": parts})
+
+    def _seconds(self, labelling: float) -> dict[str, float]:
+        """The time of the run so far, in parts that add up to all of it."""
+        whole = time.monotonic() - self._started
+        parts = {**self._parts, LABELLING: labelling}
+        order = (LISTING, LOADING, LABELLING, EXPORT)
+        known = {name: round(parts[name], 3) for name in order if name in parts}
+        return {START: round(max(0.0, whole - sum(known.values())), 3), **known}
+
+    def summary(self, worked: "Processed", exported: ExportOutcome | None) -> RunSummary:
         """Add up the run: the shards that it processed, its data set if one was written, and its wall-clock time."""
+        self._carry_answers()
+        parts = self._seconds(worked.seconds)
         totals = add_up(self._workspace, self._name, self._ledger, self._current.fingerprint)
         policy, generation = self.settings.policy, self._generation
         return RunSummary(
@@ -136,19 +256,27 @@ class CampaignRun:
             pending=totals.pending,
             new_images=sum(shard.count for shard in generation.shards) if generation else 0,
             removed_images=generation.removed if generation else 0,
+            known_images=self._known,
+            moved_images=self._moved,
+            limit=self.options.limit,
             shards=totals.shards,
             shards_processed=worked.shards,
             labels=totals.labels,
             accepted=totals.accepted,
             review=totals.review,
-            classes={name: totals.classes.get(name, ClassCounts()) for name in self._current.classes},
+            classes=by_shown_name(totals.classes, self._current),
             reasons=dict(totals.reasons.most_common()),
+            skipped=dict((totals.skipped + Counter(self._current.skipped)).most_common()),
+            misnamed=totals.misnamed,
             policy=policy.version,
             policy_basis=basis(policy),
             policy_expired=self._chosen.expired,
             accepts=accepts(policy),
+            answers_carried=self._carried or {},
+            answers_without_label=answers_without_label(self._workspace, self._name, self._ledger, self._current),
             shard_errors=worked.errors,
-            seconds=round(seconds, 3),
+            seconds=round(sum(parts.values()), 3),
+            seconds_of=parts,
             images_per_second=round(worked.images / worked.seconds, 3) if worked.seconds else 0.0,
             export=exported,
             bundled=self.campaign.models.bundled,

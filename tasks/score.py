@@ -120,23 +120,14 @@ class Score:
             _VERSION,
             LEAST_SIDE,
             scorer.fingerprint,
-            [[entry.name, entry.texts, entry.negatives] for entry in self._classes],
+            [[entry.key, entry.texts, entry.negatives] for entry in self._classes],
             self._templates,
             self._background,
             self._contexts,
             self._factor,
         )
         """What the step's rows depend on, beside the images and the boxes."""
-        self.inputs = {
-            "scorer weights": scorer.fingerprint,
-            "scorer texts": fingerprint(
-                [[entry.name, entry.texts, entry.negatives] for entry in self._classes],
-                self._templates,
-                self._background,
-            ),
-            # The model's own temperature belongs to its weights.
-            "scorer settings": fingerprint(_VERSION, LEAST_SIDE, self._contexts, config.temperature),
-        }
+        self.inputs = {"scorer weights": scorer.fingerprint, **declared_inputs(classes, config)}
         """The same by what a user can change: name -> its fingerprint."""
 
     def prepare(self) -> None:
@@ -247,6 +238,20 @@ class Score:
         )
 
 
+def declared_inputs(classes: Sequence[ClassConfig], config: ScorerConfig) -> dict[str, str]:
+    """What labels depend on of what a campaign says about scoring: name -> its fingerprint; no model is needed.
+
+    Raises:
+        UserError: The templates cannot be used.
+    """
+    texts = [[entry.key, entry.texts, entry.negatives] for entry in classes]
+    return {
+        "scorer texts": fingerprint(texts, templates_of(config.templates), config.background),
+        # The model's own temperature belongs to its weights.
+        "scorer settings": fingerprint(_VERSION, LEAST_SIDE, config.contexts, config.temperature),
+    }
+
+
 def _failed(reason: str) -> Failed:
     return Failed(step="score", reason=reason)
 
@@ -278,7 +283,7 @@ def _arrange(
     classes: Sequence[ClassConfig], background: Sequence[str]
 ) -> tuple[list[str], list[tuple[str, ...]], dict[str, set[int]]]:
     """Names and prompts of every text, and the classes that each negative belongs to; background belongs to all."""
-    names = [entry.name for entry in classes]
+    names = [entry.key for entry in classes]
     prompts = [entry.texts for entry in classes]
     taken = {text.casefold() for texts in prompts for text in texts}
     everyones = {text.casefold() for text in background}

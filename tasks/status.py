@@ -3,6 +3,7 @@
 No model is loaded and no source listed.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,18 +17,21 @@ from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
 from vouch_labels.tasks.arrow import distinct
-from vouch_labels.tasks.certify.apply import find_policy, newest_certified
+from vouch_labels.tasks.certify.active import usable_policy
+from vouch_labels.tasks.certify.apply import newest_certified
 from vouch_labels.tasks.certify.monitor import expired
 from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, read_tests
 from vouch_labels.tasks.export.summary import read_summary
 from vouch_labels.tasks.labels.read import Decisions
-from vouch_labels.tasks.labels.totals import Totals, add_up
+from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.policy import accepts, basis, changed_inputs, check_fits, weaker_guarantee
+from vouch_labels.tasks.plan.same_campaign import other_campaign
+from vouch_labels.tasks.policy import accepts, basis, changed_inputs, weaker_guarantee
+from vouch_labels.tasks.reviews.class_changes import answers_without_label
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
-from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.reviews.verdicts import of_classes_now, read_verdicts
 from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.lock import LockRecord
 from vouch_labels.tasks.store.open import open_workspace
@@ -58,8 +62,9 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
     current = read_current(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         totals = _totals(workspace, run, ledger, current)
+        unfit = {} if current is None else answers_without_label(workspace, run, ledger, current)
     state = _read_state(campaign, workspace, current)
-    names = current.classes if current is not None else tuple(entry.name for entry in campaign.classes)
+    declared = {entry.name: ClassCounts() for entry in campaign.classes}
     running = _holder(workspace, run)
     return RunStatus(
         run=run,
@@ -74,12 +79,16 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         labels=totals.labels,
         accepted=totals.accepted,
         review=totals.review,
-        classes={name: totals.classes.get(name, ClassCounts()) for name in names},
+        classes=declared if current is None else by_shown_name(totals.classes, current),
         reasons=dict(totals.reasons.most_common()),
+        skipped=dict((totals.skipped + Counter(current.skipped if current else {})).most_common()),
+        misnamed=totals.misnamed,
         policy=current.policy if current is not None else None,
         in_force=state.policy,
         reviews=state.reviews,
+        answers_without_label=unfit,
         export=_export(workspace, campaign.export.name),
+        other_campaign=other_campaign(workspace, campaign, current.classes if current is not None else ()),
         bundled=campaign.models.bundled,
         next=_next_step(campaign, state, totals, current, running=running is not None),
     )
@@ -97,7 +106,7 @@ def _holder(workspace: Store, run: str) -> str | None:
         record = LockRecord.model_validate_json(workspace.get(f"runs/{run}/lock.json").data)
     except (ObjectMissingError, ValidationError):
         return None
-    return None if record.is_stale(SILENT_S) else f"process {record.pid} on {record.host}"
+    return None if record.has_ended(SILENT_S) else f"process {record.pid} on {record.host}"
 
 
 def _export(workspace: Store, name: str) -> ExportStatus | None:
@@ -123,7 +132,8 @@ class _State:
 def _read_state(campaign: Campaign, workspace: Store, current: Current | None) -> _State:
     run = campaign.run.name
     every, verdicts = read_plans(workspace, run), read_verdicts(workspace)
-    answers, images = resolve(verdicts), missed_and_checked(verdicts)
+    said = of_classes_now(verdicts, current)
+    answers, images = resolve(said), missed_and_checked(said)
     plans = [(plan, tasks) for plan, tasks in every if current is not None and plan.inputs == current.inputs]
     accepts = Decisions(workspace, run).accepts
     waiting = {plan.number: open_tasks(tasks, answers, images, accepts) for plan, tasks in plans}
@@ -144,10 +154,7 @@ def _read_state(campaign: Campaign, workspace: Store, current: Current | None) -
 
 def _policy(campaign: Campaign, workspace: Store, current: Current | None) -> PolicyStatus:
     try:
-        chosen = find_policy(campaign, workspace)
-        # Labels of an earlier version of Vouch do not say what they depend on.
-        if current is not None and current.inputs:
-            check_fits(chosen.policy, current.inputs)
+        chosen = usable_policy(campaign, workspace, {} if current is None else current.inputs)
     except UserError as error:
         return PolicyStatus(version=None, basis="", certified=False, simulated=False, problem=str(error))
     policy, guarantee = chosen.policy, chosen.policy.certification

@@ -3,8 +3,9 @@
 import json
 import logging
 import os
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.policy import Certification, Group, Policy
 from vouch_labels.schemas.records import Marker, RunSummary
 from vouch_labels.schemas.report import Report
-from vouch_labels.tasks.run import CampaignRun, Processed
+from vouch_labels.tasks.run import CampaignRun, Processed, RunOptions
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 
@@ -50,6 +51,18 @@ logging.getLogger().addHandler(_root_handler)
 def pytest_configure(config: pytest.Config) -> None:
     """Have the left-out tests counted at the end of the run."""
     config.pluginmanager.register(LeftOut(config), "left-out")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # before pytest-cov adds up
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Remove the coverage that killed children left half-written: one such file would end the whole run."""
+    result = yield
+    if not hasattr(session.config, "workerinput"):
+        for path in session.config.rootpath.glob(".coverage.*"):
+            # Coverage names a file by its hash once it is whole.
+            if not re.search(r"\.H\w+h$", path.name):
+                path.unlink(missing_ok=True)
+    return result
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -162,12 +175,13 @@ def make_campaign(write_campaign: Callable[..., Path]) -> Callable[..., Campaign
 def label() -> Callable[..., tuple[RunSummary, list[Marker]]]:
     """Run a campaign: plan, process all shards, export."""
 
-    def run(campaign: Campaign, **how: bool) -> tuple[RunSummary, list[Marker]]:
-        with CampaignRun(campaign) as session:
-            session.plan(**how)
-            markers = [process_shard(shard.id, session.settings) for shard in session.pending()]
+    def run(campaign: Campaign, **how: Any) -> tuple[RunSummary, list[Marker]]:
+        with CampaignRun(campaign, options=RunOptions(**how)) as session:
+            session.plan()
+            markers = [process_shard(shard.id, session.settings, session.on_event) for shard in session.pending()]
             worked = Processed(shards=len(markers), images=sum(marker.counts.images for marker in markers))
-            return session.summary(worked, session.export(), 1.0), markers
+            session.note_moves(worked)
+            return session.summary(worked, session.export()), markers
 
     return run
 

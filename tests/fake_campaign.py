@@ -9,7 +9,7 @@ from PIL import Image
 
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.campaign_file import load_campaign
-from vouch_labels.tasks.run import CampaignRun
+from vouch_labels.tasks.run import CampaignRun, RunOptions
 from vouch_labels.tasks.shard.shard import process_shard
 
 
@@ -49,8 +49,8 @@ def write_campaign(folder: Path, **sections: Any) -> Campaign:
 
 
 def label(campaign: Campaign) -> None:
-    """Run a campaign as far as its labels."""
-    with CampaignRun(campaign) as session:
+    """Run a campaign as far as its labels, also where its classes have become fewer."""
+    with CampaignRun(campaign, options=RunOptions(accept_changes=True)) as session:
         session.plan()
         for shard in session.pending():
             process_shard(shard.id, session.settings)

@@ -16,6 +16,7 @@ import io
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,7 +94,15 @@ class Campaign:
         return load_campaign(self.path)
 
     @_in_one_line
-    def run(self, *, retry_failed: bool = False, export: bool = True, progress: bool = True) -> "RunSummary":
+    def run(
+        self,
+        *,
+        retry_failed: bool = False,
+        export: bool = True,
+        limit: int | None = None,
+        accept_changes: bool = False,
+        progress: bool = True,
+    ) -> "RunSummary":
         """Label what is new, changed or unfinished in the source, and export the data set: `vouch run`.
 
         Interrupted, it keeps what is finished; the next call does the rest.
@@ -101,6 +110,9 @@ class Campaign:
         Args:
             retry_failed: Try images that failed once more.
             export: Write the data set at the end.
+            limit: Label so many images alone, the first by key; a later run goes on with the rest. None: all.
+            accept_changes: Go on although source or classes are others than those labelled, or most images have
+                vanished.
             progress: Print a line at each phase and every ten seconds to standard error, on a terminal a bar.
 
         Returns:
@@ -113,13 +125,15 @@ class Campaign:
         from vouch_labels.flows.cli.label import check_complete, label
         from vouch_labels.flows.console.output import Terminal, quiet
         from vouch_labels.flows.prefect_server import signal_behind
+        from vouch_labels.tasks.run import RunOptions
 
         load_campaign(self.path)
+        options = RunOptions(retry_failed, export, accept_changes, limit, time.monotonic())
         with _prefect_muted(), quiet() as terminal:
             shown = terminal if progress else Terminal(io.StringIO(), io.StringIO())
             try:
                 plain = not shown.err.isatty()
-                summary = label(self.path, shown, plain=plain, retry_failed=retry_failed, export=export)
+                summary = label(self.path, shown, plain=plain, options=options)
             except VouchError:
                 raise
             except Exception as error:
@@ -217,7 +231,7 @@ class Campaign:
 
         with self._opened(run) as (workspace, name, current, ledger):
             for image in map(_without_rejected, reviewed_images(workspace, name, ledger, current)):
-                yield image.key, detections_of(image.labels, image, current.classes)
+                yield image.key, detections_of(image.labels, image, current.shown)
 
     @_in_one_line
     def show(self, key: str, *, side: int | None = None, run: str | None = None) -> "Image.Image":
@@ -238,7 +252,7 @@ class Campaign:
             UserError: The run has no labels yet, or has not labelled this image, or it cannot be decoded any more.
             StoreError: The source or the workspace cannot be read.
         """
-        from vouch_labels.tasks.acquire import DecodedImage, decode
+        from vouch_labels.tasks.decode import DecodedImage, decode
         from vouch_labels.tasks.preview import draw_labels
         from vouch_labels.tasks.store.open import open_store
 
@@ -435,7 +449,7 @@ class Campaign:
                 workspace, name, ledger, current, pa.array([key], pa.string())
             )
             for image in found:
-                return _without_rejected(image), current.classes
+                return _without_rejected(image), current.shown
         raise UserError(
             f"run {name!r} has no labelled image {key!r}; keys are relative to the source, and `vouch status CAMPAIGN "
             "--failed` lists images that failed"

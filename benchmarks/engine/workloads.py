@@ -437,6 +437,10 @@ class FixedBoxes:
         """As the detector behind."""
         self._detector.check(phrases)
 
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """As the detector behind."""
+        return self._detector.tokens(text)
+
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
         """Detect, then give ten boxes an image, each of another class as far as there are so many."""
         self._detector.detect(images, phrases, min_score)

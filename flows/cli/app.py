@@ -1,6 +1,7 @@
 """Puts the commands together; imports nothing heavy, so that `vouch --help` answers at once."""
 
 import functools
+import logging
 import signal
 import sys
 from types import FrameType
@@ -8,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from vouch_labels.flows.cli import certify, demo, evaluate, init, label, review
+from vouch_labels.flows.cli import certify, demo, evaluate, init, label, preview, review
 from vouch_labels.flows.cli.command import epilog
 from vouch_labels.flows.console.encoding import read_names_as_utf8, show_plain_signs
-from vouch_labels.flows.prefect_server import has_died, leave_at_once
+from vouch_labels.flows.prefect_server import is_gone, leave_at_once
 from vouch_labels.flows.user_folders import settle_folders
 from vouch_labels.schemas.errors import UserError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=epilog(*init.INIT_EXAMPLES))(init.init)
+app.command(epilog=epilog(*preview.PREVIEW_EXAMPLES))(preview.preview)
 app.command(epilog=epilog(*label.RUN_EXAMPLES))(label.run)
 app.command(epilog=epilog(*label.STATUS_EXAMPLES))(label.status)
 app.command(epilog=epilog(*label.EXPORT_EXAMPLES))(label.export)
@@ -45,6 +47,8 @@ app.command(epilog=epilog(*demo.SCENES_EXAMPLES))(demo.scenes)
 
 def main() -> None:
     """Run the command line; ends the process."""
+    # What cannot be logged (a full disk, a Prefect server that is gone) is no news for the terminal.
+    logging.raiseExceptions = False
     show_plain_signs()
     _say_folders()
     read_names_as_utf8()
@@ -58,7 +62,7 @@ def main() -> None:
         # All is done but what others do when the interpreter ends: the impatient need not wait for that.
         for number in _heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, functools.partial(_leave, code))
-        if has_died():
+        if is_gone():
             leave_at_once(code)
         raise
 

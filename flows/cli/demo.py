@@ -59,7 +59,7 @@ def demo(
     campaign = prepare(directory)
     picture, page = directory / "preview.jpg", directory / "report.html"
     with quiet() as terminal:
-        summary = label(campaign, terminal, plain=plain, retry_failed=False, export=True)
+        summary = label(campaign, terminal, plain=plain)
         config = load_campaign(campaign)
         write_preview(config, picture)
         if not as_json:

@@ -1,5 +1,6 @@
 """Commands that label: `vouch run`, `status`, `export` and `models`."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -12,10 +13,12 @@ from vouch_labels.schemas.errors import CheckpointError, UserError, VouchError
 if TYPE_CHECKING:
     from vouch_labels.schemas.records import RunSummary
     from vouch_labels.tasks.models.catalog import CatalogEntry
+    from vouch_labels.tasks.run import RunOptions
 
 RUN_EXAMPLES: Final = (
     "vouch run campaign.yaml",
     "vouch run campaign.yaml --json > summary.json",
+    "vouch run campaign.yaml --limit 100",
     "vouch run campaign.yaml --retry-failed --no-export",
 )
 
@@ -26,6 +29,16 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images that failed once more.")] = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="Label only; export later.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Label the first images alone, by key; a later run goes on with the rest.")
+    ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Go on although source or classes are others than those labelled, or most images have vanished.",
+        ),
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
     """Label the images of a campaign and export the data set.
@@ -33,8 +46,12 @@ def run(
     Run it again to resume after an interruption, or to label new and changed images: what is done stays done, and a
     changed prompt or threshold does only that again which depends on it.
     """
+    started = time.monotonic()
     with quiet() as terminal:
-        summary = label(campaign, terminal, plain=plain, retry_failed=retry_failed, export=not no_export)
+        from vouch_labels.tasks.run import RunOptions
+
+        options = RunOptions(retry_failed, not no_export, accept_changes, limit, started)
+        summary = label(campaign, terminal, plain=plain, options=options)
         answer(terminal, summary, as_json, campaign)
     check_complete(summary)
 
@@ -48,17 +65,24 @@ def check_complete(summary: "RunSummary") -> None:
         )
 
 
-def label(campaign: Path, terminal: Terminal, *, plain: bool, retry_failed: bool, export: bool) -> "RunSummary":
+def label(campaign: Path, terminal: Terminal, *, plain: bool, options: "RunOptions | None" = None) -> "RunSummary":
     """Run a campaign; the progress goes to standard error."""
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
+    from vouch_labels.tasks.models.tokens import check_classes
 
-    # Mistakes in the file show at once, before prefect's import of some seconds.
-    load_campaign(campaign)
+    # Mistakes show at once: first those in the file, then those of source, workspace and models; Prefect comes last.
+    config = load_campaign(campaign)
+    check_classes(config.classes, config.models.detector)
     with RunProgress(terminal.remarks(), plain) as progress:
-        from vouch_labels.flows.run import run_campaign
+        from vouch_labels.tasks.run import CampaignRun
+        from vouch_labels.tasks.shard.events import Loading
 
-        return run_campaign(campaign, on_event=progress, retry_failed=retry_failed, export=export)
+        with CampaignRun(config, progress, options) as opened:
+            progress(Loading("Prefect"))
+            from vouch_labels.flows.run import run_campaign
+
+            return run_campaign(campaign, opened=opened)
 
 
 STATUS_EXAMPLES: Final = (

@@ -17,6 +17,8 @@ from vouch_labels.tasks.shard.events import Progress as Step
 
 PLAIN_EVERY_S: Final = 10.0
 """Seconds between two plain lines."""
+WARN: Final = ("vouch_labels.tasks", "vouch_labels.flows.prefect_server")
+"""Loggers whose warnings are for the user to read."""
 RATE_OVER_S: Final = 60.0
 """The rate is that of about the last minute, so that time left follows what the machine does now."""
 
@@ -48,7 +50,8 @@ class RunProgress:
 
     def __enter__(self) -> Self:
         """Begin to draw, and to pass on what the steps warn of."""
-        logging.getLogger("vouch_labels.tasks").addHandler(self._warnings)
+        for name in WARN:
+            logging.getLogger(name).addHandler(self._warnings)
         if self._plain:
             self._say()
         else:
@@ -59,7 +62,8 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Clear the live line."""
-        logging.getLogger("vouch_labels.tasks").removeHandler(self._warnings)
+        for name in WARN:
+            logging.getLogger(name).removeHandler(self._warnings)
         if not self._plain:
             self._live.stop()
 

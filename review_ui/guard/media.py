@@ -14,13 +14,14 @@ from starlette.responses import FileResponse, PlainTextResponse, RedirectRespons
 from vouch_labels.review_ui.guard.settings import GuardedSession, GuardSettings, RefusedError
 from vouch_labels.schemas.errors import ObjectMissingError, VouchError
 from vouch_labels.schemas.records import Failed
-from vouch_labels.tasks.acquire import decode, sniff
+from vouch_labels.tasks.decode import decode, is_animated, sniff
 from vouch_labels.tasks.store.s3 import presigned_url
 from vouch_labels.tasks.store.store import Blob, Store
 
 SHOWN: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}
 """Formats that browsers show, and how they are called there."""
-_NOT_SHOWN: Final = (".tif", ".tiff")
+_SHOWN_NAMES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib")
+"""Names whose content a browser shows, if they say what it is."""
 _HEAD: Final = 64
 _MEGABYTE: Final = 1_000_000
 _JPEG_QUALITY: Final = 92
@@ -67,7 +68,7 @@ class Media:
         path = self._store.local_path(key)
         if path is not None:
             return await self._of_folder(key, path)
-        if self._settings.media == "redirect" and not key.lower().endswith(_NOT_SHOWN):
+        if self._settings.media == "redirect" and key.lower().endswith(_SHOWN_NAMES):
             url = await asyncio.to_thread(presigned_url, self._store, key, self._settings.url_seconds)
             if url is not None:
                 return RedirectResponse(url, 307)
@@ -83,9 +84,9 @@ class Media:
         return await self._converted(key, await asyncio.to_thread(self._store.get, key))
 
     async def _converted(self, key: str, blob: Blob) -> Response:
-        found = sniff(blob.data[:_HEAD])
-        if found in SHOWN and not _is_turned(io.BytesIO(blob.data)):
-            return Response(blob.data, media_type=SHOWN[found])
+        kind = _kind_of(io.BytesIO(blob.data))
+        if kind is not None:
+            return Response(blob.data, media_type=kind)
         async with self._converting:
             data = await asyncio.to_thread(self._convert, key, blob.data)
         if isinstance(data, Failed):
@@ -126,11 +127,15 @@ def _stat(path: Path) -> os.stat_result | None:
 def _kind_to_show(path: Path) -> str | None:
     """The content type of a file that a browser shows as Vouch saw it; None: it must be converted."""
     with path.open("rb") as file:
-        kind = SHOWN.get(sniff(file.read(_HEAD)))
-        if kind is None:
-            return None
-        file.seek(0)
-        return None if _is_turned(file) else kind
+        return _kind_of(file)
+
+
+def _kind_of(file: BinaryIO) -> str | None:
+    head = file.read(_HEAD)
+    kind = SHOWN.get(sniff(head))
+    file.seek(0)
+    # A film's later frames are not what was labelled.
+    return None if kind is None or is_animated(head) or _is_turned(file) else kind
 
 
 def _is_turned(file: BinaryIO) -> bool:

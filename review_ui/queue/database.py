@@ -12,9 +12,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
 from importlib.util import find_spec
@@ -49,7 +49,7 @@ _LONGEST_SOCKET: Final = 100
 _SHORT_FOLDER: Final = "vouch-mongod-"
 
 _FIXED_IN: Final = {(6, 0): 27, (7, 0): 28, (8, 0): 17, (8, 2): 3}
-"""The patch of each release that mends CVE-2025-14847; later releases have it from the start."""
+"""The patch of each release that fixes CVE-2025-14847; later releases have it from the start."""
 _UNSUPPORTED: Final = {(6, 0): "July 2025", (5, 0): "October 2024", (4, 4): "February 2024"}
 """Since when a release gets no fixes any more."""
 
@@ -457,6 +457,21 @@ class QueueStore:
     classes: tuple[str, ...]
     """Of the campaign, in the order declared."""
     lease_ms: int
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Name that labels carry -> present name, of renamed classes: documents have the former, people see the latter."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The present names of the classes."""
+        return tuple(self.names.get(name, name) for name in self.classes)
+
+    def shown_name(self, class_name: str | None) -> str | None:
+        """The present name of a class."""
+        return None if class_name is None else self.names.get(class_name, class_name)
+
+    def carried_name(self, shown: str | None) -> str | None:
+        """The name that the labels of a class carry, by its present one."""
+        return next((name for name, present in self.names.items() if present == shown), shown)
 
     @classmethod
     def read(cls, database: Database, queue_id: str) -> Self:
@@ -468,7 +483,8 @@ class QueueStore:
         found = read_queue(database, queue_id)
         if found is None:
             raise UserError(f"there is no review queue {queue_id!r} in the database at {database.where}; fill it first")
-        return cls(database, queue_id, found["run"], tuple(found["classes"]), found["lease_ms"])
+        classes, names = tuple(found["classes"]), dict(found.get("names") or ())
+        return cls(database, queue_id, found["run"], classes, found["lease_ms"], names)
 
     def key_of(self, name: str) -> str:
         """The key of the document of an item or an image."""

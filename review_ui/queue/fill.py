@@ -31,7 +31,7 @@ from vouch_labels.review_ui.queue.reasons import (
     read_reasons,
     reviews_wanted,
 )
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, shown_names
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import FillOutcome, Kind
 from vouch_labels.schemas.records import Current
@@ -44,7 +44,7 @@ from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.plans import Plans, read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
-from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
@@ -84,7 +84,7 @@ def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, 
     queue.complete()
     queue.expire()
     before = read_pending(queue)
-    verdicts = read_verdicts(workspace)
+    verdicts = present_verdicts(workspace, current)
     answers = resolve(verdicts)
     fitting = [(plan, tasks) for plan, tasks in plans if plan.inputs == current.inputs]
     accepts = Decisions(workspace, queue.run).accepts
@@ -128,7 +128,9 @@ def _opened(database: Database, campaign: Campaign, current: Current) -> Queue:
         "schema": SCHEMA,
         "workspace": open_store(campaign.workspace).uri,
         "run": campaign.run.name,
-        "classes": [entry.name for entry in campaign.classes],
+        "classes": [entry.key for entry in campaign.classes],
+        # As pairs: a name may hold what the database takes for a path.
+        "names": list(shown_names(campaign.classes).items()),
         "inputs": current.inputs,
         "lease_ms": max(1, round(campaign.review.lease_minutes * 60_000)),
     }

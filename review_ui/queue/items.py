@@ -11,7 +11,7 @@ from vouch_labels.review_ui.queue.state import epoch_of
 from vouch_labels.schemas.queue import Item, KnownLabel
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.arrow import first_places
-from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.labels.records import ExportImage, ExportLabel, with_shown_names
 from vouch_labels.tasks.reviews.overlay import HumanLabel
 
 _REJECTED: Final = "rejected"
@@ -25,7 +25,7 @@ _WAITING: Final[dict[str, Any]] = {"wanted": {"$gt": 1}, "state": {"$in": ["open
 def items_of(queue: QueueStore, found: Sequence[Document], reviewer: str) -> list[Item]:
     """Make items of documents that the reviewer holds, in their order."""
     images = _images(queue, sorted({item["key"] for item in found}), reviewer)
-    return [_item(item, images[item["key"]], epoch_of(item, reviewer)) for item in found]
+    return [_item(queue, item, images[item["key"]], epoch_of(item, reviewer)) for item in found]
 
 
 def _images(queue: QueueStore, keys: Sequence[str], reviewer: str) -> dict[str, ExportImage]:
@@ -36,7 +36,7 @@ def _images(queue: QueueStore, keys: Sequence[str], reviewer: str) -> dict[str, 
     documents = queue.database.images.find({"_id": {"$in": [queue.key_of(key) for key in keys]}})
     images = [_export_image(document) for document in documents]
     corrections = HumanLabel.of(_verdicts(queue, keys, blinded_items(queue, keys, reviewer)), queue.classes)
-    return {image.key: image for image in corrections.over(images)}
+    return {image.key: with_shown_names(image, queue.names) for image in corrections.over(images)}
 
 
 def known_labels(image: ExportImage) -> list[KnownLabel]:
@@ -48,7 +48,7 @@ def known_labels(image: ExportImage) -> list[KnownLabel]:
     ]
 
 
-def _item(found: Document, image: ExportImage, epoch: int) -> Item:
+def _item(queue: QueueStore, found: Document, image: ExportImage, epoch: int) -> Item:
     return Item(
         id=found["item"],
         place=found["place"],
@@ -56,7 +56,7 @@ def _item(found: Document, image: ExportImage, epoch: int) -> Item:
         key=found["key"],
         width=image.width,
         height=image.height,
-        class_name=found["class_name"],
+        class_name=queue.shown_name(found["class_name"]),
         label_id=found["label_id"],
         box=None if found["box"] is None else tuple(found["box"]),
         rle=found["rle"],

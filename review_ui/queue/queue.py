@@ -78,7 +78,7 @@ class Queue(QueueStore):
         """
         only: Document = {} if kind is None else {"kind": kind}
         if class_name is not None:
-            only["class_name"] = class_name or None
+            only["class_name"] = self.carried_name(class_name) or None
         self.renew(reviewer)
         self.expire(but=reviewer)
         before = {item["_id"] for item in self._leased_to(reviewer, only)}
@@ -160,7 +160,8 @@ class Queue(QueueStore):
         item = self.database.items.find_one({"_id": self.key_of(item_id)})
         if item is None:
             raise ValueError(f"{item_id!r} is no item of the queue")
-        verdicts = checked_rows(rows, item, self.classes)
+        carried = [{**row, "class_name": self.carried_name(row.get("class_name"))} for row in rows]
+        verdicts = checked_rows(carried, item, self.classes)
         if seconds is not None and not 0 <= seconds < math.inf:
             raise ValueError(f"{seconds} is no time that an answer can take")
         key = answer_key(item_id, reviewer, epoch)
@@ -233,10 +234,14 @@ class Queue(QueueStore):
     def answered(self, reviewer: str, items: Sequence[str]) -> dict[str, Sequence[VerdictRow]]:
         """Read the reviewer's last answers to these items, without those taken back: the row about the item first."""
         keys = [self.key_of(name) for name in items]
-        found = self.database.items.find({"_id": {"$in": keys}, "answered_by": reviewer}, {"item": 1})
-        mine = {"reviewer": reviewer, "item": {"$in": [one["item"] for one in found]}}
+        items_found = self.database.items.find({"_id": {"$in": keys}, "answered_by": reviewer}, {"item": 1})
+        mine = {"reviewer": reviewer, "item": {"$in": [one["item"] for one in items_found]}}
         wanted = {"queue": self.id, "what": "submitted", **mine, "seq": {"$nin": self.undone(**mine)}}
-        return {event["item"]: event["verdicts"] for event in self.database.events.find(wanted).sort("seq", ASCENDING)}
+        found = self.database.events.find(wanted).sort("seq", ASCENDING)
+        return {
+            event["item"]: [{**row, "class_name": self.shown_name(row["class_name"])} for row in event["verdicts"]]
+            for event in found
+        }
 
     @translates_errors
     def holds(self, reviewer: str, item_id: str) -> bool:

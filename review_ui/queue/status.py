@@ -32,7 +32,7 @@ def progress(queue: QueueStore, reviewer: str) -> Progress:
         answered=_total([group for group in groups if group["state"] == "answered"]),
         mine=_total(mine),
         answered_by_me=_count_own(queue, reviewer),
-        by_class=_by(open_, "class_name"),
+        by_class={queue.shown_name(name) or "": found for name, found in _by(open_, "class_name").items()},
         by_kind={kind: count for kind in get_args(Kind) if (count := _by(open_, "kind").get(kind))},
         minutes_left=sum(_seconds(group, own) for group in [*open_, *mine]) / 60,
         seconds_each=median(every) if every else None,

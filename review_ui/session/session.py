@@ -72,7 +72,7 @@ class ReviewSession:
         self.queue, self.reviewer, self.name = queue, reviewer, dataset_name(queue.id, reviewer)
         self.lock = threading.RLock()
         """Held for several steps between which nothing may happen."""
-        self.classes = queue.classes
+        self.classes = queue.shown
         self._dataset = open_dataset(self.name, self.classes)
         self._items: dict[str, Item] = {}
         self.refresh()

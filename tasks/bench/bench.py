@@ -214,7 +214,8 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
     `forward` as well; `synchronize` waits until the device has done what it was given.
     """
     from vouch_labels.tasks import acquire as acquiring
-    from vouch_labels.tasks.acquire import acquire, decode
+    from vouch_labels.tasks.acquire import acquire
+    from vouch_labels.tasks.decode import decode
     from vouch_labels.tasks.detect import Detect
     from vouch_labels.tasks.models.batching import Batcher
     from vouch_labels.tasks.presence import Presence

@@ -1,21 +1,18 @@
-"""Applies a policy to labels that exist: routes them again without a model or an image; keeps which policy is active.
-
-The active policy of a run is named by runs/<run>/policy.json.
-"""
+"""Applies a policy to labels that exist: routes them again without a model or an image, and activates it."""
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import pyarrow.compute as pc
-from pydantic import Field, ValidationError
 
-from vouch_labels.schemas.campaign import Campaign, Strict
-from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError, WorkspaceBusyError
+from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
 from vouch_labels.tasks.arrow import flat
+from vouch_labels.tasks.certify.active import NONE, activate, check_classes_labelled
 from vouch_labels.tasks.certify.monitor import expired_reason
 from vouch_labels.tasks.certify.rounds import read_tests
 from vouch_labels.tasks.export.export import check_export_name, export_run
@@ -31,7 +28,6 @@ from vouch_labels.tasks.policy import (
     check_fits,
     check_guarantee,
     default_policy,
-    expired_policy,
     parse_policy,
     read_policy,
     weaker_guarantee,
@@ -46,11 +42,6 @@ from vouch_labels.tasks.store.open import check_writable, open_workspace
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 _THREADS: Final = 4
-
-NONE: Final = "none"
-"""Value of routing.policy and of --policy that stands for the thresholds of the campaign."""
-
-_REMEDY: Final = "delete it to route by the thresholds of the campaign, or use `vouch apply` to activate a policy"
 
 
 def apply_policy(
@@ -123,8 +114,8 @@ def _summary(
 ) -> ApplySummary:
     old, new = (add_up(workspace, run, ledger, settings.fingerprint) for settings in (before, after))
     classes = {
-        name: ClassChange(before=old.classes.get(name, ClassCounts()), after=new.classes.get(name, ClassCounts()))
-        for name in after.classes
+        shown: ClassChange(before=old.classes.get(name, ClassCounts()), after=new.classes.get(name, ClassCounts()))
+        for name, shown in zip(after.classes, after.shown, strict=True)
     }
     return ApplySummary(
         run=run,
@@ -173,9 +164,7 @@ def policy_to_apply(
 
 
 def _check_campaign(campaign: Campaign, current: Current, version: str | None) -> None:
-    declared = tuple(entry.name for entry in campaign.classes)
-    if declared != current.classes:
-        raise UserError("the classes of the campaign have changed since its labels were made; use `vouch run` first")
+    check_classes_labelled(campaign, current)
     named = campaign.routing.policy
     if version is not None and named is not None and named != version:
         raise UserError(
@@ -235,80 +224,3 @@ def _check_inputs_known(policy: Policy, current: Current) -> None:
             "the labels come from an earlier version of Vouch, which did not record what they depend on; use "
             "`vouch run` once more, and nothing is labelled again"
         )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A policy, and what a user must know about the choice."""
-
-    policy: Policy
-    expired: str = ""
-    """Why the active policy accepts nothing any more; empty while it holds."""
-    made: bool = False
-    """Whether it is made of the campaign, or of the policy that it takes the place of, and may not be kept yet."""
-
-
-def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
-    """Choose as `find_policy` does, and make sure that the policy is kept.
-
-    Raises:
-        UserError: As `find_policy` and `write_policy`.
-        StoreError: As `find_policy`.
-    """
-    chosen = find_policy(campaign, workspace)
-    if chosen.made:
-        write_policy(workspace, chosen.policy)
-    return chosen
-
-
-def find_policy(campaign: Campaign, workspace: Store) -> Chosen:
-    """Choose by routing.policy; nothing is written.
-
-    It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the active
-    policy of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
-    to one that sends everything to review.
-
-    Raises:
-        UserError: As `read_policy` and `check_guarantee`.
-        StoreError: The record of the active policy, a review plan or a file of verdicts is damaged.
-    """
-    version = campaign.routing.policy
-    named = version is not None
-    if version is None:
-        version = active_version(workspace, campaign.run.name)
-    if version is None or version.lower() == NONE:
-        return Chosen(default_policy(campaign.classes, campaign.routing), made=True)
-    policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "active policy")
-    check_guarantee(policy, campaign.routing)
-    reason = expired_reason(workspace, campaign.run.name, policy)
-    return Chosen(policy) if reason is None else Chosen(expired_policy(policy), reason, made=True)
-
-
-class ActivePolicy(Strict):
-    """runs/<run>/policy.json."""
-
-    version: str | None = Field(description="Version of the policy; None: the thresholds of the campaign.")
-
-
-def active_version(workspace: Store, run: str) -> str | None:
-    """Read the version of the policy that a run is routed by while routing.policy is empty; None: there is none.
-
-    Raises:
-        StoreError: The record is damaged.
-    """
-    key = _key(run)
-    try:
-        return ActivePolicy.model_validate_json(workspace.get(key).data).version
-    except ObjectMissingError:
-        return None
-    except ValidationError:
-        raise StoreError(f"{workspace.uri}/{key} is damaged; {_REMEDY}") from None
-
-
-def activate(workspace: Store, run: str, version: str | None) -> None:
-    """Route a run by a policy from now on; None: by the thresholds of the campaign."""
-    workspace.put(_key(run), ActivePolicy(version=version).model_dump_json().encode() + b"\n")
-
-
-def _key(run: str) -> str:
-    return f"runs/{run}/policy.json"

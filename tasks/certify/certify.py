@@ -19,7 +19,7 @@ from vouch_labels.schemas.policy import (
     GroupCertificate,
     Policy,
 )
-from vouch_labels.tasks.certify.apply import active_version
+from vouch_labels.tasks.certify.active import active_version
 from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.judge import (
     Judged,

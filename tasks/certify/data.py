@@ -18,7 +18,7 @@ from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_lab
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, resolve
-from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
 from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
 from vouch_labels.tasks.statistics.sampling import Drawn, certification_sample
@@ -93,7 +93,7 @@ def read_run_reviews(campaign: Campaign) -> RunReviews:
         labels = read_run_labels(workspace, run, ledger, current)
     if not labels.count:
         raise UserError(f"run {run!r} has no labels, so there is nothing to review or certify; see `vouch status`")
-    verdicts = read_verdicts(workspace)
+    verdicts = present_verdicts(workspace, current)
     return RunReviews(campaign, workspace, current, labels, read_plans(workspace, run), verdicts, resolve(verdicts))
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
+from vouch_labels.tasks.certify.active import usable_policy
 from vouch_labels.tasks.certify.data import (
     Guarantee,
     RunReviews,
@@ -154,8 +155,9 @@ def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
     labels that were answered before need no answer again.
 
     Raises:
-        UserError: Nothing is accepted.
+        UserError: Nothing is accepted, or the active policy cannot be used.
     """
+    usable_policy(reviews.campaign, reviews.workspace, reviews.current.inputs)
     labels, policy = reviews.labels, policy_of_run(reviews)
     accepted = np.flatnonzero(labels.accepted)
     if policy is None or not len(accepted):

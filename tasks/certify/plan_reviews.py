@@ -10,6 +10,7 @@ import pyarrow as pa
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import TASKS, Planned, ReviewPlan, Stage
+from vouch_labels.tasks.certify.active import check_classes_labelled
 from vouch_labels.tasks.certify.data import RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.draw import (
     Draw,
@@ -65,6 +66,7 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
     """
     _check(request)
     reviews = read_run_reviews(campaign)
+    check_classes_labelled(campaign, reviews.current)
     images = missed_and_checked(reviews.verdicts)
     earlier = [tasks for plan, tasks in reviews.plans if plan.inputs == reviews.current.inputs]
     accepts = reviews.labels.accepts

@@ -18,9 +18,10 @@ from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserErro
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.reviews import ReviewPlan, Stage
 from vouch_labels.tasks.arrow import distinct, numbers
+from vouch_labels.tasks.certify.active import usable_policy
 from vouch_labels.tasks.certify.data import Candidates, RunReviews, draw_counts
 from vouch_labels.tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
-from vouch_labels.tasks.certify.monitor import contradicted, expired
+from vouch_labels.tasks.certify.monitor import contradicted
 from vouch_labels.tasks.policy import FOLDER, changed_inputs, policy_key
 from vouch_labels.tasks.reviews.plans import Plans, record_numbers
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers
@@ -268,9 +269,7 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     last = last_round(reviews.plans)
     if fresh or last is None:
         return "certify"
-    policy = policy_of_run(reviews)
-    holds = policy and policy.certification and expired(policy, reviews.plans, reviews.answers) is None
-    if holds and reviews.labels.accepted.any():
+    if policy_in_force(reviews) is not None and reviews.labels.accepted.any():
         return "queue"
     if not continues(reviews, last):
         return "certify"
@@ -310,6 +309,17 @@ def continues(reviews: RunReviews, last: Round) -> bool:
     ):
         return False
     return labels_of_round(reviews, last).whole
+
+
+def policy_in_force(reviews: RunReviews) -> Policy | None:
+    """The certified policy that the labels were routed by, if it is the active one, can be used and has not expired."""
+    try:
+        chosen = usable_policy(reviews.campaign, reviews.workspace, reviews.current.inputs)
+    except UserError:
+        return None
+    policy = chosen.policy
+    holds = policy.certification is not None and not chosen.expired and policy.version == reviews.current.policy
+    return policy if holds else None
 
 
 def policy_of_run(reviews: RunReviews) -> Policy | None:

@@ -79,7 +79,7 @@ def evaluate_campaign(
             raise UserError(_no_image(truth, ledger, pairs))
         session = _Session(truth, classes, pairs, wanted)
         for labels in label_arrays(workspace, run, ledger, current.fingerprint, wanted):
-            session.add(labels)
+            session.add(labels.with_names(current.names))
             if progress is not None:
                 progress(session.compared)
         if not session.compared:
@@ -94,7 +94,7 @@ def _contract(
 ) -> ContractTruth | None:
     """Hold the guarantee of a certified policy against the truth; only then all labels are held in memory."""
     run = campaign.run.name
-    declared = [entry for entry in campaign.classes if entry.name in current.classes]
+    declared = [entry for entry in campaign.classes if entry.key in current.classes]
     policy = read_policy(workspace, current.policy, declared)
     if policy.certification is None:
         return None
@@ -234,11 +234,11 @@ def _keys(ledger: Ledger) -> Iterator[str]:
 
 
 def _common_classes(current: Current, truth: Truth) -> PairedClasses:
-    classes = pair_classes(current.classes, truth.categories)
+    classes = pair_classes(current.shown, truth.categories)
     if not classes.common:
         raise UserError(
             f"{truth.path}: shares no class with the run; it has {_some(truth.categories.values())}, the run "
-            f"{_some(current.classes)}; classes are paired by name"
+            f"{_some(current.shown)}; classes are paired by name"
         )
     return classes
 

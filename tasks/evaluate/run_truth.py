@@ -129,10 +129,10 @@ def truth_of_labels(
     Raises:
         UserError: They share no image or no class.
     """
-    classes = pair_classes(labels.class_names, truth.categories)
+    classes = pair_classes(labels.shown, truth.categories)
     keys = labels.keys.to_pylist()
     pairs = pair_images(keys, [image.file_name for image in truth.images])
-    _check_common(truth, classes, pairs.places, keys, labels.class_names)
+    _check_common(truth, classes, pairs.places, keys, labels.shown)
     check_objects(truth)
     gather = _Gather(labels, truth, classes)
     starts = np.searchsorted(labels.image_index, np.arange(len(keys) + 1))
@@ -160,7 +160,7 @@ class _Gather:
 
     def __init__(self, labels: RunLabels, truth: Truth, classes: PairedClasses) -> None:
         self._labels, self._truth, self._classes = labels, truth, classes
-        self._run_class = np.array([labels.class_names.index(name) for name in classes.common], np.int64)
+        self._run_class = np.array([labels.shown.index(name) for name in classes.common], np.int64)
         self._common_class = np.full(len(labels.class_names), -1)
         self._common_class[self._run_class] = np.arange(len(self._run_class))
         self._verdict = np.full(labels.count, UNKNOWN, np.int8)

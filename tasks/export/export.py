@@ -19,11 +19,11 @@ from vouch_labels.tasks.export.images import place_images
 from vouch_labels.tasks.export.summary import owner_of, write_summary
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import labelled_images
-from vouch_labels.tasks.labels.records import ExportImage, Guarantee
+from vouch_labels.tasks.labels.records import ExportImage, Guarantee, with_shown_names
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import policy_key
 from vouch_labels.tasks.reviews.overlay import HumanLabel
-from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
 from vouch_labels.tasks.store.open import open_store, open_workspace
 from vouch_labels.tasks.store.store import Store
@@ -89,7 +89,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         logger.warning("not in the data set %s: %s: %s", config.name, key, reason)
     summary = write_coco(
         (image for image in reviewed_images(workspace, run, ledger, current) if image.key not in missed),
-        current.classes,
+        current.shown,
         config,
         workspace,
         prefix,
@@ -123,11 +123,14 @@ def reviewed_images(
 ) -> Iterator[ExportImage]:
     """Yield labelled images as people left them, in the order of `labelled_images`; keys None: all of them.
 
+    Labels have the present names of their classes.
+
     Raises:
         StoreError: A marker, a table or a file of verdicts is missing or damaged.
     """
-    corrections = HumanLabel.of(read_verdicts(workspace), current.classes)
-    return corrections.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
+    corrections = HumanLabel.of(present_verdicts(workspace, current), current.classes)
+    images = corrections.over(labelled_images(workspace, run, ledger, current.fingerprint, keys))
+    return (with_shown_names(image, current.names) for image in images) if current.names else images
 
 
 def check_export_name(campaign: Campaign, workspace: Store) -> None:

@@ -48,6 +48,13 @@ class RunLabels:
     """(M,) of the images, relative to the source."""
     contents: pa.StringArray
     """(M,) SHA-256 of their contents."""
+    shown_names: tuple[str, ...] = ()
+    """(K,) present names of the classes; empty: those of class_names."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Present names of the classes, in the order of class_names."""
+        return self.shown_names or self.class_names
 
     @property
     def count(self) -> int:
@@ -98,6 +105,7 @@ def read_run_labels(workspace: Store, run: str, ledger: Ledger, current: Current
         label_ids=flat(labels["label_id"]),
         class_index=class_table[names.indices.to_numpy(zero_copy_only=False)] if len(names) else np.zeros(0, np.int64),
         class_names=current.classes,
+        shown_names=current.shown,
         image_index=numbers(labels["image"], np.int64),
         boxes=boxes_of(labels),
         signals=np.stack([numbers(labels[name], np.float32) for name in SIGNALS], axis=1),

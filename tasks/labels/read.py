@@ -4,7 +4,7 @@ Only markers of the present plan under the present settings count. Decisions of 
 images are looked up on demand.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -62,6 +62,10 @@ class LabelArrays(NamedTuple):
     """N compressed COCO RLEs of the image's size."""
     signals: dict[str, NDArray[np.float32]]
     """(N,) each, NaN where missing."""
+
+    def with_names(self, names: Mapping[str, str]) -> "LabelArrays":
+        """The same with the present names of classes; names as in `Current.names`."""
+        return self._replace(class_name=[names.get(name, name) for name in self.class_name]) if names else self
 
 
 def label_arrays(

@@ -1,5 +1,6 @@
 """Defines labelled images, the records that an export is made of, and what it reports."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from pydantic import AliasChoices, Field
@@ -59,6 +60,12 @@ class ExportImage(NamedTuple):
     """EXIF orientation 1..8 that was applied before labelling."""
     checked: frozenset[str] = frozenset()
     """Classes that it is exhaustively annotated for."""
+
+
+def with_shown_names(image: ExportImage, names: Mapping[str, str]) -> ExportImage:
+    """Give the labels of an image the present names of their classes; names as in `Current.names`."""
+    labels = [label._replace(class_name=names.get(label.class_name, label.class_name)) for label in image.labels]
+    return image._replace(labels=labels, checked=frozenset(names.get(name, name) for name in image.checked))
 
 
 class ClassCounts(Strict):

@@ -69,13 +69,22 @@ class Shard:
             table_of["label_id"] = min(others, default=LABEL_TABLES[0])
         return self._select(table_of, columns, sought, required)
 
-    def images(self, columns: Sequence[str], sought: Values | None = None, *, outcome: str | None = "done") -> pa.Table:
+    def images(
+        self,
+        columns: Sequence[str],
+        sought: Values | None = None,
+        *,
+        outcome: str | None = "done",
+        gone: bool = False,
+    ) -> pa.Table:
         """Read columns of IMAGES, one row an image; outcome None: both those done and those failed.
+
+        `gone` adds images that it does not hold any more.
 
         Raises:
             StoreError: The table is missing, damaged or of another version.
         """
-        required = {} if self.whole else {"key": self._held}
+        required = {} if gone or self.whole else {"key": self._held}
         if outcome is not None:
             required["outcome"] = pa.array([outcome])
         names = dict.fromkeys([*columns, *(sought or {}), *required], "images")

@@ -1,17 +1,17 @@
 """Counts the images and labels of a run by outcome, and lists the images that failed with their reasons."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from vouch_labels.schemas.campaign import Campaign
-from vouch_labels.schemas.records import ClassCounts, ShardCounts, Step
+from vouch_labels.schemas.records import ClassCounts, Current, ShardCounts, Step
 from vouch_labels.tasks.labels.scan import Shard, shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.shard.files import count, read_current
+from vouch_labels.tasks.shard.files import COUNTED, count, read_current
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -30,6 +30,9 @@ class Totals:
     labels: int = 0
     classes: dict[str, ClassCounts] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Files that were planned and turned out to be no images, by kind; not among `images`."""
+    misnamed: int = 0
 
     @property
     def pending(self) -> int:
@@ -61,13 +64,16 @@ def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Tota
 
 def _count_held(shard: Shard) -> ShardCounts:
     labels = shard.labels(["class_name", "decision"])
-    images = shard.images(["outcome", "step", "reason"], outcome=None)
+    images = shard.images(COUNTED, outcome=None)
     return count({"images": images, "detect": labels, "route": labels})
 
 
 def _add(totals: Totals, counts: ShardCounts) -> None:
     totals.done += counts.done
     totals.failed += counts.failed
+    totals.images -= sum(counts.skipped.values())
+    totals.skipped.update(counts.skipped)
+    totals.misnamed += counts.misnamed
     totals.labels += counts.labels
     totals.shards_done += 1
     for name, entry in counts.classes.items():
@@ -78,6 +84,11 @@ def _add(totals: Totals, counts: ShardCounts) -> None:
     for reason, images in counts.reasons.items():
         known = reason in totals.reasons or len(totals.reasons) < MOST_REASONS
         totals.reasons[reason if known else "other reasons"] += images
+
+
+def by_shown_name(classes: Mapping[str, ClassCounts], current: Current) -> dict[str, ClassCounts]:
+    """Counts of every class of a run, by its present name."""
+    return {shown: classes.get(name, ClassCounts()) for name, shown in zip(current.classes, current.shown, strict=True)}
 
 
 class FailedImage(NamedTuple):

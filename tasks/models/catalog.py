@@ -13,6 +13,7 @@ from vouch_labels.schemas.errors import CheckpointError, VouchError
 from vouch_labels.tasks.models.checkpoints import OFFICIAL, Kind, names_of, resolve, tokenizer_folder
 from vouch_labels.tasks.models.registry import Phrase, load_detector, load_scorer, load_segmenter
 from vouch_labels.tasks.models.runtime import Runtime, choose_runtime
+from vouch_labels.tasks.models.tokens import check_apart
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def check_models(campaign: Campaign) -> Iterator[ModelReport]:
     def detector() -> str:
         loaded = load_detector(models.detector, runtime)
         loaded.check(phrases_of(campaign))
+        check_apart(campaign.classes, loaded.tokens)
         return loaded.fingerprint
 
     loads: tuple[tuple[Kind, DetectorConfig | SegmenterConfig | ScorerConfig, Callable[[], str]], ...] = (

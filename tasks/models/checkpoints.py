@@ -28,6 +28,7 @@ Kind = Literal["detector", "segmenter", "scorer"]
 PUBLISHED: Final = "bert-base-uncased"
 """What the official checkpoints were trained with."""
 
+_WEIGHTS: Final = (".pt", ".pth", ".bin", ".safetensors")
 _WHERE = "models.detector.text_encoder"
 _FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"]
 
@@ -80,6 +81,32 @@ def resolve(config: Checkpoint, kind: Kind, *, download: bool = True) -> Weights
     return Weights(path, actual, architecture or _architecture_of(actual, kind), config.checkpoint)
 
 
+def check_there(config: Checkpoint, kind: Kind) -> None:
+    """Refuse a checkpoint that is a missing file, or of another kind, at once: nothing is read, hashed or fetched.
+
+    Raises:
+        CheckpointError: As `resolve`, as far as that can be told.
+    """
+    where = f"models.{kind}.checkpoint"
+    _chosen(config, kind)
+    if config.checkpoint == "starter":
+        _starter(kind, where)
+    elif config.checkpoint in OFFICIAL:
+        _check_kind(config.checkpoint, kind, where)
+    elif "://" not in config.checkpoint:
+        path = Path(config.checkpoint).expanduser()
+        if path.exists():
+            fetch(config.checkpoint, where)
+        # A scorer's may be open_clip's architecture/tag, which no file has to be.
+        elif kind != "scorer" or path.is_absolute() or path.suffix in _WEIGHTS or "/" not in config.checkpoint:
+            raise CheckpointError(f"{where}: no file {config.checkpoint}; {_suggestion(config.checkpoint, kind)}")
+
+
+def _check_kind(name: str, kind: Kind, where: str) -> None:
+    if OFFICIAL[name].kind != kind:
+        raise CheckpointError(f"{where}: {name} is a {OFFICIAL[name].kind}; use one of {', '.join(names_of(kind))}")
+
+
 def _chosen(config: Checkpoint, kind: Kind) -> str | Path | None:
     """The architecture that the config names: a JSON file, or a built-in name for the backend to check."""
     if config.architecture is None or not config.architecture.endswith(".json"):
@@ -103,9 +130,8 @@ def _starter(kind: Kind, where: str) -> tuple[Path, str]:
 
 
 def _official(name: str, kind: Kind, where: str, download: bool) -> Path:
+    _check_kind(name, kind, where)
     official = OFFICIAL[name]
-    if official.kind != kind:
-        raise CheckpointError(f"{where}: {name} is a {official.kind}; use one of {', '.join(names_of(kind))}")
     by_hand = cache_folder() / "checkpoints" / Path(official.uri).name
     return by_hand if by_hand.is_file() else fetch(official.uri, where, download=download)
 

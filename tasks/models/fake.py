@@ -38,6 +38,10 @@ class FakeDetector:
     def check(self, phrases: Sequence[Phrase]) -> None:
         """Any text can be asked for."""
 
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The text itself."""
+        return (text,)
+
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
         """Give the same boxes and scores for the same pixels and texts, on every machine."""
         return [_detect(image, phrases, min_score) for image in images]

@@ -1,6 +1,5 @@
 """Packs phrases into captions that fit the text window, and turns logits of tokens into scores of phrases."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,11 +8,10 @@ import torch
 from torch import Tensor
 
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.models.tokens import plain_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_SEPARATORS = re.compile(r"[.?\[\]\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +70,6 @@ def pack_captions(phrases: Sequence[str], tokenizer: "PreTrainedTokenizerBase", 
         groups[-1].append(text)
         room -= len(ids) + 1
     return [_caption([(pieces[text], members[text]) for text in group], tokenizer) for group in groups]
-
-
-def plain_text(phrase: str) -> str:
-    """The phrase as it is asked for: lower case, without separators, single spaces."""
-    return _SEPARATORS.sub(" ", phrase.lower()).strip()
 
 
 def _pieces(text: str, phrase: str, tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> list[int]:

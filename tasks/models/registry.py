@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
+from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig, ScorerConfig, SegmenterConfig
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.tasks.models.checkpoints import check_there
 from vouch_labels.tasks.models.runtime import Runtime
 
 DETECTORS: Final = {
@@ -65,6 +66,9 @@ class Detector(Protocol):
 
     def check(self, phrases: Sequence[Phrase]) -> None:
         """Raise UserError when a phrase cannot be asked for (too long for the text window, say)."""
+
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """What a text is to the model, which cannot tell texts of equal tokens apart."""
 
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
         """Boxes of each image with at least one phrase at or above min_score."""
@@ -131,9 +135,31 @@ def load_scorer(config: ScorerConfig, runtime: Runtime) -> Scorer:
     return loaded
 
 
-def _factory(kind: str, table: dict[str, str], name: str) -> Any:  # noqa: ANN401 - one type a kind
+def check_models_there(models: ModelsConfig) -> None:
+    """Refuse unknown backends and missing files at once, before anything heavy is imported or read.
+
+    Raises:
+        UserError: There is no such backend.
+        CheckpointError: A checkpoint's file is not there.
+    """
+    _check_backend("detector", DETECTORS, models.detector.backend)
+    _check_backend("segmenter", SEGMENTERS, models.segmenter.backend)
+    _check_backend("scorer", SCORERS, models.scorer.backend)
+    if models.detector.backend == "groundingdino":
+        check_there(models.detector, "detector")
+    if models.segmenter.backend == "sam":
+        check_there(models.segmenter, "segmenter")
+    if models.scorer.backend == "open_clip":
+        check_there(models.scorer, "scorer")
+
+
+def _check_backend(kind: str, table: dict[str, str], name: str) -> None:
     if name not in table:
         raise UserError(f"models.{kind}.backend: unknown backend {name!r}; use one of {', '.join(sorted(table))}")
+
+
+def _factory(kind: str, table: dict[str, str], name: str) -> Any:  # noqa: ANN401 - one type a kind
+    _check_backend(kind, table, name)
     module, attribute = table[name].split(":")
     return getattr(import_module(module), attribute)
 

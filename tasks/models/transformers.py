@@ -23,6 +23,7 @@ from vouch_labels.tasks.models.groundingdino.forward import least_shape
 from vouch_labels.tasks.models.prompts import TokenScores, pack_captions
 from vouch_labels.tasks.models.registry import Floats, Pass, Phrase, Pixels, RawDetections, assemble, each_its_own
 from vouch_labels.tasks.models.runtime import Runtime
+from vouch_labels.tasks.models.tokens import plain_text, single_spaced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -86,6 +87,10 @@ class ZeroShotDetector:
         if phrases:
             self._family.ask([phrase.text for phrase in phrases], "cpu")
 
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The pieces that the checkpoint's tokenizer cuts a text into."""
+        return self._family.tokens(text)
+
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
         """Boxes of each (H, W, 3) uint8 RGB image with at least one phrase at or above min_score.
 
@@ -136,6 +141,9 @@ class Family(Protocol):
     def ask(self, texts: Sequence[str], device: str) -> list[Asked]:
         """Prepare phrases, in as many passes as they need; UserError when one is too long."""
 
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The pieces of a text."""
+
     def alike(self, height: int, width: int) -> Hashable:
         """Images of equal answer can share a batch."""
 
@@ -175,6 +183,10 @@ class Grounding:
             passes.append(Asked(inputs, TokenScores(caption, device), caption.phrases))
         return passes
 
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The pieces of a text as it is asked for."""
+        return tuple(self._processor.tokenizer.tokenize(plain_text(text)))
+
     def alike(self, height: int, width: int) -> Hashable:
         """Only equal sizes, since padding would change what the model sees."""
         return height, width
@@ -209,7 +221,7 @@ class Owl:
 
     def ask(self, texts: Sequence[str], device: str) -> list[Asked]:
         """Tokenise distinct phrases."""
-        plain = [" ".join(text.lower().split()) for text in texts]
+        plain = [single_spaced(text) for text in texts]
         distinct = {text: number for number, text in enumerate(dict.fromkeys(plain))}
         for text, ids in zip(
             distinct, self._processor.tokenizer(list(distinct), verbose=False)["input_ids"], strict=True
@@ -223,6 +235,10 @@ class Owl:
         inputs = {name: tokens[name].to(device) for name in ("input_ids", "attention_mask")}
         columns = torch.tensor([distinct[text] for text in plain], device=device)
         return [Asked(inputs, lambda logits: logits.sigmoid()[:, :, columns], tuple(range(len(texts))))]
+
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The pieces of a text as it is asked for."""
+        return tuple(self._processor.tokenizer.tokenize(single_spaced(text)))
 
     def alike(self, height: int, width: int) -> Hashable:  # noqa: ARG002 - the protocol's
         """All: every image becomes a square of one size."""

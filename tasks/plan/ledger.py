@@ -24,6 +24,8 @@ CREATE TABLE images (key TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT 
     WITHOUT ROWID;
 CREATE TABLE shards (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, count INTEGER NOT NULL,
     first_key TEXT NOT NULL);
+CREATE TABLE gone (key TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT NULL, shard INTEGER NOT NULL,
+    generation INTEGER NOT NULL) WITHOUT ROWID;
 """
 BY_SHARD = "CREATE INDEX images_by_shard ON images (shard)"
 
@@ -87,6 +89,32 @@ class Ledger:
         with self.lock:
             return {key for (key,) in self.database.execute(query, (shard_id,))}
 
+    def shards_of_first(self, count: int) -> set[str]:
+        """Give the ids of the shards that hold the first images, by the UTF-8 bytes of their keys."""
+        query = """SELECT DISTINCT shards.id FROM (SELECT shard FROM images ORDER BY key LIMIT ?) AS first
+            JOIN shards ON shards.number = first.shard"""
+        with self.lock:
+            return {shard for (shard,) in self.database.execute(query, (count,))}
+
+    def gone(self, number: int) -> dict[str, list[str]]:
+        """Give the keys that left the source with a generation and are not back: id of the shard -> its keys.
+
+        The shard is the one that held the image last, so its tables have the image's content and labels.
+        """
+        query = """SELECT shards.id, gone.key FROM gone JOIN shards ON shards.number = gone.shard
+            WHERE generation = ? AND NOT EXISTS (SELECT 1 FROM images WHERE images.key = gone.key)"""
+        found: dict[str, list[str]] = {}
+        with self.lock:
+            for shard, key in self.database.execute(query, (number,)):
+                found.setdefault(shard, []).append(key)
+        return found
+
+    def removals(self) -> list[int]:
+        """List the generations with which images left the source that have not left it again, ascending."""
+        with self.lock:
+            rows = self.database.execute("SELECT DISTINCT generation FROM gone ORDER BY generation").fetchall()
+        return [number for (number,) in rows]
+
     def next_place(self) -> int:
         """Give the place in the order that the next shard added will have."""
         with self.lock:
@@ -116,12 +144,12 @@ class Ledger:
         self.close()
 
     def _fold(self, workspace: Store, run: str, number: int) -> None:
-        generation = _generation(workspace, run, number)
+        generation = read_generation(workspace, run, number)
         if generation.removed:
             key = removed_key(run, number, generation.removed_id)
             with workspace.open_reader(key) as file, self.transaction():
                 for batch in pq.ParquetFile(file).iter_batches(columns=["key"]):
-                    self._remove(batch)
+                    self._remove(batch, number)
         plans = map_ordered(lambda shard: read_plan(workspace, run, shard.id), generation.shards, READ_THREADS)
         place = self.next_place()
         self.add_shards(generation.shards)
@@ -132,9 +160,11 @@ class Ledger:
                 place += 1
         self.generation = number
 
-    def _remove(self, batch: pa.RecordBatch) -> None:
-        rows = ((key,) for key in batch.column(0).to_pylist())
-        self.database.executemany("DELETE FROM images WHERE key = ?", rows)
+    def _remove(self, batch: pa.RecordBatch, number: int) -> None:
+        keys = [(key,) for key in batch.column(0).to_pylist()]
+        noted = "INSERT OR REPLACE INTO gone SELECT key, etag, size, shard, ? FROM images WHERE key = ?"
+        self.database.executemany(noted, ((number, *key) for key in keys))
+        self.database.executemany("DELETE FROM images WHERE key = ?", keys)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -160,7 +190,13 @@ def disk_errors() -> Iterator[None]:
         raise StoreError(f"planning needs temporary disk space ({error}); free some or set TMPDIR elsewhere") from error
 
 
-def _generation(workspace: Store, run: str, number: int) -> Generation:
+def read_generation(workspace: Store, run: str, number: int) -> Generation:
+    """Read what one planning added.
+
+    Raises:
+        ObjectMissingError: There is no such generation.
+        StoreError: Its record is damaged.
+    """
     key = generation_key(run, number)
     try:
         return Generation.model_validate_json(workspace.get(key).data)

@@ -1,19 +1,21 @@
 """Plans incrementally: compares the source's images (listing or manifest) with what is planned, and cuts new shards."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vouch_labels.schemas.campaign import Location, Source
+from vouch_labels.schemas.campaign import IMAGE_GLOBS, Location, Source
 from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
 from vouch_labels.schemas.tables import PLAN, REMOVED
 from vouch_labels.tasks.fingerprint import LENGTH, fingerprint
+from vouch_labels.tasks.plan.alike import write_alike
 from vouch_labels.tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key
 from vouch_labels.tasks.store.manifest import compile_filter, read_manifest
 from vouch_labels.tasks.store.store import Store, map_ordered
@@ -21,11 +23,26 @@ from vouch_labels.tasks.store.store import Store, map_ordered
 BATCH_ROWS = 10_000
 WRITE_THREADS = 8
 
-TABLES = """
+HIDDEN = "hidden"
+EXCLUDED = "excluded by the campaign"
+OTHER = "other"
+MOST_KINDS = 40
+"""Kinds of skipped files that are told apart."""
+LONGEST_KIND = 5
+"""Letters of an extension that names a kind."""
+
+LISTED = """
 DROP TABLE IF EXISTS listed;
+CREATE TABLE listed (key TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+FIRST = """
+DELETE FROM listed WHERE key NOT IN (SELECT key FROM listed ORDER BY key LIMIT ?)
+"""
+
+TABLES = """
 DROP TABLE IF EXISTS retried;
 DROP TABLE IF EXISTS planned;
-CREATE TABLE listed (key TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE retried (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE planned (key TEXT PRIMARY KEY, shard INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -43,8 +60,13 @@ GONE = """
 SELECT key FROM images WHERE NOT EXISTS (SELECT 1 FROM listed WHERE listed.key = images.key) ORDER BY key
 """
 
-APPLY = """
+LET_GO = """
+INSERT OR REPLACE INTO gone SELECT key, etag, size, shard, {number:d} FROM images
+    WHERE NOT EXISTS (SELECT 1 FROM listed WHERE listed.key = images.key);
 DELETE FROM images WHERE NOT EXISTS (SELECT 1 FROM listed WHERE listed.key = images.key);
+"""
+
+APPLY = """
 INSERT OR REPLACE INTO images
     SELECT listed.key, listed.etag, listed.size, planned.shard FROM planned JOIN listed ON listed.key = planned.key;
 DROP TABLE listed;
@@ -69,7 +91,56 @@ def plan(
     progress: Callable[[int], None] | None = None,
     allow_empty: bool = False,
 ) -> Generation | None:
-    """Write the next generation of a run's plan, in constant memory for any number of images.
+    """Take a listing of the source and plan by it, see `take_listing` and `plan_listed`."""
+    take_listing(source, ledger, progress)
+    return plan_listed(workspace, run, ledger, shard_size, retry, allow_empty=allow_empty)
+
+
+def take_listing(
+    source: Iterable[ImageRef],
+    ledger: Ledger,
+    progress: Callable[[int], None] | None = None,
+    first: int | None = None,
+) -> int:
+    """Note in a ledger what the source holds now, beside what is planned; nothing is written to the workspace.
+
+    Args:
+        source: What the source holds now, in any order; the first of several rows with one key counts.
+        ledger: The run's ledger.
+        progress: Called now and then with the number of rows read from the source.
+        first: Keep so many images, the first by the UTF-8 bytes of their keys; None: all.
+
+    Returns:
+        How many images it holds.
+
+    Raises:
+        StoreError: The local disk for temporary files is full.
+    """
+    rows, read = iter(source), 0
+    with ledger.lock, disk_errors():
+        ledger.database.executescript(LISTED)
+        with ledger.transaction():
+            while batch := list(islice(rows, BATCH_ROWS)):
+                ledger.database.executemany("INSERT OR IGNORE INTO listed VALUES (?, ?, ?)", batch)
+                read += len(batch)
+                if progress is not None:
+                    progress(read)
+        if first is not None:
+            ledger.database.execute(FIRST, (first,))
+        return _count(ledger, "listed")
+
+
+def plan_listed(
+    workspace: Store,
+    run: str,
+    ledger: Ledger,
+    shard_size: int,
+    retry: Iterable[str] = (),
+    *,
+    allow_empty: bool = False,
+    in_part: bool = False,
+) -> Generation | None:
+    """Write the next generation of a run's plan by the listing, in constant memory for any number of images.
 
     Images that are new or whose etag or size changed, and those of `retry`, are cut in the order of their keys'
     UTF-8 bytes into new shards; images that left the source are noted as removed. An etag "" or size -1 of the source
@@ -77,14 +148,13 @@ def plan(
     generation's record is written last, and what was written before it does not exist without it.
 
     Args:
-        source: What the source holds now, in any order; the first of several rows with one key counts.
         workspace: The workspace's store.
         run: Name of the run.
-        ledger: The run's ledger; it holds the new generation afterwards.
+        ledger: The run's ledger, with a listing (`take_listing`); it holds the new generation afterwards.
         shard_size: Images a shard, but for the last one.
         retry: Keys to plan again although unchanged (failed images); those that the source lacks are passed over.
-        progress: Called now and then with the number of rows read from the source.
         allow_empty: Accept that the source has become empty, and let go of all images.
+        in_part: The listing is a part of the source: what it lacks has not left it.
 
     Returns:
         What was added; None when nothing changed and so nothing was written.
@@ -96,13 +166,17 @@ def plan(
     """
     number = ledger.generation + 1
     with ledger.lock, disk_errors():
-        listed = _stage(source, ledger, retry, progress)
+        listed = _count(ledger, "listed")
         if listed == 0:
-            _refuse_empty(ledger.count(), allow_empty=allow_empty)
+            refuse_empty(ledger, allow_empty=allow_empty)
+        ledger.database.executescript(TABLES)
+        with ledger.transaction():
+            ledger.database.executemany("INSERT OR IGNORE INTO retried VALUES (?)", ((key,) for key in retry))
         shards = _write_shards(workspace, run, ledger, shard_size, number)
-        removed, removed_id = _write_removed(workspace, run, ledger, number)
+        removed, removed_id = (0, "") if in_part else _write_removed(workspace, run, ledger, number)
         if not shards and not removed:
             return None
+        write_alike(workspace, run, ledger, shards)
         generation = Generation(
             number=number, shards=tuple(shards), removed=removed, removed_id=removed_id, listed=listed
         )
@@ -110,28 +184,24 @@ def plan(
         if not workspace.put(generation_key(run, number), record, if_absent=True):
             raise WorkspaceBusyError(f"another process has planned run {run!r} at the same time; start this one again")
         ledger.add_shards(shards)
+        if removed:
+            ledger.database.executescript(LET_GO.format(number=number))
         ledger.database.executescript(APPLY)
         ledger.generation = number
         return generation
 
 
-def _stage(
-    source: Iterable[ImageRef], ledger: Ledger, retry: Iterable[str], progress: Callable[[int], None] | None
-) -> int:
-    ledger.database.executescript(TABLES)
-    rows = iter(source)
-    read = 0
-    with ledger.transaction():
-        ledger.database.executemany("INSERT OR IGNORE INTO retried VALUES (?)", ((key,) for key in retry))
-        while batch := list(islice(rows, BATCH_ROWS)):
-            ledger.database.executemany("INSERT OR IGNORE INTO listed VALUES (?, ?, ?)", batch)
-            read += len(batch)
-            if progress is not None:
-                progress(read)
-    return int(ledger.database.execute("SELECT count(*) FROM listed").fetchone()[0])
+def _count(ledger: Ledger, table: str) -> int:
+    return int(ledger.database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
 
 
-def _refuse_empty(planned: int, *, allow_empty: bool) -> None:
+def refuse_empty(ledger: Ledger, *, allow_empty: bool = False) -> None:
+    """Refuse a source without images, see `plan_listed`.
+
+    Raises:
+        UserError: Nothing is planned either, or what is planned may not be let go.
+    """
+    planned = ledger.count()
     if planned == 0:
         raise UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
     if not allow_empty:
@@ -195,13 +265,23 @@ def _write_removed(workspace: Store, run: str, ledger: Ledger, number: int) -> t
 
 
 def list_source(
-    source: Source, store: Store, base: Path | None = None, workspace: Location | None = None
+    source: Source,
+    store: Store,
+    base: Path | None = None,
+    workspace: Location | None = None,
+    skipped: Counter[str] | None = None,
 ) -> Iterator[ImageRef]:
     """Yield the images that a source names, a page in memory at a time.
 
     A manifest stands for itself: only globs that the campaign spells out are applied to it, not the default ones.
     What a manifest leaves out (etag, size) is looked up where that is cheap, in a folder; for S3 it stays unknown.
-    A workspace below the source is left out of a listing, or the images of its exports would be labelled again.
+    A workspace below the source is left out of a listing, or the images of its exports would be labelled again. So are
+    hidden files and folders, whose names begin with a dot, unless a glob of `include` spells such a name out. Where
+    `include` is the default, files without an extension are taken as well: whether they are images shows when they are
+    read.
+
+    Files of a listing that are not taken are counted in `skipped`, by the kind that their names tell: the extension in
+    capitals, hidden, excluded.
 
     A relative manifest starts from `base`, the folder of the campaign file. The workspace's uri is as absolute as the
     source's.
@@ -211,14 +291,42 @@ def list_source(
         StoreAccessError: The source cannot be listed.
     """
     if source.manifest is None:
-        takes = compile_filter(source.include, source.exclude)
+        counts = Counter[str]() if skipped is None else skipped
+        kind = _kind_filter(source)
         own = _folder_of(workspace, source)
-        yield from (ImageRef(*info) for info in store.list() if takes(info.key) and not info.key.startswith(own))
+        for info in store.list(left_out=counts):
+            if info.key.startswith(own):
+                continue
+            left_out = kind(info.key)
+            if left_out is None:
+                yield ImageRef(*info)
+            else:
+                counts[left_out if left_out in counts or len(counts) < MOST_KINDS else OTHER] += 1
         return
     takes = compile_filter(source.include if "include" in source.model_fields_set else ("**",), source.exclude)
     is_folder = store.local_path("x") is not None
     refs = read_manifest(source.manifest, source.s3, base=base, source=store, look_up=is_folder)
     yield from (ref for ref in refs if takes(ref.key))
+
+
+def _kind_filter(source: Source) -> Callable[[str], str | None]:
+    """Make a function that says as what kind of file a key is left out; None: it is taken."""
+    takes, excludes = compile_filter(source.include), compile_filter(source.exclude)
+    looks_into = source.include == IMAGE_GLOBS
+    shows_hidden = any(
+        part.startswith(".") and part not in {".", ".."} for glob in source.include for part in glob.split("/")
+    )
+
+    def kind(key: str) -> str | None:
+        suffix = PurePosixPath(key).suffix
+        if not shows_hidden and (key.startswith(".") or "/." in key):
+            return HIDDEN
+        if not (takes(key) or (looks_into and not suffix)):
+            name = suffix[1:].upper()
+            return name if name.isalnum() and not name.isdigit() and len(name) <= LONGEST_KIND else OTHER
+        return EXCLUDED if source.exclude and excludes(key) else None
+
+    return kind
 
 
 def _folder_of(workspace: Location | None, source: Source) -> tuple[str, ...]:

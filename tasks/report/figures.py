@@ -129,7 +129,7 @@ def collect(
     """
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
-    declared = [entry for entry in campaign.classes if entry.name in current.classes]
+    declared = [entry for entry in campaign.classes if entry.key in current.classes]
     policy = read_policy(workspace, current.policy, declared)
     plans = read_plans(workspace, run)
     given = None if truth_file is None else read_truth(truth_file, progress=reading)
@@ -156,7 +156,13 @@ def collect(
         source=campaign.source.uri,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         images=Images(
-            total=status.images, done=status.done, failed=status.failed, pending=status.pending, reasons=status.reasons
+            total=status.images,
+            done=status.done,
+            failed=status.failed,
+            pending=status.pending,
+            reasons=status.reasons,
+            skipped=status.skipped,
+            misnamed=status.misnamed,
         ),
         automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
         certify_side=_accepted(labels, answered, ~kept) if policy.certification else None,
@@ -283,7 +289,7 @@ def _between(found: Interval) -> str:
 
 def class_reports(labels: RunLabels, reviewed: Reviewed) -> tuple[ClassReport, ...]:
     """Describe every class, the one with the most labels first."""
-    names = labels.class_names
+    names = labels.shown
     counts, accepted = (
         np.bincount(labels.class_index[chosen], minlength=len(names))
         for chosen in (np.ones(labels.count, np.bool_), labels.accepted)
@@ -533,7 +539,7 @@ def _picture(labels: RunLabels, row: int, kind: str, answer: str) -> Picture:
             "kind": kind,
             "label_id": labels.label_ids[row].as_py(),
             "key": labels.keys[int(labels.image_index[row])].as_py(),
-            "class_name": labels.class_names[int(labels.class_index[row])],
+            "class_name": labels.shown[int(labels.class_index[row])],
             "box": tuple(labels.boxes[row].tolist()),
             "accepted": bool(labels.accepted[row]),
             "p_correct": None if np.isnan(p_correct) else p_correct,

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, StoreError
 from vouch_labels.schemas.report import Picture
-from vouch_labels.tasks.acquire import DecodedImage, decode
+from vouch_labels.tasks.decode import DecodedImage, decode
 from vouch_labels.tasks.models.registry import Pixels
 from vouch_labels.tasks.score import LEAST_SIDE, span
 from vouch_labels.tasks.store.store import Store, map_ordered

@@ -82,7 +82,8 @@ def import_files(
             sizes = partial(image_sizes, workspace, run, ledger, current.fingerprint)
             checked = []
             for path in paths:
-                checker = RowChecker(current.classes, reviewer.strip(), min(_changed(path), now), now)
+                given = min(_changed(path), now)
+                checker = RowChecker(current.classes, reviewer.strip(), given, now, current.names)
                 checked.append(check_file(path, checker, labels, sizes, progress))
                 open_files.callback(checked[-1].verdicts.close)
         if not skip_bad:

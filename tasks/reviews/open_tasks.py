@@ -16,7 +16,7 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, VERDICTS, Purpose, ReviewerFigures, ReviewPlan, VerdictFigures
 from vouch_labels.schemas.tables import BOX
-from vouch_labels.tasks.arrow import distinct, numbers
+from vouch_labels.tasks.arrow import distinct, numbers, with_names
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import Accepts, Decisions
 from vouch_labels.tasks.plan.ledger import Ledger
@@ -33,7 +33,8 @@ from vouch_labels.tasks.reviews.resolve import (
     missed_and_checked,
     resolve,
 )
-from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.reviews.verdicts import present_verdicts, read_verdicts
+from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.open import open_store, open_workspace
 
 _SETTLES: Final[Purpose] = "doubtful"
@@ -105,9 +106,11 @@ def task_sheet(campaign: Campaign, number: int | None = None) -> pa.Table:
     wanted = max(plans) if number is None else number
     if wanted not in plans:
         raise UserError(f"run {run!r} has no review plan {wanted}; it has {', '.join(map(str, plans))}")
-    verdicts = read_verdicts(workspace)
+    current = read_current(workspace, run)
+    verdicts = present_verdicts(workspace, current)
     decisions = Decisions(workspace, run)
     waiting = open_tasks(plans[wanted], resolve(verdicts), missed_and_checked(verdicts), decisions.accepts)
+    waiting = waiting if current is None else with_names(waiting, current.names)
     return _sheet(waiting, open_store(campaign.source).uri.rstrip("/"))
 
 
@@ -193,7 +196,7 @@ def _by_class(
     pairs = Counter((int(classes[row]), answers.verdict[row]) for row in ours)
     return {
         name: {answer: pairs[number, answer] for answer in ANSWERS if pairs[number, answer]}
-        for number, name in enumerate(labels.class_names)
+        for number, name in enumerate(labels.shown)
     }
 
 

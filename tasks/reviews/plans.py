@@ -17,6 +17,8 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
+from vouch_labels.tasks.reviews.moved import FOLDER as MOVED_FOLDER
+from vouch_labels.tasks.reviews.moved import read_moved, with_moved_tasks
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 Plans = Sequence[tuple[ReviewPlan, pa.Table]]
@@ -75,11 +77,15 @@ def write_plan(workspace: Store, run: str, plan: ReviewPlan, tasks: pa.Table) ->
 def read_plans(workspace: Store, run: str) -> list[tuple[ReviewPlan, pa.Table]]:
     """Read every plan of a run with its tasks, in the order of their numbers.
 
+    Tasks about images that have moved since are about them at their new place.
+
     Raises:
         StoreError: A plan is damaged, or its tasks are missing or not those that were planned.
     """
     numbers = record_numbers(workspace, f"reviews/plans/{run}/")
-    return list(map_ordered(lambda number: _read(workspace, run, number), numbers, _THREADS))
+    plans = map_ordered(lambda number: _read(workspace, run, number), numbers, _THREADS)
+    moves = read_moved(workspace, [info.key for info in workspace.list(f"{MOVED_FOLDER}{run}/")]) if numbers else []
+    return [(plan, with_moved_tasks(tasks, plan.number, moves)) for plan, tasks in plans]
 
 
 def _read(workspace: Store, run: str, number: int) -> tuple[ReviewPlan, pa.Table]:

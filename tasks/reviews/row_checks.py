@@ -41,11 +41,14 @@ class RowChecker:
     """Where a row gives no time, with a time zone."""
     now: datetime
     """With a time zone; later verdicts than this cannot be."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Name that labels carry -> present name, of renamed classes; files may have either."""
     _folded: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Prepare the look-up of classes, whose names differ by more than case."""
         self._folded.update({name.casefold(): name for name in self.class_names})
+        self._folded.update({shown.casefold(): name for name, shown in self.names.items()})
 
     def check(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
         """Turn a row into a row of schemas.reviews.VERDICTS; None if it has no verdict.
@@ -81,8 +84,12 @@ class RowChecker:
         if name is None or name.casefold() in self._folded:
             return name and self._folded[name.casefold()]
         near = difflib.get_close_matches(name.casefold(), self._folded, n=1, cutoff=0.6)
-        hint = f"did you mean {self._folded[near[0]]!r}?" if near else "name one of them"
+        hint = f"did you mean {self._shown(near[0])!r}?" if near else "name one of them"
         raise RowError(f"{_quoted(name)} is no class of the campaign; {hint}")
+
+    def _shown(self, folded: str) -> str:
+        name = self._folded[folded]
+        return self.names.get(name, name)
 
     def _time(self, value: object) -> datetime:
         if (

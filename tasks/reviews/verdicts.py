@@ -11,10 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.arrow import boxes_of
 from vouch_labels.tasks.boxes_masks import run_lengths
+from vouch_labels.tasks.reviews.moved import FOLDER as MOVED_FOLDER
+from vouch_labels.tasks.reviews.moved import read_moved, with_moved_verdicts
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 FOLDER: Final = "reviews/"
@@ -66,16 +69,19 @@ def write_verdicts(workspace: Store, table: pa.Table) -> str:
 def read_verdicts(workspace: Store) -> pa.Table:
     """Read every verdict of a workspace, whatever run it is about.
 
-    Rows come by time (those without one first), then by name of file, then as in the file.
+    What was said of an image that has moved since is said of it at its new place as well, by further rows. Rows come by
+    time (those without one first), then by name of file, then as in the file.
 
     Raises:
         StoreError: A file is damaged, or holds no verdicts.
     """
-    return in_time(pa.concat_tables([VERDICTS.empty_table(), *verdict_tables(workspace)]))
+    moves = read_moved(workspace, [info.key for info in workspace.list(MOVED_FOLDER)])
+    verdicts = pa.concat_tables([VERDICTS.empty_table(), *verdict_tables(workspace)])
+    return in_time(with_moved_verdicts(verdicts, moves))
 
 
 def verdict_tables(workspace: Store) -> Iterator[pa.Table]:
-    """Read the verdicts of a workspace file by file, by name.
+    """Read the verdicts of a workspace file by file, by name, as they were given.
 
     Raises:
         StoreError: A file is damaged, or holds no verdicts.
@@ -83,6 +89,47 @@ def verdict_tables(workspace: Store) -> Iterator[pa.Table]:
     names = [info.key.removeprefix(FOLDER) for info in workspace.list(FOLDER)]
     names = [name for name in names if name.endswith(_SUFFIX) and "/" not in name]
     yield from map_ordered(lambda name: _read(workspace, name), names, _THREADS)
+
+
+def present_verdicts(workspace: Store, current: Current | None) -> pa.Table:
+    """Read every verdict of a workspace in terms of the classes that a run has now; see `of_classes_now`.
+
+    Raises:
+        StoreError: A file is damaged, or holds no verdicts.
+    """
+    return of_classes_now(read_verdicts(workspace), current)
+
+
+def of_classes_now(verdicts: pa.Table, current: Current | None) -> pa.Table:
+    """Put verdicts in terms of the classes that a run has now.
+
+    Corrections to a former class, and drawn objects of it, are of the class that it is part of now. That every object
+    of a former class was found says nothing of that one, and that every class was looked for nothing of classes that
+    came later.
+    """
+    if current is None:
+        return verdicts
+    if current.merged:
+        rows = zip(verdicts["verdict"].to_pylist(), verdicts["class_name"].to_pylist(), strict=True)
+        names = [current.merged.get(name, name) if verdict != "checked" else name for verdict, name in rows]
+        place = verdicts.schema.get_field_index("class_name")
+        verdicts = verdicts.set_column(place, verdicts.schema.field(place), pa.array(names, pa.string()))
+    return _of_classes_then(verdicts, current) if current.added else verdicts
+
+
+def _of_classes_then(verdicts: pa.Table, current: Current) -> pa.Table:
+    """Word "checked for every class" class by class where it was said before some class came."""
+    every = pc.and_(pc.equal(verdicts["verdict"], "checked"), verdicts["class_name"].is_null())
+    last = pa.scalar(max(current.added.values()), VERDICTS.field("reviewed_at").type)
+    earlier = pc.less(verdicts["reviewed_at"], last)
+    early = pc.and_(every, earlier.fill_null(True))
+    rows = [
+        row | {"class_name": name}
+        for row in verdicts.filter(early).to_pylist()
+        for name in current.classes
+        if name not in current.added or (row["reviewed_at"] is not None and row["reviewed_at"] >= current.added[name])
+    ]
+    return in_time(pa.concat_tables([verdicts.filter(pc.invert(early)), pa.Table.from_pylist(rows, schema=VERDICTS)]))
 
 
 def in_time(verdicts: pa.Table) -> pa.Table:

@@ -44,6 +44,8 @@ class Progress:
     failed: int
     accepted: int
     review: int
+    known: int = 0
+    """Of the images done, those whose content was labelled before, so that no model looked at them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,14 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError
 from vouch_labels.schemas.records import ClassCounts, Current, Marker, Part, ShardCounts
-from vouch_labels.schemas.tables import STAGES
+from vouch_labels.schemas.tables import FOUND, STAGES
+from vouch_labels.tasks.decode import mislabelled
 from vouch_labels.tasks.route import ACCEPT, REVIEW
 from vouch_labels.tasks.shard.events import Progress
 from vouch_labels.tasks.store.store import Store
+
+COUNTED = ["key", "format", "outcome", "step", "reason"]
+"""Columns of IMAGES that `count` needs."""
 
 
 def write_part(store: Store, run: str, shard: str, stage: str, table: pa.Table) -> Part:
@@ -26,6 +30,11 @@ def write_part(store: Store, run: str, shard: str, stage: str, table: pa.Table) 
     key = part_key(run, shard, stage, sha256)
     store.put(key, data)
     return Part(name=key, sha256=sha256, rows=table.num_rows)
+
+
+def write_found(store: Store, run: str, shard: str, table: pa.Table) -> Part:
+    """Write what the detector found for texts asked together, of schema FOUND."""
+    return write_part(store, run, shard, "found", table)
 
 
 def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = None) -> pa.Table:
@@ -44,9 +53,10 @@ def read_part(store: Store, part: Part, stage: str, columns: list[str] | None = 
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise StoreError(f"{store.uri}/{part.name} is not the file that was written; {fix}")
     file = pq.ParquetFile(pa.BufferReader(data))
-    wanted = STAGES[stage].names if columns is None else list(columns)
+    schema = FOUND if stage == "found" else STAGES[stage]
+    wanted = schema.names if columns is None else list(columns)
     there = set(file.schema_arrow.names)
-    if any(name not in there or not file.schema_arrow.field(name).equals(STAGES[stage].field(name)) for name in wanted):
+    if any(name not in there or not file.schema_arrow.field(name).equals(schema.field(name)) for name in wanted):
         raise StoreError(f"{store.uri}/{part.name} is of another version of Vouch; start another run")
     return file.read(wanted)
 
@@ -130,14 +140,17 @@ def current_key(run: str) -> str:
 
 def count(tables: dict[str, pa.Table]) -> ShardCounts:
     """Count the rows of a shard's tables, or of a part of them."""
-    images = tables["images"].select(["outcome", "step", "reason"]).to_pylist()
+    images = tables["images"].select(COUNTED).to_pylist()
     reasons = Counter(f"{row['step']}: {row['reason']}" for row in images if row["outcome"] == "failed")
-    failed = sum(reasons.values())
+    skipped = Counter(row["reason"] for row in images if row["outcome"] == "skipped")
+    done = [row for row in images if row["outcome"] == "done"]
     return ShardCounts(
         images=len(images),
-        done=len(images) - failed,
-        failed=failed,
+        done=len(done),
+        failed=sum(reasons.values()),
         reasons=dict(sorted(reasons.items())),
+        skipped=dict(sorted(skipped.items())),
+        misnamed=sum(mislabelled(row["key"], row["format"]) is not None for row in done),
         **decision_counts(tables["detect"], tables["route"]),
     )
 
@@ -160,5 +173,5 @@ def decision_counts(detect: pa.Table, decisions: pa.Table) -> dict[str, Any]:
 
 
 def progress_of(counts: ShardCounts) -> Progress:
-    """Say counts as progress."""
-    return Progress(counts.done, counts.failed, counts.accepted, counts.review)
+    """Say counts as progress; what was skipped is through, too."""
+    return Progress(counts.done + sum(counts.skipped.values()), counts.failed, counts.accepted, counts.review)

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from vouch_labels.schemas.campaign import Campaign, ClassConfig, ModelsConfig
 from vouch_labels.schemas.policy import Policy
-from vouch_labels.tasks.acquire import VERSION as DECODING
+from vouch_labels.tasks.decode import VERSION as DECODING
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.models.registry import load_detector, load_scorer, load_segmenter
@@ -47,6 +47,16 @@ class Pipeline:
             "presence": presence,
             "route": route_key(segment, score, policy),
         }
+
+    @property
+    def found_keys(self) -> list[str]:
+        """Keys of what the detector finds for each of `detect.asks`."""
+        return [fingerprint(self.acquire_key, ask.key) for ask in self.detect.asks]
+
+    @property
+    def masks_key(self) -> str:
+        """Key of what masks depend on beside their boxes."""
+        return fingerprint(self.acquire_key, self.segment.key)
 
     @property
     def inputs(self) -> dict[str, str]:

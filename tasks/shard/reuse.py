@@ -1,19 +1,23 @@
 """Reuses what an earlier marker of a shard holds: stages that need not be computed again, or all but the routing."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vouch_labels.schemas.campaign import SIGNALS
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker
-from vouch_labels.schemas.tables import STAGES
-from vouch_labels.tasks.arrow import rows_of_keys
+from vouch_labels.schemas.tables import BOX, STAGES
+from vouch_labels.tasks.arrow import boxes_of, numbers, rows_of_keys
+from vouch_labels.tasks.models.registry import RawDetections
 from vouch_labels.tasks.route import route
 from vouch_labels.tasks.shard.files import decision_counts, markers_of, read_part, write_marker, write_part
-from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
+from vouch_labels.tasks.shard.pipeline import Pipeline, rerouted, stages_fingerprint
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.store.store import Store
 
@@ -32,6 +36,38 @@ _ALWAYS: Final = {
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Rows about the images of a marker."""
+
+    images: dict[str, str]
+    """Key -> SHA-256 of the content, for the images that were done."""
+    table: pa.Table
+    rows: dict[str, slice]
+    """Key -> its rows in the table."""
+
+    def rows_of(self, key: str) -> pa.Table:
+        """The rows of one image."""
+        part = self.rows.get(key, slice(0, 0))
+        return self.table.slice(part.start, part.stop - part.start)
+
+
+@dataclass(frozen=True)
+class Found(Rows):
+    """What the detector found for texts asked together: rows of FOUND."""
+
+    texts: int
+    """How many texts."""
+
+    def of(self, key: str, sha256: str) -> RawDetections | None:
+        """Candidates in one image; None when it was not done or had another content."""
+        if self.images.get(key) != sha256:
+            return None
+        rows = self.rows_of(key)
+        scores = numbers(pc.list_flatten(rows["scores"]), np.float32).reshape(rows.num_rows, self.texts)
+        return RawDetections(boxes_of(rows), scores)
+
+
+@dataclass(frozen=True)
 class Earlier:
     """Rows of an earlier marker whose stages depend on nothing that has changed."""
 
@@ -41,6 +77,10 @@ class Earlier:
     """Stage -> its whole table, for the stages that can be reused."""
     rows: dict[str, dict[str, slice]] = field(default_factory=dict)
     """Stage -> key -> its rows in that stage's table."""
+    found: dict[str, "Found"] = field(default_factory=dict)
+    """Key of texts asked together -> what the detector found for them, in whatever marker."""
+    masked: "Rows | None" = None
+    """Boxes and masks of a marker whose masks depend on nothing else that has changed."""
 
     def kept(self, key: str, sha256: str) -> dict[str, pa.Table]:
         """Stage -> the rows of one image, empty when it was not done or had another content."""
@@ -48,6 +88,14 @@ class Earlier:
             return {}
         rows = {stage: self.rows[stage].get(key, slice(0, 0)) for stage in self.tables}
         return {stage: self.tables[stage].slice(part.start, part.stop - part.start) for stage, part in rows.items()}
+
+    def found_of(self, key: str, sha256: str) -> dict[str, RawDetections]:
+        """Key of texts asked together -> what the detector found for them in one image, if its content is the same."""
+        return {name: raw for name, part in self.found.items() if (raw := part.of(key, sha256)) is not None}
+
+    def masked_of(self, key: str, sha256: str) -> pa.Table | None:
+        """The boxes of one image with their masks; None when it was not done or had another content."""
+        return None if self.masked is None or self.masked.images.get(key) != sha256 else self.masked.rows_of(key)
 
 
 def best_marker(store: Store, run: str, shard: str, stages: dict[str, str]) -> Marker | None:
@@ -67,12 +115,7 @@ def read_earlier(store: Store, marker: Marker, stages: dict[str, str]) -> Earlie
     Raises:
         StoreError: One of its tables is missing or damaged.
     """
-    images = read_part(store, marker.parts["images"], "images")
-    done = {
-        row["key"]: row["sha256"]
-        for row in images.select(["key", "sha256", "outcome"]).to_pylist()
-        if row["outcome"] == "done"
-    }
+    done = _done(store, marker)
     stages_kept = [stage for stage in KEPT_STAGES if stage in reusable_stages(marker, stages)]
     tables = {stage: read_part(store, marker.parts[stage], stage) for stage in stages_kept}
     if len({tables[stage].num_rows for stage in PIXEL_STAGES if stage in tables}) > 1:
@@ -80,6 +123,39 @@ def read_earlier(store: Store, marker: Marker, stages: dict[str, str]) -> Earlie
     labels = rows_of_keys(tables["detect"])
     rows = {stage: rows_of_keys(table) if stage == "presence" else labels for stage, table in tables.items()}
     return Earlier(done, tables, rows)
+
+
+def _done(store: Store, marker: Marker) -> dict[str, str]:
+    """Key -> SHA-256 of the content, of the images that a marker says are done."""
+    images = read_part(store, marker.parts["images"], "images", ["key", "sha256", "outcome"])
+    return {row["key"]: row["sha256"] for row in images.to_pylist() if row["outcome"] == "done"}
+
+
+def with_found(store: Store, earlier: Earlier, markers: Sequence[Marker], pipeline: Pipeline) -> Earlier:
+    """Add what the detector found before for texts that are still asked together, and masks that depend on boxes alone.
+
+    Either outlives the stage that it was made for: classes may have other names or be divided otherwise, and others may
+    have come.
+
+    Raises:
+        StoreError: A table is missing or damaged.
+    """
+    found = {}
+    for key, ask in zip(pipeline.found_keys, pipeline.detect.asks, strict=True):
+        if (marker := next((one for one in markers if key in one.found), None)) is not None:
+            table = read_part(store, marker.found[key], "found")
+            found[key] = Found(_done(store, marker), table, rows_of_keys(table), len(ask.phrases))
+    masked = None
+    fitting = [one for one in markers if one.masks == pipeline.masks_key]
+    if fitting and "segment" not in earlier.tables:
+        marker = max(fitting, key=lambda one: one.counts.labels)
+        boxes = read_part(store, marker.parts["detect"], "detect", ["key", *BOX])
+        masks = read_part(store, marker.parts["segment"], "segment")
+        if boxes.num_rows != masks.num_rows:
+            raise StoreError(f"the tables of shard {marker.shard} differ in length; delete its markers")
+        table = pa.Table.from_arrays([*boxes.columns, *masks.columns], schema=pa.schema([*boxes.schema, *masks.schema]))
+        masked = Rows(_done(store, marker), table, rows_of_keys(boxes))
+    return replace(earlier, found=found, masked=masked)
 
 
 def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> Marker:
@@ -104,6 +180,8 @@ def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> 
         stages=stages,
         parts={**older.parts, "route": write_part(workspace, run, older.shard, "route", decisions)},
         counts=older.counts.model_copy(update=decision_counts(tables["detect"], decisions)),
+        found=older.found,
+        masks=older.masks,
     )
     return write_marker(workspace, run, marker)
 

@@ -1,7 +1,7 @@
 """Processes one shard: fetch, detect, segment, score, route, write; the marker is written last."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,10 +10,22 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker, ShardCounts
-from vouch_labels.tasks.acquire import DENIED, Acquired, acquire
+from vouch_labels.schemas.tables import STAGES
+from vouch_labels.tasks.acquire import DELETED, DENIED, Acquired, acquire
+from vouch_labels.tasks.decode import NO_MEMORY
+from vouch_labels.tasks.plan.alike import read_alike
 from vouch_labels.tasks.plan.ledger import read_plan
+from vouch_labels.tasks.shard.alike import Alike, Copy, with_copies
 from vouch_labels.tasks.shard.events import OnEvent, Progress, ignore
-from vouch_labels.tasks.shard.files import count, progress_of, read_marker, write_marker, write_part
+from vouch_labels.tasks.shard.files import (
+    count,
+    markers_of,
+    progress_of,
+    read_marker,
+    write_found,
+    write_marker,
+    write_part,
+)
 from vouch_labels.tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.reuse import (
     KEPT_STAGES,
@@ -22,8 +34,9 @@ from vouch_labels.tasks.shard.reuse import (
     read_earlier,
     reroute_shard,
     reusable_stages,
+    with_found,
 )
-from vouch_labels.tasks.shard.steps import Work, join_tables, process_batches
+from vouch_labels.tasks.shard.steps import FOUND_OF, Work, join_tables, process_batches
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
@@ -85,42 +98,101 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
         return marker
     report = _Reporter(on_event)
     try:
+        markers = markers_of(workspace, settings.run, shard)
         earlier = Earlier() if older is None else read_earlier(workspace, older, stages)
+        earlier = with_found(workspace, earlier, markers, pipeline)
         tables = _tables(shard, settings, workspace, pipeline, earlier, report)
         counts = count(tables)
         _raise_if_all_failed(shard, counts)
-        parts = {stage: write_part(workspace, settings.run, shard, stage, table) for stage, table in tables.items()}
+        parts = {stage: write_part(workspace, settings.run, shard, stage, tables[stage]) for stage in STAGES}
+        found = {
+            name.removeprefix(FOUND_OF): write_found(workspace, settings.run, shard, table)
+            for name, table in tables.items()
+            if name.startswith(FOUND_OF)
+        }
     except BaseException:
         report.take_back()
         raise
-    marker = Marker(shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts)
+    marker = Marker(
+        shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts, found=found,
+        masks=pipeline.masks_key,
+    )  # fmt: skip
     return write_marker(workspace, settings.run, marker)
 
 
 def _tables(
     shard: str, settings: ShardSettings, workspace: Store, pipeline: Pipeline, earlier: Earlier, report: "_Reporter"
 ) -> dict[str, pa.Table]:
-    source = open_store(settings.campaign.source)
-    refs = read_plan(workspace, settings.run, shard)
-    class_names = [entry.name for entry in settings.campaign.classes]
+    campaign, run = settings.campaign, settings.run
+    source = open_store(campaign.source)
+    refs = read_plan(workspace, run, shard)
+    class_names = [entry.key for entry in campaign.classes]
+    alike = Alike(workspace, run, read_alike(workspace, run, shard), pipeline, settings.policy)
+    acquired = acquire(refs, source, campaign.source, campaign.run.fetch_threads, campaign.run.decode_memory_mb)
+    images = _Images(acquired, earlier, alike)
     tables_of_batches = []
-    images = acquire(refs, source, settings.campaign.source, settings.campaign.run.fetch_threads)
-    for tables in process_batches(_batches(images, earlier, pipeline), pipeline, settings.policy, class_names):
+    for tables in process_batches(_batches(images, pipeline), pipeline, settings.policy, class_names):
         tables_of_batches.append(tables)
         report(progress_of(count(tables)))
-    return join_tables(tables_of_batches)
+    looked_at = join_tables(tables_of_batches)
+    tables = with_copies(looked_at, images.copies, refs)
+    _report_known(looked_at, tables, images.known, report)
+    _raise_if_source_left(shard, count(tables), source)
+    return tables
 
 
-def _batches(images: Iterator[Acquired], earlier: Earlier, pipeline: Pipeline) -> Iterator[Sequence[Work]]:
+class _Images:
+    """Hands out what is to be worked through: images with the rows that they keep, each content once."""
+
+    def __init__(self, images: Iterator[Acquired], earlier: Earlier, alike: Alike) -> None:
+        self._images, self._earlier, self._alike = images, earlier, alike
+        self._first: dict[str, str] = {}
+        self.copies: list[Copy] = []
+        self.known = 0
+        """Images whose content was labelled before, in other shards."""
+
+    def __iter__(self) -> Iterator[Work]:
+        for item in self._images:
+            if item.image is None:
+                yield Work(item.ref, None, item.failed)
+                continue
+            key, sha256 = item.ref.key, item.image.sha256
+            original = self._first.setdefault(sha256, key)
+            if original != key:
+                self.copies.append(Copy(item.ref, sha256, original))
+                continue
+            work = Work(item.ref, item.image, kept=self._earlier.kept(key, sha256))
+            work.found = self._earlier.found_of(key, sha256)
+            work.masked = self._earlier.masked_of(key, sha256)
+            if not work.kept:
+                self.known += self._alike.take_over(work, sha256)
+            yield work
+
+
+def _report_known(looked_at: dict[str, pa.Table], tables: dict[str, pa.Table], known: int, report: "_Reporter") -> None:
+    """Report the copies, and how many images no model had to look at."""
+    before, after = count(looked_at), count(tables)
+    copies = after.done - before.done
+    report(
+        Progress(
+            copies,
+            after.failed - before.failed,
+            after.accepted - before.accepted,
+            after.review - before.review,
+            known + copies,
+        )
+    )
+
+
+def _batches(images: Iterable[Work], pipeline: Pipeline) -> Iterator[Sequence[Work]]:
     """Gather images into batches: enough for full batches of the models, small enough for memory."""
     works: list[Work] = []
     held = 0
     full = BATCH_IMAGES if pipeline.stages_on is None else BATCH_IMAGES_ON_GPU
     most = full if pipeline.stages_on is None else min(FIRST_IMAGES_ON_GPU, full)
-    for item in images:
-        kept = earlier.kept(item.ref.key, item.image.sha256) if item.image else {}
-        works.append(Work(item.ref, item.image, item.failed, kept))
-        held += item.image.pixels.nbytes if item.image else 0
+    for work in images:
+        works.append(work)
+        held += work.image.pixels.nbytes if work.image else 0
         if len(works) >= most or held >= BATCH_BYTES:
             yield works
             works, held, most = [], 0, min(2 * most, full)
@@ -128,14 +200,33 @@ def _batches(images: Iterator[Acquired], earlier: Earlier, pipeline: Pipeline) -
         yield works
 
 
+def _raise_if_source_left(shard: str, counts: ShardCounts, source: Store) -> None:
+    """Images that are all gone, or gone from a source that is empty by now, have not been deleted one by one.
+
+    A mount that is dropped leaves an empty folder. The shard is not marked then; if the images are gone for good, the
+    next listing lacks them, and nobody asks for them again.
+    """
+    deleted = counts.reasons.get(f"fetch: {DELETED}", 0)
+    all_of_many = deleted == counts.images >= FEW_IMAGES
+    if deleted and (all_of_many or next(iter(source.list()), None) is None):
+        raise VouchError(
+            f"{deleted:,} of {counts.images:,} images of shard {shard} are gone from {source.uri} since it was listed: "
+            "see that it is there (a mount, a bucket) and whole, and run again"
+        )
+
+
 def _raise_if_all_failed(shard: str, counts: ShardCounts) -> None:
     """A shard of which nothing but unforeseen errors and denied access came has met a fault of its surroundings."""
-    if counts.done or not all(": unforeseen" in reason or reason == _DENIED for reason in counts.reasons):
+    if (
+        counts.done
+        or not counts.reasons
+        or not all(": unforeseen" in reason or reason == _DENIED for reason in counts.reasons)
+    ):
         return
     reason = next(iter(counts.reasons))
-    # One image that a model cannot take, or that is denied, must not keep its small shard from ever being done; a
-    # store comes back.
-    if counts.images >= FEW_IMAGES or reason.startswith("fetch: unforeseen"):
+    # One image that a model cannot take, that is denied or for which memory never suffices must not keep its small
+    # shard from ever being done; a store comes back.
+    if counts.images >= FEW_IMAGES or (reason.startswith("fetch: unforeseen") and NO_MEMORY not in reason):
         raise VouchError(f"all {counts.images} images of shard {shard} failed, the first with {reason}; see the log")
 
 
@@ -152,4 +243,4 @@ class _Reporter:
 
     def take_back(self) -> None:
         for event in self._reported:
-            self._on_event(Progress(-event.done, -event.failed, -event.accepted, -event.review))
+            self._on_event(Progress(-event.done, -event.failed, -event.accepted, -event.review, -event.known))

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Failed, ImageRef, Step
-from vouch_labels.schemas.tables import IMAGES, STAGES
-from vouch_labels.tasks.acquire import DecodedImage
+from vouch_labels.schemas.tables import FOUND, IMAGES, MASKS, STAGES
 from vouch_labels.tasks.arrow import boxes_of
-from vouch_labels.tasks.detect import Detections
+from vouch_labels.tasks.decode import DecodedImage
+from vouch_labels.tasks.detect import Ask, Detect, Detections
 from vouch_labels.tasks.models.batching import is_out_of_memory
-from vouch_labels.tasks.models.registry import Floats, Masks, Pixels
+from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, RawDetections
 from vouch_labels.tasks.models.runtime import WAIT_SECONDS, on_own_stream
 from vouch_labels.tasks.presence import Present
 from vouch_labels.tasks.route import route
@@ -32,6 +32,9 @@ from vouch_labels.tasks.score import Scores
 from vouch_labels.tasks.shard.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
+
+FOUND_OF: Final = "found-"
+"""How the name begins, in the tables of a batch or shard, of what the detector found; a key of `found_keys` follows."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,6 +49,10 @@ class Work:
     failed: Failed | None = None
     kept: dict[str, pa.Table] = field(default_factory=dict)
     """Stage -> this image's rows of an earlier marker, which need no computing."""
+    found: dict[str, RawDetections] = field(default_factory=dict)
+    """Key of texts asked together -> candidates of the detector, kept from an earlier marker or as they come."""
+    masked: pa.Table | None = None
+    """Boxes and masks of an earlier marker, rows of DETECTIONS and MASKS side by side: a mask goes by its box alone."""
     detections: Detections | None = None
     masks: Masks | None = None
     scores: Scores | None = None
@@ -180,16 +187,48 @@ def steps_of(pipeline: Pipeline, class_names: list[str]) -> list[Callable[[Seque
 
 
 def _detect(works: Sequence[Work], pipeline: Pipeline, class_names: list[str]) -> None:
-    _step("detect", works, lambda group: pipeline.detect([work.pixels for work in group]), "detections")
+    detect, keys = pipeline.detect, pipeline.found_keys
+    for key, ask in zip(keys, detect.asks, strict=True):
+        due = [work for work in works if work.failed is None and "detect" not in work.kept and key not in work.found]
+        look = partial(_look, detect=detect, ask=ask)
+        for work, answer in zip(due, _halving("detect", due, look), strict=True):
+            if isinstance(answer, Failed):
+                work.failed = answer
+            else:
+                work.found[key] = answer
+    _step(
+        "detect",
+        works,
+        lambda group: [detect.decide([work.found[key] for key in keys], work.pixels) for work in group],
+        "detections",
+    )
     for work in works:
         if work.failed is None:
             work.take_boxes(class_names)
 
 
+def _look(works: Sequence[Work], detect: Detect, ask: Ask) -> list[RawDetections]:
+    return detect.look([work.pixels for work in works], ask)
+
+
 def _segment(works: Sequence[Work], pipeline: Pipeline) -> None:
+    for work in works:
+        if work.failed is None and "segment" not in work.kept and (masks := _masks_of_boxes(work)) is not None:
+            work.kept["segment"] = masks
     _step(
         "segment", works, lambda group: pipeline.segment([w.pixels for w in group], [w.boxes for w in group]), "masks"
     )
+
+
+def _masks_of_boxes(work: Work) -> pa.Table | None:
+    """Rows of MASKS for the boxes of a work, with their former ids, if an earlier marker masked each of them."""
+    if work.masked is None:
+        return None
+    place = {tuple(box): row for row, box in enumerate(boxes_of(work.masked).tolist())}
+    rows = [place.get(tuple(box)) for box in work.boxes.tolist()]
+    if None in rows:
+        return None
+    return work.masked.select(MASKS.names).take(pa.array(rows, pa.int64()))
 
 
 def _score(works: Sequence[Work], pipeline: Pipeline) -> None:
@@ -252,6 +291,12 @@ def batch_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> d
     detect = _gather("detect", done, lambda group: pipeline.detect.table(map(_found, group)))
     ids = iter(detect["label_id"].to_pylist())
     labels = {id(work): [next(ids) for _ in range(len(work.boxes))] for work in done}
+    for work in done:
+        if "segment" in work.kept and "detect" not in work.kept:
+            # The same box may be a label of another class now, whose id is another.
+            work.kept["segment"] = work.kept["segment"].set_column(
+                0, MASKS.field(0), pa.array(labels[id(work)], pa.string())
+            )
     segment = _gather(
         "segment", done, lambda group: pipeline.segment.table((labels[id(w)], w.boxes, _there(w.masks)) for w in group)
     )
@@ -262,6 +307,7 @@ def batch_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> d
     images = _images(works)
     return {
         "images": images,
+        **{f"{FOUND_OF}{key}": _found_table(done, key) for key in pipeline.found_keys if _all_have(done, key)},
         "detect": detect,
         "segment": segment,
         "score": score,
@@ -272,10 +318,33 @@ def batch_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> d
 
 def join_tables(batches: Sequence[dict[str, pa.Table]]) -> dict[str, pa.Table]:
     """Put the tables of consecutive batches together, stage by stage."""
-    return {
+    joined = {
         stage: pa.concat_tables([schema.empty_table(), *(batch[stage] for batch in batches)])
         for stage, schema in STAGES.items()
     }
+    found = {name for batch in batches for name in batch if name.startswith(FOUND_OF)}
+    return joined | {
+        name: pa.concat_tables([FOUND.empty_table(), *(batch[name] for batch in batches)])
+        for name in sorted(found)
+        if all(name in batch for batch in batches)
+    }
+
+
+def _all_have(works: Sequence[Work], key: str) -> bool:
+    return all(key in work.found for work in works)
+
+
+def _found_table(works: Sequence[Work], key: str) -> pa.Table:
+    pieces = [FOUND.empty_table()]
+    for work in works:
+        raw = work.found[key]
+        columns = [
+            pa.array([work.ref.key] * len(raw.boxes), pa.string()),
+            *(pa.array(raw.boxes[:, side], pa.float32()) for side in range(4)),
+            pa.array(list(raw.scores), pa.list_(pa.float32())),
+        ]
+        pieces.append(pa.Table.from_arrays(columns, schema=FOUND))
+    return pa.concat_tables(pieces)
 
 
 def _gather(stage: str, works: Sequence[Work], lay_out: Callable[[Iterable[Work]], pa.Table]) -> pa.Table:
@@ -311,7 +380,7 @@ def _images(works: Sequence[Work]) -> pa.Table:
                 "format": image.format if image else None,
                 "mode": image.mode if image else None,
                 "orientation": image.orientation if image else None,
-                "outcome": "failed" if failed else "done",
+                "outcome": ("skipped" if failed.skip else "failed") if failed else "done",
                 "step": failed.step if failed else None,
                 "reason": failed.reason if failed else None,
                 "labels": 0 if failed else len(work.boxes),

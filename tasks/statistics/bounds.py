@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from scipy.special import betaln
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -47,7 +46,7 @@ def binomial_p(errors: ArrayLike, reviewed: ArrayLike, limit: ArrayLike) -> Floa
     For draws without replacement it is an upper bound of the exact one wherever it is below 1/2, as the hypergeometric
     has the lighter lower tail (W. Uhlmann, Metrika 10, 1966).
     """
-    return np.asarray(stats.binom.cdf(np.asarray(errors), np.asarray(reviewed), np.asarray(limit)), np.float64)
+    return np.asarray(scipy.stats.binom.cdf(np.asarray(errors), np.asarray(reviewed), np.asarray(limit)), np.float64)
 
 
 def hypergeometric_p(errors: ArrayLike, reviewed: ArrayLike, labels: ArrayLike, limit: ArrayLike) -> Floats:
@@ -57,7 +56,7 @@ def hypergeometric_p(errors: ArrayLike, reviewed: ArrayLike, labels: ArrayLike, 
     """
     size = np.asarray(labels, np.int64)
     least_wrong = np.minimum(wrong_allowed(size, limit) + 1, size)
-    found = stats.hypergeom.cdf(np.asarray(errors), size, least_wrong, np.asarray(reviewed))
+    found = scipy.stats.hypergeom.cdf(np.asarray(errors), size, least_wrong, np.asarray(reviewed))
     return np.asarray(np.where(size > 0, found, 1.0), np.float64)
 
 
@@ -69,7 +68,8 @@ def upper_bound(errors: ArrayLike, reviewed: ArrayLike, delta: float) -> Floats:
     """
     count, trials = np.asarray(errors, np.float64), np.asarray(reviewed, np.float64)
     rest = np.maximum(trials - count, 0)
-    bound = stats.beta.ppf(1 - delta, count + 1, np.where(rest > 0, rest, 1.0))
+    # The same numbers as scipy.stats.beta.ppf's, whose import would take a third of the time of `vouch status`.
+    bound = scipy.special.betaincinv(count + 1, np.where(rest > 0, rest, 1.0), 1 - delta)
     return np.asarray(np.where(rest > 0, bound, 1.0), np.float64)
 
 
@@ -85,7 +85,9 @@ def hypergeometric_upper_bound(errors: int, reviewed: int, labels: int, delta: f
     low, high = errors, labels - (reviewed - errors) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if stats.hypergeom.cdf(errors, labels, middle, reviewed) > delta else (low, middle)
+        low, high = (
+            (middle, high) if scipy.stats.hypergeom.cdf(errors, labels, middle, reviewed) > delta else (low, middle)
+        )
     return low / labels
 
 
@@ -97,9 +99,9 @@ def lower_bound(successes: ArrayLike, reviewed: ArrayLike, delta: float) -> Floa
 def most_errors(reviewed: ArrayLike, limit: ArrayLike, delta: float) -> Ints:
     """Most errors among n reviewed labels with which `binomial_p` is still at most delta; -1 where none is."""
     trials, share = np.asarray(reviewed), np.asarray(limit)
-    guess = np.asarray(stats.binom.ppf(delta, trials, share))
+    guess = np.asarray(scipy.stats.binom.ppf(delta, trials, share))
     # ppf gives the first k whose CDF reaches delta, which is one too many unless it meets delta exactly.
-    exact = stats.binom.cdf(guess, trials, share) <= delta
+    exact = scipy.stats.binom.cdf(guess, trials, share) <= delta
     return np.where(exact, guess, guess - 1).astype(np.int64)
 
 
@@ -112,13 +114,13 @@ def labels_needed(errors: int, limit: float, delta: float) -> int:
     if not (0 < limit < 1 and 0 < delta < 1):
         raise ValueError(f"limit {limit} and delta {delta} must lie between 0 and 1")
     low, high = errors, errors + 1
-    while stats.binom.cdf(errors, high, limit) > delta:
+    while scipy.stats.binom.cdf(errors, high, limit) > delta:
         low, high = high, 2 * high
         if high > _MOST_LABELS:
             raise ValueError(f"more than {_MOST_LABELS:,} labels were needed")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if stats.binom.cdf(errors, middle, limit) <= delta else (middle, high)
+        low, high = (low, middle) if scipy.stats.binom.cdf(errors, middle, limit) <= delta else (middle, high)
     return high
 
 
@@ -148,7 +150,7 @@ def korn_graubard(errors: Ints, reviewed: Ints, delta: float) -> float:
     variance = images / (images - 1) * float(((errors - share * reviewed) ** 2).sum()) / labels**2
     design_effect = max(1.0, variance / (share * (1 - share) / labels))
     telling = max(2, int((errors > 0).sum()))
-    quantiles = stats.t.ppf(1 - delta, [labels - 1, telling - 1])
+    quantiles = scipy.stats.t.ppf(1 - delta, [labels - 1, telling - 1])
     effective = labels / design_effect * float(quantiles[0] / quantiles[1]) ** 2
     return float(upper_bound(share * effective, effective, delta))
 
@@ -201,7 +203,10 @@ def shrunken_shares(errors: Ints, reviewed: Ints) -> Floats:
     share = (float(errors.sum()) + 0.5) / (float(reviewed.sum()) + 1)
     likelihood = [
         float(
-            (betaln(errors + m * share, reviewed - errors + m * (1 - share)) - betaln(m * share, m - m * share)).sum()
+            (
+                scipy.special.betaln(errors + m * share, reviewed - errors + m * (1 - share))
+                - scipy.special.betaln(m * share, m - m * share)
+            ).sum()
         )
         for m in STRENGTHS
     ]

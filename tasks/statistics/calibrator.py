@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
@@ -54,7 +54,9 @@ class Calibrator:
         found = np.empty(len(signals))
         for start in range(0, len(signals), _ROWS):
             rows = slice(start, start + _ROWS)
-            found[rows] = expit(self._linear(np.asarray(signals[rows], np.float64)) + offsets[classes[rows]])
+            found[rows] = scipy.special.expit(
+                self._linear(np.asarray(signals[rows], np.float64)) + offsets[classes[rows]]
+            )
         if self.knots:
             found = np.interp(found, *np.array(self.knots).T)
         return found.astype(np.float32).astype(np.float64)

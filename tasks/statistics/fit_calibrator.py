@@ -1,6 +1,7 @@
 """Fits a calibrator to reviewed labels, and scores it on images that it has not seen.
 
 Boosted trees are left out: a policy carries its calibrator as plain numbers, and trees would need a reader.
+scikit-learn is imported where it is used, since every command reaches this file and few fit.
 """
 
 from dataclasses import dataclass, replace
@@ -8,9 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
@@ -96,6 +94,8 @@ def _folds(images: Ints, seed: int) -> Ints:
     count = min(FOLDS, len(np.unique(images)))
     folds = np.zeros(len(images), np.int64)
     if count > 1:
+        from sklearn.model_selection import GroupKFold
+
         parts = GroupKFold(count, shuffle=True, random_state=seed).split(images, groups=images)
         for fold, (_, inside) in enumerate(parts):
             folds[inside] = fold
@@ -103,6 +103,8 @@ def _folds(images: Ints, seed: int) -> Ints:
 
 
 def _fit(data: _Data, chosen: Bools) -> Calibrator:
+    from sklearn.linear_model import LogisticRegression
+
     signals = np.asarray(data.signals[chosen], np.float64)
     correct = data.correct[chosen]
     missing = ~np.isfinite(signals)
@@ -164,6 +166,8 @@ def _clearly_better(new: Floats, old: Floats, correct: Bools) -> bool:
 
 def _knots(probabilities: Floats, correct: Bools) -> tuple[tuple[float, float], ...]:
     """Centres of the blocks of an isotonic regression."""
+    from sklearn.isotonic import IsotonicRegression
+
     model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     values = model.fit_transform(probabilities, correct)
     levels, block = np.unique(values, return_inverse=True)

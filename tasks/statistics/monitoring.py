@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, upper_bound
 
@@ -115,7 +115,7 @@ def score_drift(before: NDArray[Any], now: NDArray[Any]) -> Drift:
     first, second = before[np.isfinite(before)], now[np.isfinite(now)]
     if not len(first) or not len(second):
         return Drift(0.0, 1.0, 1.0 if len(first) == len(second) else DRIFT_AUDIT)
-    found = stats.ks_2samp(first, second, method="asymp")
+    found = scipy.stats.ks_2samp(first, second, method="asymp")
     distance, p_value = float(found.statistic), float(found.pvalue)
     drifted = p_value < DRIFT_P and distance >= DRIFT_DISTANCE
     return Drift(distance, p_value, DRIFT_AUDIT if drifted else 1.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, most_errors
 from vouch_labels.tasks.statistics.threshold_tests import (
@@ -98,7 +98,7 @@ def predicted_shares(scores: Floats, thresholds: Floats, fit: FitLabels) -> Floa
     share = np.divide(weights[fit.wrong].sum(axis=0), total, out=np.zeros(len(total)), where=total > 0)
     prior = len(fit.wrong)
     wrong, right = share * effective + prior * expected, (1 - share) * effective + prior * (1 - expected)
-    return np.asarray(stats.beta.ppf(QUANTILES[:, None], wrong + 0.5, right + 0.5), np.float64)
+    return np.asarray(scipy.stats.beta.ppf(QUANTILES[:, None], wrong + 0.5, right + 0.5), np.float64)
 
 
 def reviews_needed(error: float, limit: float, delta: float, power: float = POWER) -> int | None:
@@ -122,7 +122,7 @@ def _spread_indices(length: int, count: int) -> list[int]:
 def _passing(shares: Floats | float, reviewed: Ints, limit: float, delta: float) -> Floats:
     """Chance to pass the test of each threshold, given each quantile of its share of wrong labels, (Q, L)."""
     most = most_errors(reviewed, limit, delta)
-    return np.where(most >= 0, stats.binom.cdf(np.maximum(most, 0), reviewed, shares), 0.0)
+    return np.where(most >= 0, scipy.stats.binom.cdf(np.maximum(most, 0), reviewed, shares), 0.0)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
-from scipy.special import expit, logit
+import scipy
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.statistics.bounds import Floats, Ints, lower_bound
@@ -75,7 +74,7 @@ def recall(images: ExhaustiveImages, sizes: Ints, delta: float, seed: int, boots
     own = [part.sum(axis=1)[None] for part in _by_stratum(moments, images.strata, drawn)]
     error = float(_logit_error(own, sizes, drawn, value, complete=True)[0])
     low, high = _quantiles(moments, images.strata, sizes, drawn, value, generator(seed, IMAGES, 1), bootstraps, delta)
-    lowest, highest = expit(logit(value) - error * np.array([high, low])).tolist()
+    lowest, highest = scipy.special.expit(scipy.special.logit(value) - error * np.array([high, low])).tolist()
     return Estimate(value, lowest, highest)
 
 
@@ -131,12 +130,12 @@ def _quantiles(
     resampled = found / np.maximum(objects, 1e-12)
     error = _logit_error(sums, sizes, drawn, resampled, complete=False)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (logit(resampled) - logit(value)) / error
+        ratio = (scipy.special.logit(resampled) - scipy.special.logit(value)) / error
     # A resample without a miss, or without a find, lies as far out as can be.
     ratio = np.where((resampled > 0) & (resampled < 1), ratio, np.where(resampled >= value, np.inf, -np.inf))
     low, high = np.quantile(ratio, [delta / 2, 1 - delta / 2], method="inverted_cdf")
     # A stratum that was searched whole leaves nothing to chance, however small it is.
     partly = drawn[(drawn > 0) & (drawn < sizes)]
-    least = float(stats.t.ppf(1 - delta / 2, max(1, int(partly.min(initial=sizes.max())) - 1)))
+    least = float(scipy.stats.t.ppf(1 - delta / 2, max(1, int(partly.min(initial=sizes.max())) - 1)))
     least = min(least, WIDEST)
     return float(np.clip(low, -WIDEST, -least)), float(np.clip(high, least, WIDEST))

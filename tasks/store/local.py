@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+DANGLING = "links that lead nowhere"
+"""The kind under which a listing counts them."""
 
 PRIVATE = ("reviews",)
 """Folders of a store that are their owner's alone: they hold people's answers."""
@@ -45,13 +49,17 @@ class LocalStore:
         self.uri = str(self.root)
         self._swept: set[Path] = set()
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Yield the files under `prefix` in byte order; names of one folder are held at a time, and its parents'."""
+    def list(self, prefix: str = "", left_out: Counter[str] | None = None) -> Iterator[ObjectInfo]:
+        """Yield the files under `prefix` in byte order; names of one folder are held at a time, and its parents'.
+
+        Left out are links that lead nowhere, names that are no UTF-8, and what is neither file nor folder.
+        """
+        missed = Counter[str]() if left_out is None else left_out
         folder, _, stem = prefix.rpartition("/")
         if folder and not _is_key(folder):
             return
         top = self.root / folder if folder else self.root
-        levels = [_Level.open(top, f"{folder}/" if folder else "", stem)]
+        levels = [_Level.open(top, f"{folder}/" if folder else "", stem, missed)]
         while levels:
             level = levels[-1]
             if not level.names:
@@ -61,11 +69,15 @@ class LocalStore:
             name = os.fsdecode(level.names.pop())
             path, key = level.path / name, level.base + name
             if name.endswith("/"):
-                below = _Level.open(path, key, "")
+                below = _Level.open(path, key, "", missed)
                 if all(below.identity != above.identity for above in levels):
                     levels.append(below)
             elif (info := _stat(path, key)) is not None:
                 yield info
+            elif path.is_symlink():
+                missed[DANGLING] += 1
+            elif path.exists():
+                missed["neither file nor folder"] += 1
 
     def get(self, key: str) -> Blob:
         """Read a file; the version is taken after reading, so that a change while reading shows."""
@@ -174,7 +186,7 @@ class _Level(NamedTuple):
     identity: tuple[int, int]
 
     @classmethod
-    def open(cls, path: Path, base: str, stem: str) -> "_Level":
+    def open(cls, path: Path, base: str, stem: str, missed: Counter[str]) -> "_Level":
         names: list[bytes] = []
         start = os.fsencode(stem)
         try:
@@ -182,7 +194,9 @@ class _Level(NamedTuple):
             with os.scandir(os.fsencode(path)) as entries:
                 for entry in entries:
                     name = entry.name + b"/" if _is_folder(entry) else entry.name
-                    if name.startswith(start) and _is_object(name, path):
+                    if not name.startswith(start):
+                        continue
+                    if _is_object(name, path, missed):
                         names.append(name)
         except (FileNotFoundError, NotADirectoryError):
             return cls(path, base, [], (0, 0))
@@ -199,11 +213,12 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _is_object(name: bytes, folder: Path) -> bool:
+def _is_object(name: bytes, folder: Path, missed: Counter[str]) -> bool:
     try:
         return not is_temporary(name.decode())
     except UnicodeDecodeError:
         logger.warning("left out: the name of %r in %s is not UTF-8; rename it", name, folder)
+        missed["name not in UTF-8"] += 1
         return False
 
 

@@ -25,6 +25,8 @@ from vouch_labels.tasks.store.store import Store
 logger = logging.getLogger(__name__)
 
 PROC = Path("/proc")
+WATCH_S = 1.0
+"""Seconds between two looks at a lock that is watched."""
 
 
 class LockRecord(Strict):
@@ -38,21 +40,32 @@ class LockRecord(Strict):
     since: float = Field(description="When the lock was taken, in seconds since 1970.")
     heartbeat: float = Field(description="When it was last renewed, in seconds since 1970.")
 
-    def is_stale(self, silent_s: float) -> bool:
-        """Whether the holder has ended; one of another machine counts as ended after so many seconds of silence."""
+    def has_ended(self, stale_s: float) -> bool | None:
+        """Whether the holder has ended; None where that has to be seen: it is of another place and not long silent."""
         alive = is_alive(ProcessId(self.place, self.pid, self.started))
-        return time.time() - self.heartbeat > silent_s if alive is None else not alive
+        if alive is not None:
+            return not alive
+        return True if time.time() - self.heartbeat > stale_s else None
 
 
 class WorkspaceLock:
     """Holds `runs/<run>/lock.json` for the length of a with block.
 
-    The lock of a process of this machine that no longer runs is taken over at once, that of another machine when
-    its heartbeat is older than `stale_s`. A daemon thread renews it.
+    The lock of a process of this machine that no longer runs is taken over at once. One of another machine or
+    container (a replaced one, perhaps) is watched: when its heart beats it is in use, and when it does not for
+    `silent_s` it is taken over. That asks nothing of the store, of which not all can compare and swap, nor of the two
+    clocks. A daemon thread renews it.
     """
 
     def __init__(
-        self, store: Store, run: str, *, renew_s: float = 20.0, stale_s: float = 120.0, settle_s: float = 1.0
+        self,
+        store: Store,
+        run: str,
+        *,
+        renew_s: float = 5.0,
+        silent_s: float = 30.0,
+        stale_s: float = 120.0,
+        settle_s: float = 1.0,
     ) -> None:
         """Prepare the lock of a run; nothing is written before the block is entered.
 
@@ -60,13 +73,14 @@ class WorkspaceLock:
             store: The workspace.
             run: Name of the run.
             renew_s: Seconds between two heartbeats.
-            stale_s: Age in seconds from which another machine's heartbeat counts as dead.
+            silent_s: Seconds for which another machine's lock is watched. Earlier versions renewed every 20 s.
+            stale_s: Age in seconds from which another machine's heartbeat counts as dead without watching.
             settle_s: Seconds after a takeover before looking whether another process took it over as well.
         """
         self._store = store
         self._run = run
         self._key = f"runs/{run}/lock.json"
-        self._renew_s, self._stale_s, self._settle_s = renew_s, stale_s, settle_s
+        self._renew_s, self._silent_s, self._stale_s, self._settle_s = renew_s, silent_s, stale_s, settle_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.lost = False
@@ -111,7 +125,7 @@ class WorkspaceLock:
         if self._store.put(self._key, self._bytes(), if_absent=True):
             return
         holder = self._read()
-        if holder is not None and not holder.is_stale(self._stale_s):
+        if holder is not None and not self._has_ended(holder):
             raise WorkspaceBusyError(self._complaint(holder))
         if holder is not None:
             logger.warning("taking over run %r from process %d on %s", self._run, holder.pid, holder.host)
@@ -122,12 +136,27 @@ class WorkspaceLock:
         if holder is not None and holder.token != self._record.token:
             raise WorkspaceBusyError(self._complaint(holder))
 
+    def _has_ended(self, holder: LockRecord) -> bool:
+        ended = holder.has_ended(self._stale_s)
+        if ended is not None:
+            return ended
+        logger.warning(
+            "run %r was last in use by process %d on %s: looking for up to %.0f s whether it still runs",
+            self._run, holder.pid, holder.host, self._silent_s,
+        )  # fmt: skip
+        end = time.monotonic() + self._silent_s
+        while time.monotonic() < end:
+            time.sleep(min(WATCH_S, self._silent_s))
+            if self._read() != holder:
+                # It beats, or another one was faster; unless it was given back.
+                return self._store.stat(self._key) is None
+        return True
+
     def _complaint(self, holder: LockRecord) -> str:
         since = datetime.fromtimestamp(holder.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return (
             f"run {self._run!r} in {self._store.uri} is in use by process {holder.pid} on {holder.host} since {since};"
-            f" wait for it, stop it, or choose another run name (a dead one on another machine is taken over"
-            f" after {self._stale_s:.0f} s)"
+            f" wait for it, stop it, or choose another run name"
         )
 
     def _renew(self) -> None:

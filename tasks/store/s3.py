@@ -1,10 +1,13 @@
 """Implements the store on an S3 bucket or a prefix of one.
 
-One boto3 client per process and set of options, shared by all threads; errors of S3 and boto3 become one line that says
-what to do; presigned addresses let a browser fetch one object for a short time.
+One boto3 client per process and set of options, shared by all threads, and a new one where credentials expire and
+others are there. What is read is compared with its ETag where that is an MD5, and read again where they differ. Errors
+of S3 and boto3 become one line that says what to do; presigned addresses let a browser fetch one object for a short
+time.
 """
 
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -12,29 +15,56 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO, cast
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from vouch_labels.schemas.campaign import S3Options
-from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
+from vouch_labels.schemas.errors import (
+    ObjectArchivedError,
+    ObjectMissingError,
+    ObjectRefusedError,
+    StoreAccessError,
+    StoreError,
+    VouchError,
+)
 from vouch_labels.tasks.store.store import Blob, ObjectInfo, Store
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from botocore.exceptions import BotoCoreError, ClientError
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef, ListObjectsV2OutputTypeDef
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+AWS = r"^https?://[^/]*\.amazonaws\.com(\.cn)?(:|/|$)"
 WRITER = "vouch-writer"
 """Metadata of a conditional write that tells whose it was."""
 BROKEN_OFF_WAIT_S = 0.05
 CONFLICT_WAITS_S = (0.05, 0.2, 0.8, 2.0)
 
-_clients: dict[tuple[object, ...], "S3Client"] = {}
+
+class _Connection(NamedTuple):
+    client: "S3Client"
+    session: "Session"
+
+
+_clients: dict[tuple[object, ...], _Connection] = {}
 _lock = threading.Lock()
 
+_has_md5_tags: dict[tuple[str, bool], bool] = {}
+"""Endpoint, and whether the bucket is a directory bucket -> whether its ETags were seen to be MD5s, or not to be."""
+
+DAMAGED = "what comes is not what was stored (its checksum, MD5 or size differs); look at the network and the store"
+RESTORE = "the object is archived (S3 Glacier, Deep Archive ...): restore it in the store, and run again"
+
+ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity", "507"}
 BUSY = {"SlowDown", "SlowDownRead", "SlowDownWrite", "TooManyRequests", "RequestLimitExceeded", "429", "503"}
 
@@ -59,50 +89,136 @@ class S3Store:
         """The process's shared client."""
         return s3_client(self.options)
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", left_out: Counter[str] | None = None) -> Iterator[ObjectInfo]:  # noqa: ARG002
         """Yield the objects under `prefix`, a page of 1,000 in memory at a time, in the store's order.
 
-        General-purpose buckets and Ceph answer in the order of UTF-8 bytes.
+        General-purpose buckets and Ceph answer in the order of UTF-8 bytes. All names of a bucket stand for objects.
         """
+        after = ""
         with s3_errors(f"list {self.uri}/{prefix}", permission="s3:ListBucket"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix + prefix
-            )
-            for page in pages:
+            # Page by page ourselves, since credentials may expire between two of them.
+            while True:
+                page = self._ask(partial(self._page, prefix, after))
                 for item in page.get("Contents", []):
                     if not item["Key"].endswith("/"):
                         yield ObjectInfo(item["Key"][len(self.prefix) :], _tag(item["ETag"]), item["Size"])
+                after = page.get("NextContinuationToken", "")
+                if not after:
+                    return
+
+    def _page(self, prefix: str, after: str, s3: "S3Client") -> "ListObjectsV2OutputTypeDef":
+        where = self.prefix + prefix
+        if not after:
+            return s3.list_objects_v2(Bucket=self.bucket, Prefix=where)
+        return s3.list_objects_v2(Bucket=self.bucket, Prefix=where, ContinuationToken=after)
 
     def get(self, key: str) -> Blob:
-        """Read an object; the ETag is that of the answer, so a change since the listing shows."""
-        from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+        """Read an object; the ETag is that of the answer, so a change since the listing shows.
 
+        An answer that breaks off, or that does not fit its checksum or its ETag (see `_fits`), is read again.
+        """
+        from botocore.exceptions import (
+            FlexibleChecksumError,
+            IncompleteReadError,
+            ReadTimeoutError,
+            ResponseStreamingError,
+        )
+
+        found: list[str] = []
         with s3_errors(f"read {self.uri}/{key}", permission="s3:GetObject", key=key):
             for attempt in range(self.options.max_attempts):
-                answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+                if attempt:
+                    time.sleep(BROKEN_OFF_WAIT_S * 2 ** (attempt - 1))
+                answer = self._ask(lambda s3: s3.get_object(Bucket=self.bucket, Key=self.prefix + key))
                 try:
-                    return Blob(answer["Body"].read(), _tag(answer["ETag"]))
-                except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+                    data = answer["Body"].read()
+                except (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
                     # boto3 repeats requests, but not an answer that breaks off.
                     if attempt + 1 == self.options.max_attempts:
                         raise
-                    time.sleep(BROKEN_OFF_WAIT_S * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
+                    continue
+                found.append(hashlib.md5(data, usedforsecurity=False).hexdigest())
+                blob = Blob(data, _tag(answer["ETag"]))
+                if self._fits(answer, found[-1]):
+                    return blob
+        if self._is_believed(found):
+            return blob
+        raise StoreError(f"cannot read {self.uri}/{key}: {DAMAGED}")
 
     @contextmanager
     def open_reader(self, key: str) -> Iterator[BinaryIO]:
-        """Download an object into a temporary file on local disk."""
+        """Download an object into a temporary file on local disk; the rules of `get` hold, and its size is compared."""
         with tempfile.TemporaryFile(prefix="vouch-") as file:
             with s3_errors(f"read {self.uri}/{key}", permission="s3:GetObject", key=key), _local_disk():
-                self.client.download_fileobj(self.bucket, self.prefix + key, file)
+                self._download(key, file)
             file.seek(0)
             yield cast(BinaryIO, file)
+
+    def _download(self, key: str, file: BinaryIO) -> None:
+        from botocore.exceptions import FlexibleChecksumError
+
+        def fetch(s3: "S3Client") -> None:
+            file.seek(0)
+            file.truncate()
+            s3.download_fileobj(self.bucket, self.prefix + key, file)
+
+        found: list[str] = []
+        for attempt in range(self.options.max_attempts):
+            head = self._ask(lambda s3: s3.head_object(Bucket=self.bucket, Key=self.prefix + key))
+            try:
+                self._ask(fetch)
+            except FlexibleChecksumError:
+                if attempt + 1 == self.options.max_attempts:
+                    raise
+                continue
+            file.seek(0)
+            digest = hashlib.md5(usedforsecurity=False)
+            while block := file.read(1 << 20):
+                digest.update(block)
+            if file.tell() == head["ContentLength"]:
+                found.append(digest.hexdigest())
+                if self._fits(head, found[-1]):
+                    return
+        if self._is_believed(found):
+            return
+        raise StoreError(f"cannot read {self.uri}/{key}: {DAMAGED}")
+
+    def _fits(self, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef", found: str) -> bool:
+        """Whether content fits its ETag, as far as that can tell.
+
+        On AWS the ETag is the MD5 of the content where the object was put in one part, is not encrypted with keys of
+        KMS or of the customer, and lies in no directory bucket. Other stores mostly do as AWS does.
+
+        Args:
+            answer: What came with the content.
+            found: MD5 of the content, as hex.
+        """
+        tag = _tag(answer["ETag"])
+        if found == tag:
+            _has_md5_tags[self._place()] = True
+            return True
+        encrypted = "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
+        return encrypted or re.fullmatch("[0-9a-f]{32}", tag) is None or _has_md5_tags.get(self._place()) is False
+
+    def _is_believed(self, found: Sequence[str]) -> bool:
+        """Whether the same content, which does not fit, came each time from a store of which none has fitted yet."""
+        place = self._place()
+        if place in _has_md5_tags or re.search(AWS, place[0]) or len(set(found)) != 1:
+            return False
+        if len(found) < self.options.max_attempts:
+            return False
+        logger.info("the ETags of %s are no MD5s: content is not compared with them", self.uri)
+        _has_md5_tags[place] = False
+        return True
+
+    def _place(self) -> tuple[str, bool]:
+        return self.client.meta.endpoint_url, self.bucket.endswith("--x-s3")
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Look an object up with a HEAD request."""
         try:
             with s3_errors(f"look up {self.uri}/{key}", permission="s3:GetObject and s3:ListBucket", key=key):
-                head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+                head = self._ask(lambda s3: s3.head_object(Bucket=self.bucket, Key=self.prefix + key))
         except ObjectMissingError:
             return None
         return ObjectInfo(key, _tag(head["ETag"]), head["ContentLength"])
@@ -118,7 +234,10 @@ class S3Store:
         if if_absent and self.stat(key) is not None:
             return False
         with s3_errors(f"write {self.uri}/{key}", permission="s3:PutObject"):
-            self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
+            answer = self._ask(lambda s3: s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data))
+        # A workspace that is written tells this of the whole store, before the first image comes from it.
+        if _tag(answer.get("ETag", "")) == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            _has_md5_tags[self._place()] = True
         return True
 
     @contextmanager
@@ -128,14 +247,18 @@ class S3Store:
             with _local_disk():
                 yield cast(BinaryIO, file)
                 size = file.seek(0, os.SEEK_END)
+
+            def send(s3: "S3Client") -> None:
                 file.seek(0)
+                s3.upload_fileobj(file, self.bucket, self.prefix + key)
+
             with s3_errors(f"write {self.uri}/{key} ({size} bytes)", permission="s3:PutObject"):
-                self.client.upload_fileobj(file, self.bucket, self.prefix + key)
+                self._ask(send)
 
     def delete(self, key: str) -> None:
         """Remove an object."""
         with suppress(ObjectMissingError), s3_errors(f"delete {self.uri}/{key}", permission="s3:DeleteObject", key=key):
-            self.client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+            self._ask(lambda s3: s3.delete_object(Bucket=self.bucket, Key=self.prefix + key))
 
     def local_path(self, key: str) -> None:
         """Nothing of a bucket lies on local disk."""
@@ -147,12 +270,14 @@ class S3Store:
         with s3_errors(f"write {self.uri}/{key}", permission="s3:PutObject"):
             for wait in (*CONFLICT_WAITS_S, None):
                 try:
-                    self.client.put_object(
-                        Bucket=self.bucket,
-                        Key=self.prefix + key,
-                        Body=data,
-                        IfNoneMatch="*",
-                        Metadata={WRITER: token},
+                    self._ask(
+                        lambda s3: s3.put_object(
+                            Bucket=self.bucket,
+                            Key=self.prefix + key,
+                            Body=data,
+                            IfNoneMatch="*",
+                            Metadata={WRITER: token},
+                        )
                     )
                     return True
                 except ClientError as error:
@@ -170,8 +295,23 @@ class S3Store:
     def _is_mine(self, key: str, token: str) -> bool:
         # boto3 repeats a PUT whose answer was lost, and the repetition finds what the first one wrote.
         with s3_errors(f"look up {self.uri}/{key}", permission="s3:GetObject", key=key):
-            head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+            head = self._ask(lambda s3: s3.head_object(Bucket=self.bucket, Key=self.prefix + key))
         return head["Metadata"].get(WRITER) == token
+
+    def _ask(self, request: "Callable[[S3Client], T]") -> T:
+        """Make a request; where its credentials are not taken any more and others are there, once more with those."""
+        from botocore.exceptions import ClientError, LoginError, SSOError, TokenRetrievalError
+
+        client = self.client
+        try:
+            return request(client)
+        except (ClientError, LoginError, SSOError, TokenRetrievalError) as error:
+            if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") not in OUTDATED:
+                raise
+            fresh = _renewed(self.options, client)
+            if fresh is None:
+                raise
+        return request(fresh)
 
 
 def _tag(etag: str) -> str:
@@ -207,14 +347,48 @@ def s3_client(options: S3Options) -> "S3Client":
     Raises:
         StoreAccessError: The endpoint is no URL, or boto3's own settings name a profile that does not exist.
     """
-    identity = (os.getpid(), options, *(os.environ.get(name) for name in ENVIRONMENT))
+    identity = _identity(options)
     with _lock:
         if identity not in _clients:
-            _clients[identity] = _make(options)
-        return _clients[identity]
+            _clients[identity] = _connect(options)
+        return _clients[identity].client
 
 
-def _make(options: S3Options) -> "S3Client":
+def _identity(options: S3Options) -> tuple[object, ...]:
+    return os.getpid(), options, *(os.environ.get(name) for name in ENVIRONMENT)
+
+
+def _renewed(options: S3Options, used: "S3Client") -> "S3Client | None":
+    """The client to try after one whose credentials were not taken; None where boto3 finds no other credentials.
+
+    Whoever rotates keys writes them into the shared credentials file, which boto3 reads once a session.
+    """
+    identity = _identity(options)
+    with _lock:
+        current = _clients.get(identity)
+        if current is not None and current.client is not used:
+            return current.client  # another thread was first
+        fresh = _connect(options)
+        key = _key(fresh.session)
+        if key is None or (current is not None and key == _key(current.session)):
+            return None
+        logger.info("the store did not take the credentials any more: going on with those that are there now")
+        _clients[identity] = fresh
+        return fresh.client
+
+
+def _key(session: "Session") -> tuple[str | None, str | None, str | None] | None:
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        credentials = session.get_credentials()
+        frozen = None if credentials is None else credentials.get_frozen_credentials()
+    except BotoCoreError:
+        return None
+    return None if frozen is None else (frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _connect(options: S3Options) -> _Connection:
     # Importing boto3 takes about half a second, and folders do not need it.
     from boto3.session import Session
     from botocore.config import Config
@@ -232,11 +406,13 @@ def _make(options: S3Options) -> "S3Client":
     )
     try:
         # A session of its own: boto3's default one is not safe to use from several threads.
-        return Session().client(
+        session = Session()
+        client = session.client(
             "s3", endpoint_url=options.endpoint_url, region_name=options.region or None, config=config
         )
     except (BotoCoreError, ValueError) as error:
         raise StoreAccessError(f"cannot set up S3: {without_secrets(str(error))}; check s3: and AWS_*") from error
+    return _Connection(client, session)
 
 
 ACCESS = {
@@ -250,7 +426,7 @@ ACCESS = {
     "SignatureDoesNotMatch": "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY or the profile",
     "ExpiredToken": "the session token has expired; log in again",
     "InvalidToken": "the session token is not valid; check AWS_SESSION_TOKEN or log in again",
-    "TokenRefreshRequired": "the session token has expired; log in again",
+    "RequestExpired": "the credentials have expired, or this machine's clock is wrong; log in again, or set it right",
     "RequestTimeTooSkewed": "this machine's clock differs too much from the store's; set it right",
     "PermanentRedirect": "the bucket is in another region{region}; set s3.region",
     "AuthorizationHeaderMalformed": "the bucket is in another region{region}; set s3.region",
@@ -270,7 +446,28 @@ SYNONYMS = {
     "NotFound": "NoSuchBucket",
     "Unauthorized": "InvalidAccessKeyId",
     "401": "InvalidAccessKeyId",
+    "InvalidClientTokenId": "InvalidAccessKeyId",
+    "UnrecognizedClientException": "InvalidAccessKeyId",
+    "ExpiredTokenException": "ExpiredToken",
+    "TokenRefreshRequired": "ExpiredToken",
 }
+
+OUTDATED = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidToken",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+    "UnrecognizedClientException",
+    # Answers to HEAD, which have no body to name a code.
+    "400",
+    "401",
+    "403",
+}
+"""Codes that credentials bring which have expired, or were replaced in the meantime."""
 
 
 @contextmanager
@@ -285,6 +482,7 @@ def s3_errors(what: str, *, permission: str, key: str | None = None) -> Iterator
     Raises:
         ObjectMissingError: The object does not exist.
         ObjectRefusedError: Access to the object is denied.
+        ObjectArchivedError: The object is in an archive, and has not been restored.
         StoreAccessError: Something that the user can fix: the bucket, credentials, endpoint, region.
         StoreError: Anything else, after boto3's own retries.
     """
@@ -317,8 +515,8 @@ def _from_answer(error: "ClientError", what: str, permission: str, key: str | No
     code = answer.get("Error", {}).get("Code", "") or status
     if key is not None and (code == "NoSuchKey" or (status == "404" and code in {"404", "NotFound", ""})):
         return ObjectMissingError(f"cannot {what}: no object has this key")
-    if code == "InvalidObjectState":
-        return StoreError(f"cannot {what}: the object is archived; restore it, and then try the failed images again")
+    if code in ARCHIVED:
+        return ObjectArchivedError(f"cannot {what}: {RESTORE}")
     if code in FULL:
         return StoreError(f"cannot {what}: the store is full or its quota is used up; free some space and run again")
     if code in BUSY:
@@ -364,6 +562,8 @@ def _from_client(error: "BotoCoreError", what: str) -> VouchError:
         hint = f"the endpoint does not answer; check s3.endpoint_url, s3.region and the network ({text})"
     elif isinstance(error, e.ParamValidationError):
         hint = f"the bucket name or key is not valid; check the uri ({text})"
+    elif isinstance(error, e.FlexibleChecksumError):
+        return StoreError(f"cannot {what}: {DAMAGED}")
     elif isinstance(error, broken_off):
         return StoreError(f"cannot {what}: the connection broke off; run again, or raise s3.read_timeout_s ({text})")
     else:

@@ -3,7 +3,7 @@
 Threads keep the order of items and a bounded number of them under way.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -48,11 +48,11 @@ class Store(Protocol):
     uri: str
     """s3://bucket/prefix or an absolute folder; carries no secret, so it may be printed."""
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", left_out: Counter[str] | None = None) -> Iterator[ObjectInfo]:
         """Yield the objects whose keys start with `prefix`, in the order of their keys' UTF-8 bytes.
 
         Reads page by page (S3) or folder by folder, so memory does not grow with the number of objects. A folder
-        that does not exist has no objects.
+        that does not exist has no objects. Names that stand for no object are counted in `left_out`, by their kind.
         """
         ...
 

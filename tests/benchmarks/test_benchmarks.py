@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.campaigns import Options
+from benchmarks.decoding import KINDS
 from benchmarks.harness import in_child
 from benchmarks.registry import BENCHMARKS
 
@@ -62,6 +63,8 @@ ENGINE = [
         for engine in ("reference", "fast")
     ),
 ]
+TOGETHER = "12 of TIFF, float, one strip, WebP, lossless, PNG in 8 threads"
+DECODING = [*KINDS, TOGETHER]
 SWITCHES = [f"starter, static_shapes: {way}" for way in ("all on but this", "this alone")]
 ROWS = [
     pytest.param("end_to_end", "baseline; Vouch; Vouch : loop", marks=SLOW),
@@ -85,7 +88,9 @@ ROWS = [
         "flow, 20 images; flow, 60 images; flow, 60 : 20 (limit 1.10)",
         marks=SLOW,
     ),
+    pytest.param("faults", "kill -9; SIGTERM; SIGINT; full disk", marks=SLOW),
     pytest.param("listing", "folder, 2,000; folder, 2,000, nothing new; made up, 5,000"),
+    pytest.param("decoding", "; ".join(DECODING), marks=SLOW),
     pytest.param("export", "1,000 labels; limit for 1,000,000"),
     pytest.param("verdict_import", "20,000 rows; the same file again; limit for 5,000,000"),
     pytest.param("ground_truth", "with masks, as evaluate does; without, as simulate does; limit"),

@@ -89,7 +89,7 @@ class Reviewer:
             self.page.wait_for_selector("#vouch-keys", state="detached")
 
     def open_again(self) -> None:
-        """Open the session's page anew, as who comes back does."""
+        """Open the session's page again, as who comes back does."""
         self.page.goto(self.page.url.partition("?")[0])
         self.wait_open()
 

@@ -9,8 +9,6 @@ import typer
 
 from vouch_labels.flows.cli.app import app
 
-pytest.importorskip("vouch_labels.flows.cli.preview", reason="the pages show vouch preview")
-
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^( *)```console\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

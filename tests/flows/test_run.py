@@ -8,6 +8,7 @@ import pytest
 from tests.waiting import until
 from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Marker
+from vouch_labels.tasks.run import RunOptions
 from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.store.lock import WorkspaceLock
@@ -40,7 +41,7 @@ def test_the_summary_becomes_an_artifact(tmp_path, make_images, write_campaign):
     from vouch_labels.flows.run import run_campaign
 
     make_images(tmp_path / "images", 2)
-    summary = run_campaign(write_campaign(), export=False)
+    summary = run_campaign(write_campaign(), options=RunOptions(export=False))
     assert summary.export is None
     with get_client(sync_client=True) as client:
         found = client.request("POST", "/artifacts/filter", json={"sort": "CREATED_DESC", "limit": 1}).json()
@@ -150,3 +151,36 @@ def test_an_empty_source_is_refused(tmp_path, write_campaign):
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match="holds no image"):
         run_campaign(write_campaign())
+
+
+def test_a_source_that_goes_away_ends_the_run_with_an_error(tmp_path, make_images, write_campaign, monkeypatch):
+    import vouch_labels.flows.run as flow
+
+    keys = make_images(tmp_path / "images", 24)
+    work, tries = process_shard, []
+
+    def dropped(shard, settings, on_event) -> Marker:
+        tries.append(shard)
+        if len(tries) == 2:
+            for key in keys:
+                (tmp_path / "images" / key).unlink()
+        return work(shard, settings, on_event)
+
+    monkeypatch.setattr(flow, "process_shard", dropped)
+    summary = flow.run_campaign(write_campaign(run={"shard_size": 4, "retries": 0}))
+    assert (summary.done, summary.failed, summary.pending) == (4, 0, 20)
+    assert len(summary.shard_errors) == flow.FAILURES_IN_A_ROW
+    assert all("are gone from" in words for words in summary.shard_errors.values())
+
+
+def test_the_flow_takes_a_limit_and_accepts_changes(tmp_path, make_images, write_campaign):
+    from vouch_labels.flows.run import vouch_run
+
+    make_images(tmp_path / "images", 6)
+    make_images(tmp_path / "others", 6, start=50)
+    assert vouch_run(str(write_campaign()), limit=2)["done"] == 2
+    assert vouch_run(str(write_campaign()), export=False)["done"] == 6
+    other = str(write_campaign(source=str(tmp_path / "others")))
+    with pytest.raises(UserError, match="--accept-changes"):
+        vouch_run(other)
+    assert vouch_run(other, accept_changes=True)["removed_images"] == 6

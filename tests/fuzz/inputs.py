@@ -67,23 +67,6 @@ def verdict_file(seed: int) -> tuple[str, bytes]:
     return suffix, _damaged(rng, content)
 
 
-def image_file(seed: int) -> bytes:
-    """A small picture of some format and mode."""
-    from PIL import Image
-
-    rng = random.Random(seed)
-    mode = rng.choice(["L", "RGB", "RGBA", "P", "1", "I;16", "LA", "CMYK", "F"])
-    kind = rng.choice(["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
-    size = (rng.randint(1, 40), rng.randint(1, 40))
-    out = io.BytesIO()
-    try:
-        Image.new(mode, size).save(out, kind)
-    except (OSError, ValueError, KeyError):  # a mode that this format does not have
-        out = io.BytesIO()
-        Image.new("RGB", size).save(out, kind)
-    return _damaged(rng, out.getvalue())
-
-
 def campaign_file(seed: int) -> bytes:
     """A campaign file."""
     import yaml
@@ -140,13 +123,14 @@ def _verdict(rng: random.Random) -> dict[str, Any]:
     if verdict in ("bad_box", "missed"):
         x, y, width, height = _box(rng)
         row |= {"x0": x, "y0": y, "x1": x + width, "y1": y + height}
-    for name, values in {
+    cells: dict[str, list[Any]] = {
         "reviewer": ["ann", "bob", None],
         "seconds": [1, 2.5, None],
         "reviewed_at": ["2026-03-04T05:06:07Z", "2026-03-04", None],
         "simulated": [True, "no", None],
         "rle_counts": ["6230>", None],
-    }.items():
+    }
+    for name, values in cells.items():
         if rng.random() < 0.3:
             row[name] = rng.choice(values)
     return row

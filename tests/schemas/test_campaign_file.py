@@ -360,3 +360,35 @@ def test_a_password_is_refused_and_not_repeated(problem, address):
 )
 def test_what_is_no_setting_is_told(problem, review, said):
     assert said in problem(review)
+
+
+@pytest.mark.parametrize("written", ["007", "1e3", "0x1F", "1.50", "True"])
+def test_advice_to_quote_shows_what_stands_in_the_file(tmp_path, written):
+    for key in ("name", "prompts"):
+        value = written if key == "name" else f"[{written}]"
+        name = "" if key == "name" else ", name: a"
+        (problem,) = problems(tmp_path, f"source: a\nworkspace: b\nclasses:\n  - {{{key}: {value}{name}}}\n")
+        assert problem.endswith(f'must be a text, not {written}; put it in quotes: "{written}"')
+    (problem,) = problems(tmp_path, f"source: a\nworkspace: b\nclasses: [{written}]\n")
+    assert problem.endswith(f'a text goes in quotes: "{written}"')
+
+
+def test_a_quoted_number_is_the_name_that_is_written(tmp_path):
+    assert load(tmp_path, 'source: a\nworkspace: b\nclasses: ["007", "1e3"]\n').classes[0].name == "007"
+
+
+CAFE = "caf\u00e9"
+
+
+@pytest.mark.parametrize(
+    "twin", ["caf\u00e9\u200b", "cafe\u0301", "\u200dcaf\u00e9", "CAFE\u0301", "caf\u00e9\ufe0f", "\ufeffcaf\u00e9"]
+)
+def test_names_that_look_the_same_are_refused(tmp_path, twin):
+    (problem,) = problems(tmp_path, f"source: a\nworkspace: b\nclasses:\n  - caf\u00e9\n  - '{twin}'\n")
+    names = f"{CAFE!a} and {twin!a}"
+    assert problem.startswith(f"campaign.yaml:3: classes: classes {names} look the same")
+
+
+def test_names_that_differ_to_a_reader_are_two_classes(tmp_path):
+    text = "source: a\nworkspace: b\nclasses: [caf\u00e9, cafe, 'no entry', noentry, \u0130stanbul, istanbul]\n"
+    assert len(load(tmp_path, text).classes) == 6

@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from vouch_labels.schemas.campaign import Source
-from vouch_labels.schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
+from vouch_labels.schemas.errors import ObjectArchivedError, ObjectRefusedError, StoreAccessError, StoreError
 from vouch_labels.schemas.records import ImageRef
-from vouch_labels.tasks.acquire import DENIED, Acquired, acquire
+from vouch_labels.tasks import decode as decoding
+from vouch_labels.tasks import pixels
+from vouch_labels.tasks.acquire import ARCHIVED, DENIED, Acquired, acquire
+from vouch_labels.tasks.memory import DEFAULT_MB, memory_of
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.store import Blob
 
@@ -133,6 +136,51 @@ def test_store_error_of_one_object(store: LocalStore, refs: list[ImageRef], sour
     assert reasons == {"007.png": "unforeseen StoreError: slow down, please"}
 
 
+class Cutting(LocalStore):
+    """A store whose answers are cut so many times, with a length that fits what comes."""
+
+    def __init__(self, root: Path, times: int) -> None:
+        super().__init__(root)
+        self.times = times
+
+    def get(self, key: str) -> Blob:
+        whole = super().get(key)
+        if key != "007.png" or self.times == 0:
+            return whole
+        self.times -= 1
+        return Blob(whole.data[:-9], whole.etag)
+
+
+def test_fewer_bytes_than_are_listed_are_read_again(
+    store: LocalStore, refs: list[ImageRef], source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vouch_labels.tasks.acquire._CUT_WAIT_S", 0.001)
+    tries = source.s3.max_attempts
+    assert failures(acquire(refs, Cutting(store.root, tries - 1), source, 4)) == {}
+    reasons = failures(acquire(refs, Cutting(store.root, tries), source, 4))
+    assert reasons == {
+        "007.png": "unforeseen StoreError: fewer or more bytes come than are listed, each time; "
+        "look at the network and the store"
+    }
+
+
+def test_an_archived_object_is_to_be_restored(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    def archived(key: str) -> None:
+        if key in ("007.png", "009.png"):
+            raise ObjectArchivedError(f"cannot read {store.uri}/{key}: archived")
+
+    reasons = failures(acquire(refs, Counting(store.root, archived), source, 4))
+    assert reasons == {"007.png": ARCHIVED, "009.png": ARCHIVED}
+
+
+def test_reasons_do_not_name_the_object(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    def fail(key: str) -> None:
+        raise StoreError(f"cannot read {store.uri}/{key}: the connection broke off")
+
+    reasons = failures(acquire(refs, Counting(store.root, fail), source, 4))
+    assert set(reasons.values()) == {"unforeseen StoreError: the connection broke off"}
+
+
 def refuse(key: str) -> None:
     if key == "007.png":
         raise StoreAccessError("no permission")
@@ -173,11 +221,86 @@ def test_window_is_bounded(store: LocalStore, refs: list[ImageRef], source: Sour
     assert len(counting.read) < COUNT
 
 
-def test_waiting_pixels_are_bounded(
-    store: LocalStore, refs: list[ImageRef], source: Source, monkeypatch: pytest.MonkeyPatch
+def test_with_little_memory_images_come_one_by_one(store: LocalStore, refs: list[ImageRef], source: Source) -> None:
+    """Each image may take 12 MiB and a little of the 17, so none is decoded ahead of its turn."""
+    items = list(acquire(refs, store, source, 3, 17))
+    assert [item.ref for item in items] == refs
+    assert all(item.image is not None for item in items)
+    assert memory_of(17).held == 0
+
+
+def test_what_waits_for_memory_ends_when_the_consumer_stops(
+    store: LocalStore, refs: list[ImageRef], source: Source
 ) -> None:
-    monkeypatch.setattr("vouch_labels.tasks.acquire._MOST_WAITING", 0)
-    assert [item.ref for item in acquire(refs, store, source, 3)] == refs
+    items: Any = acquire(refs, store, source, 4, 17)
+    next(items)
+    items.close()
+    assert (memory_of(17).held, memory_of(17).decoding) == (0, 0)
+
+
+def test_an_image_for_which_there_is_no_room_fails_and_says_what_to_do(
+    store: LocalStore, refs: list[ImageRef], source: Source
+) -> None:
+    (reason,) = set(failures(acquire(refs[:1], store, source, 1, 8)).values())
+    assert reason == (
+        "too large to decode: 1 x 5 may need 12 MiB, and one image gets at most 6 of run.decode_memory_mb; "
+        "raise that and run again with --retry-failed"
+    )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file")])
+@pytest.mark.parametrize("times", [1, 2])
+def test_too_little_memory_is_tried_again_alone_and_is_no_damage(
+    store: LocalStore,
+    refs: list[ImageRef],
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    times: int,
+) -> None:
+    """The eighth image fails once, or for good; then it is a matter of every run, like a file that was not fetched."""
+    left = [times]
+    held = []
+    read = pixels.read_upright
+
+    def short(image: Any, *arguments: Any) -> Any:
+        if image.size == (8, 5):
+            held.append(memory_of(DEFAULT_MB).decoding)
+            if left[0]:
+                left[0] -= 1
+                raise error
+        return read(image, *arguments)
+
+    monkeypatch.setattr(decoding, "read_upright", short)
+    items = list(acquire(refs, store, source, 4))
+    reasons = {item.ref.key: item.failed.reason for item in items if item.failed}
+    assert held[1] == 1
+    if times == 1:
+        assert reasons == {}
+    else:
+        assert reasons == {"007.png": "unforeseen MemoryError: decoding it may need 12 MiB; the next run tries again"}
+        assert items[7].failed.step == "fetch"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_too_little_memory_for_a_file(store: LocalStore, refs: list[ImageRef], source: Source, times: int) -> None:
+    left = [times]
+
+    def short(key: str) -> None:
+        if key == "007.png" and left[0]:
+            left[0] -= 1
+            raise MemoryError
+
+    reasons = failures(acquire(refs, Counting(store.root, short), source, 4))
+    expected = {"007.png": "unforeseen MemoryError: its file has 0.0 MB; the next run tries again"}
+    assert reasons == ({} if times == 1 else expected)
+
+
+def test_a_large_file_without_an_extension_is_not_read(store: LocalStore, source: Source) -> None:
+    counting = Counting(store.root)
+    (item,) = acquire([ImageRef("core", "", 10**12)], counting, source, 1)
+    assert item.failed.skip
+    assert counting.read == []
 
 
 def test_threads_end_when_the_consumer_stops(store: LocalStore, refs: list[ImageRef], source: Source) -> None:

@@ -1,18 +1,24 @@
 import hashlib
 import io
 import struct
+import sys
 import warnings
 import zlib
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from vouch_labels.schemas.records import Failed
-from vouch_labels.tasks.acquire import DecodedImage, decode
+from vouch_labels.tasks import pixels
+from vouch_labels.tasks.decode import WITHOUT_EXTENSION, DecodedImage, decode, is_animated, mislabelled, sniff
+
+pillow_heif.register_heif_opener()  # for writing
 
 MANY = 10**9
 EXTENSION = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}
@@ -198,6 +204,69 @@ def test_sixteen_bit_grey_keeps_the_high_byte(kind: str) -> None:
     np.testing.assert_array_equal(image.pixels[0, :, 2], [0, 0, 1, 127, 255])
 
 
+@pytest.fixture(scope="module")
+def scene() -> np.ndarray:
+    """(60, 80, 3) uint8 with values from 10 to 240."""
+    return np.random.default_rng(7).integers(10, 241, (60, 80, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_sixteen_bits_of_fewer_look_like_their_8_bit_twin(bits: int, scene: np.ndarray) -> None:
+    wide = scene.astype(np.uint16) << (bits - 8)
+    grey, twin = np.ascontiguousarray(wide[..., 0]), np.repeat(scene[..., :1], 3, axis=2)
+    for kind in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(good("a", encode(Image.fromarray(grey), kind)).pixels, twin)
+    height, width = grey.shape
+    colour = png(width, height, 16, 2, rows_of(wide))
+    np.testing.assert_array_equal(good("a", colour).pixels, scene)
+    opaque = np.full((height, width, 1), 0xFFFF, np.uint16)
+    with_alpha = png(width, height, 16, 6, rows_of(np.concatenate([wide, opaque], axis=2)))
+    np.testing.assert_array_equal(good("a", with_alpha).pixels, scene)
+    grey_alpha = png(width, height, 16, 4, rows_of(np.concatenate([wide[..., :1], opaque], axis=2)))
+    np.testing.assert_array_equal(good("a", grey_alpha).pixels, twin)
+    for order in "<>":
+        np.testing.assert_array_equal(good("a", colour_tiff(wide, order)).pixels, scene)
+        packed = colour_tiff(wide, order, packed=True)
+        np.testing.assert_array_equal(good("a", packed).pixels, scene)
+
+
+def test_sixteen_bit_alpha_lies_on_white() -> None:
+    """12-bit red, opaque and then fully transparent."""
+    values = np.array([[[0xFFF, 0, 0, 0xFFFF], [0xFFF, 0, 0, 0]]], np.uint16)
+    np.testing.assert_array_equal(
+        good("a", png(2, 1, 16, 6, rows_of(values))).pixels[0], [[255, 0, 0], [255, 255, 255]]
+    )
+    grey = np.array([[[0xFFF, 0xFFFF], [0, 0]]], np.uint16)
+    np.testing.assert_array_equal(good("a", png(2, 1, 16, 4, rows_of(grey))).pixels[0, :, 0], [255, 255])
+
+
+@pytest.mark.parametrize("low", [300, 20_000])
+def test_flat_sixteen_bits_are_stretched(low: int, scene: np.ndarray) -> None:
+    """Values of a small part of the range, as a thermal camera gives them."""
+    values = low + np.arange(0, 101, 4, dtype=np.uint16)[None]
+    expected = np.rint(np.arange(0, 101, 4) * 2.55).astype(int)
+    grey = good("a", encode(Image.fromarray(values), "PNG")).pixels[0, :, 0]
+    np.testing.assert_allclose(grey.astype(int), expected, atol=1)
+    assert (grey.min(), grey.max()) == (0, 255)
+    colour = np.repeat(values[..., None], 3, axis=2)
+    np.testing.assert_array_equal(good("a", png(values.size, 1, 16, 2, rows_of(colour))).pixels[0, :, 1], grey)
+    assert not good("a", encode(Image.fromarray(np.full((4, 4), low, np.uint16)), "PNG")).pixels.any()
+
+
+def test_tiles_make_no_difference(scene: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [
+        encode(Image.fromarray(scene), "PNG"),
+        encode(Image.fromarray(np.dstack([scene, scene[..., 0]]), "RGBA"), "PNG"),
+        encode(Image.fromarray(scene[..., 0].astype(np.uint16) << 4), "PNG"),
+        encode(Image.fromarray(scene[..., 0].astype(np.float32) / 9), "TIFF"),
+        encode(Image.fromarray(scene).convert("CMYK"), "JPEG"),
+    ]
+    whole = [good("a", data).pixels for data in files]
+    monkeypatch.setattr(pixels, "_TILE", 33)
+    for data, before in zip(files, whole, strict=True):
+        np.testing.assert_array_equal(good("a", data).pixels, before)
+
+
 def test_big_endian_and_white_is_zero_sixteen_bit_tiff() -> None:
     values = np.array([[0, 0x1234, 0xFFFF]], np.uint16)
     plain = tiff(values, ">", {262: 1})
@@ -255,31 +324,115 @@ def test_lab_is_refused_in_words() -> None:
         (b"<!DOCTYPE html><html>not found</html>", "HTML"),
         (b'\n<?xml version="1.0"?><Error/>', "XML"),
         (b"%PDF-1.7", "PDF"),
-        (b"\0\0\0\x18ftypheic", "HEIC"),
-        (b"\0\0\0\x18ftypavif", "AVIF"),
+        (b"\0\0\0\x18ftypisom", "video"),
+        (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
         (b"just text", "no known format"),
         (b"\xff\xd8\xff", "damaged"),
         (b"BM", "damaged"),
         (b"RIFF\0\0\0\0WEBP", "damaged"),
+        (b"\0\0\0\x18ftypheic", "damaged"),
+        (b"\0\0\0\x18ftypavif", "damaged"),
+        (b"GIF89a", "damaged"),
+        (b"\xff\x4f\xff\x51", "damaged"),
     ],
 )
 def test_what_is_no_image(data: bytes, word: str) -> None:
-    assert word in reason("a.jpg" if word != "damaged" else "a", data)
-
-
-def test_gif_is_not_supported(quarters: np.ndarray) -> None:
-    assert "GIF" in reason("a.gif", encode(Image.fromarray(quarters), "GIF"))
+    assert word in reason("a.jpg" if word != "damaged" else "a.x", data)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.webp", "a.gif", "a.svg", "x.png/a.tiff"])
-def test_mislabelled(name: str, quarters: np.ndarray) -> None:
-    text = reason(name, encode(Image.fromarray(quarters), "PNG"))
-    assert text.startswith("mislabelled: the content is PNG, the name ends in .")
+def test_a_name_that_claims_another_format_is_no_matter(name: str, quarters: np.ndarray) -> None:
+    image = good(name, encode(Image.fromarray(quarters), "PNG"))
+    assert image.format == "PNG"
+    assert mislabelled(name, image.format) == PurePosixPath(name).suffix.lower()
 
 
 @pytest.mark.parametrize("name", ["a", "a.img", "a.jpg.bak", "a.png", ".jpg"])
 def test_names_that_claim_nothing_else(name: str, quarters: np.ndarray) -> None:
-    good(name, encode(Image.fromarray(quarters), "PNG"))
+    assert mislabelled(name, good(name, encode(Image.fromarray(quarters), "PNG")).format) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "format_", "tolerance"),
+    [
+        ("a.heic", "HEIF", {"quality": 95, "chroma": 444}, "HEIC", 12),
+        ("a.HIF", "HEIF", {"quality": -1, "chroma": 444}, "HEIC", 2),
+        ("a.avif", "AVIF", {"quality": 95, "subsampling": "4:4:4"}, "AVIF", 12),
+        ("a.gif", "GIF", {}, "GIF", 0),
+        ("a.jp2", "JPEG2000", {}, "JPEG 2000", 0),
+        ("a.j2k", "JPEG2000", {"no_jp2": True}, "JPEG 2000", 0),
+        ("a.mpo", "MPO", {"quality": 95, "subsampling": 0}, "JPEG", 12),
+        ("a.jfif", "JPEG", {"quality": 95, "subsampling": 0}, "JPEG", 12),
+        ("a.jpe", "JPEG", {"quality": 95, "subsampling": 0}, "JPEG", 12),
+        ("a", "JPEG", {"quality": 95, "subsampling": 0}, "JPEG", 12),
+    ],
+)
+def test_further_formats(
+    name: str, kind: str, options: dict[str, Any], format_: str, tolerance: int, quarters: np.ndarray
+) -> None:
+    image = good(name, encode(Image.fromarray(quarters).resize((96, 64), Image.Resampling.NEAREST), kind, **options))
+    assert image.format == format_
+    assert mislabelled(name, image.format) is None
+    np.testing.assert_allclose(image.pixels[2::4, 2::4].astype(int), quarters, atol=tolerance)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_turned_boxes_of_images_are_undone_once(kind: str, orientation: int, quarters: np.ndarray) -> None:
+    """These formats turn by a property of their own, which their writers set from the EXIF orientation."""
+    upright = np.kron(quarters, np.ones((4, 4, 1), np.uint8))
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    stored.info["exif"] = exif.tobytes()
+    image = good("a", encode(stored, kind, quality=95, **({"exif": exif} if kind == "AVIF" else {})))
+    assert image.pixels.shape == upright.shape
+    assert image.orientation == (orientation if kind == "AVIF" else 1)
+    np.testing.assert_allclose(image.pixels[2::4, 2::4].astype(int), quarters, atol=40)
+
+
+def test_first_frames_of_films(quarters: np.ndarray) -> None:
+    first, second = Image.fromarray(quarters), Image.new("RGB", (24, 16), (1, 2, 3))
+    for kind, options in {"GIF": {}, "WEBP": {"lossless": True}, "PNG": {}}.items():
+        data = encode(first, kind, save_all=True, append_images=[second, first], duration=50, **options)
+        np.testing.assert_array_equal(good("a", data).pixels, quarters)
+        assert is_animated(data[:64]) == (kind != "GIF")
+        assert not is_animated(encode(first, kind, **options)[:64])
+
+
+def test_transparent_gif_lies_on_white() -> None:
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    result = good("a.gif", encode(image, "GIF", transparency=1))
+    np.testing.assert_array_equal(result.pixels[0], [[10, 20, 30], [255, 255, 255], [70, 80, 90]])
+
+
+def test_heic_without_its_reader_is_one_line(quarters: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(Image.fromarray(quarters), "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert reason("a.heic", data) == "HEIC needs the package pillow_heif; install it and run again with --retry-failed"
+
+
+@pytest.mark.parametrize("data", [b"", b"read me", b"<!DOCTYPE html>", b"\0\0\0\x18ftypisom"])
+def test_what_is_no_image_is_skipped_where_its_name_says_nothing(data: bytes) -> None:
+    skipped, failed = decode("folder.jpg/README", data, MANY), decode("a.jpg", data, MANY)
+    assert isinstance(skipped, Failed)
+    assert isinstance(failed, Failed)
+    assert (skipped.skip, skipped.reason, failed.skip) == (True, WITHOUT_EXTENSION, False)
+
+
+@pytest.mark.parametrize(
+    ("brands", "found"),
+    [
+        (b"heic\0\0\0\0mif1heic", "HEIC"),
+        (b"mif1\0\0\0\0mif1heic", "HEIC"),
+        (b"mif1\0\0\0\0mif1avif", "AVIF"),
+        (b"avif\0\0\0\0avifmif1", "AVIF"),
+        (b"isom\0\0\0\0isommp42", "a video"),
+    ],
+)
+def test_files_of_boxes_are_told_by_their_brands(brands: bytes, found: str) -> None:
+    assert sniff((len(brands) + 8).to_bytes(4, "big") + b"ftyp" + brands + b"\0\0\0\x10heic") == found
 
 
 def test_bomb_is_refused_before_decoding() -> None:
@@ -327,11 +480,15 @@ def files() -> dict[str, bytes]:
         "CMYK": encode(noise.convert("CMYK"), "JPEG"),
         "I;16": encode(noise.convert("I;16"), "PNG"),
         "F": encode(noise.convert("F"), "TIFF"),
+        "GIF": encode(noise, "GIF"),
+        "HEIC": encode(noise, "HEIF"),
+        "AVIF": encode(noise, "AVIF"),
+        "JPEG 2000": encode(noise, "JPEG2000"),
     }
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["JPEG", "progressive", "PNG", "WEBP", "TIFF-LZW", "BMP"])
+@pytest.mark.parametrize("name", ["JPEG", "progressive", "PNG", "WEBP", "TIFF-LZW", "BMP", "GIF", "HEIC", "AVIF"])
 def test_half_a_file_fails(name: str, files: dict[str, bytes]) -> None:
     data = files[name]
     assert "damaged" in reason("a", data[: len(data) // 2])
@@ -380,6 +537,28 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
     return b"".join(
         [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     )
+
+
+def rows_of(values: np.ndarray) -> bytes:
+    """The rows of a PNG of (H, W, C) 16-bit samples, each with its filter byte."""
+    return b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+
+def colour_tiff(values: np.ndarray, order: str, *, packed: bool = False) -> bytes:
+    """A TIFF of (H, W, 3) uint16, which Pillow does not write; packed as a TIFF of a compression is."""
+    height, width, channels = values.shape
+    strip = values.astype(f"{order}u2").tobytes()
+    strip = zlib.compress(strip) if packed else strip
+    strip += b"\0" * (len(strip) % 2)
+    bits = 8 + len(strip)
+    tags = {
+        256: (4, 1, width), 257: (4, 1, height), 258: (3, channels, bits), 259: (4, 1, 8 if packed else 1),
+        262: (4, 1, 2), 273: (4, 1, 8), 277: (4, 1, channels), 278: (4, 1, height), 279: (4, 1, len(strip)),
+    }  # fmt: skip
+    entries = b"".join(struct.pack(f"{order}HHII", tag, *entry) for tag, entry in sorted(tags.items()))
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, bits + 2 * channels)
+    depths = struct.pack(f"{order}{channels}H", *[16] * channels)
+    return head + strip + depths + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
 
 
 def tiff(values: np.ndarray, order: str, changes: dict[int, int], strip: bytes | None = None) -> bytes:

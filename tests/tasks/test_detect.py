@@ -37,6 +37,9 @@ class Scripted:
             if len(phrase.text) > 20:
                 raise UserError(f"prompt {phrase.text!r} is too long")
 
+    def tokens(self, text: str) -> tuple[str, ...]:
+        return tuple(text.lower().rstrip(".?").split())
+
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
         self.asked.append(([phrase.text for phrase in phrases], min_score))
         keep = ~(self.scores.max(axis=1, initial=0) < min_score)

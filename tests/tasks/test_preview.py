@@ -1,11 +1,14 @@
+import tempfile
+
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.records import ImageRef
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
-from vouch_labels.tasks.preview import CAPTION, GAP, PAPER, draw_grid, write_preview
+from vouch_labels.tasks.preview import CAPTION, GAP, PAPER, draw_grid, draw_refs, preview, write_preview
 
 
 @pytest.fixture
@@ -103,3 +106,42 @@ def test_captions_of_ones_own_stand_under_the_images():
     assert (blank[GAP + 200 :] == PAPER).all()
     assert (own[GAP + 200 :] != PAPER).any()
     assert (own[: GAP + 200] == blank[: GAP + 200]).all()
+
+
+def test_an_interrupted_preview_leaves_nothing_behind(tmp_path, make_images, make_campaign, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    make_images(tmp_path / "images", 3)
+
+    def interrupted(*rest):
+        assert list(scratch.iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vouch_labels.tasks.preview.process_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        preview(make_campaign(), tmp_path / "picture.png", 3)
+    assert list(scratch.iterdir()) == []
+    assert not (tmp_path / "picture.png").exists()
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_images_are_drawn_by_seed_whatever_their_order():
+    refs = [ImageRef(f"{number}.png", "", 1) for number in range(200)]
+    drawn = draw_refs(refs, 20, seed=3)
+    assert drawn == draw_refs(reversed(refs), 20, seed=3) == sorted(drawn)
+    assert drawn != draw_refs(refs, 20, seed=4)
+    assert draw_refs(refs[:5], 20, seed=3) == sorted(refs[:5])
+
+
+def test_waiting_labels_show_mask_and_score_where_all_details_are_wanted():
+    pixels = np.full((100, 100, 3), 255, np.uint8)
+    mask = np.zeros((100, 100), bool)
+    mask[40:80, 40:80] = True
+    image = (pixels, ExportImage("b.png", 100, 100, [label((40, 40, 80, 80), "review", mask=mask)]))
+    plain, detailed = (draw_grid([image], ["cat"], side=200, detailed=detail) for detail in (False, True))
+    inside = (slice(110, 150), slice(110, 150))
+    assert (tile(plain, 200)[inside] == 255).all()
+    assert tile(detailed, 200)[inside].max() < 255
+    legend = draw_grid([image], ["cat"], side=200, legend="grey: waits")
+    assert legend.height == plain.height + CAPTION

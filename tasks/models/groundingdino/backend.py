@@ -27,6 +27,7 @@ from vouch_labels.tasks.models.prompts import Caption, TokenScores, pack_caption
 from vouch_labels.tasks.models.registry import Floats, Pass, Phrase, Pixels, RawDetections, assemble, each_its_own
 from vouch_labels.tasks.models.runtime import Runtime, numbers_of, to_device
 from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
+from vouch_labels.tasks.models.tokens import plain_text
 
 if TYPE_CHECKING:
     from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
@@ -99,6 +100,10 @@ class GroundingDino:
     def check(self, phrases: Sequence[Phrase]) -> None:
         """Raise UserError when a phrase is too long for the text window or has no known word."""
         pack_captions([phrase.text for phrase in phrases], self._model.tokenizer, self._max_tokens)
+
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The pieces that the tokenizer cuts a text into."""
+        return tuple(self._model.tokenizer.tokenize(plain_text(text)))
 
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
         """Boxes of each (H, W, 3) uint8 RGB image with at least one phrase at or above min_score.

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from vouch_labels.flows.cli.demo import review, review_blocks, review_json
-from vouch_labels.tasks.certify.apply import active_version
+from vouch_labels.tasks.certify.active import active_version
 from vouch_labels.tasks.store.open import open_store
 
 

@@ -89,8 +89,8 @@ def test_shards_that_fail_end_with_1_and_the_others_are_kept(vouch, campaign, mo
         ({"models": {"detector": {"backend": "x"}, "segmenter": FAKE, "scorer": FAKE}}, 2, "unknown backend 'x'"),
     ],
 )
-def test_mistakes_are_one_line(vouch, write_campaign, tmp_path, sections, code, words):
-    (tmp_path / "images").mkdir()
+def test_mistakes_are_one_line(vouch, write_campaign, make_images, tmp_path, sections, code, words):
+    make_images(tmp_path / "images", 1)
     answer = vouch("run", write_campaign(**sections))
     assert answer.code == code
     last = answer.err.splitlines()[-1]
@@ -214,3 +214,18 @@ def test_a_missing_groundingdino_is_one_line(prefect_api, write_campaign, make_i
         "pip install --no-deps groundingdino-py==0.4.0, or take a Grounding DINO by the backend transformers"
     )
     assert "Traceback" not in done.stderr
+
+
+def test_a_limit_and_changes_that_are_accepted(vouch, campaign, tmp_path, make_images, write_campaign):
+    answer = vouch("run", campaign, "--limit", 2)
+    assert "2 (2 new or changed, 0 removed)" in answer.out
+    assert f"limited to the first 2 images of the source, by key; vouch run {campaign} goes on" in answer.out
+    assert json.loads(vouch("run", campaign, "--json").out)["images"] == 7
+    make_images(tmp_path / "others", 5, start=20)
+    other = write_campaign(source=str(tmp_path / "others"))
+    refused = vouch("run", other)
+    assert (refused.code, refused.out) == (2, "")
+    assert "--accept-changes" in refused.err.splitlines()[-1]
+    found = json.loads(vouch("run", other, "--accept-changes", "--json").out)
+    assert (found["images"], found["removed_images"]) == (5, 7)
+    assert found["seconds"] == pytest.approx(sum(found["seconds_of"].values()), abs=0.01)

@@ -3,6 +3,7 @@
 import io
 
 import boto3
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -70,6 +71,16 @@ def test_what_browsers_do_not_show_is_converted(guarded, client):
     assert Image.open(io.BytesIO(answer.content)).size == (96, 64)
     (guarded.folder / "slow.tif").write_bytes(b"II*\0 no more")
     assert ask(client, "/vouch/q/slow.tif").status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "GIF", "AVIF"])
+def test_of_a_film_the_first_frame_is_shown(guarded, client, kind):
+    frames = [draw(number) for number in (2, 3)]
+    frames[0].save(guarded.folder / "slow.tif", kind, save_all=True, append_images=frames[1:], duration=100)
+    answer = ask(client, "/vouch/q/slow.tif")
+    assert answer.headers["content-type"] == "image/jpeg"
+    shown = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
+    assert np.abs(shown - np.asarray(frames[0].convert("RGB"))).mean() < 16
 
 
 def test_an_image_that_exif_turns_is_turned(guarded, client):

@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from tests import fake_campaign
 from vouch_labels.review_ui.queue import sync as pull_module
 from vouch_labels.review_ui.queue.answers import UNDONE
 from vouch_labels.review_ui.queue.database import connect
@@ -14,6 +15,7 @@ from vouch_labels.review_ui.queue.status import progress
 from vouch_labels.review_ui.queue.sync import export_queue, pull_queue
 from vouch_labels.schemas.errors import LeaseLostError, UserError, VouchError
 from vouch_labels.tasks.reviews.import_verdicts import import_files
+from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 
@@ -231,3 +233,28 @@ def test_a_queue_that_is_not_there_is_reported(planned):
         pull_queue(planned.uri, "feedfeedfeed", planned.workspace)
     with pytest.raises(UserError, match="there is no review queue 'feedfeedfeed'"):
         Queue.open(planned.uri, "feedfeedfeed")
+
+
+def test_people_see_the_new_name_of_a_class_and_the_workspace_keeps_the_former(planned):
+    former = {row["label_id"]: row["class_name"] for _, tasks in read_plans(planned.workspace, "main")
+              for row in tasks.to_pylist() if row["label_id"]}  # fmt: skip
+    dog = {"prompts": ["dog", "puppy"], "negatives": ["wolf"]}
+    planned.change(classes=["cat", dog | {"name": "hound", "was": "dog"}])
+    fake_campaign.label(planned.campaign)
+    with planned.open() as queue:
+        assert queue.shown == ("cat", "hound")
+        assert set(progress(queue, "ann").by_class) <= {"", "cat", "hound"}
+        (hound,) = queue.take("ann", 1, kind="label", class_name="hound")
+        assert (hound.class_name, former[hound.label_id]) == ("hound", "dog")
+        assert "dog" not in {one.class_name for one in hound.others}
+        queue.submit("ann", hound.id, hound.epoch, [{"label_id": hound.label_id, "verdict": "correct"}], 1.0)
+        cat = next(one for one in queue.take("ann", 9, kind="label", class_name="cat") if one.class_name == "cat")
+        rows = [{"label_id": cat.label_id, "verdict": "wrong_class", "class_name": "hound"}]
+        queue.submit("ann", cat.id, cat.epoch, rows, 1.0)
+        assert queue.answered("ann", [cat.id])[cat.id][0]["class_name"] == "hound"
+        pull_queue(planned.uri, queue.id, planned.workspace)
+    verdicts = read_verdicts(planned.workspace)
+    assert dict(zip(verdicts["verdict"].to_pylist(), verdicts["class_name"].to_pylist(), strict=True)) == {
+        "correct": None,
+        "wrong_class": "dog",
+    }

@@ -5,7 +5,8 @@ import pytest
 
 from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
 from vouch_labels.tasks.certify import apply as applying
-from vouch_labels.tasks.certify.apply import activate, active_version, apply_policy, choose_policy
+from vouch_labels.tasks.certify.active import activate, active_version, choose_policy
+from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.rounds import CertificationTest, record_test
 from vouch_labels.tasks.detect import Detect

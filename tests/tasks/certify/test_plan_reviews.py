@@ -1,4 +1,5 @@
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from tests import fake_campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import HONEYPOT_ACCEPTED, HONEYPOT_ROUTED
 from vouch_labels.schemas.tables import BOX
@@ -25,6 +27,7 @@ from vouch_labels.tasks.reviews.open_tasks import task_sheet
 from vouch_labels.tasks.reviews.plans import CHECK_CLASS_S, read_plans
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
 from vouch_labels.tasks.statistics.sampling import on_fit_side
+from vouch_labels.tasks.status import read_status
 
 
 def tasks_of(campaigned, number=-1):
@@ -303,6 +306,55 @@ def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned
     assert not first & second
     with pytest.raises(UserError, match=r"has been asked about; \d+ tasks of earlier plans still wait for an answer$"):
         plan_reviews(campaigned.campaign, ReviewRequest(stage="queue"))
+
+
+def test_no_audit_of_a_policy_that_cannot_be_used(campaigned):
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    campaigned.with_routing(precision=0.8)
+    problem = read_status(campaigned.campaign).in_force.problem
+    assert "certifies precision 0.7, not 0.8" in problem
+    with pytest.raises(UserError, match=re.escape(problem)):
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+    assert plan_reviews(campaigned.campaign).stage == "certify"
+
+
+def test_a_certificate_outlives_a_new_name_and_no_merger(campaigned):
+    version = in_force(campaigned)
+    dog = {"prompts": ["dog", "puppy"], "negatives": ["wolf"]}
+    campaigned.campaign = campaigned.load(classes=["cat", dog | {"name": "hound", "was": "dog"}])
+    fake_campaign.label(campaigned.campaign)
+    status = read_status(campaigned.campaign)
+    assert (status.in_force.version, status.in_force.certified, status.policy) == (version, True, version)
+    assert list(status.classes) == ["cat", "hound"]
+    assert status.accepted > 0
+    assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=1)).stage == "queue"
+    shown = set(task_sheet(campaigned.campaign)["shown_class"].to_pylist())
+    assert "hound" in shown
+    assert "dog" not in shown
+    campaigned.campaign = campaigned.load(classes=[dog | {"name": "pet", "was": ["cat", "dog"]}])
+    problem = read_status(campaigned.campaign).in_force.problem
+    assert "was certified without pet" in problem
+    with pytest.raises(UserError, match="was certified without pet"):
+        fake_campaign.label(campaigned.campaign)
+
+
+def test_changed_prompts_end_a_policy_before_anything_is_labelled(campaigned):
+    version = in_force(campaigned)
+    campaigned.campaign = campaigned.load(classes=["cat", {"name": "dog", "prompts": ["dog", "hound"]}])
+    problem = read_status(campaigned.campaign).in_force.problem
+    assert f"policy {version} was certified with other prompts, scorer texts" in problem
+    with pytest.raises(UserError, match=re.escape(problem)):
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+
+
+def test_no_reviews_of_labels_of_other_classes(campaigned):
+    in_force(campaigned)
+    campaigned.campaign = campaigned.load(classes=["cat", {"name": "dog", "prompts": ["dog", "puppy"]}, "bird"])
+    assert "was certified without bird" in read_status(campaigned.campaign).in_force.problem
+    for stage in (None, "audit", "queue"):
+        with pytest.raises(UserError, match="classes of the campaign have changed since its labels were made"):
+            plan_reviews(campaigned.campaign, ReviewRequest(stage=stage))
 
 
 def test_after_audits_have_ended_a_policy_a_new_sample_is_drawn(campaigned):

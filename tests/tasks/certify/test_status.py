@@ -4,7 +4,8 @@ import pytest
 
 from tests.conftest import FAKE_MODELS
 from vouch_labels.schemas.campaign import ModelsConfig
-from vouch_labels.tasks.certify.apply import activate, apply_policy
+from vouch_labels.tasks.certify.active import activate
+from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.export.export import export_campaign

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.tasks.models.prompts import Caption, TokenScores, pack_captions, plain_text
+from vouch_labels.tasks.models.prompts import Caption, TokenScores, pack_captions
+from vouch_labels.tasks.models.tokens import plain_text
 
 
 def test_each_phrase_has_its_best_token() -> None:

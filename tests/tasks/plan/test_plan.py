@@ -1,11 +1,13 @@
 """Plans and their ledger, in folders and in a bucket, where the same images give the same shards."""
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -342,6 +344,47 @@ def test_a_listing_takes_what_the_globs_say(store: LocalStore) -> None:
     assert keys(store) == ["a/1.jpg", "a/2.jpg", "b.PNG", "thumbs/1.jpg"]
     assert keys(store, exclude=["thumbs/**"]) == ["a/1.jpg", "a/2.jpg", "b.PNG"]
     assert keys(store, include=["a/*"]) == ["a/1.jpg", "a/2.jpg", "a/notes.txt"]
+
+
+def test_a_listing_takes_every_format_and_what_has_no_extension(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "folder")
+    taken = ["DSC_1", "a.HEIC", "b.avif", "c.gif", "d.jfif", "e.jpe", "f.jp2", "g.mpo", "h.jpeg", "i.heif", "sub/IMG_2"]
+    for key in taken:
+        store.put(key, b"x")
+    for key in ("notes.txt", "README.md", ".DS_Store", ".git/config", "sub/.thumbnails/a.jpg", "sub/._a.jpg", "x.1"):
+        store.put(key, b"x")
+    (tmp_path / "folder/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(tmp_path / "folder/pipe.jpg")
+    skipped: Counter[str] = Counter()
+    source = Source(uri=store.uri)
+    assert [ref.key for ref in list_source(source, store, skipped=skipped)] == taken
+    assert skipped == {
+        "hidden": 4, "TXT": 1, "MD": 1, "other": 1, "links that lead nowhere": 1, "neither file nor folder": 1,
+    }  # fmt: skip
+
+
+def test_what_the_globs_leave_out_is_counted(store: LocalStore) -> None:
+    skipped: Counter[str] = Counter()
+    source = Source(uri=store.uri, include=("**/*.jpg",), exclude=("thumbs/**",))
+    assert len(list(list_source(source, store, skipped=skipped))) == 2
+    assert skipped == {"PNG": 1, "TXT": 1, "excluded by the campaign": 1}
+
+
+def test_hidden_files_are_taken_where_include_names_them(store: LocalStore) -> None:
+    for key in (".hidden/1.jpg", ".hidden/.2.jpg", "a/.3.jpg"):
+        store.put(key, b"x")
+    assert keys(store, include=["**/*.jpg"]) == ["a/1.jpg", "a/2.jpg", "thumbs/1.jpg"]
+    assert keys(store, include=[".hidden/*.jpg"]) == [".hidden/.2.jpg", ".hidden/1.jpg"]
+    assert keys(store, include=["./a/*.jpg"]) == ["a/1.jpg", "a/2.jpg"]
+
+
+def test_kinds_of_skipped_files_are_bounded(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "folder")
+    for number in range(100):
+        store.put(f"a.k{number}", b"")
+    skipped: Counter[str] = Counter()
+    assert list(list_source(Source(uri=store.uri), store, skipped=skipped)) == []
+    assert (sum(skipped.values()), len(skipped)) == (100, 41)
 
 
 def test_a_manifest_stands_for_itself(store: LocalStore, tmp_path: Path) -> None:

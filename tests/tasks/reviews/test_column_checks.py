@@ -1,6 +1,7 @@
 """Columns are checked as rows are: what is taken is what the check of rows makes of it."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +43,7 @@ def by_row(columns):
     """What the rows' check makes of every row: a verdict, None, or the word refused."""
     names = list(columns)
     rows = zip(*(python_values(columns[name]) for name in names), strict=True)
-    found = []
+    found: list[Any] = []
     for row in rows:
         try:
             one = CHECKER.check(dict(zip(names, row, strict=True)))

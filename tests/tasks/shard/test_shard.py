@@ -11,7 +11,8 @@ from PIL import Image
 from vouch_labels.schemas.errors import ObjectRefusedError, StoreError, VouchError
 from vouch_labels.schemas.records import Failed, ImageRef, Marker
 from vouch_labels.schemas.tables import STAGES
-from vouch_labels.tasks.acquire import DENIED, Acquired
+from vouch_labels.tasks import decode
+from vouch_labels.tasks.acquire import DENIED
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.presence import Presence
 from vouch_labels.tasks.run import CampaignRun
@@ -21,8 +22,8 @@ from vouch_labels.tasks.shard import shard
 from vouch_labels.tasks.shard.events import Planned, Progress
 from vouch_labels.tasks.shard.files import markers_of, read_part
 from vouch_labels.tasks.shard.pipeline import _load, load_pipeline
-from vouch_labels.tasks.shard.reuse import Earlier
 from vouch_labels.tasks.shard.shard import process_shard
+from vouch_labels.tasks.shard.steps import Work
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.open import open_store
 
@@ -38,16 +39,17 @@ def _fresh_models():
 @pytest.fixture
 def counted(monkeypatch):
     """How many images each step has seen."""
-    steps = {"detect": Detect, "segment": Segment, "score": Score, "presence": Presence}
+    steps = {"detect": (Detect, "look"), "segment": (Segment, "__call__"), "score": (Score, "__call__")}
+    steps["presence"] = Presence, "__call__"
     seen = dict.fromkeys(steps, 0)
-    for name, step in steps.items():
-        original = step.__call__
+    for name, (step, method) in steps.items():
+        original = getattr(step, method)
 
         def call(self, images, *rest, name=name, original=original):
             seen[name] += len(images)
             return original(self, images, *rest)
 
-        monkeypatch.setattr(step, "__call__", call)
+        monkeypatch.setattr(step, method, call)
     return seen
 
 
@@ -91,7 +93,8 @@ def test_new_and_changed_images_alone_are_done(tmp_path, make_images, make_campa
     label(campaign)
     counted.update(detect=0)
     make_images(tmp_path / "images", 2, start=5)
-    (tmp_path / "images" / "000.png").write_bytes((tmp_path / "images" / "006.png").read_bytes())
+    make_images(tmp_path, 1, start=7)
+    (tmp_path / "images" / "000.png").write_bytes((tmp_path / "007.png").read_bytes())
     (tmp_path / "images" / "001.png").unlink()
     summary, _ = label(campaign)
     assert counted["detect"] == 3
@@ -152,6 +155,7 @@ def aged(folder: Path, marker: Marker, **stages: str | None) -> None:
     content = json.loads((folder / f"{marker.fingerprint}.json").read_text())
     content["stages"] = {k: v for k, v in (content["stages"] | stages).items() if k not in gone}
     content["parts"] = {k: v for k, v in content["parts"].items() if k not in gone}
+    content["masks"] = "0" if "segment" in stages else content["masks"]
     content["fingerprint"] = "0" * len(marker.fingerprint)
     (folder / f"{marker.fingerprint}.json").unlink()
     (folder / f"{content['fingerprint']}.json").write_text(json.dumps(content))
@@ -189,11 +193,14 @@ def test_an_older_marker_lends_tables_without_rows(tmp_path, make_images, make_c
     assert again == [first, failed]
 
 
-def test_a_changed_prompt_does_everything_again(tmp_path, make_images, make_campaign, label, counted):
+def test_a_changed_prompt_does_all_again_but_masks_of_the_same_boxes(
+    tmp_path, make_images, make_campaign, label, counted
+):
     make_images(tmp_path / "images", 4)
     label(make_campaign())
-    label(make_campaign(classes=["cat", "horse"]))
-    assert counted == {"detect": 8, "segment": 8, "score": 8, "presence": 8}
+    label(make_campaign(classes=["cat", "horse"]), accept_changes=True)
+    assert counted.pop("segment") <= 8
+    assert counted == {"detect": 8, "score": 8, "presence": 8}
 
 
 def test_bad_images_fail_with_their_reason_and_the_rest_goes_on(tmp_path, make_images, make_campaign, label):
@@ -291,14 +298,14 @@ def test_a_shard_of_nothing_but_unforeseen_errors_is_not_done(tmp_path, make_ima
     make_images(tmp_path / "images", 4)
     campaign = make_campaign()
 
-    def broken(self, images):
+    def broken(self, images, *_):
         raise RuntimeError("no such kernel")
 
     events = []
     with CampaignRun(campaign) as run:
         run.plan()
         (shard,) = run.pending()
-        monkeypatch.setattr(Detect, "__call__", broken)
+        monkeypatch.setattr(Detect, "look", broken)
         with pytest.raises(VouchError, match="no such kernel"):
             process_shard(shard.id, run.settings, events.append)
         assert run.pending() == [shard]
@@ -387,10 +394,10 @@ def test_nothing_of_this_machine_goes_into_the_results(tmp_path, make_images, ma
 def test_a_bad_image_does_not_hold_up_a_small_shard(tmp_path, make_images, make_campaign, label, monkeypatch):
     make_images(tmp_path / "images", 1)
 
-    def broken(self, images):
+    def broken(self, images, *_):
         raise RuntimeError("cannot take this one")
 
-    monkeypatch.setattr(Detect, "__call__", broken)
+    monkeypatch.setattr(Detect, "look", broken)
     summary, _ = label(make_campaign())
     assert (summary.failed, summary.pending) == (1, 0)
 
@@ -435,5 +442,98 @@ def test_batches_for_pipeline_stages_begin_small(make_campaign, monkeypatch, sta
         monkeypatch.setattr(shard, name, size)
     loaded = replace(load_pipeline(make_campaign()), stages_on=stages_on)
     failed = Failed(step="fetch", reason="gone")
-    images = (Acquired(ImageRef(f"{number}.png", "", 1), None, failed) for number in range(30))
-    assert [len(batch) for batch in shard._batches(images, Earlier(), loaded)] == sizes
+    images = (Work(ImageRef(f"{number}.png", "", 1), failed=failed) for number in range(30))
+    assert [len(batch) for batch in shard._batches(images, loaded)] == sizes
+
+
+def vanish(folder, keys):
+    for key in keys:
+        (folder / key).unlink()
+
+
+def test_a_source_that_goes_away_fails_the_shard_and_no_image(tmp_path, make_images, make_campaign):
+    """A mount that is dropped leaves an empty folder, or none."""
+    keys = make_images(tmp_path / "images", 8)
+    campaign = make_campaign()
+    with CampaignRun(campaign) as run:
+        run.plan()
+        first, second = run.pending()
+        process_shard(first.id, run.settings)
+        vanish(tmp_path / "images", keys)
+        with pytest.raises(VouchError, match=r"4 of 4 images of shard .* are gone from .*images since it was listed"):
+            process_shard(second.id, run.settings)
+        (tmp_path / "images").rmdir()
+        with pytest.raises(VouchError, match="are gone from"):
+            process_shard(second.id, run.settings)
+        assert [shard.id for shard in run.pending()] == [second.id], "not marked"
+
+
+def test_a_source_that_goes_away_in_the_middle_of_a_shard(tmp_path, make_images, make_campaign, monkeypatch):
+    keys = make_images(tmp_path / "images", 8)
+    campaign = make_campaign(run={"shard_size": 100, "fetch_threads": 1})
+    get, fetched = LocalStore.get, []
+
+    def dropped(self, key):
+        if key.endswith(".png"):
+            fetched.append(key)
+            if len(fetched) == 4:
+                vanish(tmp_path / "images", keys)
+        return get(self, key)
+
+    with CampaignRun(campaign) as run:
+        run.plan()
+        (one,) = run.pending()
+        monkeypatch.setattr(LocalStore, "get", dropped)
+        with pytest.raises(VouchError, match="5 of 8 images of shard"):
+            process_shard(one.id, run.settings)
+        assert run.pending() == [one]
+
+
+def test_a_whole_shard_that_is_deleted_fails_and_the_next_listing_lacks_it(tmp_path, make_images, make_campaign, label):
+    keys = make_images(tmp_path / "images", 12)
+    campaign = make_campaign()
+    with CampaignRun(campaign) as run:
+        run.plan()
+        first, *others = run.pending()
+        vanish(tmp_path / "images", keys[:4])
+        with pytest.raises(VouchError, match="4 of 4 images"):
+            process_shard(first.id, run.settings)
+        for shard in others:
+            assert process_shard(shard.id, run.settings).counts.done == 4
+    summary, _ = label(campaign)
+    assert (summary.images, summary.done, summary.removed_images) == (8, 8, 4)
+
+
+def test_some_deleted_images_fail_alone(tmp_path, make_images, make_campaign):
+    keys = make_images(tmp_path / "images", 9)
+    campaign = make_campaign(run={"shard_size": 4})
+    with CampaignRun(campaign) as run:
+        run.plan()
+        vanish(tmp_path / "images", [*keys[:3], keys[8]])
+        counts = [process_shard(shard.id, run.settings).counts for shard in run.pending()]
+    assert [(count.done, count.failed) for count in counts] == [(1, 3), (4, 0), (0, 1)]
+    assert counts[0].reasons == {"fetch: deleted since it was listed": 3}
+
+
+@pytest.mark.parametrize("images", [1, 9])
+def test_an_image_without_memory_is_tried_by_every_run(
+    tmp_path, make_images, make_campaign, label, monkeypatch, images
+):
+    """One alone does not end the run; where a whole shard has no memory, something else is wrong."""
+    make_images(tmp_path / "images", images)
+    campaign = make_campaign(run={"shard_size": 9})
+    with monkeypatch.context() as patched:
+
+        def short(*arguments):
+            raise MemoryError
+
+        patched.setattr(decode, "read_upright", short)
+        if images > 1:
+            with pytest.raises(VouchError, match="unforeseen MemoryError"):
+                label(campaign)
+        else:
+            summary, _ = label(campaign)
+            (reason,) = summary.reasons
+            assert reason.startswith("fetch: unforeseen MemoryError: decoding it may need 12 MiB; the next run")
+    summary, _ = label(campaign)
+    assert (summary.done, summary.failed) == (images, 0)

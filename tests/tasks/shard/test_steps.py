@@ -83,18 +83,18 @@ def test_both_ways_write_the_same_bytes(tmp_path, make_images, make_campaign, la
 
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.usefixtures("stages_on")
-@pytest.mark.parametrize("step", [Detect, Segment, Score])
-def test_one_bad_image_is_one_failed_row(tmp_path, make_images, make_campaign, label, monkeypatch, step):
+@pytest.mark.parametrize(("step", "method"), [(Detect, "look"), (Segment, "__call__"), (Score, "__call__")])
+def test_one_bad_image_is_one_failed_row(tmp_path, make_images, make_campaign, label, monkeypatch, step, method):
     make_images(tmp_path / "images", 8)
     poison = np.asarray(Image.open(tmp_path / "images" / "005.png"))
-    original = step.__call__
+    original = getattr(step, method)
 
     def fragile(self, images, *rest):
         if any(np.array_equal(image, poison) for image in images):
             raise RuntimeError("cannot take this one")
         return original(self, images, *rest)
 
-    monkeypatch.setattr(step, "__call__", fragile)
+    monkeypatch.setattr(step, method, fragile)
     summary, _ = label(make_campaign(run={"shard_size": 100}))
     assert (summary.done, summary.failed) == (7, 1)
     assert "unforeseen RuntimeError: cannot take this one" in next(iter(summary.reasons))

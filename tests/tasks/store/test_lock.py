@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.waiting import until
+from tests.waiting import HANG_S, until
 from vouch_labels.schemas.errors import StoreError, WorkspaceBusyError
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.lock import LockRecord, WorkspaceLock, this_process
@@ -109,10 +109,46 @@ def test_another_process_with_the_number_of_a_dead_one_does_not_hold_its_lock(tm
 
 def test_a_lock_of_another_machine_is_kept_while_its_heart_beats(store: Store) -> None:
     store.put(KEY, foreign(60))
-    with pytest.raises(WorkspaceBusyError, match="process 7 on elsewhere"):
-        WorkspaceLock(store, "r").__enter__()
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.is_set():
+            store.put(KEY, foreign(60))
+
+    with ThreadPoolExecutor(1) as pool:
+        beating = pool.submit(beat)
+        try:
+            with pytest.raises(WorkspaceBusyError, match="process 7 on elsewhere"):
+                WorkspaceLock(store, "r", silent_s=HANG_S).__enter__()
+        finally:
+            stop.set()
+            beating.result()
+
+
+@pytest.mark.parametrize("age_s", [-1000, 60])  # whatever its clock says
+def test_a_lock_of_a_replaced_container_is_taken_over_when_its_heart_does_not_beat(
+    store: Store, caplog: pytest.LogCaptureFixture, age_s: float
+) -> None:
+    store.put(KEY, foreign(age_s))
+    with WorkspaceLock(store, "r", silent_s=0.01, settle_s=0):
+        assert record(store).pid == os.getpid()
+    assert "looking for up to 0 s whether it still runs" in caplog.text
+    assert "taking over run 'r' from process 7 on elsewhere" in caplog.text
+
+
+def test_a_lock_that_is_given_back_while_it_is_watched_is_taken(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(KEY, foreign(60))
+    monkeypatch.setattr(
+        "vouch_labels.tasks.store.lock.time",
+        SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=lambda _: store.delete(KEY)),
+    )
+    with WorkspaceLock(store, "r", silent_s=HANG_S) as lock:
+        assert not lock.lost
+
+
+def test_a_lock_that_has_been_silent_for_long_is_taken_over_at_once(store: Store) -> None:
     store.put(KEY, foreign(121))
-    with WorkspaceLock(store, "r", settle_s=0):
+    with WorkspaceLock(store, "r", silent_s=HANG_S, settle_s=0):
         assert record(store).pid == os.getpid()
 
 
@@ -150,13 +186,13 @@ def test_of_many_that_take_over_at_once_one_gets_the_lock(store: Store, monkeypa
     store.put(KEY, foreign(1000))
     # The worst case, whatever the machine's speed: all find the dead one, all write, then all look who was the last.
     found, written = threading.Barrier(5), threading.Barrier(5)
-    is_stale = LockRecord.is_stale
+    has_ended = LockRecord.has_ended
 
-    def all_find_it(holder: LockRecord, silent_s: float) -> bool:
+    def all_find_it(holder: LockRecord, stale_s: float) -> bool | None:
         found.wait()
-        return is_stale(holder, silent_s)
+        return has_ended(holder, stale_s)
 
-    monkeypatch.setattr(LockRecord, "is_stale", all_find_it)
+    monkeypatch.setattr(LockRecord, "has_ended", all_find_it)
     monkeypatch.setattr(
         "vouch_labels.tasks.store.lock.time", SimpleNamespace(time=time.time, sleep=lambda _: written.wait())
     )

@@ -1,5 +1,6 @@
-"""Addresses of objects that work for a short time."""
+"""The store on S3: listing, reading, conditions, what comes damaged, expired credentials, errors in a line."""
 
+import hashlib
 import logging
 import socket
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +19,14 @@ from botocore.parsers import ResponseParserError
 
 from tests.waiting import HANG_S
 from vouch_labels.schemas.campaign import S3Options
-from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, VouchError
+from vouch_labels.schemas.errors import (
+    ObjectArchivedError,
+    ObjectMissingError,
+    ObjectRefusedError,
+    StoreAccessError,
+    StoreError,
+    VouchError,
+)
 from vouch_labels.tasks.store import s3
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.open import check_readable, check_writable
@@ -239,7 +248,10 @@ def test_wrong_credentials_are_explained(real_store: S3Store, monkeypatch: pytes
         ),
         (refusal(400, "IllegalLocationConstraintException"), StoreAccessError, "another region; set s3.region"),
         (refusal(503, "SlowDown"), StoreError, "lower s3.threads"),
-        (refusal(403, "InvalidObjectState"), StoreError, "the object is archived; restore it"),
+        (refusal(403, "InvalidObjectState"), ObjectArchivedError, "archived .* restore it in the store, and run again"),
+        (refusal(400, "ExpiredTokenException"), StoreAccessError, "log in again"),
+        (refusal(400, "RequestExpired"), StoreAccessError, "clock is wrong; log in again"),
+        (refusal(403, "InvalidClientTokenId"), StoreAccessError, "does not know the access key"),
         (refusal(507, "InsufficientStorage"), StoreError, "free some space"),
         (refusal(400, "QuotaExceeded"), StoreError, "quota"),
         (refusal(418, "Teapot", "see http://k:s@x/y?sig=hunter2 or\nnot"), StoreError, "Teapot see http://x/y or not"),
@@ -278,6 +290,218 @@ def test_an_answer_that_always_breaks_off_is_an_error(scripted: Scripted, make_o
     with pytest.raises(StoreError, match="the connection broke off; run again"):
         S3Store("b", "p", make_options(scripted.endpoint)).get("x")
     assert len(scripted.requests) == 2
+
+
+CONTENT = b"the picture as it was stored"
+MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+CUT, FLIPPED = CONTENT[:-3], CONTENT[:5] + b"X" + CONTENT[6:]
+
+
+def content(body: bytes, etag: str = MD5, **headers: str) -> Answer:
+    return answer(200, body, ETag=f'"{etag}"', **headers)
+
+
+@pytest.fixture
+def md5_bucket(monkeypatch: pytest.MonkeyPatch, scripted: Scripted) -> None:
+    """The bucket's ETags have been seen to be MD5s."""
+    monkeypatch.setattr(s3, "_has_md5_tags", {(scripted.endpoint, False): True})
+
+
+@pytest.mark.usefixtures("md5_bucket")
+@pytest.mark.parametrize("body", [CUT, FLIPPED, b""])
+def test_what_does_not_fit_its_md5_is_read_again(scripted: Scripted, make_options: MakeOptions, body: bytes) -> None:
+    store = S3Store("b", "", make_options(scripted.endpoint, max_attempts=3))
+    scripted.answers = [content(body), content(body), content(CONTENT)]
+    assert store.get("x") == (CONTENT, MD5)
+    scripted.answers = [content(body)]
+    with pytest.raises(StoreError, match="is not what was stored"):
+        store.get("x")
+    assert len(scripted.requests) == 3 + 3
+
+
+@pytest.mark.usefixtures("md5_bucket")
+@pytest.mark.parametrize(
+    ("etag", "headers"),
+    [
+        (f"{MD5}-2", {}),
+        ("0" * 32, {"x_amz_server_side_encryption": "aws:kms"}),
+        ("0" * 32, {"x_amz_server_side_encryption_customer_algorithm": "AES256"}),
+        ("CJ+2nbXy", {}),
+    ],
+)
+def test_an_etag_that_is_no_md5_is_not_compared(
+    scripted: Scripted, make_options: MakeOptions, etag: str, headers: dict[str, str]
+) -> None:
+    scripted.answers = [content(CONTENT, etag, **headers)]
+    assert S3Store("b", "", make_options(scripted.endpoint)).get("x").etag == etag
+    assert len(scripted.requests) == 1
+
+
+def test_a_store_whose_etags_never_were_md5s_is_believed(
+    scripted: Scripted, make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_has_md5_tags", {})
+    store = S3Store("b", "", make_options(scripted.endpoint, max_attempts=3))
+    # Not one that sends now this and now that.
+    scripted.answers = [content(CUT), content(FLIPPED), content(CUT)]
+    with pytest.raises(StoreError, match="is not what was stored"):
+        store.get("x")
+    scripted.answers = [content(CONTENT, "0" * 32)]
+    assert store.get("x").data == store.get("y").data == CONTENT
+    assert len(scripted.requests) == 3 + 3 + 1
+    # One that fits tells that they are; from then on it counts.
+    scripted.answers = [content(CONTENT), content(FLIPPED), content(CONTENT)]
+    assert store.get("x").data == store.get("y").data == CONTENT
+    assert len(scripted.requests) == 3 + 3 + 1 + 3
+
+
+def test_what_is_written_tells_whether_etags_are_md5s(
+    scripted: Scripted, make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_has_md5_tags", {})
+    scripted.answers = [answer(200, ETag=f'"{MD5}"'), content(FLIPPED)]
+    S3Store("workspace", "", make_options(scripted.endpoint)).put("x", CONTENT)
+    with pytest.raises(StoreError, match="is not what was stored"):
+        S3Store("b", "", make_options(scripted.endpoint)).get("x")
+
+
+def test_a_checksum_that_does_not_fit_is_read_again(scripted: Scripted, make_options: MakeOptions) -> None:
+    store = S3Store("b", "", make_options(scripted.endpoint, checksums="when_supported", max_attempts=3))
+    wrong = content(CONTENT, f"{MD5}-2", x_amz_checksum_crc32="AAAAAA==", x_amz_checksum_type="FULL_OBJECT")
+    scripted.answers = [wrong, wrong, content(CONTENT, f"{MD5}-2")]
+    assert store.get("x").data == CONTENT
+    scripted.answers = [wrong]
+    with pytest.raises(StoreError, match="is not what was stored"):
+        store.get("x")
+    assert len(scripted.requests) == 3 + 3
+
+
+@pytest.mark.usefixtures("md5_bucket")
+def test_a_large_object_is_compared_too(scripted: Scripted, make_options: MakeOptions) -> None:
+    store = S3Store("b", "", make_options(scripted.endpoint, max_attempts=3))
+
+    bodies = [FLIPPED, CUT, CONTENT]
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        looks = handler.command == "HEAD"
+        content(CONTENT if looks else bodies.pop(0))(handler)
+
+    scripted.answers = [send]
+    with store.open_reader("x") as file:
+        assert file.read() == CONTENT
+    bodies += [FLIPPED] * 3
+    with pytest.raises(StoreError, match="is not what was stored"), store.open_reader("x"):
+        pass
+
+
+@pytest.fixture
+def keys_file(credentials: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Writes the shared credentials file, from which keys are taken."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    path = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+
+    def write(key: str) -> None:
+        path.write_text(
+            f"[default]\naws_access_key_id={key}\naws_secret_access_key=secret\naws_session_token=t-{key}\n"
+        )
+
+    write("old")
+    return write
+
+
+def takes(key: str, good: Answer, code: str = "ExpiredToken", status: int = 400) -> Answer:
+    """A store that takes one key alone."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        known = f"Credential={key}/" in handler.headers["Authorization"]
+        reply = good if handler.command == "GET" else answer(200, ETag='"x"')
+        (reply if known else refusal(status, code))(handler)
+
+    return send
+
+
+PAGE = """<ListBucketResult>{more}
+<Contents><Key>{key}</Key><ETag>"x"</ETag><Size>1</Size></Contents></ListBucketResult>"""
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("ExpiredToken", 400),
+        ("ExpiredTokenException", 400),
+        ("TokenRefreshRequired", 400),
+        ("InvalidToken", 400),
+        ("RequestExpired", 400),
+        ("InvalidAccessKeyId", 403),
+        ("SignatureDoesNotMatch", 403),
+    ],
+)
+def test_a_key_that_was_rotated_is_read_again(
+    scripted: Scripted, make_options: MakeOptions, keys_file: Callable[[str], None], code: str, status: int
+) -> None:
+    store = S3Store("b", "", make_options(scripted.endpoint))
+    scripted.answers = [takes("old", answer(200, b"1", ETag='"x"'), code, status)]
+    assert store.get("x").data == b"1"
+    keys_file("new")
+    scripted.answers = [takes("new", answer(200, b"1", ETag='"x"'), code, status)]
+    assert store.get("x").data == b"1"
+    assert store.put("y", b"2")
+    assert store.put("z", b"2", if_absent=True)
+    assert store.stat("x") is not None
+    # Nothing was in vain after the first.
+    assert [method for method, _, _ in scripted.requests] == ["GET", "GET", "GET", "PUT", "PUT", "HEAD"]
+
+
+def test_a_key_that_expires_while_listing_costs_nothing(
+    scripted: Scripted, make_options: MakeOptions, keys_file: Callable[[str], None]
+) -> None:
+    store = S3Store("b", "", make_options(scripted.endpoint))
+    first, last = (
+        answer(200, PAGE.format(key=key, more=more).encode(), Content_Type="application/xml")
+        for key, more in (("1", "<NextContinuationToken>next</NextContinuationToken>"), ("2", ""))
+    )
+    scripted.answers = [takes("old", first), takes("new", last)]
+    listed = store.list()
+    assert next(listed).key == "1"
+    keys_file("new")
+    assert [info.key for info in listed] == ["2"]
+    assert "continuation-token=next" in scripted.requests[-1][1]
+
+
+def test_of_many_threads_one_makes_the_new_client(
+    scripted: Scripted, make_options: MakeOptions, keys_file: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3Store("b", "", make_options(scripted.endpoint))
+    scripted.answers = [takes("new", answer(200, b"1", ETag='"x"'))]
+    assert store.client is s3_client(store.options)
+    keys_file("new")
+    made: list[S3Options] = []
+    connect = s3._connect
+
+    def counted(options: S3Options) -> Any:
+        made.append(options)
+        return connect(options)
+
+    monkeypatch.setattr(s3, "_connect", counted)
+    with ThreadPoolExecutor(8) as pool:
+        assert {blob.data for blob in pool.map(store.get, map(str, range(16)))} == {b"1"}
+    assert len(made) == 1
+
+
+def test_without_another_key_it_is_over_at_once(
+    scripted: Scripted, make_options: MakeOptions, keys_file: Callable[[str], None]
+) -> None:
+    store = S3Store("b", "", make_options(scripted.endpoint))
+    scripted.answers = [takes("new", answer(200, b"1", ETag='"x"'))]
+    with pytest.raises(StoreAccessError, match="expired; log in again"):
+        store.get("x")
+    assert len(scripted.requests) == 1
+    keys_file("newer")  # and expired as well: one new client, then the reason
+    with pytest.raises(StoreAccessError, match="expired; log in again"):
+        store.get("x")
+    assert len(scripted.requests) == 3
 
 
 def test_an_endpoint_that_hangs_is_an_error(scripted: Scripted, make_options: MakeOptions) -> None:

@@ -25,9 +25,9 @@ from vouch_labels.tasks.models.groundingdino.forward import (
     resize_image,
     resized_shape,
 )
-from vouch_labels.tasks.models.prompts import plain_text
 from vouch_labels.tasks.models.registry import Phrase, Pixels, RawDetections, load_detector
 from vouch_labels.tasks.models.runtime import REFERENCE, Runtime
+from vouch_labels.tasks.models.tokens import plain_text
 
 Make = Callable[..., DetectorConfig]
 

@@ -1,0 +1,176 @@
+"""Decoding large images: the memory that each format takes beside what is reserved for it, and many threads at once."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.campaigns import Options
+from benchmarks.harness import Table, in_child, mebibytes, seconds
+
+SIZE: Final = (6000, 4000)
+LARGE: Final = (12_000, 10_000)
+QUICK: Final = (600, 400)
+THREADS: Final = 8
+COPIES: Final = 4
+"""Images of each kind that the threads decode."""
+
+KINDS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
+    "JPEG": ("JPEG", "RGB", {}),
+    "JPEG, progressive": ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
+    "JPEG, CMYK": ("JPEG", "CMYK", {}),
+    "JPEG, turned": ("JPEG", "RGB", {"orientation": 6}),
+    "PNG": ("PNG", "RGB", {"compress_level": 1}),
+    "PNG, alpha": ("PNG", "RGBA", {"compress_level": 1}),
+    "PNG, palette": ("PNG", "P", {"compress_level": 1}),
+    "PNG, 16-bit grey": ("PNG", "I;16", {"compress_level": 1}),
+    "PNG, 16-bit colour of 12 bits": ("wide", "RGB", {}),
+    "TIFF, float, one strip": ("TIFF", "F", {"compression": "tiff_adobe_deflate", "strip_size": 1 << 30}),
+    "TIFF, float, not packed": ("TIFF", "F", {}),
+    "TIFF, colour, turned": ("TIFF", "RGB", {"compression": "tiff_lzw", "tiffinfo": {274: 6}}),
+    "WebP": ("WEBP", "RGB", {"method": 0}),
+    "WebP, lossless": ("WEBP", "RGBA", {"lossless": True, "method": 0, "quality": 0}),
+    "BMP": ("BMP", "RGB", {}),
+    "GIF": ("GIF", "P", {}),
+    "HEIC": ("HEIF", "RGB", {"quality": 50, "enc_params": {"preset": "ultrafast"}}),
+    "AVIF": ("AVIF", "RGB", {"speed": 10}),
+    "AVIF, alpha": ("AVIF", "RGBA", {"speed": 10}),
+    "JPEG 2000": ("JPEG2000", "RGB", {}),
+    "JPEG 2000, tiles": ("JPEG2000", "RGB", {"tile_size": (1024, 1024)}),
+}
+"""Row -> Pillow's format, mode, options."""
+_TOGETHER: Final = ("TIFF, float, one strip", "WebP, lossless", "PNG")
+
+
+def measure(options: Options) -> Table:
+    """Decode one image of each kind alone, and the largest kinds in eight threads together."""
+    size, large = (QUICK, QUICK) if options.quick else (SIZE, LARGE)
+    rows: list[list[str]] = []
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
+        for name in KINDS:
+            path = f"{folder}/one"
+            in_child(make_image, path=path, kind=name, width=size[0], height=size[1])
+            done = in_child(decode_one, path=path).value
+            rows.append([name, _pixels(size), mebibytes(done["reserved"]), mebibytes(done["taken"]), "", ""])
+            figures |= {f"{name}: {key}_bytes": value for key, value in done.items()}
+        together = Path(folder) / "together"
+        together.mkdir()
+        for number, name in enumerate(_TOGETHER):
+            first = together / f"0{number}.jpg"
+            in_child(make_image, path=str(first), kind=name, width=large[0], height=large[1])
+            for copy in range(1, COPIES):
+                (together / f"{copy}{number}.jpg").hardlink_to(first)
+        many = in_child(decode_together, folder=str(together))
+        figures |= {"together: peak_bytes": float(many.peak_bytes), "together: seconds": many.seconds}
+    rows.append([
+        f"{COPIES * len(_TOGETHER)} of {', '.join(_TOGETHER)} in {THREADS} threads",
+        _pixels(large), "", "", mebibytes(many.peak_bytes), seconds(many.seconds),
+    ])  # fmt: skip
+    return Table(
+        title="memory of decoding",
+        columns=["images", "megapixels", "reserved", "taken", "whole process", "time"],
+        rows=rows,
+        notes=[
+            "Reserved: what the header says that decoding may take, kept free before it begins; the file comes to it. "
+            "Taken: how much more memory the process held at its most than before, in a process of its own.",
+            f"Together: as a run does it, with its default of {many.value['limit'] >> 20:,} MiB for all threads; the "
+            "consumer drops each image. The whole process includes Python and its imports, "
+            f"{mebibytes(many.value['before'])}.",
+        ],
+        figures=figures,
+    )
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0] * size[1] / 1e6:g}"
+
+
+def make_image(path: str, kind: str, width: int, height: int) -> int:
+    """Write an image of a kind; returns its bytes."""
+    import numpy as np
+    import pillow_heif
+    from PIL import Image
+
+    pillow_heif.register_heif_opener()
+    form, mode, options = KINDS[kind]
+    shade = (np.arange(width, dtype=np.uint32) * 255 // width).astype(np.uint8)
+    if form == "wide":
+        return _write_wide_png(path, width, height)
+    if mode in ("F", "I;16"):
+        line = shade.astype(np.float32) if mode == "F" else shade.astype(np.uint16) << 4
+        image = Image.fromarray(np.broadcast_to(line, (height, width)))
+    else:
+        grey = Image.fromarray(np.broadcast_to(shade, (height, width)))
+        image = grey.convert(mode) if mode != "CMYK" else grey.convert("RGB").convert("CMYK")
+    options = dict(options)
+    if orientation := options.pop("orientation", None):
+        exif = Image.Exif()
+        exif[274] = orientation
+        options["exif"] = exif
+    image.save(path, form, **options)
+    return Path(path).stat().st_size
+
+
+def _write_wide_png(path: str, width: int, height: int) -> int:
+    """Pillow writes no 16-bit colour."""
+    import struct
+    import zlib
+
+    import numpy as np
+
+    row = b"\0" + np.repeat(np.arange(width, dtype=np.uint32) * 4095 // width, 3).astype(">u2").tobytes()
+    packer = zlib.compressobj(1)
+    packed = b"".join([*(packer.compress(row) for _ in range(height)), packer.flush()])
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    Path(path).write_bytes(data)
+    return len(data)
+
+
+def decode_one(path: str) -> dict[str, float]:
+    """Decode a file; bytes that were reserved and that it took."""
+    import warnings
+
+    from vouch_labels.tasks import decode as decoding
+    from vouch_labels.tasks.bench.timing import peak_bytes
+    from vouch_labels.tasks.decode import DecodedImage, decode
+
+    warnings.simplefilter("ignore")
+    data = Path(path).read_bytes()
+    reserved: list[int] = []
+    estimate = decoding.needed_bytes
+
+    def needed_bytes(image: Any, found: str, data: bytes) -> int:  # noqa: ANN401 - whatever image there is
+        reserved.append(estimate(image, found, data))
+        return reserved[-1]
+
+    decoding.needed_bytes = needed_bytes
+    before = peak_bytes()
+    image = decode("image", data, 10**9)
+    if not isinstance(image, DecodedImage):
+        raise RuntimeError(f"{path}: {image}")
+    return {"reserved": float(reserved[0]), "taken": float(peak_bytes() - before)}
+
+
+def decode_together(folder: str) -> dict[str, int]:
+    """Take all images of a folder through `acquire`; the limit, and what the process held before."""
+    import warnings
+
+    from vouch_labels.schemas.campaign import Source
+    from vouch_labels.schemas.records import ImageRef
+    from vouch_labels.tasks.acquire import acquire
+    from vouch_labels.tasks.bench.timing import peak_bytes
+    from vouch_labels.tasks.memory import DEFAULT_MB
+    from vouch_labels.tasks.store.local import LocalStore
+
+    warnings.simplefilter("ignore")
+    before = peak_bytes()
+    store, source = LocalStore(Path(folder)), Source(uri=folder)
+    for item in acquire([ImageRef(*info) for info in store.list()], store, source, THREADS):
+        if item.image is None:
+            raise RuntimeError(f"{item.ref.key}: {item.failed}")
+    return {"limit": DEFAULT_MB << 20, "before": before}

@@ -1,0 +1,142 @@
+"""Says which policy is active and whether it can be used: the one place that all who use a policy ask.
+
+The active policy of a run is named by runs/<run>/policy.json.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import Field, ValidationError
+
+from vouch_labels.schemas.campaign import Campaign, Strict
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
+from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import Current
+from vouch_labels.tasks import detect, score
+from vouch_labels.tasks.certify.monitor import expired_reason
+from vouch_labels.tasks.policy import (
+    check_fits,
+    check_guarantee,
+    default_policy,
+    expired_policy,
+    read_policy,
+    write_policy,
+)
+from vouch_labels.tasks.store.store import Store
+
+NONE: Final = "none"
+"""Value of routing.policy and of --policy that stands for the thresholds of the campaign."""
+
+_REMEDY: Final = "delete it to route by the thresholds of the campaign, or use `vouch apply` to activate a policy"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A policy, and what a user must know about the choice."""
+
+    policy: Policy
+    expired: str = ""
+    """Why the active policy accepts nothing any more; empty while it holds."""
+    made: bool = False
+    """Whether it is made of the campaign, or of the policy that it takes the place of, and may not be kept yet."""
+
+
+def choose_policy(campaign: Campaign, workspace: Store) -> Chosen:
+    """Choose as `find_policy` does, and make sure that the policy is kept.
+
+    Raises:
+        UserError: As `find_policy` and `write_policy`.
+        StoreError: As `find_policy`.
+    """
+    chosen = find_policy(campaign, workspace)
+    if chosen.made:
+        write_policy(workspace, chosen.policy)
+    return chosen
+
+
+def usable_policy(campaign: Campaign, workspace: Store, inputs: Mapping[str, str]) -> Chosen:
+    """Choose by routing.policy, and make sure that the policy says something of labels that depend on `inputs`.
+
+    `inputs` as in `Pipeline.inputs` and `Current.inputs`; empty where labels of an earlier version of Vouch do not say
+    what they depend on. What the campaign says goes before them: changed prompts end a policy at once, not only when
+    labels were made by them. Nothing is written.
+
+    Raises:
+        UserError: The policy cannot be used; the message says why, and what to do.
+        StoreError: As `find_policy`.
+    """
+    chosen = find_policy(campaign, workspace)
+    if inputs:
+        check_fits(chosen.policy, {name: _declared(campaign).get(name, value) for name, value in inputs.items()})
+    return chosen
+
+
+def _declared(campaign: Campaign) -> dict[str, str]:
+    """What labels would depend on that were made now, as far as the campaign itself says."""
+    models = campaign.models
+    detector = detect.declared_inputs(campaign.classes, models.detector)
+    return detector | score.declared_inputs(campaign.classes, models.scorer)
+
+
+def find_policy(campaign: Campaign, workspace: Store) -> Chosen:
+    """Choose by routing.policy, whatever labels there are; nothing is written.
+
+    It names a version, or says `none` for the thresholds of the campaign; empty, it leaves the choice to the active
+    policy of the run and, where there is none, to those thresholds. A certified policy that audits have ended gives way
+    to one that sends everything to review.
+
+    Raises:
+        UserError: As `read_policy` and `check_guarantee`.
+        StoreError: The record of the active policy, a review plan or a file of verdicts is damaged.
+    """
+    version = campaign.routing.policy
+    named = version is not None
+    if version is None:
+        version = active_version(workspace, campaign.run.name)
+    if version is None or version.lower() == NONE:
+        return Chosen(default_policy(campaign.classes, campaign.routing), made=True)
+    policy = read_policy(workspace, version, campaign.classes, "routing.policy" if named else "active policy")
+    check_guarantee(policy, campaign.routing)
+    reason = expired_reason(workspace, campaign.run.name, policy)
+    return Chosen(policy) if reason is None else Chosen(expired_policy(policy), reason, made=True)
+
+
+def check_classes_labelled(campaign: Campaign, current: Current) -> None:
+    """Refuse labels that were made of other classes than the campaign declares.
+
+    Raises:
+        UserError: They were.
+    """
+    if tuple(entry.key for entry in campaign.classes) != current.classes:
+        raise UserError("the classes of the campaign have changed since its labels were made; use `vouch run` first")
+
+
+class ActivePolicy(Strict):
+    """runs/<run>/policy.json."""
+
+    version: str | None = Field(description="Version of the policy; None: the thresholds of the campaign.")
+
+
+def active_version(workspace: Store, run: str) -> str | None:
+    """Read the version of the policy that a run is routed by while routing.policy is empty; None: there is none.
+
+    Raises:
+        StoreError: The record is damaged.
+    """
+    key = _key(run)
+    try:
+        return ActivePolicy.model_validate_json(workspace.get(key).data).version
+    except ObjectMissingError:
+        return None
+    except ValidationError:
+        raise StoreError(f"{workspace.uri}/{key} is damaged; {_REMEDY}") from None
+
+
+def activate(workspace: Store, run: str, version: str | None) -> None:
+    """Route a run by a policy from now on; None: by the thresholds of the campaign."""
+    workspace.put(_key(run), ActivePolicy(version=version).model_dump_json().encode() + b"\n")
+
+
+def _key(run: str) -> str:
+    return f"runs/{run}/policy.json"
