@@ -458,7 +458,8 @@ def check_operator(body: object) -> dict[str, Any]:
     if not known.issuperset(given):
         raise RefusedError(403, "this operator has no such parameter")
     if uri == PANEL:
-        if given.get("__method__") not in PANEL_METHODS:
+        method = given.get("__method__")
+        if not isinstance(method, str) or method not in PANEL_METHODS:
             raise RefusedError(403, "this is nothing that the panel does")
         for name in ("panel_state", "state", "event_args"):
             as_object(given.get(name) or {})

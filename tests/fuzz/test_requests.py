@@ -1,6 +1,6 @@
 """Whatever a request says, the guard answers it by a status for people, and never fails itself.
 
-All of them are sent always, as they take seconds; `FUZZ=10` sends ten times as many, `SEED=n` those from another seed on.
+All of them are sent always, as they take seconds; `FUZZ=10` sends ten times as many, `SEED=n` those of other seeds.
 """
 
 import asyncio

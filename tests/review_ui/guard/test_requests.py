@@ -546,7 +546,7 @@ def test_only_the_app_listens(guarded, client):
         *((PANEL, {"panel_id": "p", "__method__": method}, 200) for method in sorted(requests.PANEL_METHODS)),
         *(
             (PANEL, {"panel_id": "p", "__method__": method}, 403)
-            for method in ("__init__", "__setattr__", "execute", "to_json", "render", "on_startup", "", None, 1)
+            for method in ("__init__", "__setattr__", "execute", "to_json", "render", "on_startup", "", None, 1, {}, [])
         ),
         (PANEL, {}, 403),
         (PANEL, {"__method__": "on_load", "custom_view_target": {}}, 403),
