@@ -4,7 +4,6 @@ Every input gives a result or an error for people in one line. The seed at work 
 which ends by a signal (a fault of native code, or too long) says by which. The last line printed is the peak memory.
 """
 
-import resource
 import signal
 import sys
 import warnings
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from tests.fuzz import image_files, inputs
 from vouch_labels.schemas.errors import CampaignError, UserError
+from vouch_labels.tasks.bench.timing import peak_bytes
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 
 CPU_SECONDS = 30
@@ -135,7 +135,7 @@ def main(kind: str, first: int, count: int, folder: Path) -> None:
                 raise ValueError(f"{lines} lines: {message}") from error
     signal.setitimer(signal.ITIMER_PROF, 0)
     print(f"{kind}: {taken} taken, {refused} refused")
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_bytes() >> 10)
 
 
 if __name__ == "__main__":

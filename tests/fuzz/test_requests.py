@@ -187,5 +187,6 @@ def test_any_request_gets_an_answer(guarded):  # noqa: F811 - the fixture
         if len(guarded.behind.seen) > before:
             passed.add(path)
             assert status == 200, f"seed {seed}"
-    # Enough of them are sound for FiftyOne to be asked.
-    assert "/operators/execute" in passed or count < FEW
+    # Enough of them are sound for FiftyOne to be asked; few may hold no sound operator.
+    assert passed
+    assert "/operators/execute" in passed or count <= FEW
