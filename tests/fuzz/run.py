@@ -17,18 +17,13 @@ import pyarrow as pa
 
 from tests.fuzz import image_files, inputs
 from vouch_labels.schemas.errors import CampaignError, UserError
+from vouch_labels.tasks.bench.timing import peak_bytes
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 
 CPU_SECONDS = 30
 """Of one input, after which it is taken to hang; a sound one takes milliseconds."""
 MOST_PIXELS = 1_000_000
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
-
-
-def peak_kib() -> int:
-    """Peak memory of this process; what the system counts for usage begins with the process that started it."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def labels() -> RunLabels:
@@ -140,7 +135,7 @@ def main(kind: str, first: int, count: int, folder: Path) -> None:
                 raise ValueError(f"{lines} lines: {message}") from error
     signal.setitimer(signal.ITIMER_PROF, 0)
     print(f"{kind}: {taken} taken, {refused} refused")
-    print(peak_kib())
+    print(peak_bytes() >> 10)
 
 
 if __name__ == "__main__":
