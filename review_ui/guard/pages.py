@@ -17,12 +17,14 @@ _FOLDER: Final = Path(review_ui.__file__).parent / "plugin"
 PAUSE: Final = "pause"
 """Query of the App's page without an item: nothing is taken for it."""
 
+# The App's grid draws nothing while it is covered, so that the first picture comes sooner.
 _STYLE: Final = """<style>
 #vouch-cover { position: fixed; inset: 0; z-index: 25000; display: flex; flex-direction: column; align-items: center;
   justify-content: center; background: #14171c; color: #e8eaed; font: 16px/1.5 system-ui, sans-serif; margin: 0 }
 #vouch-cover p { margin: .3rem }
 #vouch-cover a { color: #ffb14a }
 #vouch-cover .slow { visibility: hidden; animation: vouch-slow 0s 20s forwards }
+:root:has(#vouch-cover) [data-cy=fo-grid] { display: none }
 @keyframes vouch-slow { to { visibility: visible } }
 </style>"""
 _COVER: Final = """<div id="vouch-cover" role="status" data-reviewer="{reviewer}">

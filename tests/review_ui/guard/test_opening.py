@@ -100,6 +100,7 @@ def test_the_app_is_covered_before_its_script_runs(index, query):
     assert "googleapis" not in text
     assert "<title>Vouch review</title>" in text
     assert text.index("#vouch-cover {") < text.index("/vouch/before.js") < text.index("./assets/index.js")
+    assert "[data-cy=fo-grid] { display: none }" in text
     assert text.index('<div id="vouch-cover"') < text.index('<div id="root"')
     assert "Nothing &lt;yet&gt;." in text
     assert "<code>vouch certify &#x27;a b.yaml&#x27;</code> computes" in text
