@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from vouch_labels.schemas.campaign import S3Options
 from vouch_labels.schemas.errors import ObjectMissingError, UserError
@@ -90,6 +90,9 @@ def _jsonl(file: BinaryIO, uri: str) -> Iterator[_Row]:
             yield _Row(number, value)
 
 
+_MOST_CELL: Final = 1 << 17
+
+
 def _csv(file: BinaryIO, uri: str) -> Iterator[_Row]:
     rows = csv.reader(_lines(file, uri))
     header: list[str] = []
@@ -97,6 +100,9 @@ def _csv(file: BinaryIO, uri: str) -> Iterator[_Row]:
         header = [name.strip().lower() for name in next(rows, [])]
         _need_key(header, uri)
         for cells in rows:
+            # The module's own limit is the process's: whoever reads other files may have raised it.
+            if max(map(len, cells), default=0) > _MOST_CELL:
+                raise csv.Error(f"field larger than {_MOST_CELL:,} characters")
             if cells:
                 row = dict(zip(header, cells, strict=False))
                 yield _Row(rows.line_num, row.get("key"), row.get("etag"), row.get("size"))
