@@ -356,7 +356,7 @@ class RunSummary(Strict):
             "review": count(self.review),
             "shards": f"{self.shards:,} ({self.shards_processed:,} processed now)",
             "time": _time(self.seconds, self.seconds_of),
-            "speed": f"{self.images_per_second:.1f} images/s while labelling",
+            **({"speed": f"{self.images_per_second:.1f} images/s while labelling"} if self.shards_processed else {}),
             "policy": policy_with_basis(self.policy, self.policy_basis),
         }
         yield facts(f"run {self.run}", values)

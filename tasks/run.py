@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -190,10 +190,17 @@ class CampaignRun:
             wanted = self._ledger.shards_of_first(self.options.limit)
             shards = [shard for shard in shards if shard.id in wanted]
         due = [shard for shard in shards if shard.id not in finished]
-        waiting = 0 if len(due) == len(shards) else sum(len(self._ledger.keys_of(shard.id)) for shard in due)
-        done = self._ledger.count() - waiting if waiting else 0
+        done = 0
+        if len(due) < len(shards):
+            done = self._held(shards) - self._held(due)
         self.on_event(Planned(done + sum(shard.count for shard in due), done, len(due)))
         return due
+
+    def _held(self, shards: Sequence[ShardRef]) -> int:
+        """Count the images that shards hold now."""
+        if len(shards) == len(self._ledger.shards()):
+            return self._ledger.count()
+        return sum(len(self._ledger.keys_of(shard.id)) for shard in shards)
 
     def check_lock(self) -> None:
         """Make sure that no other process has taken this run over, while this one slept or was cut off, say.

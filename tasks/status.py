@@ -16,6 +16,7 @@ from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
+from vouch_labels.schemas.text import some
 from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.certify.active import usable_policy
 from vouch_labels.tasks.certify.apply import newest_certified
@@ -25,7 +26,7 @@ from vouch_labels.tasks.export.summary import read_summary
 from vouch_labels.tasks.labels.read import Decisions
 from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.plan.same_campaign import other_campaign
+from vouch_labels.tasks.plan.same_campaign import ACCEPT, FEW, dropped_classes, other_campaign
 from vouch_labels.tasks.policy import accepts, basis, changed_inputs, weaker_guarantee
 from vouch_labels.tasks.reviews.class_changes import answers_without_label
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
@@ -194,6 +195,12 @@ def _next_step(
         return "the run goes on; look again when it has ended"
     if current is None or totals.pending or not totals.shards:
         return f"label the {totals.pending:,} images that are pending: vouch run CAMPAIGN" if current else _FIRST_RUN
+    if dropped := dropped_classes(current.classes, campaign.classes):
+        # A plain run refuses this; and no command is named, lest it be taken for the next step without a thought.
+        return (
+            f"say what becomes of the labels of {some(dropped, FEW)}: was: in the campaign file, where the class has "
+            f"another name now; or leave them out by the option {ACCEPT} of vouch run"
+        )
     policy = state.policy
     if policy.problem:
         return f"the policy cannot be used: {policy.problem}"

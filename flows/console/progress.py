@@ -142,7 +142,7 @@ class _State:
 
     def figures(self) -> str:
         if self.phase == "listing the source":
-            return f"{self.through:,} keys"
+            return f"{self.through:,} keys" if self.through else ""
         if self.phase.startswith(("exporting", "comparing")):
             return f"{self.through:,} images"
         if self.phase == "routing":

@@ -21,7 +21,8 @@ ACCEPT: Final = "--accept-changes"
 """Option of `vouch run` that accepts them."""
 FEWEST: Final = 4
 """Images that must have vanished before that is worth a question."""
-_NAMED: Final = 5
+FEW: Final = 5
+"""Classes that a message names at most."""
 
 # Images that have only moved have not vanished: one that is new has their version tag, or their name and size.
 _FRESH: Final = """
@@ -82,7 +83,7 @@ def check_classes(workspace: Store, run: str, before: Sequence[str], classes: Se
     """
     dropped = dropped_classes(before, classes)
     if dropped:
-        which = f"class {dropped[0]}" if len(dropped) == 1 else f"classes {some(dropped, _NAMED)}"
+        which = f"class {dropped[0]}" if len(dropped) == 1 else f"classes {some(dropped, FEW)}"
         raise UserError(
             f"run {run!r} in {workspace.uri} has labels of {which}, which this campaign does not have; if one has "
             f"another name now, say so by was: in the campaign file; {_choices()} leave them "
@@ -112,7 +113,7 @@ def other_campaign(workspace: Store, campaign: Campaign, before: Sequence[str]) 
     if known is not None and source is not None and known != source:
         differences.append(f"it labelled {known.uri}, and the source is {source.uri} now")
     if dropped:
-        differences.append(f"it has labels of {some(dropped, _NAMED)}, which the campaign does not have now")
+        differences.append(f"it has labels of {some(dropped, FEW)}, which the campaign does not have now")
     if not differences:
         return ""
     return f"run {campaign.run.name!r} may be another campaign's: {'; '.join(differences)} (vouch run says more)"
@@ -171,7 +172,7 @@ def _is_most(vanished: int, planned: int) -> bool:
 
 
 def _choices() -> str:
-    return "for another campaign, choose another run.name or workspace; or"
+    return "for another campaign, choose another run.name and export.name, or another workspace; or"
 
 
 def _key(run: str) -> str:

@@ -11,7 +11,7 @@ from tests.conftest import FAKE_MODELS, draw
 from vouch_labels.schemas.errors import CheckpointError, StoreAccessError, UserError
 from vouch_labels.schemas.text import Table
 from vouch_labels.tasks.run import CampaignRun, RunOptions
-from vouch_labels.tasks.shard.events import Listing, Loading
+from vouch_labels.tasks.shard.events import Listing, Loading, Planned
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.status import read_status
 
@@ -182,7 +182,13 @@ def test_a_dropped_class_is_asked_about_and_an_added_one_is_not(tmp_path, make_i
     message = refused(other, "has labels of classes cat, dog, which this campaign does not have")
     assert "--accept-changes" in message
     assert files(tmp_path / "workspace") == before
-    assert "vouch run" in read_status(other).other_campaign
+    status = read_status(other)
+    assert "vouch run" in status.other_campaign
+    assert "cat, dog" in status.next
+    assert "vouch run CAMPAIGN" not in status.next, "what it refuses is not what comes next"
+    assert "--accept-changes" in status.next
+    nothing_usable = status.model_copy(update={"accepted": 0, "export": None})
+    assert str(next(iter(nothing_usable.blocks()))).endswith(f"Next: {status.next}")
     grown = make_campaign(classes=["bird", "dog", {"name": "cat", "prompts": ["kitten"]}])
     assert set(label(grown)[0].classes) == {"bird", "dog", "cat"}
     assert read_status(grown).other_campaign == ""
@@ -252,3 +258,36 @@ def test_the_time_is_that_from_the_start_of_the_command_in_parts(tmp_path, make_
     shown = summary.model_copy(update={"seconds": 89, "seconds_of": {"start": 21, "listing": 0.1, "labelling": 68}})
     table = next(block for block in shown.blocks() if isinstance(block, Table))
     assert "1 min 29 s: start 21 s, labelling 1 min 8 s" in {cell for row in table.cells() for cell in row}
+
+
+def planned(campaign, **options):
+    """How a run that does not go on says that it is planned: all images, those done before, shards to process."""
+    events = []
+    with CampaignRun(campaign, events.append, RunOptions(**options)) as run:
+        run.plan()
+        run.pending()
+    (event,) = [event for event in events if isinstance(event, Planned)]
+    return event.images, event.done, event.shards
+
+
+def test_images_that_are_done_count_as_done_before(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 7)
+    campaign = make_campaign(run={"shard_size": 3})
+    assert planned(campaign) == (7, 0, 3)
+    summary, _ = label(campaign)
+    (facts,) = [block for block in summary.blocks() if isinstance(block, Table) and block.title == "run main"]
+    assert "speed" in str(facts)
+    assert planned(campaign) == (7, 7, 0), "nothing is left to do, since all of it is done"
+    assert planned(campaign, limit=2) == (3, 3, 0), "those of the shard that holds the first two"
+    summary, _ = label(campaign)
+    (facts,) = [block for block in summary.blocks() if isinstance(block, Table) and block.title == "run main"]
+    assert "speed" not in str(facts), "nothing was labelled, so there is no speed"
+
+
+def test_other_names_that_a_refusal_proposes_are_enough(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 4)
+    label(make_campaign())
+    message = refused(make_campaign(classes=["horse"]), "choose another run.name and export.name")
+    assert "or another workspace" in message
+    other = make_campaign(classes=["horse"], run={"name": "second"}, export={"name": "second"})
+    assert label(other)[0].done == 4

@@ -37,6 +37,15 @@ def test_plain_lines(clock):
     ]
 
 
+def test_a_listing_that_has_only_begun_names_no_number(clock):
+    out = io.StringIO()
+    with RunProgress(Console(file=out, width=200), plain=True) as progress:
+        progress(Listing(0))
+        clock[0] += 11
+        progress(Listing(40))
+    assert out.getvalue().splitlines() == ["starting", "listing the source", "listing the source: 40 keys"]
+
+
 def test_a_shard_that_is_tried_again_takes_back_what_it_said(clock):
     out = io.StringIO()
     with RunProgress(Console(file=out, width=200), plain=True) as progress:
