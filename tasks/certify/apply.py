@@ -20,6 +20,7 @@ from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.scan import Shard, shards
 from vouch_labels.tasks.labels.totals import add_up
 from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.same_campaign import check_same_campaign
 from vouch_labels.tasks.policy import (
     EXPIRED,
     FOLDER,
@@ -54,7 +55,8 @@ def apply_policy(
     None for the newest certified policy of the run that fits its labels, `none` for the thresholds of the campaign.
 
     Raises:
-        UserError: There are no labels, or no such policy, or it does not fit the labels or the campaign.
+        UserError: There are no labels, or they seem to be another campaign's; or there is no such policy, or it does
+            not fit the labels or the campaign.
         VouchError: The workspace failed.
     """
     started = time.monotonic()
@@ -65,6 +67,7 @@ def apply_policy(
     with WorkspaceLock(workspace, run) as lock, Ledger.load(workspace, run) as ledger:
         before = current_of(workspace, run)
         policy, active = policy_to_apply(campaign, workspace, before, version)
+        check_same_campaign(workspace, campaign, before.classes, ledger)
         after, changed = _route_all(workspace, run, ledger, before, policy, on_event)
         summary = _summary(workspace, run, ledger, before, after, changed, policy)
         if lock.lost:

@@ -213,8 +213,8 @@ class _Reader:
         self._boxes.extend(box)
         self._crowd.append(crowd or ignored)
         self._has_mask.append(mask is not None)
-        if self._keep:
-            self._masks.append(mask)  # type: ignore[arg-type] # a mask is True only where none is kept
+        if self._keep and not isinstance(mask, bool):
+            self._masks.append(mask)
         self._number_it(place, _id(own))
 
     def _number_it(self, place: int, own: Id | None) -> None:

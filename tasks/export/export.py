@@ -21,6 +21,7 @@ from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import labelled_images
 from vouch_labels.tasks.labels.records import ExportImage, Guarantee, with_shown_names
 from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.same_campaign import check_same_campaign
 from vouch_labels.tasks.policy import policy_key
 from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
@@ -38,12 +39,13 @@ def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOut
     """Export what the last run of a campaign left, without labelling anything.
 
     Raises:
-        UserError: The campaign has not been run yet, or the data set is another run's.
+        UserError: The campaign has not been run yet, or the labels or the data set are another campaign's.
         StoreError: The workspace cannot be read or written.
     """
     workspace = open_workspace(campaign.workspace)
     current = current_of(workspace, campaign.run.name)
     with Ledger.load(workspace, campaign.run.name) as ledger:
+        check_same_campaign(workspace, campaign, current.classes, ledger)
         return export_run(campaign, ledger, current, on_event)
 
 

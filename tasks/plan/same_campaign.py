@@ -4,6 +4,7 @@ A run's folder says of which source and classes its labels are. What differs is 
 unless the user accepts the changes.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -11,14 +12,18 @@ from typing import Final
 from pydantic import BaseModel, Field, ValidationError
 
 from vouch_labels.schemas.campaign import Campaign, ClassConfig, Source
-from vouch_labels.schemas.errors import ObjectMissingError, UserError
+from vouch_labels.schemas.errors import ObjectMissingError, UserError, VouchError
 from vouch_labels.schemas.text import plural, some
 from vouch_labels.tasks.plan.ledger import Ledger, disk_errors
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
+logger = logging.getLogger(__name__)
+
 ACCEPT: Final = "--accept-changes"
 """Option of `vouch run` that accepts them."""
+_LOOKED_FOR: Final = 20
+"""Images that are looked for in a source of another name."""
 FEWEST: Final = 4
 """Images that must have vanished before that is worth a question."""
 FEW: Final = 5
@@ -117,6 +122,42 @@ def other_campaign(workspace: Store, campaign: Campaign, before: Sequence[str]) 
     if not differences:
         return ""
     return f"run {campaign.run.name!r} may be another campaign's: {'; '.join(differences)} (vouch run says more)"
+
+
+def check_same_campaign(workspace: Store, campaign: Campaign, before: Sequence[str], ledger: Ledger) -> None:
+    """Make sure that a data set is written of the campaign's own labels, without listing its source.
+
+    A campaign that was moved with its images has another source by name: then the first of them are looked for there. A
+    source that is empty or out of reach says nothing.
+
+    Raises:
+        UserError: The labels are of classes that the campaign does not have, or of other images.
+    """
+    run = campaign.run.name
+    check_classes(workspace, run, before, campaign.classes)
+    known, store = read_source(workspace, run), open_store(campaign.source)
+    source = labelled_source(campaign.source, store)
+    if known is None or known == source:
+        return
+    with ledger.lock:
+        images = ledger.database.execute("SELECT key, size FROM images ORDER BY key LIMIT ?", (_LOOKED_FOR,)).fetchall()
+    try:
+        if next(iter(store.list()), None) is None:
+            return
+        found = [store.stat(key) for key, _ in images]
+    except VouchError as error:
+        # A data set may be written where the images are out of reach.
+        logger.info("not compared with the images that were labelled: %s", error)
+        return
+    lacking = sum(
+        info is None or (-1 not in (size, info.size) and size != info.size)
+        for info, (_, size) in zip(found, images, strict=True)
+    )
+    if 2 * lacking > len(images):
+        raise UserError(
+            f"run {run!r} in {workspace.uri} labelled {known.uri}, and {lacking} of its first {len(images)} images are "
+            f"not in {source.uri}; nothing was written: vouch run CAMPAIGN says which choices there are"
+        )
 
 
 def check_source(workspace: Store, run: str, ledger: Ledger, source: LabelledSource, *, in_part: bool = False) -> None:

@@ -2,11 +2,9 @@
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from benchmarks.faults import runs
 from benchmarks.faults.bucket import bucket_faults
@@ -21,24 +19,6 @@ from vouch_labels.tasks.store.s3 import S3Store
 
 SMALL = Counts(kills=2, terms=1, interrupts=1, levels=2, images=12, delay_s=0.01)
 CONTENT = bytes(range(256)) * 40
-
-
-@pytest.fixture(scope="session")
-def moto_endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def store_behind(proxy: FaultyProxy, bucket: str, **options: object) -> S3Store:

@@ -10,6 +10,8 @@ import vouch_labels.tasks.run as module
 from tests.conftest import FAKE_MODELS, draw
 from vouch_labels.schemas.errors import CheckpointError, StoreAccessError, UserError
 from vouch_labels.schemas.text import Table
+from vouch_labels.tasks.certify.apply import apply_policy
+from vouch_labels.tasks.export.export import export_campaign
 from vouch_labels.tasks.run import CampaignRun, RunOptions
 from vouch_labels.tasks.shard.events import Listing, Loading, Planned
 from vouch_labels.tasks.shard.shard import process_shard
@@ -202,6 +204,27 @@ def test_status_says_that_the_workspace_is_another_campaigns(tmp_path, make_imag
     status = read_status(make_campaign(source=str(tmp_path / "others")))
     assert f"labelled {tmp_path / 'images'}" in status.other_campaign
     assert any("labelled" in block for block in status.blocks() if isinstance(block, str))
+
+
+def apply_none(campaign):
+    apply_policy(campaign, "none")
+
+
+@pytest.mark.parametrize("write", [export_campaign, apply_none])
+def test_no_data_set_is_written_of_another_campaigns_labels(tmp_path, make_images, make_campaign, label, write):
+    make_images(tmp_path / "images", 4)
+    make_images(tmp_path / "others", 4, start=10)
+    label(make_campaign())
+    before = files(tmp_path / "workspace")
+    other = make_campaign(source=str(tmp_path / "others"))
+    with pytest.raises(UserError, match=r"labelled .*, and 4 of its first 4 images are not in .*; nothing was written"):
+        write(other)
+    with pytest.raises(UserError, match=r"class dog, which|classes of the campaign have changed"):
+        write(make_campaign(classes=["cat"]))
+    assert files(tmp_path / "workspace") == before
+    (tmp_path / "images").rename(tmp_path / "moved")
+    write(make_campaign(source=str(tmp_path / "moved")))
+    write(make_campaign(source=str(tmp_path / "out of reach")))
 
 
 def test_a_limit_labels_the_first_images_and_a_later_run_the_rest(tmp_path, make_images, make_campaign, label):
