@@ -220,14 +220,14 @@
       });
     }
     take() {
-      const { call: call2, session: session2, busy: busy2, edits: edits2, pause: pause2, show: show2, notify: notify2 } = this.#parts;
+      const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, show: show2, notify: notify2 } = this.#parts;
       return busy2.run(async () => {
         await edits2.saved();
         const { taken } = await call2("take_batch");
         const [first] = session2.items;
         if (!first) return pause2.show("Nothing can be taken now");
         notify2(taken ? `${taken} items taken` : "this batch is not done yet");
-        show2(first);
+        if (!navigation2.shown()) show2(first);
       });
     }
     undo() {

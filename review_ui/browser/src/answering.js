@@ -71,14 +71,15 @@ export class Answering {
   }
 
   take() {
-    const { call, session, busy, edits, pause, show, notify } = this.#parts;
+    const { call, session, busy, navigation, edits, pause, show, notify } = this.#parts;
     return busy.run(async () => {
       await edits.saved();
       const { taken } = await call("take_batch");
       const [first] = session.items;
       if (!first) return pause.show("Nothing can be taken now");
       notify(taken ? `${taken} items taken` : "this batch is not done yet");
-      show(first);
+      // Whoever asks for more in the middle of a batch stays where he is.
+      if (!navigation.shown()) show(first);
     });
   }
 

@@ -219,6 +219,13 @@ test("undo with nothing to take back says so", async () => {
   assert.deepEqual(review.opened, []);
 });
 
+test("more items in the middle of a batch leave the one on the screen", async () => {
+  review.server.answers.take_batch = () => ({ result: { items: [item("a"), item("x")], taken: 1 } });
+  await review.answering.take();
+  assert.deepEqual(review.opened, []);
+  assert.deepEqual(review.messages, [["1 items taken", false]]);
+});
+
 test("a batch opens its first item; an empty one ends the review", async () => {
   review.address = null;
   review.server.answers.take_batch = () => ({ result: { items: [item("x")], taken: 1 } });
