@@ -185,12 +185,13 @@ def lock_is_free(campaign: Path) -> bool:
 
 
 def content_of(workspace: Store) -> dict[str, bytes]:
-    """Every object of a workspace that markers or plans speak of; times in the export are left out.
+    """Every object of a workspace that markers or plans speak of, without locks, source, and times in the export.
 
     The store's own listing, so without temporary files: a process killed while it writes leaves one behind.
     """
     keys = [info.key for folder in ("runs/", "exports/", "policies/") for info in workspace.list(folder)]
-    content = {key: workspace.get(key).data for key in keys if not key.endswith("lock.json")}
+    # Each campaign comes to its bucket by a proxy of its own, and notes that address.
+    content = {key: workspace.get(key).data for key in keys if not key.endswith(("lock.json", "source.json"))}
     for name, data in content.items():
         if name.endswith("annotations.json"):
             document = json.loads(data)

@@ -1115,16 +1115,19 @@
     #app;
     #session;
     #pictures;
+    #now;
     /**
      * @param {Pick<import("./app.js").App, "isItemOpen" | "addressedSample" | "openSample" | "loadSample" | "hasPanels" |
      *   "isAnnotating" | "annotate">} app
      * @param {import("./session.js").Session} session
      * @param {Pick<import("./pictures.js").Pictures, "isPainted" | "hasFailed">} pictures
+     * @param {() => number} [now] Milliseconds.
      */
-    constructor(app, session2, pictures2) {
+    constructor(app, session2, pictures2, now = () => performance.now()) {
       this.#app = app;
       this.#session = session2;
       this.#pictures = pictures2;
+      this.#now = now;
     }
     /** The item that is open; null: none of the session's. */
     shown() {
@@ -1133,7 +1136,7 @@
     /** @param {ItemSummary} item */
     open(item) {
       this.#coming = item.item;
-      this.#askedAt = performance.now();
+      this.#askedAt = this.#now();
       this.#app.openSample(item.sample);
     }
     /** Opens an item from wherever the App is. @param {ItemSummary} item */
@@ -1143,10 +1146,24 @@
     }
     /** Whether the item that was asked for has yet to come: the one before stays on the screen for a while. */
     isComing() {
-      if (this.#coming === null) return false;
-      const isThere = this.shown()?.item === this.#coming;
-      if (isThere || performance.now() - this.#askedAt > OPENING_MS) this.#coming = null;
+      this.look();
       return this.#coming !== null;
+    }
+    /**
+     * Looks whether the item that was asked for has come. Where the App's page has failed none ever does, until the page is
+     * loaded again.
+     *
+     * @returns {number} Milliseconds until another look finds more though nothing changes.
+     */
+    look() {
+      if (this.#coming === null) return Number.POSITIVE_INFINITY;
+      const left = this.#askedAt + OPENING_MS - this.#now();
+      const isThere = this.shown()?.item === this.#coming;
+      if (!isThere && left > 0) return left;
+      const item = this.#session.item(this.#coming);
+      this.#coming = null;
+      if (item && !this.#app.isItemOpen()) this.#app.loadSample(item.sample);
+      return Number.POSITIVE_INFINITY;
     }
     /**
      * Leaves the tab Explore: whoever has looked into it would find the next items there too, where they cannot be
@@ -1495,7 +1512,7 @@
     }
     uncover(item);
     reloadAppGrid();
-    let again = Math.min(screen.next(), panelAgain);
+    let again = Math.min(screen.next(), panelAgain, busy.isBusy || grid ? Number.POSITIVE_INFINITY : navigation.look());
     if (item && !busy.isBusy) {
       if (screen.painted) again = Math.min(again, labels.selectInQuestion(item));
       const name = labels.classOfNewBox(item);
@@ -1521,7 +1538,7 @@
     return CLICK_MS;
   }
   function reloadAppGrid() {
-    if (isItemOpen() || busy.isBusy || grid) return;
+    if (isItemOpen() || busy.isBusy || grid || navigation.isComing()) return;
     const samples = session.items.map((item) => item.sample).join();
     if (inAppGrid !== null && inAppGrid !== samples && samples && isGridShown()) reloadSamples();
     inAppGrid = samples;

@@ -107,7 +107,8 @@ ROWS = [
     ),
     pytest.param(
         "review_app",
-        "cold page to painted grid and panel; limit for that; key to the next item's picture",
+        "address to the first picture and its question; the same from the App's load; limit for that; "
+        "key to the next item's picture",
         marks=[SLOW, pytest.mark.browser, pytest.mark.mongod],
     ),
     pytest.param("routing_contract", "; ".join(CONTRACT), marks=SLOW),

@@ -134,7 +134,7 @@ function look() {
   }
   uncover(item);
   reloadAppGrid();
-  let again = Math.min(screen.next(), panelAgain);
+  let again = Math.min(screen.next(), panelAgain, busy.isBusy || grid ? Number.POSITIVE_INFINITY : navigation.look());
   if (item && !busy.isBusy) {
     if (screen.painted) again = Math.min(again, labels.selectInQuestion(item));
     const name = labels.classOfNewBox(item);
@@ -170,9 +170,12 @@ function openPanelOnce() {
   return CLICK_MS;
 }
 
-/** The App's grid shows what it has loaded: what was answered meanwhile leaves it when people come back. */
+/**
+ * The App's grid shows what it has loaded: what was answered meanwhile leaves it when people come back. Not while it is to
+ * open an item: it fails where it has to do both.
+ */
 function reloadAppGrid() {
-  if (app.isItemOpen() || busy.isBusy || grid) return;
+  if (app.isItemOpen() || busy.isBusy || grid || navigation.isComing()) return;
   const samples = session.items.map((item) => item.sample).join();
   if (inAppGrid !== null && inAppGrid !== samples && samples && app.isGridShown()) app.reloadSamples();
   inAppGrid = samples;

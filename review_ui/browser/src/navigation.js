@@ -12,17 +12,20 @@ export class Navigation {
   #app;
   #session;
   #pictures;
+  #now;
 
   /**
    * @param {Pick<import("./app.js").App, "isItemOpen" | "addressedSample" | "openSample" | "loadSample" | "hasPanels" |
    *   "isAnnotating" | "annotate">} app
    * @param {import("./session.js").Session} session
    * @param {Pick<import("./pictures.js").Pictures, "isPainted" | "hasFailed">} pictures
+   * @param {() => number} [now] Milliseconds.
    */
-  constructor(app, session, pictures) {
+  constructor(app, session, pictures, now = () => performance.now()) {
     this.#app = app;
     this.#session = session;
     this.#pictures = pictures;
+    this.#now = now;
   }
 
   /** The item that is open; null: none of the session's. */
@@ -33,7 +36,7 @@ export class Navigation {
   /** @param {ItemSummary} item */
   open(item) {
     this.#coming = item.item;
-    this.#askedAt = performance.now();
+    this.#askedAt = this.#now();
     this.#app.openSample(item.sample);
   }
 
@@ -45,10 +48,25 @@ export class Navigation {
 
   /** Whether the item that was asked for has yet to come: the one before stays on the screen for a while. */
   isComing() {
-    if (this.#coming === null) return false;
-    const isThere = this.shown()?.item === this.#coming;
-    if (isThere || performance.now() - this.#askedAt > OPENING_MS) this.#coming = null;
+    this.look();
     return this.#coming !== null;
+  }
+
+  /**
+   * Looks whether the item that was asked for has come. Where the App's page has failed none ever does, until the page is
+   * loaded again.
+   *
+   * @returns {number} Milliseconds until another look finds more though nothing changes.
+   */
+  look() {
+    if (this.#coming === null) return Number.POSITIVE_INFINITY;
+    const left = this.#askedAt + OPENING_MS - this.#now();
+    const isThere = this.shown()?.item === this.#coming;
+    if (!isThere && left > 0) return left;
+    const item = this.#session.item(this.#coming);
+    this.#coming = null;
+    if (item && !this.#app.isItemOpen()) this.#app.loadSample(item.sample);
+    return Number.POSITIVE_INFINITY;
   }
 
   /**
