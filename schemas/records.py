@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
-from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import DRAWN, Gate, Strict
 from vouch_labels.schemas.text import (
     Block,
     Table,
@@ -18,12 +19,16 @@ from vouch_labels.schemas.text import (
     plural,
     policy_name,
     policy_with_basis,
+    some,
 )
 
 _COMMAND: Final = re.compile(r"vouch [a-z-]+ CAMPAIGN")
 
 MOST_REASONS: Final = 12
 """Reasons of failed images that are named."""
+
+FEW_CLASSES: Final = 5
+"""Classes that the bundled models do not know that are named."""
 
 Step = Literal["fetch", "acquire", "detect", "segment", "score", "presence", "route"]
 
@@ -97,6 +102,7 @@ class ShardCounts(Strict):
     misnamed: int = Field(0, ge=0, description="Images done whose names end as another format's do.")
 
 
+_UNKNOWN: Final = "Class that the bundled models do not know -> what they know that may be meant; '': nothing is near."
 _WITHOUT_LABEL: Final = "Class -> labels that people answered about and that are not there any more; '': of no plan."
 
 
@@ -195,6 +201,7 @@ class RunStatus(Strict):
         "", description="Why these figures seem to be another campaign's: its source or classes; empty: they do not."
     )
     bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
+    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
     next: str = Field(description="What to do next, in words; CAMPAIGN stands for the campaign file.")
 
     def blocks(self) -> Iterator[Block]:
@@ -236,7 +243,7 @@ class RunStatus(Strict):
         yield f"workspace: {self.workspace}"
         if self.other_campaign:
             yield self.other_campaign
-        yield from bundled_models(self.bundled)
+        yield from bundled_models(self.bundled, self.unknown_classes)
         yield f"next: {self.next}"
 
 
@@ -338,6 +345,7 @@ class RunSummary(Strict):
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
     bundled: tuple[str, ...] = Field((), description="Models of the run that are bundled: they know drawn things.")
+    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
 
     def blocks(self) -> Iterator[Block]:
         """The figures of the run, its classes, why images failed, and where the output lies.
@@ -383,7 +391,7 @@ class RunSummary(Strict):
                 "it for other tools); or set manual thresholds in routing.accept and run again (only the routing is "
                 "done again)."
             )
-        yield from bundled_models(self.bundled)
+        yield from bundled_models(self.bundled, self.unknown_classes)
         if self.export is not None:
             yield from self.export.places()
         yield f"workspace: {self.workspace}"
@@ -422,6 +430,7 @@ class Preview(Strict):
     policy: str = Field(description="What decided, in words.")
     remark: str = Field("", description="Why it is not what a run would decide by; empty: it is.")
     bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
+    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
     seconds: float = Field(ge=0, description="Wall-clock time.")
 
     def blocks(self) -> Iterator[Block]:
@@ -438,7 +447,7 @@ class Preview(Strict):
         yield from (f"failed: {key}: {step}: {reason}" for key, step, reason in self.failed[:MOST_REASONS])
         if not self.labels:
             yield "Nothing was found: try other prompts, models.detector.min_score, or other models."
-        yield from bundled_models(self.bundled)
+        yield from bundled_models(self.bundled, self.unknown_classes)
         yield f"picture: {self.picture}" if self.picture else "no picture: no image could be read"
 
 
@@ -498,14 +507,18 @@ def not_usable_yet(waiting: int, next_step: str = "") -> str:
     return f"NOTHING IN THE DATA SET IS USABLE FOR A TRAINER YET: {why}. Next: {next_step or step}"
 
 
-def bundled_models(kinds: Sequence[str]) -> Iterator[str]:
-    """Say what bundled models are good for, and which commands get others; nothing where none is used."""
-    if kinds:
-        yield (
-            f"bundled models ({', '.join(kinds)}): they know 28 drawn things, and find nothing of worth on "
-            "photographs. For those take official checkpoints: vouch models list names them, vouch models pull NAME "
-            "fetches one, and models in the campaign file names it (vouch init --models official writes such a file)."
-        )
+def bundled_models(kinds: Sequence[str], unknown: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Say what bundled models are good for, and which classes they do not know; nothing where none is used.
+
+    `unknown` has these classes, and for each the thing that may be meant.
+    """
+    if not kinds:
+        return
+    named = ", ".join(kinds)
+    yield f"bundled models ({named}): they know {len(DRAWN)} drawn things, no photographs: see vouch models list"
+    if unknown:
+        classes = [f"{name} (did you mean {near}?)" if near else name for name, near in unknown.items()]
+        yield f"the bundled models do not know {some(classes, FEW_CLASSES)}; what they know: vouch models list"
 
 
 def _class_table(classes: Mapping[str, ClassCounts]) -> Table:

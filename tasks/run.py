@@ -9,7 +9,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
-from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names
+from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names, unknown_classes
 from vouch_labels.schemas.errors import WorkspaceBusyError
 from vouch_labels.schemas.records import Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
 from vouch_labels.tasks.certify.active import choose_policy
@@ -287,6 +287,7 @@ class CampaignRun:
             images_per_second=round(worked.images / worked.seconds, 3) if worked.seconds else 0.0,
             export=exported,
             bundled=self.campaign.models.bundled,
+            unknown_classes=unknown_classes(self.campaign),
         )
 
 

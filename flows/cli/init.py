@@ -64,7 +64,7 @@ def init(
     """
     from pydantic import ValidationError
 
-    from vouch_labels.schemas.campaign import Campaign, RoutingConfig
+    from vouch_labels.schemas.campaign import Campaign, RoutingConfig, unknown_classes
     from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
     from vouch_labels.schemas.records import bundled_models
 
@@ -100,7 +100,7 @@ def init(
         chosen = ", ".join(model["checkpoint"] for model in OFFICIAL_MODELS.values())
         lines.append(f"models: {chosen}; they are fetched when they are first needed, and have licences of their own")
     lines += [
-        *bundled_models(checked.models.bundled),
+        *bundled_models(checked.models.bundled, unknown_classes(checked)),
         "next: vouch preview CAMPAIGN labels some of them for a first look, vouch run CAMPAIGN all",
     ]
     show(terminal().results(), lines, campaign)

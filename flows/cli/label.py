@@ -184,16 +184,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 @models.command(name="list", epilog=epilog("vouch models list", "vouch models list --json"))
 @reported
 def list_models(as_json: Json = False) -> None:
-    """List the bundled and the official checkpoints, their sizes, and where they lie on this machine."""
+    """List the bundled and the official checkpoints, where they lie on this machine, and what the bundled ones know."""
+    from vouch_labels.schemas.campaign import DRAWN
     from vouch_labels.tasks.models.catalog import catalog
 
     with quiet() as terminal:
         entries = catalog()
         if as_json:
-            print_json(terminal, {"checkpoints": [entry.model_dump(mode="json") for entry in entries]})
+            found = [entry.model_dump(mode="json") for entry in entries]
+            print_json(terminal, {"checkpoints": found, "drawn_things": list(DRAWN)})
             return
         for entry in entries:
             say(terminal.results(), _line(entry))
+        say(terminal.results(), f"the bundled models (starter) know {len(DRAWN)} drawn things: {', '.join(DRAWN)}")
+        say(
+            terminal.remarks(),
+            "They find nothing of worth on photographs: for those `vouch models pull NAME` fetches an official "
+            "checkpoint, and models in the campaign file names it (`vouch init --models official` writes such a file).",
+        )
         say(
             terminal.remarks(),
             "A checkpoint may also be a path, s3://bucket/key or hf://owner/repo[@revision]/file; the transformers "
@@ -212,6 +220,7 @@ def check(
 
     What is not on this machine yet is fetched.
     """
+    from vouch_labels.schemas.campaign import unknown_classes
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.schemas.records import bundled_models
     from vouch_labels.tasks.models.catalog import check_models
@@ -225,7 +234,7 @@ def check(
             model = f"{report.backend} {report.checkpoint} on {report.device}, {report.seconds:.1f} s"
             result = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
             say(console, f"{report.kind:<10} {result}")
-        for line in bundled_models(config.models.bundled):
+        for line in bundled_models(config.models.bundled, unknown_classes(config)):
             say(console, line)
         if as_json:
             print_json(terminal, {"models": [report.model_dump(mode="json") for report in reports]})

@@ -84,7 +84,7 @@ def test_a_folder_of_photographs_in_one_command(vouch, tmp_path, photos, monkeyp
         "classes: dog, traffic light, salt, pepper",
     ]
     assert lines[3].startswith("bundled models (detector, segmenter, scorer): they know 28 drawn things")
-    assert "vouch models pull" in lines[3]
+    assert lines[4].startswith("the bundled models do not know traffic light, salt, pepper; ")
     assert "vouch run pets/campaign.yaml" in lines[-1]
     campaign = load_campaign(tmp_path / "pets" / "campaign.yaml")
     assert [entry.name for entry in campaign.classes] == ["dog", "traffic light", "salt, pepper"]

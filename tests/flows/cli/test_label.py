@@ -25,11 +25,15 @@ def test_list_names_bundled_and_official_ones(vouch):
     for name in checkpoints.OFFICIAL:
         assert any(name in line and f"vouch models pull {name}" in line for line in lines)
     assert "hf://owner/repo[@revision]/file" in answer.err
+    assert lines[-1].startswith("the bundled models (starter) know 28 drawn things: dog, cat, ")
+    assert "umbrella" in lines[-1]
 
 
 @pytest.mark.usefixtures("nothing_cached")
 def test_list_for_machines(vouch):
-    entries = json.loads(vouch("models", "list", "--json").out)["checkpoints"]
+    found = json.loads(vouch("models", "list", "--json").out)
+    assert len(found["drawn_things"]) == 28
+    entries = found["checkpoints"]
     sam = next(entry for entry in entries if entry["name"] == "sam_vit_b")
     assert sam["bytes"] == 375_042_383
     assert sam["path"] is None
@@ -50,9 +54,11 @@ def test_list_verifies_what_is_here(vouch, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("nothing_cached")
 def test_check_says_what_bundled_models_are(vouch, write_campaign):
     models = FAKE_MODELS | {"scorer": {"batch_size": 1}}
-    answer = vouch("models", "check", write_campaign(models=models))
+    classes = ["Blue car", "kat", {"name": "hound", "prompts": ["wolf", "puppy"]}, "forklift"]
+    answer = vouch("models", "check", write_campaign(models=models, classes=classes))
     assert answer.code == 0, answer.err
-    *_, last = answer.out.splitlines()
+    *_, last, unknown = answer.out.splitlines()
+    assert unknown.startswith("the bundled models do not know kat (did you mean cat?), forklift; ")
     assert last.startswith("bundled models (scorer): they know 28 drawn things")
     told = json.loads(vouch("models", "check", write_campaign(models=models), "--json").out)["models"]
     assert [model["bundled"] for model in told] == [False, False, True]
