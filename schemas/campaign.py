@@ -556,9 +556,9 @@ def unknown_classes(campaign: Campaign) -> dict[str, str]:
     return {entry.name: nearest(entry.texts[0].casefold(), words) for entry in unknown}
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The one of some words that another may be a slip for; empty where none is near."""
-    return next(iter(difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.6)), "")
+def nearest(word: str, words: Iterable[str], least: float = 0.6) -> str:
+    """The one of some words that another may be a slip for, as alike as `least` (difflib's ratio); empty: none is."""
+    return next(iter(difflib.get_close_matches(word, sorted(words), n=1, cutoff=least)), "")
 
 
 def shown_names(classes: tuple[ClassConfig, ...]) -> dict[str, str]:

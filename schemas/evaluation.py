@@ -1,11 +1,11 @@
 """Defines the results of evaluation against ground truth, of simulated reviews, and of the speed benchmark."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from pydantic import Field
 
-from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import Gate, Strict, nearest
 from vouch_labels.schemas.text import (
     Block,
     Columns,
@@ -18,6 +18,7 @@ from vouch_labels.schemas.text import (
     policy_name,
     score,
     share,
+    some,
 )
 
 MOST_CELLS: Final = 8
@@ -100,6 +101,30 @@ class ClassPairs(Strict):
     common: tuple[str, ...] = Field(description="Classes of the run that the truth has too.")
     without_truth: dict[str, int] = Field(description="Classes of the run alone -> labels left out.")
     not_labelled: dict[str, int] = Field(description="Categories of the truth alone -> annotations left out.")
+    former: dict[str, str] = Field({}, description="Category that has a former name of a class -> its name now.")
+
+    def lines(self) -> Iterator[str]:
+        """What was paired by a former name, and what of either side is alone, a line each."""
+        if self.former:
+            pairs = [f"{name} is {present} now" for name, present in self.former.items()]
+            yield f"paired by former names of classes: {some(pairs, MOST_PAIRS)}"
+        if self.without_truth:
+            named = [f"{name} ({number:,})" for name, number in self.without_truth.items()]
+            classes = plural(len(named), "class of the run", "classes of the run")
+            yield f"left out: {classes} alone: {some(named, MOST_PAIRS)}"
+        if self.not_labelled:
+            # Those that may be slips come first.
+            meant = {name: self._meant(name) for name in self.not_labelled}
+            named = [
+                f"{name} ({self.not_labelled[name]:,}{f'; did you mean {meant[name]}?' if meant[name] else ''})"
+                for name in sorted(self.not_labelled, key=lambda name: not meant[name])
+            ]
+            categories = plural(len(named), "category of the truth", "categories of the truth")
+            yield f"left out: {categories} alone: {some(named, MOST_PAIRS)}"
+
+    def _meant(self, category: str) -> str:
+        """The class that a category of the truth may mean: more alike where the truth has that class by its name."""
+        return nearest(category, self.without_truth) or nearest(category, self.common, 0.8)
 
 
 class ClassAp(Strict):
@@ -356,8 +381,8 @@ class Evaluation(Strict):
     confusion_accepted: Confusion
     confusion_accepted_and_review: Confusion
 
-    def blocks(self) -> Iterator[Block]:
-        """What was compared, and the figures."""
+    def blocks(self, every: bool = False, signals: Sequence[str] = ()) -> Iterator[Block]:
+        """What was compared, and the figures: those that matter first and the curves of `signals`, or every one."""
         yield from self._pairs()
         columns: Columns = {"": str, "mAP": score, "AP50": score, "AP75": score, "AR100": score}
         kinds = {"boxes": self.boxes, "masks": self.masks}
@@ -367,7 +392,6 @@ class Evaluation(Strict):
         yield quality_table(f"labels at IoU {self.iou_threshold}", sets)
         if self.contract is not None:
             yield from self.contract.blocks()
-        yield self._class_ap()
         names = ("accepted", "precision of accepted", "recall of accepted", "all", "precision of all", "recall of all")
         columns = {"class": str, **dict(zip(names, (count, share, share) * 2, strict=True))}
         by_class = [
@@ -376,8 +400,12 @@ class Evaluation(Strict):
             for one in (self.accepted.classes[name],)
         ]
         yield Table("labels by class: of accepted alone, then of accepted + review", columns, by_class)
-        for name, curves in self.signals.items():
-            yield from curves.blocks(name)
+        for name in self.signals if every else signals:
+            yield from self.signals[name].blocks(name)
+        if not every:
+            yield "--all shows every table: average precision by class, thresholds and reliability of scores, confusion"
+            return
+        yield self._class_ap()
         yield from self.confusion_accepted.blocks("accepted")
         yield from self.confusion_accepted_and_review.blocks("accepted + review")
 
@@ -405,17 +433,13 @@ class Evaluation(Strict):
         yield from self._left_out()
 
     def _left_out(self) -> Iterator[str]:
-        images, classes = self.images, self.classes
+        images = self.images
         yield from self.file.lines()
         for why, text in _LEFT.items():
             if number := getattr(images, why):
                 named = ", ".join(images.examples.get(why, ()))
                 yield f"left out: {number:,} {text}: {named}{' ...' if number > 3 else ''}"
-        alone = {"classes of the run": classes.without_truth, "categories of the truth": classes.not_labelled}
-        for what, left in alone.items():
-            if left:
-                named = ", ".join(f"{name} ({number:,})" for name, number in list(left.items())[:MOST_PAIRS])
-                yield f"left out: {len(left):,} {what} alone: {named}{' ...' if len(left) > MOST_PAIRS else ''}"
+        yield from self.classes.lines()
 
     def _class_ap(self) -> Table:
         rows = []

@@ -133,6 +133,11 @@ class Current(Strict):
     skipped: dict[str, int] = Field({}, description="Kind -> files of the last listing that were not taken.")
 
     @property
+    def former(self) -> dict[str, str]:
+        """The former name of a class -> its present name, of classes that were renamed or merged."""
+        return self.names | {old: self.names.get(name, name) for old, name in self.merged.items()}
+
+    @property
     def shown(self) -> tuple[str, ...]:
         """The present names of the classes."""
         return tuple(self.names.get(name, name) for name in self.classes)
