@@ -63,11 +63,15 @@ class TruthFile(Strict):
             if number := getattr(self, why):
                 named = ", ".join(self.examples.get(why, ()))
                 yield (
-                    f"left out: {number:,} of {self.annotations:,} annotations have {text} that the truth does not "
+                    f"left out: {number:,} of {plural(self.annotations, 'annotation')}: {text} that the truth does not "
                     f"list: {named}{' ...' if number > len(self.examples.get(why, ())) else ''}"
                 )
         if self.ignored:
-            yield f"{self.ignored:,} annotations have ignore: 1, and are taken as crowd regions"
+            yield plural(
+                self.ignored,
+                "annotation has ignore: 1, and is taken as a crowd region",
+                "annotations have ignore: 1, and are taken as crowd regions",
+            )
         yield from (f"the truth looks wrong: {hint}" for hint in self.hints)
 
 
@@ -90,8 +94,8 @@ class ImagePairs(Strict):
         labelled = self.evaluated + self.without_truth + self.ambiguous + self.other_size
         if 2 * self.evaluated < labelled:
             yield (
-                f"ONLY {self.evaluated:,} of {labelled:,} labelled images are compared; the figures say nothing of the "
-                "others"
+                f"ONLY {self.evaluated:,} of {plural(labelled, 'labelled image')} compared; the figures say nothing of "
+                "the others"
             )
 
 
@@ -227,7 +231,7 @@ class SignalCurves(Strict):
         title = f"{name}: labels at or above a threshold, of accepted + review"
         yield Table(title, columns, swept)
         if self.missing:
-            yield f"{self.missing:,} of {self.labels:,} labels have no {name}; no threshold keeps them"
+            yield f"{self.missing:,} of {plural(self.labels, 'label')} without {name}; no threshold keeps them"
         area = "" if self.aurc is None else f", area under risk {self.aurc:.4f}"
         columns = {"share kept, best first": share, "precision": share, f"least {name}": "{:.4g}".format}
         kept = [(one.coverage, one.precision, one.threshold) for one in self._some_points()]
@@ -281,8 +285,8 @@ class Confusion(Strict):
             yield Table(f"most frequent confusions of {what} labels", columns, named)
         swapped, nowhere = -sum(number for number, _, _ in pairs), sum(row[background] for row in self.counts)
         yield (
-            f"of {what} labels {swapped:,} are on an object of another class and {nowhere:,} on no object or on one "
-            f"found already; {sum(self.counts[background]):,} objects were not found"
+            f"{what} labels on an object of another class: {swapped:,}, on no object or on one found already: "
+            f"{nowhere:,}; {plural(sum(self.counts[background]), 'object')} not found"
         )
 
 
@@ -348,7 +352,7 @@ class ContractTruth(Strict):
         }[self.held]
         yield f"{held}. Precision A: of the accepted labels; B: of those delivered, wrong ones under review removed."
         for why, labels in self.without_truth.items():
-            yield f"left out of the guarantee: {labels:,} labels, {why}"
+            yield f"left out of the guarantee: {plural(labels, 'label')}, {why}"
 
 
 def _true_row(
@@ -416,15 +420,20 @@ class Evaluation(Strict):
         )
         yield from images.warning()
         yield f"run {self.run} against {self.truth}"
-        yield f"{images.evaluated:,} images compared, paired {how}; {len(classes.common):,} classes, by name"
+        shared = plural(len(classes.common), "class", "classes")
+        yield f"{plural(images.evaluated, 'image')} compared, paired {how}; {shared}, by name"
         yield from self._left_out()
         if self.crowds:
-            yield f"{self.crowds:,} crowd regions: what lies on them is neither right nor wrong"
+            yield f"{plural(self.crowds, 'crowd region')}: labels there are neither right nor wrong"
         if not self.accepted_and_review.labels:
             yield "there are no labels of these classes on these images; what needs one is left empty"
         if self.masks is None:
             missing = self.masks_missing
-            why = f"{missing:,} annotations have no mask" if missing else "the truth has no annotation here"
+            why = (
+                plural(missing, "annotation has no mask", "annotations have no mask")
+                if missing
+                else "the truth has no annotation here"
+            )
             yield f"masks are not compared: {why}"
 
     def remarks(self) -> Iterator[str]:
@@ -438,7 +447,7 @@ class Evaluation(Strict):
         for why, text in _LEFT.items():
             if number := getattr(images, why):
                 named = ", ".join(images.examples.get(why, ()))
-                yield f"left out: {number:,} {text}: {named}{' ...' if number > 3 else ''}"
+                yield f"left out: {plural(number, *text)}: {named}{' ...' if number > 3 else ''}"
         yield from self.classes.lines()
 
     def _class_ap(self) -> Table:
@@ -453,10 +462,10 @@ class Evaluation(Strict):
 
 
 _LEFT: Final = {
-    "without_truth": "labelled images are not in the truth",
-    "not_labelled": "images of the truth have not been labelled",
-    "ambiguous": "labelled images fit no file_name alone",
-    "other_size": "images have another size in the truth",
+    "without_truth": ("labelled image is not in the truth", "labelled images are not in the truth"),
+    "not_labelled": ("image of the truth has not been labelled", "images of the truth have not been labelled"),
+    "ambiguous": ("labelled image fits no file_name alone", "labelled images fit no file_name alone"),
+    "other_size": ("image has another size in the truth", "images have another size in the truth"),
 }
 
 
@@ -525,11 +534,15 @@ class Simulation(Strict):
         """What was played, the tables, how to read them, and the answers."""
         yield f"run {self.run} against {self.truth}, played with a simulated reviewer: a plan, not a certificate"
         right = "" if self.correct is None else f", {pct(self.correct)} of them correct"
-        few = f"ONLY {self.images:,} of {self.labelled:,} labelled images: " if 2 * self.images < self.labelled else ""
-        yield f"{few}{self.labels:,} labels of {self.images:,} images have truth{right}"
+        few = (
+            f"ONLY {self.images:,} of {plural(self.labelled, 'labelled image')}: "
+            if 2 * self.images < self.labelled
+            else ""
+        )
+        yield f"{few}{plural(self.labels, 'label')} of {plural(self.images, 'image')} with truth{right}"
         yield from self.file.lines()
         for why, labels in self.without_truth.items():
-            yield f"left out: {labels:,} labels, {why}"
+            yield f"left out: {plural(labels, 'label')}, {why}"
         if self.missed:
             known = (
                 f"measured with {plural(self.honeypots, 'honeypot')}" if self.honeypots else "and nobody measures it"
@@ -623,7 +636,7 @@ class BenchReport(Strict):
         """The speed, the share of each step, memory, and the bottleneck last."""
         failed = f", {self.failed} of them failed" if self.failed else ""
         repeated = f" ({self.distinct} different ones, again and again)" if self.distinct < self.images else ""
-        yield f"{self.images} images of {self.source}{repeated}{failed}; {self.labels} labels"
+        yield f"{plural(self.images, 'image')} of {self.source}{repeated}{failed}; {plural(self.labels, 'label')}"
         steps = [(step.name, step.seconds, step.share) for step in self.steps]
         yield Table("", {"step": str, "time": "{:.2f} s".format, "share": share}, steps)
         yield (

@@ -102,6 +102,7 @@ class ShardCounts(Strict):
     misnamed: int = Field(0, ge=0, description="Images done whose names end as another format's do.")
 
 
+_FIRST_FAILED: Final = "Key, step and reason of the first images that failed."
 _UNKNOWN: Final = "Class that the bundled models do not know -> what they know that may be meant; '': nothing is near."
 _WITHOUT_LABEL: Final = "Class -> labels that people answered about and that are not there any more; '': of no plan."
 
@@ -131,6 +132,8 @@ class Current(Strict):
     added: dict[str, datetime] = Field({}, description="Class that came after the first run -> when.")
     inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")
     skipped: dict[str, int] = Field({}, description="Kind -> files of the last listing that were not taken.")
+    recipe: str = Field("", description="Of all that the stage keys are made of, told without loading a model.")
+    stages: dict[str, str] = Field({}, description="Stage name -> key of what that stage depends on, as in markers.")
 
     @property
     def former(self) -> dict[str, str]:
@@ -195,6 +198,7 @@ class RunStatus(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
+    failed_images: list[tuple[str, str, str]] = Field([], description=_FIRST_FAILED)
     skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
     misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str | None = Field(description="Version of the policy that decided; None before the first run.")
@@ -234,7 +238,7 @@ class RunStatus(Strict):
         yield facts(f"run {self.run}", values)
         if self.labels:
             yield _class_table(self.classes)
-        yield from _reasons(self.reasons)
+        yield from _reasons(self.reasons, self.failed_images)
         yield from files_remarks(self.skipped, self.misnamed)
         yield from _without_label(self.answers_without_label)
         active, export = self.in_force, self.export
@@ -243,7 +247,7 @@ class RunStatus(Strict):
             yield "active policy: none that can be used"
         else:
             yield f"active policy: {policy_with_basis(active.version, active.basis)}{expired}"
-        size = f"{export.images:,} images, {export.annotations:,} annotations" if export else ""
+        size = f"{plural(export.images, 'image')}, {plural(export.annotations, 'annotation')}" if export else ""
         yield f"data set: {f'{export.uri} ({size})' if export else 'not written yet'}"
         yield f"workspace: {self.workspace}"
         if self.other_campaign:
@@ -287,7 +291,7 @@ class ExportOutcome(Strict):
         if not self.usable:
             yield not_usable_yet(self.undecided)
         yield (
-            f"{self.images:,} images, {self.annotations:,} annotations, {self.accepted:,} of them accepted, "
+            f"{plural(self.images, 'image')}, {plural(self.annotations, 'annotation')}, {self.accepted:,} accepted, "
             f"{self.human:,} verified by people"
         )
         yield from self.places()
@@ -297,9 +301,10 @@ class ExportOutcome(Strict):
         yield f"data set: {self.annotations_file}"
         yield from (f"    split: {file}" for file in self.split_files)
         if self.images_rotated:
+            carry = plural(self.images_rotated, "of its images carries", "of its images carry")
             yield (
-                f"{self.images_rotated:,} of its images carry an EXIF orientation, and boxes are those of the upright "
-                "image: OpenCV turns it by itself, with Pillow call ImageOps.exif_transpose"
+                f"{carry} an EXIF orientation, and boxes are those of the upright image: OpenCV turns it by itself, "
+                "with Pillow call ImageOps.exif_transpose"
             )
         if self.images_missed:
             yield (
@@ -336,6 +341,7 @@ class RunSummary(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
+    failed_images: list[tuple[str, str, str]] = Field([], description=_FIRST_FAILED)
     skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
     misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str = Field(description="Version of the policy that decided.")
@@ -376,7 +382,7 @@ class RunSummary(Strict):
         yield from self._kept()
         if self.classes:
             yield _class_table(self.classes)
-        yield from _reasons(self.reasons)
+        yield from _reasons(self.reasons, self.failed_images)
         yield from files_remarks(self.skipped, self.misnamed)
         yield from (
             f"{plural(number, 'answer')} about former classes count for {name} now"
@@ -406,8 +412,8 @@ class RunSummary(Strict):
         if self.moved_images:
             yield f"{plural(self.moved_images, 'image')} moved, labels and reviews kept"
         if others := max(0, self.known_images - self.moved_images):
-            what = "other images have" if self.moved_images else "of the images have"
-            yield f"{others:,} {what} a content that was labelled before, labels kept"
+            what = "other image" if self.moved_images else "image"
+            yield f"{plural(others, f'{what} has', f'{what}s have')} a content that was labelled before, labels kept"
         if self.limit is not None:
             yield (
                 f"limited to the first {plural(self.limit, 'image')} of the source, by key; "
@@ -484,7 +490,7 @@ class ApplySummary(Strict):
         """What the policy has changed, class by class, and what holds from now on."""
         if self.export is not None and not self.export.usable:
             yield not_usable_yet(self.export.undecided)
-        yield f"run {self.run}: the decisions of {self.changed:,} of {self.labels:,} labels change"
+        yield f"run {self.run}: {self.changed:,} of {plural(self.labels, 'label')} decided otherwise now"
         rows = [
             (name, one.before.accepted, one.after.accepted, one.before.review, one.after.review)
             for name, one in self.classes.items()
@@ -496,7 +502,8 @@ class ApplySummary(Strict):
         yield f"active policy: {policy_with_basis(self.policy, self.policy_basis)}"
         yield f"before: {policy_name(self.policy_before)}"
         if self.pending:
-            yield f"{self.pending:,} images are not labelled yet; vouch run CAMPAIGN does them, by the same policy"
+            images = plural(self.pending, "image is", "images are")
+            yield f"{images} not labelled yet; vouch run CAMPAIGN does the rest, by the same policy"
         if self.export is not None:
             yield from self.export.places()
         yield f"workspace: {self.workspace}"
@@ -542,12 +549,13 @@ def _without_label(answers: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def _reasons(reasons: Mapping[str, int]) -> Iterator[str]:
-    """Why images failed, the most frequent reasons first."""
+def _reasons(reasons: Mapping[str, int], named: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    """Why images failed, the most frequent reasons first, and the first of the images."""
     ordered = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
     for reason, images in ordered[:MOST_REASONS]:
         yield f"{plural(images, 'image')} failed: {reason}"
     if rest := sum(images for _, images in ordered[MOST_REASONS:]):
-        yield f"{rest:,} more images failed, for other reasons"
-    if ordered:
+        yield f"{plural(rest, 'more image', 'more images')} failed, for other reasons"
+    yield from (f"    {key}: {step}: {reason}" for key, step, reason in named)
+    if sum(reasons.values()) > len(named):
         yield "vouch status CAMPAIGN --failed names every image that failed"

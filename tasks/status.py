@@ -16,7 +16,7 @@ from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
-from vouch_labels.schemas.text import policy_with_basis, some
+from vouch_labels.schemas.text import plural, policy_with_basis, some
 from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.certify.active import declared_inputs, usable_policy
 from vouch_labels.tasks.certify.apply import newest_certified
@@ -24,7 +24,7 @@ from vouch_labels.tasks.certify.monitor import expired
 from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, read_tests
 from vouch_labels.tasks.export.summary import read_summary
 from vouch_labels.tasks.labels.read import Decisions
-from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name
+from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name, first_failed
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.same_campaign import ACCEPT, FEW, dropped_classes, other_campaign
 from vouch_labels.tasks.policy import accepts, basis, changed_inputs, weaker_guarantee
@@ -63,6 +63,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
     current = read_current(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         totals = _totals(workspace, run, ledger, current)
+        failed = first_failed(workspace, run, ledger, current.fingerprint) if current and totals.failed else []
         unfit = {} if current is None else answers_without_label(workspace, run, ledger, current)
     state = _read_state(campaign, workspace, current)
     declared = {entry.name: ClassCounts() for entry in campaign.classes}
@@ -82,6 +83,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         review=totals.review,
         classes=declared if current is None else by_shown_name(totals.classes, current),
         reasons=dict(totals.reasons.most_common()),
+        failed_images=failed,
         skipped=dict((totals.skipped + Counter(current.skipped if current else {})).most_common()),
         misnamed=totals.misnamed,
         policy=current.policy if current is not None else None,
@@ -195,7 +197,8 @@ def _next_step(
     if running:
         return "the run goes on; look again when it has ended"
     if current is None or totals.pending or not totals.shards:
-        return f"label the {totals.pending:,} images that are pending: vouch run CAMPAIGN" if current else _FIRST_RUN
+        pending = plural(totals.pending, "image that is", "images that are")
+        return f"label the {pending} pending: vouch run CAMPAIGN" if current else _FIRST_RUN
     if dropped := dropped_classes(current.classes, campaign.classes):
         # A plain run refuses this; and no command is named, lest it be taken for the next step without a thought.
         return (
@@ -289,7 +292,7 @@ def _answer(state: _State, numbers: set[int], why: str) -> str:
     last = max(plan.number for plan, _ in state.plans)
     which = "" if number == last else f" --plan {number}"
     return (
-        f"have the {state.reviews.open_of[number]:,} open tasks of review plan {number} answered, {why}: "
+        f"have the {plural(state.reviews.open_of[number], 'open task')} of review plan {number} answered, {why}: "
         f"vouch review CAMPAIGN asks in the browser; for other tools vouch verdicts CAMPAIGN --tasks FILE{which} hands "
         "them out, and vouch verdicts CAMPAIGN FILE takes the answers"
     )

@@ -10,6 +10,7 @@ from vouch_labels.flows.cli.command import reported
 from vouch_labels.flows.cli.demo import TRUTH, samples
 from vouch_labels.flows.console.output import answer, print_json, quiet, say, show
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.text import plural
 
 if TYPE_CHECKING:
     from vouch_labels.schemas.campaign import Campaign
@@ -62,7 +63,7 @@ def evaluate(
             return
         show(terminal.results(), found.blocks(every, signal or ()))
         if out is not None:
-            say(terminal.results(), f"written: {len(written)} files in {out.resolve()}")
+            say(terminal.results(), f"written: {plural(len(written), 'file')} in {out.resolve()}")
 
 
 REPORT_EXAMPLES: Final = (

@@ -9,6 +9,7 @@ import typer
 from vouch_labels.flows.cli.command import epilog, reported
 from vouch_labels.flows.console.output import Terminal, answer, print_json, print_rows, quiet, say, terminal
 from vouch_labels.schemas.errors import CheckpointError, UserError, VouchError
+from vouch_labels.schemas.text import plural
 
 if TYPE_CHECKING:
     from vouch_labels.schemas.records import RunSummary
@@ -60,8 +61,8 @@ def check_complete(summary: "RunSummary") -> None:
     """Raise a VouchError that says how much a run has left undone, if any."""
     if summary.pending:
         raise VouchError(
-            f"{summary.pending} images of {len(summary.shard_errors)} shards are not labelled; "
-            "the others are: run again to try them once more"
+            f"not labelled: {plural(summary.pending, 'image')} of {plural(len(summary.shard_errors), 'shard')}; the "
+            "others are: run again to try once more"
         )
 
 
@@ -79,6 +80,8 @@ def label(campaign: Path, terminal: Terminal, *, plain: bool, options: "RunOptio
         from vouch_labels.tasks.shard.events import Loading
 
         with CampaignRun(config, progress, options) as opened:
+            if opened.idle:
+                return opened.finish()
             progress(Loading("Prefect"))
             from vouch_labels.flows.run import run_campaign
 

@@ -237,7 +237,7 @@ def test_many_classes_show_their_most_frequent_confusions(swapped):
     *tables, line = confusion(classes, swapped).blocks("accepted")
     assert [len(table.rows) for table in tables] == ([MOST_PAIRS] if swapped else [])
     assert all(row[2] == swapped for table in tables for row in table.rows)
-    assert line.startswith(f"of accepted labels {classes * swapped:,} are on an object of another class and 0 on no")
+    assert line.startswith(f"accepted labels on an object of another class: {classes * swapped:,}, on no object or")
 
 
 def test_thresholds_stand_below_each_other():
@@ -246,7 +246,7 @@ def test_thresholds_stand_below_each_other():
     sweep, missing, coverage = curves.blocks("sam_iou")
     assert isinstance(sweep, Table)
     assert list(sweep.cells())[1] == ["0.50", "1", "100%", NONE, "50.0%"]
-    assert missing == "1 of 3 labels have no sam_iou; no threshold keeps them"
+    assert missing == "1 of 3 labels without sam_iou; no threshold keeps them"
     assert coverage == ("sam_iou: risk and coverage", coverage.columns, [])
 
 

@@ -179,6 +179,9 @@ def test_status_after_a_run(vouch, labelled):
     assert "active policy: manual thresholds, not certified" in text
     assert "0 open, 0 plans so far" in text
     assert f"next: {found['next'].replace('CAMPAIGN', str(labelled))}" in text
+    assert found["failed_images"] == [["x.png", "acquire", "the file has zero bytes"]]
+    assert "    x.png: acquire: the file has zero bytes" in text.splitlines()
+    assert "--failed names" not in text  # all are named
     for words in ("3 of 3 done", "1 image failed: acquire: the file has zero bytes", found["export"]["uri"], "cat"):
         assert words in text
 
@@ -247,7 +250,16 @@ def test_export_again_under_another_name(vouch, labelled, tmp_path):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--preset", "yolo"], "--preset: must be 'coco', 'detectron2'"),
+        (
+            ["--preset", "yolo"],
+            "--preset: must be 'coco', 'detectron2', 'yolox', 'rtdetr', 'torchvision' or 'zero_based', not 'yolo'; "
+            "YOLO's text files are not written: ",
+        ),
+        (
+            ["--preset", "yolo-x"],
+            "--preset: must be 'coco', 'detectron2', 'yolox', 'rtdetr', 'torchvision' or 'zero_based', not 'yolo-x'; "
+            "did you mean yolox?",
+        ),
         (
             ["--undecided", "what", "--images", "no"],
             "--images: must be 'none', 'link' or 'copy', not 'no'; --undec",
