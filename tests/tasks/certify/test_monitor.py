@@ -64,12 +64,32 @@ def test_a_policy_expires_only_when_its_audits_say_so(audit_plan, answer, certif
     fine, bad = np.arange(300) % 50 == 0, np.arange(300) % 4 == 0
     assert expired(policy, kept, answer(ids, fine)) is None
     assert "audits (3) say that more than 5.0%" in expired(policy, kept, answer(ids, bad))
-    # Two audits that are not answered yet say nothing.
-    assert monitor(policy, kept, answer(ids[:150], bad[:150])).batches == 1
+    # An audit without an answer says nothing.
+    assert monitor(policy, kept, answer(ids[:100], bad[:100])).batches == 1
     # What a program answered says nothing of a guarantee of people.
     assert monitor(policy, kept, answer(ids, bad, simulated=True)).batches == 0
     simulated = certified({"cat": 0.5}, gate="accepted", simulated=True)
     assert monitor(simulated, kept, answer(ids, bad, simulated=True)).expired
+
+
+def test_a_label_without_an_answer_hides_no_other(audit_plan, answer, certified):
+    policy = certified({"cat": 0.5}, gate="accepted")
+    (first, second), places = (audit_plan(1), audit_plan(2)), np.arange(100)
+    one, both = [first[:2]], [first[:2], second[:2]]
+    # 99 of 100 answered, 23 of them wrong.
+    assert expired(policy, one, answer(first[2][:99], places[:99] < 23))
+    # Those that would be wrong are skipped: while the audit may still be answered they count as correct.
+    assert expired(policy, one, answer(first[2][:77], [False] * 77)) is None
+    skipped = answer([*first[2][:77], *second[2]], [False] * 177)
+    assert "(23 without an answer count as wrong" in expired(policy, both, skipped)
+    # One that was drawn and hardly begun, as labels are drawn again that were answered before, ends nothing.
+    hardly = answer([*first[2][:49], *second[2]], [False] * 149)
+    assert expired(policy, both, hardly) is None
+    # What is counted without an answer is no more than all answers would give.
+    whole, part = answer(first[2], places % 10 == 0), answer(first[2][:60], places[:60] % 10 == 0)
+    assert monitor(policy, one, part).wealth < monitor(policy, one, whole).wealth
+    # Skipped labels that are answered in the end count as what they are.
+    assert expired(policy, both, answer([*first[2], *second[2]], [False] * 200)) is None
 
 
 def test_gate_delivered_leaves_more_wrong_labels_to_the_accepted_ones(audit_plan, make_plan, answer, certified):
