@@ -71,7 +71,7 @@ def audit_draws(plans: Plans, answers: Answers, version: str, delta: float) -> l
 
 
 def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
-    """Bet on all audits of a certified policy that were begun, in order; None without a certificate.
+    """Bet on all audits of a certified policy that were started, in order; None without a certificate.
 
     A label without an answer must not hide the others. In the last audit it counts as correct, as in one of which less
     than half is answered: bets grow with every wrong label, so they are then below what all answers would give, and the
@@ -94,12 +94,12 @@ def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
         delta /= 2
         limit *= delivered_on_accepted(policy, guarantee, plans, answers, delta)
     found = Monitor(1 - min(limit, 1 - 1e-9), delta)
-    for draw, missing_wrong in _begun(policy.version, guarantee, plans, answers, delta):
+    for draw, missing_wrong in _started(policy.version, guarantee, plans, answers, delta):
         found = found.after(*draw.outcomes(missing_wrong), draw.labels)
     return found
 
 
-def _begun(
+def _started(
     version: str, guarantee: Certification, plans: Plans, answers: Answers, delta: float
 ) -> list[tuple[AuditDraw, bool]]:
     """Audits with an answer, and whether those of their labels that have none count as wrong."""
@@ -138,8 +138,8 @@ def contradicted(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     found = monitor(policy, plans, answers)
     if found is None or policy.certification is None or not found.expired:
         return None
-    begun = _begun(policy.version, policy.certification, plans, answers, found.delta)
-    missing = sum(draw.unanswered for draw, missing_wrong in begun if missing_wrong)
+    started = _started(policy.version, policy.certification, plans, answers, found.delta)
+    missing = sum(draw.unanswered for draw, missing_wrong in started if missing_wrong)
     counted = f" ({missing:,} without an answer count as wrong: answer them, if they are right)" if missing else ""
     return (
         f"blind audits ({found.batches}) say that more than {1 - found.precision:.1%} of the labels that policy "

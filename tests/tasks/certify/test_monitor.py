@@ -85,7 +85,7 @@ def test_a_label_without_an_answer_hides_no_other(audit_plan, answer, certified)
     assert expired(policy, one, answer(first[2][:77], [False] * 77)) is None
     skipped = answer([*first[2][:77], *second[2]], [False] * 177)
     assert "(23 without an answer count as wrong" in expired(policy, both, skipped)
-    # One that was drawn and hardly begun, as labels are drawn again that were answered before, ends nothing.
+    # One that was drawn and hardly started, as labels are drawn again that were answered before, ends nothing.
     hardly = answer([*first[2][:49], *second[2]], [False] * 149)
     assert expired(policy, both, hardly) is None
     # What is counted without an answer is no more than all answers would give.
