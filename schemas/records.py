@@ -280,6 +280,7 @@ class ExportOutcome(Strict):
         0, ge=0, description="Images that are left out of it because they could not be copied or linked."
     )
     missed: dict[str, str] = Field({}, description="Key -> why, of the first of them.")
+    not_guaranteed: str = Field("", description="Why a certified policy guarantees nothing of this data set.")
 
     @property
     def usable(self) -> int:
@@ -297,7 +298,9 @@ class ExportOutcome(Strict):
         yield from self.places()
 
     def places(self) -> Iterator[str]:
-        """Where the data set lies, and what a reader of its images must know."""
+        """Where the data set lies, and what a reader of its labels and images must know."""
+        if self.not_guaranteed:
+            yield f"nothing is guaranteed of this data set: {self.not_guaranteed}"
         yield f"data set: {self.annotations_file}"
         yield from (f"    split: {file}" for file in self.split_files)
         if self.images_rotated:

@@ -12,13 +12,20 @@ from typing import Final, Self
 from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names, unknown_classes
 from vouch_labels.schemas.errors import WorkspaceBusyError
 from vouch_labels.schemas.records import Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
-from vouch_labels.tasks.certify.active import choose_policy
+from vouch_labels.tasks.certify.active import choose_policy, guarantee_of
 from vouch_labels.tasks.export.export import check_export_name, export_run
+from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images, first_failed
 from vouch_labels.tasks.models.registry import check_models_there
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import is_planned, list_source, plan_listed, refuse_empty, take_listing
-from vouch_labels.tasks.plan.same_campaign import check_classes, check_source, labelled_source, write_source
+from vouch_labels.tasks.plan.same_campaign import (
+    check_classes,
+    check_same_campaign,
+    check_source,
+    labelled_source,
+    write_source,
+)
 from vouch_labels.tasks.policy import accepts, basis, check_fits
 from vouch_labels.tasks.reviews.class_changes import added_classes, answers_without_label, carry_answers, check_names
 from vouch_labels.tasks.reviews.note_moves import note_moves
@@ -27,7 +34,14 @@ from vouch_labels.tasks.shard.files import read_current, shards_done, write_curr
 from vouch_labels.tasks.shard.pipeline import load_pipeline, recipe_of, rerouted, stages_fingerprint
 from vouch_labels.tasks.shard.shard import ShardSettings
 from vouch_labels.tasks.store.lock import WorkspaceLock
-from vouch_labels.tasks.store.open import check_format, check_readable, check_writable, open_store, write_format
+from vouch_labels.tasks.store.open import (
+    check_format,
+    check_readable,
+    check_writable,
+    open_store,
+    open_workspace,
+    write_format,
+)
 
 START: Final = "start"
 """Part of a run's time that is no other: programs and Prefect start, checks, planning, sums."""
@@ -254,7 +268,8 @@ class CampaignRun:
         """
         with self.timed(EXPORT):
             self._carry_answers()
-            return export_run(self.campaign, self._ledger, self._current, self.on_event)
+            guarantee = guarantee_of(self.campaign, self._workspace, self._current.policy)
+            return export_run(self.campaign, self._ledger, self._current, guarantee, self.on_event)
 
     def finish(self) -> RunSummary:
         """Do all that is left to do where no shard is due (`idle`); no model is needed.
@@ -341,3 +356,17 @@ class Processed:
     seconds: float = 0.0
     errors: dict[str, str] = field(default_factory=dict)
     """Shard id -> why it could not be finished."""
+
+
+def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOutcome:
+    """Export what the last run of a campaign left, without labelling anything.
+
+    Raises:
+        UserError: The campaign has not been run yet, or the labels or the data set are another campaign's.
+        StoreError: The workspace cannot be read or written.
+    """
+    workspace = open_workspace(campaign.workspace)
+    current = current_of(workspace, campaign.run.name)
+    with Ledger.load(workspace, campaign.run.name) as ledger:
+        check_same_campaign(workspace, campaign, current.classes, ledger)
+        return export_run(campaign, ledger, current, guarantee_of(campaign, workspace, current.policy), on_event)

@@ -147,7 +147,8 @@ def export(
     """
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.tasks.export.export import export_campaign, with_export_settings
+    from vouch_labels.tasks.export.export import with_export_settings
+    from vouch_labels.tasks.run import export_campaign
 
     config = load_campaign(campaign)
     given = {"name": name, "preset": preset, "undecided": undecided, "images": images}

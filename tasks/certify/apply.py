@@ -12,7 +12,7 @@ from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
 from vouch_labels.tasks.arrow import flat
-from vouch_labels.tasks.certify.active import NONE, activate, check_classes_labelled
+from vouch_labels.tasks.certify.active import NONE, activate, check_classes_labelled, guarantee_of
 from vouch_labels.tasks.certify.monitor import expired_reason
 from vouch_labels.tasks.certify.rounds import read_tests
 from vouch_labels.tasks.export.export import check_export_name, export_run
@@ -74,7 +74,10 @@ def apply_policy(
             raise WorkspaceBusyError(f"run {run!r} was taken over by another process; nothing has changed")
         write_current(workspace, run, after)
         activate(workspace, run, active)
-        outcome = export_run(campaign, ledger, after, on_event) if export else None
+        outcome = None
+        if export:
+            guarantee = guarantee_of(campaign, workspace, policy.version)
+            outcome = export_run(campaign, ledger, after, guarantee, on_event)
     return summary.model_copy(update={"export": outcome, "seconds": round(time.monotonic() - started, 3)})
 
 

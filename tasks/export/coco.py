@@ -52,7 +52,7 @@ def write_coco(
     created: datetime,
     version: str,
     image_root: str,
-    guarantee: Guarantee | None = None,
+    guarantee: Guarantee | str = "",
     progress: Callable[[int], None] | None = None,
 ) -> ExportSummary:
     """Write annotations.json, with splits annotations_<split>.json too; returns what `write_summary` keeps of it.
@@ -163,9 +163,9 @@ class _Writer:
             return (ALL,)
         return ALL, split_of(self._config.splits, image.sha256 or image.key)
 
-    def summary(self, run: str, keys: dict[str, str], image_root: str, guarantee: Guarantee | None) -> ExportSummary:
+    def summary(self, run: str, keys: dict[str, str], image_root: str, guarantee: Guarantee | str) -> ExportSummary:
         whole = self._documents[ALL]
-        if guarantee is not None:
+        if isinstance(guarantee, Guarantee):
             waiting = sum(count for (_, status), count in self._statuses.items() if status in ("undecided", "dropped"))
             guarantee = guarantee.model_copy(update={"waiting": waiting})
         return ExportSummary(
@@ -184,7 +184,8 @@ class _Writer:
             images_checked=self._checked,
             simulated=self._simulated,
             unreviewed=self._unreviewed,
-            guarantee=guarantee,
+            guarantee=guarantee if isinstance(guarantee, Guarantee) else None,
+            not_guaranteed=guarantee if isinstance(guarantee, str) else "",
         )
 
     def _class_counts(self, class_name: str) -> ClassCounts:

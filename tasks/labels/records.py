@@ -140,8 +140,9 @@ class ExportSummary(Strict):
     guarantee: Guarantee | None = Field(
         None,
         validation_alias=AliasChoices("guarantee", "promise"),
-        description="What the policy guarantees; None: it is not certified.",
+        description="What the policy guarantees; None: nothing.",
     )
+    not_guaranteed: str = Field("", description="Why a certified policy guarantees nothing of this data set.")
 
     @property
     def usable(self) -> int:

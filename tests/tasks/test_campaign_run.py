@@ -12,8 +12,7 @@ from tests.conftest import FAKE_MODELS, draw
 from vouch_labels.schemas.errors import CheckpointError, StoreAccessError, UserError
 from vouch_labels.schemas.text import Table
 from vouch_labels.tasks.certify.apply import apply_policy
-from vouch_labels.tasks.export.export import export_campaign
-from vouch_labels.tasks.run import CampaignRun, RunOptions
+from vouch_labels.tasks.run import CampaignRun, RunOptions, export_campaign
 from vouch_labels.tasks.shard.events import Listing, Loading, Planned
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.status import read_status

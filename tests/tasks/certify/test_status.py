@@ -8,7 +8,7 @@ from vouch_labels.tasks.certify.active import activate
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
-from vouch_labels.tasks.export.export import export_campaign
+from vouch_labels.tasks.run import export_campaign
 from vouch_labels.tasks.status import read_status
 
 
