@@ -51,7 +51,8 @@ def test_a_run_with_nothing_to_do_starts_neither_models_nor_prefect(
         "from vouch_labels.flows.cli.app import main\n"
         f"sys.argv = ['vouch', 'run', {str(write_campaign(classes=classes))!r}, '--json']\n"
         "try:\n    main()\n"
-        "finally:\n    print('loaded', {'pandas', 'prefect', 'torch', 'transformers'} & set(sys.modules), file=sys.stderr)\n"
+        "finally:\n    loaded = {'pandas', 'prefect', 'torch', 'transformers'} & set(sys.modules)\n"
+        "    print('loaded', loaded, file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
