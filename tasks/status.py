@@ -19,9 +19,8 @@ from vouch_labels.schemas.reviews import TASKS, ReviewPlan
 from vouch_labels.schemas.text import plural, policy_with_basis, some
 from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.certify.active import declared_inputs, usable_policy
-from vouch_labels.tasks.certify.apply import newest_certified
 from vouch_labels.tasks.certify.monitor import expired
-from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, read_tests
+from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, newest_certified, read_tests
 from vouch_labels.tasks.export.summary import read_summary
 from vouch_labels.tasks.labels.read import Decisions
 from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name, first_failed

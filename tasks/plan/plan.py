@@ -14,6 +14,7 @@ from vouch_labels.schemas.campaign import IMAGE_GLOBS, Location, Source
 from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
 from vouch_labels.schemas.tables import PLAN, REMOVED
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.fingerprint import LENGTH, fingerprint
 from vouch_labels.tasks.plan.alike import write_alike
 from vouch_labels.tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key
@@ -221,8 +222,8 @@ def refuse_empty(ledger: Ledger, *, allow_empty: bool = False) -> None:
         raise UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
     if not allow_empty:
         raise UserError(
-            f"the source is empty now, but {planned} images of it are planned; check the prefix in source.uri and"
-            " source.include, or start another run"
+            f"the source is empty now, but {plural(planned, 'image of it is', 'images of it are')} planned; check the "
+            "prefix in source.uri and source.include, or start another run"
         )
 
 

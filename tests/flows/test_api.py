@@ -223,9 +223,7 @@ def test_answers_from_a_frame_change_labels(campaign):
     assert np.isnan(one.confidence[place])
     assert one.xyxy[place].tolist() == [1, 2, 9, 8]
     assert not one.mask[place].any()
-    with pytest.raises(
-        vouch.UserError, match=r"1 of 1 rows of the frame .*\nthe frame: row 1: 'perhaps' is no verdict"
-    ):
+    with pytest.raises(vouch.UserError, match=r"1 of 1 row of the frame .*\nthe frame: row 1: 'perhaps' is no verdict"):
         campaign.import_verdicts(drawn.with_columns(verdict=pl.lit("perhaps")), reviewer="ann")
 
 

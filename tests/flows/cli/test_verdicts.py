@@ -76,7 +76,7 @@ def test_bad_rows(vouch, labelled, tmp_path, ids):
     path.write_text(f"label_id,verdict\n{ids[0]},corect\n{ids[1]},correct\n")
     answer = vouch("verdicts", labelled, path)
     assert answer.code == 2
-    assert answer.err.startswith(f"vouch: nothing was imported: 1 of 2 rows of {path} are invalid: fix them")
+    assert answer.err.startswith(f"vouch: nothing was imported: 1 of 2 rows of {path} is invalid: fix them")
     assert f"{path}: row 2: 'corect' is no verdict; did you mean correct?" in answer.err
     assert "there are no verdicts yet" in vouch("verdicts", labelled).out
     answer = vouch("verdicts", labelled, path, "--skip-bad")
