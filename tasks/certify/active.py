@@ -26,6 +26,7 @@ from vouch_labels.tasks.policy import (
     read_policy,
     write_policy,
 )
+from vouch_labels.tasks.reviews.class_changes import class_changes
 from vouch_labels.tasks.store.store import Store
 
 NONE: Final = "none"
@@ -71,12 +72,13 @@ def usable_policy(campaign: Campaign, workspace: Store, inputs: Mapping[str, str
     """
     chosen = find_policy(campaign, workspace)
     if inputs:
-        check_fits(chosen.policy, {name: _declared(campaign).get(name, value) for name, value in inputs.items()})
+        declared = declared_inputs(campaign)
+        check_fits(chosen.policy, {name: declared.get(name, value) for name, value in inputs.items()})
     return chosen
 
 
-def _declared(campaign: Campaign) -> dict[str, str]:
-    """What labels would depend on that were made now, as far as the campaign itself says."""
+def declared_inputs(campaign: Campaign) -> dict[str, str]:
+    """What labels would depend on that were made now, as far as the campaign itself says: name -> its fingerprint."""
     models = campaign.models
     detector = detect.declared_inputs(campaign.classes, models.detector)
     return detector | score.declared_inputs(campaign.classes, models.scorer)
@@ -112,7 +114,8 @@ def check_classes_labelled(campaign: Campaign, current: Current) -> None:
         UserError: They were.
     """
     if tuple(entry.key for entry in campaign.classes) != current.classes:
-        raise UserError("the classes of the campaign have changed since its labels were made; use `vouch run` first")
+        what = class_changes(campaign.classes, current) or "the classes were put into another order"
+        raise UserError(f"{what} since the labels were made; use `vouch run` first")
 
 
 class ActivePolicy(Strict):

@@ -93,7 +93,8 @@ def _route_all(
         on_event(Routing(labels))
     if fingerprint is None:
         raise UserError(f"run {run!r} in {workspace.uri} has no finished shard yet; use `vouch run` first")
-    return before.model_copy(update={"fingerprint": fingerprint, "policy": policy.version}), changed
+    stages = rerouted(before.stages, policy) if before.stages else {}
+    return before.model_copy(update={"fingerprint": fingerprint, "stages": stages, "policy": policy.version}), changed
 
 
 def _each(workspace: Store, run: str, ledger: Ledger, before: Current, policy: Policy) -> Iterator[tuple[Marker, int]]:

@@ -135,6 +135,8 @@ def expired(policy: Policy, plans: Plans, answers: Answers) -> str | None:
 
 def contradicted(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     """Say that audits contradict a policy's guarantee; None while they do not."""
+    if not any(plan.audit and plan.audit.policy == policy.version for plan, _ in plans):
+        return None
     found = monitor(policy, plans, answers)
     if found is None or policy.certification is None or not found.expired:
         return None

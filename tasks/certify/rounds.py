@@ -17,6 +17,7 @@ from vouch_labels.schemas.campaign import Strict
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.reviews import ReviewPlan, Stage
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.arrow import distinct, numbers
 from vouch_labels.tasks.certify.active import usable_policy
 from vouch_labels.tasks.certify.data import Candidates, RunReviews, draw_counts
@@ -261,7 +262,8 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     verdicts = len(fit_verdicts(reviews.labels, reviews.answers, share, reviews.seed)[0])
     if waiting := _waiting(reviews, "fit"):
         raise UserError(
-            f"{waiting:,} labels to fit to still wait for an answer; answer them first, or go on with those answered: "
+            f"{plural(waiting, 'label to fit to still waits', 'labels to fit to still wait')} for an answer; answer "
+            "first, or go on with those answered: "
             "--stage certify"
         )
     if verdicts < FEWEST_LABELS:
@@ -300,7 +302,8 @@ def continues(reviews: RunReviews, last: Round) -> bool:
         return False
     if waiting := last.unanswered(reviews.answers):
         raise UserError(
-            f"{waiting:,} certification tasks still wait for an answer; answer them first, or draw again: "
+            f"{plural(waiting, 'certification task still waits', 'certification tasks still wait')} for an answer; "
+            "answer first, or draw again: "
             "--stage certify --fresh"
         )
     fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in reviews.plans)

@@ -169,9 +169,7 @@ def plan_listed(
         listed = _count(ledger, "listed")
         if listed == 0:
             refuse_empty(ledger, allow_empty=allow_empty)
-        ledger.database.executescript(TABLES)
-        with ledger.transaction():
-            ledger.database.executemany("INSERT OR IGNORE INTO retried VALUES (?)", ((key,) for key in retry))
+        _note_retried(ledger, retry)
         shards = _write_shards(workspace, run, ledger, shard_size, number)
         removed, removed_id = (0, "") if in_part else _write_removed(workspace, run, ledger, number)
         if not shards and not removed:
@@ -189,6 +187,23 @@ def plan_listed(
         ledger.database.executescript(APPLY)
         ledger.generation = number
         return generation
+
+
+def is_planned(ledger: Ledger, retry: Iterable[str] = ()) -> bool:
+    """Whether all that a listing (`take_listing`) has is planned as it is, so that `plan_listed` would cut no shard.
+
+    Raises:
+        StoreError: The local disk for temporary files is full.
+    """
+    with ledger.lock, disk_errors():
+        _note_retried(ledger, retry)
+        return ledger.database.execute(f"{DUE} LIMIT 1").fetchone() is None
+
+
+def _note_retried(ledger: Ledger, retry: Iterable[str]) -> None:
+    ledger.database.executescript(TABLES)
+    with ledger.transaction():
+        ledger.database.executemany("INSERT OR IGNORE INTO retried VALUES (?)", ((key,) for key in retry))
 
 
 def _count(ledger: Ledger, table: str) -> int:
