@@ -272,6 +272,9 @@ class ExportOutcome(Strict):
     )
     undecided: int = Field(0, ge=0, description="Labels that wait for review, written or not.")
     rejected: int = Field(0, ge=0, description="Labels left out because people said that there is no such object.")
+    duplicates: int = Field(
+        0, ge=0, description="Labels left out because another shows the object that people corrected them to."
+    )
     split_files: list[str] = Field(default_factory=list, description="Beside it, the annotation file of each split.")
     images_rotated: int = Field(
         0, ge=0, description="Images whose EXIF orientation a reader must apply, or boxes will not fit."
@@ -303,6 +306,8 @@ class ExportOutcome(Strict):
             yield f"nothing is guaranteed of this data set: {self.not_guaranteed}"
         yield f"data set: {self.annotations_file}"
         yield from (f"    split: {file}" for file in self.split_files)
+        if self.duplicates:
+            yield f"{plural(self.duplicates, 'label')} left out: as corrected by people, another shows the same object"
         if self.images_rotated:
             carry = plural(self.images_rotated, "of its images carries", "of its images carry")
             yield (

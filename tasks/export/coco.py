@@ -34,7 +34,9 @@ ALL = "all"
 
 COPY_BYTES = 1 << 20
 
-ExportStatus = Literal["accepted", "kept", "corrected", "added", "rejected", "undecided", "dropped", "unusable"]
+ExportStatus = Literal[
+    "accepted", "kept", "corrected", "added", "rejected", "duplicate", "undecided", "dropped", "unusable"
+]
 """A field of ClassCounts."""
 Undecided = Literal["ignore", "drop", "include"]
 
@@ -137,7 +139,7 @@ class _Writer:
         statuses: list[ExportStatus] = []
         for label in image.labels:
             entry, (status, crowd) = None, export_status(label, self._config.undecided)
-            if status not in ("dropped", "rejected"):
+            if status not in ("dropped", "rejected", "duplicate"):
                 entry = annotation_entry(label, image, first + len(entries), image_id, self._categories, crowd)
                 status = "unusable" if entry is None else status
             if entry is not None:
@@ -356,7 +358,7 @@ def export_status(label: ExportLabel, undecided: Undecided) -> tuple[ExportStatu
     Verdicts go before the policy's decision. An object of unknown class or extent is never a plain label, even where
     unreviewed ones are: it is known to be wrong as it stands.
     """
-    if label.reviewed in ("kept", "corrected", "added", "rejected"):
+    if label.reviewed in ("kept", "corrected", "added", "rejected", "duplicate"):
         return label.reviewed, False
     if label.decision == "accept" and not label.reviewed:
         return "accepted", False

@@ -101,6 +101,7 @@ def export_run(
         accepted=sum(counts.accepted for counts in summary.classes.values()),
         human=sum(counts.kept + counts.corrected + counts.added for counts in summary.classes.values()),
         rejected=sum(counts.rejected for counts in summary.classes.values()),
+        duplicates=sum(counts.duplicate for counts in summary.classes.values()),
         split_files=[f"{base}/{split.file}" for name, split in summary.splits.items() if name != "all"],
         unreviewed=summary.unreviewed or 0,
         undecided=sum(counts.undecided + counts.dropped for counts in summary.classes.values()),
