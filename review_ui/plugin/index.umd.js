@@ -114,6 +114,7 @@
   var REOPEN_MS = 1e4;
   var SLOW_MS = 1e3;
   var LOAD_MS = 8e3;
+  var AGAIN_MS = 3e4;
   var RENEW_MS = 6e4;
   var IDLE_MS = 5 * 6e4;
   var ALIVE_MS = 3e3;
@@ -322,6 +323,7 @@
     closeSample: () => closeSample,
     datasetName: () => datasetName,
     drawButton: () => drawButton,
+    hasFailed: () => hasFailed,
     hasPanels: () => hasPanels,
     images: () => images,
     isAnnotating: () => isAnnotating,
@@ -365,6 +367,7 @@
   var isItemOpen = () => find("modal") !== null;
   var hasPanels = () => find("panel-container") !== null;
   var isPanelShown = () => find("panel-tab-review_queue") !== null;
+  var hasFailed = () => find("error-boundary") !== null;
   var isGridShown = () => find("panel-tab-samples") !== null;
   var addressedSample = () => new URL(location.href).searchParams.get("id");
   var openSample = (id) => execute("open_sample", { id, mode: ANNOTATE });
@@ -1418,6 +1421,7 @@
 
   // src/main.js
   var MESSAGE = "vouch-message";
+  var LOADED_AGAIN = "vouch-loaded-again";
   var session = new Session();
   var call = operators(session, datasetName);
   var source = (key) => session.source(key);
@@ -1465,6 +1469,7 @@
   var lookSoon = () => {
   };
   var isStarted = false;
+  var isLoadingAgain = false;
   var uncoverAt = Number.POSITIVE_INFINITY;
   var actions = {
     submit: () => answering.answer("submit"),
@@ -1512,6 +1517,7 @@
     }
     uncover(item);
     reloadAppGrid();
+    recover();
     let again = Math.min(screen.next(), panelAgain, busy.isBusy || grid ? Number.POSITIVE_INFINITY : navigation.look());
     if (item && !busy.isBusy) {
       if (screen.painted) again = Math.min(again, labels.selectInQuestion(item));
@@ -1528,9 +1534,22 @@
       help.showFirst();
     } else if (isPage || isAppAsked) cover.hide();
   }
+  async function recover() {
+    const failedBefore = Date.now() - Number(sessionStorage.getItem(LOADED_AGAIN)) < AGAIN_MS;
+    if (!isStarted || isLoadingAgain || failedBefore || busy.isBusy || grid || !hasFailed()) return;
+    isLoadingAgain = true;
+    if (await isServed()) {
+      sessionStorage.setItem(LOADED_AGAIN, String(Date.now()));
+      const [first] = session.items;
+      if (first) loadSample(first.sample);
+      else loadDataset();
+    }
+    isLoadingAgain = false;
+  }
   function openPanelOnce() {
     isPanelOpened ||= isPanelShown();
-    if (isPanelOpened || isItemOpen() || !isGridShown()) return Number.POSITIVE_INFINITY;
+    const isItemAsked = isItemOpen() || addressedSample() !== null;
+    if (isPanelOpened || isItemAsked || !isGridShown()) return Number.POSITIVE_INFINITY;
     if (performance.now() - panelAskedAt >= CLICK_MS) {
       panelAskedAt = performance.now();
       openPanel();
@@ -1538,7 +1557,7 @@
     return CLICK_MS;
   }
   function reloadAppGrid() {
-    if (isItemOpen() || busy.isBusy || grid || navigation.isComing()) return;
+    if (isItemOpen() || busy.isBusy || grid || !isPanelOpened || navigation.isComing()) return;
     const samples = session.items.map((item) => item.sample).join();
     if (inAppGrid !== null && inAppGrid !== samples && samples && isGridShown()) reloadSamples();
     inAppGrid = samples;

@@ -35,6 +35,8 @@ export const isItemOpen = () => find("modal") !== null;
 /** Of an empty dataset the App shows a page without panels, which only reloading leaves. */
 export const hasPanels = () => find("panel-container") !== null;
 export const isPanelShown = () => find("panel-tab-review_queue") !== null;
+/** Its grid measures itself, and gives up where it is laid out at that moment; it does not come back by itself. */
+export const hasFailed = () => find("error-boundary") !== null;
 export const isGridShown = () => find("panel-tab-samples") !== null;
 
 /** The sample that the address names; the App may still show the one before. */

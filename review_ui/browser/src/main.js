@@ -14,14 +14,16 @@ import { Labels } from "./labels.js";
 import { Leases } from "./leases.js";
 import { STYLE as LINE_STYLE, Line } from "./line.js";
 import { Navigation } from "./navigation.js";
-import { STYLE as PAUSE_STYLE, Pause, watchServer } from "./pause.js";
+import { isServed, STYLE as PAUSE_STYLE, Pause, watchServer } from "./pause.js";
 import { Pictures } from "./pictures.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
-import { CLICK_MS, LOAD_MS, RENEW_MS } from "./timing.js";
+import { AGAIN_MS, CLICK_MS, LOAD_MS, RENEW_MS } from "./timing.js";
 import { watchPage } from "./waiting.js";
 
-const MESSAGE = "vouch-message"; // in the session's storage: the last message, for after the page is loaded again
+// In the session's storage: the last message, for after the page is loaded again, and when one that had failed was.
+const MESSAGE = "vouch-message";
+const LOADED_AGAIN = "vouch-loaded-again";
 
 const session = new Session();
 const call = operators(session, app.datasetName);
@@ -70,6 +72,7 @@ let panelAskedAt = Number.NEGATIVE_INFINITY;
 let inAppGrid = null;
 let lookSoon = () => {};
 let isStarted = false;
+let isLoadingAgain = false;
 let uncoverAt = Number.POSITIVE_INFINITY; // what does not come, as where the App fails, is not waited for
 
 /**
@@ -134,6 +137,7 @@ function look() {
   }
   uncover(item);
   reloadAppGrid();
+  recover();
   let again = Math.min(screen.next(), panelAgain, busy.isBusy || grid ? Number.POSITIVE_INFINITY : navigation.look());
   if (item && !busy.isBusy) {
     if (screen.painted) again = Math.min(again, labels.selectInQuestion(item));
@@ -154,15 +158,31 @@ function uncover(item) {
   } else if (isPage || isAppAsked) cover.hide();
 }
 
+/** Loads a page of the App that has failed again, at the item that comes next. */
+async function recover() {
+  const failedBefore = Date.now() - Number(sessionStorage.getItem(LOADED_AGAIN)) < AGAIN_MS;
+  if (!isStarted || isLoadingAgain || failedBefore || busy.isBusy || grid || !app.hasFailed()) return;
+  isLoadingAgain = true;
+  // A server that is gone has a page of its own.
+  if (await isServed()) {
+    sessionStorage.setItem(LOADED_AGAIN, String(Date.now()));
+    const [first] = session.items;
+    if (first) app.loadSample(first.sample);
+    else app.loadDataset();
+  }
+  isLoadingAgain = false;
+}
+
 /**
- * Opens our panel once a page. The App does so only while no item is open, and not while it loads: it is asked again until
- * the panel is there.
+ * Opens our panel once a page, beside the App's grid. The App does so only while no item is open, its grid fails where an
+ * item is about to be, and while it loads it drops what it is asked: it is asked again until the panel is there.
  *
  * @returns {number} Milliseconds until it must be looked for again.
  */
 function openPanelOnce() {
   isPanelOpened ||= app.isPanelShown();
-  if (isPanelOpened || app.isItemOpen() || !app.isGridShown()) return Number.POSITIVE_INFINITY;
+  const isItemAsked = app.isItemOpen() || app.addressedSample() !== null;
+  if (isPanelOpened || isItemAsked || !app.isGridShown()) return Number.POSITIVE_INFINITY;
   if (performance.now() - panelAskedAt >= CLICK_MS) {
     panelAskedAt = performance.now();
     app.openPanel();
@@ -171,11 +191,11 @@ function openPanelOnce() {
 }
 
 /**
- * The App's grid shows what it has loaded: what was answered meanwhile leaves it when people come back. Not while it is to
- * open an item: it fails where it has to do both.
+ * The App's grid shows what it has loaded: what was answered meanwhile leaves it when people come back. Not while an item
+ * or our panel is about to open: the grid fails where it is laid out at that moment.
  */
 function reloadAppGrid() {
-  if (app.isItemOpen() || busy.isBusy || grid || navigation.isComing()) return;
+  if (app.isItemOpen() || busy.isBusy || grid || !isPanelOpened || navigation.isComing()) return;
   const samples = session.items.map((item) => item.sample).join();
   if (inAppGrid !== null && inAppGrid !== samples && samples && app.isGridShown()) app.reloadSamples();
   inAppGrid = samples;

@@ -81,7 +81,8 @@ export async function watchServer() {
   }
 }
 
-async function isServed() {
+/** Whether the server answers. */
+export async function isServed() {
   const asked = /** @type {const} */ ({ method: "HEAD", cache: "no-store" });
   const answer = await fetch("/fiftyone", { ...asked, signal: AbortSignal.timeout(ANSWER_MS) }).catch(() => null);
   return answer !== null;

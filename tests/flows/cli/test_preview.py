@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -96,7 +95,7 @@ def test_it_opens_the_picture_when_asked_to(vouch, tmp_path, make_images, write_
 
 def test_a_preview_needs_no_prefect_and_a_runs_mistakes_show_before_it(tmp_path, make_images, write_campaign):
     make_images(tmp_path / "images", 2)
-    mistakes: dict[str, dict[str, Any]] = {
+    mistakes: dict[str, dict[str, object]] = {
         "does not exist": {"source": "nowhere"},
         "holds no image to label": {"source": {"uri": str(tmp_path / "images"), "include": ["*.none"]}},
         "no file /no/such.pth": {"models": {"detector": {"checkpoint": "/no/such.pth"}}},
