@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
 from vouch_labels.schemas.evaluation import ContractTruth, Quality, Reliability, quality_table
-from vouch_labels.schemas.text import Block, Columns, Table, count, day, files_remarks, least, most, pct, when
+from vouch_labels.schemas.text import Block, Columns, Table, count, day, files_remarks, least, most, pct, plural, when
 
 PolicyStatus = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]
 """What the acceptance rests on; simulated: a certificate from a simulated reviewer, which certifies nothing."""
@@ -132,13 +132,32 @@ class ExpiryReport(Strict):
     expired: bool
 
 
+class RecallInterval(Interval):
+    """An estimated recall with its interval, and what it rests on."""
+
+    most_missed: int | None = Field(
+        None,
+        ge=0,
+        description="The low end holds if no image misses more objects; None in reports of earlier versions.",
+    )
+    images_with_misses: float | None = Field(
+        None, ge=0, le=1, description="At most this share of the images misses an object; None as above."
+    )
+
+    def text(self) -> str:
+        """The interval first, as nothing vouches for the estimate alone."""
+        if self.value is None:
+            return "answers are missing"
+        return f"at least {least(self.low)} and at most {most(self.high)}, by estimate {pct(self.value)}"
+
+
 class RecallPart(Strict):
     """A stratum of images."""
 
     name: str
     images: int = Field(ge=0)
-    searched: int = Field(ge=0, description="Of the drawn images, those that count.")
-    objects: int = Field(ge=0, description="In the searched images.")
+    searched: int = Field(ge=0, description="Of the drawn images, those that were finished.")
+    objects: int = Field(ge=0, description="In the finished images.")
     accepted: int = Field(ge=0, description="Of them, found by accepted labels.")
     delivered: int = Field(ge=0, description="Of them, found by any label, once people have decided all.")
 
@@ -146,12 +165,27 @@ class RecallPart(Strict):
 class RecallReport(Strict):
     """The share of objects that labels show, from images that people searched."""
 
-    accepted: Interval | None = Field(None, description="Found by accepted labels; None: not known.")
-    delivered: Interval | None = Field(None, description="Found by any label, once people have decided all.")
+    accepted: RecallInterval | None = Field(None, description="Found by accepted labels; None: not known.")
+    delivered: RecallInterval | None = Field(None, description="Found by any label, once people have decided all.")
     parts: tuple[RecallPart, ...] = ()
     undecided: int = Field(0, ge=0, description="Searched images that have labels still to be decided.")
+    passed_over: int = Field(0, ge=0, description="Drawn images that were passed over while later ones were searched.")
     simulated: bool = Field(False, description="A simulated reviewer searched some of them.")
     advice: str = Field("", description="What to do to get it, where it is missing.")
+
+    def basis(self) -> str:
+        """How many images it rests on, and how those count that were not finished."""
+        who = "a simulated reviewer" if self.simulated else "people"
+        text = f"from {plural(sum(one.searched for one in self.parts), 'image')} that {who} searched"
+        left = {"with undecided labels": self.undecided, "passed over": self.passed_over}
+        said = " and ".join(f"{count:,} {what}" for what, count in left.items() if count)
+        return f"{text}; {said} counted at their worst" if said else text
+
+    def narrower(self) -> str:
+        """What would narrow the interval, if images were left unfinished."""
+        decide = f"decide the labels of {plural(self.undecided, 'searched image')}" if self.undecided else ""
+        search = f"search {plural(self.passed_over, 'image')} passed over" if self.passed_over else ""
+        return " and ".join(one for one in (decide, search) if one)
 
     def table(self) -> Table:
         """What the searched images showed."""

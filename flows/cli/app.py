@@ -53,7 +53,7 @@ def main() -> None:
     show_plain_signs()
     _say_folders()
     read_names_as_utf8()
-    if sys.argv[1:2] in (["run"], ["status"]) and "--help" not in sys.argv:
+    if sys.argv[1:2] == ["status"] and "--help" not in sys.argv:
         _leave_pandas_out()
     # Without this, a terminated run would leave its embedded server behind.
     for number in (signal.SIGTERM, *_heeded(signal.SIGHUP)):
@@ -89,7 +89,7 @@ def _say_folders() -> None:
 def _leave_pandas_out() -> None:
     """Have pyarrow find no pandas, which it imports with the first list that it converts, for a fifth of a second.
 
-    These commands make no frames of it. Who imports pandas later has it.
+    `vouch status` makes no frames, and people ask it often.
     """
 
     class Absent(MetaPathFinder):

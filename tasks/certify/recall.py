@@ -19,8 +19,7 @@ from vouch_labels.tasks.labels.arrays import RunLabels
 from vouch_labels.tasks.reviews.plans import Plans, image_check_s
 from vouch_labels.tasks.reviews.resolve import DISPUTED, NO_ANSWER, Answers, ImageAnswers
 from vouch_labels.tasks.statistics.bounds import Bools, Ints
-from vouch_labels.tasks.statistics.monitoring import Estimate
-from vouch_labels.tasks.statistics.recall import ExhaustiveImages, image_sample, recall
+from vouch_labels.tasks.statistics.recall import ExhaustiveImages, Recall, image_sample, most_missed, recall
 
 IMAGE: Final = "image"
 DOUBTFUL: Final = "doubtful"
@@ -44,9 +43,9 @@ class StratumRecall:
     images: int
     drawn: int
     searched: int
-    """Of the drawn images those that count: searched for every class, all their labels decided."""
+    """Of the drawn images those that were finished: searched for every class, all their labels decided."""
     objects: int
-    """In the searched images, as the next two."""
+    """In the finished images, as the next two."""
     accepted: int
     delivered: int
 
@@ -55,13 +54,15 @@ class StratumRecall:
 class RunRecall:
     """Recall of a run, estimated from the images that were drawn and searched."""
 
-    accepted: Estimate
+    accepted: Recall
     """Share of all objects that accepted labels have found: what is there without a person."""
-    delivered: Estimate
+    delivered: Recall
     """The same of all labels once every routed one is decided: what is left of the detector's."""
     strata: tuple[StratumRecall, ...]
     incomplete: int
     """Drawn images that were searched, but have labels still to be decided."""
+    passed_over: int
+    """Drawn images that were not searched, though one that was drawn after them was."""
     simulated: bool
     """Whether a simulated reviewer answered any of it."""
 
@@ -128,9 +129,12 @@ def recall_of_run(
     *,
     inputs: Mapping[str, str],
     delta: float,
-    seed: int,
 ) -> RunRecall:
     """Estimate recall from the images that plans have drawn and people have annotated exhaustively.
+
+    The images of a plan are in random order, so those before the last that was searched are a random sample, however
+    far people have come. Of these every one counts: what was left unfinished or passed over, maybe because there is
+    much to draw, widens the interval by the most that it may hold.
 
     Draws of one batch (same inputs, same strata) are pooled: each is a uniform draw of what the earlier ones left, so
     together they are one of all. Of the accepted labels those that people called correct count, so wrong ones that a
@@ -146,11 +150,14 @@ def recall_of_run(
             "`vouch plan-reviews`"
         )
     sizes = np.array([stratum.size for stratum in batch[-1][0].image_strata], np.int64)
-    drawn = pa.concat_tables([_image_rows(tasks) for _, tasks in batch])
+    of_plans = [_image_rows(tasks) for _, tasks in batch]
+    drawn, plan = pa.concat_tables(of_plans), np.repeat(np.arange(len(batch)), [len(rows) for rows in of_plans])
     places, strata = images_of(labels, drawn["key"]), numbers(drawn["stratum"], np.int64)
     # Images that have left the source since are neither drawn nor searched.
-    places, strata = places[places >= 0], strata[places >= 0]
+    here = places >= 0
+    places, strata, plan = places[here], strata[here], plan[here]
     found = exhaustive_images(labels, image_answers, answers, places)
+    reached = _reached(found.checked, plan)
     counts = tuple(
         StratumRecall(
             name=stratum.name,
@@ -166,12 +173,35 @@ def recall_of_run(
     )
     incomplete = int((found.checked & ~found.complete).sum())
     _check_enough(counts, incomplete)
+    every = np.bincount(labels.image_index, minlength=len(labels.keys))
+    accepted = np.bincount(labels.image_index[labels.accepted], minlength=len(labels.keys))
 
-    def estimate(values: Ints) -> Estimate:
-        ready = found.complete
-        return recall(ExhaustiveImages(strata[ready], values[ready], found.objects[ready]), sizes, delta, seed)
+    def estimate(values: Ints, shown: Ints) -> Recall:
+        # An image finds no more than it has labels.
+        most = np.full(len(sizes), shown.max(initial=0))
+        most[STRATA.index("no boxes")] = 0
+        images = ExhaustiveImages(
+            strata[reached], values[reached], found.objects[reached], found.undecided[reached], found.checked[reached]
+        )
+        return recall(images, sizes, most, most_missed(every), delta)
 
-    return RunRecall(estimate(found.accepted), estimate(found.delivered), counts, incomplete, found.simulated)
+    return RunRecall(
+        accepted=estimate(found.accepted, accepted),
+        delivered=estimate(found.delivered, every),
+        strata=counts,
+        incomplete=incomplete,
+        passed_over=int((reached & ~found.checked).sum()),
+        simulated=found.simulated,
+    )
+
+
+def _reached(checked: Bools, plan: Ints) -> Bools:
+    """Images up to the last that was searched, (m,), in the order in which each plan asks for them."""
+    reached = np.zeros(len(checked), np.bool_)
+    for number in np.unique(plan[checked]):
+        rows = np.flatnonzero(plan == number)
+        reached[rows[: np.flatnonzero(checked[rows])[-1] + 1]] = True
+    return reached
 
 
 def _check_enough(counts: Sequence[StratumRecall], incomplete: int) -> None:
@@ -230,8 +260,10 @@ class ExhaustiveRows:
     """(m,) searched for every class."""
     complete: Bools
     """(m,) and every label decided."""
+    undecided: Ints
+    """(m,) labels still to be decided; what they show is in none of the next three."""
     objects: Ints
-    """(m,) that are there; like the next two it means something of complete images alone."""
+    """(m,) that are there."""
     accepted: Ints
     """(m,) found by accepted labels that are correct."""
     delivered: Ints
@@ -265,9 +297,11 @@ def exhaustive_images(labels: RunLabels, image_answers: ImageAnswers, answers: A
     missed, missed_simulated = _missed(labels, image_answers.missed, rows, shown)
     checked, checked_simulated = _checked(labels, image_answers.checked)
     simulated = answers.simulated_of(labels.label_ids.take(pa.array(rows))).any()
+    undecided = counted(shown.unreviewed)
     return ExhaustiveRows(
         checked=checked[images],
-        complete=checked[images] & (counted(shown.unreviewed) == 0),
+        complete=checked[images] & (undecided == 0),
+        undecided=undecided,
         objects=counted(shown.there) + missed[images],
         accepted=counted(shown.found & labels.accepted[rows]),
         delivered=counted(shown.found | shown.corrected),

@@ -33,7 +33,7 @@ from vouch_labels.schemas.report import (
     TruthReport,
 )
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
-from vouch_labels.schemas.text import pct, plural
+from vouch_labels.schemas.text import least, most, pct, plural
 from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
 from vouch_labels.tasks.evaluate.ground_truth import Truth, read_truth
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
@@ -274,8 +274,8 @@ def recall_tile(report: Report) -> Tile:
     """Recall from searched images, else against ground truth."""
     found, truth = report.recall.delivered, report.truth
     if found is not None and found.value is not None:
-        who = "a simulated reviewer" if report.recall.simulated else "people"
-        basis = f"of objects have a label, accepted or waiting: {_between(found)}, from images that {who} searched"
+        sure = f"at least {least(found.low)} and at most {most(found.high)} with {pct(found.confidence)} confidence"
+        basis = f"of objects have a label, accepted or waiting: {sure}, {report.recall.basis()}"
         return Tile(pct(found.value), basis)
     if truth and truth.everything.recall is not None:
         basis = "of the objects in the ground truth have a label, accepted or waiting"

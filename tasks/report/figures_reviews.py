@@ -21,6 +21,7 @@ from vouch_labels.schemas.report import (
     Interval,
     PolicyReport,
     PolicyStatus,
+    RecallInterval,
     RecallPart,
     RecallReport,
     SignalDrift,
@@ -38,6 +39,7 @@ from vouch_labels.tasks.reviews.plans import DRAW_BOX_S, VERIFY_S, Plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
 from vouch_labels.tasks.statistics.monitoring import Estimate
+from vouch_labels.tasks.statistics.recall import Recall
 
 PURPOSES: Final = ("fit", "certify", "audit")
 """Of tasks that are drawn at random; others are chosen, and say nothing of the whole."""
@@ -227,15 +229,24 @@ def recall_report(
     """Estimate recall from exhaustively annotated images, or say what it takes."""
     delta = 1 - routing.confidence
     try:
-        found = recall_of_run(labels, plans, images, answers, inputs=inputs, delta=delta, seed=routing.seed)
+        found = recall_of_run(labels, plans, images, answers, inputs=inputs, delta=delta)
     except UserError as error:
         return RecallReport(advice=str(error))
     return RecallReport(
-        accepted=interval(found.accepted, routing.confidence),
-        delivered=interval(found.delivered, routing.confidence),
+        accepted=_recall_interval(found.accepted, routing.confidence),
+        delivered=_recall_interval(found.delivered, routing.confidence),
         parts=tuple(RecallPart.model_validate(one, from_attributes=True) for one in found.strata),
         undecided=found.incomplete,
+        passed_over=found.passed_over,
         simulated=found.simulated,
+    )
+
+
+def _recall_interval(found: Recall, confidence: float) -> RecallInterval:
+    return RecallInterval(
+        **interval(found, confidence).model_dump(),
+        most_missed=found.most_missed,
+        images_with_misses=found.images_with_misses,
     )
 
 

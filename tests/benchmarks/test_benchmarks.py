@@ -41,6 +41,14 @@ AFTER = [
         for kind in ("independent misses", "misses by image", "whole images missed")
         for images in (90, 300)
     ),
+    *(
+        f"recall, {kind}, 200 images, covered"
+        for kind in (
+            *("90% empty", "95% empty", "98% empty", "95% empty, recall .70"),
+            *(f"one object in 1%, recall {rate}" for rate in (".90", ".70", ".50")),
+            *("3% crowds of 60", "misses by image, unfinished"),
+        )
+    ),
     *(f"worst {kind}" for kind in ("broken", "covered", "falsely expired")),
 ]
 STARTER = [
