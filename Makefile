@@ -13,7 +13,7 @@ JS_STAMP := $(JS)/node_modules/.installed
 SLOW ?=
 JOBS ?= auto
 ARGS ?=
-MARKERS := not gpu$(if $(SLOW),, and not slow)
+MARKERS := not gpu and not browser$(if $(SLOW),, and not slow)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ demo: setup ## label the bundled sample images with the bundled models, into ./d
 # even where the environment says not to: hundreds of modules would be compiled by each of dozens of processes.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
-test: setup ## run the tests but those that need a GPU; SLOW=1 adds those that take long
+test: setup ## run the tests but those that need a GPU or Chromium; SLOW=1 adds those that take long
 	$(PYTEST) -m "$(MARKERS)" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 test-rest: setup ## run what `make test` leaves out: what takes long, needs Chromium, or an S3-compatible server

@@ -35,6 +35,7 @@ from vouch_labels.review_ui.server.serve import (
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import Left, PullOutcome
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.store.open import open_store, open_workspace
@@ -145,11 +146,12 @@ def _prepare(
     # Answers that a killed review left behind count before anything more is asked.
     pulled = _pull(campaign, queue, database)
     if pulled is not None and pulled.verdicts:
-        say(f"{pulled.verdicts:,} verdicts of an earlier review are in the workspace now")
+        say(f"{plural(pulled.verdicts, 'verdict')} of an earlier review came into the workspace")
     filled = fill_queue(campaign, database.uri) if read_plans(workspace, campaign.run.name) else None
     left = Left(items=0, second=0) if filled is None else _left(database, queue, reviewers)
     if left.second:
-        say(f"{left.second:,} items wait for a second person: vouch review CAMPAIGN --reviewer NAME")
+        waiting = plural(left.second, "item waits", "items wait")
+        say(f"{waiting} for a second person: vouch review CAMPAIGN --reviewer NAME")
     if filled is None or not left.items:
         # It takes a second to import, and is seldom needed.
         from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
@@ -163,7 +165,7 @@ def _prepare(
         left = _left(database, queue, reviewers)
     for line in filled.lines:
         say(line)
-    say(f"{left.items:,} items are in the queue, {filled.added:,} of them new")
+    say(f"{plural(left.items, 'item is', 'items are')} in the queue, {filled.added:,} new")
 
 
 def _left(database: DatabaseUse, queue: str, reviewers: Sequence[str]) -> Left:

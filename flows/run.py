@@ -45,6 +45,8 @@ def run_campaign(
     imported; it brings its own listener and options. Without it, the run is opened here, before Prefect's server
     starts.
 
+    Where every image is labelled already, Prefect's server is not started, and sees no flow run.
+
     A Prefect server that goes away in mid-run takes nothing from it: a warning says that Prefect did not hear of it.
 
     Raises:
@@ -54,6 +56,8 @@ def run_campaign(
     if opened is None:
         with CampaignRun(load_campaign(campaign), on_event, options) as run:
             return run_campaign(campaign, opened=run)
+    if opened.idle:
+        return opened.finish()
     outcome = Outcome[RunSummary]()
     tokens = _opened.set(opened), _outcome.set(outcome)
     try:

@@ -9,6 +9,7 @@ The signals that a threshold may name are the columns of the tables in schemas/t
 import difflib
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -524,6 +525,40 @@ class Campaign(Strict):
                     "characters, spaces, or the way in which an accent is written; type one of them again"
                 )
         return value
+
+
+DRAWN: Final[dict[str, tuple[str, ...]]] = {
+    "dog": ("puppy",), "cat": ("kitten",), "frog": ("toad",), "fish": (), "bird": ("sparrow",), "butterfly": ("moth",),
+    "turtle": ("tortoise",), "car": ("automobile",), "bus": ("coach",), "airplane": ("plane", "aircraft"),
+    "apple": (), "banana": (), "pizza": ("slice",), "hamburger": ("burger",), "cup": ("mug", "coffee"),
+    "ball": ("football",), "balloon": (), "umbrella": ("parasol",), "book": ("novel",), "key": (), "clock": ("alarm",),
+    "shirt": ("tshirt",), "shoe": ("sneaker",), "guitar": (), "tree": ("oak",), "mushroom": ("toadstool",),
+    "house": ("home",), "heart": (),
+}  # fmt: skip
+"""What the bundled models know -> other names for it, as in their training (CORE in starter/scenes/vocabulary.py)."""
+
+DRAWN_COLOURS: Final = ("red", "yellow", "green", "blue", "purple")
+
+
+def unknown_classes(campaign: Campaign) -> dict[str, str]:
+    """Name the classes that the campaign's bundled models do not know -> the thing that may be meant, or nothing.
+
+    A class is known if one of its prompts is the name of a drawn thing, with or without a colour.
+    """
+    if not {"detector", "scorer"} & set(campaign.models.bundled):
+        return {}
+    words = {*DRAWN, *(other for others in DRAWN.values() for other in others)}
+
+    def known(text: str) -> bool:
+        return " ".join(word for word in text.casefold().split() if word not in DRAWN_COLOURS) in words
+
+    unknown = [entry for entry in campaign.classes if not any(map(known, entry.texts))]
+    return {entry.name: nearest(entry.texts[0].casefold(), words) for entry in unknown}
+
+
+def nearest(word: str, words: Iterable[str], least: float = 0.6) -> str:
+    """The one of some words that another may be a slip for, as alike as `least` (difflib's ratio); empty: none is."""
+    return next(iter(difflib.get_close_matches(word, sorted(words), n=1, cutoff=least)), "")
 
 
 def shown_names(classes: tuple[ClassConfig, ...]) -> dict[str, str]:

@@ -41,6 +41,12 @@ _NUMBER: Final = "must be a number, not {value}"
 _WHOLE: Final = "must be a whole number, not {value}"
 _SWITCH: Final = "must be true or false, not {value}"
 
+_YOLO: Final = re.compile(r"ultralytics|yolo(?!-?x$)[-_]?v?[0-9]*[a-z]?", re.IGNORECASE)
+_YOLO_HINT: Final = (
+    "YOLO's text files are not written: take coco with undecided: drop, and convert it, by supervision's "
+    "DetectionDataset.from_coco and as_yolo, say; yolox is for YOLOX, which reads COCO"
+)
+
 OR_TEXT: Final = ("Source", "Workspace", "ClassConfig")
 """Sections that a plain text may stand for."""
 
@@ -336,6 +342,8 @@ def _parts(annotation: Any) -> list[Any]:  # noqa: ANN401 - annotations are any 
 
 def _nearest_choice(expected: str, value: object) -> str:
     choices = re.findall(r"'([^']*)'", expected)
+    if "yolox" in choices and _YOLO.fullmatch(str(value)):
+        return f"; {_YOLO_HINT}"
     near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -1,11 +1,11 @@
 """Defines the results of evaluation against ground truth, of simulated reviews, and of the speed benchmark."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from pydantic import Field
 
-from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import Gate, Strict, nearest
 from vouch_labels.schemas.text import (
     Block,
     Columns,
@@ -18,6 +18,7 @@ from vouch_labels.schemas.text import (
     policy_name,
     score,
     share,
+    some,
 )
 
 MOST_CELLS: Final = 8
@@ -62,11 +63,15 @@ class TruthFile(Strict):
             if number := getattr(self, why):
                 named = ", ".join(self.examples.get(why, ()))
                 yield (
-                    f"left out: {number:,} of {self.annotations:,} annotations have {text} that the truth does not "
+                    f"left out: {number:,} of {plural(self.annotations, 'annotation')}: {text} that the truth does not "
                     f"list: {named}{' ...' if number > len(self.examples.get(why, ())) else ''}"
                 )
         if self.ignored:
-            yield f"{self.ignored:,} annotations have ignore: 1, and are taken as crowd regions"
+            yield plural(
+                self.ignored,
+                "annotation has ignore: 1, and is taken as a crowd region",
+                "annotations have ignore: 1, and are taken as crowd regions",
+            )
         yield from (f"the truth looks wrong: {hint}" for hint in self.hints)
 
 
@@ -89,8 +94,8 @@ class ImagePairs(Strict):
         labelled = self.evaluated + self.without_truth + self.ambiguous + self.other_size
         if 2 * self.evaluated < labelled:
             yield (
-                f"ONLY {self.evaluated:,} of {labelled:,} labelled images are compared; the figures say nothing of the "
-                "others"
+                f"ONLY {self.evaluated:,} of {plural(labelled, 'labelled image')} compared; the figures say nothing of "
+                "the others"
             )
 
 
@@ -100,6 +105,30 @@ class ClassPairs(Strict):
     common: tuple[str, ...] = Field(description="Classes of the run that the truth has too.")
     without_truth: dict[str, int] = Field(description="Classes of the run alone -> labels left out.")
     not_labelled: dict[str, int] = Field(description="Categories of the truth alone -> annotations left out.")
+    former: dict[str, str] = Field({}, description="Category that has a former name of a class -> its name now.")
+
+    def lines(self) -> Iterator[str]:
+        """What was paired by a former name, and what of either side is alone, a line each."""
+        if self.former:
+            pairs = [f"{name} is {present} now" for name, present in self.former.items()]
+            yield f"paired by former names of classes: {some(pairs, MOST_PAIRS)}"
+        if self.without_truth:
+            named = [f"{name} ({number:,})" for name, number in self.without_truth.items()]
+            classes = plural(len(named), "class of the run", "classes of the run")
+            yield f"left out: {classes} alone: {some(named, MOST_PAIRS)}"
+        if self.not_labelled:
+            # Those that may be slips come first.
+            meant = {name: self._meant(name) for name in self.not_labelled}
+            named = [
+                f"{name} ({self.not_labelled[name]:,}{f'; did you mean {meant[name]}?' if meant[name] else ''})"
+                for name in sorted(self.not_labelled, key=lambda name: not meant[name])
+            ]
+            categories = plural(len(named), "category of the truth", "categories of the truth")
+            yield f"left out: {categories} alone: {some(named, MOST_PAIRS)}"
+
+    def _meant(self, category: str) -> str:
+        """The class that a category of the truth may mean: more alike where the truth has that class by its name."""
+        return nearest(category, self.without_truth) or nearest(category, self.common, 0.8)
 
 
 class ClassAp(Strict):
@@ -202,7 +231,7 @@ class SignalCurves(Strict):
         title = f"{name}: labels at or above a threshold, of accepted + review"
         yield Table(title, columns, swept)
         if self.missing:
-            yield f"{self.missing:,} of {self.labels:,} labels have no {name}; no threshold keeps them"
+            yield f"{self.missing:,} of {plural(self.labels, 'label')} without {name}; no threshold keeps them"
         area = "" if self.aurc is None else f", area under risk {self.aurc:.4f}"
         columns = {"share kept, best first": share, "precision": share, f"least {name}": "{:.4g}".format}
         kept = [(one.coverage, one.precision, one.threshold) for one in self._some_points()]
@@ -256,8 +285,8 @@ class Confusion(Strict):
             yield Table(f"most frequent confusions of {what} labels", columns, named)
         swapped, nowhere = -sum(number for number, _, _ in pairs), sum(row[background] for row in self.counts)
         yield (
-            f"of {what} labels {swapped:,} are on an object of another class and {nowhere:,} on no object or on one "
-            f"found already; {sum(self.counts[background]):,} objects were not found"
+            f"{what} labels on an object of another class: {swapped:,}, on no object or on one found already: "
+            f"{nowhere:,}; {plural(sum(self.counts[background]), 'object')} not found"
         )
 
 
@@ -323,7 +352,7 @@ class ContractTruth(Strict):
         }[self.held]
         yield f"{held}. Precision A: of the accepted labels; B: of those delivered, wrong ones under review removed."
         for why, labels in self.without_truth.items():
-            yield f"left out of the guarantee: {labels:,} labels, {why}"
+            yield f"left out of the guarantee: {plural(labels, 'label')}, {why}"
 
 
 def _true_row(
@@ -356,8 +385,8 @@ class Evaluation(Strict):
     confusion_accepted: Confusion
     confusion_accepted_and_review: Confusion
 
-    def blocks(self) -> Iterator[Block]:
-        """What was compared, and the figures."""
+    def blocks(self, every: bool = False, signals: Sequence[str] = ()) -> Iterator[Block]:
+        """What was compared, and the figures: those that matter first and the curves of `signals`, or every one."""
         yield from self._pairs()
         columns: Columns = {"": str, "mAP": score, "AP50": score, "AP75": score, "AR100": score}
         kinds = {"boxes": self.boxes, "masks": self.masks}
@@ -367,7 +396,6 @@ class Evaluation(Strict):
         yield quality_table(f"labels at IoU {self.iou_threshold}", sets)
         if self.contract is not None:
             yield from self.contract.blocks()
-        yield self._class_ap()
         names = ("accepted", "precision of accepted", "recall of accepted", "all", "precision of all", "recall of all")
         columns = {"class": str, **dict(zip(names, (count, share, share) * 2, strict=True))}
         by_class = [
@@ -376,8 +404,12 @@ class Evaluation(Strict):
             for one in (self.accepted.classes[name],)
         ]
         yield Table("labels by class: of accepted alone, then of accepted + review", columns, by_class)
-        for name, curves in self.signals.items():
-            yield from curves.blocks(name)
+        for name in self.signals if every else signals:
+            yield from self.signals[name].blocks(name)
+        if not every:
+            yield "--all shows every table: average precision by class, thresholds and reliability of scores, confusion"
+            return
+        yield self._class_ap()
         yield from self.confusion_accepted.blocks("accepted")
         yield from self.confusion_accepted_and_review.blocks("accepted + review")
 
@@ -388,15 +420,20 @@ class Evaluation(Strict):
         )
         yield from images.warning()
         yield f"run {self.run} against {self.truth}"
-        yield f"{images.evaluated:,} images compared, paired {how}; {len(classes.common):,} classes, by name"
+        shared = plural(len(classes.common), "class", "classes")
+        yield f"{plural(images.evaluated, 'image')} compared, paired {how}; {shared}, by name"
         yield from self._left_out()
         if self.crowds:
-            yield f"{self.crowds:,} crowd regions: what lies on them is neither right nor wrong"
+            yield f"{plural(self.crowds, 'crowd region')}: labels there are neither right nor wrong"
         if not self.accepted_and_review.labels:
             yield "there are no labels of these classes on these images; what needs one is left empty"
         if self.masks is None:
             missing = self.masks_missing
-            why = f"{missing:,} annotations have no mask" if missing else "the truth has no annotation here"
+            why = (
+                plural(missing, "annotation has no mask", "annotations have no mask")
+                if missing
+                else "the truth has no annotation here"
+            )
             yield f"masks are not compared: {why}"
 
     def remarks(self) -> Iterator[str]:
@@ -405,17 +442,13 @@ class Evaluation(Strict):
         yield from self._left_out()
 
     def _left_out(self) -> Iterator[str]:
-        images, classes = self.images, self.classes
+        images = self.images
         yield from self.file.lines()
         for why, text in _LEFT.items():
             if number := getattr(images, why):
                 named = ", ".join(images.examples.get(why, ()))
-                yield f"left out: {number:,} {text}: {named}{' ...' if number > 3 else ''}"
-        alone = {"classes of the run": classes.without_truth, "categories of the truth": classes.not_labelled}
-        for what, left in alone.items():
-            if left:
-                named = ", ".join(f"{name} ({number:,})" for name, number in list(left.items())[:MOST_PAIRS])
-                yield f"left out: {len(left):,} {what} alone: {named}{' ...' if len(left) > MOST_PAIRS else ''}"
+                yield f"left out: {plural(number, *text)}: {named}{' ...' if number > 3 else ''}"
+        yield from self.classes.lines()
 
     def _class_ap(self) -> Table:
         rows = []
@@ -429,10 +462,10 @@ class Evaluation(Strict):
 
 
 _LEFT: Final = {
-    "without_truth": "labelled images are not in the truth",
-    "not_labelled": "images of the truth have not been labelled",
-    "ambiguous": "labelled images fit no file_name alone",
-    "other_size": "images have another size in the truth",
+    "without_truth": ("labelled image is not in the truth", "labelled images are not in the truth"),
+    "not_labelled": ("image of the truth has not been labelled", "images of the truth have not been labelled"),
+    "ambiguous": ("labelled image fits no file_name alone", "labelled images fit no file_name alone"),
+    "other_size": ("image has another size in the truth", "images have another size in the truth"),
 }
 
 
@@ -501,11 +534,15 @@ class Simulation(Strict):
         """What was played, the tables, how to read them, and the answers."""
         yield f"run {self.run} against {self.truth}, played with a simulated reviewer: a plan, not a certificate"
         right = "" if self.correct is None else f", {pct(self.correct)} of them correct"
-        few = f"ONLY {self.images:,} of {self.labelled:,} labelled images: " if 2 * self.images < self.labelled else ""
-        yield f"{few}{self.labels:,} labels of {self.images:,} images have truth{right}"
+        few = (
+            f"ONLY {self.images:,} of {plural(self.labelled, 'labelled image')}: "
+            if 2 * self.images < self.labelled
+            else ""
+        )
+        yield f"{few}{plural(self.labels, 'label')} of {plural(self.images, 'image')} with truth{right}"
         yield from self.file.lines()
         for why, labels in self.without_truth.items():
-            yield f"left out: {labels:,} labels, {why}"
+            yield f"left out: {plural(labels, 'label')}, {why}"
         if self.missed:
             known = (
                 f"measured with {plural(self.honeypots, 'honeypot')}" if self.honeypots else "and nobody measures it"
@@ -599,7 +636,7 @@ class BenchReport(Strict):
         """The speed, the share of each step, memory, and the bottleneck last."""
         failed = f", {self.failed} of them failed" if self.failed else ""
         repeated = f" ({self.distinct} different ones, again and again)" if self.distinct < self.images else ""
-        yield f"{self.images} images of {self.source}{repeated}{failed}; {self.labels} labels"
+        yield f"{plural(self.images, 'image')} of {self.source}{repeated}{failed}; {plural(self.labels, 'label')}"
         steps = [(step.name, step.seconds, step.share) for step in self.steps]
         yield Table("", {"step": str, "time": "{:.2f} s".format, "share": share}, steps)
         yield (

@@ -193,8 +193,8 @@ class Certified(Strict):
         if self.version is not None:
             accepted = pct(self.accepted / self.labels) if self.labels else "0%"
             yield (
-                f"policy {self.version} accepts {self.accepted:,} of {self.labels:,} labels ({accepted}); "
-                f"{self.kept_for_fitting:,} are on images kept for fitting and go to people"
+                f"policy {self.version} accepts {self.accepted:,} of {plural(self.labels, 'label')} ({accepted}); "
+                f"{self.kept_for_fitting:,} on images kept for fitting go to people"
             )
             yield "it is active already" if self.in_force else "make it the active policy: vouch apply CAMPAIGN"
         yield f"workspace: {self.workspace}"

@@ -130,7 +130,8 @@ class QueueStatus(Strict):
             agreed = "" if self.agreement is None else f", and agree on {pct(self.agreement)}"
             yield f"two people answered {plural(self.twice, 'item')}{agreed}"
         if self.edit_iou is not None:
-            yield f"{self.edited:,} boxes were corrected, with a median IoU of {self.edit_iou:.2f} to the new ones"
+            boxes = plural(self.edited, "box was", "boxes were")
+            yield f"{boxes} corrected, with a median IoU of {self.edit_iou:.2f} of old and new"
         if self.unpulled:
             yield (
                 f"{plural(self.unpulled, 'answer')} {'is' if self.unpulled == 1 else 'are'} not in the workspace yet: "
@@ -177,7 +178,7 @@ class PullOutcome(Strict):
         else:
             yield "nothing new: there is no answer yet"
         if self.known:
-            yield f"{self.known:,} were there already"
+            yield plural(self.known, "was there already", "were there already")
         if self.late:
             named = ", ".join(self.late_items)
             verb = "does" if self.late == 1 else "do"

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
-from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import DRAWN, Gate, Strict
 from vouch_labels.schemas.text import (
     Block,
     Table,
@@ -18,12 +19,16 @@ from vouch_labels.schemas.text import (
     plural,
     policy_name,
     policy_with_basis,
+    some,
 )
 
 _COMMAND: Final = re.compile(r"vouch [a-z-]+ CAMPAIGN")
 
 MOST_REASONS: Final = 12
 """Reasons of failed images that are named."""
+
+FEW_CLASSES: Final = 5
+"""Classes that the bundled models do not know that are named."""
 
 Step = Literal["fetch", "acquire", "detect", "segment", "score", "presence", "route"]
 
@@ -97,6 +102,8 @@ class ShardCounts(Strict):
     misnamed: int = Field(0, ge=0, description="Images done whose names end as another format's do.")
 
 
+_FIRST_FAILED: Final = "Key, step and reason of the first images that failed."
+_UNKNOWN: Final = "Class that the bundled models do not know -> what they know that may be meant; '': nothing is near."
 _WITHOUT_LABEL: Final = "Class -> labels that people answered about and that are not there any more; '': of no plan."
 
 
@@ -125,6 +132,13 @@ class Current(Strict):
     added: dict[str, datetime] = Field({}, description="Class that came after the first run -> when.")
     inputs: dict[str, str] = Field({}, description="What labels depend on (models, prompts ...) -> its fingerprint.")
     skipped: dict[str, int] = Field({}, description="Kind -> files of the last listing that were not taken.")
+    recipe: str = Field("", description="Of all that the stage keys are made of, told without loading a model.")
+    stages: dict[str, str] = Field({}, description="Stage name -> key of what that stage depends on, as in markers.")
+
+    @property
+    def former(self) -> dict[str, str]:
+        """The former name of a class -> its present name, of classes that were renamed or merged."""
+        return self.names | {old: self.names.get(name, name) for old, name in self.merged.items()}
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -184,6 +198,7 @@ class RunStatus(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
+    failed_images: list[tuple[str, str, str]] = Field([], description=_FIRST_FAILED)
     skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
     misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str | None = Field(description="Version of the policy that decided; None before the first run.")
@@ -195,6 +210,7 @@ class RunStatus(Strict):
         "", description="Why these figures seem to be another campaign's: its source or classes; empty: they do not."
     )
     bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
+    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
     next: str = Field(description="What to do next, in words; CAMPAIGN stands for the campaign file.")
 
     def blocks(self) -> Iterator[Block]:
@@ -222,7 +238,7 @@ class RunStatus(Strict):
         yield facts(f"run {self.run}", values)
         if self.labels:
             yield _class_table(self.classes)
-        yield from _reasons(self.reasons)
+        yield from _reasons(self.reasons, self.failed_images)
         yield from files_remarks(self.skipped, self.misnamed)
         yield from _without_label(self.answers_without_label)
         active, export = self.in_force, self.export
@@ -231,12 +247,12 @@ class RunStatus(Strict):
             yield "active policy: none that can be used"
         else:
             yield f"active policy: {policy_with_basis(active.version, active.basis)}{expired}"
-        size = f"{export.images:,} images, {export.annotations:,} annotations" if export else ""
+        size = f"{plural(export.images, 'image')}, {plural(export.annotations, 'annotation')}" if export else ""
         yield f"data set: {f'{export.uri} ({size})' if export else 'not written yet'}"
         yield f"workspace: {self.workspace}"
         if self.other_campaign:
             yield self.other_campaign
-        yield from bundled_models(self.bundled)
+        yield from bundled_models(self.bundled, self.unknown_classes)
         yield f"next: {self.next}"
 
 
@@ -256,6 +272,9 @@ class ExportOutcome(Strict):
     )
     undecided: int = Field(0, ge=0, description="Labels that wait for review, written or not.")
     rejected: int = Field(0, ge=0, description="Labels left out because people said that there is no such object.")
+    duplicates: int = Field(
+        0, ge=0, description="Labels left out because another shows the object that people corrected them to."
+    )
     split_files: list[str] = Field(default_factory=list, description="Beside it, the annotation file of each split.")
     images_rotated: int = Field(
         0, ge=0, description="Images whose EXIF orientation a reader must apply, or boxes will not fit."
@@ -264,6 +283,7 @@ class ExportOutcome(Strict):
         0, ge=0, description="Images that are left out of it because they could not be copied or linked."
     )
     missed: dict[str, str] = Field({}, description="Key -> why, of the first of them.")
+    not_guaranteed: str = Field("", description="Why a certified policy guarantees nothing of this data set.")
 
     @property
     def usable(self) -> int:
@@ -275,19 +295,24 @@ class ExportOutcome(Strict):
         if not self.usable:
             yield not_usable_yet(self.undecided)
         yield (
-            f"{self.images:,} images, {self.annotations:,} annotations, {self.accepted:,} of them accepted, "
+            f"{plural(self.images, 'image')}, {plural(self.annotations, 'annotation')}, {self.accepted:,} accepted, "
             f"{self.human:,} verified by people"
         )
         yield from self.places()
 
     def places(self) -> Iterator[str]:
-        """Where the data set lies, and what a reader of its images must know."""
+        """Where the data set lies, and what a reader of its labels and images must know."""
+        if self.not_guaranteed:
+            yield f"nothing is guaranteed of this data set: {self.not_guaranteed}"
         yield f"data set: {self.annotations_file}"
         yield from (f"    split: {file}" for file in self.split_files)
+        if self.duplicates:
+            yield f"{plural(self.duplicates, 'label')} left out: as corrected by people, another shows the same object"
         if self.images_rotated:
+            carry = plural(self.images_rotated, "of its images carries", "of its images carry")
             yield (
-                f"{self.images_rotated:,} of its images carry an EXIF orientation, and boxes are those of the upright "
-                "image: OpenCV turns it by itself, with Pillow call ImageOps.exif_transpose"
+                f"{carry} an EXIF orientation, and boxes are those of the upright image: OpenCV turns it by itself, "
+                "with Pillow call ImageOps.exif_transpose"
             )
         if self.images_missed:
             yield (
@@ -324,6 +349,7 @@ class RunSummary(Strict):
     review: int = Field(ge=0)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
+    failed_images: list[tuple[str, str, str]] = Field([], description=_FIRST_FAILED)
     skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
     misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str = Field(description="Version of the policy that decided.")
@@ -338,6 +364,7 @@ class RunSummary(Strict):
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
     bundled: tuple[str, ...] = Field((), description="Models of the run that are bundled: they know drawn things.")
+    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
 
     def blocks(self) -> Iterator[Block]:
         """The figures of the run, its classes, why images failed, and where the output lies.
@@ -363,7 +390,7 @@ class RunSummary(Strict):
         yield from self._kept()
         if self.classes:
             yield _class_table(self.classes)
-        yield from _reasons(self.reasons)
+        yield from _reasons(self.reasons, self.failed_images)
         yield from files_remarks(self.skipped, self.misnamed)
         yield from (
             f"{plural(number, 'answer')} about former classes count for {name} now"
@@ -383,7 +410,7 @@ class RunSummary(Strict):
                 "it for other tools); or set manual thresholds in routing.accept and run again (only the routing is "
                 "done again)."
             )
-        yield from bundled_models(self.bundled)
+        yield from bundled_models(self.bundled, self.unknown_classes)
         if self.export is not None:
             yield from self.export.places()
         yield f"workspace: {self.workspace}"
@@ -393,8 +420,8 @@ class RunSummary(Strict):
         if self.moved_images:
             yield f"{plural(self.moved_images, 'image')} moved, labels and reviews kept"
         if others := max(0, self.known_images - self.moved_images):
-            what = "other images have" if self.moved_images else "of the images have"
-            yield f"{others:,} {what} a content that was labelled before, labels kept"
+            what = "other image" if self.moved_images else "image"
+            yield f"{plural(others, f'{what} has', f'{what}s have')} a content that was labelled before, labels kept"
         if self.limit is not None:
             yield (
                 f"limited to the first {plural(self.limit, 'image')} of the source, by key; "
@@ -422,6 +449,7 @@ class Preview(Strict):
     policy: str = Field(description="What decided, in words.")
     remark: str = Field("", description="Why it is not what a run would decide by; empty: it is.")
     bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
+    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
     seconds: float = Field(ge=0, description="Wall-clock time.")
 
     def blocks(self) -> Iterator[Block]:
@@ -438,7 +466,7 @@ class Preview(Strict):
         yield from (f"failed: {key}: {step}: {reason}" for key, step, reason in self.failed[:MOST_REASONS])
         if not self.labels:
             yield "Nothing was found: try other prompts, models.detector.min_score, or other models."
-        yield from bundled_models(self.bundled)
+        yield from bundled_models(self.bundled, self.unknown_classes)
         yield f"picture: {self.picture}" if self.picture else "no picture: no image could be read"
 
 
@@ -470,7 +498,7 @@ class ApplySummary(Strict):
         """What the policy has changed, class by class, and what holds from now on."""
         if self.export is not None and not self.export.usable:
             yield not_usable_yet(self.export.undecided)
-        yield f"run {self.run}: the decisions of {self.changed:,} of {self.labels:,} labels change"
+        yield f"run {self.run}: {self.changed:,} of {plural(self.labels, 'label')} decided otherwise now"
         rows = [
             (name, one.before.accepted, one.after.accepted, one.before.review, one.after.review)
             for name, one in self.classes.items()
@@ -482,7 +510,8 @@ class ApplySummary(Strict):
         yield f"active policy: {policy_with_basis(self.policy, self.policy_basis)}"
         yield f"before: {policy_name(self.policy_before)}"
         if self.pending:
-            yield f"{self.pending:,} images are not labelled yet; vouch run CAMPAIGN does them, by the same policy"
+            images = plural(self.pending, "image is", "images are")
+            yield f"{images} not labelled yet; vouch run CAMPAIGN does the rest, by the same policy"
         if self.export is not None:
             yield from self.export.places()
         yield f"workspace: {self.workspace}"
@@ -498,14 +527,18 @@ def not_usable_yet(waiting: int, next_step: str = "") -> str:
     return f"NOTHING IN THE DATA SET IS USABLE FOR A TRAINER YET: {why}. Next: {next_step or step}"
 
 
-def bundled_models(kinds: Sequence[str]) -> Iterator[str]:
-    """Say what bundled models are good for, and which commands get others; nothing where none is used."""
-    if kinds:
-        yield (
-            f"bundled models ({', '.join(kinds)}): they know 28 drawn things, and find nothing of worth on "
-            "photographs. For those take official checkpoints: vouch models list names them, vouch models pull NAME "
-            "fetches one, and models in the campaign file names it (vouch init --models official writes such a file)."
-        )
+def bundled_models(kinds: Sequence[str], unknown: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Say what bundled models are good for, and which classes they do not know; nothing where none is used.
+
+    `unknown` has these classes, and for each the thing that may be meant.
+    """
+    if not kinds:
+        return
+    named = ", ".join(kinds)
+    yield f"bundled models ({named}): they know {len(DRAWN)} drawn things, no photographs: see vouch models list"
+    if unknown:
+        classes = [f"{name} (did you mean {near}?)" if near else name for name, near in unknown.items()]
+        yield f"the bundled models do not know {some(classes, FEW_CLASSES)}; what they know: vouch models list"
 
 
 def _class_table(classes: Mapping[str, ClassCounts]) -> Table:
@@ -524,12 +557,13 @@ def _without_label(answers: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def _reasons(reasons: Mapping[str, int]) -> Iterator[str]:
-    """Why images failed, the most frequent reasons first."""
+def _reasons(reasons: Mapping[str, int], named: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    """Why images failed, the most frequent reasons first, and the first of the images."""
     ordered = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
     for reason, images in ordered[:MOST_REASONS]:
         yield f"{plural(images, 'image')} failed: {reason}"
     if rest := sum(images for _, images in ordered[MOST_REASONS:]):
-        yield f"{rest:,} more images failed, for other reasons"
-    if ordered:
+        yield f"{plural(rest, 'more image', 'more images')} failed, for other reasons"
+    yield from (f"    {key}: {step}: {reason}" for key, step, reason in named)
+    if sum(reasons.values()) > len(named):
         yield "vouch status CAMPAIGN --failed names every image that failed"

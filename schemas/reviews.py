@@ -147,7 +147,10 @@ class Planned(Strict):
     def blocks(self) -> Iterator[Block]:
         """What was drawn and why, how long it takes, and what comes next."""
         if self.earlier_open:
-            yield f"{self.earlier_open:,} tasks of earlier plans still wait for an answer"
+            tasks = plural(
+                self.earlier_open, "task of an earlier plan still waits", "tasks of earlier plans still wait"
+            )
+            yield f"{tasks} for an answer"
         yield f"review plan {self.plan.number} of run {self.plan.run}"
         yield from (f"- {line}" for line in self.words)
         rows = [(PURPOSES[purpose], tasks) for purpose, tasks in self.plan.counts.items()]
@@ -166,11 +169,12 @@ class Planned(Strict):
         time = f"to be answered, about {duration(self.plan.seconds)} at the usual pace"
         if not answered:
             return f"{self.open:,} {time}"
-        text = f"{self.open:,} of {total:,} {time}; {answered:,}"
+        verb = "was" if answered == 1 else "were"
+        text = f"{self.open:,} of {total:,} {time}; {answered:,} {verb} answered"
         if simulated == answered:
-            return f"{text} were answered by a simulated reviewer already"
+            return f"{text} by a simulated reviewer already"
         by = f", {simulated:,} of them by a simulated reviewer" if simulated else ""
-        return f"{text} are answered already{by}"
+        return f"{text} already{by}"
 
 
 class ImportOutcome(Strict):
@@ -190,19 +194,19 @@ class ImportOutcome(Strict):
 
     def blocks(self) -> Iterator[Block]:
         """What became of the rows."""
-        parts = [f"{self.imported:,} of {self.rows:,} rows imported"]
-        parts += [f"{self.known:,} were there already"] if self.known else []
+        parts = [f"{self.imported:,} of {plural(self.rows, 'row')} imported"]
+        parts += [plural(self.known, "was there already", "were there already")] if self.known else []
         parts += [f"{self.unanswered:,} without a verdict"] if self.unanswered else []
         yield f"{self.file}: {', '.join(parts)}"
         if self.refused:
-            yield f"    {self.refused:,} invalid rows left out, with reasons: {self.refused_file}"
+            yield f"    {plural(self.refused, 'invalid row')} left out, with reasons: {self.refused_file}"
         if self.unknown_labels:
             yield (
-                f"    {self.unknown_labels:,} are on labels that this run does not have (other models, or another "
-                "run); they are kept, and count for nothing here"
+                f"    on labels that this run does not have (other models, or another run), kept, and counting for "
+                f"nothing here: {self.unknown_labels:,}"
             )
         if self.unknown_images:
-            yield f"    {self.unknown_images:,} are on images that this run does not have; they are kept"
+            yield f"    on images that this run does not have, and kept: {self.unknown_images:,}"
 
 
 class ReviewerFigures(Strict):
@@ -239,8 +243,9 @@ class VerdictFigures(Strict):
             yield "there are no verdicts yet; vouch verdicts CAMPAIGN FILE imports some"
             return
         yield (
-            f"run {self.run}: {self.labels:,} labels reviewed, {self.images_checked:,} images checked, "
-            f"{self.missed_objects:,} missed objects; {self.verdicts:,} verdicts, {duration(self.seconds)}"
+            f"run {self.run}: {plural(self.labels, 'label')} reviewed, {plural(self.images_checked, 'image')} checked, "
+            f"{plural(self.missed_objects, 'missed object')}; {plural(self.verdicts, 'verdict')}, "
+            f"{duration(self.seconds)}"
         )
         names = [name for name in (*LABEL_VERDICTS, "disputed") if name in self.answers]
         if names:
@@ -253,13 +258,13 @@ class VerdictFigures(Strict):
         ]
         yield Table("", columns, people)
         if self.agreement is not None:
-            yield f"{self.doubly_reviewed:,} labels reviewed by several: {pct(self.agreement)} agreement"
+            yield f"{plural(self.doubly_reviewed, 'label')} reviewed by several: {pct(self.agreement)} agreement"
         if disputed := self.answers.get("disputed", 0):
             named = ", ".join(self.disputed[:MOST_DISPUTED]) + (" ..." if disputed > MOST_DISPUTED else "")
             yield f"{plural(disputed, 'label')} disputed, which wait for review again: {named}"
         if self.planted:
-            yield f"{self.planted:,} answers are on honeypots, which test reviewers"
+            yield f"{plural(self.planted, 'answer is', 'answers are')} on honeypots, which test reviewers"
         if self.unknown_labels:
-            yield f"{self.unknown_labels:,} answers are on labels that this run does not have"
+            yield f"{plural(self.unknown_labels, 'answer is', 'answers are')} on labels that this run does not have"
         if self.simulated:
-            yield f"{self.simulated:,} verdicts came from a simulated reviewer"
+            yield f"{plural(self.simulated, 'verdict')} came from a simulated reviewer"

@@ -56,9 +56,9 @@ def count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
 
 
-def plural(value: int, thing: str) -> str:
-    """Say how many of a thing there are."""
-    return f"{value:,} {thing}{'' if value == 1 else 's'}"
+def plural(value: int, thing: str, things: str | None = None) -> str:
+    """Say how many of a thing there are; `things` where several have no plain s, or a verb goes with them."""
+    return f"{value:,} {thing if value == 1 else things or f'{thing}s'}"
 
 
 def pct(share: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vouch_labels.schemas.campaign import Campaign, Workspace, shown_names
+from vouch_labels.schemas.campaign import Campaign, Workspace, shown_names, unknown_classes
 from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ImageRef, Preview
@@ -139,6 +139,7 @@ def preview(
         policy=policy_with_basis(policy.version, basis(policy)),
         remark=remark,
         bundled=campaign.models.bundled,
+        unknown_classes=unknown_classes(campaign),
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -9,25 +9,39 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
-from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names
+from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names, unknown_classes
 from vouch_labels.schemas.errors import WorkspaceBusyError
 from vouch_labels.schemas.records import Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
-from vouch_labels.tasks.certify.active import choose_policy
+from vouch_labels.tasks.certify.active import choose_policy, guarantee_of
 from vouch_labels.tasks.export.export import check_export_name, export_run
-from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images
+from vouch_labels.tasks.labels.arrays import current_of
+from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images, first_failed
 from vouch_labels.tasks.models.registry import check_models_there
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.plan.plan import list_source, plan_listed, refuse_empty, take_listing
-from vouch_labels.tasks.plan.same_campaign import check_classes, check_source, labelled_source, write_source
+from vouch_labels.tasks.plan.plan import is_planned, list_source, plan_listed, refuse_empty, take_listing
+from vouch_labels.tasks.plan.same_campaign import (
+    check_classes,
+    check_same_campaign,
+    check_source,
+    labelled_source,
+    write_source,
+)
 from vouch_labels.tasks.policy import accepts, basis, check_fits
 from vouch_labels.tasks.reviews.class_changes import added_classes, answers_without_label, carry_answers, check_names
 from vouch_labels.tasks.reviews.note_moves import note_moves
 from vouch_labels.tasks.shard.events import Event, Listing, Loading, OnEvent, Planned, Progress, ignore
 from vouch_labels.tasks.shard.files import read_current, shards_done, write_current
-from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
+from vouch_labels.tasks.shard.pipeline import load_pipeline, recipe_of, rerouted, stages_fingerprint
 from vouch_labels.tasks.shard.shard import ShardSettings
 from vouch_labels.tasks.store.lock import WorkspaceLock
-from vouch_labels.tasks.store.open import check_format, check_readable, check_writable, open_store, write_format
+from vouch_labels.tasks.store.open import (
+    check_format,
+    check_readable,
+    check_writable,
+    open_store,
+    open_workspace,
+    write_format,
+)
 
 START: Final = "start"
 """Part of a run's time that is no other: programs and Prefect start, checks, planning, sums."""
@@ -74,11 +88,14 @@ class CampaignRun:
         self._started = time.monotonic() if self.options.started is None else self.options.started
         self._parts: dict[str, float] = {}
         self._carried: dict[str, int] | None = None
+        self.idle = False
+        """Once the block is entered: whether every image is labelled, so that `finish` does the rest."""
 
     def __enter__(self) -> Self:
         """Check everything that a user can get wrong, cheapest first, take the lock and list the source.
 
-        The models are loaded last. Nothing of an earlier run is overwritten.
+        The models are loaded last, and only where an image waits for them (`idle`) or nothing else tells whether one
+        does. Nothing of an earlier run is overwritten.
         """
         campaign = self.campaign
         check_models_there(campaign.models)
@@ -99,18 +116,27 @@ class CampaignRun:
             before = read_current(self._workspace, self._name)
             with self.timed(LISTING):
                 self._list()
-            self.on_event(Loading("models"))
-            with self.timed(LOADING):
-                pipeline = load_pipeline(campaign)
-            check_fits(policy, pipeline.inputs)
+            recipe = recipe_of(campaign)
+            known = before is not None and before.recipe == recipe != ""
+            stages, inputs = (rerouted(before.stages, policy), before.inputs) if before and known else ({}, {})
+            self.idle = known and not self._has_work(stages)
+            if not self.idle:
+                self.on_event(Loading("models"))
+                with self.timed(LOADING):
+                    pipeline = load_pipeline(campaign)
+                stages, inputs = pipeline.stages(policy), pipeline.inputs
+                self.idle = not known and not self._has_work(stages)
+            check_fits(policy, inputs)
             self._current = Current(
-                fingerprint=stages_fingerprint(pipeline.stages(policy)),
+                fingerprint=stages_fingerprint(stages),
                 policy=policy.version,
                 classes=tuple(entry.key for entry in campaign.classes),
                 names=shown_names(campaign.classes),
                 merged=merged_names(campaign.classes),
-                inputs=pipeline.inputs,
+                inputs=inputs,
                 added=added_classes(campaign.classes, before),
+                recipe=recipe,
+                stages=stages,
             )
             self.settings = ShardSettings(campaign, policy)
             self._exit = stack.pop_all()
@@ -155,6 +181,17 @@ class CampaignRun:
             in_part = limit is not None
             check_source(self._workspace, self._name, self._ledger, self._labelled, in_part=in_part)
 
+    def _has_work(self, stages: dict[str, str]) -> bool:
+        """Whether something is to be planned, or a shard to be processed, under these keys."""
+        fingerprint = stages_fingerprint(stages)
+        failed = self._failed(fingerprint)
+        return not is_planned(self._ledger, failed) or bool(self._due(fingerprint)[1])
+
+    def _failed(self, fingerprint: str) -> list[str]:
+        """Keys of the images to plan again."""
+        step: Step | None = None if self.options.retry_failed else "fetch"
+        return [one.key for one in failed_images(self._workspace, self._name, self._ledger, fingerprint, step=step)]
+
     def plan(self) -> Generation | None:
         """Plan what is new or changed in the source; None when nothing is.
 
@@ -164,14 +201,12 @@ class CampaignRun:
         Raises:
             WorkspaceBusyError: Another run has planned in the meantime.
         """
-        step: Step | None = None if self.options.retry_failed else "fetch"
-        failed = failed_images(self._workspace, self._name, self._ledger, self._current.fingerprint, step=step)
         self._generation = plan_listed(
             self._workspace,
             self._name,
             self._ledger,
             self.campaign.run.shard_size,
-            [image.key for image in failed],
+            self._failed(self._current.fingerprint),
             in_part=self.options.limit is not None,
         )
         write_source(self._workspace, self._name, self._labelled)
@@ -184,17 +219,21 @@ class CampaignRun:
 
         With a limit only those that hold some of the images asked for; what was planned together before is done whole.
         """
-        finished = shards_done(self._workspace, self._name, self._current.fingerprint)
-        shards = self._ledger.shards()
-        if self.options.limit is not None:
-            wanted = self._ledger.shards_of_first(self.options.limit)
-            shards = [shard for shard in shards if shard.id in wanted]
-        due = [shard for shard in shards if shard.id not in finished]
+        shards, due = self._due(self._current.fingerprint)
         done = 0
         if len(due) < len(shards):
             done = self._held(shards) - self._held(due)
         self.on_event(Planned(done + sum(shard.count for shard in due), done, len(due)))
         return due
+
+    def _due(self, fingerprint: str) -> tuple[list[ShardRef], list[ShardRef]]:
+        """The shards that are asked for, and those of them that are not done under a fingerprint."""
+        finished = shards_done(self._workspace, self._name, fingerprint)
+        shards = self._ledger.shards()
+        if self.options.limit is not None:
+            wanted = self._ledger.shards_of_first(self.options.limit)
+            shards = [shard for shard in shards if shard.id in wanted]
+        return shards, [shard for shard in shards if shard.id not in finished]
 
     def _held(self, shards: Sequence[ShardRef]) -> int:
         """Count the images that shards hold now."""
@@ -229,7 +268,21 @@ class CampaignRun:
         """
         with self.timed(EXPORT):
             self._carry_answers()
-            return export_run(self.campaign, self._ledger, self._current, self.on_event)
+            guarantee = guarantee_of(self.campaign, self._workspace, self._current.policy)
+            return export_run(self.campaign, self._ledger, self._current, guarantee, self.on_event)
+
+    def finish(self) -> RunSummary:
+        """Do all that is left to do where no shard is due (`idle`); no model is needed.
+
+        Raises:
+            UserError: As `export`.
+            StoreError: As `export`.
+        """
+        self.plan()
+        self.pending()
+        worked = Processed()
+        self.note_moves(worked)
+        return self.summary(worked, self.export() if self.options.export else None)
 
     def _carry_answers(self) -> None:
         if self._carried is None:
@@ -253,6 +306,8 @@ class CampaignRun:
         self._carry_answers()
         parts = self._seconds(worked.seconds)
         totals = add_up(self._workspace, self._name, self._ledger, self._current.fingerprint)
+        where = (self._workspace, self._name, self._ledger, self._current.fingerprint)
+        failed = first_failed(*where) if totals.failed else []
         policy, generation = self.settings.policy, self._generation
         return RunSummary(
             run=self._name,
@@ -273,6 +328,7 @@ class CampaignRun:
             review=totals.review,
             classes=by_shown_name(totals.classes, self._current),
             reasons=dict(totals.reasons.most_common()),
+            failed_images=failed,
             skipped=dict((totals.skipped + Counter(self._current.skipped)).most_common()),
             misnamed=totals.misnamed,
             policy=policy.version,
@@ -287,6 +343,7 @@ class CampaignRun:
             images_per_second=round(worked.images / worked.seconds, 3) if worked.seconds else 0.0,
             export=exported,
             bundled=self.campaign.models.bundled,
+            unknown_classes=unknown_classes(self.campaign),
         )
 
 
@@ -299,3 +356,17 @@ class Processed:
     seconds: float = 0.0
     errors: dict[str, str] = field(default_factory=dict)
     """Shard id -> why it could not be finished."""
+
+
+def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOutcome:
+    """Export what the last run of a campaign left, without labelling anything.
+
+    Raises:
+        UserError: The campaign has not been run yet, or the labels or the data set are another campaign's.
+        StoreError: The workspace cannot be read or written.
+    """
+    workspace = open_workspace(campaign.workspace)
+    current = current_of(workspace, campaign.run.name)
+    with Ledger.load(workspace, campaign.run.name) as ledger:
+        check_same_campaign(workspace, campaign, current.classes, ledger)
+        return export_run(campaign, ledger, current, guarantee_of(campaign, workspace, current.policy), on_event)

@@ -11,24 +11,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, shown_names, unknown_classes
 from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ClassCounts, Current, ExportStatus, PolicyStatus, ReviewStatus, RunStatus
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
-from vouch_labels.schemas.text import some
+from vouch_labels.schemas.text import plural, policy_with_basis, some
 from vouch_labels.tasks.arrow import distinct
-from vouch_labels.tasks.certify.active import usable_policy
-from vouch_labels.tasks.certify.apply import newest_certified
+from vouch_labels.tasks.certify.active import declared_inputs, usable_policy
 from vouch_labels.tasks.certify.monitor import expired
-from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, read_tests
+from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, newest_certified, read_tests
 from vouch_labels.tasks.export.summary import read_summary
 from vouch_labels.tasks.labels.read import Decisions
-from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name
+from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name, first_failed
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.same_campaign import ACCEPT, FEW, dropped_classes, other_campaign
 from vouch_labels.tasks.policy import accepts, basis, changed_inputs, weaker_guarantee
-from vouch_labels.tasks.reviews.class_changes import answers_without_label
+from vouch_labels.tasks.reviews.class_changes import answers_without_label, class_changes
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
@@ -63,6 +62,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
     current = read_current(workspace, run)
     with Ledger.load(workspace, run) as ledger:
         totals = _totals(workspace, run, ledger, current)
+        failed = first_failed(workspace, run, ledger, current.fingerprint) if current and totals.failed else []
         unfit = {} if current is None else answers_without_label(workspace, run, ledger, current)
     state = _read_state(campaign, workspace, current)
     declared = {entry.name: ClassCounts() for entry in campaign.classes}
@@ -82,6 +82,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         review=totals.review,
         classes=declared if current is None else by_shown_name(totals.classes, current),
         reasons=dict(totals.reasons.most_common()),
+        failed_images=failed,
         skipped=dict((totals.skipped + Counter(current.skipped if current else {})).most_common()),
         misnamed=totals.misnamed,
         policy=current.policy if current is not None else None,
@@ -91,6 +92,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         export=_export(workspace, campaign.export.name),
         other_campaign=other_campaign(workspace, campaign, current.classes if current is not None else ()),
         bundled=campaign.models.bundled,
+        unknown_classes=unknown_classes(campaign),
         next=_next_step(campaign, state, totals, current, running=running is not None),
     )
 
@@ -194,7 +196,8 @@ def _next_step(
     if running:
         return "the run goes on; look again when it has ended"
     if current is None or totals.pending or not totals.shards:
-        return f"label the {totals.pending:,} images that are pending: vouch run CAMPAIGN" if current else _FIRST_RUN
+        pending = plural(totals.pending, "image that is", "images that are")
+        return f"label the {pending} pending: vouch run CAMPAIGN" if current else _FIRST_RUN
     if dropped := dropped_classes(current.classes, campaign.classes):
         # A plain run refuses this; and no command is named, lest it be taken for the next step without a thought.
         return (
@@ -202,8 +205,13 @@ def _next_step(
             f"another name now; or leave them out by the option {ACCEPT} of vouch run"
         )
     policy = state.policy
+    changed, works = _changed(campaign, current)
     if policy.problem:
-        return f"the policy cannot be used: {policy.problem}"
+        first = f"{changed}, and vouch run CAMPAIGN has to follow; but " if changed else ""
+        return f"{first}the policy cannot be used: {policy.problem}"
+    if changed:
+        why = "the models have to look at the images for that" if works else "no model has to work for that"
+        return f"{changed}: vouch run CAMPAIGN ({why})"
     if not totals.labels:
         if "detector" in campaign.models.bundled:
             return (
@@ -214,8 +222,28 @@ def _next_step(
     if policy.waiting:
         return f"activate the certified policy {policy.waiting}: vouch apply CAMPAIGN"
     if policy.version != current.policy and not policy.expired:
-        return f"decide the labels by policy {policy.version}, which is active: vouch run CAMPAIGN"
+        by = policy_with_basis(policy.version or "", policy.basis)
+        return f"decide the labels by what is active now, {by}: vouch run CAMPAIGN"
     return _next_review(campaign, state)
+
+
+def _changed(campaign: Campaign, current: Current) -> tuple[str, bool]:
+    """What the campaign says otherwise than the labels were made by, in words, and whether models have to work for it.
+
+    Empty where nothing of classes, prompts and settings of the models is changed, as far as the records tell.
+    """
+    if changes := class_changes(campaign.classes, current):
+        return changes, True
+    declared = declared_inputs(campaign)
+    if others := changed_inputs({name: current.inputs.get(name, value) for name, value in declared.items()}, declared):
+        return f"the campaign has other {', '.join(others)} than the labels were made by", True
+    names = shown_names(campaign.classes)
+    renamed = [
+        f"class {shown} is called {now} now"
+        for name, shown in zip(current.classes, current.shown, strict=True)
+        if (now := names.get(name, name)) != shown
+    ]
+    return some(renamed, FEW), False
 
 
 def _next_review(campaign: Campaign, state: _State) -> str:
@@ -263,7 +291,7 @@ def _answer(state: _State, numbers: set[int], why: str) -> str:
     last = max(plan.number for plan, _ in state.plans)
     which = "" if number == last else f" --plan {number}"
     return (
-        f"have the {state.reviews.open_of[number]:,} open tasks of review plan {number} answered, {why}: "
+        f"have the {plural(state.reviews.open_of[number], 'open task')} of review plan {number} answered, {why}: "
         f"vouch review CAMPAIGN asks in the browser; for other tools vouch verdicts CAMPAIGN --tasks FILE{which} hands "
         "them out, and vouch verdicts CAMPAIGN FILE takes the answers"
     )

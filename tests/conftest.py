@@ -107,7 +107,7 @@ class LeftOut:
         lines = [f"{count} skipped: {reason.removeprefix('Skipped: ')}" for reason, count in reasons.most_common()]
         if self._deselected:
             choice = self._config.option.markexpr or self._config.option.keyword
-            hint = "; make test SLOW=1 runs the slow ones too" if "not slow" in choice else ""
+            hint = "; make test-rest runs them, but for those that need a GPU" if "not slow" in choice else ""
             lines.append(f"{self._deselected} not chosen by {choice!r}{hint}")
         if lines:
             terminalreporter.section("tests left out")
@@ -125,6 +125,14 @@ def draw(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
         w, h = rng.integers(10, 20, 2)
         pixels[y : y + h, x : x + w] = rng.integers(150, 255, 3, dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Let files reach the disk when they may: no test loses power. Commands and servers that tests start do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

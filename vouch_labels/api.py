@@ -422,7 +422,8 @@ class Campaign:
         Raises:
             UserError: The campaign has not been run yet, a setting cannot be used, or the data set is another run's.
         """
-        from vouch_labels.tasks.export.export import export_campaign, with_export_settings
+        from vouch_labels.tasks.export.export import with_export_settings
+        from vouch_labels.tasks.run import export_campaign
 
         return export_campaign(with_export_settings(self.config, settings))
 

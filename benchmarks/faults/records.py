@@ -24,7 +24,7 @@ class Counts(Strict):
         """Those of an option of the command."""
         if options.quick:
             return cls(kills=1, terms=1, interrupts=1, levels=1, images=8, delay_s=0.01)
-        return cls(kills=100, terms=30, interrupts=30) if options.full else cls()
+        return cls(kills=100, terms=30, interrupts=30, delay_s=3) if options.full else cls()
 
 
 class Record(Strict):

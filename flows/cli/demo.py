@@ -13,7 +13,7 @@ import typer
 from vouch_labels.flows.cli.command import reported
 from vouch_labels.flows.console.output import print_json, quiet, show, terminal
 from vouch_labels.schemas.errors import UserError, VouchError
-from vouch_labels.schemas.text import pct
+from vouch_labels.schemas.text import pct, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,9 @@ def _remarks(campaign: Path, picture: Path, summary: "RunSummary") -> list[str]:
         lines.append(f"picture: {picture.resolve()}")
     # A policy that an earlier demo certified is active otherwise.
     if summary.accepted and summary.policy.startswith("user-"):
-        lines.append(f"{summary.accepted:,} labels were accepted by the thresholds in the campaign. {NOTE}")
+        lines.append(
+            f"{plural(summary.accepted, 'label was', 'labels were')} accepted by the thresholds in the campaign. {NOTE}"
+        )
     return lines
 
 
@@ -163,7 +165,7 @@ def review_blocks(found: "Round | str") -> "Iterator[Block]":
     yield "\nA SIMULATED REVIEWER, who answers from the samples' ground truth, shows how labels are certified:"
     for part in found.reviewed:
         plan = part.planned.plan
-        yield f"review plan {plan.number}: {part.answers:,} answers. {'; '.join(part.planned.words)}"
+        yield f"review plan {plan.number}: {plural(part.answers, 'answer')}. {'; '.join(part.planned.words)}"
     if found.certified is None:
         yield found.refusal
         return
@@ -243,4 +245,4 @@ def scenes(
         truth = generate_scenes(
             out, count, seed, split, smallest, largest, lambda done: progress.update(task, completed=done), style
         )
-    print(f"{count} images in {out}, their truth in {truth}")
+    print(f"{plural(count, 'image')} in {out}, the truth in {truth}")

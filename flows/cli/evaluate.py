@@ -10,6 +10,7 @@ from vouch_labels.flows.cli.command import reported
 from vouch_labels.flows.cli.demo import TRUTH, samples
 from vouch_labels.flows.console.output import answer, print_json, quiet, say, show
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.text import plural
 
 if TYPE_CHECKING:
     from vouch_labels.schemas.campaign import Campaign
@@ -31,6 +32,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json and plots; made if there is none.", metavar="FOLDER")
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every table, not the most important alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
@@ -56,9 +58,12 @@ def evaluate(
                 lambda done, total: progress(Reading(done, total)),
             )
         written = write_evaluation(found, out) if out is not None else []
-        answer(terminal, found, as_json)
-        if out is not None and not as_json:
-            say(terminal.results(), f"written: {len(written)} files in {out.resolve()}")
+        if as_json:
+            print_json(terminal, found.model_dump(mode="json"))
+            return
+        show(terminal.results(), found.blocks(every, signal or ()))
+        if out is not None:
+            say(terminal.results(), f"written: {plural(len(written), 'file')} in {out.resolve()}")
 
 
 REPORT_EXAMPLES: Final = (
@@ -112,7 +117,9 @@ def report(
         if as_json:
             print_json(terminal, found.model_dump(mode="json"))
         else:
-            show(terminal.results(), [found.guarantee, *bundled_models(found.bundled), f"report: {page.resolve()}"])
+            remarks = found.truth.remarks if found.truth else ()
+            lines = (found.guarantee, *remarks, *bundled_models(found.bundled), f"report: {page.resolve()}")
+            show(terminal.results(), lines)
 
 
 BENCH_EXAMPLES: Final = (

@@ -26,6 +26,7 @@ OFFICIAL_MODELS: Final = {
 }
 """What `vouch init --models official` writes: the smallest published ones, which run on a CPU as well."""
 
+_FILL: Final = "put images into the folder, or name another as source.uri in {}; then "
 _MOST_KINDS: Final = 6
 """Kinds of other files that are named."""
 
@@ -64,7 +65,7 @@ def init(
     """
     from pydantic import ValidationError
 
-    from vouch_labels.schemas.campaign import Campaign, RoutingConfig
+    from vouch_labels.schemas.campaign import Campaign, RoutingConfig, unknown_classes
     from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
     from vouch_labels.schemas.records import bundled_models
 
@@ -72,7 +73,7 @@ def init(
     if campaign.exists() and not force:
         raise UserError(f"{campaign} is there already; choose another folder, or overwrite it with --force")
     names = _class_names(classes, class_names)
-    images = _images(source, directory)
+    images, empty = _images(source, directory)
     values: dict[str, Any] = {
         "source": {"uri": _source(source, directory)},
         "workspace": {"uri": "./workspace"},
@@ -100,8 +101,9 @@ def init(
         chosen = ", ".join(model["checkpoint"] for model in OFFICIAL_MODELS.values())
         lines.append(f"models: {chosen}; they are fetched when they are first needed, and have licences of their own")
     lines += [
-        *bundled_models(checked.models.bundled),
-        "next: vouch preview CAMPAIGN labels some of them for a first look, vouch run CAMPAIGN all",
+        *bundled_models(checked.models.bundled, unknown_classes(checked)),
+        f"next: {_FILL.format(campaign) if empty else ''}vouch preview CAMPAIGN labels some of them for a first look, "
+        "vouch run CAMPAIGN all",
     ]
     show(terminal().results(), lines, campaign)
 
@@ -115,8 +117,8 @@ def _class_names(listed: str | None, given: list[str] | None) -> list[str]:
     return names + (given or [])
 
 
-def _images(source: str | None, directory: Path) -> str:
-    """Say how many images a folder holds, and what else; a bucket is left to the first run.
+def _images(source: str | None, directory: Path) -> tuple[str, bool]:
+    """Say how many images a folder holds, and what else, and whether it holds none; a bucket is left to the first run.
 
     Raises:
         UserError: There is no such folder, or the campaign would be written among the images.
@@ -129,7 +131,7 @@ def _images(source: str | None, directory: Path) -> str:
     if source is not None:
         store = open_uri(source, S3Options())
         if not isinstance(store, LocalStore):
-            return f"those of {store.uri}, listed by the first run"
+            return f"those of {store.uri}, listed by the first run", False
         folder = store.root
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "there is no such folder"
@@ -140,14 +142,14 @@ def _images(source: str | None, directory: Path) -> str:
                 f"{directory} holds images; give it as --source, and name another folder for the campaign: "
                 f"vouch init NAME --source {directory}"
             )
-        return f"none yet; put them into {folder.resolve()}, or name their folder by --source"
+        return f"none yet; put them into {folder.resolve()}, or name their folder by --source", True
     images, others = _count(folder)
     rest = ""
     if others:
         common = sorted(others.items(), key=lambda item: (-item[1], item[0]))
         kinds = some([f"{kind} {count:,}" for kind, count in common], _MOST_KINDS)
         rest = f"; {plural(others.total(), 'other file')} skipped: {kinds}"
-    return f"{images:,} in {folder.resolve()}{rest}"
+    return f"{f'{images:,}' if images else 'NONE'} in {folder.resolve()}{rest}", not images
 
 
 def _count(folder: Path) -> tuple[int, "Counter[str]"]:

@@ -9,6 +9,7 @@ import typer
 from vouch_labels.flows.cli.command import epilog, reported
 from vouch_labels.flows.console.output import Terminal, answer, print_json, print_rows, quiet, say, terminal
 from vouch_labels.schemas.errors import CheckpointError, UserError, VouchError
+from vouch_labels.schemas.text import plural
 
 if TYPE_CHECKING:
     from vouch_labels.schemas.records import RunSummary
@@ -60,8 +61,8 @@ def check_complete(summary: "RunSummary") -> None:
     """Raise a VouchError that says how much a run has left undone, if any."""
     if summary.pending:
         raise VouchError(
-            f"{summary.pending} images of {len(summary.shard_errors)} shards are not labelled; "
-            "the others are: run again to try them once more"
+            f"not labelled: {plural(summary.pending, 'image')} of {plural(len(summary.shard_errors), 'shard')}; the "
+            "others are: run again to try once more"
         )
 
 
@@ -79,6 +80,8 @@ def label(campaign: Path, terminal: Terminal, *, plain: bool, options: "RunOptio
         from vouch_labels.tasks.shard.events import Loading
 
         with CampaignRun(config, progress, options) as opened:
+            if opened.idle:
+                return opened.finish()
             progress(Loading("Prefect"))
             from vouch_labels.flows.run import run_campaign
 
@@ -144,7 +147,8 @@ def export(
     """
     from vouch_labels.flows.console.progress import RunProgress
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.tasks.export.export import export_campaign, with_export_settings
+    from vouch_labels.tasks.export.export import with_export_settings
+    from vouch_labels.tasks.run import export_campaign
 
     config = load_campaign(campaign)
     given = {"name": name, "preset": preset, "undecided": undecided, "images": images}
@@ -184,16 +188,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 @models.command(name="list", epilog=epilog("vouch models list", "vouch models list --json"))
 @reported
 def list_models(as_json: Json = False) -> None:
-    """List the bundled and the official checkpoints, their sizes, and where they lie on this machine."""
+    """List the bundled and the official checkpoints, where they lie on this machine, and what the bundled ones know."""
+    from vouch_labels.schemas.campaign import DRAWN
     from vouch_labels.tasks.models.catalog import catalog
 
     with quiet() as terminal:
         entries = catalog()
         if as_json:
-            print_json(terminal, {"checkpoints": [entry.model_dump(mode="json") for entry in entries]})
+            found = [entry.model_dump(mode="json") for entry in entries]
+            print_json(terminal, {"checkpoints": found, "drawn_things": list(DRAWN)})
             return
         for entry in entries:
             say(terminal.results(), _line(entry))
+        say(terminal.results(), f"the bundled models (starter) know {len(DRAWN)} drawn things: {', '.join(DRAWN)}")
+        say(
+            terminal.remarks(),
+            "They find nothing of worth on photographs: for those `vouch models pull NAME` fetches an official "
+            "checkpoint, and models in the campaign file names it (`vouch init --models official` writes such a file).",
+        )
         say(
             terminal.remarks(),
             "A checkpoint may also be a path, s3://bucket/key or hf://owner/repo[@revision]/file; the transformers "
@@ -212,6 +224,7 @@ def check(
 
     What is not on this machine yet is fetched.
     """
+    from vouch_labels.schemas.campaign import unknown_classes
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.schemas.records import bundled_models
     from vouch_labels.tasks.models.catalog import check_models
@@ -225,7 +238,7 @@ def check(
             model = f"{report.backend} {report.checkpoint} on {report.device}, {report.seconds:.1f} s"
             result = f"not usable: {report.problem}" if report.problem else f"ok: {model}"
             say(console, f"{report.kind:<10} {result}")
-        for line in bundled_models(config.models.bundled):
+        for line in bundled_models(config.models.bundled, unknown_classes(config)):
             say(console, line)
         if as_json:
             print_json(terminal, {"models": [report.model_dump(mode="json") for report in reports]})

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from vouch_labels.flows.console.output import printable
-from vouch_labels.schemas.text import duration
+from vouch_labels.schemas.text import duration, plural
 from vouch_labels.tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Reading, Routing
 from vouch_labels.tasks.shard.events import Progress as Step
 
@@ -46,31 +46,36 @@ class RunProgress:
             redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
         self._said = (time.monotonic(), "")
+        self._printed = ""
         self._warnings = _Warnings(console)
 
     def __enter__(self) -> Self:
         """Begin to draw, and to pass on what the steps warn of."""
         for name in WARN:
             logging.getLogger(name).addHandler(self._warnings)
-        if self._plain:
-            self._say()
-        else:
+        # Plain lines begin with the first event: nothing goes before a refusal.
+        if not self._plain:
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Clear the live line."""
+        """Clear the live line; of plain ones the last says how far it came."""
         for name in WARN:
             logging.getLogger(name).removeHandler(self._warnings)
-        if not self._plain:
+        if self._plain:
+            self._say_last()
+        else:
             self._live.stop()
 
     def __call__(self, event: Event) -> None:
         """Take note of an event; safe from any one thread at a time."""
         state = self._state
+        before, line = state.phase, self._line()
         state.take(event)
+        if self._plain and state.phase != before:
+            self._say_last(line)
         if self._plain:
             self._say()
         else:
@@ -80,13 +85,24 @@ class RunProgress:
         now, (then, phase) = time.monotonic(), self._said
         if phase == self._state.phase and now - then < PLAIN_EVERY_S:
             return
-        self._said = (now, self._state.phase)
         # The first image of an export or a comparison says nothing yet.
         first = phase != self._state.phase and self._state.phase.startswith(("exporting", "comparing", "reading"))
-        figures = "" if first else self._state.figures()
-        self._console.print(
-            f"{self._state.phase}{': ' if figures else ''}{figures}", highlight=False, soft_wrap=True, markup=False
-        )
+        self._print(self._state.phase if first else self._line())
+        self._said = (now, self._state.phase)
+
+    def _line(self) -> str:
+        figures = self._state.figures()
+        return f"{self._state.phase}: {figures}" if figures else self._state.phase
+
+    def _say_last(self, line: str | None = None) -> None:
+        """Print how far a phase came, unless its last line says so; figures of seconds ago are not how it ended."""
+        line = self._line() if line is None else line
+        if self._said[1] and line != self._printed:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._printed = line
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 class _Warnings(logging.Handler):
@@ -142,19 +158,19 @@ class _State:
 
     def figures(self) -> str:
         if self.phase == "listing the source":
-            return f"{self.through:,} keys" if self.through else ""
+            return plural(self.through, "key") if self.through else ""
         if self.phase.startswith(("exporting", "comparing")):
-            return f"{self.through:,} images"
+            return plural(self.through, "image")
         if self.phase == "routing":
-            return f"{self.through:,} labels"
+            return plural(self.through, "label")
         if self.phase == "reading the file":
             return f"{100 * self.through // max(self.total, 1)}%"
         if self.phase == "planned":
-            return f"{self.total - self.through:,} images to work through, {self.through:,} done before"
+            return f"{plural(self.total - self.through, 'image')} to work through, {self.through:,} done before"
         if self.phase != "labelling":
             return ""
         rate = self.rate()
-        parts = [f"{self.through:,} of {self.total:,} images"]
+        parts = [f"{self.through:,} of {plural(self.total, 'image')}"]
         if rate:
             left = max(0, self.total - self.through) / rate
             parts.append(f"{rate:.1f} images/s, {duration(left)} left")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vouch_labels.schemas.queue import Box, Item, VerdictRow
 from vouch_labels.schemas.tables import BOX
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.boxes_masks import rle_of_crop
 from vouch_labels.tasks.reviews.verdicts import mask_trouble
 
@@ -278,7 +279,7 @@ def format_answer(answer: Sequence[VerdictRow]) -> str:
         text = f"{text} ({about['class_name']})"
     if not missed:
         return text
-    drawn = f"{len(missed)} missed object{'' if len(missed) == 1 else 's'}"
+    drawn = plural(len(missed), "missed object")
     return drawn if about["verdict"] == "checked" else f"{text}, and {drawn}"
 
 

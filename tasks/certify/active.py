@@ -1,4 +1,4 @@
-"""Says which policy is active and whether it can be used: the one place that all who use a policy ask.
+"""Says which policy is active, whether it can be used, and what it guarantees: the one place that all ask.
 
 The active policy of a run is named by runs/<run>/policy.json.
 """
@@ -15,14 +15,18 @@ from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Current
 from vouch_labels.tasks import detect, score
 from vouch_labels.tasks.certify.monitor import expired_reason
+from vouch_labels.tasks.labels.records import Guarantee
 from vouch_labels.tasks.policy import (
+    EXPIRED,
     check_fits,
     check_guarantee,
     default_policy,
     expired_policy,
+    policy_key,
     read_policy,
     write_policy,
 )
+from vouch_labels.tasks.reviews.class_changes import class_changes
 from vouch_labels.tasks.store.store import Store
 
 NONE: Final = "none"
@@ -68,12 +72,13 @@ def usable_policy(campaign: Campaign, workspace: Store, inputs: Mapping[str, str
     """
     chosen = find_policy(campaign, workspace)
     if inputs:
-        check_fits(chosen.policy, {name: _declared(campaign).get(name, value) for name, value in inputs.items()})
+        declared = declared_inputs(campaign)
+        check_fits(chosen.policy, {name: declared.get(name, value) for name, value in inputs.items()})
     return chosen
 
 
-def _declared(campaign: Campaign) -> dict[str, str]:
-    """What labels would depend on that were made now, as far as the campaign itself says."""
+def declared_inputs(campaign: Campaign) -> dict[str, str]:
+    """What labels would depend on that were made now, as far as the campaign itself says: name -> its fingerprint."""
     models = campaign.models
     detector = detect.declared_inputs(campaign.classes, models.detector)
     return detector | score.declared_inputs(campaign.classes, models.scorer)
@@ -109,7 +114,8 @@ def check_classes_labelled(campaign: Campaign, current: Current) -> None:
         UserError: They were.
     """
     if tuple(entry.key for entry in campaign.classes) != current.classes:
-        raise UserError("the classes of the campaign have changed since its labels were made; use `vouch run` first")
+        what = class_changes(campaign.classes, current) or "the classes were put into another order"
+        raise UserError(f"{what} since the labels were made; use `vouch run` first")
 
 
 class ActivePolicy(Strict):
@@ -140,3 +146,34 @@ def activate(workspace: Store, run: str, version: str | None) -> None:
 
 def _key(run: str) -> str:
     return f"runs/{run}/policy.json"
+
+
+def guarantee_of(campaign: Campaign, workspace: Store, version: str) -> Guarantee | str:
+    """What a policy guarantees of a data set that is exported now; text: why not, empty where it never did.
+
+    Raises:
+        StoreError: The policy, a review plan or a file of verdicts is damaged.
+    """
+    key = policy_key(version)
+    try:
+        policy = Policy.model_validate_json(workspace.get(key).data)
+    except ObjectMissingError:
+        return ""
+    except ValidationError:
+        raise StoreError(f"{workspace.uri}/{key} is damaged; restore it, or use `vouch apply` with another") from None
+    found = policy.certification
+    if found is None:
+        return ""
+    if reason := expired_reason(workspace, campaign.run.name, policy):
+        return f"policy {version} has expired: {reason}"
+    if version.startswith(EXPIRED):
+        return f"policy {version.removeprefix(EXPIRED)} has expired; use `vouch certify` again"
+    if campaign.export.undecided == "include":
+        return "labels that nobody has looked at are plain annotations in it (export.undecided: include)"
+    return Guarantee(
+        policy=version,
+        precision=found.precision,
+        confidence=found.confidence,
+        gate=found.gate,
+        simulated=found.simulated,
+    )

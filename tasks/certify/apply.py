@@ -12,9 +12,9 @@ from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import ApplySummary, ClassChange, ClassCounts, Current, Marker
 from vouch_labels.tasks.arrow import flat
-from vouch_labels.tasks.certify.active import NONE, activate, check_classes_labelled
+from vouch_labels.tasks.certify.active import NONE, activate, check_classes_labelled, guarantee_of
 from vouch_labels.tasks.certify.monitor import expired_reason
-from vouch_labels.tasks.certify.rounds import read_tests
+from vouch_labels.tasks.certify.rounds import newest_certified
 from vouch_labels.tasks.export.export import check_export_name, export_run
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.scan import Shard, shards
@@ -22,16 +22,11 @@ from vouch_labels.tasks.labels.totals import add_up
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.same_campaign import check_same_campaign
 from vouch_labels.tasks.policy import (
-    EXPIRED,
-    FOLDER,
     basis,
-    changed_inputs,
     check_fits,
     check_guarantee,
     default_policy,
-    parse_policy,
     read_policy,
-    weaker_guarantee,
     write_policy,
 )
 from vouch_labels.tasks.shard.events import OnEvent, Routing, ignore
@@ -74,7 +69,10 @@ def apply_policy(
             raise WorkspaceBusyError(f"run {run!r} was taken over by another process; nothing has changed")
         write_current(workspace, run, after)
         activate(workspace, run, active)
-        outcome = export_run(campaign, ledger, after, on_event) if export else None
+        outcome = None
+        if export:
+            guarantee = guarantee_of(campaign, workspace, policy.version)
+            outcome = export_run(campaign, ledger, after, guarantee, on_event)
     return summary.model_copy(update={"export": outcome, "seconds": round(time.monotonic() - started, 3)})
 
 
@@ -90,7 +88,8 @@ def _route_all(
         on_event(Routing(labels))
     if fingerprint is None:
         raise UserError(f"run {run!r} in {workspace.uri} has no finished shard yet; use `vouch run` first")
-    return before.model_copy(update={"fingerprint": fingerprint, "policy": policy.version}), changed
+    stages = rerouted(before.stages, policy) if before.stages else {}
+    return before.model_copy(update={"fingerprint": fingerprint, "stages": stages, "policy": policy.version}), changed
 
 
 def _each(workspace: Store, run: str, ledger: Ledger, before: Current, policy: Policy) -> Iterator[tuple[Marker, int]]:
@@ -175,22 +174,6 @@ def _check_campaign(campaign: Campaign, current: Current, version: str | None) -
         )
 
 
-def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> Policy | None:
-    """Read the newest certified policy of the run; those that people's verdicts certified go before simulated ones.
-
-    Of those that fit the labels and guarantee what the campaign asks for; else of those that fit; else of all.
-
-    Raises:
-        UserError: A policy is damaged.
-        StoreError: A record of a test is.
-    """
-    ordered = sorted(_certified(workspace, campaign.run.name), key=lambda entry: entry[0])
-    policies = [policy for _, policy in ordered]
-    fitting = [policy for policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
-    keeping = [policy for policy in fitting if not weaker_guarantee(policy, campaign.routing)]
-    return next(reversed(keeping or fitting or policies), None)
-
-
 def _newest(workspace: Store, campaign: Campaign, current: Current) -> str:
     run = campaign.run.name
     policy = newest_certified(campaign, workspace, current)
@@ -202,23 +185,6 @@ def _newest(workspace: Store, campaign: Campaign, current: Current) -> str:
     _check_inputs_known(policy, current)
     # One that does not fit is refused by the checks that follow, which say why.
     return policy.version
-
-
-def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str], Policy]]:
-    """Every policy that was certified for a run, with what orders them: whether people answered, and the time."""
-    # Runs share a workspace, and a policy of another one says nothing of these labels, though their inputs be equal.
-    tests = {(test.created, test.look, test.plans) for test in read_tests(workspace, run)}
-    for info in workspace.list(f"{FOLDER}/"):
-        version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
-        if not version.startswith(("user-", EXPIRED)):
-            policy = parse_policy(workspace, version, "looking for the newest policy (--policy names one)")
-            made = policy.certification
-            if made is not None and (made.created, made.look, made.plans) in tests:
-                yield (not made.simulated, made.created), policy
-
-
-def _inputs(policy: Policy) -> dict[str, str]:
-    return {} if policy.certification is None else policy.certification.inputs
 
 
 def _check_inputs_known(policy: Policy, current: Current) -> None:

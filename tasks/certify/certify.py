@@ -19,6 +19,7 @@ from vouch_labels.schemas.policy import (
     GroupCertificate,
     Policy,
 )
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.certify.active import active_version
 from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.judge import (
@@ -147,7 +148,8 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
     if found is None:
         known = int((reviews.labels.places(reviews.answers.label_ids) >= 0).sum())
         raise UserError(
-            f"no certification sample was drawn: the verdicts on {known:,} labels of this run serve to fit; {_PLAN}"
+            f"no certification sample was drawn: the verdicts on {plural(known, 'label')} of this run serve to fit; "
+            f"{_PLAN}"
         )
     plan, guarantee = found.plan, reviews.guarantee
     if changed := changed_inputs(plan.inputs, reviews.current.inputs):
@@ -169,9 +171,9 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
         )
     if missing and not unanswered_as_wrong:
         raise UserError(
-            f"{missing:,} of {found.tasks.num_rows:,} certification tasks have no answer; a part of a sample certifies "
-            f"nothing: answer them (vouch verdicts CAMPAIGN --tasks FILE --plan {found.plans[-1].number} writes them), "
-            "or count them as wrong with --unanswered-as-wrong"
+            f"{missing:,} of {plural(found.tasks.num_rows, 'certification task')} without an answer; a part of a "
+            "sample certifies nothing: answer them (vouch verdicts CAMPAIGN --tasks FILE --plan "
+            f"{found.plans[-1].number} writes them), or count them as wrong with --unanswered-as-wrong"
         )
     return found
 
@@ -203,7 +205,10 @@ def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: P
             "vouch plan-reviews CAMPAIGN --stage first"
         )
     if (missing := found.unanswered(reviews.answers)) > 0:
-        remarks.append(f"{missing:,} certification tasks without an answer were counted as wrong")
+        tasks = plural(
+            missing, "certification task without an answer was", "certification tasks without an answer were"
+        )
+        remarks.append(f"{tasks} counted as wrong")
     if policy is not None and (ended := expired(policy, reviews.plans, reviews.answers)):
         remarks.append(f"{ended}; to draw a new sample: vouch plan-reviews CAMPAIGN")
     if policy is not None and not found.honeypots.num_rows:

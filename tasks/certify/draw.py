@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.certify.active import usable_policy
 from vouch_labels.tasks.certify.data import (
     Guarantee,
@@ -138,8 +139,8 @@ def draw_first(reviews: RunReviews, seconds: float) -> Draw:
     return Draw(
         tables=(label_tasks(labels, rows, "fit", p, reviews.answers, drawn.inclusion),),
         notes=(
-            f"{len(rows):,} labels to fit the calibrator to, half spread over the detector's scores, half at random: "
-            "they teach how far each signal is to be trusted, and certify nothing",
+            f"{plural(len(rows), 'label')} to fit the calibrator to, half spread over the detector's scores, half at "
+            "random: they teach how far each signal is to be trusted, and certify nothing",
             f"{share:.1%} of the images are kept for this; their labels are never accepted without a person",
         ),
         fit_share=share,
@@ -180,8 +181,8 @@ def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
     return Draw(
         tables=(tasks,),
         notes=(
-            f"{len(drawn.rows):,} of {len(accepted):,} accepted labels as a blind audit of policy {policy.version}: "
-            "they show whether its guarantee still holds",
+            f"{len(drawn.rows):,} of {plural(len(accepted), 'accepted label')} as a blind audit of policy "
+            f"{policy.version}: they show whether its guarantee still holds",
             *notes,
         ),
         fit_share=share_of(reviews),
@@ -203,7 +204,7 @@ def draw_queue(reviews: RunReviews, seconds: float) -> Draw:
     scores = _known_scores(reviews)
     rows, waiting = low_confidence_rows(reviews, scores, labels_within(seconds))
     nothing = nothing_worth_asking(waiting, reviews.campaign.export.undecided)
-    note = f"{len(rows):,} of {waiting:,} labels that wait for people, those first that fix most a second"
+    note = f"{len(rows):,} of {plural(waiting, 'label')} waiting for people, those first that fix most a second"
     return Draw(
         tables=(label_tasks(reviews.labels, rows, "doubtful", scores, reviews.answers),),
         notes=(note if len(rows) else nothing,),
@@ -310,8 +311,8 @@ def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
     return Draw(
         tables=(tasks,),
         notes=(
-            f"{int(new.sum()):,} labels more for the certification sample of {sum(before):,}, next in the same random "
-            "order; certifying again is another test, with a part of the confidence that is left",
+            f"{plural(int(new.sum()), 'label')} more for the certification sample of {sum(before):,}, next in the same "
+            "random order; certifying again is another test, with a part of the confidence that is left",
         ),
         fit_share=share_of(reviews),
         scores=candidates.scores,
@@ -329,7 +330,7 @@ def _too_little(count: int, needed: int | None) -> str:
             "ask for a lower routing.precision, or review more to fit (--stage first)"
         )
     return (
-        f"{count:,} reviews are too few to certify anything; about {needed:,} may do: "
+        f"{plural(count, 'review is', 'reviews are')} too few to certify anything; about {needed:,} may do: "
         f"vouch plan-reviews CAMPAIGN --minutes {np.ceil(needed * VERIFY_S / 60):.0f}"
     )
 
@@ -354,7 +355,7 @@ def add_honeypots(reviews: RunReviews, draw: Draw, count: int) -> tuple[pa.Table
     tasks = make_honeypots(reviews, draw.scores, cut, count, rng, routed=reviews.guarantee.gate == "delivered")
     if not tasks.num_rows:
         raise UserError("--honeypots needs labels of the fit side that reviewers found correct, and there are none")
-    note = f"{tasks.num_rows:,} known-wrong labels among them, which show how many wrong ones reviewers miss"
+    note = f"{plural(tasks.num_rows, 'known-wrong label')} among them, to show how many wrong ones reviewers miss"
     if tasks.num_rows < count:
         note += f" ({count:,} were asked for; there are no more labels to make them of)"
     return tasks, (note,)
@@ -420,7 +421,8 @@ def _searches(reviews: RunReviews, presence: pa.Table, count: int) -> AboutImage
         answers=reviews.answers,
     )
     drawn = sum(stratum.drawn for stratum in strata)
-    note = f"{drawn:,} images to be searched for every object, with their unreviewed labels: they tell the recall"
+    images = plural(drawn, "image")
+    note = f"{images} to be searched for every object, with the unreviewed labels there: that tells the recall"
     return AboutImages(tasks, strata, (note,))
 
 
@@ -430,7 +432,8 @@ def _misses(
     # What was asked about labels of other models was about other boxes.
     asked = [tasks for plan, tasks in reviews.plans if plan.inputs == reviews.current.inputs]
     tasks = possible_misses(reviews.labels, presence, answers, pa.concat_tables([searches, *asked]), count)
-    note = f"{tasks.num_rows:,} classes that CLIP sees in an image and no box shows, the last to be asked"
+    pairs = plural(tasks.num_rows, "class", "classes")
+    note = f"{pairs} that CLIP sees in an image and no box shows, the last to be asked"
     if tasks.num_rows < count:
         note += f" ({count:,} were asked for; there are no more that were not asked about)"
     return AboutImages(tasks, notes=(note, _WEAK) if tasks.num_rows else (note,))
@@ -467,7 +470,7 @@ def nothing_worth_asking(waiting: int, undecided: Undecided) -> str:
         "include": "they are in the data set as they are",
     }
     return (
-        f"{waiting:,} label{'' if waiting == 1 else 's'} wait{'s' if waiting == 1 else ''}; all have p_correct below "
+        f"{plural(waiting, 'label waits', 'labels wait')}; all have p_correct below "
         f"{WORTH_VERIFYING:.3f}, where drawing is quicker than looking ({stay[undecided]})"
     )
 

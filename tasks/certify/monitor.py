@@ -40,10 +40,21 @@ class AuditDraw:
     """Accepted labels that it was drawn from."""
     audited: Audited
     """The labels with an answer; disputed ones count as wrong."""
-    unanswered: int
+    missing: Floats
+    """Inclusion probabilities of the labels without an answer."""
     simulated: bool
     estimate: Estimate | None
     """Share of correct labels among the accepted ones; None while answers are missing."""
+
+    @property
+    def unanswered(self) -> int:
+        """Labels without an answer."""
+        return len(self.missing)
+
+    def outcomes(self, missing_wrong: bool) -> tuple[Bools, Floats]:
+        """Which of all m labels are wrong, (m,), those without an answer as is said; and their inclusion, (m,)."""
+        wrong = np.concatenate([~self.audited.correct, np.full(self.unanswered, missing_wrong)])
+        return wrong, np.concatenate([self.audited.inclusion, self.missing])
 
 
 def audit_draws(plans: Plans, answers: Answers, version: str, delta: float) -> list[AuditDraw]:
@@ -60,7 +71,12 @@ def audit_draws(plans: Plans, answers: Answers, version: str, delta: float) -> l
 
 
 def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
-    """Bet on all complete audits of a certified policy, in order; None without a certificate.
+    """Bet on all audits of a certified policy that were started, in order; None without a certificate.
+
+    A label without an answer must not hide the others. In the last audit it counts as correct, as in one of which less
+    than half is answered: bets grow with every wrong label, so they are then below what all answers would give, and the
+    chance of a false end stays below delta. In every other audit it counts as wrong, since labels are skipped for a
+    reason; answered later, it counts as what it is.
 
     Audits that a simulated reviewer answered say nothing of a policy that people certified, nor the other way round.
 
@@ -78,10 +94,21 @@ def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
         delta /= 2
         limit *= delivered_on_accepted(policy, guarantee, plans, answers, delta)
     found = Monitor(1 - min(limit, 1 - 1e-9), delta)
-    for draw in audit_draws(plans, answers, policy.version, delta):
-        if not draw.unanswered and draw.simulated == guarantee.simulated:
-            found = found.after(~draw.audited.correct, draw.audited.inclusion, draw.labels)
+    for draw, missing_wrong in _started(policy.version, guarantee, plans, answers, delta):
+        found = found.after(*draw.outcomes(missing_wrong), draw.labels)
     return found
+
+
+def _started(
+    version: str, guarantee: Certification, plans: Plans, answers: Answers, delta: float
+) -> list[tuple[AuditDraw, bool]]:
+    """Audits with an answer, and whether those of their labels that have none count as wrong."""
+    draws = audit_draws(plans, answers, version, delta)
+    return [
+        (draw, draw is not draws[-1] and draw.unanswered <= len(draw.audited.correct))
+        for draw in draws
+        if len(draw.audited.correct) and draw.simulated == guarantee.simulated
+    ]
 
 
 def expired_reason(workspace: Store, run: str, policy: Policy) -> str | None:
@@ -108,12 +135,17 @@ def expired(policy: Policy, plans: Plans, answers: Answers) -> str | None:
 
 def contradicted(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     """Say that audits contradict a policy's guarantee; None while they do not."""
-    found = monitor(policy, plans, answers)
-    if found is None or not found.expired:
+    if not any(plan.audit and plan.audit.policy == policy.version for plan, _ in plans):
         return None
+    found = monitor(policy, plans, answers)
+    if found is None or policy.certification is None or not found.expired:
+        return None
+    started = _started(policy.version, policy.certification, plans, answers, found.delta)
+    missing = sum(draw.unanswered for draw, missing_wrong in started if missing_wrong)
+    counted = f" ({missing:,} without an answer count as wrong: answer them, if they are right)" if missing else ""
     return (
         f"blind audits ({found.batches}) say that more than {1 - found.precision:.1%} of the labels that policy "
-        f"{policy.version} accepts are wrong; review more and certify again"
+        f"{policy.version} accepts are wrong{counted}; review more and certify again"
     )
 
 
@@ -188,22 +220,22 @@ def _draw(plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> 
     rows = tasks.filter(pc.equal(tasks["purpose"], "audit"))
     codes = answers.wrong_of(rows["label_id"])
     known = codes != NO_ANSWER
+    inclusion = numbers(rows["inclusion"], np.float64)
     probabilities = numbers(rows["p_correct"], np.float64)
     audited = Audited(
         probabilities=np.where(np.isnan(probabilities), UNKNOWN_P, probabilities)[known],
         strata=numbers(rows["stratum"], np.int64)[known],
         correct=(codes == CORRECT)[known],
-        inclusion=numbers(rows["inclusion"], np.float64)[known],
+        inclusion=inclusion[known],
     )
-    unanswered = int((~known).sum())
     sizes = np.array([stratum.size for stratum in audit.strata], np.int64)
     return AuditDraw(
         plan=plan.number,
         labels=audit.labels,
         audited=audited,
-        unanswered=unanswered,
+        missing=inclusion[~known],
         simulated=bool(answers.simulated_of(rows["label_id"]).any()),
-        estimate=None if unanswered else audited_precision(audit.mean_p_correct, sizes, audited, delta),
+        estimate=audited_precision(audit.mean_p_correct, sizes, audited, delta) if known.all() else None,
     )
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import TASKS, Planned, ReviewPlan, Stage
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.certify.active import check_classes_labelled
 from vouch_labels.tasks.certify.data import RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.draw import (
@@ -159,9 +160,7 @@ def _take(reviews: RunReviews, drawing: CertificationTest | None) -> list[str]:
 def _nothing(draw: Draw, waiting: int) -> str:
     if not waiting:
         return draw.nothing
-    tasks = (
-        "1 task of an earlier plan still waits" if waiting == 1 else f"{waiting:,} tasks of earlier plans still wait"
-    )
+    tasks = plural(waiting, "task of an earlier plan still waits", "tasks of earlier plans still wait")
     return f"{draw.nothing}; {tasks} for an answer"
 
 

@@ -5,6 +5,7 @@ calibrator by which validation labels were drawn is kept: one fitted again after
 through what was reviewed next, and the thresholds of a declared sequence would mean other labels as well.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,16 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
-from vouch_labels.schemas.campaign import Strict
+from vouch_labels.schemas.campaign import Campaign, Strict
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
 from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import ReviewPlan, Stage
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.arrow import distinct, numbers
 from vouch_labels.tasks.certify.active import usable_policy
 from vouch_labels.tasks.certify.data import Candidates, RunReviews, draw_counts
 from vouch_labels.tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
 from vouch_labels.tasks.certify.monitor import contradicted
-from vouch_labels.tasks.policy import FOLDER, changed_inputs, policy_key
+from vouch_labels.tasks.policy import EXPIRED, FOLDER, changed_inputs, parse_policy, policy_key, weaker_guarantee
 from vouch_labels.tasks.reviews.plans import Plans, record_numbers
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers
 from vouch_labels.tasks.statistics.bounds import Floats
@@ -191,6 +194,39 @@ def read_tests(workspace: Store, run: str) -> list[CertificationTest]:
     return [_read(workspace, run, number) for number in record_numbers(workspace, f"runs/{run}/looks/", digits=1)]
 
 
+def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> Policy | None:
+    """Read the newest certified policy of the run; those that people's verdicts certified go before simulated ones.
+
+    Of those that fit the labels and guarantee what the campaign asks for; else of those that fit; else of all.
+
+    Raises:
+        UserError: A policy is damaged.
+        StoreError: A record of a test is.
+    """
+    ordered = sorted(_certified(workspace, campaign.run.name), key=lambda entry: entry[0])
+    policies = [policy for _, policy in ordered]
+    fitting = [policy for policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
+    keeping = [policy for policy in fitting if not weaker_guarantee(policy, campaign.routing)]
+    return next(reversed(keeping or fitting or policies), None)
+
+
+def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str], Policy]]:
+    """Every policy that was certified for a run, with what orders them: whether people answered, and the time."""
+    # Runs share a workspace, and a policy of another one says nothing of these labels, though their inputs be equal.
+    tests = {(test.created, test.look, test.plans) for test in read_tests(workspace, run)}
+    for info in workspace.list(f"{FOLDER}/"):
+        version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
+        if not version.startswith(("user-", EXPIRED)):
+            policy = parse_policy(workspace, version, "looking for the newest policy (--policy names one)")
+            made = policy.certification
+            if made is not None and (made.created, made.look, made.plans) in tests:
+                yield (not made.simulated, made.created), policy
+
+
+def _inputs(policy: Policy) -> dict[str, str]:
+    return {} if policy.certification is None else policy.certification.inputs
+
+
 def number_of_test(workspace: Store, run: str, test: CertificationTest) -> int:
     """Which test this is, or would be, among tests of labels of its inputs; nothing is written.
 
@@ -261,7 +297,8 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     verdicts = len(fit_verdicts(reviews.labels, reviews.answers, share, reviews.seed)[0])
     if waiting := _waiting(reviews, "fit"):
         raise UserError(
-            f"{waiting:,} labels to fit to still wait for an answer; answer them first, or go on with those answered: "
+            f"{plural(waiting, 'label to fit to still waits', 'labels to fit to still wait')} for an answer; answer "
+            "first, or go on with those answered: "
             "--stage certify"
         )
     if verdicts < FEWEST_LABELS:
@@ -300,7 +337,8 @@ def continues(reviews: RunReviews, last: Round) -> bool:
         return False
     if waiting := last.unanswered(reviews.answers):
         raise UserError(
-            f"{waiting:,} certification tasks still wait for an answer; answer them first, or draw again: "
+            f"{plural(waiting, 'certification task still waits', 'certification tasks still wait')} for an answer; "
+            "answer first, or draw again: "
             "--stage certify --fresh"
         )
     fitted_since = any(plan.number > last.plans[0].number and plan.counts.get("fit") for plan, _ in reviews.plans)

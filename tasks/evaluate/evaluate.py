@@ -219,6 +219,7 @@ class _Session:
             common=self._classes.common,
             without_truth={name: self._unknown[name] for name in self._classes.run_only},
             not_labelled={name: annotations[name] for name in self._classes.truth_only},
+            former=self._classes.former,
         )
 
 
@@ -234,7 +235,7 @@ def _keys(ledger: Ledger) -> Iterator[str]:
 
 
 def _common_classes(current: Current, truth: Truth) -> PairedClasses:
-    classes = pair_classes(current.shown, truth.categories)
+    classes = pair_classes(current.shown, truth.categories, current.former)
     if not classes.common:
         raise UserError(
             f"{truth.path}: shares no class with the run; it has {_some(truth.categories.values())}, the run "

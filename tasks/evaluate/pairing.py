@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class PairedClasses(NamedTuple):
     truth_only: tuple[str, ...]
     place_of_category: dict[int | str, int]
     """Category id of the truth -> place in `common`."""
+    former: dict[str, str]
+    """Category of the truth that has a former name of a class -> its name now."""
 
     def by_place(self, categories: Sequence[int | str]) -> NDArray[np.int64]:
         """Places in `common` of categories given by their ids, -1 for those that are not compared."""
@@ -78,15 +81,20 @@ def _pair_ends(keys: Sequence[str], whole: Mapping[str, int]) -> tuple[dict[str,
     return {key: place for key, place in paired.items() if claims[place] == 1}, ambiguous
 
 
-def pair_classes(class_names: Sequence[str], categories: Mapping[int | str, str]) -> PairedClasses:
+def pair_classes(
+    class_names: Sequence[str], categories: Mapping[int | str, str], former: Mapping[str, str] = MappingProxyType({})
+) -> PairedClasses:
     """Pair the classes of a run with categories of the truth by name; letter case and spaces around do not matter.
 
     Several categories of one name are one class. Where two classes of the run differ in nothing but case, a category
-    goes to the one that it equals, or to the first.
+    goes to the one that it equals, or to the first. Names that no class has now may be former ones: `former` has the
+    present name of each.
     """
     folded: dict[str, str] = {}
     for name in class_names:
         folded.setdefault(_folded(name), name)
+    for name, present in former.items():
+        folded.setdefault(_folded(name), present)
     own = set(class_names)
     class_of = {number: name if name in own else folded.get(_folded(name), "") for number, name in categories.items()}
     met = set(class_of.values())
@@ -96,6 +104,11 @@ def pair_classes(class_names: Sequence[str], categories: Mapping[int | str, str]
         run_only=tuple(name for name in class_names if name not in met),
         truth_only=tuple(dict.fromkeys(categories[number] for number, name in class_of.items() if not name)),
         place_of_category={number: common.index(name) for number, name in class_of.items() if name},
+        former={
+            categories[number]: name
+            for number, name in class_of.items()
+            if name and _folded(categories[number]) != _folded(name)
+        },
     )
 
 

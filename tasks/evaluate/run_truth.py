@@ -129,7 +129,7 @@ def truth_of_labels(
     Raises:
         UserError: They share no image or no class.
     """
-    classes = pair_classes(labels.shown, truth.categories)
+    classes = pair_classes(labels.shown, truth.categories, labels.former)
     keys = labels.keys.to_pylist()
     pairs = pair_images(keys, [image.file_name for image in truth.images])
     _check_common(truth, classes, pairs.places, keys, labels.shown)

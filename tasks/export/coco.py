@@ -34,7 +34,9 @@ ALL = "all"
 
 COPY_BYTES = 1 << 20
 
-ExportStatus = Literal["accepted", "kept", "corrected", "added", "rejected", "undecided", "dropped", "unusable"]
+ExportStatus = Literal[
+    "accepted", "kept", "corrected", "added", "rejected", "duplicate", "undecided", "dropped", "unusable"
+]
 """A field of ClassCounts."""
 Undecided = Literal["ignore", "drop", "include"]
 
@@ -52,7 +54,7 @@ def write_coco(
     created: datetime,
     version: str,
     image_root: str,
-    guarantee: Guarantee | None = None,
+    guarantee: Guarantee | str = "",
     progress: Callable[[int], None] | None = None,
 ) -> ExportSummary:
     """Write annotations.json, with splits annotations_<split>.json too; returns what `write_summary` keeps of it.
@@ -137,7 +139,7 @@ class _Writer:
         statuses: list[ExportStatus] = []
         for label in image.labels:
             entry, (status, crowd) = None, export_status(label, self._config.undecided)
-            if status not in ("dropped", "rejected"):
+            if status not in ("dropped", "rejected", "duplicate"):
                 entry = annotation_entry(label, image, first + len(entries), image_id, self._categories, crowd)
                 status = "unusable" if entry is None else status
             if entry is not None:
@@ -163,9 +165,9 @@ class _Writer:
             return (ALL,)
         return ALL, split_of(self._config.splits, image.sha256 or image.key)
 
-    def summary(self, run: str, keys: dict[str, str], image_root: str, guarantee: Guarantee | None) -> ExportSummary:
+    def summary(self, run: str, keys: dict[str, str], image_root: str, guarantee: Guarantee | str) -> ExportSummary:
         whole = self._documents[ALL]
-        if guarantee is not None:
+        if isinstance(guarantee, Guarantee):
             waiting = sum(count for (_, status), count in self._statuses.items() if status in ("undecided", "dropped"))
             guarantee = guarantee.model_copy(update={"waiting": waiting})
         return ExportSummary(
@@ -184,7 +186,8 @@ class _Writer:
             images_checked=self._checked,
             simulated=self._simulated,
             unreviewed=self._unreviewed,
-            guarantee=guarantee,
+            guarantee=guarantee if isinstance(guarantee, Guarantee) else None,
+            not_guaranteed=guarantee if isinstance(guarantee, str) else "",
         )
 
     def _class_counts(self, class_name: str) -> ClassCounts:
@@ -355,7 +358,7 @@ def export_status(label: ExportLabel, undecided: Undecided) -> tuple[ExportStatu
     Verdicts go before the policy's decision. An object of unknown class or extent is never a plain label, even where
     unreviewed ones are: it is known to be wrong as it stands.
     """
-    if label.reviewed in ("kept", "corrected", "added", "rejected"):
+    if label.reviewed in ("kept", "corrected", "added", "rejected", "duplicate"):
         return label.reviewed, False
     if label.decision == "accept" and not label.reviewed:
         return "accepted", False

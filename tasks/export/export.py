@@ -1,4 +1,4 @@
-"""Exports a run's data set into its workspace, with what its policy guarantees of the labels."""
+"""Writes a run's data set into its workspace, with what its policy guarantees of the labels."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -11,42 +11,24 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.campaign import Campaign, ExportConfig
 from vouch_labels.schemas.campaign_file import YamlTree, explain
-from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
-from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Current, ExportOutcome
 from vouch_labels.tasks.export.coco import write_coco
 from vouch_labels.tasks.export.images import place_images
 from vouch_labels.tasks.export.summary import owner_of, write_summary
-from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import labelled_images
 from vouch_labels.tasks.labels.records import ExportImage, Guarantee, with_shown_names
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.plan.same_campaign import check_same_campaign
-from vouch_labels.tasks.policy import policy_key
 from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
-from vouch_labels.tasks.store.open import open_store, open_workspace
+from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
 
 MOST_MISSED: Final = 20
 """Images that could not be put beside the annotations and are named; the log names all."""
-
-
-def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOutcome:
-    """Export what the last run of a campaign left, without labelling anything.
-
-    Raises:
-        UserError: The campaign has not been run yet, or the labels or the data set are another campaign's.
-        StoreError: The workspace cannot be read or written.
-    """
-    workspace = open_workspace(campaign.workspace)
-    current = current_of(workspace, campaign.run.name)
-    with Ledger.load(workspace, campaign.run.name) as ledger:
-        check_same_campaign(workspace, campaign, current.classes, ledger)
-        return export_run(campaign, ledger, current, on_event)
 
 
 def with_export_settings(campaign: Campaign, changes: Mapping[str, object], before: str = "") -> Campaign:
@@ -66,8 +48,16 @@ def with_export_settings(campaign: Campaign, changes: Mapping[str, object], befo
     return campaign.model_copy(update={"export": config})
 
 
-def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: OnEvent = ignore) -> ExportOutcome:
+def export_run(
+    campaign: Campaign,
+    ledger: Ledger,
+    current: Current,
+    guarantee: Guarantee | str,
+    on_event: OnEvent = ignore,
+) -> ExportOutcome:
     """Write exports/<name>/ of everything that is done under the settings of `current`, as people left it.
+
+    `guarantee` is what the policy guarantees of it, or why a certified one guarantees nothing.
 
     Verdicts go before the policy's decisions (tasks.reviews.overlay, tasks.export.coco). Memory is that of a few
     shards and of all verdicts.
@@ -99,7 +89,7 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         created=datetime.now(UTC),
         version=current.fingerprint,
         image_root=source.uri if config.images == "none" else root,
-        guarantee=guarantee_of(workspace, current.policy),
+        guarantee=guarantee,
         progress=_counter(on_event, "annotations"),
     )
     write_summary(workspace, summary)
@@ -111,12 +101,14 @@ def export_run(campaign: Campaign, ledger: Ledger, current: Current, on_event: O
         accepted=sum(counts.accepted for counts in summary.classes.values()),
         human=sum(counts.kept + counts.corrected + counts.added for counts in summary.classes.values()),
         rejected=sum(counts.rejected for counts in summary.classes.values()),
+        duplicates=sum(counts.duplicate for counts in summary.classes.values()),
         split_files=[f"{base}/{split.file}" for name, split in summary.splits.items() if name != "all"],
         unreviewed=summary.unreviewed or 0,
         undecided=sum(counts.undecided + counts.dropped for counts in summary.classes.values()),
         images_rotated=summary.images_rotated,
         images_missed=len(missed),
         missed=dict(islice(missed.items(), MOST_MISSED)),
+        not_guaranteed=summary.not_guaranteed,
     )
 
 
@@ -158,28 +150,3 @@ def _counter(on_event: OnEvent, step: Literal["annotations", "images"]) -> Calla
         on_event(Exporting(seen, step))
 
     return count
-
-
-def guarantee_of(workspace: Store, version: str) -> Guarantee | None:
-    """Read the guarantee of a policy; None if it is not certified, or is no file of the workspace.
-
-    Raises:
-        StoreError: The policy is damaged.
-    """
-    key = policy_key(version)
-    try:
-        policy = Policy.model_validate_json(workspace.get(key).data)
-    except ObjectMissingError:
-        return None
-    except ValidationError:
-        raise StoreError(f"{workspace.uri}/{key} is damaged; restore it, or use `vouch apply` with another") from None
-    found = policy.certification
-    if found is None:
-        return None
-    return Guarantee(
-        policy=version,
-        precision=found.precision,
-        confidence=found.confidence,
-        gate=found.gate,
-        simulated=found.simulated,
-    )

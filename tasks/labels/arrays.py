@@ -1,7 +1,7 @@
 """Loads all labels of a run as numpy arrays, for sampling, calibration, certification and routing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -50,6 +50,8 @@ class RunLabels:
     """(M,) SHA-256 of their contents."""
     shown_names: tuple[str, ...] = ()
     """(K,) present names of the classes; empty: those of class_names."""
+    former: dict[str, str] = field(default_factory=dict)
+    """Former name of a class -> its present name."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -106,6 +108,7 @@ def read_run_labels(workspace: Store, run: str, ledger: Ledger, current: Current
         class_index=class_table[names.indices.to_numpy(zero_copy_only=False)] if len(names) else np.zeros(0, np.int64),
         class_names=current.classes,
         shown_names=current.shown,
+        former=current.former,
         image_index=numbers(labels["image"], np.int64),
         boxes=boxes_of(labels),
         signals=np.stack([numbers(labels[name], np.float32) for name in SIGNALS], axis=1),

@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
 
-Reviewed = Literal["", "kept", "corrected", "added", "rejected", "unclear", "disputed"]
+Reviewed = Literal["", "kept", "corrected", "added", "rejected", "duplicate", "unclear", "disputed"]
 """What people made of a label: nothing yet; it is right; they corrected it; they drew it; there is nothing to label; an
 object is there, but not what or where; they disagree."""
 Provenance = Literal["auto", "human", "simulated"]
@@ -76,6 +76,7 @@ class ClassCounts(Strict):
     corrected: int = Field(0, ge=0, description="Written as plain labels as people corrected them.")
     added: int = Field(0, ge=0, description="Written as plain labels because people drew them.")
     rejected: int = Field(0, ge=0, description="Left out because people said that there is no such object.")
+    duplicate: int = Field(0, ge=0, description="Left out because, as people corrected them, another shows the object.")
     undecided: int = Field(0, ge=0, description="Written although they wait for review.")
     dropped: int = Field(0, ge=0, description="Left out because they wait for review.")
     unusable: int = Field(0, ge=0, description="Left out because their box has no extent inside the image.")
@@ -140,8 +141,9 @@ class ExportSummary(Strict):
     guarantee: Guarantee | None = Field(
         None,
         validation_alias=AliasChoices("guarantee", "promise"),
-        description="What the policy guarantees; None: it is not certified.",
+        description="What the policy guarantees; None: nothing.",
     )
+    not_guaranteed: str = Field("", description="Why a certified policy guarantees nothing of this data set.")
 
     @property
     def usable(self) -> int:

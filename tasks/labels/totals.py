@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 MOST_REASONS = 1000
+FEW_FAILED = 3
+"""Failed images that a status or summary names."""
 
 
 @dataclass
@@ -113,6 +116,16 @@ def campaign_failures(campaign: Campaign) -> Iterator[FailedImage]:
         return
     with Ledger.load(workspace, run) as ledger:
         yield from failed_images(workspace, run, ledger, current.fingerprint)
+
+
+def first_failed(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> list[tuple[str, str, str]]:
+    """Key, step and reason of the first few images that failed, in plan order.
+
+    Raises:
+        StoreError: A marker or table is missing or damaged.
+    """
+    found = islice(failed_images(workspace, run, ledger, fingerprint), FEW_FAILED)
+    return [(image.key, image.step, image.reason) for image in found]
 
 
 def failed_images(

@@ -35,6 +35,9 @@ SPARE: Final = 0.8
 PIPELINE_STAGES: Final = 3
 """Models that may have a batch on the device at the same time: detector, segmenter, scorer."""
 
+_GPU_NODES: Final = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Without one of these a process on Linux has no GPU: NVIDIA's, AMD's, those of Windows below WSL."""
+
 WAIT_SECONDS: Final = 0.5
 """Seconds after which a wait is started again: an exception that is set in a waiting thread comes through then."""
 
@@ -86,6 +89,14 @@ def choose_runtime(config: ModelsConfig) -> Runtime:
     if precision == "fp32" and device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return Runtime(device, precision, choose_engine(config, device))
+
+
+def light_runtime(config: ModelsConfig) -> Runtime:
+    """As `choose_runtime`, but torch is imported only where there may be a GPU, and nothing is set for the process."""
+    certain = config.device == "cpu" or (config.device == "auto" and not any(map(os.path.exists, _GPU_NODES)))
+    if not certain:
+        return choose_runtime(config)
+    return Runtime("cpu", _precision(config.precision, "cpu"), choose_engine(config, "cpu"))
 
 
 def _precision(asked: str, device: str) -> str:

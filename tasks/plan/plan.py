@@ -14,6 +14,7 @@ from vouch_labels.schemas.campaign import IMAGE_GLOBS, Location, Source
 from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
 from vouch_labels.schemas.tables import PLAN, REMOVED
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.fingerprint import LENGTH, fingerprint
 from vouch_labels.tasks.plan.alike import write_alike
 from vouch_labels.tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key
@@ -169,9 +170,7 @@ def plan_listed(
         listed = _count(ledger, "listed")
         if listed == 0:
             refuse_empty(ledger, allow_empty=allow_empty)
-        ledger.database.executescript(TABLES)
-        with ledger.transaction():
-            ledger.database.executemany("INSERT OR IGNORE INTO retried VALUES (?)", ((key,) for key in retry))
+        _note_retried(ledger, retry)
         shards = _write_shards(workspace, run, ledger, shard_size, number)
         removed, removed_id = (0, "") if in_part else _write_removed(workspace, run, ledger, number)
         if not shards and not removed:
@@ -191,6 +190,23 @@ def plan_listed(
         return generation
 
 
+def is_planned(ledger: Ledger, retry: Iterable[str] = ()) -> bool:
+    """Whether all that a listing (`take_listing`) has is planned as it is, so that `plan_listed` would cut no shard.
+
+    Raises:
+        StoreError: The local disk for temporary files is full.
+    """
+    with ledger.lock, disk_errors():
+        _note_retried(ledger, retry)
+        return ledger.database.execute(f"{DUE} LIMIT 1").fetchone() is None
+
+
+def _note_retried(ledger: Ledger, retry: Iterable[str]) -> None:
+    ledger.database.executescript(TABLES)
+    with ledger.transaction():
+        ledger.database.executemany("INSERT OR IGNORE INTO retried VALUES (?)", ((key,) for key in retry))
+
+
 def _count(ledger: Ledger, table: str) -> int:
     return int(ledger.database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
 
@@ -206,8 +222,8 @@ def refuse_empty(ledger: Ledger, *, allow_empty: bool = False) -> None:
         raise UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
     if not allow_empty:
         raise UserError(
-            f"the source is empty now, but {planned} images of it are planned; check the prefix in source.uri and"
-            " source.include, or start another run"
+            f"the source is empty now, but {plural(planned, 'image of it is', 'images of it are')} planned; check the "
+            "prefix in source.uri and source.include, or start another run"
         )
 
 

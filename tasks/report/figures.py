@@ -33,7 +33,7 @@ from vouch_labels.schemas.report import (
     TruthReport,
 )
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
-from vouch_labels.schemas.text import least, most, pct
+from vouch_labels.schemas.text import least, most, pct, plural
 from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
 from vouch_labels.tasks.evaluate.ground_truth import Truth, read_truth
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
@@ -249,7 +249,7 @@ def precision_tile(report: Report) -> Tile:
     found = f"; ground truth says {pct(truth.accepted.precision)}" if truth and truth.accepted.labels else ""
     if policy.standing == "certified":
         groups = sum(group.p_correct is not None for group in policy.groups)
-        number = f"{groups:,} group{'' if groups == 1 else 's'}"
+        number = plural(groups, "group")
         return Tile(
             f"≥ {pct(policy.precision)}",
             f"certified for {number} of classes with {pct(policy.confidence)} confidence{found}",
@@ -259,7 +259,7 @@ def precision_tile(report: Report) -> Tile:
     if policy.standing != "simulated" and audited is not None and audited.value is not None:
         return Tile(pct(audited.value), f"audited: {_between(audited)}; not certified{found}", of_accepted=True)
     if truth and truth.accepted.precision is not None:
-        basis = f"against ground truth on {truth.images:,} images; no certificate"
+        basis = f"against ground truth on {plural(truth.images, 'image')}; no certificate"
         return Tile(pct(truth.accepted.precision), basis, of_accepted=True)
     why = {
         "simulated": "the verdicts came from a simulated reviewer",

@@ -191,7 +191,7 @@ def audit_reports(policy: Policy, plans: Plans, answers: Answers, confidence: fl
 
 
 def expiry_report(policy: Policy, plans: Plans, answers: Answers) -> ExpiryReport | None:
-    """Say where the bets against a certified policy stand; None while no audit is complete."""
+    """Say where the bets against a certified policy stand; None while no audit is started."""
     found = monitor(policy, plans, answers)
     if found is None or not found.batches:
         return None

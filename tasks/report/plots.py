@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from vouch_labels.schemas.evaluation import Reliability
 from vouch_labels.schemas.report import Histogram, SignalDrift
-from vouch_labels.schemas.text import cut, signal_name
+from vouch_labels.schemas.text import cut, plural, signal_name
 
 MOST_NAMED_THRESHOLDS: Final = 3
 MOST_EDGES: Final = 8
@@ -58,7 +58,7 @@ def reliability_plot(found: Reliability) -> Markup:
     frame.path([(one.score, one.precision) for one in found.bins], "curve")
     most = max(one.labels for one in found.bins)
     for one in found.bins:
-        title = f"stated {one.score:.3f}, found {one.precision:.3f}, {one.labels:,} labels"
+        title = f"stated {one.score:.3f}, found {one.precision:.3f}, {plural(one.labels, 'label')}"
         frame.dot(one.score, one.precision, 2.5 + 3 * (one.labels / most) ** 0.5, title)
     return frame.done()
 

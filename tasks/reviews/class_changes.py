@@ -13,6 +13,7 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import LABEL_VERDICTS, VERDICTS
 from vouch_labels.schemas.tables import BOX
+from vouch_labels.schemas.text import some
 from vouch_labels.tasks.arrow import boxes_of, first_rows
 from vouch_labels.tasks.detect import label_ids
 from vouch_labels.tasks.labels.scan import Shard, scan, shards
@@ -22,6 +23,8 @@ from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
 from vouch_labels.tasks.store.store import Store
 
 _PLANS: Final = "reviews/plans/"
+_FEW: Final = 5
+"""Classes that a message names at most."""
 _DOCS: Final = "see the page Change the classes of a campaign"
 
 
@@ -69,6 +72,23 @@ def added_classes(classes: Sequence[ClassConfig], before: Current | None) -> dic
     made = {entry.key for entry in classes if entry.was and set(entry.was) <= set(before.classes)}
     known = {*before.classes, *made} - before.added.keys()
     return {entry.key: before.added.get(entry.key, now) for entry in classes if entry.key not in known}
+
+
+def class_changes(classes: Sequence[ClassConfig], before: Current) -> str:
+    """Say what classes were added or made of others since the labels of a run were made, or have gone; empty: none."""
+    known = {*before.classes, *before.merged}
+    kept = {name for entry in classes for name in (entry.key, *entry.was)}
+    new = [entry for entry in classes if entry.key not in before.classes]
+    changes = {
+        "added": [entry.name for entry in new if not known & set(entry.was)],
+        "made of others": [entry.name for entry in new if known & set(entry.was)],
+        "removed": [shown for name, shown in zip(before.classes, before.shown, strict=True) if name not in kept],
+    }
+    return " and ".join(
+        f"{'class' if len(names) == 1 else 'classes'} {some(names, _FEW)} {'was' if len(names) == 1 else 'were'} {what}"
+        for what, names in changes.items()
+        if names
+    )
 
 
 def answers_without_label(workspace: Store, run: str, ledger: Ledger, current: Current) -> dict[str, int]:

@@ -23,6 +23,7 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, VERDICTS, ImportOutcome
 from vouch_labels.schemas.tables import BOX
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.arrow import boxes_of, first_rows, flat, numbers, row_hashes
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import image_sizes
@@ -211,13 +212,16 @@ def _changed(path: Path) -> datetime:
 def _refuse(files: Sequence[CheckedFile]) -> None:
     if not files:
         return
-    lines = [f"nothing was imported: {len(file.refused):,} of {file.rows:,} rows of {file.path} are invalid"
-             for file in files]  # fmt: skip
+    lines = [
+        f"nothing was imported: {len(file.refused):,} of {plural(file.rows, 'row')} of {file.path} "
+        f"{'is' if len(file.refused) == 1 else 'are'} invalid"
+        for file in files
+    ]
     lines[-1] += ": fix them, or leave them out by --skip-bad"
     for file in files:
         lines += [f"{file.path}: row {one.number}: {one.reason}" for one in file.refused[:NAMED_PROBLEMS]]
         if len(file.refused) > NAMED_PROBLEMS:
-            lines.append(f"{file.path}: and {len(file.refused) - NAMED_PROBLEMS:,} rows more")
+            lines.append(f"{file.path}: and {plural(len(file.refused) - NAMED_PROBLEMS, 'row')} more")
     raise UserError("\n".join(lines))
 
 

@@ -17,6 +17,8 @@ from vouch_labels.tasks.reviews.verdicts import mask_trouble
 
 SAME_OBJECT: Final = 0.5
 """Least IoU of two boxes of one class that show one object."""
+SAME_BOX: Final = 0.9
+"""The same of two boxes that one reviewer drew, who may well draw two objects that overlap."""
 _UNCHANGED: Final = 0.01
 """Pixels by which a box may differ and count as the same: tools round."""
 
@@ -58,7 +60,7 @@ class HumanLabel:
     def over(self, images: Iterable[ExportImage]) -> Iterator[ExportImage]:
         """Yield the images with their labels as people left them; others stay as they are."""
         for image in images:
-            labels = [self._reviewed(label, image) for label in image.labels]
+            labels = _once([self._reviewed(label, image) for label in image.labels])
             drawn = self._drawn(image, labels)
             checked = self.checked.get(image.key, image.checked)
             yield image._replace(labels=labels + drawn, checked=checked)
@@ -91,12 +93,15 @@ class HumanLabel:
         return "corrected" if (class_name if verdict == "wrong_class" else box) is not None else "unclear"
 
     def _drawn(self, image: ExportImage, labels: list[ExportLabel]) -> list[ExportLabel]:
-        """Objects that people drew and that no plain label shows; two reviewers' boxes of one object count once."""
+        """Objects that people drew and that no plain label shows; two boxes of one object count once."""
         there = [(label.class_name, label.xyxy, "") for label in labels if _is_plain(label)]
         drawn = []
         for one in self.missed.get(image.key, ()):
-            same = [xyxy for name, xyxy, reviewer in there if name == one.class_name and reviewer != one.reviewer]
-            if one.class_name in self.class_names and not _covers(same, one.xyxy):
+            alike = [(xyxy, reviewer) for name, xyxy, reviewer in there if name == one.class_name]
+            others = [xyxy for xyxy, reviewer in alike if reviewer != one.reviewer]
+            own = [xyxy for xyxy, reviewer in alike if reviewer == one.reviewer]
+            covered = _covers(others, one.xyxy) or _covers(own, one.xyxy, SAME_BOX)
+            if one.class_name in self.class_names and not covered:
                 drawn.append(_new_label(image, one))
                 there.append((one.class_name, one.xyxy, one.reviewer))
         return drawn
@@ -162,10 +167,33 @@ def _is_plain(label: ExportLabel) -> bool:
     return label.reviewed in ("kept", "corrected") or (label.decision == "accept" and not label.reviewed)
 
 
-def _covers(boxes: list[Box], box: Box) -> bool:
+def _once(labels: list[ExportLabel]) -> list[ExportLabel]:
+    """Mark labels as duplicates that, as people corrected them, show an object which another plain label shows.
+
+    One that people called correct stays before a corrected one, and that before one that nobody looked at.
+    """
+    if not any(label.reviewed == "corrected" for label in labels):
+        return labels
+    found = list(labels)
+    there: list[tuple[str, Box, bool]] = []
+    order = ("kept", "corrected", "")
+    plain = [place for place, label in enumerate(labels) if _is_plain(label)]
+    for place in sorted(plain, key=lambda place: order.index(labels[place].reviewed)):
+        label = labels[place]
+        corrected = label.reviewed == "corrected"
+        # What models found side by side is two objects to them; only what people moved there is looked at.
+        others = [box for name, box, moved in there if name == label.class_name and (corrected or moved)]
+        if _covers(others, label.xyxy):
+            found[place] = label._replace(reviewed="duplicate")
+        else:
+            there.append((label.class_name, label.xyxy, corrected))
+    return found
+
+
+def _covers(boxes: list[Box], box: Box, least: float = SAME_OBJECT) -> bool:
     if not boxes:
         return False
-    return bool((box_iou(np.array(boxes, np.float32), np.array([box], np.float32)) >= SAME_OBJECT).any())
+    return bool((box_iou(np.array(boxes, np.float32), np.array([box], np.float32)) >= least).any())
 
 
 def _box(sides: NDArray[np.float32]) -> Box | None:

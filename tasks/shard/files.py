@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError
 from vouch_labels.schemas.records import ClassCounts, Current, Marker, Part, ShardCounts
 from vouch_labels.schemas.tables import FOUND, STAGES
-from vouch_labels.tasks.decode import mislabelled
 from vouch_labels.tasks.route import ACCEPT, REVIEW
 from vouch_labels.tasks.shard.events import Progress
 from vouch_labels.tasks.store.store import Store
@@ -140,6 +139,8 @@ def current_key(run: str) -> str:
 
 def count(tables: dict[str, pa.Table]) -> ShardCounts:
     """Count the rows of a shard's tables, or of a part of them."""
+    from vouch_labels.tasks.decode import mislabelled  # what only adds markers up needs no readers of images
+
     images = tables["images"].select(COUNTED).to_pylist()
     reasons = Counter(f"{row['step']}: {row['reason']}" for row in images if row["outcome"] == "failed")
     skipped = Counter(row["reason"] for row in images if row["outcome"] == "skipped")

@@ -1,19 +1,42 @@
 """The steps with their models, loaded once a process, and the keys of what each depends on."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
 
-from vouch_labels.schemas.campaign import Campaign, ClassConfig, ModelsConfig
+from vouch_labels.schemas.campaign import (
+    Campaign,
+    ClassConfig,
+    DetectorConfig,
+    ModelsConfig,
+    ScorerConfig,
+    SegmenterConfig,
+)
+from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.tasks.decode import VERSION as DECODING
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.fingerprint import fingerprint
+from vouch_labels.tasks.models.checkpoints import Kind, resolve, sha256_of, tokenizer_folder
 from vouch_labels.tasks.models.registry import load_detector, load_scorer, load_segmenter
-from vouch_labels.tasks.models.runtime import Runtime, choose_runtime
+from vouch_labels.tasks.models.runtime import Runtime, choose_runtime, light_runtime
 from vouch_labels.tasks.presence import Presence
 from vouch_labels.tasks.score import Score
 from vouch_labels.tasks.segment import Segment
+
+_PACKAGES: Final = {
+    "groundingdino": "groundingdino-py",
+    "open_clip": "open_clip_torch",
+    "segment_anything": "segment-anything",
+    "tokenizers": "tokenizers",
+    "transformers": "transformers",
+}
+"""Modules whose defaults are part of a model's fingerprint, and the packages that they come in."""
 
 ROUTING = 2
 """Raised whenever the router could decide differently on the same signals."""
@@ -98,6 +121,54 @@ def _load(models: ModelsConfig, classes: tuple[ClassConfig, ...]) -> Pipeline:
     score = Score(load_scorer(models.scorer, runtime), classes, models.scorer)
     score.prepare()
     return Pipeline(detect, segment, score, Presence(score, classes, models.scorer.presence))
+
+
+def recipe_of(campaign: Campaign) -> str:
+    """Name all that the keys of a campaign's pipeline are made of, without loading a model: equal recipes, equal keys.
+
+    Names of classes are no part of it where labels carry others. Empty where only loading tells: a checkpoint of a hub
+    or bucket may have changed there.
+    """
+    models, source = campaign.models, campaign.source
+    files = [_files(kind, getattr(models, kind)) for kind in ("detector", "segmenter", "scorer")]
+    if None in files:
+        return ""
+    runtime = light_runtime(models)
+    classes = [[one.key, one.texts, one.negatives, one.caption, one.min_score] for one in campaign.classes]
+    versions = [version(package) if find_spec(module) else "" for module, package in _PACKAGES.items()]
+    return fingerprint(
+        *(_code(), versions, models.model_dump(mode="json"), runtime.device.partition(":")[0], runtime.precision),
+        *(files, classes, source.max_image_mb, source.max_pixels),
+    )
+
+
+def _files(kind: Kind, config: DetectorConfig | SegmenterConfig | ScorerConfig) -> list[str] | None:
+    """SHA-256 of the files that a model's fingerprint is made of; None where they cannot be told without loading."""
+    if config.backend == "fake":
+        return []
+    path = Path(config.checkpoint).expanduser()
+    if "://" in config.checkpoint or config.backend not in ("groundingdino", "sam", "open_clip", "transformers"):
+        return None
+    if config.backend == "open_clip" and config.checkpoint.count("/") == 1 and not path.exists():
+        return []  # open_clip's model/tag stands for a published file, which stays as it is
+    try:
+        if config.backend == "transformers":
+            files = list(path.iterdir())
+        else:
+            weights = resolve(config, kind, download=False)
+            files = [weights.path, *([weights.architecture] if isinstance(weights.architecture, Path) else [])]
+            if isinstance(config, DetectorConfig):
+                files += tokenizer_folder(config.text_encoder, weights).iterdir()
+        return [sha256_of(file) for file in sorted(files) if file.is_file()]
+    except (VouchError, OSError):
+        return None  # a run says what is wrong when it loads them
+
+
+@cache
+def _code() -> str:
+    """Digest of the code that makes keys: whoever changes it does not have to think of recipes."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return fingerprint([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
 
 
 def stages_for(runtime: Runtime) -> str | None:

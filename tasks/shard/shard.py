@@ -11,6 +11,7 @@ from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker, ShardCounts
 from vouch_labels.schemas.tables import STAGES
+from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.acquire import DELETED, DENIED, Acquired, acquire
 from vouch_labels.tasks.decode import NO_MEMORY
 from vouch_labels.tasks.plan.alike import read_alike
@@ -227,7 +228,9 @@ def _raise_if_all_failed(shard: str, counts: ShardCounts) -> None:
     # One image that a model cannot take, that is denied or for which memory never suffices must not keep its small
     # shard from ever being done; a store comes back.
     if counts.images >= FEW_IMAGES or (reason.startswith("fetch: unforeseen") and NO_MEMORY not in reason):
-        raise VouchError(f"all {counts.images} images of shard {shard} failed, the first with {reason}; see the log")
+        raise VouchError(
+            f"not one of {plural(counts.images, 'image')} of shard {shard} was labelled, for {reason}; see the log"
+        )
 
 
 class _Reporter:

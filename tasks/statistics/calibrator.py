@@ -50,16 +50,18 @@ class Calibrator:
         Rounded to float32's values as tables hold them, so that a threshold chosen on these numbers means the same
         labels later; NaN where a signal is missing whose absence was not fitted.
         """
-        offsets = np.array([self.offsets.get(name, 0.0) for name in names])
         found = np.empty(len(signals))
         for start in range(0, len(signals), _ROWS):
             rows = slice(start, start + _ROWS)
-            found[rows] = scipy.special.expit(
-                self._linear(np.asarray(signals[rows], np.float64)) + offsets[classes[rows]]
-            )
+            found[rows] = scipy.special.expit(self.logits(signals[rows], classes[rows], names))
         if self.knots:
             found = np.interp(found, *np.array(self.knots).T)
         return found.astype(np.float32).astype(np.float64)
+
+    def logits(self, signals: NDArray[Any], classes: NDArray[np.integer[Any]], names: tuple[str, ...]) -> Floats:
+        """What `probabilities` takes the sigmoid of, (N,)."""
+        offsets = np.array([self.offsets.get(name, 0.0) for name in names])
+        return np.asarray(self._linear(np.asarray(signals, np.float64)) + offsets[classes], np.float64)
 
     def _linear(self, signals: Floats) -> Floats:
         missing = ~np.isfinite(signals)

@@ -111,7 +111,7 @@ ROWS = [
     pytest.param(
         "review_operators",
         "item; take_batch; submit; reject; wrong_class; bad_box; skip; undo; limit for an item",
-        marks=pytest.mark.mongod,
+        marks=[SLOW, pytest.mark.mongod],
     ),
     pytest.param(
         "review_app",

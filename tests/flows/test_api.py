@@ -65,9 +65,7 @@ class TestRun:
         assert (summary.images, summary.done, summary.pending, summary.export) == (9, 9, 0, None)
         out, err = capsys.readouterr()
         assert out == ""
-        assert [line for line in err.splitlines() if line.startswith(("starting", "planned", "labelling"))][:2] == [
-            "starting", "planned: 9 images to work through, 0 done before",
-        ]  # fmt: skip
+        assert "planned: 9 images to work through, 0 done before" in err.splitlines()
         assert campaign.run(progress=False).export.images == 9
         assert capsys.readouterr() == ("", "")
         assert campaign.status().done == 9
@@ -99,7 +97,7 @@ class TestRun:
 
         monkeypatch.setattr("vouch_labels.flows.run.process_shard", full)
         campaign = vouch.Campaign(write_campaign(run={"shard_size": 4, "retries": 0, "retry_delay_s": 0}))
-        with pytest.raises(vouch.VouchError, match="2 images of 1 shards are not labelled"):
+        with pytest.raises(vouch.VouchError, match="not labelled: 2 images of 1 shard"):
             campaign.run(progress=False)
 
 
@@ -225,9 +223,7 @@ def test_answers_from_a_frame_change_labels(campaign):
     assert np.isnan(one.confidence[place])
     assert one.xyxy[place].tolist() == [1, 2, 9, 8]
     assert not one.mask[place].any()
-    with pytest.raises(
-        vouch.UserError, match=r"1 of 1 rows of the frame .*\nthe frame: row 1: 'perhaps' is no verdict"
-    ):
+    with pytest.raises(vouch.UserError, match=r"1 of 1 row of the frame .*\nthe frame: row 1: 'perhaps' is no verdict"):
         campaign.import_verdicts(drawn.with_columns(verdict=pl.lit("perhaps")), reviewer="ann")
 
 

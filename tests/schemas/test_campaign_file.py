@@ -61,7 +61,7 @@ models:
     sha256: abc
     batch_size: 1.5
     min_score: 1.5
-export: {splits: {train: 1.0}, preset: yolo}
+export: {splits: {train: 1.0}, preset: yolo-x}
 run: {name: "-", retries: 99}
 routing: 3
 """
@@ -83,7 +83,7 @@ routing: 3
         "campaign.yaml:15: models.detector.batch_size: must be 'auto' or a whole number, not 1.5",
         "campaign.yaml:16: models.detector.min_score: must be at most 1, not 1.5",
         "campaign.yaml:17: export.preset: must be 'coco', 'detectron2', 'yolox', 'rtdetr', 'torchvision' or "
-        "'zero_based', not 'yolo'; did you mean yolox?",
+        "'zero_based', not 'yolo-x'; did you mean yolox?",
         "campaign.yaml:17: export.splits: train + val + test must be 1, not 1.2",
         "campaign.yaml:18: run.name: '-' is not a name: letters, digits, '.', '_' and '-', the first a letter or digit",
         "campaign.yaml:18: run.retries: must be at most 20, not 99",

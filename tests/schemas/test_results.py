@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vouch_labels.schemas import text
+from vouch_labels.schemas.campaign import DRAWN, DRAWN_COLOURS
 from vouch_labels.schemas.evaluation import MOST_CELLS, MOST_PAIRS, Confusion, SignalCurves, SweepRow
 from vouch_labels.schemas.policy import MOST_NAMED, Certified, Group, GroupCertificate, Reviewers
 from vouch_labels.schemas.records import ApplySummary, ClassCounts, ExportOutcome, RunSummary, bundled_models
 from vouch_labels.schemas.text import NONE, Table, policy_with_basis
-from vouch_labels.starter.scenes.vocabulary import CORE
+from vouch_labels.starter.scenes.vocabulary import COLOURS, CORE
 
 EXPORT = {"uri": "/w/exports/coco", "annotations_file": "/w/exports/coco/annotations.json", "images": 8,
           "annotations": 20, "accepted": 12}  # fmt: skip
@@ -93,14 +94,24 @@ def test_an_applied_policy_without_a_usable_label_says_so_first():
 def test_bundled_models_are_named_with_the_commands_that_get_others(lines):
     (line,) = (line for line in lines(summary(bundled=("detector", "scorer"))) if line.startswith("bundled models"))
     assert line.startswith("bundled models (detector, scorer): they know 28 drawn things")
-    for command in ("vouch models list", "vouch models pull"):
-        assert command in line
+    assert line.endswith("vouch models list")
+    assert len(line) <= 120
     assert not any("bundled" in line for line in lines(summary()))
 
 
 def test_the_bundled_models_know_as_many_things_as_is_said(lines):
-    (line,) = bundled_models(("detector",))
+    (line,) = bundled_models(("detector", "segmenter", "scorer"))
     assert f"know {len(CORE)} drawn things" in line
+    assert len(line) <= 120
+    assert {noun.name: noun.synonyms for noun in CORE} == DRAWN
+    assert set(COLOURS) == set(DRAWN_COLOURS)
+
+
+def test_classes_that_the_bundled_models_do_not_know_are_named_in_one_line(lines):
+    found = lines(summary(bundled=("detector",), unknown_classes={"kat": "cat", "forklift": ""}))
+    told = "the bundled models do not know kat (did you mean cat?), forklift; what they know: vouch models list"
+    assert told in found
+    assert not any("do not know" in line for line in lines(summary(bundled=("detector",))))
 
 
 def test_an_expired_policy_is_told_loudly(lines):
@@ -226,7 +237,7 @@ def test_many_classes_show_their_most_frequent_confusions(swapped):
     *tables, line = confusion(classes, swapped).blocks("accepted")
     assert [len(table.rows) for table in tables] == ([MOST_PAIRS] if swapped else [])
     assert all(row[2] == swapped for table in tables for row in table.rows)
-    assert line.startswith(f"of accepted labels {classes * swapped:,} are on an object of another class and 0 on no")
+    assert line.startswith(f"accepted labels on an object of another class: {classes * swapped:,}, on no object or")
 
 
 def test_thresholds_stand_below_each_other():
@@ -235,7 +246,7 @@ def test_thresholds_stand_below_each_other():
     sweep, missing, coverage = curves.blocks("sam_iou")
     assert isinstance(sweep, Table)
     assert list(sweep.cells())[1] == ["0.50", "1", "100%", NONE, "50.0%"]
-    assert missing == "1 of 3 labels have no sam_iou; no threshold keeps them"
+    assert missing == "1 of 3 labels without sam_iou; no threshold keeps them"
     assert coverage == ("sam_iou: risk and coverage", coverage.columns, [])
 
 

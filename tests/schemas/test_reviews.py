@@ -27,7 +27,7 @@ def test_the_time_left_names_its_pace(lines, own, says):
         minutes_left=3, own_pace=own, unpulled=0, late=0,
     )  # fmt: skip
     assert lines(status)[1:] == [
-        "2 boxes were corrected, with a median IoU of 0.81 to the new ones",
+        "2 boxes were corrected, with a median IoU of 0.81 of old and new",
         f"about 3 min 0 s left at {says}",
     ]
 
@@ -55,9 +55,9 @@ def test_open_tasks_are_counted_with_their_time(planned):
 @pytest.mark.parametrize(
     ("simulated", "text"),
     [
-        (0, "60 are answered already"),
+        (0, "60 were answered already"),
         (60, "60 were answered by a simulated reviewer already"),
-        (20, "60 are answered already, 20 of them by a simulated reviewer"),
+        (20, "60 were answered already, 20 of them by a simulated reviewer"),
     ],
 )
 def test_what_has_an_answer_is_said_beside_what_is_open(planned, simulated, text):

@@ -1,5 +1,6 @@
 """What a run does before its models: checks, the listing, and whether the workspace is another campaign's."""
 
+import json
 import os
 import shutil
 import time
@@ -11,8 +12,7 @@ from tests.conftest import FAKE_MODELS, draw
 from vouch_labels.schemas.errors import CheckpointError, StoreAccessError, UserError
 from vouch_labels.schemas.text import Table
 from vouch_labels.tasks.certify.apply import apply_policy
-from vouch_labels.tasks.export.export import export_campaign
-from vouch_labels.tasks.run import CampaignRun, RunOptions
+from vouch_labels.tasks.run import CampaignRun, RunOptions, export_campaign
 from vouch_labels.tasks.shard.events import Listing, Loading, Planned
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.status import read_status
@@ -219,7 +219,7 @@ def test_no_data_set_is_written_of_another_campaigns_labels(tmp_path, make_image
     other = make_campaign(source=str(tmp_path / "others"))
     with pytest.raises(UserError, match=r"labelled .*, and 4 of its first 4 images are not in .*; nothing was written"):
         write(other)
-    with pytest.raises(UserError, match=r"class dog, which|classes of the campaign have changed"):
+    with pytest.raises(UserError, match=r"class dog, which|class dog was removed since"):
         write(make_campaign(classes=["cat"]))
     assert files(tmp_path / "workspace") == before
     (tmp_path / "images").rename(tmp_path / "moved")
@@ -281,6 +281,57 @@ def test_the_time_is_that_from_the_start_of_the_command_in_parts(tmp_path, make_
     shown = summary.model_copy(update={"seconds": 89, "seconds_of": {"start": 21, "listing": 0.1, "labelling": 68}})
     table = next(block for block in shown.blocks() if isinstance(block, Table))
     assert "1 min 29 s: start 21 s, labelling 1 min 8 s" in {cell for row in table.cells() for cell in row}
+
+
+def idle(campaign, **options):
+    """Whether a run finds nothing to do, and the summary that it then makes."""
+    with CampaignRun(campaign, options=RunOptions(**options)) as run:
+        return run.idle, run.finish() if run.idle else None
+
+
+def test_where_every_image_is_labelled_no_model_is_loaded(tmp_path, make_images, make_campaign, label, monkeypatch):
+    make_images(tmp_path / "images", 5)
+    (tmp_path / "images" / "bad.png").touch()
+    campaign = make_campaign()
+    before, _ = label(campaign)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_pipeline", pytest.fail)
+        assert idle(campaign)[0]
+        found = idle(campaign)[1]
+        kept = {"done", "failed", "labels", "accepted", "classes", "reasons", "export", "policy", "bundled"}
+        assert found.model_dump(include=kept) == before.model_dump(include=kept)
+        assert (found.new_images, found.shards_processed) == (0, 0)
+        assert "loading models" not in found.seconds_of
+        classes = [{"name": "tiger", "was": "cat"}, *(entry.model_dump() for entry in campaign.classes[1:])]
+        assert set(idle(make_campaign(classes=classes))[1].classes) == {"tiger", "dog"}
+        (tmp_path / "images" / "000.png").unlink()
+        assert idle(campaign)[1].removed_images == 1
+    for changes in (
+        {"classes": ["cat", "dog"]},
+        {"routing": {"accept": {"detector_score": 0.6}}},
+        {"source": {"uri": campaign.source.uri, "max_pixels": 10_000}},
+    ):
+        assert not idle(make_campaign(**changes))[0]
+    assert not idle(campaign, retry_failed=True)[0]
+    draw(77).save(tmp_path / "images" / "new.png")
+    assert not idle(campaign)[0]
+
+
+def test_a_workspace_that_does_not_say_what_its_keys_are_made_of_has_the_models_tell(
+    tmp_path, make_images, make_campaign, label
+):
+    make_images(tmp_path / "images", 2)
+    campaign = make_campaign()
+    label(campaign)
+    file = tmp_path / "workspace" / "runs" / "main" / "current.json"
+    older = {key: value for key, value in json.loads(file.read_text()).items() if key not in ("recipe", "stages")}
+    file.write_text(json.dumps(older))
+    events = []
+    with CampaignRun(campaign, events.append) as run:
+        assert run.idle
+        run.finish()
+    assert Loading("models") in events
+    assert json.loads(file.read_text())["recipe"]
 
 
 def planned(campaign, **options):

@@ -22,7 +22,7 @@ export const OPENING_MS = 5_000; // for the App to start to show the item that i
 export const REOPEN_MS = 10_000; // for an item to be on the screen before another may be asked for
 export const SLOW_MS = 1_000; // for an item to be painted: from here on it may be skipped unseen
 export const LOAD_MS = 8_000; // for images to come
-export const AGAIN_MS = 30_000; // for a page that was loaded again to fail anew: then it is left as it is
+export const AGAIN_MS = 30_000; // for a page that was loaded again to fail again: then it is left as it is
 
 // The clocks of the server.
 export const RENEW_MS = 60_000; // leases are renewed so often while somebody works

@@ -203,7 +203,7 @@ def test_table_answer_and_json(vouch, labelled_with_truth):
     words = ("simulate", campaign, "--truth", truth, "--precision", "0.6,0.95", "--reviews", "60,9000", "--draws", 4)
     answer = vouch(*words)
     assert answer.code == 0, answer.err
-    for shown in ("labels of 39 images have truth", "no truth for the image", "In brackets: labels that were reviewed"):
+    for shown in ("labels of 39 images with truth", "no truth for the image", "In brackets: labels that were reviewed"):
         assert shown in answer.out
     found = json.loads(vouch(*words, "--json").out)
     assert [(row["precision"], row["reviews"]) for row in found["rows"]] == [

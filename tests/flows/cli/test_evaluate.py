@@ -37,11 +37,11 @@ def labelled(tmp_path, make_images, write_campaign, make_campaign, label):
 
 def test_tables_plots_and_json(vouch, labelled, tmp_path):
     campaign, truth = labelled
-    answer = vouch("evaluate", campaign, "--truth", truth, "--signal", "sam_iou", "--out", tmp_path / "out")
+    answer = vouch("evaluate", campaign, "--truth", truth, "--signal", "sam_iou", "--out", tmp_path / "out", "--all")
     assert answer.code == 0, answer.err
     for words in (
         "5 images compared, paired by file_name; 2 classes, by name",
-        "left out: 1 categories of the truth alone: [b]wolf (0)",
+        "left out: 1 category of the truth alone: [b]wolf (0)",
         "sam_iou: risk and coverage",
         "detector_score: reliability, equal-mass ECE 0.",
         "confusion of accepted labels: rows are labels, columns the truth",
@@ -58,6 +58,45 @@ def test_tables_plots_and_json(vouch, labelled, tmp_path):
     assert share(every["precision"]) in answer.out
 
 
+def test_the_tables_that_matter_come_first_and_the_others_on_demand(vouch, labelled):
+    campaign, truth = labelled
+    short = vouch("evaluate", campaign, "--truth", truth).out
+    assert short.count("\u250f") == 3  # the corners of the tables
+    for title in ("COCO average precision", "labels at IoU 0.5", "labels by class"):
+        assert title in short
+    assert short.splitlines()[-1].startswith("--all shows every table")
+    asked = vouch("evaluate", campaign, "--truth", truth, "--signal", "sam_iou").out
+    assert "sam_iou: risk and coverage" in asked
+    assert "detector_score: risk and coverage" not in asked
+
+
+def test_a_slip_in_a_class_of_the_truth_is_named_by_evaluate_and_report(vouch, labelled, own_truth, tmp_path):
+    campaign, _ = labelled
+
+    def change(document):
+        document["categories"][0]["name"] = "catt"
+
+    for command in (["evaluate"], ["report", "--out", tmp_path / "page.html"]):
+        answer = vouch(*command, campaign, "--truth", own_truth(change))
+        assert answer.code == 0, answer.err
+        (line,) = (line for line in answer.out.splitlines() if "catt" in line)
+        assert line.startswith("left out: 1 category of the truth alone: catt (")
+        assert line.endswith("; did you mean cat?)")
+
+
+def test_a_truth_of_before_a_rename_fits(vouch, labelled, make_campaign, write_campaign, label):
+    _, truth = labelled
+    classes = [{"name": "tiger", "was": "cat"}, {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}]
+    campaign = write_campaign(classes=classes)
+    label(load_campaign(campaign), export=False)
+    answer = vouch("evaluate", campaign, "--truth", truth, "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)["classes"]
+    assert found["common"] == ["tiger", "dog"]
+    assert found["former"] == {"cat": "tiger"}
+    assert "paired by former names of classes: cat is tiger now" in vouch("evaluate", campaign, "--truth", truth).out
+
+
 def test_many_classes_show_their_confusions(vouch, tmp_path, make_images, write_campaign, make_campaign, label):
     names = [f"class {number}" for number in range(12)]
     make_images(tmp_path / "images", 5)
@@ -68,7 +107,7 @@ def test_many_classes_show_their_confusions(vouch, tmp_path, make_images, write_
     for category in document["categories"]:
         category["id"] = swapped.get(category["id"], category["id"])
     (tmp_path / "truth.json").write_text(json.dumps(document))
-    answer = vouch("evaluate", write_campaign(classes=names), "--truth", tmp_path / "truth.json")
+    answer = vouch("evaluate", write_campaign(classes=names), "--truth", tmp_path / "truth.json", "--all")
     assert answer.code == 0, answer.err
     assert "most frequent confusions of accepted + review labels" in answer.out
     assert "on an object of another class" in answer.out

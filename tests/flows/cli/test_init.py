@@ -84,7 +84,7 @@ def test_a_folder_of_photographs_in_one_command(vouch, tmp_path, photos, monkeyp
         "classes: dog, traffic light, salt, pepper",
     ]
     assert lines[3].startswith("bundled models (detector, segmenter, scorer): they know 28 drawn things")
-    assert "vouch models pull" in lines[3]
+    assert lines[4].startswith("the bundled models do not know traffic light, salt, pepper; ")
     assert "vouch run pets/campaign.yaml" in lines[-1]
     campaign = load_campaign(tmp_path / "pets" / "campaign.yaml")
     assert [entry.name for entry in campaign.classes] == ["dog", "traffic light", "salt, pepper"]
@@ -103,7 +103,8 @@ def test_many_kinds_of_other_files_are_cut(vouch, tmp_path):
     for number in range(9):
         (tmp_path / "photos" / f"a.x{number}").touch()
     answer = vouch("init", tmp_path / "pets", "--source", tmp_path / "photos", "--classes", "dog")
-    assert "images: 0 in" in answer.out
+    assert "images: NONE in" in answer.out
+    assert "next: put images into the folder, or name another as source.uri in " in answer.out
     assert "9 other files skipped: X0 1, X1 1, X2 1, X3 1, X4 1, X5 1 and 3 more" in answer.out
 
 
@@ -112,6 +113,7 @@ def test_without_classes_the_example_is_named_as_one(vouch, tmp_path):
     assert answer.code == 0
     assert f"cat stands in {tmp_path / 'pets' / 'campaign.yaml'} as an example" in answer.out
     assert f"images: none yet; put them into {tmp_path / 'pets' / 'images'}" in answer.out
+    assert answer.out.splitlines()[-1].startswith("next: put images into the folder")
 
 
 def test_official_models_are_written_where_asked_for(vouch, tmp_path):

@@ -25,11 +25,15 @@ def test_list_names_bundled_and_official_ones(vouch):
     for name in checkpoints.OFFICIAL:
         assert any(name in line and f"vouch models pull {name}" in line for line in lines)
     assert "hf://owner/repo[@revision]/file" in answer.err
+    assert lines[-1].startswith("the bundled models (starter) know 28 drawn things: dog, cat, ")
+    assert "umbrella" in lines[-1]
 
 
 @pytest.mark.usefixtures("nothing_cached")
 def test_list_for_machines(vouch):
-    entries = json.loads(vouch("models", "list", "--json").out)["checkpoints"]
+    found = json.loads(vouch("models", "list", "--json").out)
+    assert len(found["drawn_things"]) == 28
+    entries = found["checkpoints"]
     sam = next(entry for entry in entries if entry["name"] == "sam_vit_b")
     assert sam["bytes"] == 375_042_383
     assert sam["path"] is None
@@ -50,9 +54,11 @@ def test_list_verifies_what_is_here(vouch, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("nothing_cached")
 def test_check_says_what_bundled_models_are(vouch, write_campaign):
     models = FAKE_MODELS | {"scorer": {"batch_size": 1}}
-    answer = vouch("models", "check", write_campaign(models=models))
+    classes = ["Blue car", "kat", {"name": "hound", "prompts": ["wolf", "puppy"]}, "forklift"]
+    answer = vouch("models", "check", write_campaign(models=models, classes=classes))
     assert answer.code == 0, answer.err
-    *_, last = answer.out.splitlines()
+    *_, last, unknown = answer.out.splitlines()
+    assert unknown.startswith("the bundled models do not know kat (did you mean cat?), forklift; ")
     assert last.startswith("bundled models (scorer): they know 28 drawn things")
     told = json.loads(vouch("models", "check", write_campaign(models=models), "--json").out)["models"]
     assert [model["bundled"] for model in told] == [False, False, True]
@@ -173,6 +179,9 @@ def test_status_after_a_run(vouch, labelled):
     assert "active policy: manual thresholds, not certified" in text
     assert "0 open, 0 plans so far" in text
     assert f"next: {found['next'].replace('CAMPAIGN', str(labelled))}" in text
+    assert found["failed_images"] == [["x.png", "acquire", "the file has zero bytes"]]
+    assert "    x.png: acquire: the file has zero bytes" in text.splitlines()
+    assert "--failed names" not in text  # all are named
     for words in ("3 of 3 done", "1 image failed: acquire: the file has zero bytes", found["export"]["uri"], "cat"):
         assert words in text
 
@@ -241,7 +250,16 @@ def test_export_again_under_another_name(vouch, labelled, tmp_path):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--preset", "yolo"], "--preset: must be 'coco', 'detectron2'"),
+        (
+            ["--preset", "yolo"],
+            "--preset: must be 'coco', 'detectron2', 'yolox', 'rtdetr', 'torchvision' or 'zero_based', not 'yolo'; "
+            "YOLO's text files are not written: ",
+        ),
+        (
+            ["--preset", "yolo-x"],
+            "--preset: must be 'coco', 'detectron2', 'yolox', 'rtdetr', 'torchvision' or 'zero_based', not 'yolo-x'; "
+            "did you mean yolox?",
+        ),
         (
             ["--undecided", "what", "--images", "no"],
             "--images: must be 'none', 'link' or 'copy', not 'no'; --undec",

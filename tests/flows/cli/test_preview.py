@@ -8,7 +8,14 @@ from PIL import Image
 
 from tests.waiting import HANG_S
 
-WITHOUT_PREFECT = "import sys; sys.modules['prefect'] = None; from vouch_labels.flows.cli import main; main()"
+WITHOUT_PREFECT = """
+import json, sys
+sys.modules["prefect"] = None
+from typer.testing import CliRunner
+from vouch_labels.flows.cli.app import app
+results = [CliRunner().invoke(app, words) for words in json.loads(sys.argv[1])]
+print(json.dumps([(done.exit_code, done.stdout, done.stderr) for done in results]))
+"""
 
 
 def files(folder):
@@ -86,22 +93,22 @@ def test_it_opens_the_picture_when_asked_to(vouch, tmp_path, make_images, write_
     assert opened == [(tmp_path / "campaign-preview.jpg").as_uri()]
 
 
-def without_prefect(*words, folder):
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_PREFECT, *map(str, words)],
-        env=os.environ | {"VOUCH_LOG": str(folder / "log")}, capture_output=True, text=True, timeout=HANG_S,
-    )  # fmt: skip
-
-
 def test_a_preview_needs_no_prefect_and_a_runs_mistakes_show_before_it(tmp_path, make_images, write_campaign):
     make_images(tmp_path / "images", 2)
-    done = without_prefect("preview", write_campaign(), "--plain", folder=tmp_path)
+    mistakes: dict[str, dict[str, object]] = {
+        "does not exist": {"source": "nowhere"},
+        "holds no image to label": {"source": {"uri": str(tmp_path / "images"), "include": ["*.none"]}},
+        "no file /no/such.pth": {"models": {"detector": {"checkpoint": "/no/such.pth"}}},
+    }
+    paths = [write_campaign(f"{place}.yaml", **sections) for place, sections in enumerate(mistakes.values())]
+    commands = [["preview", str(write_campaign()), "--plain"], *(["run", str(path)] for path in paths)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PREFECT, json.dumps(commands)],
+        env=os.environ | {"VOUCH_LOG": str(tmp_path / "log")}, capture_output=True, text=True, timeout=HANG_S,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for sections, words in (
-        ({"source": "nowhere"}, "does not exist"),
-        ({"source": {"uri": str(tmp_path / "images"), "include": ["*.none"]}}, "holds no image to label"),
-        ({"models": {"detector": {"checkpoint": "/no/such.pth"}}}, "no file /no/such.pth"),
-    ):
-        done = without_prefect("run", write_campaign(**sections), folder=tmp_path)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert words in done.stderr.splitlines()[-1]
+    (code, _, err), *answers = json.loads(done.stdout)
+    assert code == 0, err
+    for words, (code, out, err) in zip(mistakes, answers, strict=True):
+        assert (code, out) == (2, "")
+        assert words in err.splitlines()[-1]

@@ -272,7 +272,7 @@ def test_what_waits_for_a_second_person_does_not_keep_the_next_stage_back(with_s
                 said: list[str] = []
                 _prepare(campaign, queue, database, ["ann", "bob"], 10, said.append)
                 assert len(read_plans(open_store(campaign.workspace), campaign.run.name)) == 1
-                assert said[-1] == f"{waiting} items are in the queue, 0 of them new"
+                assert said[-1] == f"{waiting} items are in the queue, 0 new"
                 _prepare(campaign, queue, database, ["ann"], 10, said.append)
             assert len(read_plans(open_store(campaign.workspace), campaign.run.name)) == 2
             assert any(line.startswith(f"{waiting} items wait for a second person") for line in said)

@@ -36,9 +36,9 @@ def test_run_shows_its_progress_and_a_summary(vouch, campaign, tmp_path):
                   f"data set: {tmp_path}/workspace/exports/coco/annotations.json"):  # fmt: skip
         assert words in answer.out
     lines = answer.err.splitlines()
-    assert lines[0] == "starting"
+    assert lines[0].startswith("listing the source")
     assert "planned: 7 images to work through, 0 done before" in lines
-    assert any(line.startswith("labelling: ") and "images" in line for line in lines)
+    assert [line for line in lines if line.startswith("labelling: 7 of 7 images")]
     assert (tmp_path / "workspace" / "exports" / "coco" / "annotations.json").is_file()
 
 
@@ -77,7 +77,7 @@ def test_shards_that_fail_end_with_1_and_the_others_are_kept(vouch, campaign, mo
     monkeypatch.setattr(vouch_labels.flows.run, "process_shard", broken)
     answer = vouch("run", write_campaign(run={"shard_size": 4, "retries": 0}), "--json")
     assert answer.code == 1
-    assert "7 images of 2 shards are not labelled" in answer.err
+    assert "not labelled: 7 images of 2 shards" in answer.err
     assert set(json.loads(answer.out)["shard_errors"].values()) == {"no space left"}
 
 

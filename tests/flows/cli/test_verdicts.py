@@ -46,7 +46,7 @@ def test_in_and_told(vouch, labelled, answered, ids):
     answer = vouch("verdicts", labelled, answered, "--reviewer", "eve")
     assert answer.code == 0, answer.err
     assert f"{answered}: 5 of 5 rows imported\n" in answer.out
-    assert "1 are on labels that this run does not have" in answer.out
+    assert "on labels that this run does not have (other models, or another run)" in answer.out
     assert (
         "0 of 5 rows imported, 5 were there already" in vouch("verdicts", labelled, answered, "--reviewer", "eve").out
     )
@@ -76,11 +76,11 @@ def test_bad_rows(vouch, labelled, tmp_path, ids):
     path.write_text(f"label_id,verdict\n{ids[0]},corect\n{ids[1]},correct\n")
     answer = vouch("verdicts", labelled, path)
     assert answer.code == 2
-    assert answer.err.startswith(f"vouch: nothing was imported: 1 of 2 rows of {path} are invalid: fix them")
+    assert answer.err.startswith(f"vouch: nothing was imported: 1 of 2 rows of {path} is invalid: fix them")
     assert f"{path}: row 2: 'corect' is no verdict; did you mean correct?" in answer.err
     assert "there are no verdicts yet" in vouch("verdicts", labelled).out
     answer = vouch("verdicts", labelled, path, "--skip-bad")
-    assert "1 invalid rows left out, with reasons: " in answer.out
+    assert "1 invalid row left out, with reasons: " in answer.out
     assert (tmp_path / "bad-refused.csv").is_file()
 
 

@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from vouch_labels.flows.console.progress import RunProgress
+from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
 
 
@@ -26,9 +27,9 @@ def test_plain_lines(clock):
         clock[0] += 11
         progress(Exporting(900, "annotations"))
     assert out.getvalue().splitlines() == [
-        "starting",
         "loading detector",
         "listing the source: 1,000 keys",
+        "listing the source: 2,500 keys",
         "planned: 2,000 images to work through, 500 done before",
         "labelling: 600 of 2,500 images | 20 accepted, 5 review, 1 failed",
         "labelling: 800 of 2,500 images | 16.7 images/s, 1 min 42 s left | 60 accepted, 15 review, 3 failed",
@@ -37,13 +38,36 @@ def test_plain_lines(clock):
     ]
 
 
+def test_the_last_line_of_a_phase_says_how_far_it_came(clock):
+    out = io.StringIO()
+    with RunProgress(Console(file=out, width=200), plain=True) as progress:
+        progress(Planned(27, 0, 1))
+        progress(Progress(26, 0, 20, 6))
+        progress(Progress(0, 1, 0, 0))
+        progress(Exporting(1, "annotations"))
+    assert out.getvalue().splitlines() == [
+        "planned: 27 images to work through, 0 done before",
+        "labelling: 26 of 27 images | 20 accepted, 6 review, 0 failed",
+        "labelling: 27 of 27 images | 20 accepted, 6 review, 1 failed",
+        "exporting annotations",
+        "exporting annotations: 1 image",
+    ]
+
+
+def test_a_refusal_has_no_line_before_it(clock):
+    out = io.StringIO()
+    with pytest.raises(UserError), RunProgress(Console(file=out, width=200), plain=True):
+        raise UserError("no such folder")
+    assert out.getvalue() == ""
+
+
 def test_a_listing_that_has_only_begun_names_no_number(clock):
     out = io.StringIO()
     with RunProgress(Console(file=out, width=200), plain=True) as progress:
         progress(Listing(0))
         clock[0] += 11
         progress(Listing(40))
-    assert out.getvalue().splitlines() == ["starting", "listing the source", "listing the source: 40 keys"]
+    assert out.getvalue().splitlines() == ["listing the source", "listing the source: 40 keys"]
 
 
 def test_a_shard_that_is_tried_again_takes_back_what_it_said(clock):
@@ -72,7 +96,7 @@ def test_without_a_terminal_lines_are_plain_unasked(clock):
     out = io.StringIO()
     with RunProgress(Console(file=out), plain=False) as progress:
         progress(Listing(3))
-    assert out.getvalue() == "starting\nlisting the source: 3 keys\n"
+    assert out.getvalue() == "listing the source: 3 keys\n"
 
 
 def test_warnings_of_the_steps_reach_the_terminal_and_errors_do_not():

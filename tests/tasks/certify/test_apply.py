@@ -218,7 +218,7 @@ def test_a_campaign_that_names_another_policy(labelled, put_policy, make_campaig
 def test_changed_classes(labelled, put_policy, make_campaign):
     _, workspace = labelled
     put_policy(workspace)
-    with pytest.raises(UserError, match="classes of the campaign have changed"):
+    with pytest.raises(UserError, match="since the labels were made; use `vouch run` first"):
         apply_policy(make_campaign(routing={}, classes=["cat", "horse"]))
 
 

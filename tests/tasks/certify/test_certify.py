@@ -172,7 +172,7 @@ def test_every_refusal_says_what_to_do(campaigned):
     with pytest.raises(UserError, match=r"none of the \d+ certification tasks of review plan 2 is answered"):
         certify_campaign(campaigned.campaign)
     campaigned.answer(part=0.5)
-    with pytest.raises(UserError, match=r"\d+ of \d+ certification tasks have no answer; .*--unanswered-as-wrong"):
+    with pytest.raises(UserError, match=r"\d+ of \d+ certification tasks without an answer; .*--unanswered-as-wrong"):
         certify_campaign(campaigned.campaign)
     assert not read_tests(campaigned.workspace, "main")
     half = certify_campaign(campaigned.campaign, unanswered_as_wrong=True)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.schemas.policy import GroupCertificate
+from vouch_labels.tasks.certify.active import guarantee_of
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.monitor import (
@@ -16,10 +17,12 @@ from vouch_labels.tasks.certify.monitor import (
     monitor,
     reference,
 )
+from vouch_labels.tasks.export.summary import read_summary
 from vouch_labels.tasks.labels.arrays import SIGNALS
-from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.policy import default_policy, expired_policy, read_policy, write_policy
 from vouch_labels.tasks.reviews.plans import write_plan
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.run import export_campaign
 from vouch_labels.tasks.store.local import LocalStore
 
 STRATA = ({"name": "all", "size": 1000, "drawn": 100},)
@@ -64,12 +67,32 @@ def test_a_policy_expires_only_when_its_audits_say_so(audit_plan, answer, certif
     fine, bad = np.arange(300) % 50 == 0, np.arange(300) % 4 == 0
     assert expired(policy, kept, answer(ids, fine)) is None
     assert "audits (3) say that more than 5.0%" in expired(policy, kept, answer(ids, bad))
-    # Two audits that are not answered yet say nothing.
-    assert monitor(policy, kept, answer(ids[:150], bad[:150])).batches == 1
+    # An audit without an answer says nothing.
+    assert monitor(policy, kept, answer(ids[:100], bad[:100])).batches == 1
     # What a program answered says nothing of a guarantee of people.
     assert monitor(policy, kept, answer(ids, bad, simulated=True)).batches == 0
     simulated = certified({"cat": 0.5}, gate="accepted", simulated=True)
     assert monitor(simulated, kept, answer(ids, bad, simulated=True)).expired
+
+
+def test_a_label_without_an_answer_hides_no_other(audit_plan, answer, certified):
+    policy = certified({"cat": 0.5}, gate="accepted")
+    (first, second), places = (audit_plan(1), audit_plan(2)), np.arange(100)
+    one, both = [first[:2]], [first[:2], second[:2]]
+    # 99 of 100 answered, 23 of them wrong.
+    assert expired(policy, one, answer(first[2][:99], places[:99] < 23))
+    # Those that would be wrong are skipped: while the audit may still be answered they count as correct.
+    assert expired(policy, one, answer(first[2][:77], [False] * 77)) is None
+    skipped = answer([*first[2][:77], *second[2]], [False] * 177)
+    assert "(23 without an answer count as wrong" in expired(policy, both, skipped)
+    # One that was drawn and hardly started, as labels are drawn again that were answered before, ends nothing.
+    hardly = answer([*first[2][:49], *second[2]], [False] * 149)
+    assert expired(policy, both, hardly) is None
+    # What is counted without an answer is no more than all answers would give.
+    whole, part = answer(first[2], places % 10 == 0), answer(first[2][:60], places[:60] % 10 == 0)
+    assert monitor(policy, one, part).wealth < monitor(policy, one, whole).wealth
+    # Skipped labels that are answered in the end count as what they are.
+    assert expired(policy, both, answer([*first[2], *second[2]], [False] * 200)) is None
 
 
 def test_gate_delivered_leaves_more_wrong_labels_to_the_accepted_ones(audit_plan, make_plan, answer, certified):
@@ -111,6 +134,28 @@ def test_from_the_workspace(tmp_path, audit_plan, make_verdicts, certified):
     assert expired_reason(workspace, "main", certified({"cat": 0.5}, version="certified-2-test")) is None
 
 
+def test_what_is_guaranteed_of_a_data_set(tmp_path, audit_plan, make_verdicts, make_campaign, certified):
+    campaign, workspace = make_campaign(), LocalStore(tmp_path / "kept")
+    policy = certified({"cat": 0.5, "dog": None}, gate="accepted")
+    for kept in (policy, expired_policy(policy), default_policy(campaign.classes, campaign.routing)):
+        write_policy(workspace, kept)
+    own = default_policy(campaign.classes, campaign.routing).version
+    assert guarantee_of(campaign, workspace, "none") == guarantee_of(campaign, workspace, own) == ""
+    held = guarantee_of(campaign, workspace, policy.version)
+    assert (held.policy, held.precision, held.confidence, held.gate) == (policy.version, 0.95, 0.9, "accepted")
+    every = make_campaign(export={"undecided": "include"})
+    assert "nobody has looked at" in guarantee_of(every, workspace, policy.version)
+    assert "has expired" in guarantee_of(campaign, workspace, expired_policy(policy).version)
+    for number in (1, 2):
+        plan, tasks, ids = audit_plan(number)
+        write_plan(workspace, "main", plan, tasks)
+        write_verdicts(workspace, make_verdicts(ids, ["not_an_object", "correct"] * 50))
+    assert "has expired: blind audits" in guarantee_of(campaign, workspace, policy.version)
+    workspace.put(f"policies/{policy.version}.json", b"{}")
+    with pytest.raises(StoreError, match="is damaged"):
+        guarantee_of(campaign, workspace, policy.version)
+
+
 def test_verdicts_that_were_changed_since_end_a_policy(campaigned):
     campaigned.fitted().sampled()
     found = certify_campaign(campaigned.campaign)
@@ -125,6 +170,20 @@ def test_verdicts_that_were_changed_since_end_a_policy(campaigned):
     assert "vouch certify" in reason
     with pytest.raises(UserError, match="has expired: verdicts that policy"):
         apply_policy(campaigned.campaign, found.version, export=False)
+
+
+def test_a_data_set_tells_no_guarantee_that_has_ended(campaigned):
+    campaigned.fitted().sampled()
+    found = certify_campaign(campaigned.campaign)
+    outcome = apply_policy(campaigned.campaign).export
+    assert outcome.not_guaranteed == ""
+    assert read_summary(campaigned.workspace, "coco").guarantee.policy == found.version
+    campaigned.answer(minutes=10, wrong=True)
+    outcome = export_campaign(campaigned.campaign)
+    assert f"policy {found.version} has expired" in outcome.not_guaranteed
+    assert any("nothing is guaranteed of this data set: " in str(line) for line in outcome.blocks())
+    kept = read_summary(campaigned.workspace, "coco")
+    assert (kept.guarantee, kept.not_guaranteed) == (None, outcome.not_guaranteed)
 
 
 def test_a_moved_signal_asks_for_more_audits(make_world):

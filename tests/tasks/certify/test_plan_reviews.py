@@ -353,7 +353,7 @@ def test_no_reviews_of_labels_of_other_classes(campaigned):
     campaigned.campaign = campaigned.load(classes=["cat", {"name": "dog", "prompts": ["dog", "puppy"]}, "bird"])
     assert "was certified without bird" in read_status(campaigned.campaign).in_force.problem
     for stage in (None, "audit", "queue"):
-        with pytest.raises(UserError, match="classes of the campaign have changed since its labels were made"):
+        with pytest.raises(UserError, match=r"was (added|removed)|were put into another order"):
             plan_reviews(campaigned.campaign, ReviewRequest(stage=stage))
 
 

@@ -8,7 +8,7 @@ from vouch_labels.tasks.certify.active import activate
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
-from vouch_labels.tasks.export.export import export_campaign
+from vouch_labels.tasks.run import export_campaign
 from vouch_labels.tasks.status import read_status
 
 
@@ -71,7 +71,7 @@ def test_what_the_bundled_models_are_is_said(campaigned, status):
     bundled = ModelsConfig(detector={"min_score": 0.2}, scorer={"checkpoint": "ViT-B-32/x"})
     campaigned.campaign = campaigned.campaign.model_copy(update={"models": bundled})
     assert status().bundled == ("detector", "segmenter")
-    assert any("vouch models pull" in str(block) for block in status().blocks())
+    assert any("vouch models list" in str(block) for block in status().blocks())
 
 
 def test_where_a_bundled_detector_finds_nothing_other_models_are_next(tmp_path, make_images, make_campaign, label):
@@ -79,7 +79,7 @@ def test_where_a_bundled_detector_finds_nothing_other_models_are_next(tmp_path, 
     campaign = make_campaign(models=FAKE_MODELS | {"detector": {"backend": "fake", "min_score": 1}})
     label(campaign)
     assert "other prompts" in read_status(campaign).next
-    bundled = campaign.model_copy(update={"models": ModelsConfig()})
+    bundled = campaign.model_copy(update={"models": ModelsConfig(detector={"min_score": 1})})
     assert "vouch models list" in read_status(bundled).next
 
 
@@ -146,7 +146,29 @@ def test_a_policy_that_cannot_be_used_and_one_that_has_not_decided_yet(campaigne
     found = status()
     assert found.in_force.version != found.policy
     assert found.in_force.basis == "user thresholds, not certified"
-    assert found.next.endswith(f"{found.in_force.version}, which is active: vouch run CAMPAIGN")
+    assert found.next == (
+        "decide the labels by what is active now, manual thresholds, not certified: vouch run CAMPAIGN"
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "told", "works"),
+    [
+        (["cat", {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}, "bird"],
+         "class bird was added", True),
+        ([{"name": "pet", "was": ["cat", "dog"]}], "class pet was made of others", True),
+        ([{"name": "tiger", "was": "cat"}, {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}],
+         "class cat is called tiger now", False),
+        (["cat", "dog"], "the campaign has other prompts, scorer texts than the labels were made by", True),
+    ],
+)  # fmt: skip
+def test_what_the_campaign_says_otherwise_comes_before_policies(campaigned, classes, told, works):
+    campaign = campaigned.load(classes=classes, routing={"accept": {"detector_score": 0.5}})
+    why = "the models have to look at the images for that" if works else "no model has to work for that"
+    assert read_status(campaign).next == f"{told}: vouch run CAMPAIGN ({why})"
+    campaign = campaigned.load(classes=classes, routing={"policy": "certified-1-gone"})
+    found = read_status(campaign).next
+    assert found.startswith(f"{told}, and vouch run CAMPAIGN has to follow; but the policy cannot be used: ")
 
 
 def test_it_writes_nothing(campaigned, status):

@@ -91,7 +91,7 @@ def test_annotations_that_point_nowhere_are_counted(campaign, own_truth):
     found = evaluate_campaign(campaign, own_truth(change))
     left = found.file.unknown_image
     assert left == found.file.annotations - found.accepted_and_review.objects > 0
-    assert f"left out: {left} of {found.file.annotations} annotations have an image_id" in "\n".join(_lines(found))
+    assert f"left out: {left} of {found.file.annotations} annotations: an image_id" in "\n".join(_lines(found))
     assert f"left out: {left} of" in "\n".join(found.remarks())
 
 
@@ -154,7 +154,7 @@ def test_few_images_are_said_first(campaign, own_truth):
         document["annotations"] = [one for one in document["annotations"] if one["image_id"] in kept]
 
     found = evaluate_campaign(campaign, own_truth(change))
-    first = "ONLY 2 of 6 labelled images are compared; the figures say nothing of the others"
+    first = "ONLY 2 of 6 labelled images compared; the figures say nothing of the others"
     assert (_lines(found)[0], next(found.remarks())) == (first, first)
     whole = evaluate_campaign(campaign, own_truth())
     assert not list(whole.remarks())

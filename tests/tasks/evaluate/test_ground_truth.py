@@ -113,8 +113,8 @@ def test_annotations_of_unknown_images_and_categories_are_left_out_and_counted(r
     file = truth.file
     assert (file.annotations, file.unknown_image, file.unknown_category, file.left_out) == (4, 2, 1, 3)
     assert list(file.lines()) == [
-        "left out: 2 of 4 annotations have an image_id that the truth does not list: annotation 4, annotations[3]",
-        "left out: 1 of 4 annotations have a category_id that the truth does not list: annotation 5",
+        "left out: 2 of 4 annotations: an image_id that the truth does not list: annotation 4, annotations[3]",
+        "left out: 1 of 4 annotations: a category_id that the truth does not list: annotation 5",
     ]
     assert list(file.doubts()) == ["75% of the annotations name an image or a category that the truth does not list"]
     assert list(TruthFile(annotations=200, unknown_image=2).doubts()) == []
@@ -131,7 +131,7 @@ def test_annotations_of_unknown_images_and_categories_are_left_out_and_counted(r
 def test_crowds(read, switches, crowd):
     truth = read([{key: value for key, value in BOX.items() if key != "iscrowd"} | switches])
     assert truth.crowd.tolist() == [crowd]
-    told = ["1 annotations have ignore: 1, and are taken as crowd regions"] if switches.get("ignore") else []
+    told = ["1 annotation has ignore: 1, and is taken as a crowd region"] if switches.get("ignore") else []
     assert list(truth.file.lines()) == told
 
 

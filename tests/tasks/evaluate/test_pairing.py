@@ -58,5 +58,13 @@ def test_classes_that_differ_in_case_alone():
     assert found.place_of_category == {1: 1, 2: 0}
 
 
+def test_former_names_stand_for_the_classes_that_were_made_of_them():
+    found = pair_classes(["hound", "pet", "cat"], {1: "Dog", 2: "hamster", 3: "cat", 4: "hound"},
+                         {"dog": "hound", "hamster": "pet", "cat": "pet"})  # fmt: skip
+    assert found.place_of_category == {1: 0, 2: 1, 3: 2, 4: 0}  # a name that a class has now is no former one
+    assert found.former == {"Dog": "hound", "hamster": "pet"}
+    assert found.truth_only == ()
+
+
 def test_no_common_class():
     assert pair_classes(["cat"], {1: "dog"}).common == ()

@@ -14,15 +14,12 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from vouch_labels.schemas.campaign import Campaign
-from vouch_labels.schemas.errors import StoreError, UserError
-from vouch_labels.schemas.policy import Certification, Group, Policy
-from vouch_labels.tasks.export.export import export_campaign, guarantee_of
-from vouch_labels.tasks.labels.records import Guarantee
+from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.labels.totals import add_up
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.run import export_campaign
 from vouch_labels.tasks.shard.files import read_current, read_part
-from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.open import open_store
 
 
@@ -108,29 +105,6 @@ def test_masks_of_people_are_those_of_the_data_set(tmp_path, make_images, make_c
         assert (entry["area"], entry["provenance"], entry["iscrowd"]) == (27, "human", 0)
     assert by_verdict["correct"]["bbox"] == one["bbox"]
     assert by_verdict["bad_box"]["bbox"] == by_verdict["missed"]["bbox"] == [3, 2, 4, 7]
-
-
-CERTIFICATION = Certification(
-    precision=0.95, confidence=0.9, gate="delivered", look=1, inputs={}, calibrator={}, fit_labels=10, brier=0.1,
-    brier_of_rate=0.2, fit_share=0.5, seed=0, plans=(1,), verdicts="0", simulated=True, created="2026-03-04",
-)  # fmt: skip
-
-
-def test_what_policies_guarantee(tmp_path):
-    workspace = LocalStore(tmp_path)
-    group = Group(name="all", classes=("cat",))
-    for policy in (
-        Policy(version="user", groups=(group,)),
-        Policy(version="sure", basis="certified", groups=(group,), certification=CERTIFICATION),
-    ):
-        workspace.put(f"policies/{policy.version}.json", policy.model_dump_json().encode())
-    assert guarantee_of(workspace, "none") is guarantee_of(workspace, "user") is None
-    assert guarantee_of(workspace, "sure") == Guarantee(
-        policy="sure", precision=0.95, confidence=0.9, gate="delivered", simulated=True
-    )
-    workspace.put("policies/sure.json", b"{}")
-    with pytest.raises(StoreError, match=r"policies/sure\.json is damaged"):
-        guarantee_of(workspace, "sure")
 
 
 def _labels(campaign: Campaign) -> list[dict[str, pa.Table]]:

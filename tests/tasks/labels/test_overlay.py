@@ -120,6 +120,7 @@ def test_missed_objects_are_added_once(verdicts):
         missed(50.0, 5.0, 90.0, 25.0),
         missed(51.0, 5.0, 90.0, 25.0, reviewer="bob"),
         missed(51.0, 6.0, 90.0, 25.0),
+        missed(50.0, 11.0, 90.0, 31.0),
         missed(50.0, 5.0, 90.0, 25.0, class_name="cat"),
         missed(50.0, 5.0, 90.0, 25.0, class_name="zebra"),
         missed(10.0, 10.0, 30.0, 31.0, class_name="cat"),
@@ -131,7 +132,7 @@ def test_missed_objects_are_added_once(verdicts):
     added = image.labels[2:]
     assert [(one.class_name, one.xyxy) for one in added] == [
         ("dog", (50, 5, 80, 25)),
-        ("dog", (51, 6, 80, 25)),
+        ("dog", (50, 11, 80, 31)),
         ("cat", (50, 5, 80, 25)),
         ("cat", (50, 40, 60, 50)),
     ]
@@ -140,6 +141,29 @@ def test_missed_objects_are_added_once(verdicts):
     }
     assert len({one.label_id for one in added}) == 4
     assert repr(over(answers, there, gone)) == repr(image)
+
+
+@pytest.mark.parametrize("decision", ["accept", "review"])
+def test_a_correction_makes_no_second_label_of_one_object(verdicts, decision):
+    """A box moved onto another's object, and a class corrected to that of the label beside."""
+    moved = {"label_id": "1", "verdict": "bad_box", "box": (51.0, 10.0, 70.0, 30.0)}
+    renamed = {"label_id": "3", "verdict": "wrong_class", "class_name": "cat"}
+    there = (50.0, 10.0, 70.0, 30.0)
+    given = label("1", decision), label("2", "accept", box=there), label("3", decision, "dog", there)
+
+    def reviewed(*rows, labels=given):
+        return [one.reviewed for one in over(verdicts(*rows), *labels).labels]
+
+    # Beside one that nobody looked at the person's box stays, beside one that people called correct that one.
+    assert reviewed(moved) == ["corrected", "duplicate", ""]
+    assert reviewed(moved, {"label_id": "2", "verdict": "correct"}) == ["duplicate", "kept", ""]
+    assert reviewed(moved, renamed) == ["corrected", "duplicate", "duplicate"]
+    assert reviewed(moved, {"label_id": "2", "verdict": "not_an_object"}) == ["corrected", "rejected", ""]
+    # A label that waits for review is no plain one, and another class is another object.
+    assert reviewed(moved, labels=(given[0], given[2], label("2", "review", box=there))) == ["corrected", "", ""]
+    # What the models found side by side stays.
+    beside = label("4", "accept", box=(52.0, 10.0, 72.0, 30.0))
+    assert reviewed({"label_id": "1", "verdict": "correct"}, labels=(*given[:2], beside)) == ["kept", "", ""]
 
 
 def test_what_was_checked(verdicts):

@@ -62,7 +62,7 @@ def test_bundled_models_are_named_as_what_they_are(page, certified_report):
     assert "drawn things" not in page
     bundled = render(changed(certified_report, bundled=("detector",), pictures=()), [])
     assert "Bundled models (detector): they know 28 drawn things" in bundled
-    assert "vouch models pull NAME" in bundled
+    assert "vouch models list" in bundled
 
 
 def test_names_and_keys_are_no_markup(page):

@@ -10,7 +10,7 @@ from vouch_labels.tasks.score import Score
 from vouch_labels.tasks.segment import Segment
 from vouch_labels.tasks.shard import pipeline
 from vouch_labels.tasks.shard.files import read_current
-from vouch_labels.tasks.shard.pipeline import load_pipeline, rerouted
+from vouch_labels.tasks.shard.pipeline import load_pipeline, recipe_of, rerouted
 from vouch_labels.tasks.store.open import open_store
 
 FAKE = {"backend": "fake"}
@@ -107,3 +107,21 @@ def test_models_are_loaded_anew_for_other_models_and_classes_alone(make_campaign
         assert load_pipeline(make_campaign(**(plain | change))).segment is not first.segment
     assert loaded == [1] * 3
     pipeline._load.cache_clear()
+
+
+def test_a_recipe_follows_the_files_of_the_models_and_loads_none(tmp_path, make_campaign, monkeypatch):
+    monkeypatch.setenv("VOUCH_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "sam.pth"
+    weights.write_bytes(b"one")
+    models = MODELS | {"segmenter": {"checkpoint": str(weights), "architecture": "vit_b"}}
+    first = recipe_of(make_campaign(models=models))
+    assert first == recipe_of(make_campaign(models=models, export={"name": "other"})) != ""
+    assert first != recipe_of(make_campaign(models=models | {"engine": "reference"}))
+    weights.write_bytes(b"another")
+    assert recipe_of(make_campaign(models=models)) not in (first, "")
+    weights.unlink()
+    assert recipe_of(make_campaign(models=models)) == ""
+    moving = MODELS | {"segmenter": {"checkpoint": "hf://owner/repo/sam.pth", "architecture": "vit_b"}}
+    assert recipe_of(make_campaign(models=moving)) == ""
+    tagged = MODELS | {"scorer": {"checkpoint": "ViT-B-32/laion2b_s34b_b79k"}}
+    assert recipe_of(make_campaign(models=tagged))

@@ -8,8 +8,7 @@ import pytest
 
 from vouch_labels.schemas.campaign import Workspace
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.tasks.export.export import export_campaign
-from vouch_labels.tasks.run import CampaignRun
+from vouch_labels.tasks.run import CampaignRun, export_campaign
 from vouch_labels.tasks.status import read_status
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.open import FORMAT, FORMAT_FILE, check_format, open_workspace, write_format
