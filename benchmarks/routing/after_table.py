@@ -88,8 +88,8 @@ def measure(options: Options) -> Table:
             f"{min(draws, DELAY_DRAWS):,} draws.",
             f"Recall: 3,000 images in strata, equally many searched of each; the 90% interval holds the truth; "
             f"{min(draws, RECALL_DRAWS):,} draws. Naive: bootstrap-t over images within strata, images left unfinished "
-            "left out. Ends are medians, the naive ones in brackets. Unfinished: undecided labels in images with six or "
-            "more found objects.",
+            "left out. Ends are medians, the naive ones in brackets. Unfinished: undecided labels in images with "
+            "six or more found objects.",
             "Other work ran on the machine meanwhile; no figure of this table is a time.",
         ],
         figures={f"{row.name}: rate": row.rate for row in rows}
@@ -247,9 +247,9 @@ def _searched_world(kind: str, seed: int) -> "tuple[np.ndarray, np.ndarray, np.n
 
     rng, images = np.random.default_rng([5, seed]), 3_000
     if kind in SPARSE:
-        share, mean, rate = SPARSE[kind]
+        share, mean, each = SPARSE[kind]
         objects = np.where(rng.random(images) < share, 1 + rng.poisson(mean, images), 0)
-        hits = rng.binomial(objects, rate)
+        hits = rng.binomial(objects, each)
         return (hits > 0).astype(np.int64), hits, objects
     if kind == "3% crowds of 60":
         crowd = rng.random(images) < 0.03

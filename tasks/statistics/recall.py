@@ -103,9 +103,10 @@ def recall(images: ExhaustiveImages, sizes: Ints, most_found: Ints, assumed: int
     caps = np.full(len(sizes), cap)
     most = np.where(images.searched, np.minimum(missed + images.undecided, cap), cap)
     low = _ratio_bound(most, images.found, caps, images.strata, sizes, share * delta / 2)
-    # An object that was drawn may be that of an undecided label.
-    least, best = np.maximum(missed - images.undecided, 0), images.found + images.undecided
-    best = np.where(images.searched, best, np.maximum(best, most_found[images.strata]))
+    # An object that was drawn may be that of an undecided label, and only so many labels can have found one.
+    least, room = np.maximum(missed - images.undecided, 0), most_found[images.strata] - images.found
+    more = np.where(images.searched, np.minimum(images.undecided, room), room)
+    best = images.found + np.maximum(more, 0)
     high = _ratio_bound(best, least, most_found, images.strata, sizes, delta / 2)
     with_misses = _ratio_bound(
         np.minimum(most, 1), np.ones_like(missed), np.ones_like(sizes), images.strata, sizes, delta

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from vouch_labels.schemas.report import RecallReport
 from vouch_labels.tasks.report.pictures import Thumbnail
 from vouch_labels.tasks.report.render import MOST_CLASSES, prose, render
 
@@ -110,6 +111,34 @@ def test_what_is_certified_stands_with_its_evidence(page):
     assert "the image has left the source" in text
     assert "↑ 100 more" in text
     assert "1 of 20 labels that are known to be wrong" in text
+
+
+def test_recall_says_what_is_certain_on_what_and_how_unfinished_images_count(certified_report):
+    old = certified_report.recall
+    found = {**old.delivered.model_dump(), "low": 0.87, "high": 0.96, "value": 0.92}
+    values = {"most_missed": 8, "images_with_misses": 0.121}
+    recall = RecallReport.model_validate(
+        old.model_dump()
+        | {"delivered": found | values, "accepted": found | {"most_missed": 16, "images_with_misses": 0.3}}
+        | {"undecided": 3, "passed_over": 2}
+    )
+    html = render(changed(certified_report, recall=recall), [Thumbnail("QUJD", "")] * 3)
+    text = " ".join(" ".join(Page(html).texts).split())
+    assert (
+        "at least 87% and at most 96% with 90% confidence, from 40 images that people searched; 3 with undecided "
+        "labels and 2 passed over counted at their worst"
+    ) in text
+    assert "all labels show at least 87% and at most 96%, by estimate 92%" in text
+    assert "no more than 8 objects without a label in one image, 16 without an accepted one" in text
+    assert "at most 12.1% of the images have an object that no label shows" in text
+    assert "decide the labels of 3 searched images and search 2 images passed over" in text
+
+
+def test_a_recall_of_an_earlier_version_is_shown_without_what_it_did_not_keep(certified_report, page):
+    assert certified_report.recall.delivered.most_missed is None
+    text = " ".join(" ".join(Page(page).texts).split())
+    assert "at least 95.1% and at most 98.8%, by estimate 97.3%" in text
+    assert "without a label in one image" not in text
 
 
 def test_what_people_looked_at_is_not_called_automatic(certified_report, page):
