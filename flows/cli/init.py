@@ -69,6 +69,8 @@ def init(
     from vouch_labels.schemas.campaign_template import SCHEMA_FILE, campaign_json_schema, starter_campaign_text
     from vouch_labels.schemas.records import bundled_models
 
+    if directory.suffix.lower() in (".yaml", ".yml"):
+        raise UserError(f"{directory}: name the campaign's folder, such as {directory.parent}; campaign.yaml goes there")
     campaign = directory / "campaign.yaml"
     if campaign.exists() and not force:
         raise UserError(f"{campaign} is there already; choose another folder, or overwrite it with --force")

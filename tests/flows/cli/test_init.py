@@ -154,6 +154,13 @@ def test_mistakes_are_one_line_and_write_nothing(vouch, tmp_path, monkeypatch, w
     assert not (tmp_path / "pets").exists()
 
 
+def test_the_folder_is_named_and_not_the_file(vouch, tmp_path):
+    answer = vouch("init", tmp_path / "cats" / "campaign.yaml", "--classes", "cat")
+    assert answer.code == 2
+    assert f"name the campaign's folder, such as {tmp_path / 'cats'}" in answer.err
+    assert not (tmp_path / "cats").exists()
+
+
 def test_no_campaign_is_written_among_the_images(vouch, photos):
     answer = vouch("init", photos, "--classes", "dog")
     assert answer.code == 2
