@@ -70,7 +70,7 @@ def init(
     from vouch_labels.schemas.records import bundled_models
 
     if directory.suffix.lower() in (".yaml", ".yml"):
-        raise UserError(f"{directory}: name the campaign's folder, such as {directory.parent}; campaign.yaml goes there")
+        raise UserError(f"{directory}: name the campaign's folder, such as {directory.parent}")
     campaign = directory / "campaign.yaml"
     if campaign.exists() and not force:
         raise UserError(f"{campaign} is there already; choose another folder, or overwrite it with --force")
