@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vouch_labels.flows.cli import certify, demo, evaluate, init, label, preview, review
+from vouch_labels.flows.cli import certify, demo, evaluate, init, label, review
 from vouch_labels.flows.cli.command import epilog
 from vouch_labels.flows.console.encoding import read_names_as_utf8, show_plain_signs
 from vouch_labels.flows.prefect_server import is_gone, leave_at_once
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=epilog(*init.INIT_EXAMPLES))(init.init)
-app.command(epilog=epilog(*preview.PREVIEW_EXAMPLES))(preview.preview)
+app.command(epilog=epilog(*label.PREVIEW_EXAMPLES))(label.preview)
 app.command(epilog=epilog(*label.RUN_EXAMPLES))(label.run)
 app.command(epilog=epilog(*label.STATUS_EXAMPLES))(label.status)
 app.command(epilog=epilog(*label.EXPORT_EXAMPLES))(label.export)
