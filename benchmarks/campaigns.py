@@ -16,6 +16,7 @@ from pydantic import Field
 from benchmarks.harness import in_child
 from vouch_labels.schemas.campaign import Strict
 from vouch_labels.schemas.records import RunSummary
+from vouch_labels.tasks.bench.timing import as_another_file
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -70,13 +71,16 @@ def sample_classes() -> list[str]:
 
 
 def copy_samples(folder: Path, count: int) -> list[Path]:
-    """Write `count` files, each round of the samples into a subfolder of its own, so that no copies are neighbours."""
+    """Write `count` files, each round of the samples into a subfolder of its own, so that no copies are neighbours.
+
+    Their contents differ, since what was labelled under another name is not labelled again.
+    """
     samples = sorted(SAMPLES.glob("*.jpg"))
     files = []
     for number, sample in zip(range(count), cycle(samples), strict=False):
         path = folder / f"round-{number // len(samples):03d}" / sample.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(sample.read_bytes())
+        path.write_bytes(as_another_file(sample.read_bytes(), number))
         files.append(path)
     return files
 

@@ -227,7 +227,7 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
 
     timed: dict[str, list[tuple[object, str]]] = {
         "acquire": [(shard, "read_plan"), (shard, "read_marker"), (shard, "best_marker")],
-        "detect": [(Detect, "__call__")],
+        "detect": [(Detect, "look"), (Detect, "decide")],
         "segment": [(Segment, "__call__")],
         "score": [(Score, "__call__"), (Presence, "__call__")],
         "route": [(steps, "route")],

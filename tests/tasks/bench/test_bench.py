@@ -4,12 +4,14 @@ What is slow is named, with what would help.
 """
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.bench.bench import STEPS, bench, bottleneck
+from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.models.runtime import Runtime
 from vouch_labels.tasks.shard.shard import process_shard
 
@@ -41,13 +43,12 @@ def test_a_source_without_images_is_refused(tmp_path, make_campaign):
 
 
 def test_the_steps_are_as_they_were_afterwards(tmp_path, make_images, make_campaign):
-    from vouch_labels.tasks.detect import Detect
     from vouch_labels.tasks.shard import shard
 
-    before = (Detect.__call__, vars(shard).copy())
+    before = (Detect.look, Detect.decide, vars(shard).copy())
     make_images(tmp_path / "images", 2)
     bench(make_campaign(), most=2)
-    assert (Detect.__call__, vars(shard)) == before
+    assert (Detect.look, Detect.decide, vars(shard)) == before
     assert Path(tmp_path / "images").is_dir()
 
 
@@ -60,6 +61,13 @@ def test_a_gpu_takes_few_images_again_and_is_measured_warm(tmp_path, make_images
     make_images(tmp_path / "images", 3)
     passes = []
     monkeypatch.setattr(benching, "process_shard", lambda *given: passes.append(1) or process_shard(*given))
+    looked = Counter()
+
+    def look(self, images, ask, before=Detect.look):
+        looked[len(passes)] += len(images)
+        return before(self, images, ask)
+
+    monkeypatch.setattr(Detect, "look", look)
     monkeypatch.setattr(benching, "choose_runtime", lambda models: Runtime("cuda:0", "bf16"))
     monkeypatch.setattr(benching, "gpu_busy", lambda work: work() and 0.75)
     monkeypatch.setattr(benching, "IMAGES_ON_GPU", 8)
@@ -68,8 +76,11 @@ def test_a_gpu_takes_few_images_again_and_is_measured_warm(tmp_path, make_images
     report = bench(make_campaign())
     assert (report.images, report.distinct, report.gpu_busy) == (8, 3, 0.75)
     assert report.source == str(tmp_path / "images")
+    assert all(step.seconds > 0 for step in report.steps if step.name in ("detect", "segment", "score"))
     # Two warm it up, one lets all batches grow, then the profile, the speed and the steps.
     assert len(passes) == 6
+    # Each time all of them are looked at, those with the same pixels too.
+    assert [looked[number] for number in (4, 5, 6)] == [8, 8, 8]
 
 
 def sentence(gpu_busy=None, fetching=1.0, decoding=2.0, taken=0.1, **shares):
