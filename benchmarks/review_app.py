@@ -72,7 +72,6 @@ def measure(options: Options) -> Table:
             f"JPEGs of {WIDTH} x {HEIGHT}. "
             f"Chromium without a screen or a GPU, 1400 x 860, from the same machine through the guard. {openings} "
             f"openings, each of a fresh profile without a cache; {ANSWERS} answers.",
-            "Other work ran on the machine meanwhile, so times are above what it takes alone.",
         ],
         figures=done,
     )

@@ -8,8 +8,8 @@ from pydantic import AliasChoices, Field
 from vouch_labels.schemas.campaign import Gate, Strict
 
 Reviewed = Literal["", "kept", "corrected", "added", "rejected", "duplicate", "unclear", "disputed"]
-"""What people made of a label: nothing yet; it is right; they corrected it; they drew it; there is nothing to label; an
-object is there, but not what or where; they disagree."""
+"""What people made of a label: nothing yet; it is right; they corrected it; they drew it; there is nothing to label; as
+they corrected it, another label shows the object; an object is there, but not what or where; they disagree."""
 Provenance = Literal["auto", "human", "simulated"]
 """Who decided an annotation; simulated: a reviewer who answers from ground truth."""
 
