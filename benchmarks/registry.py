@@ -17,7 +17,7 @@ from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
 from benchmarks.faults import measure as faults
 from benchmarks.harness import Table
-from benchmarks.routing import after_table, contract, size, starter_world
+from benchmarks.routing import after_table, certificate, contract, size, starter_world
 
 
 class Benchmark(Protocol):
@@ -44,6 +44,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "review_queue": review_queue.measure,
     "review_operators": review_operators.measure,
     "review_app": review_app.measure,
+    "certificate": certificate.measure,
     "routing_contract": contract.measure,
     "routing_after": after_table.measure,
     "routing_starter": starter_world.measure,

@@ -44,7 +44,7 @@ def fill_made_queue(uri: str, count: int) -> None:
             images.append(ExportImage(key, WIDTH, HEIGHT, [label]))
         tasks.append(Task(label_id, number, 1, "doubtful", "label", key, name, label_id, box, 1.6))
     word = HumanLabel.of(VERDICTS.empty_table(), CLASSES)
-    Writer(QueueStore.read(database, QUEUE), word, QuestionDetails(), lambda _item, _kind: 1).write(images, tasks)
+    Writer(QueueStore.read(database, QUEUE), word, QuestionDetails(), lambda _item, _purpose: 1).write(images, tasks)
     database.close()
 
 

@@ -43,7 +43,7 @@ from vouch_labels.tasks.store.open import open_store, open_workspace
 KEYS: Final = (
     "Alt+Enter correct, or as you drew it; Alt+1 ... Alt+9 another class; Alt+B bad box; Alt+N not an object",
     "Alt+M free the box of its mask; Alt+D draw a missing box; Alt+G the crop grid; Alt+S skip; Alt+Z undo; "
-    "Alt+T the next batch; ? all keys",
+    "Alt+H what the models say; Alt+T the next batch; ? all keys",
 )
 
 

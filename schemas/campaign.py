@@ -369,9 +369,16 @@ class RoutingConfig(Strict):
         0.9, ge=0.5, lt=1, description="Confidence of that guarantee, for all groups of classes together."
     )
     gate: Gate = Field(
-        "delivered",
-        description="What the guarantee is about: all labels of the data set, those that people kept included "
-        "(delivered), or those alone that no person looked at (accepted).",
+        "accepted",
+        description="What the guarantee is about: the labels that no person looked at (accepted), or all labels of the "
+        "data set once people have decided those that wait (delivered).",
+    )
+    missed: float = Field(
+        0.05,
+        ge=0,
+        lt=0.5,
+        description="Share of the wrong labels that reviewers are assumed to miss at most; the guarantee says so, and "
+        "honeypots measure it instead.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn for review.")
     accept: Thresholds | None = Field(
@@ -397,8 +404,13 @@ class ReviewConfig(Strict):
         le=24 * 60,
         description="Minutes without a sign of life after which others may take the items.",
     )
-    second_reviews: float = Field(
-        0.0, ge=0, le=1, description="Share of labels that two people are asked about, to see how far they agree."
+    second_reviews: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        examples=[0.2],
+        description="Share of the labels to fit to, to certify and to audit that two people read, blind, to see "
+        "what reviewers miss; not given: 0.2 from the second reviewer on.",
     )
     database: str = Field(
         EMBEDDED,

@@ -10,6 +10,7 @@ from vouch_labels.schemas.text import (
     Block,
     Columns,
     Table,
+    assumption_text,
     count,
     guarantee_text,
     mebibytes,
@@ -328,9 +329,9 @@ class ContractTruth(Strict):
         description="Every group's guarantee is kept; None: nothing was accepted, or no verdict is given."
     )
     no_verdict: tuple[str, ...] = Field((), description="Why no verdict is given, a line each; empty: one is.")
-    groups: tuple[GroupTruth, ...] = Field(description="On the side that was certified, which the guarantee is about.")
-    certified_side: TruePrecision = Field(description="All groups together.")
-    whole_run: TruePrecision = Field(description="The images kept for fitting included, whose labels go to review.")
+    groups: tuple[GroupTruth, ...] = Field(description="Of the labels that the guarantee covers.")
+    covered: TruePrecision = Field(description="All groups together.")
+    whole_run: TruePrecision = Field(description="All labels, those that it does not cover included.")
     without_truth: dict[str, int] = Field(description="Why -> labels left out.")
 
     def blocks(self) -> Iterator[Block]:
@@ -340,7 +341,7 @@ class ContractTruth(Strict):
         columns: Columns = {"group": str, "labels": count, "accepted": count, "automation": share, "precision A": share}
         columns |= {"precision B": share, "certified": share, "kept": lambda kept: "yes" if kept else "NO"}
         rows = [_true_row(one.name, one, one.certified, one.kept) for one in self.groups]
-        rows += [_true_row("certified side", self.certified_side), _true_row("whole run", self.whole_run)]
+        rows += [_true_row("covered", self.covered), _true_row("whole run", self.whole_run)]
         yield Table(f"guarantee of {policy_name(self.policy)}{whose}: {asked}", columns, rows)
         for why in self.no_verdict:
             yield f"NO VERDICT on the guarantee is given: {why}"
@@ -526,6 +527,7 @@ class Simulation(Strict):
     draws: int = Field(ge=1)
     missed: float = Field(ge=0, le=1, description="Share of wrong labels that the simulated reviewer calls correct.")
     honeypots: int = Field(0, ge=0, description="Known-wrong labels mixed in to see what the reviewer misses.")
+    assumed: float = Field(0, ge=0, lt=1, description="Share of wrong labels assumed to be missed; 0 with honeypots.")
     seconds_per_box_by_hand: float | None = Field(description="The same time where people look at every label.")
     rows: tuple[SimulatedRow, ...]
     answers: tuple[PlanningAnswer, ...]
@@ -548,9 +550,10 @@ class Simulation(Strict):
                 f"measured with {plural(self.honeypots, 'honeypot')}" if self.honeypots else "and nobody measures it"
             )
             yield f"the reviewer calls {pct(self.missed)} of the wrong labels correct, {known}"
+        assumed = f", {assumption_text(self.assumed)}" if self.assumed else ""
         yield (
             f"{self.draws:,} draws each; the guarantee: at least T of the {self.gate} labels correct, confidence "
-            f"{self.confidence:g}"
+            f"{self.confidence:g}{assumed}"
         )
         first: Columns = {"T": "{:g}".format, "reviews": str}
         names = ("certified", "automation", "9 of 10", "worst", "oracle", "naive")
@@ -566,7 +569,7 @@ class Simulation(Strict):
             f"kept; chance may break {pct(1 - self.confidence)}."
         )
         yield (
-            "Oracle: who knows every label, ranks as we do, and keeps no image for fitting. Naive: the loosest "
+            "Oracle: who knows every label, and ranks as we do. Naive: the loosest "
             "threshold that looks good enough on as many reviews, without a test."
         )
         if self.seconds_per_box_by_hand is not None:
@@ -575,9 +578,9 @@ class Simulation(Strict):
                 f"{self.seconds_per_box_by_hand:.2f} if they look at every label."
             )
         if any(row.reviewed < row.reviews for row in self.rows):
-            which = "sides" if self.gate == "delivered" else "regions drawn from"
+            which = "there are" if self.gate == "delivered" else "the regions drawn from have"
             yield (
-                f"In brackets: labels that were reviewed, for the {which} have no more ({self.labels:,} labels in "
+                f"In brackets: labels that were reviewed, for {which} no more ({self.labels:,} labels in "
                 "all); none is drawn twice."
             )
         yield from (answer.words for answer in self.answers)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vouch_labels.schemas.campaign import Gate, Strict, Thresholds
 from vouch_labels.schemas.text import (
@@ -11,6 +11,7 @@ from vouch_labels.schemas.text import (
     Columns,
     Table,
     count,
+    coverage_text,
     cut,
     estimate,
     guarantee_text,
@@ -59,13 +60,34 @@ class Group(Strict):
 
 
 class Reviewers(Strict):
-    """How many wrong labels reviewers miss, as honeypots showed."""
+    """How many wrong labels reviewers miss: as honeypots showed, or as is assumed."""
 
-    planted: int = Field(0, ge=0, description="Known-wrong labels shown; 0: reviewers are trusted.")
+    assumed: float = Field(0, ge=0, lt=1, description="Share missed at most, assumed; 0 where honeypots measured it.")
+
+    planted: int = Field(0, ge=0, description="Known-wrong labels shown; 0: what they miss is assumed.")
     missed: int = Field(0, ge=0, description="Of them, called correct.")
     accepted: float = Field(0, ge=0, le=1, description="Upper bound of the share missed among acceptable labels.")
     routed: float = Field(0, ge=0, le=1, description="The same among labels that people get in any case.")
     spent: float = Field(0, ge=0, le=1, description="Part of 1 - confidence that these bounds use up.")
+
+
+class LogMark(Strict):
+    """An entry of the workspace's log."""
+
+    number: int = Field(ge=1, description="Its number.")
+    sha256: str = Field(description="Hex of SHA-256 over its bytes.")
+
+
+class Covered(Strict):
+    """Labels that a certificate covers: all that a random sample was drawn from, and no others."""
+
+    population: str = Field(description="Name of the record of their ids: populations/<name>.parquet.")
+    labels: int = Field(ge=0, description="How many.")
+    images: int = Field(ge=0, description="Images that they are on.")
+    known: str | None = Field(None, description="Name of the record of labels that people had looked at before.")
+    without: str | None = Field(None, description="The same of labels in the sample that got no answer: not covered.")
+    plan: int = Field(ge=1, description="Number of the review plan that drew the sample.")
+    created: str = Field(description="When it was drawn, ISO 8601, UTC.")
 
 
 class Certification(Strict):
@@ -81,8 +103,14 @@ class Certification(Strict):
     fit_labels: int = Field(ge=0, description="Reviewed labels that it was fitted to.")
     brier: float = Field(ge=0, description="Held-out mean of (p - correct)^2.")
     brier_of_rate: float = Field(ge=0, description="The same of the constant share of correct labels.")
-    fit_share: float = Field(ge=0, le=1, description="Share of images kept for fitting; their labels go to review.")
-    seed: int = Field(ge=0, description="Seed of the split and of every draw.")
+    fit_share: float = Field(
+        0, ge=0, le=1, description="Share of images whose labels go to review, in policies of before 2026-12."
+    )
+    seed: int = Field(ge=0, description="Seed of every draw.")
+    covers: tuple[Covered, ...] = Field(
+        (), description="The labels that it covers, the first as certified; empty in policies of before 2026-12."
+    )
+    extends: str | None = Field(None, description="The policy that was certified first, where new labels came to it.")
     plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts it rests on.")
     verdicts: str = Field(description="Fingerprint of those verdicts.")
     reviewers: Reviewers = Field(Reviewers(), description="Correction for what reviewers miss.")
@@ -95,7 +123,17 @@ class Certification(Strict):
         "on a changed fingerprint at once; by audits when the wealth of bets against the promise reaches 1/delta",
         description="When the policy expires.",
     )
+    log: LogMark | None = Field(None, description="The test in the workspace's log; None: it had none then.")
     created: str = Field(description="Date and time, ISO 8601, UTC.")
+
+    @model_serializer(mode="wrap")
+    def _with_what_it_says(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out what policies of before 2026-12 do not say, so that their files and decisions stay the same."""
+        found: dict[str, object] = handler(self)
+        reviewers = found.get("reviewers")
+        if isinstance(reviewers, dict) and not reviewers.get("assumed"):
+            found["reviewers"] = {name: one for name, one in reviewers.items() if name != "assumed"}
+        return {name: one for name, one in found.items() if one or name not in ("covers", "extends", "log")}
 
 
 class Policy(Strict):
@@ -146,7 +184,10 @@ class Certified(Strict):
     not_sampled: tuple[str, ...] = Field((), description="Classes without a label in the sample: they go to people.")
     classes: tuple[ClassEstimate, ...] = Field(description="Of the groups that are certified.")
     labels: int = Field(ge=0, description="Labels of the run.")
-    kept_for_fitting: int = Field(ge=0, description="Of them, those of images kept for fitting: they go to review.")
+    covers: tuple[Covered, ...] = Field(description="The labels that the guarantee covers.")
+    outside: int = Field(ge=0, description="Labels of the run that it does not cover and that no person has looked at.")
+    waiting: int = Field(0, ge=0, description="Labels that wait for people, before delivered labels are as guaranteed.")
+    now: float | None = Field(None, description="A, estimated, of what is accepted; what holds while they wait.")
     accepted: int = Field(ge=0, description="Of them, those that the policy accepts.")
     reviewers: Reviewers = Field(description="What honeypots showed.")
     simulated: bool = Field(description="Verdicts came from a simulated reviewer.")
@@ -156,9 +197,16 @@ class Certified(Strict):
     def blocks(self) -> Iterator[Block]:
         """The certificates, what they allow, and what is not certified."""
         tested = [(group, one) for group in self.groups if (one := group.certificate) is not None and one.reviewed]
-        asked = guarantee_text(self.precision, self.gate, self.confidence)
+        asked = guarantee_text(self.precision, self.gate, self.confidence, self.reviewers.assumed)
         groups = plural(len(tested), "group")
-        yield f"run {self.run}: {asked}; test {self.look}, at level {self.delta:.4g} for {groups}"
+        tests = f"test {self.look}, at level {self.delta:.4g} for {groups}" if tested else f"at level {self.delta:.4g}"
+        if self.version is not None and self.gate == "delivered" and self.now is not None and self.waiting:
+            waiting = plural(self.waiting, "label that waits", "labels that wait")
+            yield (
+                f"now about {pct(self.now)} of the accepted labels are correct; at least {pct(self.precision)} of the "
+                f"delivered ones once people have decided the {waiting}"
+            )
+        yield f"run {self.run}: {asked}; {tests}"
         if self.simulated:
             yield "simulated reviewer: a program answered from ground truth, so this certifies nothing"
             # Nobody is asked what has an answer, and all runs of a workspace share its verdicts.
@@ -192,9 +240,11 @@ class Certified(Strict):
         yield from self.remarks
         if self.version is not None:
             accepted = pct(self.accepted / self.labels) if self.labels else "0%"
+            covered, images = sum(one.labels for one in self.covers), sum(one.images for one in self.covers)
+            covers = coverage_text(covered, images, self.covers[-1].created, self.outside) if self.covers else ""
             yield (
                 f"policy {self.version} accepts {self.accepted:,} of {plural(self.labels, 'label')} ({accepted}); "
-                f"{self.kept_for_fitting:,} on images kept for fitting go to people"
+                f"{covers}"
             )
             yield "it is active already" if self.in_force else "make it the active policy: vouch apply CAMPAIGN"
         yield f"workspace: {self.workspace}"

@@ -46,18 +46,18 @@ class Item(Strict):
     label_id: str | None = Field(description="None for a question about an image.")
     box: Box | None = Field(description="None for a question about an image.")
     rle: bytes | None = Field(description="Mask of the label: compressed COCO RLE counts of the image's size.")
-    reason: str = Field(description="Why it is worth a look, from the signals; may be empty.")
+    reason: str = Field(description="What the models say of it; may be empty. Shown only when asked for.")
     seconds: float = Field(description="Expected time.")
     epoch: int = Field(description="Number of the lease; an answer names it.")
     others: tuple[KnownLabel, ...] = Field(description="The other current labels of the image.")
 
 
 class Progress(Strict):
-    """The progress of the queue, seen by one reviewer."""
+    """The progress of the queue, seen by one reviewer: it counts alike whether others have read an item or not."""
 
     open: int = Field(description="Items that this reviewer may take, skipped ones included.")
-    leased: int = Field(description="Items leased to anybody.")
-    answered: int = Field(description="Items that need nobody any more.")
+    leased: int = Field(description="Items that this reviewer holds, or that others hold so that they cannot be taken.")
+    answered: int = Field(description="Items that this reviewer has answered, or that need nobody any more.")
     mine: int = Field(description="Items leased to this reviewer.")
     answered_by_me: int = Field(description="Answers of this reviewer, without those taken back.")
     by_class: dict[str, int] = Field(description="Class -> open items; '' is every class.")
@@ -67,10 +67,6 @@ class Progress(Strict):
         "else the plan's seconds."
     )
     seconds_each: float | None = Field(description="Own median of all kinds; None before the first answer.")
-    agreement: float | None = Field(
-        description="Share of the items answered twice on which verdict and class are the same."
-    )
-    twice: int = Field(description="Items that two people have answered.")
 
 
 class Left(Strict):
@@ -106,6 +102,7 @@ class QueueStatus(Strict):
     reviewers: dict[str, ReviewerProgress] = Field(description="Reviewer -> what they did.")
     twice: int = Field(description="Items that two people have answered.")
     agreement: float | None = Field(description="Share of them on which verdict and class are the same.")
+    hinted: int = Field(description="Answers before which the reviewer asked what the models say.")
     edited: int = Field(description="Boxes that answers corrected.")
     edit_iou: float | None = Field(description="Median IoU of these boxes as they were asked about and as corrected.")
     minutes_left: float = Field(
@@ -129,6 +126,8 @@ class QueueStatus(Strict):
         if self.twice:
             agreed = "" if self.agreement is None else f", and agree on {pct(self.agreement)}"
             yield f"two people answered {plural(self.twice, 'item')}{agreed}"
+        if self.hinted:
+            yield f"before {plural(self.hinted, 'answer')} the reviewer had asked what the models say"
         if self.edit_iou is not None:
             boxes = plural(self.edited, "box was", "boxes were")
             yield f"{boxes} corrected, with a median IoU of {self.edit_iou:.2f} of old and new"

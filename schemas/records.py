@@ -16,6 +16,7 @@ from vouch_labels.schemas.text import (
     duration,
     facts,
     files_remarks,
+    outside_text,
     plural,
     policy_name,
     policy_with_basis,
@@ -87,6 +88,9 @@ class ClassCounts(Strict):
     review: int = Field(0, ge=0)
 
 
+_OUTSIDE: Final = "Labels for review that the policy would accept, if its certificate covered them."
+
+
 class ShardCounts(Strict):
     """How a shard's images and labels ended; done + failed + skipped = images, and so for labels, over all classes."""
 
@@ -100,6 +104,7 @@ class ShardCounts(Strict):
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
     skipped: dict[str, int] = Field({}, description="Of the images, files that are none: kind -> files.")
     misnamed: int = Field(0, ge=0, description="Images done whose names end as another format's do.")
+    outside: int = Field(0, ge=0, description=_OUTSIDE)
 
 
 _FIRST_FAILED: Final = "Key, step and reason of the first images that failed."
@@ -196,6 +201,7 @@ class RunStatus(Strict):
     labels: int = Field(ge=0)
     accepted: int = Field(ge=0)
     review: int = Field(ge=0)
+    outside: int = Field(0, ge=0, description=_OUTSIDE)
     classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
     failed_images: list[tuple[str, str, str]] = Field([], description=_FIRST_FAILED)
@@ -247,6 +253,8 @@ class RunStatus(Strict):
             yield "active policy: none that can be used"
         else:
             yield f"active policy: {policy_with_basis(active.version, active.basis)}{expired}"
+            if self.outside:
+                yield outside_text(self.outside)
         size = f"{plural(export.images, 'image')}, {plural(export.annotations, 'annotation')}" if export else ""
         yield f"data set: {f'{export.uri} ({size})' if export else 'not written yet'}"
         yield f"workspace: {self.workspace}"
@@ -355,6 +363,7 @@ class RunSummary(Strict):
     policy: str = Field(description="Version of the policy that decided.")
     policy_basis: str = Field(description="On what basis it accepts, in words.")
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
+    outside: int = Field(0, ge=0, description=_OUTSIDE)
     accepts: bool = Field(description="Whether the policy can accept anything.")
     answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
     answers_carried: dict[str, int] = Field({}, description="Merged class -> answers of former classes that count now.")
@@ -398,6 +407,8 @@ class RunSummary(Strict):
         )
         yield from _without_label(self.answers_without_label)
         yield from (f"shard {shard} could not be finished: {why}" for shard, why in sorted(self.shard_errors.items()))
+        if self.outside:
+            yield outside_text(self.outside)
         if self.policy_expired:
             yield (
                 f"The policy has EXPIRED: {self.policy_expired}. Every label waits for review until you certify again: "

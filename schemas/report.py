@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from vouch_labels.schemas.campaign import Gate, Strict
 from vouch_labels.schemas.evaluation import ContractTruth, Quality, Reliability, quality_table
+from vouch_labels.schemas.policy import Covered
 from vouch_labels.schemas.text import Block, Columns, Table, count, day, files_remarks, least, most, pct, plural, when
 
 PolicyStatus = Literal["empty", "nothing_accepted", "user_thresholds", "certified", "simulated", "expired"]
@@ -98,6 +99,8 @@ class PolicyReport(Strict):
     fit_labels: int | None = Field(None, description="Reviewed labels that its calibrator was fitted to.")
     planted: int = Field(0, description="Known-wrong labels shown to reviewers.")
     missed: int = Field(0, description="Of them, called correct.")
+    assumed_missed: float = Field(0, description="Share of wrong labels that they are assumed to miss at most.")
+    covers: tuple[Covered, ...] = Field((), description="The labels that the guarantee covers.")
     groups: tuple[GroupReport, ...]
 
 
@@ -107,7 +110,7 @@ class AuditReport(Strict):
     plan: int = Field(description="Number of the review plan.")
     created: str
     policy: str = Field(description="Version of the policy whose labels were audited.")
-    labels: int = Field(ge=0, description="Accepted labels that it was drawn from.")
+    labels: int = Field(ge=0, description="Labels that the policy accepts among those that it was drawn from.")
     asked: int = Field(ge=0)
     answered: int = Field(ge=0)
     wrong: int = Field(ge=0)
@@ -119,16 +122,16 @@ def audit_table(audits: Sequence[AuditReport]) -> Table:
     columns: Columns = {"plan": str, "of": day, "labels": count, "asked": count, "answered": count, "wrong": count}
     columns["precision of accepted labels"] = Interval.text
     rows = [(one.plan, one.created, one.labels, one.asked, one.answered, one.wrong, one.precision) for one in audits]
-    title = "Audits, the latest first; each drawn from all accepted labels, those with a verdict included"
+    title = "Audits, the latest first; each drawn from the labels that were new then"
     return Table(title, columns, rows)
 
 
 class ExpiryReport(Strict):
-    """The monitor that expires the policy."""
+    """The bets that new labels are worse than the guarantee; a policy of before 2026-12 covers them, and expires."""
 
     batches: int = Field(ge=0, description="Audits that it has seen.")
     wealth: float = Field(description="Of the bets against the guarantee.")
-    limit: float = Field(description="Wealth at which the policy expires, 1 / delta.")
+    limit: float = Field(description="Wealth at which that is certain enough, 1 / delta.")
     expired: bool
 
 
@@ -352,8 +355,12 @@ class Report(Strict):
     created: str = Field(description="Date and time, ISO 8601, UTC.")
     images: Images
     automation: Accepted = Field(description="All labels.")
-    certify_side: Accepted | None = Field(None, description="Labels that the guarantee is about; None: no guarantee.")
-    fit_side: Accepted | None = Field(None, description="Labels kept for fitting, which are never accepted.")
+    covered: Accepted | None = Field(
+        None,
+        validation_alias=AliasChoices("covered", "certify_side"),
+        description="Labels that the guarantee covers; None: no guarantee.",
+    )
+    outside: int | None = Field(None, ge=0, description="Labels that it does not cover and that nobody has looked at.")
     guarantee: str = Field(validation_alias=AliasChoices("guarantee", "promise"), description="In one sentence.")
     policy: PolicyReport
     audits: tuple[AuditReport, ...] = Field((), description="The latest first.")
@@ -370,3 +377,9 @@ class Report(Strict):
     changes: Changes = Changes()
     provenance: Provenance
     bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before_2026_12(cls, values: object) -> object:
+        """Take a record with the labels of images that were kept for fitting, which is done no more."""
+        return {name: one for name, one in values.items() if name != "fit_side"} if isinstance(values, dict) else values

@@ -7,6 +7,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.policy import Covered, LogMark
 from vouch_labels.schemas.text import Block, Columns, Table, count, duration, pct, plural, share
 
 MOST_DISPUTED: Final = 10
@@ -90,6 +91,8 @@ class GroupPlan(Strict):
     thresholds: tuple[float, ...] = Field(description="The threshold grid of p(correct), strict to loose.")
     region: float | None = Field(None, description="Least p(correct) of the labels drawn from; None: all of them.")
     power: float | None = Field(None, description="Predicted chance that the first threshold passes.")
+    known_correct: int = Field(0, ge=0, description="Its labels outside the population that were called correct.")
+    known_wrong: int = Field(0, ge=0, description="The same, called wrong.")
 
 
 class Stratum(Strict):
@@ -101,10 +104,10 @@ class Stratum(Strict):
 
 
 class AuditPlan(Strict):
-    """The accepted labels that a blind audit was drawn from."""
+    """The new labels that a blind audit was drawn from."""
 
-    policy: str = Field(description="Version of the policy that accepted them.")
-    labels: int = Field(ge=0, description="How many.")
+    policy: str = Field(description="Version of the policy that was certified first, and accepts them.")
+    labels: int = Field(ge=0, description="How many it accepts.")
     mean_p_correct: float = Field(ge=0, le=1, description="Mean of their p(correct).")
     strata: tuple[Stratum, ...] = Field(description="Class and score.")
 
@@ -119,10 +122,13 @@ class ReviewPlan(Strict):
     precision: float = Field(description="T that was asked for.")
     confidence: float = Field(description="1 - delta that was asked for.")
     gate: Gate = Field(description="What the guarantee is to be about.")
-    seed: int = Field(ge=0, description="Seed of the split and of every draw.")
-    fit_share: float = Field(ge=0, le=1, description="Share of images kept for fitting; fixed by the first plan.")
+    seed: int = Field(ge=0, description="Seed of every draw.")
+    fit_share: float = Field(0, ge=0, le=1, description="Share of images kept for fitting, in plans of before 2026-12.")
     calibrator: str | None = Field(None, description="Fingerprint of the calibrator that ordered certification tasks.")
     groups: tuple[GroupPlan, ...] = Field((), description="For certification tasks; empty without any.")
+    population: Covered | None = Field(
+        None, description="The labels that a validation sample or an audit was drawn from, and stands for."
+    )
     round: int = Field(
         0, ge=0, description="Which declaration of groups the certification tasks belong to, 1 for the first; 0: none."
     )
@@ -131,6 +137,7 @@ class ReviewPlan(Strict):
     counts: dict[Purpose, int] = Field(description="Purpose -> tasks.")
     seconds: float = Field(ge=0, description="Expected time of all tasks.")
     tasks_sha256: str = Field(description="Hex of SHA-256 over the bytes of the table of tasks.")
+    log: LogMark | None = Field(None, description="The newest entry of the workspace's log when it was written.")
 
 
 class Planned(Strict):
@@ -218,6 +225,29 @@ class ReviewerFigures(Strict):
     seconds: float = Field(ge=0, description="Time of all, where it was given.")
 
 
+class SecondReadings(Strict):
+    """What labels that two people have read, neither seeing the other's answer, tell of what reviewers miss."""
+
+    labels: int = Field(ge=0, description="Labels that two people or more have read.")
+    wrong: int = Field(ge=0, description="Of them, found wrong by one of the first two, and not right after all.")
+    missed: int = Field(ge=0, description="Of these wrong ones, called correct by the other.")
+    confidence: float = Field(ge=0, le=1, description="Of the interval from low to high.")
+    share: float | None = Field(None, description="Wrong labels that a reviewer misses; None where none was found.")
+    low: float | None = Field(None, description="Lower confidence bound of the share.")
+    high: float | None = Field(None, description="Upper confidence bound of the share.")
+
+    def to_line(self) -> str:
+        """The share and its bounds, and what they rest on."""
+        read = f"two people read {plural(self.labels, 'label')}"
+        if self.share is None or self.low is None or self.high is None:
+            return f"{read} and found none of them wrong, which does not show what they miss"
+        return (
+            f"{read}, {self.wrong:,} of them wrong: one of the two missed {self.missed:,}; about {pct(self.share)} of "
+            f"the wrong ones are missed ({pct(self.low)} to {pct(self.high)}, {pct(self.confidence)} confidence), if "
+            "the two are independent and equally careful"
+        )
+
+
 class VerdictFigures(Strict):
     """What the verdicts of a workspace say of one run."""
 
@@ -229,6 +259,9 @@ class VerdictFigures(Strict):
     reviewers: dict[str, ReviewerFigures] = Field(description="Reviewer -> figures, over all labels.")
     doubly_reviewed: int = Field(ge=0, description="Labels with verdicts of two reviewers or more.")
     agreement: float | None = Field(None, description="Of them, the share on which verdicts and classes are equal.")
+    second_readings: SecondReadings | None = Field(
+        None, description="What reviewers miss, by the run's labels that two have read; None without any."
+    )
     disputed: list[str] = Field(description="Ids of the run's labels on which reviewers disagree, a hundred at most.")
     images_checked: int = Field(ge=0, description="Images that were searched for every class.")
     missed_objects: int = Field(ge=0, description="Objects that no label showed.")
@@ -259,6 +292,8 @@ class VerdictFigures(Strict):
         yield Table("", columns, people)
         if self.agreement is not None:
             yield f"{plural(self.doubly_reviewed, 'label')} reviewed by several: {pct(self.agreement)} agreement"
+        if self.second_readings is not None:
+            yield self.second_readings.to_line()
         if disputed := self.answers.get("disputed", 0):
             named = ", ".join(self.disputed[:MOST_DISPUTED]) + (" ..." if disputed > MOST_DISPUTED else "")
             yield f"{plural(disputed, 'label')} disputed, which wait for review again: {named}"

@@ -174,6 +174,32 @@ def policy_with_basis(version: str, basis: str) -> str:
     return policy_name(basis if version.startswith("user-") else f"{version} ({basis})")
 
 
-def guarantee_text(precision: float, gate: str, confidence: float) -> str:
-    """The precision that is asked for, in the campaign file's figures."""
-    return f"at least {precision:.4g} of {gate} labels correct, confidence {confidence:.4g}"
+def guarantee_text(precision: float, gate: str, confidence: float, missed: float = 0) -> str:
+    """The precision that is asked for, in the campaign file's figures; missed is what reviewers are assumed to miss."""
+    text = f"at least {precision:.4g} of {gate} labels correct, confidence {confidence:.4g}"
+    return f"{text}, {assumption_text(missed)}" if missed else text
+
+
+def assumption_text(missed: float) -> str:
+    """What a guarantee assumes of the people who answered."""
+    return f"if reviewers miss at most {pct(missed)} of the wrong labels"
+
+
+def outside_text(labels: int) -> str:
+    """How many labels wait because no sample of them was reviewed."""
+    seem, verb = ("label seems", "is") if labels == 1 else ("labels seem", "are")
+    return (
+        f"{labels:,} more {seem} good enough and {verb} outside the certificate: a small sample of them may extend it: "
+        "vouch plan-reviews CAMPAIGN"
+    )
+
+
+def coverage_text(labels: int, images: int, created: str, outside: int | None = None) -> str:
+    """Which labels a guarantee covers, and how many wait outside."""
+    text = f"it covers {plural(labels, 'label')} of {plural(images, 'image')}, as of {created[:10]}"
+    if not outside:
+        return text
+    verb = "is" if outside == 1 else "are"
+    return (
+        f"{text}; {plural(outside, 'label')} {verb} outside and wait for a top-up sample: vouch plan-reviews CAMPAIGN"
+    )

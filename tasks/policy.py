@@ -1,21 +1,27 @@
-"""Makes, stores and loads routing policies, and describes on what basis they accept labels.
+"""Makes, stores and loads routing policies, and describes on what basis they accept labels, and which they cover.
 
-Certified policies are named by their content, so that a later change of theirs is noticed.
+Certified policies are named by their content, so that a later change of theirs is noticed. They accept no label but
+those that their certificates cover: the populations that random samples were drawn from, kept as sets of label ids.
 """
 
+import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from vouch_labels.schemas.campaign import ClassConfig, RoutingConfig, Thresholds
-from vouch_labels.schemas.errors import ObjectMissingError, UserError
-from vouch_labels.schemas.policy import Certification, Group, Policy
-from vouch_labels.schemas.text import guarantee_text
+from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
+from vouch_labels.schemas.policy import Certification, Covered, Group, Policy
+from vouch_labels.schemas.text import coverage_text, guarantee_text
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.store.store import Store
@@ -163,7 +169,11 @@ def check_guarantee(policy: Policy, routing: RoutingConfig) -> None:
 
 
 def weaker_guarantee(policy: Policy, routing: RoutingConfig) -> list[str]:
-    """Say where a certified policy guarantees less than the campaign asks for: "precision 0.95, not 0.98"."""
+    """Say where a certified policy guarantees less than the campaign asks for: "precision 0.95, not 0.98".
+
+    The gate of an earlier version's policy is no matter where the campaign names none: what was the default then was
+    meant, and such a policy routes on without a guarantee.
+    """
     guarantee = policy.certification
     if guarantee is None:
         return []
@@ -172,7 +182,11 @@ def weaker_guarantee(policy: Policy, routing: RoutingConfig) -> list[str]:
         for name in ("precision", "confidence")
         if getattr(guarantee, name) < getattr(routing, name)
     ]
-    if guarantee.gate != routing.gate:
+    measured = guarantee.reviewers.planted > 0
+    if guarantee.covers and not measured and guarantee.reviewers.assumed < routing.missed:
+        less.append(f"missed {guarantee.reviewers.assumed:g}, not {routing.missed:g}")
+    as_by_default_then = not guarantee.covers and "gate" not in routing.model_fields_set
+    if guarantee.gate != routing.gate and not as_by_default_then:
         less.append(f"gate {guarantee.gate}, not {routing.gate}")
     return less
 
@@ -276,6 +290,128 @@ def basis(policy: Policy) -> str:
 
 
 def _guarantee(found: Certification) -> str:
-    text = guarantee_text(found.precision, found.gate, found.confidence)
+    text = guarantee_text(found.precision, found.gate, found.confidence, found.reviewers.assumed)
     # Labels that people keep are part of what is delivered, so before they are decided it holds less.
-    return f"{text}, once people have decided those that wait" if found.gate == "delivered" else text
+    text += ", once people have decided those that wait" if found.gate == "delivered" else ""
+    labels, images = sum(one.labels for one in found.covers), sum(one.images for one in found.covers)
+    return f"{text}; {coverage_text(labels, images, found.covers[-1].created)}" if found.covers else text
+
+
+LabelNumbers = NDArray[np.uint64]
+"""Labels as numbers that stand for their ids: 8 bytes each, so that ten million are held and stored with ease."""
+
+_ID_LENGTH: Final = 32
+_ODD: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], np.uint64)
+"""Multipliers that keep ids apart; any odd numbers would do, and these must never change."""
+
+
+def label_numbers(label_ids: pa.Array | pa.ChunkedArray) -> LabelNumbers:
+    """Numbers of labels by their ids, (n,).
+
+    Ids are hexadecimal digits of a hash, so that two of n labels have one number with a chance of n^2 / 2^65.
+    """
+    ids = np.array(label_ids.to_pylist(), f"S{_ID_LENGTH}")
+    words = ids.view("<u8").reshape(len(ids), len(_ODD)).astype(np.uint64)
+    return np.asarray((words * _ODD).sum(axis=1, dtype=np.uint64), np.uint64)
+
+
+def keep_population(workspace: Store, label_ids: pa.Array | pa.ChunkedArray) -> str:
+    """Keep which labels a random sample is drawn from, as populations/<name>.parquet, and give the name."""
+    ascending = np.sort(label_numbers(label_ids))
+    name = _population_name(ascending)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"label": ascending}), sink, compression="zstd", use_dictionary=False)
+    workspace.put(_population_key(name), sink.getvalue().to_pybytes(), if_absent=True)
+    return name
+
+
+def read_population(workspace: Store, name: str) -> LabelNumbers:
+    """Read which labels a random sample was drawn from: (M,) ascending, as `label_numbers` has them.
+
+    Raises:
+        StoreError: The record is missing, damaged, or not the one that was kept.
+    """
+    key = _population_key(name)
+    try:
+        table = pq.read_table(pa.BufferReader(workspace.get(key).data))
+        found = np.asarray(table["label"].to_numpy(), np.uint64)
+    except ObjectMissingError:
+        raise StoreError(f"{workspace.uri}/{key} is missing; {_LOST}") from None
+    except (pa.ArrowException, OSError, KeyError):
+        raise StoreError(f"{workspace.uri}/{key} is damaged; {_LOST}") from None
+    if _population_name(found) != name:
+        raise StoreError(f"{workspace.uri}/{key} is not the record that was kept; {_LOST}")
+    return found
+
+
+_LOST: Final = "restore it: without it nobody knows which labels were certified"
+
+
+def _population_name(ascending: LabelNumbers) -> str:
+    return hashlib.sha256(ascending.astype("<u8").tobytes()).hexdigest()[:16]
+
+
+def _population_key(name: str) -> str:
+    return f"populations/{name}.parquet"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The labels that a policy covers, and those that need no policy; as `label_numbers` has them, ascending."""
+
+    labels: LabelNumbers
+    known: LabelNumbers
+    """Labels that people had looked at when the others were drawn from."""
+
+
+def read_coverage(workspace: Store, policy: Policy) -> Coverage | None:
+    """Read which labels a policy covers; None where that limits nothing: it is not certified, or old.
+
+    Raises:
+        StoreError: A record is missing or damaged.
+    """
+    found = policy.certification
+    if found is None or not found.covers:
+        return None
+    parts = [covered_labels(workspace, one) for one in found.covers]
+    known = [read_population(workspace, one.known) for one in found.covers if one.known is not None]
+    return Coverage(_union(parts), _union(known))
+
+
+def covered_labels(workspace: Store, covered: Covered) -> LabelNumbers:
+    """Read which labels one sample covers: what it was drawn from, less those of it without an answer; ascending.
+
+    Raises:
+        StoreError: A record is missing or damaged.
+    """
+    population = read_population(workspace, covered.population)
+    if covered.without is None:
+        return population
+    return np.setdiff1d(population, read_population(workspace, covered.without))
+
+
+def coverage_of_run(workspace: Store, policy: Policy) -> Coverage | None:
+    """As `read_coverage`, kept for the next shard: records are named by their content, and never change."""
+    covers = policy.certification.covers if policy.certification else ()
+    place = (workspace.uri, *(one.model_dump_json() for one in covers))
+    if place not in _last_coverage:
+        found = read_coverage(workspace, policy)
+        _last_coverage.clear()
+        _last_coverage[place] = found
+        return found
+    return _last_coverage[place]
+
+
+def _union(parts: Sequence[LabelNumbers]) -> LabelNumbers:
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *parts]))
+
+
+_last_coverage: dict[tuple[str, ...], Coverage | None] = {}
+
+
+def among(labels: LabelNumbers, ascending: LabelNumbers) -> NDArray[np.bool_]:
+    """Say of labels whether they are in an ascending set, (n,)."""
+    if not len(ascending):
+        return np.zeros(len(labels), np.bool_)
+    places = np.minimum(np.searchsorted(ascending, labels), len(ascending) - 1)
+    return np.asarray(ascending[places] == labels)

@@ -17,6 +17,7 @@ from vouch_labels.schemas.errors import UserError, VouchError
 from vouch_labels.schemas.policy import Certification, Group, Policy
 from vouch_labels.schemas.tables import DECISIONS
 from vouch_labels.tasks.arrow import flat, numbers
+from vouch_labels.tasks.policy import Coverage, among, label_numbers
 from vouch_labels.tasks.statistics.bounds import Bools, Floats
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.sampling import on_fit_side
@@ -32,22 +33,32 @@ _MOST_SIGNAL_DECIMALS: Final = 6
 
 NOT_CERTIFIED: Final = "no certified threshold for this class"
 KEPT_FOR_FITTING: Final = "image kept for fitting the calibrator"
+OUTSIDE: Final = "outside the certificate: no sample of such labels was reviewed yet"
+KNOWN: Final = "people have looked at it"
 MISSING: Final = "p_correct missing"
 _P_DECIMALS: Final = 3
 _MOST_P_DECIMALS: Final = 9
 
 
-def route(images: pa.Table, detect: pa.Table, segment: pa.Table, score: pa.Table, policy: Policy) -> pa.Table:
+def route(
+    images: pa.Table,
+    detect: pa.Table,
+    segment: pa.Table,
+    score: pa.Table,
+    policy: Policy,
+    covered: Coverage | None = None,
+) -> pa.Table:
     """Decide on every label: accept, or review with the reason.
 
     By a certified policy a label is accepted when its class has a certified threshold, the probability of being correct
-    that the policy's calibrator gives it is finite and at or above that threshold, both float32's values, and its
-    image is not on the side that the calibrator was fitted on (the guarantee is about the other side). Reasons, the
-    first that applies:
+    that the policy's calibrator gives it is finite and at or above that threshold, both float32's values, and the
+    certificate covers it. Reasons, the first that applies:
 
     - review: "no certified threshold for this class"
-    - review: "image kept for fitting the calibrator"
+    - review: "image kept for fitting the calibrator", by policies of before 2026-12 alone
     - review: "p_correct missing"
+    - review: "outside the certificate: no sample of such labels was reviewed yet", or "people have looked at it" where
+      they had when the certificate was made; of labels that would be accepted
     - "p_correct 0.973 >= 0.912" or "p_correct 0.710 < 0.912", cut to three digits, which read as less when below
 
     By any other policy it is accepted when its class has a rule and every signal that the rule asks for is finite and
@@ -64,6 +75,7 @@ def route(images: pa.Table, detect: pa.Table, segment: pa.Table, score: pa.Table
         segment: MASKS, row for row the same labels.
         score: SCORES, row for row the same labels.
         policy: A rule for every class that occurs.
+        covered: As `tasks.policy.read_coverage` gives it for the policy.
 
     Returns:
         DECISIONS, N rows in the same order; p_correct is null where the policy's calibrator has no probability, and
@@ -81,9 +93,12 @@ def route(images: pa.Table, detect: pa.Table, segment: pa.Table, score: pa.Table
     if policy.certification is not None:
         p_correct = probabilities(detect, segment, score, policy.certification)
         kept = kept_for_fitting(images, detect, policy.certification)
+        labels = label_numbers(ids)
+        inside = np.ones(len(ids), np.bool_) if covered is None else among(labels, covered.labels)
+        known = np.zeros(len(ids), np.bool_) if covered is None else among(labels, covered.known) & ~inside
 
         def decide(group: Group, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Any]:
-            return decide_by_probability(group, p_correct[rows], kept[rows])
+            return decide_by_probability(group, p_correct[rows], kept[rows], inside[rows], known[rows])
     else:
         p_correct = np.full(len(ids), np.nan)
         signals = user_signals(detect, segment, score)
@@ -221,10 +236,13 @@ def kept_for_fitting(images: pa.Table, detect: pa.Table, certification: Certific
     return np.asarray(sides[of_label.reshape(-1)], np.bool_)
 
 
-def decide_by_probability(group: Group, p_correct: Floats, kept: Bools) -> tuple[NDArray[np.bool_], Any]:
+def decide_by_probability(
+    group: Group, p_correct: Floats, kept: Bools, inside: Bools, known: Bools
+) -> tuple[NDArray[np.bool_], Any]:
     """Decide on M labels of one group; `route` states the rule. Accepted, (M,), and M reasons.
 
-    `p_correct` (M,) are float32's values, NaN where there is none; `kept` (M,) are images kept for fitting.
+    `p_correct` (M,) are float32's values, NaN where there is none; `kept` (M,) are images kept for fitting; `inside`
+    (M,) are labels that the certificate covers, `known` (M,) others that people had looked at when it was made.
     """
     least = group.p_correct
     if least is None:
@@ -232,7 +250,7 @@ def decide_by_probability(group: Group, p_correct: Floats, kept: Bools) -> tuple
     finite = np.isfinite(p_correct)
     with np.errstate(invalid="ignore"):
         enough = finite & (p_correct >= least)
-    accepted = enough & ~kept
+    accepted = enough & ~kept & inside
     shown = np.where(finite & ~kept, _cut(p_correct, finite, enough, least), -1)
     distinct, codes = np.unique(shown, return_inverse=True)
     decimals = _p_decimals(least)
@@ -241,8 +259,10 @@ def decide_by_probability(group: Group, p_correct: Floats, kept: Bools) -> tuple
         f"p_correct {value / unit:.{decimals}f} {'>=' if value >= cut_least else '<'} {cut_least / unit:.{decimals}f}"
         for value in distinct.tolist()
     ]
-    codes = np.where(kept, len(texts), np.where(finite, codes.reshape(-1), len(texts) + 1))
-    return accepted, pa.array([*texts, KEPT_FOR_FITTING, MISSING], pa.string()).take(pa.array(codes))
+    codes = np.where(finite, codes.reshape(-1), len(texts) + 1)
+    codes = np.where(enough & ~inside, np.where(known, len(texts) + 3, len(texts) + 2), codes)
+    codes = np.where(kept, len(texts), codes)
+    return accepted, pa.array([*texts, KEPT_FOR_FITTING, MISSING, OUTSIDE, KNOWN], pa.string()).take(pa.array(codes))
 
 
 def _cut(p_correct: Floats, finite: Bools, enough: Bools, least: float) -> NDArray[np.int64]:

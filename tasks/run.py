@@ -331,6 +331,7 @@ class CampaignRun:
             failed_images=failed,
             skipped=dict((totals.skipped + Counter(self._current.skipped)).most_common()),
             misnamed=totals.misnamed,
+            outside=totals.outside,
             policy=policy.version,
             policy_basis=basis(policy),
             policy_expired=self._chosen.expired,

@@ -18,18 +18,19 @@ from vouch_labels.schemas.records import ClassCounts, Current, ExportStatus, Pol
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
 from vouch_labels.schemas.text import plural, policy_with_basis, some
 from vouch_labels.tasks.arrow import distinct
-from vouch_labels.tasks.certify.active import declared_inputs, usable_policy
-from vouch_labels.tasks.certify.monitor import expired
-from vouch_labels.tasks.certify.rounds import CertificationTest, Round, last_round, newest_certified, read_tests
-from vouch_labels.tasks.export.summary import read_summary
+from vouch_labels.tasks.certify.active import declared_inputs, find_policy, usable_policy
+from vouch_labels.tasks.certify.monitor import expired, extension
+from vouch_labels.tasks.certify.rounds import Round, last_round, newest_certified, read_tests
+from vouch_labels.tasks.export.export import read_summary
 from vouch_labels.tasks.labels.read import Decisions
 from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name, first_failed
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.same_campaign import ACCEPT, FEW, dropped_classes, other_campaign
 from vouch_labels.tasks.policy import accepts, basis, changed_inputs, weaker_guarantee
 from vouch_labels.tasks.reviews.class_changes import answers_without_label, class_changes
+from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
-from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.plans import Plans, read_plans
 from vouch_labels.tasks.reviews.resolve import Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import of_classes_now, read_verdicts
 from vouch_labels.tasks.shard.files import read_current
@@ -85,6 +86,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         failed_images=failed,
         skipped=dict((totals.skipped + Counter(current.skipped if current else {})).most_common()),
         misnamed=totals.misnamed,
+        outside=totals.outside,
         policy=current.policy if current is not None else None,
         in_force=state.policy,
         reviews=state.reviews,
@@ -130,6 +132,8 @@ class _State:
     """Number of each of these plans -> its tasks that wait."""
     answers: Answers
     tests: list[CertificationTest]
+    news: bool
+    """Whether answered audits extend the active policy to new labels."""
 
 
 def _read_state(campaign: Campaign, workspace: Store, current: Current | None) -> _State:
@@ -152,7 +156,16 @@ def _read_state(campaign: Campaign, workspace: Store, current: Current | None) -
     newest = None if current is None else newest_certified(campaign, workspace, current)
     if current and newest and _waits(newest, policy, campaign, current) and not expired(newest, every, answers):
         policy = policy.model_copy(update={"waiting": newest.version})
-    return _State(policy, reviews, plans, waiting, answers, read_tests(workspace, run))
+    tests = read_tests(workspace, run)
+    return _State(policy, reviews, plans, waiting, answers, tests, _has_news(campaign, workspace, plans, answers))
+
+
+def _has_news(campaign: Campaign, workspace: Store, plans: Plans, answers: Answers) -> bool:
+    try:
+        found = extension(workspace, find_policy(campaign, workspace).policy, plans, answers)
+    except UserError:
+        return False
+    return found is not None and found.passes
 
 
 def _policy(campaign: Campaign, workspace: Store, current: Current | None) -> PolicyStatus:
@@ -182,7 +195,7 @@ def _waits(newest: Policy, policy: PolicyStatus, campaign: Campaign, current: Cu
         return False
     if changed_inputs(guarantee.inputs, current.inputs) or weaker_guarantee(newest, campaign.routing):
         return False
-    return policy.created is None or bool(policy.expired) or guarantee.created > policy.created
+    return policy.created is None or bool(policy.expired) or guarantee.created >= policy.created
 
 
 def _next_step(
@@ -224,7 +237,7 @@ def _next_step(
     if policy.version != current.policy and not policy.expired:
         by = policy_with_basis(policy.version or "", policy.basis)
         return f"decide the labels by what is active now, {by}: vouch run CAMPAIGN"
-    return _next_review(campaign, state)
+    return _next_review(campaign, state, totals)
 
 
 def _changed(campaign: Campaign, current: Current) -> tuple[str, bool]:
@@ -246,18 +259,22 @@ def _changed(campaign: Campaign, current: Current) -> tuple[str, bool]:
     return some(renamed, FEW), False
 
 
-def _next_review(campaign: Campaign, state: _State) -> str:
+def _next_review(campaign: Campaign, state: _State, totals: Totals) -> str:
     policy = state.policy
     if fit := {number for number, tasks in state.open.items() if "fit" in tasks["purpose"].to_pylist()}:
         return _answer(state, fit, "for the calibrator is fitted to them")
     if policy.precision is not None and not policy.expired:
+        if state.news:
+            return "the audits of new labels extend the certificate to them: vouch certify CAMPAIGN"
         if state.reviews.open:
             return _answer(
                 state, set(state.reviews.open_of), "which show whether the guarantee holds and fix the data set"
             )
-        return (
-            f"ask for a blind audit and low-confidence labels: {_PLAN}; vouch report CAMPAIGN shows how the run stands"
-        )
+        if totals.outside:
+            return (
+                f"ask for a top-up sample of what is new: {_PLAN}; then vouch certify CAMPAIGN extends the certificate"
+            )
+        return f"ask for low-confidence labels: {_PLAN}; vouch report CAMPAIGN shows how the run stands"
     last = last_round(state.plans)
     if last is not None and _goes_on(campaign, state, last):
         if last.unanswered(state.answers):

@@ -244,9 +244,9 @@ def certified(calibrator: Calibrator) -> Callable[..., Policy]:
 
     def make(thresholds: dict[str, float | None], *, version: str = "certified-1-test", **changes: Any) -> Policy:
         values = {
-            "precision": 0.95, "confidence": 0.9, "gate": "delivered", "look": 1, "inputs": {},
+            "precision": 0.95, "confidence": 0.9, "gate": "accepted", "look": 1, "inputs": {},
             "calibrator": calibrator.to_dict(), "fit_labels": 200, "brier": 0.1, "brier_of_rate": 0.2,
-            "fit_share": 0.0, "seed": 0, "plans": (1, 2), "verdicts": "0", "created": "2026-01-01T00:00:00+00:00",
+            "seed": 0, "plans": (1, 2), "verdicts": "0", "created": "2026-01-01T00:00:00+00:00",
         }  # fmt: skip
         groups = tuple(Group(name=name, classes=(name,), p_correct=least) for name, least in thresholds.items())
         return Policy(
@@ -283,12 +283,14 @@ def certified_report() -> Report:
             "created": "2026-03-04T05:06:07+00:00",
             "images": {"total": 1000, "done": 990, "failed": 10, "pending": 0, "reasons": {"acquire: <i>bad</i>": 10}},
             "automation": {"labels": 1000, "accepted": 610, "answered": 110},
-            "certify_side": {"labels": 900, "accepted": 610},
-            "fit_side": {"labels": 100, "accepted": 0},
+            "covered": {"labels": 900, "accepted": 610},
+            "outside": 100,
             "guarantee": "At least 95% of the labels that are delivered are correct, with 90% confidence.",
             "policy": {"version": "certified-1-0a1b2c3d", "standing": "certified", "precision": 0.95, "confidence": 0.9,
                        "gate": "delivered", "look": 1, "created": "2026-03-01T00:00:00+00:00", "fit_labels": 200,
-                       "planted": 20, "missed": 1, "groups": groups},
+                       "planted": 20, "missed": 1, "groups": groups,
+                       "covers": [{"population": "0a1b", "labels": 900, "images": 870, "plan": 2,
+                                   "created": "2026-03-01T00:00:00+00:00"}]},
             "audits": [{"plan": 4, "created": "2026-03-03T00:00:00+00:00", "policy": "certified-1-0a1b2c3d",
                         "labels": 610, "asked": 100, "answered": 100, "wrong": 2, "precision": interval}],
             "expiry": {"batches": 1, "wealth": 0.6, "limit": 20, "expired": False},

@@ -13,7 +13,9 @@ from vouch_labels.tasks.run import CampaignRun, RunOptions
 from vouch_labels.tasks.shard.shard import process_shard
 
 
-def draw_images(folder: Path, count: int, size: tuple[int, int] = (96, 64), objects: tuple[int, int] = (2, 5)) -> None:
+def draw_images(
+    folder: Path, count: int, size: tuple[int, int] = (96, 64), objects: tuple[int, int] = (2, 5), start: int = 0
+) -> None:
     """Draw bright boxes, which the fake detector finds, on dark noise: 000.png, 001.png ...
 
     Args:
@@ -21,11 +23,12 @@ def draw_images(folder: Path, count: int, size: tuple[int, int] = (96, 64), obje
         count: How many.
         size: Width and height, pixels.
         objects: Fewest and most boxes of an image.
+        start: Number of the first.
     """
-    rng = np.random.default_rng(3)
-    (folder / "images").mkdir()
+    rng = np.random.default_rng(3 + start)
+    (folder / "images").mkdir(exist_ok=start > 0)
     width, height = size
-    for number in range(count):
+    for number in range(start, start + count):
         pixels = rng.integers(0, 40, (height, width, 3), dtype=np.uint8)
         for _ in range(rng.integers(objects[0], objects[1] + 1)):
             (x, y), (across, down) = rng.integers(0, height - 14, 2), rng.integers(8, 24, 2)
@@ -40,7 +43,7 @@ def write_campaign(folder: Path, **sections: Any) -> Campaign:
         "workspace": str(folder / "workspace"),
         "classes": ["cat", {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}],
         "models": {"device": "cpu"} | {name: {"backend": "fake"} for name in ("detector", "segmenter", "scorer")},
-        "routing": {"precision": 0.7, "confidence": 0.8},
+        "routing": {"precision": 0.7, "confidence": 0.8, "gate": "delivered", "missed": 0.0},
         "run": {"shard_size": 50, "retry_delay_s": 0},
     }
     path = folder / "campaign.yaml"

@@ -124,7 +124,7 @@ def _audits(draws: int) -> list[Row]:
     from scipy import stats
 
     from vouch_labels.tasks.statistics.monitoring import Audited, audited_precision
-    from vouch_labels.tasks.statistics.sampling import audit_sample, audit_strata
+    from vouch_labels.tasks.statistics.sampling import AUDIT, certification_sample
 
     found = []
     for precision, off in ((0.9, 0.0), (0.96, 0.0), (0.96, -0.1), (0.99, 0.0), (0.99, 0.01)):
@@ -133,11 +133,11 @@ def _audits(draws: int) -> list[Row]:
             rng = np.random.default_rng([2, seed])
             chance = 1 - (1 - precision) * 2 * rng.random(4_000)
             correct = rng.random(4_000) < chance
-            classes, said = rng.integers(0, 3, 4_000), np.clip(chance + off, 0, 1)
-            drawn = audit_sample(classes, said, 150, seed, 0)
-            strata, verdicts = audit_strata(classes, said, 150), correct[drawn.rows]
-            audited = Audited(said[drawn.rows], strata[drawn.rows], verdicts, drawn.inclusion)
-            estimate = audited_precision(float(said.mean()), np.bincount(strata), audited, DELTA)
+            said, sizes = np.clip(chance + off, 0, 1), np.array([4_000])
+            drawn = certification_sample(np.ones(4_000, np.bool_), 150, seed, purpose=AUDIT)
+            verdicts = correct[drawn.rows]
+            audited = Audited(said[drawn.rows], np.zeros(150, np.int64), verdicts, drawn.inclusion)
+            estimate = audited_precision(float(said.mean()), sizes, audited, DELTA)
             covered.append(estimate.low <= correct.mean() <= estimate.high)
             widths.append(estimate.high - estimate.low)
             share = verdicts.mean()

@@ -19,6 +19,7 @@ LIMIT_BYTES: Final = 2 << 30
 
 LABELS_AN_IMAGE: Final = 5
 CLASSES: Final = tuple(f"class {number:02d}" for number in range(12))
+MADE: Final = "2026-01-01T00:00:00+00:00"
 RLE_BYTES: Final = 150
 """Of a mask: about what an object 150 pixels across takes."""
 _STAGES: Final = {stage: stage for stage in ("images", "detect", "segment", "score", "presence")}
@@ -81,38 +82,45 @@ def _certify(labels: int) -> dict[str, float]:
     from benchmarks.routing.contract import DELTA, FIT_REVIEWS, REVIEWS, SIGNALS, World, draw
     from vouch_labels.tasks.statistics.fit_calibrator import fit_calibrator
     from vouch_labels.tasks.statistics.planning import FitLabels, certify, plan_gate_a
-    from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample, fit_share, on_fit_side
-    from vouch_labels.tasks.statistics.threshold_tests import Sample, accepted_counts, gate_a, gate_b, threshold_grid
+    from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample
+    from vouch_labels.tasks.statistics.threshold_tests import (
+        Population,
+        Sample,
+        accepted_counts,
+        gate_a,
+        gate_b,
+        threshold_grid,
+    )
 
     world = World("large", images=labels // 5, spread=0.76)
     batch = draw(world, np.random.default_rng(0))
     names = tuple(map(str, range(world.classes)))
     clock = [time.perf_counter()]
-    images = [f"camera/{number:09d}.jpg" for number in range(world.images)]
-    fitting = on_fit_side(images, fit_share(len(batch.correct), FIT_REVIEWS), 1)[batch.images]
-    fit_rows, rows = np.flatnonzero(fitting), np.flatnonzero(~fitting)
-    first = first_sample(batch.signals[fit_rows, 0], FIT_REVIEWS, 1)
-    chosen = fit_rows[first.rows]
+    first = first_sample(batch.signals[:, 0], FIT_REVIEWS, 1)
+    chosen, rows = first.rows, np.setdiff1d(np.arange(len(batch.correct)), first.rows)
     clock.append(time.perf_counter())
     correct, classes = batch.correct[chosen], batch.classes[chosen]
     fitted = fit_calibrator(batch.signals[chosen], SIGNALS, classes, names, correct, batch.images[chosen], 1)
     clock.append(time.perf_counter())
     scores = fitted.calibrator.probabilities(batch.signals, batch.classes, names)
     clock.append(time.perf_counter())
-    side, wrong = scores[rows], ~batch.correct[rows]
+    open_scores, wrong = scores[rows], ~batch.correct[rows]
     plan = plan_gate_a(
-        side, FitLabels(fitted.held_out, ~correct, 1 / first.inclusion), REVIEWS - FIT_REVIEWS, 0.95, DELTA
+        open_scores, FitLabels(fitted.held_out, ~correct, 1 / first.inclusion), REVIEWS - FIT_REVIEWS, 0.95, DELTA
     )
-    guided = certification_sample(side >= plan.region, REVIEWS - FIT_REVIEWS, 1, number=1).rows
-    counts = accepted_counts(side, plan.thresholds)
-    first_gate = gate_a(Sample(side[guided], wrong[guided]), plan.thresholds, counts, 0.95, DELTA)
-    uniform = certification_sample(np.ones(len(side), np.bool_), REVIEWS - FIT_REVIEWS, 1).rows
-    second_gate = gate_b(Sample(side[uniform], wrong[uniform]), threshold_grid(side), 0.95, DELTA)
+    guided = certification_sample(open_scores >= plan.region, REVIEWS - FIT_REVIEWS, 1, number=1).rows
+    counts = accepted_counts(open_scores, plan.thresholds)
+    first_gate = gate_a(Sample(open_scores[guided], wrong[guided]), plan.thresholds, counts, 0.95, DELTA)
+    uniform = certification_sample(np.ones(len(open_scores), np.bool_), REVIEWS - FIT_REVIEWS, 1).rows
+    population = Population(len(rows), int(correct.sum()), int((~correct).sum()))
+    second_gate = gate_b(
+        Sample(open_scores[uniform], wrong[uniform]), threshold_grid(open_scores), 0.95, DELTA, population
+    )
     results = [certify(first_gate, len(guided)), certify(second_gate, len(uniform))]
     clock.append(time.perf_counter())
     shares = [0.0 if one.threshold is None else float((scores >= one.threshold).mean()) for one in results]
     clock.append(time.perf_counter())
-    parts = ("split_and_first_sample", "fit", "probabilities", "certify_both_gates", "decide")
+    parts = ("first_sample", "fit", "probabilities", "certify_both_gates", "decide")
     taken = {f"{name}_seconds": end - start for name, start, end in zip(parts, clock, clock[1:], strict=False)}
     return taken | {"accepted_a_share": shares[0], "accepted_b_share": shares[1]}
 
@@ -129,12 +137,13 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
         Version of the policy, which is not active yet.
     """
     import numpy as np
+    import pyarrow as pa
 
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.schemas.records import Current, ImageRef, Marker
     from vouch_labels.tasks.plan.ledger import Ledger
     from vouch_labels.tasks.plan.plan import plan
-    from vouch_labels.tasks.policy import default_policy, write_policy
+    from vouch_labels.tasks.policy import default_policy, keep_population, write_policy
     from vouch_labels.tasks.route import route
     from vouch_labels.tasks.shard.files import count, write_current, write_marker, write_part
     from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
@@ -142,16 +151,16 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
 
     config = load_campaign(Path(campaign))
     workspace, run = open_store(config.workspace), config.run.name
-    by_user, certified = default_policy(config.classes, config.routing), _certified()
-    for policy in (by_user, certified):
-        write_policy(workspace, policy)
+    by_user = default_policy(config.classes, config.routing)
+    write_policy(workspace, by_user)
     stages = rerouted(_STAGES, by_user)
-    rng = np.random.default_rng(0)
+    rng, label_ids = np.random.default_rng(0), []
     with Ledger.load(workspace, run) as ledger:
         keys = (f"camera/{number:09d}.jpg" for number in range(labels // labels_an_image))
         plan((ImageRef(key, "0", 0) for key in keys), workspace, run, ledger, config.run.shard_size)
         for shard in ledger.shards():
             tables = _tables(sorted(ledger.keys_of(shard.id)), labels_an_image, rng)
+            label_ids.append(tables["detect"]["label_id"])
             tables["route"] = route(tables["images"], tables["detect"], tables["segment"], tables["score"], by_user)
             parts = {stage: write_part(workspace, run, shard.id, stage, table) for stage, table in tables.items()}
             done = Marker(
@@ -166,20 +175,24 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
         fingerprint=stages_fingerprint(stages), policy=by_user.version, classes=CLASSES, inputs={"made up": "0"}
     )
     write_current(workspace, run, current)
+    ids = pa.chunked_array([chunk for column in label_ids for chunk in column.chunks])
+    certified = _certified(keep_population(workspace, ids), len(ids), labels // labels_an_image)
+    write_policy(workspace, certified)
     return certified.version
 
 
-def _certified() -> "Policy":
-    from vouch_labels.schemas.policy import Certification, Group, Policy
+def _certified(population: str, labels: int, images: int) -> "Policy":
+    from vouch_labels.schemas.policy import Certification, Covered, Group, Policy, Reviewers
     from vouch_labels.tasks.labels.arrays import SIGNALS
     from vouch_labels.tasks.statistics.calibrator import Calibrator
 
     count = len(SIGNALS)
     calibrator = Calibrator(SIGNALS, (0.5,) * count, (0.3,) * count, (1.0,) * count, (None,) * count, 0.0, {})
     certification = Certification(
-        precision=0.95, confidence=0.9, gate="delivered", look=1, inputs={"made up": "0"},
-        calibrator=calibrator.to_dict(), fit_labels=400, brier=0.1, brier_of_rate=0.2, fit_share=0.01, seed=0,
-        plans=(1, 2), verdicts="0", created="2026-01-01T00:00:00+00:00",
+        precision=0.95, confidence=0.9, gate="accepted", look=1, inputs={"made up": "0"},
+        calibrator=calibrator.to_dict(), fit_labels=400, brier=0.1, brier_of_rate=0.2, seed=0,
+        covers=(Covered(population=population, labels=labels, images=images, plan=2, created=MADE),),
+        plans=(1, 2), verdicts="0", reviewers=Reviewers(assumed=0.05), created=MADE,
     )  # fmt: skip
     groups = tuple(Group(name=name, classes=(name,), p_correct=0.9) for name in CLASSES)
     return Policy(version="certified-1-made-up", basis="certified", groups=groups, certification=certification)

@@ -37,6 +37,8 @@ CAMPAIGNS: Final = 20
 REVIEWS: Final = 800
 PRECISIONS: Final = (0.9, 0.95, 0.98)
 CONFIDENCE: Final = 0.9
+MISSED: Final = 0.05
+"""Share of wrong labels that reviewers are assumed to miss, as by default; the simulated ones miss none."""
 SCORE_FLOOR: Final = 1.25
 SECONDS_FLOOR: Final = 3.0
 _NONE: Final = 0.0005
@@ -107,14 +109,14 @@ def _measure(folder: Path, images: int, draws: int, campaigns: int) -> Table:
             f"Scenes of world {SEED}, which no training and no choice has seen; detector.min_score 0.25, all else as "
             "by default. The harder style is one that no training scene shows.",
             f"A draw is {REVIEWS:,} reviews by a simulated reviewer who knows the truth, at most 400 of them for "
-            "fitting, on the same labels: split, first sample, calibrator, groups, certification sample and gate as "
+            "fitting, on the same labels: first sample, calibrator, groups, certification sample and gate as "
             "`vouch plan-reviews` and `vouch certify` have them. Accepted: share of all labels, nothing certified as 0 "
-            "and images kept for fitting as not accepted; mean, and what nine draws in ten reach.",
+            "and labels reviewed for fitting as not accepted; mean, and what nine draws in ten reach.",
             "Commands: whole campaigns by the functions of the commands, from review plans and verdict files to the "
             "policy and its decisions in the workspace; held against the truth as `vouch evaluate` does.",
             "Precision A, B: true, of the accepted and of the delivered labels, median of the draws that accepted any.",
             "Of same score: share accepted over that of the best threshold for one who knows every label, ranks as we "
-            "do and keeps no image for fitting.",
+            "do and reviews no label for fitting.",
             "Score alone: share accepted over that of the same procedure with the detector score as the only signal; "
             "'none' where that one accepts nothing. In brackets what is possible at most: the same of those who know "
             "every label.",
@@ -211,7 +213,7 @@ def play_commands(
     for seed in range(campaigns):
         with tempfile.TemporaryDirectory(prefix="vouch-bench-") as name:
             shutil.copytree(run.workspace, Path(name) / "workspace")
-            routing = {"precision": precision, "confidence": confidence, "seed": seed}
+            routing = {"gate": GATES["B"], "precision": precision, "confidence": confidence, "seed": seed}
             names = [entry.name for entry in run.campaign.classes]
             path = write_campaign(Path(name), run.truth.parent, classes=names, models=MODELS, routing=routing)
             played.append(review_round(load_campaign(path), run.truth, requests, export=False))
@@ -227,9 +229,9 @@ def _figures_of_campaigns(played: list[Round]) -> dict[str, float]:
         "automation_worst": min(automation),
         "seconds_per_box": float(np.mean([_seconds_per_box(one) for one in played])),
     }
-    sides = [one.contract.certified_side for one in played if one.contract is not None]
+    covered = [one.contract.covered for one in played if one.contract is not None]
     for name in ("accepted_precision", "delivered_precision"):
-        known = [value for side in sides if side.accepted and (value := getattr(side, name)) is not None]
+        known = [value for part in covered if part.accepted and (value := getattr(part, name)) is not None]
         if known:
             found |= {f"{name}_median": float(np.median(known)), f"{name}_worst": min(known)}
     return found
@@ -253,7 +255,7 @@ def draw_figures(
         Precision and gate -> figures.
     """
     guarantees = [
-        Guarantee(precision, confidence, "accepted" if gate == "A" else "delivered")
+        Guarantee(precision, confidence, "accepted" if gate == "A" else "delivered", MISSED)
         for precision in precisions
         for gate in GATES
     ]

@@ -138,7 +138,7 @@ def _remarks(campaign: Path, picture: Path, summary: "RunSummary") -> list[str]:
 TO_FIT: Final = 10.0
 """Minutes of the first review plan; the samples have fewer labels than that."""
 TO_CERTIFY: Final = 1.5
-"""Minutes of the second: about half of the labels that may be accepted, so that others are accepted unseen."""
+"""Minutes of the second: two fifths of the labels that may be accepted, so that others are accepted unseen."""
 STRICTER: Final = 0.95
 
 
@@ -175,7 +175,7 @@ def review_blocks(found: "Round | str") -> "Iterator[Block]":
     applied, contract = found.applied, found.contract
     if applied is None or contract is None:
         return
-    side, held = contract.certified_side, "held" if contract.held else "is broken"
+    side, held = contract.covered, "held" if contract.held else "is broken"
     yield (
         f"applied without a model: {applied.accepted:,} of {applied.labels:,} labels are accepted now, "
         f"{applied.accepted_before:,} were by the thresholds; the decisions of {applied.changed:,} change."

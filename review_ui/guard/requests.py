@@ -81,6 +81,7 @@ OPERATORS: Final[Mapping[str, frozenset[str]]] = {
     "reject": _ITEM,
     "bad_box": _ITEM,
     "wrong_class": _ITEM | {"class_name"},
+    "hint": frozenset({"item"}),
     "skip": _ITEM,
     "undo": frozenset(),
     "give_back": frozenset(),

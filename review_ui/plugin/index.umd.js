@@ -220,6 +220,15 @@
         await pause2.show("This batch is done").finally(() => app.closeSample());
       });
     }
+    /** Asks what the models say of the item. Nothing shows it before: whoever reads it first follows it. */
+    hint() {
+      const { call: call2, busy: busy2, navigation: navigation2 } = this.#parts;
+      return busy2.run(async () => {
+        if (this.#isTooEarly()) return;
+        const item = navigation2.shown();
+        if (item) await call2("hint", { item: item.item });
+      });
+    }
     take() {
       const { call: call2, session: session2, busy: busy2, navigation: navigation2, edits: edits2, pause: pause2, show: show2, notify: notify2 } = this.#parts;
       return busy2.run(async () => {
@@ -559,7 +568,6 @@
       frame2.style.width = `${(x1 - x0) * scale}px`;
       frame2.style.height = `${(y1 - y0) * scale}px`;
       this.element.type = "button";
-      this.element.title = item.why;
       this.element.dataset.item = item.item;
       this.element.dataset.image = this.image;
       this.element.append(image, frame2);
@@ -811,6 +819,7 @@
       ["Alt+B", "the box does not fit (better: move it, then Alt+Enter)"],
       ["Alt+M", "take the mask off, so that the box can be moved"],
       ["Alt+D", "draw a box that is missing"],
+      ["Alt+H", "what the models say of it, once you have looked for yourself"],
       ["Alt+S", "skip"],
       ["Alt+Z", "undo the last answer"],
       ["Alt+G", "many crops of one class on a page"],
@@ -876,10 +885,12 @@
     KeyG: "grid",
     KeyD: "draw",
     KeyM: "unlock",
+    KeyH: "hint",
     Digit0: "type_class",
     Numpad0: "type_class"
   });
   var WITHOUT_ALT = Object.freeze({ ArrowLeft: "previous", ArrowRight: "next" });
+  var HINT = "H what the models say";
   var WHILE_TYPING = /* @__PURE__ */ new Set(["Enter", "NumpadEnter"]);
   function actionOf(event, { inField, inWholeClass, isItemShown }) {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.getModifierState("AltGraph")) return null;
@@ -900,7 +911,7 @@
       return [`Drag a box around ${what} that none shows`, "Alt+ Enter submits it with your answer", ...names];
     }
     if (item.kind !== "label")
-      return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names, "? all keys"];
+      return ["Alt+ D draw", "Enter done", HINT, "S skip", "Z undo", "class of the box:", ...names, "? all keys"];
     const mask = item.masked ? ["M free the box to move it"] : [];
     return [
       "Alt+ Enter as shown",
@@ -908,6 +919,7 @@
       "B bad box",
       ...mask,
       "D draw",
+      HINT,
       "S skip",
       "Z undo",
       ...names,
@@ -1088,11 +1100,11 @@
       this.draw();
     }
     draw() {
-      const { item, isBroken, isDrawing, classes, left } = this.#shown();
+      const { item, hint, isBroken, isDrawing, classes, left } = this.#shown();
       const parts = [];
       if (item) {
         parts.push(make("b", "", item.ask));
-        if (item.why) parts.push(make("span", "", ` ${item.why}`));
+        if (hint) parts.push(make("span", "hint", ` ${hint}`));
         parts.push(make("span", "count", `  ${left} left`));
         parts.push(make("br"), keyLine(keyHints(item, classes, isDrawing)));
       }
@@ -1381,12 +1393,15 @@
     queue = "";
     /** When the lease of the items ends, as Date.now() counts. */
     leasedUntil = 0;
+    /** Item -> what the models say of it, of those that were asked for. @type {Map<string, string>} */
+    hints = /* @__PURE__ */ new Map();
     #newest = 0;
     /**
      * @param {OperatorResult} result
      * @param {number} number Of the request: answers may come in another order than their requests were sent.
      */
     update(result, number) {
+      if (result.item && result.hint) this.hints.set(result.item, result.hint);
       if (result.lease_s) this.leasedUntil = Date.now() + result.lease_s * 1e3;
       if (number < this.#newest) return;
       this.#newest = number;
@@ -1429,7 +1444,8 @@
   var line = new Line(() => {
     const item = navigation.shown();
     const isBroken = item !== null && pictures.isBroken(item);
-    return { item, isBroken, isDrawing: labels.isDrawing, classes: session.classes, left: session.items.length };
+    const hint = item ? session.hints.get(item.item) : void 0;
+    return { item, hint, isBroken, isDrawing: labels.isDrawing, classes: session.classes, left: session.items.length };
   });
   var busy = new Busy(notify, changed);
   var pictures = new Pictures(app_exports, source, changed);
@@ -1475,6 +1491,7 @@
     submit: () => answering.answer("submit"),
     bad_box: () => answering.answer("bad_box"),
     reject: () => answering.answer("reject"),
+    hint: () => answering.hint(),
     skip: () => answering.answer("skip"),
     undo: () => answering.undo(),
     take: () => answering.take(),

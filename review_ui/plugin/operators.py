@@ -183,6 +183,13 @@ def wrong_class(review: ReviewSession, given: dict[str, Any]) -> None:
     review.submit(item_of(given), seconds_of(given), "wrong_class", class_of(review, given))
 
 
+@operator("What the models say")
+def hint(review: ReviewSession, given: dict[str, Any]) -> Answer:
+    """Tell what the models say of an item, which nothing shows unasked."""
+    item = item_of(given)
+    return {"item": item, "hint": review.hint(item)}
+
+
 @operator("Skip")
 def skip(review: ReviewSession, given: dict[str, Any]) -> None:
     """Give an item back unanswered: another reviewer is asked, or the same one at the very end."""

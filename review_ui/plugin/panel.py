@@ -28,6 +28,7 @@ _KEYS: Final = """
 | **Alt+N** | not an object, or a second box on one |
 | **Alt+M** | take the mask off, so that the box can be moved |
 | **Alt+D** | draw a box |
+| **Alt+H** | what the models say of it, once you have looked for yourself |
 | **Alt+S** | skip |
 | **Alt+Z** | undo the last answer |
 | **Alt+T** | take a batch |
@@ -106,8 +107,6 @@ def _summary(progress: Progress) -> str:
     parts.append(f"**{progress.answered_by_me}** answered by you")
     if progress.seconds_each is not None:
         parts.append(f"**{progress.seconds_each:.1f} s** each")
-    if progress.agreement is not None:
-        parts.append(f"two people agreed on **{progress.agreement:.0%}** of {progress.twice}")
     return ", ".join(parts)
 
 

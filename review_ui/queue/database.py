@@ -72,8 +72,9 @@ _OPTIONS: Final = CodecOptions[Document](tz_aware=True)
 _REFUSED: Final = (13, 18, 8000)
 """Unauthorized, AuthenticationFailed, and the code of MongoDB's hosted service for both."""
 
-What = Literal["leased", "returned", "expired", "skipped", "submitted", "late", "undone"]
-"""What happened; late: an answer that came when the item was another's, or answered otherwise."""
+What = Literal["leased", "returned", "expired", "skipped", "hinted", "submitted", "late", "undone"]
+"""What happened; hinted: the reviewer asked what the models say; late: an answer that came when the item was another's,
+or answered otherwise."""
 
 _NOW: Final = {"$max": ["$$NOW", {"$add": ["$now", 1]}]}
 """Never earlier than the stamp before: a clock that was put back would let an answer that was taken back count."""

@@ -117,7 +117,7 @@ class Writer:
                 self._images.append(document)
             for task in by_key.get(image.key, ()):
                 self._items.append(
-                    item_document(self._queue.id, task, image, self._details, self._wanted(task.item, task.kind))
+                    item_document(self._queue.id, task, image, self._details, self._wanted(task.item, task.purpose))
                 )
             for task in stale_by_key.get(image.key, ()):
                 free = {"_id": self._queue.key_of(task.item), "leases": []}

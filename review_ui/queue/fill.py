@@ -19,11 +19,13 @@ from vouch_labels.review_ui.queue.database import (
     connected,
     make_indices,
     read_queue,
+    translated_errors,
 )
 from vouch_labels.review_ui.queue.documents import Writer
 from vouch_labels.review_ui.queue.items import visible_verdicts
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.reasons import (
+    READ_TWICE,
     Asked,
     Task,
     Wanted,
@@ -33,7 +35,7 @@ from vouch_labels.review_ui.queue.reasons import (
 )
 from vouch_labels.schemas.campaign import Campaign, shown_names
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.schemas.queue import FillOutcome, Kind
+from vouch_labels.schemas.queue import FillOutcome
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.labels.arrays import current_of
@@ -51,8 +53,11 @@ from vouch_labels.tasks.store.store import Store
 _CHUNK: Final = 10_000
 """Ids in one question to the server."""
 _ID_DIGITS: Final = 12
+_SECOND_REVIEWS: Final = 0.2
+"""Share of labels that are read by a second person, once there is one."""
+_UNTOUCHED: Final[dict[str, list[str]]] = {"answered_by": [], "leases": []}
 
-_FIELDS = ("item", "key", "state", "kind", "asked", "answered_by", "wanted", "inputs")
+_FIELDS = ("item", "key", "state", "purpose", "asked", "answered_by", "wanted", "again", "inputs")
 
 
 def queue_id(campaign: Campaign) -> str:
@@ -77,10 +82,10 @@ def fill_queue(campaign: Campaign, uri: str) -> FillOutcome:
     if not plans:
         raise UserError(f"run {run!r} has no review plan yet; use `vouch plan-reviews` first")
     with connected(uri) as database:
-        return _fill(_opened(database, campaign, current), campaign, workspace, current, plans)
+        return _fill(_opened(database, campaign, current, plans), workspace, current, plans)
 
 
-def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, plans: Plans) -> FillOutcome:
+def _fill(queue: Queue, workspace: Store, current: Current, plans: Plans) -> FillOutcome:
     queue.complete()
     queue.expire()
     before = read_pending(queue)
@@ -89,16 +94,12 @@ def _fill(queue: Queue, campaign: Campaign, workspace: Store, current: Current, 
     fitting = [(plan, tasks) for plan, tasks in plans if plan.inputs == current.inputs]
     accepts = Decisions(workspace, queue.run).accepts
     asked = asked_by(fitting, answers, missed_and_checked(verdicts), accepts, queue.classes)
-    seed, share = plans[0][0].seed, campaign.review.second_reviews
-
-    def wanted(item: str, kind: Kind) -> int:
-        return reviews_wanted(item, kind, seed, share)
-
+    wanted = _wanted(queue)
     made_by = _digest(json.dumps(current.inputs, sort_keys=True))
     changes = compare(queue, asked, answers, before, wanted, made_by)
     with Ledger.load(workspace, queue.run) as ledger:
         run = (workspace, queue.run, ledger, current.fingerprint)
-        details = read_reasons(shards(*run), [*changes.new, *changes.stale], queue.run, seed)
+        details = read_reasons(shards(*run), [*changes.new, *changes.stale], queue.run, plans[0][0].seed)
         corrections = HumanLabel.of(visible_verdicts(queue, verdicts), queue.classes)
         writer = Writer(queue, corrections, replace(details, inputs=made_by), wanted)
         missing = _write(partial(labelled_images, *run), writer, changes)
@@ -119,7 +120,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
 
 
-def _opened(database: Database, campaign: Campaign, current: Current) -> Queue:
+def _opened(database: Database, campaign: Campaign, current: Current, plans: Plans) -> Queue:
     """Make the queue if it is new, and store the campaign's current settings."""
     name = queue_id(campaign)
     read_queue(database, name)  # refuses that of a newer version
@@ -133,9 +134,36 @@ def _opened(database: Database, campaign: Campaign, current: Current) -> Queue:
         "names": list(shown_names(campaign.classes).items()),
         "inputs": current.inputs,
         "lease_ms": max(1, round(campaign.review.lease_minutes * 60_000)),
+        "seed": plans[0][0].seed,
+        "second_reviews": campaign.review.second_reviews,
     }
     database.queues.update_one({"_id": name}, {"$set": settings, "$setOnInsert": {"seq": 0}}, upsert=True)
     return Queue.read(database, name)
+
+
+def join(queue: Queue, reviewers: Sequence[str]) -> None:
+    """Note who reviews; from the second person on, part of what nobody has read yet is read by two."""
+    database = queue.database
+    with translated_errors(database.where):
+        database.queues.update_one({"_id": queue.id}, {"$addToSet": {"reviewers": {"$each": list(reviewers)}}})
+        wanted = _wanted(queue)
+        once = {"queue": queue.id, "wanted": 1, "purpose": {"$in": list(READ_TWICE)}, "again": None, **_UNTOUCHED}
+        found = database.items.find(once, {"item": 1, "purpose": 1})
+        names = [item["item"] for item in found if wanted(item["item"], item["purpose"]) > 1]
+        _change(queue, names, _for(2), _UNTOUCHED)
+
+
+def _wanted(queue: QueueStore) -> Wanted:
+    """How many people are asked, by what the queue's settings say and who has joined it."""
+    settings = queue.database.queues.find_one({"_id": queue.id}) or {}
+    share = settings.get("second_reviews")
+    if share is None:
+        share = _SECOND_REVIEWS if len(settings.get("reviewers", ())) > 1 else 0.0
+    return partial(reviews_wanted, seed=settings.get("seed", 0), share=share)
+
+
+def _for(people: int) -> list[state.Stage]:
+    return [{"$set": {"wanted": people}}, state.STATE]
 
 
 @dataclass
@@ -185,9 +213,8 @@ def _apply(queue: QueueStore, changes: Changes) -> None:
     _change(queue, changes.gone, state.ask(False))
     _change(queue, changes.back, state.ask(True))
     _change(queue, changes.again, state.ask_again(), {"state": "answered"})
-    untouched: dict[str, list[str]] = {"answered_by": [], "leases": []}
     for count, names in changes.wanted.items():
-        _change(queue, names, [{"$set": {"wanted": count}}, state.STATE], untouched)
+        _change(queue, names, _for(count), _UNTOUCHED)
 
 
 def _change(
@@ -252,7 +279,7 @@ def compare(queue: QueueStore, asked: Asked, answers: Answers, before: Pending, 
                 changes.again.append(name)
                 changes.active.setdefault(item["key"], []).append(name)
         elif name in asked.open or (name in asked.items and _waits(item, reviewers)):
-            _keep(changes, item, wanted(name, item["kind"]))
+            _keep(changes, item, wanted(name, item["purpose"]))
         elif item["asked"]:
             changes.gone.append(name)
             changes.leased += item["state"] == "leased"
@@ -267,7 +294,8 @@ def _keep(changes: Changes, item: Document, wanted: int) -> None:
         changes.kept += 1
     else:
         changes.back.append(name)
-    if wanted != item["wanted"] and not item["answered_by"]:
+    # A dispute is settled by one reading more.
+    if wanted != item["wanted"] and not item["answered_by"] and not item.get("again"):
         changes.wanted[wanted].append(name)
 
 

@@ -169,6 +169,7 @@ class Queue(QueueStore):
             "item": item_id, "epoch": epoch, "kind": item["kind"], "key": item["key"], "seconds": seconds,
             "simulated": simulated, "verdict": verdicts[0]["verdict"], "verdicts": verdicts,
             "twice": item["wanted"] > 1, "box_iou": edit_iou(item, verdicts[0]),
+            "hinted": bool(self.happened("hinted", [_hint_key(item_id, reviewer)])),
         }  # fmt: skip
         if self._secure_lease(item, reviewer, epoch):
             # The event first: what is acknowledged is in the log, and the item can be completed from it.
@@ -182,6 +183,11 @@ class Queue(QueueStore):
         if before is None or before["verdicts"] != verdicts:
             self.record_once("late", reviewer, key, details)
             raise LeaseLostError(_not_counted(item, is_answered=before is not None))
+
+    @translates_errors
+    def record_hint(self, reviewer: str, item_id: str) -> None:
+        """Record that a reviewer asked what the models say of an item; their answers to it are marked from then on."""
+        self.record_once("hinted", reviewer, _hint_key(item_id, reviewer), {"item": item_id})
 
     @translates_errors
     def skip(self, reviewer: str, item_id: str, epoch: int) -> None:
@@ -361,6 +367,10 @@ def _free_for(reviewer: str) -> Document:
 
 def _lease_of(reviewer: str, epoch: int) -> Document:
     return {"$elemMatch": {"reviewer": reviewer, "epoch": epoch}}
+
+
+def _hint_key(item_id: str, reviewer: str) -> str:
+    return f"{item_id}/{reviewer}"
 
 
 def _key(event: Document) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vouch_labels.schemas.queue import Box, Kind
-from vouch_labels.schemas.reviews import ReviewPlan
+from vouch_labels.schemas.reviews import Purpose, ReviewPlan
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.certify.questions import honeypot_id
 from vouch_labels.tasks.labels.read import Accepts
@@ -23,8 +23,10 @@ from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.resolve import Answers, ImageAnswers
 from vouch_labels.tasks.store.store import map_ordered
 
-Wanted = Callable[[str, Kind], int]
-"""Item and its kind -> how many people are asked."""
+Wanted = Callable[[str, Purpose], int]
+"""Item and its purpose -> how many people are asked."""
+READ_TWICE: Final[frozenset[Purpose]] = frozenset({"fit", "certify", "audit"})
+"""Purposes of which a part is read by a second person: what reviewers miss there, certificates rest on."""
 PLAN_PLACES: Final = 10**9
 """Places of one plan: earlier plans go first."""
 
@@ -62,7 +64,7 @@ class Task(NamedTuple):
     """Order in which to ask, over all plans."""
     plan: int
     """Number of the plan."""
-    purpose: str
+    purpose: Purpose
     """Why it is asked."""
     kind: Kind
     """What people see."""
@@ -113,11 +115,11 @@ def asked_by(
     return Asked(frozenset(every), found, Counter(unknown.values()))
 
 
-def reviews_wanted(item: str, kind: Kind, seed: int, share: float) -> int:
-    """Compute how many people are asked: two for a share of the labels, chosen by a hash, always the same ones."""
+def reviews_wanted(item: str, purpose: Purpose, seed: int, share: float) -> int:
+    """Compute how many people are asked: two for a share of the labels, by a hash: whatever anybody has answered."""
     digest = hashlib.sha256(f"second\n{seed}\n{item}".encode()).digest()
     # 53 bits, so that the division is exact and the quotient stays below 1.
-    return 2 if kind == "label" and (int.from_bytes(digest[:8]) >> 11) / 2**53 < share else 1
+    return 2 if purpose in READ_TWICE and (int.from_bytes(digest[:8]) >> 11) / 2**53 < share else 1
 
 
 def _ids(tasks: pa.Table) -> pa.ChunkedArray:

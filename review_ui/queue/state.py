@@ -77,8 +77,10 @@ def ask(asked: bool) -> list[Stage]:
 
 
 def ask_again() -> list[Stage]:
-    """Ask an item again that was answered, also of those who answered."""
-    fields: dict[str, object] = {"asked": True, "answered_by": [], "skipped_by": [], "wanted": 1}
+    """Ask an item once again that was answered, of those who answered only when nothing else is left."""
+    fields: dict[str, object] = {
+        "asked": True, "answered_by": [], "skipped_by": "$answered_by", "wanted": 1, "again": True,
+    }  # fmt: skip
     return [{"$set": fields}, STATE]
 
 

@@ -21,23 +21,23 @@ LATEST: Final = 200
 def progress(queue: QueueStore, reviewer: str) -> Progress:
     """Count, see schemas.queue.Progress."""
     groups = _groups(queue, reviewer)
-    open_ = [group for group in groups if group["state"] == "open" and not group["answered"] and not group["mine"]]
     mine = [group for group in groups if group["mine"]]
+    # What this reviewer has answered counts as answered though it may wait for a second reading.
+    answered = [group for group in groups if not group["mine"] and (group["answered"] or group["state"] == "answered")]
+    free = [group for group in groups if not group["mine"] and not group["answered"]]
+    open_ = [group for group in free if group["state"] == "open"]
     own = _own_seconds(queue, reviewer)
     every = [seconds for values in own.values() for seconds in values]
-    twice, agreement = _agreement(queue)
     return Progress(
         open=_total(open_),
-        leased=sum(group["count"] for group in groups if group["held"]),
-        answered=_total([group for group in groups if group["state"] == "answered"]),
+        leased=_total(mine) + _total([group for group in free if group["state"] == "leased"]),
+        answered=_total(answered),
         mine=_total(mine),
         answered_by_me=_count_own(queue, reviewer),
         by_class={queue.shown_name(name) or "": found for name, found in _by(open_, "class_name").items()},
         by_kind={kind: count for kind in get_args(Kind) if (count := _by(open_, "kind").get(kind))},
         minutes_left=sum(_seconds(group, own) for group in [*open_, *mine]) / 60,
         seconds_each=median(every) if every else None,
-        agreement=agreement,
-        twice=twice,
     )
 
 
@@ -71,6 +71,7 @@ def queue_status(queue: QueueStore) -> QueueStatus:
         reviewers=_reviewers(queue, submitted),
         twice=twice,
         agreement=agreement,
+        hinted=events.count_documents(submitted | {"hinted": True}),
         edited=edited,
         edit_iou=edit_iou,
         minutes_left=sum(_seconds(group, own) for group in left) / 60,
@@ -85,7 +86,6 @@ def _groups(queue: QueueStore, reviewer: str) -> list[Document]:
     who = {"$literal": reviewer}
     fields = {
         **{name: f"${name}" for name in ("state", "purpose", "kind", "class_name")},
-        "held": {"$gt": [{"$size": "$leases"}, 0]},
         "mine": {"$in": [who, "$leases.reviewer"]},
         "answered": {"$in": [who, "$answered_by"]},
     }

@@ -22,6 +22,7 @@ from pydantic import Field
 from vouch_labels.review_ui.guard.auth import token_hash
 from vouch_labels.review_ui.guard.origin import is_loopback
 from vouch_labels.review_ui.guard.settings import GuardSettings
+from vouch_labels.review_ui.queue.fill import join
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.server.mongod import DatabaseUse, open_lock, queue_folder, try_lock
 from vouch_labels.review_ui.server.process import ReviewerServer, ServerSettings, server_environment
@@ -110,7 +111,8 @@ def served(
     """Run the servers of all reviewers for the length of the block; they answer when it starts.
 
     When it ends, however it ends, the servers have ended and the items of the sessions are given back. `prepare` fills
-    the queue while the servers import FiftyOne, and gives what the last page says. `sockets` come from `reserved`.
+    the queue while the servers import FiftyOne, and gives what the last page says; then the reviewers join the queue.
+    `sockets` come from `reserved`.
 
     Raises:
         UserError: A port is taken, or a reviewer's session is open already.
@@ -134,6 +136,8 @@ def served(
         for server in servers:
             server.start()
         after = prepare()
+        with Queue.open(database.uri, queue) as opened:
+            join(opened, options.reviewers)
         for server in servers:
             server.tell(*after)
             server.send_settings()

@@ -27,7 +27,9 @@ QUESTION: Final = "question"
 """The label asked about and every new one; the only field that can be edited."""
 KNOWN: Final = "known"
 """The other labels of the image, to be seen."""
-_TEXTS: Final = ("item", "kind", "ask", "why")
+_TEXTS: Final = ("item", "kind", "ask")
+_FORMER: Final = ("why", "epoch")
+"""Fields of earlier versions: what the models say, and how often somebody had the item; both lead the answer."""
 _QUESTION_COLOUR: Final = "#ff9500"
 _KNOWN_COLOUR: Final = "#8a93a3"
 _MASK_OPACITY: Final = 0.4
@@ -53,6 +55,8 @@ def open_dataset(name: str, classes: Sequence[str]) -> "fo.Dataset":
 
     if fo.dataset_exists(name):
         dataset = fo.load_dataset(name)
+        if former := [one for one in _FORMER if dataset.has_field(one)]:
+            dataset.delete_sample_fields(former)
     else:
         dataset = fo.Dataset(name, persistent=True)
         _make_fields(dataset)
@@ -67,7 +71,6 @@ def _make_fields(dataset: "fo.Dataset") -> None:
 
     for name in _TEXTS:
         dataset.add_sample_field(name, fo.StringField)
-    dataset.add_sample_field("epoch", fo.IntField)
     for name in (QUESTION, KNOWN):
         dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     # A reviewer's submit finds its sample by it.
@@ -85,10 +88,10 @@ def _make_style(dataset: "fo.Dataset") -> None:
         color_by="field", color_pool=[_QUESTION_COLOUR, _KNOWN_COLOUR], opacity=_MASK_OPACITY, fields=colours
     )
     dataset.app_config.sidebar_groups = [
-        fo.SidebarGroupDocument(name="question", paths=["ask", "why", QUESTION, KNOWN], expanded=True),
+        fo.SidebarGroupDocument(name="question", paths=["ask", QUESTION, KNOWN], expanded=True),
         fo.SidebarGroupDocument(
             name="other",
-            paths=["item", "kind", "epoch", "id", "filepath", "created_at", "last_modified_at"],
+            paths=["item", "kind", "id", "filepath", "created_at", "last_modified_at"],
             expanded=False,
         ),
         fo.SidebarGroupDocument(name="tags", paths=[], expanded=False),
@@ -106,8 +109,9 @@ def _make_schemas(dataset: "fo.Dataset", classes: Sequence[str]) -> None:
 
 
 def sample_of(item: Item, queue: str, answer: Sequence[VerdictRow] = ()) -> "fo.Sample":
-    """Make the sample that shows an item, in no dataset yet; nothing in it reveals what the item is asked for.
+    """Make the sample that shows an item, in no dataset yet.
 
+    Nothing in it reveals what the item is asked for, what the models say of it, or whether somebody else has answered.
     What was drawn for an answer that was taken back is drawn again.
     """
     import fiftyone as fo
@@ -124,10 +128,8 @@ def sample_of(item: Item, queue: str, answer: Sequence[VerdictRow] = ()) -> "fo.
             num_channels=3,
         ),
         item=item.id,
-        epoch=item.epoch,
         kind=item.kind,
         ask=question_of(item),
-        why=item.reason,
         question=fo.Detections(detections=asked),
         known=fo.Detections(detections=known),
     )

@@ -26,6 +26,7 @@ from vouch_labels.schemas.queue import Box, Item, Kind, Progress
 _GONE_STATUS: Final = 410
 """Status in the log of a draft whose lease is over."""
 GONE: Final = "this item is not in your session any more; go on with the next one"
+_NO_HINT: Final = "the models say nothing of this"
 _LONGEST_S: Final = 3600.0
 """More time on one image means that the browser was left alone."""
 
@@ -41,7 +42,7 @@ class Undone(NamedTuple):
 
 
 class ItemSummary(TypedDict):
-    """An item as the browser gets it; nothing in it reveals what it is asked for."""
+    """An item as the browser gets it; nothing in it reveals what it is asked for, or what the models say of it."""
 
     sample: str
     """Id of its sample."""
@@ -53,7 +54,6 @@ class ItemSummary(TypedDict):
     """Of the image."""
     class_name: str | None
     ask: str
-    why: str
     width: int
     height: int
     box: Box | None
@@ -99,13 +99,9 @@ class ReviewSession:
         with self.lock:
             held = self.queue.held(self.reviewer)
             self._items = {item.id: item for item in held}
-            shown = {one["item"]: one for one in self._samples.find({}, {"item": True, "epoch": True})}
-            stale = [name for name, one in shown.items() if name not in self._items]
-            self._clear(stale)
+            shown = {one["item"] for one in self._samples.find({}, {"item": True})}
+            self._clear([name for name in shown if name not in self._items])
             self._show(item for item in held if item.id not in shown)
-            for name, one in shown.items():
-                if name in self._items and one.get("epoch") != self._items[name].epoch:
-                    self._samples.update_one({"_id": one["_id"]}, {"$set": {"epoch": self._items[name].epoch}})
             return self.items()
 
     def items(self) -> list[ItemSummary]:
@@ -155,6 +151,13 @@ class ReviewSession:
                 self.refresh()
                 raise
             self._remove([item.id])
+
+    def hint(self, item_id: str) -> str:
+        """What the models say of an item, in one line; that it was asked for is recorded, as it may lead the answer."""
+        with self.lock:
+            item, _ = self._at(item_id)
+            self.queue.record_hint(self.reviewer, item.id)
+        return item.reason or _NO_HINT
 
     def skip(self, item_id: str) -> None:
         """Give an item back unanswered; it comes again when nothing else is left."""
@@ -246,7 +249,6 @@ def summarize(item: Item, sample_id: str) -> ItemSummary:
         "key": item.key,
         "class_name": item.class_name,
         "ask": question_of(item),
-        "why": item.reason,
         "width": item.width,
         "height": item.height,
         "box": item.box,

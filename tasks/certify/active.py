@@ -170,10 +170,19 @@ def guarantee_of(campaign: Campaign, workspace: Store, version: str) -> Guarante
         return f"policy {version.removeprefix(EXPIRED)} has expired; use `vouch certify` again"
     if campaign.export.undecided == "include":
         return "labels that nobody has looked at are plain annotations in it (export.undecided: include)"
+    if not found.covers:
+        return (
+            f"policy {version} was certified by an earlier version of Vouch, which did not keep which labels it "
+            "covers; use `vouch plan-reviews` and `vouch certify` again"
+        )
     return Guarantee(
         policy=version,
         precision=found.precision,
         confidence=found.confidence,
         gate=found.gate,
+        missed=found.reviewers.assumed,
+        labels=sum(one.labels for one in found.covers),
+        images=sum(one.images for one in found.covers),
+        as_of=found.covers[-1].created,
         simulated=found.simulated,
     )

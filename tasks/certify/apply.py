@@ -26,6 +26,7 @@ from vouch_labels.tasks.policy import (
     check_fits,
     check_guarantee,
     default_policy,
+    read_coverage,
     read_policy,
     write_policy,
 )
@@ -146,6 +147,7 @@ def policy_to_apply(
 
     Raises:
         UserError: There is none, or it cannot be applied.
+        StoreError: The record of what it covers is missing or damaged.
     """
     _check_campaign(campaign, current, version)
     asked = version if version is not None else campaign.routing.policy
@@ -159,6 +161,7 @@ def policy_to_apply(
     _check_inputs_known(policy, current)
     check_fits(policy, current.inputs)
     check_guarantee(policy, campaign.routing)
+    read_coverage(workspace, policy)
     reason = expired_reason(workspace, campaign.run.name, policy)
     if reason is not None:
         raise UserError(f"policy {policy.version} has expired: {reason}")

@@ -4,10 +4,12 @@ The precision of each class's accepted labels is estimated for reading beside th
 by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import NotCertifiedError, ObjectMissingError, UserError
@@ -15,11 +17,14 @@ from vouch_labels.schemas.policy import (
     Certification,
     Certified,
     ClassEstimate,
+    Covered,
     Group,
     GroupCertificate,
+    LogMark,
     Policy,
 )
-from vouch_labels.schemas.text import plural
+from vouch_labels.schemas.reviews import SecondReadings
+from vouch_labels.schemas.text import assumption_text, pct, plural
 from vouch_labels.tasks.certify.active import active_version
 from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.judge import (
@@ -30,28 +35,53 @@ from vouch_labels.tasks.certify.judge import (
     judge_round,
     verdicts_of,
 )
-from vouch_labels.tasks.certify.monitor import expired, reference
+from vouch_labels.tasks.certify.monitor import (
+    Extension,
+    codes_for,
+    expired,
+    extension,
+    least_p,
+    outside_of,
+    reference,
+    root_of,
+    would_accept,
+)
 from vouch_labels.tasks.certify.rounds import (
-    CertificationTest,
     Round,
     RoundLabels,
+    drawn_by_earlier_version,
     labels_of_round,
     last_round,
     number_of_test,
+    policy_in_force,
     record_test,
 )
-from vouch_labels.tasks.policy import changed_inputs, content_name, policy_key, write_policy
+from vouch_labels.tasks.policy import (
+    among,
+    changed_inputs,
+    content_name,
+    covered_labels,
+    keep_population,
+    policy_key,
+    write_policy,
+)
+from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import minutes_for
-from vouch_labels.tasks.reviews.resolve import NO_ANSWER
-from vouch_labels.tasks.statistics.bounds import shrunken_shares
+from vouch_labels.tasks.reviews.resolve import NO_ANSWER, second_readings
+from vouch_labels.tasks.statistics.bounds import Bools, shrunken_shares
 from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
+from vouch_labels.tasks.store.store import Store
 
 _PLAN: Final = "use `vouch plan-reviews`"
+_SAMPLE: Final = "vouch plan-reviews CAMPAIGN --stage certify"
 _FRESH: Final = "draw again: vouch plan-reviews CAMPAIGN --stage certify --fresh"
 
 
 def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> Certified:
     """Certify by the last round of certification tasks, and write the policy if anything is certified.
+
+    Where audits of new labels were answered since the active policy was certified, it is extended to those labels, if
+    they allow it: that is no test of the sample, and has a part of delta of its own.
 
     Only verdicts on certification tasks count. Each result is a test, written down before it is known; certifying again
     with nothing new is the same test with the same result. Drawing more labels, or again, after answers is a test as
@@ -64,18 +94,30 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         StoreError: A table, plan or file of verdicts is damaged.
     """
     reviews = read_run_reviews(campaign)
+    active = policy_in_force(reviews)
+    news = extension(reviews.workspace, active, reviews.plans, reviews.answers) if active else None
+    if active and news and (news.passes or not _newer_sample(reviews, active)):
+        assert active.certification is not None
+        reviewers = active.certification.reviewers
+        _checked_readings(reviews, reviewers.assumed, measured=reviewers.planted > 0)
+        return _extended(reviews, active, news)
     found = _round_to_certify(reviews, unanswered_as_wrong)
     simulated = _simulated(reviews, found)
+    readings = _checked_readings(reviews, reviews.guarantee.missed, measured=found.honeypots.num_rows > 0)
     of_round = labels_of_round(reviews, found)
     test = describe_test(reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
-    number = number_of_test(reviews.workspace, reviews.run, test)
+    number = number_of_test(reviews, test)
     if not judge_round(reviews, found, of_round, number, if_correct=True).certifies:
         # To draw more of it is a test, so what is drawn then must do for the next.
         raise _insufficient(judge_round(reviews, found, of_round, number + 1, if_correct=True), found)
-    test = record_test(reviews.workspace, reviews.run, test)
+    test, entry = record_test(reviews, test)
     tested = judge_round(reviews, found, of_round, test.look)
     judged = tested.judged
-    policy = make_policy(reviews, found, of_round, test, tested, simulated=simulated) if tested.certifies else None
+    policy = None
+    if tested.certifies:
+        policy = make_policy(reviews, found, of_round, test, tested, simulated=simulated, entry=entry)
+    if policy and active and root_of(active) == policy.version:
+        policy = active  # which covers more
     return Certified(
         run=reviews.run,
         workspace=reviews.workspace.uri,
@@ -91,18 +133,127 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         not_sampled=not_sampled(judged),
         classes=class_estimates(judged, tested.reviewed, of_round.candidates),
         labels=reviews.labels.count,
-        kept_for_fitting=int(reviews.fit_side().sum()),
-        accepted=sum(one.accepted for one in judged),
+        covers=_covers(reviews, found)
+        if policy is None or policy.certification is None
+        else policy.certification.covers,
+        outside=int(
+            (reviews.unknown & (outside_of(reviews, policy) if policy else ~of_round.candidates.population)).sum()
+        ),
+        accepted=_accepted(reviews, of_round, policy) if policy else 0,
+        waiting=int(reviews.unknown.sum()) - _accepted(reviews, of_round, policy, reviews.unknown) if policy else 0,
+        now=_accepted_precision(judged),
         reviewers=tested.reviewers,
         simulated=simulated,
         more_reviews=_more_reviews(judged) if policy is None else None,
         remarks=(
+            *([readings.to_line()] if readings.labels else []),
             *_remarks(reviews, found, of_round, policy),
             *_imprecise(judged, reviews.guarantee),
             "another test, at other verdicts or for another precision, would be tested at "
             f"{delta_of_test(1 - reviews.guarantee.confidence, test.look + 1):.4g}",
         ),
     )
+
+
+def _covers(reviews: RunReviews, found: Round) -> tuple[Covered, ...]:
+    population = found.plan.population
+    return () if population is None else (_answered(reviews, population, found.plans[0].number, found.certify),)
+
+
+def _answered(
+    reviews: RunReviews, population: Covered, plan: int, tasks: pa.Table, guarantee: Certification | None = None
+) -> Covered:
+    """What a sample's answers cover: all that it was drawn from, less its labels without one.
+
+    Those count as wrong, and the tests take wrong labels of the sample to be corrected, so they have to wait.
+    """
+    codes, _ = codes_for(guarantee, reviews.answers, tasks["label_id"])
+    missing = tasks["label_id"].filter(pa.array(codes == NO_ANSWER))
+    without = keep_population(reviews.workspace, missing) if len(missing) else None
+    return population.model_copy(update={"plan": plan, "without": without, "labels": population.labels - len(missing)})
+
+
+def _newer_sample(reviews: RunReviews, policy: Policy) -> bool:
+    """Whether a validation sample was drawn, or more of one, since a policy was certified."""
+    last = last_round(reviews.plans)
+    guarantee = policy.certification
+    return last is not None and guarantee is not None and last.plan.number > max(guarantee.plans)
+
+
+def _extended(reviews: RunReviews, active: Policy, news: Extension) -> Certified:
+    """Extend a policy to new labels, if their audits allow it."""
+    guarantee = active.certification
+    assert guarantee is not None
+    policy = None
+    if news.passes:
+        covers = (*guarantee.covers, *_added(reviews, active, news))
+        certification = guarantee.model_copy(
+            update={"covers": covers, "extends": root_of(active), "created": news.covers[-1].created}
+        )
+        policy = _kept(reviews.workspace, active.groups, certification)
+    held = policy or active
+    outside = outside_of(reviews, held)
+    seen = f"top-up samples: {news.wrong:,} of {news.reviewed:,} reviewed new labels are accepted and wrong"
+    if news.unanswered:
+        seen += f" ({news.unanswered:,} without an answer among them)"
+    at_most = f"at most {pct(news.growth.bound)} are wrong, {pct(1 - guarantee.precision)} may be"
+    remarks = [f"{seen}; of all new labels since the certificate {at_most}"]
+    if policy is not None:
+        labels = sum(one.labels for one in covers[len(guarantee.covers) :])
+        remarks.append(f"so the certificate extends to {plural(labels, 'new label')}")
+    elif news.worse:
+        remarks.append(f"{news.worse}; new labels stay outside: draw a new sample of all labels: {_SAMPLE}")
+    else:
+        remarks.append(f"so new labels stay outside until more of them are reviewed: {_PLAN}")
+    return Certified(
+        run=reviews.run,
+        workspace=reviews.workspace.uri,
+        version=policy.version if policy else None,
+        in_force=policy is not None and policy.version == reviews.current.policy,
+        precision=guarantee.precision,
+        confidence=guarantee.confidence,
+        gate=guarantee.gate,
+        look=guarantee.look,
+        delta=news.growth.delta,
+        groups=(),
+        classes=(),
+        labels=reviews.labels.count,
+        covers=held.certification.covers if held.certification else (),
+        outside=int((outside & reviews.unknown).sum()),
+        accepted=int((would_accept(held, reviews.labels) & ~outside).sum()),
+        reviewers=guarantee.reviewers,
+        simulated=guarantee.simulated,
+        more_reviews=None,
+        remarks=tuple(remarks),
+    )
+
+
+def _accepted(reviews: RunReviews, of_round: RoundLabels, policy: Policy, among: Bools | None = None) -> int:
+    """Labels, of those marked, (N,), that a policy accepts."""
+    labels, candidates = reviews.labels, of_round.candidates
+    least = least_p(policy, labels.class_names)[labels.class_index]
+    accepted = ~outside_of(reviews, policy) & (candidates.scores >= least)
+    return int((accepted if among is None else accepted & among).sum())
+
+
+def _accepted_precision(judged: Sequence[Judged]) -> float | None:
+    """Estimated precision of the accepted labels of all groups; None where nothing is accepted."""
+    known = [(one.accepted, one.precisions.accepted) for one in judged if one.accepted]
+    accepted = sum(count for count, _ in known)
+    return float(sum(count * share for count, share in known)) / accepted if accepted else None
+
+
+def _added(reviews: RunReviews, active: Policy, news: Extension) -> Iterator[Covered]:
+    """What audits add to what a policy covers, each with the labels and images that it is the first to cover."""
+    tasks = {plan.number: tasks for plan, tasks in reviews.plans}
+    left = outside_of(reviews, active)
+    for one in news.covers:
+        audit = tasks[one.plan].filter(pc.equal(tasks[one.plan]["purpose"], "audit"))
+        added = _answered(reviews, one, one.plan, audit, active.certification)
+        inside = left & among(reviews.numbers, covered_labels(reviews.workspace, added))
+        left &= ~inside
+        images = len(np.unique(reviews.labels.image_index[inside]))
+        yield added.model_copy(update={"labels": int(inside.sum()), "images": images})
 
 
 def _insufficient(tested: RoundResult, found: Round) -> NotCertifiedError:
@@ -157,6 +308,8 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
             f"changed since review plan {plan.number} was drawn: {', '.join(changed)}; its answers are about other "
             f"labels; {_PLAN} to draw again"
         )
+    if plan.population is None:
+        raise UserError(drawn_by_earlier_version(plan))
     if plan.gate != guarantee.gate:
         raise UserError(
             f"review plan {plan.number} was drawn for gate {plan.gate}, routing.gate is {guarantee.gate}; set it back, "
@@ -178,6 +331,24 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
     return found
 
 
+def _checked_readings(reviews: RunReviews, missed: float, *, measured: bool) -> SecondReadings:
+    """What second readings tell of what reviewers miss, where nothing tells that they miss more than is assumed.
+
+    Raises:
+        UserError: It does.
+    """
+    run = reviews.labels.places(reviews.verdicts["label_id"].fill_null("").to_pylist()) >= 0
+    readings = second_readings(reviews.verdicts.filter(pa.array(run)), reviews.answers)
+    # Without an assumption people are trusted as they are.
+    if readings.low is not None and 0 < missed < readings.low and not measured:
+        raise UserError(
+            f"{readings.to_line()}: more than the {pct(missed)} of routing.missed, so nothing is certified on that "
+            f"assumption; raise routing.missed, measure it with honeypots (vouch plan-reviews --honeypots N), or have "
+            "the answers looked through again"
+        )
+    return readings
+
+
 def _simulated(reviews: RunReviews, found: Round) -> bool:
     ids = found.tasks["label_id"]
     answered = reviews.answers.wrong_of(ids) != NO_ANSWER
@@ -195,8 +366,7 @@ def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: P
     remarks = []
     if not of_round.whole:
         remarks.append(
-            "labels have come or gone since the certification sample was drawn; the guarantee is about those it was "
-            "drawn from"
+            "labels have gone since the certification sample was drawn; the guarantee is about those it was drawn from"
         )
     if of_round.kept.brier >= of_round.kept.brier_of_rate:
         remarks.append(
@@ -212,7 +382,9 @@ def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: P
     if policy is not None and (ended := expired(policy, reviews.plans, reviews.answers)):
         remarks.append(f"{ended}; to draw a new sample: vouch plan-reviews CAMPAIGN")
     if policy is not None and not found.honeypots.num_rows:
-        remarks.append("reviewers were trusted: no honeypots were mixed in (plan-reviews --honeypots N)")
+        missed = reviews.guarantee.missed
+        assumed = f"{assumption_text(missed)} (routing.missed)" if missed else "if reviewers miss nothing"
+        remarks.append(f"it holds {assumed}, which is assumed: plan-reviews --honeypots N measures it")
     return remarks
 
 
@@ -234,11 +406,13 @@ def make_policy(
     tested: RoundResult,
     *,
     simulated: bool,
+    entry: LogMark | None = None,
 ) -> Policy:
     """Make the policy and keep it; the same certification again gives the policy that is kept already.
 
-    Its version is certified-<look>-<hash>, the hash over all it says but the version itself and the time. Classes of
-    which no label was drawn are a group of their own, which accepts nothing.
+    Its version is certified-<look>-<hash>, the hash over all it says but the version itself and the time. Under gate
+    "accepted" classes of which no label was drawn are a group of their own, which accepts nothing. entry: the test's in
+    the log.
     """
     groups = (*policy_groups(tested.judged), *_group_not_sampled(not_sampled(tested.judged)))
     plan, kept, candidates, guarantee = found.plan, of_round.kept, of_round.candidates, reviews.guarantee
@@ -252,22 +426,28 @@ def make_policy(
         fit_labels=kept.labels,
         brier=kept.brier,
         brier_of_rate=kept.brier_of_rate,
-        fit_share=plan.fit_share,
         seed=plan.seed,
+        covers=_covers(reviews, found),
         plans=test.plans,
         verdicts=verdicts_of(reviews, found),
         reviewers=tested.reviewers,
         simulated=simulated,
-        reference=reference(reviews.labels, candidates.scores, candidates.certify_side),
+        reference=reference(reviews.labels, candidates.scores, candidates.population),
+        log=entry,
         created=test.created,
     )
+    return _kept(reviews.workspace, groups, certification)
+
+
+def _kept(workspace: Store, groups: tuple[Group, ...], certification: Certification) -> Policy:
+    """Write a policy, unless it is there already."""
     rules = [group.model_dump(mode="json") for group in groups]
-    version = content_name(test.look, rules, certification.model_dump(mode="json"))
+    version = content_name(certification.look, rules, certification.model_dump(mode="json"))
     policy = Policy(version=version, basis="certified", groups=groups, certification=certification)
     try:
-        return Policy.model_validate_json(reviews.workspace.get(policy_key(version)).data)
+        return Policy.model_validate_json(workspace.get(policy_key(version)).data)
     except ObjectMissingError:
-        write_policy(reviews.workspace, policy)
+        write_policy(workspace, policy)
         return policy
 
 
@@ -330,7 +510,7 @@ def class_estimates(judged: Sequence[Judged], reviewed: Reviewed, candidates: Ca
         for name, count, wrong, share in zip(
             one.classes, counts.tolist(), errors.tolist(), shares.tolist(), strict=True
         ):
-            inside = candidates.certify_side & (candidates.class_index == candidates.class_names.index(name))
+            inside = candidates.population & (candidates.class_index == candidates.class_names.index(name))
             accepted = int((inside & (candidates.scores >= threshold)).sum())
             found.append(
                 ClassEstimate(

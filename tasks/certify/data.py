@@ -1,10 +1,12 @@
 """Reads a run with everything that was asked and answered about it, and declares what will be certified of it.
 
-Groups, thresholds and the draw of the validation sample are fixed before any of its labels is reviewed.
+Groups, thresholds, the population and the draw of the validation sample are fixed before any of its labels is reviewed.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -12,12 +14,15 @@ import pyarrow as pa
 
 from vouch_labels.schemas.campaign import Campaign, Gate
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.policy import Covered
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import GroupPlan, ReviewPlan
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import LabelNumbers, keep_population, label_numbers
+from vouch_labels.tasks.reviews.log import check_log
 from vouch_labels.tasks.reviews.plans import read_plans
-from vouch_labels.tasks.reviews.resolve import Answers, resolve
+from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, resolve
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
 from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
@@ -39,6 +44,8 @@ class Guarantee:
     confidence: float
     """1 - delta of all groups and tests together."""
     gate: Gate
+    missed: float = 0.0
+    """Share of the wrong labels that reviewers are assumed to miss at most."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +70,38 @@ class RunReviews:
     def guarantee(self) -> Guarantee:
         """What the campaign asks for."""
         routing = self.campaign.routing
-        return Guarantee(routing.precision, routing.confidence, routing.gate)
+        return Guarantee(routing.precision, routing.confidence, routing.gate, routing.missed)
 
     @property
     def seed(self) -> int:
-        """Seed of the split and of every draw: that of the first plan, whatever the campaign says since."""
+        """Seed of every draw: that of the first plan, whatever the campaign says since."""
         return self.plans[0][0].seed if self.plans else self.campaign.routing.seed
 
-    @property
-    def fit_share(self) -> float | None:
-        """Share of images kept for fitting, fixed by the first plan; None before it."""
-        return self.plans[0][0].fit_share if self.plans else None
+    @cached_property
+    def numbers(self) -> LabelNumbers:
+        """Numbers of the run's labels, (N,)."""
+        return label_numbers(self.labels.label_ids)
 
-    def fit_side(self) -> Bools:
-        """Say of each label whether its image is kept for fitting, (N,)."""
-        return self.labels.fit_side(self.fit_share or 0.0, self.seed)
+    @cached_property
+    def codes(self) -> Ints:
+        """What people said of each label, (N,), as `Answers.wrong_of` has it."""
+        return np.asarray(self.answers.wrong_of(self.labels.label_ids), np.int64)
+
+    @property
+    def unknown(self) -> Bools:
+        """Labels of the run that no person has looked at, (N,)."""
+        return np.asarray(self.codes == NO_ANSWER)
+
+    def covered(self, chosen: Bools, plan: int = 1) -> Covered:
+        """Keep which labels, (N,), a sample is drawn from."""
+        return Covered(
+            population=keep_population(self.workspace, self.labels.label_ids.filter(pa.array(chosen))),
+            labels=int(chosen.sum()),
+            images=len(np.unique(self.labels.image_index[chosen])),
+            known=keep_population(self.workspace, self.labels.label_ids.filter(pa.array(~self.unknown))),
+            plan=plan,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
 
 def read_run_reviews(campaign: Campaign) -> RunReviews:
@@ -85,7 +109,7 @@ def read_run_reviews(campaign: Campaign) -> RunReviews:
 
     Raises:
         UserError: The run has not been run, or has no label.
-        StoreError: A table, plan or file of verdicts is damaged.
+        StoreError: A table, plan or file of verdicts is damaged, or the log misses one.
     """
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
@@ -93,6 +117,7 @@ def read_run_reviews(campaign: Campaign) -> RunReviews:
         labels = read_run_labels(workspace, run, ledger, current)
     if not labels.count:
         raise UserError(f"run {run!r} has no labels, so there is nothing to review or certify; see `vouch status`")
+    check_log(workspace)
     verdicts = present_verdicts(workspace, current)
     return RunReviews(campaign, workspace, current, labels, read_plans(workspace, run), verdicts, resolve(verdicts))
 
@@ -106,13 +131,15 @@ class Candidates:
     class_index: Ints
     """(N,) place in class_names."""
     class_names: tuple[str, ...]
-    certify_side: Bools
-    """(N,) whether the image is not kept for fitting."""
+    population: Bools
+    """(N,) labels that samples are drawn from and that will be covered: those without an answer when it was fixed."""
+    order: Ints | None = None
+    """(N,) the labels in an order that does not change with what else the run has; None: as they are."""
 
     def of(self, group: GroupPlan) -> Bools:
-        """Mark the labels of a group on the certify side, (N,)."""
+        """Mark the labels of a group in the population, (N,)."""
         places = [place for place, name in enumerate(self.class_names) if name in group.classes]
-        return self.certify_side & np.isin(self.class_index, places)
+        return self.population & np.isin(self.class_index, places)
 
 
 def declare_groups(
@@ -127,22 +154,27 @@ def declare_groups(
     """Divide the classes into groups, and fix the threshold grid of each and the labels it is drawn from.
 
     Gate "accepted" draws where `plan_gate_a` predicts that most can be certified; a group for which no start is likely
-    to pass has an empty threshold grid, and nothing of it is drawn. Gate "delivered" draws from the whole certify side
-    with a threshold grid over all of it. fit_classes (n,) are the classes of the reviewed labels; reviews is the number
-    of certification labels in all; test numbers the next test, which has a part of delta.
+    to pass has an empty threshold grid, and nothing of it is drawn. Gate "delivered" draws from the whole population
+    with a threshold grid over all of it. fit_classes (n,) are the classes of the reviewed labels, which are outside the
+    population; reviews is the number of certification labels in all; test numbers the next test, which has a part of
+    delta.
     """
     delta = delta_of_test(1 - guarantee.confidence, test)
     names = candidates.class_names
-    counts = np.bincount(candidates.class_index[candidates.certify_side], minlength=len(names))
+    counts = np.bincount(candidates.class_index[candidates.population], minlength=len(names))
+    right = np.bincount(fit_classes[~fit.wrong], minlength=len(names))
+    wrong = np.bincount(fit_classes[fit.wrong], minlength=len(names))
     members = certified_groups(counts, reviews, guarantee.precision, delta)
     groups = []
     for number, places in enumerate(members):
-        inside = candidates.certify_side & np.isin(candidates.class_index, places)
+        inside = candidates.population & np.isin(candidates.class_index, places)
         scores = candidates.scores[inside]
         plain = GroupPlan(
             name=_name(names, places, number, len(members)),
             classes=tuple(names[place] for place in sorted(places.tolist())),
             thresholds=(),
+            known_correct=int(right[places].sum()),
+            known_wrong=int(wrong[places].sum()),
         )
         if guarantee.gate == "delivered":
             groups.append(plain.model_copy(update={"thresholds": tuple(threshold_grid(scores).tolist())}))
@@ -151,8 +183,8 @@ def declare_groups(
         plan = plan_gate_a(
             scores,
             FitLabels(fit.scores[chosen], fit.wrong[chosen], fit.weights[chosen]),
-            _part(reviews, inside, candidates.certify_side),
-            1 - (1 - guarantee.precision) * (1 - reviewers.accepted),
+            _part(reviews, inside, candidates.population),
+            1 - (1 - guarantee.precision) * (1 - max(reviewers.accepted, guarantee.missed)),
             (delta - reviewers.spent) / len(members),
         )
         region = plan.region if len(plan.thresholds) else None
@@ -166,7 +198,7 @@ def draw_groups(
 ) -> Drawn:
     """Draw the certification sample; a larger one of the same groups and number begins with the smaller.
 
-    Gate "delivered": a simple random sample of the certify side. Gate "accepted": one of each group's region, shared
+    Gate "delivered": a simple random sample of the population. Gate "accepted": one of each group's region, shared
     out by the sizes of the groups. number is that of the declaration of groups; each has a draw of its own.
     """
     return draw_counts(candidates, groups, gate, parts_of(candidates, groups, gate, reviews), seed, number)
@@ -176,19 +208,23 @@ def parts_of(candidates: Candidates, groups: Sequence[GroupPlan], gate: Gate, re
     """Share reviews out to the groups, by size; one part for all under gate "delivered", whose draw is one."""
     if gate == "delivered":
         return [reviews]
-    return [
-        _part(reviews, candidates.of(group), candidates.certify_side) if group.thresholds else 0 for group in groups
-    ]
+    return [_part(reviews, candidates.of(group), candidates.population) if group.thresholds else 0 for group in groups]
 
 
 def draw_counts(
     candidates: Candidates, groups: Sequence[GroupPlan], gate: Gate, counts: Sequence[int], seed: int, number: int
 ) -> Drawn:
     """As `draw_groups`, with so many labels of each group's region; what there is not cannot be drawn."""
+
+    def draw(among: Bools, count: int, place: int) -> Drawn:
+        order = np.arange(len(among)) if candidates.order is None else candidates.order
+        drawn = certification_sample(among[order], count, seed, number * _GROUPS + place)
+        return Drawn(order[drawn.rows], drawn.inclusion)
+
     if gate == "delivered":
-        return certification_sample(candidates.certify_side, sum(counts), seed, number * _GROUPS)
+        return draw(candidates.population, sum(counts), 0)
     drawn = [
-        certification_sample(region_of(candidates, group), count, seed, number * _GROUPS + place)
+        draw(region_of(candidates, group), count, place)
         for place, (group, count) in enumerate(zip(groups, counts, strict=True))
     ]
     return Drawn(np.concatenate([one.rows for one in drawn]), np.concatenate([one.inclusion for one in drawn]))
@@ -203,7 +239,7 @@ def reviews_to_start(
     candidates: Candidates, fit: FitLabels, fit_classes: Ints, guarantee: Guarantee, reviews: int, test: int = 1
 ) -> int | None:
     """Find about how many reviews give some group a start that is likely to pass, doubling; None: no number does."""
-    most = int(candidates.certify_side.sum())
+    most = int(candidates.population.sum())
     while reviews < most:
         reviews = min(2 * reviews, most)
         if any(group.thresholds for group in declare_groups(candidates, fit, fit_classes, guarantee, reviews, test)):

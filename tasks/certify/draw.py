@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.policy import Covered
 from vouch_labels.schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.certify.active import usable_policy
@@ -26,11 +27,21 @@ from vouch_labels.tasks.certify.data import (
 )
 from vouch_labels.tasks.certify.fit import fit_run
 from vouch_labels.tasks.certify.judge import drawing_as_test
-from vouch_labels.tasks.certify.monitor import UNKNOWN_P, audit_factor, drift
+from vouch_labels.tasks.certify.monitor import (
+    UNKNOWN_P,
+    accepting_classes,
+    audit_factor,
+    audited_batches,
+    drawn_from,
+    drift,
+    outside_of,
+    rests_on,
+    root_of,
+    would_accept,
+)
 from vouch_labels.tasks.certify.questions import label_tasks, make_honeypots, possible_misses, read_presence
 from vouch_labels.tasks.certify.recall import draw_image_checks, image_strata
 from vouch_labels.tasks.certify.rounds import (
-    CertificationTest,
     Round,
     candidates_of,
     continues,
@@ -40,23 +51,27 @@ from vouch_labels.tasks.certify.rounds import (
     last_round,
     policy_of_run,
 )
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.labels.arrays import SIGNALS
 from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import accepts, among
+from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
 from vouch_labels.tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers
 from vouch_labels.tasks.statistics.bounds import Floats, Ints, labels_needed
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS
-from vouch_labels.tasks.statistics.sampling import audit_sample, audit_strata, first_sample, fit_share, generator
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
+from vouch_labels.tasks.statistics.monitoring import reviews_to_extend
+from vouch_labels.tasks.statistics.sampling import AUDIT, certification_sample, first_sample, generator
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_growth, delta_of_test
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""
 FEW_TO_FIT: Final = 50
 PART_TO_FIT: Final = 10
-"""Labels of a run for each that is reviewed to fit, where they are few: what is kept for fitting is not automated."""
+"""Labels of a run for each that is reviewed to fit, where they are few: what is reviewed is not automated."""
 AUDITED: Final = 100
-"""Labels of a blind audit while nothing drifts."""
+"""Least labels of a blind audit, so that a fall shows, unless that is more than one of `AUDIT_PART` new ones."""
+AUDIT_PART: Final = 5
 
 _HONEYPOTS: Final = 98
 """Purpose of the generator that makes honeypots."""
@@ -86,15 +101,16 @@ class Draw:
     tables: tuple[pa.Table, ...]
     """Rows of TASKS in any order of `place`."""
     notes: tuple[str, ...]
-    fit_share: float
     scores: Floats
     """(N,) p(correct) that the draw went by."""
     calibrator: str | None = None
     groups: tuple[GroupPlan, ...] = ()
     round: int = 0
-    test: CertificationTest | None = None
+    tests: tuple[CertificationTest, ...] = ()
     """What the drawing amounts to; to be taken before the plan is written."""
     audit: AuditPlan | None = None
+    population: Covered | None = None
+    """The labels that a validation sample or an audit was drawn from."""
     nothing: str = "nothing is left to ask"
     """Why there is nothing to ask, where there is nothing."""
 
@@ -109,13 +125,12 @@ class Draw:
 
 
 def draw_first(reviews: RunReviews, seconds: float) -> Draw:
-    """Draw labels to fit to: half over the range of the detector score, half uniformly, on the fit side.
+    """Draw labels to fit to, of all images: half over the range of the detector score, half uniformly.
 
-    The first time, the share of images on the fit side is fixed for good. Later more labels are drawn from what is left
-    there.
+    Later more labels are drawn from those that have no answer and were not drawn before.
 
     Raises:
-        UserError: The time is too short, or the fit side has no label left.
+        UserError: The time is too short, or every label was drawn or answered.
     """
     labels = reviews.labels
     wanted = labels_to_fit(labels.count, labels_within(seconds))
@@ -124,14 +139,13 @@ def draw_first(reviews: RunReviews, seconds: float) -> Draw:
             f"a calibrator needs {FEWEST_LABELS} reviewed labels at least, "
             f"about {np.ceil(FEWEST_LABELS * VERIFY_S / 60):.0f} minutes; raise --minutes"
         )
-    share = fit_share(labels.count, wanted) if reviews.fit_share is None else reviews.fit_share
     asked = [tasks.filter(pc.equal(tasks["purpose"], "fit"))["label_id"].to_pylist() for _, tasks in reviews.plans]
     drawn_before = labels.places([label for part in asked for label in part])
-    free = labels.fit_side(share, reviews.seed)
+    free = reviews.unknown
     free[drawn_before[drawn_before >= 0]] = False
     among = np.flatnonzero(free)
     if not len(among):
-        raise UserError("every label kept for fitting has been drawn; use vouch plan-reviews CAMPAIGN --stage certify")
+        raise UserError("every label was drawn or answered already; use vouch plan-reviews CAMPAIGN --stage certify")
     scores = labels.signals[among, SIGNALS.index("detector_score")].astype(np.float64)
     drawn = first_sample(scores, wanted, reviews.seed + len(reviews.plans))
     rows = among[drawn.rows]
@@ -141,60 +155,88 @@ def draw_first(reviews: RunReviews, seconds: float) -> Draw:
         notes=(
             f"{plural(len(rows), 'label')} to fit the calibrator to, half spread over the detector's scores, half at "
             "random: they teach how far each signal is to be trusted, and certify nothing",
-            f"{share:.1%} of the images are kept for this; their labels are never accepted without a person",
         ),
-        fit_share=share,
         scores=p,
     )
 
 
 def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
-    """Draw a blind audit of the labels that the active policy accepted.
+    """Draw a blind audit of new labels: a top-up sample that may extend the active policy's certificate to them.
 
-    `AUDITED` labels, or as many times more as drift of the signals asks for, within the time, and within half of it
-    unless the audit stands alone. Drawn from all accepted labels each time, so that each audit is a sample of its own;
-    labels that were answered before need no answer again.
+    New are the labels that the policy would accept, does not cover, and nobody has looked at; under gate "delivered"
+    all labels of its classes that it does not cover, since those that people keep count. A label that an earlier audit
+    was drawn from is new again where none else is. As many are drawn as may
+    well extend the certificate, at least `AUDITED` or one of `AUDIT_PART`, and as many times more as drift of the
+    signals asks for; all within the time, and within half of it unless the audit stands alone.
 
     Raises:
-        UserError: Nothing is accepted, or the active policy cannot be used.
+        UserError: There is nothing new, where the audit stands alone, or the active policy cannot be used.
     """
     usable_policy(reviews.campaign, reviews.workspace, reviews.current.inputs)
     labels, policy = reviews.labels, policy_of_run(reviews)
-    accepted = np.flatnonzero(labels.accepted)
-    if policy is None or not len(accepted):
-        raise UserError("there is nothing to audit: no label of this run is accepted; see `vouch status`")
-    factor, notes = 1.0, []
-    if policy.certification is not None:
-        moved = drift(policy.certification.reference, labels, labels.p_correct, ~reviews.fit_side())
-        factor = audit_factor(moved)
-        names = [name for name, one in moved.items() if one.audit_factor > 1]
-        if names:
-            notes.append(f"signals have drifted since certification ({', '.join(names)}), so more is audited")
-    most = labels_within(seconds if alone else seconds / 2)
-    count = min(int(AUDITED * factor), max(1, most))
-    classes = labels.class_index[accepted]
-    p = np.where(np.isnan(labels.p_correct[accepted]), UNKNOWN_P, labels.p_correct[accepted])
-    strata = audit_strata(classes, p, count)
-    drawn = audit_sample(classes, p, count, reviews.seed, len(reviews.plans))
-    rows = accepted[drawn.rows]
-    tasks = label_tasks(labels, rows, "audit", labels.p_correct, reviews.answers, drawn.inclusion, strata[drawn.rows])
+    found = policy.certification if policy is not None else None
+    if policy is None or found is None or not accepts(policy):
+        raise UserError("there is nothing to audit: no certified policy routes this run; see `vouch status`")
+    if not found.covers:
+        raise UserError(
+            f"policy {policy.version} was certified by an earlier version of Vouch, which did not keep which labels it "
+            "covers, so no label is known to be new; draw a new sample: vouch plan-reviews CAMPAIGN --stage certify"
+        )
+    if not rests_on(found, reviews.plans):
+        if alone:
+            raise UserError(
+                f"policy {policy.version} was certified for another run and can be extended there alone; to certify "
+                "the labels of this one: vouch plan-reviews CAMPAIGN --stage certify"
+            )
+        return Draw(tables=(), notes=(), scores=labels.p_correct)
+    would = would_accept(policy, labels)
+    outside = outside_of(reviews, policy) & reviews.unknown
+    waiting = outside & (would if found.gate == "accepted" else accepting_classes(policy, labels))
+    root = root_of(policy)
+    pending = among(reviews.numbers, drawn_from(reviews.workspace, reviews.plans, root))
+    frame = waiting & ~pending if (waiting & ~pending).any() else waiting
+    if not frame.any():
+        if alone:
+            raise UserError(
+                f"policy {policy.version} covers every label that it accepts, so there is nothing new to audit"
+            )
+        return Draw(tables=(), notes=(), scores=labels.p_correct)
+    moved = drift(found.reference, labels, labels.p_correct, frame)
+    factor = audit_factor(moved)
+    names = [name for name, one in moved.items() if one.audit_factor > 1]
+    notes = [f"signals have drifted since certification ({', '.join(names)}), so more is audited"] if names else []
+    accepted = frame & would
+    p = np.where(np.isnan(labels.p_correct), UNKNOWN_P, labels.p_correct)
+    needed = reviews_to_extend(
+        audited_batches(policy, reviews.plans, reviews.answers),
+        int(frame.sum()),
+        float((1 - p[accepted]).sum() / frame.sum()),
+        found.precision,
+        delta_of_growth(1 - found.confidence, found.look),
+        found.reviewers.assumed,
+        float((1 - p[frame & ~would]).sum() / frame.sum()),
+    )
+    count = max(needed or AUDITED, min(AUDITED, -(-int(frame.sum()) // AUDIT_PART)))
+    count = min(int(count * factor), max(1, labels_within(seconds if alone else seconds / 2)))
+    order = labels.draw_order
+    drawn = certification_sample(frame[order], count, reviews.seed, len(reviews.plans), AUDIT)
+    rows = order[drawn.rows]
+    strata = np.zeros(len(rows), np.int64)
+    tasks = label_tasks(labels, rows, "audit", labels.p_correct, reviews.answers, drawn.inclusion, strata)
     return Draw(
         tables=(tasks,),
         notes=(
-            f"{len(drawn.rows):,} of {plural(len(accepted), 'accepted label')} as a blind audit of policy "
-            f"{policy.version}: they show whether its guarantee still holds",
+            f"{len(rows):,} of {plural(int(frame.sum()), 'new label')} as a blind audit: `vouch certify` extends "
+            f"policy {policy.version} to them if it may",
             *notes,
         ),
-        fit_share=share_of(reviews),
         scores=labels.p_correct,
+        population=reviews.covered(frame),
         audit=AuditPlan(
-            policy=policy.version,
-            labels=len(accepted),
-            mean_p_correct=float(p.mean()),
-            strata=tuple(
-                _stratum(labels, classes[strata == stratum], p[strata == stratum], int(taken))
-                for stratum, taken in enumerate(np.bincount(strata[drawn.rows], minlength=int(strata.max()) + 1))
-            ),
+            policy=root,
+            labels=int(accepted.sum()),
+            mean_p_correct=float(p[accepted].mean()) if accepted.any() else 0.0,
+            strata=(Stratum(name="new labels", size=int(frame.sum()), drawn=len(rows)),),
         ),
     )
 
@@ -208,7 +250,6 @@ def draw_queue(reviews: RunReviews, seconds: float) -> Draw:
     return Draw(
         tables=(label_tasks(reviews.labels, rows, "doubtful", scores, reviews.answers),),
         notes=(note if len(rows) else nothing,),
-        fit_share=share_of(reviews),
         scores=scores,
         nothing=nothing,
     )
@@ -227,12 +268,6 @@ def _known_scores(reviews: RunReviews) -> Floats:
     return labels.p_correct if last is None else labels_of_round(reviews, last).candidates.scores
 
 
-def _stratum(labels: RunLabels, classes: Ints, p: Floats, drawn: int) -> Stratum:
-    members = np.unique(classes)
-    name = labels.class_names[int(members[0])] if len(members) == 1 else f"{len(members)} classes"
-    return Stratum(name=f"{name}, p {p.min():.3f} to {p.max():.3f}", size=len(p), drawn=drawn)
-
-
 def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw:
     """Draw labels that certify: more of the sample that is there, or a new one with groups declared again.
 
@@ -248,12 +283,12 @@ def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw
 def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
     """Fit, declare groups and threshold grids, and draw the first sample of a round."""
     labels, guarantee = reviews.labels, reviews.guarantee
-    fit = fit_run(labels, reviews.plans, reviews.answers, share_of(reviews), reviews.seed)
-    candidates = candidates_of(reviews, fit.scores)
-    if not candidates.certify_side.any():
-        raise UserError("every image is kept for fitting, so no label can be certified; label more images first")
+    fit = fit_run(labels, reviews.plans, reviews.answers, reviews.seed)
+    candidates = candidates_of(reviews, fit.scores, reviews.unknown)
+    if not candidates.population.any():
+        raise UserError("people have looked at every label, so there is nothing to certify; label more images first")
     drawing = drawing_as_test(reviews)
-    test_number = 1 + count_tests(reviews.workspace, reviews.run, reviews.current.inputs) + (drawing is not None)
+    test_number = 1 + count_tests(reviews, reviews.numbers[candidates.population]) + len(drawing)
     classes = labels.class_index[fit.rows]
     groups = declare_groups(candidates, fit.labels, classes, guarantee, count, test_number)
     counts = parts_of(candidates, groups, guarantee.gate, count)
@@ -264,11 +299,11 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
     delta = delta_of_test(1 - guarantee.confidence, test_number) / len(groups)
     least = labels_needed(0, 1 - guarantee.precision, delta)
     notes = [
-        f"{len(drawn.rows):,} of {int(candidates.certify_side.sum()):,} labels that may be accepted, drawn at random, "
+        f"{len(drawn.rows):,} of {int(candidates.population.sum()):,} labels that may be accepted, drawn at random, "
         f"to certify {guarantee.precision:.4g} of the {guarantee.gate} labels at confidence {guarantee.confidence:.4g}",
         f"certified on their own: {', '.join(group.name for group in groups)}",
     ]
-    if len(drawn.rows) == candidates.certify_side.sum() > 2 * least * len(groups):
+    if len(drawn.rows) == candidates.population.sum() > 2 * least * len(groups):
         notes.append(
             "that is every label there is, so none would be accepted unseen: fewer do, see `vouch simulate`; ask for "
             "them by --stage certify --fresh with less --minutes, before the first is answered"
@@ -285,12 +320,12 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
     return Draw(
         tables=(label_tasks(labels, drawn.rows, "certify", fit.scores, reviews.answers, drawn.inclusion),),
         notes=tuple(notes),
-        fit_share=share_of(reviews),
         scores=fit.scores,
         calibrator=keep_calibrator(reviews.workspace, reviews.run, fit),
         groups=groups,
+        population=reviews.covered(candidates.population),
         round=number,
-        test=drawing,
+        tests=drawing,
     )
 
 
@@ -314,12 +349,12 @@ def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
             f"{plural(int(new.sum()), 'label')} more for the certification sample of {sum(before):,}, next in the same "
             "random order; certifying again is another test, with a part of the confidence that is left",
         ),
-        fit_share=share_of(reviews),
         scores=candidates.scores,
         calibrator=plan.calibrator,
         groups=plan.groups,
+        population=plan.population,
         round=plan.round,
-        test=drawing_as_test(reviews),
+        tests=drawing_as_test(reviews),
     )
 
 
@@ -348,13 +383,12 @@ def add_honeypots(reviews: RunReviews, draw: Draw, count: int) -> tuple[pa.Table
         return TASKS.empty_table(), ()
     if np.isnan(draw.scores).all():
         raise UserError("--honeypots needs a fitted calibrator; ask for honeypots from the certification sample on")
-    side = ~reviews.fit_side()
     cuts = [group.region for group in draw.groups if group.region is not None]
-    cut = min(cuts) if cuts else expected_threshold(draw.scores[side], reviews.guarantee)
+    cut = min(cuts) if cuts else expected_threshold(draw.scores[reviews.unknown], reviews.guarantee)
     rng = generator(reviews.seed, _HONEYPOTS, len(reviews.plans))
     tasks = make_honeypots(reviews, draw.scores, cut, count, rng, routed=reviews.guarantee.gate == "delivered")
     if not tasks.num_rows:
-        raise UserError("--honeypots needs labels of the fit side that reviewers found correct, and there are none")
+        raise UserError("--honeypots needs labels that reviewers found correct, and there are none")
     note = f"{plural(tasks.num_rows, 'known-wrong label')} among them, to show how many wrong ones reviewers miss"
     if tasks.num_rows < count:
         note += f" ({count:,} were asked for; there are no more labels to make them of)"
@@ -364,7 +398,7 @@ def add_honeypots(reviews: RunReviews, draw: Draw, count: int) -> tuple[pa.Table
 def expected_threshold(scores: Floats, guarantee: Guarantee) -> float:
     """The loosest threshold that the probabilities themselves allow, were they exact; infinite where none is.
 
-    scores: (N,) p(correct) of the certify side.
+    scores: (N,) p(correct) of the population.
     """
     p = np.sort(scores[np.isfinite(scores)])[::-1]
     wrong = np.cumsum(1 - p)
@@ -452,7 +486,10 @@ def low_confidence_rows(reviews: RunReviews, scores: Floats, count: int) -> tupl
     for _, tasks in reviews.plans:
         places = labels.places(tasks.filter(pc.is_valid(tasks["label_id"]))["label_id"].to_pylist())
         asked[places[places >= 0]] = True
-    waiting = np.flatnonzero((codes == NO_ANSWER) & ~labels.accepted & ~asked)
+    policy = policy_of_run(reviews)
+    # Labels that a top-up sample may cover are no business of one by one.
+    to_cover = would_accept(policy, labels) if policy is not None and policy.certification else labels.accepted
+    waiting = np.flatnonzero((codes == NO_ANSWER) & ~labels.accepted & ~to_cover & ~asked)
     p = np.where(np.isnan(scores[waiting]), UNKNOWN_P_OF_WAITING, scores[waiting])
     rate = removed_per_second(p, reviews.campaign.export.undecided)
     order = np.argsort(-rate, kind="stable")
@@ -484,14 +521,3 @@ def removed_per_second(p: Floats, undecided: Undecided) -> Floats:
     """
     removed = 1 - p if undecided == "include" else p
     return np.asarray(removed / (VERIFY_S + (1 - p) * CHANGE_CLASS_S), np.float64)
-
-
-def share_of(reviews: RunReviews) -> float:
-    """Share of images kept for fitting.
-
-    Raises:
-        UserError: No plan has fixed it yet.
-    """
-    if reviews.fit_share is None:
-        raise UserError("nothing was reviewed to fit to yet; begin with vouch plan-reviews CAMPAIGN --stage first")
-    return reviews.fit_share

@@ -1,4 +1,4 @@
-"""Fits the calibrator of a run to the verdicts on its calibration set (the fit side)."""
+"""Fits the calibrator of a run to the verdicts that are there: the calibration set, and whatever else was reviewed."""
 
 from dataclasses import dataclass
 
@@ -40,8 +40,8 @@ def calibrator_fingerprint(calibrator: Calibrator) -> str:
     return fingerprint(calibrator.to_dict())
 
 
-def fit_run(labels: RunLabels, plans: Plans, answers: Answers, share: float, seed: int) -> Fit:
-    """Fit to every undisputed verdict on the fit side.
+def fit_run(labels: RunLabels, plans: Plans, answers: Answers, seed: int) -> Fit:
+    """Fit to every undisputed verdict.
 
     Labels drawn to fit by weigh 1 / inclusion probability, with several draws 1 / (1 - prod(1 - pi)); labels that were
     chosen, not drawn, have weight 1. The weights serve predictions of what can be certified, not the fit itself, and no
@@ -50,7 +50,7 @@ def fit_run(labels: RunLabels, plans: Plans, answers: Answers, share: float, see
     Raises:
         UserError: Fewer labels than a calibrator needs.
     """
-    rows, wrong = fit_verdicts(labels, answers, share, seed)
+    rows, wrong = fit_verdicts(labels, answers)
     if len(rows) < FEWEST_LABELS:
         raise UserError(
             f"{len(rows)} labels are reviewed for fitting, at least {FEWEST_LABELS} are needed; "
@@ -78,12 +78,11 @@ def fit_rows(labels: RunLabels, rows: Ints, wrong: Bools, weights: Floats, seed:
     return Fit(fitted, scores, FitLabels(fitted.held_out, wrong, weights), rows)
 
 
-def fit_verdicts(labels: RunLabels, answers: Answers, share: float, seed: int) -> tuple[Ints, Bools]:
-    """Find the undisputed verdicts on the fit side: (n,) rows of the labels, ascending, and whether each is wrong."""
+def fit_verdicts(labels: RunLabels, answers: Answers) -> tuple[Ints, Bools]:
+    """Find the undisputed verdicts: (n,) rows of the labels, ascending, and whether each is wrong."""
     places = labels.places(answers.label_ids)
     codes = answers.wrong_of(answers.label_ids)
     known = (places >= 0) & ((codes == CORRECT) | (codes == WRONG))
-    known[known] = labels.fit_side(share, seed)[places[known]]
     order = np.argsort(places[known], kind="stable")
     return places[known][order], (codes[known] == WRONG)[order]
 

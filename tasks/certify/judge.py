@@ -13,15 +13,19 @@ from vouch_labels.schemas.policy import Reviewers
 from vouch_labels.schemas.reviews import HONEYPOT_ROUTED, GroupPlan
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews
-from vouch_labels.tasks.certify.rounds import CertificationTest, Round, RoundLabels, last_round, read_tests
+from vouch_labels.tasks.certify.rounds import Round, RoundLabels, last_round, read_tests, same_boxes
 from vouch_labels.tasks.fingerprint import fingerprint
-from vouch_labels.tasks.policy import changed_inputs
+from vouch_labels.tasks.policy import among, read_population
+from vouch_labels.tasks.reviews.log import CertificationTest
+from vouch_labels.tasks.reviews.plans import Plans, read_plans, runs_with_plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError, reviewer_error
 from vouch_labels.tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
 from vouch_labels.tasks.statistics.threshold_tests import (
+    Population,
     Sample,
     accepted_counts,
+    binomial_gate_b,
     delta_of_test,
     gate_a,
     gate_b,
@@ -61,7 +65,7 @@ class Judged:
     delta: float
     """Level of the test."""
     labels: int
-    """Labels of `classes` on the certify side."""
+    """Labels of `classes` in the population."""
     accepted: int
     """Of them, those that are accepted."""
     drawn: int
@@ -82,12 +86,12 @@ def judge(
 
     delta is shared out equally among the groups, after what the bounds on the reviewers' errors use up once for all.
 
-    A class of which no label was drawn is left out of its group, so its labels go to people. Which classes these are
-    depends on the sample, so the others are no set that was fixed beforehand. With N labels of the group at or above a
-    threshold, N' of them in classes that are kept, the accepted ones break the guarantee only if more than (1 - T) N'
-    are wrong, and then as many are among all N; so the sample tests that of the N, whichever classes it happened to
-    hold. Gate "delivered" needs no such care: people keep what is correct of a class that is left out, so the delivered
-    labels of the whole group lose wrong ones alone.
+    Under gate "accepted" a class of which no label was drawn is left out of its group, so its labels go to people.
+    Which classes these are depends on the sample, so the others are no set that was fixed beforehand. With N labels of
+    the group at or above a threshold, N' of them in classes that are kept, the accepted ones break the guarantee only
+    if more than (1 - T) N' are wrong, and then as many are among all N; so the sample tests that of the N, whichever
+    classes it happened to
+    hold. Gate "delivered" keeps every class: its guarantee is about the group as a whole.
 
     Args:
         reviewed: The whole draw with its verdicts.
@@ -96,10 +100,10 @@ def judge(
         guarantee: What is to be certified.
         delta: The part of 1 - confidence that this test may spend.
         reviewers: What they miss, at most; its bounds must hold with what they spend of this delta.
-        whole: Whether candidates are just the labels that were drawn from; if some came or went since, the test that
-            needs no sizes is taken, and the guarantee is about the labels as they were.
+        whole: Whether all labels that were drawn from are there; if some have gone since, the test that needs no sizes
+            is taken, and the guarantee is about the labels as they were.
     """
-    # gate_a and gate_b take off what the reviewers' bounds spent; here that is done once for all groups.
+    # gate_a and binomial_gate_b take off what the reviewers' bounds spent; here that is done once for all groups.
     each = (delta - reviewers.spent) / len(groups) + reviewers.spent
     return [_judge(reviewed, group, candidates, guarantee, each, reviewers, whole) for group in groups]
 
@@ -118,17 +122,23 @@ def _judge(
     sample = Sample(reviewed.scores[part], reviewed.wrong[part])
     seen = set(classes[part].tolist())
     # Where no threshold grid was declared, nothing was to be drawn.
-    kept = tuple(name for name in group.classes if name in seen or not group.thresholds)
+    all_kept = guarantee.gate == "delivered" or not group.thresholds
+    kept = tuple(name for name in group.classes if name in seen or all_kept)
     scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
     drawn_from = candidates.scores[candidates.of(group)]
     thresholds = np.array(group.thresholds, np.float64)
-    if guarantee.gate == "delivered":
-        evidence = gate_b(sample, thresholds, guarantee.precision, delta, reviewers)
+    missed = 0.0 if reviewers.spent else guarantee.missed
+    if guarantee.gate == "delivered" and (reviewers.spent or not whole):
+        assumed = replace(reviewers, accepted=max(reviewers.accepted, missed), routed=max(reviewers.routed, missed))
+        evidence = binomial_gate_b(sample, thresholds, guarantee.precision, delta, assumed)
+    elif guarantee.gate == "delivered":
+        population = Population(len(drawn_from), group.known_correct, group.known_wrong)
+        evidence = gate_b(sample, thresholds, guarantee.precision, delta, population, missed)
     else:
         counts = accepted_counts(drawn_from, thresholds)
         share = np.divide(accepted_counts(scores, thresholds), counts, out=np.ones(len(counts)), where=counts > 0)
         precision = 1 - (1 - guarantee.precision) * share
-        evidence = gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers)
+        evidence = gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers, missed)
     certificate = certify(evidence, int(part.sum()))
     if not group.thresholds:
         certificate = replace(certificate, refusal=_NO_GRID)
@@ -200,28 +210,60 @@ def judge_round(
     reviewed = Reviewed(numbers(tasks["p_correct"], np.float64), wrong, tuple(tasks["class_name"].to_pylist()))
     delta = delta_of_test(1 - reviews.guarantee.confidence, number)
     reviewers, bounds = _reviewers(reviews, found, delta)
-    groups, candidates = found.plan.groups, of_round.candidates
+    groups, candidates = _with_known(reviews, found), of_round.candidates
     judged = judge(reviewed, groups, candidates, reviews.guarantee, delta, bounds, whole=of_round.whole)
     return RoundResult(delta, judged, reviewed, reviewers)
 
 
-def drawing_as_test(reviews: RunReviews) -> CertificationTest | None:
-    """Give the test that drawing certification labels now amounts to, to be taken before the drawing is written.
+def _with_known(reviews: RunReviews, found: Round) -> list[GroupPlan]:
+    """The groups of a round, with no more known correct labels than people still call so.
+
+    What a simulated reviewer said counts where it answered the sample as well, so that nothing is certified in earnest.
+    """
+    population, labels = found.plan.population, reviews.labels
+    if population is None or population.known is None:
+        return list(found.plan.groups)
+    right = among(reviews.numbers, read_population(reviews.workspace, population.known)) & (reviews.codes == CORRECT)
+    if not reviews.answers.simulated_of(found.tasks["label_id"]).any():
+        right &= ~reviews.answers.simulated_of(labels.label_ids)
+    counts = np.bincount(labels.class_index[right], minlength=len(labels.class_names))
+    groups = []
+    for group in found.plan.groups:
+        now = sum(int(n) for name, n in zip(labels.class_names, counts, strict=True) if name in group.classes)
+        fewer = max(0, group.known_correct - now)
+        changed = {"known_correct": group.known_correct - fewer, "known_wrong": group.known_wrong + fewer}
+        groups.append(group.model_copy(update=changed))
+    return groups
+
+
+def drawing_as_test(reviews: RunReviews) -> tuple[CertificationTest, ...]:
+    """Give the tests that drawing certification labels now amounts to, to be taken before the drawing is written.
 
     Drawing more of an answered sample, or a new one, may happen because of the answers: a campaign that is certified
     only when they please tests as often as it draws, whether or not `vouch certify` was called. So drawing is a test of
-    what is there. It is none while nothing of the last sample is answered, nor after a test at just these answers,
-    whatever was asked of them. A sample that is too small to certify anything is no exception: its answers can choose
-    the size of the next, which alone breaks the guarantee up to 1.7 times as often as its confidence allows.
+    what is there, be it a sample of this run or of another one of the same images. It is none while nothing of a run's
+    last sample is answered, nor after a test at just these answers, whatever was asked of them. A sample that is too
+    small to certify anything is no exception: its answers can choose the size of the next, which alone breaks the
+    guarantee up to 1.7 times as often as its confidence allows.
 
     Raises:
-        StoreError: A record of a test is damaged.
+        StoreError: The log, or a plan, is damaged.
     """
-    # Labels of other models are other labels, whose tests are counted by themselves.
-    last = last_round([one for one in reviews.plans if not changed_inputs(one[0].inputs, reviews.current.inputs)])
+    others = (run for run in runs_with_plans(reviews.workspace) if run != reviews.run)
+    plans = {reviews.run: reviews.plans} | {run: read_plans(reviews.workspace, run) for run in others}
+    found = (_untested(reviews, run, of_run) for run, of_run in plans.items())
+    return tuple(test for test in found if test is not None)
+
+
+def _untested(reviews: RunReviews, run: str, plans: Plans) -> CertificationTest | None:
+    """The test that the last sample of a run would have by its answers; None where they do not ask for one."""
+    # Labels of other boxes are other labels, whose tests are counted by themselves.
+    last = last_round([one for one in plans if same_boxes(reviews, one[0].inputs)])
     if last is None or last.unanswered(reviews.answers) == last.tasks.num_rows:
         return None
-    tests = read_tests(reviews.workspace, reviews.run)
+    if run != reviews.run and not (reviews.labels.places(last.certify["label_id"].to_pylist()) >= 0).any():
+        return None
+    tests = read_tests(reviews.workspace, run)
     if any(one.key in _keys(reviews, last, one) for one in tests if one.plans == _numbers(last)):
         return None
     asked = replace(reviews.guarantee, gate=last.plan.gate)
@@ -234,34 +276,36 @@ def describe_test(
     """Describe a test of a round as it is answered now; its numbers are set when it is taken."""
     # Answers that are all there need no such rule, so it makes no other test of them.
     rule = unanswered_as_wrong and found.unanswered(reviews.answers) > 0
-    # Gate "delivered" needs no sizes, so labels that come or go do not change its tests.
-    whole = of_round.whole or reviews.guarantee.gate == "delivered"
-    return _describe(reviews, found, reviews.guarantee, rule=rule, whole=whole)
+    return _describe(reviews, found, reviews.guarantee, rule=rule, whole=of_round.whole)
 
 
 def _describe(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: bool, whole: bool) -> CertificationTest:
+    population, verdicts = found.plan.population, verdicts_of(reviews, found)
     return CertificationTest(
-        number=1,
+        run=found.plan.run,
         look=1,
         key=fingerprint(
-            reviews.current.inputs,
+            found.plan.inputs,
             _numbers(found),
-            verdicts_of(reviews, found),
+            verdicts,
             found.plan.calibrator,
-            [guarantee.precision, guarantee.confidence, guarantee.gate],
+            [guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.missed],
             [rule, whole],
         ),
-        inputs=reviews.current.inputs,
+        inputs=found.plan.inputs,
+        population=None if population is None else population.population,
         plans=_numbers(found),
         precision=guarantee.precision,
         confidence=guarantee.confidence,
+        gate=guarantee.gate,
+        verdicts=verdicts,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
 def _keys(reviews: RunReviews, found: Round, taken: CertificationTest) -> set[str]:
     """Every key of a test at just these answers, with what was asked of them then."""
-    asked = Guarantee(taken.precision, taken.confidence, found.plan.gate)
+    asked = replace(reviews.guarantee, precision=taken.precision, confidence=taken.confidence, gate=found.plan.gate)
     ways = itertools.product((False, True), repeat=2)
     return {_describe(reviews, found, asked, rule=rule, whole=whole).key for rule, whole in ways}
 
@@ -287,7 +331,7 @@ def _reviewers(reviews: RunReviews, found: Round, delta: float) -> tuple[Reviewe
         counts.append((len(codes), int(((codes == CORRECT) | (codes == NO_ANSWER)).sum())))
     (honeypots_accepted, missed), (honeypots_routed, missed_routed) = counts
     if not honeypots_accepted + honeypots_routed:
-        return Reviewers(), TRUSTED
+        return Reviewers(assumed=reviews.guarantee.missed), TRUSTED
     bounds = reviewer_error(honeypots_accepted, missed, delta, honeypots_routed, missed_routed)
     found_reviewers = Reviewers(
         planted=honeypots_accepted + honeypots_routed,

@@ -1,24 +1,37 @@
-"""Monitors the active policy: precision of what it accepts by blind audits, expiry of its guarantee, drift."""
+"""Monitors the active policy: blind audits of new labels, whether its certificate extends to them, its end, drift."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vouch_labels.schemas.policy import Certification, Policy
+from vouch_labels.schemas.policy import Certification, Covered, Policy
 from vouch_labels.schemas.reviews import ReviewPlan
 from vouch_labels.tasks.arrow import distinct, numbers
+from vouch_labels.tasks.certify.data import RunReviews
 from vouch_labels.tasks.certify.fit import calibrator_fingerprint
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
-from vouch_labels.tasks.reviews.plans import Plans, read_plans
+from vouch_labels.tasks.policy import LabelNumbers, among, label_numbers, read_coverage, read_population
+from vouch_labels.tasks.reviews.log import check_log
+from vouch_labels.tasks.reviews.plans import Plans, read_plans, runs_with_plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
-from vouch_labels.tasks.statistics.bounds import Bools, Floats, binomial_p, upper_bound
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, binomial_p, upper_bound
 from vouch_labels.tasks.statistics.calibrator import Calibrator
-from vouch_labels.tasks.statistics.monitoring import Audited, Drift, Estimate, Monitor, audited_precision, score_drift
+from vouch_labels.tasks.statistics.monitoring import (
+    Audited,
+    Batch,
+    Drift,
+    Estimate,
+    Growth,
+    Monitor,
+    audited_precision,
+    score_drift,
+)
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_growth
 from vouch_labels.tasks.store.store import Store
 
 UNKNOWN_P: Final = 1.0
@@ -37,9 +50,9 @@ class AuditDraw:
     plan: int
     """Number of its review plan."""
     labels: int
-    """Accepted labels that it was drawn from."""
+    """Labels that the policy accepts among those that it was drawn from."""
     audited: Audited
-    """The labels with an answer; disputed ones count as wrong."""
+    """Of them, those drawn that have an answer; disputed ones count as wrong."""
     missing: Floats
     """Inclusion probabilities of the labels without an answer."""
     simulated: bool
@@ -57,17 +70,174 @@ class AuditDraw:
         return wrong, np.concatenate([self.audited.inclusion, self.missing])
 
 
-def audit_draws(plans: Plans, answers: Answers, version: str, delta: float) -> list[AuditDraw]:
+def root_of(policy: Policy) -> str:
+    """The policy that was certified first, where this one extends it to new labels; else itself."""
+    found = policy.certification
+    return found.extends if found is not None and found.extends is not None else policy.version
+
+
+def least_p(policy: Policy, class_names: Sequence[str]) -> Floats:
+    """Threshold of each class, (K,); NaN where the policy accepts none of it."""
+    least = {name: group.p_correct for group in policy.groups for name in group.classes}
+    return np.array([np.nan if least.get(name) is None else least[name] for name in class_names], np.float64)
+
+
+def accepting_classes(policy: Policy, labels: RunLabels) -> Bools:
+    """Labels of classes that the policy accepts some of, (N,)."""
+    return ~np.isnan(least_p(policy, labels.class_names))[labels.class_index]
+
+
+def would_accept(policy: Policy, labels: RunLabels) -> Bools:
+    """Labels that the policy accepts if it covers them, (N,), by p(correct) as the router stored it."""
+    return np.asarray(labels.p_correct >= least_p(policy, labels.class_names)[labels.class_index])
+
+
+def outside_of(reviews: RunReviews, policy: Policy) -> Bools:
+    """Labels of the run that a policy does not cover, (N,); none where it covers all, having been certified of old.
+
+    Raises:
+        StoreError: A record of what it covers is missing or damaged.
+    """
+    covered = read_coverage(reviews.workspace, policy)
+    if covered is None:
+        return np.zeros(reviews.labels.count, np.bool_)
+    return ~among(reviews.numbers, covered.labels)
+
+
+def drawn_from(workspace: Store, plans: Plans, root: str) -> LabelNumbers:
+    """Labels that audits of a policy were drawn from, ascending."""
+    names = [plan.population.population for plan, _ in plans if _audits(plan, root) and plan.population]
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *(read_population(workspace, name) for name in names)]))
+
+
+def audit_draws(policy: Policy, plans: Plans, answers: Answers, delta: float) -> list[AuditDraw]:
     """Give the audits of a policy in the order drawn; one that planners at work at the same time both drew, once.
 
     delta is the chance that an estimate's interval misses the truth.
     """
+    return [_draw(policy, plan, tasks, answers, delta) for plan, tasks in _audit_plans(policy, plans)]
+
+
+def _audit_plans(policy: Policy, plans: Plans) -> list[tuple[ReviewPlan, pa.Table]]:
     found: dict[object, tuple[ReviewPlan, pa.Table]] = {}
     for plan, tasks in plans:
-        if plan.audit and plan.audit.policy == version:
+        if _audits(plan, root_of(policy)):
             # The second would bet the same answers again, as if they were new.
             found.setdefault(_drawn(tasks), (plan, tasks))
-    return [_draw(plan, tasks, answers, delta) for plan, tasks in found.values()]
+    return list(found.values())
+
+
+def _audits(plan: ReviewPlan, root: str) -> bool:
+    return plan.audit is not None and plan.audit.policy == root
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Whether answered audits extend a policy's certificate to the new labels that they were drawn from."""
+
+    covers: tuple[Covered, ...]
+    """What is new."""
+    reviewed: int
+    wrong: int
+    """Of those reviewed, wrong and accepted; those without an answer count so."""
+    unanswered: int
+    growth: Growth
+    """All audits since the certificate."""
+    worse: str
+    """Why new labels are worse than certified, by the bets of all audits; empty while they do not seem so."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether it does."""
+        return self.growth.kept and not self.worse
+
+
+def extension(workspace: Store, policy: Policy, plans: Plans, answers: Answers) -> Extension | None:
+    """Test by all answered audits whether the guarantee covers the labels that they were drawn from; None: no news.
+
+    Audits of which nothing is answered yet do not count; labels without an answer in one that was started count as
+    wrong. Verdicts of a simulated reviewer say nothing of a policy that people certified, nor the other way round.
+    """
+    guarantee = policy.certification
+    if guarantee is None or not guarantee.covers or not rests_on(guarantee, plans):
+        return None
+    known = {one.population for one in guarantee.covers}
+    new, wrong, reviewed, unanswered = [], 0, 0, 0
+    answered = _answered_batches(policy, guarantee, plans, answers)
+    for plan, batch, missing in answered:
+        assert plan.population is not None
+        if plan.population.population not in known:
+            new.append(plan.population.model_copy(update={"plan": plan.number}))
+            reviewed += batch.reviewed
+            wrong += batch.wrong
+            unanswered += missing
+    if not new:
+        return None
+    growth = growth_of(policy, plans, guarantee, tuple(batch for _, batch, _ in answered))
+    # Labels that were drawn from again, as nothing newer was there, are no more labels for that.
+    populations = [plan.population.population for plan, _, _ in answered if plan.population]
+    each, times = np.unique(
+        np.concatenate([read_population(workspace, name) for name in populations]), return_counts=True
+    )
+    # Those that are known to be right, and those that the samples count as seen.
+    counts = (answers.wrong_of(answers.ids) == CORRECT) & (answers.simulated <= guarantee.simulated)
+    right = answers.ids.filter(pa.array(counts))
+    drawn = {plan.number for plan, _, _ in answered}
+    sampled = [label for plan, tasks in plans if plan.number in drawn for label in _drawn(tasks)]
+    seen = among(each, np.unique(label_numbers(pa.concat_arrays([right, pa.array(sampled, pa.string())]))))
+    growth = replace(growth, labels=len(each), times=int(times[~seen].min(initial=len(populations))))
+    return Extension(tuple(new), reviewed, wrong, unanswered, growth, contradicted(policy, plans, answers) or "")
+
+
+def growth_of(policy: Policy, plans: Plans, guarantee: Certification, batches: tuple[Batch, ...]) -> Growth:
+    """The test of batches of new labels by what a certificate guarantees.
+
+    Audits may be answered in another order than drawn, so the first one drawn fixes what must not depend on answers.
+    """
+    delta = delta_of_growth(1 - guarantee.confidence, guarantee.look)
+    missed = max(guarantee.reviewers.assumed, guarantee.reviewers.accepted, guarantee.reviewers.routed)
+    drawn = [(len(_drawn(tasks)), plan.population) for plan, tasks in _audit_plans(policy, plans)]
+    first = next((count / population.labels for count, population in drawn if population is not None), None)
+    return Growth(batches, guarantee.precision, delta, missed, first)
+
+
+def audited_batches(policy: Policy, plans: Plans, answers: Answers) -> tuple[Batch, ...]:
+    """The batches of new labels that answered audits of a policy were drawn from, in their order."""
+    guarantee = policy.certification
+    return () if guarantee is None else tuple(one for _, one, _ in _answered_batches(policy, guarantee, plans, answers))
+
+
+def _answered_batches(
+    policy: Policy, guarantee: Certification, plans: Plans, answers: Answers
+) -> list[tuple[ReviewPlan, Batch, int]]:
+    """Audits with an answer, what they show, and their labels without one."""
+    found = []
+    for plan, tasks in _audit_plans(policy, plans):
+        rows = tasks.filter(pc.equal(tasks["purpose"], "audit"))
+        codes, simulated = codes_for(guarantee, answers, rows["label_id"])
+        if plan.population is None or (codes == NO_ANSWER).all() or guarantee.simulated > simulated:
+            continue
+        wrong = _accepted_rows(policy, rows) & (codes != CORRECT)
+        batch = Batch(plan.population.labels, len(codes), int(wrong.sum()), int((codes == CORRECT).sum()))
+        found.append((plan, batch, int((codes == NO_ANSWER).sum())))
+    return found
+
+
+def codes_for(guarantee: Certification | None, answers: Answers, label_ids: pa.ChunkedArray) -> tuple[Ints, bool]:
+    """What is said of labels, (n,), as `Answers.wrong_of` has it, and whether a simulated reviewer said any of it.
+
+    For what people certified simulated answers are none: they say nothing, and must hide nothing that people said.
+    """
+    codes, simulated = np.asarray(answers.wrong_of(label_ids), np.int64), answers.simulated_of(label_ids)
+    if guarantee is not None and not guarantee.simulated:
+        codes, simulated = np.where(simulated, NO_ANSWER, codes), np.zeros(len(codes), np.bool_)
+    return codes, bool(simulated.any())
+
+
+def _accepted_rows(policy: Policy, rows: pa.Table) -> Bools:
+    """Which rows of TASKS the policy accepts if it covers them, (n,)."""
+    names = rows["class_name"].to_pylist()
+    return np.asarray(numbers(rows["p_correct"], np.float64) >= least_p(policy, names))
 
 
 def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
@@ -94,16 +264,16 @@ def monitor(policy: Policy, plans: Plans, answers: Answers) -> Monitor | None:
         delta /= 2
         limit *= delivered_on_accepted(policy, guarantee, plans, answers, delta)
     found = Monitor(1 - min(limit, 1 - 1e-9), delta)
-    for draw, missing_wrong in _started(policy.version, guarantee, plans, answers, delta):
+    for draw, missing_wrong in _started(policy, guarantee, plans, answers, delta):
         found = found.after(*draw.outcomes(missing_wrong), draw.labels)
     return found
 
 
 def _started(
-    version: str, guarantee: Certification, plans: Plans, answers: Answers, delta: float
+    policy: Policy, guarantee: Certification, plans: Plans, answers: Answers, delta: float
 ) -> list[tuple[AuditDraw, bool]]:
     """Audits with an answer, and whether those of their labels that have none count as wrong."""
-    draws = audit_draws(plans, answers, version, delta)
+    draws = audit_draws(policy, plans, answers, delta)
     return [
         (draw, draw is not draws[-1] and draw.unanswered <= len(draw.audited.correct))
         for draw in draws
@@ -112,7 +282,10 @@ def _started(
 
 
 def expired_reason(workspace: Store, run: str, policy: Policy) -> str | None:
-    """Say why audits, or corrected verdicts, have ended a policy's guarantee; None while it holds or there is none.
+    """Say why corrected verdicts have ended a policy's guarantee; None while it holds or there is none.
+
+    Audits are of new labels, and say nothing of those that it covers; one of before 2026-12 covers new labels as well,
+    and ends by them.
 
     Computed again from plans and verdicts every time, so there is no state to lose.
 
@@ -121,31 +294,38 @@ def expired_reason(workspace: Store, run: str, policy: Policy) -> str | None:
     """
     if policy.certification is None:
         return None
+    check_log(workspace)
     plans = read_plans(workspace, run)
-    audited = any(plan.audit and plan.audit.policy == policy.version for plan, _ in plans)
-    if not audited and not _rests_on(policy.certification, plans):
+    if not rests_on(policy.certification, plans):
+        # Certified for another run, if that is known, whose plans say what it rests on.
+        others = (read_plans(workspace, other) for other in runs_with_plans(workspace) if other != run)
+        plans = next((found for found in others if rests_on(policy.certification, found)), plans)
+    audited = any(_audits(plan, root_of(policy)) for plan, _ in plans)
+    if not audited and not rests_on(policy.certification, plans):
         return None
     return expired(policy, plans, resolve(read_verdicts(workspace)))
 
 
 def expired(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     """As `expired_reason`, of plans and answers that were read already."""
-    return contradicted(policy, plans, answers) or withdrawn(policy, plans, answers)
+    covers_new = policy.certification is not None and not policy.certification.covers
+    by_audits = contradicted(policy, plans, answers) if covers_new else None
+    return by_audits or withdrawn(policy, plans, answers)
 
 
 def contradicted(policy: Policy, plans: Plans, answers: Answers) -> str | None:
-    """Say that audits contradict a policy's guarantee; None while they do not."""
-    if not any(plan.audit and plan.audit.policy == policy.version for plan, _ in plans):
+    """Say that audits contradict a policy's guarantee of the labels they are of; None while they do not."""
+    if not any(_audits(plan, root_of(policy)) for plan, _ in plans):
         return None
     found = monitor(policy, plans, answers)
     if found is None or policy.certification is None or not found.expired:
         return None
-    started = _started(policy.version, policy.certification, plans, answers, found.delta)
+    started = _started(policy, policy.certification, plans, answers, found.delta)
     missing = sum(draw.unanswered for draw, missing_wrong in started if missing_wrong)
     counted = f" ({missing:,} without an answer count as wrong: answer them, if they are right)" if missing else ""
     return (
-        f"blind audits ({found.batches}) say that more than {1 - found.precision:.1%} of the labels that policy "
-        f"{policy.version} accepts are wrong{counted}; review more and certify again"
+        f"blind audits ({found.batches}) say that more than {1 - found.precision:.1%} of the new labels that policy "
+        f"{policy.version} would accept are wrong{counted}; review more and certify again"
     )
 
 
@@ -153,9 +333,10 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     """Say that people have changed their minds on the labels that a policy rests on, so far that these certify nothing.
 
     Verdicts may be corrected after a test, and a later test need not come. So where a group has more wrong labels at or
-    above its threshold now than its certificate says, the binomial test of that certificate is done again at its level.
+    above its threshold now than its certificate says, or fewer correct ones, the binomial test of that certificate is
+    done again at its level; and where top-up samples extend it, so is their bound.
     """
-    if policy.certification is None or not (kept := _rests_on(policy.certification, plans)):
+    if policy.certification is None or not (kept := rests_on(policy.certification, plans)):
         return None
     tasks = distinct(pa.concat_tables([table for _, table in kept]), ["label_id"])
     tasks = tasks.filter(pc.equal(tasks["purpose"], "certify"))
@@ -167,15 +348,31 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
             continue
         inside = numbers(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)), np.bool_)
         errors = int((inside & wrong & (scores >= group.p_correct)).sum())
-        if errors > before.errors and float(binomial_p(errors, before.reviewed, before.limit)) > before.delta:
+        reviewed = before.reviewed
+        if policy.certification.gate == "delivered":
+            # Labels below the threshold that people kept then and reject now are not delivered.
+            reviewed = min(reviewed, errors + int((inside & (answers.wrong_of(tasks["label_id"]) == CORRECT)).sum()))
+        changed = errors > before.errors or reviewed - errors < before.reviewed - before.errors
+        if changed and float(binomial_p(errors, reviewed, before.limit)) > before.delta:
             return (
-                f"verdicts that policy {policy.version} rests on were changed since ({group.name}: {before.errors} "
-                f"wrong then, {errors} now), and no longer certify it; use `vouch certify` again"
+                f"verdicts that policy {policy.version} rests on were changed since ({group.name}: {before.errors} of "
+                f"{before.reviewed} wrong then, {errors} of {reviewed} now), and no longer certify it; use `vouch "
+                "certify` again"
             )
+    later = {one.population for one in policy.certification.covers[1:]}
+    answered = _answered_batches(policy, policy.certification, plans, answers)
+    batches = tuple(
+        batch for plan, batch, _ in answered if plan.population is not None and plan.population.population in later
+    )
+    if later and not growth_of(policy, plans, policy.certification, batches).kept:
+        return (
+            f"verdicts on top-up samples that policy {policy.version} rests on were changed since, and no longer "
+            f"extend it to new labels; use `vouch apply` for what {root_of(policy)} covers, and `vouch certify` again"
+        )
     return None
 
 
-def _rests_on(guarantee: Certification, plans: Plans) -> list[tuple[ReviewPlan, pa.Table]]:
+def rests_on(guarantee: Certification, plans: Plans) -> list[tuple[ReviewPlan, pa.Table]]:
     """The plans whose verdicts a policy rests on; none where it was certified for another run."""
     calibrator = calibrator_fingerprint(Calibrator.from_dict(guarantee.calibrator))
     return [(plan, tasks) for plan, tasks in plans if plan.number in guarantee.plans and plan.calibrator == calibrator]
@@ -186,8 +383,8 @@ def delivered_on_accepted(
 ) -> float:
     """Bound the number of delivered labels on each accepted one from above, from the certification sample.
 
-    With r routed and correct of n sampled labels of the classes that the policy accepts, N labels of these on the
-    certify side and A of them accepted: (A + u N) / A, u the Clopper-Pearson upper bound of r/n at delta.
+    With r routed and correct of n sampled labels of the classes that the policy accepts, N labels of these in the
+    population and A of them accepted: (A + u N) / A, u the Clopper-Pearson upper bound of r/n at delta.
     """
     accepting = {
         name: group.p_correct for group in policy.groups if group.p_correct is not None for name in group.classes
@@ -214,11 +411,13 @@ def _drawn(tasks: pa.Table) -> frozenset[str]:
     return frozenset(tasks.filter(pc.equal(tasks["purpose"], "audit"))["label_id"].to_pylist())
 
 
-def _draw(plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> AuditDraw:
+def _draw(policy: Policy, plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> AuditDraw:
     audit = plan.audit
     assert audit is not None
     rows = tasks.filter(pc.equal(tasks["purpose"], "audit"))
-    codes = answers.wrong_of(rows["label_id"])
+    if plan.population is not None:
+        rows = rows.filter(pa.array(_accepted_rows(policy, rows)))
+    codes, simulated = codes_for(policy.certification, answers, rows["label_id"])
     known = codes != NO_ANSWER
     inclusion = numbers(rows["inclusion"], np.float64)
     probabilities = numbers(rows["p_correct"], np.float64)
@@ -229,12 +428,14 @@ def _draw(plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> 
         inclusion=inclusion[known],
     )
     sizes = np.array([stratum.size for stratum in audit.strata], np.int64)
+    if plan.population is not None:
+        sizes = np.array([audit.labels], np.int64)
     return AuditDraw(
         plan=plan.number,
         labels=audit.labels,
         audited=audited,
         missing=inclusion[~known],
-        simulated=bool(answers.simulated_of(rows["label_id"]).any()),
+        simulated=simulated,
         estimate=audited_precision(audit.mean_p_correct, sizes, audited, delta) if known.all() else None,
     )
 
@@ -242,7 +443,7 @@ def _draw(plan: ReviewPlan, tasks: pa.Table, answers: Answers, delta: float) -> 
 def reference(labels: RunLabels, scores: Floats, chosen: Bools) -> dict[str, tuple[float, ...]]:
     """Take the percentiles 0, 1 ... 100 of every signal and of p(correct); a signal without a value is left out.
 
-    chosen: (N,) labels that count, the certify side.
+    chosen: (N,) labels that count.
     """
     found = {}
     for name, values in _columns(labels, scores, chosen).items():

@@ -1,5 +1,6 @@
 """Plans the next reviews: decides which stage is due, draws its labels within a budget of time, and writes the plan."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, get_args
@@ -23,7 +24,8 @@ from vouch_labels.tasks.certify.draw import (
     draw_queue,
 )
 from vouch_labels.tasks.certify.questions import class_by_class, numbered, without_labels_of
-from vouch_labels.tasks.certify.rounds import CertificationTest, next_stage, record_test
+from vouch_labels.tasks.certify.rounds import next_stage, record_test
+from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.plans import VERIFY_S, write_plan
 from vouch_labels.tasks.reviews.resolve import missed_and_checked
@@ -94,9 +96,9 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
         confidence=guarantee.confidence,
         gate=guarantee.gate,
         seed=reviews.seed,
-        fit_share=draw.fit_share,
         calibrator=draw.calibrator,
         groups=draw.groups,
+        population=draw.population,
         round=draw.round,
         audit=draw.audit,
         image_strata=about_images.strata,
@@ -105,7 +107,7 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
         tasks_sha256="",
     )
     still_open = open_tasks(tasks, reviews.answers, images, accepts).num_rows
-    tested = _take(reviews, draw.test)
+    tested = _take(reviews, draw.tests)
     written = write_plan(reviews.workspace, reviews.run, plan, tasks)
     return Planned(
         stage=stage,
@@ -142,19 +144,22 @@ def _draw(reviews: RunReviews, stage: Stage, request: ReviewRequest, seconds: fl
     if request.stage == "queue":
         return draw_queue(reviews, seconds)
     audit = draw_audit(reviews, seconds, alone=False)
-    return audit.beside(draw_queue(reviews, seconds - audit.seconds))
+    queue = draw_queue(reviews, seconds - audit.seconds)
+    return audit.beside(queue) if audit.tables else queue
 
 
-def _take(reviews: RunReviews, drawing: CertificationTest | None) -> list[str]:
-    """Record the test that drawing amounts to, and report it; if drawing fails after it, it is not recorded twice."""
-    if drawing is None:
-        return []
-    taken = record_test(reviews.workspace, reviews.run, drawing)
-    left = delta_of_test(1 - reviews.guarantee.confidence, taken.look + 1)
-    return [
-        f"to draw on after answers is a test of them, as certifying is: test {taken.look}; the next is tested at "
-        f"{left:.4g}"
-    ]
+def _take(reviews: RunReviews, drawing: Sequence[CertificationTest]) -> list[str]:
+    """Record the tests that drawing amounts to, and report them; if drawing fails then, none is recorded twice."""
+    said = []
+    for test in drawing:
+        taken, _ = record_test(reviews, test)
+        left = delta_of_test(1 - reviews.guarantee.confidence, taken.look + 1)
+        of = "them" if test.run == reviews.run else f"those of run {test.run}"
+        said.append(
+            f"to draw on after answers is a test of {of}, as certifying is: test {taken.look}; the next is tested at "
+            f"{left:.4g}"
+        )
+    return said
 
 
 def _nothing(draw: Draw, waiting: int) -> str:

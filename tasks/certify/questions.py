@@ -116,7 +116,7 @@ def make_honeypots(
     Where there are too few labels, there are fewer than `count`.
     """
     labels, answers = reviews.labels, reviews.answers
-    right = reviews.fit_side() & (answers.wrong_of(labels.label_ids) == CORRECT)
+    right = answers.wrong_of(labels.label_ids) == CORRECT
     above = scores >= cut
     high, low = rng.permutation(np.flatnonzero(right & above)), rng.permutation(np.flatnonzero(right & ~above))
     low = low[: count // 2] if routed else low[:0]

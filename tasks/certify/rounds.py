@@ -5,35 +5,50 @@ calibrator by which validation labels were drawn is kept: one fitted again after
 through what was reviewed next, and the thresholds of a declared sequence would mean other labels as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
 from vouch_labels.schemas.campaign import Campaign, Strict
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError
-from vouch_labels.schemas.policy import Policy
+from vouch_labels.schemas.policy import LogMark, Policy
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import ReviewPlan, Stage
 from vouch_labels.schemas.text import plural
-from vouch_labels.tasks.arrow import distinct, numbers
+from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.certify.active import usable_policy
-from vouch_labels.tasks.certify.data import Candidates, RunReviews, draw_counts
+from vouch_labels.tasks.certify.data import Candidates, RunReviews
 from vouch_labels.tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
-from vouch_labels.tasks.certify.monitor import contradicted
-from vouch_labels.tasks.policy import EXPIRED, FOLDER, changed_inputs, parse_policy, policy_key, weaker_guarantee
-from vouch_labels.tasks.reviews.plans import Plans, record_numbers
+from vouch_labels.tasks.certify.monitor import contradicted, expired_reason
+from vouch_labels.tasks.policy import (
+    EXPIRED,
+    FOLDER,
+    LabelNumbers,
+    among,
+    changed_inputs,
+    parse_policy,
+    policy_key,
+    read_population,
+    weaker_guarantee,
+)
+from vouch_labels.tasks.reviews import log
+from vouch_labels.tasks.reviews.log import CertificationTest, every_test
+from vouch_labels.tasks.reviews.plans import Plans
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers
-from vouch_labels.tasks.statistics.bounds import Floats
+from vouch_labels.tasks.statistics.bounds import Bools, Floats
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS
 from vouch_labels.tasks.store.store import Store
 
 _REMEDY: Final = "restore it, or draw a new certification sample: vouch plan-reviews CAMPAIGN --stage certify --fresh"
+
+_BOXES: Final = {"image decoding", "detector weights", "prompts", "detector settings"}
+"""Inputs that make boxes and classes, and so label ids."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Round:
     """All certification tasks of one declaration of groups."""
 
     plans: tuple[ReviewPlan, ...]
-    """Ascending; all with the same groups, calibrator, gate and split."""
+    """Ascending; all with the same groups, calibrator, gate and population."""
     tasks: pa.Table
     """Rows of schemas.reviews.TASKS: certification tasks, then honeypots."""
 
@@ -89,7 +104,7 @@ def last_round(plans: Plans) -> Round | None:
 
 
 def _declared(plan: ReviewPlan) -> tuple[object, ...]:
-    return plan.inputs, plan.gate, plan.seed, plan.fit_share, plan.calibrator, plan.groups
+    return plan.inputs, plan.gate, plan.seed, plan.population, plan.calibrator, plan.groups
 
 
 class KeptCalibrator(Strict):
@@ -108,32 +123,39 @@ class RoundLabels:
     candidates: Candidates
     kept: KeptCalibrator
     whole: bool
-    """Whether the certify side is the one that was drawn from: no label has come or gone since."""
+    """Whether all labels that were drawn from are there: none has gone since."""
 
 
 def labels_of_round(reviews: RunReviews, found: Round) -> RoundLabels:
-    """Score all labels by the round's calibrator, and draw again to see whether they are the ones drawn from.
+    """Score all labels by the round's calibrator, and find those that it was drawn from.
 
     Raises:
-        StoreError: The calibrator is missing or damaged.
+        UserError: The sample was drawn by an earlier version of Vouch, which did not keep what it was drawn from.
+        StoreError: The calibrator, or the record of the population, is missing or damaged.
     """
     plan, labels = found.plan, reviews.labels
     assert plan.calibrator is not None
+    if plan.population is None:
+        raise UserError(drawn_by_earlier_version(plan))
     calibrator, kept = read_calibrator(reviews.workspace, reviews.run, plan.calibrator)
     scores = calibrator.probabilities(labels.signals, labels.class_index, labels.class_names)
-    candidates = candidates_of(reviews, scores)
-    again = draw_counts(candidates, plan.groups, plan.gate, found.counts(), plan.seed, plan.round)
-    places = labels.places(found.certify["label_id"].to_pylist())
-    # The beginning of a random order may be the same with a few labels more; the probabilities tell.
-    stored = np.unique(numbers(found.certify["inclusion"], np.float64))
-    whole = np.array_equal(np.sort(places), np.sort(again.rows)) and np.isin(again.inclusion, stored).all()
-    return RoundLabels(candidates, kept, bool(whole))
+    population = among(reviews.numbers, read_population(reviews.workspace, plan.population.population))
+    whole = int(population.sum()) == plan.population.labels
+    return RoundLabels(candidates_of(reviews, scores, population), kept, whole)
 
 
-def candidates_of(reviews: RunReviews, scores: Floats) -> Candidates:
-    """All labels of a run with these scores."""
+def drawn_by_earlier_version(plan: ReviewPlan) -> str:
+    """Say that a plan's sample certifies nothing, as nobody knows what it was drawn from."""
+    return (
+        f"the validation sample of review plan {plan.number} was drawn by an earlier version of Vouch, which did not "
+        "keep which labels it stands for; its answers serve to fit: vouch plan-reviews CAMPAIGN --stage certify"
+    )
+
+
+def candidates_of(reviews: RunReviews, scores: Floats, population: Bools) -> Candidates:
+    """All labels of a run with these scores; population: (N,) those to draw from."""
     labels = reviews.labels
-    return Candidates(scores, labels.class_index, labels.class_names, ~reviews.fit_side())
+    return Candidates(scores, labels.class_index, labels.class_names, population, labels.draw_order)
 
 
 def keep_calibrator(workspace: Store, run: str, fit: Fit) -> str:
@@ -172,32 +194,20 @@ def _calibrator_key(run: str, fingerprint: str) -> str:
     return f"runs/{run}/calibrators/{fingerprint}.json"
 
 
-class CertificationTest(Strict):
-    """runs/<run>/looks/<number>.json."""
-
-    number: int = Field(ge=1, description="1, 2, 3 ... within the run.")
-    look: int = Field(ge=1, description="The same among tests of labels of these inputs: what delta is shared out by.")
-    key: str = Field(description="Fingerprint of all that the result depends on: the same key is the same test.")
-    inputs: dict[str, str] = Field(description="What the labels depended on -> its fingerprint.")
-    plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts were tested.")
-    precision: float = Field(description="T that was tested.")
-    confidence: float = Field(description="1 - delta that was asked for.")
-    created: str = Field(description="Date and time, ISO 8601, UTC.")
-
-
 def read_tests(workspace: Store, run: str) -> list[CertificationTest]:
     """Read the tests of a run in their order.
 
     Raises:
-        StoreError: A record is damaged.
+        StoreError: The log is damaged.
     """
-    return [_read(workspace, run, number) for number in record_numbers(workspace, f"runs/{run}/looks/", digits=1)]
+    return [test for test in every_test(workspace) if test.run == run]
 
 
 def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> Policy | None:
     """Read the newest certified policy of the run; those that people's verdicts certified go before simulated ones.
 
-    Of those that fit the labels and guarantee what the campaign asks for; else of those that fit; else of all.
+    Of those that fit the labels, guarantee what the campaign asks for and have not expired; else of those that do but
+    the last; else of those that fit; else of all.
 
     Raises:
         UserError: A policy is damaged.
@@ -207,78 +217,106 @@ def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> 
     policies = [policy for _, policy in ordered]
     fitting = [policy for policy in policies if not changed_inputs(_inputs(policy), current.inputs)]
     keeping = [policy for policy in fitting if not weaker_guarantee(policy, campaign.routing)]
-    return next(reversed(keeping or fitting or policies), None)
+    run = campaign.run.name
+    holding = (policy for policy in reversed(keeping) if expired_reason(workspace, run, policy) is None)
+    return next(holding, None) or next(reversed(keeping or fitting or policies), None)
 
 
-def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str], Policy]]:
-    """Every policy that was certified for a run, with what orders them: whether people answered, and the time."""
+def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str, int], Policy]]:
+    """Policies that were certified for a run, with what orders them: whether people answered, time, what they cover."""
     # Runs share a workspace, and a policy of another one says nothing of these labels, though their inputs be equal.
     tests = {(test.created, test.look, test.plans) for test in read_tests(workspace, run)}
+    found = []
     for info in workspace.list(f"{FOLDER}/"):
         version = info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
         if not version.startswith(("user-", EXPIRED)):
             policy = parse_policy(workspace, version, "looking for the newest policy (--policy names one)")
-            made = policy.certification
-            if made is not None and (made.created, made.look, made.plans) in tests:
-                yield (not made.simulated, made.created), policy
+            if policy.certification is not None:
+                found.append((policy, policy.certification))
+    own = {policy.version for policy, made in found if (made.created, made.look, made.plans) in tests}
+    for policy, made in found:
+        if policy.version in own or made.extends in own:
+            yield (not made.simulated, made.created, len(made.covers)), policy
 
 
 def _inputs(policy: Policy) -> dict[str, str]:
     return {} if policy.certification is None else policy.certification.inputs
 
 
-def number_of_test(workspace: Store, run: str, test: CertificationTest) -> int:
-    """Which test this is, or would be, among tests of labels of its inputs; nothing is written.
+def number_of_test(reviews: RunReviews, test: CertificationTest) -> int:
+    """Which test of the same labels this is, or would be; nothing is written.
 
     Raises:
-        StoreError: A record is damaged.
+        StoreError: The log is damaged.
     """
-    same = next((one.look for one in read_tests(workspace, run) if one.key == test.key), None)
-    return same or 1 + count_tests(workspace, run, test.inputs)
+    tests = every_test(reviews.workspace)
+    same = next((one.look for one in tests if (one.run, one.key) == (test.run, test.key)), None)
+    return same or 1 + _spent(reviews, _labels_of(reviews, test.population), tests)
 
 
-def count_tests(workspace: Store, run: str, inputs: dict[str, str]) -> int:
-    """How many tests of labels of these inputs were taken.
+def count_tests(reviews: RunReviews, labels: LabelNumbers) -> int:
+    """How many tests spent a part of the delta that these labels have.
 
     Raises:
-        StoreError: A record is damaged.
+        StoreError: The log is damaged.
     """
-    return sum(one.inputs == inputs for one in read_tests(workspace, run))
+    return _spent(reviews, labels, every_test(reviews.workspace))
 
 
-def record_test(workspace: Store, run: str, test: CertificationTest) -> CertificationTest:
-    """Write a test down under the next number, unless there is one of its key.
+def record_test(reviews: RunReviews, test: CertificationTest) -> tuple[CertificationTest, LogMark]:
+    """Log a test, unless the run has one of its key; give it with its number set, and its entry.
 
     Other precisions asked of the same labels are other tests, for each is another chance to be wrong. Labels of other
-    models are other labels with a guarantee of their own, so delta is shared out among tests of equal inputs. Returned
-    is the test with its numbers set.
+    boxes are other labels with a guarantee of their own, so delta is shared out among tests of the same labels.
 
     Raises:
-        StoreError: A record is damaged, or the workspace cannot be written.
+        StoreError: The log is damaged, or the workspace cannot be written.
     """
-    while True:
-        tests = read_tests(workspace, run)
-        if same := next((one for one in tests if one.key == test.key), None):
-            return same
-        number = max((one.number for one in tests), default=0) + 1
-        alike = sum(one.inputs == test.inputs for one in tests)
-        taken = test.model_copy(update={"number": number, "look": alike + 1})
-        if workspace.put(_test_key(run, number), taken.model_dump_json(indent=1).encode() + b"\n", if_absent=True):
-            return taken
+    labels = _labels_of(reviews, test.population)
+    return log.record_test(reviews.workspace, test, lambda tests: _spent(reviews, labels, tests))
 
 
-def _read(workspace: Store, run: str, number: int) -> CertificationTest:
-    key = _test_key(run, number)
+def _labels_of(reviews: RunReviews, population: str | None) -> LabelNumbers:
+    """The labels that a sample stands for; where an earlier version kept none, all of the run."""
+    return reviews.numbers if population is None else read_population(reviews.workspace, population)
+
+
+def _spent(reviews: RunReviews, labels: LabelNumbers, tests: Sequence[CertificationTest]) -> int:
+    """How many tests spent a part of the delta that these labels have, in whatever run of the workspace.
+
+    One spends of it that was about any of the same labels. Policies of before there was a log tell at least which test
+    they came from.
+    """
+    found = sum(_shares(reviews, one, labels) for one in tests)
+    return max([found, *_numbers_in_old_policies(reviews)])
+
+
+def _shares(reviews: RunReviews, test: CertificationTest, labels: LabelNumbers) -> bool:
+    """Whether a test was about any of these labels; in doubt it was.
+
+    Labels of images that moved since have other ids, so within a run equal boxes are enough.
+    """
+    if (test.run == reviews.run or test.population is None) and same_boxes(reviews, test.inputs):
+        return True
+    if test.population is None:
+        return False
     try:
-        return CertificationTest.model_validate_json(workspace.get(key).data)
-    except ValidationError:
-        raise StoreError(
-            f"{workspace.uri}/{key} is damaged; restore it: without it the confidence that is spent is unknown"
-        ) from None
+        return bool(among(labels, read_population(reviews.workspace, test.population)).any())
+    except StoreError:
+        return True
 
 
-def _test_key(run: str, number: int) -> str:
-    return f"runs/{run}/looks/{number}.json"
+def same_boxes(reviews: RunReviews, inputs: Mapping[str, str]) -> bool:
+    """Whether the run's labels are those of these inputs, whatever else has changed: ids name boxes and classes."""
+    return not set(changed_inputs(inputs, reviews.current.inputs)) & _BOXES
+
+
+def _numbers_in_old_policies(reviews: RunReviews) -> Iterator[int]:
+    for info in reviews.workspace.list(f"{FOLDER}/certified-"):
+        with suppress(ValidationError):
+            found = Policy.model_validate_json(reviews.workspace.get(info.key).data).certification
+            if found is not None and found.log is None and same_boxes(reviews, found.inputs):
+                yield found.look
 
 
 def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
@@ -291,10 +329,9 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     Raises:
         UserError: Earlier tasks come first, or another command does.
     """
-    share = reviews.fit_share
-    if share is None:
+    if not reviews.plans:
         return "first"
-    verdicts = len(fit_verdicts(reviews.labels, reviews.answers, share, reviews.seed)[0])
+    verdicts = len(fit_verdicts(reviews.labels, reviews.answers)[0])
     if waiting := _waiting(reviews, "fit"):
         raise UserError(
             f"{plural(waiting, 'label to fit to still waits', 'labels to fit to still wait')} for an answer; answer "
@@ -306,7 +343,9 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
     last = last_round(reviews.plans)
     if fresh or last is None:
         return "certify"
-    if policy_in_force(reviews) is not None and reviews.labels.accepted.any():
+    policy = policy_in_force(reviews)
+    covers = policy is not None and policy.certification is not None and policy.certification.covers
+    if policy is not None and covers and not contradicted(policy, reviews.plans, reviews.answers):
         return "queue"
     if not continues(reviews, last):
         return "certify"
@@ -326,14 +365,16 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
 def continues(reviews: RunReviews, last: Round) -> bool:
     """Whether the next certification labels belong to the round that is there.
 
-    They do not where the labels are others now, the gate is, more was reviewed to fit, or audits contradict what the
-    round has certified.
+    They do not where the labels are others now, the gate is, more was reviewed to fit, or audits of new labels
+    contradict what the round has certified.
 
     Raises:
         UserError: Its tasks still wait for an answer.
     """
     plan = last.plan
-    if changed_inputs(plan.inputs, reviews.current.inputs) or plan.gate != reviews.guarantee.gate:
+    if plan.population is None or changed_inputs(plan.inputs, reviews.current.inputs):
+        return False
+    if plan.gate != reviews.guarantee.gate:
         return False
     if waiting := last.unanswered(reviews.answers):
         raise UserError(

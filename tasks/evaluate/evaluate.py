@@ -5,6 +5,7 @@ Writes the figures and plots into a folder.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,11 @@ from vouch_labels.tasks.labels.arrays import RunLabels, current_of
 from vouch_labels.tasks.labels.read import SIGNAL_STAGES, LabelArrays, label_arrays
 from vouch_labels.tasks.matching import IOU_THRESHOLD, ImageLabels
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.policy import Coverage, among, label_numbers, read_coverage, read_policy
+from vouch_labels.tasks.reviews.resolve import NO_ANSWER, resolve
+from vouch_labels.tasks.reviews.resolve import WRONG as WRONG_ANSWER
+from vouch_labels.tasks.reviews.verdicts import present_verdicts
+from vouch_labels.tasks.statistics.bounds import Ints
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -98,7 +103,9 @@ def _contract(
     policy = read_policy(workspace, current.policy, declared)
     if policy.certification is None:
         return None
-    return contract_truth(*truth_of_run(workspace, run, ledger, current, truth), policy)
+    labels, of_labels = truth_of_run(workspace, run, ledger, current, truth)
+    codes = resolve(present_verdicts(workspace, current)).wrong_of(labels.label_ids).astype(np.int64)
+    return contract_truth(labels, of_labels, policy, read_coverage(workspace, policy), codes)
 
 
 class _Session:
@@ -267,19 +274,30 @@ def _some(names: Iterable[str]) -> str:
     return f"{named} and {len(everything) - EXAMPLES} more" if len(everything) > EXAMPLES else named
 
 
-def contract_truth(labels: RunLabels, truth: RunTruth, policy: Policy) -> ContractTruth | None:
+def contract_truth(
+    labels: RunLabels, truth: RunTruth, policy: Policy, covered: Coverage | None, codes: Ints
+) -> ContractTruth | None:
     """Hold the guarantee of a policy against the truth; None where the policy is not a certified one.
 
-    The guarantee is about the labels of the images that were not kept for fitting, group by group, as they were routed.
-    A label is correct as `truth.truth_of_labels` has it, and the delivered set is what people leave who answer right.
-    A guarantee with confidence 1 - delta may be broken, by chance, in a share delta of campaigns.
+    The guarantee is about the labels that the policy covers, as `read_coverage` gives them, group by group, as they
+    were routed; about delivered labels also of those that people have looked at. codes (N,) is what they said, as
+    `Answers.wrong_of` has it: what they called wrong is corrected, so nobody accepts it any more. A label is correct as
+    `truth.truth_of_labels` has it, and the delivered set is what people leave who answer right. A guarantee with
+    confidence 1 - delta may be broken, by chance, in a share delta of campaigns.
 
     No verdict is given where the truth lacks more than MOST_LEFT_OUT of what it is about, or looks wrong.
     """
     certification = policy.certification
     if certification is None:
         return None
-    side = ~labels.fit_side(certification.fit_share, certification.seed)
+    if covered is None:
+        # Of before 2026-12: it is about the images that were not kept for fitting.
+        side = ~labels.fit_side(certification.fit_share, certification.seed)
+    else:
+        side = among(label_numbers(labels.label_ids), covered.labels)
+        if certification.gate == "delivered":
+            side |= codes != NO_ANSWER
+    labels = replace(labels, accepted=labels.accepted & (codes != WRONG_ANSWER))
     group_of = _groups(labels, policy)
     no_verdict = tuple(_doubts(truth, side))
     groups = tuple(
@@ -298,7 +316,7 @@ def contract_truth(labels: RunLabels, truth: RunTruth, policy: Policy) -> Contra
         held=all(kept) if kept else None,
         no_verdict=no_verdict,
         groups=groups,
-        certified_side=true_precision(labels.accepted, truth.correct, truth.counted & side),
+        covered=true_precision(labels.accepted, truth.correct, truth.counted & side),
         whole_run=true_precision(labels.accepted, truth.correct, truth.counted),
         without_truth=dict(truth.left_out),
     )

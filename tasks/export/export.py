@@ -1,7 +1,12 @@
-"""Writes a run's data set into its workspace, with what its policy guarantees of the labels."""
+"""Writes a run's data set into its workspace, with what its policy guarantees of the labels.
 
+What is known of a data set stands outside its folder: converters take every *.json there for annotations.
+"""
+
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, Literal
@@ -11,13 +16,12 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.campaign import Campaign, ExportConfig
 from vouch_labels.schemas.campaign_file import YamlTree, explain
-from vouch_labels.schemas.errors import UserError
+from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.schemas.records import Current, ExportOutcome
 from vouch_labels.tasks.export.coco import write_coco
 from vouch_labels.tasks.export.images import place_images
-from vouch_labels.tasks.export.summary import owner_of, write_summary
 from vouch_labels.tasks.labels.read import labelled_images
-from vouch_labels.tasks.labels.records import ExportImage, Guarantee, with_shown_names
+from vouch_labels.tasks.labels.records import ExportImage, ExportSummary, Guarantee, with_shown_names
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
@@ -150,3 +154,51 @@ def _counter(on_event: OnEvent, step: Literal["annotations", "images"]) -> Calla
         on_event(Exporting(seen, step))
 
     return count
+
+
+def write_summary(workspace: Store, summary: ExportSummary) -> None:
+    """Write the summary of a data set, last of all; one that an earlier version left in the data set's folder goes.
+
+    Raises:
+        StoreError: The workspace cannot be written.
+    """
+    workspace.put(_key(summary.name), (summary.model_dump_json(indent=2) + "\n").encode())
+    workspace.delete(_earlier_key(summary.name))
+
+
+def read_summary(workspace: Store, name: str) -> ExportSummary | None:
+    """Read the summary of a data set; None: there is none, or none that this version understands.
+
+    Raises:
+        StoreError: The workspace cannot be read.
+    """
+    with suppress(ValidationError):
+        return ExportSummary.model_validate_json(_read(workspace, name))
+    return None
+
+
+def owner_of(workspace: Store, name: str) -> str | None:
+    """Name the run whose data set it is, by a summary of whatever version; None where nothing says.
+
+    Raises:
+        StoreError: The workspace cannot be read.
+    """
+    with suppress(ValueError, AttributeError):
+        owner = json.loads(_read(workspace, name)).get("run")
+        return owner if isinstance(owner, str) else None
+    return None
+
+
+def _read(workspace: Store, name: str) -> bytes:
+    for key in (_key(name), _earlier_key(name)):
+        with suppress(ObjectMissingError):
+            return workspace.get(key).data
+    return b""
+
+
+def _key(name: str) -> str:
+    return f"datasets/{name}.json"
+
+
+def _earlier_key(name: str) -> str:
+    return f"exports/{name}/dataset.json"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -63,8 +64,17 @@ class RunLabels:
         """N."""
         return len(self.label_ids)
 
+    @cached_property
+    def draw_order(self) -> Ints:
+        """(N,) the order that samples are drawn in: by key, then as they are.
+
+        It does not change with what else the run has, nor with ids, which follow how a processor rounds a box.
+        """
+        ranks = numbers(pc.rank(self.keys, tiebreaker="dense"), np.int64)
+        return np.asarray(np.argsort(ranks[self.image_index], kind="stable"), np.int64)
+
     def fit_side(self, share: float, seed: int) -> Bools:
-        """Say of each label whether its image is on the fit side, (N,)."""
+        """Say of each label whether a policy of before 2026-12 kept its image for fitting, (N,)."""
         return on_fit_side(self.contents.to_pylist(), share, seed)[self.image_index]
 
     def accepts(self, label_ids: pa.ChunkedArray) -> Bools:

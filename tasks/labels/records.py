@@ -98,6 +98,10 @@ class Guarantee(Strict):
     precision: float = Field(description="Share of labels that are correct, at least.")
     confidence: float = Field(description="Confidence of that.")
     gate: Gate = Field(description="accepted: of the labels that no person looked at; delivered: of all plain labels.")
+    missed: float = Field(0, description="Share of the wrong labels that reviewers are assumed to miss at most.")
+    labels: int = Field(0, ge=0, description="Labels that it covers: when its samples were drawn nobody had seen them.")
+    images: int = Field(0, ge=0, description="Images that these are on.")
+    as_of: str = Field("", description="When the last of its samples was drawn, ISO 8601, UTC.")
     simulated: bool = Field(description="Verdicts came from a simulated reviewer, so nothing is guaranteed in earnest.")
     waiting: int = Field(
         0,

@@ -36,6 +36,8 @@ class Totals:
     skipped: Counter[str] = field(default_factory=Counter)
     """Files that were planned and turned out to be no images, by kind; not among `images`."""
     misnamed: int = 0
+    outside: int = 0
+    """Labels that the policy would accept, if its certificate covered them."""
 
     @property
     def pending(self) -> int:
@@ -66,7 +68,7 @@ def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Tota
 
 
 def _count_held(shard: Shard) -> ShardCounts:
-    labels = shard.labels(["class_name", "decision"])
+    labels = shard.labels(["class_name", "decision", "reason"])
     images = shard.images(COUNTED, outcome=None)
     return count({"images": images, "detect": labels, "route": labels})
 
@@ -77,6 +79,7 @@ def _add(totals: Totals, counts: ShardCounts) -> None:
     totals.images -= sum(counts.skipped.values())
     totals.skipped.update(counts.skipped)
     totals.misnamed += counts.misnamed
+    totals.outside += counts.outside
     totals.labels += counts.labels
     totals.shards_done += 1
     for name, entry in counts.classes.items():

@@ -34,6 +34,7 @@ from vouch_labels.schemas.report import (
 )
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
 from vouch_labels.schemas.text import least, most, pct, plural
+from vouch_labels.tasks.certify.monitor import expired
 from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
 from vouch_labels.tasks.evaluate.ground_truth import Truth, read_truth
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
@@ -41,7 +42,7 @@ from vouch_labels.tasks.evaluate.run_truth import truth_of_run
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.scan import scan
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.policy import among, label_numbers, read_coverage, read_policy
 from vouch_labels.tasks.report.figures_reviews import (
     Reviewed,
     asked,
@@ -56,7 +57,8 @@ from vouch_labels.tasks.report.figures_reviews import (
     time_report,
     verdicts_report,
 )
-from vouch_labels.tasks.reviews.plans import read_plans, record_numbers
+from vouch_labels.tasks.reviews.log import record_numbers
+from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, shrunken_shares
@@ -92,7 +94,7 @@ _COUNTS: Final[dict[str, Callable[[Report], int]]] = {
 }
 _SHARES: Final[dict[str, Callable[[Report], float | None]]] = {
     "automation": lambda report: report.automation.share,
-    "automation of the certified images": lambda report: report.certify_side.share if report.certify_side else None,
+    "automation of the covered labels": lambda report: report.covered.share if report.covered else None,
     "audited precision": lambda report: _value(next((one.precision for one in report.audits if one.precision), None)),
     "recall": lambda report: _value(report.recall.delivered),
     "true precision of accepted labels": lambda report: report.truth.accepted.precision if report.truth else None,
@@ -140,15 +142,16 @@ def collect(
         answers = resolve(mine)
         answered = answers.wrong_of(labels.label_ids) != NO_ANSWER
         known = _known_answers(labels, answers, _true_answers(workspace, run, ledger, current, given))
-        kept = _fit_side(labels, policy)
-        chosen = choose_labels(labels, known, kept, campaign.routing.seed)
+        outside = _outside(workspace, labels, policy) & ~answered
+        chosen = choose_labels(labels, known, outside, campaign.routing.seed)
         pictures = with_reasons(chosen, workspace, run, ledger, current)
     truth = None if given is None else _against_truth(campaign, given, progress)
+    new = policy.certification is not None and bool(policy.certification.covers) and bool(outside.any())
     images = missed_and_checked(mine)
     expiry = expiry_report(policy, plans, answers)
     reviewed = reviewed_labels(labels, plans, answers)
-    expired = expiry is not None and expiry.expired
-    about_policy = policy_report(policy, campaign.routing, labels.count, expired=expired)
+    has_expired = expired(policy, plans, answers) is not None
+    about_policy = policy_report(policy, campaign.routing, labels.count, expired=has_expired)
     status = status_of(campaign, workspace)
     report = Report(
         run=run,
@@ -165,14 +168,14 @@ def collect(
             misnamed=status.misnamed,
         ),
         automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
-        certify_side=_accepted(labels, answered, ~kept) if policy.certification else None,
-        fit_side=_accepted(labels, answered, kept) if policy.certification else None,
+        covered=_accepted(labels, answered, ~outside) if policy.certification else None,
+        outside=int(outside.sum()) if policy.certification else None,
         guarantee=guarantee_sentence(about_policy),
         policy=about_policy,
         audits=audit_reports(policy, plans, answers, about_policy.confidence),
         expiry=expiry,
         recall=recall_report(labels, plans, images, answers, current.inputs, campaign.routing),
-        drift=drift_report(policy, labels, ~kept),
+        drift=drift_report(policy, labels, outside if new else ~outside),
         reliability=reviewed_reliability(labels, reviewed),
         histogram=score_histogram(labels, policy),
         classes=class_reports(labels, reviewed),
@@ -186,9 +189,12 @@ def collect(
     return report, _contents(labels, pictures)
 
 
-def _fit_side(labels: RunLabels, policy: Policy) -> Bools:
-    """Labels of images that were kept for fitting, (N,)."""
+def _outside(workspace: Store, labels: RunLabels, policy: Policy) -> Bools:
+    """Labels that the policy does not cover, (N,); of before 2026-12 those of images that were kept for fitting."""
     guarantee = policy.certification
+    covered = read_coverage(workspace, policy)
+    if covered is not None:
+        return ~among(label_numbers(labels.label_ids), covered.labels)
     return labels.fit_side(guarantee.fit_share, guarantee.seed) if guarantee else np.zeros(labels.count, np.bool_)
 
 

@@ -29,7 +29,7 @@ from vouch_labels.schemas.report import (
     Verdicts,
 )
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
-from vouch_labels.schemas.text import cut
+from vouch_labels.schemas.text import assumption_text, coverage_text, cut
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.certify.monitor import P_CORRECT, AuditDraw, audit_draws, audit_factor, drift, monitor
 from vouch_labels.tasks.certify.recall import recall_of_run
@@ -111,6 +111,8 @@ def policy_report(policy: Policy, routing: RoutingConfig, labels: int, *, expire
         fit_labels=guarantee.fit_labels if guarantee else None,
         planted=guarantee.reviewers.planted if guarantee else 0,
         missed=guarantee.reviewers.missed if guarantee else 0,
+        assumed_missed=guarantee.reviewers.assumed if guarantee else 0,
+        covers=guarantee.covers if guarantee else (),
         groups=tuple(_group(group, guarantee) for group in policy.groups),
     )
 
@@ -121,6 +123,11 @@ def guarantee_sentence(policy: PolicyReport) -> str:
     guarantee = f"at least {least} {OF_GATE[policy.gate]} are correct, with {sure} confidence"
     if policy.gate == "delivered":
         guarantee += ", once people have decided those that wait"
+    if policy.assumed_missed:
+        guarantee += f", {assumption_text(policy.assumed_missed)}"
+    if policy.covers:
+        labels, images = sum(one.labels for one in policy.covers), sum(one.images for one in policy.covers)
+        guarantee += f"; {coverage_text(labels, images, policy.covers[-1].created)}"
     match policy.standing:
         case "certified":
             return f"{guarantee[0].upper()}{guarantee[1:]}, in every certified group of classes."
@@ -186,7 +193,7 @@ def _at_least(value: float | None, low: float, guarantee: Certification) -> Inte
 def audit_reports(policy: Policy, plans: Plans, answers: Answers, confidence: float) -> tuple[AuditReport, ...]:
     """Describe the audits of a policy, the latest first."""
     by_number = {plan.number: plan for plan, _ in plans}
-    draws = audit_draws(plans, answers, policy.version, 1 - confidence)
+    draws = audit_draws(policy, plans, answers, 1 - confidence)
     return tuple(_audit(draw, by_number[draw.plan], policy.version, confidence) for draw in reversed(draws))
 
 
@@ -250,19 +257,19 @@ def _recall_interval(found: Recall, confidence: float) -> RecallInterval:
     )
 
 
-def drift_report(policy: Policy, labels: RunLabels, certify_side: Bools) -> DriftReport:
-    """Hold every signal of the certify side, (N,), against its percentiles in the batch that was certified."""
+def drift_report(policy: Policy, labels: RunLabels, chosen: Bools) -> DriftReport:
+    """Hold every signal of these labels, (N,), against its percentiles in the batch that was certified."""
     guarantee = policy.certification
     if guarantee is None or not guarantee.reference:
         return DriftReport(missing="only a certified policy keeps the scores of its batch to compare with")
-    found = drift(guarantee.reference, labels, labels.p_correct, certify_side)
+    found = drift(guarantee.reference, labels, labels.p_correct, chosen)
     signals = tuple(
         SignalDrift(
             signal=name,
             distance=one.distance,
             drifted=one.audit_factor > 1,
             before=guarantee.reference[name],
-            now=_percentiles(labels, name, certify_side),
+            now=_percentiles(labels, name, chosen),
         )
         for name, one in found.items()
     )

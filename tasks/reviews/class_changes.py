@@ -18,11 +18,10 @@ from vouch_labels.tasks.arrow import boxes_of, first_rows
 from vouch_labels.tasks.detect import label_ids
 from vouch_labels.tasks.labels.scan import Shard, scan, shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.reviews.plans import read_plans
+from vouch_labels.tasks.reviews.plans import read_plans, runs_with_plans
 from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
 from vouch_labels.tasks.store.store import Store
 
-_PLANS: Final = "reviews/plans/"
 _FEW: Final = 5
 """Classes that a message names at most."""
 _DOCS: Final = "see the page Change the classes of a campaign"
@@ -112,7 +111,7 @@ def answers_without_label(workspace: Store, run: str, ledger: Ledger, current: C
     if not missing:
         return {}
     class_of: dict[str, str | None] = {}
-    for other in _runs_with_plans(workspace):
+    for other in runs_with_plans(workspace):
         for _, tasks in read_plans(workspace, other):
             asked = tasks.filter(tasks["label_id"].is_valid())
             rows = zip(*(asked[name].to_pylist() for name in ("label_id", "class_name", "purpose")), strict=True)
@@ -186,7 +185,3 @@ def _carried(row: dict[str, Any], label_id: str, name: str, current: Current) ->
             right, verdict = None, "correct" if row[BOX[0]] is None else "bad_box"
     # The time was spent once, on the former label.
     return row | {"label_id": label_id, "class_name": right, "verdict": verdict, "seconds": None}
-
-
-def _runs_with_plans(workspace: Store) -> list[str]:
-    return sorted({info.key.removeprefix(_PLANS).partition("/")[0] for info in workspace.list(_PLANS)})

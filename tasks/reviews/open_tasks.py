@@ -32,6 +32,7 @@ from vouch_labels.tasks.reviews.resolve import (
     last_verdicts,
     missed_and_checked,
     resolve,
+    second_readings,
 )
 from vouch_labels.tasks.reviews.verdicts import present_verdicts, read_verdicts
 from vouch_labels.tasks.shard.files import read_current
@@ -154,6 +155,8 @@ def verdict_figures(
         zero_copy_only=False
     )
     doubly, agreement = _agreement(once)
+    own = once.filter(pc.is_in(once["label_id"], value_set=answers.ids.filter(pa.array(place >= 0))))
+    readings = second_readings(own, answers)
     disputed = np.array([name == DISPUTED for name in answers.verdict], np.bool_)
     ours = np.flatnonzero(place >= 0).tolist()
     return VerdictFigures(
@@ -165,6 +168,7 @@ def verdict_figures(
         reviewers=_by_reviewer(once),
         doubly_reviewed=doubly,
         agreement=agreement,
+        second_readings=readings if readings.labels else None,
         disputed=[answers.label_ids[row] for row in ours if disputed[row]][:MOST_NAMED],
         images_checked=len(set(images.checked.filter(pc.is_null(images.checked["class_name"]))["key"].to_pylist())),
         missed_objects=images.missed.num_rows,

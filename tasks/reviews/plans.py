@@ -5,7 +5,6 @@ Deng and L. Fei-Fei, AAAI workshops 2012), the others are assumptions; none was 
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
+from vouch_labels.tasks.reviews.log import PLANS, log_plan, newest_entry, record_numbers
 from vouch_labels.tasks.reviews.moved import FOLDER as MOVED_FOLDER
 from vouch_labels.tasks.reviews.moved import read_moved, with_moved_tasks
 from vouch_labels.tasks.store.store import Store, map_ordered
@@ -41,11 +41,11 @@ CHANGE_CLASS_S: Final = 3.0
 
 
 def write_plan(workspace: Store, run: str, plan: ReviewPlan, tasks: pa.Table) -> ReviewPlan:
-    """Write a plan under the next free number: its tasks first, its record last.
+    """Write a plan under the next free number: its tasks first, then its record, then its entry in the log.
 
     Of two planners that write at once each gets a number of its own. An interrupted planner leaves tasks without a
     record: such a plan does not exist, and its number is skipped unless the same tasks are planned again. Set here are
-    run, number, counts, seconds and tasks_sha256 of the plan.
+    run, number, counts, seconds, tasks_sha256 and log of the plan.
 
     Raises:
         StoreError: The workspace cannot be written.
@@ -60,8 +60,9 @@ def write_plan(workspace: Store, run: str, plan: ReviewPlan, tasks: pa.Table) ->
         "counts": dict(Counter(ordered["purpose"].to_pylist())),
         "seconds": float(pc.sum(ordered["seconds"]).as_py() or 0),
         "tasks_sha256": hashlib.sha256(data).hexdigest(),
+        "log": newest_entry(workspace),
     }
-    number = max(record_numbers(workspace, f"reviews/plans/{run}/"), default=0)
+    number = max(record_numbers(workspace, f"{PLANS}{run}/"), default=0)
     while True:
         number += 1
         # Tasks of another planner must stay as they are: its record, written or about to be, names their hash.
@@ -70,7 +71,9 @@ def write_plan(workspace: Store, run: str, plan: ReviewPlan, tasks: pa.Table) ->
         ):
             continue
         written = ReviewPlan.model_validate(plan.model_dump() | changes | {"number": number})
-        if workspace.put(_record_key(run, number), written.model_dump_json(indent=1).encode(), if_absent=True):
+        record = written.model_dump_json(indent=1).encode()
+        if workspace.put(_record_key(run, number), record, if_absent=True):
+            log_plan(workspace, run, number, record)
             return written
 
 
@@ -82,10 +85,15 @@ def read_plans(workspace: Store, run: str) -> list[tuple[ReviewPlan, pa.Table]]:
     Raises:
         StoreError: A plan is damaged, or its tasks are missing or not those that were planned.
     """
-    numbers = record_numbers(workspace, f"reviews/plans/{run}/")
+    numbers = record_numbers(workspace, f"{PLANS}{run}/")
     plans = map_ordered(lambda number: _read(workspace, run, number), numbers, _THREADS)
     moves = read_moved(workspace, [info.key for info in workspace.list(f"{MOVED_FOLDER}{run}/")]) if numbers else []
     return [(plan, with_moved_tasks(tasks, plan.number, moves)) for plan, tasks in plans]
+
+
+def runs_with_plans(workspace: Store) -> list[str]:
+    """Names of the runs of which something was asked, ascending."""
+    return sorted({info.key.removeprefix(PLANS).rpartition("/")[0] for info in workspace.list(PLANS)})
 
 
 def _read(workspace: Store, run: str, number: int) -> tuple[ReviewPlan, pa.Table]:
@@ -97,20 +105,13 @@ def _read(workspace: Store, run: str, number: int) -> tuple[ReviewPlan, pa.Table
     try:
         data = workspace.get(tasks_key).data
     except ObjectMissingError:
-        raise StoreError(f"{workspace.uri}/{tasks_key} is missing; restore it, or remove {key} as well") from None
+        raise StoreError(f"{workspace.uri}/{tasks_key} is missing; restore it") from None
     if hashlib.sha256(data).hexdigest() != plan.tasks_sha256:
         raise StoreError(f"{workspace.uri}/{tasks_key} is not the file that was planned; restore it")
     table = pq.read_table(pa.BufferReader(data))
     if not table.schema.equals(TASKS):
         raise StoreError(f"{workspace.uri}/{tasks_key} is of another version of Vouch; use that version")
     return plan, table
-
-
-def record_numbers(workspace: Store, folder: str, digits: int = 4) -> list[int]:
-    """Numbers of the records <number>.json of so many digits or more, below a key that ends with a slash; ascending."""
-    record = re.compile(rf"(\d{{{digits},}})\.json")
-    names = (record.fullmatch(info.key.removeprefix(folder)) for info in workspace.list(folder))
-    return sorted(int(name[1]) for name in names if name)
 
 
 def _is_there(workspace: Store, key: str, sha256: object) -> bool:
@@ -121,11 +122,11 @@ def _is_there(workspace: Store, key: str, sha256: object) -> bool:
 
 
 def _record_key(run: str, number: int) -> str:
-    return f"reviews/plans/{run}/{number:04d}.json"
+    return f"{PLANS}{run}/{number:04d}.json"
 
 
 def _tasks_key(run: str, number: int) -> str:
-    return f"reviews/plans/{run}/{number:04d}-tasks.parquet"
+    return f"{PLANS}{run}/{number:04d}-tasks.parquet"
 
 
 def labels_within(seconds: float) -> int:

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS
+from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, VERDICTS, SecondReadings
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.arrow import distinct, places_in
 from vouch_labels.tasks.reviews.verdicts import in_time
+from vouch_labels.tasks.statistics.bounds import lower_bound, upper_bound
 
 DISPUTED: Final = "disputed"
 ANSWERS: Final = (*LABEL_VERDICTS, DISPUTED)
@@ -95,20 +96,23 @@ def resolve(verdicts: pa.Table) -> Answers:
     """Resolve the verdicts of every label to one answer.
 
     A later verdict of a reviewer replaces their earlier one: later by reviewed_at (none counts as earliest), and at
-    equal times by the order of rows. Equal verdicts of several reviewers agree, different ones make the label disputed.
+    equal times by the order of rows. Equal verdicts of several reviewers agree; different ones make the label disputed,
+    until more than half of them are one verdict, which counts alone then.
     Rows that come again change nothing. Where people answered, simulated verdicts are passed over.
     """
     rows = pl.DataFrame(effective_verdicts(verdicts)).with_columns(pl.col("seconds").cast(pl.Float64).fill_nan(None))
     box, mask = pl.all_horizontal(pl.col(BOX).is_finite()), pl.col("rle_counts").is_not_null()
-    verdict, class_name = pl.col("verdict"), pl.col("class_name").drop_nulls()
+    counts = ~pl.col("outvoted")
+    verdict, class_name = pl.col("verdict").filter(counts), pl.col("class_name").filter(counts).drop_nulls()
     found = (
-        rows.with_row_index("row")
+        _with_outvoted(rows)
+        .with_row_index("row")
         .group_by("label_id", maintain_order=True)
         .agg(
             pl.when(verdict.n_unique() == 1).then(verdict.first()).otherwise(pl.lit(DISPUTED)).alias("verdict"),
             pl.when(class_name.n_unique() == 1).then(class_name.first()).alias("class_name"),
-            pl.col("row", *BOX).filter(box).last(),
-            pl.col("row", *BOX, "rle_counts").filter(mask).last().name.prefix("mask_"),
+            pl.col("row", *BOX).filter(box & counts).last(),
+            pl.col("row", *BOX, "rle_counts").filter(mask & counts).last().name.prefix("mask_"),
             pl.when(pl.col("seconds").count() > 0).then(pl.col("seconds").sum()),
             pl.col("simulated").any(),
             pl.len().alias("reviewers"),
@@ -130,6 +134,12 @@ def resolve(verdicts: pa.Table) -> Answers:
         masks=masks.cast(pa.binary()),
         ids=ids,
     )
+
+
+def _with_outvoted(rows: pl.DataFrame) -> pl.DataFrame:
+    """Mark the verdicts on a label that more than half of its reviewers contradict by one other verdict."""
+    most = pl.len().over("label_id", "verdict") * 2 > pl.len().over("label_id")
+    return rows.with_columns(most=most).with_columns(outvoted=pl.col("most").any().over("label_id") & ~pl.col("most"))
 
 
 def effective_verdicts(verdicts: pa.Table) -> pa.Table:
@@ -155,6 +165,41 @@ def last_verdicts(verdicts: pa.Table) -> pa.Table:
     labels_first = pl.col("row").min().over("label_id")
     last = frame.with_columns(first=labels_first).unique(["label_id", "reviewer"], keep="last").sort("first", "row")
     return rows.take(last["row"].to_arrow())
+
+
+def second_readings(verdicts: pa.Table, answers: Answers, confidence: float = 0.9) -> SecondReadings:
+    """Estimate which share m of the wrong labels a reviewer misses, by the labels that two have read.
+
+    Of each label count the first verdicts of the two who came first: what they said before they could know of a
+    dispute. If both miss each wrong label with chance m, independently, then of the wrong ones that at least one of
+    them finds, the other misses the share q = 2 m (1 - m) / (1 - m^2) = 2 m / (1 + m), so m = q / (2 - q), which grows
+    with q: the Clopper-Pearson bounds of q are carried over. Disputed labels count as wrong, so that a false alarm
+    counts as a miss of the other's: where it is settled, it leaves.
+
+    Args:
+        verdicts: Those on the labels in question.
+        answers: What `resolve` makes of them, or of more.
+        confidence: Of the two-sided interval.
+    """
+    people = _people_first(verdicts)
+    given = in_time(people.filter(pc.is_in(people["verdict"], value_set=pa.array(LABEL_VERDICTS))))
+    twice = (
+        pl.DataFrame(given.select(["label_id", "reviewer", "verdict"]))
+        .unique(["label_id", "reviewer"], keep="first", maintain_order=True)
+        .group_by("label_id", maintain_order=True)
+        .agg(pl.len().alias("readers"), (pl.col("verdict").head(2) != "correct").sum().alias("found"))
+        .filter(pl.col("readers") > 1)
+    )
+    is_wrong = np.isin(answers.wrong_of(twice["label_id"].to_arrow().cast(pa.string())), (WRONG, IN_DISPUTE))
+    found = twice["found"].to_numpy()[is_wrong]
+    wrong, missed = int((found > 0).sum()), int((found == 1).sum())
+    counts = SecondReadings(labels=twice.height, wrong=wrong, missed=missed, confidence=confidence)
+    if not wrong:
+        return counts
+    tail = (1 - confidence) / 2
+    q = np.array([missed / wrong, lower_bound(missed, wrong, tail), upper_bound(missed, wrong, tail)])
+    share, low, high = (q / (2 - q)).tolist()
+    return counts.model_copy(update={"share": share, "low": low, "high": high})
 
 
 def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:

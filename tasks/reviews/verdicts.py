@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RL
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.arrow import boxes_of
 from vouch_labels.tasks.boxes_masks import run_lengths
+from vouch_labels.tasks.reviews.log import log_answers, logged_answers, lost_answers
 from vouch_labels.tasks.reviews.moved import FOLDER as MOVED_FOLDER
 from vouch_labels.tasks.reviews.moved import read_moved, with_moved_verdicts
 from vouch_labels.tasks.store.store import Store, map_ordered
@@ -62,7 +63,8 @@ def write_verdicts(workspace: Store, table: pa.Table) -> str:
     pq.write_table(ordered, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
     name = _name(data)
-    workspace.put(f"{FOLDER}{name}{_SUFFIX}", data, if_absent=True)
+    if workspace.put(f"{FOLDER}{name}{_SUFFIX}", data, if_absent=True):
+        log_answers(workspace, f"{name}{_SUFFIX}")
     return name
 
 
@@ -73,22 +75,33 @@ def read_verdicts(workspace: Store) -> pa.Table:
     time (those without one first), then by name of file, then as in the file.
 
     Raises:
-        StoreError: A file is damaged, or holds no verdicts.
+        StoreError: A file is damaged, holds no verdicts, or is missing and was there before.
     """
     moves = read_moved(workspace, [info.key for info in workspace.list(MOVED_FOLDER)])
-    verdicts = pa.concat_tables([VERDICTS.empty_table(), *verdict_tables(workspace)])
+    # What was logged before the files are listed must be among them.
+    logged, names = logged_answers(workspace), _names(workspace)
+    verdicts = pa.concat_tables([VERDICTS.empty_table(), *_tables(workspace, names)])
+    if missing := logged.difference(names):
+        raise lost_answers(workspace, missing)
     return in_time(with_moved_verdicts(verdicts, moves))
 
 
 def verdict_tables(workspace: Store) -> Iterator[pa.Table]:
-    """Read the verdicts of a workspace file by file, by name, as they were given.
+    """Read the verdicts of a workspace file by file, by name, as they were given; whether one is missing is not asked.
 
     Raises:
         StoreError: A file is damaged, or holds no verdicts.
     """
+    yield from _tables(workspace, _names(workspace))
+
+
+def _names(workspace: Store) -> list[str]:
     names = [info.key.removeprefix(FOLDER) for info in workspace.list(FOLDER)]
-    names = [name for name in names if name.endswith(_SUFFIX) and "/" not in name]
-    yield from map_ordered(lambda name: _read(workspace, name), names, _THREADS)
+    return [name for name in names if name.endswith(_SUFFIX) and "/" not in name]
+
+
+def _tables(workspace: Store, names: Iterable[str]) -> Iterator[pa.Table]:
+    return map_ordered(lambda name: _read(workspace, name), names, _THREADS)
 
 
 def present_verdicts(workspace: Store, current: Current | None) -> pa.Table:
@@ -145,7 +158,7 @@ def _read(workspace: Store, name: str) -> pa.Table:
     data = workspace.get(f"{FOLDER}{name}").data
     stem = name.removesuffix(_SUFFIX)
     if re.fullmatch(f"[0-9a-f]{{{_HASH_DIGITS}}}", stem) and stem != _name(data):
-        raise StoreError(f"{uri} is not the file that was written; restore it, or move it away")
+        raise StoreError(f"{uri} is not the file that was written; restore it")
     try:
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError):

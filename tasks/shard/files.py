@@ -5,13 +5,14 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError
 from vouch_labels.schemas.records import ClassCounts, Current, Marker, Part, ShardCounts
 from vouch_labels.schemas.tables import FOUND, STAGES
-from vouch_labels.tasks.route import ACCEPT, REVIEW
+from vouch_labels.tasks.route import ACCEPT, OUTSIDE, REVIEW
 from vouch_labels.tasks.shard.events import Progress
 from vouch_labels.tasks.store.store import Store
 
@@ -170,7 +171,14 @@ def decision_counts(detect: pa.Table, decisions: pa.Table) -> dict[str, Any]:
         "accepted": sum(entry.accepted for entry in classes.values()),
         "review": sum(entry.review for entry in classes.values()),
         "classes": classes,
+        "outside": _outside(decisions),
     }
+
+
+def _outside(decisions: pa.Table) -> int:
+    if "reason" not in decisions.column_names:
+        return 0
+    return int(pc.sum(pc.equal(decisions["reason"], OUTSIDE)).as_py() or 0)
 
 
 def progress_of(counts: ShardCounts) -> Progress:

@@ -15,6 +15,7 @@ from vouch_labels.schemas.records import Marker
 from vouch_labels.schemas.tables import BOX, STAGES
 from vouch_labels.tasks.arrow import boxes_of, numbers, rows_of_keys
 from vouch_labels.tasks.models.registry import RawDetections
+from vouch_labels.tasks.policy import coverage_of_run
 from vouch_labels.tasks.route import route
 from vouch_labels.tasks.shard.files import decision_counts, markers_of, read_part, write_marker, write_part
 from vouch_labels.tasks.shard.pipeline import Pipeline, rerouted, stages_fingerprint
@@ -172,7 +173,8 @@ def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> 
     tables = {
         stage: read_part(workspace, older.parts[stage], stage, columns) for stage, columns in _columns(policy).items()
     }
-    decisions = route(tables["images"], tables["detect"], tables["segment"], tables["score"], policy)
+    covered = coverage_of_run(workspace, policy)
+    decisions = route(tables["images"], tables["detect"], tables["segment"], tables["score"], policy, covered)
     stages = rerouted(older.stages, policy)
     marker = Marker(
         shard=older.shard,

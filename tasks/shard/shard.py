@@ -16,6 +16,7 @@ from vouch_labels.tasks.acquire import DELETED, DENIED, Acquired, acquire
 from vouch_labels.tasks.decode import NO_MEMORY
 from vouch_labels.tasks.plan.alike import read_alike
 from vouch_labels.tasks.plan.ledger import read_plan
+from vouch_labels.tasks.policy import coverage_of_run
 from vouch_labels.tasks.shard.alike import Alike, Copy, with_copies
 from vouch_labels.tasks.shard.events import OnEvent, Progress, ignore
 from vouch_labels.tasks.shard.files import (
@@ -132,7 +133,8 @@ def _tables(
     acquired = acquire(refs, source, campaign.source, campaign.run.fetch_threads, campaign.run.decode_memory_mb)
     images = _Images(acquired, earlier, alike)
     tables_of_batches = []
-    for tables in process_batches(_batches(images, pipeline), pipeline, settings.policy, class_names):
+    covered = coverage_of_run(workspace, settings.policy)
+    for tables in process_batches(_batches(images, pipeline), pipeline, settings.policy, class_names, covered):
         tables_of_batches.append(tables)
         report(progress_of(count(tables)))
     looked_at = join_tables(tables_of_batches)

@@ -26,6 +26,7 @@ from vouch_labels.tasks.detect import Ask, Detect, Detections
 from vouch_labels.tasks.models.batching import is_out_of_memory
 from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, RawDetections
 from vouch_labels.tasks.models.runtime import WAIT_SECONDS, on_own_stream
+from vouch_labels.tasks.policy import Coverage
 from vouch_labels.tasks.presence import Present
 from vouch_labels.tasks.route import route
 from vouch_labels.tasks.score import Scores
@@ -85,9 +86,13 @@ class _Batch:
 
 
 def process_batches(
-    batches: Iterable[Sequence[Work]], pipeline: Pipeline, policy: Policy, class_names: list[str]
+    batches: Iterable[Sequence[Work]],
+    pipeline: Pipeline,
+    policy: Policy,
+    class_names: list[str],
+    covered: Coverage | None = None,
 ) -> Iterator[dict[str, pa.Table]]:
-    """Yield the tables of each batch, in order.
+    """Yield the tables of each batch, in order; policy and covered as in `tasks.route.route`.
 
     Batches are images with pixels or failed, in plan order. On a GPU they follow each other through four threads
     (detect, segment, score, lay out), so that the device has work while the host resizes, encodes and writes rows for
@@ -97,7 +102,7 @@ def process_batches(
     Raises:
         VouchError: Something is wrong beyond the images.
     """
-    in_turn, side_by_side = _stages(pipeline, policy, class_names)
+    in_turn, side_by_side = _stages(pipeline, policy, class_names, covered)
     for batch in staged(map(_Batch, batches), side_by_side, "stage"):
         for stage in in_turn:
             stage(batch)
@@ -107,12 +112,14 @@ def process_batches(
 BatchStage = Callable[[_Batch], None]
 
 
-def _stages(pipeline: Pipeline, policy: Policy, class_names: list[str]) -> tuple[list[BatchStage], list[BatchStage]]:
+def _stages(
+    pipeline: Pipeline, policy: Policy, class_names: list[str], covered: Coverage | None
+) -> tuple[list[BatchStage], list[BatchStage]]:
     """What is done in the caller's thread, and what in threads of their own."""
     steps = steps_of(pipeline, class_names)
 
     def lay_out(batch: _Batch) -> None:
-        batch.tables = batch_tables(batch.works, pipeline, policy)
+        batch.tables = batch_tables(batch.works, pipeline, policy, covered)
 
     device = pipeline.stages_on
     if device is None:
@@ -280,7 +287,9 @@ def _failure(step: Step, work: Work, error: Exception) -> Failed:
     return Failed(step=step, reason=f"unforeseen {type(error).__name__}: {message[:200]}")
 
 
-def batch_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> dict[str, pa.Table]:
+def batch_tables(
+    works: Sequence[Work], pipeline: Pipeline, policy: Policy, covered: Coverage | None = None
+) -> dict[str, pa.Table]:
     """Lay out a batch of images after all steps, failed ones included, in plan order.
 
     Returns:
@@ -312,7 +321,7 @@ def batch_tables(works: Sequence[Work], pipeline: Pipeline, policy: Policy) -> d
         "segment": segment,
         "score": score,
         "presence": presence,
-        "route": route(images, detect, segment, score, policy),
+        "route": route(images, detect, segment, score, policy, covered),
     }
 
 

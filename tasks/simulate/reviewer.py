@@ -141,6 +141,8 @@ class Question:
     """Share of labels that the answers are about."""
     honeypots: int = 0
     """Known-wrong labels that show what the reviewer misses."""
+    assumed: float = 0.0
+    """Share of wrong labels that the guarantee assumes to be missed, where no honeypot measures it."""
 
 
 def ask(
@@ -175,7 +177,8 @@ def ask(
         raise UserError(f"--reviews: {min(counts)} is no number of labels to look at; give numbers from 1 on")
     if honeypots < 0:
         raise UserError(f"--honeypots: {honeypots} is no number of labels")
-    return Question(asked, counts, draws, chosen, routing.confidence, Errors(missed=missed), automate, honeypots)
+    errors = Errors(missed=missed)
+    return Question(asked, counts, draws, chosen, routing.confidence, errors, automate, honeypots, routing.missed)
 
 
 def _numbers(name: str, value: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:

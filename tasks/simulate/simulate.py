@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, Gate
 from vouch_labels.schemas.errors import NotCertifiedError, UserError
 from vouch_labels.schemas.evaluation import ContractTruth, PlanningAnswer, SimulatedRow, Simulation, Spread
 from vouch_labels.schemas.policy import Certified
@@ -31,9 +31,10 @@ from vouch_labels.tasks.evaluate.evaluate import contract_truth, is_kept, true_p
 from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, RunTruth, truth_of_campaign
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.policy import read_coverage, read_policy
 from vouch_labels.tasks.reviews.plans import VERIFY_S, read_plans
-from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.reviews.resolve import resolve
+from vouch_labels.tasks.reviews.verdicts import present_verdicts, write_verdicts
 from vouch_labels.tasks.simulate.reviewer import PERFECT, SECONDS, Errors, Question, answer, called, chances
 from vouch_labels.tasks.statistics.bounds import (
     TRUSTED,
@@ -45,13 +46,13 @@ from vouch_labels.tasks.statistics.bounds import (
     reviewer_error,
     upper_bound,
 )
-from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample, fit_share
+from vouch_labels.tasks.statistics.sampling import certification_sample, first_sample
 from vouch_labels.tasks.statistics.threshold_tests import (
     Sample,
     accepted_counts,
+    binomial_gate_b,
     delta_of_test,
     gate_a,
-    gate_b,
     threshold_grid,
 )
 from vouch_labels.tasks.store.open import open_store
@@ -72,9 +73,9 @@ def simulate(
 ) -> Simulation:
     """Play every number of reviews so often, and hold each result against the truth.
 
-    Draws differ in the split, in what is drawn for review and in the reviewer's errors; the labels are the same. So the
+    Draws differ in what is drawn for review and in the reviewer's errors; the labels are the same. So the
     figures say what would come of such reviews on this run; another batch of images has other labels. Labels are never
-    drawn twice to make a larger batch: a number of reviews above what a side has reviews all of it. names: the
+    drawn twice to make a larger batch: a number of reviews above what there is reviews all of it. names: the
     ground-truth file and the run, for the report; progress is called with draws played and draws in all.
 
     Raises:
@@ -83,7 +84,9 @@ def simulate(
     played = board(labels, truth, question.errors, question.honeypots)
     if not played.labels.count:
         raise UserError(f"{names[0]}: none of the run's labels has truth to simulate a reviewer with")
-    guarantees = [Guarantee(precision, question.confidence, question.gate) for precision in question.precisions]
+    guarantees = [
+        Guarantee(precision, question.confidence, question.gate, question.assumed) for precision in question.precisions
+    ]
     results: dict[tuple[float, int], list[Draw]] = {}
     total = len(question.reviews) * question.draws
     for place, reviews in enumerate(question.reviews):
@@ -108,6 +111,7 @@ def simulate(
         draws=question.draws,
         missed=question.errors.missed,
         honeypots=question.honeypots,
+        assumed=0 if question.honeypots else question.assumed,
         seconds_per_box_by_hand=float(SECONDS[played.verdict].sum()) / boxes if boxes else None,
         rows=rows,
         answers=answers(rows, question.automate),
@@ -161,7 +165,7 @@ class Draw(NamedTuple):
     automation: float
     """Share of all labels accepted."""
     accepted_precision: float | None
-    """A, true, on the side that the guarantee is about; None without an accepted label."""
+    """A, true, of what the guarantee is about; None without an accepted label."""
     delivered_precision: float | None
     broken: bool
     """Something was accepted, and the guarantee of a group is not kept."""
@@ -172,7 +176,7 @@ class Draw(NamedTuple):
 
 
 def play(board: Board, guarantees: Sequence[Guarantee], reviews: int, seed: int) -> list[Draw]:
-    """Play one campaign for each guarantee; the split, the first sample and the calibrator are the same for all.
+    """Play one campaign for each guarantee; the first sample and the calibrator are the same for all.
 
     `reviews` includes the labels for fitting.
     """
@@ -211,25 +215,35 @@ class _Start:
 
     @property
     def side(self) -> Bools:
-        """(N,) labels that the guarantee is about."""
-        return self.candidates.certify_side
+        """(N,) labels that the guarantee covers."""
+        return self.candidates.population
+
+    def about(self, gate: Gate) -> Bools:
+        """(N,) labels that the guarantee is about: of delivered labels also those that were known before."""
+        return np.ones_like(self.side) if gate == "delivered" else self.side
+
+    def accepted(self, accepted: Bools, asked: Ints) -> Bools:
+        """(N,) accepted labels less those that the reviewer was asked about and called wrong, which are corrected."""
+        left = accepted.copy()
+        left[asked[self.wrong[asked]]] = False
+        return left
 
 
 def _begin(board: Board, reviews: int, seed: int) -> _Start:
     labels, verdicts = board.labels, board.reviewed(seed)
     count = reviews_to_fit(labels.count, reviews)
-    fitting = labels.fit_side(fit_share(labels.count, count), seed)
-    rows = np.flatnonzero(fitting)
-    first = first_sample(labels.signals[rows, _SCORE].astype(np.float64), count, seed)
+    first = first_sample(labels.signals[:, _SCORE].astype(np.float64), count, seed)
     # In the order of the labels, as verdicts of a campaign are fitted to.
-    order = np.argsort(rows[first.rows])
-    rows, inclusion = rows[first.rows][order], first.inclusion[order]
+    order = np.argsort(first.rows)
+    rows, inclusion = first.rows[order], first.inclusion[order]
     try:
         fit = fit_rows(labels, rows, verdicts[rows] != CORRECT, 1 / inclusion, seed)
     except UserError:
         fit = None
     scores = fit.scores if fit is not None else np.full(labels.count, np.nan)
-    candidates = Candidates(scores, labels.class_index, labels.class_names, ~fitting)
+    population = np.ones(labels.count, np.bool_)
+    population[rows] = False
+    candidates = Candidates(scores, labels.class_index, labels.class_names, population, labels.draw_order)
     return _Start(board, verdicts, candidates, rows, fit, seed)
 
 
@@ -251,15 +265,16 @@ def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
                 kept = candidates.of(one.plan.model_copy(update={"classes": one.classes}))
                 accepted |= kept & (candidates.scores >= one.certificate.threshold)
     naive = _naive(start, guarantee, left)
-    found = true_precision(accepted, start.board.correct, start.side)
     asked = np.unique(np.concatenate([start.first, rows]))
+    left_accepted = start.accepted(accepted, asked)
+    found = true_precision(left_accepted, start.board.correct, start.about(guarantee.gate))
     return Draw(
         reviewed=len(asked),
         review_seconds=float(SECONDS[start.verdicts[asked]].sum()) + start.board.honeypots * VERIFY_S,
         automation=float(accepted.mean()),
         accepted_precision=found.accepted_precision,
         delivered_precision=found.delivered_precision,
-        broken=_broken(start, accepted, groups, guarantee),
+        broken=_broken(start, left_accepted, groups, guarantee),
         seconds_per_box=_seconds_per_box(start, accepted, asked),
         oracle=oracle(candidates.scores[start.side], ~start.board.correct[start.side], guarantee),
         naive=float(naive.mean()),
@@ -288,7 +303,7 @@ def _naive(start: _Start, guarantee: Guarantee, reviews: int) -> Bools:
     if guarantee.gate == "accepted":
         found = gate_a(sample, steps, np.ones(len(steps), np.int64), guarantee.precision, 0.5)
     else:
-        found = gate_b(sample, steps, guarantee.precision, 0.5)
+        found = binomial_gate_b(sample, steps, guarantee.precision, 0.5)
     good = np.flatnonzero((found.reviewed > 0) & (found.errors <= (1 - guarantee.precision) * found.reviewed))
     least = float(steps[good[-1]]) if len(good) else np.inf
     return np.asarray(start.side & (scores >= least))
@@ -296,7 +311,9 @@ def _naive(start: _Start, guarantee: Guarantee, reviews: int) -> Bools:
 
 def _broken(start: _Start, accepted: Bools, groups: Sequence[GroupPlan], guarantee: Guarantee) -> bool:
     """Whether the guarantee of any group is broken."""
-    among = [start.candidates.of(group) for group in groups] or [start.side]
+    about = start.about(guarantee.gate)
+    everything = replace(start.candidates, population=about)
+    among = [everything.of(group) for group in groups] or [about]
     found = [true_precision(accepted, start.board.correct, part) for part in among]
     return any(is_kept(one, guarantee.gate, guarantee.precision) is False for one in found)
 
@@ -368,8 +385,11 @@ def review_round(
     if certified is not None and certified.version is not None:
         applied = apply_policy(campaign, certified.version, export=export)
         labels = _labels(campaign)
-        policy = read_policy(open_store(campaign.workspace), certified.version, campaign.classes)
-        contract = contract_truth(labels, truth, policy)
+        workspace = open_store(campaign.workspace)
+        policy = read_policy(workspace, certified.version, campaign.classes)
+        answers = resolve(present_verdicts(workspace, current_of(workspace, campaign.run.name)))
+        codes = answers.wrong_of(labels.label_ids).astype(np.int64)
+        contract = contract_truth(labels, truth, policy, read_coverage(workspace, policy), codes)
     return Round((first, second), certified, refusal, applied, contract, labels, truth)
 
 

@@ -4,7 +4,7 @@ Only fit labels are used for predictions, so whatever is chosen by them leaves t
 reviews. A certificate is a group's threshold, or why there is none and how many reviews are missing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,7 @@ import scipy
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, most_errors
 from vouch_labels.tasks.statistics.threshold_tests import (
     NEXT_TEST,
+    DeliveredTest,
     Evidence,
     Sample,
     accepted_counts,
@@ -171,6 +172,8 @@ def certify(evidence: Evidence, drawn: int) -> Certificate:
 def _refusal(evidence: Evidence, drawn: int) -> tuple[str, int | None]:
     """Why the first threshold failed, and how many more labels to draw."""
     reviewed, errors, limit = int(evidence.reviewed[0]), int(evidence.errors[0]), float(evidence.limits[0])
+    if evidence.delivered is not None:
+        return _refusal_delivered(evidence, evidence.delivered)
     if limit <= 0:
         return "reviewers may miss so many wrong labels that no sample shows this precision; add honeypots", None
     most = int(most_errors(reviewed, limit, evidence.delta))
@@ -191,9 +194,32 @@ def _refusal(evidence: Evidence, drawn: int) -> tuple[str, int | None]:
     return f"{found}; review about {more:,} more{condition}", more
 
 
+def _refusal_delivered(evidence: Evidence, test: DeliveredTest) -> tuple[str, int | None]:
+    """As `_refusal`, of the exact test of gate B: in a fixed population, reviews of all labels are enough at last."""
+    reviewed, errors = int(evidence.reviewed[0]), int(evidence.errors[0])
+    correct, drawn, delta = reviewed - errors, test.drawn, evidence.delta * NEXT_TEST
+    found = f"{errors} of {reviewed} reviewed labels are wrong at the strictest threshold"
+    share, kept = (errors + 0.5) / (drawn + 1), (correct + 0.5) / (drawn + 1)
+
+    def passes(more: int) -> bool:
+        larger = replace(test, drawn=drawn + more)
+        wrong = errors + int(scipy.stats.binom.ppf(POWER, more, share))
+        return bool(larger.p(wrong, min(correct + round(more * kept), larger.drawn - wrong)) <= delta)
+
+    low, high = 0, test.population.labels - drawn
+    if high < 1 or not passes(high):
+        also = f"{', or' if errors else ' while'} reviewers may miss so many" if test.missed else ""
+        many = " while so many are wrong" if errors else ""
+        return f"{found}; more reviews will not help{many}{also}", None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return f"{found}, too many for so few reviews; review about {high:,} more", high
+
+
 @dataclass(frozen=True)
 class Precisions:
-    """Both precisions at a threshold, as a sample of the whole certify side estimates them."""
+    """Both precisions at a threshold, as a sample of the whole population estimates them."""
 
     accepted: float
     """A: of the accepted labels; NaN without a sampled one."""

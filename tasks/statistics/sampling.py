@@ -3,12 +3,8 @@
 Every draw has a purpose and a seed; different purposes give independent draws from one seed. What certifies is drawn
 label by label from a fixed set; that makes the binomial and hypergeometric tests valid, however errors cluster.
 
-Images whose labels fit the calibrator are kept apart from those that certify. Verdicts on the fit side train the
-calibrator and order the thresholds; the validation sample is drawn from the other side alone. What is certified is
-therefore stated of the certify side. A batch in which the fit side is small keeps the rest of that side for people:
-`fit_share` makes it just large enough. (Drawn afresh with our own seed from the whole batch, a sample would certify the
-whole batch even with images on both sides, for such a bound rests on the draw alone; but a policy outlives its batch,
-and scores of images that trained them flatter what later batches will get.)
+Labels that fit the calibrator come from all images. What is certified afterwards is drawn from the labels without an
+answer: such a bound rests on the draw alone, whichever labels the scores were made from.
 """
 
 import hashlib
@@ -25,11 +21,6 @@ CERTIFICATION: Final = 2
 AUDIT: Final = 3
 IMAGES: Final = 4
 SCORE_BINS: Final = 10
-AUDIT_BINS: Final = 4
-
-ROOM: Final = 1.5
-"""Labels on the fit side for each one that is to be reviewed there, so that strata have something to choose from."""
-LARGEST: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,44 +60,17 @@ def first_sample(scores: Floats, count: int, seed: int) -> Drawn:
     return Drawn(rows, share + (1 - share) * (len(uniform) / len(rest) if len(rest) else 0.0))
 
 
-def certification_sample(among: Bools, count: int, seed: int, number: int = 0) -> Drawn:
-    """Draw what certifies: a simple random sample of the labels marked.
+def certification_sample(among: Bools, count: int, seed: int, number: int = 0, purpose: int = CERTIFICATION) -> Drawn:
+    """Draw what certifies, or with purpose `AUDIT` a blind audit: a simple random sample of the labels marked.
 
-    For gate B mark the certify side, for gate A its labels at or above the plan's region. The rows are the beginning of
+    For gate B mark the population, for gate A its labels at or above the plan's region. The rows are the beginning of
     a random order, so a larger draw of the same seed begins with the smaller one. Reviewing more after seeing the
     result is another test, and spends another part of delta (`threshold_tests.delta_of_test`). number is that of
     the policy or certification that it is for: others have other orders.
     """
     candidates = np.flatnonzero(among)
-    rows = generator(seed, CERTIFICATION, number).permutation(candidates)[:count]
+    rows = generator(seed, purpose, number).permutation(candidates)[:count]
     return Drawn(rows, np.full(len(rows), len(rows) / max(1, len(candidates))))
-
-
-def audit_sample(classes: Ints, probabilities: Floats, count: int, seed: int, batch: int) -> Drawn:
-    """Draw accepted labels for a blind audit, stratified by class and score.
-
-    Strata are class x quarter of p(correct) within the batch. Each gets two labels where it has them, so that every
-    variance can be estimated, and the rest in proportion to its size. Where two a stratum are more than count, the
-    quarters are joined, then the classes. The inclusion probability m_h / N_h is to be stored with each row.
-    """
-    strata = audit_strata(classes, probabilities, count)
-    sizes = np.bincount(strata)
-    taken = allocate(sizes, count, least=2, proportional=True)
-    rng = generator(seed, AUDIT, batch)
-    rows = rng.permutation(_from_strata(strata, taken, rng))
-    return Drawn(rows, (taken / np.maximum(sizes, 1))[strata[rows]])
-
-
-def audit_strata(classes: Ints, probabilities: Floats, count: int) -> Ints:
-    """Stratum of each accepted label, (N,): as fine as two labels of each allow."""
-    order = np.argsort(probabilities, kind="stable")
-    quarter = np.empty(len(order), np.int64)
-    quarter[order] = np.arange(len(order)) * AUDIT_BINS // max(1, len(order))
-    for strata in (classes * AUDIT_BINS + quarter, classes, quarter):
-        found, index = np.unique(strata, return_inverse=True)
-        if 2 * len(found) <= count:
-            return np.asarray(index.reshape(-1), np.int64)
-    return np.zeros(len(order), np.int64)
 
 
 def score_bins(scores: Floats, bins: int) -> Ints:
@@ -148,13 +112,8 @@ def _from_strata(strata: Ints, taken: Ints, rng: np.random.Generator) -> Ints:
     return np.asarray(order[place < taken[strata[order]]], np.int64)
 
 
-def fit_share(labels: int, reviews: int) -> float:
-    """Share of images to put on the fit side: enough for `ROOM` times the reviews, at most `LARGEST`; 0 without any."""
-    return min(LARGEST, ROOM * reviews / labels) if labels else 0.0
-
-
 def on_fit_side(images: Sequence[str], share: float, seed: int) -> Bools:
-    """Say of each image, (M,), whether it is on the fit side.
+    """Say of each image, (M,), whether a policy of before 2026-12 keeps it for fitting and accepts none of its labels.
 
     The SHA-256 of seed and identity, as a number in [0, 1), is held against the share: an image keeps its side
     whatever other images come or go, and copies of one image share theirs. Images are named by the SHA-256 of their

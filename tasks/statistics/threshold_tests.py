@@ -1,9 +1,10 @@
 """Tests thresholds on a random sample of reviewed labels: gates A and B, fixed-sequence testing, groups of classes.
 
 Gate A: of the labels that are accepted, at least T are correct. Gate B: of the labels that are delivered (the accepted
-ones, and those that people reviewed and kept), at least T are correct.
+ones, and those that people reviewed and kept), at least T are correct. The exact test of gate B, `gate_b`, is about a
+fixed population of known size; its proof for the whole sequence of thresholds stands there.
 
-Both rest on a simple random sample, drawn with our own seed from a fixed set of labels. A part of such a sample that is
+All rest on a simple random sample, drawn with our own seed from a fixed set of labels. A part of such a sample that is
 cut out by a rule fixed beforehand is, given its size, a simple random sample of the part of the set that the rule cuts
 out. So the sampled labels at or above a threshold stand for the accepted set, and the sampled labels that would be
 delivered stand for the delivered set, whatever the labels, the scores and their clustering are. All labels of one score
@@ -20,10 +21,15 @@ guarantee is then about that group as a whole, not about each class in it. Group
 are reviewed.
 """
 
+import functools
+import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import scipy
+from numpy.typing import ArrayLike
 
 from vouch_labels.tasks.statistics.bounds import (
     TRUSTED,
@@ -45,6 +51,16 @@ SPARE_ERRORS: Final = 5
 FIRST_TEST: Final = 0.8
 NEXT_TEST: Final = 1 - FIRST_TEST
 """A test may spend this much of what the one before it could."""
+GROWTH: Final = 0.1
+"""Part of delta that is kept for labels that come later (`monitoring.growth`); tests of samples share the rest."""
+
+_ROUNDING: Final = 1e-9
+_LEAST_LEVEL: Final = 1e-12
+_TOLERANCE: Final = 0.01
+_CAUTION: Final = 0.5
+"""Standard deviations by which fewer labels are taken to be correct than the sample suggests, for what is missed."""
+_REACH: Final = 5
+"""Standard deviations of a count; beyond lies next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,18 @@ class Sample:
     """(n,) p(correct); NaN: never accepted."""
     wrong: Bools
     """(n,) verdict of the reviewer."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """The labels that a guarantee is about."""
+
+    labels: int
+    """M without an answer when the sample was drawn from them."""
+    known_correct: int = 0
+    """C others that reviewers had called correct by then: they are delivered too."""
+    known_wrong: int = 0
+    """R others that they had called wrong."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +102,18 @@ class Evidence:
     """What is left of the guaranteed delta for these tests; the rest was spent on the correction."""
     sizes: Ints | None = None
     """(L,) labels of the set, where the test knows them."""
+    delivered: "DeliveredTest | None" = None
+    """What the exact test of gate B is about."""
 
     def bound(self, step: int) -> float:
-        """Upper bound of the share of errors at one threshold, as reviewers see them, at confidence 1 - delta."""
+        """Upper bound of the share of errors at one threshold, as reviewers see them, at confidence 1 - delta.
+
+        The least share s at which the test of 1 - s would pass. Where the exact test of gate B assumes that reviewers
+        miss some wrong labels, it counts those too.
+        """
         errors, reviewed = int(self.errors[step]), int(self.reviewed[step])
+        if self.delivered is not None:
+            return self.delivered.bound(errors, reviewed - errors, self.delta)
         if self.sizes is None:
             return float(upper_bound(errors, reviewed, self.delta))
         return hypergeometric_upper_bound(errors, reviewed, int(self.sizes[step]), self.delta)
@@ -90,6 +126,7 @@ def gate_a(
     precision: float | Floats,
     delta: float,
     reviewers: ReviewerError = TRUSTED,
+    missed: float = 0.0,
 ) -> Evidence:
     """Test the precision of the accepted set at every threshold.
 
@@ -99,9 +136,14 @@ def gate_a(
     from a set that holds every label at or above the loosest threshold, of the (L,) descending thresholds fixed before
     it was reviewed. Where the (L,) accepted labels are unknown (None), the binomial test stands for the hypergeometric
     one, which it bounds. precision is one T for all thresholds or (L,) one for each.
+
+    missed is an assumption instead of a measurement: reviewers would call correct at most this share of the wrong
+    labels of each accepted set. The limit is then (1-T)(1-missed), and the hypergeometric test stays: a set with more
+    than (1-T) N_t wrong labels has more than (1-T)(1-missed) N_t that are called wrong. That is about the share in the
+    set as it is, not about a chance that holds on average.
     """
     scores = _orderable(sample.scores)
-    limit = np.full(len(thresholds), (1 - precision) * (1 - reviewers.accepted))
+    limit = np.full(len(thresholds), (1 - precision) * (1 - max(reviewers.accepted, missed)))
     reviewed, errors = _at_or_above(scores, thresholds), _at_or_above(scores[sample.wrong], thresholds)
     sizes = None if reviewers.accepted > 0 else accepted
     if sizes is None:
@@ -112,9 +154,218 @@ def gate_a(
 
 
 def gate_b(
+    sample: Sample, thresholds: Floats, precision: float, delta: float, population: Population, missed: float = 0.0
+) -> Evidence:
+    """Test the precision of the delivered labels of a fixed population at every threshold: exact, and for all of them.
+
+    The sample is a simple random one, n of the M labels of the population. Verdicts are what reviewers would give,
+    fixed before the draw. G labels of the population are called correct. At a threshold, w of the accepted ones are
+    called wrong, k of these are sampled, and so corrected; the sample has g that are called correct, whatever the
+    threshold. So u = w - k wrong labels are delivered unseen, with G + C that are called correct. If reviewers miss at
+    most the share `missed` = eta of all wrong labels, E = e (M - G + R) of the latter are wrong at most, where
+    e = eta / (1 - eta). The guarantee is broken iff u + E > (1-T)(u + G + C), that is iff
+
+        u > c(G) = ((1-T)(G+C) - e (M-G+R)) / T.
+
+    Rule: a threshold passes iff p(k, g) = P(Hypergeometric(D, W0, k+g) <= k) is at most a level, where
+    D = M - (n-k-g) and W0 = floor(k + L(g) (D+C-k)) + 1, at most D. L(g) is the share c / (c + G + C) that wrong labels
+    have among those delivered unseen when the guarantee is just kept, at a careful estimate of G, M/n times g less half
+    a standard deviation; with eta = 0 it is 1 - T whatever G is, and W0 the least w that breaks the guarantee if no
+    wrong label is routed but those of the sample. Where c is negative p is 1. So p is the test of one threshold, with
+    an estimate of what is missed; the guarantee rests on the level and the proof, which hold for any such rule.
+
+    Proof for the whole sequence. c depends neither on the threshold nor on the sample, and u never falls from strict to
+    loose. So if a certified threshold is broken, the first broken one, I, has passed. Let Q(g) be the largest k that
+    passes. Put the wrong labels in order from strict to loose and let K be how many sampled ones come before the m-th
+    unsampled one, m = max(floor(c) + 1, 0). At I at least m are unsampled, so K <= k_I <= Q(g). Given g, the sampled
+    wrong labels are a simple random n - g of the M - G. So the chance that a broken threshold is certified is at most
+
+        sum over g of HG(g; M, G, n) P(HG(M-G, m(G) + Q(g), n-g) <= Q(g)),
+
+    whatever the scores are, and just that where each threshold adds one label. The level is delta, or less where the
+    maximum over G of that sum would exceed delta (`_level`). That Q never falls in g is shown at `_critical`.
+
+    Labels without a score are never accepted. Several groups of classes are each tested with their own population,
+    sample and part of delta; `missed` is then about each group.
+
+    Raises:
+        ValueError: The sample is larger than the population, or missed is not in [0, 1).
+    """
+    drawn = len(sample.scores)
+    if drawn > population.labels or not 0 <= missed < 1:
+        raise ValueError(f"{drawn} of {population.labels} labels were drawn; {missed} of the wrong ones are missed")
+    errors = _at_or_above(_orderable(sample.scores[sample.wrong]), thresholds)
+    correct = int((~sample.wrong).sum())
+    test = DeliveredTest(population, drawn, precision, missed)
+    level = _level(test, delta) if drawn else delta
+    limits = np.full(len(thresholds), 1 - precision)
+    return Evidence(thresholds, errors + correct, errors, limits, test.p(errors, correct), level, delivered=test)
+
+
+@dataclass(frozen=True)
+class DeliveredTest:
+    """The exact test of gate B: see `gate_b` for the symbols."""
+
+    population: Population
+    drawn: int
+    precision: float
+    missed: float
+
+    def size(self, errors: ArrayLike, correct: ArrayLike) -> Ints:
+        """D, all that may be delivered but is not known to be wrong and routed."""
+        return np.asarray(self.population.labels - self.drawn + np.asarray(errors) + np.asarray(correct), np.int64)
+
+    def p(self, errors: ArrayLike, correct: ArrayLike) -> Floats:
+        """P-value of k accepted wrong and g correct labels of the sample; 1 without any of them."""
+        count, size = np.asarray(errors), self.size(errors, correct)
+        # Of the others none is allowed where c is negative.
+        least = count + self.limit(correct) * (size + self.population.known_correct - count)
+        broken = np.floor(least + _ROUNDING).astype(np.int64) + 1
+        return _at_most(count, size, np.clip(broken, 0, size), count + np.asarray(correct))
+
+    def limit(self, correct: ArrayLike) -> Floats:
+        """L(g), the share c / (c + G + C) at the estimate of G; -1 where c is negative."""
+        kept, missed = self._expected(correct)
+        excess, delivered = (1 - self.precision) * kept - missed, kept - missed
+        share = np.divide(excess, delivered, out=np.zeros(np.shape(kept)), where=delivered > 0)
+        return np.where(excess < -_ROUNDING, -1.0, share)
+
+    def least_unseen(self, correct: int) -> int:
+        """m: this many unseen wrong labels break the guarantee where G are called correct."""
+        excess = (1 - self.precision) * (correct + self.population.known_correct) - float(self._missed(correct))
+        return max(int(np.floor(excess / self.precision + _ROUNDING)) + 1, 0)
+
+    def bound(self, errors: int, correct: int, level: float) -> float:
+        """The least share s at which precision 1 - s would pass at this level."""
+        size, reviewed = int(self.size(errors, correct)), errors + correct
+        if not correct:
+            return 1.0
+        # As many wrong ones as there can be pass, for a correct one was seen.
+        low, high = errors, size
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if _at_most(errors, size, middle, reviewed) <= level else (middle, high)
+        limit = (high - 1 - errors) / (size + self.population.known_correct - errors)
+        kept, missed = self._expected(correct)
+        return float(np.clip(limit + (1 - limit) * missed / kept, 0.0, 1.0))
+
+    def _expected(self, correct: ArrayLike) -> tuple[Floats, Floats]:
+        """G + C and E as the sample suggests."""
+        count, drawn = np.asarray(correct), max(self.drawn, 1)
+        spread = np.sqrt(count * (drawn - count) / drawn * (1 - self.drawn / max(self.population.labels, 1)))
+        found = self.population.labels * np.maximum(count - _CAUTION * spread, 0) / drawn
+        return np.asarray(found + self.population.known_correct, np.float64), self._missed(found)
+
+    def _missed(self, correct: ArrayLike) -> Floats:
+        """E: most wrong labels that are called correct, where G of the population are."""
+        called_wrong = self.population.labels - np.asarray(correct) + self.population.known_wrong
+        return np.asarray(self.missed / (1 - self.missed) * called_wrong, np.float64)
+
+
+def _at_most(errors: ArrayLike, labels: ArrayLike, wrong: ArrayLike, reviewed: ArrayLike) -> Floats:
+    """P(Hypergeometric <= k), 1 where nothing is drawn, though it be from nothing."""
+    chance = scipy.stats.hypergeom.cdf(errors, labels, wrong, reviewed)
+    return np.asarray(np.where(np.asarray(reviewed) > 0, chance, np.asarray(errors) >= 0), np.float64)
+
+
+@functools.lru_cache(maxsize=512)
+def _level(test: DeliveredTest, delta: float) -> float:
+    """Level at which a broken threshold is certified with chance delta at most; delta itself nearly always."""
+    level = delta
+    while level > _LEAST_LEVEL:
+        chance = _worst(test, _critical(test, level), delta)
+        if chance <= delta:
+            return level
+        level *= min(0.98, delta / chance)
+    # Passes only where p is 0, which is where the sample excludes that the guarantee is broken.
+    return 0.0
+
+
+def _critical(test: DeliveredTest, level: float) -> Ints:
+    """Q(g) for g = 0 .. n: the most accepted wrong labels that pass; -1 where none do.
+
+    p never falls in k: one more adds one to D, W0 and the draws alike; the new label is a wrong one that is drawn or
+    not, so the count of wrong ones drawn rises by one at most. p never rises in g: D and the draws grow by one and W0
+    does not fall, since L does not (g less half a standard deviation rises in g where it is above 0); so the count of
+    wrong ones drawn does not fall either. Hence bisection finds the least g for each k, and Q never falls (where g
+    leaves no room for k wrong ones, Q may as well keep its value).
+    """
+    drawn = test.drawn
+    most = _last(lambda k: bool(test.p(k, drawn - k) <= level), drawn)
+    counts = np.arange(most + 1)
+    low, high = np.full(most + 1, -1), drawn - counts
+    while (high - low > 1).any():
+        middle = np.maximum((low + high) // 2, 0)
+        passes = test.p(counts, middle) <= level
+        low, high = np.where(passes, low, middle), np.where(passes, middle, high)
+    critical = np.full(drawn + 1, -1)
+    np.maximum.at(critical, high, counts)
+    return np.maximum.accumulate(critical)
+
+
+def _worst(test: DeliveredTest, critical: Ints, delta: float) -> float:
+    """Upper bound of the chance to certify a broken threshold, over all G: exact enough to compare it with delta.
+
+    Branch and bound. For fixed m the chance of K <= Q(g) does not fall as G grows: let the last wrong label become a
+    correct one; then g does not fall, nor does Q(g), and K does not grow (where fewer than m are unsampled, K counts
+    all that are sampled). It does not grow with m. That the m-th unsampled one exists means K <= M - G - m, which falls
+    in G. So over a <= G <= b the chance is at most that for G = b, m = m(a), K <= min(Q(g), M - a - m(a)).
+    """
+    best = 0.0
+
+    def bounded(first: int, last: int) -> tuple[float, int, int]:
+        nonlocal best
+        exact = _chance(test, critical, last, last)
+        best = max(best, exact)
+        return -(_chance(test, critical, first, last) if first < last else exact), first, last
+
+    heap = [bounded(0, test.population.labels)]
+    while heap:
+        bound, first, last = heapq.heappop(heap)
+        if best > delta or -bound <= max(delta, best + _TOLERANCE * delta):
+            return best if best > delta else -bound
+        middle = (first + last) // 2
+        heapq.heappush(heap, bounded(first, middle))
+        heapq.heappush(heap, bounded(middle + 1, last))
+    return best
+
+
+def _chance(test: DeliveredTest, critical: Ints, first: int, last: int) -> float:
+    """Chance of K <= Q(g) for G = last, with m and the most of K of G = first; of G itself where both are G."""
+    labels, drawn = test.population.labels, test.drawn
+    wrong, least = labels - last, test.least_unseen(first)
+    # All but a negligible part of g, which is counted as if K <= Q(g) held.
+    mean = drawn * last / labels
+    reach = _REACH * (np.sqrt(mean * wrong / labels) + 1)
+    low, high = max(0, drawn - wrong, int(mean - reach)), min(drawn, last, int(mean + reach) + 1)
+    correct = np.arange(low, high + 1)
+    # As scipy.stats.hypergeom.pmf, to eight digits and seventy times as fast.
+    share = np.exp(_log_choose(last, correct) + _log_choose(wrong, drawn - correct) - float(_log_choose(labels, drawn)))
+    most = np.minimum(critical[correct], labels - first - least)
+    size = np.clip(least + most, 0, wrong)
+    passing = np.where(most >= 0, _at_most(most, wrong, size, drawn - correct), 0.0)
+    return float(share @ passing) + max(0.0, 1 - float(share.sum()))
+
+
+def _log_choose(things: int, taken: ArrayLike) -> Floats:
+    count = np.asarray(taken, np.float64)
+    log = scipy.special.gammaln
+    return np.asarray(log(things + 1) - log(count + 1) - log(things - count + 1), np.float64)
+
+
+def _last(holds: Callable[[int], bool], most: int) -> int:
+    """The last of 0 .. most for which something holds that holds up to there; -1 where it never does."""
+    low, high = -1, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def binomial_gate_b(
     sample: Sample, thresholds: Floats, precision: float, delta: float, reviewers: ReviewerError = TRUSTED
 ) -> Evidence:
-    """Test the precision of the delivered set at every threshold.
+    """Test the precision of a delivered set of unknown size at every threshold, with reviewers' errors as measured.
 
     Sampled labels that are routed and wrong are dropped, since people remove or fix them. Of the n_d that are left, k
     are accepted and wrong: p(t) = P(Binomial(n_d, 1-T) <= k), an upper bound of the hypergeometric one, whose set has a
@@ -172,7 +423,8 @@ def threshold_grid(scores: Floats, steps: int = STEPS) -> Floats:
 
 def certified_step(evidence: Evidence) -> int | None:
     """Index of the loosest certified threshold: the last before the first p-value above delta; None without any."""
-    failed = evidence.p_values > evidence.delta
+    # So written, a p-value of NaN fails too.
+    failed = ~(evidence.p_values <= evidence.delta)
     passed = int(np.argmax(failed)) if failed.any() else len(failed)
     return passed - 1 if passed else None
 
@@ -201,8 +453,17 @@ def certified_groups(labels: Ints, reviews: int, precision: float, delta: float)
 def delta_of_test(delta: float, number: int) -> float:
     """Part of delta that a test of certification labels may spend; number is 1 for the first.
 
-    The first test gets 80%, each later one 80% of what is left, so any number of tests spend at most delta. Certifying
+    Tests share all but `GROWTH` of delta. The first test gets 80% of that, each later one 80% of what is left, so any
+    number of tests spend at most (1 - GROWTH) delta. Certifying
     again with more reviews, because the first result disappointed, is such a test; tests at the full delta each time
     would break the guarantee in the end.
     """
-    return delta * FIRST_TEST * NEXT_TEST ** (number - 1)
+    return delta * (1 - GROWTH) * FIRST_TEST * NEXT_TEST ** (number - 1)
+
+
+def delta_of_growth(delta: float, number: int) -> float:
+    """Part of delta for labels that come after the test of this number has certified; `GROWTH` is shared like the rest.
+
+    So any number of tests, and what each certificate is extended to, spend at most delta together.
+    """
+    return delta * GROWTH * FIRST_TEST * NEXT_TEST ** (number - 1)

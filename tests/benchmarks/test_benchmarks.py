@@ -19,6 +19,22 @@ WORLDS = [
     "tired reviewers",
 ]
 TARGETS = ("0.95", "0.98", "0.99")
+CERTIFICATE = [
+    *("80 % right, 400 reviews", "80 % right, gate accepted", "ties, two digits"),
+    *("no score for a fifth of the images", "saturated, half of the scores 1", "anti-correlated"),
+    *("80 % right, 600 reviews", "80 % right, 800 reviews", "four kinds of errors", "ICC .15", "ICC .30"),
+    *("absent classes, ICC .15", "duplicates and parts", "40 Zipf classes in groups", "video, 300 frames"),
+    *("exact copies", "one bad class", "500 classes of 3 labels", "one image of 900 boxes"),
+    *("83 % right, reviewers miss 5 %", "83 % right, reviewers miss 5 %, gate accepted"),
+    *("83 % right, led reviewers miss 5 %", "1,000 labels come later, 40 % right"),
+    "500 images of 50 % right added to 700 of 97.5 %",
+    *(f"just {side} T {target}" for target in TARGETS for side in ("below", "above")),
+    *(f"{right} % right, {labels} labels" for labels in ("500", "4,000") for right in (93, 80, 45)),
+    *(f"80 % right, {reviews} reviews" for reviews in (200, 250, 300, 350)),
+    "80 % right, 800 reviews, 100 for fitting",
+    *("60 good nights, .97 right", "60 nights, .97 right, .90 from night 21 on"),
+    *("worst row", "reviews for what 800 accepted before"),
+]
 CONTRACT = [
     *(f"{world}, T {target}, {gate}" for world in WORLDS for target in TARGETS for gate in "AB"),
     *(f"just {side} T, T {target}, {gate}" for target in TARGETS for side in ("below", "above") for gate in "AB"),
@@ -119,12 +135,13 @@ ROWS = [
         "key to the next item's picture",
         marks=[SLOW, pytest.mark.browser, pytest.mark.mongod],
     ),
+    pytest.param("certificate", "; ".join(CERTIFICATE), marks=SLOW),
     pytest.param("routing_contract", "; ".join(CONTRACT), marks=SLOW),
     pytest.param("routing_after", "; ".join(AFTER)),
     pytest.param("routing_starter", "; ".join(STARTER), marks=SLOW),
     pytest.param(
         "routing_size",
-        "split and first sample; fit; probabilities; certify both gates; decide; all, 20,000 labels; "
+        "first sample; fit; probabilities; certify both gates; decide; all, 20,000 labels; "
         "vouch apply, 20,000 labels; limit for 1,000,000",
     ),
 ]

@@ -6,8 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from vouch_labels.tasks.report.pictures import Thumbnail
-from vouch_labels.tasks.report.render import render
+from vouch_labels.tasks.report.render import Thumbnail, render
 
 pytestmark = pytest.mark.browser
 

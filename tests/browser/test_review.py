@@ -6,6 +6,8 @@ import pytest
 from playwright.sync_api import TimeoutError
 from pycocotools.mask import decode
 
+from vouch_labels.review_ui.queue.status import queue_status
+
 pytestmark = pytest.mark.browser
 
 
@@ -172,6 +174,44 @@ def test_a_lease_that_was_lost_is_reported_and_the_next_item_comes(reviewer):
     reviewer.see(second)
     assert "another's by now" in reviewer.message() or "not in your session any more" in reviewer.message()
     assert reviewer.review.verdicts() == []
+
+
+def test_what_the_models_say_is_on_the_page_only_once_it_is_asked_for(reviewer):
+    first, second, *_ = items = labels_first(reviewer)
+    reasons = {item.reason for item in items}
+    assert all(reasons)
+    reviewer.see(first)
+    asked = reviewer.page.evaluate(
+        """async () => (await fetch("/operators/execute", {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify({ operator_uri: "@vouch/review/session", params: {} }),
+        })).text()"""
+    )
+    for told in (reviewer.page.content(), asked):
+        assert first.id in told
+        assert [reason for reason in reasons if reason in told] == []
+    assert "H what the models say" in reviewer.message()
+    reviewer.press("Alt+h")
+    assert first.reason in reviewer.message()
+    reviewer.press("ArrowRight")
+    reviewer.see(second)
+    assert second.reason not in reviewer.message()
+    reviewer.press("Alt+Enter")
+    reviewer.gone(second)
+    with reviewer.review.queue() as queue:
+        assert queue_status(queue).hinted == 0
+    reviewer.press("Alt+g")
+    reviewer.page.wait_for_selector("#vouch-grid .tile")
+    assert [reason for reason in reasons if reason in reviewer.page.content()] == []
+    reviewer.page.keyboard.press("Escape")
+    reviewer.page.wait_for_selector("#vouch-grid", state="detached")
+    reviewer.page.wait_for_selector("[data-cy=looker]")
+    reviewer.press("Alt+t")
+    reviewer.answer(first, "Alt+Enter")
+    reviewer.gone(first)
+    with reviewer.review.queue() as queue:
+        assert queue_status(queue).hinted == 1
 
 
 def test_an_answer_that_is_none_yet_stays_and_shows_why(reviewer):

@@ -10,7 +10,7 @@ from vouch_labels.review_ui.queue.database import mongod
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.schemas.policy import Certified, Group, GroupCertificate, Reviewers
+from vouch_labels.schemas.policy import Certified, Covered, Group, GroupCertificate, Reviewers
 from vouch_labels.schemas.text import NONE, Table, count
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 
@@ -24,15 +24,19 @@ REFUSED = GroupCertificate(
 )  # fmt: skip
 
 
+COVERED = Covered(population="0a1b", labels=1090, images=400, plan=2, created="2026-01-01T00:00:00+00:00")
+
+
 def result(**changes) -> Certified:
     values = {
         "run": "main", "workspace": "/w", "version": "certified-1-a", "precision": 0.95, "confidence": 0.9,
-        "gate": "delivered", "look": 1, "delta": 0.08, "labels": 1500, "kept_for_fitting": 410, "accepted": 600,
+        "gate": "delivered", "look": 1, "delta": 0.08, "labels": 1500, "outside": 410, "accepted": 600,
         "groups": (
             Group(name="cat|s", classes=("cat",), p_correct=0.9, certificate=CERTIFICATE),
             Group(name="dog", classes=("dog",), certificate=REFUSED),
         ),
         "classes": (), "reviewers": Reviewers(), "simulated": False,
+        "covers": (COVERED,),
     }  # fmt: skip
     return Certified(**(values | changes))
 
@@ -68,7 +72,8 @@ def campaign(make_images, make_campaign, label, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("VOUCH_MONGODB_URI", raising=False)
     make_images(tmp_path / "images", 60)
-    found = make_campaign(routing={"precision": 0.7, "confidence": 0.8}, run={"shard_size": 30, "retry_delay_s": 0})
+    routing = {"precision": 0.7, "confidence": 0.8, "gate": "delivered", "missed": 0.0}
+    found = make_campaign(routing=routing, run={"shard_size": 30, "retry_delay_s": 0})
     label(found)
     return found
 

@@ -107,7 +107,7 @@ def make_queue(uri: str) -> Iterator[Callable[..., Queue]]:
                 images.append(ExportImage(key, 64, 48, [label]))
             tasks.append(Task(label_id, number, 1, "doubtful", "label", key, CLASSES[number % 2], label_id, box, 1.6))
         corrections = HumanLabel.of(VERDICTS.empty_table(), CLASSES)
-        Writer(QueueStore.read(database, name), corrections, QuestionDetails(), lambda item, kind: wanted).write(
+        Writer(QueueStore.read(database, name), corrections, QuestionDetails(), lambda item, purpose: wanted).write(
             images, tasks
         )
         database.close()

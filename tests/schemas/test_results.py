@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vouch_labels.schemas import text
 from vouch_labels.schemas.campaign import DRAWN, DRAWN_COLOURS
 from vouch_labels.schemas.evaluation import MOST_CELLS, MOST_PAIRS, Confusion, SignalCurves, SweepRow
-from vouch_labels.schemas.policy import MOST_NAMED, Certified, Group, GroupCertificate, Reviewers
+from vouch_labels.schemas.policy import MOST_NAMED, Certified, Covered, Group, GroupCertificate, Reviewers
 from vouch_labels.schemas.records import ApplySummary, ClassCounts, ExportOutcome, RunSummary, bundled_models
 from vouch_labels.schemas.text import NONE, Table, policy_with_basis
 from vouch_labels.starter.scenes.vocabulary import COLOURS, CORE
@@ -172,11 +172,15 @@ NOTHING_DRAWN = GroupCertificate(
 )  # fmt: skip
 
 
+COVERED = Covered(population="0a1b", labels=1090, images=400, plan=2, created="2026-01-01T00:00:00+00:00")
+
+
 def certified(*groups: Group, **changes: Any) -> Certified:
     values: dict[str, Any] = {
         "run": "main", "workspace": "/w", "version": "certified-1-a", "precision": 0.95, "confidence": 0.9,
-        "gate": "delivered", "look": 1, "delta": 0.08, "labels": 1500, "kept_for_fitting": 410, "accepted": 600,
+        "gate": "delivered", "look": 1, "delta": 0.08, "labels": 1500, "outside": 410, "accepted": 600,
         "groups": groups, "classes": (), "reviewers": Reviewers(), "simulated": False,
+        "covers": (COVERED,),
     }  # fmt: skip
     return Certified(**values | changes)
 
@@ -208,6 +212,28 @@ def test_an_active_policy_is_not_advised(lines):
     advice, active = "make it the active policy: vouch apply CAMPAIGN", "it is active already"
     assert [line for line in lines(certified(CAT)) if line in (advice, active)] == [advice]
     assert [line for line in lines(certified(CAT, in_force=True)) if line in (advice, active)] == [active]
+
+
+def test_it_says_what_it_covers_and_what_it_assumes(lines):
+    """The sentence names the labels of all its samples; labels outside are told to wait, where there are any."""
+    first = (
+        "policy certified-1-a accepts 600 of 1,500 labels (40%); it covers 1,090 labels of 400 images, as of 2026-01-01"
+    )
+    waiting = "; 410 labels are outside and wait for a top-up sample: vouch plan-reviews CAMPAIGN"
+    assert first + waiting in lines(certified(CAT))
+    assert first in lines(certified(CAT, outside=0))
+    assert first + waiting.replace("410 labels are", "1 label is") in lines(certified(CAT, outside=1))
+    later = COVERED.model_copy(update={"labels": 10, "images": 5, "created": "2026-02-03T00:00:00+00:00"})
+    (both,) = (line for line in lines(certified(CAT, covers=(COVERED, later))) if "it covers" in line)
+    assert "it covers 1,100 labels of 405 images, as of 2026-02-03" in both
+    told = lines(certified(CAT, reviewers=Reviewers(assumed=0.05)))[0]
+    assert "confidence 0.9, if reviewers miss at most 5% of the wrong labels; test 1" in told
+    assert not any("if reviewers miss" in line for line in lines(certified(CAT)))
+
+
+def test_an_extension_is_no_test_of_the_sample(lines):
+    assert "; test 1, at level 0.08 for 1 group" in lines(certified(CAT))[0]
+    assert lines(certified())[0].endswith("confidence 0.9; at level 0.08")
 
 
 def test_after_a_simulated_reviewer_it_says_how_people_come_to_answer(lines):

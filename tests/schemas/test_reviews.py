@@ -23,10 +23,11 @@ def test_a_pull_without_news_says_what_is_there_already(lines, counts, line):
 @pytest.mark.parametrize(("own", "says"), [(False, "the usual pace"), (True, "the reviewers' own pace")])
 def test_the_time_left_names_its_pace(lines, own, says):
     status = QueueStatus(
-        queue="0123456789ab", run="main", purposes={}, reviewers={}, twice=0, agreement=None, edited=2, edit_iou=0.815,
-        minutes_left=3, own_pace=own, unpulled=0, late=0,
+        queue="0123456789ab", run="main", purposes={}, reviewers={}, twice=0, agreement=None, hinted=1, edited=2,
+        edit_iou=0.815, minutes_left=3, own_pace=own, unpulled=0, late=0,
     )  # fmt: skip
     assert lines(status)[1:] == [
+        "before 1 answer the reviewer had asked what the models say",
         "2 boxes were corrected, with a median IoU of 0.81 of old and new",
         f"about 3 min 0 s left at {says}",
     ]

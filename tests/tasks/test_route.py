@@ -11,7 +11,8 @@ from vouch_labels.schemas.campaign import SIGNALS, Thresholds
 from vouch_labels.schemas.errors import UserError, VouchError
 from vouch_labels.schemas.policy import Group, Policy
 from vouch_labels.schemas.tables import DECISIONS, DETECTIONS, IMAGES, MASKS, SCORES
-from vouch_labels.tasks.route import decide_by_probability, route
+from vouch_labels.tasks.policy import Coverage, label_numbers
+from vouch_labels.tasks.route import KNOWN, OUTSIDE, decide_by_probability, route
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.sampling import on_fit_side
 
@@ -229,7 +230,7 @@ def test_a_threshold_is_met_by_its_own_label_and_by_no_lesser(certified, calibra
         np.testing.assert_array_equal(accepted, table["p_correct"].to_numpy() >= np.float32(least))
 
 
-def test_labels_of_images_kept_for_fitting_go_to_review(certified):
+def test_an_earlier_policy_leaves_labels_of_images_kept_for_fitting_to_people(certified):
     images = [number // 2 for number in range(80)]
     kept = on_fit_side(CONTENTS, 0.5, 7)[images]
     assert 0 < kept.sum() < 80
@@ -239,6 +240,67 @@ def test_labels_of_images_kept_for_fitting_go_to_review(certified):
         "image kept for fitting the calibrator"
     }
     assert table["p_correct"].null_count == 0
+
+
+def covering(*labels, known=()):
+    """What a certificate of these labels of `certified_tables` covers; known: people had looked at these before."""
+    parts = (pa.array([f"label-{number}" for number in part], pa.string()) for part in (labels, known))
+    return Coverage(*(np.sort(label_numbers(part)) for part in parts))
+
+
+def test_labels_outside_the_certificate_wait(certified):
+    tables, policy = certified_tables([0.95, 0.95, 0.5, 0.95, 0.5, None]), certified({"dog": 0.8})
+    without = route(*tables, policy=policy)
+    table = route(*tables, policy=policy, covered=covering(1, 2, 77))
+    assert decided(table) == [
+        ("review", OUTSIDE),
+        ("accept", "p_correct 0.858 >= 0.800"),
+        ("review", "p_correct 0.500 < 0.800"),
+        ("review", OUTSIDE),
+        # What the policy would not accept anyhow says so: covering it would change nothing.
+        ("review", "p_correct 0.500 < 0.800"),
+        ("review", "p_correct missing"),
+    ]
+    assert OUTSIDE == "outside the certificate: no sample of such labels was reviewed yet"
+    assert table["p_correct"].equals(without["p_correct"])
+
+
+def test_labels_that_people_had_looked_at_say_so(certified):
+    """They need no certificate, and no top-up sample either; labels that came later do."""
+    tables, policy = certified_tables([0.95, 0.95, 0.5, 0.95, 0.95]), certified({"dog": 0.8})
+    table = route(*tables, policy=policy, covered=covering(0, 4, known=(1, 2, 4)))
+    assert decided(table) == [
+        ("accept", "p_correct 0.858 >= 0.800"),
+        ("review", KNOWN),
+        ("review", "p_correct 0.500 < 0.800"),
+        ("review", OUTSIDE),
+        # A top-up sample may cover what an earlier one left out.
+        ("accept", "p_correct 0.858 >= 0.800"),
+    ]
+
+
+def test_a_certificate_of_nothing_accepts_nothing(certified):
+    table = route(*certified_tables([0.95] * 3), policy=certified({"dog": 0.8}), covered=covering())
+    assert decided(table) == [("review", OUTSIDE)] * 3
+
+
+def test_coverage_gives_no_class_a_threshold(certified):
+    classes = ["cat", "dog"]
+    table = route(
+        *certified_tables([0.95] * 2, classes), policy=certified({"dog": 0.8, "cat": None}), covered=covering(0)
+    )
+    assert decided(table) == [("review", "no certified threshold for this class"), ("review", OUTSIDE)]
+
+
+def test_coverage_is_found_again_label_by_label_whatever_the_order(certified):
+    images, detect, segment, score = certified_tables([0.95] * 300)
+    order = np.random.default_rng(0).permutation(300)
+    kept = order[:170]
+    shuffled = [table.take(pa.array(order[::-1])) for table in (detect, segment, score)]
+    for parts in ((detect, segment, score), shuffled):
+        table = route(images, *parts, policy=certified({"dog": 0.8}), covered=covering(*kept.tolist()))
+        accepted = table.filter(pa.array(np.array(table["decision"].to_pylist()) == "accept"))
+        assert set(accepted["label_id"].to_pylist()) == {f"label-{number}" for number in kept}
 
 
 def test_groups_without_a_threshold_and_their_order(certified):
@@ -289,9 +351,9 @@ def test_a_signal_that_labels_do_not_have_is_refused(certified, calibrator):
     st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.001, 0.912, 1.0])),
 )
 def test_figures_say_what_was_decided(values, least):
-    accepted, reasons = decide_by_probability(
-        Group(name="g", classes=("dog",), p_correct=least), np.array(values), np.zeros(len(values), np.bool_)
-    )
+    none, every = np.zeros(len(values), np.bool_), np.ones(len(values), np.bool_)
+    group = Group(name="g", classes=("dog",), p_correct=least)
+    accepted, reasons = decide_by_probability(group, np.array(values), none, every, none)
     for value, yes, reason in zip(values, accepted.tolist(), reasons.to_pylist(), strict=True):
         assert yes == (value >= least)
         _, shown, sign, threshold = reason.split()

@@ -70,6 +70,16 @@ export class Answering {
     });
   }
 
+  /** Asks what the models say of the item. Nothing shows it before: whoever reads it first follows it. */
+  hint() {
+    const { call, busy, navigation } = this.#parts;
+    return busy.run(async () => {
+      if (this.#isTooEarly()) return;
+      const item = navigation.shown();
+      if (item) await call("hint", { item: item.item });
+    });
+  }
+
   take() {
     const { call, session, busy, navigation, edits, pause, show, notify } = this.#parts;
     return busy.run(async () => {

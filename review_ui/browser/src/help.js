@@ -9,6 +9,7 @@ const KEYS = /** @type {const} */ ([
   ["Alt+B", "the box does not fit (better: move it, then Alt+Enter)"],
   ["Alt+M", "take the mask off, so that the box can be moved"],
   ["Alt+D", "draw a box that is missing"],
+  ["Alt+H", "what the models say of it, once you have looked for yourself"],
   ["Alt+S", "skip"],
   ["Alt+Z", "undo the last answer"],
   ["Alt+G", "many crops of one class on a page"],

@@ -18,11 +18,13 @@ const WITH_ALT = Object.freeze({
   KeyG: "grid",
   KeyD: "draw",
   KeyM: "unlock",
+  KeyH: "hint",
   Digit0: "type_class",
   Numpad0: "type_class",
 });
 /** @type {Readonly<Record<string, string>>} */
 const WITHOUT_ALT = Object.freeze({ ArrowLeft: "previous", ArrowRight: "next" });
+const HINT = "H what the models say";
 // While people type: Alt and a letter writes a sign on some keyboards.
 const WHILE_TYPING = new Set(["Enter", "NumpadEnter"]);
 
@@ -65,7 +67,7 @@ export function keyHints(item, classes, isDrawing) {
     return [`Drag a box around ${what} that none shows`, "Alt+ Enter submits it with your answer", ...names];
   }
   if (item.kind !== "label")
-    return ["Alt+ D draw", "Enter done", "S skip", "Z undo", "class of the box:", ...names, "? all keys"];
+    return ["Alt+ D draw", "Enter done", HINT, "S skip", "Z undo", "class of the box:", ...names, "? all keys"];
   const mask = item.masked ? ["M free the box to move it"] : [];
   return [
     "Alt+ Enter as shown",
@@ -73,6 +75,7 @@ export function keyHints(item, classes, isDrawing) {
     "B bad box",
     ...mask,
     "D draw",
+    HINT,
     "S skip",
     "Z undo",
     ...names,

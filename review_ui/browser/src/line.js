@@ -20,6 +20,7 @@ export const STYLE = `
 /**
  * @typedef {object} Shown What the line is about.
  * @property {ItemSummary | null} item
+ * @property {string} [hint] What the models say of it, once somebody has asked.
  * @property {boolean} isBroken Whether its image cannot be shown.
  * @property {boolean} isDrawing
  * @property {string[]} classes
@@ -47,12 +48,12 @@ export class Line {
   }
 
   draw() {
-    const { item, isBroken, isDrawing, classes, left } = this.#shown();
+    const { item, hint, isBroken, isDrawing, classes, left } = this.#shown();
     /** @type {Node[]} */
     const parts = [];
     if (item) {
       parts.push(make("b", "", item.ask));
-      if (item.why) parts.push(make("span", "", ` ${item.why}`));
+      if (hint) parts.push(make("span", "hint", ` ${hint}`));
       parts.push(make("span", "count", `  ${left} left`));
       parts.push(make("br"), keyLine(keyHints(item, classes, isDrawing)));
     }

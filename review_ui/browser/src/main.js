@@ -33,7 +33,8 @@ const notify = (/** @type {string} */ message, isWrong = false) => line.notify(m
 const line = new Line(() => {
   const item = navigation.shown();
   const isBroken = item !== null && pictures.isBroken(item);
-  return { item, isBroken, isDrawing: labels.isDrawing, classes: session.classes, left: session.items.length };
+  const hint = item ? session.hints.get(item.item) : undefined;
+  return { item, hint, isBroken, isDrawing: labels.isDrawing, classes: session.classes, left: session.items.length };
 });
 const busy = new Busy(notify, changed);
 const pictures = new Pictures(app, source, changed);
@@ -84,6 +85,7 @@ const actions = {
   submit: () => answering.answer("submit"),
   bad_box: () => answering.answer("bad_box"),
   reject: () => answering.answer("reject"),
+  hint: () => answering.hint(),
   skip: () => answering.answer("skip"),
   undo: () => answering.undo(),
   take: () => answering.take(),

@@ -12,6 +12,8 @@ export class Session {
   queue = "";
   /** When the lease of the items ends, as Date.now() counts. */
   leasedUntil = 0;
+  /** Item -> what the models say of it, of those that were asked for. @type {Map<string, string>} */
+  hints = new Map();
   #newest = 0;
 
   /**
@@ -19,6 +21,7 @@ export class Session {
    * @param {number} number Of the request: answers may come in another order than their requests were sent.
    */
   update(result, number) {
+    if (result.item && result.hint) this.hints.set(result.item, result.hint);
     if (result.lease_s) this.leasedUntil = Date.now() + result.lease_s * 1000;
     // What an older request saw must not put back what a newer one has answered.
     if (number < this.#newest) return;

@@ -53,7 +53,6 @@ export class Tile {
     frame.style.width = `${(x1 - x0) * scale}px`;
     frame.style.height = `${(y1 - y0) * scale}px`;
     this.element.type = "button";
-    this.element.title = item.why;
     this.element.dataset.item = item.item;
     this.element.dataset.image = this.image;
     this.element.append(image, frame);

@@ -12,7 +12,6 @@ export interface ItemSummary {
   key: string;
   class_name: string | null;
   ask: string;
-  why: string;
   width: number;
   height: number;
   box: [number, number, number, number] | null;
@@ -36,6 +35,8 @@ export interface OperatorResult {
   returned?: number;
   lost?: number;
   item?: string;
+  /** What the models say of it. */
+  hint?: string;
   answer?: string;
   grid?: string[];
   class_name?: string | null;

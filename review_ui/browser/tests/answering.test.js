@@ -260,3 +260,19 @@ test("the items beside are looked at without an answer", async () => {
   assert.deepEqual(review.opened, ["sample-b"]);
   assert.deepEqual(answered(), []);
 });
+
+test("what the models say comes when it is asked for, and belongs to its item", async () => {
+  review.server.answers.hint = ({ item: name }) => ({ result: { item: name, hint: "the detector is unsure: 0.34" } });
+  review.see();
+  await review.answering.hint();
+  assert.deepEqual(review.server.calls, [{ name: "hint", params: { item: "a" } }]);
+  assert.deepEqual([...review.session.hints], [["a", "the detector is unsure: 0.34"]]);
+  await review.answering.step(1);
+  assert.equal(review.session.hints.get("b"), undefined);
+});
+
+test("what the models say is not told of an item that nobody can have seen", async () => {
+  review.look();
+  await review.answering.hint();
+  assert.deepEqual(review.server.calls, []);
+});

@@ -30,6 +30,7 @@ test("Alt and a key", () => {
     KeyG: "grid",
     KeyD: "draw",
     KeyM: "unlock",
+    KeyH: "hint",
     Digit0: "type_class",
     Numpad0: "type_class",
   };
@@ -89,6 +90,12 @@ test("hints of a label name the first nine classes, and how to type another", ()
   assert.ok(!hints.includes("10 class9"));
   assert.deepEqual(hints.slice(-2), ["0 type a class", "? all keys"]);
   assert.ok(!keyHints(item("a"), classes.slice(0, 9), false).includes("0 type a class"));
+});
+
+test("every kind of item has the key for what the models say", () => {
+  for (const kind of ["label", "possible_miss", "image"]) {
+    assert.ok(keyHints(item("a", { kind }), ["cat"], false).includes("H what the models say"), kind);
+  }
 });
 
 test("hints of an image and of drawing", () => {

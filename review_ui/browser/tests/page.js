@@ -30,7 +30,7 @@ export function end(image, kind) {
 /** An item as the server sends it. */
 export function item(name, more = {}) {
   const place = { key: `${name}.jpg`, width: 320, height: 240, box: [10, 20, 50, 80] };
-  const texts = { ask: "Is this a cat?", why: "low score", class_name: "cat", masked: false };
+  const texts = { ask: "Is this a cat?", class_name: "cat", masked: false };
   return { item: name, sample: `sample-${name}`, label: `label-${name}`, kind: "label", ...place, ...texts, ...more };
 }
 

@@ -54,9 +54,11 @@ test("the line shows the question, what is left, and an error as one", () => {
   const shown = { item: item("a"), isBroken: false, isDrawing: false, classes: ["cat"], left: 3 };
   const line = new Line(() => shown);
   line.notify("the database is away", true);
-  assert.match(line.element.textContent, /Is this a cat\? low score {2}3 left/);
+  assert.match(line.element.textContent, /^Is this a cat\? {2}3 left/);
   assert.equal(line.element.querySelector(".note.wrong").textContent, "the database is away");
+  shown.hint = "SAM is unsure of the mask: 0.50";
   line.notify("1 items taken");
+  assert.match(line.element.textContent, /^Is this a cat\? SAM is unsure of the mask: 0.50 {2}3 left/);
   assert.equal(line.element.querySelector(".note.message").textContent, "1 items taken");
   shown.isBroken = true;
   line.draw();

@@ -5,11 +5,12 @@
 
 import csv
 import json
+from typing import Any
 
 import pytest
 
-from vouch_labels.tasks.certify.rounds import CertificationTest, record_test
 from vouch_labels.tasks.policy import write_policy
+from vouch_labels.tasks.reviews.log import CertificationTest, record_test
 from vouch_labels.tasks.shard.files import read_current
 from vouch_labels.tasks.store.open import open_store
 
@@ -18,7 +19,8 @@ from vouch_labels.tasks.store.open import open_store
 def campaign(make_images, make_campaign, write_campaign, label, tmp_path):
     """A campaign file whose 60 images are labelled."""
     make_images(tmp_path / "images", 60)
-    sections = {"routing": {"precision": 0.7, "confidence": 0.8}, "run": {"shard_size": 30, "retry_delay_s": 0}}
+    routing = {"precision": 0.7, "confidence": 0.8, "gate": "delivered", "missed": 0.0}
+    sections = {"routing": routing, "run": {"shard_size": 30, "retry_delay_s": 0}}
     label(make_campaign(**sections))
     return write_campaign(**sections)
 
@@ -65,8 +67,9 @@ def test_from_the_first_sample_to_a_policy(vouch, campaign, answer, tmp_path):
     assert applied.code == 0, applied.err
     assert figures["version"] in applied.out
     queue = vouch("plan-reviews", campaign, "--minutes", 2)
-    assert queue.code == 0, queue.err
-    assert "blind audit" in queue.out
+    # The policy covers every label of the run, so none is new, and the sample was all of them.
+    assert (queue.code, queue.out) == (2, "")
+    assert "nothing is left to ask: every label that waits has been asked about" in queue.err
 
 
 def test_possible_misses_go_out_and_come_back(vouch, campaign, tmp_path):
@@ -96,10 +99,10 @@ def test_possible_misses_go_out_and_come_back(vouch, campaign, tmp_path):
 
 
 def test_nothing_certified_ends_with_a_code_of_its_own(vouch, campaign, answer):
-    campaign.write_text(campaign.read_text().replace("precision: 0.7", "precision: 0.9"))
+    campaign.write_text(campaign.read_text().replace("precision: 0.7", "precision: 0.97"))
     vouch("plan-reviews", campaign)
     answer(wrong=2)
-    vouch("plan-reviews", campaign)
+    vouch("plan-reviews", campaign, "--minutes", 1)
     answer(wrong=2)
     found = vouch("certify", campaign)
     assert found.code == 3
@@ -114,7 +117,7 @@ def test_problems_are_one_line(vouch, campaign):
     for words, problem in (
         (("certify", campaign), "there are no verdicts in "),
         (("plan-reviews", campaign, "--minutes", 0), "--minutes must be more than 0"),
-        (("plan-reviews", campaign, "--stage", "certify"), "begin with vouch plan-reviews CAMPAIGN --stage first"),
+        (("plan-reviews", campaign, "--stage", "certify"), "0 labels are reviewed for fitting, at least 20 are needed"),
         (("plan-reviews", campaign, "--out", "tasks.pdf"), "tasks.pdf"),
     ):
         found = vouch(*words)
@@ -146,9 +149,9 @@ def labelled(make_images, make_campaign, write_campaign, label, certified, tmp_p
     workspace = open_store(campaign.workspace)
     inputs, created = read_current(workspace, "main").inputs, "2026-01-01T00:00:00+00:00"
     look = CertificationTest(
-        number=1, look=1, key="0", inputs=inputs, plans=(1, 2), precision=0.95, confidence=0.9, created=created
+        run="main", look=1, key="0", inputs=inputs, plans=(1, 2), precision=0.95, confidence=0.9, created=created
     )
-    record_test(workspace, "main", look)
+    record_test(workspace, look, len)
     write_policy(
         workspace, certified({"cat": 0.0, "dog": None}, version="certified-1-a", inputs=inputs, created=created)
     )
@@ -169,8 +172,7 @@ def test_in_a_table(vouch, labelled, tmp_path):
     answer = vouch("apply", labelled, "--no-export", "--plain")
     assert answer.code == 0, answer.err
     assert answer.out.splitlines()[-3:] == [
-        "active policy: certified-1-a (certified: at least 0.95 of delivered labels correct, confidence 0.9, once "
-        "people have decided those that wait)",
+        "active policy: certified-1-a (certified: at least 0.95 of accepted labels correct, confidence 0.9)",
         "before: the campaign's thresholds",
         f"workspace: {tmp_path / 'workspace'}",
     ]
@@ -200,7 +202,8 @@ def labelled_with_truth(tmp_path, make_images, write_campaign, make_campaign, la
 
 def test_table_answer_and_json(vouch, labelled_with_truth):
     campaign, truth = labelled_with_truth
-    words = ("simulate", campaign, "--truth", truth, "--precision", "0.6,0.95", "--reviews", "60,9000", "--draws", 4)
+    words: tuple[Any, ...] = ("simulate", campaign, "--truth", truth, "--precision", "0.6,0.95", "--gate", "delivered")
+    words += ("--reviews", "60,9000", "--draws", 4)
     answer = vouch(*words)
     assert answer.code == 0, answer.err
     for shown in ("labels of 39 images with truth", "no truth for the image", "In brackets: labels that were reviewed"):

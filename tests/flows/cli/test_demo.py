@@ -9,12 +9,15 @@ from vouch_labels.flows.cli.demo import review, review_blocks, review_json
 from vouch_labels.tasks.certify.active import active_version
 from vouch_labels.tasks.store.open import open_store
 
+# Whatever the scores, one label of five is wrong here: people who correct those that wait make up for it.
+ROUTING = {"precision": 0.7, "gate": "delivered", "missed": 0.0}
+
 
 @pytest.fixture
 def labelled(tmp_path, make_images, make_campaign, label):
     """A labelled campaign, and a truth in which four labels of five are right."""
     make_images(tmp_path / "images", 60)
-    campaign = make_campaign(export={"undecided": "include"}, routing={"precision": 0.7}, run={"shard_size": 60})
+    campaign = make_campaign(export={"undecided": "include"}, routing=ROUTING, run={"shard_size": 60})
     label(campaign)
     document = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
     document["annotations"] = [item for place, item in enumerate(document["annotations"]) if place % 5]

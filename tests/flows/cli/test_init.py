@@ -20,7 +20,7 @@ def test_it_writes_a_campaign_that_loads(vouch, tmp_path):
     assert campaign.workspace.uri == str(tmp_path / "cats" / "workspace")
     assert campaign.routing.accept is None
     text = (tmp_path / "cats" / "campaign.yaml").read_text()
-    for setting in ("\n  precision: 0.95\n", "\n  confidence: 0.9\n", "\n  gate: delivered\n", "vouch plan-reviews"):
+    for setting in ("\n  precision: 0.95\n", "\n  confidence: 0.9\n", "\n  gate: accepted\n", "vouch plan-reviews"):
         assert setting in text
     schema = json.loads((tmp_path / "cats" / "campaign.schema.json").read_text())
     assert "routing" in schema["properties"]

@@ -250,7 +250,8 @@ def test_a_terminated_review_counts_what_it_brought_in(campaign):
 def with_second_reviews(make_images, make_campaign, label, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     make_images(tmp_path / "images", 60)
-    found = make_campaign(routing={"precision": 0.7, "confidence": 0.8}, review={"second_reviews": 0.5})
+    routing = {"precision": 0.7, "confidence": 0.8, "gate": "delivered", "missed": 0.0}
+    found = make_campaign(routing=routing, review={"second_reviews": 0.5})
     label(found)
     return found
 

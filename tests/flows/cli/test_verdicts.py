@@ -58,7 +58,18 @@ def test_in_and_told(vouch, labelled, answered, ids):
     assert found["reviewers"]["ann"] == {"labels": 2, "correct": 2, "images": 0, "seconds": 3}
     assert sorted(found["reviewers"]) == ["ann", "bob", "eve"]
     text = vouch("verdicts", labelled).out
-    for words in ("2 labels reviewed", "50% agreement", "1 label disputed", ids[0], "bob"):
+    assert found["second_readings"] == {
+        "labels": 2, "wrong": 1, "missed": 1, "confidence": 0.9,
+        "share": 1.0, "low": pytest.approx(0.05 / 1.95), "high": 1.0,
+    }  # fmt: skip
+    for words in (
+        "2 labels reviewed",
+        "50% agreement",
+        "two people read 2 labels, 1 of them wrong: one of the two missed 1;",
+        "1 label disputed",
+        ids[0],
+        "bob",
+    ):
         assert words in text
 
 

@@ -55,6 +55,7 @@ def test_a_batch_is_taken_answered_and_given_back(run):
     first, second, third, fourth = ids(taken["items"])
     assert taken["taken"] == 4
     assert ids(run("submit", item=first, seconds=1.0)["items"]) == [second, third, fourth]
+    assert run("hint", item=second)["hint"] == "the models say nothing of this"
     assert ids(run("reject", item=second, seconds=float("nan"))["items"]) == [third, fourth]
     assert ids(run("bad_box", item=third)["items"]) == [fourth]
     undone = run("undo")

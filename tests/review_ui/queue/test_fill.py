@@ -3,6 +3,8 @@
 Known-wrong labels in the queue: nothing of them reveals that they are honeypots.
 """
 
+import shutil
+from collections import Counter
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from vouch_labels.review_ui.queue.database import connect
-from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
+from vouch_labels.review_ui.queue.fill import fill_queue, join, queue_id
 from vouch_labels.review_ui.queue.status import progress
 from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.schemas.errors import UserError
@@ -22,7 +24,8 @@ from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.certify.questions import class_by_class, label_tasks, make_honeypots
 from vouch_labels.tasks.reviews.open_tasks import task_sheet
 from vouch_labels.tasks.reviews.plans import read_plans, write_plan
-from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.reviews.resolve import resolve
+from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
 from vouch_labels.tasks.run import CampaignRun
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.store.open import open_store
@@ -99,13 +102,15 @@ def test_what_people_answered_elsewhere_leaves_but_not_from_a_session(planned, i
 
 
 def test_a_label_that_left_comes_back_when_its_answer_does_not_count(planned, items):
+    folder = planned.folder / "workspace" / "reviews"
+    shutil.copytree(folder, planned.folder / "earlier")
     planned.fill()
     (_, tasks) = read_plans(planned.workspace, "main")[0]
     label = tasks["label_id"].to_pylist()[0]
     import_verdicts(planned, [label])
     assert planned.fill().removed == 1
-    folder = planned.folder / "workspace" / "reviews"
-    next(folder.glob("*.parquet")).unlink()
+    shutil.rmtree(folder)
+    shutil.copytree(planned.folder / "earlier", folder)
     assert planned.fill().added == 1
     assert items(item=label)[0]["state"] == "open"
 
@@ -276,7 +281,9 @@ def test_a_question_of_several_plans_is_there_once(planned, items):
 def test_the_second_of_two_does_not_see_what_the_first_drew_after_a_pull_either(planned, rows):
     planned.change(review={"second_reviews": 1.0})
     with planned.open() as queue:
-        mine = next(item for item in queue.take("ann", 1000) if item.kind == "label" and item.others)
+        labels = [item for item in queue.take("ann", 1000) if item.kind == "label"]
+        asked_of = Counter(item.key for item in labels)
+        mine = next(item for item in labels if item.others and asked_of[item.key] > 1)
         box = {"x0": 1, "y0": 2, "x1": 9, "y1": 11}
         drawn = {"key": mine.key, "verdict": "missed", "class_name": "dog", **box}
         before = {item.id: item.others for item in queue.held("ann") if item.key == mine.key}
@@ -310,6 +317,27 @@ def test_labels_asked_twice_are_the_same_every_time_and_no_images(planned, items
     assert {one["item"] for one in items(wanted=2)} == twice
 
 
+def test_from_the_second_reviewer_on_a_fifth_is_read_twice_whoever_comes_first(planned, items, rows):
+    with planned.open() as queue:
+        join(queue, ["ann"])
+        planned.fill()
+        assert items(wanted=2) == []
+        [read] = queue.take("ann", 1)
+        queue.submit("ann", read.id, read.epoch, rows(read), 1.0)
+        join(queue, ["ann", "bob"])
+    twice = {one["item"] for one in items(wanted=2)}
+    labels = items(kind="label")
+    assert 0.05 * len(labels) < len(twice) < 0.4 * len(labels)
+    assert {one["purpose"] for one in items(wanted=2)} == {"fit"}
+    assert read.id not in twice
+    planned.fill()
+    assert {one["item"] for one in items(wanted=2)} == twice
+    planned.change(review={"second_reviews": 0.0})
+    with planned.open() as queue:
+        join(queue, ["ann", "bob"])
+    assert items(wanted=2) == []
+
+
 def test_nothing_that_people_get_reveals_why_it_is_asked(planned):
     with planned.open() as queue:
         for item in queue.take("ann", 1000):
@@ -332,26 +360,42 @@ def test_queues_differ_by_workspace_and_run(planned):
     assert queue_id(planned.campaign) != first
 
 
-def test_disputed_labels_are_asked_again_of_all_once_their_answers_are_pulled(planned, items, rows):
+def test_a_label_that_two_read_differently_is_disputed_until_a_third_reading_decides(planned, items, rows):
+    def answer(queue, reviewer, verdict):
+        item = next(item for item in queue.take(reviewer, 1000) if item.id == name)
+        queue.submit(reviewer, item.id, item.epoch, rows(item, verdict), 1.0)
+        queue.give_back(reviewer)
+
     def doubtful(tasks):
         labels = tasks.filter(tasks["label_id"].is_valid())
         purposes = pa.array(["doubtful"] * labels.num_rows)
         return labels.set_column(labels.schema.get_field_index("purpose"), "purpose", purposes)
 
-    plan_again(planned, doubtful)
     planned.change(review={"second_reviews": 1.0})
+    workspace, queue_name = open_store(planned.campaign.workspace), queue_id(planned.campaign)
     with planned.open() as queue:
         name = queue.take("ann", 1)[0].id
-        for reviewer, verdict in (("ann", "correct"), ("bob", "not_an_object")):
-            item = next(item for item in queue.take(reviewer, 1) if item.id == name)
-            queue.submit(reviewer, item.id, item.epoch, rows(item, verdict), 1.0)
+        answer(queue, "ann", "correct")
+        pull_queue(planned.uri, queue_name, workspace)
+        answer(queue, "bob", "not_an_object")
+        plan_again(planned, doubtful)
         assert planned.fill().again == 0  # not pulled yet
-        pull_queue(planned.uri, queue_id(planned.campaign), open_store(planned.campaign.workspace))
+        pull_queue(planned.uri, queue_name, workspace)
+        both = read_verdicts(workspace).filter(pc.equal(read_verdicts(workspace)["label_id"], name))
+        assert sorted(zip(both["reviewer"].to_pylist(), both["verdict"].to_pylist(), strict=True)) == [
+            ("ann", "correct"), ("bob", "not_an_object"),
+        ]  # fmt: skip
+        assert resolve(both).verdict == ["disputed"]
         assert planned.fill().again == 1
-        item = next(item for item in queue.take("bob", 1) if item.id == name)
-        queue.submit("bob", item.id, item.epoch, rows(item, "correct"), 1.0)
-        pull_queue(planned.uri, queue_id(planned.campaign), open_store(planned.campaign.workspace))
+        assert (planned.fill().again, items(item=name)[0]["wanted"]) == (0, 1)
+        # Of those who have read it only when nothing else is left.
+        assert queue.take("ann", 1)[0].id != name
+        assert queue.take("cem", 1)[0].id == name
+        answer(queue, "cem", "not_an_object")
+        pull_queue(planned.uri, queue_name, workspace)
         assert planned.fill().again == 0
+        answers = resolve(read_verdicts(workspace))
+        assert answers.verdict[answers.label_ids.index(name)] == "not_an_object"
         assert pc.any(pc.equal(task_sheet(planned.campaign)["label_id"], name)).as_py() is False
         assert fill_queue(planned.campaign, planned.uri).again == 0
 

@@ -54,18 +54,31 @@ def test_the_plans_seconds_count_until_the_own_speed_is_known(make_queue, rows):
             assert progress(queue, "ann").minutes_left == pytest.approx(expected, rel=1e-3)
 
 
-def test_agreement_is_that_of_the_items_that_two_have_answered(make_queue, rows):
+def test_agreement_is_that_of_the_items_that_two_have_answered(make_queue, rows, status):
     queue = make_queue(4, wanted=2)
-    assert (progress(queue, "ann").twice, progress(queue, "ann").agreement) == (0, None)
+    assert (status().twice, status().agreement) == (0, None)
     for name, verdicts in (("ann", ["correct"] * 4), ("bob", ["correct", "correct", "not_an_object"])):
         for item, verdict in zip(queue.take(name, len(verdicts)), verdicts, strict=True):
             queue.submit(name, item.id, item.epoch, rows(item, verdict), 1.0)
-    seen = progress(queue, "ann")
-    assert (seen.twice, seen.agreement) == (3, pytest.approx(2 / 3))
-    assert seen.open == 0  # the fourth waits for somebody else
+    assert (status().twice, status().agreement) == (3, pytest.approx(2 / 3))
+    assert progress(queue, "ann").open == 0  # the fourth waits for somebody else
     assert progress(queue, "cem").open == 1
     queue.undo("bob")
-    assert (progress(queue, "ann").twice, progress(queue, "ann").agreement) == (2, 1.0)
+    assert (status().twice, status().agreement) == (2, 1.0)
+
+
+def test_a_reviewers_progress_counts_alike_whether_others_have_read_an_item(make_queue, rows):
+    def answer_three(queue, name):
+        """How the counts go from one answer to the next."""
+        queue.take(name, 3)
+        for item in queue.held(name):
+            queue.submit(name, item.id, item.epoch, rows(item), 1.0)
+            found = progress(queue, name)
+            yield found.open, found.leased, found.answered, found.mine, found.answered_by_me
+
+    alone = list(answer_three(make_queue(4, name="a" * 12), "ann"))
+    read_twice = make_queue(4, wanted=2, name="b" * 12)
+    assert list(answer_three(read_twice, "ann")) == list(answer_three(read_twice, "bob")) == alone
 
 
 def test_who_runs_it_sees_purposes_and_reviewers(make_queue, rows, status):
@@ -119,13 +132,12 @@ def test_what_waits_for_somebody_else_is_not_left_for_those_who_have_answered(ma
     assert left_for(queue, ["ann", "bob"]).model_dump() == {"items": 3, "second": 0}
 
 
-def test_who_name_another_class_do_not_agree(make_queue, rows):
+def test_who_name_another_class_do_not_agree(make_queue, rows, status):
     queue = make_queue(3, wanted=2)
     for name, classes in (("ann", ("dog", "cat", None)), ("bob", ("dog", None, None))):
         for item, class_name in zip(queue.take(name, 3), classes, strict=True):
             queue.submit(name, item.id, item.epoch, rows(item, "wrong_class", class_name=class_name), 1.0)
-    seen = progress(queue, "ann")
-    assert (seen.twice, seen.agreement) == (3, pytest.approx(2 / 3))
+    assert (status().twice, status().agreement) == (3, pytest.approx(2 / 3))
 
 
 def test_who_runs_it_sees_how_far_boxes_were_corrected(make_queue, rows, status):

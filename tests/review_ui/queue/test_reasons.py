@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vouch_labels.review_ui.queue.reasons import asked_by, format_presence, format_reasons, reviews_wanted
-from vouch_labels.schemas.reviews import TASKS, VERDICTS, ReviewPlan
+from vouch_labels.schemas.reviews import PURPOSES, TASKS, VERDICTS, ReviewPlan
 from vouch_labels.tasks.reviews.resolve import missed_and_checked, resolve
 
 
@@ -88,15 +88,17 @@ def test_a_class_that_the_campaign_does_not_have_is_counted_once_a_question():
 def test_the_share_asked_twice_is_as_asked_for_and_grows_with_it():
     names = [f"{number:032x}" for number in range(5000)]
 
-    def twice(share, seed=0, kind="label"):
-        return {name for name in names if reviews_wanted(name, kind, seed, share) == 2}
+    def twice(share, seed=0, purpose="certify"):
+        return {name for name in names if reviews_wanted(name, purpose, seed, share) == 2}
 
     assert twice(0.0) == set()
     assert twice(1.0) == set(names)
     assert len(twice(0.1)) == pytest.approx(500, abs=100)
     assert twice(0.1) < twice(0.3)
     assert twice(0.1, seed=1) != twice(0.1)
-    assert twice(1.0, kind="image") == set()
+    for purpose in PURPOSES:
+        assert twice(1.0, purpose=purpose) == (set(names) if purpose in ("fit", "certify", "audit") else set())
+    assert twice(0.1, purpose="audit") == twice(0.1), "whatever it is asked for"
 
 
 SURE = {

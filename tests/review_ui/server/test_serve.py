@@ -8,6 +8,7 @@ What dies is started again; what keeps dying is given up, and the others go on.
 """
 
 import socket
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -86,10 +87,17 @@ def test_a_servers_environment_has_its_own_settings_and_no_secret_of_ours():
 
 @pytest.fixture
 def taken():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
+    """A port that is in use; the one below it is free."""
+    with ExitStack() as stack:
+        while True:
+            one = stack.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            with suppress(OSError), socket.socket() as below:
+                below.bind(("127.0.0.1", port - 1))
+                break
         one.listen()
-        yield one.getsockname()[1]
+        yield port
 
 
 def test_a_port_that_is_taken_is_reported_in_one_line(taken):

@@ -11,6 +11,7 @@ from tests.waiting import HANG_S
 from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.review_ui.server.mongod import DatabaseUse
 from vouch_labels.review_ui.server.serve import ServeOptions, served
+from vouch_labels.tasks.reviews.resolve import IN_DISPUTE, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
 from vouch_labels.tasks.store.open import open_store
 
@@ -73,3 +74,25 @@ def test_two_at_once_answer_every_item_once(make_queue, uri, tmp_path, monkeypat
     assert given == expected
     times = {name: [row["reviewed_at"] for row in rows if row["reviewer"] == name] for name in TOKENS}
     assert max(min(found) for found in times.values()) < min(max(found) for found in times.values())
+
+
+def test_a_label_that_another_has_read_looks_as_it_did_to_the_first_and_both_answers_are_kept(review):
+    items = review.ann.database["vouch_items"]
+    assert set(items.distinct("purpose", {"wanted": 2})) == {"fit"}, "two serve, so some are read twice"
+    read = items.find_one_and_update({"wanted": 2}, {"$set": {"place": -1}})["item"]
+
+    def seen_and_answered(reviewer, operator):
+        with reviewer.client() as client:
+            taken = reviewer.run(client, "take_batch").json()["result"]["items"]
+            summary = next(one for one in taken if one["item"] == read)
+            sample = next(one for one in reviewer.samples() if one["item"] == read)
+            assert "error" not in reviewer.run(client, operator, item=read, seconds=1.0).json()["result"]
+        own = ("_id", "_rand", "_dataset_id", "created_at", "last_modified_at")
+        return summary | {"sample": ""}, {name: value for name, value in sample.items() if name not in own}
+
+    assert seen_and_answered(review.ann, "submit") == seen_and_answered(review.ben, "reject")
+    workspace = open_store(review.campaign.workspace)
+    pull_queue(review.uri, review.ann.queue, workspace)
+    rows = [row for row in read_verdicts(workspace).to_pylist() if row["label_id"] == read]
+    assert {row["reviewer"]: row["verdict"] for row in rows} == {"ann": "correct", "ben": "not_an_object"}
+    assert resolve(read_verdicts(workspace)).wrong_of([read]).tolist() == [IN_DISPUTE]

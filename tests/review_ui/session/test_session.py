@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vouch_labels.review_ui.queue.status import queue_status
 from vouch_labels.review_ui.session.samples import mask_in_box
 from vouch_labels.review_ui.session.session import dataset_name, reviewer_slug
 from vouch_labels.schemas.errors import LeaseLostError
@@ -58,7 +59,7 @@ def test_a_lease_that_came_again_is_answered_under_its_own_number(make_session, 
     session.queue.give_back("ann")
     [again] = session.queue.take("ann", 1)
     session.refresh()
-    assert shown(session)[one["item"]]["epoch"] == again.epoch == 2
+    assert again.epoch == 2
     session.submit(one["item"], 1.0)
     [event] = [event for event in documents("events") if event["what"] == "submitted"]
     assert event["epoch"] == 2
@@ -151,13 +152,16 @@ def test_answers_to_a_class_that_left_the_campaign_count(make_session, restarted
     assert [found[item] for item in dogs] == ["correct", "not_an_object", "bad_box", "wrong_class"]
 
 
-def test_nothing_in_a_session_reveals_what_an_item_is_asked_for(make_session, uri):
+def test_nothing_in_a_session_reveals_what_an_item_is_asked_for_or_what_others_and_models_say(make_session, uri):
     from vouch_labels.review_ui.queue.database import connect
 
     session = make_session(8)
     database = connect(uri)
     for place, purpose in enumerate(PURPOSES):
-        done = database.items.update_one({"place": 2 * place}, {"$set": {"purpose": purpose, "plan": place + 1}})
+        said = {"purpose": purpose, "plan": place + 1, "words": f"the detector is unsure: 0.{place}"}
+        # Another one has read one of them, and one was leased before.
+        said |= {"wanted": 2, "answered_by": ["bob"]} if place == 1 else {"epoch": 3 * place}
+        done = database.items.update_one({"place": 2 * place}, {"$set": said})
         assert done.modified_count
     database.close()
     cats = [one for one in session.take(8) if one["class_name"] == "cat"]
@@ -166,6 +170,42 @@ def test_nothing_in_a_session_reveals_what_an_item_is_asked_for(make_session, ur
     assert len({alike(samples[one["item"]]) for one in cats}) == 1
     own = {"sample", "item", "label", "key"}
     assert len({json.dumps({name: one[name] for name in one.keys() - own}, sort_keys=True) for one in cats}) == 1
+
+
+def test_what_the_models_say_is_told_when_asked_and_marks_the_answer(make_session, documents, uri):
+    from vouch_labels.review_ui.queue.database import connect
+
+    session = make_session(4)
+    first, second, third = ids(session.take(3))
+    database = connect(uri)
+    database.items.update_one({"item": first}, {"$set": {"words": "the mask's edge is vague: 0.60"}})
+    database.close()
+    session.refresh()
+    assert session.hint(first) == session.hint(first)
+    assert session.hint(second) == "the models say nothing of this"
+    session.submit(first, 1.0)
+    session.submit(third, 1.0)
+    assert session.undo().item == third
+    assert session.undo().item == first
+    session.submit(first, 1.0)
+    found = [(one["item"], one["hinted"]) for one in documents("events") if one["what"] == "submitted"]
+    assert found == [(first, True), (third, False), (first, True)]
+    assert queue_status(session.queue).hinted == 1
+    assert [one["item"] for one in documents("events") if one["what"] == "hinted"] == [first, second]
+
+
+def test_a_session_of_an_earlier_version_loses_what_led_the_answer(make_session, restarted):
+    import fiftyone as fo
+
+    session = make_session(2)
+    [item, _] = ids(session.take(2))
+    dataset = fo.load_dataset(session.name)
+    dataset.add_sample_field("why", fo.StringField)
+    dataset.add_sample_field("epoch", fo.IntField)
+    dataset.set_values("why", ["the models agree", "SAM is unsure"])
+    restarted()
+    assert "why" not in shown(session)[item]
+    assert not {"why", "epoch"} & set(fo.load_dataset(session.name).get_field_schema())
 
 
 def alike(sample):

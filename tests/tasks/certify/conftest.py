@@ -124,8 +124,8 @@ class Campaigned:
         self.campaign = load()
 
     def with_routing(self, **routing):
-        """The campaign with other routing."""
-        self.campaign = self.load(routing=routing)
+        """The campaign with other routing; gate and trust in reviewers stay as they were unless they are given."""
+        self.campaign = self.load(routing={"gate": "delivered", "missed": 0.0} | routing)
 
     @property
     def reviews(self):
@@ -153,6 +153,11 @@ class Campaigned:
         called_wrong = np.append(self.wrong(reviews.labels), True)[rows] if wrong is None else np.full(len(rows), wrong)
         answers = ["not_an_object" if one else "correct" for one in called_wrong]
         write_verdicts(self.workspace, _make_verdicts(tasks["label_id"].to_pylist(), answers, minutes=minutes, **how))
+
+    def more_images(self, count=40, start=200):
+        """Add images, and label them."""
+        draw_images(self.folder, count, start=start)
+        label(self.campaign)
 
     verdicts = staticmethod(_make_verdicts)
 

@@ -8,12 +8,12 @@ from vouch_labels.tasks.certify import apply as applying
 from vouch_labels.tasks.certify.active import activate, active_version, choose_policy
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
-from vouch_labels.tasks.certify.rounds import CertificationTest, record_test
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
 from vouch_labels.tasks.labels.scan import scan
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import default_policy, expired_policy, read_policy, write_policy
+from vouch_labels.tasks.reviews.log import CertificationTest, record_test
 from vouch_labels.tasks.reviews.plans import write_plan
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
 from vouch_labels.tasks.score import Score
@@ -42,10 +42,10 @@ def put_policy(certified):
     def put(workspace, version="certified-1-a", *, thresholds=None, run="main", **changes):
         values = {"inputs": read_current(workspace, "main").inputs, "created": "2026-01-01T00:00:00+00:00"} | changes
         look = CertificationTest(
-            number=1, look=1, key=version, inputs=values["inputs"], plans=(1, 2), precision=0.95, confidence=0.9,
+            run=run, look=1, key=version, inputs=values["inputs"], plans=(1, 2), precision=0.95, confidence=0.9,
             created=values["created"],
         )  # fmt: skip
-        values["look"] = record_test(workspace, run, look).look
+        values["look"] = record_test(workspace, look, len)[0].look
         policy = certified(thresholds or {"cat": 0.0, "dog": None}, version=version, **values)
         write_policy(workspace, policy)
         return policy
@@ -144,7 +144,7 @@ def test_policies_of_another_run_are_not_taken_by_themselves(labelled, put_polic
 
 
 def test_what_was_certified_is_what_is_accepted(campaigned):
-    """From verdicts to decisions: the labels above the threshold, on the side that was certified, and no others."""
+    """From verdicts to decisions: the labels above the threshold that the certificate covers, and no others."""
     campaigned.fitted().sampled()
     certified = certify_campaign(campaigned.campaign)
     summary = apply_policy(campaigned.campaign, export=False)
@@ -153,10 +153,10 @@ def test_what_was_certified_is_what_is_accepted(campaigned):
     with Ledger.load(campaigned.workspace, "main") as ledger:
         current = current_of(campaigned.workspace, "main")
         labels = read_run_labels(campaigned.workspace, "main", ledger, current)
-    fitting = campaigned.reviews.fit_side()
-    assert 0 < fitting.sum() < labels.count
-    assert not labels.accepted[fitting].any()
-    assert (labels.p_correct[~fitting & labels.accepted] >= min(g.p_correct or 1 for g in certified.groups)).all()
+    fitted = labels.places(campaigned.reviews.plans[0][1]["label_id"].to_pylist())
+    assert 0 < len(fitted) < labels.count
+    assert not labels.accepted[fitted].any()
+    assert (labels.p_correct[labels.accepted] >= min(g.p_correct or 1 for g in certified.groups)).all()
 
 
 def test_a_policy_edited_by_hand_is_nobodys(campaigned):

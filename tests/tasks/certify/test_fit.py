@@ -6,14 +6,13 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.certify.fit import fit_rows, fit_run
 from vouch_labels.tasks.reviews.resolve import resolve
 
-SHARE, SEED = 0.3, 5
+SEED = 5
 
 
-def test_only_undisputed_verdicts_of_the_fit_side(make_world, make_plan, make_verdicts):
+def test_only_undisputed_verdicts(make_world, make_plan, make_verdicts):
     world = make_world()
-    ids, side = np.array(world.labels.label_ids.to_pylist()), world.labels.fit_side(SHARE, SEED)
-    inside, outside = np.flatnonzero(side)[:80], np.flatnonzero(~side)[:40]
-    rows = np.concatenate([inside, outside])
+    ids = np.array(world.labels.label_ids.to_pylist())
+    inside = rows = np.arange(0, 800, 10)
     answers = np.where(world.wrong[rows], "not_an_object", "correct")
     # The second reviewer disagrees about ten; unknown labels are another model's.
     tables = [
@@ -23,7 +22,7 @@ def test_only_undisputed_verdicts_of_the_fit_side(make_world, make_plan, make_ve
     ]
     drawn = inside[20:]
     plan = make_plan({"purpose": ["fit"] * 60, "label_id": ids[drawn], "inclusion": [0.25] * 60})
-    found = fit_run(world.labels, [plan], resolve(pa.concat_tables(tables)), SHARE, SEED)
+    found = fit_run(world.labels, [plan], resolve(pa.concat_tables(tables)), SEED)
     assert found.rows.tolist() == sorted(inside[10:].tolist())
     assert (found.labels.wrong == world.wrong[found.rows]).all()
     weights = dict(zip(found.rows.tolist(), found.labels.weights.tolist(), strict=True))
@@ -36,21 +35,21 @@ def test_only_undisputed_verdicts_of_the_fit_side(make_world, make_plan, make_ve
 def test_labels_of_two_draws_weigh_less(make_world, make_plan, answer):
     world = make_world()
     ids = np.array(world.labels.label_ids.to_pylist())
-    drawn = np.flatnonzero(world.labels.fit_side(SHARE, SEED))[:40]
+    drawn = np.arange(40)
     tasks = {"purpose": ["fit"] * 40, "label_id": ids[drawn], "inclusion": [0.5] * 40}
     plans = [make_plan(tasks), make_plan(tasks | {"inclusion": [0.2] * 40}, number=2)]
-    found = fit_run(world.labels, plans, answer(ids[drawn], world.wrong[drawn]), SHARE, SEED)
+    found = fit_run(world.labels, plans, answer(ids[drawn], world.wrong[drawn]), SEED)
     assert found.labels.weights == pytest.approx(1 / 0.6)
 
 
 def test_too_few(make_world, answer):
     world = make_world()
-    rows = np.flatnonzero(world.labels.fit_side(SHARE, SEED))[:19]
+    rows = np.arange(19)
     ids = np.array(world.labels.label_ids.to_pylist())[rows]
     with pytest.raises(UserError, match=r"19 labels are reviewed for fitting, at least 20 .*vouch plan-reviews"):
-        fit_run(world.labels, [], answer(ids, world.wrong[rows]), SHARE, SEED)
+        fit_run(world.labels, [], answer(ids, world.wrong[rows]), SEED)
     with pytest.raises(UserError, match="0 labels"):
-        fit_run(world.labels, [], answer([], []), SHARE, SEED)
+        fit_run(world.labels, [], answer([], []), SEED)
 
 
 @pytest.mark.parametrize("verdict", [True, False])

@@ -59,12 +59,13 @@ def test_the_round_in_a_bucket(in_bucket, s3_store, tmp_path):
     assert report.policy.standing == "certified"
     assert report.recall is not None
     assert report.automation.accepted == certified.accepted
-    assert plan_reviews(campaign, ReviewRequest(minutes=2)).stage == "queue"
+    assert plan_reviews(campaign, ReviewRequest(minutes=2, images=2)).stage == "queue"
     keys = {info.key.removeprefix("out/") for info in s3_store.list("out/")}
     assert keys >= {
         f"policies/{certified.version}.json",
         "runs/main/policy.json",
-        "runs/main/looks/1.json",
+        f"populations/{certified.covers[0].population}.parquet",
+        "reviews/log/000001.json",
         "reviews/plans/main/0001.json",
         "reviews/plans/main/0003-tasks.parquet",
         "exports/coco/annotations.json",

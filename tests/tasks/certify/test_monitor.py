@@ -1,8 +1,10 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from vouch_labels.schemas.errors import StoreError, UserError
-from vouch_labels.schemas.policy import GroupCertificate
+from vouch_labels.schemas.policy import Covered, GroupCertificate, Reviewers
 from vouch_labels.tasks.certify.active import guarantee_of
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
@@ -14,14 +16,21 @@ from vouch_labels.tasks.certify.monitor import (
     drift,
     expired,
     expired_reason,
+    extension,
     monitor,
     reference,
+    would_accept,
 )
-from vouch_labels.tasks.export.summary import read_summary
+from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
+from vouch_labels.tasks.certify.rounds import read_tests
+from vouch_labels.tasks.export.export import read_summary
 from vouch_labels.tasks.labels.arrays import SIGNALS
+from vouch_labels.tasks.labels.scan import scan
+from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import default_policy, expired_policy, read_policy, write_policy
 from vouch_labels.tasks.reviews.plans import write_plan
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.route import OUTSIDE
 from vouch_labels.tasks.run import export_campaign
 from vouch_labels.tasks.store.local import LocalStore
 
@@ -40,11 +49,11 @@ def audit_plan(make_plan):
     return make
 
 
-def test_an_estimate_of_each_complete_audit_of_the_policy(audit_plan, answer):
+def test_an_estimate_of_each_complete_audit_of_the_policy(audit_plan, answer, certified):
     first, second, other = audit_plan(1), audit_plan(2), audit_plan(3, version="another")
     wrong = np.arange(100) < 20
     answers = answer([*first[2], *second[2][:60]], [*wrong, *wrong[:60]])
-    draws = audit_draws([one[:2] for one in (first, second, other)], answers, "certified-1-test", 0.1)
+    draws = audit_draws(certified({"cat": 0.5}), [one[:2] for one in (first, second, other)], answers, 0.1)
     assert [draw.plan for draw in draws] == [1, 2]
     assert [draw.unanswered for draw in draws] == [0, 40]
     assert draws[0].estimate.value == pytest.approx(0.8)
@@ -52,11 +61,11 @@ def test_an_estimate_of_each_complete_audit_of_the_policy(audit_plan, answer):
     assert draws[1].estimate is None
 
 
-def test_an_audit_that_two_planners_drew_counts_once(audit_plan, answer):
+def test_an_audit_that_two_planners_drew_counts_once(audit_plan, answer, certified):
     first, again = audit_plan(1), audit_plan(1)
     again = (again[0].model_copy(update={"number": 2}), again[1])
     answers = answer(first[2], np.arange(100) < 20)
-    assert [draw.plan for draw in audit_draws([first[:2], again], answers, "certified-1-test", 0.1)] == [1]
+    assert [draw.plan for draw in audit_draws(certified({"cat": 0.5}), [first[:2], again], answers, 0.1)] == [1]
 
 
 def test_a_policy_expires_only_when_its_audits_say_so(audit_plan, answer, certified):
@@ -97,7 +106,7 @@ def test_a_label_without_an_answer_hides_no_other(audit_plan, answer, certified)
 
 def test_gate_delivered_leaves_more_wrong_labels_to_the_accepted_ones(audit_plan, make_plan, answer, certified):
     """900 labels, 400 of them accepted; of 90 sampled ones 40 are routed and correct."""
-    policy = certified({"cat": 0.5, "dog": None}, plans=(1,))
+    policy = certified({"cat": 0.5, "dog": None}, plans=(1,), gate="delivered")
     certificate = GroupCertificate(
         labels=900, accepted=400, reviewed=80, errors=1, limit=0.05, bound=0.04, p_value=0.05, delta=0.08, tested=(0.5,)
     )
@@ -141,8 +150,19 @@ def test_what_is_guaranteed_of_a_data_set(tmp_path, audit_plan, make_verdicts, m
         write_policy(workspace, kept)
     own = default_policy(campaign.classes, campaign.routing).version
     assert guarantee_of(campaign, workspace, "none") == guarantee_of(campaign, workspace, own) == ""
-    held = guarantee_of(campaign, workspace, policy.version)
-    assert (held.policy, held.precision, held.confidence, held.gate) == (policy.version, 0.95, 0.9, "accepted")
+    assert "did not keep which labels it covers" in guarantee_of(campaign, workspace, policy.version)
+    covers = [
+        Covered(
+            population=f"{labels:016}", labels=labels, images=40, plan=2, created=f"2026-0{month}-01T00:00:00+00:00"
+        )
+        for month, labels in ((1, 90), (3, 30))
+    ]
+    reviewers = Reviewers(assumed=0.05)
+    covering = certified({"cat": 0.5, "dog": None}, version="certified-1-covers", covers=covers, reviewers=reviewers)
+    write_policy(workspace, covering)
+    held = guarantee_of(campaign, workspace, covering.version)
+    assert (held.policy, held.precision, held.confidence, held.gate) == (covering.version, 0.95, 0.9, "accepted")
+    assert (held.labels, held.images, held.as_of, held.missed) == (120, 80, "2026-03-01T00:00:00+00:00", 0.05)
     every = make_campaign(export={"undecided": "include"})
     assert "nobody has looked at" in guarantee_of(every, workspace, policy.version)
     assert "has expired" in guarantee_of(campaign, workspace, expired_policy(policy).version)
@@ -222,3 +242,244 @@ def test_a_signal_that_vanished_has_drifted_and_one_that_never_was_has_not(make_
     found = drift(kept, labels, scores, every)
     assert found[SIGNALS[1]].audit_factor == 2
     assert audit_factor({}) == 1
+
+
+def test_new_images_wait_until_a_top_up_sample_covers_them(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    first = certify_campaign(campaigned.campaign)
+    apply_policy(campaigned.campaign)
+    accepted = campaigned.reviews.labels.accepted.sum()
+    campaigned.more_images()
+    reviews = campaigned.reviews
+    new = np.array([int(key[:3]) >= 200 for key in reviews.labels.keys.to_pylist()])[reviews.labels.image_index]
+    policy = read_policy(campaigned.workspace, first.version, campaigned.campaign.classes)
+    good = new & would_accept(policy, reviews.labels)
+    # Neither labelling, certifying again nor applying stretches the guarantee over them.
+    assert certify_campaign(campaigned.campaign).version == first.version
+    apply_policy(campaigned.campaign)
+    assert good.any()
+    assert campaigned.reviews.labels.accepted.sum() == accepted
+    reasons = set(read_reasons(campaigned, np.flatnonzero(good)))
+    assert reasons == {OUTSIDE}
+    held = guarantee_of(campaigned.campaign, campaigned.workspace, first.version)
+    assert (held.labels, held.as_of) == (first.covers[0].labels, first.covers[0].created)
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+    assert planned.plan.population.labels == good.sum()
+    assert certify_campaign(campaigned.campaign).version == first.version, "nothing is answered yet"
+    campaigned.answer(wrong=False, again=False)
+    extended = certify_campaign(campaigned.campaign)
+    assert extended.version not in (None, first.version)
+    assert [one.labels for one in extended.covers] == [first.covers[0].labels, good.sum()]
+    assert "so the certificate extends to" in " ".join(extended.remarks)
+    assert len(read_tests(campaigned.workspace, "main")) == 1, "it is no test of the sample"
+    apply_policy(campaigned.campaign)
+    assert campaigned.reviews.labels.accepted.sum() == accepted + good.sum() == extended.accepted
+    assert certify_campaign(campaigned.campaign).version == extended.version
+    # And on: what comes later is tested together with what came before.
+    campaigned.more_images(30, start=300)
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+    campaigned.answer(wrong=False, again=False)
+    again = certify_campaign(campaigned.campaign)
+    assert len(again.covers) == 3
+    kept = read_policy(campaigned.workspace, again.version, campaigned.campaign.classes).certification
+    assert kept.extends == first.version
+
+
+def read_reasons(campaigned, rows):
+    reviews = campaigned.reviews
+    ids = reviews.labels.label_ids.take(pa.array(rows)).to_pylist()
+    with Ledger.load(campaigned.workspace, "main") as ledger:
+        tables = scan(campaigned.workspace, "main", ledger, reviews.current.fingerprint, ["label_id", "reason"])
+        found = {row["label_id"]: row["reason"] for table in tables for row in table.to_pylist()}
+    return [found[one] for one in ids]
+
+
+def test_bad_new_labels_stay_outside(campaigned):
+    """700 images certified, and then worse ones: they are neither accepted nor covered."""
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    first = certify_campaign(campaigned.campaign)
+    apply_policy(campaigned.campaign)
+    accepted = campaigned.reviews.labels.accepted.sum()
+    campaigned.more_images(60)
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+    tasks = campaigned.reviews.plans[-1][1]["label_id"].to_pylist()
+    words = ["not_an_object" if place % 2 else "correct" for place in range(len(tasks))]
+    write_verdicts(campaigned.workspace, campaigned.verdicts(tasks, words))
+    found = certify_campaign(campaigned.campaign)
+    assert found.version is None
+    assert f"{len(tasks) // 2} of {len(tasks)} reviewed new labels are accepted and wrong" in found.remarks[0]
+    assert "stay outside" in found.remarks[1]
+    assert found.outside > 0
+    apply_policy(campaigned.campaign)
+    assert campaigned.reviews.labels.accepted.sum() == accepted
+    assert guarantee_of(campaigned.campaign, campaigned.workspace, first.version).labels == first.covers[0].labels
+
+
+def test_new_labels_without_an_answer_count_as_wrong(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    campaigned.more_images(60)
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(stage="audit", minutes=2))
+    campaigned.answer(wrong=False, part=0.4)
+    found = certify_campaign(campaigned.campaign)
+    missing = planned.open - int(planned.open * 0.4)
+    assert found.version is None
+    assert f"({missing:,} without an answer among them)" in found.remarks[0]
+    # Where few are missing it extends, and these stay outside.
+    campaigned.answer(wrong=False, part=0.95)
+    found = certify_campaign(campaigned.campaign)
+    missing = planned.open - int(planned.open * 0.95)
+    assert found.covers[-1].labels == planned.plan.population.labels - missing
+    assert apply_policy(campaigned.campaign).policy == found.version
+    unanswered = campaigned.reviews.plans[-1][1]["label_id"].to_pylist()[-missing:]
+    assert set(read_reasons(campaigned, campaigned.reviews.labels.places(unanswered))) == {OUTSIDE}
+    # They are new once more, and another sample may cover them.
+    again = plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+    assert again.plan.population.labels == missing
+    campaigned.answer(wrong=False, again=False)
+    found = certify_campaign(campaigned.campaign)
+    assert found.covers[-1].labels == missing
+    apply_policy(campaigned.campaign)
+    assert OUTSIDE not in read_reasons(campaigned, campaigned.reviews.labels.places(unanswered))
+
+
+def test_a_lost_record_of_what_is_covered_is_told(campaigned):
+    campaigned.fitted().sampled(minutes=3)
+    found = certify_campaign(campaigned.campaign)
+    key = f"populations/{found.covers[0].population}.parquet"
+    kept = campaigned.workspace.get(key).data
+    for damaged, told in ((None, "is missing"), (b"PAR1", "is damaged")):
+        if damaged is None:
+            campaigned.workspace.delete(key)
+        else:
+            campaigned.workspace.put(key, damaged)
+        for command in (certify_campaign, apply_policy):
+            with pytest.raises(StoreError, match=f"{told}; restore it: without it nobody knows which labels"):
+                command(campaigned.campaign)
+    campaigned.workspace.put(key, kept)
+    assert apply_policy(campaigned.campaign).policy == found.version
+
+
+def test_a_simulated_answer_hides_no_others_of_a_top_up_sample(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    campaigned.more_images(60)
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="audit", minutes=2))
+    tasks = campaigned.reviews.plans[-1][1]["label_id"].to_pylist()
+    write_verdicts(campaigned.workspace, campaigned.verdicts(tasks[1:], ["not_an_object"] * len(tasks[1:])))
+    found = certify_campaign(campaigned.campaign)
+    assert (found.version, len(found.remarks)) == (None, 2)
+    write_verdicts(campaigned.workspace, campaigned.verdicts(tasks[:1], ["correct"], reviewer="truth", simulated=True))
+    again = certify_campaign(campaigned.campaign)
+    assert again.remarks == found.remarks
+
+
+def extended_campaign(campaigned):
+    """A policy that was extended to new images, and applied."""
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    first = certify_campaign(campaigned.campaign)
+    apply_policy(campaigned.campaign)
+    campaigned.more_images(60)
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="audit", minutes=2))
+    campaigned.answer(wrong=False, again=False)
+    extended = certify_campaign(campaigned.campaign)
+    assert len(extended.covers) == 2
+    apply_policy(campaigned.campaign)
+    return first, extended
+
+
+def test_answers_of_a_top_up_sample_that_were_changed_since_end_the_extension(campaigned):
+    first, extended = extended_campaign(campaigned)
+    policy = read_policy(campaigned.workspace, extended.version, campaigned.campaign.classes)
+    assert expired_reason(campaigned.workspace, "main", policy) is None
+    campaigned.answer(wrong=True, minutes=10)
+    assert "were changed since" in expired_reason(campaigned.workspace, "main", policy)
+    assert "has expired" in guarantee_of(campaigned.campaign, campaigned.workspace, extended.version)
+    # What was certified first rests on other answers.
+    root = read_policy(campaigned.workspace, first.version, campaigned.campaign.classes)
+    assert expired_reason(campaigned.workspace, "main", root) is None
+    assert certify_campaign(campaigned.campaign).version == first.version
+    assert apply_policy(campaigned.campaign).policy == first.version
+
+
+def test_a_policy_of_another_run_ends_by_the_answers_it_rests_on(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    policy = read_policy(
+        campaigned.workspace, certify_campaign(campaigned.campaign).version, campaigned.campaign.classes
+    )
+    assert expired_reason(campaigned.workspace, "another", policy) is None
+    campaigned.answer(minutes=10, wrong=True)
+    assert "were changed since" in expired_reason(campaigned.workspace, "another", policy)
+
+
+def test_a_policy_is_extended_in_its_own_run_alone(campaigned):
+    """Another run of the same labels would bound them afresh, without the samples of this one."""
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    version = certify_campaign(campaigned.campaign).version
+    campaigned.campaign = campaigned.load(
+        run={"name": "another"}, routing={"gate": "accepted", "precision": 0.7, "confidence": 0.8, "missed": 0.0}
+    )
+    campaigned.more_images()
+    apply_policy(campaigned.campaign, version)
+    assert campaigned.reviews.labels.accepted.any()
+    with pytest.raises(UserError, match="was certified for another run"):
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+
+
+def test_new_labels_that_are_drawn_from_again_count_once(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    campaigned.more_images(60)
+    sizes = []
+    for _ in range(2):
+        planned = plan_reviews(campaigned.campaign, ReviewRequest(stage="audit", minutes=0.5))
+        sizes.append(planned.plan.population.labels)
+        campaigned.answer(wrong=False, again=False)
+    reviews = campaigned.reviews
+    policy = read_policy(campaigned.workspace, reviews.current.policy, campaigned.campaign.classes)
+    growth = extension(campaigned.workspace, policy, reviews.plans, reviews.answers).growth
+    assert sizes[1] < sizes[0] == growth.labels
+    assert growth.times == 2
+    campaigned.more_images(30, start=300)
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(stage="audit", minutes=0.5))
+    campaigned.answer(wrong=False, again=False)
+    growth = extension(campaigned.workspace, policy, campaigned.reviews.plans, campaigned.reviews.answers).growth
+    assert (growth.labels, growth.times) == (sizes[0] + planned.plan.population.labels, 1)
+
+
+def test_kept_labels_that_are_rejected_later_end_a_policy_of_gate_delivered(campaigned):
+    """They are below the threshold, so no more accepted ones are wrong, but fewer labels are delivered."""
+    campaigned.with_routing(gate="delivered", precision=0.9, confidence=0.8)
+    campaigned.fitted().sampled(minutes=5)
+    found = certify_campaign(campaigned.campaign)
+    policy = read_policy(campaigned.workspace, found.version, campaigned.campaign.classes)
+    least = policy.groups[0].p_correct
+    tasks = campaigned.reviews.plans[-1][1]
+    below = tasks.filter(pc.less(tasks["p_correct"], least))["label_id"].to_pylist()
+    assert len(below) > 10
+    rejected = campaigned.verdicts(below, ["not_an_object"] * len(below), minutes=10)
+    write_verdicts(campaigned.workspace, rejected)
+    assert certify_campaign(campaigned.campaign).version != found.version
+    assert "were changed since" in expired_reason(campaigned.workspace, "main", policy)
+
+
+def test_second_readings_are_held_against_what_is_assumed_before_a_policy_is_extended(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8, missed=0.05)
+    campaigned.fitted().sampled(minutes=3)
+    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
+    campaigned.more_images(60)
+    plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
+    campaigned.answer(wrong=False, again=False)
+    ids = campaigned.reviews.labels.label_ids.to_pylist()[-100:]
+    for reviewer, word in (("dora", "not_an_object"), ("carl", "correct")):
+        write_verdicts(campaigned.workspace, campaigned.verdicts(ids, [word] * 100, reviewer=reviewer, minutes=2))
+    with pytest.raises(UserError, match=r"two people read .* more than the 5% of routing\.missed"):
+        certify_campaign(campaigned.campaign)

@@ -22,11 +22,12 @@ from vouch_labels.tasks.certify.draw import (
     nothing_worth_asking,
     removed_per_second,
 )
+from vouch_labels.tasks.certify.monitor import accepting_classes, outside_of, would_accept
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
+from vouch_labels.tasks.certify.rounds import policy_of_run
 from vouch_labels.tasks.reviews.open_tasks import task_sheet
 from vouch_labels.tasks.reviews.plans import CHECK_CLASS_S, read_plans
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
-from vouch_labels.tasks.statistics.sampling import on_fit_side
 from vouch_labels.tasks.status import read_status
 
 
@@ -44,9 +45,9 @@ def is_one_class_at_a_time(tasks):
     return changes == len(set(names)) - 1
 
 
-def in_force(campaigned):
+def in_force(campaigned, **wanted):
     """The active policy, certified at a low precision."""
-    campaigned.fitted().sampled()
+    campaigned.fitted().sampled(**wanted)
     found = certify_campaign(campaigned.campaign)
     apply_policy(campaigned.campaign, found.version)
     return found.version
@@ -57,13 +58,16 @@ def test_a_plan_tells_how_much_a_simulated_reviewer_has_answered(campaigned):
     assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=3)).simulated == 0
     campaigned.answer(simulated=True)
     answered = set(tasks_of(campaigned)["label_id"].to_pylist())
-    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=10, stage="certify", fresh=True))
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=30, stage="queue", images=60))
     both = answered & set(tasks_of(campaigned)["label_id"].to_pylist())
-    assert planned.simulated == len(both) > 0
-    assert planned.open == sum(planned.plan.counts.values()) - planned.simulated
+    assert planned.simulated == len(both)
+    # What was answered is asked no more: a new sample is drawn from the rest.
+    fresh = plan_reviews(campaigned.campaign, ReviewRequest(minutes=2, stage="certify", fresh=True))
+    assert fresh.simulated == 0
+    assert fresh.open == sum(fresh.plan.counts.values())
 
 
-def test_the_first_plan_fixes_the_split_and_asks_on_its_side(campaigned):
+def test_the_first_plan_asks_about_labels_of_all_images(campaigned):
     planned = plan_reviews(campaigned.campaign)
     assert planned.stage == "first"
     assert planned.plan.counts == {"fit": planned.open}
@@ -71,8 +75,7 @@ def test_the_first_plan_fixes_the_split_and_asks_on_its_side(campaigned):
     assert planned.plan.inputs == campaigned.reviews.current.inputs
     tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
     rows = labels.places(tasks["label_id"].to_pylist())
-    contents = np.array(labels.contents.to_pylist())[labels.image_index[rows]]
-    assert on_fit_side(contents.tolist(), planned.plan.fit_share, 0).all()
+    assert len(set(rows.tolist())) == tasks.num_rows
     assert tasks["place"].to_pylist() == list(range(tasks.num_rows))
     assert is_one_class_at_a_time(tasks)
     inclusion = np.array(tasks["inclusion"].to_pylist())
@@ -105,7 +108,7 @@ def test_budgets_that_are_too_small(campaigned):
 
 
 def test_earlier_tasks_come_first(campaigned):
-    with pytest.raises(UserError, match="begin with vouch plan-reviews CAMPAIGN --stage first"):
+    with pytest.raises(UserError, match="0 labels are reviewed for fitting"):
         plan_reviews(campaigned.campaign, ReviewRequest(stage="certify"))
     plan_reviews(campaigned.campaign)
     with pytest.raises(UserError, match=r"\d+ labels to fit to still wait for an answer"):
@@ -130,9 +133,11 @@ def test_the_certification_sample_and_more_of_it(campaigned):
     assert sorted(name for group in plan.groups for name in group.classes) == ["cat", "dog"]
     tasks, reviews = tasks_of(campaigned), campaigned.reviews
     rows = reviews.labels.places(tasks["label_id"].to_pylist())
-    assert not reviews.fit_side()[rows].any()
+    fitted = reviews.labels.places(tasks_of(campaigned, 0)["label_id"].to_pylist())
+    assert not np.isin(rows, fitted).any()
     assert is_one_class_at_a_time(tasks)
-    assert set(tasks["inclusion"].to_pylist()) == {len(rows) / (~reviews.fit_side()).sum()}
+    assert plan.population.labels == reviews.labels.count - len(fitted)
+    assert set(tasks["inclusion"].to_pylist()) == {len(rows) / plan.population.labels}
     with pytest.raises(UserError, match="is answered: use `vouch certify`"):
         plan_reviews(campaigned.campaign)
     more = plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="certify"))
@@ -147,7 +152,7 @@ def test_the_certification_sample_and_more_of_it(campaigned):
 def test_a_sample_of_every_label_is_told(campaigned):
     campaigned.fitted()
     planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=60))
-    assert planned.plan.counts["certify"] == (~campaigned.reviews.fit_side()).sum()
+    assert planned.plan.counts["certify"] == campaigned.reviews.unknown.sum()
     assert "every label there is" in " ".join(planned.words)
     fewer = plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="certify", fresh=True))
     assert fewer.plan.counts["certify"] == 37
@@ -161,7 +166,6 @@ def test_more_fit_labels_begin_another_round(campaigned):
     first, second = (set(tasks_of(campaigned, number)["label_id"].to_pylist()) for number in (0, 2))
     assert planned.plan.counts.get("fit")
     assert not first & second
-    assert planned.plan.fit_share == read_plans(campaigned.workspace, "main")[0][0].fit_share
     campaigned.answer()
     assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=1)).plan.round == 2
 
@@ -175,8 +179,8 @@ def test_too_few_reviews_for_gate_accepted_say_how_many(campaigned):
 
 def test_plants_are_wrong_and_look_like_the_others(campaigned):
     campaigned.fitted()
-    planned = plan_reviews(campaigned.campaign, ReviewRequest(honeypots=40))
-    assert planned.plan.counts["plant"] == 40
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(honeypots=30))
+    assert planned.plan.counts["plant"] == 30
     tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
     honeypots, others = of(tasks, "plant"), of(tasks, "certify")
     assert labels.places(honeypots["label_id"].to_pylist()).max() == -1
@@ -276,36 +280,36 @@ def test_possible_misses_need_the_presence_stage(campaigned, label):
     assert plan_reviews(campaign, ReviewRequest(images=3)).plan.counts["image"] == 3
 
 
-def test_with_a_policy_in_force_audits_are_mixed_with_doubtful_labels(campaigned):
-    version = in_force(campaigned)
-    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=0.25))
+@pytest.mark.parametrize("gate", ["accepted", "delivered"])
+def test_new_labels_are_audited_beside_doubtful_ones(campaigned, gate):
+    campaigned.with_routing(gate=gate, precision=0.7, confidence=0.8)
+    version = in_force(campaigned, minutes=3)
+    campaigned.more_images()
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=2))
     assert planned.stage == "queue"
-    tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
+    tasks, reviews = tasks_of(campaigned), campaigned.reviews
+    labels, policy = reviews.labels, policy_of_run(reviews)
     audits, doubtful = of(tasks, "audit"), of(tasks, "doubtful")
-    assert labels.accepted[labels.places(audits["label_id"].to_pylist())].all()
+    new = np.array([int(key[:3]) >= 200 for key in labels.keys.to_pylist()])[labels.image_index]
+    frame = new & would_accept(policy, labels) if gate == "accepted" else new & accepting_classes(policy, labels)
+    assert frame[labels.places(audits["label_id"].to_pylist())].all()
     assert is_one_class_at_a_time(tasks)
     audit = planned.plan.audit
-    assert (audit.policy, audit.labels) == (version, labels.accepted.sum())
-    assert sum(stratum.size for stratum in audit.strata) == audit.labels
-    assert sum(stratum.drawn for stratum in audit.strata) == audits.num_rows
-    assert audit.mean_p_correct == pytest.approx(labels.p_correct[labels.accepted].mean())
-    for row in audits.to_pylist():
-        stratum = audit.strata[row["stratum"]]
-        assert row["inclusion"] == pytest.approx(stratum.drawn / stratum.size)
-    if doubtful.num_rows:
-        rows = labels.places(doubtful["label_id"].to_pylist())
-        assert not labels.accepted[rows].any()
-        known = campaigned.reviews.answers.places(doubtful["label_id"])
-        assert (known == -1).all()
-    alone = plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="audit"))
-    assert set(alone.plan.counts) == {"audit"}
-    again = plan_reviews(campaigned.campaign, ReviewRequest(minutes=5, stage="queue"))
-    assert again.plan.audit is None
-    first, second = set(doubtful["label_id"].to_pylist()), set(tasks_of(campaigned)["label_id"].to_pylist())
-    assert second
-    assert not first & second
-    with pytest.raises(UserError, match=r"has been asked about; \d+ tasks of earlier plans still wait for an answer$"):
-        plan_reviews(campaigned.campaign, ReviewRequest(stage="queue"))
+    assert (audit.policy, audit.labels) == (version, (new & would_accept(policy, labels)).sum())
+    assert planned.plan.population.labels == frame.sum() > 0
+    (stratum,) = audit.strata
+    assert (stratum.size, stratum.drawn) == (frame.sum(), audits.num_rows)
+    assert set(audits["inclusion"].to_pylist()) == {audits.num_rows / frame.sum()}
+    rows = labels.places(doubtful["label_id"].to_pylist())
+    assert not would_accept(policy, labels)[rows].any()
+    assert (campaigned.reviews.answers.places(doubtful["label_id"]) == -1).all()
+    # The rest of them, unless others came.
+    campaigned.answer()
+    again = plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="audit"))
+    assert again.plan.population.labels == (frame & campaigned.reviews.unknown).sum()
+    campaigned.more_images(20, start=300)
+    again = plan_reviews(campaigned.campaign, ReviewRequest(minutes=1, stage="audit"))
+    assert all(int(key[:3]) >= 300 for key in tasks_of(campaigned)["key"].to_pylist())
 
 
 def test_no_audit_of_a_policy_that_cannot_be_used(campaigned):
@@ -320,7 +324,7 @@ def test_no_audit_of_a_policy_that_cannot_be_used(campaigned):
 
 
 def test_a_certificate_outlives_a_new_name_and_no_merger(campaigned):
-    version = in_force(campaigned)
+    version = in_force(campaigned, minutes=3)
     dog = {"prompts": ["dog", "puppy"], "negatives": ["wolf"]}
     campaigned.campaign = campaigned.load(classes=["cat", dog | {"name": "hound", "was": "dog"}])
     fake_campaign.label(campaigned.campaign)
@@ -328,7 +332,7 @@ def test_a_certificate_outlives_a_new_name_and_no_merger(campaigned):
     assert (status.in_force.version, status.in_force.certified, status.policy) == (version, True, version)
     assert list(status.classes) == ["cat", "hound"]
     assert status.accepted > 0
-    assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=1)).stage == "queue"
+    assert plan_reviews(campaigned.campaign, ReviewRequest(minutes=20, images=30)).stage == "queue"
     shown = set(task_sheet(campaigned.campaign)["shown_class"].to_pylist())
     assert "hound" in shown
     assert "dog" not in shown
@@ -357,13 +361,20 @@ def test_no_reviews_of_labels_of_other_classes(campaigned):
             plan_reviews(campaigned.campaign, ReviewRequest(stage=stage))
 
 
-def test_after_audits_have_ended_a_policy_a_new_sample_is_drawn(campaigned):
+def test_after_audits_say_that_new_labels_are_worse_a_new_sample_is_drawn(campaigned):
     campaigned.fitted().sampled(minutes=3)
-    apply_policy(campaigned.campaign, certify_campaign(campaigned.campaign).version)
-    for _ in range(2):
+    version = certify_campaign(campaigned.campaign).version
+    apply_policy(campaigned.campaign, version)
+    accepted = campaigned.reviews.labels.accepted.sum()
+    for start in (200, 300):
+        campaigned.more_images(start=start)
         plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
         campaigned.answer(wrong=True, again=False)
-    assert "blind audits" in " ".join(certify_campaign(campaigned.campaign).remarks)
+    found = certify_campaign(campaigned.campaign)
+    assert found.version is None
+    assert "blind audits" in " ".join(found.remarks)
+    # What is certified stays so.
+    assert (read_status(campaigned.campaign).policy, campaigned.reviews.labels.accepted.sum()) == (version, accepted)
     planned = plan_reviews(campaigned.campaign)
     assert (planned.stage, planned.plan.round) == ("certify", 2)
 
@@ -387,7 +398,8 @@ def test_disputed_labels_are_asked_again_first(campaigned):
 
 
 def test_a_plan_without_a_task_is_not_written(campaigned):
-    in_force(campaigned)
+    in_force(campaigned, minutes=3)
+    campaigned.more_images()
     reviews = campaigned.reviews
     rows, waiting = low_confidence_rows(reviews, np.ones(reviews.labels.count), 10**6)
     assert len(rows) == waiting > 0
@@ -415,14 +427,15 @@ def test_labels_that_are_quicker_drawn_than_looked_at_are_not_asked(campaigned):
     assert "1 label waits; " in nothing_worth_asking(1, "include")
 
 
-def test_a_plan_that_is_answered_already_is_not_handed_out(campaigned):
-    in_force(campaigned)
-    labels = campaigned.reviews.labels
-    ids = labels.label_ids.filter(pa.array(labels.accepted)).to_pylist()
+def test_new_labels_that_people_know_need_no_audit(campaigned):
+    in_force(campaigned, minutes=3)
+    campaigned.more_images(5)
+    reviews = campaigned.reviews
+    new = outside_of(reviews, policy_of_run(reviews))
+    ids = reviews.labels.label_ids.filter(pa.array(new)).to_pylist()
     write_verdicts(campaigned.workspace, campaigned.verdicts(ids, ["correct"] * len(ids), minutes=5))
-    planned = plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
-    assert planned.plan.counts["audit"] > 0
-    assert (planned.open, planned.next) == (0, ("vouch run CAMPAIGN",))
+    with pytest.raises(UserError, match="covers every label that it accepts, so there is nothing new to audit"):
+        plan_reviews(campaigned.campaign, ReviewRequest(stage="audit"))
 
 
 def test_nothing_to_audit(campaigned):

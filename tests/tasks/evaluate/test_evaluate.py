@@ -14,7 +14,8 @@ from PIL import Image
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.evaluation import TruthFile
-from vouch_labels.schemas.policy import Certification, Group, GroupCertificate, Policy
+from vouch_labels.schemas.policy import Certification, Covered, Group, GroupCertificate, Policy, Reviewers
+from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.evaluate.evaluate import (
     contract_truth,
     evaluate_campaign,
@@ -24,8 +25,13 @@ from vouch_labels.tasks.evaluate.evaluate import (
 )
 from vouch_labels.tasks.evaluate.plots import accepted_share
 from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, UNKNOWN, RunTruth, truth_of_campaign
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import Coverage, keep_population, label_numbers, write_policy
+from vouch_labels.tasks.reviews.resolve import NO_ANSWER
+from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.sampling import on_fit_side
+from vouch_labels.tasks.store.open import open_store
 
 INCLUDE = {"undecided": "include"}
 
@@ -34,7 +40,7 @@ INCLUDE = {"undecided": "include"}
 def campaign(tmp_path, make_images, make_campaign, label):
     """Six labelled images; some labels accepted, some not; all exported as plain annotations."""
     make_images(tmp_path / "images", 6)
-    campaign = make_campaign(export=INCLUDE, routing={"accept": {"detector_score": 0.9}})
+    campaign = make_campaign(export=INCLUDE, routing={"accept": {"detector_score": 0.9}, "precision": 0.9})
     label(campaign)
     return campaign
 
@@ -311,6 +317,7 @@ IMAGES = 40
 SHARE, SEED = 0.5, 3
 CONTENTS = [hashlib.sha256(str(image).encode()).hexdigest() for image in range(IMAGES)]
 FITTING = on_fit_side(CONTENTS, SHARE, SEED)
+COVERED = ~FITTING
 
 
 def world(accepted, verdict, classes) -> tuple[RunLabels, RunTruth]:
@@ -343,15 +350,15 @@ def world(accepted, verdict, classes) -> tuple[RunLabels, RunTruth]:
     return labels, truth
 
 
-def certified(gate="delivered", precision=0.9) -> Policy:
-    """One group each; the cats' is certified at 0.5, the dogs' is not."""
+def certified(gate="delivered", precision=0.9, earlier=False) -> Policy:
+    """One group each; the cats' is certified at 0.5, the dogs' is not. earlier: of a version that kept no coverage."""
     certificate = GroupCertificate(
         labels=20, accepted=10, reviewed=10, errors=0, limit=0.1, bound=0.08, p_value=0.05, delta=0.1, tested=(0.5,)
     )
     certification = Certification(
         precision=precision, confidence=0.9, gate=gate, look=1, inputs={}, calibrator={}, fit_labels=50, brier=0.1,
-        brier_of_rate=0.2, fit_share=SHARE, seed=SEED, plans=(1, 2), verdicts="0", created="2026-01-01T00:00:00+00:00",
-        simulated=True,
+        brier_of_rate=0.2, fit_share=SHARE if earlier else 0, seed=SEED, plans=(1, 2), verdicts="0",
+        created="2026-01-01T00:00:00+00:00", simulated=True,
     )  # fmt: skip
     groups = (
         Group(name="cats", classes=("cat",), p_correct=0.5, certificate=certificate),
@@ -360,26 +367,41 @@ def certified(gate="delivered", precision=0.9) -> Policy:
     return Policy(version="certified-1-test", basis="certified", groups=groups, certification=certification)
 
 
-def test_the_guarantee_is_about_the_certified_side_alone():
-    """Wrong labels that were accepted in images kept for fitting break nothing, but show in the whole run."""
-    verdict = np.where(FITTING, NOT_AN_OBJECT, CORRECT)
-    found = contract_truth(*world(np.ones(IMAGES), verdict, np.zeros(IMAGES)), certified())
+def hold(labels, truth, policy, earlier=False, answers=None):
+    """Hold the guarantee against the truth: it covers COVERED; answers are places of labels -> what people said."""
+    codes = np.full(labels.count, NO_ANSWER)
+    for place, code in (answers or {}).items():
+        codes[place] = code
+    inside = np.sort(label_numbers(labels.label_ids.filter(pa.array(COVERED))))
+    covered = None if earlier else Coverage(inside, np.zeros(0, np.uint64))
+    return contract_truth(labels, truth, policy, covered, codes)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("gate", ["accepted", "delivered"])
+def test_the_guarantee_is_about_what_it_covers_alone(gate, earlier):
+    """Wrong labels that were accepted outside break nothing, but show in the whole run."""
+    verdict = np.where(COVERED, CORRECT, NOT_AN_OBJECT)
+    policy = certified(gate, earlier=earlier)
+    found = hold(*world(np.ones(IMAGES), verdict, np.zeros(IMAGES)), policy, earlier)
     assert found.held is True
-    assert found.certified_side.accepted_precision == found.certified_side.delivered_precision == 1
-    assert found.certified_side.labels == (~FITTING).sum()
-    assert found.whole_run.accepted_precision == pytest.approx((~FITTING).mean())
+    assert found.covered.accepted_precision == found.covered.delivered_precision == 1
+    assert found.covered.labels == COVERED.sum()
+    assert found.whole_run.accepted_precision == pytest.approx(COVERED.mean())
     assert found.simulated
 
 
+@pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize(("gate", "held"), [("accepted", False), ("delivered", True)])
-def test_both_precisions(gate, held):
-    """Of the cats on the certified side ten are accepted, two of them wrong; the others are right, one on a crowd."""
-    side = np.flatnonzero(~FITTING)
+def test_both_precisions(gate, held, earlier):
+    """Of the cats that are covered ten are accepted, two of them wrong; the others are right, one on a crowd."""
+    side = np.flatnonzero(COVERED)
     assert len(side) >= 15
     accepted, verdict = np.zeros(IMAGES, bool), np.full(IMAGES, CORRECT)
     accepted[side[:10]] = True
     verdict[side[:2]], verdict[side[-1]] = NOT_AN_OBJECT, UNKNOWN
-    found = contract_truth(*world(accepted, verdict, np.zeros(IMAGES)), certified(gate, precision=0.85))
+    policy = certified(gate, precision=0.85, earlier=earlier)
+    found = hold(*world(accepted, verdict, np.zeros(IMAGES)), policy, earlier)
     cats, dogs = found.groups
     labels = len(side) - 1
     assert (cats.labels, cats.accepted, cats.automation) == (labels, 10, 10 / labels)
@@ -387,6 +409,80 @@ def test_both_precisions(gate, held):
     assert (cats.kept, found.held, cats.certified) == (held, held, 0.92)
     assert (dogs.labels, dogs.kept, dogs.accepted_precision, dogs.certified) == (0, None, None, None)
     assert found.without_truth == {"on a crowd region": 1}
+
+
+def test_what_people_corrected_breaks_nothing():
+    """Two of ten accepted labels are wrong: the guarantee is kept once people who were shown them said so."""
+    side = np.flatnonzero(COVERED)
+    accepted, verdict = np.zeros(IMAGES, bool), np.full(IMAGES, CORRECT)
+    accepted[side[:10]] = True
+    verdict[side[:2]] = NOT_AN_OBJECT
+    run = world(accepted, verdict, np.zeros(IMAGES))
+    for answers, held in (({}, False), ({side[0]: 0, side[1]: 0}, False), ({side[0]: 1, side[1]: 1}, True)):
+        assert hold(*run, certified("accepted"), answers=answers).held is held
+    assert hold(*run, certified("accepted"), answers={side[0]: 1, side[1]: 1}).covered.accepted == 8
+
+
+def test_delivered_labels_that_were_known_before_count_as_delivered():
+    """The guarantee of delivered labels is about them as well; that of accepted ones is not."""
+    side, outside = np.flatnonzero(COVERED), np.flatnonzero(~COVERED)
+    accepted, verdict = COVERED.copy(), np.full(IMAGES, CORRECT)
+    verdict[side[:3]] = NOT_AN_OBJECT
+    run, known = world(accepted, verdict, np.zeros(IMAGES)), dict.fromkeys(outside.tolist(), 0)
+    least = 1 - 3 / (len(side) + len(outside))
+    for gate, answers, held in (("delivered", {}, False), ("delivered", known, True), ("accepted", known, False)):
+        found = hold(*run, certified(gate, precision=least), answers=answers)
+        assert found.held is held, (gate, len(answers))
+        counted = IMAGES if gate == "delivered" and answers else len(side)
+        assert found.covered.labels == counted
+
+
+def test_the_coverage_is_read_from_the_workspace(campaign, own_truth, certified_of):
+    """Whatever was accepted: labels that no certificate covers are told apart, with what people said of them."""
+    policy, labels = certified_of(campaign, half=True)
+    found = evaluate_campaign(campaign, own_truth()).contract
+    assert found.policy == policy.version
+    assert found.covered.labels == labels.count // 2
+    assert found.whole_run.labels == labels.count
+    assert found.covered.accepted == found.whole_run.accepted == int(labels.accepted.sum()) > 0
+    assert found.held is True
+
+
+@pytest.fixture
+def certified_of():
+    """Apply a policy that accepts every label that it covers: the first half of the run's, or all."""
+
+    def go(campaign, *, half):
+        workspace = open_store(campaign.workspace)
+        labels = run_labels(campaign)
+        chosen = labels.label_ids.slice(0, labels.count // 2 if half else labels.count)
+        covered = Covered(
+            population=keep_population(workspace, chosen), labels=len(chosen), images=1, plan=2,
+            created="2026-01-01T00:00:00+00:00",
+        )  # fmt: skip
+        old = certified("accepted")
+        calibrator = Calibrator(("detector_score",), (0.0,), (1.0,), (1.0,), (None,), 9.0, {}).to_dict()
+        certification = old.certification.model_copy(
+            update={
+                "calibrator": calibrator,
+                "inputs": current_of(workspace, campaign.run.name).inputs,
+                "covers": (covered,),
+                "reviewers": Reviewers(assumed=0.05),
+            }
+        )
+        groups = (Group(name="all", classes=("cat", "dog"), p_correct=0.5, certificate=old.groups[0].certificate),)
+        policy = old.model_copy(update={"groups": groups, "certification": certification})
+        write_policy(workspace, policy)
+        apply_policy(campaign, policy.version)
+        return policy, run_labels(campaign)
+
+    return go
+
+
+def run_labels(campaign):
+    workspace = open_store(campaign.workspace)
+    with Ledger.load(workspace, campaign.run.name) as ledger:
+        return read_run_labels(workspace, campaign.run.name, ledger, current_of(workspace, campaign.run.name))
 
 
 @pytest.mark.parametrize(
@@ -400,10 +496,10 @@ def test_both_precisions(gate, held):
 def test_no_verdict_on_dropped_input(file, gone, words):
     """Neither held nor broken, in the groups neither; and the figures stay."""
     labels, truth = world(np.ones(IMAGES), np.full(IMAGES, NOT_AN_OBJECT), np.zeros(IMAGES))
-    assert contract_truth(labels, truth, certified()).held is False
+    assert hold(labels, truth, certified()).held is False
     dropped = np.zeros(IMAGES, bool)
-    dropped[np.flatnonzero(~FITTING)[:gone]] = True
-    found = contract_truth(labels, replace(truth, file=file, dropped=dropped), certified())
+    dropped[np.flatnonzero(COVERED)[:gone]] = True
+    found = hold(labels, replace(truth, file=file, dropped=dropped), certified())
     assert (found.held, [group.kept for group in found.groups], found.groups[0].accepted_precision) == (
         None,
         [None] * 2,
@@ -419,22 +515,20 @@ def test_no_verdict_on_dropped_input(file, gone, words):
 def test_a_small_share_is_no_matter():
     labels, truth = world(np.ones(IMAGES), np.full(IMAGES, CORRECT), np.zeros(IMAGES))
     dropped = np.zeros(IMAGES, bool)
-    dropped[np.flatnonzero(FITTING)] = True
-    found = contract_truth(
-        labels, replace(truth, file=TruthFile(annotations=100, unknown_image=1), dropped=dropped), certified()
-    )
+    dropped[np.flatnonzero(~COVERED)] = True
+    found = hold(labels, replace(truth, file=TruthFile(annotations=100, unknown_image=1), dropped=dropped), certified())
     assert (found.held, found.no_verdict) == (True, ())
 
 
 def test_nothing_accepted_promises_nothing():
-    found = contract_truth(*world(np.zeros(IMAGES), np.full(IMAGES, NOT_AN_OBJECT), np.ones(IMAGES)), certified())
+    found = hold(*world(np.zeros(IMAGES), np.full(IMAGES, NOT_AN_OBJECT), np.ones(IMAGES)), certified())
     assert found.held is None
     assert found.whole_run.delivered_precision is None
 
 
 def test_a_policy_of_the_users_thresholds_promises_nothing():
     policy = Policy(version="user-1", groups=(Group(name="all", classes=("cat", "dog")),))
-    assert contract_truth(*world(np.ones(IMAGES), np.zeros(IMAGES), np.zeros(IMAGES)), policy) is None
+    assert hold(*world(np.ones(IMAGES), np.zeros(IMAGES), np.zeros(IMAGES)), policy) is None
 
 
 def test_nineteen_of_twenty_are_95_percent():

@@ -12,8 +12,8 @@ from pycocotools import mask as mask_utils
 
 from vouch_labels.schemas.campaign import ExportConfig
 from vouch_labels.tasks.export.coco import write_coco
+from vouch_labels.tasks.export.export import write_summary
 from vouch_labels.tasks.export.images import place_images
-from vouch_labels.tasks.export.summary import write_summary
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel, ExportSummary
 from vouch_labels.tasks.store.local import LocalStore
 

@@ -20,7 +20,7 @@ from pycocotools import mask as mask_utils
 from vouch_labels.schemas.campaign import ExportConfig, Splits
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.export.coco import FIRST_IDS, export_status, not_exhaustive, open_document, split_of, write_coco
-from vouch_labels.tasks.export.summary import owner_of, read_summary
+from vouch_labels.tasks.export.export import owner_of, read_summary
 from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, Guarantee
 from vouch_labels.tasks.store.local import LocalStore
 

@@ -1,6 +1,7 @@
 """Labels as arrays, image by image (the same labels as the export streams, with their signals) and all at once."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -93,6 +94,27 @@ def test_all_shards_in_one(tmp_path, make_images, make_campaign, label):
     side = labels.fit_side(0.5, 1)
     for image in range(7):
         assert len(set(side[labels.image_index == image].tolist())) <= 1
+
+
+def test_samples_are_drawn_in_an_order_that_new_images_leave(tmp_path, make_images, make_campaign, label):
+    """Though their shards come first or last, and whatever lies between them by key."""
+    make_images(tmp_path / "images", 9)
+    for number in (0, 3, 4, 8):
+        (tmp_path / "images" / f"{number:03d}.png").rename(tmp_path / f"{number:03d}.png")
+    campaign = make_campaign(run={"shard_size": 2})
+    label(campaign)
+    before = read(campaign)
+    for number in (0, 3, 4, 8):
+        (tmp_path / f"{number:03d}.png").rename(tmp_path / "images" / f"{number:03d}.png")
+    label(campaign)
+    labels = read(campaign)
+    assert labels.count > before.count > 5
+    order = labels.label_ids.take(pa.array(labels.draw_order)).to_pylist()
+    old = before.label_ids.take(pa.array(before.draw_order)).to_pylist()
+    assert sorted(order) == sorted(labels.label_ids.to_pylist())
+    assert [one for one in order if one in set(old)] == old
+    keys = [labels.keys[image].as_py() for image in labels.image_index[labels.draw_order].tolist()]
+    assert keys == sorted(keys)
 
 
 def test_images_that_left_are_left_out(tmp_path, make_images, make_campaign, label):

@@ -62,7 +62,7 @@ def test_user_thresholds_guarantee_nothing(run):
     assert sum(one.labels for one in report.classes) == labels.count
     assert sum(report.histogram.accepted) + sum(report.histogram.review) == labels.count
     assert report.histogram.thresholds == (0.5,)
-    assert report.certify_side is None
+    assert (report.covered, report.outside) == (None, None)
     assert report.recall.delivered is None
     assert "vouch plan-reviews" in report.recall.advice
     assert report.reliability.found is None
@@ -212,6 +212,22 @@ def test_a_record_of_another_version_is_passed_over(store, certified_report):
     store.put(f"reports/{certified_report.run}/0002.json", b'{"number": 2}')
     found = keep_report(store, with_accepted(certified_report, 600))
     assert (found.number, found.changes.number) == (3, 1)
+
+
+def test_a_record_that_tells_of_images_kept_for_fitting_is_compared_with(store, certified_report):
+    """As versions of before 2026-12 wrote it."""
+    kept = keep_report(store, certified_report)
+    document = json.loads(kept.model_dump_json())
+    del document["outside"]
+    document["certify_side"] = document.pop("covered") | {"accepted": 450}
+    document["fit_side"] = {"labels": 100, "accepted": 0, "answered": 0}
+    for part in ("covers", "assumed_missed"):
+        del document["policy"][part]
+    store.put(f"reports/{certified_report.run}/0001.json", json.dumps(document).encode())
+    found = keep_report(store, certified_report)
+    assert found.changes.number == 1
+    changed = {one.name: (one.before, one.now) for one in found.changes.changes}
+    assert changed["automation of the covered labels"] == ("50.0%", "67.8%")
 
 
 def test_a_figure_that_is_new_has_no_direction(store, certified_report):

@@ -11,7 +11,7 @@ from PIL import Image
 from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.errors import ObjectRefusedError, StoreAccessError, StoreError
 from vouch_labels.schemas.report import Picture
-from vouch_labels.tasks.report.pictures import SIDE, thumbnails
+from vouch_labels.tasks.report.render import SIDE, thumbnails
 from vouch_labels.tasks.store.local import LocalStore
 
 

@@ -8,8 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from vouch_labels.schemas.report import RecallReport
-from vouch_labels.tasks.report.pictures import Thumbnail
-from vouch_labels.tasks.report.render import MOST_CLASSES, prose, render
+from vouch_labels.tasks.report.render import MOST_CLASSES, Thumbnail, prose, render
 
 VOID = {"meta", "img", "br", "link", "hr"}
 FOREIGN = {"rect", "line", "circle", "polyline", "path"}
@@ -145,7 +144,7 @@ def test_what_people_looked_at_is_not_called_automatic(certified_report, page):
     text = " ".join(" ".join(Page(page).texts).split())
     assert "610 of 1,000 labels accepted by the policy, 110 of them people had looked at;" in text
     assert "500 accepted labels without a verdict \u00d7 1.6 s" in text
-    assert "each drawn from all accepted labels, those with a verdict included" in text
+    assert "each drawn from the labels that were new then" in text
     assert "without a person" not in text
     unseen = changed(certified_report.automation, answered=0)
     assert "people had looked at" not in render(changed(certified_report, automation=unseen, pictures=()), [])
@@ -171,6 +170,22 @@ def test_every_standing_has_a_page_that_says_so(certified_report, standing, expe
     assert expected in html
     assert "certified for 1 group" not in html
     assert "≥ 95%" not in html
+
+
+def test_what_bets_on_audits_end_is_said_of_the_policy_that_it_is_said_of(certified_report, page):
+    earlier = changed(certified_report.policy, covers=())
+    old = render(changed(certified_report, policy=earlier, pictures=()), [])
+    for html, words, others in ((page, "New labels are taken", "The policy expires"),
+                                (old, "The policy expires", "New labels are taken")):  # fmt: skip
+        assert f"{words} " in html
+        assert f"{others} " not in html
+        assert "After 1 audit " in html
+
+
+def test_what_waits_outside_is_told_where_something_does(certified_report, page):
+    assert "The guarantee covers 900 labels" in page
+    assert "; 100 more came later and wait for a top-up sample." in page
+    assert "came later" not in render(changed(certified_report, outside=0, pictures=()), [])
 
 
 def test_many_classes_fold_away(certified_report, page):

@@ -29,9 +29,9 @@ def test_same_rows_again_write_nothing(store, verdicts):
     rows = [{"label_id": f"{number}", "at": number} for number in range(5)]
     name = write_verdicts(store, verdicts(*rows))
     assert write_verdicts(store, verdicts(*rows[::-1])) == name
-    assert keys(store) == [f"reviews/{name}.parquet"]
+    assert keys(store) == [f"reviews/{name}.parquet", "reviews/log/000001.json"]
     assert write_verdicts(store, verdicts(*rows[1:])) != name
-    assert len(keys(store)) == 2
+    assert len(keys(store)) == 4
 
 
 def test_read_in_the_order_of_time_then_file_then_row(workspace, verdicts):

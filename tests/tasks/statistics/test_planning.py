@@ -13,8 +13,11 @@ from vouch_labels.tasks.statistics.planning import (
 )
 from vouch_labels.tasks.statistics.sampling import certification_sample
 from vouch_labels.tasks.statistics.threshold_tests import (
+    NEXT_TEST,
+    Population,
     Sample,
     accepted_counts,
+    binomial_gate_b,
     certified_step,
     delta_of_test,
     gate_a,
@@ -97,7 +100,7 @@ def test_no_number_of_reviews_helps_where_too_many_are_wrong():
     assert reviews_needed(0.01 - 1e-9, 0.01, DELTA) is None
 
 
-def certificate(errors, reviewed, gate=gate_b, delta=DELTA, **more):
+def certificate(errors, reviewed, gate=binomial_gate_b, delta=DELTA, **more):
     wrong = np.arange(reviewed) < errors
     drawn = Sample(np.full(reviewed, 0.9), wrong)
     sizes = {"accepted": np.array([10_000])} if gate is gate_a else {}
@@ -105,7 +108,7 @@ def certificate(errors, reviewed, gate=gate_b, delta=DELTA, **more):
     return certify(evidence, reviewed)
 
 
-@pytest.mark.parametrize("gate", [gate_a, gate_b])
+@pytest.mark.parametrize("gate", [gate_a, binomial_gate_b])
 def test_enough_reviews_certify(gate):
     found = certificate(2, 105, gate)
     assert (found.threshold, found.reviewed, found.errors) == (0.9, 105, 2)
@@ -163,10 +166,40 @@ def test_reviewers_who_miss_too_much_are_named():
     assert "reviewers may miss" in found.refusal
 
 
+def delivered(drawn, errors, routed, labels=2000, missed=0.0, delta=DELTA):
+    """One threshold under the exact test of gate B."""
+    scores = np.where(np.arange(drawn) < drawn - routed, 0.9, 0.1)
+    wrong = (np.arange(drawn) < errors) | (scores < 0.5)
+    return certify(gate_b(Sample(scores, wrong), np.array([0.5]), 0.95, delta, Population(labels), missed), drawn)
+
+
+@pytest.mark.parametrize("missed", [0.0, 0.03])
+def test_how_many_more_reviews_of_a_fixed_population_mostly_suffice(missed):
+    found = delivered(100, 3, 20, missed=missed)
+    assert found.threshold is None
+    assert "3 of 80 reviewed labels are wrong" in found.refusal
+    assert f"review about {found.more_reviews:,} more" in found.refusal
+    rng = np.random.default_rng(0)
+    passed = []
+    for _ in range(200):
+        wrong, routed, _ = rng.multinomial(found.more_reviews, [3.5 / 101, 20 / 101, 1 - 23.5 / 101])
+        again = delivered(100 + found.more_reviews, 3 + wrong, 20 + routed, missed=missed, delta=DELTA * NEXT_TEST)
+        passed.append(again.threshold is not None)
+    assert np.mean(passed) == pytest.approx(0.8, abs=0.1)
+
+
+def test_a_population_that_is_reviewed_as_a_whole_certifies_unless_too_much_is_missed():
+    found = delivered(100, 60, 20, labels=300)
+    assert 0 < found.more_reviews <= 200
+    missing = delivered(100, 60, 20, labels=300, missed=0.2)
+    assert missing.more_reviews is None
+    assert "reviewers may miss" in missing.refusal
+
+
 def test_nothing_reviewed_and_nothing_to_test():
     assert certificate(0, 0).threshold is None
     assert certificate(0, 0).more_reviews > 40
-    empty = gate_b(Sample(np.zeros(0), np.zeros(0, np.bool_)), np.zeros(0), 0.95, DELTA)
+    empty = binomial_gate_b(Sample(np.zeros(0), np.zeros(0, np.bool_)), np.zeros(0), 0.95, DELTA)
     assert certify(empty, 0).refusal == "there is no threshold to test"
 
 
@@ -179,3 +212,12 @@ def test_both_precisions():
     nothing = both_precisions(drawn, None, DELTA)
     assert np.isnan(nothing.accepted)
     assert (nothing.accepted_at_least, nothing.delivered) == (0, 1)
+
+
+def test_a_sample_without_an_error_is_not_told_that_many_are_wrong():
+    sample = Sample(np.full(100, 0.9), np.zeros(100, np.bool_))
+    found = certify(gate_b(sample, np.array([0.9]), 0.999, 0.1, Population(500), 0.49), 100)
+    assert found.refusal == (
+        "0 of 100 reviewed labels are wrong at the strictest threshold; more reviews will not help while reviewers may "
+        "miss so many"
+    )

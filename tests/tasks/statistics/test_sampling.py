@@ -1,15 +1,16 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vouch_labels.tasks.statistics.sampling import (
+    AUDIT,
+    CERTIFICATION,
     allocate,
-    audit_sample,
-    audit_strata,
     certification_sample,
     first_sample,
-    fit_share,
     on_fit_side,
     score_bins,
 )
@@ -91,25 +92,29 @@ def test_purposes_have_streams_of_their_own():
     scores = np.linspace(0, 1, 1000)
     fit = set(first_sample(scores, 300, 9).rows.tolist())
     certifying = set(certification_sample(np.ones(1000, np.bool_), 300, 9).rows.tolist())
-    assert 60 < len(fit & certifying) < 120
+    audited = set(certification_sample(np.ones(1000, np.bool_), 300, 9, purpose=AUDIT).rows.tolist())
+    for one, other in itertools.combinations((fit, certifying, audited), 2):
+        assert 60 < len(one & other) < 120
 
 
-def test_the_audit_is_drawn_as_declared_and_reaches_every_stratum():
-    classes, probabilities = np.array([0] * 300 + [1] * 60 + [2] * 5), np.linspace(0.5, 1, 365)
-    strata = audit_strata(classes, probabilities, 60)
-    drawn = audit_sample(classes, probabilities, 60, 1, 0)
-    assert len(drawn.rows) == 60
-    assert set(strata[drawn.rows]) == set(strata)
-    seen = frequencies(lambda seed: audit_sample(classes, probabilities, 60, seed, 0), 365)
-    expected = declared(drawn, 365)[drawn.rows]
-    assert np.abs(seen[drawn.rows] - expected).max() < 0.04
-    assert not np.array_equal(audit_sample(classes, probabilities, 60, 1, 1).rows, drawn.rows)
+@pytest.mark.parametrize("purpose", [CERTIFICATION, AUDIT])
+def test_what_certifies_is_drawn_as_declared(purpose):
+    among = np.arange(365) % 5 != 0
+    drawn = certification_sample(among, 60, 1, 3, purpose)
+    assert len(set(drawn.rows.tolist())) == 60
+    assert among[drawn.rows].all()
+    assert drawn.inclusion == pytest.approx(np.full(60, 60 / among.sum()))
+    seen = frequencies(lambda seed: certification_sample(among, 60, seed, 3, purpose), 365)
+    assert np.abs(seen[among] - 60 / among.sum()).max() < 0.04
+    assert np.array_equal(certification_sample(among, 60, 1, 3, purpose).rows, drawn.rows)
+    assert not np.array_equal(certification_sample(among, 60, 1, 4, purpose).rows, drawn.rows)
 
 
-def test_strata_grow_coarser_where_the_audit_is_small():
-    classes, probabilities = np.repeat(np.arange(10), 40), np.tile(np.linspace(0, 1, 40), 10)
-    assert [len(np.unique(audit_strata(classes, probabilities, n))) for n in (100, 30, 10, 5)] == [40, 10, 4, 1]
-    assert len(audit_sample(np.zeros(0, np.int64), np.zeros(0), 10, 0, 0).rows) == 0
+@pytest.mark.parametrize("purpose", [CERTIFICATION, AUDIT])
+def test_no_more_than_there_is_can_be_drawn(purpose):
+    few = certification_sample(np.arange(10) < 4, 100, 0, 0, purpose)
+    assert (sorted(few.rows.tolist()), few.inclusion.tolist()) == ([0, 1, 2, 3], [1, 1, 1, 1])
+    assert len(certification_sample(np.zeros(10, np.bool_), 10, 0, 0, purpose).rows) == 0
 
 
 IMAGES = [f"image-{number}" for number in range(4000)]
@@ -140,8 +145,3 @@ def test_all_and_nothing():
     assert not on_fit_side(IMAGES, 0.0, 1).any()
     assert on_fit_side(IMAGES, 1.0, 1).all()
     assert on_fit_side([], 0.5, 1).shape == (0,)
-
-
-@pytest.mark.parametrize(("labels", "reviews", "share"), [(40_000, 400, 0.015), (1_000, 400, 0.5), (0, 400, 0.0)])
-def test_the_fit_side_is_just_large_enough(labels, reviews, share):
-    assert fit_share(labels, reviews) == pytest.approx(share)

@@ -1,8 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vouch_labels.tasks.statistics import threshold_tests
 from vouch_labels.tasks.statistics.bounds import (
     TRUSTED,
     ReviewerError,
@@ -13,12 +17,16 @@ from vouch_labels.tasks.statistics.bounds import (
 )
 from vouch_labels.tasks.statistics.sampling import certification_sample
 from vouch_labels.tasks.statistics.threshold_tests import (
+    GROWTH,
     SPARE_ERRORS,
     Evidence,
+    Population,
     Sample,
     accepted_counts,
+    binomial_gate_b,
     certified_groups,
     certified_step,
+    delta_of_growth,
     delta_of_test,
     gate_a,
     gate_b,
@@ -42,9 +50,9 @@ def test_gate_a_counts_what_is_at_or_above():
     )
 
 
-def test_gate_b_drops_what_people_mend():
+def test_binomial_gate_b_drops_what_people_mend():
     drawn = sample([0.9, 0.8, 0.7, 0.6, np.nan], [0, 1, 1, 0, 1])
-    evidence = gate_b(drawn, np.array([0.95, 0.8, 0.5]), 0.95, DELTA)
+    evidence = binomial_gate_b(drawn, np.array([0.95, 0.8, 0.5]), 0.95, DELTA)
     assert evidence.reviewed.tolist() == [2, 3, 4]
     assert evidence.errors.tolist() == [0, 1, 2]
     assert evidence.p_values == pytest.approx(binomial_p([0, 1, 2], [2, 3, 4], 0.05))
@@ -78,7 +86,7 @@ def test_at_the_boundary_gate_a_certifies_a_broken_guarantee_with_chance_delta_a
     assert 0.03 < passed / 3000 <= DELTA + 2 * np.sqrt(DELTA * (1 - DELTA) / 3000)
 
 
-def test_at_the_boundary_gate_b_certifies_a_broken_guarantee_with_chance_delta_at_most():
+def test_at_the_boundary_binomial_gate_b_certifies_a_broken_guarantee_with_chance_delta_at_most():
     rng = np.random.default_rng(2)
     scores = rng.random(4000)
     wrong = rng.random(4000) < 0.4
@@ -91,7 +99,7 @@ def test_at_the_boundary_gate_b_certifies_a_broken_guarantee_with_chance_delta_a
     passed = 0
     for seed in range(3000):
         rows = certification_sample(np.ones(4000, np.bool_), 500, seed).rows
-        evidence = gate_b(Sample(scores[rows], wrong[rows]), np.array([0.5]), 0.95, DELTA)
+        evidence = binomial_gate_b(Sample(scores[rows], wrong[rows]), np.array([0.5]), 0.95, DELTA)
         passed += certified_step(evidence) is not None
     assert 0.03 < passed / 3000 <= DELTA + 2 * np.sqrt(DELTA * (1 - DELTA) / 3000)
 
@@ -120,12 +128,12 @@ def test_reviewers_who_miss_errors_break_the_guarantee_unless_they_are_corrected
     assert low <= rate <= high
 
 
-def test_gate_b_counts_what_reviewers_leave_in_the_routed_part():
+def test_binomial_gate_b_counts_what_reviewers_leave_in_the_routed_part():
     drawn = sample([0.9] * 500 + [0.1] * 200, [0] * 500 + [1] * 150 + [0] * 50)
     steps = np.array([0.5])
-    sharp = gate_b(drawn, steps, 0.95, DELTA)
-    careless = gate_b(drawn, steps, 0.95, DELTA, ReviewerError(0.0, 0.10, 0.02))
-    worthless = gate_b(drawn, steps, 0.95, DELTA, ReviewerError(0.0, 0.30, 0.02))
+    sharp = binomial_gate_b(drawn, steps, 0.95, DELTA)
+    careless = binomial_gate_b(drawn, steps, 0.95, DELTA, ReviewerError(0.0, 0.10, 0.02))
+    worthless = binomial_gate_b(drawn, steps, 0.95, DELTA, ReviewerError(0.0, 0.30, 0.02))
     assert sharp.limits[0] == pytest.approx(0.05)
     assert 0.05 - 0.11 * 200 / 550 < careless.limits[0] < 0.05 - 0.11 * 150 / 550
     assert worthless.limits[0] == 0
@@ -138,7 +146,7 @@ def test_no_plants_certify_nothing():
     assert unknown.accepted == unknown.routed == 1
     drawn = sample(np.ones(1000), np.zeros(1000))
     assert certified_step(gate_a(drawn, np.array([0.5]), np.array([1000]), 0.95, DELTA, unknown)) is None
-    assert certified_step(gate_b(drawn, np.array([0.5]), 0.95, DELTA, unknown)) is None
+    assert certified_step(binomial_gate_b(drawn, np.array([0.5]), 0.95, DELTA, unknown)) is None
 
 
 def test_plants_on_both_sides_have_bounds_of_their_own():
@@ -177,6 +185,7 @@ def test_the_first_failure_ends_the_sequence():
     assert certified_step(evidence([0.2, 0.01])) is None
     assert certified_step(evidence([0.05, 0.05])) == 1
     assert certified_step(evidence([])) is None
+    assert certified_step(evidence([0.05, np.nan, 0.01])) == 0
 
 
 def never_enough(seed):
@@ -248,5 +257,233 @@ def test_without_labels_there_is_one_group():
 
 def test_looks_spend_delta_and_no_more():
     spent = [delta_of_test(0.1, look) for look in range(1, 50)]
-    assert spent[0] == pytest.approx(0.08)
-    assert sum(spent) == pytest.approx(0.1)
+    assert spent[0] == pytest.approx(0.072)
+    assert sum(spent) == pytest.approx((1 - GROWTH) * 0.1)
+    # What each certificate is extended to has its part of the rest.
+    assert sum(spent) + sum(delta_of_growth(0.1, number) for number in range(1, 40)) == pytest.approx(0.1)
+
+
+def delivered_test(labels, drawn, precision, known_correct=0, known_wrong=0, missed=0.0):
+    return threshold_tests.DeliveredTest(Population(labels, known_correct, known_wrong), drawn, precision, missed)
+
+
+def unseen_that_break(labels, correct, precision, known_correct=0, known_wrong=0, missed=0.0):
+    """The least u that breaks the guarantee, counted."""
+    slipped = missed / (1 - missed) * (labels - correct + known_wrong)
+    return next(
+        unseen
+        for unseen in itertools.count()
+        if unseen + slipped > (1 - precision) * (unseen + correct + known_correct) + 1e-9
+    )
+
+
+SMALL = [
+    (9, 4, 0.7, 0, 0, 0.0),
+    (10, 5, 0.6, 3, 0, 0.0),
+    (10, 7, 0.8, 2, 1, 0.0),
+    (9, 5, 0.6, 4, 2, 0.1),
+    (8, 6, 0.5, 0, 3, 0.3),
+    (12, 8, 0.7, 0, 0, 0.0),
+]
+
+
+@pytest.mark.parametrize("design", SMALL)
+def test_over_every_sample_and_every_grid_gate_b_certifies_what_is_broken_with_chance_delta_at_most(design):
+    """Each threshold adds one label, or any number; all samples are drawn, for every count of correct labels."""
+    labels, drawn, precision, *rest = design
+    samples = list(itertools.combinations(range(labels), drawn))
+    delta, found = 0.3, []
+    test = delivered_test(*design)
+    critical = threshold_tests._critical(test, threshold_tests._level(test, delta))
+    for correct in range(labels + 1):
+        wrong = np.arange(labels) < labels - correct
+        scores = 1 - np.arange(labels) / 20
+        least = unseen_that_break(labels, correct, precision, *rest)
+        steps, passes = [], []
+        for rows in samples:
+            drawn_rows = np.array(rows)
+            evidence = gate_b(
+                Sample(scores[drawn_rows], wrong[drawn_rows]),
+                scores,
+                precision,
+                delta,
+                Population(labels, *rest[:2]),
+                rest[2],
+            )
+            unseen = np.cumsum(wrong & ~np.isin(np.arange(labels), rows))
+            steps.append(unseen >= least)
+            passes.append(evidence.p_values <= evidence.delta)
+        broken, passing = np.array(steps), np.array(passes)
+        finest = np.mean([(b & np.logical_and.accumulate(p)).any() for b, p in zip(broken, passing, strict=True)])
+        assert finest <= delta + 1e-9
+        assert finest == pytest.approx(threshold_tests._chance(test, critical, correct, correct))
+        for kept in itertools.product([False, True], repeat=min(labels - correct, 6)):
+            grid = np.flatnonzero([*kept, *[True] * (labels - len(kept))])
+            certified = np.logical_and.accumulate(passing[:, grid], axis=1)
+            assert (certified & broken[:, grid]).any(axis=1).mean() <= finest + 1e-9
+        found.append(finest)
+    assert max(found) > 0.05
+
+
+DESIGNS = [
+    (450, 100, 0.95, 40, 0, 0.0),
+    (450, 300, 0.95, 40, 20, 0.0),
+    (300, 200, 0.9, 0, 0, 0.0),
+    (450, 150, 0.95, 40, 20, 0.05),
+    (300, 250, 0.8, 10, 100, 0.1),
+    (200, 60, 0.98, 0, 0, 0.01),
+]
+
+
+def chances(design, critical):
+    """Chance that a broken threshold is certified for every G, from the formula as it is written."""
+    labels, drawn, precision, *rest = design
+    found = []
+    for correct in range(labels + 1):
+        least, wrong = unseen_that_break(labels, correct, precision, *rest), labels - correct
+        kept = np.arange(max(0, drawn - wrong), min(drawn, correct) + 1)
+        most = np.minimum(critical[kept], wrong - least)
+        inside = scipy.stats.hypergeom.cdf(most, wrong, np.clip(least + most, 0, wrong), drawn - kept)
+        share = scipy.stats.hypergeom.pmf(kept, labels, correct, drawn)
+        found.append(float(share @ np.where(most >= 0, inside, 0.0)))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_branch_and_bound_finds_what_trying_every_count_finds(design):
+    test = delivered_test(*design)
+    for level in [0.02, 0.1, 0.3]:
+        critical = threshold_tests._critical(test, level)
+        exact = chances(design, critical).max()
+        assert threshold_tests._worst(test, critical, exact * 0.9) >= exact * 0.9
+        assert threshold_tests._worst(test, critical, exact * 1.02 + 1e-5) <= exact * 1.02 + 1e-5
+        # With nothing to compare it with, the bound is as tight as it is asked to be.
+        assert exact - 1e-9 <= threshold_tests._worst(test, critical, exact) <= exact * 1.02 + 1e-5
+
+
+def test_the_level_is_lowered_where_delta_would_not_hold():
+    lowered = 0
+    for labels, drawn in itertools.product([30, 60, 100, 300], [0.3, 0.6, 0.8]):
+        design = (labels, int(labels * drawn), 0.9, 0, 0, 0.0)
+        test = delivered_test(*design)
+        level = threshold_tests._level(test, DELTA)
+        lowered += level < DELTA
+        assert chances(design, threshold_tests._critical(test, level)).max() <= DELTA + 1e-9
+        if level < DELTA:
+            assert chances(design, threshold_tests._critical(test, DELTA)).max() > DELTA
+    assert lowered > 0
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99]),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.sampled_from([0.0, 0.02, 0.05, 0.3]),
+)
+def test_a_correct_label_more_never_hurts_and_a_wrong_one_never_helps(labels, drawn, precision, right, wrong, missed):
+    drawn = min(labels, drawn)
+    test = delivered_test(labels, drawn, precision, right, wrong, missed)
+    errors, correct = np.meshgrid(np.arange(drawn + 1), np.arange(drawn + 1), indexing="ij")
+    inside = errors + correct <= drawn
+    p = np.where(inside, test.p(np.where(inside, errors, 0), np.where(inside, correct, 0)), np.nan)
+    assert np.nanmin(np.diff(p, axis=0), initial=0) >= -1e-9
+    assert np.nanmax(np.diff(p, axis=1), initial=0) <= 1e-9
+    critical = threshold_tests._critical(test, DELTA)
+    assert (np.diff(critical) >= 0).all()
+    assert ((p <= DELTA) <= (errors <= critical[correct]))[inside].all()
+    if not missed:
+        size = labels - drawn + errors + correct
+        least = np.minimum(np.floor(precision * errors + (1 - precision) * (size + right) + 1e-9) + 1, size)
+        inside &= errors + correct > 0
+        assert p[inside] == pytest.approx(scipy.stats.hypergeom.cdf(errors, size, least, errors + correct)[inside])
+
+
+def test_at_the_worst_place_gate_b_keeps_delta():
+    labels, drawn, right = 450, 300, 40
+    test = delivered_test(labels, drawn, 0.95, right)
+    critical = threshold_tests._critical(test, threshold_tests._level(test, DELTA))
+    correct = int(np.argmax([threshold_tests._chance(test, critical, g, g) for g in range(labels + 1)]))
+    scores = np.random.default_rng(3).permutation(labels) / labels
+    wrong = np.arange(labels) >= correct
+    steps, least = np.sort(scores)[::-1], unseen_that_break(labels, correct, 0.95, right)
+    broken = 0
+    for seed in range(1000):
+        rows = certification_sample(np.ones(labels, np.bool_), drawn, seed).rows
+        found = gate_b(Sample(scores[rows], wrong[rows]), steps, 0.95, DELTA, Population(labels, right))
+        step = certified_step(found)
+        unseen = wrong & (scores >= (np.inf if step is None else steps[step]))
+        unseen[rows] = False
+        broken += int(unseen.sum()) >= least
+    assert 0.06 < broken / 1000 <= DELTA + 2 * np.sqrt(0.09 / 1000)
+
+
+@pytest.mark.parametrize(("assumed", "low", "high"), [(0.0, 0.3, 1.0), (0.1, 0.0, 0.11)])
+def test_what_reviewers_miss_breaks_gate_b_unless_it_is_assumed(assumed, low, high):
+    """A third of the labels is wrong, and of these a tenth is called correct."""
+    rng = np.random.default_rng(8)
+    scores = rng.random(1000)
+    truly_wrong = rng.random(1000) < 0.6 * (1 - scores) + 0.05
+    called = truly_wrong.copy()
+    called[rng.permutation(np.flatnonzero(truly_wrong))[: int(truly_wrong.sum() * 0.1)]] = False
+    steps, broken = threshold_grid(scores), 0
+    for seed in range(300):
+        rows = certification_sample(np.ones(1000, np.bool_), 400, seed).rows
+        found = gate_b(Sample(scores[rows], called[rows]), steps, 0.95, DELTA, Population(1000), assumed)
+        step = certified_step(found)
+        seen = np.isin(np.arange(1000), rows)
+        accepted = scores >= (np.inf if step is None else steps[step])
+        delivered = ~called | (accepted & ~seen)
+        broken += step is not None and truly_wrong[delivered].mean() > 0.05
+    assert low <= broken / 300 <= high
+
+
+@pytest.mark.parametrize("missed", [0.0, 0.03])
+def test_the_bound_of_gate_b_is_the_least_share_that_passes(missed):
+    drawn = sample([0.9] * 80 + [0.5] * 40 + [0.1] * 30, [1] * 2 + [0] * 78 + [1] * 5 + [0] * 35 + [1] * 20 + [0] * 10)
+    steps, where = np.array([0.9, 0.5, 0.1]), Population(600, 20, 10)
+    found = gate_b(drawn, steps, 0.95, DELTA, where, missed)
+    for step in range(3):
+        bound = found.bound(step)
+        counts = int(found.errors[step]), int(found.reviewed[step] - found.errors[step])
+        assert delivered_test(600, 150, 1 - bound - 1e-7, 20, 10, missed).p(*counts) <= found.delta
+        assert delivered_test(600, 150, 1 - bound + 1e-7, 20, 10, missed).p(*counts) > found.delta
+        assert (bound <= 0.05) == (found.p_values[step] <= found.delta)
+
+
+def test_gate_b_certifies_nothing_from_nothing():
+    nothing, steps = Sample(np.zeros(0), np.zeros(0, np.bool_)), np.array([0.5])
+    assert certified_step(gate_b(nothing, steps, 0.95, DELTA, Population(100))) is None
+    assert certified_step(gate_b(nothing, steps, 0.95, DELTA, Population(0, 5, 5))) is None
+    assert certified_step(gate_b(nothing, np.zeros(0), 0.95, DELTA, Population(100))) is None
+    assert gate_b(nothing, steps, 0.95, DELTA, Population(0)).bound(0) == 1
+    wrong = sample([np.nan, 0.9], [1, 1])
+    assert certified_step(gate_b(wrong, steps, 0.95, DELTA, Population(100))) is None
+    hidden = sample([np.nan] * 90, [1] * 90)
+    assert certified_step(gate_b(hidden, steps, 0.95, DELTA, Population(100), 0.5)) is None
+
+
+def test_a_sample_of_all_is_the_truth():
+    scores, wrong = np.array([0.9] * 9 + [0.4] * 3), np.array([0] * 9 + [1] * 3, np.bool_)
+    found = gate_b(Sample(scores, wrong), np.array([0.9, 0.4]), 0.95, DELTA, Population(12))
+    # All three wrong ones were found and corrected, so nothing wrong is delivered whatever is accepted.
+    assert certified_step(found) == 1
+    missing = gate_b(Sample(scores, wrong), np.array([0.9, 0.4]), 0.95, DELTA, Population(12), 0.2)
+    assert certified_step(missing) is None
+
+
+def test_gate_b_refuses_what_is_no_sample_of_the_population():
+    drawn = sample([0.9, 0.8], [0, 0])
+    with pytest.raises(ValueError, match="2 of 1 labels"):
+        gate_b(drawn, np.array([0.5]), 0.95, DELTA, Population(1))
+    with pytest.raises(ValueError, match="missed"):
+        gate_b(drawn, np.array([0.5]), 0.95, DELTA, Population(9), 1.0)
+
+
+def test_what_is_assumed_to_be_missed_lowers_the_limit_of_gate_a():
+    drawn, sizes = sample(np.ones(100), np.arange(100) < 1), np.array([900])
+    found = gate_a(drawn, np.array([0.5]), sizes, 0.95, DELTA, missed=0.2)
+    assert found.limits[0] == pytest.approx(0.04)
+    assert found.p_values[0] == pytest.approx(float(hypergeometric_p(1, 100, 900, 0.04)))
+    assert found.sizes is sizes
