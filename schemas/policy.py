@@ -32,7 +32,7 @@ CORRECT_MEANS = "class right, box acceptable as it is, not a duplicate"
 class GroupCertificate(Strict):
     """What the reviewed samples say of one group."""
 
-    labels: int = Field(ge=0, description="Labels of the group on the certify side.")
+    labels: int = Field(ge=0, description="Labels of the group in the population.")
     accepted: int = Field(ge=0, description="Of them, those at or above the threshold.")
     reviewed: int = Field(ge=0, description="Reviewed labels that stand for the set of the guarantee, n.")
     errors: int = Field(ge=0, description="Wrong among them, k.")

@@ -73,7 +73,7 @@ class GroupReport(Strict):
     classes: tuple[str, ...]
     rule: str = Field(description="In words; empty where nothing of the group is accepted.")
     p_correct: float | None = Field(None, description="Least p(correct) of a certified rule.")
-    labels: int | None = Field(None, description="Labels on the certify side; None: not certified.")
+    labels: int | None = Field(None, description="Labels of the population; None: not certified.")
     accepted: int | None = Field(None, description="Of them, accepted.")
     reviewed: int | None = Field(None, description="Reviewed labels that stand for the guarantee, n.")
     errors: int | None = Field(None, description="Wrong among them, k.")
@@ -105,7 +105,7 @@ class PolicyReport(Strict):
 
 
 class AuditReport(Strict):
-    """A blind audit of accepted labels."""
+    """A blind audit of labels that were new."""
 
     plan: int = Field(description="Number of the review plan.")
     created: str

@@ -14,14 +14,14 @@ MOST_DISPUTED: Final = 10
 """Disputed labels that are named."""
 
 Purpose = Literal["fit", "certify", "audit", "plant", "doubtful", "image", "possible_miss"]
-"""Why something is asked: to fit the calibrator; to certify; blind audit of accepted labels; a known-wrong label that
+"""Why something is asked: to fit the calibrator; to certify; blind audit of new labels; a known-wrong label that
 shows what reviewers miss; to decide a low-confidence label; to search an image exhaustively; to look for one class that
 CLIP sees and no box shows."""
 
 PURPOSES: Final[dict[Purpose, str]] = {
     "fit": "calibration set",
     "certify": "validation sample, to certify",
-    "audit": "blind audit of accepted labels",
+    "audit": "blind audit of new labels",
     "plant": "honeypots, known to be wrong",
     "doubtful": "low-confidence labels",
     "image": "images to be searched",
@@ -42,7 +42,7 @@ MOST_RLE_BYTES: Final = 1 << 20
 """Of the mask of one verdict. Runs of the columns next to each other differ little: a byte or two each."""
 
 Stage = Literal["first", "certify", "audit", "queue"]
-"""Labels to fit to; certification sample; blind audit of accepted labels; low-confidence labels."""
+"""Labels to fit to; certification sample; blind audit of new labels; low-confidence labels."""
 
 TASKS = pa.schema(
     [

@@ -28,8 +28,9 @@ def certify(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Test the reviewed certification sample, and write the policy that it allows.
+    """Test the reviewed certification sample, and write the policy that it allows; or extend it to new labels.
 
+    Where a top-up sample of new labels was answered, the active policy is extended to them if the sample allows it.
     Nothing is accepted by it before `vouch apply`. Ends with exit code 3 where nothing could be certified; each group
     then says why, and how many more reviews it needs. Each test with new verdicts spends a part of the confidence.
     """
@@ -53,6 +54,8 @@ def _refusal(found: "Certified", campaign: Path) -> str:
     """Say in one line that nothing could be certified, and what to do."""
     from vouch_labels.tasks.reviews.plans import minutes_for
 
+    if not found.groups:
+        return "the certificate could not be extended to the new labels; the policy stays as it is, and they wait"
     text = "nothing could be certified, so no policy was written"
     if found.more_reviews is None:
         return f"{text}; the reasons stand with each group"

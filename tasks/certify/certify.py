@@ -68,11 +68,15 @@ from vouch_labels.tasks.policy import (
 from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import minutes_for
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, second_readings
-from vouch_labels.tasks.statistics.bounds import Bools, shrunken_shares
+from vouch_labels.tasks.statistics.bounds import shrunken_shares
 from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
 from vouch_labels.tasks.store.store import Store
 
 _PLAN: Final = "use `vouch plan-reviews`"
+_ENDS: Final = (
+    "on a changed fingerprint at once, for these make other labels; when the verdicts that it rests on are changed so "
+    "that they no longer certify it"
+)
 _SAMPLE: Final = "vouch plan-reviews CAMPAIGN --stage certify"
 _FRESH: Final = "draw again: vouch plan-reviews CAMPAIGN --stage certify --fresh"
 
@@ -118,6 +122,11 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         policy = make_policy(reviews, found, of_round, test, tested, simulated=simulated, entry=entry)
     if policy and active and root_of(active) == policy.version:
         policy = active  # which covers more
+    covers, outside, accepted = _covers(reviews, found), ~of_round.candidates.population, np.zeros_like(reviews.unknown)
+    if policy is not None and policy.certification is not None:
+        covers, outside = policy.certification.covers, outside_of(reviews, policy)
+        least = least_p(policy, reviews.labels.class_names)[reviews.labels.class_index]
+        accepted = ~outside & (of_round.candidates.scores >= least)
     return Certified(
         run=reviews.run,
         workspace=reviews.workspace.uri,
@@ -133,14 +142,10 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         not_sampled=not_sampled(judged),
         classes=class_estimates(judged, tested.reviewed, of_round.candidates),
         labels=reviews.labels.count,
-        covers=_covers(reviews, found)
-        if policy is None or policy.certification is None
-        else policy.certification.covers,
-        outside=int(
-            (reviews.unknown & (outside_of(reviews, policy) if policy else ~of_round.candidates.population)).sum()
-        ),
-        accepted=_accepted(reviews, of_round, policy) if policy else 0,
-        waiting=int(reviews.unknown.sum()) - _accepted(reviews, of_round, policy, reviews.unknown) if policy else 0,
+        covers=covers,
+        outside=int((reviews.unknown & outside).sum()),
+        accepted=int(accepted.sum()),
+        waiting=int((reviews.unknown & ~accepted).sum()),
         now=_accepted_precision(judged),
         reviewers=tested.reviewers,
         simulated=simulated,
@@ -226,14 +231,6 @@ def _extended(reviews: RunReviews, active: Policy, news: Extension) -> Certified
         more_reviews=None,
         remarks=tuple(remarks),
     )
-
-
-def _accepted(reviews: RunReviews, of_round: RoundLabels, policy: Policy, among: Bools | None = None) -> int:
-    """Labels, of those marked, (N,), that a policy accepts."""
-    labels, candidates = reviews.labels, of_round.candidates
-    least = least_p(policy, labels.class_names)[labels.class_index]
-    accepted = ~outside_of(reviews, policy) & (candidates.scores >= least)
-    return int((accepted if among is None else accepted & among).sum())
 
 
 def _accepted_precision(judged: Sequence[Judged]) -> float | None:
@@ -433,6 +430,7 @@ def make_policy(
         reviewers=tested.reviewers,
         simulated=simulated,
         reference=reference(reviews.labels, candidates.scores, candidates.population),
+        audit_expiry=_ENDS,
         log=entry,
         created=test.created,
     )

@@ -110,7 +110,7 @@ def numbered(table: pa.Table) -> pa.Table:
 def make_honeypots(
     reviews: RunReviews, scores: Floats, cut: float, count: int, rng: np.random.Generator, *, routed: bool
 ) -> pa.Table:
-    """Make known-wrong labels, rows of TASKS, from labels of the fit side that reviewers found correct.
+    """Make known-wrong labels, rows of TASKS, from labels that reviewers found correct.
 
     Labels at or above `cut` have the scores of accepted ones; `routed` makes half of the honeypots from those below.
     Where there are too few labels, there are fewer than `count`.

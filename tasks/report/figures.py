@@ -337,7 +337,7 @@ def detector_scores(labels: RunLabels) -> NDArray[np.float32]:
 
 
 def reviewed_reliability(labels: RunLabels, reviewed: Reviewed) -> ReviewedReliability:
-    """Hold p(correct) against verdicts that the calibrator has not seen, those on the certify side."""
+    """Hold p(correct) against verdicts that the calibrator has not seen."""
     rows = reviewed.rows[reviewed.held_out]
     known = np.isfinite(labels.p_correct[rows])
     if not np.isfinite(labels.p_correct).any():

@@ -134,7 +134,7 @@ def guarantee_sentence(policy: PolicyReport) -> str:
         case "simulated":
             return f"A simulated reviewer answered, so nothing is certified; with people it would say: {guarantee}."
         case "expired":
-            return "Audits showed that the guarantee no longer holds: the policy has expired, and every label waits."
+            return "Answers no longer support the guarantee: the policy has expired, and every label waits."
         case "user_thresholds":
             return "Labels were accepted by the campaign's own thresholds; no precision is guaranteed."
         case "nothing_accepted":

@@ -30,7 +30,7 @@ STARTS: Final = 20
 
 @dataclass(frozen=True)
 class FitLabels:
-    """Reviewed labels of the fit side."""
+    """Reviewed labels that the calibrator was fitted to."""
 
     scores: Floats
     """(n,) held-out p(correct), so that they do not flatter."""

@@ -430,7 +430,7 @@ def certified_step(evidence: Evidence) -> int | None:
 
 
 def certified_groups(labels: Ints, reviews: int, precision: float, delta: float) -> list[Ints]:
-    """Divide classes into groups that can be certified; labels (C,) are those of each class on the certify side.
+    """Divide classes into groups that can be certified; labels (C,) are those of each class in the population.
 
     The most frequent classes stand alone and the others are pooled: as many alone as leaves every group enough of the
     reviews, shared out by size, to bear `SPARE_ERRORS` errors at delta / K. Only the pooled group may have fewer when

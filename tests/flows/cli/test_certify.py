@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from vouch_labels.flows.cli.certify import _refusal
+from vouch_labels.schemas.policy import Certified
 from vouch_labels.tasks.policy import write_policy
 from vouch_labels.tasks.reviews.log import CertificationTest, record_test
 from vouch_labels.tasks.shard.files import read_current
@@ -111,6 +113,11 @@ def test_nothing_certified_ends_with_a_code_of_its_own(vouch, campaign, answer):
     figures = vouch("certify", campaign, "--json")
     assert figures.code == 3
     assert json.loads(figures.out)["version"] is None
+
+
+def test_an_extension_that_fails_says_that_the_policy_stays(campaign):
+    told = _refusal(Certified.model_construct(groups=(), more_reviews=None), campaign)
+    assert "could not be extended to the new labels; the policy stays as it is" in told
 
 
 def test_problems_are_one_line(vouch, campaign):
