@@ -116,7 +116,8 @@ def test_nothing_certified_ends_with_a_code_of_its_own(vouch, campaign, answer):
 
 
 def test_an_extension_that_fails_says_that_the_policy_stays(campaign):
-    told = _refusal(Certified.model_construct(groups=(), more_reviews=None), campaign)
+    figures: dict[str, Any] = {"groups": (), "more_reviews": None}
+    told = _refusal(Certified.model_construct(**figures), campaign)
     assert "could not be extended to the new labels; the policy stays as it is" in told
 
 
