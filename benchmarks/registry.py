@@ -2,20 +2,9 @@
 
 from typing import Final, Protocol
 
-from benchmarks import (
-    decoding,
-    end_to_end,
-    export,
-    label_files,
-    listing,
-    orchestration,
-    review_app,
-    review_operators,
-    review_queue,
-)
+from benchmarks import faults, label_files, review, source_images, whole_runs
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
-from benchmarks.faults import measure as faults
 from benchmarks.harness import Table
 from benchmarks.routing import after_table, certificate, contract, size, starter_world
 
@@ -29,21 +18,21 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: Final[dict[str, Benchmark]] = {
-    "end_to_end": end_to_end.measure,
-    "stage_shares": end_to_end.measure_stages,
+    "end_to_end": whole_runs.measure_speed,
+    "stage_shares": whole_runs.measure_stages,
     "engine": engine.measure,
     "engine_switches": engine.measure_switches,
-    "orchestration": orchestration.measure,
-    "memory": orchestration.measure_memory,
+    "orchestration": whole_runs.measure_orchestration,
+    "memory": whole_runs.measure_memory,
     "faults": faults.measure,
-    "listing": listing.measure,
-    "decoding": decoding.measure,
-    "export": export.measure,
+    "listing": source_images.measure_listing,
+    "decoding": source_images.measure_decoding,
+    "export": label_files.measure_export,
     "verdict_import": label_files.measure_verdicts,
     "ground_truth": label_files.measure_truth,
-    "review_queue": review_queue.measure,
-    "review_operators": review_operators.measure,
-    "review_app": review_app.measure,
+    "review_queue": review.measure_queue,
+    "review_operators": review.measure_operators,
+    "review_app": review.measure_app,
     "certificate": certificate.measure,
     "routing_contract": contract.measure,
     "routing_after": after_table.measure,

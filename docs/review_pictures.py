@@ -7,8 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.browser.conftest import ARGUMENTS, CHROMIUM
-from tests.browser.reviewing import Reviewer, reviewing
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, Reviewer, reviewing
 from vouch_labels.review_ui.queue.database import mongod
 from vouch_labels.schemas.campaign_file import load_campaign
 

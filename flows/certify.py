@@ -1,8 +1,9 @@
 """The flows that certify a run, and that pull people's answers, certify by them and apply the policy."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow
 
@@ -12,11 +13,13 @@ from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import NotCertifiedError, UserError
 from vouch_labels.schemas.policy import Certified
-from vouch_labels.schemas.queue import AppliedReviews, PullOutcome
+from vouch_labels.schemas.queue import AppliedReviews
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 @flow(name="vouch-certify", persist_result=False)
@@ -77,27 +80,18 @@ def apply_reviews(campaign: str, export: bool = True) -> dict[str, Any]:
 def pull_and_apply(campaign: Campaign, *, export: bool = True) -> AppliedReviews:
     """Do what the flow does, in this process."""
     not_done: list[str] = []
-    pulled = _pull(campaign, not_done)
-    certified = _certify(campaign, not_done)
+    pulled = _tried(pull_answers, campaign, "no answers were pulled", not_done)
+    certified = _tried(certify_campaign, campaign, "nothing was certified", not_done)
     applied = None
     if certified is not None and certified.version is not None:
         applied = apply_policy(campaign, certified.version, export=export)
     return AppliedReviews(pulled=pulled, certified=certified, applied=applied, words=tuple(not_done))
 
 
-def _pull(campaign: Campaign, not_done: list[str]) -> PullOutcome | None:
+def _tried(step: Callable[[Campaign], Found], campaign: Campaign, otherwise: str, not_done: list[str]) -> Found | None:
     try:
-        return pull_answers(campaign)
-    except UserError as error:
-        logger.warning("no answers were pulled: %s", error)
-        not_done.append(f"no answers were pulled: {error}")
-        return None
-
-
-def _certify(campaign: Campaign, not_done: list[str]) -> Certified | None:
-    try:
-        return certify_campaign(campaign)
+        return step(campaign)
     except (UserError, NotCertifiedError) as error:
-        logger.warning("nothing was certified: %s", error)
-        not_done.append(f"nothing was certified: {error}")
+        logger.warning("%s: %s", otherwise, error)
+        not_done.append(f"{otherwise}: {error}")
         return None

@@ -43,10 +43,19 @@ class GroupCertificate(Strict):
     tested: tuple[float, ...] = Field(description="Thresholds tested, in their order, up to the first that failed.")
     refusal: str = Field("", description="Why nothing is accepted; empty where something is.")
     more_reviews: int | None = Field(None, description="About how many more reviews would certify it, if known.")
+    test: Literal["exact", "any time"] = Field(
+        "exact", description="Of the whole sample, or the one that may be looked at after any answer."
+    )
     accepted_precision: float | None = Field(None, description="A: estimated precision of the accepted labels.")
     accepted_at_least: float = Field(0, ge=0, le=1, description="Its lower bound, for reading.")
     delivered_precision: float | None = Field(None, description="B: estimated precision of the delivered labels.")
     delivered_at_least: float = Field(0, ge=0, le=1, description="Its lower bound, for reading.")
+
+    @model_serializer(mode="wrap")
+    def _with_what_it_says(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave the usual test out, so that the files and names of earlier policies stay the same."""
+        found: dict[str, object] = handler(self)
+        return {name: one for name, one in found.items() if (name, one) != ("test", "exact")}
 
 
 class Group(Strict):
@@ -90,6 +99,10 @@ class Covered(Strict):
     created: str = Field(description="When it was drawn, ISO 8601, UTC.")
 
 
+_LEFT_OUT: Final = ("covers", "extends", "log", "answered", "repeat")
+"""Of a certification that says nothing of them."""
+
+
 class Certification(Strict):
     """What makes a policy certified; enough to check and to repeat it."""
 
@@ -113,6 +126,10 @@ class Certification(Strict):
     extends: str | None = Field(None, description="The policy that was certified first, where new labels came to it.")
     plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts it rests on.")
     verdicts: str = Field(description="Fingerprint of those verdicts.")
+    answered: int | None = Field(
+        None, description="Labels of the sample, in the order drawn, that the test after any answer saw; None: no such."
+    )
+    repeat: int = Field(0, ge=0, description="How many tests of the same look, after fewer answers, came before.")
     reviewers: Reviewers = Field(Reviewers(), description="Correction for what reviewers miss.")
     simulated: bool = Field(False, description="Verdicts came from a simulated reviewer, so nothing is certified.")
     reference: dict[str, tuple[float, ...]] = Field(
@@ -133,7 +150,7 @@ class Certification(Strict):
         reviewers = found.get("reviewers")
         if isinstance(reviewers, dict) and not reviewers.get("assumed"):
             found["reviewers"] = {name: one for name, one in reviewers.items() if name != "assumed"}
-        return {name: one for name, one in found.items() if one or name not in ("covers", "extends", "log")}
+        return {name: one for name, one in found.items() if one or name not in _LEFT_OUT}
 
 
 class Policy(Strict):

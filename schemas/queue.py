@@ -67,6 +67,7 @@ class Progress(Strict):
         "else the plan's seconds."
     )
     seconds_each: float | None = Field(description="Own median of all kinds; None before the first answer.")
+    certified: str | None = Field(None, description="What the answers certify so far, in one line; None: unknown.")
 
 
 class Left(Strict):
@@ -112,6 +113,7 @@ class QueueStatus(Strict):
     own_pace: bool = Field(description="Whether the reviewers' own pace is known for some of that.")
     unpulled: int = Field(description="Answers that are not in the workspace yet.")
     late: int = Field(description="Answers to what was another's or answered otherwise; kept, and not counted.")
+    certified: str | None = Field(None, description="What the answers certify so far, in one line; None: unknown.")
 
     def blocks(self) -> Iterator[Block]:
         """How far the queue is, by purpose and by reviewer."""
@@ -138,6 +140,8 @@ class QueueStatus(Strict):
             )
         if self.late:
             yield f"{plural(self.late, 'answer')} came too late, and {'does' if self.late == 1 else 'do'} not count"
+        if self.certified:
+            yield self.certified
         pace = "reviewers' own" if self.own_pace else "usual"
         yield f"about {duration(self.minutes_left * 60)} left at the {pace} pace"
 

@@ -186,37 +186,47 @@ class ReviewStatus(Strict):
     simulated: int = Field(ge=0, description="Of them, those of simulated reviewers.")
 
 
-class RunStatus(Strict):
-    """What the workspace says about a run; done + failed + pending = images."""
+class Labelled(Strict):
+    """How the labels of some images were decided, and which of the models are bundled."""
+
+    labels: int = Field(ge=0)
+    accepted: int = Field(ge=0)
+    review: int = Field(ge=0)
+    classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
+    bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
+    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
+
+
+class RunFigures(Labelled):
+    """A run in figures, as its status and its summary have them; done + failed + pending = images."""
 
     run: str = Field(description="Name of the run.")
     workspace: str = Field(description="Uri of the workspace.")
-    running: str | None = Field(description="Process and machine that hold the run now; None: it rests.")
     images: int = Field(ge=0, description="Images of the source, as of the last plan.")
     done: int = Field(ge=0, description="Of them, labelled.")
     failed: int = Field(ge=0, description="Of them, given up with a reason.")
     pending: int = Field(ge=0, description="Of them, in shards that are not done.")
-    shards: int = Field(ge=0, description="Shards planned.")
-    shards_done: int = Field(ge=0, description="Of them, done under the settings last used.")
-    labels: int = Field(ge=0)
-    accepted: int = Field(ge=0)
-    review: int = Field(ge=0)
-    outside: int = Field(0, ge=0, description=_OUTSIDE)
-    classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
+    shards: int = Field(ge=0, description="Shards planned, all runs together.")
     reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so, the most frequent first.")
     failed_images: list[tuple[str, str, str]] = Field([], description=_FIRST_FAILED)
     skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
     misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
+    outside: int = Field(0, ge=0, description=_OUTSIDE)
+    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
+
+
+class RunStatus(RunFigures):
+    """What the workspace says about a run."""
+
+    running: str | None = Field(description="Process and machine that hold the run now; None: it rests.")
+    shards_done: int = Field(ge=0, description="Of them, done under the settings last used.")
     policy: str | None = Field(description="Version of the policy that decided; None before the first run.")
     in_force: PolicyStatus = Field(description="The policy by which the next run decides.")
     reviews: ReviewStatus = Field(description="What people were asked and have answered.")
-    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
     export: ExportStatus | None = Field(description="The data set; None before it is written.")
     other_campaign: str = Field(
         "", description="Why these figures seem to be another campaign's: its source or classes; empty: they do not."
     )
-    bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
-    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
     next: str = Field(description="What to do next, in words; CAMPAIGN stands for the campaign file.")
 
     def blocks(self) -> Iterator[Block]:
@@ -332,15 +342,9 @@ class ExportOutcome(Strict):
                 yield f"    and {more:,} more, which the log file names"
 
 
-class RunSummary(Strict):
-    """The whole run in figures; done + failed + pending = images."""
+class RunSummary(RunFigures):
+    """What a run did, and what the workspace holds after it."""
 
-    run: str = Field(description="Name of the run.")
-    workspace: str = Field(description="Uri of the workspace.")
-    images: int = Field(ge=0, description="Images that the source holds.")
-    done: int = Field(ge=0)
-    failed: int = Field(ge=0)
-    pending: int = Field(ge=0, description="Images of shards that could not be finished.")
     new_images: int = Field(ge=0, description="Of the images, those planned by this run: new, changed or retried.")
     removed_images: int = Field(ge=0, description="Images that left the source since the run before.")
     known_images: int = Field(
@@ -350,30 +354,17 @@ class RunSummary(Strict):
         0, ge=0, description="Images that have another key now; their labels and reviews are kept."
     )
     limit: int | None = Field(None, description="Images that were asked for, the first by key; None: all.")
-    shards: int = Field(ge=0, description="Units of work, all runs together.")
     shards_processed: int = Field(ge=0, description="Processed by this run; the others were done.")
-    labels: int = Field(ge=0)
-    accepted: int = Field(ge=0)
-    review: int = Field(ge=0)
-    classes: dict[str, ClassCounts] = Field(description="Class name -> its labels.")
-    reasons: dict[str, int] = Field(description="'step: reason' -> images that failed so.")
-    failed_images: list[tuple[str, str, str]] = Field([], description=_FIRST_FAILED)
-    skipped: dict[str, int] = Field({}, description="Kind -> files of the source that are no images to label.")
-    misnamed: int = Field(0, ge=0, description="Of the images done, those whose names end as another format's do.")
     policy: str = Field(description="Version of the policy that decided.")
     policy_basis: str = Field(description="On what basis it accepts, in words.")
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
-    outside: int = Field(0, ge=0, description=_OUTSIDE)
     accepts: bool = Field(description="Whether the policy can accept anything.")
-    answers_without_label: dict[str, int] = Field({}, description=_WITHOUT_LABEL)
     answers_carried: dict[str, int] = Field({}, description="Merged class -> answers of former classes that count now.")
     shard_errors: dict[str, str] = Field(description="Shard id -> why it could not be finished.")
     seconds: float = Field(ge=0, description="Wall-clock time of this run, from the start of the command.")
     seconds_of: dict[str, float] = Field(default_factory=dict, description="Part of the run -> its time; they sum up.")
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
-    bundled: tuple[str, ...] = Field((), description="Models of the run that are bundled: they know drawn things.")
-    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
 
     def blocks(self) -> Iterator[Block]:
         """The figures of the run, its classes, why images failed, and where the output lies.
@@ -446,21 +437,15 @@ def _time(seconds: float, parts: Mapping[str, float]) -> str:
     return f"{duration(seconds)}: {named}" if named else duration(seconds)
 
 
-class Preview(Strict):
+class Preview(Labelled):
     """A few images that were labelled for one picture; nothing of it is kept but the picture."""
 
     picture: str | None = Field(description="The picture; None where no image could be drawn.")
     images: int = Field(ge=0, description="Images labelled, those that failed included.")
     seed: int = Field(description="Seed by which they were drawn from the source.")
     failed: list[tuple[str, str, str]] = Field(description="Key, step and reason of images that failed.")
-    labels: int = Field(ge=0)
-    accepted: int = Field(ge=0)
-    review: int = Field(ge=0)
-    classes: dict[str, ClassCounts] = Field(description="Class name -> its labels, of classes with any.")
     policy: str = Field(description="What decided, in words.")
     remark: str = Field("", description="Why it is not what a run would decide by; empty: it is.")
-    bundled: tuple[str, ...] = Field((), description="Models of the campaign that are bundled: they know drawn things.")
-    unknown_classes: dict[str, str] = Field({}, description=_UNKNOWN)
     seconds: float = Field(ge=0, description="Wall-clock time.")
 
     def blocks(self) -> Iterator[Block]:

@@ -93,6 +93,10 @@ class GroupPlan(Strict):
     power: float | None = Field(None, description="Predicted chance that the first threshold passes.")
     known_correct: int = Field(0, ge=0, description="Its labels outside the population that were called correct.")
     known_wrong: int = Field(0, ge=0, description="The same, called wrong.")
+    labels: int = Field(0, ge=0, description="Its labels in the population, where it is tested after any answer too.")
+    accepted: tuple[int, ...] = Field((), description="Of them, those at or above each threshold; then.")
+    wrong: tuple[float, ...] = Field((), description="How many of these are wrong, by p(correct); then.")
+    most_wrong: float = Field(0, ge=0, description="The same of all its labels that have a p(correct); then.")
 
 
 class Stratum(Strict):
@@ -132,6 +136,10 @@ class ReviewPlan(Strict):
     round: int = Field(
         0, ge=0, description="Which declaration of groups the certification tasks belong to, 1 for the first; 0: none."
     )
+    any_time_delta: float = Field(
+        0, ge=0, lt=1, description="What the test after any answer may spend, as it stood then; 0: there is none."
+    )
+    missed: float = Field(0, ge=0, lt=1, description="Share of wrong labels that reviewers were assumed to miss.")
     audit: AuditPlan | None = Field(None, description="For audits.")
     image_strata: tuple[Stratum, ...] = Field((), description="For image checks.")
     counts: dict[Purpose, int] = Field(description="Purpose -> tasks.")

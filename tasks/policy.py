@@ -202,6 +202,18 @@ def write_policy(workspace: Store, policy: Policy) -> None:
         raise UserError(f"{workspace.uri} has another policy of version {policy.version}; give this one another name")
 
 
+def keep_certified(workspace: Store, groups: tuple[Group, ...], certification: Certification) -> Policy:
+    """Write a policy, unless it is there already."""
+    rules = [group.model_dump(mode="json") for group in groups]
+    version = content_name(certification.look, rules, certification.model_dump(mode="json"))
+    policy = Policy(version=version, basis="certified", groups=groups, certification=certification)
+    try:
+        return Policy.model_validate_json(workspace.get(policy_key(version)).data)
+    except ObjectMissingError:
+        write_policy(workspace, policy)
+        return policy
+
+
 def policy_key(version: str) -> str:
     """Key of a policy in the workspace."""
     return f"{FOLDER}/{version}.json"

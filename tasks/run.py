@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from types import TracebackType
 from typing import Final, Self
 
 from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names, unknown_classes
@@ -142,9 +141,7 @@ class CampaignRun:
             self._exit = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give the lock back."""
         self._exit.close()
 
@@ -305,33 +302,23 @@ class CampaignRun:
         """Add up the run: the shards that it processed, its data set if one was written, and its wall-clock time."""
         self._carry_answers()
         parts = self._seconds(worked.seconds)
-        totals = add_up(self._workspace, self._name, self._ledger, self._current.fingerprint)
         where = (self._workspace, self._name, self._ledger, self._current.fingerprint)
+        totals = add_up(*where)
         failed = first_failed(*where) if totals.failed else []
         policy, generation = self.settings.policy, self._generation
         return RunSummary(
             run=self._name,
             workspace=self._workspace.uri,
-            images=totals.images,
-            done=totals.done,
-            failed=totals.failed,
-            pending=totals.pending,
+            **totals.figures(),
             new_images=sum(shard.count for shard in generation.shards) if generation else 0,
             removed_images=generation.removed if generation else 0,
             known_images=self._known,
             moved_images=self._moved,
             limit=self.options.limit,
-            shards=totals.shards,
             shards_processed=worked.shards,
-            labels=totals.labels,
-            accepted=totals.accepted,
-            review=totals.review,
             classes=by_shown_name(totals.classes, self._current),
-            reasons=dict(totals.reasons.most_common()),
             failed_images=failed,
             skipped=dict((totals.skipped + Counter(self._current.skipped)).most_common()),
-            misnamed=totals.misnamed,
-            outside=totals.outside,
             policy=policy.version,
             policy_basis=basis(policy),
             policy_expired=self._chosen.expired,

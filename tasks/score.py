@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -196,17 +196,9 @@ class Score:
             ids.extend(label_ids)
             kept.append(scores)
         kept = kept or [Scores.none()]
-        columns = {
-            "label_id": ids,
-            "clip_similarity": np.concatenate([scores.similarity for scores in kept]),
-            "clip_probability": np.concatenate([scores.probability for scores in kept]),
-            "clip_margin": np.concatenate([scores.margin for scores in kept]),
-            "clip_other": [text for scores in kept for text in scores.other],
-            "clip_other_probability": np.concatenate([scores.other_probability for scores in kept]),
-            "clip_similarity_wide": np.concatenate([scores.similarity_wide for scores in kept]),
-            "clip_probability_wide": np.concatenate([scores.probability_wide for scores in kept]),
-            "clip_margin_wide": np.concatenate([scores.margin_wide for scores in kept]),
-        }
+        columns: dict[str, Any] = {"label_id": ids, "clip_other": [text for scores in kept for text in scores.other]}
+        for name in (name for name in SCORES.names if name not in columns):
+            columns[name] = np.concatenate([getattr(scores, name.removeprefix("clip_")) for scores in kept])
         return pa.table(
             [pa.array(columns[field.name], field.type, from_pandas=True) for field in SCORES], schema=SCORES
         )

@@ -19,8 +19,9 @@ from vouch_labels.schemas.reviews import TASKS, ReviewPlan
 from vouch_labels.schemas.text import plural, policy_with_basis, some
 from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.certify.active import declared_inputs, find_policy, usable_policy
-from vouch_labels.tasks.certify.monitor import expired, extension
+from vouch_labels.tasks.certify.monitor import expired
 from vouch_labels.tasks.certify.rounds import Round, last_round, newest_certified, read_tests
+from vouch_labels.tasks.certify.top_up import extension
 from vouch_labels.tasks.export.export import read_summary
 from vouch_labels.tasks.labels.read import Decisions
 from vouch_labels.tasks.labels.totals import Totals, add_up, by_shown_name, first_failed
@@ -72,21 +73,11 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         run=run,
         workspace=workspace.uri,
         running=running,
-        images=totals.images,
-        done=totals.done,
-        failed=totals.failed,
-        pending=totals.pending,
-        shards=totals.shards,
+        **totals.figures(),
         shards_done=totals.shards_done,
-        labels=totals.labels,
-        accepted=totals.accepted,
-        review=totals.review,
         classes=declared if current is None else by_shown_name(totals.classes, current),
-        reasons=dict(totals.reasons.most_common()),
         failed_images=failed,
         skipped=dict((totals.skipped + Counter(current.skipped if current else {})).most_common()),
-        misnamed=totals.misnamed,
-        outside=totals.outside,
         policy=current.policy if current is not None else None,
         in_force=state.policy,
         reviews=state.reviews,

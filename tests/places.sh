@@ -12,8 +12,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 source_tree=$PWD
 TESTS="tests/flows/cli/test_label.py tests/flows/console tests/schemas
-  tests/flows/test_user_folders.py tests/tasks/store/test_local.py tests/tasks/store/test_open.py tests/tasks/export
-  tests/review_ui/server/test_answers.py tests/flows/test_prefect_server.py tests/deploy/test_files.py tests/docs"
+  tests/flows/test_user_folders.py tests/tasks/store/test_local.py tests/tasks/store/test_store.py tests/tasks/export
+  tests/review_ui/server/test_serve.py tests/flows/test_prefect_server.py tests/deploy/test_deploy.py tests/docs"
 ALL="plain home:none home:missing home:read-only home:root nameless-user umask locale:C locale:none odd-path
   odd-path,locale:C no-network other-disk other-python"
 ME="--clear-groups --inh-caps=-all"

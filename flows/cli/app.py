@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vouch_labels.flows.cli import certify, demo, evaluate, init, label, review
-from vouch_labels.flows.cli.command import epilog
+from vouch_labels.flows.cli.command import add, epilog
 from vouch_labels.flows.console.encoding import read_names_as_utf8, show_plain_signs
 from vouch_labels.flows.prefect_server import is_gone, leave_at_once
 from vouch_labels.flows.user_folders import settle_folders
@@ -27,23 +27,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command(epilog=epilog(*init.INIT_EXAMPLES))(init.init)
-app.command(epilog=epilog(*label.PREVIEW_EXAMPLES))(label.preview)
-app.command(epilog=epilog(*label.RUN_EXAMPLES))(label.run)
-app.command(epilog=epilog(*label.STATUS_EXAMPLES))(label.status)
-app.command(epilog=epilog(*label.EXPORT_EXAMPLES))(label.export)
-app.command(epilog=epilog(*evaluate.EVALUATE_EXAMPLES))(evaluate.evaluate)
-app.command("plan-reviews", epilog=epilog(*review.PLAN_REVIEWS_EXAMPLES))(review.plan_reviews)
-app.command(epilog=epilog(*review.REVIEW_EXAMPLES))(review.review)
-app.command(epilog=epilog(*certify.CERTIFY_EXAMPLES))(certify.certify)
-app.command(epilog=epilog(*certify.APPLY_EXAMPLES))(certify.apply)
-app.command(epilog=epilog(*certify.SIMULATE_EXAMPLES))(certify.simulate)
-app.command(epilog=epilog(*review.VERDICTS_EXAMPLES))(review.verdicts)
-app.command(epilog=epilog(*evaluate.REPORT_EXAMPLES))(evaluate.report)
+add(app, init.init, label.preview, label.run, label.status, label.export, evaluate.evaluate)
+add(app, review.plan_reviews, review.review, certify.certify, certify.apply, certify.simulate)
+add(app, review.verdicts, evaluate.report)
 app.add_typer(label.models)
-app.command(epilog=epilog(*evaluate.BENCH_EXAMPLES))(evaluate.bench)
-app.command(epilog=epilog(*demo.DEMO_EXAMPLES))(demo.demo)
-app.command(epilog=epilog(*demo.SCENES_EXAMPLES))(demo.scenes)
+add(app, evaluate.bench, demo.demo, demo.scenes)
 
 
 def main() -> None:

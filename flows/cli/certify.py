@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,14 +13,12 @@ from vouch_labels.schemas.errors import NotCertifiedError
 if TYPE_CHECKING:
     from vouch_labels.schemas.policy import Certified
 
-CERTIFY_EXAMPLES: Final = (
+
+@reported(
     "vouch certify campaign.yaml",
     "vouch certify campaign.yaml --unanswered-as-wrong",
     "vouch certify campaign.yaml --json | jq .version",
 )
-
-
-@reported
 def certify(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     unanswered_as_wrong: Annotated[
@@ -63,14 +61,11 @@ def _refusal(found: "Certified", campaign: Path) -> str:
     return f"{text}; about {more} more reviews may do: vouch plan-reviews {campaign} --minutes {minutes}"
 
 
-APPLY_EXAMPLES: Final = (
+@reported(
     "vouch apply campaign.yaml",
     "vouch apply campaign.yaml --policy certified-2-0a1b2c3d --no-export",
     "vouch apply campaign.yaml --policy none",
 )
-
-
-@reported
 def apply(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     policy: Annotated[
@@ -101,14 +96,11 @@ def apply(
         answer(terminal, summary, as_json, campaign)
 
 
-SIMULATE_EXAMPLES: Final = (
+@reported(
     "vouch simulate campaign.yaml --truth annotations.json",
     "vouch simulate campaign.yaml --truth annotations.json --precision 0.95,0.98 --automate 0.5",
     "vouch simulate campaign.yaml --truth annotations.json --reviews 400,800 --missed 0.05 --honeypots 100 --json",
 )
-
-
-@reported
 def simulate(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     truth: Annotated[Path, typer.Option(help="COCO annotations of (some of) the images.", metavar="FILE")],

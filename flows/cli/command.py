@@ -29,47 +29,59 @@ EXIT_CODES: Final = (
     "130 interrupted. "
     "Details of failures are in the log file, ~/.local/state/vouch/vouch.log or VOUCH_LOG."
 )
+_epilogs: Final[dict[object, str]] = {}
+"""Command -> what its help ends with."""
 
 
-def reported(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Decorate a command: start the log file and turn errors into a line and an exit code.
+def reported(*examples: str) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
+    """Decorate a command: start the log file, turn errors into a line and an exit code, end its help with examples.
 
     A VouchError is for the user to read; anything else is a bug, whose traceback goes to the log file.
     """
 
-    @functools.wraps(command)
-    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        log = start_log()
-        logger.info("vouch %s", " ".join(sys.argv[1:]))
-        code = OK
-        try:
-            command(*args, **kwargs)
-        except VouchError as error:
-            logger.info("ended with an error", exc_info=True)
-            code = error.exit_code
-            # The lines of a campaign's problems begin with file and line, so that editors and terminals link them.
-            text = str(error) if isinstance(error, CampaignError) else f"vouch: {error}"
-            print(printable(text), file=sys.stderr)
-        except (KeyboardInterrupt, SystemExit) as error:
-            # Otherwise it is rich, which ends a command so when the reader of its output has gone.
-            if ended := signal_behind(error):
-                code = _say_ended(ended, command.__name__)
-        except BrokenPipeError:
-            # The reader of the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except Exception as error:
-            if ended := signal_behind(error):
-                logger.info("%s, hidden by %s: %s", ended[1], type(error).__name__, error)
-                code = _say_ended(ended, command.__name__)
-            else:
-                logger.exception("unexpected error")
-                code = FAILURE
-                message = " ".join(str(error).split()) or "no further words"
-                _say(f"unexpected {type(error).__name__}: {message[:300]} (traceback in {log or log_path()})")
-        if code != OK:
-            raise typer.Exit(code)
+    def decorate(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+        @functools.wraps(command)
+        def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+            log = start_log()
+            logger.info("vouch %s", " ".join(sys.argv[1:]))
+            code = OK
+            try:
+                command(*args, **kwargs)
+            except VouchError as error:
+                logger.info("ended with an error", exc_info=True)
+                code = error.exit_code
+                # The lines of a campaign's problems begin with file and line, so that editors and terminals link them.
+                text = str(error) if isinstance(error, CampaignError) else f"vouch: {error}"
+                print(printable(text), file=sys.stderr)
+            except (KeyboardInterrupt, SystemExit) as error:
+                # Otherwise it is rich, which ends a command so when the reader of its output has gone.
+                if ended := signal_behind(error):
+                    code = _say_ended(ended, command.__name__)
+            except BrokenPipeError:
+                # The reader of the output has gone (`vouch status ... | head`); the interpreter must not flush to it.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except Exception as error:
+                if ended := signal_behind(error):
+                    logger.info("%s, hidden by %s: %s", ended[1], type(error).__name__, error)
+                    code = _say_ended(ended, command.__name__)
+                else:
+                    logger.exception("unexpected error")
+                    code = FAILURE
+                    message = " ".join(str(error).split()) or "no further words"
+                    _say(f"unexpected {type(error).__name__}: {message[:300]} (traceback in {log or log_path()})")
+            if code != OK:
+                raise typer.Exit(code)
 
-    return run
+        _epilogs[run] = epilog(*examples)
+        return run
+
+    return decorate
+
+
+def add(app: typer.Typer, *commands: Callable[..., None]) -> None:
+    """Let a program have these commands, which `reported` decorates, under the names of their functions."""
+    for command in commands:
+        app.command(epilog=_epilogs[command])(command)
 
 
 def _say_ended(ended: tuple[int, str], command: str) -> int:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from vouch_labels.schemas.text import Block
     from vouch_labels.tasks.simulate.simulate import Round
 
-DEMO_EXAMPLES: Final = ("vouch demo", "vouch demo /tmp/demo --json")
-
 ACCEPT: Final = {"detector_score": 0.55, "clip_probability": 0.5}
 """What the demo's campaign accepts; chosen by trying on these very samples, so nothing follows for other images."""
 
@@ -39,7 +37,7 @@ NOTE: Final = (
 )
 
 
-@reported
+@reported("vouch demo", "vouch demo /tmp/demo --json")
 def demo(
     directory: Annotated[Path, typer.Argument(help="Folder for the demo; made if there is none.")] = Path("demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
@@ -209,14 +207,11 @@ def _choice(asked: "Certified") -> str:
     )
 
 
-SCENES_EXAMPLES: Final = (
+@reported(
     "vouch scenes photos --count 1000",
     "vouch scenes photos --count 200 --seed 7 --split full --largest 800",
     "vouch scenes harder --count 200 --seed 7 --style twitter",
 )
-
-
-@reported
 def scenes(
     out: Annotated[Path, typer.Argument(help="Folder for the images and ground_truth.json.", metavar="OUT")],
     count: Annotated[int, typer.Option(help="Number of images.")] = 100,

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,14 +15,12 @@ from vouch_labels.schemas.text import plural
 if TYPE_CHECKING:
     from vouch_labels.schemas.campaign import Campaign
 
-EVALUATE_EXAMPLES: Final = (
+
+@reported(
     "vouch evaluate campaign.yaml --truth annotations.json",
     "vouch evaluate campaign.yaml --truth annotations.json --signal clip_probability --out evaluation",
     "vouch evaluate campaign.yaml --truth annotations.json --json | jq .accepted.precision",
 )
-
-
-@reported
 def evaluate(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     truth: Annotated[Path, typer.Option(help="COCO annotations of (some of) the images.", metavar="FILE")],
@@ -66,14 +64,11 @@ def evaluate(
             say(terminal.results(), f"written: {plural(len(written), 'file')} in {out.resolve()}")
 
 
-REPORT_EXAMPLES: Final = (
+@reported(
     "vouch report campaign.yaml",
     "vouch report campaign.yaml --truth annotations.json --out evaluated.html",
     "vouch report campaign.yaml --json | jq .automation",
 )
-
-
-@reported
 def report(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     out: Annotated[
@@ -122,14 +117,11 @@ def report(
             show(terminal.results(), lines)
 
 
-BENCH_EXAMPLES: Final = (
+@reported(
     "vouch bench",
     "vouch bench campaign.yaml --count 200",
     "vouch bench --images ~/photos --json | jq .images_per_second",
 )
-
-
-@reported
 def bench(
     campaign: Annotated[
         Path | None,

@@ -13,12 +13,6 @@ from vouch_labels.flows.console.output import show, terminal
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.text import plural, some
 
-INIT_EXAMPLES: Final = (
-    'vouch init pets --source ~/Pictures --classes "dog, cat" --models official',
-    'vouch init cats --source s3://photos/2026 --class cat --class "traffic light"',
-    "vouch init . --force",
-)
-
 OFFICIAL_MODELS: Final = {
     "detector": {"checkpoint": "groundingdino_swint_ogc"},
     "segmenter": {"checkpoint": "sam_vit_b"},
@@ -37,7 +31,11 @@ NOTES: Final = {
 }
 
 
-@reported
+@reported(
+    'vouch init pets --source ~/Pictures --classes "dog, cat" --models official',
+    'vouch init cats --source s3://photos/2026 --class cat --class "traffic light"',
+    "vouch init . --force",
+)
 def init(
     directory: Annotated[Path, typer.Argument(help="Folder of the campaign; made if there is none.")],
     source: Annotated[

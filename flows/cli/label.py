@@ -3,7 +3,7 @@
 import time
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from vouch_labels.tasks.models.catalog import CatalogEntry
     from vouch_labels.tasks.run import RunOptions
 
-PREVIEW_EXAMPLES: Final = (
+
+@reported(
     "vouch preview campaign.yaml",
     "vouch preview campaign.yaml --limit 40 --seed 1 --open",
     "vouch preview campaign.yaml --out /tmp/preview.png --json | jq .accepted",
 )
-
-
-@reported
 def preview(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     limit: Annotated[int, typer.Option(min=1, max=400, help="Images at most.")] = 20,
@@ -60,15 +58,12 @@ def preview(
         webbrowser.open(Path(found.picture).as_uri())
 
 
-RUN_EXAMPLES: Final = (
+@reported(
     "vouch run campaign.yaml",
     "vouch run campaign.yaml --json > summary.json",
     "vouch run campaign.yaml --limit 100",
     "vouch run campaign.yaml --retry-failed --no-export",
 )
-
-
-@reported
 def run(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
@@ -132,14 +127,11 @@ def label(campaign: Path, terminal: Terminal, *, plain: bool, options: "RunOptio
             return run_campaign(campaign, opened=opened)
 
 
-STATUS_EXAMPLES: Final = (
+@reported(
     "vouch status campaign.yaml",
     "vouch status campaign.yaml --json | jq .next",
     "vouch status campaign.yaml --failed > failed.tsv",
 )
-
-
-@reported
 def status(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
@@ -166,14 +158,11 @@ def status(
     answer(terminal(), read_status(load_campaign(campaign)), as_json, campaign)
 
 
-EXPORT_EXAMPLES: Final = (
+@reported(
     "vouch export campaign.yaml",
     "vouch export campaign.yaml --name for-yolox --preset yolox --undecided drop --images copy",
     "vouch export campaign.yaml --splits 0.8,0.1,0.1 --seed 7",
 )
-
-
-@reported
 def export(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     name: Annotated[str | None, typer.Option(help="Folder under workspace/exports.")] = None,
@@ -230,7 +219,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 
 @models.command(name="list", epilog=epilog("vouch models list", "vouch models list --json"))
-@reported
+@reported()
 def list_models(as_json: Json = False) -> None:
     """List the bundled and the official checkpoints, where they lie on this machine, and what the bundled ones know."""
     from vouch_labels.schemas.campaign import DRAWN
@@ -259,7 +248,7 @@ def list_models(as_json: Json = False) -> None:
 
 
 @models.command(epilog=epilog("vouch models check campaign.yaml"))
-@reported
+@reported()
 def check(
     campaign: Annotated[Path, typer.Argument(help="The campaign whose models are tried.", metavar="CAMPAIGN")],
     as_json: Json = False,
@@ -292,7 +281,7 @@ def check(
 
 
 @models.command(epilog=epilog("vouch models pull groundingdino_swint_ogc sam_vit_b"))
-@reported
+@reported()
 def pull(
     names: Annotated[list[str], typer.Argument(help="Names that `vouch models list` shows.", metavar="NAME...")],
 ) -> None:

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,15 +13,13 @@ from vouch_labels.schemas.errors import UserError
 if TYPE_CHECKING:
     from vouch_labels.schemas.campaign import Campaign
 
-REVIEW_EXAMPLES: Final = (
+
+@reported(
     "vouch review campaign.yaml",
     "vouch review campaign.yaml --reviewer ann --reviewer ben --port 5151",
     "vouch review campaign.yaml --status --json | jq .purposes",
     "vouch review campaign.yaml --host 0.0.0.0 --name review.example.org --token-file tokens.txt",
 )
-
-
-@reported
 def review(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     reviewer: Annotated[
@@ -131,15 +129,12 @@ def _reviewers(named: list[str] | None) -> tuple[str, ...]:
     return found
 
 
-PLAN_REVIEWS_EXAMPLES: Final = (
+@reported(
     "vouch plan-reviews campaign.yaml",
     "vouch plan-reviews campaign.yaml --minutes 60 --honeypots 100 --out tasks.csv",
     "vouch plan-reviews campaign.yaml --stage audit --minutes 10",
     "vouch plan-reviews campaign.yaml --images 40 --misses 20 --json | jq .plan.counts",
 )
-
-
-@reported
 def plan_reviews(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     minutes: Annotated[float, typer.Option(help="Reviewers' time for all of it.", metavar="MINUTES")] = 30,
@@ -193,15 +188,12 @@ def plan_reviews(
             say(terminal.results(), f"tasks, blind, in the order to ask them: {out}")
 
 
-VERDICTS_EXAMPLES: Final = (
+@reported(
     "vouch verdicts campaign.yaml",
     "vouch verdicts campaign.yaml --tasks tasks.csv --plan 2",
     "vouch verdicts campaign.yaml answered.csv more.jsonl --reviewer ann --skip-bad",
     "vouch verdicts campaign.yaml --export verdicts.parquet",
 )
-
-
-@reported
 def verdicts(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
     files: Annotated[

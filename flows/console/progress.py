@@ -2,7 +2,6 @@
 
 import logging
 import time
-from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
@@ -21,6 +20,9 @@ WARN: Final = ("vouch_labels.tasks", "vouch_labels.flows.prefect_server")
 """Loggers whose warnings are for the user to read."""
 RATE_OVER_S: Final = 60.0
 """The rate is that of about the last minute, so that time left follows what the machine does now."""
+_PHASES: Final[dict[type, str]] = {Listing: "listing the source", Comparing: "comparing", Routing: "routing"}
+_UNITS: Final = {"listing": "key", "exporting": "image", "comparing": "image", "routing": "label"}
+"""First word of a phase -> what is counted in it."""
 
 
 class RunProgress:
@@ -58,9 +60,7 @@ class RunProgress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Clear the live line; of plain ones the last says how far it came."""
         for name in WARN:
             logging.getLogger(name).removeHandler(self._warnings)
@@ -127,26 +127,20 @@ class _State:
 
     def take(self, event: Event) -> None:
         match event:
-            case Listing(keys):
-                self.phase = "listing the source"
-                self.through, self.total = keys, 0
+            case Listing(seen) | Comparing(seen) | Routing(seen):
+                self.phase = _PHASES[type(event)]
+                self.through, self.total = seen, 0
+            case Exporting(images, step):
+                self.phase = f"exporting {step}"
+                self.through, self.total = images, 0
             case Planned(images, done, _):
                 self.phase = "planned"
                 self.through, self.total = done, images
             case Loading(what):
                 self.phase = f"loading {what}"
-            case Exporting(images, step):
-                self.phase = f"exporting {step}"
-                self.through, self.total = images, 0
             case Reading(done, total):
                 self.phase = "reading the file"
                 self.through, self.total = done, total
-            case Comparing(images):
-                self.phase = "comparing"
-                self.through, self.total = images, 0
-            case Routing(labels):
-                self.phase = "routing"
-                self.through, self.total = labels, 0
             case Step(done, failed, accepted, review):
                 self.phase = "labelling"
                 self.through += done + failed
@@ -157,12 +151,8 @@ class _State:
                 self._note()
 
     def figures(self) -> str:
-        if self.phase == "listing the source":
-            return plural(self.through, "key") if self.through else ""
-        if self.phase.startswith(("exporting", "comparing")):
-            return plural(self.through, "image")
-        if self.phase == "routing":
-            return plural(self.through, "label")
+        if unit := _UNITS.get(self.phase.split()[0]):
+            return plural(self.through, unit) if self.through or unit != "key" else ""
         if self.phase == "reading the file":
             return f"{100 * self.through // max(self.total, 1)}%"
         if self.phase == "planned":

@@ -1244,7 +1244,8 @@
         open: left = 0,
         minutes_left: minutes = 0,
         answered_by_me: answered = 0,
-        elsewhere = 0
+        elsewhere = 0,
+        certified
       } = await this.#call("session");
       const box = make("div");
       const count = `You have answered ${answered} ${answered === 1 ? "question" : "questions"}`;
@@ -1256,6 +1257,7 @@
         const end = document.querySelector("template#vouch-end");
         if (end) box.append(end.content.cloneNode(true));
       }
+      if (certified) box.append(make("p", "", `${certified[0].toUpperCase()}${certified.slice(1)}.`));
       for (const [name, action] of this.#buttons(left)) box.append(button(name, action));
       this.element.replaceChildren(box);
       document.body.append(this.element);

@@ -148,6 +148,7 @@ def session(review: ReviewSession, _given: dict[str, Any]) -> Answer:
         "answered_by_me": progress.answered_by_me,
         "elsewhere": progress.leased - progress.mine,
         "minutes_left": progress.minutes_left,
+        "certified": progress.certified,
     }
 
 

@@ -107,7 +107,7 @@ def _summary(progress: Progress) -> str:
     parts.append(f"**{progress.answered_by_me}** answered by you")
     if progress.seconds_each is not None:
         parts.append(f"**{progress.seconds_each:.1f} s** each")
-    return ", ".join(parts)
+    return ", ".join(parts) + (f"\n\n{progress.certified}" if progress.certified else "")
 
 
 def _minutes(minutes: float) -> str:

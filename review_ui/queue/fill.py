@@ -38,6 +38,7 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import FillOutcome
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.text import plural
+from vouch_labels.tasks.certify.live import drawn_sample
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import Decisions, labelled_images
 from vouch_labels.tasks.labels.records import ExportImage
@@ -97,6 +98,9 @@ def _fill(queue: Queue, workspace: Store, current: Current, plans: Plans) -> Fil
     wanted = _wanted(queue)
     made_by = _digest(json.dumps(current.inputs, sort_keys=True))
     changes = compare(queue, asked, answers, before, wanted, made_by)
+    sample = drawn_sample(fitting, answers)
+    kept = None if sample is None else sample.model_dump_json()
+    queue.database.queues.update_one({"_id": queue.id}, {"$set": {"sample": kept}})
     with Ledger.load(workspace, queue.run) as ledger:
         run = (workspace, queue.run, ledger, current.fingerprint)
         details = read_reasons(shards(*run), [*changes.new, *changes.stale], queue.run, plans[0][0].seed)

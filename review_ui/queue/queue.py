@@ -8,7 +8,6 @@ condition, so that of a pull and an undo that race one wins.
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Final, Self
 
 from bson import Binary
@@ -60,9 +59,7 @@ class Queue(QueueStore):
         """Nothing to do: the queue is open."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 

@@ -5,14 +5,20 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final, get_args
 
+import numpy as np
+import pyarrow as pa
 from pymongo import DESCENDING
 
-from vouch_labels.review_ui.queue.answers import UNPULLED
+from vouch_labels.review_ui.queue.answers import UNPULLED, verdict_table
 from vouch_labels.review_ui.queue.database import Document, QueueStore, translates_errors
 from vouch_labels.schemas.queue import Kind, Left, Progress, PurposeCounts, QueueStatus, ReviewerProgress
+from vouch_labels.tasks.certify.live import DrawnSample
+from vouch_labels.tasks.reviews.resolve import resolve
 
 ENOUGH: Final = 10
 """Answers of a kind from which on a reviewer's own speed is a better estimate than the plan."""
+EVERY: Final = 10
+"""Answers of the sample after which what they certify is found again."""
 LATEST: Final = 200
 """Answers that a reviewer's speed is taken from."""
 
@@ -38,6 +44,7 @@ def progress(queue: QueueStore, reviewer: str) -> Progress:
         by_kind={kind: count for kind in get_args(Kind) if (count := _by(open_, "kind").get(kind))},
         minutes_left=sum(_seconds(group, own) for group in [*open_, *mine]) / 60,
         seconds_each=median(every) if every else None,
+        certified=_certified(queue, groups),
     )
 
 
@@ -78,7 +85,35 @@ def queue_status(queue: QueueStore) -> QueueStatus:
         own_pace=any(len(own.get(group["kind"], [])) >= ENOUGH for group in left),
         unpulled=events.count_documents(submitted | {"pulled": UNPULLED}),
         late=events.count_documents({"queue": queue.id, "what": "late"}),
+        certified=_certified(queue, groups),
     )
+
+
+def _certified(queue: QueueStore, groups: Sequence[Document]) -> str | None:
+    """What the answers of the sample certify so far; found again once some more have come.
+
+    The answers count in the order drawn, up to the first that is missing, so that one alone rarely shows.
+    """
+    answered = sum(group["count"] for group in groups if (group["purpose"], group["state"]) == ("certify", "answered"))
+    settings = queue.database.queues.find_one({"_id": queue.id}, {"sample": 1}) or {}
+    kept = settings.get("sample")
+    if kept is None:
+        return None
+    place = (queue.database.where, queue.id)
+    state = (hash(kept), answered // EVERY)
+    if _found.get(place, (None, ""))[0] != state:
+        sample = DrawnSample.model_validate_json(kept)
+        items = [
+            one["item"] for one in queue.database.items.find({"queue": queue.id, "purpose": "certify"}, {"item": 1})
+        ]
+        wanted = {"queue": queue.id, "what": "submitted", "item": {"$in": items}, "seq": {"$nin": queue.undone()}}
+        answers = resolve(verdict_table(queue.database.events.find(wanted).sort("seq")))
+        codes = np.asarray(answers.wrong_of(pa.array(sample.labels, pa.string())), np.int64)
+        _found[place] = state, str(sample.so_far(codes))
+    return _found[place][1]
+
+
+_found: Final[dict[tuple[str, str], tuple[tuple[int, int], str]]] = {}
 
 
 def _groups(queue: QueueStore, reviewer: str) -> list[Document]:

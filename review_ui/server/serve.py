@@ -173,13 +173,10 @@ def _settings(
         token_sha256=token_hash(token),
         cookie_key=secrets.token_hex(32),
         hosts=options.hosts,
-        trust_header=options.trust_header,
-        trusted_proxies=options.trusted_proxies,
-        media=options.media,
         image_origin=origin_of(url) if url else None,
-        max_pixels=campaign.source.max_pixels,
         batch=campaign.review.batch,
-        max_image_mb=campaign.source.max_image_mb,
+        **campaign.source.model_dump(include={"max_pixels", "max_image_mb"}),
+        **options.model_dump(include={"trust_header", "trusted_proxies", "media"}),
     )
     return ServerSettings(guard=guard, source=campaign.source, socket=bound.fileno())
 

@@ -58,45 +58,37 @@ def generate_scenes(
         out.mkdir(parents=True, exist_ok=True)
         if any(out.glob("scene-*.jpg")) or (out / TRUTH).exists():
             raise UserError(f"{out} already holds scenes: name another folder, or empty it")
-        return _write(out, count, seed, split, smallest, largest, on_scene, style)
+        names = [noun.name for noun in SPLITS[split][0]]
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index in range(count):
+            # A stream of its own, so that the size does not move what is drawn at a given size.
+            height, width = np.random.default_rng([seed, index, 1]).integers(smallest, largest + 1, 2).tolist()
+            scene = draw_scene(seed, index, split, height, width, style=style)
+            file_name = f"scene-{index:05d}.jpg"
+            _, data = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+            (out / file_name).write_bytes(data.tobytes())
+            images.append({"id": index + 1, "file_name": file_name, "height": height, "width": width, "license": 1})
+            annotations += _annotations(scene, index + 1, len(annotations) + 1, names)
+            if on_scene is not None:
+                on_scene(index + 1)
+        document = {
+            "info": {
+                "description": "Drawn scenes with exact ground truth",
+                "split": split,
+                "seed": seed,
+                "style": style,
+            },
+            "licenses": [{"id": 1, "name": style_of(style).licence, "url": style_of(style).licence_url}],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
+            "images": images,
+            "annotations": annotations,
+        }
+        part = out / f"{TRUTH}.part"
+        part.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        return part.replace(out / TRUTH)
     except OSError as error:
         raise UserError(f"cannot write scenes to {out}: {error.strerror or error}") from error
-
-
-def _write(
-    out: Path,
-    count: int,
-    seed: int,
-    split: str,
-    smallest: int,
-    largest: int,
-    on_scene: Callable[[int], None] | None,
-    style: str,
-) -> Path:
-    names = [noun.name for noun in SPLITS[split][0]]
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index in range(count):
-        # A stream of its own, so that the size does not move what is drawn at a given size.
-        height, width = np.random.default_rng([seed, index, 1]).integers(smallest, largest + 1, 2).tolist()
-        scene = draw_scene(seed, index, split, height, width, style=style)
-        file_name = f"scene-{index:05d}.jpg"
-        _, data = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-        (out / file_name).write_bytes(data.tobytes())
-        images.append({"id": index + 1, "file_name": file_name, "height": height, "width": width, "license": 1})
-        annotations += _annotations(scene, index + 1, len(annotations) + 1, names)
-        if on_scene is not None:
-            on_scene(index + 1)
-    document = {
-        "info": {"description": "Drawn scenes with exact ground truth", "split": split, "seed": seed, "style": style},
-        "licenses": [{"id": 1, "name": style_of(style).licence, "url": style_of(style).licence_url}],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
-        "images": images,
-        "annotations": annotations,
-    }
-    part = out / f"{TRUTH}.part"
-    part.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    return part.replace(out / TRUTH)
 
 
 def _annotations(scene: Scene, image_id: int, first_id: int, names: list[str]) -> list[dict[str, Any]]:

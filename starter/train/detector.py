@@ -5,7 +5,9 @@ that the campaign's default threshold is the right one for the detector.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +175,6 @@ class _Target:
     named: Tensor
 
 
-@dataclass
-class _Sums:
-    """Loss sums of one set of predictions over a batch, and what to divide them by."""
-
-    parts: dict[str, Tensor]
-    norm: float
-
-
 class DetectionLoss:
     """Runs a GroundingDINO and computes its loss.
 
@@ -222,15 +216,15 @@ class DetectionLoss:
         anchors = _anchors(size, images.device)
         losses = self._dense(anchors, tokens, valid, targets)
         for index, (logits, raw) in enumerate(layers):
-            found = _one_to_one(logits[..., :tokens].float(), raw.float().sigmoid(), valid, targets)
-            losses.update({f"{name}_{index}": value / found.norm for name, value in found.parts.items()})
+            found = _losses(logits[..., :tokens].float(), raw.float().sigmoid(), valid, targets, _one_to_one)
+            losses |= {f"{name}_{index}": value for name, value in found.items()}
         return losses
 
     def _dense(self, anchors: Tensor, tokens: int, valid: Tensor, targets: list[_Target]) -> dict[str, Tensor]:
         logits = self._caught["encoder_logits"][..., :tokens].float()
         predicted = (self._caught["encoder_deltas"].float() + torch.logit(anchors)).sigmoid()
-        found = _many_to_one(logits, predicted, anchors[:, :2], valid, targets)
-        return {f"{name}_dense": value / found.norm for name, value in found.parts.items()}
+        found = _losses(logits, predicted, valid, targets, partial(_many_to_one, centres=anchors[:, :2]))
+        return {f"{name}_dense": value for name, value in found.items()}
 
     def _catch(self, name: str) -> Any:  # noqa: ANN401 - a hook
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -278,57 +272,37 @@ def _phrase_scores(logits: Tensor, tokens: Tensor) -> Tensor:
     return logits.sigmoid() @ share.T
 
 
-def _many_to_one(logits: Tensor, boxes: Tensor, centres: Tensor, valid: Tensor, targets: list[_Target]) -> _Sums:
+_Matched = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Predictions that are to be objects of an image, (M,) each: their rows, the objects' rows, class targets, weights."""
+
+
+def _many_to_one(logits: Tensor, boxes: Tensor, target: _Target, centres: Tensor) -> _Matched:
     """Task-aligned assignment (Feng et al., TOOD, ICCV 2021, eq. 1): the best few inside each object's box."""
-    quality = torch.zeros_like(logits)
-    chosen, wanted, weights, names = [], [], [], []
-    for image, target in enumerate(targets):
-        if not len(target.boxes):
-            continue
-        with torch.no_grad():
-            xyxy = box_convert(target.boxes, "cxcywh", "xyxy")
-            inside = (centres[:, None] > xyxy[None, :, :2]).all(-1) & (centres[:, None] < xyxy[None, :, 2:]).all(-1)
-            iou = box_iou(box_convert(boxes[image], "cxcywh", "xyxy"), xyxy)
-            score = _phrase_scores(logits[image], target.tokens)
-            metric = (score.sqrt() * iou.clamp(min=1e-3) ** 3) * inside
-            best = metric.topk(_TOP, dim=0)
-            picked = torch.zeros_like(metric).scatter_(0, best.indices, best.values)
-            owner = picked.argmax(1)
-            rows = torch.nonzero(picked.amax(1) > 0)[:, 0]
-            columns = owner[rows]
-            scaled = metric / metric.amax(0, keepdim=True).clamp(min=1e-9) * (iou * inside).amax(0, keepdim=True)
-            amount = scaled[rows, columns].clamp(0.02, 1.0)
-        quality[image, rows] = target.tokens[columns].float() * amount[:, None]
-        names.append(_naming(logits[image, rows], target, columns))
-        chosen.append(boxes[image, rows])
-        wanted.append(target.boxes[columns])
-        weights.append(amount)
-    return _sums(logits, quality, valid, chosen, wanted, weights, names)
+    xyxy = box_convert(target.boxes, "cxcywh", "xyxy")
+    inside = (centres[:, None] > xyxy[None, :, :2]).all(-1) & (centres[:, None] < xyxy[None, :, 2:]).all(-1)
+    iou = box_iou(box_convert(boxes, "cxcywh", "xyxy"), xyxy)
+    metric = (_phrase_scores(logits, target.tokens).sqrt() * iou.clamp(min=1e-3) ** 3) * inside
+    best = metric.topk(_TOP, dim=0)
+    picked = torch.zeros_like(metric).scatter_(0, best.indices, best.values)
+    rows = torch.nonzero(picked.amax(1) > 0)[:, 0]
+    columns = picked.argmax(1)[rows]
+    scaled = metric / metric.amax(0, keepdim=True).clamp(min=1e-9) * (iou * inside).amax(0, keepdim=True)
+    amount = scaled[rows, columns].clamp(0.02, 1.0)
+    return rows, columns, amount, amount
 
 
-def _one_to_one(logits: Tensor, boxes: Tensor, valid: Tensor, targets: list[_Target]) -> _Sums:
+def _one_to_one(logits: Tensor, boxes: Tensor, target: _Target) -> _Matched:
     """Hungarian matching (Carion et al., DETR, ECCV 2020), class targets the IoU reached."""
-    quality = torch.zeros_like(logits)
-    chosen, wanted, weights, names = [], [], [], []
-    for image, target in enumerate(targets):
-        if not len(target.boxes):
-            continue
-        with torch.no_grad():
-            xyxy = box_convert(target.boxes, "cxcywh", "xyxy")
-            predicted = box_convert(boxes[image], "cxcywh", "xyxy")
-            score = _phrase_scores(logits[image], target.tokens).clamp(1e-4, 1 - 1e-4)
-            positive = -0.25 * (1 - score) ** 2 * score.log()
-            negative = -0.75 * score**2 * (1 - score).log()
-            cost = 2 * (positive - negative) + 5 * torch.cdist(boxes[image], target.boxes, p=1)
-            cost = cost - 2 * generalized_box_iou(predicted, xyxy)
-            rows, columns = (torch.as_tensor(x, device=cost.device) for x in linear_sum_assignment(cost.cpu().numpy()))
-            amount = box_iou(predicted, xyxy)[rows, columns].clamp(min=0.02)
-        quality[image, rows] = target.tokens[columns].float() * amount[:, None]
-        names.append(_naming(logits[image, rows], target, columns))
-        chosen.append(boxes[image, rows])
-        wanted.append(target.boxes[columns])
-        weights.append(torch.ones_like(amount))
-    return _sums(logits, quality, valid, chosen, wanted, weights, names)
+    xyxy = box_convert(target.boxes, "cxcywh", "xyxy")
+    predicted = box_convert(boxes, "cxcywh", "xyxy")
+    score = _phrase_scores(logits, target.tokens).clamp(1e-4, 1 - 1e-4)
+    positive = -0.25 * (1 - score) ** 2 * score.log()
+    negative = -0.75 * score**2 * (1 - score).log()
+    cost = 2 * (positive - negative) + 5 * torch.cdist(boxes, target.boxes, p=1)
+    cost = cost - 2 * generalized_box_iou(predicted, xyxy)
+    rows, columns = (torch.as_tensor(x, device=cost.device) for x in linear_sum_assignment(cost.cpu().numpy()))
+    amount = box_iou(predicted, xyxy)[rows, columns].clamp(min=0.02)
+    return rows, columns, amount, torch.ones_like(amount)
 
 
 def _naming(logits: Tensor, target: _Target, columns: Tensor) -> Tensor:
@@ -342,30 +316,39 @@ def _naming(logits: Tensor, target: _Target, columns: Tensor) -> Tensor:
     return functional.cross_entropy(finite @ target.phrases.T, target.named[columns], reduction="none")
 
 
-def _sums(
-    logits: Tensor,
-    quality: Tensor,
-    valid: Tensor,
-    chosen: list[Tensor],
-    wanted: list[Tensor],
-    weights: list[Tensor],
-    names: list[Tensor],
-) -> _Sums:
-    """Varifocal class loss (Zhang et al., VarifocalNet, CVPR 2021, eq. 2) over real tokens, L1 and GIoU."""
+def _losses(
+    logits: Tensor, boxes: Tensor, valid: Tensor, targets: list[_Target], match: Callable[..., _Matched]
+) -> dict[str, Tensor]:
+    """Varifocal class loss (Zhang et al., VarifocalNet, CVPR 2021, eq. 2) over real tokens, L1 and GIoU.
+
+    Logits are (B, N, T), boxes (B, N, 4), valid (B, T); `match` gets those of one image and its objects.
+    """
+    quality = torch.zeros_like(logits)
+    chosen, wanted, weights, names = [], [], [], []
+    for image, target in enumerate(targets):
+        if not len(target.boxes):
+            continue
+        with torch.no_grad():
+            rows, columns, amount, weight = match(logits[image], boxes[image], target)
+        quality[image, rows] = target.tokens[columns].float() * amount[:, None]
+        names.append(_naming(logits[image, rows], target, columns))
+        chosen.append(boxes[image, rows])
+        wanted.append(target.boxes[columns])
+        weights.append(weight)
     finite = torch.where(valid[:, None].bool(), logits, torch.full_like(logits, -20.0))
     probability = finite.detach().sigmoid()
-    weight = torch.where(quality > 0, quality, _NEGATIVES * probability**2) * valid[:, None]
-    classes = (weight * functional.binary_cross_entropy_with_logits(finite, quality, reduction="none")).sum()
+    share = torch.where(quality > 0, quality, _NEGATIVES * probability**2) * valid[:, None]
+    classes = (share * functional.binary_cross_entropy_with_logits(finite, quality, reduction="none")).sum()
     zero = logits.new_zeros(())
     if not chosen:
-        return _Sums({"class": classes * _WEIGHTS["class"], "name": zero, "l1": zero, "giou": zero}, 1.0)
-    boxes, truth, share = torch.cat(chosen), torch.cat(wanted), torch.cat(weights)
-    l1 = ((boxes - truth).abs().sum(1) * share).sum()
-    overlap = _paired_giou(box_convert(boxes, "cxcywh", "xyxy"), box_convert(truth, "cxcywh", "xyxy"))
+        return {"class": classes * _WEIGHTS["class"], "name": zero, "l1": zero, "giou": zero}
+    found, truth, share = torch.cat(chosen), torch.cat(wanted), torch.cat(weights)
+    l1 = ((found - truth).abs().sum(1) * share).sum()
+    overlap = _paired_giou(box_convert(found, "cxcywh", "xyxy"), box_convert(truth, "cxcywh", "xyxy"))
     giou = ((1 - overlap) * share).sum()
     naming = (torch.cat(names) * share).sum()
     parts = {"class": classes, "name": naming, "l1": l1, "giou": giou}
-    return _Sums({name: value * _WEIGHTS[name] for name, value in parts.items()}, max(float(share.sum()), 1.0))
+    return {name: value * _WEIGHTS[name] / max(float(share.sum()), 1.0) for name, value in parts.items()}
 
 
 def _paired_giou(first: Tensor, second: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ The precision of each class's accepted labels is estimated for reading beside th
 by it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vouch_labels.schemas.campaign import Campaign
-from vouch_labels.schemas.errors import NotCertifiedError, ObjectMissingError, UserError
+from vouch_labels.schemas.errors import NotCertifiedError, UserError
 from vouch_labels.schemas.policy import (
     Certification,
     Certified,
@@ -36,15 +36,11 @@ from vouch_labels.tasks.certify.judge import (
     verdicts_of,
 )
 from vouch_labels.tasks.certify.monitor import (
-    Extension,
-    codes_for,
     expired,
-    extension,
     least_p,
     outside_of,
     reference,
     root_of,
-    would_accept,
 )
 from vouch_labels.tasks.certify.rounds import (
     Round,
@@ -56,28 +52,22 @@ from vouch_labels.tasks.certify.rounds import (
     policy_in_force,
     record_test,
 )
+from vouch_labels.tasks.certify.top_up import covered_by, extend, extension, newer_sample
 from vouch_labels.tasks.policy import (
-    among,
     changed_inputs,
-    content_name,
-    covered_labels,
-    keep_population,
-    policy_key,
-    write_policy,
+    keep_certified,
 )
 from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import minutes_for
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, second_readings
 from vouch_labels.tasks.statistics.bounds import shrunken_shares
 from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
-from vouch_labels.tasks.store.store import Store
 
 _PLAN: Final = "use `vouch plan-reviews`"
 _ENDS: Final = (
     "on a changed fingerprint at once, for these make other labels; when the verdicts that it rests on are changed so "
     "that they no longer certify it"
 )
-_SAMPLE: Final = "vouch plan-reviews CAMPAIGN --stage certify"
 _FRESH: Final = "draw again: vouch plan-reviews CAMPAIGN --stage certify --fresh"
 
 
@@ -100,29 +90,34 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     reviews = read_run_reviews(campaign)
     active = policy_in_force(reviews)
     news = extension(reviews.workspace, active, reviews.plans, reviews.answers) if active else None
-    if active and news and (news.passes or not _newer_sample(reviews, active)):
+    if active and news and (news.passes or not newer_sample(reviews, active)):
         assert active.certification is not None
         reviewers = active.certification.reviewers
         _checked_readings(reviews, reviewers.assumed, measured=reviewers.planted > 0)
-        return _extended(reviews, active, news)
+        return extend(reviews, active, news)
     found = _round_to_certify(reviews, unanswered_as_wrong)
     simulated = _simulated(reviews, found)
     readings = _checked_readings(reviews, reviews.guarantee.missed, measured=found.honeypots.num_rows > 0)
     of_round = labels_of_round(reviews, found)
     test = describe_test(reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
     number = number_of_test(reviews, test)
-    if not judge_round(reviews, found, of_round, number, if_correct=True).certifies:
+    judge = partial(judge_round, reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
+    if not judge(number, began=test.began, if_correct=True).certifies:
         # To draw more of it is a test, so what is drawn then must do for the next.
-        raise _insufficient(judge_round(reviews, found, of_round, number + 1, if_correct=True), found)
+        raise _insufficient(judge(number + test.whole, began=test.began, if_correct=True), found)
     test, entry = record_test(reviews, test)
-    tested = judge_round(reviews, found, of_round, test.look)
+    tested = judge(test.look, began=test.began)
     judged = tested.judged
     policy = None
     if tested.certifies:
         policy = make_policy(reviews, found, of_round, test, tested, simulated=simulated, entry=entry)
     if policy and active and root_of(active) == policy.version:
         policy = active  # which covers more
-    covers, outside, accepted = _covers(reviews, found), ~of_round.candidates.population, np.zeros_like(reviews.unknown)
+    covers, outside, accepted = (
+        _covers(reviews, found, tested),
+        ~of_round.candidates.population,
+        np.zeros_like(reviews.unknown),
+    )
     if policy is not None and policy.certification is not None:
         covers, outside = policy.certification.covers, outside_of(reviews, policy)
         least = least_p(policy, reviews.labels.class_names)[reviews.labels.class_index]
@@ -152,7 +147,7 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         more_reviews=_more_reviews(judged) if policy is None else None,
         remarks=(
             *([readings.to_line()] if readings.labels else []),
-            *_remarks(reviews, found, of_round, policy),
+            *_remarks(reviews, found, of_round, policy, tested),
             *_imprecise(judged, reviews.guarantee),
             "another test, at other verdicts or for another precision, would be tested at "
             f"{delta_of_test(1 - reviews.guarantee.confidence, test.look + 1):.4g}",
@@ -160,77 +155,12 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     )
 
 
-def _covers(reviews: RunReviews, found: Round) -> tuple[Covered, ...]:
+def _covers(reviews: RunReviews, found: Round, tested: RoundResult) -> tuple[Covered, ...]:
     population = found.plan.population
-    return () if population is None else (_answered(reviews, population, found.plans[0].number, found.certify),)
-
-
-def _answered(
-    reviews: RunReviews, population: Covered, plan: int, tasks: pa.Table, guarantee: Certification | None = None
-) -> Covered:
-    """What a sample's answers cover: all that it was drawn from, less its labels without one.
-
-    Those count as wrong, and the tests take wrong labels of the sample to be corrected, so they have to wait.
-    """
-    codes, _ = codes_for(guarantee, reviews.answers, tasks["label_id"])
-    missing = tasks["label_id"].filter(pa.array(codes == NO_ANSWER))
-    without = keep_population(reviews.workspace, missing) if len(missing) else None
-    return population.model_copy(update={"plan": plan, "without": without, "labels": population.labels - len(missing)})
-
-
-def _newer_sample(reviews: RunReviews, policy: Policy) -> bool:
-    """Whether a validation sample was drawn, or more of one, since a policy was certified."""
-    last = last_round(reviews.plans)
-    guarantee = policy.certification
-    return last is not None and guarantee is not None and last.plan.number > max(guarantee.plans)
-
-
-def _extended(reviews: RunReviews, active: Policy, news: Extension) -> Certified:
-    """Extend a policy to new labels, if their audits allow it."""
-    guarantee = active.certification
-    assert guarantee is not None
-    policy = None
-    if news.passes:
-        covers = (*guarantee.covers, *_added(reviews, active, news))
-        certification = guarantee.model_copy(
-            update={"covers": covers, "extends": root_of(active), "created": news.covers[-1].created}
-        )
-        policy = _kept(reviews.workspace, active.groups, certification)
-    held = policy or active
-    outside = outside_of(reviews, held)
-    seen = f"top-up samples: {news.wrong:,} of {news.reviewed:,} reviewed new labels are accepted and wrong"
-    if news.unanswered:
-        seen += f" ({news.unanswered:,} without an answer among them)"
-    at_most = f"at most {pct(news.growth.bound)} are wrong, {pct(1 - guarantee.precision)} may be"
-    remarks = [f"{seen}; of all new labels since the certificate {at_most}"]
-    if policy is not None:
-        labels = sum(one.labels for one in covers[len(guarantee.covers) :])
-        remarks.append(f"so the certificate extends to {plural(labels, 'new label')}")
-    elif news.worse:
-        remarks.append(f"{news.worse}; new labels stay outside: draw a new sample of all labels: {_SAMPLE}")
-    else:
-        remarks.append(f"so new labels stay outside until more of them are reviewed: {_PLAN}")
-    return Certified(
-        run=reviews.run,
-        workspace=reviews.workspace.uri,
-        version=policy.version if policy else None,
-        in_force=policy is not None and policy.version == reviews.current.policy,
-        precision=guarantee.precision,
-        confidence=guarantee.confidence,
-        gate=guarantee.gate,
-        look=guarantee.look,
-        delta=news.growth.delta,
-        groups=(),
-        classes=(),
-        labels=reviews.labels.count,
-        covers=held.certification.covers if held.certification else (),
-        outside=int((outside & reviews.unknown).sum()),
-        accepted=int((would_accept(held, reviews.labels) & ~outside).sum()),
-        reviewers=guarantee.reviewers,
-        simulated=guarantee.simulated,
-        more_reviews=None,
-        remarks=tuple(remarks),
-    )
+    if population is not None and not tested.whole:
+        # Labels of the sample that wait for an answer are among those that the test after any answer is about.
+        return (population.model_copy(update={"plan": found.plans[0].number}),)
+    return () if population is None else (covered_by(reviews, population, found.plans[0].number, found.certify),)
 
 
 def _accepted_precision(judged: Sequence[Judged]) -> float | None:
@@ -238,19 +168,6 @@ def _accepted_precision(judged: Sequence[Judged]) -> float | None:
     known = [(one.accepted, one.precisions.accepted) for one in judged if one.accepted]
     accepted = sum(count for count, _ in known)
     return float(sum(count * share for count, share in known)) / accepted if accepted else None
-
-
-def _added(reviews: RunReviews, active: Policy, news: Extension) -> Iterator[Covered]:
-    """What audits add to what a policy covers, each with the labels and images that it is the first to cover."""
-    tasks = {plan.number: tasks for plan, tasks in reviews.plans}
-    left = outside_of(reviews, active)
-    for one in news.covers:
-        audit = tasks[one.plan].filter(pc.equal(tasks[one.plan]["purpose"], "audit"))
-        added = _answered(reviews, one, one.plan, audit, active.certification)
-        inside = left & among(reviews.numbers, covered_labels(reviews.workspace, added))
-        left &= ~inside
-        images = len(np.unique(reviews.labels.image_index[inside]))
-        yield added.model_copy(update={"labels": int(inside.sum()), "images": images})
 
 
 def _insufficient(tested: RoundResult, found: Round) -> NotCertifiedError:
@@ -319,7 +236,7 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
             f"none of the {missing:,} certification tasks of review plan {plans} is answered; answer them and import "
             "the verdicts: vouch verdicts CAMPAIGN FILE"
         )
-    if missing and not unanswered_as_wrong:
+    if missing and not unanswered_as_wrong and not (found.any_time and found.answered(reviews.answers)):
         raise UserError(
             f"{missing:,} of {plural(found.tasks.num_rows, 'certification task')} without an answer; a part of a "
             "sample certifies nothing: answer them (vouch verdicts CAMPAIGN --tasks FILE --plan "
@@ -359,7 +276,9 @@ def _simulated(reviews: RunReviews, found: Round) -> bool:
     return bool(simulated.any())
 
 
-def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: Policy | None) -> list[str]:
+def _remarks(
+    reviews: RunReviews, found: Round, of_round: RoundLabels, policy: Policy | None, tested: RoundResult
+) -> list[str]:
     remarks = []
     if not of_round.whole:
         remarks.append(
@@ -371,7 +290,14 @@ def _remarks(reviews: RunReviews, found: Round, of_round: RoundLabels, policy: P
             f"constant share {of_round.kept.brier_of_rate:.4f}); more reviews for fitting may help: "
             "vouch plan-reviews CAMPAIGN --stage first"
         )
-    if (missing := found.unanswered(reviews.answers)) > 0:
+    missing = found.unanswered(reviews.answers)
+    if missing and not tested.whole:
+        seen, drawn = len(tested.reviewed.wrong), found.certify.num_rows
+        remarks.append(
+            f"by the first {seen:,} of {drawn:,} labels in the order drawn; to certify again after more answers is the "
+            "same test, and may accept more"
+        )
+    elif missing:
         tasks = plural(
             missing, "certification task without an answer was", "certification tasks without an answer were"
         )
@@ -424,9 +350,11 @@ def make_policy(
         brier=kept.brier,
         brier_of_rate=kept.brier_of_rate,
         seed=plan.seed,
-        covers=_covers(reviews, found),
+        covers=_covers(reviews, found, tested),
         plans=test.plans,
         verdicts=verdicts_of(reviews, found),
+        answered=test.answered,
+        repeat=test.repeat,
         reviewers=tested.reviewers,
         simulated=simulated,
         reference=reference(reviews.labels, candidates.scores, candidates.population),
@@ -434,19 +362,7 @@ def make_policy(
         log=entry,
         created=test.created,
     )
-    return _kept(reviews.workspace, groups, certification)
-
-
-def _kept(workspace: Store, groups: tuple[Group, ...], certification: Certification) -> Policy:
-    """Write a policy, unless it is there already."""
-    rules = [group.model_dump(mode="json") for group in groups]
-    version = content_name(certification.look, rules, certification.model_dump(mode="json"))
-    policy = Policy(version=version, basis="certified", groups=groups, certification=certification)
-    try:
-        return Policy.model_validate_json(workspace.get(policy_key(version)).data)
-    except ObjectMissingError:
-        write_policy(workspace, policy)
-        return policy
+    return keep_certified(reviews.workspace, groups, certification)
 
 
 def _group(one: Judged) -> Group:
@@ -468,6 +384,7 @@ def _group(one: Judged) -> Group:
             tested=tuple(found.tested.tolist()),
             refusal=found.refusal,
             more_reviews=found.more_reviews,
+            test=one.test,
             accepted_precision=_known(precisions.accepted),
             accepted_at_least=precisions.accepted_at_least if certified else 0,
             delivered_precision=_known(precisions.delivered),

@@ -11,12 +11,14 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vouch_labels.schemas.campaign import Campaign, Gate
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.policy import Covered
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import GroupPlan, ReviewPlan
+from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import LabelNumbers, keep_population, label_numbers
@@ -24,13 +26,16 @@ from vouch_labels.tasks.reviews.log import check_log
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, resolve
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
+from vouch_labels.tasks.statistics.betting import BetEvidence, Grid, bet_accepted, bet_delivered
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
 from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
-from vouch_labels.tasks.statistics.sampling import Drawn, certification_sample
-from vouch_labels.tasks.statistics.threshold_tests import certified_groups, delta_of_test, threshold_grid
+from vouch_labels.tasks.statistics.sampling import BLOCKS, Drawn, certification_sample, generator
+from vouch_labels.tasks.statistics.threshold_tests import Population, Sample, certified_groups, threshold_grid
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
+BLOCK: Final = 50
+"""Labels of a sample that are asked class by class before the next, where it is tested after any answer."""
 _GROUPS: Final = 10_000
 """More than a draw has groups, so that each round and group has an order of its own."""
 
@@ -148,7 +153,7 @@ def declare_groups(
     fit_classes: Ints,
     guarantee: Guarantee,
     reviews: int,
-    test: int = 1,
+    delta: float,
     reviewers: ReviewerError = TRUSTED,
 ) -> tuple[GroupPlan, ...]:
     """Divide the classes into groups, and fix the threshold grid of each and the labels it is drawn from.
@@ -156,10 +161,8 @@ def declare_groups(
     Gate "accepted" draws where `plan_gate_a` predicts that most can be certified; a group for which no start is likely
     to pass has an empty threshold grid, and nothing of it is drawn. Gate "delivered" draws from the whole population
     with a threshold grid over all of it. fit_classes (n,) are the classes of the reviewed labels, which are outside the
-    population; reviews is the number of certification labels in all; test numbers the next test, which has a part of
-    delta.
+    population; reviews is the number of certification labels in all; delta what the test of the sample may spend.
     """
-    delta = delta_of_test(1 - guarantee.confidence, test)
     names = candidates.class_names
     counts = np.bincount(candidates.class_index[candidates.population], minlength=len(names))
     right = np.bincount(fit_classes[~fit.wrong], minlength=len(names))
@@ -227,7 +230,11 @@ def draw_counts(
         draw(region_of(candidates, group), count, place)
         for place, (group, count) in enumerate(zip(groups, counts, strict=True))
     ]
-    return Drawn(np.concatenate([one.rows for one in drawn]), np.concatenate([one.inclusion for one in drawn]))
+    # Each group's part of any beginning is what it is of the whole.
+    places = np.concatenate([(np.arange(len(one.rows)) + 0.5) / max(len(one.rows), 1) for one in drawn])
+    mixed = np.argsort(places, kind="stable")
+    rows, inclusion = (np.concatenate([getattr(one, name) for one in drawn]) for name in ("rows", "inclusion"))
+    return Drawn(rows[mixed], inclusion[mixed])
 
 
 def region_of(candidates: Candidates, group: GroupPlan) -> Bools:
@@ -235,14 +242,39 @@ def region_of(candidates: Candidates, group: GroupPlan) -> Bools:
     return candidates.of(group) & (candidates.scores >= (-np.inf if group.region is None else group.region))
 
 
+def in_order(parts: Sequence[tuple[ReviewPlan, pa.Table]]) -> pa.Table:
+    """The certification tasks of some plans in a random order that depends on no answer, each label once.
+
+    A sample that is tested after any answer is asked in the order drawn, block by block. Within a block it is asked by
+    class, so there the order is drawn again: as good as any other.
+    """
+    orders = []
+    for plan, tasks in parts:
+        rows = tasks.filter(pc.equal(tasks["purpose"], "certify")).sort_by("place")
+        mixed = generator(plan.seed, BLOCKS, plan.number).random(rows.num_rows)
+        orders.append(rows.take(pa.array(np.lexsort((mixed, np.arange(rows.num_rows) // BLOCK)))))
+    return distinct(pa.concat_tables(orders), ["label_id"])
+
+
+def bets_of(sample: Sample, group: GroupPlan, guarantee: Guarantee, delta: float) -> BetEvidence:
+    """The test after any answer of a group, whose sampled labels are in the order in which they were drawn."""
+    thresholds = np.array(group.thresholds, np.float64)
+    wrong, most = np.array(group.wrong, np.float64), np.full(len(thresholds), group.most_wrong)
+    grid = Grid(thresholds, np.array(group.accepted, np.int64), wrong, most)
+    if guarantee.gate == "accepted":
+        return bet_accepted(sample, grid, guarantee.precision, delta, guarantee.missed)
+    population = Population(group.labels, group.known_correct, group.known_wrong)
+    return bet_delivered(sample, grid, guarantee.precision, delta, population, guarantee.missed)
+
+
 def reviews_to_start(
-    candidates: Candidates, fit: FitLabels, fit_classes: Ints, guarantee: Guarantee, reviews: int, test: int = 1
+    candidates: Candidates, fit: FitLabels, fit_classes: Ints, guarantee: Guarantee, reviews: int, delta: float
 ) -> int | None:
     """Find about how many reviews give some group a start that is likely to pass, doubling; None: no number does."""
     most = int(candidates.population.sum())
     while reviews < most:
         reviews = min(2 * reviews, most)
-        if any(group.thresholds for group in declare_groups(candidates, fit, fit_classes, guarantee, reviews, test)):
+        if any(group.thresholds for group in declare_groups(candidates, fit, fit_classes, guarantee, reviews, delta)):
             return reviews
     return None
 

@@ -1,4 +1,4 @@
-"""Draws the labels of each review stage: calibration set, validation sample, audit, low-confidence labels, options.
+"""Draws the labels of each review stage: calibration set, validation sample, low-confidence labels, options.
 
 The validation sample is either a new one, with groups declared again, or more of the present one. Options are asked for
 beside a stage's own draw: control items, whole images, false-negative candidates. Low-confidence labels are ordered by
@@ -16,8 +16,9 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.policy import Covered
 from vouch_labels.schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
 from vouch_labels.schemas.text import plural
-from vouch_labels.tasks.certify.active import usable_policy
 from vouch_labels.tasks.certify.data import (
+    BLOCK,
+    Candidates,
     Guarantee,
     RunReviews,
     declare_groups,
@@ -28,15 +29,6 @@ from vouch_labels.tasks.certify.data import (
 from vouch_labels.tasks.certify.fit import fit_run
 from vouch_labels.tasks.certify.judge import drawing_as_test
 from vouch_labels.tasks.certify.monitor import (
-    UNKNOWN_P,
-    accepting_classes,
-    audit_factor,
-    audited_batches,
-    drawn_from,
-    drift,
-    outside_of,
-    rests_on,
-    root_of,
     would_accept,
 )
 from vouch_labels.tasks.certify.questions import label_tasks, make_honeypots, possible_misses, read_presence
@@ -53,26 +45,21 @@ from vouch_labels.tasks.certify.rounds import (
 )
 from vouch_labels.tasks.labels.arrays import SIGNALS
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.policy import accepts, among
 from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
 from vouch_labels.tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers
+from vouch_labels.tasks.statistics.betting import PART, grid_of, tested_any_time
 from vouch_labels.tasks.statistics.bounds import Floats, Ints, labels_needed
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS
-from vouch_labels.tasks.statistics.monitoring import reviews_to_extend
-from vouch_labels.tasks.statistics.sampling import AUDIT, certification_sample, first_sample, generator
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_growth, delta_of_test
+from vouch_labels.tasks.statistics.sampling import first_sample, generator
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""
 FEW_TO_FIT: Final = 50
 PART_TO_FIT: Final = 10
 """Labels of a run for each that is reviewed to fit, where they are few: what is reviewed is not automated."""
-AUDITED: Final = 100
-"""Least labels of a blind audit, so that a fall shows, unless that is more than one of `AUDIT_PART` new ones."""
-AUDIT_PART: Final = 5
-
 _HONEYPOTS: Final = 98
 """Purpose of the generator that makes honeypots."""
 # Measured on drawn scenes; docs/design.md has the whole of it.
@@ -111,6 +98,8 @@ class Draw:
     audit: AuditPlan | None = None
     population: Covered | None = None
     """The labels that a validation sample or an audit was drawn from."""
+    any_time_delta: float = 0.0
+    """What the test after any answer may spend; 0: there is none. The rows are in the order drawn."""
     nothing: str = "nothing is left to ask"
     """Why there is nothing to ask, where there is nothing."""
 
@@ -160,87 +149,6 @@ def draw_first(reviews: RunReviews, seconds: float) -> Draw:
     )
 
 
-def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
-    """Draw a blind audit of new labels: a top-up sample that may extend the active policy's certificate to them.
-
-    New are the labels that the policy would accept, does not cover, and nobody has looked at; under gate "delivered"
-    all labels of its classes that it does not cover, since those that people keep count. A label that an earlier audit
-    was drawn from is new again where none else is. As many are drawn as may
-    well extend the certificate, at least `AUDITED` or one of `AUDIT_PART`, and as many times more as drift of the
-    signals asks for; all within the time, and within half of it unless the audit stands alone.
-
-    Raises:
-        UserError: There is nothing new, where the audit stands alone, or the active policy cannot be used.
-    """
-    usable_policy(reviews.campaign, reviews.workspace, reviews.current.inputs)
-    labels, policy = reviews.labels, policy_of_run(reviews)
-    found = policy.certification if policy is not None else None
-    if policy is None or found is None or not accepts(policy):
-        raise UserError("there is nothing to audit: no certified policy routes this run; see `vouch status`")
-    if not found.covers:
-        raise UserError(
-            f"policy {policy.version} was certified by an earlier version of Vouch, which did not keep which labels it "
-            "covers, so no label is known to be new; draw a new sample: vouch plan-reviews CAMPAIGN --stage certify"
-        )
-    if not rests_on(found, reviews.plans):
-        if alone:
-            raise UserError(
-                f"policy {policy.version} was certified for another run and can be extended there alone; to certify "
-                "the labels of this one: vouch plan-reviews CAMPAIGN --stage certify"
-            )
-        return Draw(tables=(), notes=(), scores=labels.p_correct)
-    would = would_accept(policy, labels)
-    outside = outside_of(reviews, policy) & reviews.unknown
-    waiting = outside & (would if found.gate == "accepted" else accepting_classes(policy, labels))
-    root = root_of(policy)
-    pending = among(reviews.numbers, drawn_from(reviews.workspace, reviews.plans, root))
-    frame = waiting & ~pending if (waiting & ~pending).any() else waiting
-    if not frame.any():
-        if alone:
-            raise UserError(
-                f"policy {policy.version} covers every label that it accepts, so there is nothing new to audit"
-            )
-        return Draw(tables=(), notes=(), scores=labels.p_correct)
-    moved = drift(found.reference, labels, labels.p_correct, frame)
-    factor = audit_factor(moved)
-    names = [name for name, one in moved.items() if one.audit_factor > 1]
-    notes = [f"signals have drifted since certification ({', '.join(names)}), so more is audited"] if names else []
-    accepted = frame & would
-    p = np.where(np.isnan(labels.p_correct), UNKNOWN_P, labels.p_correct)
-    needed = reviews_to_extend(
-        audited_batches(policy, reviews.plans, reviews.answers),
-        int(frame.sum()),
-        float((1 - p[accepted]).sum() / frame.sum()),
-        found.precision,
-        delta_of_growth(1 - found.confidence, found.look),
-        found.reviewers.assumed,
-        float((1 - p[frame & ~would]).sum() / frame.sum()),
-    )
-    count = max(needed or AUDITED, min(AUDITED, -(-int(frame.sum()) // AUDIT_PART)))
-    count = min(int(count * factor), max(1, labels_within(seconds if alone else seconds / 2)))
-    order = labels.draw_order
-    drawn = certification_sample(frame[order], count, reviews.seed, len(reviews.plans), AUDIT)
-    rows = order[drawn.rows]
-    strata = np.zeros(len(rows), np.int64)
-    tasks = label_tasks(labels, rows, "audit", labels.p_correct, reviews.answers, drawn.inclusion, strata)
-    return Draw(
-        tables=(tasks,),
-        notes=(
-            f"{len(rows):,} of {plural(int(frame.sum()), 'new label')} as a blind audit: `vouch certify` extends "
-            f"policy {policy.version} to them if it may",
-            *notes,
-        ),
-        scores=labels.p_correct,
-        population=reviews.covered(frame),
-        audit=AuditPlan(
-            policy=root,
-            labels=int(accepted.sum()),
-            mean_p_correct=float(p[accepted].mean()) if accepted.any() else 0.0,
-            strata=(Stratum(name="new labels", size=int(frame.sum()), drawn=len(rows)),),
-        ),
-    )
-
-
 def draw_queue(reviews: RunReviews, seconds: float) -> Draw:
     """Choose the labels that wait for people and are worth most a second."""
     scores = _known_scores(reviews)
@@ -268,8 +176,11 @@ def _known_scores(reviews: RunReviews) -> Floats:
     return labels.p_correct if last is None else labels_of_round(reviews, last).candidates.scores
 
 
-def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw:
+def draw_certification(reviews: RunReviews, seconds: float, fresh: bool, honeypots: bool = False) -> Draw:
     """Draw labels that certify: more of the sample that is there, or a new one with groups declared again.
+
+    A new sample of `FEWEST` labels or more is tested after any answer as well, unless honeypots are asked for: what
+    they show is known once all are answered.
 
     Raises:
         UserError: Too few verdicts to fit, too little time, or nothing left to draw.
@@ -277,10 +188,10 @@ def draw_certification(reviews: RunReviews, seconds: float, fresh: bool) -> Draw
     last = last_round(reviews.plans)
     if last is not None and not fresh and continues(reviews, last):
         return _extended(reviews, last, labels_within(seconds))
-    return _declared(reviews, labels_within(seconds), 1 if last is None else last.plan.round + 1)
+    return _declared(reviews, labels_within(seconds), 1 if last is None else last.plan.round + 1, honeypots)
 
 
-def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
+def _declared(reviews: RunReviews, count: int, number: int, honeypots: bool) -> Draw:
     """Fit, declare groups and threshold grids, and draw the first sample of a round."""
     labels, guarantee = reviews.labels, reviews.guarantee
     fit = fit_run(labels, reviews.plans, reviews.answers, reviews.seed)
@@ -290,14 +201,18 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
     drawing = drawing_as_test(reviews)
     test_number = 1 + count_tests(reviews, reviews.numbers[candidates.population]) + len(drawing)
     classes = labels.class_index[fit.rows]
-    groups = declare_groups(candidates, fit.labels, classes, guarantee, count, test_number)
+    any_time = tested_any_time(count, int(candidates.population.sum()), honeypots)
+    spent = delta_of_test(1 - guarantee.confidence, test_number)
+    delta, any_time_delta = (spent * (1 - PART), spent * PART) if any_time else (spent, 0.0)
+    groups = declare_groups(candidates, fit.labels, classes, guarantee, count, delta)
+    if any_time:
+        groups = tuple(_with_grid(candidates, group) for group in groups)
     counts = parts_of(candidates, groups, guarantee.gate, count)
     drawn = draw_counts(candidates, groups, guarantee.gate, counts, reviews.seed, number)
     if not len(drawn.rows):
-        needed = reviews_to_start(candidates, fit.labels, classes, guarantee, max(1, count), test_number)
+        needed = reviews_to_start(candidates, fit.labels, classes, guarantee, max(1, count), delta)
         raise UserError(_too_little(count, needed))
-    delta = delta_of_test(1 - guarantee.confidence, test_number) / len(groups)
-    least = labels_needed(0, 1 - guarantee.precision, delta)
+    least = labels_needed(0, 1 - guarantee.precision, delta / len(groups))
     notes = [
         f"{len(drawn.rows):,} of {int(candidates.population.sum()):,} labels that may be accepted, drawn at random, "
         f"to certify {guarantee.precision:.4g} of the {guarantee.gate} labels at confidence {guarantee.confidence:.4g}",
@@ -317,8 +232,14 @@ def _declared(reviews: RunReviews, count: int, number: int) -> Draw:
         f"the calibrator was fitted to {fit.fitted.labels:,} verdicts: held-out Brier score {fit.fitted.brier:.4f}, of "
         f"the constant share of correct ones {fit.fitted.brier_of_rate:.4f}"
     )
+    if any_time:
+        notes.append(
+            f"`vouch certify` may be used after any answers: they come in the order drawn, {BLOCK} at a time class by "
+            "class, and each look at them is the same test"
+        )
     return Draw(
         tables=(label_tasks(labels, drawn.rows, "certify", fit.scores, reviews.answers, drawn.inclusion),),
+        any_time_delta=any_time_delta,
         notes=tuple(notes),
         scores=fit.scores,
         calibrator=keep_calibrator(reviews.workspace, reviews.run, fit),
@@ -354,8 +275,19 @@ def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
         groups=plan.groups,
         population=plan.population,
         round=plan.round,
+        any_time_delta=plan.any_time_delta,
         tests=drawing_as_test(reviews),
     )
+
+
+def _with_grid(candidates: Candidates, group: GroupPlan) -> GroupPlan:
+    """What the test after any answer knows of a group's thresholds before anything is answered."""
+    scores = candidates.scores[candidates.of(group)]
+    grid = grid_of(scores, np.array(group.thresholds, np.float64))
+    most_wrong = float(np.nansum(1 - scores))
+    accepted, wrong = tuple(grid.accepted.tolist()), tuple(grid.wrong.tolist())
+    found = {"labels": len(scores), "accepted": accepted, "wrong": wrong, "most_wrong": most_wrong}
+    return group.model_copy(update=found)
 
 
 def _too_little(count: int, needed: int | None) -> str:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,16 +12,18 @@ import pyarrow.compute as pc
 from vouch_labels.schemas.policy import Reviewers
 from vouch_labels.schemas.reviews import HONEYPOT_ROUTED, GroupPlan
 from vouch_labels.tasks.arrow import numbers
-from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews
+from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, bets_of
 from vouch_labels.tasks.certify.rounds import Round, RoundLabels, last_round, read_tests, same_boxes
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.policy import among, read_population
 from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import Plans, read_plans, runs_with_plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER
+from vouch_labels.tasks.statistics.betting import PART
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError, reviewer_error
 from vouch_labels.tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
 from vouch_labels.tasks.statistics.threshold_tests import (
+    Evidence,
     Population,
     Sample,
     accepted_counts,
@@ -30,6 +32,8 @@ from vouch_labels.tasks.statistics.threshold_tests import (
     gate_a,
     gate_b,
 )
+
+Test = Literal["exact", "any time"]
 
 _NO_GRID: Final = (
     "no threshold was likely to pass with so few reviews when the sample was planned, or no label has a p(correct), so "
@@ -70,6 +74,8 @@ class Judged:
     """Of them, those that are accepted."""
     drawn: int
     """Sampled labels of the group."""
+    test: Test
+    """Which test the certificate is of."""
 
 
 def judge(
@@ -81,6 +87,8 @@ def judge(
     reviewers: ReviewerError = TRUSTED,
     *,
     whole: bool = True,
+    exact: bool = True,
+    any_time: float = 0.0,
 ) -> list[Judged]:
     """Test every group's threshold grid on its part of the sample.
 
@@ -102,10 +110,32 @@ def judge(
         reviewers: What they miss, at most; its bounds must hold with what they spend of this delta.
         whole: Whether all labels that were drawn from are there; if some have gone since, the test that needs no sizes
             is taken, and the guarantee is about the labels as they were.
+        exact: Whether `reviewed` is the whole sample, so that the exact test may be taken.
+        any_time: What the test after any answer may spend beside delta; 0: it is not taken. `reviewed` is then in the
+            order in which it was drawn. Of two certificates of a group that which accepts more is taken.
     """
     # gate_a and binomial_gate_b take off what the reviewers' bounds spent; here that is done once for all groups.
     each = (delta - reviewers.spent) / len(groups) + reviewers.spent
-    return [_judge(reviewed, group, candidates, guarantee, each, reviewers, whole) for group in groups]
+    found = []
+    for group in groups:
+        results = []
+        if exact:
+            results.append(_judge(reviewed, group, candidates, guarantee, each, reviewers, whole))
+        if any_time:
+            results.append(_judge_any_time(reviewed, group, candidates, guarantee, any_time / len(groups)))
+        # Of equal ones the first.
+        found.append(max(results, key=lambda one: one.accepted))
+    return found
+
+
+def _judge_any_time(
+    reviewed: Reviewed, group: GroupPlan, candidates: Candidates, guarantee: Guarantee, delta: float
+) -> Judged:
+    """The guarantee is about the group as a whole, whichever classes the sample happened to hold."""
+    part = np.isin(np.array(reviewed.classes, dtype=np.str_), group.classes)
+    sample = Sample(reviewed.scores[part], reviewed.wrong[part])
+    evidence = bets_of(sample, group, guarantee, delta)
+    return _described(evidence, sample, group, group.classes, candidates, guarantee, "any time")
 
 
 def _judge(
@@ -139,7 +169,22 @@ def _judge(
         share = np.divide(accepted_counts(scores, thresholds), counts, out=np.ones(len(counts)), where=counts > 0)
         precision = 1 - (1 - guarantee.precision) * share
         evidence = gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers, missed)
-    certificate = certify(evidence, int(part.sum()))
+    return _described(evidence, sample, group, kept, candidates, guarantee, "exact")
+
+
+def _described(
+    evidence: Evidence,
+    sample: Sample,
+    group: GroupPlan,
+    kept: tuple[str, ...],
+    candidates: Candidates,
+    guarantee: Guarantee,
+    test: Test,
+) -> Judged:
+    """What a test says of a group; kept: its classes that the guarantee is about."""
+    scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
+    thresholds = evidence.thresholds
+    certificate = certify(evidence, len(sample.scores))
     if not group.thresholds:
         certificate = replace(certificate, refusal=_NO_GRID)
     threshold = certificate.threshold
@@ -158,7 +203,8 @@ def _judge(
         delta=evidence.delta,
         labels=len(scores),
         accepted=accepted,
-        drawn=int(part.sum()),
+        drawn=len(sample.scores),
+        test=test,
     )
 
 
@@ -188,6 +234,8 @@ class RoundResult:
     reviewed: Reviewed
     reviewers: Reviewers
     """What they miss."""
+    whole: bool
+    """Whether the whole sample was tested; else its beginning, up to the first label without an answer."""
 
     @property
     def certifies(self) -> bool:
@@ -196,23 +244,49 @@ class RoundResult:
 
 
 def judge_round(
-    reviews: RunReviews, found: Round, of_round: RoundLabels, number: int, *, if_correct: bool = False
+    reviews: RunReviews,
+    found: Round,
+    of_round: RoundLabels,
+    number: int,
+    *,
+    began: int | None = None,
+    unanswered_as_wrong: bool = False,
+    if_correct: bool = False,
 ) -> RoundResult:
     """Test a sample by its answers, disputed and missing ones counting as wrong, as the test of this number.
+
+    A sample that is tested after any answer is tested up to the first label without one, in the order drawn, by that
+    test alone, and where all are answered by the exact test as well. began: the number of the test that it goes on
+    with; None: it begins.
 
     if_correct takes every answer as "correct", to see whether the sample could certify anything. That is known without
     the verdicts on the sample, so nothing is given away by it.
     """
-    tasks = found.certify
+    whole = unanswered_as_wrong or not found.any_time or not found.unanswered(reviews.answers)
+    tasks = found.in_order if whole else found.in_order[: found.answered(reviews.answers)]
     wrong = reviews.answers.wrong_of(tasks["label_id"]) != CORRECT
     if if_correct:
         wrong = np.zeros(len(wrong), np.bool_)
     reviewed = Reviewed(numbers(tasks["p_correct"], np.float64), wrong, tuple(tasks["class_name"].to_pylist()))
-    delta = delta_of_test(1 - reviews.guarantee.confidence, number)
+    delta = delta_of_test(1 - reviews.guarantee.confidence, number) * (1 - PART if found.plan.any_time_delta else 1)
+    any_time = delta_of_test(1 - reviews.guarantee.confidence, began or number) * PART
+    if not found.any_time or (unanswered_as_wrong and found.unanswered(reviews.answers)):
+        # Which labels count as wrong for want of an answer may depend on the others.
+        any_time = 0.0
     reviewers, bounds = _reviewers(reviews, found, delta)
     groups, candidates = _with_known(reviews, found), of_round.candidates
-    judged = judge(reviewed, groups, candidates, reviews.guarantee, delta, bounds, whole=of_round.whole)
-    return RoundResult(delta, judged, reviewed, reviewers)
+    judged = judge(
+        reviewed,
+        groups,
+        candidates,
+        reviews.guarantee,
+        delta,
+        bounds,
+        whole=of_round.whole,
+        exact=whole,
+        any_time=any_time,
+    )
+    return RoundResult(delta if whole else any_time, judged, reviewed, reviewers, whole)
 
 
 def _with_known(reviews: RunReviews, found: Round) -> list[GroupPlan]:
@@ -281,6 +355,8 @@ def describe_test(
 
 def _describe(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: bool, whole: bool) -> CertificationTest:
     population, verdicts = found.plan.population, verdicts_of(reviews, found)
+    answered = found.answered(reviews.answers) if found.any_time else None
+    before = _gone_on_with(reviews, found, guarantee) if answered is not None else []
     return CertificationTest(
         run=found.plan.run,
         look=1,
@@ -299,8 +375,40 @@ def _describe(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: 
         confidence=guarantee.confidence,
         gate=guarantee.gate,
         verdicts=verdicts,
+        missed=guarantee.missed,
+        whole=rule or not found.unanswered(reviews.answers),
+        answered=answered,
+        seen="" if answered is None else _seen(reviews, found, answered),
+        began=before[0].look if before else None,
+        repeat=len(before),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _gone_on_with(reviews: RunReviews, found: Round, guarantee: Guarantee) -> list[CertificationTest]:
+    """The tests after fewer of the same answers, of the same question, as which one of these answers is the same test.
+
+    Tests of which an answer was changed or withdrawn since are other ones.
+    """
+    asked = (guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.missed)
+    sequences: dict[int, list[CertificationTest]] = {}
+    for one in read_tests(reviews.workspace, reviews.run):
+        same = (one.precision, one.confidence, one.gate, one.missed) == asked and one.inputs == found.plan.inputs
+        if one.answered is not None and one.plans[0] == found.plans[0].number and same:
+            sequences.setdefault(one.began or one.look, []).append(one)
+    now = found.answered(reviews.answers)
+    for tests in sequences.values():
+        if all(
+            one.answered is not None and one.answered <= now and one.seen == _seen(reviews, found, one.answered)
+            for one in tests
+        ):
+            return tests
+    return []
+
+
+def _seen(reviews: RunReviews, found: Round, count: int) -> str:
+    """Fingerprint of the verdicts on the first labels of a sample, in the order drawn."""
+    return fingerprint(reviews.answers.wrong_of(found.in_order["label_id"][:count]).tolist())
 
 
 def _keys(reviews: RunReviews, found: Round, taken: CertificationTest) -> set[str]:

@@ -1,20 +1,20 @@
-"""Monitors the active policy: blind audits of new labels, whether its certificate extends to them, its end, drift."""
+"""Monitors the active policy: its blind audits and what they say of new labels, when it ends, drift of signals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vouch_labels.schemas.policy import Certification, Covered, Policy
+from vouch_labels.schemas.policy import Certification, Group, GroupCertificate, Policy
 from vouch_labels.schemas.reviews import ReviewPlan
 from vouch_labels.tasks.arrow import distinct, numbers
-from vouch_labels.tasks.certify.data import RunReviews
+from vouch_labels.tasks.certify.data import Guarantee, RunReviews, bets_of, in_order
 from vouch_labels.tasks.certify.fit import calibrator_fingerprint
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
-from vouch_labels.tasks.policy import LabelNumbers, among, label_numbers, read_coverage, read_population
+from vouch_labels.tasks.policy import LabelNumbers, among, read_coverage, read_population
 from vouch_labels.tasks.reviews.log import check_log
 from vouch_labels.tasks.reviews.plans import Plans, read_plans, runs_with_plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
@@ -31,7 +31,7 @@ from vouch_labels.tasks.statistics.monitoring import (
     audited_precision,
     score_drift,
 )
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_growth
+from vouch_labels.tasks.statistics.threshold_tests import Sample, certified_step, delta_of_growth
 from vouch_labels.tasks.store.store import Store
 
 UNKNOWN_P: Final = 1.0
@@ -123,7 +123,7 @@ def _audit_plans(policy: Policy, plans: Plans) -> list[tuple[ReviewPlan, pa.Tabl
     for plan, tasks in plans:
         if _audits(plan, root_of(policy)):
             # The second would bet the same answers again, as if they were new.
-            found.setdefault(_drawn(tasks), (plan, tasks))
+            found.setdefault(drawn_labels(tasks), (plan, tasks))
     return list(found.values())
 
 
@@ -131,62 +131,13 @@ def _audits(plan: ReviewPlan, root: str) -> bool:
     return plan.audit is not None and plan.audit.policy == root
 
 
-@dataclass(frozen=True)
-class Extension:
-    """Whether answered audits extend a policy's certificate to the new labels that they were drawn from."""
+def growth_delta(guarantee: Certification) -> float:
+    """Part of delta for the labels that a certificate is extended to.
 
-    covers: tuple[Covered, ...]
-    """What is new."""
-    reviewed: int
-    wrong: int
-    """Of those reviewed, wrong and accepted; those without an answer count so."""
-    unanswered: int
-    growth: Growth
-    """All audits since the certificate."""
-    worse: str
-    """Why new labels are worse than certified, by the bets of all audits; empty while they do not seem so."""
-
-    @property
-    def passes(self) -> bool:
-        """Whether it does."""
-        return self.growth.kept and not self.worse
-
-
-def extension(workspace: Store, policy: Policy, plans: Plans, answers: Answers) -> Extension | None:
-    """Test by all answered audits whether the guarantee covers the labels that they were drawn from; None: no news.
-
-    Audits of which nothing is answered yet do not count; labels without an answer in one that was started count as
-    wrong. Verdicts of a simulated reviewer say nothing of a policy that people certified, nor the other way round.
+    Certificates of one look, after more and more answers, share that of the look: half, a quarter and so on.
     """
-    guarantee = policy.certification
-    if guarantee is None or not guarantee.covers or not rests_on(guarantee, plans):
-        return None
-    known = {one.population for one in guarantee.covers}
-    new, wrong, reviewed, unanswered = [], 0, 0, 0
-    answered = _answered_batches(policy, guarantee, plans, answers)
-    for plan, batch, missing in answered:
-        assert plan.population is not None
-        if plan.population.population not in known:
-            new.append(plan.population.model_copy(update={"plan": plan.number}))
-            reviewed += batch.reviewed
-            wrong += batch.wrong
-            unanswered += missing
-    if not new:
-        return None
-    growth = growth_of(policy, plans, guarantee, tuple(batch for _, batch, _ in answered))
-    # Labels that were drawn from again, as nothing newer was there, are no more labels for that.
-    populations = [plan.population.population for plan, _, _ in answered if plan.population]
-    each, times = np.unique(
-        np.concatenate([read_population(workspace, name) for name in populations]), return_counts=True
-    )
-    # Those that are known to be right, and those that the samples count as seen.
-    counts = (answers.wrong_of(answers.ids) == CORRECT) & (answers.simulated <= guarantee.simulated)
-    right = answers.ids.filter(pa.array(counts))
-    drawn = {plan.number for plan, _, _ in answered}
-    sampled = [label for plan, tasks in plans if plan.number in drawn for label in _drawn(tasks)]
-    seen = among(each, np.unique(label_numbers(pa.concat_arrays([right, pa.array(sampled, pa.string())]))))
-    growth = replace(growth, labels=len(each), times=int(times[~seen].min(initial=len(populations))))
-    return Extension(tuple(new), reviewed, wrong, unanswered, growth, contradicted(policy, plans, answers) or "")
+    delta = delta_of_growth(1 - guarantee.confidence, guarantee.look)
+    return delta if guarantee.answered is None else delta * 0.5 ** (guarantee.repeat + 1)
 
 
 def growth_of(policy: Policy, plans: Plans, guarantee: Certification, batches: tuple[Batch, ...]) -> Growth:
@@ -194,20 +145,14 @@ def growth_of(policy: Policy, plans: Plans, guarantee: Certification, batches: t
 
     Audits may be answered in another order than drawn, so the first one drawn fixes what must not depend on answers.
     """
-    delta = delta_of_growth(1 - guarantee.confidence, guarantee.look)
+    delta = growth_delta(guarantee)
     missed = max(guarantee.reviewers.assumed, guarantee.reviewers.accepted, guarantee.reviewers.routed)
-    drawn = [(len(_drawn(tasks)), plan.population) for plan, tasks in _audit_plans(policy, plans)]
+    drawn = [(len(drawn_labels(tasks)), plan.population) for plan, tasks in _audit_plans(policy, plans)]
     first = next((count / population.labels for count, population in drawn if population is not None), None)
     return Growth(batches, guarantee.precision, delta, missed, first)
 
 
-def audited_batches(policy: Policy, plans: Plans, answers: Answers) -> tuple[Batch, ...]:
-    """The batches of new labels that answered audits of a policy were drawn from, in their order."""
-    guarantee = policy.certification
-    return () if guarantee is None else tuple(one for _, one, _ in _answered_batches(policy, guarantee, plans, answers))
-
-
-def _answered_batches(
+def answered_batches(
     policy: Policy, guarantee: Certification, plans: Plans, answers: Answers
 ) -> list[tuple[ReviewPlan, Batch, int]]:
     """Audits with an answer, what they show, and their labels without one."""
@@ -346,6 +291,13 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
         before = group.certificate
         if group.p_correct is None or before is None:
             continue
+        if before.test == "any time":
+            if not _still_passes(group, before, policy.certification, kept, answers):
+                return (
+                    f"verdicts that policy {policy.version} rests on were changed since ({group.name}), and no longer "
+                    "certify it; use `vouch certify` again"
+                )
+            continue
         inside = numbers(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)), np.bool_)
         errors = int((inside & wrong & (scores >= group.p_correct)).sum())
         reviewed = before.reviewed
@@ -360,7 +312,7 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
                 "certify` again"
             )
     later = {one.population for one in policy.certification.covers[1:]}
-    answered = _answered_batches(policy, policy.certification, plans, answers)
+    answered = answered_batches(policy, policy.certification, plans, answers)
     batches = tuple(
         batch for plan, batch, _ in answered if plan.population is not None and plan.population.population in later
     )
@@ -370,6 +322,26 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
             f"extend it to new labels; use `vouch apply` for what {root_of(policy)} covers, and `vouch certify` again"
         )
     return None
+
+
+def _still_passes(
+    group: Group,
+    before: GroupCertificate,
+    guarantee: Certification,
+    kept: Sequence[tuple[ReviewPlan, pa.Table]],
+    answers: Answers,
+) -> bool:
+    """Whether the test after any answer passes by what is said now of the labels that it saw."""
+    declared = next((one for one in kept[-1][0].groups if one.name == group.name), None)
+    tasks = in_order(kept)[: guarantee.answered]
+    tasks = tasks.filter(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)))
+    if declared is None:
+        return False
+    sample = Sample(numbers(tasks["p_correct"], np.float64), answers.wrong_of(tasks["label_id"]) != CORRECT)
+    asked = Guarantee(guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.reviewers.assumed)
+    evidence = bets_of(sample, declared, asked, before.delta)
+    step = certified_step(evidence)
+    return step is not None and float(evidence.thresholds[step]) <= (group.p_correct or 0.0)
 
 
 def rests_on(guarantee: Certification, plans: Plans) -> list[tuple[ReviewPlan, pa.Table]]:
@@ -407,7 +379,8 @@ def delivered_on_accepted(
     return (accepted + float(upper_bound(routed, sampled, delta)) * labels) / accepted if accepted else 1.0
 
 
-def _drawn(tasks: pa.Table) -> frozenset[str]:
+def drawn_labels(tasks: pa.Table) -> frozenset[str]:
+    """Ids of the labels that an audit drew."""
     return frozenset(tasks.filter(pc.equal(tasks["purpose"], "audit"))["label_id"].to_pylist())
 
 

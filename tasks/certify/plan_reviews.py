@@ -13,18 +13,18 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import TASKS, Planned, ReviewPlan, Stage
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.certify.active import check_classes_labelled
-from vouch_labels.tasks.certify.data import RunReviews, read_run_reviews
+from vouch_labels.tasks.certify.data import BLOCK, RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.draw import (
     Draw,
     add_honeypots,
     ask_about_images,
-    draw_audit,
     draw_certification,
     draw_first,
     draw_queue,
 )
 from vouch_labels.tasks.certify.questions import class_by_class, numbered, without_labels_of
 from vouch_labels.tasks.certify.rounds import next_stage, record_test
+from vouch_labels.tasks.certify.top_up import draw_audit
 from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.open_tasks import open_tasks
 from vouch_labels.tasks.reviews.plans import VERIFY_S, write_plan
@@ -81,7 +81,7 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
     draw = _draw(reviews, stage, request, seconds)
     honeypots, of_honeypots = add_honeypots(reviews, draw, request.honeypots)
     rng = generator(reviews.seed, ORDER, len(reviews.plans))
-    about_labels = class_by_class([*draw.tables, honeypots], rng)
+    about_labels = class_by_class([*draw.tables, honeypots], rng, BLOCK if draw.any_time_delta else None)
     # Images to be searched bring their unreviewed labels along, of which some may be drawn already.
     tasks = numbered(pa.concat_tables([about_labels, without_labels_of(about_images.tasks, about_labels)]))
     if not tasks.num_rows:
@@ -100,6 +100,8 @@ def plan_reviews(campaign: Campaign, request: ReviewRequest = ReviewRequest()) -
         groups=draw.groups,
         population=draw.population,
         round=draw.round,
+        any_time_delta=draw.any_time_delta,
+        missed=guarantee.missed,
         audit=draw.audit,
         image_strata=about_images.strata,
         counts={},
@@ -138,7 +140,7 @@ def _draw(reviews: RunReviews, stage: Stage, request: ReviewRequest, seconds: fl
     if stage == "first":
         return draw_first(reviews, seconds)
     if stage == "certify":
-        return draw_certification(reviews, seconds, request.fresh)
+        return draw_certification(reviews, seconds, request.fresh, request.honeypots > 0)
     if stage == "audit":
         return draw_audit(reviews, seconds, alone=True)
     if request.stage == "queue":

@@ -7,6 +7,7 @@ wrong is not known; they stand for the confusions and the bad boxes, not for box
 """
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -75,8 +76,8 @@ def task_table(count: int, **columns: object) -> pa.Table:
     return pa.table(arrays, schema=TASKS)
 
 
-def class_by_class(tables: Sequence[pa.Table], rng: np.random.Generator) -> pa.Table:
-    """Ask about one class after the other, the one with most tasks first.
+def class_by_class(tables: Sequence[pa.Table], rng: np.random.Generator, block: int | None = None) -> pa.Table:
+    """Ask about one class after the other, the one with most tasks first; so block after block of so many rows.
 
     Within a class, tasks that were chosen keep the order of their rows, best first; drawn ones and honeypots stand
     among them where chance puts them, so that their place does not tell them.
@@ -85,10 +86,14 @@ def class_by_class(tables: Sequence[pa.Table], rng: np.random.Generator) -> pa.T
     names = np.array(table["class_name"].to_pylist(), dtype=np.str_)
     purposes = np.array(table["purpose"].to_pylist(), dtype=np.str_)
     where = rng.random(len(names))
+    blocks = np.arange(len(names)) // (block or max(len(names), 1))
+    hidden = purposes == PURPOSE
+    blocks[hidden] = rng.integers(0, blocks[~hidden].max(initial=0) + 1, int(hidden.sum()))
     order = []
     kinds, counts = np.unique(names, return_counts=True)
-    for name in kinds[np.argsort(-counts, kind="stable")]:
-        inside = np.flatnonzero(names == name)
+    kinds = kinds[np.argsort(-counts, kind="stable")]
+    for number, name in itertools.product(np.unique(blocks).tolist(), kinds):
+        inside = np.flatnonzero((names == name) & (blocks == number))
         chosen = inside[purposes[inside] == "doubtful"]
         where[chosen] = np.sort(where[chosen])
         order.append(inside[np.argsort(where[inside], kind="stable")])

@@ -8,8 +8,10 @@ through what was reviewed next, and the thresholds of a declared sequence would 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
@@ -22,7 +24,7 @@ from vouch_labels.schemas.reviews import ReviewPlan, Stage
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.certify.active import usable_policy
-from vouch_labels.tasks.certify.data import Candidates, RunReviews
+from vouch_labels.tasks.certify.data import Candidates, RunReviews, in_order
 from vouch_labels.tasks.certify.fit import Fit, calibrator_fingerprint, fit_verdicts
 from vouch_labels.tasks.certify.monitor import contradicted, expired_reason
 from vouch_labels.tasks.policy import (
@@ -57,8 +59,13 @@ class Round:
 
     plans: tuple[ReviewPlan, ...]
     """Ascending; all with the same groups, calibrator, gate and population."""
-    tasks: pa.Table
-    """Rows of schemas.reviews.TASKS: certification tasks, then honeypots."""
+    parts: tuple[pa.Table, ...]
+    """Certification tasks and honeypots of each plan, rows of schemas.reviews.TASKS."""
+
+    @cached_property
+    def tasks(self) -> pa.Table:
+        """Those of all plans, each label once."""
+        return distinct(pa.concat_tables(self.parts), ["label_id"])
 
     @property
     def plan(self) -> ReviewPlan:
@@ -69,6 +76,21 @@ class Round:
     def certify(self) -> pa.Table:
         """Certification tasks."""
         return self.tasks.filter(pc.equal(self.tasks["purpose"], "certify"))
+
+    @cached_property
+    def in_order(self) -> pa.Table:
+        """Certification tasks in a random order, see `data.in_order`."""
+        return in_order(tuple(zip(self.plans, self.parts, strict=True)))
+
+    @property
+    def any_time(self) -> bool:
+        """Whether the sample is tested after any answer; with honeypots only the whole one is."""
+        return self.plan.any_time_delta > 0 and not self.honeypots.num_rows
+
+    def answered(self, answers: Answers) -> int:
+        """Certification tasks with an answer in that order, up to the first without one."""
+        missing = answers.wrong_of(self.in_order["label_id"]) == NO_ANSWER
+        return int(np.argmax(missing)) if missing.any() else len(missing)
 
     @property
     def honeypots(self) -> pa.Table:
@@ -100,7 +122,7 @@ def last_round(plans: Plans) -> Round | None:
     last = of_number[-1][0]
     chosen = [(plan, tasks) for plan, tasks in of_number if _declared(plan) == _declared(last)]
     tables = [tasks.filter(pc.is_in(tasks["purpose"], pa.array(["certify", "plant"]))) for _, tasks in chosen]
-    return Round(tuple(plan for plan, _ in chosen), distinct(pa.concat_tables(tables), ["label_id"]))
+    return Round(tuple(plan for plan, _ in chosen), tuple(tables))
 
 
 def _declared(plan: ReviewPlan) -> tuple[object, ...]:
@@ -251,7 +273,16 @@ def number_of_test(reviews: RunReviews, test: CertificationTest) -> int:
     """
     tests = every_test(reviews.workspace)
     same = next((one.look for one in tests if (one.run, one.key) == (test.run, test.key)), None)
-    return same or 1 + _spent(reviews, _labels_of(reviews, test.population), tests)
+    return same or _number(reviews, test, tests)
+
+
+def _number(reviews: RunReviews, test: CertificationTest, tests: Sequence[CertificationTest]) -> int:
+    """The next number; that of the tests that it goes on with, where what it asks for was not asked under that."""
+    if test.began is not None:
+        under = [one for one in tests if (one.run, one.plans[0], one.look) == (test.run, test.plans[0], test.began)]
+        if not test.whole or not any(one.whole for one in under):
+            return test.began
+    return 1 + _spent(reviews, _labels_of(reviews, test.population), tests)
 
 
 def count_tests(reviews: RunReviews, labels: LabelNumbers) -> int:
@@ -272,8 +303,7 @@ def record_test(reviews: RunReviews, test: CertificationTest) -> tuple[Certifica
     Raises:
         StoreError: The log is damaged, or the workspace cannot be written.
     """
-    labels = _labels_of(reviews, test.population)
-    return log.record_test(reviews.workspace, test, lambda tests: _spent(reviews, labels, tests))
+    return log.record_test(reviews.workspace, test, lambda tests: _number(reviews, test, tests) - 1)
 
 
 def _labels_of(reviews: RunReviews, population: str | None) -> LabelNumbers:
@@ -287,8 +317,13 @@ def _spent(reviews: RunReviews, labels: LabelNumbers, tests: Sequence[Certificat
     One spends of it that was about any of the same labels. Policies of before there was a log tell at least which test
     they came from.
     """
-    found = sum(_shares(reviews, one, labels) for one in tests)
-    return max([found, *_numbers_in_old_policies(reviews)])
+    found = {_spender(one) for one in tests if _shares(reviews, one, labels)}
+    return max([len(found), *_numbers_in_old_policies(reviews)])
+
+
+def _spender(test: CertificationTest) -> tuple[object, ...]:
+    """What spends a part of delta: a test, or all tests that go on with each other under one number."""
+    return (test.run, test.key) if test.answered is None else (test.run, test.plans[0], test.look)
 
 
 def _shares(reviews: RunReviews, test: CertificationTest, labels: LabelNumbers) -> bool:

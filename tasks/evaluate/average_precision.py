@@ -172,14 +172,7 @@ def _joined(parts: Sequence[_Evaluated]) -> _Evaluated:
     empty = _Evaluated(
         np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.uint16), np.zeros(0, np.uint16)
     )
-    everything = [empty, *parts]
-    return _Evaluated(
-        np.concatenate([part.class_index for part in everything]),
-        np.concatenate([part.image for part in everything]),
-        np.concatenate([part.score for part in everything]),
-        np.concatenate([part.matched for part in everything]),
-        np.concatenate([part.ignored for part in everything]),
-    )
+    return _Evaluated(*map(np.concatenate, zip(empty, *parts, strict=True)))
 
 
 def _bits(packed: NDArray[np.uint16]) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ Writes the figures and plots into a folder.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,9 +29,9 @@ from vouch_labels.schemas.text import pct
 from vouch_labels.tasks.evaluate.ground_truth import BoxCheck, Truth, objects_of, read_truth
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
 from vouch_labels.tasks.evaluate.metrics import SCORE, Comparison
-from vouch_labels.tasks.evaluate.pairing import PairedClasses, PairedImages, pair_classes, pair_images
+from vouch_labels.tasks.evaluate.pairing import PairedClasses, PairedImages
 from vouch_labels.tasks.evaluate.plots import write_plots
-from vouch_labels.tasks.evaluate.run_truth import RunTruth, check_objects, truth_of_run
+from vouch_labels.tasks.evaluate.run_truth import EXAMPLES, RunTruth, check_objects, pair_with_run, truth_of_run
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of
 from vouch_labels.tasks.labels.read import SIGNAL_STAGES, LabelArrays, label_arrays
 from vouch_labels.tasks.matching import IOU_THRESHOLD, ImageLabels
@@ -45,7 +45,6 @@ from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
 PROBABILITY: Final = "p_correct"
-EXAMPLES: Final = 3
 
 _ROUNDING: Final = 1e-9
 """So that 19 of 20 are 0.95."""
@@ -76,12 +75,9 @@ def evaluate_campaign(
     current = current_of(workspace, run)
     if isinstance(truth, Path):
         truth = read_truth(truth, progress=reading)
-    classes = _common_classes(current, truth)
     wanted = list(dict.fromkeys((SCORE, PROBABILITY, *signals)))
     with Ledger.load(workspace, run) as ledger:
-        pairs = pair_images(_keys(ledger), [image.file_name for image in truth.images])
-        if not pairs.places:
-            raise UserError(_no_image(truth, ledger, pairs))
+        classes, pairs = pair_with_run(truth, list(_keys(ledger)), current.shown, current.former)
         session = _Session(truth, classes, pairs, wanted)
         for labels in label_arrays(workspace, run, ledger, current.fingerprint, wanted):
             session.add(labels.with_names(current.names))
@@ -209,14 +205,10 @@ class _Session:
         )
 
     def _image_pairs(self) -> ImagePairs:
-        count = self._left_count
         return ImagePairs(
             rule=self._pairs.rule,
             evaluated=self.compared,
-            without_truth=count["without_truth"],
-            not_labelled=count["not_labelled"],
-            ambiguous=count["ambiguous"],
-            other_size=count["other_size"],
+            **{why: self._left_count[why] for why in ("without_truth", "not_labelled", "ambiguous", "other_size")},
             examples={why: tuple(names) for why, names in self._left.items()},
         )
 
@@ -239,39 +231,6 @@ def _check_signals(signals: Sequence[str]) -> None:
 def _keys(ledger: Ledger) -> Iterator[str]:
     for shard in ledger.shards():
         yield from sorted(ledger.keys_of(shard.id))
-
-
-def _common_classes(current: Current, truth: Truth) -> PairedClasses:
-    classes = pair_classes(current.shown, truth.categories, current.former)
-    if not classes.common:
-        raise UserError(
-            f"{truth.path}: shares no class with the run; it has {_some(truth.categories.values())}, the run "
-            f"{_some(current.shown)}; classes are paired by name"
-        )
-    return classes
-
-
-def _no_image(truth: Truth, ledger: Ledger, pairs: PairedImages) -> str:
-    if not truth.images:
-        return f"{truth.path}: names no image"
-    if not ledger.count():
-        return "the source of the run held no image; use `vouch run` again"
-    if pairs.ambiguous:
-        return (
-            f"{truth.path}: its file names do not tell the run's images apart: {pairs.ambiguous[0]!r}, say, has no "
-            "file_name of its own; write file names as the run's keys are"
-        )
-    key = next(_keys(ledger))
-    return (
-        f"{truth.path}: shares no image with the run; it names {truth.images[0].file_name!r}, say, and the run "
-        f"{key!r}; images are paired by file_name and key"
-    )
-
-
-def _some(names: Iterable[str]) -> str:
-    everything = list(names)
-    named = ", ".join(everything[:EXAMPLES]) or "none"
-    return f"{named} and {len(everything) - EXAMPLES} more" if len(everything) > EXAMPLES else named
 
 
 def contract_truth(

@@ -31,6 +31,7 @@ from vouch_labels.tasks.matching import (
     overlaps,
     ranking,
 )
+from vouch_labels.tasks.statistics.calibrator import Reliability as Bins
 from vouch_labels.tasks.statistics.calibrator import reliability
 
 SCORE = "detector_score"
@@ -133,16 +134,10 @@ def label_quality(
     Precision is correct / (correct + wrong), recall correct / objects; over all classes the counts are summed first,
     so that frequent classes weigh more. objects (K,) are those of each class in the truth, crowds aside.
     """
-    counts = {
-        value: np.bincount(class_index[outcome == value], minlength=len(names)) for value in (CORRECT, WRONG, IGNORED)
-    }
-    right, wrong, ignored = counts[CORRECT], counts[WRONG], counts[IGNORED]
-    classes = {
-        name: quality(int(right[place]), int(wrong[place]), int(ignored[place]), int(objects[place]))
-        for place, name in enumerate(names)
-    }
-    whole = quality(int(right.sum()), int(wrong.sum()), int(ignored.sum()), int(objects.sum()))
-    return LabelQuality(**whole.model_dump(), classes=classes)
+    found = [np.bincount(class_index[outcome == value], minlength=len(names)) for value in (CORRECT, WRONG, IGNORED)]
+    counts = np.stack([*found, objects], axis=1)
+    classes = {name: quality(*row) for name, row in zip(names, counts.tolist(), strict=True)}
+    return LabelQuality(**quality(*counts.sum(0).tolist()).model_dump(), classes=classes)
 
 
 def quality(correct: int, wrong: int, ignored: int, objects: int) -> Quality:
@@ -289,7 +284,11 @@ def _reliability(values: Floats, correct: Flags) -> Reliability | None:
     """Compare the scores of N labels with the share of right ones; None for what is no number from 0 to 1."""
     if not len(values) or values.min() < 0 or values.max() > 1:
         return None
-    found = reliability(values.astype(np.float64), correct, np.ones(len(values)), BINS)
+    return reliability_bins(reliability(values.astype(np.float64), correct, np.ones(len(values)), BINS))
+
+
+def reliability_bins(found: Bins) -> Reliability:
+    """The figures to be shown of what was found."""
     bins = zip(found.labels.tolist(), found.stated.tolist(), found.seen.tolist(), strict=True)
     return Reliability(
         ece=found.calibration_error,

@@ -1,6 +1,6 @@
 """Finds the right answer about every label of a run, and the objects that no label shows, from ground truth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
 from vouch_labels.tasks.evaluate.ground_truth import BoxCheck, Truth, objects_of, read_truth
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
-from vouch_labels.tasks.evaluate.pairing import PairedClasses, pair_classes, pair_images
+from vouch_labels.tasks.evaluate.pairing import PairedClasses, PairedImages, pair_classes, pair_images
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import image_sizes
 from vouch_labels.tasks.matching import (
@@ -37,6 +37,7 @@ _SCORE: Final = SIGNALS.index("detector_score")
 CORRECT, WRONG_CLASS, BAD_BOX, NOT_AN_OBJECT = range(len(LABEL_VERDICTS))
 UNKNOWN: Final = -1
 """No answer: no truth for its image or class, or it lies on a crowd region."""
+EXAMPLES: Final = 3
 LEAST_OVERLAP: Final = 0.1
 """IoU with an object of its class from which on a label that finds it badly is corrected, not thrown away."""
 
@@ -129,10 +130,8 @@ def truth_of_labels(
     Raises:
         UserError: They share no image or no class.
     """
-    classes = pair_classes(labels.shown, truth.categories, labels.former)
     keys = labels.keys.to_pylist()
-    pairs = pair_images(keys, [image.file_name for image in truth.images])
-    _check_common(truth, classes, pairs.places, keys, labels.shown)
+    classes, pairs = pair_with_run(truth, keys, labels.shown, labels.former)
     check_objects(truth)
     gather = _Gather(labels, truth, classes)
     starts = np.searchsorted(labels.image_index, np.arange(len(keys) + 1))
@@ -240,18 +239,42 @@ def check_objects(truth: Truth) -> None:
         raise UserError(f"{truth.path}: the truth has no objects: {why}")
 
 
-def _check_common(
-    truth: Truth, classes: PairedClasses, places: dict[str, int], keys: Sequence[str], names: Sequence[str]
-) -> None:
+def pair_with_run(
+    truth: Truth, keys: Sequence[str], names: Sequence[str], former: Mapping[str, str]
+) -> tuple[PairedClasses, PairedImages]:
+    """Pair the classes and images of the truth with those of a run: its keys, names of classes, and former names.
+
+    Raises:
+        UserError: They share no image or no class.
+    """
+    classes = pair_classes(names, truth.categories, former)
     if not classes.common:
-        raise UserError(f"{truth.path}: shares no class with the run, which has {', '.join(names[:3])}, say")
-    if not places:
-        named = truth.images[0].file_name if truth.images else "no image"
-        has = repr(keys[0]) if keys else "no labelled image"
         raise UserError(
-            f"{truth.path}: shares no image with the run; it names {named!r}, the run has {has}; images are paired by "
-            "file_name and key"
+            f"{truth.path}: shares no class with the run; it has {_some(truth.categories.values())}, the run "
+            f"{_some(names)}; classes are paired by name"
         )
+    pairs = pair_images(keys, [image.file_name for image in truth.images])
+    if pairs.places:
+        return classes, pairs
+    if not truth.images:
+        raise UserError(f"{truth.path}: names no image")
+    if not keys:
+        raise UserError("the run has no image; use `vouch run` again")
+    if pairs.ambiguous:
+        raise UserError(
+            f"{truth.path}: its file names do not tell the run's images apart: {pairs.ambiguous[0]!r}, say, has no "
+            "file_name of its own; write file names as the run's keys are"
+        )
+    raise UserError(
+        f"{truth.path}: shares no image with the run; it names {truth.images[0].file_name!r}, say, and the run "
+        f"{keys[0]!r}; images are paired by file_name and key"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    everything = list(names)
+    named = ", ".join(everything[:EXAMPLES]) or "none"
+    return f"{named} and {len(everything) - EXAMPLES} more" if len(everything) > EXAMPLES else named
 
 
 class Answer(NamedTuple):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -53,6 +53,11 @@ class Totals:
     def review(self) -> int:
         """Labels that wait for a person."""
         return sum(entry.review for entry in self.classes.values())
+
+    def figures(self) -> dict[str, Any]:
+        """What a status and a summary of the run say of it alike."""
+        alike = ("images", "shards", "done", "failed", "pending", "labels", "accepted", "review", "misnamed", "outside")
+        return {name: getattr(self, name) for name in alike} | {"reasons": dict(self.reasons.most_common())}
 
 
 def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Totals:

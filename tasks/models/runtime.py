@@ -185,7 +185,6 @@ class Gauge(Protocol):
 
     def stop(self) -> tuple[int, int]:
         """Bytes that the batch took at most, and bytes that the next one may take."""
-        ...
 
 
 class CudaGauge:

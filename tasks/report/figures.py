@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from vouch_labels.schemas.campaign import Campaign
-from vouch_labels.schemas.evaluation import Quality, Reliability, ReliabilityBin
+from vouch_labels.schemas.evaluation import Quality
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.report import (
@@ -38,6 +38,7 @@ from vouch_labels.tasks.certify.monitor import expired
 from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
 from vouch_labels.tasks.evaluate.ground_truth import Truth, read_truth
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
+from vouch_labels.tasks.evaluate.metrics import reliability_bins
 from vouch_labels.tasks.evaluate.run_truth import truth_of_run
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.scan import scan
@@ -158,15 +159,7 @@ def collect(
         workspace=workspace.uri,
         source=campaign.source.uri,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        images=Images(
-            total=status.images,
-            done=status.done,
-            failed=status.failed,
-            pending=status.pending,
-            reasons=status.reasons,
-            skipped=status.skipped,
-            misnamed=status.misnamed,
-        ),
+        images=Images(total=status.images, **status.model_dump(include=set(Images.model_fields))),
         automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
         covered=_accepted(labels, answered, ~outside) if policy.certification else None,
         outside=int(outside.sum()) if policy.certification else None,
@@ -348,15 +341,7 @@ def reviewed_reliability(labels: RunLabels, reviewed: Reviewed) -> ReviewedRelia
     wrong, weights = reviewed.wrong[reviewed.held_out][known], reviewed.weights[reviewed.held_out][known]
     bins_wanted = max(1, min(RELIABILITY_BINS, int(known.sum()) // IN_A_BIN))
     found = reliability(labels.p_correct[rows][known], ~wrong, weights, bins_wanted)
-    bins = zip(found.stated.tolist(), found.seen.tolist(), found.labels.tolist(), strict=True)
-    return ReviewedReliability(
-        found=Reliability(
-            ece=found.calibration_error,
-            bins=tuple(ReliabilityBin(labels=count, score=stated, precision=seen) for stated, seen, count in bins),
-        ),
-        brier=found.brier,
-        labels=int(known.sum()),
-    )
+    return ReviewedReliability(found=reliability_bins(found), brier=found.brier, labels=int(known.sum()))
 
 
 def _histogram(
@@ -471,11 +456,7 @@ def provenance(campaign: Campaign, current: Current) -> Provenance:
         packages={name: _version(name) for name in PACKAGES},
         fingerprint=current.fingerprint,
         inputs=dict(current.inputs),
-        models={
-            "detector": models.detector.checkpoint,
-            "segmenter": models.segmenter.checkpoint,
-            "scorer": models.scorer.checkpoint,
-        },
+        models={role: getattr(models, role).checkpoint for role in ("detector", "segmenter", "scorer")},
         settings={
             "classes": f"{len(current.classes):,}",
             "least detector score": f"{models.detector.min_score:g}",

@@ -50,6 +50,8 @@ OF_GATE: Final = {
 }
 
 _PERCENTS: Final = np.arange(101)
+_CERTIFIED: Final = ("labels", "accepted", "reviewed", "errors", "limit", "bound", "delta", "refusal", "more_reviews")
+"""Of a group, what stands in the report as in its certificate."""
 
 
 @dataclass(frozen=True)
@@ -162,17 +164,9 @@ def _group(group: Group, guarantee: Certification | None) -> GroupReport:
         return plain
     return GroupReport(
         **plain.model_dump(exclude_unset=True),
-        labels=found.labels,
-        accepted=found.accepted,
-        reviewed=found.reviewed,
-        errors=found.errors,
-        limit=found.limit,
-        bound=found.bound,
-        delta=found.delta,
+        **found.model_dump(include=set(_CERTIFIED)),
         accepted_precision=_at_least(found.accepted_precision, found.accepted_at_least, guarantee),
         delivered_precision=_at_least(found.delivered_precision, found.delivered_at_least, guarantee),
-        refusal=found.refusal,
-        more_reviews=found.more_reviews,
     )
 
 

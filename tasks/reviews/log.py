@@ -47,6 +47,14 @@ class CertificationTest(Strict):
     confidence: float = Field(description="1 - delta that was asked for.")
     gate: Gate | None = Field(None, description="What the guarantee was to be about, where that is known.")
     verdicts: str = Field("", description="Fingerprint of the verdicts that were tested.")
+    missed: float = Field(0, ge=0, lt=1, description="Share of wrong labels that reviewers were assumed to miss.")
+    whole: bool = Field(True, description="Whether the whole sample was tested, by the exact test.")
+    answered: int | None = Field(
+        None, description="Labels in the order drawn that the test after any answer saw; None: there was no such test."
+    )
+    seen: str = Field("", description="Fingerprint of the verdicts on these.")
+    began: int | None = Field(None, description="Look of the first test after any answer that this one goes on with.")
+    repeat: int = Field(0, ge=0, description="How many tests went before it so.")
     created: str = Field(description="Date and time, ISO 8601, UTC.")
 
 

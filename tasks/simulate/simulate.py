@@ -36,6 +36,7 @@ from vouch_labels.tasks.reviews.plans import VERIFY_S, read_plans
 from vouch_labels.tasks.reviews.resolve import resolve
 from vouch_labels.tasks.reviews.verdicts import present_verdicts, write_verdicts
 from vouch_labels.tasks.simulate.reviewer import PERFECT, SECONDS, Errors, Question, answer, called, chances
+from vouch_labels.tasks.statistics.betting import PART, tested_any_time
 from vouch_labels.tasks.statistics.bounds import (
     TRUSTED,
     Bools,
@@ -254,11 +255,13 @@ def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
     accepted, rows = np.zeros(labels.count, np.bool_), np.zeros(0, np.int64)
     groups: tuple[GroupPlan, ...] = ()
     if fit is not None:
-        groups = declare_groups(candidates, fit.labels, labels.class_index[fit.rows], guarantee, left)
+        delta = delta_of_test(1 - guarantee.confidence, 1)
+        if tested_any_time(left, int(candidates.population.sum()), start.board.honeypots):
+            delta *= 1 - PART
+        groups = declare_groups(candidates, fit.labels, labels.class_index[fit.rows], guarantee, left, delta)
         rows = draw_groups(candidates, groups, guarantee.gate, left, start.seed, 1).rows
         names = np.array(labels.class_names)[labels.class_index[rows]]
         reviewed = Reviewed(candidates.scores[rows], start.wrong[rows], tuple(names.tolist()))
-        delta = delta_of_test(1 - guarantee.confidence, 1)
         bounds = _reviewers(start, guarantee, delta)
         for one in judge(reviewed, groups, candidates, guarantee, delta, bounds):
             if one.certificate.threshold is not None:

@@ -34,6 +34,10 @@ import numpy as np
 from vouch_labels.tasks.statistics.bounds import Floats, Ints
 from vouch_labels.tasks.statistics.threshold_tests import Evidence, Population, Sample, accepted_counts
 
+FEWEST: Final = 400
+"""Labels of a sample from which on it is tested after any answer too; of fewer such a test passes little."""
+PART: Final = 0.25
+"""Of the delta of a test of such a sample, which goes to the test after any answer; the exact test gets the rest."""
 STRENGTH: Final = 40.0
 """Labels that the scores' own expectation counts as."""
 
@@ -48,6 +52,11 @@ _SHARES: Final = 40
 _ROUNDS: Final = 3
 """A bound is found among so many shares, so often; to less than 1e-4."""
 _OUTSIDE: Final = -1
+
+
+def tested_any_time(reviews: int, population: int, honeypots: float) -> bool:
+    """Whether a sample is tested after any answer: it is large, and what reviewers miss is assumed, not measured."""
+    return min(reviews, population) >= FEWEST and not honeypots
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def grid_of(scores: Floats, thresholds: Floats) -> Grid:
 class Bets:
     """Bets on a sample of n labels in the order in which they were drawn, for each of L thresholds.
 
-    There are K kinds of labels.
+    There are K kinds of labels, of which the last is that of correct ones.
     """
 
     kinds: Ints
@@ -115,8 +124,12 @@ class Bets:
 
     @cached_property
     def p_values(self) -> Floats:
-        """(L,) of "the guarantee is broken", 1 over the most that the wealth ever was."""
-        return np.asarray(np.exp(-self.log_wealth.max(axis=0)), np.float64)
+        """(L,) of "the guarantee is broken", 1 over the most that the wealth ever was; 1 where no label was right.
+
+        Known answers alone would let a few labels pass under gate "delivered" then, all of them wrong.
+        """
+        right = (self.kinds == len(self.values) - 1).any(axis=0)
+        return np.where(right, np.exp(-self.log_wealth.max(axis=0)), 1.0)
 
     def answers_to(self, level: float) -> Floats:
         """(L,) about how many more labels of the sample let each threshold pass at this level; infinite: none do.

@@ -20,6 +20,7 @@ FIRST: Final = 1
 CERTIFICATION: Final = 2
 AUDIT: Final = 3
 IMAGES: Final = 4
+BLOCKS: Final = 5
 SCORE_BINS: Final = 10
 
 

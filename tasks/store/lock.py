@@ -12,7 +12,6 @@ import time
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from pydantic import Field, ValidationError
@@ -104,9 +103,7 @@ class WorkspaceLock:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give the lock back, if it is still ours."""
         self._stop.set()
         if self._thread is not None:

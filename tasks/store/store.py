@@ -54,7 +54,6 @@ class Store(Protocol):
         Reads page by page (S3) or folder by folder, so memory does not grow with the number of objects. A folder
         that does not exist has no objects. Names that stand for no object are counted in `left_out`, by their kind.
         """
-        ...
 
     def get(self, key: str) -> Blob:
         """Read a whole object.
@@ -62,7 +61,6 @@ class Store(Protocol):
         Raises:
             ObjectMissingError: No object has this key.
         """
-        ...
 
     def open_reader(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Read a large object as a seekable file (an object of S3 is downloaded to temporary local disk first).
@@ -70,11 +68,9 @@ class Store(Protocol):
         Raises:
             ObjectMissingError: No object has this key.
         """
-        ...
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Look an object up without reading it; None when there is none."""
-        ...
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write a whole object at once: readers see the old content or the new, never a part.
@@ -85,19 +81,15 @@ class Store(Protocol):
         Returns:
             False when `if_absent` was asked for and another writer's object was there already, else True.
         """
-        ...
 
     def open_writer(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Write a large object as a stream; it appears whole when the block ends, and not at all if it raises."""
-        ...
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
-        ...
 
     def local_path(self, key: str) -> Path | None:
         """Where the object lies on this machine's disk; None for S3. The file need not exist."""
-        ...
 
 
 def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:

@@ -6,12 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import runs
-from benchmarks.faults.bucket import bucket_faults
-from benchmarks.faults.local import local_faults
-from benchmarks.faults.measure import prefect_api
-from benchmarks.faults.proxy import KINDS, ON_ANY, ON_READS, FaultyProxy
-from benchmarks.faults.records import Counts, Journal, Record
+from benchmarks.fault_runs import KINDS, ON_ANY, ON_READS, FaultyProxy, moment
+from benchmarks.faults import Counts, Journal, Record, bucket_faults, local_faults, prefect_api
 from vouch_labels.schemas.campaign import S3Options
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.tasks.store import s3
@@ -82,10 +78,10 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_moments_lie_within_a_phase() -> None:
     taken = {"": 1.0, "starting": 3.0, "planned": 0.5, "labelling": 4.0, "exporting annotations": 2.0}
     chance = random.Random(1)
-    moments = [runs.moment(chance, taken, done=False) for _ in range(400)]
+    moments = [moment(chance, taken, done=False) for _ in range(400)]
     assert all(0 <= after_s <= taken[phase] for phase, after_s in moments)
     assert {phase for phase, _ in moments} == set(taken)
-    late = {runs.moment(chance, taken, done=True)[0] for _ in range(400)}
+    late = {moment(chance, taken, done=True)[0] for _ in range(400)}
     assert late == {"", "starting", "exporting annotations"}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser.reviewing import WAIT_MS
+from tests.browser.conftest import WAIT_MS
 
 pytestmark = pytest.mark.browser
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from pycocotools.coco import COCO
 
-from tests.browser.reviewing import Reviewer
-from tests.flows.cli.review_process import ROOT, running
+from tests.browser.conftest import Reviewer
+from tests.processes import ROOT, running
 from vouch_labels.flows.cli.demo import PRECISION, TO_CERTIFY, TO_FIT, TRUTH, prepare
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.reviews import LABEL_VERDICTS

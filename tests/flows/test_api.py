@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 
 import vouch_labels as vouch
 from tests.conftest import draw
-from tests.waiting import HANG_S
+from tests.processes import HANG_S
 from vouch_labels.tasks.labels.convert import LABEL_COLUMNS, SIGNAL_COLUMNS
 from vouch_labels.tasks.store.open import FORMAT_FILE
 

@@ -35,7 +35,7 @@ from prefect.utilities.urls import url_for
 
 from tests.flows import held_run
 from tests.flows.held_run import SHARDS
-from tests.waiting import HANG_S
+from tests.processes import HANG_S
 from vouch_labels.flows import prefect_server as module
 from vouch_labels.flows.prefect_server import DEFAULTS, prepare_environment, signal_behind
 from vouch_labels.flows.run import export_labels, plan_shards, run_campaign, run_shard

@@ -18,7 +18,7 @@ from pathlib import Path
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.tasks.run import CampaignRun
 from vouch_labels.tasks.shard.shard import process_shard
-from tests.killing import killed_at
+from tests.processes import killed_at
 
 def work():
     with CampaignRun(load_campaign(Path(sys.argv[1]))) as run:

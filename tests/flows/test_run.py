@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import until
+from tests.processes import until
 from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Marker
 from vouch_labels.tasks.run import RunOptions

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ordinary_user import folder_of_an_ordinary_user
+from tests.processes import folder_of_an_ordinary_user
 from vouch_labels.flows.user_folders import FOLDERS, name_folders
 from vouch_labels.schemas.errors import UserError
 

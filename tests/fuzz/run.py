@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tests.fuzz import image_files, inputs
+from tests.fuzz import inputs
 from vouch_labels.schemas.errors import CampaignError, UserError
 from vouch_labels.tasks.bench.timing import peak_bytes
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
@@ -89,7 +89,7 @@ def images(seed: int, folder: Path) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about what is damaged
-        found = decode("picture.jpg", image_files.image_file(seed), MOST_PIXELS)
+        found = decode("picture.jpg", inputs.image_file(seed), MOST_PIXELS)
     if isinstance(found, Failed):
         assert found.reason.isprintable(), found.reason
         assert found.step == "acquire", found.reason

@@ -42,6 +42,7 @@ export class Pause {
       minutes_left: minutes = 0,
       answered_by_me: answered = 0,
       elsewhere = 0,
+      certified,
     } = await this.#call("session");
     const box = make("div");
     const count = `You have answered ${answered} ${answered === 1 ? "question" : "questions"}`;
@@ -56,6 +57,7 @@ export class Pause {
       const end = document.querySelector("template#vouch-end");
       if (end) box.append(end.content.cloneNode(true));
     }
+    if (certified) box.append(make("p", "", `${certified[0].toUpperCase()}${certified.slice(1)}.`));
     for (const [name, action] of this.#buttons(left)) box.append(button(name, action));
     this.element.replaceChildren(box);
     document.body.append(this.element);

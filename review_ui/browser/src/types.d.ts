@@ -31,6 +31,8 @@ export interface OperatorResult {
   /** Items that other reviewers hold. */
   elsewhere?: number;
   minutes_left?: number;
+  /** What the answers certify so far, in one line. */
+  certified?: string | null;
   taken?: number;
   returned?: number;
   lost?: number;

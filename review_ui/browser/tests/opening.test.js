@@ -122,6 +122,12 @@ test("between batches the page says how far one is", async () => {
   assert.equal(text, "This batch is doneYou have answered 6 questions; 41 are left, about 3 minTake a batch");
 });
 
+test("between batches the page says what is certified so far", async () => {
+  const certified = "certified at 0.95 for 63.0% of the labels; about 40 more answers for 70.0%";
+  const text = await pause({ open: 41, minutes_left: 2.2, answered_by_me: 6, certified });
+  assert.match(text, /about 3 minCertified at 0\.95 for 63\.0% of the labels; about 40 more answers for 70\.0%\.Take/);
+});
+
 test("at the end it says what was answered, what stands certified and what comes next", async () => {
   document.body.innerHTML += '<template id="vouch-end"><p>Nothing is certified yet.</p></template>';
   const text = await pause({ open: 0, answered_by_me: 1, elsewhere: 3 });

@@ -1,13 +1,23 @@
-"""`vouch init`: the campaign that it writes, what it says of the images, and mistakes in what was asked for."""
+"""`vouch init`: the campaign that it writes, what it says of the images, mistakes in what was asked for; classes."""
 
 import json
+import subprocess
+import sys
 
 import open_clip
 import pytest
 
+from tests.fake_campaign import draw_images
+from tests.processes import HANG_S
 from vouch_labels.flows.cli.init import OFFICIAL_MODELS
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.tasks.models.checkpoints import OFFICIAL
+
+TWINS = """\
+source: images
+workspace: workspace
+classes: [dog, caf\u00e9, cafe]
+"""
 
 
 def test_it_writes_a_campaign_that_loads(vouch, tmp_path):
@@ -170,3 +180,61 @@ def test_no_campaign_is_written_among_the_images(vouch, photos):
 
 def test_help_has_examples(vouch):
     assert "vouch init pets --source ~/Pictures" in vouch("init", "--help").out
+
+
+# What becomes of a campaign whose classes are one to the detector, or change.
+
+
+@pytest.fixture
+def twins(tmp_path):
+    draw_images(tmp_path, 1)
+    path = tmp_path / "campaign.yaml"
+    path.write_text(TWINS, encoding="utf-8")
+    return path
+
+
+def test_run_refuses_classes_that_are_one_to_the_detector_before_anything_starts(twins, tmp_path, monkeypatch):
+    monkeypatch.setenv("VOUCH_LOG", str(tmp_path / "vouch.log"))
+    code = (
+        "import sys\n"
+        "from vouch_labels.flows.cli.app import main\n"
+        f"sys.argv = ['vouch', 'run', {str(twins)!r}]\n"
+        "try:\n    main()\n"
+        "finally:\n    print('loaded', {'prefect', 'torch', 'transformers'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_S, check=False)
+    assert done.returncode == 2
+    assert "classes 'caf\u00e9' and 'cafe' are one to the detector" in done.stderr
+    assert "loaded set()" in done.stdout
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_a_run_with_nothing_to_do_starts_neither_models_nor_prefect(
+    tmp_path, make_images, make_campaign, write_campaign, label, monkeypatch
+):
+    monkeypatch.setenv("VOUCH_LOG", str(tmp_path / "vouch.log"))
+    make_images(tmp_path / "images", 3)
+    label(make_campaign())
+    classes = [{"name": "tiger", "was": "cat"}, {"name": "dog", "prompts": ["dog", "puppy"], "negatives": ["wolf"]}]
+    code = (
+        "import sys\n"
+        "from vouch_labels.flows.cli.app import main\n"
+        f"sys.argv = ['vouch', 'run', {str(write_campaign(classes=classes))!r}, '--json']\n"
+        "try:\n    main()\n"
+        "finally:\n    loaded = {'prefect', 'torch', 'transformers'} & set(sys.modules)\n"
+        "    print('loaded', loaded, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "loaded set()" in done.stderr
+    assert "loading" not in done.stderr
+    found = json.loads(done.stdout)
+    assert (found["done"], found["shards_processed"], set(found["classes"])) == (3, 0, {"tiger", "dog"})
+    names = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())["categories"]
+    assert [category["name"] for category in names] == ["tiger", "dog"]
+
+
+def test_models_check_refuses_them_too(vouch, twins):
+    answer = vouch("models", "check", twins)
+    assert answer.code == 2
+    assert "classes 'caf\u00e9' and 'cafe' are one to the detector" in " ".join(answer.out.split())

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.flows import held_run
 from tests.flows.held_run import SHARDS
-from tests.waiting import HANG_S, until
+from tests.processes import HANG_S, until
 from vouch_labels.schemas.campaign_template import starter_campaign_text
 from vouch_labels.schemas.errors import StoreError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import HANG_S
 from tests.review_ui.session.conftest import QUEUE
 from tests.review_ui.session.test_session import NEW, ids
-from tests.waiting import HANG_S
 from vouch_labels.review_ui.session.session import ItemSummary
 
 

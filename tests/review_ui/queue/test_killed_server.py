@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.waiting import HANG_S, until
+from tests.processes import HANG_S, until
 from vouch_labels.review_ui.queue.database import connect, start_mongod
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import progress

@@ -13,7 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.fake_campaign import write_campaign
-from tests.waiting import HANG_S
+from tests.processes import HANG_S
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.server.mongod import DatabaseUse
 from vouch_labels.review_ui.server.process import ReviewerServer

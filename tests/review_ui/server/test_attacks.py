@@ -7,7 +7,7 @@ import threading
 import psutil
 import pytest
 
-from tests.waiting import until
+from tests.processes import until
 from vouch_labels.review_ui.guard.requests import BUILT_IN
 from vouch_labels.review_ui.queue.database import connect
 from vouch_labels.review_ui.queue.queue import Queue

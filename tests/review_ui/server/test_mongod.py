@@ -10,7 +10,7 @@ import psutil
 import pytest
 from pymongo import MongoClient, WriteConcern
 
-from tests.waiting import until
+from tests.processes import until
 from vouch_labels.review_ui.queue.database import parse_version, release_of, socket_of
 from vouch_labels.review_ui.server import mongod as module
 from vouch_labels.review_ui.server.mongod import DatabaseRecord, SharedDatabase

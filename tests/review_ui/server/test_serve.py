@@ -1,18 +1,14 @@
-"""What would not be safe is refused in one line.
-
-Ports that are asked for, and ports that are found.
-
-Tokens that are drawn, and the user's own.
-
-What dies is started again; what keeps dying is given up, and the others go on.
-"""
+"""Serving reviewers: options, ports, tokens, servers that die; and answers pulled meanwhile."""
 
 import socket
+import threading
 from contextlib import ExitStack, suppress
 
 import pytest
 
+from vouch_labels.review_ui.queue import sync
 from vouch_labels.review_ui.server import serve
+from vouch_labels.review_ui.server.answers import pull_once
 from vouch_labels.review_ui.server.mongod import DatabaseUse
 from vouch_labels.review_ui.server.process import server_environment
 from vouch_labels.review_ui.server.serve import (
@@ -26,6 +22,7 @@ from vouch_labels.review_ui.server.serve import (
     port_of,
 )
 from vouch_labels.schemas.errors import UserError, VouchError
+from vouch_labels.tasks.reviews.verdicts import read_verdicts
 
 
 def options(**values) -> ServeOptions:
@@ -374,3 +371,48 @@ def test_a_database_that_died_is_reported():
     with pytest.raises(EnoughError):
         keep_alive([Server("ann", 0)], DatabaseUse("", lambda: True), stop)
     assert "nothing that was submitted is lost" in messages[0]
+
+
+# The queue asked from outside: two who pull at once bring every verdict once.
+
+
+@pytest.fixture
+def own_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+def answer(queue, rows, count):
+    for item in queue.take("ann", count):
+        queue.submit("ann", item.id, item.epoch, rows(item), 1.0)
+
+
+@pytest.mark.usefixtures("own_data_folder")
+def test_who_pulls_beside_another_waits_and_writes_nothing_twice(planned, rows, monkeypatch):
+    found, others = [], []
+
+    def read(workspace):
+        verdicts = read_verdicts(workspace)
+        if not others:
+            others.append(threading.Thread(target=lambda: found.append(pull_once(planned.uri, planned.campaign))))
+            answer(queue, rows, 2)
+            others[0].start()
+            # Long enough for one that does not wait.
+            others[0].join(1.0)
+        return verdicts
+
+    monkeypatch.setattr(sync, "read_verdicts", read)
+    with planned.open() as queue:
+        answer(queue, rows, 5)
+        assert pull_once(planned.uri, planned.campaign).verdicts == 5
+    others[0].join()
+    assert found[0].verdicts == 2
+    assert read_verdicts(planned.workspace).num_rows == 7
+
+
+@pytest.mark.usefixtures("own_data_folder")
+def test_answers_are_pulled_where_no_file_can_be_locked(planned, rows, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    with planned.open() as queue:
+        answer(queue, rows, 1)
+    assert pull_once(planned.uri, planned.campaign).verdicts == 1

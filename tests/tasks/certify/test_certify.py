@@ -176,7 +176,7 @@ def test_every_refusal_says_what_to_do(campaigned):
         UserError, match=r"no certification sample was drawn: the verdicts on \d+ labels .* serve to fit"
     ):
         certify_campaign(campaigned.campaign)
-    plan_reviews(campaigned.campaign)
+    plan_reviews(campaigned.campaign, ReviewRequest(minutes=8))
     with pytest.raises(UserError, match=r"none of the \d+ certification tasks of review plan 2 is answered"):
         certify_campaign(campaigned.campaign)
     campaigned.answer(part=0.5)
@@ -275,7 +275,8 @@ def test_classes_that_were_not_sampled_are_a_group_that_accepts_nothing(campaign
     judged = judge(sample, found.plan.groups, of_round.candidates, accepted, 0.1)
     assert not_sampled(judged) == ("dog",)
     assert [name for group in policy_groups(judged) for name in group.classes] == ["cat"]
-    policy = make_policy(reviews, found, of_round, look, RoundResult(0.1, judged, sample, Reviewers()), simulated=False)
+    tested = RoundResult(0.1, judged, sample, Reviewers(), whole=True)
+    policy = make_policy(reviews, found, of_round, look, tested, simulated=False)
     last = read_policy(reviews.workspace, policy.version, campaigned.campaign.classes).groups[-1]
     assert (last.classes, last.p_correct) == (("dog",), None)
     assert "no label of these classes was drawn" in last.certificate.refusal

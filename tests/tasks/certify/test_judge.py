@@ -43,7 +43,9 @@ def fitted(world, seed, reviews=200):
 def played(world, guarantee, seed, reviews=500, look=1):
     fit, candidates = fitted(world, seed)
     fit_classes = world.labels.class_index[fit.rows]
-    groups = declare_groups(candidates, fit.labels, fit_classes, guarantee, reviews, look)
+    groups = declare_groups(
+        candidates, fit.labels, fit_classes, guarantee, reviews, delta_of_test(1 - guarantee.confidence, look)
+    )
     rows = draw_groups(candidates, groups, guarantee.gate, reviews, seed, 0).rows
     return candidates, groups, rows
 
@@ -128,12 +130,12 @@ def test_gate_a_says_how_many_reviews_would_give_a_start(make_world):
     world, guarantee = make_world(images=3_000, share_wrong=0.1), Guarantee(0.95, 0.9, "accepted")
     fit, candidates = fitted(world, 0, 400)
     classes = world.labels.class_index[fit.rows]
-    groups = declare_groups(candidates, fit.labels, classes, guarantee, 20)
+    groups = declare_groups(candidates, fit.labels, classes, guarantee, 20, 0.072)
     assert not any(group.thresholds for group in groups)
     assert len(draw_groups(candidates, groups, "accepted", 20, 0, 0).rows) == 0
-    more = reviews_to_start(candidates, fit.labels, classes, guarantee, 20)
+    more = reviews_to_start(candidates, fit.labels, classes, guarantee, 20, 0.072)
     assert more is not None
-    assert any(group.thresholds for group in declare_groups(candidates, fit.labels, classes, guarantee, more))
+    assert any(group.thresholds for group in declare_groups(candidates, fit.labels, classes, guarantee, more, 0.072))
 
 
 def test_a_class_without_a_sampled_label(make_world):
@@ -217,7 +219,7 @@ def test_the_guarantee_is_kept_as_often_as_guaranteed(make_world, gate):
     for seed in range(draws):
         world = make_world(images=400, share_wrong=0.2, seed=seed)
         fit, candidates = fitted(world, seed, 150)
-        groups = declare_groups(candidates, fit.labels, world.labels.class_index[fit.rows], guarantee, 300)
+        groups = declare_groups(candidates, fit.labels, world.labels.class_index[fit.rows], guarantee, 300, 0.144)
         for look in (1, 2, 3):
             rows = draw_groups(candidates, groups, gate, 150 * look, seed, 0).rows
             delta = delta_of_test(1 - guarantee.confidence, look)

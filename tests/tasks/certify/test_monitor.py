@@ -16,13 +16,13 @@ from vouch_labels.tasks.certify.monitor import (
     drift,
     expired,
     expired_reason,
-    extension,
     monitor,
     reference,
     would_accept,
 )
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.certify.rounds import read_tests
+from vouch_labels.tasks.certify.top_up import extension
 from vouch_labels.tasks.export.export import read_summary
 from vouch_labels.tasks.labels.arrays import SIGNALS
 from vouch_labels.tasks.labels.scan import scan

@@ -13,7 +13,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tests.waiting import HANG_S
+from tests.processes import HANG_S
 from vouch_labels.review_ui.queue.database import mongod
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")

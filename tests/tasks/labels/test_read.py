@@ -1,15 +1,184 @@
-"""Labels as arrays, image by image (the same labels as the export streams, with their signals) and all at once."""
+"""The one reader of shards, and the labels as arrays, image by image and all at once."""
+
+import ast
+import hashlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vouch_labels.schemas.errors import StoreError
+from vouch_labels.schemas.tables import STAGES
 from vouch_labels.tasks.labels.arrays import SIGNALS, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import SIGNAL_STAGES, image_sizes, label_arrays, labelled_images
+from vouch_labels.tasks.labels.scan import LABEL_TABLES, scan, shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.shard.files import read_current
+from vouch_labels.tasks.shard.files import read_current, read_part
+from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.open import open_store
+
+ROOT = Path(__file__).parents[3]
+COLUMNS = list(dict.fromkeys(name for stage in LABEL_TABLES for name in STAGES[stage].names))
+
+
+@pytest.fixture
+def run(tmp_path, make_images, make_campaign, label):
+    """The arguments of a reader, for a run of three shards: the first has lost an image, one image failed."""
+    make_images(tmp_path / "images", 6)
+    campaign = make_campaign()
+    label(campaign)
+    (tmp_path / "images" / "001.png").unlink()
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    label(campaign)
+    workspace = open_store(campaign.workspace)
+    with Ledger.load(workspace, "main") as ledger:
+        yield workspace, "main", ledger, read_current(workspace, "main").fingerprint
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The stages whose tables are opened, with the columns that are read of them."""
+    found = []
+
+    def spy(store, part, stage, columns=None):
+        found.append((stage, set(columns)))
+        return read_part(store, part, stage, columns)
+
+    monkeypatch.setattr("vouch_labels.tasks.labels.scan.read_part", spy)
+    return found
+
+
+def whole_tables(run):
+    """Every label as a row, joined by hand from the whole tables, of the images that are there."""
+    for shard in shards(*run):
+        tables = [read_part(run[0], shard.marker.parts[stage], stage).to_pylist() for stage in LABEL_TABLES]
+        for rows in zip(*tables, strict=True):
+            assert len({row["label_id"] for row in rows}) == 1
+            joined = rows[0] | rows[1] | rows[2] | rows[3]
+            if joined["key"] != "001.png":
+                yield joined
+
+
+def test_a_label_is_a_row_with_columns_of_every_table(run):
+    tables = list(scan(*run, columns=COLUMNS))
+    assert len(tables) > 1
+    assert pa.concat_tables(tables).to_pylist() == list(whole_tables(run))
+    fields = {field.name: field for stage in reversed(LABEL_TABLES) for field in STAGES[stage]}
+    assert all({field.name: field.type for field in table.schema} == {n: fields[n].type for n in COLUMNS}
+               for table in tables)  # fmt: skip
+
+
+def test_columns_come_as_asked_for_without_those_read_to_choose_rows(run):
+    for table in scan(*run, columns=["decision", "label_id"]):
+        assert table.column_names == ["decision", "label_id"]
+
+
+def test_only_tables_with_wanted_columns_are_opened(run, opened):
+    shard = list(shards(*run))[-1]
+    assert shard.whole
+    shard.labels(["label_id", "decision"])
+    assert opened == [("route", {"label_id", "decision"})]
+    opened.clear()
+    shard.labels(["label_id"])
+    assert opened == [("detect", {"label_id"})]
+
+
+def test_labels_sought_by_any_of_their_values(run, opened):
+    every = list(whole_tables(run))
+    ids, key = [every[0]["label_id"], "unknown"], every[-1]["key"]
+    sought = {"label_id": pa.array(ids), "key": pa.array([key])}
+    found = pa.concat_tables(scan(*run, columns=["label_id", "sam_iou"], sought=sought))
+    expected = [row for row in every if row["label_id"] in ids or row["key"] == key]
+    assert found.to_pylist() == [{"label_id": row["label_id"], "sam_iou": row["sam_iou"]} for row in expected]
+    opened.clear()
+    nothing = list(scan(*run, columns=["label_id", "sam_iou"], sought={"key": pa.array(["unknown"])}))
+    assert sum(table.num_rows for table in nothing) == 0
+    assert {stage for stage, _ in opened} == {"detect"}
+    assert all(table.schema.equals(found.schema) for table in nothing)
+
+
+def test_labels_of_images_that_are_gone_where_asked_for(run):
+    here = {row["label_id"] for row in whole_tables(run)}
+    every = pa.concat_tables(scan(*run, columns=["label_id", "key"], gone=True)).to_pylist()
+    assert {row["label_id"] for row in every if row["key"] != "001.png"} == here
+    assert any(row["key"] == "001.png" for row in every)
+
+
+def test_images_by_outcome_and_key(run):
+    def keys(**options):
+        return [key for shard in shards(*run) for key in shard.images(["key"], **options)["key"].to_pylist()]
+
+    done = ["000.png", "002.png", "003.png", "004.png", "005.png"]
+    assert keys() == done
+    assert keys(outcome="failed") == ["broken.png"]
+    assert keys(outcome=None) == [*done, "broken.png"]
+    assert keys(sought={"key": pa.array(["001.png", "004.png"])}) == ["004.png"]
+
+
+def test_presence_of_images_that_are_there(run):
+    rows = [row for shard in shards(*run) for row in shard.presence().to_pylist()]
+    assert rows
+    assert "001.png" not in {row["key"] for row in rows}
+    (first, *_) = shards(*run)
+    parts = {stage: part for stage, part in first.marker.parts.items() if stage != "presence"}
+    assert replace(first, marker=first.marker.model_copy(update={"parts": parts})).presence() is None
+
+
+@pytest.mark.parametrize("schema", ["without a column", "with another type"])
+def test_a_wanted_column_of_another_schema_is_refused_and_the_others_are_read(tmp_path, run, schema):
+    (shard, *_) = shards(*run)
+    before = shard.labels(["clip_margin"])
+    part = shard.marker.parts["score"]
+    table = pq.read_table(tmp_path / "workspace" / part.name)
+    place = table.column_names.index("clip_margin_wide")
+    if schema == "without a column":
+        table = table.remove_column(place)
+    else:
+        table = table.set_column(place, "clip_margin_wide", table["clip_margin_wide"].cast(pa.float64()))
+    pq.write_table(table, tmp_path / "workspace" / part.name)
+    digest = hashlib.sha256((tmp_path / "workspace" / part.name).read_bytes()).hexdigest()
+    parts = shard.marker.parts | {"score": part.model_copy(update={"sha256": digest})}
+    changed = replace(shard, marker=shard.marker.model_copy(update={"parts": parts}))
+    with pytest.raises(StoreError, match=r"score-\w+\.parquet is of another version of Vouch; start another run$"):
+        changed.labels(["clip_margin", "clip_margin_wide"])
+    assert changed.labels(["clip_margin"]).equals(before)
+
+
+def test_tables_of_different_lengths_are_refused(run):
+    (shard, *_) = shards(*run)
+    part = shard.marker.parts["score"]
+    parts = shard.marker.parts | {"score": part.model_copy(update={"rows": part.rows + 1})}
+    changed = replace(shard, marker=shard.marker.model_copy(update={"parts": parts}))
+    with pytest.raises(StoreError, match="differ in length"):
+        changed.labels(["key", "clip_margin"])
+
+
+def test_no_markers_no_tables(tmp_path):
+    workspace = LocalStore(tmp_path)
+    with Ledger.load(workspace, "main") as ledger:
+        assert list(scan(workspace, "main", ledger, "0", ["label_id"])) == []
+
+
+def test_nobody_else_opens_the_tables_of_shards():
+    """They are opened where they are written and in the one reader, and nowhere else."""
+    allowed = {ROOT / "tasks/labels/scan.py", *(ROOT / "tasks/shard").glob("*.py")}
+    sources = {path for folder in ("flows", "tasks", "review_ui", "schemas", "starter")
+               for path in (ROOT / folder).rglob("*.py")} - allowed  # fmt: skip
+    assert len(sources) > 100
+    found = {
+        f"{path.relative_to(ROOT)} uses {name}"
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in [getattr(node, "name", None) or getattr(node, "attr", None) or getattr(node, "id", None)]
+        if name == "read_part"
+    }
+    assert found == set()
+
+
+# Labels as arrays, image by image (the same labels as the export streams, with their signals) and all at once.
 
 
 def test_signals_are_numbers_that_say_something_of_a_label():

@@ -10,7 +10,7 @@ from threading import Event, Lock
 import pytest
 import torch
 
-from tests.waiting import HANG_S
+from tests.processes import HANG_S
 from vouch_labels.tasks.models.batching import RESCUES, Batcher, is_out_of_memory
 from vouch_labels.tasks.models.runtime import SharedLock
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.float_bounds import U32, U64, assert_product, assert_within, bounded, gamma, in_float64
-from tests.waiting import HANG_S
+from tests.processes import HANG_S
 from vouch_labels.tasks.models import compile
 from vouch_labels.tasks.models.compile import (
     MOST_SHAPES,

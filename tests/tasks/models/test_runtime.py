@@ -24,7 +24,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.waiting import HANG_S, until
+from tests.processes import HANG_S, until
 from vouch_labels.schemas.campaign import SWITCHES, DetectorConfig, ModelsConfig
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.models.batching import Batcher

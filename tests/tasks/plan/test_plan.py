@@ -225,7 +225,7 @@ from vouch_labels.schemas.records import ImageRef
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.plan.plan import plan
 from vouch_labels.tasks.store.local import LocalStore
-from tests.killing import killed_at
+from tests.processes import killed_at
 
 workspace = LocalStore(Path(sys.argv[1]))
 first = int(sys.argv[2])

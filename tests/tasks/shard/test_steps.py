@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.waiting import HANG_S
+from tests.processes import HANG_S
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.models import runtime

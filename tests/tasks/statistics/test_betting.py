@@ -173,3 +173,11 @@ def test_at_the_end_of_a_sample_it_accepts_nearly_what_the_exact_test_does():
             step = certified_step(evidence)
             found.append(0 if step is None else int(grid.accepted[step]))
     assert np.mean(bets) >= 0.8 * np.mean(exact) > 0
+
+
+def test_a_sample_without_a_right_label_passes_nothing():
+    """Known answers would let some wrong labels be delivered unseen, which is no reason to accept any."""
+    scores = np.full(60, 0.9)
+    grid, sample = grid_of(scores, np.array([0.9])), Sample(scores[:4], np.ones(4, np.bool_))
+    assert bet_delivered(sample, grid, 0.5, 0.1, Population(4, 60, 0)).p_values.tolist() == [1.0]
+    assert bet_accepted(sample, grid_of(scores[:4], np.array([0.9])), 0.5, 0.1).p_values.tolist() == [1.0]

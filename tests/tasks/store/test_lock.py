@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.waiting import HANG_S, until
+from tests.processes import HANG_S, until
 from vouch_labels.schemas.errors import StoreError, WorkspaceBusyError
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.lock import LockRecord, WorkspaceLock, this_process

@@ -17,7 +17,7 @@ import pytest
 from botocore import exceptions as e
 from botocore.parsers import ResponseParserError
 
-from tests.waiting import HANG_S
+from tests.processes import HANG_S
 from vouch_labels.schemas.campaign import S3Options
 from vouch_labels.schemas.errors import (
     ObjectArchivedError,

@@ -142,7 +142,6 @@ class Fusion(Protocol):
 
     def __call__(self, image: Tensor, text: Tensor, folded: FoldedText | None = None) -> tuple[Tensor, Tensor]:
         """Let them meet; `folded`: the text as `FoldedFusion.fold` gives it, where that was done before."""
-        ...
 
 
 def fusion(block: "BiAttentionBlock", engine: Engine) -> Fusion:

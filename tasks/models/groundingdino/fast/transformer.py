@@ -211,11 +211,9 @@ class Attention(Protocol):
 
     def project(self, memory: Tensor) -> Tensor:
         """Cells (B, N, D) of all levels to what is sampled."""
-        ...
 
     def __call__(self, query: Tensor, values: Tensor, places: Places, levels: Levels) -> Tensor:
         """Queries (B, Q, D) at their places to (B, Q, D); `values` are what `project` gave."""
-        ...
 
 
 def deformable_attention(attention: "MultiScaleDeformableAttention", engine: Engine) -> Attention:

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.float_bounds import Bounded, bounded, in_float64
-from tests.tasks.models.fake_cuda import FakeCuda, crossings_of
+from tests.tasks.models.conftest import FakeCuda, crossings_of
 from vouch_labels.schemas.campaign import ScorerConfig
 from vouch_labels.schemas.errors import CheckpointError, UserError
 from vouch_labels.tasks.models.open_clip import backend

@@ -21,7 +21,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.modeling.image_encoder import Block, get_rel_pos
 
 from tests.float_bounds import U32, U64, UBF16, bounded, in_float64
-from tests.tasks.models.fake_cuda import FakeCuda, crossings_of
+from tests.tasks.models.conftest import FakeCuda, crossings_of
 from tests.tasks.models.sam.exact import WantedMasks, decoded, exact_sam, wanted_masks
 from vouch_labels.schemas.campaign import ModelsConfig, SegmenterConfig
 from vouch_labels.tasks.models.registry import load_segmenter

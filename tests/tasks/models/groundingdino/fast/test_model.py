@@ -14,9 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tasks.models.fake_cuda import FakeCuda, crossings_of
-from tests.tasks.models.groundingdino.conftest import spread
-from tests.tasks.models.groundingdino.fast.conftest import Starter, Wanted, wanted_of
+from tests.tasks.models.conftest import FakeCuda, crossings_of
+from tests.tasks.models.groundingdino.conftest import Starter, Wanted, spread, wanted_of
 from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig
 from vouch_labels.starter.evaluate import DETECTOR_SEEN_SEED, average_precision_of_nouns, fresh_scene
 from vouch_labels.starter.scenes.vocabulary import SPLITS
