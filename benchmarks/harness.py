@@ -90,6 +90,13 @@ def _main(name: str, request: str, answer: str) -> None:
     Path(answer).write_bytes(to_json(measured))
 
 
+def peak_bytes_of_children() -> int:
+    """Sum of the peaks of all processes that this one has started and that still run."""
+    import psutil
+
+    return sum(peak_bytes(child.pid) for child in psutil.Process().children(recursive=True))
+
+
 def describe_machine() -> str:
     """Cores, kind of CPU, memory, system, and the versions that matter; GPUs stand in the tables that use them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.campaigns import Options, write_campaign
-from benchmarks.harness import Table, in_child, mebibytes, seconds
+from benchmarks.harness import Table, in_child, mebibytes, peak_bytes_of_children, seconds
 from benchmarks.routing.size import CLASSES as RUN_CLASSES
 from benchmarks.routing.size import make_workspace
 from vouch_labels.schemas.errors import UserError
@@ -126,12 +126,12 @@ def _review_queue(campaign: str, folder: str, answers: int) -> dict[str, float]:
     """Fill, answer, pull; seconds of each."""
     from time import perf_counter
 
+    from vouch_labels.review_ui.queue.answers import pull_queue
     from vouch_labels.review_ui.queue.database import mongod
     from vouch_labels.review_ui.queue.fill import fill_queue
     from vouch_labels.review_ui.queue.queue import Queue
-    from vouch_labels.review_ui.queue.sync import pull_queue
     from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.tasks.bench.timing import peak_bytes, peak_bytes_of_children
+    from vouch_labels.tasks.bench.timing import peak_bytes
     from vouch_labels.tasks.store.open import open_store
 
     config = load_campaign(Path(campaign))

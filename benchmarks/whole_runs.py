@@ -20,9 +20,9 @@ from benchmarks.campaigns import (
     write_campaign,
 )
 from benchmarks.engine.baseline import run_baseline
-from benchmarks.harness import Table, in_child, mebibytes, seconds, share
-from vouch_labels.tasks.bench.bench import STEPS, STORAGE, timed_steps
-from vouch_labels.tasks.bench.timing import StageTimer, peak_bytes_of_children
+from benchmarks.harness import Table, in_child, mebibytes, peak_bytes_of_children, seconds, share
+from vouch_labels.tasks.bench.bench import STEPS, timed_steps
+from vouch_labels.tasks.bench.timing import StageTimer
 
 REPETITIONS: Final = 5
 SHARD_SIZE: Final = 4
@@ -116,7 +116,7 @@ def measure_stages(options: Options) -> Table:
     found = in_child(_times_of_steps, images=images, repetitions=repetitions).value
     taken, forward = found["seconds"], found["forward"]
     whole, models = sum(taken.values()), sum(forward.values())
-    storage = sum(taken[step] for step in STORAGE)
+    storage = sum(taken[step] for step in ("acquire", "write"))
     rows = [
         [step, seconds(taken[step]), share(taken[step] / whole), seconds(forward[step]) if forward[step] else ""]
         for step in STEPS

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import ClassVar, Final, Generic, NoReturn, Self, TypeVar
 
 from vouch_labels.flows import parent_death
@@ -94,9 +93,7 @@ class Outcome(Generic[T]):
         """Begin the work."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Note how the work ended; after a signal Prefect has seconds to report it."""
         self.error = error
         ended = None if error is None else signal_behind(error)

@@ -25,6 +25,7 @@ IMAGE_GLOBS: Final = tuple(f"**/*.{suffix}" for suffix in IMAGE_SUFFIXES)
 """What source.include holds by default; then files without an extension are looked into as well."""
 
 Gate = Literal["delivered", "accepted"]
+Unsampled = Literal["accept", "review"]
 
 EMBEDDED = "embedded"
 _SCHEMES = ("mongodb://", "mongodb+srv://")
@@ -379,6 +380,12 @@ class RoutingConfig(Strict):
         lt=0.5,
         description="Share of the wrong labels that reviewers are assumed to miss at most; the guarantee says so, and "
         "honeypots measure it instead.",
+    )
+    unsampled: Unsampled = Field(
+        "accept",
+        description="What becomes of classes of which the validation sample holds no label: accepted with their group, "
+        "whose guarantee is about it as a whole, or left to review. The exact test under gate accepted always leaves "
+        "them to review.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything that is drawn for review.")
     accept: Thresholds | None = Field(

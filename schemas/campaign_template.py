@@ -66,8 +66,8 @@ class _Writer:
             lines = [f"{name}:", *self._items(model, values.get(name) or [_examples(model)], path)]
             yield from lines if given else _disabled(lines)
         else:
-            children = _indented(self.section(model, values.get(name, {}), path))
-            if given or not _nullable(field):
+            children = [f"  {line}" for line in self.section(model, values.get(name, {}), path)]
+            if given or type(None) not in alternatives(field.annotation):
                 yield from [f"{name}:", *children]
             else:
                 yield from _disabled([f"{name}:", *(_enabled(line) for line in children)])
@@ -101,10 +101,6 @@ def _choices(field: FieldInfo) -> str:
     return f" One of {', '.join(choices)}." if len(choices) > 1 else ""
 
 
-def _nullable(field: FieldInfo) -> bool:
-    return type(None) in alternatives(field.annotation)
-
-
 def _setting(name: str, field: FieldInfo, values: Mapping[str, Any]) -> str:
     if name in values:
         return f"{name}: {_inline(values[name])}"
@@ -124,10 +120,6 @@ def _inline(value: object) -> str:
 
 def _words(text: str) -> list[str]:
     return [f"# {line}" for line in textwrap.wrap(text, _WIDTH)]
-
-
-def _indented(lines: Iterator[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
 
 
 def _disabled(lines: Sequence[str]) -> list[str]:

@@ -29,6 +29,18 @@ CORRECT_MEANS = "class right, box acceptable as it is, not a duplicate"
 """The definition of a correct label that verdicts are given by."""
 
 
+class TestBasis(Strict):
+    """What the exact test of a group went by beside its sample, so that it can be taken again."""
+
+    delta: float = Field(ge=0, le=1, description="What it may spend: this group's part of 1 - confidence.")
+    labels: int = Field(ge=0, description="Labels that the sample is of.")
+    known_correct: int = Field(0, ge=0, description="Other labels of the group that people had called correct.")
+    known_wrong: int = Field(0, ge=0, description="The same, called wrong.")
+    sizes: tuple[int, ...] = Field((), description="Of the labels, those at or above each tested threshold.")
+    kept: tuple[int, ...] = Field((), description="Of these, those of classes that the guarantee is about.")
+    whole: bool = Field(True, description="Whether all these labels were there; else the binomial test was taken.")
+
+
 class GroupCertificate(Strict):
     """What the reviewed samples say of one group."""
 
@@ -46,6 +58,7 @@ class GroupCertificate(Strict):
     test: Literal["exact", "any time"] = Field(
         "exact", description="Of the whole sample, or the one that may be looked at after any answer."
     )
+    basis: TestBasis | None = Field(None, description="Of the exact test; not in the first policies.")
     accepted_precision: float | None = Field(None, description="A: estimated precision of the accepted labels.")
     accepted_at_least: float = Field(0, ge=0, le=1, description="Its lower bound, for reading.")
     delivered_precision: float | None = Field(None, description="B: estimated precision of the delivered labels.")
@@ -53,9 +66,9 @@ class GroupCertificate(Strict):
 
     @model_serializer(mode="wrap")
     def _with_what_it_says(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave the usual test out, so that the files and names of earlier policies stay the same."""
+        """Leave out what earlier policies do not say, so that their files and names stay the same."""
         found: dict[str, object] = handler(self)
-        return {name: one for name, one in found.items() if (name, one) != ("test", "exact")}
+        return {name: one for name, one in found.items() if (name, one) not in (("test", "exact"), ("basis", None))}
 
 
 class Group(Strict):
@@ -99,7 +112,9 @@ class Covered(Strict):
     created: str = Field(description="When it was drawn, ISO 8601, UTC.")
 
 
-_LEFT_OUT: Final = ("covers", "extends", "log", "answered", "repeat")
+_LEFT_OUT: Final = (
+    "covers", "extends", "extension_delta", "extension_labels", "extension_times", "log", "answered", "repeat",
+)  # fmt: skip
 """Of a certification that says nothing of them."""
 
 
@@ -124,6 +139,11 @@ class Certification(Strict):
         (), description="The labels that it covers, the first as certified; empty in policies of before 2026-12."
     )
     extends: str | None = Field(None, description="The policy that was certified first, where new labels came to it.")
+    extension_delta: float | None = Field(
+        None, gt=0, lt=1, description="Part of 1 - confidence for labels that come later; not in the first policies."
+    )
+    extension_labels: int | None = Field(None, ge=0, description="Labels of all top-up samples' batches, each once.")
+    extension_times: int | None = Field(None, ge=1, description="In so many batches is each that counts, at least.")
     plans: tuple[int, ...] = Field(description="Numbers of the review plans whose verdicts it rests on.")
     verdicts: str = Field(description="Fingerprint of those verdicts.")
     answered: int | None = Field(
@@ -209,6 +229,7 @@ class Certified(Strict):
     reviewers: Reviewers = Field(description="What honeypots showed.")
     simulated: bool = Field(description="Verdicts came from a simulated reviewer.")
     more_reviews: int | None = Field(None, description="About how many more would certify something; None: unknown.")
+    unanswered: int = Field(0, ge=0, description="Labels of the sample that wait, where its beginning was tested.")
     remarks: tuple[str, ...] = Field((), description="What else there is to know, in words.")
 
     def blocks(self) -> Iterator[Block]:

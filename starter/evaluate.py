@@ -9,12 +9,10 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -26,6 +24,9 @@ from vouch_labels.starter.command import exit_code
 from vouch_labels.starter.scenes.scene import Scene, SceneObject, draw_scene
 from vouch_labels.starter.scenes.vocabulary import COLOURS, CORE, HELD_OUT, SPLITS
 from vouch_labels.starter.train.run import update_card
+from vouch_labels.tasks.boxes_masks import box_iou
+from vouch_labels.tasks.evaluate.average_precision import AveragePrecisionMeter
+from vouch_labels.tasks.matching import ImageLabels, ImageObjects, xywh_of
 from vouch_labels.tasks.models.registry import (
     Detector,
     Floats,
@@ -86,7 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.writelines(f"{name}: {value}\n" for name, value in _rows(part, figures).items())
             sys.stdout.flush()
         try:
-            options.out.write_text(report(figures, options.scenes, _machine()), encoding="utf-8")
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            text = report(figures, options.scenes, f"a machine with {cores} CPU cores")
+            options.out.write_text(text, encoding="utf-8")
             if options.cards:
                 _update_cards(options.cards, figures, options.scenes)
         except OSError as error:
@@ -109,15 +112,8 @@ def _rows(part: str, figures: Mapping[str, float]) -> dict[str, str]:
     return {text: f"{figures[key]:.3f}" for key, text in keys.items() if key.startswith(f"{part}.") and key in figures}
 
 
-def _machine() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"a machine with {cores} CPU cores"
-
-
-def measure_detector(count: int, config: DetectorConfig | None = None) -> dict[str, float]:
-    """Run a detector on freshly drawn scenes and compare with their truth.
-
-    By default it is the bundled one, with the campaign's default thresholds.
+def measure_detector(count: int) -> dict[str, float]:
+    """Run the bundled detector, with a campaign's default thresholds, on freshly drawn scenes with exact truth.
 
     Returns:
         map50, map (nouns of the core split, all prompted); held_out_map50 (pairs never trained on, all prompted,
@@ -125,7 +121,7 @@ def measure_detector(count: int, config: DetectorConfig | None = None) -> dict[s
         nouns are prompted); precision, recall (at the default score, IoU 0.5); mean_score (of the boxes kept there);
         other_map50, other_map, other_precision, other_recall, other_mean_score (the same in the other emoji style).
     """
-    config = config or DetectorConfig()
+    config = DetectorConfig()
     detector = load_detector(config, Runtime("cpu", "fp32"))
     nouns = [noun.name for noun in SPLITS["core"][0]]
     pairs = sorted(f"{colour} {noun}" for colour, noun in HELD_OUT if noun in nouns)
@@ -158,9 +154,10 @@ def count_hits(objects: Sequence[tuple[str, Sequence[float]]], found: Boxes, nam
     """
     boxes, scores, labels = found
     free = set(range(len(objects)))
+    overlaps = box_iou(boxes, np.array([box for _, box in objects], np.float32).reshape(-1, 4))
     for index in np.flatnonzero(scores >= least):
         named = [place for place in free if objects[place][0] == names[int(labels[index])]]
-        overlap, match = max(((_box_iou(boxes[index], objects[place][1]), place) for place in named), default=(0.0, -1))
+        overlap, match = max(((overlaps[index, place], place) for place in named), default=(0.0, -1))
         if overlap >= 0.5:
             free.remove(match)
     return len(objects) - len(free)
@@ -197,49 +194,17 @@ def _merged(raw: RawDetections, iou: float) -> Boxes:
 def _average_precision(
     scenes: Sequence[Scene], found: Sequence[Boxes], names: Sequence[str], name_of: Callable[[SceneObject], str]
 ) -> dict[str, float]:
-    """COCO's average precision by pycocotools; objects whose name is not in `names` are no truth."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    truth = [
-        _annotation(image, item.xyxy, names.index(name_of(item)))
-        for image, scene in enumerate(scenes)
-        for item in scene.objects
-        if name_of(item) in names
-    ]
-    results = [
-        {**_annotation(image, box.tolist(), int(label)), "score": float(score)}
-        for image, (boxes, scores, labels) in enumerate(found)
-        for box, score, label in zip(boxes, scores, labels, strict=True)
-    ]
-    if not results:
-        return {"map50": 0.0, "map": 0.0}
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": image} for image in range(len(scenes))],
-        "categories": [{"id": index, "name": name} for index, name in enumerate(names)],
-        "annotations": [{**row, "id": number + 1} for number, row in enumerate(truth)],
-    }
-    # pycocotools prints its progress.
-    with redirect_stdout(StringIO()):
-        coco.createIndex()
-        run = COCOeval(coco, coco.loadRes(results), "bbox")
-        run.evaluate()
-        run.accumulate()
-        run.summarize()
-    return {"map": float(run.stats[0]), "map50": float(run.stats[1])}
-
-
-def _annotation(image: int, xyxy: Iterable[float], category: int) -> dict[str, Any]:
-    x0, y0, x1, y1 = xyxy
-    box = [x0, y0, x1 - x0, y1 - y0]
-    return {"image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-
-
-def _box_iou(first: Iterable[float], second: Iterable[float]) -> float:
-    a, b = np.asarray(tuple(first)), np.asarray(tuple(second))
-    common = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
-    return float(common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common + 1e-9))
+    """COCO's average precision; objects whose name is not in `names` are no truth."""
+    meter = AveragePrecisionMeter("bbox", len(names))
+    for image, (scene, (boxes, scores, labels)) in enumerate(zip(scenes, found, strict=True)):
+        truth = [item for item in scene.objects if name_of(item) in names]
+        corners = np.array([item.xyxy for item in truth], np.float32).reshape(-1, 4)
+        classes = np.array([names.index(name_of(item)) for item in truth], np.int64)
+        crowd, accepted = np.zeros(len(truth), np.bool_), np.ones(len(boxes), np.bool_)
+        given = ImageLabels(labels, boxes, accepted, {"detector_score": scores})
+        meter.add(image, given, ImageObjects(classes, xywh_of(corners), crowd))
+    whole = meter.result(names)
+    return {"map": whole.map or 0.0, "map50": whole.ap50 or 0.0}
 
 
 def _false_boxes(detector: Detector, config: DetectorConfig, scene: Scene, nouns: Sequence[str]) -> int:
@@ -249,15 +214,15 @@ def _false_boxes(detector: Detector, config: DetectorConfig, scene: Scene, nouns
     return int((scores >= config.min_score).sum())
 
 
-def measure_segmenter(count: int, config: SegmenterConfig | None = None) -> dict[str, float]:
-    """Prompt a segmenter, by default the bundled one, with the true boxes of freshly drawn scenes.
+def measure_segmenter(count: int) -> dict[str, float]:
+    """Prompt the bundled segmenter with the true boxes of freshly drawn scenes.
 
     Returns:
         mean_iou over objects; boundary_iou likewise (Cheng et al., Boundary IoU, CVPR 2021, eq. 2); iou_error, the
         mean absolute error of the model's own estimate of its IoU; other_mean_iou, other_boundary_iou,
         other_iou_error (the same in the other emoji style).
     """
-    segmenter = load_segmenter(config or SegmenterConfig(), Runtime("cpu", "fp32"))
+    segmenter = load_segmenter(SegmenterConfig(), Runtime("cpu", "fp32"))
     other = _of_style(segmenter, count, OTHER_STYLE)
     return _of_style(segmenter, count, "noto") | {f"other_{name}": value for name, value in other.items()}
 
@@ -265,9 +230,7 @@ def measure_segmenter(count: int, config: SegmenterConfig | None = None) -> dict
 def _of_style(segmenter: Segmenter, count: int, style: str) -> dict[str, float]:
     from pycocotools import mask as coco_mask
 
-    overlaps: list[float] = []
-    boundaries: list[float] = []
-    errors: list[float] = []
+    rows: list[tuple[float, float, float]] = []
     for start in range(0, count, _BATCH):
         scenes = [
             fresh_scene(SEGMENTER_SEED, index, "core", style) for index in range(start, min(start + _BATCH, count))
@@ -277,14 +240,9 @@ def _of_style(segmenter: Segmenter, count: int, style: str) -> dict[str, float]:
         for scene, masks in zip(scenes, answers, strict=True):
             for item, counts, estimate in zip(scene.objects, masks.rle_counts, masks.predicted_iou, strict=True):
                 found = coco_mask.decode({"size": list(item.mask.shape), "counts": counts}).astype(bool)
-                overlaps.append(_mask_iou(found, item.mask))
-                boundaries.append(_mask_iou(_boundary(found), _boundary(item.mask)))
-                errors.append(abs(float(estimate) - overlaps[-1]))
-    return {
-        "mean_iou": float(np.mean(overlaps)),
-        "boundary_iou": float(np.mean(boundaries)),
-        "iou_error": float(np.mean(errors)),
-    }
+                overlap, boundary = _mask_iou(found, item.mask), _mask_iou(_boundary(found), _boundary(item.mask))
+                rows.append((overlap, boundary, abs(float(estimate) - overlap)))
+    return dict(zip(("mean_iou", "boundary_iou", "iou_error"), np.mean(rows, axis=0).tolist(), strict=True))
 
 
 def _mask_iou(first: Mask, second: Mask) -> float:
@@ -300,10 +258,10 @@ def _boundary(mask: Mask) -> Mask:
     return np.asarray(mask & ~inner, bool)
 
 
-def measure_scorer(count: int, config: ScorerConfig | None = None) -> dict[str, float]:
+def measure_scorer(count: int) -> dict[str, float]:
     """Classify the true crops of freshly drawn scenes by their most similar text.
 
-    By default the scorer is the bundled one, with a campaign's default templates and background.
+    The scorer is the bundled one, with a campaign's default templates and background.
 
     Returns:
         top1 (nouns of the core split and the background texts compete); phrase_top1 (all nouns, tinted ones in
@@ -312,7 +270,7 @@ def measure_scorer(count: int, config: ScorerConfig | None = None) -> dict[str, 
         probability (mean softmax probability of the answers that top1 counts); other_top1, other_probability (the
         same in the other emoji style).
     """
-    config = config or ScorerConfig()
+    config = ScorerConfig()
     scorer = load_scorer(config, Runtime("cpu", "fp32"))
     nouns = SPLITS["core"][0]
     names = [noun.name for noun in nouns]

@@ -230,19 +230,15 @@ def needed_bytes(image: ImageFile.ImageFile, found: str, data: bytes) -> int:
     storage = 4 if found == "WEBP" else _STORAGE.get(image.mode, 4)
     decoder = float(_DECODER.get(found, 0))
     if isinstance(image, JpegImageFile) and image.info.get("progressive"):
-        decoder = _coefficients(image)
+        # The coefficients of all components, which are needed until its end.
+        factors = [across * down for _, across, down, _ in image.layer]
+        decoder = 2 * sum(factors) / max(factors, default=1)
     elif isinstance(image, TiffImageFile):
         decoder = max(_strip(image), storage if _orientation(image) != 1 else 0)
     elif isinstance(image, Jpeg2KImageFile):
         decoder = _JPEG_2000_BAND * len(image.getbands()) * _tile_share(data, image.size)
     converted = _RGB + (storage if is_wide(image) else 0)
     return _SLACK + round(width * height * (storage + max(decoder, converted)))
-
-
-def _coefficients(image: JpegImageFile) -> float:
-    """Bytes a pixel of the coefficients of all components, which a progressive JPEG needs until its end."""
-    factors = [across * down for _, across, down, _ in image.layer]
-    return 2 * sum(factors) / max(factors, default=1)
 
 
 def _strip(image: TiffImageFile) -> float:

@@ -337,19 +337,9 @@ def merge_duplicates(boxes: Floats, strengths: Floats, scores: Floats, iou: floa
 
 def _batch(key: str, sha256: str, found: Detections, class_names: Sequence[str]) -> pa.RecordBatch:
     names = [class_names[index] for index in found.class_indices]
-    columns = [
-        pa.array(label_ids(key, sha256, names, found.boxes), pa.string()),
-        pa.array([key] * len(names), pa.string()),
-        pa.array(names, pa.string()),
-        *(pa.array(found.boxes[:, side], pa.float32()) for side in range(4)),
-        pa.array(found.prompts, pa.string()),
-        pa.array(found.scores, pa.float32()),
-        pa.array(found.margins, pa.float32()),
-        pa.array(found.runners_up, pa.string()),
-        pa.array(found.relative_areas, pa.float32()),
-        pa.array(found.border_sides, pa.int8()),
-        pa.array(found.crowding, pa.float32()),
-    ]
+    labels = [label_ids(key, sha256, names, found.boxes), [key] * len(names), names, *found.boxes.T, found.prompts]
+    signals = [found.scores, found.margins, found.runners_up, found.relative_areas, found.border_sides, found.crowding]
+    columns = [pa.array(column, field.type) for column, field in zip([*labels, *signals], DETECTIONS, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=DETECTIONS)
 
 

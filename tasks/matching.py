@@ -77,7 +77,6 @@ def match_the_rest(
     iou: NDArray[np.float64],
     crowd: NDArray[np.bool_],
     order: NDArray[np.int64],
-    threshold: float = IOU_THRESHOLD,
 ) -> NDArray[np.int64]:
     """Give labels that are on no object of their class a free one of any class, to say what they were taken for.
 
@@ -91,7 +90,7 @@ def match_the_rest(
     free[matched[matched != NOT_MATCHED]] = False
     for place in order.tolist():
         if matched[place] == NOT_MATCHED and not matches.ignored[place]:
-            candidates = np.flatnonzero((iou[place] >= threshold) & free)
+            candidates = np.flatnonzero((iou[place] >= IOU_THRESHOLD) & free)
             if len(candidates):
                 matched[place] = _best(iou[place], candidates)
                 free[matched[place]] = False

@@ -37,9 +37,8 @@ class Segment:
         results: list[Masks | Failed] = [Failed(step="segment", reason="a box is not finite")] * len(images)
         found = self._segmenter.segment([images[i] for i in sound], [boxes[i] for i in sound])
         for index, masks in zip(sound, found, strict=True):
-            results[index] = (
-                masks if _finite(masks) else Failed(step="segment", reason="the segmenter's answer is not finite")
-            )
+            finite = np.isfinite(masks.predicted_iou).all() and np.isfinite(masks.stability).all()
+            results[index] = masks if finite else Failed(step="segment", reason="the segmenter's answer is not finite")
         return results
 
     def table(self, rows: Iterable[tuple[Sequence[str], Floats, Masks]]) -> pa.Table:
@@ -48,18 +47,8 @@ class Segment:
         return pa.Table.from_batches(batches, schema=MASKS)
 
 
-def _finite(masks: Masks) -> bool:
-    return bool(np.isfinite(masks.predicted_iou).all() and np.isfinite(masks.stability).all())
-
-
 def _batch(ids: Sequence[str], boxes: Floats, masks: Masks) -> pa.RecordBatch:
-    columns = [
-        pa.array(ids, pa.string()),
-        pa.array(masks.rle_counts, pa.binary()),
-        pa.array(masks.areas, pa.int64()),
-        *(pa.array(masks.boxes[:, side], pa.float32()) for side in range(4)),
-        pa.array(masks.predicted_iou, pa.float32()),
-        pa.array(masks.stability, pa.float32()),
-        pa.array(paired_box_iou(boxes, masks.boxes).astype(np.float32)),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=MASKS)
+    kept = paired_box_iou(boxes, masks.boxes).astype(np.float32)
+    columns = [ids, masks.rle_counts, masks.areas, *masks.boxes.T, masks.predicted_iou, masks.stability, kept]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, MASKS, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=MASKS)

@@ -317,7 +317,7 @@ def starter_run(parent: Path, style: str, images: int) -> StarterRun:
     """
     import json
 
-    from vouch_labels.starter.scenes.generate import TRUTH, generate_scenes
+    from vouch_labels.starter.scenes.scene import TRUTH, generate_scenes
 
     folder = parent / f"{style}-{SEED}-{images}"
     truth = folder / "images" / TRUTH

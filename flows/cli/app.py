@@ -12,7 +12,7 @@ import typer
 
 from vouch_labels.flows.cli import certify, demo, evaluate, init, label, review
 from vouch_labels.flows.cli.command import add, epilog
-from vouch_labels.flows.console.encoding import read_names_as_utf8, show_plain_signs
+from vouch_labels.flows.console.output import read_names_as_utf8, show_plain_signs
 from vouch_labels.flows.prefect_server import is_gone, leave_at_once
 from vouch_labels.flows.user_folders import settle_folders
 from vouch_labels.schemas.errors import UserError

@@ -55,6 +55,8 @@ def _refusal(found: "Certified", campaign: Path) -> str:
     if not found.groups:
         return "the certificate could not be extended to the new labels; the policy stays as it is, and they wait"
     text = "nothing could be certified, so no policy was written"
+    if found.unanswered:
+        return f"{text}; {found.unanswered:,} labels of the sample wait: answer more of them, then certify again"
     if found.more_reviews is None:
         return f"{text}; the reasons stand with each group"
     more, minutes = f"{found.more_reviews:,}", minutes_for(found.more_reviews)

@@ -232,7 +232,7 @@ def scenes(
     """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from vouch_labels.starter.scenes.generate import generate_scenes
+    from vouch_labels.starter.scenes.scene import generate_scenes
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=terminal().remarks(), transient=True) as progress:

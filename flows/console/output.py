@@ -1,8 +1,10 @@
 """Prints results as JSON or as lines and tables; keeps other packages' output off the terminal, in a log file.
 
 The log holds the tracebacks as well, and never a secret.
+File names are UTF-8 whatever the locale says, and a terminal that cannot show a sign gets a plain one.
 """
 
+import codecs
 import io
 import json
 import logging
@@ -19,16 +21,55 @@ from typing import Any, Final, TextIO
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from vouch_labels.flows.console.encoding import PLAIN
 from vouch_labels.schemas.text import Block, Result
 from vouch_labels.tasks.store.private import FOLDER_MODE, PrivateLog
 
+PLAIN: Final = "vouch.plain"
+"""Name of the error handler for streams."""
+
+_PLAIN_SIGNS: Final = {"≥": ">=", "…": "...", "\u2013": "-"}
 MAX_BYTES: Final = 5 * 2**20
 KEPT: Final = 3
 """Older files that are kept, as vouch.log.1 and so on."""
 
 _COMMAND: Final = re.compile(r"(\bvouch [a-z-]+ )CAMPAIGN\b")
 _IN_ADDRESS: Final = re.compile(r"(?<=://)[^/@\s]+@|(?<=\w)\?[^\s\"'<>]*(?i:signature|token|secret|key)=[^\s\"'<>]*")
+
+
+def read_names_as_utf8() -> None:
+    """Begin this process again in Python's UTF-8 mode where the locale has another encoding.
+
+    Python itself does so in the C locale, unless PYTHONUTF8=0 keeps it from that: names of files could not be read
+    then, be it in a campaign, in a table or in the data set. The output stays in the encoding that was asked for.
+    """
+    if sys.flags.utf8_mode or codecs.lookup(sys.getfilesystemencoding()).name == "utf-8":
+        return
+    os.environ["PYTHONUTF8"] = "1"  # for children
+    os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - ourselves, no shell
+
+
+def show_plain_signs() -> None:
+    """Let standard output and error replace what their encoding does not have, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        return codecs.backslashreplace_errors(error)
+    part = error.object[error.start : error.end]
+    try:
+        # Bytes of a file's name that could not be read in the locale's encoding (PEP 383) are mostly UTF-8.
+        part = part.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
+    part = "".join(_PLAIN_SIGNS.get(sign, sign) for sign in part)
+    return part.encode(error.encoding, "backslashreplace").decode(error.encoding), error.end
+
+
+codecs.register_error(PLAIN, _plain)
 
 
 @dataclass(frozen=True)

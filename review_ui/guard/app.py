@@ -16,9 +16,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vouch_labels.review_ui.guard.auth import Login
+from vouch_labels.review_ui.guard.auth import SAFE, Hosts, Login
 from vouch_labels.review_ui.guard.media import Media
-from vouch_labels.review_ui.guard.origin import SAFE, Hosts
 from vouch_labels.review_ui.guard.pages import OPEN, PAUSE, SCRIPTS, in_app_page, opening_page, script
 from vouch_labels.review_ui.guard.requests import (
     as_object,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -59,8 +58,14 @@ def opening_page(settings: GuardSettings) -> str:
 
 def in_app_page(settings: GuardSettings) -> Callable[[bytes], bytes]:
     """What changes the App's index page: the cover comes before the App's script, and the end's words wait in it."""
-    head = _STYLE + _BEFORE
-    return partial(_cover_app, head=head.encode(), body=(_cover(settings) + end_template(settings)).encode())
+    head = f"<head>{_STYLE}{_BEFORE}".encode()
+    body = f"<body>{_cover(settings)}{end_template(settings)}".encode()
+
+    def covered(page: bytes) -> bytes:
+        page = _TITLE.sub(b"<title>Vouch review</title>", _FOREIGN.sub(b"", page), count=1)
+        return page.replace(b"<head>", head, 1).replace(b"<body>", body, 1)
+
+    return covered
 
 
 def script(name: str) -> Path:
@@ -70,11 +75,6 @@ def script(name: str) -> Path:
 
 def _cover(settings: GuardSettings) -> str:
     return _COVER.format(reviewer=escape(settings.reviewer))
-
-
-def _cover_app(page: bytes, head: bytes, body: bytes) -> bytes:
-    page = _TITLE.sub(b"<title>Vouch review</title>", _FOREIGN.sub(b"", page), count=1)
-    return page.replace(b"<head>", b"<head>" + head, 1).replace(b"<body>", b"<body>" + body, 1)
 
 
 def end_template(settings: GuardSettings) -> str:

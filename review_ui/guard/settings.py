@@ -1,6 +1,5 @@
 """Settings of the guard, the session that it guards, its refusals and the headers of every answer."""
 
-from collections.abc import Mapping
 from typing import Final, Literal, Protocol
 
 from pydantic import Field
@@ -66,16 +65,15 @@ class GuardedSession(Protocol):
 class RefusedError(Exception):
     """A request that is not let through."""
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        """Take the HTTP status, a line for people, and headers."""
+    def __init__(self, status: int, message: str) -> None:
+        """Take the HTTP status and a line for people."""
         super().__init__(message)
         self.status = status
         self.message = message
-        self.headers = headers
 
     def response(self) -> Response:
         """The answer: a JSON object with the line."""
-        return JSONResponse({"error": self.message}, self.status, self.headers)
+        return JSONResponse({"error": self.message}, self.status)
 
 
 def policy(image_origin: str | None) -> str:

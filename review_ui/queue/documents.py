@@ -107,7 +107,8 @@ class Writer:
         Images come as the models labelled them. Items of stale questions then show what they would if they were new,
         but for those that are leased.
         """
-        hashes = self._hashes()
+        found = self._queue.database.images.find({"queue": self._queue.id}, {"key": 1, "hash": 1})
+        hashes = {image["key"]: image["hash"] for image in found}
         by_key, stale_by_key = _by_key(tasks), _by_key(stale)
         seen = set()
         for image in images:
@@ -139,10 +140,6 @@ class Writer:
             database.items.bulk_write(self._updates, ordered=False)
         self.written += len(self._images)
         self._images, self._items, self._updates = [], [], []
-
-    def _hashes(self) -> dict[str, str]:
-        found = self._queue.database.images.find({"queue": self._queue.id}, {"key": 1, "hash": 1})
-        return {image["key"]: image["hash"] for image in found}
 
 
 def _by_key(tasks: Iterable[Task]) -> dict[str, list[Task]]:

@@ -38,6 +38,7 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.queue import FillOutcome
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.text import plural
+from vouch_labels.tasks.certify.data import Guarantee, guarantee_asked
 from vouch_labels.tasks.certify.live import drawn_sample
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.read import Decisions, labelled_images
@@ -83,10 +84,11 @@ def fill_queue(campaign: Campaign, uri: str) -> FillOutcome:
     if not plans:
         raise UserError(f"run {run!r} has no review plan yet; use `vouch plan-reviews` first")
     with connected(uri) as database:
-        return _fill(_opened(database, campaign, current, plans), workspace, current, plans)
+        queue = _opened(database, campaign, current, plans)
+        return _fill(queue, workspace, current, plans, guarantee_asked(campaign))
 
 
-def _fill(queue: Queue, workspace: Store, current: Current, plans: Plans) -> FillOutcome:
+def _fill(queue: Queue, workspace: Store, current: Current, plans: Plans, guarantee: Guarantee) -> FillOutcome:
     queue.complete()
     queue.expire()
     before = read_pending(queue)
@@ -98,7 +100,7 @@ def _fill(queue: Queue, workspace: Store, current: Current, plans: Plans) -> Fil
     wanted = _wanted(queue)
     made_by = _digest(json.dumps(current.inputs, sort_keys=True))
     changes = compare(queue, asked, answers, before, wanted, made_by)
-    sample = drawn_sample(fitting, answers)
+    sample = drawn_sample(workspace, fitting, answers, guarantee)
     kept = None if sample is None else sample.model_dump_json()
     queue.database.queues.update_one({"_id": queue.id}, {"$set": {"sample": kept}})
     with Ledger.load(workspace, queue.run) as ledger:

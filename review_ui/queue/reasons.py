@@ -110,8 +110,9 @@ def asked_by(
         unknown.update(zip(_ids(odd).to_pylist(), odd["class_name"].to_pylist(), strict=True))
         ours = tasks.filter(of_campaign)
         every.update(_ids(ours).to_pylist())
-        for task in _tasks(open_tasks(ours, answers, images, accepts), plan.number):
-            found.setdefault(task.item, task)
+        waiting = open_tasks(ours, answers, images, accepts)
+        for item, row in zip(_ids(waiting).to_pylist(), waiting.to_pylist(), strict=True):
+            found.setdefault(item, _task(item, row, plan.number))
     return Asked(frozenset(every), found, Counter(unknown.values()))
 
 
@@ -125,11 +126,6 @@ def reviews_wanted(item: str, purpose: Purpose, seed: int, share: float) -> int:
 def _ids(tasks: pa.Table) -> pa.ChunkedArray:
     of_image = pc.binary_join_element_wise(tasks["key"], tasks["class_name"].fill_null(""), "\t")
     return pc.if_else(tasks["label_id"].is_null(), of_image, tasks["label_id"])
-
-
-def _tasks(tasks: pa.Table, plan: int) -> list[Task]:
-    ids = _ids(tasks).to_pylist()
-    return [_task(item, row, plan) for item, row in zip(ids, tasks.to_pylist(), strict=True)]
 
 
 def _task(item: str, row: dict[str, Any], plan: int) -> Task:

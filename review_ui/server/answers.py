@@ -6,10 +6,10 @@ All raise a UserError where there is no queue or its database is away, a StoreEr
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from vouch_labels.review_ui.queue.answers import export_queue, pull_queue
 from vouch_labels.review_ui.queue.database import QueueStore, connected, read_queue
 from vouch_labels.review_ui.queue.fill import queue_id
 from vouch_labels.review_ui.queue.status import queue_status as count_status
-from vouch_labels.review_ui.queue.sync import export_queue, pull_queue
 from vouch_labels.review_ui.server.mongod import check_started, locked, queue_folder, review_database
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import UserError

@@ -19,8 +19,7 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
-from vouch_labels.review_ui.guard.auth import token_hash
-from vouch_labels.review_ui.guard.origin import is_loopback
+from vouch_labels.review_ui.guard.auth import is_loopback, token_hash
 from vouch_labels.review_ui.guard.settings import GuardSettings
 from vouch_labels.review_ui.queue.fill import join
 from vouch_labels.review_ui.queue.queue import Queue

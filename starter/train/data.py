@@ -16,6 +16,7 @@ from torch.nn import functional
 from vouch_labels.starter.scenes.scene import draw_scene
 from vouch_labels.starter.scenes.vocabulary import COLOURS, HELD_OUT, Noun
 
+_MOST_PHRASES = 30
 _CHUNK = 200
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -129,9 +130,8 @@ def draw_prompt(
     nouns: tuple[Noun, ...],
     scene_nouns: list[str],
     scene_colours: list[str | None],
-    most: int = 30,
 ) -> Prompt:
-    """Ask for some of a scene's objects and for things that are absent, by at most `most` phrases.
+    """Ask for some of a scene's objects and for things that are absent, by at most _MOST_PHRASES phrases.
 
     A third of the prompts name colours ("blue car. red car. dog."); no held-out pair is ever named. Nouns come
     under one of their names, in any order; each present noun is left out now and then, so that the model learns to
@@ -139,7 +139,7 @@ def draw_prompt(
     """
     by_colour = rng.random() < 0.35
     present = set(scene_nouns)
-    count = int(rng.integers(4, most + 1))
+    count = int(rng.integers(4, _MOST_PHRASES + 1))
     absent = [noun for noun in nouns if noun.name not in present]
     # Now and then nothing, or half, of what is there: hard negatives.
     kept = (0.0, 0.5, 0.95)[int(rng.choice(3, p=[0.15, 0.2, 0.65]))]
@@ -154,7 +154,7 @@ def draw_prompt(
             phrases += [(f"{colour} {name}", noun.name, colour) for colour in _colours(rng, noun, seen)]
         else:
             phrases.append((name, noun.name, None))
-    order: NDArray[np.int64] = rng.permutation(len(phrases))[:most]
+    order: NDArray[np.int64] = rng.permutation(len(phrases))[:_MOST_PHRASES]
     phrases = [phrases[int(i)] for i in order]
     spans, position = [], 1
     for text, _, _ in phrases:

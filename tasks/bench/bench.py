@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from unittest import mock
 
 from vouch_labels.schemas.campaign import Campaign, Workspace
 from vouch_labels.schemas.errors import UserError
@@ -35,7 +36,6 @@ SECONDS: Final = 60.0
 LEAST: Final = 4
 
 STEPS: Final = ("acquire", "detect", "segment", "score", "route", "tables", "write", "rest")
-STORAGE: Final = ("acquire", "write")
 FETCHING: Final = "fetching"
 DECODING: Final = "decoding"
 
@@ -237,23 +237,13 @@ def timed_steps(timer: StageTimer, synchronize: Callable[[], object] = lambda: N
     with ExitStack() as stack:
         for step, places in timed.items():
             for owner, name in places:
-                stack.enter_context(_replaced(owner, name, timer.wrap(step, getattr(owner, name))))
-        stack.enter_context(_replaced(shard, "acquire", timer.wrap_generator("acquire", acquire)))
-        stack.enter_context(_replaced(acquiring, "decode", timer.wrap_in_threads(DECODING, decode)))
-        stack.enter_context(_replaced(Batcher, "run", timer.wrap_forward(Batcher.run, synchronize)))
+                stack.enter_context(mock.patch.object(owner, name, timer.wrap(step, getattr(owner, name))))
+        stack.enter_context(mock.patch.object(shard, "acquire", timer.wrap_generator("acquire", acquire)))
+        stack.enter_context(mock.patch.object(acquiring, "decode", timer.wrap_in_threads(DECODING, decode)))
+        stack.enter_context(mock.patch.object(Batcher, "run", timer.wrap_forward(Batcher.run, synchronize)))
         for store in (LocalStore, S3Store):
-            stack.enter_context(_replaced(store, "get", timer.wrap_in_threads(FETCHING, store.get)))
+            stack.enter_context(mock.patch.object(store, "get", timer.wrap_in_threads(FETCHING, store.get)))
         yield
-
-
-@contextmanager
-def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    original = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
 
 
 def bottleneck(

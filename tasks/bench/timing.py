@@ -220,10 +220,3 @@ def peak_bytes(process: int | None = None) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def peak_bytes_of_children() -> int:
-    """Sum of the peaks of all processes that this one has started and that still run."""
-    import psutil
-
-    return sum(peak_bytes(child.pid) for child in psutil.Process().children(recursive=True))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import NotCertifiedError, UserError
 from vouch_labels.schemas.policy import (
+    MOST_NAMED,
     Certification,
     Certified,
     ClassEstimate,
@@ -24,7 +25,7 @@ from vouch_labels.schemas.policy import (
     Policy,
 )
 from vouch_labels.schemas.reviews import SecondReadings
-from vouch_labels.schemas.text import assumption_text, pct, plural
+from vouch_labels.schemas.text import assumption_text, pct, plural, some
 from vouch_labels.tasks.certify.active import active_version
 from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, read_run_reviews
 from vouch_labels.tasks.certify.judge import (
@@ -33,6 +34,7 @@ from vouch_labels.tasks.certify.judge import (
     RoundResult,
     describe_test,
     judge_round,
+    looks_at,
     verdicts_of,
 )
 from vouch_labels.tasks.certify.monitor import (
@@ -61,7 +63,7 @@ from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import minutes_for
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, second_readings
 from vouch_labels.tasks.statistics.bounds import shrunken_shares
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_growth, delta_of_test
 
 _PLAN: Final = "use `vouch plan-reviews`"
 _ENDS: Final = (
@@ -104,7 +106,9 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     judge = partial(judge_round, reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
     if not judge(number, began=test.began, if_correct=True).certifies:
         # To draw more of it is a test, so what is drawn then must do for the next.
-        raise _insufficient(judge(number + test.whole, began=test.began, if_correct=True), found)
+        if not test.whole:
+            raise NotCertifiedError(_too_early(test.answered or 0, found.unanswered(reviews.answers)))
+        raise _insufficient(judge(number + 1, began=test.began, if_correct=True), found)
     test, entry = record_test(reviews, test)
     tested = judge(test.look, began=test.began)
     judged = tested.judged
@@ -145,11 +149,13 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
         reviewers=tested.reviewers,
         simulated=simulated,
         more_reviews=_more_reviews(judged) if policy is None else None,
+        unanswered=0 if tested.whole else found.unanswered(reviews.answers),
         remarks=(
             *([readings.to_line()] if readings.labels else []),
             *_remarks(reviews, found, of_round, policy, tested),
+            *_restarted(reviews, found, test),
             *_imprecise(judged, reviews.guarantee),
-            "another test, at other verdicts or for another precision, would be tested at "
+            "another test, at changed verdicts or for another precision, would be tested at "
             f"{delta_of_test(1 - reviews.guarantee.confidence, test.look + 1):.4g}",
         ),
     )
@@ -168,6 +174,14 @@ def _accepted_precision(judged: Sequence[Judged]) -> float | None:
     known = [(one.accepted, one.precisions.accepted) for one in judged if one.accepted]
     accepted = sum(count for count, _ in known)
     return float(sum(count * share for count, share in known)) / accepted if accepted else None
+
+
+def _too_early(answered: int, waiting: int) -> str:
+    """Say that the answers so far could certify nothing, and what to do."""
+    found = f"the first {plural(answered, 'label')} in the order drawn could certify nothing even if all were correct"
+    if not answered:
+        found = "the label that was drawn first has no answer"
+    return f"{found}, so no test was spent; answer more of the {waiting:,} of the sample that wait, then certify"
 
 
 def _insufficient(tested: RoundResult, found: Round) -> NotCertifiedError:
@@ -236,7 +250,10 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
             f"none of the {missing:,} certification tasks of review plan {plans} is answered; answer them and import "
             "the verdicts: vouch verdicts CAMPAIGN FILE"
         )
-    if missing and not unanswered_as_wrong and not (found.any_time and found.answered(reviews.answers)):
+    any_answer = found.any_time and not guarantee.leaves_out
+    if missing and not unanswered_as_wrong and any_answer and not found.answered(reviews.answers):
+        raise UserError(_too_early(0, missing))
+    if missing and not unanswered_as_wrong and not any_answer:
         raise UserError(
             f"{missing:,} of {plural(found.tasks.num_rows, 'certification task')} without an answer; a part of a "
             "sample certifies nothing: answer them (vouch verdicts CAMPAIGN --tasks FILE --plan "
@@ -290,6 +307,14 @@ def _remarks(
             f"constant share {of_round.kept.brier_of_rate:.4f}); more reviews for fitting may help: "
             "vouch plan-reviews CAMPAIGN --stage first"
         )
+    sampled = set(tested.reviewed.classes)
+    certified = (one for one in tested.judged if one.certificate.threshold is not None)
+    if unsampled := [name for one in certified for name in one.classes if name not in sampled]:
+        have = "class has" if len(unsampled) == 1 else "classes have"
+        remarks.append(
+            f"{len(unsampled):,} {have} no label in the sample, and share the guarantee of their group as a whole: "
+            f"{some(unsampled, MOST_NAMED)} (routing.unsampled: review leaves them to people)"
+        )
     missing = found.unanswered(reviews.answers)
     if missing and not tested.whole:
         seen, drawn = len(tested.reviewed.wrong), found.certify.num_rows
@@ -309,6 +334,17 @@ def _remarks(
         assumed = f"{assumption_text(missed)} (routing.missed)" if missed else "if reviewers miss nothing"
         remarks.append(f"it holds {assumed}, which is assumed: plan-reviews --honeypots N measures it")
     return remarks
+
+
+def _restarted(reviews: RunReviews, found: Round, test: CertificationTest) -> list[str]:
+    """Say that a test does not go on with the earlier ones of the same question, and why."""
+    earlier = [one.look for one in looks_at(reviews.workspace, found, reviews.guarantee) if one.look < test.look]
+    if test.answered is None or test.began is not None or not earlier:
+        return []
+    return [
+        f"answers that test {max(earlier)} saw were changed since, by a second reading or a correction, so this is "
+        "another test"
+    ]
 
 
 def policy_groups(judged: Sequence[Judged]) -> tuple[Group, ...]:
@@ -351,6 +387,9 @@ def make_policy(
         brier_of_rate=kept.brier_of_rate,
         seed=plan.seed,
         covers=_covers(reviews, found, tested),
+        # Certificates of one look, after more and more answers, share its part: 1/2, 1/6, 1/12 ..., together at most 1.
+        extension_delta=delta_of_growth(1 - guarantee.confidence, test.look)
+        / (1 if test.answered is None else (test.repeat + 1) * (test.repeat + 2)),
         plans=test.plans,
         verdicts=verdicts_of(reviews, found),
         answered=test.answered,
@@ -385,6 +424,7 @@ def _group(one: Judged) -> Group:
             refusal=found.refusal,
             more_reviews=found.more_reviews,
             test=one.test,
+            basis=one.basis,
             accepted_precision=_known(precisions.accepted),
             accepted_at_least=precisions.accepted_at_least if certified else 0,
             delivered_precision=_known(precisions.delivered),

@@ -4,7 +4,7 @@ Groups, thresholds, the population and the draw of the validation sample are fix
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final
@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vouch_labels.schemas.campaign import Campaign, Gate
+from vouch_labels.schemas.campaign import Campaign, Gate, Unsampled
 from vouch_labels.schemas.errors import UserError
-from vouch_labels.schemas.policy import Covered
+from vouch_labels.schemas.policy import Covered, TestBasis
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import GroupPlan, ReviewPlan
 from vouch_labels.tasks.arrow import distinct
@@ -30,7 +30,16 @@ from vouch_labels.tasks.statistics.betting import BetEvidence, Grid, bet_accepte
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
 from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
 from vouch_labels.tasks.statistics.sampling import BLOCKS, Drawn, certification_sample, generator
-from vouch_labels.tasks.statistics.threshold_tests import Population, Sample, certified_groups, threshold_grid
+from vouch_labels.tasks.statistics.threshold_tests import (
+    Evidence,
+    Population,
+    Sample,
+    binomial_gate_b,
+    certified_groups,
+    gate_a,
+    gate_b,
+    threshold_grid,
+)
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -51,6 +60,19 @@ class Guarantee:
     gate: Gate
     missed: float = 0.0
     """Share of the wrong labels that reviewers are assumed to miss at most."""
+    unsampled: Unsampled = "accept"
+    """What becomes of classes without a sampled label, where the test does not say."""
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether classes are left out of what the guarantee is about: the test after any answer cannot do that."""
+        return self.gate == "accepted" and self.unsampled == "review"
+
+
+def guarantee_asked(campaign: Campaign) -> Guarantee:
+    """What a campaign asks for."""
+    routing = campaign.routing
+    return Guarantee(routing.precision, routing.confidence, routing.gate, routing.missed, routing.unsampled)
 
 
 @dataclass(frozen=True)
@@ -74,8 +96,7 @@ class RunReviews:
     @property
     def guarantee(self) -> Guarantee:
         """What the campaign asks for."""
-        routing = self.campaign.routing
-        return Guarantee(routing.precision, routing.confidence, routing.gate, routing.missed)
+        return guarantee_asked(self.campaign)
 
     @property
     def seed(self) -> int:
@@ -265,6 +286,26 @@ def bets_of(sample: Sample, group: GroupPlan, guarantee: Guarantee, delta: float
         return bet_accepted(sample, grid, guarantee.precision, delta, guarantee.missed)
     population = Population(group.labels, group.known_correct, group.known_wrong)
     return bet_delivered(sample, grid, guarantee.precision, delta, population, guarantee.missed)
+
+
+def exact_test(
+    sample: Sample, thresholds: Floats, guarantee: Guarantee, basis: TestBasis, reviewers: ReviewerError
+) -> Evidence:
+    """The exact test of a group's sample at thresholds of which the basis knows the sizes.
+
+    reviewers: what honeypots showed; without them guarantee.missed is assumed.
+    """
+    missed = 0.0 if reviewers.spent else guarantee.missed
+    if guarantee.gate == "delivered" and (reviewers.spent or not basis.whole):
+        assumed = replace(reviewers, accepted=max(reviewers.accepted, missed), routed=max(reviewers.routed, missed))
+        return binomial_gate_b(sample, thresholds, guarantee.precision, basis.delta, assumed)
+    if guarantee.gate == "delivered":
+        population = Population(basis.labels, basis.known_correct, basis.known_wrong)
+        return gate_b(sample, thresholds, guarantee.precision, basis.delta, population, missed)
+    sizes = np.array(basis.sizes[: len(thresholds)], np.int64)
+    share = np.divide(basis.kept[: len(thresholds)], sizes, out=np.ones(len(sizes)), where=sizes > 0)
+    precision = 1 - (1 - guarantee.precision) * share
+    return gate_a(sample, thresholds, sizes if basis.whole else None, precision, basis.delta, reviewers, missed)
 
 
 def reviews_to_start(

@@ -5,6 +5,7 @@ beside a stage's own draw: control items, whole images, false-negative candidate
 how much expected error each second of review removes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -24,6 +25,7 @@ from vouch_labels.tasks.certify.data import (
     declare_groups,
     draw_counts,
     parts_of,
+    region_of,
     reviews_to_start,
 )
 from vouch_labels.tasks.certify.fit import fit_run
@@ -49,11 +51,12 @@ from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
 from vouch_labels.tasks.reviews.resolve import IN_DISPUTE, NO_ANSWER, ImageAnswers
 from vouch_labels.tasks.statistics.betting import PART, grid_of, tested_any_time
-from vouch_labels.tasks.statistics.bounds import Floats, Ints, labels_needed
+from vouch_labels.tasks.statistics.bounds import Floats, Ints
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS
+from vouch_labels.tasks.statistics.planning import fewest_labels
 from vouch_labels.tasks.statistics.sampling import first_sample, generator
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
+from vouch_labels.tasks.statistics.threshold_tests import Population, delta_of_test
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""
@@ -201,7 +204,7 @@ def _declared(reviews: RunReviews, count: int, number: int, honeypots: bool) -> 
     drawing = drawing_as_test(reviews)
     test_number = 1 + count_tests(reviews, reviews.numbers[candidates.population]) + len(drawing)
     classes = labels.class_index[fit.rows]
-    any_time = tested_any_time(count, int(candidates.population.sum()), honeypots)
+    any_time = tested_any_time(count, int(candidates.population.sum()), honeypots) and not guarantee.leaves_out
     spent = delta_of_test(1 - guarantee.confidence, test_number)
     delta, any_time_delta = (spent * (1 - PART), spent * PART) if any_time else (spent, 0.0)
     groups = declare_groups(candidates, fit.labels, classes, guarantee, count, delta)
@@ -212,21 +215,22 @@ def _declared(reviews: RunReviews, count: int, number: int, honeypots: bool) -> 
     if not len(drawn.rows):
         needed = reviews_to_start(candidates, fit.labels, classes, guarantee, max(1, count), delta)
         raise UserError(_too_little(count, needed))
-    least = labels_needed(0, 1 - guarantee.precision, delta / len(groups))
+    least = _least(candidates, groups, guarantee, delta / len(groups))
     notes = [
         f"{len(drawn.rows):,} of {int(candidates.population.sum()):,} labels that may be accepted, drawn at random, "
         f"to certify {guarantee.precision:.4g} of the {guarantee.gate} labels at confidence {guarantee.confidence:.4g}",
         f"certified on their own: {', '.join(group.name for group in groups)}",
     ]
-    if len(drawn.rows) == candidates.population.sum() > 2 * least * len(groups):
+    if len(drawn.rows) == candidates.population.sum() > 2 * sum(least):
         notes.append(
             "that is every label there is, so none would be accepted unseen: fewer do, see `vouch simulate`; ask for "
             "them by --stage certify --fresh with less --minutes, before the first is answered"
         )
-    if len(drawn.rows) < least * len(groups):
+    missing = [need for group, need in zip(groups, least, strict=True) if candidates.of(group)[drawn.rows].sum() < need]
+    if missing:
         notes.append(
-            f"even without an error a group needs {least:,} reviewed labels: ask for more by --stage certify --fresh "
-            "with more --minutes, before the first is answered"
+            f"even without an error a group needs about {max(missing):,} reviewed labels: ask for more by --stage "
+            "certify --fresh with more --minutes, before the first is answered"
         )
     notes.append(
         f"the calibrator was fitted to {fit.fitted.labels:,} verdicts: held-out Brier score {fit.fitted.brier:.4f}, of "
@@ -248,6 +252,17 @@ def _declared(reviews: RunReviews, count: int, number: int, honeypots: bool) -> 
         round=number,
         tests=drawing,
     )
+
+
+def _least(candidates: Candidates, groups: Sequence[GroupPlan], guarantee: Guarantee, delta: float) -> list[int]:
+    """Fewest sampled labels of each group that certify it without an error; all of them where none do."""
+    found = []
+    for group in groups:
+        labels = int(region_of(candidates, group).sum())
+        population = Population(labels, group.known_correct, group.known_wrong)
+        few = fewest_labels(guarantee.gate, population, guarantee.precision, delta, guarantee.missed)
+        found.append(labels if few is None else few)
+    return found
 
 
 def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:

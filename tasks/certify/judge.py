@@ -9,29 +9,26 @@ from typing import Final, Literal
 import numpy as np
 import pyarrow.compute as pc
 
-from vouch_labels.schemas.policy import Reviewers
+from vouch_labels.schemas.policy import Reviewers, TestBasis
 from vouch_labels.schemas.reviews import HONEYPOT_ROUTED, GroupPlan
 from vouch_labels.tasks.arrow import numbers
-from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, bets_of
+from vouch_labels.tasks.certify.data import Candidates, Guarantee, RunReviews, bets_of, exact_test
 from vouch_labels.tasks.certify.rounds import Round, RoundLabels, last_round, read_tests, same_boxes
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.policy import among, read_population
 from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import Plans, read_plans, runs_with_plans
-from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER
+from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers
 from vouch_labels.tasks.statistics.betting import PART
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, ReviewerError, reviewer_error
 from vouch_labels.tasks.statistics.planning import Certificate, Precisions, both_precisions, certify
 from vouch_labels.tasks.statistics.threshold_tests import (
     Evidence,
-    Population,
     Sample,
     accepted_counts,
-    binomial_gate_b,
     delta_of_test,
-    gate_a,
-    gate_b,
 )
+from vouch_labels.tasks.store.store import Store
 
 Test = Literal["exact", "any time"]
 
@@ -76,6 +73,8 @@ class Judged:
     """Sampled labels of the group."""
     test: Test
     """Which test the certificate is of."""
+    basis: TestBasis | None = None
+    """Of the exact test."""
 
 
 def judge(
@@ -99,7 +98,9 @@ def judge(
     the group at or above a threshold, N' of them in classes that are kept, the accepted ones break the guarantee only
     if more than (1 - T) N' are wrong, and then as many are among all N; so the sample tests that of the N, whichever
     classes it happened to
-    hold. Gate "delivered" keeps every class: its guarantee is about the group as a whole.
+    hold. Gate "delivered" keeps every class: its guarantee is about the group as a whole. Where they are to be left to
+    review all the same (`Guarantee.unsampled`), fewer wrong labels are delivered unseen and as many correct ones are
+    delivered, so what holds of the group with them holds without.
 
     Args:
         reviewed: The whole draw with its verdicts.
@@ -123,8 +124,8 @@ def judge(
             results.append(_judge(reviewed, group, candidates, guarantee, each, reviewers, whole))
         if any_time:
             results.append(_judge_any_time(reviewed, group, candidates, guarantee, any_time / len(groups)))
-        # Of equal ones the first.
-        found.append(max(results, key=lambda one: one.accepted))
+        # Of those that certify nothing the one that needs fewer reviews; of equal ones the first.
+        found.append(min(results, key=lambda one: (-one.accepted, one.certificate.more_reviews or np.inf)))
     return found
 
 
@@ -135,7 +136,13 @@ def _judge_any_time(
     part = np.isin(np.array(reviewed.classes, dtype=np.str_), group.classes)
     sample = Sample(reviewed.scores[part], reviewed.wrong[part])
     evidence = bets_of(sample, group, guarantee, delta)
-    return _described(evidence, sample, group, group.classes, candidates, guarantee, "any time")
+    kept = group.classes if guarantee.unsampled == "accept" else _sampled(reviewed, group)
+    return _described(evidence, sample, group, kept, candidates, guarantee, "any time")
+
+
+def _sampled(reviewed: Reviewed, group: GroupPlan) -> tuple[str, ...]:
+    """The classes of a group of which a label was drawn."""
+    return tuple(name for name in group.classes if name in set(reviewed.classes))
 
 
 def _judge(
@@ -150,26 +157,25 @@ def _judge(
     classes = np.array(reviewed.classes, dtype=np.str_)
     part = np.isin(classes, group.classes)
     sample = Sample(reviewed.scores[part], reviewed.wrong[part])
-    seen = set(classes[part].tolist())
     # Where no threshold grid was declared, nothing was to be drawn.
-    all_kept = guarantee.gate == "delivered" or not group.thresholds
-    kept = tuple(name for name in group.classes if name in seen or all_kept)
+    all_kept = (guarantee.gate == "delivered" and guarantee.unsampled == "accept") or not group.thresholds
+    kept = group.classes if all_kept else _sampled(reviewed, group)
     scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
     drawn_from = candidates.scores[candidates.of(group)]
     thresholds = np.array(group.thresholds, np.float64)
-    missed = 0.0 if reviewers.spent else guarantee.missed
-    if guarantee.gate == "delivered" and (reviewers.spent or not whole):
-        assumed = replace(reviewers, accepted=max(reviewers.accepted, missed), routed=max(reviewers.routed, missed))
-        evidence = binomial_gate_b(sample, thresholds, guarantee.precision, delta, assumed)
-    elif guarantee.gate == "delivered":
-        population = Population(len(drawn_from), group.known_correct, group.known_wrong)
-        evidence = gate_b(sample, thresholds, guarantee.precision, delta, population, missed)
-    else:
-        counts = accepted_counts(drawn_from, thresholds)
-        share = np.divide(accepted_counts(scores, thresholds), counts, out=np.ones(len(counts)), where=counts > 0)
-        precision = 1 - (1 - guarantee.precision) * share
-        evidence = gate_a(sample, thresholds, counts if whole else None, precision, delta, reviewers, missed)
-    return _described(evidence, sample, group, kept, candidates, guarantee, "exact")
+    basis = TestBasis(
+        delta=delta,
+        labels=len(drawn_from),
+        known_correct=group.known_correct,
+        known_wrong=group.known_wrong,
+        sizes=tuple(accepted_counts(drawn_from, thresholds).tolist()),
+        kept=tuple(accepted_counts(scores, thresholds).tolist()),
+        whole=whole,
+    )
+    evidence = exact_test(sample, thresholds, guarantee, basis, reviewers)
+    found = _described(evidence, sample, group, kept, candidates, guarantee, "exact")
+    tested = len(found.certificate.tested)
+    return replace(found, basis=basis.model_copy(update={"sizes": basis.sizes[:tested], "kept": basis.kept[:tested]}))
 
 
 def _described(
@@ -262,7 +268,8 @@ def judge_round(
     if_correct takes every answer as "correct", to see whether the sample could certify anything. That is known without
     the verdicts on the sample, so nothing is given away by it.
     """
-    whole = unanswered_as_wrong or not found.any_time or not found.unanswered(reviews.answers)
+    any_answer = found.any_time and not reviews.guarantee.leaves_out
+    whole = unanswered_as_wrong or not any_answer or not found.unanswered(reviews.answers)
     tasks = found.in_order if whole else found.in_order[: found.answered(reviews.answers)]
     wrong = reviews.answers.wrong_of(tasks["label_id"]) != CORRECT
     if if_correct:
@@ -270,7 +277,7 @@ def judge_round(
     reviewed = Reviewed(numbers(tasks["p_correct"], np.float64), wrong, tuple(tasks["class_name"].to_pylist()))
     delta = delta_of_test(1 - reviews.guarantee.confidence, number) * (1 - PART if found.plan.any_time_delta else 1)
     any_time = delta_of_test(1 - reviews.guarantee.confidence, began or number) * PART
-    if not found.any_time or (unanswered_as_wrong and found.unanswered(reviews.answers)):
+    if not any_answer or (unanswered_as_wrong and found.unanswered(reviews.answers)):
         # Which labels count as wrong for want of an answer may depend on the others.
         any_time = 0.0
     reviewers, bounds = _reviewers(reviews, found, delta)
@@ -355,8 +362,8 @@ def describe_test(
 
 def _describe(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: bool, whole: bool) -> CertificationTest:
     population, verdicts = found.plan.population, verdicts_of(reviews, found)
-    answered = found.answered(reviews.answers) if found.any_time else None
-    before = _gone_on_with(reviews, found, guarantee) if answered is not None else []
+    answered = found.answered(reviews.answers) if found.any_time and not guarantee.leaves_out else None
+    before = _gone_on_with(reviews.workspace, reviews.answers, found, guarantee) if answered is not None else []
     return CertificationTest(
         run=found.plan.run,
         look=1,
@@ -366,7 +373,8 @@ def _describe(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: 
             verdicts,
             found.plan.calibrator,
             [guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.missed],
-            [rule, whole],
+            # The whole groups and their sampled classes are two questions.
+            [rule, whole, *(["sampled classes"] if guarantee.leaves_out else [])],
         ),
         inputs=found.plan.inputs,
         population=None if population is None else population.population,
@@ -378,44 +386,68 @@ def _describe(reviews: RunReviews, found: Round, guarantee: Guarantee, *, rule: 
         missed=guarantee.missed,
         whole=rule or not found.unanswered(reviews.answers),
         answered=answered,
-        seen="" if answered is None else _seen(reviews, found, answered),
+        seen="" if answered is None else _seen(reviews.answers, found, answered),
         began=before[0].look if before else None,
         repeat=len(before),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _gone_on_with(reviews: RunReviews, found: Round, guarantee: Guarantee) -> list[CertificationTest]:
+def _gone_on_with(workspace: Store, answers: Answers, found: Round, guarantee: Guarantee) -> list[CertificationTest]:
     """The tests after fewer of the same answers, of the same question, as which one of these answers is the same test.
 
     Tests of which an answer was changed or withdrawn since are other ones.
     """
-    asked = (guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.missed)
     sequences: dict[int, list[CertificationTest]] = {}
-    for one in read_tests(reviews.workspace, reviews.run):
-        same = (one.precision, one.confidence, one.gate, one.missed) == asked and one.inputs == found.plan.inputs
-        if one.answered is not None and one.plans[0] == found.plans[0].number and same:
-            sequences.setdefault(one.began or one.look, []).append(one)
-    now = found.answered(reviews.answers)
+    for one in looks_at(workspace, found, guarantee):
+        sequences.setdefault(one.began or one.look, []).append(one)
+    now = found.answered(answers)
     for tests in sequences.values():
         if all(
-            one.answered is not None and one.answered <= now and one.seen == _seen(reviews, found, one.answered)
+            one.answered is not None and one.answered <= now and one.seen == _seen(answers, found, one.answered)
             for one in tests
         ):
             return tests
     return []
 
 
-def _seen(reviews: RunReviews, found: Round, count: int) -> str:
-    """Fingerprint of the verdicts on the first labels of a sample, in the order drawn."""
-    return fingerprint(reviews.answers.wrong_of(found.in_order["label_id"][:count]).tolist())
+def looks_at(workspace: Store, found: Round, guarantee: Guarantee) -> list[CertificationTest]:
+    """The tests after any answer of a sample, of one question, whatever was answered then."""
+    asked = (guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.missed)
+    return [
+        one
+        for one in read_tests(workspace, found.plan.run)
+        if one.answered is not None
+        and one.plans[0] == found.plans[0].number
+        and one.inputs == found.plan.inputs
+        and (one.precision, one.confidence, one.gate, one.missed) == asked
+    ]
+
+
+def any_time_part(workspace: Store, answers: Answers, found: Round, guarantee: Guarantee) -> float:
+    """What the test after any answer of a sample may spend by what is answered now, no label of the run being read.
+
+    After answers were changed, or of another question, it is another test: at most what the next of this sample has.
+    """
+    delta = 1 - guarantee.confidence
+    if before := _gone_on_with(workspace, answers, found, guarantee):
+        return delta_of_test(delta, before[0].look) * PART
+    looks = [one.look for one in read_tests(workspace, found.plan.run) if one.plans[0] == found.plans[0].number]
+    if looks:
+        return delta_of_test(delta, 1 + max(looks)) * PART
+    return found.plan.any_time_delta * delta / (1 - found.plan.confidence)
+
+
+def _seen(answers: Answers, found: Round, count: int) -> str:
+    """Fingerprint of what the test sees of the first labels of a sample, in the order drawn: which are wrong."""
+    return fingerprint((answers.wrong_of(found.in_order["label_id"][:count]) != CORRECT).tolist())
 
 
 def _keys(reviews: RunReviews, found: Round, taken: CertificationTest) -> set[str]:
     """Every key of a test at just these answers, with what was asked of them then."""
-    asked = replace(reviews.guarantee, precision=taken.precision, confidence=taken.confidence, gate=found.plan.gate)
-    ways = itertools.product((False, True), repeat=2)
-    return {_describe(reviews, found, asked, rule=rule, whole=whole).key for rule, whole in ways}
+    asked = Guarantee(taken.precision, taken.confidence, found.plan.gate, float(taken.missed))
+    ways = itertools.product((asked, replace(asked, unsampled="review")), (False, True), (False, True))
+    return {_describe(reviews, found, each, rule=rule, whole=whole).key for each, rule, whole in ways}
 
 
 def _numbers(found: Round) -> tuple[int, ...]:

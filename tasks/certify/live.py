@@ -14,11 +14,13 @@ from vouch_labels.schemas.reviews import GroupPlan, ReviewPlan
 from vouch_labels.schemas.text import pct
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.certify.data import Guarantee, bets_of
+from vouch_labels.tasks.certify.judge import any_time_part
 from vouch_labels.tasks.certify.rounds import last_round
 from vouch_labels.tasks.reviews.plans import Plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
 from vouch_labels.tasks.statistics.threshold_tests import Sample, certified_step
+from vouch_labels.tasks.store.store import Store
 
 GAIN: Final = 0.05
 """Share of the labels that more answers should add to be worth saying."""
@@ -84,7 +86,7 @@ def certified_so_far(
 class DrawnSample(Strict):
     """What is needed of a sample to test it after any answer; its labels are in the order drawn."""
 
-    plan: ReviewPlan = Field(description="The plan that declared it.")
+    plan: ReviewPlan = Field(description="The plan that declared it, with what is to be certified now.")
     labels: tuple[str, ...] = Field(description="Ids of the labels.")
     scores: tuple[float | None, ...] = Field(description="p(correct) of each, by which it was drawn.")
     classes: tuple[str, ...] = Field(description="Class of each.")
@@ -102,15 +104,21 @@ class DrawnSample(Strict):
         return certified_so_far(plan.groups, guarantee, plan.any_time_delta, scores, wrong, classes)
 
 
-def drawn_sample(plans: Plans, answers: Answers) -> DrawnSample | None:
-    """The last sample of a run, if it is tested after any answer."""
+def drawn_sample(workspace: Store, plans: Plans, answers: Answers, guarantee: Guarantee) -> DrawnSample | None:
+    """The last sample of a run, if it is tested after any answer, as the test of what is to be certified now."""
     found = last_round(plans)
-    if found is None or not found.any_time:
+    if found is None or not found.any_time or found.plan.gate != guarantee.gate or guarantee.leaves_out:
         return None
     tasks = found.in_order
     scores = numbers(tasks["p_correct"], np.float64)
+    asked = {
+        "precision": guarantee.precision,
+        "confidence": guarantee.confidence,
+        "missed": guarantee.missed,
+        "any_time_delta": any_time_part(workspace, answers, found, guarantee),
+    }
     return DrawnSample(
-        plan=found.plan,
+        plan=found.plan.model_copy(update=asked),
         labels=tuple(tasks["label_id"].to_pylist()),
         scores=tuple(None if np.isnan(one) else one for one in scores.tolist()),
         classes=tuple(tasks["class_name"].to_pylist()),

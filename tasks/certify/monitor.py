@@ -1,7 +1,7 @@
 """Monitors the active policy: its blind audits and what they say of new labels, when it ends, drift of signals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from vouch_labels.schemas.policy import Certification, Group, GroupCertificate, Policy
 from vouch_labels.schemas.reviews import ReviewPlan
 from vouch_labels.tasks.arrow import distinct, numbers
-from vouch_labels.tasks.certify.data import Guarantee, RunReviews, bets_of, in_order
+from vouch_labels.tasks.certify.data import Guarantee, RunReviews, bets_of, exact_test, in_order
 from vouch_labels.tasks.certify.fit import calibrator_fingerprint
 from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
 from vouch_labels.tasks.policy import LabelNumbers, among, read_coverage, read_population
@@ -19,7 +19,7 @@ from vouch_labels.tasks.reviews.log import check_log
 from vouch_labels.tasks.reviews.plans import Plans, read_plans, runs_with_plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
-from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, binomial_p, upper_bound
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, ReviewerError, binomial_p, upper_bound
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.monitoring import (
     Audited,
@@ -31,7 +31,7 @@ from vouch_labels.tasks.statistics.monitoring import (
     audited_precision,
     score_drift,
 )
-from vouch_labels.tasks.statistics.threshold_tests import Sample, certified_step, delta_of_growth
+from vouch_labels.tasks.statistics.threshold_tests import Evidence, Sample, certified_step
 from vouch_labels.tasks.store.store import Store
 
 UNKNOWN_P: Final = 1.0
@@ -132,12 +132,9 @@ def _audits(plan: ReviewPlan, root: str) -> bool:
 
 
 def growth_delta(guarantee: Certification) -> float:
-    """Part of delta for the labels that a certificate is extended to.
-
-    Certificates of one look, after more and more answers, share that of the look: half, a quarter and so on.
-    """
-    delta = delta_of_growth(1 - guarantee.confidence, guarantee.look)
-    return delta if guarantee.answered is None else delta * 0.5 ** (guarantee.repeat + 1)
+    """Part of delta for the labels that a certificate is extended to; the first policies had .08 * .2^(look - 1)."""
+    before = 0.08 * 0.2 ** (guarantee.look - 1) * (1 - guarantee.confidence)
+    return before if guarantee.extension_delta is None else guarantee.extension_delta
 
 
 def growth_of(policy: Policy, plans: Plans, guarantee: Certification, batches: tuple[Batch, ...]) -> Growth:
@@ -277,9 +274,10 @@ def contradicted(policy: Policy, plans: Plans, answers: Answers) -> str | None:
 def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     """Say that people have changed their minds on the labels that a policy rests on, so far that these certify nothing.
 
-    Verdicts may be corrected after a test, and a later test need not come. So where a group has more wrong labels at or
-    above its threshold now than its certificate says, or fewer correct ones, the binomial test of that certificate is
-    done again at its level; and where top-up samples extend it, so is their bound.
+    Verdicts may be corrected after a test, and a later test need not come. So the test of each certificate is taken
+    again, by what is said of the sample now and by all else as it was; and where top-up samples extend it, so is their
+    bound. The first policies do not say what else there was: where a group of theirs has more wrong labels at or above
+    its threshold now than its certificate says, or fewer correct ones, the binomial test is taken at its level.
     """
     if policy.certification is None or not (kept := rests_on(policy.certification, plans)):
         return None
@@ -291,7 +289,7 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
         before = group.certificate
         if group.p_correct is None or before is None:
             continue
-        if before.test == "any time":
+        if before.test == "any time" or before.basis is not None:
             if not _still_passes(group, before, policy.certification, kept, answers):
                 return (
                     f"verdicts that policy {policy.version} rests on were changed since ({group.name}), and no longer "
@@ -316,7 +314,10 @@ def withdrawn(policy: Policy, plans: Plans, answers: Answers) -> str | None:
     batches = tuple(
         batch for plan, batch, _ in answered if plan.population is not None and plan.population.population in later
     )
-    if later and not growth_of(policy, plans, policy.certification, batches).kept:
+    growth = growth_of(policy, plans, policy.certification, batches)
+    # Labels that were drawn from twice counted once, then as now; the first policies do not say how many.
+    labels, times = policy.certification.extension_labels, policy.certification.extension_times or 1
+    if later and not replace(growth, labels=labels, times=times).kept:
         return (
             f"verdicts on top-up samples that policy {policy.version} rests on were changed since, and no longer "
             f"extend it to new labels; use `vouch apply` for what {root_of(policy)} covers, and `vouch certify` again"
@@ -331,17 +332,23 @@ def _still_passes(
     kept: Sequence[tuple[ReviewPlan, pa.Table]],
     answers: Answers,
 ) -> bool:
-    """Whether the test after any answer passes by what is said now of the labels that it saw."""
+    """Whether the test of a group passes by what is said now of the labels that it saw."""
     declared = next((one for one in kept[-1][0].groups if one.name == group.name), None)
-    tasks = in_order(kept)[: guarantee.answered]
+    tasks = in_order(kept)[: guarantee.answered] if before.basis is None else in_order(kept)
     tasks = tasks.filter(pc.is_in(tasks["class_name"], value_set=pa.array(group.classes)))
-    if declared is None:
+    if declared is None or group.p_correct is None:
         return False
     sample = Sample(numbers(tasks["p_correct"], np.float64), answers.wrong_of(tasks["label_id"]) != CORRECT)
-    asked = Guarantee(guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.reviewers.assumed)
-    evidence = bets_of(sample, declared, asked, before.delta)
+    reviewers = guarantee.reviewers
+    asked = Guarantee(guarantee.precision, guarantee.confidence, guarantee.gate, reviewers.assumed)
+    if before.basis is None:
+        evidence: Evidence = bets_of(sample, declared, asked, before.delta)
+    else:
+        thresholds = np.array([one for one in before.tested if one >= group.p_correct], np.float64)
+        missed = ReviewerError(reviewers.accepted, reviewers.routed, reviewers.spent)
+        evidence = exact_test(sample, thresholds, asked, before.basis, missed)
     step = certified_step(evidence)
-    return step is not None and float(evidence.thresholds[step]) <= (group.p_correct or 0.0)
+    return step is not None and float(evidence.thresholds[step]) <= group.p_correct
 
 
 def rests_on(guarantee: Certification, plans: Plans) -> list[tuple[ReviewPlan, pa.Table]]:

@@ -32,6 +32,8 @@ from vouch_labels.tasks.store.store import Store, map_ordered
 KEPT: Final = 0.35
 """Share of a box's width or height that is left of it, so its IoU with the whole box as well."""
 PURPOSE: Final = "plant"
+MIXED: Final = 20
+"""Chosen tasks of a class, best first, that are asked in random order before the next so many."""
 
 POSSIBLE_MISS: Final = "possible_miss"
 
@@ -79,8 +81,8 @@ def task_table(count: int, **columns: object) -> pa.Table:
 def class_by_class(tables: Sequence[pa.Table], rng: np.random.Generator, block: int | None = None) -> pa.Table:
     """Ask about one class after the other, the one with most tasks first; so block after block of so many rows.
 
-    Within a class, tasks that were chosen keep the order of their rows, best first; drawn ones and honeypots stand
-    among them where chance puts them, so that their place does not tell them.
+    Within a class, tasks that were chosen come best first, but mixed among every `MIXED`, so that scores which fall
+    from one to the next do not tell them; drawn ones and honeypots stand among them where chance puts them.
     """
     table = pa.concat_tables([TASKS.empty_table(), *tables])
     names = np.array(table["class_name"].to_pylist(), dtype=np.str_)
@@ -95,7 +97,8 @@ def class_by_class(tables: Sequence[pa.Table], rng: np.random.Generator, block: 
     for number, name in itertools.product(np.unique(blocks).tolist(), kinds):
         inside = np.flatnonzero((names == name) & (blocks == number))
         chosen = inside[purposes[inside] == "doubtful"]
-        where[chosen] = np.sort(where[chosen])
+        mixed = np.lexsort((rng.random(len(chosen)), np.arange(len(chosen)) // MIXED))
+        where[chosen[mixed]] = np.sort(where[chosen])
         order.append(inside[np.argsort(where[inside], kind="stable")])
     return numbered(table.take(pa.array(np.concatenate([np.zeros(0, np.int64), *order]))))
 

@@ -244,7 +244,7 @@ def newest_certified(campaign: Campaign, workspace: Store, current: Current) -> 
     return next(holding, None) or next(reversed(keeping or fitting or policies), None)
 
 
-def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str, int], Policy]]:
+def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, tuple[str, int], int], Policy]]:
     """Policies that were certified for a run, with what orders them: whether people answered, time, what they cover."""
     # Runs share a workspace, and a policy of another one says nothing of these labels, though their inputs be equal.
     tests = {(test.created, test.look, test.plans) for test in read_tests(workspace, run)}
@@ -258,7 +258,7 @@ def _certified(workspace: Store, run: str) -> Iterator[tuple[tuple[bool, str, in
     own = {policy.version for policy, made in found if (made.created, made.look, made.plans) in tests}
     for policy, made in found:
         if policy.version in own or made.extends in own:
-            yield (not made.simulated, made.created, len(made.covers)), policy
+            yield (not made.simulated, _made(policy), len(made.covers)), policy
 
 
 def _inputs(policy: Policy) -> dict[str, str]:
@@ -391,8 +391,8 @@ def next_stage(reviews: RunReviews, fresh: bool = False) -> Stage:
         )
     if certified := [policy for policy in _policies_of(reviews, last) if _is_asked_for(reviews, last, policy)]:
         raise UserError(
-            f"policy {certified[-1].version} is certified and not active: use `vouch apply` (or --stage certify to "
-            "review on, for a policy that may accept more)"
+            f"policy {max(certified, key=_made).version} is certified and not active: use `vouch apply` (or --stage "
+            "certify to review on, for a policy that may accept more)"
         )
     return "certify"
 
@@ -454,6 +454,12 @@ def _policies_of(reviews: RunReviews, last: Round) -> list[Policy]:
         if guarantee and guarantee.inputs == reviews.current.inputs and set(guarantee.plans) <= numbers:
             found.append(policy)
     return found
+
+
+def _made(policy: Policy) -> tuple[str, int]:
+    """What orders policies by when they were certified; looks at one sample may come within a second."""
+    found = policy.certification
+    return ("", 0) if found is None else (found.created, found.repeat)
 
 
 def _is_asked_for(reviews: RunReviews, last: Round, policy: Policy) -> bool:

@@ -35,6 +35,7 @@ from vouch_labels.tasks.certify.monitor import (
 from vouch_labels.tasks.certify.questions import label_tasks
 from vouch_labels.tasks.certify.rounds import last_round, policy_of_run
 from vouch_labels.tasks.policy import (
+    LabelNumbers,
     accepts,
     among,
     covered_labels,
@@ -111,6 +112,7 @@ def draw_audit(reviews: RunReviews, seconds: float, *, alone: bool) -> Draw:
         growth_delta(found),
         found.reviewers.assumed,
         float((1 - p[frame & ~would]).sum() / frame.sum()),
+        all_labels=len(np.union1d(_drawn_before(reviews, policy), reviews.numbers[frame])),
     )
     count = max(needed or AUDITED, min(AUDITED, -(-int(frame.sum()) // AUDIT_PART)))
     count = min(int(count * factor), max(1, labels_within(seconds if alone else seconds / 2)))
@@ -195,6 +197,15 @@ def extension(workspace: Store, policy: Policy, plans: Plans, answers: Answers) 
     return Extension(tuple(new), reviewed, wrong, unanswered, growth, contradicted(policy, plans, answers) or "")
 
 
+def _drawn_before(reviews: RunReviews, policy: Policy) -> LabelNumbers:
+    """Labels of the batches that answered audits of a policy were drawn from, each once."""
+    assert policy.certification is not None
+    answered = answered_batches(policy, policy.certification, reviews.plans, reviews.answers)
+    names = [plan.population.population for plan, _, _ in answered if plan.population]
+    found = [read_population(reviews.workspace, name) for name in names]
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
+
+
 def _audited_batches(policy: Policy, plans: Plans, answers: Answers) -> tuple[Batch, ...]:
     """The batches of new labels that answered audits of a policy were drawn from, in their order."""
     guarantee = policy.certification
@@ -216,7 +227,13 @@ def extend(reviews: RunReviews, active: Policy, news: Extension) -> Certified:
     if news.passes:
         covers = (*guarantee.covers, *_added(reviews, active, news))
         certification = guarantee.model_copy(
-            update={"covers": covers, "extends": root_of(active), "created": news.covers[-1].created}
+            update={
+                "covers": covers,
+                "extends": root_of(active),
+                "extension_labels": news.growth.labels,
+                "extension_times": news.growth.times,
+                "created": news.covers[-1].created,
+            }
         )
         policy = keep_certified(reviews.workspace, active.groups, certification)
     held = policy or active

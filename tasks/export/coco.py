@@ -213,14 +213,9 @@ def _head(config: ExportConfig, created: datetime, version: str) -> dict[str, An
 
 def _tail(class_names: Sequence[str], config: ExportConfig) -> dict[str, Any]:
     ids = category_ids(tuple(class_names), config.preset)
-    parent = _supercategory(class_names)
+    # Never the name of a class, and none is empty: trainers (RF-DETR) leave out what is another class's parent.
+    parent = "" if "object" in {name.casefold() for name in class_names} else "object"
     return {"categories": [{"id": number, "name": name, "supercategory": parent} for name, number in ids.items()]}
-
-
-def _supercategory(class_names: Sequence[str]) -> str:
-    """Of every class: never the name of one, since trainers (RF-DETR) leave out what is another class's parent."""
-    # No class has an empty name.
-    return "" if "object" in {name.casefold() for name in class_names} else "object"
 
 
 @contextmanager

@@ -78,14 +78,9 @@ def _pieces(text: str, phrase: str, tokenizer: "PreTrainedTokenizerBase", max_to
         raise UserError(f"prompt {phrase!r} has no token that the text encoder knows; write it otherwise")
     longest = max_tokens - 3  # start, separator, end
     if len(ids) > longest:
-        raise UserError(
-            f"prompt {_shortened(phrase)!r} has {len(ids)} tokens and the text window holds {longest}; shorten it"
-        )
+        shown = phrase if len(phrase) <= 60 else phrase[:57] + "..."
+        raise UserError(f"prompt {shown!r} has {len(ids)} tokens and the text window holds {longest}; shorten it")
     return ids
-
-
-def _shortened(phrase: str) -> str:
-    return phrase if len(phrase) <= 60 else phrase[:57] + "..."
 
 
 def _caption(group: Sequence[tuple[list[int], list[int]]], tokenizer: "PreTrainedTokenizerBase") -> Caption:

@@ -256,7 +256,8 @@ def precision_tile(report: Report) -> Tile:
         )
     audited = next((audit.precision for audit in report.audits if audit.precision), None)
     if policy.standing != "simulated" and audited is not None and audited.value is not None:
-        return Tile(pct(audited.value), f"audited: {_between(audited)}; not certified{found}", of_accepted=True)
+        basis = f"audited: {audited.ends()} with {pct(audited.confidence)} confidence; not certified{found}"
+        return Tile(pct(audited.value), basis, of_accepted=True)
     if truth and truth.accepted.precision is not None:
         basis = f"against ground truth on {plural(truth.images, 'image')}; no certificate"
         return Tile(pct(truth.accepted.precision), basis, of_accepted=True)
@@ -280,10 +281,6 @@ def recall_tile(report: Report) -> Tile:
         basis = "of the objects in the ground truth have a label, accepted or waiting"
         return Tile(pct(truth.everything.recall), basis)
     return Tile("", "it takes images that people have searched for every object")
-
-
-def _between(found: Interval) -> str:
-    return f"{found.ends()} with {pct(found.confidence)} confidence"
 
 
 def class_reports(labels: RunLabels, reviewed: Reviewed) -> tuple[ClassReport, ...]:

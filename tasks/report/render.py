@@ -117,13 +117,14 @@ def render(report: Report, thumbnails: Sequence[Thumbnail]) -> str:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     pairs = zip(report.pictures, thumbnails, strict=True)
     page = _environment().get_template("report.html.j2")
+    status = text.policy_name(POLICY_STATUSES[report.policy.standing])
     return page.render(
         report=report,
         # The page's own style and no other: nothing from the data can add one.
         style=Markup(style),  # noqa: S704 - report.css of this folder, which no data can reach
         style_hash=f"sha256-{digest}",
         bundled=tuple(bundled_models(report.bundled)),
-        status=_sentence(text.policy_name(POLICY_STATUSES[report.policy.standing])),
+        status=status[:1].upper() + status[1:],
         precision=precision_tile(report),
         recall=recall_tile(report),
         contents=_contents(report),
@@ -205,10 +206,6 @@ def _why(picture: Picture) -> str:
     p_correct, score = picture.p_correct, picture.detector_score
     value = f"p(correct) {p_correct:.3f}" if p_correct is not None else f"detector score {score or 0:.2f}"
     return f"accepted, {value}" if picture.kind == "wrong" else value
-
-
-def _sentence(phrase: str) -> str:
-    return phrase[:1].upper() + phrase[1:]
 
 
 def thumbnails(

@@ -35,7 +35,7 @@ from vouch_labels.tasks.policy import read_coverage, read_policy
 from vouch_labels.tasks.reviews.plans import VERIFY_S, read_plans
 from vouch_labels.tasks.reviews.resolve import resolve
 from vouch_labels.tasks.reviews.verdicts import present_verdicts, write_verdicts
-from vouch_labels.tasks.simulate.reviewer import PERFECT, SECONDS, Errors, Question, answer, called, chances
+from vouch_labels.tasks.simulate.reviewer import SECONDS, Errors, Question, answer, called, chances
 from vouch_labels.tasks.statistics.betting import PART, tested_any_time
 from vouch_labels.tasks.statistics.bounds import (
     TRUSTED,
@@ -402,14 +402,7 @@ def _labels(campaign: Campaign) -> RunLabels:
         return read_run_labels(workspace, run, ledger, current_of(workspace, run))
 
 
-def review_next(
-    campaign: Campaign,
-    labels: RunLabels,
-    truth: RunTruth,
-    request: ReviewRequest,
-    errors: Errors = PERFECT,
-    seed: int = 0,
-) -> AnsweredPlan:
+def review_next(campaign: Campaign, labels: RunLabels, truth: RunTruth, request: ReviewRequest) -> AnsweredPlan:
     """Plan what is next, and answer all of it from ground truth; the verdicts are marked as simulated.
 
     Raises:
@@ -421,7 +414,7 @@ def review_next(
     tasks = next(
         table for plan, table in read_plans(workspace, campaign.run.name) if plan.number == planned.plan.number
     )
-    verdicts = answer(tasks, labels, truth, datetime.now(UTC), errors, seed)
+    verdicts = answer(tasks, labels, truth, datetime.now(UTC))
     write_verdicts(workspace, verdicts)
     ids = [label for label in tasks["label_id"].to_pylist() if label is not None]
     return AnsweredPlan(planned, labels.places(ids), verdicts.num_rows)

@@ -48,8 +48,8 @@ _MOST: Final = 0.95
 """Of the stake that could lose everything."""
 _STEPS: Final = 4
 """Of Newton's method towards the best stake."""
-_SHARES: Final = 40
-_ROUNDS: Final = 3
+_SHARES: Final = 100
+_ROUNDS: Final = 2
 """A bound is found among so many shares, so often; to less than 1e-4."""
 _OUTSIDE: Final = -1
 

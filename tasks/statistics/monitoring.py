@@ -323,6 +323,7 @@ def reviews_to_extend(
     missed: float = 0.0,
     routed_wrong: float = 0.0,
     power: float = POWER,
+    all_labels: int | None = None,
 ) -> int | None:
     """About how many of a new batch's labels to review so that all batches keep the guarantee with this chance.
 
@@ -338,6 +339,7 @@ def reviews_to_extend(
         missed: As of `Growth`.
         routed_wrong: The share of its labels that will be routed and wrong.
         power: The chance.
+        all_labels: Of all batches, the new one too, each once; None: they share none.
 
     Returns:
         The number; None where a review of all of them would not do.
@@ -348,7 +350,7 @@ def reviews_to_extend(
         found = int(scipy.stats.hypergeom.ppf(power, labels, bad, count))
         rest = min(round(others * count / labels), count - found)
         batch = Batch(labels, count, found, count - found - rest)
-        return Growth((*batches, batch), precision, delta, missed).kept
+        return Growth((*batches, batch), precision, delta, missed, labels=all_labels).kept
 
     if not labels or not passes(labels):
         return None

@@ -10,11 +10,13 @@ from typing import Final
 import numpy as np
 import scipy
 
-from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, lower_bound, most_errors
+from vouch_labels.tasks.statistics.betting import BetEvidence
+from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, hypergeometric_p, lower_bound, most_errors
 from vouch_labels.tasks.statistics.threshold_tests import (
     NEXT_TEST,
     DeliveredTest,
     Evidence,
+    Population,
     Sample,
     accepted_counts,
     certified_step,
@@ -116,6 +118,27 @@ def reviews_needed(error: float, limit: float, delta: float, power: float = POWE
     return int(counts[after]) if after < len(counts) else None
 
 
+def fewest_labels(gate: str, population: Population, precision: float, delta: float, missed: float) -> int | None:
+    """Fewest sampled labels of a population that certify it if all of them are correct; None: not even all would.
+
+    By the exact tests at delta: gate "accepted" of all its labels, gate "delivered" of those that are known, too.
+    """
+
+    def passes(count: int) -> bool:
+        if gate == "delivered":
+            return bool(DeliveredTest(population, count, precision, missed).p(0, count) <= delta)
+        limit = (1 - precision) * (1 - missed)
+        return bool(hypergeometric_p(0, count, population.labels, limit) <= delta)
+
+    low, high = 0, population.labels
+    if not passes(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
+
+
 def _spread_indices(length: int, count: int) -> list[int]:
     return np.unique(np.linspace(0, length - 1, min(count, length)).astype(np.int64)).tolist() if length else []
 
@@ -172,6 +195,8 @@ def certify(evidence: Evidence, drawn: int) -> Certificate:
 def _refusal(evidence: Evidence, drawn: int) -> tuple[str, int | None]:
     """Why the first threshold failed, and how many more labels to draw."""
     reviewed, errors, limit = int(evidence.reviewed[0]), int(evidence.errors[0]), float(evidence.limits[0])
+    if isinstance(evidence, BetEvidence):
+        return _refusal_any_time(evidence)
     if evidence.delivered is not None:
         return _refusal_delivered(evidence, evidence.delivered)
     if limit <= 0:
@@ -194,10 +219,23 @@ def _refusal(evidence: Evidence, drawn: int) -> tuple[str, int | None]:
     return f"{found}; review about {more:,} more{condition}", more
 
 
+def _refusal_any_time(evidence: BetEvidence) -> tuple[str, int | None]:
+    """As `_refusal`, of the test after any answer, which goes on at the same level."""
+    found = (
+        f"{int(evidence.errors[0])} of {int(evidence.reviewed[0])} reviewed labels are wrong at the strictest threshold"
+    )
+    more = float(evidence.bets.answers_to(evidence.delta)[0]) if evidence.bets is not None else np.inf
+    if not np.isfinite(more):
+        return f"{found}; more reviews will not help while so many are wrong", None
+    return f"{found}, after so few answers; review about {max(1, int(more)):,} more", max(1, int(more))
+
+
 def _refusal_delivered(evidence: Evidence, test: DeliveredTest) -> tuple[str, int | None]:
     """As `_refusal`, of the exact test of gate B: in a fixed population, reviews of all labels are enough at last."""
     reviewed, errors = int(evidence.reviewed[0]), int(evidence.errors[0])
-    correct, drawn, delta = reviewed - errors, test.drawn, evidence.delta * NEXT_TEST
+    # The level may be above the part of delta.
+    delta = min(evidence.delta, evidence.part or evidence.delta) * NEXT_TEST
+    correct, drawn = reviewed - errors, test.drawn
     found = f"{errors} of {reviewed} reviewed labels are wrong at the strictest threshold"
     share, kept = (errors + 0.5) / (drawn + 1), (correct + 0.5) / (drawn + 1)
 

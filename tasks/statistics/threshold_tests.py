@@ -49,13 +49,18 @@ STEPS: Final = 100
 SPARE_ERRORS: Final = 5
 """Errors that a group's expected reviews must be able to bear for the group to be worth testing."""
 FIRST_TEST: Final = 0.8
-NEXT_TEST: Final = 1 - FIRST_TEST
-"""A test may spend this much of what the one before it could."""
+"""Part of delta of the first test of a sample."""
 GROWTH: Final = 0.1
-"""Part of delta that is kept for labels that come later (`monitoring.growth`); tests of samples share the rest."""
+"""Part of delta for labels that come after the first test has certified (`monitoring.Growth`)."""
+NEXT_TEST: Final = 1 - FIRST_TEST - GROWTH
+"""A test, and what its certificate is extended to, may spend this much of what those before could."""
 
 _ROUNDING: Final = 1e-9
 _LEAST_LEVEL: Final = 1e-12
+_FEW: Final = 250
+"""Sampled labels up to which raising levels is worth the search; with more it hardly certifies more."""
+_WEAKEST: Final = 0.5
+"""The highest level."""
 _TOLERANCE: Final = 0.01
 _CAUTION: Final = 0.5
 """Standard deviations by which fewer labels are taken to be correct than the sample suggests, for what is missed."""
@@ -104,6 +109,8 @@ class Evidence:
     """(L,) labels of the set, where the test knows them."""
     delivered: "DeliveredTest | None" = None
     """What the exact test of gate B is about."""
+    part: float | None = None
+    """Part of the guaranteed delta that the level `delta` comes of, where they differ."""
 
     def bound(self, step: int) -> float:
         """Upper bound of the share of errors at one threshold, as reviewers see them, at confidence 1 - delta.
@@ -182,8 +189,10 @@ def gate_b(
 
         sum over g of HG(g; M, G, n) P(HG(M-G, m(G) + Q(g), n-g) <= Q(g)),
 
-    whatever the scores are, and just that where each threshold adds one label. The level is delta, or less where the
-    maximum over G of that sum would exceed delta (`_level`). That Q never falls in g is shown at `_critical`.
+    whatever the scores are, and just that where each threshold adds one label. That holds for any Q, so levels may
+    depend on g: they start at delta, or less where the maximum over G of that sum would exceed delta, and are then
+    raised for each Q(g) as long as it does not (`_rule`): with few labels a count seldom meets delta just so. That Q
+    never falls in g is shown at `_critical`.
 
     Labels without a score are never accepted. Several groups of classes are each tested with their own population,
     sample and part of delta; `missed` is then about each group.
@@ -197,9 +206,11 @@ def gate_b(
     errors = _at_or_above(_orderable(sample.scores[sample.wrong]), thresholds)
     correct = int((~sample.wrong).sum())
     test = DeliveredTest(population, drawn, precision, missed)
-    level = _level(test, delta) if drawn else delta
+    level = _level(test, delta, correct) if drawn else delta
     limits = np.full(len(thresholds), 1 - precision)
-    return Evidence(thresholds, errors + correct, errors, limits, test.p(errors, correct), level, delivered=test)
+    return Evidence(
+        thresholds, errors + correct, errors, limits, test.p(errors, correct), level, delivered=test, part=delta
+    )
 
 
 @dataclass(frozen=True)
@@ -268,17 +279,44 @@ def _at_most(errors: ArrayLike, labels: ArrayLike, wrong: ArrayLike, reviewed: A
     return np.asarray(np.where(np.asarray(reviewed) > 0, chance, np.asarray(errors) >= 0), np.float64)
 
 
+def _level(test: DeliveredTest, delta: float, correct: int) -> float:
+    """Level of a sample with g correct labels: just the k up to Q(g) pass."""
+    level, critical = _rule(test, delta)
+    most = min(int(critical[correct]), test.drawn - correct)
+    return max(level, float(test.p(most, correct))) if most >= 0 else level
+
+
 @functools.lru_cache(maxsize=512)
-def _level(test: DeliveredTest, delta: float) -> float:
-    """Level at which a broken threshold is certified with chance delta at most; delta itself nearly always."""
-    level = delta
-    while level > _LEAST_LEVEL:
-        chance = _worst(test, _critical(test, level), delta)
-        if chance <= delta:
-            return level
+def _rule(test: DeliveredTest, delta: float) -> tuple[float, Ints]:
+    """A level and Q(g), at which a broken threshold is certified with chance delta at most."""
+    level, critical = delta, _critical(test, delta)
+    while (chance := _worst(test, critical, delta)) > delta:
         level *= min(0.98, delta / chance)
-    # Passes only where p is 0, which is where the sample excludes that the guarantee is broken.
-    return 0.0
+        if level <= _LEAST_LEVEL:
+            # Passes only where p is 0, which is where the sample excludes that the guarantee is broken.
+            return 0.0, _critical(test, 0.0)
+        critical = _critical(test, level)
+    return level, _filled(test, critical, delta) if test.drawn <= _FEW else critical
+
+
+def _filled(test: DeliveredTest, critical: Ints, delta: float) -> Ints:
+    """Let k pass at the least g that delta allows, one k after the other; Q stays a function that never falls.
+
+    A k passes at no g where p is above `_WEAKEST`, so that p tells the k that pass from those that do not.
+    """
+    for errors in range(test.drawn + 1):
+        places = np.arange(test.drawn - errors + 1)
+        weak = int((test.p(np.full(len(places), errors), places) > _WEAKEST).sum())
+        low = max(int(np.searchsorted(critical, errors - 1)), weak) - 1
+        start = high = int(np.searchsorted(critical[: len(places)], errors))
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried = np.where(np.arange(test.drawn + 1) >= middle, np.maximum(critical, errors), critical)
+            low, high = (low, middle) if _worst(test, tried, delta, middle, start) <= delta else (middle, high)
+        if high == len(places):
+            return critical
+        critical[high:] = np.maximum(critical[high:], errors)
+    return critical
 
 
 def _critical(test: DeliveredTest, level: float) -> Ints:
@@ -303,8 +341,10 @@ def _critical(test: DeliveredTest, level: float) -> Ints:
     return np.maximum.accumulate(critical)
 
 
-def _worst(test: DeliveredTest, critical: Ints, delta: float) -> float:
+def _worst(test: DeliveredTest, critical: Ints, delta: float, low: int = 0, high: int | None = None) -> float:
     """Upper bound of the chance to certify a broken threshold, over all G: exact enough to compare it with delta.
+
+    low and high: only over those G for which `_chance` looks at a g of low .. high, since there alone Q has changed.
 
     Branch and bound. For fixed m the chance of K <= Q(g) does not fall as G grows: let the last wrong label become a
     correct one; then g does not fall, nor does Q(g), and K does not grow (where fewer than m are unsampled, K counts
@@ -319,7 +359,10 @@ def _worst(test: DeliveredTest, critical: Ints, delta: float) -> float:
         best = max(best, exact)
         return -(_chance(test, critical, first, last) if first < last else exact), first, last
 
-    heap = [bounded(0, test.population.labels)]
+    labels, reach = test.population.labels, _REACH * (np.sqrt(test.drawn) / 2 + 1) + 2
+    each = labels / max(test.drawn, 1)
+    lowest = max(0, int((low - reach) * each))
+    heap = [bounded(lowest, labels if high is None else min(labels, int((high + reach) * each) + 1))]
     while heap:
         bound, first, last = heapq.heappop(heap)
         if best > delta or -bound <= max(delta, best + _TOLERANCE * delta):
@@ -339,18 +382,35 @@ def _chance(test: DeliveredTest, critical: Ints, first: int, last: int) -> float
     reach = _REACH * (np.sqrt(mean * wrong / labels) + 1)
     low, high = max(0, drawn - wrong, int(mean - reach)), min(drawn, last, int(mean + reach) + 1)
     correct = np.arange(low, high + 1)
-    # As scipy.stats.hypergeom.pmf, to eight digits and seventy times as fast.
-    share = np.exp(_log_choose(last, correct) + _log_choose(wrong, drawn - correct) - float(_log_choose(labels, drawn)))
+    share = _chances(correct, labels, last, drawn)
     most = np.minimum(critical[correct], labels - first - least)
+    inside = most >= 0
+    if not inside.any():
+        return max(0.0, 1 - float(share.sum()))
+    most, called = most[inside], drawn - correct[inside]
     size = np.clip(least + most, 0, wrong)
-    passing = np.where(most >= 0, _at_most(most, wrong, size, drawn - correct), 0.0)
-    return float(share @ passing) + max(0.0, 1 - float(share.sum()))
+    most = np.minimum(np.minimum(most, size), called)
+    # The sum of the chances of `most`, one less and so on; each is the one before times a ratio.
+    fewer = most[:, None] - np.arange(most.max())
+    ratio = fewer * (wrong - size - called + most)[:, None] - fewer * (most[:, None] - fewer)
+    ratio = np.maximum(ratio, 0) / ((size[:, None] - fewer + 1) * (called[:, None] - fewer + 1))
+    passing = _chances(most, wrong, size, called) * (1 + np.cumprod(ratio, axis=1).sum(axis=1))
+    return float(share[inside] @ np.minimum(passing, 1)) + max(0.0, 1 - float(share.sum()))
 
 
-def _log_choose(things: int, taken: ArrayLike) -> Floats:
-    count = np.asarray(taken, np.float64)
+def _chances(count: Ints, labels: int, marked: ArrayLike, drawn: ArrayLike) -> Floats:
+    """As scipy.stats.hypergeom.pmf(count, labels, marked, drawn), to eight digits and seventy times as fast."""
+    marks, draws = np.asarray(marked, np.int64), np.asarray(drawn, np.int64)
+    possible = (draws - count <= labels - marks) & (count <= marks) & (count <= draws)
+    rest = np.where(possible, draws - count, 0)
+    found = _log_choose(marks, np.where(possible, count, 0)) + _log_choose(labels - marks, rest)
+    return np.where(possible, np.exp(found - _log_choose(labels, draws)), 0.0)
+
+
+def _log_choose(things: ArrayLike, taken: ArrayLike) -> Floats:
+    every, count = np.asarray(things, np.float64), np.asarray(taken, np.float64)
     log = scipy.special.gammaln
-    return np.asarray(log(things + 1) - log(count + 1) - log(things - count + 1), np.float64)
+    return np.asarray(log(every + 1) - log(count + 1) - log(every - count + 1), np.float64)
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:
@@ -453,17 +513,19 @@ def certified_groups(labels: Ints, reviews: int, precision: float, delta: float)
 def delta_of_test(delta: float, number: int) -> float:
     """Part of delta that a test of certification labels may spend; number is 1 for the first.
 
-    Tests share all but `GROWTH` of delta. The first test gets 80% of that, each later one 80% of what is left, so any
-    number of tests spend at most (1 - GROWTH) delta. Certifying
-    again with more reviews, because the first result disappointed, is such a test; tests at the full delta each time
-    would break the guarantee in the end.
+    Certifying again with more reviews, because the first result disappointed, is another test; tests at the full delta
+    each time would break the guarantee in the end. So test i has delta F r^(i-1), and what its certificate is extended
+    to delta H r^(i-1) (`delta_of_growth`), where F is `FIRST_TEST`, H `GROWTH` and r = 1 - F - H `NEXT_TEST`. Together
+
+        sum over i of delta (F + H) r^(i-1) = delta (1 - r) sum over i of r^(i-1) = delta,
+
+    so any number of tests and extensions spend at most delta. Of that the first test has 80 %, its extension 10 %, and
+    all later ones share 10 %. Until 2026-12 the first i tests and their extensions spent delta (1 - .2^i); what they
+    left, delta .2^i, is more than the delta .1^i that all later ones may spend now.
     """
-    return delta * (1 - GROWTH) * FIRST_TEST * NEXT_TEST ** (number - 1)
+    return delta * FIRST_TEST * NEXT_TEST ** (number - 1)
 
 
 def delta_of_growth(delta: float, number: int) -> float:
-    """Part of delta for labels that come after the test of this number has certified; `GROWTH` is shared like the rest.
-
-    So any number of tests, and what each certificate is extended to, spend at most delta together.
-    """
-    return delta * GROWTH * FIRST_TEST * NEXT_TEST ** (number - 1)
+    """Part of delta for labels that come after the test of this number has certified; see `delta_of_test`."""
+    return delta * GROWTH * NEXT_TEST ** (number - 1)

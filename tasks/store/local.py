@@ -1,6 +1,5 @@
 """Implements the store on a local folder: atomic puts through temporary files, those of dead writers removed."""
 
-import contextlib
 import errno
 import logging
 import os
@@ -302,7 +301,7 @@ def sweep(folder: Path) -> None:
         stale = [entry.path for entry in entries if is_temporary(entry.name) and _is_abandoned(entry)]
     for path in stale:
         # Another process may sweep at the same time, or the folder may not be ours to clean.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             Path(path).unlink()
 
 

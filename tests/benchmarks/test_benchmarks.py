@@ -41,12 +41,15 @@ TARGETS = ("0.95", "0.98", "0.99")
 CERTIFICATE = [
     *("80 % right, 400 reviews", "80 % right, gate accepted", "ties, two digits"),
     *("no score for a fifth of the images", "saturated, half of the scores 1", "anti-correlated"),
-    *("80 % right, 600 reviews", "80 % right, 800 reviews", "four kinds of errors", "ICC .15", "ICC .30"),
+    *("80 % right, 600 reviews", "80 % right, 800 reviews"),
+    *(f"80 % right, stopped at the first pass, gate {gate}" for gate in ("accepted", "delivered")),
+    *("four kinds of errors", "ICC .15", "ICC .30"),
     *("absent classes, ICC .15", "duplicates and parts", "40 Zipf classes in groups", "video, 300 frames"),
     *("exact copies", "one bad class", "500 classes of 3 labels", "one image of 900 boxes"),
     *("83 % right, reviewers miss 5 %", "83 % right, reviewers miss 5 %, gate accepted"),
     *("83 % right, led reviewers miss 5 %", "1,000 labels come later, 40 % right"),
     "500 images of 50 % right added to 700 of 97.5 %",
+    *(f"just below T 0.95, stopped at the first pass, gate {gate}" for gate in ("accepted", "delivered")),
     *(f"just {side} T {target}" for target in TARGETS for side in ("below", "above")),
     *(f"{right} % right, {labels} labels" for labels in ("500", "4,000") for right in (93, 80, 45)),
     *(f"80 % right, {reviews} reviews" for reviews in (200, 250, 300, 350)),
@@ -161,7 +164,8 @@ ROWS = [
     pytest.param(
         "routing_size",
         "first sample; fit; probabilities; certify both gates; decide; all, 20,000 labels; "
-        "vouch apply, 20,000 labels; limit for 1,000,000",
+        "vouch plan-reviews, calibration set; vouch plan-reviews, validation sample of 1,200; vouch certify; "
+        "vouch apply; the last three, 20,000 labels; limit for 1,000,000",
     ),
 ]
 

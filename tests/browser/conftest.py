@@ -16,10 +16,10 @@ from pymongo import MongoClient
 from tests.fake_campaign import draw_images, label, write_campaign
 from tests.processes import HANG_S
 from tests.requirements import CHROMIUM
+from vouch_labels.review_ui.queue.answers import pull_queue
 from vouch_labels.review_ui.queue.database import mongod
 from vouch_labels.review_ui.queue.fill import fill_queue
 from vouch_labels.review_ui.queue.queue import Queue
-from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.review_ui.server.mongod import DatabaseUse
 from vouch_labels.review_ui.server.serve import ServeOptions, served
 from vouch_labels.schemas.campaign import Campaign

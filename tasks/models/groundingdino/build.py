@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -94,24 +95,14 @@ def _patched(architecture: Mapping[str, Any], tokenizer_dir: Path) -> Iterator[N
 
     hub: ModuleType = package.get_tokenlizer
     with ExitStack() as stack:
-        stack.enter_context(_swapped(package, "BertModelWarper", PhraseBert))
-        stack.enter_context(_swapped(hub, "get_tokenlizer", tokenizer))
-        stack.enter_context(_swapped(hub, "get_pretrained_language_model", bert))
+        stack.enter_context(mock.patch.object(package, "BertModelWarper", PhraseBert))
+        stack.enter_context(mock.patch.object(hub, "get_tokenlizer", tokenizer))
+        stack.enter_context(mock.patch.object(hub, "get_pretrained_language_model", bert))
         if architecture.get("swin"):
-            stack.enter_context(_swapped(backbone, "build_swin_transformer", swin))
+            stack.enter_context(mock.patch.object(backbone, "build_swin_transformer", swin))
         # It prints to stdout when an image gives infinite numbers; the caller looks for those itself.
         transformer.print = lambda *_: None
         yield
-
-
-@contextmanager
-def _swapped(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    original = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, original)
 
 
 def _reason(error: Exception) -> str:

@@ -151,7 +151,7 @@ class SamSegmenter:
         self, logits: "torch.Tensor", iou: "torch.Tensor", upscales: Sequence[Upscale], images: Sequence[int]
     ) -> list[Masks]:
         """Each mask of (N, s, s) logits, in order; `images` are the images that they belong to."""
-        from vouch_labels.tasks.models.sam.device_masks import encode_batch
+        from vouch_labels.tasks.models.sam.masks import encode_batch
 
         threshold = self._sam.mask_threshold
         if self._runtime.engine.has("device_masks"):

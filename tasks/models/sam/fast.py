@@ -262,7 +262,9 @@ class PooledDecoder:
         self._no_mask: Tensor = sam.prompt_encoder.no_mask_embed.weight.detach()
         # (1, HW, C)
         self._position: Tensor = self._prompts.get_dense_pe().detach().flatten(2).transpose(1, 2).contiguous()
-        self._first, self._second = (_taps_first(self._upscaling[place].weight.detach()) for place in (0, 3))
+        # Of a ConvTranspose2d of stride 2, (I, O, 2, 2), as that of a linear layer, (4 * O, I); parts row by row.
+        weights = (self._upscaling[place].weight.detach() for place in (0, 3))
+        self._first, self._second = (weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous() for weight in weights)
         self._compiled = engine.compile
         self._decode = compiled(self.decode, engine, "SAM's mask decoder")
 
@@ -376,8 +378,3 @@ def _split(values: Tensor, heads: int) -> Tensor:
 def _by_head(weight: Tensor, heads: int) -> Tensor:
     """(I, C) to (heads, I / heads, C)."""
     return weight.reshape(heads, -1, weight.shape[1])
-
-
-def _taps_first(weight: Tensor) -> Tensor:
-    """Weight (I, O, 2, 2) of a ConvTranspose2d of stride 2 as that of a linear layer, (4 * O, I); parts row by row."""
-    return weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()

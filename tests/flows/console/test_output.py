@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vouch_labels.flows.console.encoding import PLAIN
-from vouch_labels.flows.console.output import MAX_BYTES, Terminal, log_path, print_json, quiet, show, start_log
+from vouch_labels.flows.console.output import MAX_BYTES, PLAIN, Terminal, log_path, print_json, quiet, show, start_log
 from vouch_labels.flows.console.progress import RunProgress
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.text import Table

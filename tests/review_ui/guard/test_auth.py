@@ -4,8 +4,7 @@ import pytest
 from starlette.requests import Request
 
 from tests.review_ui.guard.conftest import DATASET, TOKEN
-from vouch_labels.review_ui.guard.auth import Failures, Login, token_hash
-from vouch_labels.review_ui.guard.origin import Proxies, host_name, is_loopback
+from vouch_labels.review_ui.guard.auth import Failures, Login, Proxies, host_name, is_loopback, token_hash
 from vouch_labels.review_ui.guard.settings import GuardSettings
 
 HOME = f"/datasets/{DATASET}"

@@ -5,10 +5,10 @@ import re
 import pytest
 
 from tests.fake_campaign import draw_images, label, write_campaign
+from vouch_labels.review_ui.queue.answers import pull_queue
 from vouch_labels.review_ui.queue.fill import fill_queue, queue_id
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import progress, queue_status
-from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.store.open import open_store

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pytest
 from pycocotools import mask as mask_utils
 
+from vouch_labels.review_ui.queue.answers import pull_queue
 from vouch_labels.review_ui.queue.database import connect
 from vouch_labels.review_ui.queue.fill import fill_queue, join, queue_id
 from vouch_labels.review_ui.queue.status import progress
-from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import VERDICTS, ReviewPlan
 from vouch_labels.tasks.certify.data import read_run_reviews

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from tests.processes import until
+from vouch_labels.review_ui.queue.answers import pull_queue
 from vouch_labels.review_ui.queue.database import QueueStore, connect
 from vouch_labels.review_ui.queue.items import visible_verdicts
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import progress
-from vouch_labels.review_ui.queue.sync import pull_queue
 from vouch_labels.schemas.reviews import VERDICTS
 from vouch_labels.tasks.reviews.verdicts import read_verdicts, write_verdicts
 from vouch_labels.tasks.store.local import LocalStore

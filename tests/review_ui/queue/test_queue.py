@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vouch_labels.review_ui.queue import state, sync
+from vouch_labels.review_ui.queue import answers, state
 from vouch_labels.review_ui.queue.database import QueueStore, connect
 from vouch_labels.review_ui.queue.status import left_for, progress, queue_status
 from vouch_labels.schemas.errors import VouchError
@@ -191,7 +191,7 @@ class World:
 
     def act(self, step, name, number):
         if step in KILLED_IN:
-            with mock.patch.object(sync, KILLED_IN[step], side_effect=Killed), pytest.raises(Killed):
+            with mock.patch.object(answers, KILLED_IN[step], side_effect=Killed), pytest.raises(Killed):
                 self.pull()
             self.take_answers()
         elif step == "pull":
@@ -221,7 +221,7 @@ class World:
             self.given[name].append(Answer(item.id))
 
     def pull(self):
-        return sync.pull_queue(self.uri, self.name, self.workspace)
+        return answers.pull_queue(self.uri, self.name, self.workspace)
 
     def take_answers(self):
         for answer in self.answers():

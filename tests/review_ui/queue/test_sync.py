@@ -6,13 +6,12 @@ from unittest.mock import Mock
 import pytest
 
 from tests import fake_campaign
-from vouch_labels.review_ui.queue import sync as pull_module
-from vouch_labels.review_ui.queue.answers import UNDONE
+from vouch_labels.review_ui.queue import answers as pull_module
+from vouch_labels.review_ui.queue.answers import UNDONE, export_queue, pull_queue
 from vouch_labels.review_ui.queue.database import connect
 from vouch_labels.review_ui.queue.fill import queue_id
 from vouch_labels.review_ui.queue.queue import Queue
 from vouch_labels.review_ui.queue.status import progress
-from vouch_labels.review_ui.queue.sync import export_queue, pull_queue
 from vouch_labels.schemas.errors import LeaseLostError, UserError, VouchError
 from vouch_labels.tasks.reviews.import_verdicts import import_files
 from vouch_labels.tasks.reviews.plans import read_plans

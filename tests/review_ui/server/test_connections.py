@@ -13,8 +13,8 @@ import uvicorn
 from tests.fake_campaign import write_campaign
 from tests.processes import HANG_S, until
 from tests.review_ui.server.conftest import TOKENS
-from vouch_labels.review_ui.queue.sync import pull_queue
-from vouch_labels.review_ui.server.connections import protocol
+from vouch_labels.review_ui.queue.answers import pull_queue
+from vouch_labels.review_ui.server.__main__ import protocol
 from vouch_labels.review_ui.server.mongod import DatabaseUse
 from vouch_labels.review_ui.server.serve import ServeOptions, served
 from vouch_labels.tasks.reviews.resolve import IN_DISPUTE, resolve

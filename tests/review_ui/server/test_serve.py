@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from vouch_labels.review_ui.queue import sync
+from vouch_labels.review_ui.queue import answers
 from vouch_labels.review_ui.server import serve
 from vouch_labels.review_ui.server.answers import pull_once
 from vouch_labels.review_ui.server.mongod import DatabaseUse
@@ -400,7 +400,7 @@ def test_who_pulls_beside_another_waits_and_writes_nothing_twice(planned, rows, 
             others[0].join(1.0)
         return verdicts
 
-    monkeypatch.setattr(sync, "read_verdicts", read)
+    monkeypatch.setattr(answers, "read_verdicts", read)
     with planned.open() as queue:
         answer(queue, rows, 5)
         assert pull_once(planned.uri, planned.campaign).verdicts == 5

@@ -5,17 +5,21 @@ import itertools
 import numpy as np
 import pytest
 
+from tests.fake_campaign import label
 from vouch_labels.schemas.errors import NotCertifiedError, UserError
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.data import BLOCK
+from vouch_labels.tasks.certify.judge import drawing_as_test
+from vouch_labels.tasks.certify.live import drawn_sample
 from vouch_labels.tasks.certify.monitor import expired_reason
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
-from vouch_labels.tasks.certify.rounds import last_round, read_tests
+from vouch_labels.tasks.certify.rounds import last_round, newest_certified, read_tests
 from vouch_labels.tasks.policy import read_policy
+from vouch_labels.tasks.reviews.log import every_test
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
 from vouch_labels.tasks.statistics.betting import FEWEST, PART
-from vouch_labels.tasks.statistics.threshold_tests import delta_of_test
+from vouch_labels.tasks.statistics.threshold_tests import delta_of_growth, delta_of_test
 
 
 @pytest.fixture(params=["accepted", "delivered"])
@@ -129,3 +133,112 @@ def test_with_honeypots_the_whole_sample_is_tested(campaigned):
     campaigned.answer(part=0.9)
     with pytest.raises(UserError, match="a part of a sample certifies nothing"):
         certify_campaign(campaigned.campaign)
+
+
+def test_where_classes_may_be_left_out_of_accepted_labels_the_whole_sample_is_tested(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.8, confidence=0.8, unsampled="review")
+    campaigned.fitted()
+    assert plan_reviews(campaigned.campaign).plan.any_time_delta == 0
+
+
+def test_looks_of_one_run_are_not_gone_on_with_by_the_sample_of_another(sampled):
+    """All answers are right and plans of runs are numbered alike, so that the looks differ in their run alone."""
+    first, routing = sampled.campaign, sampled.campaign.routing.model_dump(mode="json")
+    other = sampled.load(routing=routing, run={"name": "other", "shard_size": 50, "retry_delay_s": 0})
+    label(other)
+    sampled.campaign = other
+    plan_reviews(other, ReviewRequest(minutes=2))
+    sampled.answer(wrong=False)
+    plan_reviews(other, ReviewRequest(minutes=FEWEST * 1.6 / 60 + 0.5))
+    sampled.campaign = first
+    sampled.answer(wrong=False, part=0.4)
+    certify_campaign(first)
+    sampled.campaign = other
+    sampled.answer(wrong=False)
+    taken = max(one.look for one in every_test(sampled.workspace))
+    # Drawing on in the first run is a test of the other's sample, which has not been looked at.
+    plan_reviews(first, ReviewRequest(stage="certify", minutes=3, fresh=True))
+    (test,) = [one for one in every_test(sampled.workspace) if one.run == "other"]
+    assert (test.plans, test.began) == ((2,), None)
+    assert test.look > taken
+    assert certify_campaign(other).look == test.look
+
+
+def test_the_same_answers_asked_of_sampled_classes_alone_are_another_test(campaigned):
+    campaigned.with_routing(gate="accepted", precision=0.8, confidence=0.8)
+    campaigned.fitted(wrong=False)
+    plan_reviews(campaigned.campaign, ReviewRequest(minutes=5))
+    campaigned.answer(wrong=False)
+    assert certify_campaign(campaigned.campaign).look == 1
+    campaigned.with_routing(gate="accepted", precision=0.8, confidence=0.8, unsampled="review")
+    assert drawing_as_test(campaigned.reviews) == (), "drawing on after a test of just these answers is none"
+    assert certify_campaign(campaigned.campaign).look == 2
+
+
+def test_a_part_that_certifies_nothing_yet_says_what_to_answer_and_a_changed_answer_that_it_is_another_test(sampled):
+    sampled.answer(part=0.02)
+    with pytest.raises((NotCertifiedError, UserError), match="answer more of the"):
+        certify_campaign(sampled.campaign)
+    sampled.answer(part=0.5)
+    certify_campaign(sampled.campaign)
+    first = _round(sampled).in_order["label_id"].to_pylist()[:1]
+    write_verdicts(sampled.workspace, sampled.verdicts(first, ["not_an_object"], reviewer="bob", minutes=30))
+    again = certify_campaign(sampled.campaign)
+    assert again.look == 2
+    assert "were changed since, by a second reading" in " ".join(again.remarks)
+    assert again.unanswered == _round(sampled).unanswered(sampled.reviews.answers) > 0
+
+
+def test_a_dispute_that_is_settled_as_wrong_changes_nothing_that_was_tested(sampled):
+    sampled.answer(part=0.5)
+    first = _round(sampled).in_order["label_id"].to_pylist()[:1]
+    write_verdicts(sampled.workspace, sampled.verdicts(first, ["correct"], reviewer="ann", minutes=30))
+    write_verdicts(sampled.workspace, sampled.verdicts(first, ["not_an_object"], reviewer="bob", minutes=30))
+    certify_campaign(sampled.campaign)
+    write_verdicts(sampled.workspace, sampled.verdicts(first, ["not_an_object"], reviewer="cleo", minutes=31))
+    assert certify_campaign(sampled.campaign).look == 1
+
+
+def test_looks_share_what_extends_the_certificate_and_together_have_no_more(sampled):
+    deltas = []
+    for part in (0.4, 0.6, 0.8, 1):
+        sampled.answer(part=part)
+        found = certify_campaign(sampled.campaign)
+        policy = read_policy(sampled.workspace, found.version, sampled.campaign.classes)
+        deltas.append(policy.certification.extension_delta / delta_of_growth(0.2, 1))
+    assert deltas == pytest.approx([1 / 2, 1 / 6, 1 / 12, 1 / 20])
+
+
+def test_the_figure_while_people_review_is_of_the_test_that_would_be_made(sampled):
+    def drawn(**asked):
+        sampled.with_routing(**{"gate": routing.gate, "precision": 0.8, "confidence": 0.8} | asked)
+        reviews = sampled.reviews
+        return drawn_sample(sampled.workspace, reviews.plans, reviews.answers, reviews.guarantee)
+
+    routing, other = (
+        sampled.campaign.routing,
+        "accepted" if sampled.campaign.routing.gate == "delivered" else "delivered",
+    )
+    level = delta_of_test(0.2, 1) * PART
+    assert drawn().plan.any_time_delta == pytest.approx(level)
+    assert drawn(confidence=0.9).plan.any_time_delta == pytest.approx(level / 2)
+    assert drawn(precision=0.9).plan.precision == pytest.approx(0.9)
+    assert drawn(gate=other) is None
+    sampled.answer(part=0.5)
+    drawn()
+    certify_campaign(sampled.campaign)
+    assert drawn().plan.any_time_delta == pytest.approx(level)
+    assert drawn(precision=0.9).plan.any_time_delta == pytest.approx(delta_of_test(0.2, 2) * PART)
+    first = _round(sampled).in_order["label_id"].to_pylist()[:1]
+    write_verdicts(sampled.workspace, sampled.verdicts(first, ["not_an_object"], reviewer="bob", minutes=30))
+    assert drawn().plan.any_time_delta == pytest.approx(delta_of_test(0.2, 2) * PART)
+
+
+def test_the_policy_to_apply_is_the_newest_of_the_looks(sampled):
+    versions = []
+    for part in (0.3, 0.5, 0.7, 1):
+        sampled.answer(part=part)
+        versions.append(certify_campaign(sampled.campaign).version)
+    with pytest.raises(UserError, match=f"policy {versions[-1]} is certified and not active"):
+        plan_reviews(sampled.campaign)
+    assert newest_certified(sampled.campaign, sampled.workspace, sampled.reviews.current).version == versions[-1]

@@ -22,6 +22,7 @@ from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.certify.rounds import labels_of_round, last_round, read_tests
 from vouch_labels.tasks.policy import among, read_coverage, read_policy
 from vouch_labels.tasks.reviews.verdicts import write_verdicts
+from vouch_labels.tasks.statistics.betting import PART
 
 
 def policy_of(campaigned, version) -> Policy:
@@ -34,7 +35,7 @@ def test_a_policy_with_all_that_it_rests_on(campaigned):
     assert found.version.startswith("certified-1-")
     assert not found.simulated
     assert "it holds if reviewers miss nothing, which is assumed" in " ".join(found.remarks)
-    assert "would be tested at 0.0288" in found.remarks[-1]
+    assert "would be tested at 0.016" in found.remarks[-1]
     policy = policy_of(campaigned, found.version)
     guarantee = policy.certification
     assert (guarantee.precision, guarantee.confidence, guarantee.gate, guarantee.look) == (0.7, 0.8, "delivered", 1)
@@ -55,7 +56,8 @@ def test_a_policy_with_all_that_it_rests_on(campaigned):
     for group in policy.groups:
         inside = np.isin(np.array(labels.class_names)[labels.class_index], group.classes)
         assert group.certificate.labels == (population & inside).sum()
-        assert 0 < group.certificate.delta <= 0.2 * 0.9 * 0.8 / len(policy.groups) + 1e-12
+        # The level is that of its part of delta, or above where so few labels keep delta all the same.
+        assert 0.2 * 0.8 * (1 - PART) / len(policy.groups) * (1 - 1e-12) <= group.certificate.delta <= 0.5
         if group.p_correct is not None:
             assert group.certificate.errors <= group.certificate.reviewed
             assert group.certificate.bound <= 1 - guarantee.precision
@@ -79,7 +81,7 @@ def test_another_precision_of_the_same_labels_is_another_look(campaigned):
     campaigned.with_routing(precision=0.6, confidence=0.8)
     second = certify_campaign(campaigned.campaign)
     assert second.look == 2
-    assert second.delta == pytest.approx(first.delta / 5)
+    assert second.delta == pytest.approx(first.delta / 10)
     campaigned.with_routing(precision=0.7, confidence=0.8)
     assert certify_campaign(campaigned.campaign).look == 1
 
@@ -90,13 +92,13 @@ def test_more_reviews_are_another_look(campaigned):
     with pytest.raises(NotCertifiedError, match=r"even if all of it were correct.*no test was spent.*--minutes \d"):
         certify_campaign(campaigned.campaign)
     assert read_tests(campaigned.workspace, "main") == []
-    campaigned.with_routing(precision=0.97, confidence=0.8)
+    campaigned.with_routing(precision=0.94, confidence=0.8)
     refused = certify_campaign(campaigned.campaign)
     assert refused.look == 1
     assert refused.version is None
     assert refused.more_reviews
     assert all(group.certificate.refusal for group in refused.groups)
-    planned = campaigned.sampled(minutes=4)
+    planned = campaigned.sampled(minutes=10)
     assert planned.stage == "certify"
     assert planned.plan.round == 1
     again = certify_campaign(campaigned.campaign)
@@ -110,7 +112,7 @@ def test_disputed_labels_and_plants_that_were_missed_cost(campaigned):
     assert clean.reviewers.planted == 30
     assert clean.reviewers.missed == 0
     assert 0 < clean.reviewers.accepted < 0.3
-    assert clean.reviewers.spent == pytest.approx(0.2 * 0.9 * 0.8 * 0.2)
+    assert clean.reviewers.spent == pytest.approx(0.2 * 0.8 * 0.2)
     assert "planted" not in " ".join(clean.remarks)
     campaigned.answer(wrong=False, reviewer="bob", minutes=2)
     disputed = certify_campaign(campaigned.campaign)

@@ -4,6 +4,7 @@ That drawing on after answers is a test, and what that keeps.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,6 +154,12 @@ def test_a_class_without_a_sampled_label(make_world):
     (found,) = judge(reviewed(world, candidates, rows), (group,), candidates, guarantee, 0.08)
     assert (found.left_out, found.classes) == ((), world.labels.class_names)
     assert found.labels == candidates.population.sum()
+    # Left to review if that is asked for: the same test, and the same threshold of the others.
+    guarantee = replace(guarantee, unsampled="review")
+    (other,) = judge(reviewed(world, candidates, rows), (group,), candidates, guarantee, 0.08)
+    assert (other.left_out, other.classes) == (("class 2",), ("class 0", "class 1"))
+    assert other.certificate.threshold == found.certificate.threshold is not None
+    assert 0 < other.accepted < found.accepted
 
 
 def test_without_a_sampled_label_nothing_is_certified(make_world):
@@ -270,7 +277,7 @@ def test_to_draw_on_after_answers_is_a_look_and_lowers_the_next_level(campaigned
     planned = plan_reviews(campaigned.campaign, wanted)
     (taken,) = looks()
     assert (taken.look, taken.plans, taken.precision, taken.confidence) == (1, (first.plan.number,), 0.7, 0.8)
-    assert f"{NOTE}: test 1; the next is tested at 0.0288" in planned.words
+    assert f"{NOTE}: test 1; the next is tested at 0.016" in planned.words
     # The sample is another now, which was not reviewed.
     with pytest.raises(UserError, match="certification tasks still wait"):
         plan_reviews(campaigned.campaign)
@@ -278,7 +285,7 @@ def test_to_draw_on_after_answers_is_a_look_and_lowers_the_next_level(campaigned
     with pytest.raises(UserError, match=r"is answered: use `vouch certify`.* is a test of the answers as well"):
         plan_reviews(campaigned.campaign)
     found = certify_campaign(campaigned.campaign)
-    assert (found.look, found.delta) == (2, pytest.approx(0.0288))
+    assert (found.look, found.delta) == (2, pytest.approx(0.016))
     assert len(looks()) == 2
 
 

@@ -8,6 +8,7 @@ from vouch_labels.schemas.policy import Covered, GroupCertificate, Reviewers
 from vouch_labels.tasks.certify.active import guarantee_of
 from vouch_labels.tasks.certify.apply import apply_policy
 from vouch_labels.tasks.certify.certify import certify_campaign
+from vouch_labels.tasks.certify.judge import judge_round
 from vouch_labels.tasks.certify.monitor import (
     P_CORRECT,
     audit_draws,
@@ -16,12 +17,13 @@ from vouch_labels.tasks.certify.monitor import (
     drift,
     expired,
     expired_reason,
+    growth_delta,
     monitor,
     reference,
     would_accept,
 )
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
-from vouch_labels.tasks.certify.rounds import read_tests
+from vouch_labels.tasks.certify.rounds import labels_of_round, last_round, read_tests
 from vouch_labels.tasks.certify.top_up import extension
 from vouch_labels.tasks.export.export import read_summary
 from vouch_labels.tasks.labels.arrays import SIGNALS
@@ -396,6 +398,9 @@ def extended_campaign(campaigned):
 def test_answers_of_a_top_up_sample_that_were_changed_since_end_the_extension(campaigned):
     first, extended = extended_campaign(campaigned)
     policy = read_policy(campaigned.workspace, extended.version, campaigned.campaign.classes)
+    # What was bounded is kept with it, so that the same answers give the same result.
+    assert policy.certification.extension_labels == extended.covers[1].labels
+    assert policy.certification.extension_times == 1
     assert expired_reason(campaigned.workspace, "main", policy) is None
     campaigned.answer(wrong=True, minutes=10)
     assert "were changed since" in expired_reason(campaigned.workspace, "main", policy)
@@ -483,3 +488,47 @@ def test_second_readings_are_held_against_what_is_assumed_before_a_policy_is_ext
         write_verdicts(campaigned.workspace, campaigned.verdicts(ids, [word] * 100, reviewer=reviewer, minutes=2))
     with pytest.raises(UserError, match=r"two people read .* more than the 5% of routing\.missed"):
         certify_campaign(campaigned.campaign)
+
+
+@pytest.mark.parametrize(("look", "share"), [(1, 0.08), (2, 0.016)])
+def test_what_extends_a_policy_is_tested_as_when_it_was_written(campaigned, look, share):
+    campaigned.with_routing(gate="accepted", precision=0.7, confidence=0.8)
+    campaigned.fitted().sampled(minutes=3)
+    policy = read_policy(
+        campaigned.workspace, certify_campaign(campaigned.campaign).version, campaigned.campaign.classes
+    )
+    assert growth_delta(policy.certification) == pytest.approx(0.2 * 0.1)
+    # The first policies do not say, and had 8% of delta at the first test, a fifth of that at each later one.
+    first = policy.certification.model_copy(update={"look": look, "extension_delta": None})
+    assert "extension_delta" not in first.model_dump()
+    assert growth_delta(first) == pytest.approx(0.2 * share)
+
+
+@pytest.mark.parametrize("gate", ["accepted", "delivered"])
+def test_a_policy_ends_just_where_its_own_test_would_not_pass_any_more(campaigned, gate):
+    campaigned.with_routing(gate=gate, precision=0.7, confidence=0.8, missed=0.05)
+    campaigned.fitted().sampled(minutes=5)
+    found = certify_campaign(campaigned.campaign)
+    policy = read_policy(campaigned.workspace, found.version, campaigned.campaign.classes)
+    assert expired_reason(campaigned.workspace, "main", policy) is None
+    tasks = campaigned.reviews.plans[-1][1]
+    rows = tasks.filter(pc.equal(tasks["purpose"], "certify")).sort_by("p_correct")
+    ids, wrong = rows["label_id"].to_pylist(), campaigned.reviews.answers.wrong_of(rows["label_id"]) == 1
+    # First some answers become better, which leaves room for worse ones.
+    changes = [(label, "correct") for label in np.array(ids)[wrong][-4:].tolist()]
+    changes += [(label, "not_an_object") for label in np.array(ids)[~wrong].tolist()]
+    ended = []
+    for place, (label, verdict) in enumerate(changes[:30]):
+        write_verdicts(campaigned.workspace, campaigned.verdicts([label], [verdict], minutes=10 + place))
+        reviews = campaigned.reviews
+        last = last_round(reviews.plans)
+        judged = judge_round(reviews, last, labels_of_round(reviews, last), 1).judged
+        now = {one.plan.name: one.certificate.threshold for one in judged}
+        certified = [group for group in policy.groups if group.p_correct is not None]
+        held = [now[group.name] is not None and now[group.name] <= group.p_correct for group in certified]
+        ended.append(not all(held))
+        assert (expired_reason(campaigned.workspace, "main", policy) is not None) == ended[-1]
+        if ended[-1]:
+            break
+    assert ended[-1]
+    assert len(ended) > 1

@@ -1,12 +1,14 @@
 """Possible misses: what CLIP sees and no box shows."""
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import TASKS, VERDICTS
 from vouch_labels.schemas.tables import PRESENCE
-from vouch_labels.tasks.certify.questions import possible_misses, read_presence
+from vouch_labels.tasks.certify.questions import MIXED, class_by_class, possible_misses, read_presence, task_table
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.resolve import missed_and_checked
@@ -102,3 +104,23 @@ def test_a_run_made_before_there_was_presence_says_what_to_do(tmp_path, make_ima
     path.write_text(marker.model_copy(update={"parts": parts}).model_dump_json())
     with pytest.raises(UserError, match="use `vouch run` once more"):
         read(campaign)
+
+
+def test_neither_place_nor_score_tells_a_chosen_label_from_a_drawn_one():
+    """Best first holds among every twenty chosen ones; within these each order is as likely as any other."""
+    scores = np.linspace(0.9, 0.1, 60)
+    chosen = task_table(60, purpose=["doubtful"] * 60, class_name=["cat"] * 60, p_correct=scores)
+    drawn = task_table(60, purpose=["audit"] * 60, class_name=["cat"] * 60, p_correct=scores)
+    falls, ahead, draws = 0, 0.0, 200
+    for seed in range(draws):
+        asked = class_by_class([chosen, drawn], np.random.default_rng(seed))
+        is_chosen = pc.equal(asked["purpose"], "doubtful").to_numpy()
+        p = asked["p_correct"].to_numpy()[is_chosen]
+        parts = p.reshape(3, MIXED)
+        assert (parts[:-1].min(axis=1) > parts[1:].max(axis=1)).all()
+        falls += int((np.diff(parts, axis=1) < 0).sum())
+        places = np.arange(120)
+        ahead += float((places[is_chosen][:, None] < places[~is_chosen][None, :]).mean())
+    pairs = draws * 3 * (MIXED - 1)
+    assert abs(falls / pairs - 0.5) < 4 * np.sqrt(0.25 / pairs)
+    assert abs(ahead / draws - 0.5) < 0.03

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vouch_labels.tasks.statistics.bounds import ReviewerError, most_errors, upper_bound
+from vouch_labels.tasks.statistics.bounds import ReviewerError, labels_needed, most_errors, upper_bound
 from vouch_labels.tasks.statistics.planning import (
     FitLabels,
     both_precisions,
     certify,
+    fewest_labels,
     plan_gate_a,
     predicted_shares,
     reviews_needed,
@@ -14,6 +15,7 @@ from vouch_labels.tasks.statistics.planning import (
 from vouch_labels.tasks.statistics.sampling import certification_sample
 from vouch_labels.tasks.statistics.threshold_tests import (
     NEXT_TEST,
+    DeliveredTest,
     Population,
     Sample,
     accepted_counts,
@@ -221,3 +223,23 @@ def test_a_sample_without_an_error_is_not_told_that_many_are_wrong():
         "0 of 100 reviewed labels are wrong at the strictest threshold; more reviews will not help while reviewers may "
         "miss so many"
     )
+
+
+@pytest.mark.parametrize("gate", ["accepted", "delivered"])
+@pytest.mark.parametrize("missed", [0.0, 0.05])
+@pytest.mark.parametrize("labels", [120, 5_000])
+def test_the_fewest_labels_are_those_with_which_the_exact_test_first_passes(gate, missed, labels):
+    population = Population(labels, 40, 10)
+    few = fewest_labels(gate, population, 0.95, DELTA, missed)
+    assert few is not None
+    for count, passes in ((few, True), (few - 1, False)):
+        if gate == "delivered":
+            p = DeliveredTest(population, count, 0.95, missed).p(0, count)
+        else:
+            # More than 5% of all are wrong, of which reviewers see all but what they miss.
+            wrong = int(np.floor(0.05 * (1 - missed) * labels + 1e-9)) + 1
+            p = stats.hypergeom.cdf(0, labels, wrong, count)
+        assert (p <= DELTA) == passes
+    if gate == "accepted":
+        # Fewer than of a population without end.
+        assert few <= labels_needed(0, 0.05 * (1 - missed), DELTA)

@@ -17,7 +17,6 @@ from vouch_labels.tasks.statistics.bounds import (
 )
 from vouch_labels.tasks.statistics.sampling import certification_sample
 from vouch_labels.tasks.statistics.threshold_tests import (
-    GROWTH,
     SPARE_ERRORS,
     Evidence,
     Population,
@@ -257,10 +256,18 @@ def test_without_labels_there_is_one_group():
 
 def test_looks_spend_delta_and_no_more():
     spent = [delta_of_test(0.1, look) for look in range(1, 50)]
-    assert spent[0] == pytest.approx(0.072)
-    assert sum(spent) == pytest.approx((1 - GROWTH) * 0.1)
-    # What each certificate is extended to has its part of the rest.
-    assert sum(spent) + sum(delta_of_growth(0.1, number) for number in range(1, 40)) == pytest.approx(0.1)
+    grown = [delta_of_growth(0.1, look) for look in range(1, 50)]
+    assert spent[0] == pytest.approx(0.08)
+    assert grown[0] == pytest.approx(0.01)
+    assert sum(spent[1:]) + sum(grown[1:]) == pytest.approx(0.01)
+    assert 0.1 * (1 - 1e-12) <= sum(spent) + sum(grown) <= 0.1 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("looks", range(1, 10))
+def test_tests_of_earlier_versions_left_enough_for_later_ones(looks):
+    before = sum(0.1 * 0.8 * 0.2 ** (look - 1) for look in range(1, looks + 1))
+    later = sum(delta_of_test(0.1, look) + delta_of_growth(0.1, look) for look in range(looks + 1, 60))
+    assert before + later <= 0.1
 
 
 def delivered_test(labels, drawn, precision, known_correct=0, known_wrong=0, missed=0.0):
@@ -294,7 +301,7 @@ def test_over_every_sample_and_every_grid_gate_b_certifies_what_is_broken_with_c
     samples = list(itertools.combinations(range(labels), drawn))
     delta, found = 0.3, []
     test = delivered_test(*design)
-    critical = threshold_tests._critical(test, threshold_tests._level(test, delta))
+    critical = threshold_tests._rule(test, delta)[1]
     for correct in range(labels + 1):
         wrong = np.arange(labels) < labels - correct
         scores = 1 - np.arange(labels) / 20
@@ -366,12 +373,36 @@ def test_the_level_is_lowered_where_delta_would_not_hold():
     for labels, drawn in itertools.product([30, 60, 100, 300], [0.3, 0.6, 0.8]):
         design = (labels, int(labels * drawn), 0.9, 0, 0, 0.0)
         test = delivered_test(*design)
-        level = threshold_tests._level(test, DELTA)
+        level, critical = threshold_tests._rule(test, DELTA)
         lowered += level < DELTA
-        assert chances(design, threshold_tests._critical(test, level)).max() <= DELTA + 1e-9
+        assert chances(design, critical).max() <= DELTA + 1e-9
         if level < DELTA:
             assert chances(design, threshold_tests._critical(test, DELTA)).max() > DELTA
     assert lowered > 0
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_count_passes_as_early_as_delta_allows(design):
+    test = delivered_test(*design)
+    level, critical = threshold_tests._rule(test, DELTA)
+    before = threshold_tests._critical(test, level)
+    assert (critical >= before).all()
+    assert (np.diff(critical) >= 0).all()
+    exact = chances(design, critical).max()
+    assert exact <= DELTA + 1e-9
+    assert (critical > before).any() == (test.drawn <= threshold_tests._FEW and critical.max() >= 0)
+    places = np.arange(test.drawn + 1)
+    for errors in range(int(critical.max()) + 1):
+        # One correct label less: not a certificate, or k would be too weak there, or the next threshold's turn.
+        first = int(np.searchsorted(critical, errors))
+        if test.drawn <= threshold_tests._FEW and first and critical[first - 1] == errors - 1:
+            sooner = np.where(places == first - 1, errors, critical)
+            assert chances(design, sooner).max() > DELTA * 0.99 or test.p(errors, first - 1) > 0.5
+    # The level of each sample lets just those pass.
+    for correct in places.tolist():
+        counts = np.arange(test.drawn - correct + 1)
+        passes = test.p(counts, np.full(len(counts), correct)) <= threshold_tests._level(test, DELTA, correct)
+        assert (passes == (counts <= critical[correct])).all()
 
 
 @given(
@@ -403,7 +434,7 @@ def test_a_correct_label_more_never_hurts_and_a_wrong_one_never_helps(labels, dr
 def test_at_the_worst_place_gate_b_keeps_delta():
     labels, drawn, right = 450, 300, 40
     test = delivered_test(labels, drawn, 0.95, right)
-    critical = threshold_tests._critical(test, threshold_tests._level(test, DELTA))
+    critical = threshold_tests._rule(test, DELTA)[1]
     correct = int(np.argmax([threshold_tests._chance(test, critical, g, g) for g in range(labels + 1)]))
     scores = np.random.default_rng(3).permutation(labels) / labels
     wrong = np.arange(labels) >= correct

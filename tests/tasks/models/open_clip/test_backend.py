@@ -28,12 +28,12 @@ from vouch_labels.tasks.models.open_clip.backend import (
     PIECE,
     OpenClipScorer,
     fits_device,
+    install,
     pieces_of,
     resize_on_device,
     suits_device,
 )
 from vouch_labels.tasks.models.open_clip.build import build_model, find_architecture, find_checkpoint
-from vouch_labels.tasks.models.open_clip.fast import install
 from vouch_labels.tasks.models.registry import load_scorer
 from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 from tests.float_bounds import Bounded, bounded, in_float64
 from vouch_labels.schemas.campaign import ScorerConfig
-from vouch_labels.tasks.models.open_clip.backend import OpenClipScorer
-from vouch_labels.tasks.models.open_clip.fast import PooledToken, SelfAttention, install
+from vouch_labels.tasks.models.open_clip.backend import OpenClipScorer, PooledToken, SelfAttention, install
 from vouch_labels.tasks.models.registry import load_scorer
 from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime
 

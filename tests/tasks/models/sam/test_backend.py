@@ -13,7 +13,7 @@ from segment_anything import SamPredictor
 from tests.tasks.models.sam.exact import decoded, wanted_masks
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.models.runtime import REFERENCE, Engine, Runtime
-from vouch_labels.tasks.models.sam import backend, device_masks
+from vouch_labels.tasks.models.sam import backend
 from vouch_labels.tasks.models.sam import masks as encoding
 from vouch_labels.tasks.models.sam.backend import SamSegmenter
 from vouch_labels.tasks.models.sam.build import build_sam
@@ -143,7 +143,7 @@ def test_chunks_change_nothing(sam, monkeypatch, engine):
     for chunks in (backend.DECODER_BOXES, backend.POOLED_BOXES):
         monkeypatch.setitem(chunks, "cpu", 4)
     monkeypatch.setattr(encoding, "PIXELS_AT_ONCE", 1000)
-    monkeypatch.setitem(device_masks.PIXELS_AT_ONCE, "cpu", 1000)
+    monkeypatch.setitem(encoding.PIXELS_ON_DEVICE, "cpu", 1000)
     wanted.check(segmenter(sam, runtime=runtime).segment([image], [boxes])[0])
 
 
@@ -159,7 +159,7 @@ def test_no_more_pixels_than_stated_are_upscaled_at_once(sam, monkeypatch, engin
 
     monkeypatch.setattr(Upscale, "part", watched)
     monkeypatch.setattr(encoding, "PIXELS_AT_ONCE", 2000)
-    monkeypatch.setitem(device_masks.PIXELS_AT_ONCE, "cpu", 2000)
+    monkeypatch.setitem(encoding.PIXELS_ON_DEVICE, "cpu", 2000)
     segmenter(sam, runtime=Runtime("cpu", "fp32", engine)).segment([picture(200, 100)], [some_boxes(200, 100, 5)])
     assert len(shapes) > 5
     assert max(height * width for height, width in shapes) <= 2000

@@ -13,9 +13,8 @@ from segment_anything.utils.amg import calculate_stability_score
 from torch.nn import functional
 
 from tests.float_bounds import U32, assert_within, gamma
-from vouch_labels.tasks.models.sam import device_masks
-from vouch_labels.tasks.models.sam.device_masks import encode_batch
-from vouch_labels.tasks.models.sam.masks import Upscale, encode_masks, join_masks
+from vouch_labels.tasks.models.sam import masks as encoding
+from vouch_labels.tasks.models.sam.masks import Upscale, encode_batch, encode_masks, join_masks
 
 SMALL, PADDED = 16, 64
 sides = st.integers(1, 150)
@@ -114,7 +113,7 @@ def test_each_mask_is_as_it_is_alone(sizes, seed, threshold, budget):
     small = smooth_masks(seed, max(len(image), 1))[: len(image)]
     iou = torch.linspace(-0.5, 1.5, len(image))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(device_masks.PIXELS_AT_ONCE, "cpu", budget.draw(st.sampled_from([1, 50, 1000, 1 << 20])))
+        patch.setitem(encoding.PIXELS_ON_DEVICE, "cpu", budget.draw(st.sampled_from([1, 50, 1000, 1 << 20])))
         found = encode_batch(small, iou, upscales, image, threshold)
     assert len(found) == len(image)
     for number, (masks, index) in enumerate(zip(found, image, strict=True)):
@@ -160,7 +159,7 @@ def test_a_wide_image_is_upscaled_a_few_columns_at_a_time(monkeypatch):
     seen = []
     part = Upscale.part
     monkeypatch.setattr(Upscale, "part", lambda self, small, xyxy: seen.append(xyxy) or part(self, small, xyxy))
-    monkeypatch.setitem(device_masks.PIXELS_AT_ONCE, "cpu", 1 << 16)
+    monkeypatch.setitem(encoding.PIXELS_ON_DEVICE, "cpu", 1 << 16)
     upscale = upscale_of(900, 12_000)
     found = encode_batch(torch.ones(1, SMALL, SMALL), torch.ones(1), [upscale], [0], 0.0)
     assert found[0].areas[0] == 900 * 12_000

@@ -285,7 +285,7 @@ def test_grids_keep_what_is_not_a_number_in_its_image_and_the_type(shapes: Shape
 KERNEL = """
 import sys, torch
 sys.path.insert(0, {folder!r})
-from test_multiscale import SHAPES, assert_sampled, case
+from test_attention import SHAPES, assert_sampled, case
 from vouch_labels.tasks.models.groundingdino.fast.multiscale import levels_table
 from vouch_labels.tasks.models.groundingdino.fast.sampling_kernel import launch
 

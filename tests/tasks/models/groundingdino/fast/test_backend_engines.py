@@ -16,8 +16,7 @@ from vouch_labels.schemas.campaign import DetectorConfig, ModelsConfig
 from vouch_labels.tasks.models import compile
 from vouch_labels.tasks.models.groundingdino.backend import GroundingDino, load
 from vouch_labels.tasks.models.groundingdino.fast.attention import cut
-from vouch_labels.tasks.models.groundingdino.fast.backbone import Block
-from vouch_labels.tasks.models.groundingdino.fast.model import FastGroundingDino
+from vouch_labels.tasks.models.groundingdino.fast.model import Block, FastGroundingDino
 from vouch_labels.tasks.models.groundingdino.fast.multiscale import make_layout, places_of_boxes
 from vouch_labels.tasks.models.groundingdino.fast.transformer import DecoderLayer, ImageLayer, TextLayer
 from vouch_labels.tasks.models.groundingdino.forward import ReferenceForward, normalise, resize_image, resized_shape
