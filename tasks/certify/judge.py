@@ -97,10 +97,10 @@ def judge(
     Which classes these are depends on the sample, so the others are no set that was fixed beforehand. With N labels of
     the group at or above a threshold, N' of them in classes that are kept, the accepted ones break the guarantee only
     if more than (1 - T) N' are wrong, and then as many are among all N; so the sample tests that of the N, whichever
-    classes it happened to
-    hold. Gate "delivered" keeps every class: its guarantee is about the group as a whole. Where they are to be left to
-    review all the same (`Guarantee.unsampled`), fewer wrong labels are delivered unseen and as many correct ones are
-    delivered, so what holds of the group with them holds without.
+    classes it happened to hold. Gate "delivered" and the test after any answer keep every class: their guarantee is
+    about the group as a whole. Where gate "delivered" is to leave them to review all the same
+    (`Guarantee.unsampled`), fewer wrong labels are delivered unseen and as many correct ones are delivered, so what
+    holds of the group with them holds without.
 
     Args:
         reviewed: The whole draw with its verdicts.

@@ -193,7 +193,7 @@ def test_a_failed_child_says_why(tmp_path):
 
 def test_arguments_of_the_wrong_type_are_refused(tmp_path):
     with pytest.raises(VouchError, match="count"):
-        in_child(draw_pictures, folder=tmp_path, count="many")  # type: ignore[arg-type]
+        in_child(draw_pictures, folder=tmp_path, count="many")  # type: ignore[arg-type] # so that it fails there
 
 
 def test_the_table_reads_with_its_notes(capsys):
