@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +27,38 @@ CREATE TABLE shards (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, count 
 CREATE TABLE gone (key TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT NULL, shard INTEGER NOT NULL,
     generation INTEGER NOT NULL) WITHOUT ROWID;
 """
+DUE_TABLES = """
+DROP TABLE IF EXISTS finished;
+DROP TABLE IF EXISTS asked;
+DROP TABLE IF EXISTS due;
+CREATE TABLE finished (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE asked (number INTEGER PRIMARY KEY);
+CREATE TABLE due (number INTEGER PRIMARY KEY);
+"""
+ASKED = "INSERT INTO asked SELECT number FROM shards WHERE EXISTS (SELECT 1 FROM images WHERE shard = shards.number)"
+ASKED_FIRST = "INSERT OR IGNORE INTO asked SELECT shard FROM (SELECT shard FROM images ORDER BY key LIMIT ?)"
+NOW_DUE = """
+INSERT INTO due SELECT number FROM asked JOIN shards USING (number) WHERE id NOT IN (SELECT id FROM finished)
+"""
+DUE_COUNTS = """
+SELECT (SELECT count(*) FROM due), (SELECT coalesce(sum(count), 0) FROM due JOIN shards USING (number)),
+    (SELECT count(*) FROM images JOIN asked ON number = shard WHERE NOT EXISTS (SELECT 1 FROM due WHERE number = shard))
+"""
+DUE_PAGE = """
+SELECT number, id, count, first_key FROM due JOIN shards USING (number) WHERE number > ? ORDER BY number LIMIT 1000
+"""
 BY_SHARD = "CREATE INDEX images_by_shard ON images (shard)"
+
+
+class Due(NamedTuple):
+    """How much is to be done."""
+
+    shards: int
+    """Shards that are due."""
+    images: int
+    """Images that they were cut with."""
+    done: int
+    """Images that shards which were asked for and are done hold now."""
 
 
 class Ledger:
@@ -89,12 +120,31 @@ class Ledger:
         with self.lock:
             return {key for (key,) in self.database.execute(query, (shard_id,))}
 
-    def shards_of_first(self, count: int) -> set[str]:
-        """Give the ids of the shards that hold the first images, by the UTF-8 bytes of their keys."""
-        query = """SELECT DISTINCT shards.id FROM (SELECT shard FROM images ORDER BY key LIMIT ?) AS first
-            JOIN shards ON shards.number = first.shard"""
-        with self.lock:
-            return {shard for (shard,) in self.database.execute(query, (count,))}
+    def settle_due(self, done: Iterable[str], first: int | None = None) -> Due:
+        """Note which shards are due: those that hold an image and are not done.
+
+        Args:
+            done: Ids of the shards that are done.
+            first: Only shards that hold some of so many images, the first by the UTF-8 bytes of their keys; None: all.
+        """
+        with self.lock, disk_errors():
+            self.database.executescript(DUE_TABLES)
+            with self.transaction():
+                self.database.executemany("INSERT OR IGNORE INTO finished VALUES (?)", ((shard,) for shard in done))
+            self.database.execute(ASKED if first is None else ASKED_FIRST, () if first is None else (first,))
+            self.database.execute(NOW_DUE)
+            return Due(*self.database.execute(DUE_COUNTS).fetchone())
+
+    def due(self) -> Iterator[ShardRef]:
+        """Yield the shards that `settle_due` found, in plan order; a page of them is in memory."""
+        last = 0
+        while True:
+            with self.lock:
+                page = self.database.execute(DUE_PAGE, (last,)).fetchall()
+            if not page:
+                return
+            last = page[-1][0]
+            yield from (ShardRef(id=i, count=count, first_key=key) for _, i, count, key in page)
 
     def gone(self, number: int) -> dict[str, list[str]]:
         """Give the keys that left the source with a generation and are not back: id of the shard -> its keys.

@@ -131,6 +131,18 @@ def take_listing(
         return _count(ledger, "listed")
 
 
+def count_unplanned(ledger: Ledger) -> int:
+    """How many images of a listing `plan_listed` would plan, once `is_planned` has been asked."""
+    with ledger.lock, disk_errors():
+        return int(ledger.database.execute(f"SELECT count(*) FROM ({DUE})").fetchone()[0])  # noqa: S608 - our own query
+
+
+def first_listed(ledger: Ledger) -> str:
+    """Key of the first image of a listing (`take_listing`); empty without one."""
+    with ledger.lock:
+        return str(ledger.database.execute("SELECT coalesce(min(key), '') FROM listed").fetchone()[0])
+
+
 def plan_listed(
     workspace: Store,
     run: str,
