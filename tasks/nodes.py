@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from vouch_labels.schemas.campaign import Campaign, Location, RunConfig
+from vouch_labels.schemas.campaign import NO_CLIENT, Campaign, Location, RunConfig
 from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, UserError
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.models.runtime import choose_runtime, light_runtime
@@ -51,6 +51,10 @@ REACH_S: Final = 10.0
 OBJECT_STORE: Final = 80 << 20
 """Bytes of a local cluster's object store, about the least that Ray takes: what travels is small and not kept there.
 Where /dev/shm has less, Ray keeps it below the folder for temporary files."""
+HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""How a client of HTTP/2 begins: its preface, and an empty frame of settings."""
+SETTINGS: Final = b"\x04"
+"""Type of such a frame, its fourth byte."""
 TOKEN_FILE: Final = Path("~/.ray/auth_token")
 """Where Ray keeps a token that no variable gives."""
 LONGEST_TEMPORARY: Final = 40
@@ -131,7 +135,7 @@ class Connection:
         if self._config.ray.address == "local" and "ray" not in sys.modules:
             # Else Ray would write one into the user's home folder.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or TOKEN_FILE.expanduser().is_file():
+        if _has_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # else it shows no token at another machine's address
         try:
             import ray
@@ -164,26 +168,35 @@ class Connection:
             workers = 1 if self._config.workers == "auto" else self._config.workers
             ray.init(
                 address="local", num_cpus=max(_cores(), workers * self._size.cpus), include_dashboard=False,
-                object_store_memory=OBJECT_STORE, _node_ip_address="127.0.0.1", _temp_dir=self._temporary, **quiet,
+                object_store_memory=OBJECT_STORE, _node_ip_address="127.0.0.1", _temp_dir=self._temporary,
+                _plasma_directory=None if _has_shared_memory() else self._temporary, **quiet,
             )  # fmt: skip
             return
-        named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+        named = os.environ.get("RAY_ADDRESS", "").replace("auto", "") if address == "auto" else address
+        where = f"run.ray.address: {address}" + (f" (RAY_ADDRESS {named})" if named not in ("", address) else "")
+        if named.startswith("ray://"):
+            raise UserError(f"{where}: {NO_CLIENT}")
         if named:
-            _reach(named)
+            _reach(named, where)
+        if not _has_token() and os.environ.get("RAY_AUTH_MODE", "token") == "token":
+            # Ray would try for minutes, without a word of tokens.
+            raise UserError(
+                f"{where}: no token is set; export RAY_AUTH_TOKEN as on the cluster's nodes, or "
+                "RAY_AUTH_MODE=disabled if they ask for none"
+            )
         try:
             ray.init(address=address, **quiet)
         except ConnectionError as error:
             if "any running Ray" in str(error):
                 raise UserError(
-                    f"run.ray.address: {address}: this machine is no node of a cluster; join one by `ray start`, or "
-                    "use local"
+                    f"{where}: this machine is no node of a cluster; join one by `ray start`, or use local"
                 ) from error
             raise UserError(
-                f"run.ray.address: the cluster at {named or address} does not let us in; give RAY_AUTH_TOKEN its "
-                "token, as on its nodes, and see that all have the same Ray"
+                f"{where}: the cluster does not let us in; give RAY_AUTH_TOKEN its token, as on its nodes, and see "
+                "that all have the same Ray"
             ) from error
         except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise UserError(f"run.ray.address: {address}: {one_line(error)}") from error
+            raise UserError(f"{where}: {one_line(error)}") from error
 
     def _close(self) -> None:
         if self._is_ours:
@@ -222,16 +235,33 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _reach(address: str) -> None:
-    """Make sure that something accepts connections at HOST:PORT: Ray itself waits for minutes, and ends the process."""
+def _has_shared_memory() -> bool:
+    try:
+        return shutil.disk_usage("/dev/shm").free > OBJECT_STORE  # noqa: S108 - only looked at
+    except OSError:
+        return False
+
+
+def _has_token() -> bool:
+    return bool({"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()) or TOKEN_FILE.expanduser().is_file()
+
+
+def _reach(address: str, where: str) -> None:
+    """Make sure that a server as Ray's answers at HOST:PORT: Ray itself tries for many minutes.
+
+    Such a server speaks first, by the settings of HTTP/2.
+    """
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_S) as connection:
+            connection.sendall(HTTP2)
+            answer = connection.recv(9)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"run.ray.address: no cluster answers at {address} ({one_line(error)}); start its head, or "
-            "correct the address"
+            f"{where}: no cluster answers ({one_line(error)}); start its head, or correct the address"
         ) from error
+    if answer[3:4] != SETTINGS and "RAY_USE_TLS" not in os.environ:
+        raise UserError(f"{where}: what answers is no Ray head; its port is 6379, unless `ray start` was told another")
 
 
 @dataclass(frozen=True)
