@@ -103,25 +103,14 @@ class _Window:
 
 
 def measure(options: Options) -> Table:
-    """Measure all four."""
+    """Measure all but plans."""
     shards = 300 if options.quick else COST_SHARDS
     cost = in_child(_cost, shards=shards).value
-    sizes = (100, 2_000) if options.quick else MEMORY_SHARDS
-    peaks = {size: in_child(_memory, shards=size).peak_bytes for size in sizes}
-    few, *more = sizes
     efficiency = in_child(_efficiency, shards=60 if options.quick else SLEEP_SHARDS).value
     images = 16 if options.quick else IMAGES
     alone, together = (in_child(_label, images=images, workers=workers).value for workers in (0, 2))
     what = f"{shards:,} shards, {WORKERS} workers"
     rows = [[f"driver, CPU time a shard (limit {COST_LIMIT_MS:g} ms)", f"{cost * 1e3:.2f} ms", what]]
-    rows += [
-        [
-            f"planning and driver, peak memory, {size:,} shards (limit {MEMORY_LIMIT_MIB} MiB)", mebibytes(peaks[size]),
-            "all of them processed" if size <= PROCESSED else f"{PROCESSED:,} of them processed",
-        ]
-        for size in sizes
-    ]  # fmt: skip
-    rows += [[f"driver, memory {size:,} : {few:,}", f"{peaks[size] / peaks[few]:.3f}", ""] for size in more]
     what = f"{WORKERS} workers, shards of {SLEEP_S} s"
     rows += [[f"share of the time in which workers work (limit {EFFICIENCY:g})", f"{efficiency:.3f}", what]]
     for name, found in (("one process, two threads", alone), ("two workers, a thread each", together)):
@@ -134,18 +123,39 @@ def measure(options: Options) -> Table:
         notes=[
             "The driver as `vouch run` has it, on Ray on the loopback interface; CPU time of its whole process, Ray's "
             "threads in it. Workers without models answer at once, with two reports of progress a shard.",
-            "Memory: a source of as many images is planned, a shard an image, and the first shards are processed by "
-            "one worker, all in one process; Python and Ray are in it. The shards' own tables are not written.",
             "Bundled models: images/s while all workers are ready. Other programs used the machine: threads that wait "
             "for each other spin then, single ones do not, so the last two rows are not those of a calm machine.",
         ],
         figures={
             "driver_cpu_ms_a_shard": cost * 1e3,
             "efficiency": efficiency,
-            **{f"peak_bytes_{size}": float(peak) for size, peak in peaks.items()},
             **{f"alone_{name}": value for name, value in alone.items()},
             **{f"two_workers_{name}": value for name, value in together.items()},
         },
+    )  # fmt: skip
+
+
+def measure_plans(options: Options) -> Table:
+    """Measure plans of many shards, in the process that hands them out."""
+    sizes = (100, 2_000) if options.quick else MEMORY_SHARDS
+    found = {size: in_child(_plan, shards=size) for size in sizes}
+    least = found[sizes[0]].peak_bytes
+    return Table(
+        title=f"a plan of many shards and a Ray cluster's driver in one process (limit {MEMORY_LIMIT_MIB} MiB)",
+        columns=["shards", "processed", "peak memory", "of the smallest", "planning, CPU time a shard"],
+        rows=[
+            [
+                f"{size:,}", f"{min(size, PROCESSED):,}", mebibytes(one.peak_bytes), f"{one.peak_bytes / least:.2f}",
+                f"{one.value / size * 1e3:.2f} ms",
+            ]
+            for size, one in found.items()
+        ],
+        notes=[
+            "A source of as many images is planned, a shard an image, and the first shards are processed by one worker "
+            "without models; Python and Ray are in the memory. The shards' own tables are not written, since they are "
+            "as many small files; the generation's record and its table are.",
+        ],
+        figures={f"peak_bytes_{size}": float(one.peak_bytes) for size, one in found.items()},
     )  # fmt: skip
 
 
@@ -188,17 +198,19 @@ class _NoTables(LocalStore):
         return key.endswith(".parquet") or super().put(key, data, if_absent=if_absent)
 
 
-def _memory(shards: int) -> int:
-    """Plan as many shards, and have the first ones processed; the peak is that of the process."""
+def _plan(shards: int) -> float:
+    """CPU time of planning as many shards; the first ones are then processed, and the peak is that of the process."""
     refs = (ImageRef(f"{number:09d}.jpg", "etag", 1000) for number in range(shards))
     with (
         tempfile.TemporaryDirectory(prefix="vouch-bench-") as name,
         Ledger.load(_NoTables(Path(name)), "main") as ledger,
     ):
+        began = time.process_time()
         take_listing(refs, ledger)
         with patch("vouch_labels.tasks.plan.plan._table_bytes", lambda _: b""):
             plan_listed(_NoTables(Path(name)), "main", ledger, 1)
         due, done = ledger.settle_due(()), 0
+        took = time.process_time() - began
         if due.shards != shards:
             raise RuntimeError(f"{due.shards} of {shards} shards are due")
         with _driver(Path(name), 1, Idle) as driver:
@@ -206,7 +218,7 @@ def _memory(shards: int) -> int:
             for attempt in driver.work(ledger.due(), due.shards, lambda: None):
                 done += not attempt.error
                 if done == min(shards, PROCESSED):
-                    return done
+                    return took
     raise RuntimeError(f"only {done} of {shards} shards were done")
 
 

@@ -3,6 +3,8 @@
 The worker loads the models once, says what they are, and processes shards; it knows nothing of Ray.
 """
 
+import contextlib
+import json
 import logging
 import os
 import platform
@@ -22,13 +24,13 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from vouch_labels.schemas.campaign import NO_CLIENT, Campaign, Location, RunConfig
-from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, UserError
+from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, UserError, VouchError
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.models.runtime import choose_runtime, light_runtime
 from vouch_labels.tasks.shard.events import Event, Progress
 from vouch_labels.tasks.shard.pipeline import code_digest, load_pipeline, recipe_of
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
-from vouch_labels.tasks.store.lock import LockRecord, lock_key
+from vouch_labels.tasks.store.lock import LockRecord, ProcessId, is_alive, lock_key, this_process
 from vouch_labels.tasks.store.open import check_readable, open_store
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,12 @@ SETTINGS: Final = b"\x04"
 """Type of such a frame, its fourth byte."""
 TOKEN_FILE: Final = Path("~/.ray/auth_token")
 """Where Ray keeps a token that no variable gives."""
+STARTS: Final = 3
+"""Times that a local cluster is started: Ray gives up after half a minute, which a busy machine may well take."""
+TEMPORARY: Final = "vouch-ray-"
+"""How the names of local clusters' folders begin."""
+OWNER: Final = "owner.json"
+"""File in one that names the process which the cluster ends with."""
 LONGEST_TEMPORARY: Final = 40
 """Letters of a folder below which Ray's sockets may have paths: 107 are allowed, of which Ray takes about 60."""
 
@@ -127,6 +135,7 @@ class Connection:
 
         Raises:
             UserError: Ray is not installed, or no cluster that takes us answers.
+            VouchError: Ray does not start on this machine.
         """
         # What Ray reads when it is imported.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -164,13 +173,25 @@ class Connection:
         if address == "local":
             folder = tempfile.gettempdir()
             folder = folder if len(folder) <= LONGEST_TEMPORARY else "/tmp"  # noqa: S108 - mkdtemp makes ours in it
-            self._temporary = tempfile.mkdtemp(prefix="vouch-ray-", dir=folder)
+            _remove_left(Path(folder))
+            self._temporary = tempfile.mkdtemp(prefix=TEMPORARY, dir=folder)
+            (Path(self._temporary) / OWNER).write_text(json.dumps(this_process()), encoding="utf-8")
             workers = 1 if self._config.workers == "auto" else self._config.workers
-            ray.init(
-                address="local", num_cpus=max(_cores(), workers * self._size.cpus), include_dashboard=False,
-                object_store_memory=OBJECT_STORE, _node_ip_address="127.0.0.1", _temp_dir=self._temporary,
-                _plasma_directory=None if _has_shared_memory() else self._temporary, **quiet,
-            )  # fmt: skip
+            for left in reversed(range(STARTS)):
+                try:
+                    ray.init(
+                        address="local", num_cpus=max(_cores(), workers * self._size.cpus), include_dashboard=False,
+                        object_store_memory=OBJECT_STORE, _node_ip_address="127.0.0.1", _temp_dir=self._temporary,
+                        _plasma_directory=None if _has_shared_memory() else self._temporary, **quiet,
+                    )  # fmt: skip
+                    break
+                except Exception as error:  # Ray has no class for it
+                    ray.shutdown()
+                    if not left:
+                        raise VouchError(
+                            f"Ray did not start on this machine ({one_line(error)}); try again when it is less busy, "
+                            "or use run.runner local"
+                        ) from error
             return
         named = os.environ.get("RAY_ADDRESS", "").replace("auto", "") if address == "auto" else address
         where = f"run.ray.address: {address}" + (f" (RAY_ADDRESS {named})" if named not in ("", address) else "")
@@ -233,6 +254,15 @@ def one_line(error: BaseException) -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what local clusters left whose runs were killed."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            owner = ProcessId(*json.loads((left / OWNER).read_text(encoding="utf-8")))
+            if is_alive(owner) is False:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _has_shared_memory() -> bool:

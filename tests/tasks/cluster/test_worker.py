@@ -1,10 +1,12 @@
 """What a worker says of its node, without Ray; and what is settled before there is one."""
 
 import dataclasses
+import json
+import tempfile
 
 import pytest
 
-from vouch_labels.schemas.errors import CampaignError, UserError
+from vouch_labels.schemas.errors import CampaignError, UserError, VouchError
 from vouch_labels.tasks import nodes
 from vouch_labels.tasks.models.runtime import choose_runtime
 from vouch_labels.tasks.nodes import (
@@ -22,6 +24,7 @@ from vouch_labels.tasks.nodes import (
 from vouch_labels.tasks.run import CampaignRun
 from vouch_labels.tasks.shard.events import Progress
 from vouch_labels.tasks.shard.pipeline import recipe_of
+from vouch_labels.tasks.store.lock import this_process
 from vouch_labels.tasks.store.open import open_store
 
 
@@ -197,6 +200,46 @@ def test_without_a_token_a_cluster_is_not_asked(tmp_path, make_campaign, monkeyp
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     connect(make_campaign, "auto")
     assert asked == ["auto", "auto"]
+
+
+@pytest.mark.usefixtures("ray_installed")
+def test_ray_is_started_again_where_the_machine_is_too_busy(tmp_path, make_campaign, monkeypatch):
+    import ray
+
+    def init(**_):
+        tries.append(0)
+        if len(tries) < enough:
+            raise Exception("The current node timed out during startup.\nIt could be overloaded.")
+
+    tries, enough = [], 3
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    connect(make_campaign, "local")
+    tries, enough = [], 4
+    with pytest.raises(VouchError, match=r"\(The current node timed out during startup. It could .*; try again when"):
+        connect(make_campaign, "local")
+    assert len(tries) == 3
+    assert not list(tmp_path.glob("vouch-ray-*"))
+
+
+@pytest.mark.usefixtures("ray_installed")
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path, make_campaign, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(nodes, "LONGEST_TEMPORARY", 1000)
+    own = this_process()
+    owners = {"dead": own._replace(started="1"), "alive": own, "elsewhere": own._replace(place="x"), "damaged": 3}
+    for name, owner in owners.items():
+        (tmp_path / f"vouch-ray-{name}").mkdir()
+        (tmp_path / f"vouch-ray-{name}" / "owner.json").write_text(json.dumps(owner))
+    (tmp_path / "vouch-ray-new").mkdir()
+    monkeypatch.setattr(ray, "init", lambda **words: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    connect(make_campaign, "local")
+    names = {path.name.removeprefix("vouch-ray-") for path in tmp_path.glob("vouch-ray-*")}
+    assert names == {"alive", "elsewhere", "damaged", "new"}
 
 
 @pytest.mark.usefixtures("ray_installed")
