@@ -60,9 +60,10 @@ from vouch_labels.tasks.statistics.threshold_tests import Population, delta_of_t
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""
-FEW_TO_FIT: Final = 50
-PART_TO_FIT: Final = 10
-"""Labels of a run for each that is reviewed to fit, where they are few: what is reviewed is not automated."""
+FEW_TO_FIT: Final = 40
+PART_TO_FIT: Final = 20
+"""Labels of a run for each that is reviewed to fit, where they are few: what is reviewed is not automated, and reviews
+are worth more in the validation sample (`python -m benchmarks certificate`)."""
 _HONEYPOTS: Final = 98
 """Purpose of the generator that makes honeypots."""
 # Measured on drawn scenes; docs/design.md has the whole of it.

@@ -41,7 +41,7 @@ TARGETS = ("0.95", "0.98", "0.99")
 CERTIFICATE = [
     *("80 % right, 400 reviews", "80 % right, gate accepted", "ties, two digits"),
     *("no score for a fifth of the images", "saturated, half of the scores 1", "anti-correlated"),
-    *("80 % right, 600 reviews", "80 % right, 800 reviews"),
+    *(f"80 % right, {reviews} reviews" for reviews in (200, 250, 300, 350, 600, 800)),
     *(f"80 % right, stopped at the first pass, gate {gate}" for gate in ("accepted", "delivered")),
     *("four kinds of errors", "ICC .15", "ICC .30"),
     *("absent classes, ICC .15", "duplicates and parts", "40 Zipf classes in groups", "video, 300 frames"),
@@ -52,8 +52,6 @@ CERTIFICATE = [
     *(f"just below T 0.95, stopped at the first pass, gate {gate}" for gate in ("accepted", "delivered")),
     *(f"just {side} T {target}" for target in TARGETS for side in ("below", "above")),
     *(f"{right} % right, {labels} labels" for labels in ("500", "4,000") for right in (93, 80, 45)),
-    *(f"80 % right, {reviews} reviews" for reviews in (200, 250, 300, 350)),
-    "80 % right, 800 reviews, 100 for fitting",
     *("60 good nights, .97 right", "60 nights, .97 right, .90 from night 21 on"),
     *("worst row", "reviews for what 800 accepted before"),
 ]
@@ -93,7 +91,7 @@ STARTER = [
     *(
         f"{style} style, T {target}, {rule}"
         for style in ("seen", "harder")
-        for rules in (("A", "B"), ("B, commands",))
+        for rules in (("A", "A, missed 0", "B", "B, missed 0"), ("B, commands",))
         for target in ("0.90", "0.95", "0.98")
         for rule in rules
     ),
