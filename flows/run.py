@@ -168,16 +168,18 @@ def _process_shards(run: CampaignRun) -> Processed:
             processed.images += result.counts.images
             in_a_row = 0
             continue
-        reason = " ".join(str(result).split()) or type(result).__name__
-        if isinstance(result, TimeoutError):
-            reason = "took longer than run.shard_timeout_s allows; raise it, or make run.shard_size smaller"
-            reason += " for new images"
-        processed.errors[shard.id] = reason
+        processed.errors[shard.id] = _message(result)
         in_a_row += 1
         if in_a_row == FAILURES_IN_A_ROW:
             break
     processed.seconds = time.monotonic() - started
     return processed
+
+
+def _message(error: object) -> str:
+    if isinstance(error, TimeoutError):
+        return "took longer than run.shard_timeout_s allows; raise it, or make run.shard_size smaller for new images"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def with_retries(work: Task[P, R], config: RunConfig, run_name: str) -> Task[P, R]:
