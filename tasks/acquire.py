@@ -50,14 +50,8 @@ def acquire(
 
     At most 2 * threads images are fetched ahead of the consumer. Files, what decoding takes and decoded images that
     wait share the memory; a quarter of it at most is for images ahead of their turn. When the consumer stops early,
-    what has not started is cancelled and the threads end.
-
-    Args:
-        refs: Images as they were planned. One whose etag has changed since fails; an empty etag matches any.
-        store: Where they lie.
-        source: Its max_image_mb (10^6 bytes, checked before fetching) and max_pixels.
-        threads: Threads that fetch and decode.
-        memory_mb: MiB that they may take, together with all others of this process that give the same number.
+    what has not started is cancelled and the threads end. An image whose etag has changed since it was planned fails;
+    an empty etag matches any. `memory_mb` are MiB for all threads of this process that give the same number.
 
     Yields:
         One item a ref; an object that is missing, changed, denied, too large, damaged or unreadable has `failed` set.
@@ -124,7 +118,10 @@ def _fetch_and_decode(ref: ImageRef, store: Store, source: Source, room: Room) -
             raise ObjectMissingError(ref.key)
         size = info.size
     if size > source.max_image_mb * _MEGABYTE:
-        return _too_large(ref.key, size, source)
+        if not PurePosixPath(ref.key).suffix:
+            return Failed(step="acquire", reason="too large, without an extension", skip=True)
+        limit = f"source.max_image_mb, {source.max_image_mb:g}"
+        return Failed(step="acquire", reason=f"too large: {size / _MEGABYTE:.1f} MB is more than {limit}")
     room.hold(size)
     for attempt in range(source.s3.max_attempts):
         if attempt:
@@ -144,12 +141,3 @@ def _fetch_and_decode(ref: ImageRef, store: Store, source: Source, room: Room) -
         if not ref.etag or len(blob.data) == size:
             return decode(ref.key, blob.data, source.max_pixels, room)
     raise StoreError("fewer or more bytes come than are listed, each time; look at the network and the store")
-
-
-def _too_large(key: str, size: int, source: Source) -> Failed:
-    if not PurePosixPath(key).suffix:
-        return Failed(step="acquire", reason="too large, without an extension", skip=True)
-    megabytes = f"{size / _MEGABYTE:.1f} MB"
-    return Failed(
-        step="acquire", reason=f"too large: {megabytes} is more than source.max_image_mb, {source.max_image_mb:g}"
-    )

@@ -387,19 +387,15 @@ def review_round(
         refusal = str(error)
     if certified is not None and certified.version is not None:
         applied = apply_policy(campaign, certified.version, export=export)
-        labels = _labels(campaign)
-        workspace = open_store(campaign.workspace)
+        workspace, run = open_store(campaign.workspace), campaign.run.name
+        current = current_of(workspace, run)
+        with Ledger.load(workspace, run) as ledger:
+            labels = read_run_labels(workspace, run, ledger, current)
         policy = read_policy(workspace, certified.version, campaign.classes)
-        answers = resolve(present_verdicts(workspace, current_of(workspace, campaign.run.name)))
+        answers = resolve(present_verdicts(workspace, current))
         codes = answers.wrong_of(labels.label_ids).astype(np.int64)
         contract = contract_truth(labels, truth, policy, read_coverage(workspace, policy), codes)
     return Round((first, second), certified, refusal, applied, contract, labels, truth)
-
-
-def _labels(campaign: Campaign) -> RunLabels:
-    workspace, run = open_store(campaign.workspace), campaign.run.name
-    with Ledger.load(workspace, run) as ledger:
-        return read_run_labels(workspace, run, ledger, current_of(workspace, run))
 
 
 def review_next(campaign: Campaign, labels: RunLabels, truth: RunTruth, request: ReviewRequest) -> AnsweredPlan:
