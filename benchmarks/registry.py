@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from benchmarks import faults, label_files, review, source_images, whole_runs
+from benchmarks import cluster, faults, label_files, review, source_images, whole_runs
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
 from benchmarks.harness import Table
@@ -22,6 +22,8 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "stage_shares": whole_runs.measure_stages,
     "engine": engine.measure,
     "engine_switches": engine.measure_switches,
+    "cluster": cluster.measure,
+    "cluster_plans": cluster.measure_plans,
     "orchestration": whole_runs.measure_orchestration,
     "memory": whole_runs.measure_memory,
     "faults": faults.measure,

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, flow
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
 from vouch_labels.flows.artifacts import publish
@@ -20,12 +21,16 @@ from vouch_labels.schemas.campaign import RunConfig
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import ExportOutcome, Generation, Marker, RunSummary
+from vouch_labels.tasks.cluster import TOO_LONG
 from vouch_labels.tasks.run import CampaignRun, Processed, RunOptions
 from vouch_labels.tasks.shard.events import OnEvent, ignore
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
 
 FAILURES_IN_A_ROW = 3
 """Shards failing one after the other, each after its retries, that end a run."""
+
+LOG_EVERY_S = 60.0
+"""Seconds between two lines about a cluster in Prefect's log."""
 
 # What listens belongs to this process alone: it is no parameter, for Prefect would store and send those.
 _listener: ContextVar[OnEvent] = ContextVar("listener", default=ignore)
@@ -108,7 +113,7 @@ def _run(run: CampaignRun) -> RunSummary:
     token = _listener.set(run.on_event)
     try:
         plan_shards(run)
-        processed = _process_shards(run)
+        processed = run_on_cluster(run) if run.cluster is not None else _process_shards(run)
         run.note_moves(processed)
         exported = export_labels(run) if run.options.export else None
     finally:
@@ -142,6 +147,24 @@ def run_shard(shard: str, settings: ShardSettings) -> Marker:
     return process_shard(shard, settings, _listener.get())
 
 
+@vouch_task("workers")
+def run_on_cluster(run: CampaignRun) -> Processed:
+    """Have the workers of a cluster process all shards; one task, since a task a shard costs more than the hand-over.
+
+    What is tried again, and where, is decided by the cluster's driver, as `tasks.cluster` says.
+    """
+    assert run.cluster is not None
+    processed, started = Processed(), time.monotonic()
+    said, log = started, get_run_logger()
+    for attempt in run.cluster.work(run.pending(), run.due, run.check_lock):
+        processed.note(*attempt)
+        if time.monotonic() - said > LOG_EVERY_S:
+            said = time.monotonic()
+            log.info("%d of %d shards, %d images; %s", processed.shards, run.due, processed.images, run.cluster.words())
+    processed.seconds = time.monotonic() - started
+    return processed
+
+
 @vouch_task("export")
 def export_labels(run: CampaignRun) -> ExportOutcome:
     """Write the data set."""
@@ -164,11 +187,10 @@ def _process_shards(run: CampaignRun) -> Processed:
         if isinstance(result, UserError):
             raise result
         if isinstance(result, Marker):
-            processed.shards += 1
-            processed.images += result.counts.images
+            processed.note(shard.id, result.counts.images, "")
             in_a_row = 0
             continue
-        processed.errors[shard.id] = _message(result)
+        processed.note(shard.id, 0, _message(result))
         in_a_row += 1
         if in_a_row == FAILURES_IN_A_ROW:
             break
@@ -178,7 +200,7 @@ def _process_shards(run: CampaignRun) -> Processed:
 
 def _message(error: object) -> str:
     if isinstance(error, TimeoutError):
-        return "took longer than run.shard_timeout_s allows; raise it, or make run.shard_size smaller for new images"
+        return TOO_LONG
     return " ".join(str(error).split()) or type(error).__name__
 
 

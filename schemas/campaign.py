@@ -483,12 +483,68 @@ class ExportConfig(Strict):
     licences: tuple[Licence, ...] = Field((), description="Licences of the images, the first is every image's.")
 
 
+def _runner(value: object) -> object:
+    return "local" if value == "in_process" else value  # its name before there was another
+
+
+def _share(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError("must be a part of one GPU, such as 0.5, or a whole number")
+    return value
+
+
+NO_CLIENT: Final = (
+    "Ray Client (ray://) carries no streams; run vouch on a node of the cluster with address: auto, as a Ray job for "
+    "example"
+)
+
+
+class RayConfig(Strict):
+    """The Ray cluster of `runner: ray`."""
+
+    address: str = Field(
+        "local",
+        description="local: one that is started on this machine for the run; auto: the one that this machine is a node "
+        "of, or that RAY_ADDRESS names; else HOST:PORT of its head.",
+    )
+    worker_start_s: float = Field(900, gt=0, description="A worker that takes longer to load its models is given up.")
+    nowhere_s: float = Field(
+        600, gt=0, description="The run ends when the cluster has had no place for any worker for so long."
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _no_client(cls, value: str) -> str:
+        if value.startswith("ray://"):
+            raise ValueError(NO_CLIENT)
+        host, _, port = value.rpartition(":")
+        if value not in ("local", "auto") and not (host and port.isdecimal()):
+            raise ValueError("must be local, auto or HOST:PORT")
+        return value
+
+
 class RunConfig(Strict):
     """Orchestration."""
 
     name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Folder under workspace/runs.")
     shard_size: int = Field(1000, ge=1, le=100_000, description="Images in one unit of work.")
-    runner: Literal["in_process"] = Field("in_process", description="What processes the shards.")
+    runner: Annotated[Literal["local", "ray"], BeforeValidator(_runner)] = Field(
+        "local", description="What processes the shards: this process, or workers on a Ray cluster."
+    )
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
+        "auto",
+        description="With ray: how many workers; auto: as many as the cluster has room for, and more as it grows.",
+    )
+    gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0, le=64), AfterValidator(_share)] = Field(
+        "auto",
+        description="With ray: 0.5: two workers share a GPU; 0: they compute on the CPU; auto: 1, but 0 with "
+        "models.device cpu, and on a local machine without a GPU.",
+    )
+    cpus_per_worker: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto",
+        description="With ray: cores and threads of a worker; auto: 4, or what a local machine has for each.",
+    )
+    ray: RayConfig = Field(RayConfig(), description="With ray: the cluster.")
     retries: int = Field(2, ge=0, le=20, description="Times a failed shard is tried again.")
     retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; doubled each time.")
     shard_timeout_s: float = Field(6 * 3600, gt=0, description="A shard that takes longer is given up.")

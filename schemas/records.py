@@ -65,7 +65,11 @@ class Generation(Strict):
     """What one planning added: written last, so a plan without it does not exist."""
 
     number: int = Field(ge=1, description="1, 2, 3 ...; of two plans that name a key the later one holds.")
-    shards: tuple[ShardRef, ...] = Field(description="New units of work, in key order.")
+    shards: tuple[ShardRef, ...] = Field(description="New units of work, in key order; empty where a table has them.")
+    shards_id: str = Field(
+        "",
+        description="Hex of SHA-256 over their ids, in plan/<number>-<shards_id>-shards.parquet; else empty.",
+    )
     removed: int = Field(ge=0, description="Images that have left the source.")
     removed_id: str = Field(
         "", description="Hex of SHA-256 over their keys, in plan/<number>-<removed_id>-removed.parquet; empty if none."
@@ -355,6 +359,9 @@ class RunSummary(RunFigures):
     )
     limit: int | None = Field(None, description="Images that were asked for, the first by key; None: all.")
     shards_processed: int = Field(ge=0, description="Processed by this run; the others were done.")
+    workers: int = Field(0, ge=0, description="With runner ray: most workers that were ready at once.")
+    workers_lost: list[str] = Field([], description="Workers that died or took too long: name and reason.")
+    workers_retired: list[str] = Field([], description="Workers that were given up: name and reason.")
     policy: str = Field(description="Version of the policy that decided.")
     policy_basis: str = Field(description="On what basis it accepts, in words.")
     policy_expired: str = Field("", description="Why the active policy accepts nothing any more; empty: it holds.")
@@ -365,6 +372,10 @@ class RunSummary(RunFigures):
     seconds_of: dict[str, float] = Field(default_factory=dict, description="Part of the run -> its time; they sum up.")
     images_per_second: float = Field(ge=0, description="Of the images processed by this run.")
     export: ExportOutcome | None = Field(description="The data set, unless none was asked for.")
+
+    def _workers(self) -> str:
+        kinds = ((self.workers_lost, "lost"), (self.workers_retired, "given up"))
+        return ", ".join([str(self.workers), *(f"{len(some)} {what}" for some, what in kinds if some)])
 
     def blocks(self) -> Iterator[Block]:
         """The figures of the run, its classes, why images failed, and where the output lies.
@@ -382,6 +393,7 @@ class RunSummary(RunFigures):
             "accepted": count(self.accepted),
             "review": count(self.review),
             "shards": f"{self.shards:,} ({self.shards_processed:,} processed now)",
+            **({"workers": self._workers()} if self.workers else {}),
             "time": _time(self.seconds, self.seconds_of),
             **({"speed": f"{self.images_per_second:.1f} images/s while labelling"} if self.shards_processed else {}),
             "policy": policy_with_basis(self.policy, self.policy_basis),
@@ -397,6 +409,8 @@ class RunSummary(RunFigures):
             for name, number in self.answers_carried.items()
         )
         yield from _without_label(self.answers_without_label)
+        yield from (f"{worker}; it was lost" for worker in self.workers_lost)
+        yield from (f"{worker}; it was given up" for worker in self.workers_retired)
         yield from (f"shard {shard} could not be finished: {why}" for shard, why in sorted(self.shard_errors.items()))
         if self.outside:
             yield outside_text(self.outside)

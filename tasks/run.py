@@ -2,22 +2,33 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from math import ceil
 from typing import Final, Self
 
 from vouch_labels.schemas.campaign import Campaign, merged_names, shown_names, unknown_classes
 from vouch_labels.schemas.errors import WorkspaceBusyError
 from vouch_labels.schemas.records import Current, ExportOutcome, Generation, RunSummary, ShardRef, Step
 from vouch_labels.tasks.certify.active import choose_policy, guarantee_of
+from vouch_labels.tasks.cluster import Cluster
 from vouch_labels.tasks.export.export import check_export_name, export_run
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images, first_failed
 from vouch_labels.tasks.models.registry import check_models_there
-from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.plan.plan import is_planned, list_source, plan_listed, refuse_empty, take_listing
+from vouch_labels.tasks.nodes import Start, gpus_of_worker, size_of_worker
+from vouch_labels.tasks.plan.ledger import Due, Ledger
+from vouch_labels.tasks.plan.plan import (
+    count_unplanned,
+    first_listed,
+    is_planned,
+    list_source,
+    plan_listed,
+    refuse_empty,
+    take_listing,
+)
 from vouch_labels.tasks.plan.same_campaign import (
     check_classes,
     check_same_campaign,
@@ -82,11 +93,15 @@ class CampaignRun:
         self._name = campaign.run.name
         self._exit = ExitStack()
         self._generation: Generation | None = None
-        self._moved = self._known = 0
+        self._moved = self._known = self._new_images = 0
         self._skipped = Counter[str]()
         self._started = time.monotonic() if self.options.started is None else self.options.started
         self._parts: dict[str, float] = {}
         self._carried: dict[str, int] | None = None
+        self.cluster: Cluster | None = None
+        """With runner ray, once the block is entered and unless it is idle: the workers that process the shards."""
+        self.due = 0
+        """How many shards `pending` yields."""
         self.idle = False
         """Once the block is entered: whether every image is labelled, so that `finish` does the rest."""
 
@@ -115,16 +130,27 @@ class CampaignRun:
             before = read_current(self._workspace, self._name)
             with self.timed(LISTING):
                 self._list()
-            recipe = recipe_of(campaign)
-            known = before is not None and before.recipe == recipe != ""
-            stages, inputs = (rerouted(before.stages, policy), before.inputs) if before and known else ({}, {})
+            self.settings = ShardSettings(campaign, policy)
+            recipes = self._recipes()
+            recipe = recipes[0]
+            known = before is not None and before.recipe in recipes and before.recipe != ""
+            stages, inputs = {}, {}
+            if before and known:
+                stages, inputs, recipe = rerouted(before.stages, policy), before.inputs, before.recipe
             self.idle = known and not self._has_work(stages)
             if not self.idle:
                 self.on_event(Loading("models"))
                 with self.timed(LOADING):
-                    pipeline = load_pipeline(campaign)
-                stages, inputs = pipeline.stages(policy), pipeline.inputs
+                    if campaign.run.runner == "ray":
+                        self.cluster = stack.enter_context(self._cluster())
+                        stages, inputs, recipe = self.cluster.describe()
+                    else:
+                        pipeline = load_pipeline(campaign)
+                        stages, inputs = pipeline.stages(policy), pipeline.inputs
                 self.idle = not known and not self._has_work(stages)
+                if self.cluster is not None and not self.idle:
+                    new = count_unplanned(self._ledger) / campaign.run.shard_size
+                    self.cluster.prepare(ceil(new) + self._settle_due(stages_fingerprint(stages)).shards)
             check_fits(policy, inputs)
             self._current = Current(
                 fingerprint=stages_fingerprint(stages),
@@ -137,7 +163,6 @@ class CampaignRun:
                 recipe=recipe,
                 stages=stages,
             )
-            self.settings = ShardSettings(campaign, policy)
             self._exit = stack.pop_all()
         return self
 
@@ -178,11 +203,27 @@ class CampaignRun:
             in_part = limit is not None
             check_source(self._workspace, self._name, self._ledger, self._labelled, in_part=in_part)
 
+    def _recipes(self) -> list[str]:
+        """What keys may be made of, see `recipe_of`; the precision of a cluster's GPUs is known by a worker alone."""
+        run, models = self.campaign.run, self.campaign.models
+        if run.runner == "local":
+            return [recipe_of(self.campaign)]
+        if gpus_of_worker(self.campaign) == 0:
+            return [recipe_of(self.campaign, "cpu", "fp32" if models.precision == "auto" else models.precision)]
+        asked = ("bf16", "fp32") if models.precision == "auto" else (models.precision,)
+        return [recipe_of(self.campaign, "cuda", precision) for precision in asked]
+
+    def _cluster(self) -> Cluster:
+        size, first = size_of_worker(self.campaign), first_listed(self._ledger)
+        sees_it = first and self._source.stat(first) is not None
+        start = Start(self.settings, "cuda" if size.gpus else "cpu", self._lock.token, first if sees_it else "")
+        return Cluster(start, size, self.on_event)
+
     def _has_work(self, stages: dict[str, str]) -> bool:
         """Whether something is to be planned, or a shard to be processed, under these keys."""
         fingerprint = stages_fingerprint(stages)
         failed = self._failed(fingerprint)
-        return not is_planned(self._ledger, failed) or bool(self._due(fingerprint)[1])
+        return not is_planned(self._ledger, failed) or self._settle_due(fingerprint).shards > 0
 
     def _failed(self, fingerprint: str) -> list[str]:
         """Keys of the images to plan again."""
@@ -198,6 +239,7 @@ class CampaignRun:
         Raises:
             WorkspaceBusyError: Another run has planned in the meantime.
         """
+        place = self._ledger.next_place()
         self._generation = plan_listed(
             self._workspace,
             self._name,
@@ -206,37 +248,25 @@ class CampaignRun:
             self._failed(self._current.fingerprint),
             in_part=self.options.limit is not None,
         )
+        self._new_images = self._ledger.images_from(place)
         write_source(self._workspace, self._name, self._labelled)
         self._current = self._current.model_copy(update={"skipped": dict(self._skipped.most_common())})
         write_current(self._workspace, self._name, self._current)
         return self._generation
 
-    def pending(self) -> list[ShardRef]:
-        """List the shards that are not done under the present settings, in plan order.
+    def pending(self) -> Iterator[ShardRef]:
+        """Give the shards that are not done under the present settings, in plan order, a page of them in memory.
 
         With a limit only those that hold some of the images asked for; what was planned together before is done whole.
         """
-        shards, due = self._due(self._current.fingerprint)
-        done = 0
-        if len(due) < len(shards):
-            done = self._held(shards) - self._held(due)
-        self.on_event(Planned(done + sum(shard.count for shard in due), done, len(due)))
-        return due
+        due = self._settle_due(self._current.fingerprint)
+        self.due = due.shards
+        self.on_event(Planned(due.done + due.images, due.done, due.shards))
+        return self._ledger.due()
 
-    def _due(self, fingerprint: str) -> tuple[list[ShardRef], list[ShardRef]]:
-        """The shards that are asked for, and those of them that are not done under a fingerprint."""
+    def _settle_due(self, fingerprint: str) -> Due:
         finished = shards_done(self._workspace, self._name, fingerprint)
-        shards = self._ledger.shards()
-        if self.options.limit is not None:
-            wanted = self._ledger.shards_of_first(self.options.limit)
-            shards = [shard for shard in shards if shard.id in wanted]
-        return shards, [shard for shard in shards if shard.id not in finished]
-
-    def _held(self, shards: Sequence[ShardRef]) -> int:
-        """Count the images that shards hold now."""
-        if len(shards) == len(self._ledger.shards()):
-            return self._ledger.count()
-        return sum(len(self._ledger.keys_of(shard.id)) for shard in shards)
+        return self._ledger.settle_due(finished, self.options.limit)
 
     def check_lock(self) -> None:
         """Make sure that no other process has taken this run over, while this one slept or was cut off, say.
@@ -310,12 +340,15 @@ class CampaignRun:
             run=self._name,
             workspace=self._workspace.uri,
             **totals.figures(),
-            new_images=sum(shard.count for shard in generation.shards) if generation else 0,
+            new_images=self._new_images,
             removed_images=generation.removed if generation else 0,
             known_images=self._known,
             moved_images=self._moved,
             limit=self.options.limit,
             shards_processed=worked.shards,
+            workers=self.cluster.most if self.cluster else 0,
+            workers_lost=self.cluster.lost if self.cluster else [],
+            workers_retired=self.cluster.retired if self.cluster else [],
             classes=by_shown_name(totals.classes, self._current),
             failed_images=failed,
             skipped=dict((totals.skipped + Counter(self._current.skipped)).most_common()),
@@ -344,6 +377,14 @@ class Processed:
     seconds: float = 0.0
     errors: dict[str, str] = field(default_factory=dict)
     """Shard id -> why it could not be finished."""
+
+    def note(self, shard: str, images: int, error: str) -> None:
+        """Count a shard; an error says why it could not be finished."""
+        if error:
+            self.errors[shard] = error
+            return
+        self.shards += 1
+        self.images += images
 
 
 def export_campaign(campaign: Campaign, on_event: OnEvent = ignore) -> ExportOutcome:

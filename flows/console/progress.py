@@ -11,7 +11,17 @@ from rich.text import Text
 
 from vouch_labels.flows.console.output import printable
 from vouch_labels.schemas.text import duration, plural
-from vouch_labels.tasks.shard.events import Comparing, Event, Exporting, Listing, Loading, Planned, Reading, Routing
+from vouch_labels.tasks.shard.events import (
+    Comparing,
+    Event,
+    Exporting,
+    Listing,
+    Loading,
+    Planned,
+    Reading,
+    Routing,
+    Workers,
+)
 from vouch_labels.tasks.shard.events import Progress as Step
 
 PLAIN_EVERY_S: Final = 10.0
@@ -123,6 +133,7 @@ class _State:
     def __init__(self) -> None:
         self.phase = "starting"
         self.through = self.total = self.new = self.accepted = self.review = self.failed = 0
+        self.workers = ""
         self._recent: list[tuple[float, int]] = []
 
     def take(self, event: Event) -> None:
@@ -138,6 +149,9 @@ class _State:
                 self.through, self.total = done, images
             case Loading(what):
                 self.phase = f"loading {what}"
+            case Workers(ready, waiting, lost, retired):
+                parts = ((ready, "ready"), (waiting, "starting"), (lost, "lost"), (retired, "given up"))
+                self.workers = "workers: " + ", ".join(f"{number} {what}" for number, what in parts if number)
             case Reading(done, total):
                 self.phase = "reading the file"
                 self.through, self.total = done, total
@@ -161,13 +175,14 @@ class _State:
         if self.phase == "planned":
             return f"{plural(self.total - self.through, 'image')} to work through, {self.through:,} done before"
         if self.phase != "labelling":
-            return ""
+            return self.workers if self.phase.startswith("loading") else ""
         rate = self.rate()
         parts = [f"{self.through:,} of {plural(self.total, 'image')}"]
         if rate:
             left = max(0, self.total - self.through) / rate
             parts.append(f"{rate:.1f} images/s, {duration(left)} left")
         parts.append(f"{self.accepted:,} accepted, {self.review:,} review, {self.failed:,} failed")
+        parts += [self.workers] if self.workers else []
         return " | ".join(parts)
 
     def rate(self) -> float:

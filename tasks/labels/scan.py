@@ -141,7 +141,7 @@ def shards(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Iter
     Raises:
         StoreError: A marker is damaged.
     """
-    finished = shards_done(workspace, run, fingerprint)
+    finished = set(shards_done(workspace, run, fingerprint))
     ids = [shard.id for shard in ledger.shards() if shard.id in finished]
     for marker in map_ordered(lambda shard: read_marker(workspace, run, shard, fingerprint), ids, _MARKER_THREADS):
         if marker is not None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
-from vouch_labels.schemas.tables import PLAN
+from vouch_labels.schemas.tables import PLAN, SHARDS
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 READ_THREADS = 8
@@ -27,7 +27,38 @@ CREATE TABLE shards (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, count 
 CREATE TABLE gone (key TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT NULL, shard INTEGER NOT NULL,
     generation INTEGER NOT NULL) WITHOUT ROWID;
 """
+DUE_TABLES = """
+DROP TABLE IF EXISTS finished;
+DROP TABLE IF EXISTS asked;
+DROP TABLE IF EXISTS due;
+CREATE TABLE finished (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE asked (number INTEGER PRIMARY KEY);
+CREATE TABLE due (number INTEGER PRIMARY KEY);
+"""
+ASKED = "INSERT INTO asked SELECT number FROM shards WHERE EXISTS (SELECT 1 FROM images WHERE shard = shards.number)"
+ASKED_FIRST = "INSERT OR IGNORE INTO asked SELECT shard FROM (SELECT shard FROM images ORDER BY key LIMIT ?)"
+NOW_DUE = """
+INSERT INTO due SELECT number FROM asked JOIN shards USING (number) WHERE id NOT IN (SELECT id FROM finished)
+"""
+DUE_COUNTS = """
+SELECT (SELECT count(*) FROM due), (SELECT coalesce(sum(count), 0) FROM due JOIN shards USING (number)),
+    (SELECT count(*) FROM images JOIN asked ON number = shard WHERE NOT EXISTS (SELECT 1 FROM due WHERE number = shard))
+"""
+DUE_PAGE = """
+SELECT number, id, count, first_key FROM due JOIN shards USING (number) WHERE number > ? ORDER BY number LIMIT 1000
+"""
 BY_SHARD = "CREATE INDEX images_by_shard ON images (shard)"
+
+
+class Due(NamedTuple):
+    """How much is to be done."""
+
+    shards: int
+    """Shards that are due."""
+    images: int
+    """Images that they were cut with."""
+    done: int
+    """Images that shards which were asked for and are done hold now."""
 
 
 class Ledger:
@@ -89,12 +120,31 @@ class Ledger:
         with self.lock:
             return {key for (key,) in self.database.execute(query, (shard_id,))}
 
-    def shards_of_first(self, count: int) -> set[str]:
-        """Give the ids of the shards that hold the first images, by the UTF-8 bytes of their keys."""
-        query = """SELECT DISTINCT shards.id FROM (SELECT shard FROM images ORDER BY key LIMIT ?) AS first
-            JOIN shards ON shards.number = first.shard"""
-        with self.lock:
-            return {shard for (shard,) in self.database.execute(query, (count,))}
+    def settle_due(self, done: Iterable[str], first: int | None = None) -> Due:
+        """Note which shards are due: those that hold an image and are not done.
+
+        Args:
+            done: Ids of the shards that are done.
+            first: Only shards that hold some of so many images, the first by the UTF-8 bytes of their keys; None: all.
+        """
+        with self.lock, disk_errors():
+            self.database.executescript(DUE_TABLES)
+            with self.transaction():
+                self.database.executemany("INSERT OR IGNORE INTO finished VALUES (?)", ((shard,) for shard in done))
+            self.database.execute(ASKED if first is None else ASKED_FIRST, () if first is None else (first,))
+            self.database.execute(NOW_DUE)
+            return Due(*self.database.execute(DUE_COUNTS).fetchone())
+
+    def due(self) -> Iterator[ShardRef]:
+        """Yield the shards that `settle_due` found, in plan order; a page of them is in memory."""
+        last = 0
+        while True:
+            with self.lock:
+                page = self.database.execute(DUE_PAGE, (last,)).fetchall()
+            if not page:
+                return
+            last = page[-1][0]
+            yield from (ShardRef(id=i, count=count, first_key=key) for _, i, count, key in page)
 
     def gone(self, number: int) -> dict[str, list[str]]:
         """Give the keys that left the source with a generation and are not back: id of the shard -> its keys.
@@ -119,6 +169,12 @@ class Ledger:
         """Give the place in the order that the next shard added will have."""
         with self.lock:
             return 1 + int(self.database.execute("SELECT coalesce(max(number), 0) FROM shards").fetchone()[0])
+
+    def images_from(self, place: int) -> int:
+        """Count the images that shards from a place on were cut with."""
+        query = "SELECT coalesce(sum(count), 0) FROM shards WHERE number >= ?"
+        with self.lock:
+            return int(self.database.execute(query, (place,)).fetchone()[0])
 
     def add_shards(self, shards: Iterable[ShardRef]) -> None:
         """Append shards that hold nothing yet, in consecutive places."""
@@ -150,9 +206,10 @@ class Ledger:
             with workspace.open_reader(key) as file, self.transaction():
                 for batch in pq.ParquetFile(file).iter_batches(columns=["key"]):
                     self._remove(batch, number)
-        plans = map_ordered(lambda shard: read_plan(workspace, run, shard.id), generation.shards, READ_THREADS)
+        shards = added_shards(workspace, run, generation)
+        plans = map_ordered(lambda shard: read_plan(workspace, run, shard.id), shards, READ_THREADS)
         place = self.next_place()
-        self.add_shards(generation.shards)
+        self.add_shards(added_shards(workspace, run, generation))
         with self.transaction():
             for images in plans:
                 rows = ((*image, place) for image in images)
@@ -207,6 +264,30 @@ def read_generation(workspace: Store, run: str, number: int) -> Generation:
         ) from error
 
 
+def added_shards(workspace: Store, run: str, generation: Generation) -> Iterator[ShardRef]:
+    """Yield the shards that a generation added, in key order, a part of them in memory.
+
+    Raises:
+        ObjectMissingError: Their table is missing.
+        StoreError: It is damaged.
+    """
+    yield from generation.shards
+    if not generation.shards_id:
+        return
+    key = shards_key(run, generation.number, generation.shards_id)
+    with workspace.open_reader(key) as file:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(columns=SHARDS.names):
+                yield from (ShardRef.model_validate(row) for row in batch.to_pylist())
+        except (pa.ArrowException, OSError, ValidationError) as error:
+            raise _damaged(workspace, key, error) from error
+
+
+def _damaged(workspace: Store, key: str, error: Exception) -> StoreError:
+    reason = " ".join(str(error).split())
+    return StoreError(f"{workspace.uri}/{key} is damaged ({reason}); restore it or start another run")
+
+
 def _generations(workspace: Store, run: str) -> list[int]:
     folder = plan_folder(run)
     names = (info.key.removeprefix(folder) for info in workspace.list(folder))
@@ -231,8 +312,7 @@ def read_plan(workspace: Store, run: str, shard_id: str) -> list[ImageRef]:
     try:
         table = pq.read_table(pa.BufferReader(data), schema=PLAN)
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise StoreError(f"{workspace.uri}/{key} is damaged ({reason}); restore it or start another run") from error
+        raise _damaged(workspace, key, error) from error
     columns = (table.column(name).to_pylist() for name in ("key", "etag", "size"))
     return list(map(ImageRef, *columns))
 
@@ -250,6 +330,11 @@ def shard_key(run: str, shard_id: str) -> str:
 def generation_key(run: str, number: int) -> str:
     """Key of a generation's record, written last."""
     return f"{plan_folder(run)}{number:06d}.json"
+
+
+def shards_key(run: str, number: int, shards_id: str) -> str:
+    """Key of the table of shards that a large generation added (schema SHARDS)."""
+    return f"{plan_folder(run)}{number:06d}-{shards_id}-shards.parquet"
 
 
 def removed_key(run: str, number: int, removed_id: str) -> str:

@@ -47,6 +47,34 @@ class Progress:
     known: int = 0
     """Of the images done, those whose content was labelled before, so that no model looked at them."""
 
+    def plus(self, other: "Progress") -> "Progress":
+        """Both together."""
+        return Progress(
+            self.done + other.done,
+            self.failed + other.failed,
+            self.accepted + other.accepted,
+            self.review + other.review,
+            self.known + other.known,
+        )
+
+    def taken_back(self) -> "Progress":
+        """What takes this back."""
+        return Progress(-self.done, -self.failed, -self.accepted, -self.review, -self.known)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The workers of a cluster are others now."""
+
+    ready: int
+    """Those that have loaded their models."""
+    waiting: int
+    """Those that wait for a place, or load."""
+    lost: int
+    """Those that died, so far."""
+    retired: int
+    """Those that were given up since they differ or fail, so far."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exporting:
@@ -83,7 +111,7 @@ class Routing:
     """Labels decided on so far."""
 
 
-Event = Listing | Planned | Loading | Progress | Exporting | Reading | Comparing | Routing
+Event = Listing | Planned | Loading | Progress | Workers | Exporting | Reading | Comparing | Routing
 OnEvent = Callable[[Event], None]
 
 

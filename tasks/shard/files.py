@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -89,11 +90,11 @@ def markers_of(store: Store, run: str, shard: str) -> list[Marker]:
     return [_parse(store, info.key) for info in store.list(f"{done_folder(run)}{shard}/")]
 
 
-def shards_done(store: Store, run: str, fingerprint: str) -> set[str]:
-    """List the ids of the shards that are done under some settings; one listing, no reads."""
+def shards_done(store: Store, run: str, fingerprint: str) -> Iterator[str]:
+    """Yield the ids of the shards that are done under some settings; one listing, no reads."""
     folder, name = done_folder(run), f"{fingerprint}.json"
     places = (info.key.removeprefix(folder).partition("/") for info in store.list(folder))
-    return {shard for shard, _, file in places if file == name}
+    return (shard for shard, _, file in places if file == name)
 
 
 def read_current(store: Store, run: str) -> Current | None:

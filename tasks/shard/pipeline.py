@@ -123,21 +123,23 @@ def _load(models: ModelsConfig, classes: tuple[ClassConfig, ...]) -> Pipeline:
     return Pipeline(detect, segment, score, Presence(score, classes, models.scorer.presence))
 
 
-def recipe_of(campaign: Campaign) -> str:
+def recipe_of(campaign: Campaign, device: str = "", precision: str = "") -> str:
     """Name all that the keys of a campaign's pipeline are made of, without loading a model: equal recipes, equal keys.
 
     Names of classes are no part of it where labels carry others. Empty where only loading tells: a checkpoint of a hub
-    or bucket may have changed there.
+    or bucket may have changed there. With a device (cpu or cuda) and a precision: of a process that computes so.
     """
     models, source = campaign.models, campaign.source
     files = [_files(kind, getattr(models, kind)) for kind in ("detector", "segmenter", "scorer")]
     if None in files:
         return ""
-    runtime = light_runtime(models)
+    if not device:
+        runtime = light_runtime(models)
+        device, precision = runtime.device.partition(":")[0], runtime.precision
     classes = [[one.key, one.texts, one.negatives, one.caption, one.min_score] for one in campaign.classes]
     versions = [version(package) if find_spec(module) else "" for module, package in _PACKAGES.items()]
     return fingerprint(
-        *(_code(), versions, models.model_dump(mode="json"), runtime.device.partition(":")[0], runtime.precision),
+        *(code_digest(), versions, models.model_dump(mode="json"), device, precision),
         *(files, classes, source.max_image_mb, source.max_pixels),
     )
 
@@ -165,7 +167,7 @@ def _files(kind: Kind, config: DetectorConfig | SegmenterConfig | ScorerConfig) 
 
 
 @cache
-def _code() -> str:
+def code_digest() -> str:
     """Digest of the code that makes keys: whoever changes it does not have to think of recipes."""
     files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return fingerprint([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])

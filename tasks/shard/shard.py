@@ -248,4 +248,4 @@ class _Reporter:
 
     def take_back(self) -> None:
         for event in self._reported:
-            self._on_event(Progress(-event.done, -event.failed, -event.accepted, -event.review, -event.known))
+            self._on_event(event.taken_back())

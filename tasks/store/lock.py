@@ -78,11 +78,16 @@ class WorkspaceLock:
         """
         self._store = store
         self._run = run
-        self._key = f"runs/{run}/lock.json"
+        self._key = lock_key(run)
         self._renew_s, self._silent_s, self._stale_s, self._settle_s = renew_s, silent_s, stale_s, settle_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.lost = False
+
+    @property
+    def token(self) -> str:
+        """Random name of this holding, once the lock is taken."""
+        return self._record.token
 
     def __enter__(self) -> Self:
         """Take the lock.
@@ -180,6 +185,11 @@ class WorkspaceLock:
 
     def _bytes(self) -> bytes:
         return self._record.model_dump_json().encode()
+
+
+def lock_key(run: str) -> str:
+    """Key of the record that names the holder of a run."""
+    return f"runs/{run}/lock.json"
 
 
 class ProcessId(NamedTuple):

@@ -1,6 +1,7 @@
 """The flow: one run from images to a data set, its artifact, its retries, its refusals."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from tests.processes import until
 from vouch_labels.schemas.errors import StoreError, UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Marker
+from vouch_labels.schemas.text import Table
 from vouch_labels.tasks.run import RunOptions
-from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress
+from vouch_labels.tasks.shard.events import Exporting, Listing, Loading, Planned, Progress, Workers
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.store.lock import WorkspaceLock
 from vouch_labels.tasks.store.open import open_store
@@ -184,3 +186,28 @@ def test_the_flow_takes_a_limit_and_accepts_changes(tmp_path, make_images, write
     with pytest.raises(UserError, match="--accept-changes"):
         vouch_run(other)
     assert vouch_run(other, accept_changes=True)["removed_images"] == 6
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'vouch-labels[ray]'")
+def test_two_workers_of_ray_label_a_folder(tmp_path, make_images, write_campaign, monkeypatch):
+    from vouch_labels.flows.run import run_campaign, vouch_run
+
+    make_images(tmp_path / "images", 6)
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+    events = []
+    run = {"runner": "ray", "workers": 2, "shard_size": 2, "retry_delay_s": 0}
+    summary = run_campaign(write_campaign(run=run), on_event=events.append)
+    assert (summary.images, summary.done, summary.failed, summary.pending) == (7, 6, 1, 0)
+    assert (summary.shards_processed, summary.workers_lost, summary.workers_retired) == (4, [], [])
+    assert 1 <= summary.workers <= 2
+    assert sum(event.done for event in events if isinstance(event, Progress)) == 6
+    assert any(isinstance(event, Workers) and event.ready for event in events)
+    table = next(block for block in summary.blocks() if isinstance(block, Table))
+    assert ("workers", str(summary.workers)) in {tuple(row) for row in table.cells()}
+    again = run_campaign(write_campaign())
+    assert (again.shards_processed, again.workers, again.labels) == (0, 0, summary.labels)
+    # As a deployment runs it: nothing is opened before the flow.
+    make_images(tmp_path / "images", 3, start=10)
+    found = vouch_run(str(write_campaign(run=run)))
+    assert (found["new_images"], found["done"], found["shards_processed"]) == (3, 9, 2)
+    assert 1 <= found["workers"] <= 2

@@ -257,7 +257,7 @@ def test_a_limit_leaves_other_unfinished_shards_alone(tmp_path, make_images, mak
     campaign = make_campaign()
     with CampaignRun(campaign) as run:
         run.plan()
-        assert len(run.pending()) == 3
+        assert len(list(run.pending())) == 3
     with CampaignRun(campaign, options=RunOptions(limit=5)) as run:
         run.plan()
         assert [shard.first_key for shard in run.pending()] == ["000.png", "004.png"]

@@ -308,7 +308,7 @@ def test_a_shard_of_nothing_but_unforeseen_errors_is_not_done(tmp_path, make_ima
         monkeypatch.setattr(Detect, "look", broken)
         with pytest.raises(VouchError, match="no such kernel"):
             process_shard(shard.id, run.settings, events.append)
-        assert run.pending() == [shard]
+        assert list(run.pending()) == [shard]
     steps = [event for event in events if isinstance(event, Progress)]
     assert steps
     assert sum(event.failed for event in steps) == 0
@@ -486,7 +486,7 @@ def test_a_source_that_goes_away_in_the_middle_of_a_shard(tmp_path, make_images,
         monkeypatch.setattr(LocalStore, "get", dropped)
         with pytest.raises(VouchError, match="5 of 8 images of shard"):
             process_shard(one.id, run.settings)
-        assert run.pending() == [one]
+        assert list(run.pending()) == [one]
 
 
 def test_a_whole_shard_that_is_deleted_fails_and_the_next_listing_lacks_it(tmp_path, make_images, make_campaign, label):

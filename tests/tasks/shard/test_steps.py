@@ -116,7 +116,7 @@ def test_what_is_wrong_beyond_an_image_ends_the_shard(tmp_path, make_images, mak
         monkeypatch.setattr(Segment, "__call__", broken)
         with pytest.raises(error, match="stop"):
             process_shard(due.id, run.settings, events.append)
-        assert run.pending() == [due]
+        assert list(run.pending()) == [due]
 
 
 @pytest.mark.usefixtures("_small_batches")
