@@ -21,13 +21,13 @@ from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import GroupPlan, ReviewPlan
 from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
-from vouch_labels.tasks.labels.scan import shards
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import LabelNumbers, keep_numbers
 from vouch_labels.tasks.reviews.log import check_log
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, resolve
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
+from vouch_labels.tasks.shard.files import read_marker, shards_done
 from vouch_labels.tasks.statistics.betting import BetEvidence, Grid, bet_accepted, bet_delivered
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
 from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
@@ -94,10 +94,14 @@ class RunReviews:
         """The labels of the run, read when they are first needed.
 
         Raises:
+            UserError: There is none.
             StoreError: A table is damaged.
         """
         with Ledger.load(self.workspace, self.run) as ledger:
-            return read_run_labels(self.workspace, self.run, ledger, self.current)
+            found = read_run_labels(self.workspace, self.run, ledger, self.current)
+        if not found.count:
+            raise _no_labels(self.run)
+        return found
 
     @property
     def run(self) -> str:
@@ -150,13 +154,17 @@ def read_run_reviews(campaign: Campaign) -> RunReviews:
     """
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
-    with Ledger.load(workspace, run) as ledger:
-        labelled = any(shard.marker.counts.labels for shard in shards(workspace, run, ledger, current.fingerprint))
-    if not labelled:
-        raise UserError(f"run {run!r} has no labels, so there is nothing to review or certify; see `vouch status`")
+    done = shards_done(workspace, run, current.fingerprint)
+    markers = (read_marker(workspace, run, shard, current.fingerprint) for shard in done)
+    if not any(marker is not None and marker.counts.labels for marker in markers):
+        raise _no_labels(run)
     check_log(workspace)
     verdicts = present_verdicts(workspace, current)
     return RunReviews(campaign, workspace, current, read_plans(workspace, run), verdicts, resolve(verdicts))
+
+
+def _no_labels(run: str) -> UserError:
+    return UserError(f"run {run!r} has no labels, so there is nothing to review or certify; see `vouch status`")
 
 
 @dataclass(frozen=True)

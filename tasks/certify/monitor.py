@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -434,7 +434,7 @@ def reference(labels: RunLabels, scores: Floats, chosen: Bools) -> dict[str, tup
     return found
 
 
-def percentiles(values: NDArray[np.floating]) -> tuple[float, ...]:
+def percentiles(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
     """The percentiles 0, 1 ... 100 of some numbers, none of them NaN: those of numpy.percentile, which takes longer."""
     ordered = np.sort(values)
     places = np.linspace(0, 100, PERCENTILES) / 100 * (len(ordered) - 1)

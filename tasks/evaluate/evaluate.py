@@ -5,7 +5,6 @@ Writes the figures and plots into a folder.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -256,7 +255,7 @@ def contract_truth(
         side = among(label_numbers(labels.label_ids), covered.labels)
         if certification.gate == "delivered":
             side |= codes != NO_ANSWER
-    labels = replace(labels, accepted=labels.accepted & (codes != WRONG_ANSWER))
+    labels = labels.with_accepted(labels.accepted & (codes != WRONG_ANSWER))
     group_of = _groups(labels, policy)
     no_verdict = tuple(_doubts(truth, side))
     groups = tuple(

@@ -1,6 +1,7 @@
 """Loads all labels of a run as numpy arrays, for sampling, calibration, certification and routing."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -79,12 +80,12 @@ class RunLabels:
         It does not change with what else the run has, nor with ids, which follow how a processor rounds a box.
         """
         if pc.all(pc.less_equal(self.keys[:-1], self.keys[1:]), min_count=0).as_py():
-            ranks = np.arange(len(self.keys))
+            ranks = np.arange(len(self.keys), dtype=np.int64)
         else:
             ranks = numbers(pc.rank(self.keys, tiebreaker="dense"), np.int64)
         of_label = ranks[self.image_index]
         if (of_label[:-1] <= of_label[1:]).all():
-            return np.arange(self.count)
+            return np.arange(self.count, dtype=np.int64)
         return np.asarray(np.argsort(of_label, kind="stable"), np.int64)
 
     @cached_property
@@ -118,6 +119,12 @@ class RunLabels:
         }
         sides = {side: pa.array(self.boxes[rows, column]) for column, side in enumerate(BOX)}
         return pa.table(columns | sides)
+
+    def with_accepted(self, accepted: Bools) -> "RunLabels":
+        """The same labels, (N,) of which are accepted."""
+        found = copy(self)
+        found.__dict__["accepted"] = accepted
+        return found
 
     def fit_side(self, share: float, seed: int) -> Bools:
         """Say of each label whether a policy of before 2026-12 kept its image for fitting, (N,)."""

@@ -39,7 +39,7 @@ from vouch_labels.tasks.policy import EXPIRED, accepts
 from vouch_labels.tasks.reviews.plans import DRAW_BOX_S, VERIFY_S, Plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
-from vouch_labels.tasks.statistics.monitoring import Estimate
+from vouch_labels.tasks.statistics.monitoring import Drift, Estimate
 from vouch_labels.tasks.statistics.recall import Recall
 
 PURPOSES: Final = ("fit", "certify", "audit")
@@ -256,7 +256,8 @@ def drift_report(policy: Policy, labels: RunLabels, chosen: Bools) -> DriftRepor
     guarantee = policy.certification
     if guarantee is None or not guarantee.reference:
         return DriftReport(missing="only a certified policy keeps the scores of its batch to compare with")
-    found, signals = {}, []
+    found: dict[str, Drift] = {}
+    signals: list[SignalDrift] = []
     for name, one, values in drifts(guarantee.reference, labels, labels.p_correct, chosen):
         known = values[np.isfinite(values)]
         found[name] = one

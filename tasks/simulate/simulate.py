@@ -494,13 +494,17 @@ def _median(values: Sequence[float]) -> float:
 
 def only(labels: RunLabels, kept: Bools) -> RunLabels:
     """Keep some labels of a run, and all of its images."""
-    return replace(
-        labels,
+    return RunLabels(
         label_ids=labels.label_ids.filter(pa.array(kept)),
         class_index=labels.class_index[kept],
+        class_names=labels.class_names,
         image_index=labels.image_index[kept],
         boxes=labels.boxes[kept],
         signals=labels.signals[kept],
         p_correct=labels.p_correct[kept],
         accepted=labels.accepted[kept],
+        keys=labels.keys,
+        contents=labels.contents,
+        shown_names=labels.shown_names,
+        former=labels.former,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.tables import STAGES
@@ -332,22 +333,22 @@ def test_numbers_are_those_of_the_tables(run):
     rows = np.array([first.count - 1, 0, 2, 2])
     calibrator = Calibrator(SIGNALS, (0.5,) * 15, (0.3,) * 15, (1.0,) * 15, (0.0,) * 15, 0.0, {})
     assert first.columns(rows, ["label_id"])["label_id"].to_pylist() == [first.label_ids[row].as_py() for row in rows]
-    assert (first.signals_of(rows) == first.signals[rows]).all()
-    assert (first.signal("clip_margin") == first.signals[:, SIGNALS.index("clip_margin")]).all()
-    passed = {signal: values.tolist() for signal, values in first.each_signal()}
-    assert passed == {signal: first.signals[:, place].tolist() for place, signal in enumerate(SIGNALS)}
+    assert_array_equal(first.signals_of(rows), first.signals[rows])
+    assert_array_equal(first.signal("clip_margin"), first.signals[:, SIGNALS.index("clip_margin")])
+    passed = dict(first.each_signal())
+    assert tuple(passed) == SIGNALS
+    assert_array_equal(np.stack(list(passed.values()), axis=1), first.signals)
     whole = calibrator.probabilities(first.signals, first.class_index, first.class_names)
-    assert (first.probabilities(calibrator) == whole).all()
+    assert_array_equal(first.probabilities(calibrator), whole)
     table = first.table_of(rows)
     assert table["key"].to_pylist() == [first.keys[int(first.image_index[row])].as_py() for row in rows]
     assert (boxes_of(table) == first.boxes[rows]).all()
     without_numbers(workspace)
     second = read_run_labels(workspace, name, ledger, current)
     for field in FIELDS:
-        one, other = (np.asarray(getattr(labels, field)) for labels in (first, second))
-        assert (one == other).all(), field
+        assert_array_equal(*(np.asarray(getattr(labels, field)) for labels in (first, second)), field)
     assert (first.numbers == label_numbers(second.label_ids)).all()
-    assert (second.signals_of(rows) == first.signals_of(rows)).all()
+    assert_array_equal(second.signals_of(rows), first.signals_of(rows))
 
 
 def test_numbers_that_have_gone_are_made_again_and_damaged_ones_are_named(run):
@@ -361,4 +362,4 @@ def test_numbers_that_have_gone_are_made_again_and_damaged_ones_are_named(run):
     with pytest.raises(StoreError, match=r"numbers-\w+\.arrow is not the file that was written; delete it"):
         read_run_labels(workspace, name, ledger, current)
     workspace.delete(key)
-    assert (read_run_labels(workspace, name, ledger, current).signals == before.signals).all()
+    assert_array_equal(read_run_labels(workspace, name, ledger, current).signals, before.signals)
