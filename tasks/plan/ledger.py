@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
-from vouch_labels.schemas.tables import PLAN
+from vouch_labels.schemas.tables import PLAN, SHARDS
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 READ_THREADS = 8
@@ -74,7 +74,11 @@ class _First:
     @cached_property
     def counts(self) -> dict[str, int]:
         """Id of each shard -> its images."""
-        return {shard.id: shard.count for shard in self.generation.shards}
+        return {shard.id: shard.count for shard in self.shards()}
+
+    def shards(self) -> Iterator[ShardRef]:
+        """Its shards, in key order."""
+        return added_shards(self.workspace, self.run, self.generation)
 
 
 class Ledger:
@@ -139,7 +143,7 @@ class Ledger:
         """Count the images that the source holds, as of the last generation."""
         with self.lock:
             if self._first is not None:
-                return sum(shard.count for shard in self._first.generation.shards)
+                return sum(self._first.counts.values())
             return int(self.database.execute("SELECT count(*) FROM images").fetchone()[0])
 
     def shards(self) -> list[ShardRef]:
@@ -151,7 +155,7 @@ class Ledger:
             WHERE EXISTS (SELECT 1 FROM images WHERE shard = shards.number) ORDER BY number"""
         with self.lock:
             if self._first is not None:
-                return list(self._first.generation.shards)
+                return list(self._first.shards())
             return [ShardRef(id=i, count=count, first_key=key) for i, count, key in self.database.execute(query)]
 
     def images_of(self, shard_id: str) -> int:
@@ -220,6 +224,12 @@ class Ledger:
         with self.lock:
             return 1 + int(self.database.execute("SELECT coalesce(max(number), 0) FROM shards").fetchone()[0])
 
+    def images_from(self, place: int) -> int:
+        """Count the images that shards from a place on were cut with."""
+        query = "SELECT coalesce(sum(count), 0) FROM shards WHERE number >= ?"
+        with self.lock:
+            return int(self.database.execute(query, (place,)).fetchone()[0])
+
     def add_shards(self, shards: Iterable[ShardRef]) -> None:
         """Append shards that hold nothing yet, in consecutive places."""
         rows = (
@@ -250,9 +260,10 @@ class Ledger:
             with workspace.open_reader(key) as file, self.transaction():
                 for batch in pq.ParquetFile(file).iter_batches(columns=["key"]):
                     self._remove(batch, number)
-        plans = map_ordered(lambda shard: read_plan(workspace, run, shard.id), generation.shards, READ_THREADS)
+        shards = added_shards(workspace, run, generation)
+        plans = map_ordered(lambda shard: read_plan(workspace, run, shard.id), shards, READ_THREADS)
         place = self.next_place()
-        self.add_shards(generation.shards)
+        self.add_shards(added_shards(workspace, run, generation))
         with self.transaction():
             for images in plans:
                 rows = ((*image, place) for image in images)
@@ -307,6 +318,30 @@ def read_generation(workspace: Store, run: str, number: int) -> Generation:
         ) from error
 
 
+def added_shards(workspace: Store, run: str, generation: Generation) -> Iterator[ShardRef]:
+    """Yield the shards that a generation added, in key order, a part of them in memory.
+
+    Raises:
+        ObjectMissingError: Their table is missing.
+        StoreError: It is damaged.
+    """
+    yield from generation.shards
+    if not generation.shards_id:
+        return
+    key = shards_key(run, generation.number, generation.shards_id)
+    with workspace.open_reader(key) as file:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(columns=SHARDS.names):
+                yield from (ShardRef.model_validate(row) for row in batch.to_pylist())
+        except (pa.ArrowException, OSError, ValidationError) as error:
+            raise _damaged(workspace, key, error) from error
+
+
+def _damaged(workspace: Store, key: str, error: Exception) -> StoreError:
+    reason = " ".join(str(error).split())
+    return StoreError(f"{workspace.uri}/{key} is damaged ({reason}); restore it or start another run")
+
+
 def _generations(workspace: Store, run: str) -> list[int]:
     folder = plan_folder(run)
     names = (info.key.removeprefix(folder) for info in workspace.list(folder))
@@ -331,8 +366,7 @@ def read_plan(workspace: Store, run: str, shard_id: str) -> list[ImageRef]:
     try:
         table = pq.read_table(pa.BufferReader(data), schema=PLAN)
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise StoreError(f"{workspace.uri}/{key} is damaged ({reason}); restore it or start another run") from error
+        raise _damaged(workspace, key, error) from error
     columns = (table.column(name).to_pylist() for name in ("key", "etag", "size"))
     return list(map(ImageRef, *columns))
 
@@ -350,6 +384,11 @@ def shard_key(run: str, shard_id: str) -> str:
 def generation_key(run: str, number: int) -> str:
     """Key of a generation's record, written last."""
     return f"{plan_folder(run)}{number:06d}.json"
+
+
+def shards_key(run: str, number: int, shards_id: str) -> str:
+    """Key of the table of shards that a large generation added (schema SHARDS)."""
+    return f"{plan_folder(run)}{number:06d}-{shards_id}-shards.parquet"
 
 
 def removed_key(run: str, number: int, removed_id: str) -> str:
