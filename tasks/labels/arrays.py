@@ -246,17 +246,17 @@ class StoredLabels(RunLabels):
         return self._images
 
     @cached_property
-    def label_ids(self) -> pa.StringArray:  # type: ignore[override] # read when it is first looked at
+    def label_ids(self) -> pa.StringArray:
         """As in RunLabels."""
         return flat(self._whole(["label_id"])["label_id"])
 
     @cached_property
-    def boxes(self) -> NDArray[np.float32]:  # type: ignore[override] # as above
+    def boxes(self) -> NDArray[np.float32]:
         """As in RunLabels."""
         return boxes_of(self._whole(BOX))
 
     @cached_property
-    def signals(self) -> NDArray[np.float32]:  # type: ignore[override] # as above
+    def signals(self) -> NDArray[np.float32]:
         """As in RunLabels."""
         found = np.empty((self.count, len(SIGNALS)), np.float32)
         for start, block in self._blocks():
@@ -264,12 +264,12 @@ class StoredLabels(RunLabels):
         return found
 
     @cached_property
-    def keys(self) -> pa.StringArray:  # type: ignore[override] # as above
+    def keys(self) -> pa.StringArray:
         """As in RunLabels."""
         return self._of_images("key")
 
     @cached_property
-    def contents(self) -> pa.StringArray:  # type: ignore[override] # as above
+    def contents(self) -> pa.StringArray:
         """As in RunLabels."""
         return self._of_images("sha256")
 
