@@ -227,7 +227,7 @@ def _export(folder: str, labels: int) -> dict[str, int]:
 def _images(labels: int) -> "Iterator[ExportImage]":
     from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 
-    shapes = _shapes()
+    shapes = mask_shapes()
     height, width = SIZE
     for start in range(0, labels, LABELS_AN_IMAGE):
         entries = []
@@ -238,7 +238,7 @@ def _images(labels: int) -> "Iterator[ExportImage]":
         yield ExportImage(f"{start:09d}.jpg", width, height, entries, f"{start:064x}")
 
 
-def _shapes() -> list[tuple[tuple[float, float, float, float], bytes, int]]:
+def mask_shapes() -> list[tuple[tuple[float, float, float, float], bytes, int]]:
     """Boxes with the mask of the ellipse in each: xyxy, compressed RLE, area."""
     import numpy as np
 

@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from benchmarks import cluster, faults, label_files, review, source_images, whole_runs
+from benchmarks import cluster, faults, label_files, large, review, source_images, whole_runs
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
 from benchmarks.harness import Table
@@ -40,4 +40,5 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "routing_after": after_table.measure,
     "routing_starter": starter_world.measure,
     "routing_size": size.measure,
+    "large": large.measure,
 }

@@ -128,6 +128,7 @@ class Marker(Strict):
         {}, description="Key of texts asked together -> all that the detector found for them."
     )
     masks: str = Field("", description="Key of what the masks depend on beside their boxes; empty in older markers.")
+    numbers: Part | None = Field(None, description="The numbers of its labels in one table; None in older markers.")
 
 
 class Current(Strict):

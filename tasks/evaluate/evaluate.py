@@ -5,7 +5,6 @@ Writes the figures and plots into a folder.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -242,7 +241,7 @@ def contract_truth(
         side = among(label_numbers(labels.label_ids), covered.labels)
         if certification.gate == "delivered":
             side |= codes != NO_ANSWER
-    labels = replace(labels, accepted=labels.accepted & (codes != WRONG_ANSWER))
+    labels = labels.with_accepted(labels.accepted & (codes != WRONG_ANSWER))
     place_of = {name: place for place, group in enumerate(policy.groups) for name in group.classes}
     group_of = np.array([place_of[name] for name in labels.class_names], np.int64)[labels.class_index]
     doubts = [*truth.file.doubts()]

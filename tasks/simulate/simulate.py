@@ -29,12 +29,13 @@ from vouch_labels.tasks.certify.judge import Reviewed, judge
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.evaluate.evaluate import contract_truth, is_kept, true_precision
 from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, RunTruth, truth_of_campaign
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import read_coverage, read_policy
 from vouch_labels.tasks.reviews.plans import VERIFY_S, read_plans
 from vouch_labels.tasks.reviews.resolve import resolve
 from vouch_labels.tasks.reviews.verdicts import present_verdicts, write_verdicts
+from vouch_labels.tasks.shard.numbers import SIGNALS
 from vouch_labels.tasks.simulate.reviewer import SECONDS, Errors, Question, answer, called, chances
 from vouch_labels.tasks.statistics.betting import PART, tested_any_time
 from vouch_labels.tasks.statistics.bounds import (
@@ -489,13 +490,17 @@ def _median(values: Sequence[float]) -> float:
 
 def only(labels: RunLabels, kept: Bools) -> RunLabels:
     """Keep some labels of a run, and all of its images."""
-    return replace(
-        labels,
+    return RunLabels(
         label_ids=labels.label_ids.filter(pa.array(kept)),
         class_index=labels.class_index[kept],
+        class_names=labels.class_names,
         image_index=labels.image_index[kept],
         boxes=labels.boxes[kept],
         signals=labels.signals[kept],
         p_correct=labels.p_correct[kept],
         accepted=labels.accepted[kept],
+        keys=labels.keys,
+        contents=labels.contents,
+        shown_names=labels.shown_names,
+        former=labels.former,
     )

@@ -172,6 +172,12 @@ ROWS = [
         "vouch plan-reviews, calibration set; vouch plan-reviews, validation sample of 1,200; vouch certify; "
         "vouch apply; the last three, 20,000 labels; limit for 1,000,000",
     ),
+    pytest.param(
+        "large",
+        "status; certify, nothing asked yet; plan-reviews, calibration set; "
+        "plan-reviews, validation sample of 1,200; certify; apply; report",
+        marks=SLOW,
+    ),
 ]
 
 
