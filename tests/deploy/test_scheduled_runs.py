@@ -237,7 +237,11 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 
 @pytest.mark.slow
-def test_the_automation_is_accepted(prefect):
+def test_the_automation_and_the_pool_for_kubernetes_are_accepted(prefect):
+    template = "deploy/kubernetes/job-template.json"
+    prefect.run("work-pool", "create", "vouch", "--type", "kubernetes", "--base-job-template", template)
+    pool = ask(f"{prefect.api}/work_pools/vouch")
+    assert (pool["type"], pool["base_job_template"]) == ("kubernetes", json.loads((ROOT / template).read_text()))
     prefect.run("automation", "create", "-f", "deploy/automations.yaml")
     (automation,) = ask(f"{prefect.api}/automations/filter", {})
     assert automation["enabled"]
