@@ -25,6 +25,7 @@ exec "{python}" -c 'import sys; sys.version_info = tuple(map(int, "{version}".sp
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
+RAY = yaml.safe_load((DEPLOY / "compose.ray.yaml").read_text())
 
 
 def what_it_says(folder: Path, version: str | None) -> str:
@@ -133,7 +134,7 @@ def test_no_secret_stands_in_the_file_and_each_is_drawn(tmp_path):
         drawn = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
         password = drawn["postgres_password"]
         assert len(password) > 20
-        for entry in COMPOSE["secrets"].values():
+        for entry in [*COMPOSE["secrets"].values(), *RAY["secrets"].values()]:
             assert drawn[Path(entry["file"]).name]
     assert (tmp_path / "secrets" / "postgres_password").read_text() == password
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
@@ -142,6 +143,23 @@ def test_no_secret_stands_in_the_file_and_each_is_drawn(tmp_path):
     for service in SERVICES.values():
         for key, value in service.get("environment", {}).items():
             assert not re.search("PASSWORD|SECRET|AUTH_STRING", key) or value.startswith("/run/secrets/"), key
+
+
+def test_nodes_of_ray_share_image_token_and_data_and_only_workers_compute():
+    head, node, worker = (RAY["services"][name] for name in ("ray-head", "ray-worker", "worker"))
+    assert head["image"] == node["image"] == worker["image"]
+    for service in (head, node, worker):
+        assert "ports" not in service
+        assert service["environment"]["RAY_AUTH_MODE"] == "token"
+        assert Path(service["environment"]["RAY_AUTH_TOKEN_PATH"]).name in {*service["secrets"]}
+        assert service["shm_size"]
+    assert head["volumes"] == node["volumes"] == SERVICES["worker"]["volumes"]
+    assert set(worker["secrets"]) == {*SERVICES["worker"]["secrets"], "ray_token"}
+    assert {*head["secrets"], *node["secrets"], *worker["secrets"]} <= {*COMPOSE["secrets"], *RAY["secrets"]}
+    assert "--num-cpus=0" in head["command"]
+    assert "--num-cpus=0" in worker["command"][-1]
+    # What stands in compose.yaml follows the ray that was started.
+    assert SERVICES["worker"]["command"][-1].split("exec")[1] == worker["command"][-1].split("exec")[1]
 
 
 def test_drawn_s3_keys_agree(tmp_path):

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -91,7 +92,7 @@ def pods() -> list[dict[str, Any]]:
     return [*specs, flow_job()["spec"]["template"]["spec"]]
 
 
-def check(value: object, wanted: Any, where: str) -> None:
+def check(value: Any, wanted: Any, where: str) -> None:
     """Compare a value with a description of its fields; every field must be described."""
     if wanted == "pod":
         validate(
@@ -282,3 +283,77 @@ def test_the_bucket_policy_allows_a_campaign_and_no_more(guarded_bucket, make_ca
     ):
         with pytest.raises(ClientError, match="AccessDenied"):
             refused()
+
+
+@pytest.mark.ray
+def test_ray_up_takes_its_file():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text()))
+    validate_config(config)
+    with pytest.raises(Exception, match="idle_timeout"):
+        validate_config(config | {"idle_timeout": 5})
+    head, workers = (config["available_node_types"][name] for name in ("head", "gpu"))
+    assert config["head_node_type"] == "head"
+    assert head["resources"] == {"CPU": 0}
+    assert workers["min_workers"] == 0
+    assert workers["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    for command in (config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]):
+        assert "RAY_AUTH_MODE=token" in command
+
+
+# Slurm's two commands that the script uses, on this machine alone; each node is this one.
+FAKE_SLURM = {
+    "srun": 'while [[ $1 == --* ]]; do [[ $1 != --nodelist ]] || shift; shift; done; exec "$@"',
+    "scontrol": "echo one; echo two",
+    "hostname": "echo 127.0.0.1",
+    "python": f'exec {sys.executable} "$@"',
+    "ray": f'exec {sys.executable} -c "$RAY" "$@"',
+    "vouch": f'exec {sys.executable} -m vouch_labels.flows.cli "$@"',
+}
+# `ray` itself, which gives a node 30 seconds to start; here they last for half an hour, as on a busy machine they may.
+RAY = """
+import time, types
+import ray._private.node as node
+from ray.scripts.scripts import main
+node.time = types.SimpleNamespace(**vars(time) | {"monotonic": lambda: time.monotonic() / 60})
+main()
+"""
+# A network of its own, so that Ray listens on loopback alone; and processes of its own, so that none is left behind.
+APART = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+UP = (
+    "import fcntl, socket, struct; "
+    "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 1))"  # SIOCSIFFLAGS, IFF_UP
+)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_slurm_script_labels_on_both_nodes_and_leaves_no_process(make_images, write_campaign, tmp_path):
+    if subprocess.run([*APART, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces: unshare (util-linux) is missing or not allowed")
+    keys = make_images(tmp_path / "images", 24)
+    run = {"runner": "ray", "workers": 2, "cpus_per_worker": 1, "ray": {"address": "auto"}, "shard_size": 2}
+    campaign = write_campaign(run=run)
+    (tmp_path / "bin").mkdir()
+    for name, body in FAKE_SLURM.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    # The last line is what still runs in there: the shell itself, and ps.
+    script = f'{sys.executable} -c "{UP}" && {DEPLOY}/slurm.sh {campaign}; echo "ended $?"; ps -e --no-headers | wc -l'
+    with tempfile.TemporaryDirectory(prefix="vouch-slurm-") as short:  # paths of Ray's sockets must be short
+        environment = os.environ | {
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "VOUCH": str(tmp_path / "bin" / "vouch"),
+            "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "[one-two]", "SLURM_CPUS_PER_TASK": "1", "SLURM_TMPDIR": short, "RAY": RAY,
+            "PREFECT_HOME": str(tmp_path / "prefect"), "VOUCH_LOG": str(tmp_path / "log"),
+        }  # fmt: skip
+        done = subprocess.run(
+            [*APART, "bash", "-c", script], cwd=DEPLOY.parent, env=environment, capture_output=True, text=True,
+            timeout=HANG_S, check=False,
+        )  # fmt: skip
+    *_, ended, left = done.stdout.splitlines()
+    assert ended == "ended 0", done.stdout + done.stderr
+    assert left.strip() == "4", done.stdout  # bash, ps, wc and the shell of the pipe at most
+    assert re.search(r"workers +│ +2 │", done.stdout)
+    exported = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
+    assert len(exported["images"]) == len(keys)
