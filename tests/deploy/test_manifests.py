@@ -344,8 +344,8 @@ def test_the_slurm_script_labels_on_both_nodes_and_leaves_no_process(make_images
     with tempfile.TemporaryDirectory(prefix="vouch-slurm-") as short:  # paths of Ray's sockets must be short
         environment = os.environ | {
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "VOUCH": str(tmp_path / "bin" / "vouch"),
-            "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "[one-two]", "SLURM_CPUS_PER_TASK": "1", "SLURM_TMPDIR": short, "RAY": RAY,
-            "PREFECT_HOME": str(tmp_path / "prefect"), "VOUCH_LOG": str(tmp_path / "log"),
+            "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "[one-two]", "SLURM_CPUS_PER_TASK": "1", "SLURM_TMPDIR": short,
+            "RAY": RAY, "PREFECT_HOME": str(tmp_path / "prefect"), "VOUCH_LOG": str(tmp_path / "log"),
         }  # fmt: skip
         done = subprocess.run(
             [*APART, "bash", "-c", script], cwd=DEPLOY.parent, env=environment, capture_output=True, text=True,
