@@ -18,7 +18,7 @@ bin=$(dirname "$vouch")
 (($#)) || { echo "usage: sbatch deploy/slurm.sh CAMPAIGN [OPTIONS]" >&2; exit 2; }
 # Nodes may be shared with other jobs, and /tmp/ray be another user's.
 port=$((20000 + SLURM_JOB_ID % 10000))
-export RAY_TMPDIR=${SLURM_TMPDIR:-/tmp}/vouch-ray-$SLURM_JOB_ID
+export RAY_TMPDIR=${SLURM_TMPDIR:-/tmp}/vouch-job-$SLURM_JOB_ID
 
 # Known to this job's processes alone: srun hands the environment on, no command line shows it.
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
