@@ -30,7 +30,7 @@ places=(--num-cpus="${SLURM_CPUS_PER_TASK:-1}" --object-store-memory=100000000)
 on=(srun --overlap --nodes=1 --ntasks=1 --nodelist) # no function: $! is to be srun's own
 
 # Ray gives up a node that is not there within 30 seconds, as where Python comes from a slow file system.
-node() ( # NAME OPTIONS
+node() { # NAME OPTIONS; in the background, where it is a process of its own
   trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; exit 143' TERM
   for _ in 1 2 3; do
     "${on[@]}" "$1" "$bin/ray" start --block "${places[@]}" "${@:2}" &
@@ -38,7 +38,7 @@ node() ( # NAME OPTIONS
     if wait "$child"; then exit 0; fi
   done
   exit 1
-)
+}
 
 run='' pids=()
 end() { # Ray's processes end with the srun that started them, after the run has said where it stands.

@@ -304,7 +304,7 @@ def test_ray_up_takes_its_file():
 
 # Slurm's two commands that the script uses, on this machine alone; each node is this one.
 FAKE_SLURM = {
-    "srun": 'while [[ $1 == --* ]]; do [[ $1 != --nodelist ]] || shift; shift; done; exec "$@"',
+    "srun": 'echo "$@" >>"$STEPS"; while [[ $1 == --* ]]; do [[ $1 != --nodelist ]] || shift; shift; done; exec "$@"',
     "scontrol": "echo one; echo two",
     "hostname": "echo 127.0.0.1",
     "python": f'exec {sys.executable} "$@"',
@@ -329,7 +329,7 @@ UP = (
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_slurm_script_labels_on_both_nodes_and_leaves_no_process(make_images, write_campaign, tmp_path):
+def test_the_slurm_script_starts_both_nodes_labels_and_leaves_no_process(make_images, write_campaign, tmp_path):
     if subprocess.run([*APART, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no namespaces: unshare (util-linux) is missing or not allowed")
     keys = make_images(tmp_path / "images", 24)
@@ -339,21 +339,24 @@ def test_the_slurm_script_labels_on_both_nodes_and_leaves_no_process(make_images
     for name, body in FAKE_SLURM.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / "bin" / name).chmod(0o755)
-    # The last line is what still runs in there: the shell itself, and ps.
-    script = f'{sys.executable} -c "{UP}" && {DEPLOY}/slurm.sh {campaign}; echo "ended $?"; ps -e --no-headers | wc -l'
+    # At last what still runs in there: the shell itself, and ps.
+    script = f'{sys.executable} -c "{UP}" && {DEPLOY}/slurm.sh {campaign}; echo "ended $?"; ps -eo comm='
     with tempfile.TemporaryDirectory(prefix="vouch-slurm-") as short:  # paths of Ray's sockets must be short
         environment = os.environ | {
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "VOUCH": str(tmp_path / "bin" / "vouch"),
             "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "[one-two]", "SLURM_CPUS_PER_TASK": "1", "SLURM_TMPDIR": short,
-            "RAY": RAY, "PREFECT_HOME": str(tmp_path / "prefect"), "VOUCH_LOG": str(tmp_path / "log"),
+            "RAY": RAY, "STEPS": str(tmp_path / "steps"),
+            "PREFECT_HOME": str(tmp_path / "prefect"), "VOUCH_LOG": str(tmp_path / "log"),
         }  # fmt: skip
         done = subprocess.run(
             [*APART, "bash", "-c", script], cwd=DEPLOY.parent, env=environment, capture_output=True, text=True,
             timeout=HANG_S, check=False,
         )  # fmt: skip
-    *_, ended, left = done.stdout.splitlines()
-    assert ended == "ended 0", done.stdout + done.stderr
-    assert left.strip() == "4", done.stdout  # bash, ps, wc and the shell of the pipe at most
-    assert re.search(r"workers +│ +2 │", done.stdout)
+    said, ended, left = done.stdout.partition("ended 0\n")
+    assert ended, said + done.stderr
+    assert left.split() == ["bash", "ps"], left
+    steps = (tmp_path / "steps").read_text()
+    assert re.search(r"--nodelist one \S+/ray start --block .*--head ", steps)
+    assert re.search(r"--nodelist two \S+/ray start --block .*--address=127.0.0.1:20007", steps)
     exported = json.loads((tmp_path / "workspace/exports/coco/annotations.json").read_text())
     assert len(exported["images"]) == len(keys)
