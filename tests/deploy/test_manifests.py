@@ -354,7 +354,7 @@ def test_the_slurm_script_starts_both_nodes_labels_and_leaves_no_process(make_im
         )  # fmt: skip
     said, ended, left = done.stdout.partition("ended 0\n")
     assert ended, said + done.stderr
-    assert left.split() == ["bash", "ps"], left
+    assert {*left.split()} <= {"bash", "ps"}, left
     steps = (tmp_path / "steps").read_text()
     assert re.search(r"--nodelist one \S+/ray start --block .*--head ", steps)
     assert re.search(r"--nodelist two \S+/ray start --block .*--address=127.0.0.1:20007", steps)
