@@ -478,6 +478,12 @@ class ExportConfig(Strict):
         "none", description="Also put the images there: hard or symbolic links (folders only), or copies."
     )
     splits: Splits | None = Field(None, description="Also write one file a split; empty: one file for all.")
+    formats: tuple[Literal["coco", "parquet"], ...] = Field(
+        ("coco",), min_length=1, description="coco: JSON; parquet: the same keys as columns of two tables."
+    )
+    images_per_file: int | None = Field(
+        None, ge=1, examples=[50_000], description="Images in one annotation file; empty: all in one."
+    )
     description: str = Field("", description="Goes into the data set's info.")
     contributor: str = Field("", description="Goes into the data set's info.")
     licences: tuple[Licence, ...] = Field((), description="Licences of the images, the first is every image's.")
