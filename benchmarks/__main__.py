@@ -33,9 +33,9 @@ def benchmarks(
 ) -> None:
     """Measure Vouch, print a table a benchmark, and write results/NAME.json and RESULTS.md.
 
-    The names: end_to_end, stage_shares, engine, engine_switches, cluster, orchestration, memory, faults, listing,
-    far_listing, fetching, decoding, export, verdict_import, ground_truth, review_queue, review_operators,
-    review_app, certificate, routing_contract, routing_after, routing_starter, routing_size.
+    The names: end_to_end, stage_shares, engine, engine_switches, cluster, cluster_plans, orchestration, memory,
+    faults, listing, far_listing, fetching, decoding, export, verdict_import, ground_truth, review_queue,
+    review_operators, review_app, certificate, routing_contract, routing_after, routing_starter, routing_size.
     """
     from benchmarks.campaigns import Options
     from benchmarks.harness import in_child, make_result, print_table, write_result

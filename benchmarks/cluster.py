@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
@@ -18,19 +17,23 @@ from benchmarks.campaigns import Options, copy_samples, sample_classes, write_ca
 from benchmarks.harness import Table, in_child, mebibytes, seconds
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.policy import Group, Policy
-from vouch_labels.schemas.records import ShardRef
+from vouch_labels.schemas.records import ImageRef, ShardRef
 from vouch_labels.tasks.cluster import Attempt, Cluster
 from vouch_labels.tasks.nodes import Answer, Description, Size, Start, Worker
-from vouch_labels.tasks.plan.ledger import BY_SHARD, Ledger
+from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.plan.plan import plan_listed, take_listing
 from vouch_labels.tasks.run import CampaignRun
 from vouch_labels.tasks.shard.events import Progress, ignore
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
+from vouch_labels.tasks.store.local import LocalStore
 
 WORKERS: Final = 8
 COST_SHARDS: Final = 10_000
 COST_LIMIT_MS: Final = 2.0
-MEMORY_SHARDS: Final = (1_000, 100_000)
-HUGE_SHARDS: Final = 1_000_000
+MEMORY_SHARDS: Final = (1_000, 100_000, 1_000_000)
+MEMORY_LIMIT_MIB: Final = 300
+PROCESSED: Final = 20_000
+"""Shards of a plan that are processed at most: more of them hold no more memory."""
 SLEEP_S: Final = 0.5
 SLEEP_SHARDS: Final = 320
 EFFICIENCY: Final = 0.95
@@ -100,21 +103,14 @@ class _Window:
 
 
 def measure(options: Options) -> Table:
-    """Measure all four."""
+    """Measure all but plans."""
     shards = 300 if options.quick else COST_SHARDS
     cost = in_child(_cost, shards=shards).value
-    sizes = (
-        (100, 1_000) if options.quick else (*MEMORY_SHARDS, *([HUGE_SHARDS] if options.full or options.huge else []))
-    )
-    peaks = {size: in_child(_memory, shards=size).peak_bytes for size in sizes}
-    few, *more = sizes
     efficiency = in_child(_efficiency, shards=60 if options.quick else SLEEP_SHARDS).value
     images = 16 if options.quick else IMAGES
     alone, together = (in_child(_label, images=images, workers=workers).value for workers in (0, 2))
     what = f"{shards:,} shards, {WORKERS} workers"
     rows = [[f"driver, CPU time a shard (limit {COST_LIMIT_MS:g} ms)", f"{cost * 1e3:.2f} ms", what]]
-    rows += [[f"driver, peak memory, {size:,} shards due", mebibytes(peaks[size]), ""] for size in sizes]
-    rows += [[f"driver, memory {size:,} : {few:,}", f"{peaks[size] / peaks[few]:.3f}", ""] for size in more]
     what = f"{WORKERS} workers, shards of {SLEEP_S} s"
     rows += [[f"share of the time in which workers work (limit {EFFICIENCY:g})", f"{efficiency:.3f}", what]]
     for name, found in (("one process, two threads", alone), ("two workers, a thread each", together)):
@@ -127,18 +123,39 @@ def measure(options: Options) -> Table:
         notes=[
             "The driver as `vouch run` has it, on Ray on the loopback interface; CPU time of its whole process, Ray's "
             "threads in it. Workers without models answer at once, with two reports of progress a shard.",
-            "Memory: a plan in the ledger, all of it due and processed, by one worker; Python and Ray are in it. "
-            "What planning itself holds (a record a shard, in the generation's JSON) is not in it.",
             "Bundled models: images/s while all workers are ready. Other programs used the machine: threads that wait "
             "for each other spin then, single ones do not, so the last two rows are not those of a calm machine.",
         ],
         figures={
             "driver_cpu_ms_a_shard": cost * 1e3,
             "efficiency": efficiency,
-            **{f"peak_bytes_{size}": float(peak) for size, peak in peaks.items()},
             **{f"alone_{name}": value for name, value in alone.items()},
             **{f"two_workers_{name}": value for name, value in together.items()},
         },
+    )  # fmt: skip
+
+
+def measure_plans(options: Options) -> Table:
+    """Measure plans of many shards, in the process that hands them out."""
+    sizes = (100, 2_000) if options.quick else MEMORY_SHARDS
+    found = {size: in_child(_plan, shards=size) for size in sizes}
+    least = found[sizes[0]].peak_bytes
+    return Table(
+        title=f"a plan of many shards and a Ray cluster's driver in one process (limit {MEMORY_LIMIT_MIB} MiB)",
+        columns=["shards", "processed", "peak memory", "of the smallest", "planning, CPU time a shard"],
+        rows=[
+            [
+                f"{size:,}", f"{min(size, PROCESSED):,}", mebibytes(one.peak_bytes), f"{one.peak_bytes / least:.2f}",
+                f"{one.value / size * 1e3:.2f} ms",
+            ]
+            for size, one in found.items()
+        ],
+        notes=[
+            "A source of as many images is planned, a shard an image, and the first shards are processed by one worker "
+            "without models; Python and Ray are in the memory. The shards' own tables are not written, since they are "
+            "as many small files; the generation's record and its table are.",
+        ],
+        figures={f"peak_bytes_{size}": float(one.peak_bytes) for size, one in found.items()},
     )  # fmt: skip
 
 
@@ -173,23 +190,36 @@ def _endless() -> Iterator[ShardRef]:
     return _refs(10**9)
 
 
-def _memory(shards: int) -> int:
-    """Have all shards of a ledger processed; the peak is that of the process."""
-    with tempfile.TemporaryDirectory(prefix="vouch-bench-") as name, Ledger() as ledger:
-        refs = _refs(shards)
-        while page := list(islice(refs, 1000)):
-            first = ledger.next_place()
-            ledger.add_shards(page)
-            rows = [(ref.first_key, "", 0, place) for place, ref in enumerate(page, first)]
-            ledger.database.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
-        ledger.database.execute(BY_SHARD)
-        due = ledger.settle_due(())
+class _NoTables(LocalStore):
+    """A folder to which the tables of shards' images are not written, since they are as many small files."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Write all else."""
+        return key.endswith(".parquet") or super().put(key, data, if_absent=if_absent)
+
+
+def _plan(shards: int) -> float:
+    """CPU time of planning as many shards; the first ones are then processed, and the peak is that of the process."""
+    refs = (ImageRef(f"{number:09d}.jpg", "etag", 1000) for number in range(shards))
+    with (
+        tempfile.TemporaryDirectory(prefix="vouch-bench-") as name,
+        Ledger.load(_NoTables(Path(name)), "main") as ledger,
+    ):
+        began = time.process_time()
+        take_listing(refs, ledger)
+        with patch("vouch_labels.tasks.plan.plan._table_bytes", lambda _: b""):
+            plan_listed(_NoTables(Path(name)), "main", ledger, 1)
+        due, done = ledger.settle_due(()), 0
+        took = time.process_time() - began
+        if due.shards != shards:
+            raise RuntimeError(f"{due.shards} of {shards} shards are due")
         with _driver(Path(name), 1, Idle) as driver:
             driver.describe()
-            done = sum(1 for attempt in driver.work(ledger.due(), due.shards, lambda: None) if not attempt.error)
-    if done != shards:
-        raise RuntimeError(f"{done} of {shards} shards were done")
-    return done
+            for attempt in driver.work(ledger.due(), due.shards, lambda: None):
+                done += not attempt.error
+                if done == min(shards, PROCESSED):
+                    return took
+    raise RuntimeError(f"only {done} of {shards} shards were done")
 
 
 def _efficiency(shards: int) -> float:

@@ -23,6 +23,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "engine": engine.measure,
     "engine_switches": engine.measure_switches,
     "cluster": cluster.measure,
+    "cluster_plans": cluster.measure_plans,
     "orchestration": whole_runs.measure_orchestration,
     "memory": whole_runs.measure_memory,
     "faults": faults.measure,

@@ -499,6 +499,12 @@ def _share(value: float) -> float:
     return value
 
 
+NO_CLIENT: Final = (
+    "Ray Client (ray://) carries no streams; run vouch on a node of the cluster with address: auto, as a Ray job for "
+    "example"
+)
+
+
 class RayConfig(Strict):
     """The Ray cluster of `runner: ray`."""
 
@@ -516,10 +522,7 @@ class RayConfig(Strict):
     @classmethod
     def _no_client(cls, value: str) -> str:
         if value.startswith("ray://"):
-            raise ValueError(
-                "Ray Client (ray://) carries no streams; run vouch on a node of the cluster with address: auto, "
-                "as a Ray job for example"
-            )
+            raise ValueError(NO_CLIENT)
         host, _, port = value.rpartition(":")
         if value not in ("local", "auto") and not (host and port.isdecimal()):
             raise ValueError("must be local, auto or HOST:PORT")

@@ -65,7 +65,11 @@ class Generation(Strict):
     """What one planning added: written last, so a plan without it does not exist."""
 
     number: int = Field(ge=1, description="1, 2, 3 ...; of two plans that name a key the later one holds.")
-    shards: tuple[ShardRef, ...] = Field(description="New units of work, in key order.")
+    shards: tuple[ShardRef, ...] = Field(description="New units of work, in key order; empty where a table has them.")
+    shards_id: str = Field(
+        "",
+        description="Hex of SHA-256 over their ids, in plan/<number>-<shards_id>-shards.parquet; else empty.",
+    )
     removed: int = Field(ge=0, description="Images that have left the source.")
     removed_id: str = Field(
         "", description="Hex of SHA-256 over their keys, in plan/<number>-<removed_id>-removed.parquet; empty if none."

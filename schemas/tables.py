@@ -16,6 +16,15 @@ PLAN = pa.schema(
 )
 """plan/<shard>.parquet: the images of a shard, sorted by key."""
 
+SHARDS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("count", pa.int64(), nullable=False),
+        pa.field("first_key", pa.string(), nullable=False),
+    ]
+)
+"""plan/<generation>-<id>-shards.parquet: the shards of a large generation, sorted by first key."""
+
 REMOVED = pa.schema([pa.field("key", pa.string(), nullable=False)])
 """plan/<generation>-<id>-removed.parquet: keys that have left the source, sorted."""
 

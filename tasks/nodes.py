@@ -3,6 +3,8 @@
 The worker loads the models once, says what they are, and processes shards; it knows nothing of Ray.
 """
 
+import contextlib
+import json
 import logging
 import os
 import platform
@@ -21,14 +23,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from vouch_labels.schemas.campaign import Campaign, Location, RunConfig
-from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, UserError
+from vouch_labels.schemas.campaign import NO_CLIENT, Campaign, Location, RunConfig
+from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, UserError, VouchError
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.models.runtime import choose_runtime, light_runtime
 from vouch_labels.tasks.shard.events import Event, Progress
 from vouch_labels.tasks.shard.pipeline import code_digest, load_pipeline, recipe_of
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
-from vouch_labels.tasks.store.lock import LockRecord, lock_key
+from vouch_labels.tasks.store.lock import LockRecord, ProcessId, is_alive, lock_key, this_process
 from vouch_labels.tasks.store.open import check_readable, open_store
 
 logger = logging.getLogger(__name__)
@@ -51,8 +53,18 @@ REACH_S: Final = 10.0
 OBJECT_STORE: Final = 80 << 20
 """Bytes of a local cluster's object store, about the least that Ray takes: what travels is small and not kept there.
 Where /dev/shm has less, Ray keeps it below the folder for temporary files."""
+HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""How a client of HTTP/2 begins: its preface, and an empty frame of settings."""
+SETTINGS: Final = b"\x04"
+"""Type of such a frame, its fourth byte."""
 TOKEN_FILE: Final = Path("~/.ray/auth_token")
 """Where Ray keeps a token that no variable gives."""
+STARTS: Final = 3
+"""Times that a local cluster is started: Ray gives up after half a minute, which a busy machine may well take."""
+TEMPORARY: Final = "vouch-ray-"
+"""How the names of local clusters' folders begin."""
+OWNER: Final = "owner.json"
+"""File in one that names the process which the cluster ends with."""
 LONGEST_TEMPORARY: Final = 40
 """Letters of a folder below which Ray's sockets may have paths: 107 are allowed, of which Ray takes about 60."""
 
@@ -123,6 +135,7 @@ class Connection:
 
         Raises:
             UserError: Ray is not installed, or no cluster that takes us answers.
+            VouchError: Ray does not start on this machine.
         """
         # What Ray reads when it is imported.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -131,7 +144,7 @@ class Connection:
         if self._config.ray.address == "local" and "ray" not in sys.modules:
             # Else Ray would write one into the user's home folder.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or TOKEN_FILE.expanduser().is_file():
+        if _has_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # else it shows no token at another machine's address
         try:
             import ray
@@ -160,30 +173,51 @@ class Connection:
         if address == "local":
             folder = tempfile.gettempdir()
             folder = folder if len(folder) <= LONGEST_TEMPORARY else "/tmp"  # noqa: S108 - mkdtemp makes ours in it
-            self._temporary = tempfile.mkdtemp(prefix="vouch-ray-", dir=folder)
+            _remove_left(Path(folder))
+            self._temporary = tempfile.mkdtemp(prefix=TEMPORARY, dir=folder)
+            (Path(self._temporary) / OWNER).write_text(json.dumps(this_process()), encoding="utf-8")
             workers = 1 if self._config.workers == "auto" else self._config.workers
-            ray.init(
-                address="local", num_cpus=max(_cores(), workers * self._size.cpus), include_dashboard=False,
-                object_store_memory=OBJECT_STORE, _node_ip_address="127.0.0.1", _temp_dir=self._temporary, **quiet,
-            )  # fmt: skip
+            for left in reversed(range(STARTS)):
+                try:
+                    ray.init(
+                        address="local", num_cpus=max(_cores(), workers * self._size.cpus), include_dashboard=False,
+                        object_store_memory=OBJECT_STORE, _node_ip_address="127.0.0.1", _temp_dir=self._temporary,
+                        _plasma_directory=None if _has_shared_memory() else self._temporary, **quiet,
+                    )  # fmt: skip
+                    break
+                except Exception as error:  # Ray has no class for it
+                    ray.shutdown()
+                    if not left:
+                        raise VouchError(
+                            f"Ray did not start on this machine ({one_line(error)}); try again when it is less busy, "
+                            "or use run.runner local"
+                        ) from error
             return
-        named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+        named = os.environ.get("RAY_ADDRESS", "").replace("auto", "") if address == "auto" else address
+        where = f"run.ray.address: {address}" + (f" (RAY_ADDRESS {named})" if named not in ("", address) else "")
+        if named.startswith("ray://"):
+            raise UserError(f"{where}: {NO_CLIENT}")
         if named:
-            _reach(named)
+            _reach(named, where)
+        if not _has_token() and os.environ.get("RAY_AUTH_MODE", "token") == "token":
+            # Ray would try for minutes, without a word of tokens.
+            raise UserError(
+                f"{where}: no token is set; export RAY_AUTH_TOKEN as on the cluster's nodes, or "
+                "RAY_AUTH_MODE=disabled if they ask for none"
+            )
         try:
             ray.init(address=address, **quiet)
         except ConnectionError as error:
             if "any running Ray" in str(error):
                 raise UserError(
-                    f"run.ray.address: {address}: this machine is no node of a cluster; join one by `ray start`, or "
-                    "use local"
+                    f"{where}: this machine is no node of a cluster; join one by `ray start`, or use local"
                 ) from error
             raise UserError(
-                f"run.ray.address: the cluster at {named or address} does not let us in; give RAY_AUTH_TOKEN its "
-                "token, as on its nodes, and see that all have the same Ray"
+                f"{where}: the cluster does not let us in; give RAY_AUTH_TOKEN its token, as on its nodes, and see "
+                "that all have the same Ray"
             ) from error
         except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise UserError(f"run.ray.address: {address}: {one_line(error)}") from error
+            raise UserError(f"{where}: {one_line(error)}") from error
 
     def _close(self) -> None:
         if self._is_ours:
@@ -222,16 +256,42 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _reach(address: str) -> None:
-    """Make sure that something accepts connections at HOST:PORT: Ray itself waits for minutes, and ends the process."""
+def _remove_left(folder: Path) -> None:
+    """Remove what local clusters left whose runs were killed."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            owner = ProcessId(*json.loads((left / OWNER).read_text(encoding="utf-8")))
+            if is_alive(owner) is False:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _has_shared_memory() -> bool:
+    try:
+        return shutil.disk_usage("/dev/shm").free > OBJECT_STORE  # noqa: S108 - only looked at
+    except OSError:
+        return False
+
+
+def _has_token() -> bool:
+    return bool({"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()) or TOKEN_FILE.expanduser().is_file()
+
+
+def _reach(address: str, where: str) -> None:
+    """Make sure that a server as Ray's answers at HOST:PORT: Ray itself tries for many minutes.
+
+    Such a server speaks first, by the settings of HTTP/2.
+    """
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_S) as connection:
+            connection.sendall(HTTP2)
+            answer = connection.recv(9)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"run.ray.address: no cluster answers at {address} ({one_line(error)}); start its head, or "
-            "correct the address"
+            f"{where}: no cluster answers ({one_line(error)}); start its head, or correct the address"
         ) from error
+    if answer[3:4] != SETTINGS and "RAY_USE_TLS" not in os.environ:
+        raise UserError(f"{where}: what answers is no Ray head; its port is 6379, unless `ray start` was told another")
 
 
 @dataclass(frozen=True)

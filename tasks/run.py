@@ -93,7 +93,7 @@ class CampaignRun:
         self._name = campaign.run.name
         self._exit = ExitStack()
         self._generation: Generation | None = None
-        self._moved = self._known = 0
+        self._moved = self._known = self._new_images = 0
         self._skipped = Counter[str]()
         self._started = time.monotonic() if self.options.started is None else self.options.started
         self._parts: dict[str, float] = {}
@@ -239,6 +239,7 @@ class CampaignRun:
         Raises:
             WorkspaceBusyError: Another run has planned in the meantime.
         """
+        place = self._ledger.next_place()
         self._generation = plan_listed(
             self._workspace,
             self._name,
@@ -247,6 +248,7 @@ class CampaignRun:
             self._failed(self._current.fingerprint),
             in_part=self.options.limit is not None,
         )
+        self._new_images = self._ledger.images_from(place)
         write_source(self._workspace, self._name, self._labelled)
         self._current = self._current.model_copy(update={"skipped": dict(self._skipped.most_common())})
         write_current(self._workspace, self._name, self._current)
@@ -338,7 +340,7 @@ class CampaignRun:
             run=self._name,
             workspace=self._workspace.uri,
             **totals.figures(),
-            new_images=sum(shard.count for shard in generation.shards) if generation else 0,
+            new_images=self._new_images,
             removed_images=generation.removed if generation else 0,
             known_images=self._known,
             moved_images=self._moved,

@@ -4,6 +4,7 @@ They hold no models. What they should do stands in files of the workspace's fold
 """
 
 import os
+import queue
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 from tests.processes import until
 from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.tasks.nodes import Answer, Description, Refusal, Start, Worker
-from vouch_labels.tasks.shard.events import Progress
+from vouch_labels.tasks.shard.events import Event, Progress
+from vouch_labels.tasks.shard.shard import ShardSettings
 
 
 def orders(workspace: str, **files: str) -> None:
@@ -72,13 +74,54 @@ class Obedient(Worker):
             yield Answer(10)
 
 
+ORDERS = "VOUCH_TEST_ORDERS"
+"""Variable that names the folder of what becomes of shards; tests have it passed on to workers."""
+
+
 class Fragile(Worker):
-    """The worker itself, which dies in the middle of a shard as ordered."""
+    """The worker itself, which notes its shards, and dies or waits as ordered in the middle of one or at its end."""
+
+    def _process(self, shard: str, events: "queue.SimpleQueue[Event | None]") -> Answer:
+        folder = Path(os.environ[ORDERS])
+        with (folder / "log").open("a") as file:
+            file.write(f"{shard} {os.getpid()}\n")
+        order = folder / shard
+        what = order.read_text() if order.is_file() else ""
+        if what.startswith("wait"):  # until so many processes have had shards
+            count = int(what.split()[1])
+            until(lambda: (folder / "go").exists() or len(_processes(folder / "log")) >= count)
+        if what.startswith("die"):
+            order.unlink()
+        if what == "die":
+            events = _Deadly()
+        answer = super()._process(shard, events)
+        if what == "die done":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+
+def _processes(log: Path) -> set[str]:
+    return {line.split()[1] for line in log.read_text(encoding="utf-8").splitlines()}
+
+
+class _Deadly(queue.SimpleQueue):
+    def put(self, *_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Rival(Worker):
+    """The worker itself; the second one of a run computes in another precision, and the first waits for it."""
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(start)
+        self._folder = Path(os.environ[ORDERS])
+        try:
+            (self._folder / "first").mkdir()
+        except FileExistsError:
+            campaign = self._settings.campaign
+            models = campaign.models.model_copy(update={"precision": "bf16"})
+            self._settings = ShardSettings(campaign.model_copy(update={"models": models}), self._settings.policy)
 
     def process(self, shard: str) -> Iterator[Progress | Answer]:
-        path = Path(self._start.settings.campaign.workspace.uri).with_name("kill") / shard
-        for item in super().process(shard):
-            if path.is_file() and isinstance(item, Answer):
-                path.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield item
+        until((self._folder / "go").exists)
+        yield from super().process(shard)

@@ -4,14 +4,13 @@ Only a worker that has fetched an image knows its content. What is written here 
 which an image of the same key, version tag or size lies. A hint that is missing or wrong costs time, nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from pydantic import Field, ValidationError
 
 from vouch_labels.schemas.campaign import Strict
 from vouch_labels.schemas.errors import ObjectMissingError
-from vouch_labels.schemas.records import ShardRef
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.store.store import Store
 
@@ -67,27 +66,30 @@ class Alike(Strict):
     shards: tuple[str, ...] = Field(description="Ids of earlier shards, the most promising first.")
 
 
-def write_alike(workspace: Store, run: str, ledger: Ledger, shards: Sequence[ShardRef]) -> None:
-    """Write the hints of new shards, whose images stand in the tables `planned` and `listed` of a ledger.
+def write_alike(workspace: Store, run: str, ledger: Ledger) -> None:
+    """Write the hints of new shards, which stand in the tables `cut`, `planned` and `listed` of a ledger.
 
     Raises:
         StoreError: The workspace cannot be written.
     """
-    if not shards or not ledger.generation:
+    database = ledger.database
+    if not ledger.generation or database.execute("SELECT 1 FROM cut LIMIT 1").fetchone() is None:
         return
-    database, first = ledger.database, ledger.next_place()
     database.executescript(TABLES)
     scores: dict[int, dict[int, int]] = {}
     for query, values in ((SAME_KEY, ()), (SAME_TAG, (MOST,)), (SAME_SIZE, (MOST,))):
         for place, other, images in database.execute(query, values):
             found = scores.setdefault(place, {})
             found[other] = found.get(other, 0) + images
-    ids = {} if not scores else dict(database.execute("SELECT number, id FROM shards"))
+
+    def ids(table: str, places: Iterable[int]) -> tuple[str, ...]:
+        query = f"SELECT id FROM {table} WHERE number = ?"  # noqa: S608 - our own names
+        return tuple(shard for place in places for (shard,) in database.execute(query, (place,)))
+
     for place, found in scores.items():
-        best = sorted(found, key=lambda other: (-found[other], other))[:MOST]
-        names = tuple(ids[other] for other in best if other in ids)
+        names = ids("shards", sorted(found, key=lambda other: (-found[other], other))[:MOST])
         if names:
-            key = alike_key(run, shards[place - first].id)
+            key = alike_key(run, *ids("cut", [place]))
             workspace.put(key, Alike(shards=names).model_dump_json().encode())
     database.executescript("DROP TABLE wanted; DROP TABLE leaving;")
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
-from vouch_labels.schemas.tables import PLAN
+from vouch_labels.schemas.tables import PLAN, SHARDS
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 READ_THREADS = 8
@@ -170,6 +170,12 @@ class Ledger:
         with self.lock:
             return 1 + int(self.database.execute("SELECT coalesce(max(number), 0) FROM shards").fetchone()[0])
 
+    def images_from(self, place: int) -> int:
+        """Count the images that shards from a place on were cut with."""
+        query = "SELECT coalesce(sum(count), 0) FROM shards WHERE number >= ?"
+        with self.lock:
+            return int(self.database.execute(query, (place,)).fetchone()[0])
+
     def add_shards(self, shards: Iterable[ShardRef]) -> None:
         """Append shards that hold nothing yet, in consecutive places."""
         rows = (
@@ -200,9 +206,10 @@ class Ledger:
             with workspace.open_reader(key) as file, self.transaction():
                 for batch in pq.ParquetFile(file).iter_batches(columns=["key"]):
                     self._remove(batch, number)
-        plans = map_ordered(lambda shard: read_plan(workspace, run, shard.id), generation.shards, READ_THREADS)
+        shards = added_shards(workspace, run, generation)
+        plans = map_ordered(lambda shard: read_plan(workspace, run, shard.id), shards, READ_THREADS)
         place = self.next_place()
-        self.add_shards(generation.shards)
+        self.add_shards(added_shards(workspace, run, generation))
         with self.transaction():
             for images in plans:
                 rows = ((*image, place) for image in images)
@@ -257,6 +264,30 @@ def read_generation(workspace: Store, run: str, number: int) -> Generation:
         ) from error
 
 
+def added_shards(workspace: Store, run: str, generation: Generation) -> Iterator[ShardRef]:
+    """Yield the shards that a generation added, in key order, a part of them in memory.
+
+    Raises:
+        ObjectMissingError: Their table is missing.
+        StoreError: It is damaged.
+    """
+    yield from generation.shards
+    if not generation.shards_id:
+        return
+    key = shards_key(run, generation.number, generation.shards_id)
+    with workspace.open_reader(key) as file:
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(columns=SHARDS.names):
+                yield from (ShardRef.model_validate(row) for row in batch.to_pylist())
+        except (pa.ArrowException, OSError, ValidationError) as error:
+            raise _damaged(workspace, key, error) from error
+
+
+def _damaged(workspace: Store, key: str, error: Exception) -> StoreError:
+    reason = " ".join(str(error).split())
+    return StoreError(f"{workspace.uri}/{key} is damaged ({reason}); restore it or start another run")
+
+
 def _generations(workspace: Store, run: str) -> list[int]:
     folder = plan_folder(run)
     names = (info.key.removeprefix(folder) for info in workspace.list(folder))
@@ -281,8 +312,7 @@ def read_plan(workspace: Store, run: str, shard_id: str) -> list[ImageRef]:
     try:
         table = pq.read_table(pa.BufferReader(data), schema=PLAN)
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise StoreError(f"{workspace.uri}/{key} is damaged ({reason}); restore it or start another run") from error
+        raise _damaged(workspace, key, error) from error
     columns = (table.column(name).to_pylist() for name in ("key", "etag", "size"))
     return list(map(ImageRef, *columns))
 
@@ -300,6 +330,11 @@ def shard_key(run: str, shard_id: str) -> str:
 def generation_key(run: str, number: int) -> str:
     """Key of a generation's record, written last."""
     return f"{plan_folder(run)}{number:06d}.json"
+
+
+def shards_key(run: str, number: int, shards_id: str) -> str:
+    """Key of the table of shards that a large generation added (schema SHARDS)."""
+    return f"{plan_folder(run)}{number:06d}-{shards_id}-shards.parquet"
 
 
 def removed_key(run: str, number: int, removed_id: str) -> str:

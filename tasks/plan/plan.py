@@ -13,16 +13,18 @@ import pyarrow.parquet as pq
 from vouch_labels.schemas.campaign import IMAGE_GLOBS, Location, Source
 from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
-from vouch_labels.schemas.tables import PLAN, REMOVED
+from vouch_labels.schemas.tables import PLAN, REMOVED, SHARDS
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.fingerprint import LENGTH, fingerprint
 from vouch_labels.tasks.plan.alike import write_alike
-from vouch_labels.tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key
+from vouch_labels.tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key, shards_key
 from vouch_labels.tasks.store.manifest import compile_filter, read_manifest
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 BATCH_ROWS = 10_000
 WRITE_THREADS = 8
+INLINE_SHARDS = 1000
+"""Shards that a generation's record lists itself; more are a table beside it, which is read in parts."""
 
 HIDDEN = "hidden"
 EXCLUDED = "excluded by the campaign"
@@ -44,7 +46,9 @@ DELETE FROM listed WHERE key NOT IN (SELECT key FROM listed ORDER BY key LIMIT ?
 TABLES = """
 DROP TABLE IF EXISTS retried;
 DROP TABLE IF EXISTS planned;
+DROP TABLE IF EXISTS cut;
 CREATE TABLE retried (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE cut (number INTEGER PRIMARY KEY, id TEXT NOT NULL, count INTEGER NOT NULL, first_key TEXT NOT NULL);
 CREATE TABLE planned (key TEXT PRIMARY KEY, shard INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -67,13 +71,18 @@ INSERT OR REPLACE INTO gone SELECT key, etag, size, shard, {number:d} FROM image
 DELETE FROM images WHERE NOT EXISTS (SELECT 1 FROM listed WHERE listed.key = images.key);
 """
 
+# A shard comes again when a change is undone: all its images come with it, so its old place is free.
 APPLY = """
+INSERT OR REPLACE INTO shards SELECT number, id, count, first_key FROM cut;
 INSERT OR REPLACE INTO images
     SELECT listed.key, listed.etag, listed.size, planned.shard FROM planned JOIN listed ON listed.key = planned.key;
 DROP TABLE listed;
 DROP TABLE retried;
 DROP TABLE planned;
+DROP TABLE cut;
 """
+
+CUT = "SELECT id, count, first_key FROM cut ORDER BY number"
 
 
 class _Cut(NamedTuple):
@@ -187,14 +196,14 @@ def plan_listed(
         removed, removed_id = (0, "") if in_part else _write_removed(workspace, run, ledger, number)
         if not shards and not removed:
             return None
-        write_alike(workspace, run, ledger, shards)
+        write_alike(workspace, run, ledger)
+        inline, shards_id = _list_shards(workspace, run, ledger, number, shards)
         generation = Generation(
-            number=number, shards=tuple(shards), removed=removed, removed_id=removed_id, listed=listed
+            number=number, shards=inline, shards_id=shards_id, removed=removed, removed_id=removed_id, listed=listed
         )
         record = generation.model_dump_json(indent=1).encode()
         if not workspace.put(generation_key(run, number), record, if_absent=True):
             raise WorkspaceBusyError(f"another process has planned run {run!r} at the same time; start this one again")
-        ledger.add_shards(shards)
         if removed:
             ledger.database.executescript(LET_GO.format(number=number))
         ledger.database.executescript(APPLY)
@@ -239,20 +248,43 @@ def refuse_empty(ledger: Ledger, *, allow_empty: bool = False) -> None:
         )
 
 
-def _write_shards(workspace: Store, run: str, ledger: Ledger, shard_size: int, number: int) -> list[ShardRef]:
+def _write_shards(workspace: Store, run: str, ledger: Ledger, shard_size: int, number: int) -> int:
+    """Write the tables of the new shards, note them in the ledger, and count them."""
+
     def write(cut: _Cut) -> _Cut:
         workspace.put(shard_key(run, cut.shard.id), _table_bytes(cut.images), if_absent=True)
         return cut
 
-    shards: list[ShardRef] = []
-    first = ledger.next_place()
+    first = place = ledger.next_place()
     with ledger.transaction():
         for shard, images in map_ordered(write, _cuts(ledger, shard_size, number), WRITE_THREADS):
-            place = first + len(shards)
             rows = ((ref.key, place) for ref in images)
             ledger.database.executemany("INSERT INTO planned VALUES (?, ?)", rows)
-            shards.append(shard)
-    return shards
+            row = (place, shard.id, shard.count, shard.first_key)
+            ledger.database.execute("INSERT INTO cut VALUES (?, ?, ?, ?)", row)
+            place += 1
+    return place - first
+
+
+def _list_shards(
+    workspace: Store, run: str, ledger: Ledger, number: int, count: int
+) -> tuple[tuple[ShardRef, ...], str]:
+    """The new shards for the generation's record: themselves, or the id of the table that is written of many."""
+    rows = ledger.database.execute(CUT)
+    if count <= INLINE_SHARDS:
+        return tuple(ShardRef(id=shard, count=images, first_key=key) for shard, images, key in rows), ""
+    digest = hashlib.sha256()
+    for shard, *_ in rows:
+        digest.update(shard.encode())
+    shards_id = digest.hexdigest()[:LENGTH]
+    rows = ledger.database.execute(CUT)
+    with (
+        workspace.open_writer(shards_key(run, number, shards_id)) as file,
+        pq.ParquetWriter(file, SHARDS, compression="zstd") as writer,
+    ):
+        while batch := rows.fetchmany(BATCH_ROWS):
+            writer.write_table(pa.table([list(column) for column in zip(*batch, strict=True)], schema=SHARDS))
+    return (), shards_id
 
 
 def _cuts(ledger: Ledger, shard_size: int, number: int) -> Iterator[_Cut]:

@@ -12,7 +12,7 @@ from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.arrow import boxes_of, rows_of_keys
 from vouch_labels.tasks.detect import label_ids
 from vouch_labels.tasks.labels.scan import THREADS, Shard, shards
-from vouch_labels.tasks.plan.ledger import Ledger, read_generation
+from vouch_labels.tasks.plan.ledger import Ledger, added_shards, read_generation
 from vouch_labels.tasks.reviews.moved import FOLDER, MOVED, moved_key
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
@@ -66,7 +66,7 @@ def note_moves(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> 
         contents = {shard: _contents(workspace, run, ledger, shard, keys) for shard, keys in gone.items()}
         reviews = _Reviews.read(workspace, run)
         every = {key: sha256 for part in contents.values() for key, sha256 in part.items()}
-        came = {shard.id for shard in read_generation(workspace, run, number).shards}
+        came = {shard.id for shard in added_shards(workspace, run, read_generation(workspace, run, number))}
         found = _found(shards(workspace, run, ledger, fingerprint), every, came, reviews)
         new_keys = _new_keys(every, found, reviews)
         moved += len(new_keys)

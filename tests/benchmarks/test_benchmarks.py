@@ -123,6 +123,13 @@ ROWS = [
     pytest.param("engine", "; ".join(ENGINE), marks=SLOW),
     pytest.param("engine_switches", "; ".join(SWITCHES), marks=SLOW),
     pytest.param(
+        "cluster",
+        "driver, CPU time a shard (limit 2 ms); share of the time in which workers work (limit 0.95); "
+        "bundled models, one process, two threads; bundled models, two workers, a thread each",
+        marks=SLOW,
+    ),
+    pytest.param("cluster_plans", "100; 2,000", marks=SLOW),
+    pytest.param(
         "orchestration",
         "first start of the embedded server; 1 shard; 3 shards; each shard; each run; "
         "images/s at which a shard of 1,000 loses 1 %",

@@ -190,7 +190,7 @@ def test_the_flow_takes_a_limit_and_accepts_changes(tmp_path, make_images, write
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'vouch-labels[ray]'")
 def test_two_workers_of_ray_label_a_folder(tmp_path, make_images, write_campaign, monkeypatch):
-    from vouch_labels.flows.run import run_campaign
+    from vouch_labels.flows.run import run_campaign, vouch_run
 
     make_images(tmp_path / "images", 6)
     (tmp_path / "images" / "bad.png").write_bytes(b"no image")
@@ -206,3 +206,8 @@ def test_two_workers_of_ray_label_a_folder(tmp_path, make_images, write_campaign
     assert ("workers", str(summary.workers)) in {tuple(row) for row in table.cells()}
     again = run_campaign(write_campaign())
     assert (again.shards_processed, again.workers, again.labels) == (0, 0, summary.labels)
+    # As a deployment runs it: nothing is opened before the flow.
+    make_images(tmp_path / "images", 3, start=10)
+    found = vouch_run(str(write_campaign(run=run)))
+    assert (found["new_images"], found["done"], found["shards_processed"]) == (3, 9, 2)
+    assert 1 <= found["workers"] <= 2

@@ -191,7 +191,7 @@ def test_workers_that_never_are_ready_end_the_run(work, order, error, words):
 def test_a_cluster_without_room_ends_the_run_with_what_it_lacks(make_campaign, monkeypatch):
     campaign = make_campaign(run={"runner": "ray", "ray": {"address": "auto", "nowhere_s": 0.5}})
     start = Start(ShardSettings(campaign, POLICY), "cuda", "token", "")
-    words = "worker has found a place for .*takes 4 CPUs and 1 GPU, and the cluster has 4 CPUs and 0 GPUs on 1 node"
+    words = "worker has found a place for .*takes 4 CPUs and 1 GPU, and the cluster has 8 CPUs and 0 GPUs on 1 node"
     with Cluster(start, Size(4, 1), lambda event: None, Obedient) as driver, pytest.raises(UserError, match=words):
         driver.describe()
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_workers import Fragile
+from tests.cluster_workers import ORDERS, Rival
 from tests.processes import HANG_S, until
 from vouch_labels.schemas.campaign_file import load_campaign
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.cluster import Cluster
 from vouch_labels.tasks.run import CampaignRun
+from vouch_labels.tasks.shard.events import ignore
 from vouch_labels.tasks.shard.shard import process_shard
 from vouch_labels.tasks.store.open import open_store
 
@@ -39,9 +40,9 @@ def content(campaign):
     return {key: data for key, data in found.items() if not key.startswith("orders/")}
 
 
-def run(campaign, stop_after=None):
+def run(campaign, stop_after=None, on_event=ignore, at_each=lambda number: None):
     """Run a campaign, by its runner, or so many shards of it; gives what became of the workers."""
-    with CampaignRun(campaign) as session:
+    with CampaignRun(campaign, on_event) as session:
         session.plan()
         shards = session.pending()
         if session.cluster is None:
@@ -52,50 +53,43 @@ def run(campaign, stop_after=None):
         else:
             for number, attempt in enumerate(session.cluster.work(shards, session.due, session.check_lock), 1):
                 assert attempt.error == ""
+                at_each(number)
                 if number == stop_after:
                     return None
         session.export()
         return session.cluster
 
 
-@pytest.fixture
-def campaigns(tmp_path, make_images, write_campaign):
-    """Make campaigns over the same images: name, number of workers (0: this process) -> the campaign."""
-    make_images(tmp_path / "images", 40)
-    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
-
-    def make(name, workers, **run):
-        runner = {"runner": "ray", "workers": workers} if workers else {"runner": "in_process"}
-        sections = {"run": {"shard_size": 4, "retry_delay_s": 0} | runner | run}
-        return load_campaign(write_campaign(f"{name}.yaml", workspace=str(tmp_path / name), **sections))
-
-    return make
+def shards_of(campaign):
+    """The shards of a campaign, by planning it."""
+    with CampaignRun(campaign) as session:
+        return [shard.id for shard in session.plan().shards]
 
 
 @pytest.mark.usefixtures("cluster")
-def test_one_and_two_workers_write_what_this_process_writes(campaigns):
+@pytest.mark.parametrize("counts", [(1, 2), pytest.param((4, 8), marks=pytest.mark.slow)])
+def test_workers_write_what_this_process_writes(campaigns, counts):
     run(alone := campaigns("alone", 0))
     expected = content(alone)
     assert len(expected) > 11 * 7
-    for workers in (1, 2):
+    for workers in counts:
         driver = run(campaign := campaigns(f"with-{workers}", workers))
         assert (driver.lost, driver.retired) == ([], [])
         assert content(campaign) == expected
 
 
 @pytest.mark.usefixtures("cluster")
-def test_workers_that_die_leave_no_trace(tmp_path, campaigns, monkeypatch):
+def test_workers_that_die_leave_no_trace_and_those_in_their_place_work(campaigns, fragile):
     run(alone := campaigns("alone", 0))
-    campaign = campaigns("killed", 2)
-    monkeypatch.setattr("vouch_labels.tasks.run.Cluster", partial(Cluster, worker=Fragile))
-    with CampaignRun(campaigns("names", 0)) as session:
-        names = [shard.id for shard in session.plan().shards]
-    (tmp_path / "kill").mkdir()
-    for name in (names[0], names[5], names[-1]):
-        (tmp_path / "kill" / name).touch()
-    driver = run(campaign)
+    names = shards_of(campaigns("names", 0))
+    for name, what in ((names[0], "die"), (names[5], "die done"), (names[-1], "die")):
+        (fragile / name).write_text(what)
+    driver = run(campaign := campaigns("killed", 2))
     assert len(driver.lost) == 3
-    assert not list((tmp_path / "kill").iterdir())
+    tries = [line.split() for line in (fragile / "log").read_text().splitlines()]
+    assert len(tries) == len(names) + 3
+    # Of two at a time three died: the last shard was done by a worker that came for one of them.
+    assert len({process for _, process in tries}) >= 4
     assert content(campaign) == content(alone)
 
 
@@ -189,7 +183,7 @@ def test_a_driver_that_is_ended_leaves_no_process_and_the_next_one_goes_on(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_the_bundled_models_give_the_same_bytes_on_workers(tmp_path, write_campaign):
+def test_the_bundled_models_give_the_same_bytes_on_workers(tmp_path, write_campaign, monkeypatch):
     images = tmp_path / "images"
     images.mkdir()
     for path in sorted((ROOT / "starter/samples").glob("*.jpg"))[:8]:
@@ -209,3 +203,14 @@ def test_the_bundled_models_give_the_same_bytes_on_workers(tmp_path, write_campa
         campaign = make(f"workers-{threads}", runner="ray", workers=2, cpus_per_worker=threads)
         run(campaign)
         assert content(campaign) == expected
+    # One that would compute in another precision is given up before it gets a shard.
+    (orders := tmp_path / "orders").mkdir()
+    monkeypatch.setenv(ORDERS, str(orders))
+    monkeypatch.setattr("vouch_labels.tasks.nodes.PASSED_ON", (ORDERS,))
+    monkeypatch.setattr("vouch_labels.tasks.run.Cluster", partial(Cluster, worker=Rival))
+    campaign = make("rivals", runner="ray", workers=2)
+    driver = run(campaign, on_event=lambda event: getattr(event, "retired", 0) and (orders / "go").touch())
+    (retired,) = driver.retired
+    assert "its labels would differ in " in retired
+    assert retired.endswith("give all nodes the same files and kind of GPU, or set models.precision")
+    assert content(campaign) == expected

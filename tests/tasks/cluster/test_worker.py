@@ -1,11 +1,14 @@
 """What a worker says of its node, without Ray; and what is settled before there is one."""
 
 import dataclasses
+import json
+import tempfile
 
 import pytest
 
-from vouch_labels.schemas.errors import CampaignError, UserError
+from vouch_labels.schemas.errors import CampaignError, UserError, VouchError
 from vouch_labels.tasks import nodes
+from vouch_labels.tasks.models.runtime import choose_runtime
 from vouch_labels.tasks.nodes import (
     Answer,
     Connection,
@@ -20,6 +23,8 @@ from vouch_labels.tasks.nodes import (
 )
 from vouch_labels.tasks.run import CampaignRun
 from vouch_labels.tasks.shard.events import Progress
+from vouch_labels.tasks.shard.pipeline import recipe_of
+from vouch_labels.tasks.store.lock import this_process
 from vouch_labels.tasks.store.open import open_store
 
 
@@ -160,11 +165,110 @@ def test_without_ray_the_extra_is_named(make_campaign, monkeypatch):
 
 @pytest.mark.usefixtures("ray_installed")
 def test_an_address_where_nothing_answers_is_refused_at_once(make_campaign, monkeypatch):
-    with pytest.raises(UserError, match=r"no cluster answers at 127.0.0.1:1 .*start its head, or correct the address"):
+    with pytest.raises(UserError, match=r"127.0.0.1:1: no cluster answers .*start its head, or correct the address"):
         connect(make_campaign, "127.0.0.1:1")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(UserError, match=r"no cluster answers at 127.0.0.1:1"):
+    with pytest.raises(UserError, match=r"auto \(RAY_ADDRESS 127.0.0.1:1\): no cluster answers"):
         connect(make_campaign, "auto")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
+    with pytest.raises(UserError, match=r"carries no streams; run vouch on a node of the cluster"):
+        connect(make_campaign, "auto")
+
+
+@pytest.mark.usefixtures("ray_installed")
+def test_an_address_where_something_else_answers_is_refused_at_once(make_campaign, moto_endpoint):
+    with pytest.raises(UserError, match=r"what answers is no Ray head; its port is 6379, unless `ray start` was told"):
+        connect(make_campaign, moto_endpoint.removeprefix("http://"))
+
+
+@pytest.mark.usefixtures("ray_installed")
+def test_without_a_token_a_cluster_is_not_asked(tmp_path, make_campaign, monkeypatch):
+    import ray
+
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(nodes, "TOKEN_FILE", tmp_path / "token")
+    asked = []
+    monkeypatch.setattr(ray, "init", lambda **words: asked.append(words["address"]))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(UserError, match="auto: no token is set; export RAY_AUTH_TOKEN as on the cluster's nodes"):
+        connect(make_campaign, "auto")
+    assert asked == []
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    connect(make_campaign, "auto")
+    (tmp_path / "token").touch()
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    connect(make_campaign, "auto")
+    assert asked == ["auto", "auto"]
+
+
+@pytest.mark.usefixtures("ray_installed")
+def test_ray_is_started_again_where_the_machine_is_too_busy(tmp_path, make_campaign, monkeypatch):
+    import ray
+
+    def init(**_):
+        tries.append(0)
+        if len(tries) < enough:
+            raise Exception("The current node timed out during startup.\nIt could be overloaded.")
+
+    tries, enough = [], 3
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    connect(make_campaign, "local")
+    tries, enough = [], 4
+    with pytest.raises(VouchError, match=r"\(The current node timed out during startup. It could .*; try again when"):
+        connect(make_campaign, "local")
+    assert len(tries) == 3
+    assert not list(tmp_path.glob("vouch-ray-*"))
+
+
+@pytest.mark.usefixtures("ray_installed")
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path, make_campaign, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(nodes, "LONGEST_TEMPORARY", 1000)
+    own = this_process()
+    owners = {"dead": own._replace(started="1"), "alive": own, "elsewhere": own._replace(place="x"), "damaged": 3}
+    for name, owner in owners.items():
+        (tmp_path / f"vouch-ray-{name}").mkdir()
+        (tmp_path / f"vouch-ray-{name}" / "owner.json").write_text(json.dumps(owner))
+    (tmp_path / "vouch-ray-new").mkdir()
+    monkeypatch.setattr(ray, "init", lambda **words: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    connect(make_campaign, "local")
+    names = {path.name.removeprefix("vouch-ray-") for path in tmp_path.glob("vouch-ray-*")}
+    assert names == {"alive", "elsewhere", "damaged", "new"}
+
+
+@pytest.mark.usefixtures("ray_installed")
+@pytest.mark.parametrize(("free", "beside"), [(nodes.OBJECT_STORE, False), (nodes.OBJECT_STORE + 1, True)])
+def test_where_shared_memory_is_short_ray_keeps_its_store_beside_its_logs(make_campaign, monkeypatch, free, beside):
+    import shutil
+
+    import ray
+
+    asked = {}
+    usage = shutil.disk_usage("/")._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage if path == "/dev/shm" else None)
+    monkeypatch.setattr(ray, "init", lambda **words: asked.update(words))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    connect(make_campaign, "local")
+    assert asked["_plasma_directory"] == (None if beside else asked["_temp_dir"])
+
+
+def test_a_worker_without_a_gpu_computes_on_the_cpu_though_it_sees_one(start, monkeypatch):
+    import torch
+
+    # Ray leaves CUDA_VISIBLE_DEVICES as it is for a worker that has no GPU.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    campaign = start.settings.campaign
+    models = campaign.models.model_copy(update={"device": "auto"})
+    asked = dataclasses.replace(start.settings, campaign=campaign.model_copy(update={"models": models}))
+    assert choose_runtime(Start(asked, "cpu", "", "").own_settings.campaign.models).device == "cpu"
+    described = Worker(dataclasses.replace(start, settings=asked)).ready()
+    assert described.recipe == recipe_of(asked.campaign, "cpu", "fp32")
 
 
 @pytest.mark.usefixtures("ray_installed")
@@ -181,7 +285,7 @@ def test_a_machine_that_is_no_node_is_told_to_join(make_campaign, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(UserError, match="this machine is no node of a cluster; join one by `ray start`"):
         connect(make_campaign, "auto")
-    monkeypatch.setattr(nodes, "_reach", lambda address: None)
+    monkeypatch.setattr(nodes, "_reach", lambda address, where: None)
     words = "Failed to connect to Ray cluster"
-    with pytest.raises(UserError, match="the cluster at head:6379 does not let us in; give RAY_AUTH_TOKEN its token"):
+    with pytest.raises(UserError, match="head:6379: the cluster does not let us in; give RAY_AUTH_TOKEN its token"):
         connect(make_campaign, "head:6379")

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from vouch_labels.schemas.campaign import Source, Workspace
 from vouch_labels.schemas.errors import ObjectMissingError, StoreError, UserError, WorkspaceBusyError
-from vouch_labels.schemas.records import Generation, ImageRef
-from vouch_labels.schemas.tables import PLAN, REMOVED
-from vouch_labels.tasks.plan.ledger import Ledger, read_plan, removed_key, shard_key
+from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
+from vouch_labels.schemas.tables import PLAN, REMOVED, SHARDS
+from vouch_labels.tasks.plan.ledger import Ledger, added_shards, read_plan, removed_key, shard_key, shards_key
 from vouch_labels.tasks.plan.plan import list_source, plan
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.lock import WorkspaceLock
@@ -423,6 +423,31 @@ def test_the_tables_have_their_schemas(workspace: LocalStore) -> None:
     key = removed_key("r", 2, generation.removed_id)
     table = pq.read_table(pa.BufferReader(workspace.get(key).data))
     assert (table.schema, table.to_pylist()) == (REMOVED, [{"key": "b.jpg"}])
+
+
+def test_many_shards_are_a_table_beside_the_record(workspace: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def planned_twice(run: str) -> tuple[list[Generation | None], list[list[ShardRef]]]:
+        with Ledger.load(workspace, run) as ledger:
+            found = [plan(refs(keys), workspace, run, ledger, 2) for keys in ("abcdefg", "bcdefgh")]
+            return found, [ledger.shards()]
+
+    inline, shards = planned_twice("inline")
+    monkeypatch.setattr("vouch_labels.tasks.plan.plan.INLINE_SHARDS", 3)
+    monkeypatch.setattr("vouch_labels.tasks.plan.plan.BATCH_ROWS", 3)
+    (first, second), same = planned_twice("r")
+    assert first is not None
+    assert inline[0] is not None
+    assert same == shards
+    assert (first.shards, second) == ((), inline[1])
+    assert list(added_shards(workspace, "r", first)) == list(inline[0].shards)
+    with Ledger.load(workspace, "r") as again, Ledger.load(workspace, "inline") as other:
+        assert again.shards() == other.shards() == shards[0]
+        assert [again.keys_of(one.id) for one in again.shards()] == [other.keys_of(one.id) for one in other.shards()]
+    key = shards_key("r", 1, first.shards_id)
+    assert pq.read_table(pa.BufferReader(workspace.get(key).data)).schema == SHARDS
+    workspace.put(key, b"PAR1 and then nothing of use")
+    with pytest.raises(StoreError, match=r"-shards\.parquet is damaged .*; restore it or start another run"):
+        Ledger.load(workspace, "r")
 
 
 def test_an_unknown_shard_is_missing(workspace: LocalStore) -> None:
