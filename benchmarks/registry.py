@@ -28,6 +28,8 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "memory": whole_runs.measure_memory,
     "faults": faults.measure,
     "listing": source_images.measure_listing,
+    "far_listing": source_images.measure_far_listing,
+    "fetching": source_images.measure_fetching,
     "decoding": source_images.measure_decoding,
     "export": label_files.measure_export,
     "verdict_import": label_files.measure_verdicts,

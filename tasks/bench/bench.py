@@ -17,6 +17,7 @@ from vouch_labels.schemas.campaign import Campaign, Workspace
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.evaluation import BenchReport, StepTime
 from vouch_labels.schemas.records import ImageRef, ShardCounts
+from vouch_labels.tasks.acquire import pace_of
 from vouch_labels.tasks.bench.timing import StageTimer, gpu_busy, peak_bytes, repeated, settled
 from vouch_labels.tasks.models.runtime import choose_runtime
 from vouch_labels.tasks.plan.ledger import Ledger
@@ -161,6 +162,8 @@ def _report(
     shares = {step: timer.seconds[step] / whole for step in STEPS}
     fetching, decoding = (timer.in_threads[name] * 1000 / len(refs) for name in (FETCHING, DECODING))
     threads = campaign.run.fetch_threads
+    if threads == "auto":
+        threads = pace_of(open_store(campaign.source).uri, campaign.source.s3.threads).threads
     return BenchReport(
         source=open_store(campaign.source).uri,
         images=len(refs),

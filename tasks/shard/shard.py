@@ -131,7 +131,8 @@ def _tables(
     refs = read_plan(workspace, run, shard)
     class_names = [entry.key for entry in campaign.classes]
     alike = Alike(workspace, run, read_alike(workspace, run, shard), pipeline, settings.policy)
-    acquired = acquire(refs, source, campaign.source, campaign.run.fetch_threads, campaign.run.decode_memory_mb)
+    threads = None if campaign.run.fetch_threads == "auto" else campaign.run.fetch_threads
+    acquired = acquire(refs, source, campaign.source, threads, campaign.run.decode_memory_mb)
     images = _Images(acquired, earlier, alike)
     tables_of_batches = []
     covered = coverage_of_run(workspace, settings.policy)

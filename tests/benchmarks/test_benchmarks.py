@@ -21,7 +21,7 @@ from benchmarks.harness import (
     write_result,
 )
 from benchmarks.registry import BENCHMARKS
-from benchmarks.source_images import KINDS
+from benchmarks.source_images import KINDS, SHAPES
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.bench.timing import peak_bytes
 
@@ -141,8 +141,27 @@ ROWS = [
     ),
     pytest.param("faults", "kill -9; SIGTERM; SIGINT; full disk", marks=SLOW),
     pytest.param("listing", "folder, 2,000; folder, 2,000, nothing new; made up, 5,000"),
+    pytest.param(
+        "far_listing",
+        "; ".join(
+            f"{shape}: {how}" for shape in SHAPES for how in ("boto3's pages", "s3.threads: 1", "s3.threads: 16")
+        ),
+        marks=SLOW,
+    ),
     pytest.param("decoding", "; ".join(DECODING), marks=SLOW),
-    pytest.param("export", "1,000 labels; limit for 1,000,000"),
+    pytest.param(
+        "fetching",
+        "; ".join(
+            f"boto3, {how}{alone}"
+            for alone in ("", ", read alone")
+            for how in ("8 threads", "16 threads", "32 threads", "64 threads", "fetch_threads: auto")
+        ),
+        marks=SLOW,
+    ),
+    pytest.param(
+        "export",
+        "1,000 labels; 1,000 labels, files of 10,000 images; 1,000 labels, Parquet; limit for 1,000,000",
+    ),
     pytest.param("verdict_import", "20,000 rows; the same file again; limit for 5,000,000"),
     pytest.param("ground_truth", "with masks, as evaluate does; without, as simulate does; limit"),
     pytest.param(
