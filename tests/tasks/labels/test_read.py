@@ -346,7 +346,8 @@ def test_numbers_are_those_of_the_tables(run):
     without_numbers(workspace)
     second = read_run_labels(workspace, name, ledger, current)
     for field in FIELDS:
-        assert_array_equal(*(np.asarray(getattr(labels, field)) for labels in (first, second)), field)
+        one, other = (np.asarray(getattr(labels, field)) for labels in (first, second))
+        assert_array_equal(one, other, field)
     assert (first.numbers == label_numbers(second.label_ids)).all()
     assert_array_equal(second.signals_of(rows), first.signals_of(rows))
 
