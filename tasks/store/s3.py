@@ -436,7 +436,8 @@ def _connect(options: S3Options) -> _Connection:
         client = session.client(
             "s3", endpoint_url=options.endpoint_url, region_name=options.region or None, config=config
         )
-        client.meta.events.register("before-parse.s3.ListObjectsV2", _take_contents)
+        # Before the handler of botocore that parses the whole body for an error; after it, it would only take longer.
+        client.meta.events.register_first("before-parse.*.ListObjectsV2", _take_contents)
     except (BotoCoreError, ValueError) as error:
         raise StoreAccessError(f"cannot set up S3: {without_secrets(str(error))}; check s3: and AWS_*") from error
     return _Connection(client, session)
