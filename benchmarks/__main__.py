@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def benchmarks(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes; writes only where --out says.")] = False,
-    huge: Annotated[bool, typer.Option("--huge", help="Also plan ten million keys.")] = False,
+    huge: Annotated[bool, typer.Option("--huge", help="Also ten million keys, and a million far away.")] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Also what takes hours: full-size models without a GPU.")
     ] = False,
@@ -34,8 +34,8 @@ def benchmarks(
     """Measure Vouch, print a table a benchmark, and write results/NAME.json and RESULTS.md.
 
     The names: end_to_end, stage_shares, engine, engine_switches, cluster, cluster_plans, orchestration, memory,
-    faults, listing, decoding, export, verdict_import, ground_truth, review_queue, review_operators, review_app,
-    certificate, routing_contract, routing_after, routing_starter, routing_size.
+    faults, listing, far_listing, fetching, decoding, export, verdict_import, ground_truth, review_queue,
+    review_operators, review_app, certificate, routing_contract, routing_after, routing_starter, routing_size, large.
     """
     from benchmarks.campaigns import Options
     from benchmarks.harness import in_child, make_result, print_table, write_result

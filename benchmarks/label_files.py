@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.campaigns import Options, draw_pictures, run_bare, write_campaign
 from benchmarks.harness import Table, in_child, mebibytes, seconds
@@ -180,16 +180,25 @@ def measure_export(options: Options) -> Table:
     sizes = [LABELS // 1000] if options.quick else [LABELS // 10, LABELS]
     rows: list[list[str]] = []
     figures: dict[str, float] = {}
+    ways: dict[str, dict[str, Any]] = {
+        "": {},
+        ", files of 10,000 images": {"images_per_file": 10_000},
+        ", Parquet": {"formats": ["parquet"]},
+    }
     for labels in sizes:
-        with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
-            done = in_child(_export, folder=folder, labels=labels)
-        size = done.value["bytes"]
-        rows.append([f"{labels:,} labels", seconds(done.seconds), mebibytes(done.peak_bytes), mebibytes(size)])
-        figures |= {f"{labels}_seconds": done.seconds, f"{labels}_peak_bytes": done.peak_bytes}
-    limits = ["limit for 1,000,000", seconds(LIMIT_SECONDS), mebibytes(LIMIT_BYTES), ""]
+        for way, settings in ways.items():
+            with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
+                done = in_child(_export, folder=folder, labels=labels, settings=settings)
+            cpu, size, files = (done.value[key] for key in ("cpu_seconds", "bytes", "files"))
+            cells = [seconds(done.seconds), seconds(cpu), mebibytes(done.peak_bytes), mebibytes(size), f"{files:.0f}"]
+            rows.append([f"{labels:,} labels{way}", *cells])
+            name = f"{labels}{way.replace(', ', '_').replace(' ', '_')}"
+            figures |= {f"{name}_seconds": done.seconds, f"{name}_cpu_seconds": cpu}
+            figures |= {f"{name}_peak_bytes": done.peak_bytes, f"{name}_bytes": size}
+    limits = ["limit for 1,000,000", seconds(LIMIT_SECONDS), "", mebibytes(LIMIT_BYTES), "", ""]
     return Table(
-        title="COCO export",
-        columns=["", "time", "peak memory", "annotations.json"],
+        title="export",
+        columns=["", "time", "CPU time", "peak memory", "written", "files"],
         rows=[*rows, limits],
         notes=[
             f"{LABELS_AN_IMAGE} labels an image, each with a mask; making up the labels is in the time.",
@@ -199,18 +208,19 @@ def measure_export(options: Options) -> Table:
     )
 
 
-def _export(folder: str, labels: int) -> dict[str, int]:
-    """Write the data set; returns the size of its annotations and how many there are."""
+def _export(folder: str, labels: int, settings: dict[str, Any]) -> dict[str, float]:
+    """Write the data set; returns the bytes and number of its files, and how many annotations there are."""
     from datetime import UTC, datetime
 
     from vouch_labels.schemas.campaign import ExportConfig
     from vouch_labels.tasks.export.coco import write_coco
     from vouch_labels.tasks.store.local import LocalStore
 
+    cpu = time.process_time()
     summary = write_coco(
         _images(labels),
         ("cat", "dog", "bird"),
-        ExportConfig(),
+        ExportConfig.model_validate(settings),
         LocalStore(Path(folder)),
         "exports/coco",
         run="main",
@@ -218,16 +228,19 @@ def _export(folder: str, labels: int) -> dict[str, int]:
         version="0",
         image_root=folder,
     )
+    written = [path.stat().st_size for path in (Path(folder) / "exports/coco").iterdir()]
     return {
-        "bytes": (Path(folder) / "exports/coco/annotations.json").stat().st_size,
-        "annotations": summary.annotations,
+        "bytes": float(sum(written)),
+        "files": float(len(written)),
+        "annotations": float(summary.annotations),
+        "cpu_seconds": time.process_time() - cpu,
     }
 
 
 def _images(labels: int) -> "Iterator[ExportImage]":
     from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
 
-    shapes = _shapes()
+    shapes = mask_shapes()
     height, width = SIZE
     for start in range(0, labels, LABELS_AN_IMAGE):
         entries = []
@@ -238,7 +251,7 @@ def _images(labels: int) -> "Iterator[ExportImage]":
         yield ExportImage(f"{start:09d}.jpg", width, height, entries, f"{start:064x}")
 
 
-def _shapes() -> list[tuple[tuple[float, float, float, float], bytes, int]]:
+def mask_shapes() -> list[tuple[tuple[float, float, float, float], bytes, int]]:
     """Boxes with the mask of the ellipse in each: xyxy, compressed RLE, area."""
     import numpy as np
 

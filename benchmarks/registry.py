@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from benchmarks import cluster, faults, label_files, review, source_images, whole_runs
+from benchmarks import cluster, faults, label_files, large, review, source_images, whole_runs
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
 from benchmarks.harness import Table
@@ -28,6 +28,8 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "memory": whole_runs.measure_memory,
     "faults": faults.measure,
     "listing": source_images.measure_listing,
+    "far_listing": source_images.measure_far_listing,
+    "fetching": source_images.measure_fetching,
     "decoding": source_images.measure_decoding,
     "export": label_files.measure_export,
     "verdict_import": label_files.measure_verdicts,
@@ -40,4 +42,5 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "routing_after": after_table.measure,
     "routing_starter": starter_world.measure,
     "routing_size": size.measure,
+    "large": large.measure,
 }

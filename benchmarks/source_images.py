@@ -1,8 +1,10 @@
 """What a source costs: planning many keys, and the memory and time of decoding large images."""
 
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,9 +12,14 @@ from benchmarks.campaigns import Options, filled_bucket
 from benchmarks.harness import Measured, Table, in_child, mebibytes, seconds
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from PIL.ImageFile import ImageFile
 
+    from vouch_labels.schemas.campaign import S3Options
     from vouch_labels.schemas.records import ImageRef
+    from vouch_labels.tasks.decode import DecodedImage
+    from vouch_labels.tasks.store.s3 import S3Store
 
 LISTED: Final = 100_000
 MADE_UP: Final = 1_000_000
@@ -25,6 +32,16 @@ QUICK: Final = (600, 400)
 THREADS: Final = 8
 COPIES: Final = 4
 """Images of each kind that the threads decode."""
+
+FAR_SECONDS: Final = 0.05
+FETCH_SECONDS: Final = 0.02
+FETCHED: Final = 400
+FETCH_SIZE: Final = (1280, 960)
+SHAPES: Final[dict[str, Callable[[int], str]]] = {
+    "64 folders": lambda number: f"camera-{number % 64:02d}/{number // 64:09d}.jpg",
+    "flat": lambda number: f"images/{number:09d}.jpg",
+}
+"""Kinds of buckets: key of an object by its number."""
 
 KINDS: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
     "JPEG": ("JPEG", "RGB", {}),
@@ -84,6 +101,255 @@ def measure_listing(options: Options) -> Table:
         ],
         figures=figures,
     )
+
+
+def measure_far_listing(options: Options) -> Table:
+    """List a bucket whose answers take a while, page after page as boto3 does it, and as Vouch does."""
+    keys = 20_000 if options.quick else MADE_UP if options.huge else LISTED
+    delay = 0.01 if options.quick else FAR_SECONDS
+    rows: list[list[str]] = []
+    figures: dict[str, float] = {}
+    for shape in SHAPES:
+        digests = set()
+        first = 0.0
+        for how in ("boto3's pages", "s3.threads: 1", "s3.threads: 16"):
+            done = in_child(list_far, keys=keys, shape=shape, how=how, delay=delay)
+            value = done.value
+            digests.add(value["digest"])
+            first = first or value["seconds"]
+            requests = f"{value['requests']:,.0f}"
+            cells = [seconds(value["seconds"]), seconds(value["cpu_seconds"]), requests, _memory(done)]
+            rows.append([f"{shape}: {how}", *cells, f"{first / value['seconds']:.1f}"])
+            figures |= {f"{shape}: {how}: {name}": figure for name, figure in value.items() if name != "digest"}
+            figures[f"{shape}: {how}: peak_bytes"] = float(done.peak_bytes)
+        if len(digests) > 1:
+            raise ValueError(f"{shape}: keys, ETags, sizes or their order differ")
+    return Table(
+        title=f"listing {keys:,} keys of a bucket whose answers take {delay * 1000:.0f} ms",
+        columns=["keys: how", "time", "CPU time", "requests", "peak memory", "times as fast"],
+        rows=rows,
+        notes=[
+            "A server on loopback in a process of its own makes pages of 1,000 keys and sends each so long after its "
+            "request. 64 folders: as many keys in each; flat: all in one folder.",
+            "boto3's pages: its paginator, one request after the other, which is what Vouch did before it listed in "
+            "threads. All rows of a kind give the same keys, ETags and sizes in the same order.",
+            "Peak memory is that of the whole process, Python and boto3 included; no row keeps what it has listed.",
+        ],
+        figures=figures,
+    )
+
+
+def list_far(keys: int, shape: str, how: str, delay: float) -> dict[str, float]:
+    """List a made-up bucket once, with its server in a process of its own."""
+    import time
+
+    from benchmarks.campaigns import client_of
+    from vouch_labels.schemas.campaign import S3Options
+    from vouch_labels.tasks.store.s3 import S3Store
+
+    digest, count = hashlib.sha256(), 0
+    with far_server(keys, shape, delay) as (endpoint, requests_so_far):
+        client = client_of(endpoint)
+        store = None
+        if how.startswith("s3.threads"):
+            threads = int(how.rpartition(" ")[2])
+            store = S3Store("b", "", S3Options(endpoint_url=endpoint, path_style=True, threads=threads))
+            store.client  # noqa: B018 - making it is no part of listing
+        started, cpu = time.perf_counter(), time.process_time()
+        if store is None:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket="b")
+            found = ((one["Key"], one["ETag"].strip('"'), one["Size"]) for page in pages for one in page["Contents"])
+        else:
+            found = ((info.key, info.etag, info.size) for info in store.list())
+        for key, etag, size in found:
+            digest.update(f"{key} {etag} {size}\n".encode())
+            count += 1
+        taken = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+        requests = requests_so_far()
+    if count != keys:
+        raise RuntimeError(f"{count:,} of {keys:,} keys were listed")
+    return taken | {"requests": float(requests), "digest": float(int(digest.hexdigest()[:12], 16))}
+
+
+@contextmanager
+def far_server(keys: int, shape: str, delay: float, content: bytes = b"") -> Iterator[tuple[str, Callable[[], int]]]:
+    """Run `serve_keys` in a process of its own; gives its address and what says how many requests it had."""
+    import multiprocessing
+
+    os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    server = context.Process(target=serve_keys, args=(theirs, keys, shape, delay, content), daemon=True)
+    server.start()
+
+    def requests() -> int:
+        ours.send("how many?")
+        return int(ours.recv())
+
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}", requests
+    finally:
+        server.terminate()
+        server.join()
+
+
+def serve_keys(pipe: "Connection", keys: int, shape: str, delay: float, content: bytes = b"") -> None:
+    """Answer ListObjectsV2 by pages that are ready before they are sent, and GetObject by one content."""
+    import asyncio
+    from bisect import bisect_right
+    from urllib.parse import parse_qs, urlsplit
+
+    names = sorted(SHAPES[shape](number) for number in range(keys))
+    tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    asked = 0
+
+    def page(target: str) -> bytes:
+        query = parse_qs(urlsplit(target).query)
+        if "continuation-token" in query:
+            start = int(query["continuation-token"][0])
+        else:
+            start = bisect_right(names, query["start-after"][0]) if "start-after" in query else 0
+        end = start + 1000
+        more = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < keys else ""
+        objects = "".join(
+            f"<Contents><Key>{name}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;"
+            f"{start + place:032x}&quot;</ETag><Size>1000</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            for place, name in enumerate(names[start:end])
+        )
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            f"<Name>b</Name><Prefix></Prefix><IsTruncated>{str(bool(more)).lower()}</IsTruncated>"
+            f"<EncodingType>url</EncodingType>{more}{objects}</ListBucketResult>"
+        ).encode()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            asked += 1
+            waited = asyncio.create_task(asyncio.sleep(delay))
+            target = head.split(b" ", 2)[1].decode()
+            body = page(target) if "list-type=2" in target else content
+            about = f'ETag: "{tag}"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: {len(body)}'
+            await waited
+            writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\n{about}\r\n\r\n".encode() + body)
+
+    async def serve() -> None:
+        server = await asyncio.start_server(converse, "127.0.0.1", 0)
+        pipe.send(server.sockets[0].getsockname()[1])
+        while True:
+            await asyncio.sleep(0.05)
+            if pipe.poll():
+                pipe.recv()
+                pipe.send(asked)
+
+    asyncio.run(serve())
+
+
+def measure_fetching(options: Options) -> Table:
+    """Fetch and decode images of a bucket whose answers take 20 ms, by numbers of threads, and with obstore."""
+    from importlib.util import find_spec
+
+    images, delay = (40, 0.005) if options.quick else (FETCHED, FETCH_SECONDS)
+    ways = [f"boto3, {threads} threads" for threads in (8, 16, 32, 64)] + ["boto3, fetch_threads: auto"]
+    if find_spec("obstore") is not None:
+        ways += [f"obstore, {threads} threads" for threads in (8, 16, 32)]
+    rows: list[list[str]] = []
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="vouch-bench-") as folder:
+        _make_photo(f"{folder}/one.jpg")
+        content = Path(f"{folder}/one.jpg").read_bytes()
+    with far_server(0, "flat", delay, content) as (endpoint, _):
+        fetch_far(endpoint, 8, len(content), ways[0])  # imports, and the first connections
+        for decoded in (True, False):
+            for way in ways:
+                value = fetch_far(endpoint, images, len(content), way, decoded=decoded)
+                name = f"{way}{'' if decoded else ', read alone'}"
+                cpu = f"{1000 * value['cpu_seconds'] / images:.2f} ms"
+                rows.append([name, f"{images / value['seconds']:,.0f}", cpu, f"{value['threads']:.0f}"])
+                figures |= {f"{name}: {key}": number for key, number in value.items()}
+    return Table(
+        title=f"fetching {images:,} images of a bucket whose answers take {delay * 1000:.0f} ms",
+        columns=["how", "images/s", "CPU time an image", "threads at the end"],
+        rows=rows,
+        notes=[
+            f"JPEGs of {FETCH_SIZE[0]} x {FETCH_SIZE[1]} and {len(content) / 1000:.0f} kB, fetched and decoded as a "
+            "run does it (acquire) for a consumer that does nothing; read alone: the bytes are read and dropped. The "
+            "server runs on loopback in a process of its own.",
+            "CPU time is that of the process that fetches. obstore: it reads instead of boto3, all else as it is; "
+            "measured where it is installed, which Vouch does not do.",
+        ],
+        figures=figures,
+    )
+
+
+def fetch_far(endpoint: str, images: int, size: int, way: str, *, decoded: bool = True) -> dict[str, float]:
+    """Take made-up images through `acquire` once, or only read them; seconds, CPU time and threads."""
+    import time
+    from contextlib import nullcontext
+    from unittest import mock
+
+    from vouch_labels.schemas.campaign import S3Options, Source
+    from vouch_labels.schemas.records import ImageRef
+    from vouch_labels.tasks import acquire as acquiring
+    from vouch_labels.tasks.acquire import acquire, pace_of
+    from vouch_labels.tasks.store.s3 import S3Store
+
+    client, _, how = way.partition(", ")
+    threads = int(how.split()[0]) if how.endswith("threads") else None
+    options = S3Options(endpoint_url=endpoint, path_style=True, checksums="when_required", threads=threads or 64)
+    # Another bucket for each: what the pace has found for one must not help another.
+    store = (_obstore_reader if client == "obstore" else S3Store)(f"b{int(decoded)}", "", options)
+    refs = [ImageRef(f"images/{number:09d}.jpg", "", size) for number in range(images)]
+    with nullcontext() if decoded else mock.patch.object(acquiring, "decode", _read_alone):
+        started, cpu = time.perf_counter(), time.process_time()
+        for item in acquire(refs, store, Source(uri=store.uri, s3=options), threads):
+            if item.image is None:
+                raise RuntimeError(f"{item.ref.key}: {item.failed}")
+        taken = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+    return taken | {"threads": float(threads or pace_of(store.uri, options.threads).threads)}
+
+
+def _read_alone(*_: object) -> "DecodedImage":
+    import numpy as np
+
+    from vouch_labels.tasks.decode import DecodedImage
+
+    return DecodedImage(np.zeros((1, 1, 3), np.uint8), "", "JPEG", "RGB", 1)
+
+
+def _obstore_reader(bucket: str, prefix: str, options: "S3Options") -> "S3Store":
+    """A store that reads objects by obstore and does all else by boto3."""
+    import obstore  # type: ignore[import-not-found] # not a dependency
+    from obstore.store import S3Store as Reader  # type: ignore[import-not-found] # not a dependency
+
+    from vouch_labels.tasks.store.s3 import S3Store
+    from vouch_labels.tasks.store.store import Blob
+
+    reader = Reader(bucket, endpoint=options.endpoint_url, region="us-east-1", client_options={"allow_http": True})
+
+    class ByObstore(S3Store):
+        def get(self, key: str) -> Blob:
+            answer = obstore.get(reader, key)
+            tag = answer.meta["e_tag"].strip('"')
+            data = bytes(answer.bytes())
+            if hashlib.md5(data, usedforsecurity=False).hexdigest() != tag:
+                raise RuntimeError(f"{key} is damaged")
+            return Blob(data, tag)
+
+    return ByObstore(bucket, prefix, options)
+
+
+def _make_photo(path: str) -> None:
+    """Write a JPEG with as much in it as a photograph has: smooth shapes and some noise."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    width, height = FETCH_SIZE
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+    noisy = np.clip(smooth + rng.integers(-8, 9, smooth.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(path, "JPEG", quality=88)
 
 
 def _memory(done: Measured[dict[str, float]]) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Draws the secrets of compose.yaml into deploy/secrets/, which git ignores; keeps those that are there.
+# Draws the secrets of compose.yaml and compose.ray.yaml into deploy/secrets/, which git ignores; keeps those that are there.
 set -euo pipefail
 umask 077
 cd "$(dirname "$0")"
@@ -12,6 +12,7 @@ draw postgres_password
 draw mongo_password
 draw s3_access_key
 draw s3_secret_key
+draw ray_token
 [[ -s prefect_auth ]] || printf 'vouch:%s' "$(head -c 24 /dev/urandom | base64 | tr -d '+/=')" >prefect_auth
 rm -f aws_credentials s3.json
 cat >aws_credentials <<X

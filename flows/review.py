@@ -82,7 +82,13 @@ def serve(
 
         def prepare() -> AfterReview:
             _prepare(campaign, queue, database, options.reviewers, minutes, say)
-            return AfterReview(_certified(campaign), _next_commands(file))
+            named = shlex.quote(str(file))
+            commands = (
+                (f"vouch certify {named}", "computes which precision the answers certify, or how many more are needed"),
+                (f"vouch apply {named}", "accepts labels by what was certified"),
+                (f"vouch export {named}", "writes the data set, with what people corrected"),
+            )
+            return AfterReview(_certified(campaign), commands)
 
         try:
             with served(campaign, queue, database, options, tokens, log_path().parent, prepare, sockets) as servers:
@@ -115,15 +121,6 @@ def _certified(campaign: Campaign) -> str:
     return (
         f"When this review started, policy {policy.version} certified for {found.gate} labels a precision of "
         f"{found.precision:g} or more, at a confidence of {found.confidence:g}."
-    )
-
-
-def _next_commands(file: Path) -> tuple[tuple[str, str], ...]:
-    named = shlex.quote(str(file))
-    return (
-        (f"vouch certify {named}", "computes which precision the answers certify, or how many more are needed"),
-        (f"vouch apply {named}", "accepts labels by what was certified"),
-        (f"vouch export {named}", "writes the data set, with what people corrected"),
     )
 
 

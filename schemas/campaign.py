@@ -51,7 +51,7 @@ class S3Options(Strict):
         "when_supported",
         description="Request and response checksums; other vendors often need when_required.",
     )
-    threads: int = Field(16, ge=1, le=256, description="Concurrent requests; the connection pool is as large.")
+    threads: int = Field(32, ge=1, le=256, description="Concurrent requests; the connection pool is as large.")
     connect_timeout_s: float = Field(5.0, gt=0, description="Seconds to wait for a connection.")
     read_timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for the next bytes of an answer.")
     max_attempts: int = Field(5, ge=1, le=20, description="Attempts of one request, the first included.")
@@ -478,6 +478,12 @@ class ExportConfig(Strict):
         "none", description="Also put the images there: hard or symbolic links (folders only), or copies."
     )
     splits: Splits | None = Field(None, description="Also write one file a split; empty: one file for all.")
+    formats: tuple[Literal["coco", "parquet"], ...] = Field(
+        ("coco",), min_length=1, description="coco: JSON; parquet: the same keys as columns of two tables."
+    )
+    images_per_file: int | None = Field(
+        None, ge=1, examples=[50_000], description="Images in one annotation file; empty: all in one."
+    )
     description: str = Field("", description="Goes into the data set's info.")
     contributor: str = Field("", description="Goes into the data set's info.")
     licences: tuple[Licence, ...] = Field((), description="Licences of the images, the first is every image's.")
@@ -548,7 +554,11 @@ class RunConfig(Strict):
     retries: int = Field(2, ge=0, le=20, description="Times a failed shard is tried again.")
     retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; doubled each time.")
     shard_timeout_s: float = Field(6 * 3600, gt=0, description="A shard that takes longer is given up.")
-    fetch_threads: int = Field(8, ge=1, le=256, description="Threads that fetch and decode ahead.")
+    fetch_threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        "auto",
+        description="Threads that fetch and decode ahead; auto: 8, and more as long as the models wait for images and "
+        "more threads help, up to source.s3.threads.",
+    )
     decode_memory_mb: int = Field(
         2048,
         ge=64,

@@ -5,7 +5,6 @@ bounded. Relative paths in the file are resolved against its folder. Pydantic's 
 that name the key, the line and, for a misspelt key, the right one.
 """
 
-import difflib
 import math
 import re
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from vouch_labels.schemas.campaign import Campaign
+from vouch_labels.schemas.campaign import Campaign, nearest
 from vouch_labels.schemas.errors import CampaignError, UserError
 
 if TYPE_CHECKING:
@@ -59,15 +58,10 @@ _TAG: Final = "tag:yaml.org,2002:"
 
 
 def load_campaign(path: Path) -> Campaign:
-    """Read and check a campaign file; relative folders and files come back relative to nothing but `/`.
+    """Read and check a campaign file.
 
     A section or key without a value stands for its default, so a section whose keys are all commented out is one.
-
-    Args:
-        path: The YAML file.
-
-    Returns:
-        The campaign, its local folders and files absolute: those of the file are relative to its own folder.
+    Local folders and files are relative to the file's own folder, and absolute in what is returned.
 
     Raises:
         CampaignError: The file cannot be read, is no YAML, or does not fit; one line a problem, in line order,
@@ -170,13 +164,6 @@ def resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
     A checkpoint, architecture or text encoder may be a name as well as a path: it is taken as a path where it
     starts with `.`, `~` or `/`, or where such a file lies in the folder.
 
-    Args:
-        campaign: As the file says.
-        folder: What its relative paths are relative to.
-
-    Returns:
-        A copy.
-
     Raises:
         UserError: A path names the home of an unknown user, or holds a NUL.
     """
@@ -222,16 +209,7 @@ def _exists(path: Path) -> bool:
 
 
 def explain(error: ValidationError, tree: YamlTree, root: type[BaseModel]) -> list[tuple[int, str]]:
-    """Word every error of a validation.
-
-    Args:
-        error: What pydantic found.
-        tree: The file that was validated, for lines.
-        root: Model that it was validated as, for names and descriptions.
-
-    Returns:
-        (line, "path: words") of every problem, in line order.
-    """
+    """Word every error of validating a file as a model, `root`: (line, "path: words"), in line order."""
     grouped: dict[YamlPath, list[ErrorDetails]] = {}
     for entry in error.errors(include_url=False):
         if entry["type"] == "too_short" and len(entry["input"]) >= entry["ctx"]["min_length"]:
@@ -275,7 +253,10 @@ def _words(path: YamlPath, entry: "ErrorDetails", root: type[BaseModel], written
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
-        return f"must be {context['expected']}, not {shown}{_nearest_choice(context['expected'], value)}"
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        near = nearest(str(value), choices, 0.7)
+        hint = _YOLO_HINT if "yolox" in choices and _YOLO.fullmatch(str(value)) else near and f"did you mean {near}?"
+        return f"must be {context['expected']}, not {shown}{hint and f'; {hint}'}"
     if kind == "string_pattern_mismatch":
         field = field_at(root, path)
         return f"{shown} is not {_PATTERNS.get(context['pattern'], field.description if field else '')}"
@@ -317,9 +298,8 @@ def _unknown(path: YamlPath, root: type[BaseModel]) -> str:
         return "unknown key; credentials never stand in a campaign: use AWS's environment variables or profiles"
     model = model_at(root, path[:-1])
     names = list(model.model_fields) if model else []
-    near = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.6)
-    if near:
-        return f"unknown key; did you mean {near[0]}?"
+    if near := nearest(key.lower(), names):
+        return f"unknown key; did you mean {near}?"
     homes = [dotted(home)[:-2] for home in _homes(root, key, ())]
     if homes:
         return f"unknown key; did you mean {' or '.join(homes[:3])}?"
@@ -340,14 +320,6 @@ def _parts(annotation: Any) -> list[Any]:  # noqa: ANN401 - annotations are any 
     return [leaf for kind in alternatives(annotation) for leaf in (kind, *get_args(kind))]
 
 
-def _nearest_choice(expected: str, value: object) -> str:
-    choices = re.findall(r"'([^']*)'", expected)
-    if "yolox" in choices and _YOLO.fullmatch(str(value)):
-        return f"; {_YOLO_HINT}"
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def _shown(path: YamlPath, value: object, written: str | None) -> str:
     if isinstance(value, dict):
         return "a section of keys"
@@ -355,25 +327,13 @@ def _shown(path: YamlPath, value: object, written: str | None) -> str:
         return "a list"
     if any(_CREDENTIAL.search(str(step)) for step in path):
         return "the value given"
-    text = _USERINFO.sub("", written or _plain(value))
+    text = _USERINFO.sub("", written or (str(value).lower() if isinstance(value, bool) else str(value)))
     text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     return repr(text) if isinstance(value, str) else text
 
 
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def model_at(root: type[BaseModel], path: YamlPath) -> type[BaseModel] | None:
-    """The model whose keys stand under a path, if one does.
-
-    Args:
-        root: Model of the whole file.
-        path: Keys and list indices, outermost first.
-
-    Returns:
-        The model, or None where plain values or lists stand, or nothing is known.
-    """
+    """The model whose keys stand under a path; None where plain values or lists stand, or nothing is known."""
     return _model(_annotation(root, path))
 
 
@@ -420,12 +380,6 @@ def parse_yaml(text: str) -> YamlTree:
     """Parse one YAML document by the rules of YAML 1.2's core schema (`no` and `on` are texts).
 
     Tags of other languages, duplicate keys and numbers that are not finite are listed as problems.
-
-    Args:
-        text: One document.
-
-    Returns:
-        Its values, their lines, and what is wrong with them.
 
     Raises:
         yaml.YAMLError: The text is no YAML, or holds several documents.
@@ -505,7 +459,7 @@ def _value(node: yaml.Node, path: YamlPath, tree: YamlTree) -> object:
 
 def _mapping(node: yaml.MappingNode, path: YamlPath, tree: YamlTree) -> dict[str, object]:
     result: dict[str, object] = {}
-    for key_node, value_node in _merged_last(node):
+    for key_node, value_node in sorted(node.value, key=lambda pair: pair[0].value == "<<"):
         if not isinstance(key_node, yaml.ScalarNode):
             _problem(key_node, path, tree, "a key must be a text")
             continue
@@ -528,10 +482,6 @@ def _mapping(node: yaml.MappingNode, path: YamlPath, tree: YamlTree) -> dict[str
         tree.lines[here] = key_node.start_mark.line + 1
         result[key] = _value(value_node, here, tree)
     return result
-
-
-def _merged_last(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
-    return sorted(node.value, key=lambda pair: pair[0].value == "<<")
 
 
 def _scalar(node: yaml.ScalarNode, path: YamlPath, tree: YamlTree) -> object:

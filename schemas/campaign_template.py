@@ -28,19 +28,12 @@ _HEADER: Final = f"""\
 
 
 def starter_campaign_text(values: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> str:
-    """Write a campaign with these values set and every other key commented out at its default.
+    """Write a campaign with these values set and every other key commented out at its default, as YAML.
 
-    Args:
-        values: Nested as the file is; must hold what the campaign cannot do without.
-        notes: Dotted key (`routing.accept`) -> more words above it.
-
-    Returns:
-        YAML text that `load_campaign` takes.
+    `values` are nested as the file is, and hold what the campaign cannot do without; `notes` are more words above a
+    dotted key (`routing.accept`).
     """
-    lines = [_HEADER]
-    for line in _Writer(notes or {}).section(Campaign, values, ""):
-        lines.append(line)
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([_HEADER, *_Writer(notes or {}).section(Campaign, values, "")]).rstrip() + "\n"
 
 
 class _Writer:
@@ -63,7 +56,8 @@ class _Writer:
         if model is None:
             yield _setting(name, field, values)
         elif is_list:
-            lines = [f"{name}:", *self._items(model, values.get(name) or [_examples(model)], path)]
+            examples = {key: one.examples[0] for key, one in model.model_fields.items() if one.examples}
+            lines = [f"{name}:", *self._items(model, values.get(name) or [examples], path)]
             yield from lines if given else _disabled(lines)
         else:
             children = [f"  {line}" for line in self.section(model, values.get(name, {}), path)]
@@ -109,10 +103,6 @@ def _setting(name: str, field: FieldInfo, values: Mapping[str, Any]) -> str:
     return f"#{name}: {_inline(field.default)}"
 
 
-def _examples(model: type[BaseModel]) -> dict[str, Any]:
-    return {name: field.examples[0] for name, field in model.model_fields.items() if field.examples}
-
-
 def _inline(value: object) -> str:
     plain = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(plain, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
@@ -133,11 +123,7 @@ def _enabled(line: str) -> str:
 
 
 def campaign_json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) that accepts what `load_campaign` accepts.
-
-    Returns:
-        The schema; every key has its description.
-    """
+    """JSON schema (draft 2020-12) that accepts what `load_campaign` accepts; every key has its description."""
     schema = Campaign.model_json_schema()
     definitions = schema["$defs"]
     for name in OR_TEXT:

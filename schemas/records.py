@@ -128,6 +128,7 @@ class Marker(Strict):
         {}, description="Key of texts asked together -> all that the detector found for them."
     )
     masks: str = Field("", description="Key of what the masks depend on beside their boxes; empty in older markers.")
+    numbers: Part | None = Field(None, description="The numbers of its labels in one table; None in older markers.")
 
 
 class Current(Strict):
@@ -278,11 +279,16 @@ class RunStatus(RunFigures):
         yield f"next: {self.next}"
 
 
+MANY_ANNOTATIONS: Final = 1_000_000
+"""Annotations of a data set in one file (half a gigabyte) from which on the summary speaks of several."""
+
+
 class ExportOutcome(Strict):
     """Where the data set lies and how large it is."""
 
     uri: str = Field(description="Folder or s3:// uri of the data set.")
-    annotations_file: str = Field(description="Its annotations.json.")
+    annotations_file: str = Field(description="Its annotations.json, or the first of its annotation files.")
+    files: int = Field(1, ge=1, description="Annotation files, those of splits and of every format included.")
     images: int = Field(ge=0)
     annotations: int = Field(ge=0, description="Crowd regions of undecided boxes included.")
     accepted: int = Field(ge=0, description="Of them, plain labels because a policy accepted them.")
@@ -326,8 +332,14 @@ class ExportOutcome(Strict):
         """Where the data set lies, and what a reader of its labels and images must know."""
         if self.not_guaranteed:
             yield f"nothing is guaranteed of this data set: {self.not_guaranteed}"
-        yield f"data set: {self.annotations_file}"
+        more = self.files - 1 - len(self.split_files)
+        yield f"data set: {self.annotations_file}" + (f" and {plural(more, 'file')} more" if more > 0 else "")
         yield from (f"    split: {file}" for file in self.split_files)
+        if self.annotations > MANY_ANNOTATIONS and self.files == 1 + len(self.split_files):
+            yield (
+                f"{self.annotations:,} annotations in one file are more than most readers hold in memory: "
+                "export.images_per_file: 50000 makes several files of them"
+            )
         if self.duplicates:
             yield f"{plural(self.duplicates, 'label')} left out: as corrected by people, another shows the same object"
         if self.images_rotated:

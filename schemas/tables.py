@@ -129,6 +129,24 @@ DECISIONS = pa.schema(
 )
 """Row for row as DETECTIONS."""
 
+NOT_SIGNALS: Final = ("mask_area", *BOX, *(f"mask_{side}" for side in BOX))
+"""Numbers of DETECTIONS and MASKS that say nothing of whether a label is right, or little."""
+
+NUMBERS = pa.schema(
+    [
+        pa.field("number", pa.uint64(), nullable=False),  # stands for the label's id
+        pa.field("class_name", pa.dictionary(pa.int16(), pa.string()), nullable=False),
+        pa.field("image", pa.int32(), nullable=False),  # place among the shard's images that are done
+        *(
+            pa.field(field.name, pa.float32(), nullable=False)  # NaN where missing
+            for table in (DETECTIONS, MASKS, SCORES)
+            for field in table
+            if (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)) and field.name not in NOT_SIGNALS
+        ),
+    ]
+)
+"""Row for row as DETECTIONS: what it takes to sample, calibrate and route labels, in one file that is read at once."""
+
 STAGES = {
     "images": IMAGES,
     "detect": DETECTIONS,

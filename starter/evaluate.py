@@ -33,14 +33,13 @@ from vouch_labels.tasks.models.registry import (
     Phrase,
     Pixels,
     RawDetections,
-    Scorer,
     Segmenter,
     load_detector,
     load_scorer,
     load_segmenter,
 )
 from vouch_labels.tasks.models.runtime import Runtime
-from vouch_labels.tasks.score import crop, fill, softmax, templates_of
+from vouch_labels.tasks.score import crop, ensembled, softmax, templates_of
 
 DETECTOR_SEEN_SEED, DETECTOR_HELD_OUT_SEED = 11, 12
 _LEAST_SCORE = 0.02
@@ -91,19 +90,15 @@ def main(arguments: list[str] | None = None) -> int:
             text = report(figures, options.scenes, f"a machine with {cores} CPU cores")
             options.out.write_text(text, encoding="utf-8")
             if options.cards:
-                _update_cards(options.cards, figures, options.scenes)
+                for part in ("detector", "segmenter", "scorer"):
+                    if rows := _rows(part, figures):
+                        card = options.cards / f"{part}.md"
+                        update_card(card, "figures", {**rows, "scenes a figure": str(options.scenes)})
         except OSError as error:
             raise UserError(f"cannot write {error.filename}: {error.strerror or error}; choose another path") from error
         return f"written to {options.out}"
 
     return exit_code(work)
-
-
-def _update_cards(folder: Path, figures: Mapping[str, float], scenes: int) -> None:
-    for part in ("detector", "segmenter", "scorer"):
-        rows = _rows(part, figures)
-        if rows:
-            update_card(folder / f"{part}.md", "figures", {**rows, "scenes a figure": str(scenes)})
 
 
 def _rows(part: str, figures: Mapping[str, float]) -> dict[str, str]:
@@ -280,8 +275,8 @@ def measure_scorer(count: int) -> dict[str, float]:
         for colour in (COLOURS if noun.tinted else (None,))
     ]
     templates = templates_of(config.templates)
-    plain = _embed_texts(scorer, [*names, *config.background], templates)
-    exact = _embed_texts(scorer, phrases, templates)
+    plain = ensembled(scorer, [*names, *config.background], templates)
+    exact = ensembled(scorer, phrases, templates)
     objects, crops, empty = _crops(SCORER_SEEN_SEED, count, "core")
     seen = scorer.embed_crops(crops)
     strangers, strange_crops, _ = _crops(SCORER_SEEN_SEED, count, "core", OTHER_STYLE)
@@ -299,13 +294,6 @@ def measure_scorer(count: int) -> dict[str, float]:
         "other_top1": _share(strange @ plain.T, [names.index(item.noun) for item in strangers]),
         "other_probability": _confidence(strange @ plain.T, factor),
     }
-
-
-def _embed_texts(scorer: Scorer, texts: Sequence[str], templates: Sequence[str]) -> Floats:
-    """(T, D) unit-length mean of each text's filled templates."""
-    filled = scorer.embed_texts([fill(template, text) for text in texts for template in templates])
-    mean = filled.reshape(len(texts), len(templates), -1).mean(axis=1)
-    return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), np.float32)
 
 
 def _share(similarities: Floats, right: Sequence[int]) -> float:
@@ -422,7 +410,8 @@ def report(figures: Mapping[str, float], scenes: int, machine: str) -> str:
     for row in ROWS:
         if row.key in figures:
             value = figures[row.key]
-            limits = " | ".join(_limit(row, limit) for limit in (row.target, row.floor))
+            sign = "≥" if row.least else "≤"
+            limits = " | ".join("" if limit is None else f"{sign} {limit:.2f}" for limit in (row.target, row.floor))
             lines.append(f"| {row.text} | {value:.3f} | {limits} | {_verdict(row, value)} |")
     lines += [
         *_other_style(figures),
@@ -448,10 +437,6 @@ def _other_style(figures: Mapping[str, float]) -> list[str]:
         "|---|---|---|",
         *(f"| {row.text} | {figures[row.key]:.3f} | {figures[row.other]:.3f} |" for row in rows),
     ]
-
-
-def _limit(row: Row, limit: float | None) -> str:
-    return "" if limit is None else f"{'≥' if row.least else '≤'} {limit:.2f}"
 
 
 def _verdict(row: Row, value: float) -> str:

@@ -112,7 +112,12 @@ def decode(key: str, data: bytes, max_pixels: int, room: Room | None = None) -> 
     room = room or memory_of(DEFAULT_MB).room()
     found = sniff(data) if data else "empty"
     if found not in _READERS:
-        return _no_image(key, found)
+        # A file whose name has no extension claims nothing, and is skipped.
+        if not PurePosixPath(key).suffix:
+            return Failed(step="acquire", reason=WITHOUT_EXTENSION, skip=True)
+        if found == "empty":
+            return _failed("the file has zero bytes")
+        return _failed(f"no supported image: the content is {found}; supported are {', '.join(_READERS)}")
     try:
         try:
             return _decode(found, data, max_pixels, room)
@@ -236,7 +241,9 @@ def needed_bytes(image: ImageFile.ImageFile, found: str, data: bytes) -> int:
     elif isinstance(image, TiffImageFile):
         decoder = max(_strip(image), storage if _orientation(image) != 1 else 0)
     elif isinstance(image, Jpeg2KImageFile):
-        decoder = _JPEG_2000_BAND * len(image.getbands()) * _tile_share(data, image.size)
+        at = data.find(_CODESTREAM) + 24
+        across, down = (int.from_bytes(data[start : start + 4], "big") for start in (at, at + 4))
+        decoder = _JPEG_2000_BAND * len(image.getbands()) * min(1.0, across / width * down / height)
     converted = _RGB + (storage if is_wide(image) else 0)
     return _SLACK + round(width * height * (storage + max(decoder, converted)))
 
@@ -255,28 +262,12 @@ def _strip(image: TiffImageFile) -> float:
         return _UNKNOWN
 
 
-def _tile_share(data: bytes, size: tuple[int, int]) -> float:
-    """The part of a JPEG 2000 that one of its tiles is, at most all of it."""
-    at = data.find(_CODESTREAM) + 24
-    columns, rows = (int.from_bytes(data[start : start + 4], "big") for start in (at, at + 4))
-    return min(1.0, columns / size[0] * rows / size[1])
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
         return 1
     return value if value in ORIENTATIONS else 1
-
-
-def _no_image(key: str, found: str) -> Failed:
-    """A file of another format fails; one whose name has no extension made no claim, and is skipped."""
-    if not PurePosixPath(key).suffix:
-        return Failed(step="acquire", reason=WITHOUT_EXTENSION, skip=True)
-    if found == "empty":
-        return _failed("the file has zero bytes")
-    return _failed(f"no supported image: the content is {found}; supported are {', '.join(_READERS)}")
 
 
 def _failed(reason: str) -> Failed:
@@ -334,7 +325,10 @@ def sniff(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
-        return _iso_format(data)
+        # The brands of the first box: the file's own, and those that it is compatible with.
+        end = min(int.from_bytes(data[:4], "big"), 64)
+        brands = {data[at : at + 4].decode("latin-1") for at in (8, *range(16, end - 3, 4))}
+        return next((name for known, name in _ISO_BRANDS if brands.intersection(known)), "a video")
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             return name
@@ -342,13 +336,6 @@ def sniff(data: bytes) -> str:
     if text.startswith((b"<!doctype html", b"<html")):
         return "HTML"
     return "XML" if text.startswith((b"<?xml", b"<svg")) else "of no known format"
-
-
-def _iso_format(data: bytes) -> str:
-    """The format of a file of boxes, by the brands in its first one: its own, and those it is compatible with."""
-    end = min(int.from_bytes(data[:4], "big"), 64)
-    brands = {data[at : at + 4].decode("latin-1") for at in (8, *range(16, end - 3, 4))}
-    return next((name for known, name in _ISO_BRANDS if brands.intersection(known)), "a video")
 
 
 def mislabelled(key: str, found: str) -> str | None:

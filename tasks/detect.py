@@ -184,6 +184,9 @@ class Detect:
         order = order[np.argsort(-chosen.scores[order], kind="stable")][: self._max_boxes]
         boxes = np.ascontiguousarray(boxes[order])
         height, width = image.shape[:2]
+        low, high = boxes[:, :2] <= _BORDER, boxes[:, 2:] >= np.array([width, height]) - _BORDER
+        overlaps = box_iou(boxes, boxes)
+        np.fill_diagonal(overlaps, 0)
         return Detections(
             boxes=boxes,
             class_indices=chosen.classes[order],
@@ -192,8 +195,8 @@ class Detect:
             margins=chosen.margins[order],
             runners_up=[chosen.runners_up[index] for index in order],
             relative_areas=(box_area(boxes) / (height * width)).astype(np.float32),
-            border_sides=_border_sides(boxes, width, height),
-            crowding=_crowding(boxes),
+            border_sides=np.asarray(low.sum(axis=1) + high.sum(axis=1), np.int8),
+            crowding=overlaps.max(axis=1, initial=0).astype(np.float32),
         )
 
 
@@ -238,20 +241,6 @@ def _refuse_shared(classes: Sequence[ClassConfig]) -> None:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _border_sides(boxes: Floats, width: int, height: int) -> NDArray[np.int8]:
-    low = (boxes[:, :2] <= _BORDER).sum(axis=1)
-    high = (boxes[:, 2:] >= np.array([width, height]) - _BORDER).sum(axis=1)
-    return np.asarray(low + high, np.int8)
-
-
-def _crowding(boxes: Floats) -> Floats:
-    if len(boxes) < 2:
-        return np.zeros(len(boxes), np.float32)
-    overlaps = box_iou(boxes, boxes)
-    np.fill_diagonal(overlaps, 0)
-    return np.asarray(overlaps.max(axis=1), np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

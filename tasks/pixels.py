@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -94,10 +95,8 @@ def read_upright(image: ImageFile.ImageFile, reopen: Open, orientation: Callable
     - YCbCr, HSV: converted. LAB and others: refused.
     - Colour profiles (ICC) are ignored, as they were when the models were trained.
 
-    Args:
-        image: At the frame that is wanted, not loaded yet.
-        reopen: Opens it once more.
-        orientation: Gives the EXIF orientation to undo, 1 to 8; it is asked when the image is loaded.
+    The image is at the frame that is wanted, and not loaded yet; `orientation` gives the EXIF orientation to undo, 1 to
+    8, and is asked when it is loaded.
 
     Returns:
         (H, W, 3) uint8, C-contiguous, and the orientation that was undone.
@@ -123,15 +122,11 @@ def read_upright(image: ImageFile.ImageFile, reopen: Open, orientation: Callable
         tile = tiles(box)
         if turned in _TURNS:
             # Pillow turns a tile faster than numpy writes along columns; its rows and ours then lie alike.
-            tile = _STORED[turned](_turned(tile, _TURNS[turned]))
+            grey = tile.shape[2] == 1
+            tile = np.asarray(Image.fromarray(tile[..., 0] if grey else tile).transpose(_TURNS[turned]))
+            tile = _STORED[turned](tile[..., None] if grey else tile)
         stored[top:bottom, left:right] = tile
     return pixels, turned
-
-
-def _turned(tile: Values, turn: Image.Transpose) -> Values:
-    grey = tile.shape[2] == 1
-    turned = np.asarray(Image.fromarray(tile[..., 0] if grey else tile).transpose(turn))
-    return turned[..., None] if grey else turned
 
 
 def _webp_frame(image: WebPImageFile) -> Image.Image:
@@ -152,11 +147,14 @@ def _tiles(image: Image.Image, rawmode: str, reopen: Open) -> Tiles:
     """Choose by which rule the image's tiles become RGB, C 3, or grey, C 1."""
     if rawmode == _GREY_ALPHA:
         return _grey_alpha(image)
-    if rawmode in _LOW and not _fills_16_bits(image):
-        low = reopen()
-        _set_rawmode(low, _LOW[rawmode])
-        low.load()
-        return _wide(image, low)
+    if rawmode in _LOW:
+        # Where the high bytes fill enough of their range they are what the rule gives, whatever the low ones are.
+        least, greatest = _extent(lambda box: _array(image, box)[..., :3], image.size)
+        if greatest < 1 << (_DEPTHS[-2] - 8) or greatest - least <= (1 << 8) // _FLAT:
+            low = reopen()
+            _set_rawmode(low, _LOW[rawmode])
+            low.load()
+            return _wide(image, low)
     if image.mode.startswith("I;16"):
         return _grey(image)
     if image.mode in ("I", "F"):
@@ -212,12 +210,6 @@ def _extent(tiles: Tiles, size: tuple[int, int]) -> tuple[int, int]:
     return min(least for least, _ in extents), max(greatest for _, greatest in extents)
 
 
-def _fills_16_bits(image: Image.Image) -> bool:
-    """Whether the high bytes of 16-bit colour are what the rule gives, whatever the low ones are."""
-    least, greatest = _extent(lambda box: _array(image, box)[..., :3], image.size)
-    return greatest >= 1 << (_DEPTHS[-2] - 8) and greatest - least > (1 << 8) // _FLAT
-
-
 def _to_8_bits(extent: tuple[int, int], bits: int | None = None) -> Callable[[Values], Values]:
     """Make the function that turns (..., C) uint16 into uint8 by the rule for 16 bits a sample."""
     least, greatest = extent
@@ -231,9 +223,7 @@ def _to_8_bits(extent: tuple[int, int], bits: int | None = None) -> Callable[[Va
 
 
 def _grey(image: Image.Image) -> Tiles:
-    def tiles(box: Box) -> Values:
-        return _array(image, box)
-
+    tiles = partial(_array, image)
     bits, inverted = None, False
     if isinstance(image, TiffImageFile):
         # Pillow leaves these two to its callers for 16-bit grey.

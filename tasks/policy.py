@@ -322,14 +322,28 @@ def label_numbers(label_ids: pa.Array | pa.ChunkedArray) -> LabelNumbers:
 
     Ids are hexadecimal digits of a hash, so that two of n labels have one number with a chance of n^2 / 2^65.
     """
-    ids = np.array(label_ids.to_pylist(), f"S{_ID_LENGTH}")
-    words = ids.view("<u8").reshape(len(ids), len(_ODD)).astype(np.uint64)
+    words = _letters(label_ids).view("<u8").reshape(len(label_ids), len(_ODD)).astype(np.uint64, copy=False)
     return np.asarray((words * _ODD).sum(axis=1, dtype=np.uint64), np.uint64)
+
+
+def _letters(label_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint8]:
+    """The bytes of ids, each filled up to the same length; as they lie in memory where all have that already."""
+    ids = label_ids.combine_chunks() if isinstance(label_ids, pa.ChunkedArray) else label_ids
+    if ids.type == pa.string() and not ids.null_count:
+        offsets = np.frombuffer(ids.buffers()[1] or b"", np.int32)[ids.offset : ids.offset + len(ids) + 1]
+        if len(ids) and (np.diff(offsets) == _ID_LENGTH).all():
+            return np.frombuffer(ids.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    return np.array(ids.to_pylist(), f"S{_ID_LENGTH}").view(np.uint8)
 
 
 def keep_population(workspace: Store, label_ids: pa.Array | pa.ChunkedArray) -> str:
     """Keep which labels a random sample is drawn from, as populations/<name>.parquet, and give the name."""
-    ascending = np.sort(label_numbers(label_ids))
+    return keep_numbers(workspace, label_numbers(label_ids))
+
+
+def keep_numbers(workspace: Store, labels: LabelNumbers) -> str:
+    """As `keep_population`, of labels as `label_numbers` has them."""
+    ascending = np.sort(labels)
     name = _population_name(ascending)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"label": ascending}), sink, compression="zstd", use_dictionary=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +66,14 @@ class Presence:
             return [Present(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in images]
         probabilities = self._score.class_probabilities([view for image in images for view in views(image)])
         greatest = probabilities.reshape(len(images), VIEWS, -1).max(axis=1).astype(np.float32)
-        return [_present(row, classes) for row, classes in zip(greatest, class_indices, strict=True)]
+        found: list[Present | Failed] = []
+        for probability, labelled in zip(greatest, class_indices, strict=True):
+            if np.isfinite(probability).all():
+                kept = np.setdiff1d(np.flatnonzero(probability >= np.float32(FLOOR)), labelled)
+                found.append(Present(kept, probability[kept]))
+            else:
+                found.append(Failed(step="presence", reason="CLIP gave no finite score for the whole image"))
+        return found
 
     def table(self, rows: Iterable[tuple[str, Present]]) -> pa.Table:
         """Lay out what was found in each image that did not fail, by its key, as a table of schema PRESENCE."""
@@ -79,15 +86,6 @@ class Presence:
         return pa.table([pa.array(columns[field.name], field.type) for field in PRESENCE], schema=PRESENCE)
 
 
-def _present(probability: Floats, labelled: NDArray[np.int64]) -> Present | Failed:
-    if not np.isfinite(probability).all():
-        return Failed(step="presence", reason="CLIP gave no finite score for the whole image")
-    open_classes = np.ones(len(probability), np.bool_)
-    open_classes[labelled] = False
-    kept = np.flatnonzero(open_classes & (probability >= np.float32(FLOOR)))
-    return Present(kept, probability[kept])
-
-
 def views(image: Pixels) -> list[Pixels]:
     """Cut an (H, W, 3) uint8 image into what CLIP is shown: the whole, and a square at each corner.
 
@@ -97,19 +95,13 @@ def views(image: Pixels) -> list[Pixels]:
     Returns:
         VIEWS arrays (h, w, 3) uint8, reduced so that the shorter side of the whole is below twice SHORT_SIDE.
     """
-    small = _reduced(image)
+    from PIL import Image
+
+    small, factor = image, min(image.shape[:2]) // SHORT_SIDE
+    if factor > 1:
+        small = np.asarray(Image.fromarray(image).reduce(factor), np.uint8)
     height, width = small.shape[:2]
     shorter, longer = min(height, width), max(height, width)
     side = max(1, min(shorter, max(round(TILE * shorter), -(-(longer - shorter) // 2))))
     corners = [(top, left) for top in (0, height - side) for left in (0, width - side)]
     return [small, *(small[top : top + side, left : left + side] for top, left in corners)]
-
-
-def _reduced(image: Pixels) -> Pixels:
-    from PIL import Image
-
-    factor = min(image.shape[:2]) // SHORT_SIDE
-    if factor < 2:
-        return image
-    whole: Any = Image.fromarray(image)
-    return np.asarray(whole.reduce(factor), np.uint8)

@@ -82,15 +82,8 @@ def preview(
     """Label a few images, drawn at random, for one picture of their labels; the campaign's workspace is only read.
 
     The labels are decided on as the next run would, and are gone with the picture: their workspace is a temporary
-    folder. Every label is drawn with its mask and score.
-
-    Args:
-        campaign: With absolute paths.
-        path: Where the picture goes; its ending says the format.
-        count: Images at most.
-        seed: Another one draws other images; the same one the same, as long as they are in the source.
-        columns: Tiles in a row.
-        on_event: Told how it goes on.
+    folder. Every label is drawn with its mask and score. The same seed draws the same images, as long as they are in
+    the source. The campaign's paths are absolute; the picture's ending says the format.
 
     Raises:
         UserError: The source, the models or the policy cannot be used, or the picture cannot be written.
@@ -203,14 +196,9 @@ def draw_grid(
     Accepted labels have the colour of their class, with mask, box, name and detector score; labels that wait for
     review have a thin grey box and a question mark.
 
-    Args:
-        images: (H, W, 3) uint8 RGB pixels of an image, and its labels in pixels of it.
-        class_names: All classes; a class's place gives its colour.
-        columns: Tiles in a row.
-        side: Width and height of a tile in pixels.
-        captions: The line under each image; by default its key, and how many labels were accepted.
-        detailed: Draw labels that wait for review with mask and score as well.
-        legend: A line below all.
+    Images are (H, W, 3) uint8 RGB pixels, with labels in pixels of them, tiles `side` pixels wide and high. A class's
+    place among `class_names` gives its colour. The line under each image is by default its key, and how many labels
+    were accepted; `detailed` draws labels that wait for review with mask and score as well.
     """
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)

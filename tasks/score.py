@@ -253,15 +253,13 @@ def embed_texts(
 ) -> TextEmbeddings:
     """Embed all texts, each ensembled over the templates.
 
-    The embedding of a text is the mean of the unit-length embeddings of its filled templates, made unit-length again
-    (Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4). A
-    negative or background text that is a class's prompt, letter case aside, is that class already and is left out.
+    A negative or background text that is a class's prompt, letter case aside, is that class already and is left out.
 
     Raises:
         UserError: A class has one text as a prompt and as a negative, or a text is too long for the model.
     """
     names, prompts, negatives = _arrange(classes, background)
-    vectors = _ensembled(scorer, [text for texts in prompts for text in texts], templates)
+    vectors = ensembled(scorer, [text for texts in prompts for text in texts], templates)
     starts = np.cumsum([0] + [len(texts) for texts in prompts[:-1]])
     competes = np.ones((len(classes), len(names)), np.bool_)
     for column, name in enumerate(names[len(classes) :], len(classes)):
@@ -300,7 +298,11 @@ def _arrange(
     return names, prompts, negatives
 
 
-def _ensembled(scorer: Scorer, texts: Sequence[str], templates: Sequence[str]) -> Floats:
+def ensembled(scorer: Scorer, texts: Sequence[str], templates: Sequence[str]) -> Floats:
+    """Embed texts, (T, D): each the mean of the unit-length embeddings of its filled templates, of unit length again.
+
+    Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4.
+    """
     filled = [fill(template, text) for text in texts for template in templates]
     embedded = scorer.embed_texts(filled).reshape(len(texts), len(templates), -1)
     mean = embedded.astype(np.float64).mean(axis=1)

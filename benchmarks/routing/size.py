@@ -72,7 +72,7 @@ def _commands(labels: int) -> dict[str, Measured[int]]:
         found = {}
         for name, minutes in (("plan-reviews, calibration set", 30), (PLANNED, REVIEWS * VERIFY_S / 60)):
             found[name] = in_child(_plan, campaign=campaign, minutes=minutes)
-            in_child(_answer, campaign=campaign)
+            in_child(answer_plan, campaign=campaign)
         found["certify"] = in_child(_certify_run, campaign=campaign)
         found["apply"] = in_child(_apply, campaign=campaign)
         return found
@@ -86,7 +86,7 @@ def _plan(campaign: str, minutes: float) -> int:
     return plan_reviews(load_campaign(Path(campaign)), ReviewRequest(minutes=minutes)).open
 
 
-def _answer(campaign: str) -> int:
+def answer_plan(campaign: str) -> int:
     """Answer the last plan: 96 to 100 % of the labels are right, the more the higher the detector's score was drawn."""
     from datetime import UTC, datetime
 
@@ -104,7 +104,7 @@ def _answer(campaign: str) -> int:
     reviews = read_run_reviews(config)
     ids = reviews.plans[-1][1]["label_id"].to_pylist()
     rows = reviews.labels.places(ids)
-    chance = 0.96 + 0.04 * reviews.labels.signals[rows, SIGNALS.index("detector_score")]
+    chance = 0.96 + 0.04 * reviews.labels.signals_of(rows)[:, SIGNALS.index("detector_score")]
     right = np.random.default_rng(len(reviews.plans)).random(len(ids)) < chance
     columns: dict[str, Any] = {name: [None] * len(ids) for name in VERDICTS.names} | {
         "label_id": ids,
@@ -204,6 +204,7 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
     from vouch_labels.tasks.policy import default_policy, keep_population, write_policy
     from vouch_labels.tasks.route import route
     from vouch_labels.tasks.shard.files import count, write_current, write_marker, write_part
+    from vouch_labels.tasks.shard.numbers import write_numbers
     from vouch_labels.tasks.shard.pipeline import rerouted, stages_fingerprint
     from vouch_labels.tasks.store.open import open_store
 
@@ -217,7 +218,7 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
         keys = (f"camera/{number:09d}.jpg" for number in range(labels // labels_an_image))
         plan((ImageRef(key, "0", 0) for key in keys), workspace, run, ledger, config.run.shard_size)
         for shard in ledger.shards():
-            tables = _tables(sorted(ledger.keys_of(shard.id)), labels_an_image, rng)
+            tables = made_up_tables(sorted(ledger.keys_of(shard.id)), labels_an_image, rng)
             label_ids.append(tables["detect"]["label_id"])
             tables["route"] = route(tables["images"], tables["detect"], tables["segment"], tables["score"], by_user)
             parts = {stage: write_part(workspace, run, shard.id, stage, table) for stage, table in tables.items()}
@@ -227,6 +228,7 @@ def make_workspace(campaign: str, labels: int, labels_an_image: int = LABELS_AN_
                 stages=stages,
                 parts=parts,
                 counts=count(tables),
+                numbers=write_numbers(workspace, run, shard.id, tables),
             )
             write_marker(workspace, run, done)
     current = Current(
@@ -255,7 +257,7 @@ def _certified(population: str, labels: int, images: int) -> "Policy":
     return Policy(version="certified-1-made-up", basis="certified", groups=groups, certification=certification)
 
 
-def _tables(keys: list[str], labels_an_image: int, rng: "np.random.Generator") -> dict[str, "pa.Table"]:
+def made_up_tables(keys: list[str], labels_an_image: int, rng: "np.random.Generator") -> dict[str, "pa.Table"]:
     """Tables of a shard; what decisions do not rest on is drawn at random, or empty."""
     import hashlib
 

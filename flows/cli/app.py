@@ -45,7 +45,7 @@ def main() -> None:
         _leave_pandas_out()
     # Without this, a terminated run would leave its embedded server behind.
     for number in (signal.SIGTERM, *_heeded(signal.SIGHUP)):
-        signal.signal(number, _terminated)
+        signal.signal(number, lambda ended, _frame: sys.exit(128 + ended))
     try:
         app()
     except SystemExit as end:
@@ -113,11 +113,6 @@ Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=
 @app.callback()
 def _options(version: Version = False) -> None:  # its callback has answered already
     pass
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    del frame
-    sys.exit(128 + number)
 
 
 def _leave(code: int, number: int, frame: FrameType | None) -> None:

@@ -162,7 +162,10 @@ class _State:
                 self.failed += failed
                 self.accepted += accepted
                 self.review += review
-                self._note()
+                now = time.monotonic()
+                self._recent.append((now, self.new))
+                while len(self._recent) > 2 and now - self._recent[1][0] > RATE_OVER_S:
+                    self._recent.pop(0)
 
     def figures(self) -> str:
         if unit := _UNITS.get(self.phase.split()[0]):
@@ -188,12 +191,6 @@ class _State:
             return 0.0
         (first, before), (last, after) = self._recent[0], self._recent[-1]
         return max(0.0, (after - before) / (last - first)) if last > first else 0.0
-
-    def _note(self) -> None:
-        now = time.monotonic()
-        self._recent.append((now, self.new))
-        while len(self._recent) > 2 and now - self._recent[1][0] > RATE_OVER_S:
-            self._recent.pop(0)
 
 
 class _Figures(ProgressColumn):

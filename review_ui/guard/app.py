@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -146,10 +146,9 @@ class Guard:
         home = f"/datasets/{self._settings.dataset}"
         asked = request.query_params.get("id")
         if asked is not None:
-            is_there = (
-                re.fullmatch(_ID, asked) is not None and await self._ask(self._session.item_of, asked) is not None
-            )
-            return None if is_there else RedirectResponse(home, 303)
+            if re.fullmatch(_ID, asked) and await self._ask(self._session.item_of, asked) is not None:
+                return None
+            return RedirectResponse(home, 303)
         if request.url.query:
             return None
         first = await self._ask(self._session.open, 0)
@@ -178,7 +177,10 @@ class Guard:
         if route.kind == "graphql":
             body = json.dumps(check_graphql(content, self._dataset)).encode()
         elif route.kind == "events":
-            _check_listener(content)
+            # Only browsers: other programs would send a state of their own.
+            start = content.get("initializer")
+            if start is not None and (not isinstance(start, dict) or "_CLS" in start):
+                raise RefusedError(403, "only the App listens here")
         elif route.kind == "execute":
             asked = check_operator(content)
             body = json.dumps(asked).encode()
@@ -241,13 +243,6 @@ class Guard:
             logger.exception("FiftyOne failed at %s %r", request.method, request.scope["path"])
         if not sending.started:
             raise RefusedError(500, "FiftyOne failed at this; the log of the review says why")
-
-
-def _check_listener(content: dict[str, Any]) -> None:
-    """Let only browsers listen to events (else 403); other programs would send a state of their own."""
-    start = content.get("initializer")
-    if start is not None and (not isinstance(start, dict) or "_CLS" in start):
-        raise RefusedError(403, "only the App listens here")
 
 
 _TABLE: Final[tuple[tuple[str, str, Kind], ...]] = (

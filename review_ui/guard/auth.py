@@ -59,18 +59,16 @@ class Hosts:
         """
         site = headers.get("sec-fetch-site")
         origin = headers.get("origin")
-        if origin is not None and not self._own(origin, headers["host"]):
-            raise RefusedError(403, "another site's page asked for this; nothing was done")
+        if origin is not None:
+            scheme, _, rest = origin.partition("://")
+            if scheme not in ("http", "https") or rest.lower() != headers["host"].lower():
+                raise RefusedError(403, "another site's page asked for this; nothing was done")
         if method in SAFE:
             followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
             if site not in (None, "same-origin", "none") and not followed:
                 raise RefusedError(403, "another site's page asked for this")
         elif site not in (None, "same-origin") or (site is None and origin is None):
             raise RefusedError(403, "changes need an Origin or Sec-Fetch-Site header of this server's own pages")
-
-    def _own(self, origin: str, host: str) -> bool:
-        scheme, separator, rest = origin.partition("://")
-        return scheme in ("http", "https") and bool(separator) and rest.lower() == host.lower()
 
 
 def host_name(host: str) -> str:
@@ -171,15 +169,11 @@ class Failures:
 
     def wait(self, peer: str) -> int:
         """Seconds until a peer may try again; 0: now."""
-        failed = self._failed.get(peer)
-        if failed is None:
-            return 0
-        now = self._clock()
+        failed, now = self._failed.get(peer, deque[float]()), self._clock()
         while failed and failed[0] <= now - self._window_s:
             failed.popleft()
         if not failed:
-            del self._failed[peer]
-            return 0
+            self._failed.pop(peer, None)
         if len(failed) < self._tries:
             return 0
         return max(1, math.ceil(failed[0] + self._window_s - now))
@@ -227,8 +221,7 @@ class Login:
 
     def ask(self, request: Request) -> Response:
         """Answer a request without a login: the login page for a browser's tab, else a line."""
-        wants_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
-        if wants_page:
+        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(login_page(self._settings.reviewer), 401)
         return RefusedError(401, "log in first: open the address with the token that vouch review printed").response()
 

@@ -16,7 +16,7 @@ from vouch_labels.schemas.errors import ObjectMissingError, VouchError
 from vouch_labels.schemas.records import Failed
 from vouch_labels.tasks.decode import decode, is_animated, sniff
 from vouch_labels.tasks.store.s3 import presigned_url
-from vouch_labels.tasks.store.store import Blob, Store
+from vouch_labels.tasks.store.store import Store
 
 SHOWN: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}
 """Formats that browsers show, and how they are called there."""
@@ -52,11 +52,14 @@ class Media:
         if not await asyncio.to_thread(self._session.has_image, key):
             raise RefusedError(403, "only images of the review queue can be seen")
         try:
-            await self._check_size(key)
+            # Before anything reads it: what was labelled may have been replaced.
+            found = await asyncio.to_thread(self._store.stat, key)
+            if found is None:
+                raise ObjectMissingError(key)
+            if found.size > self._settings.max_image_mb * _MEGABYTE:
+                logger.warning("image %r has %d bytes, more than source.max_image_mb", key, found.size)
+                return PlainTextResponse("this image is larger than source.max_image_mb by now; skip it", 404)
             return await self._image(key)
-        except _TooLargeError as error:
-            logger.warning("image %r has %d bytes, more than source.max_image_mb", key, error.size)
-            return PlainTextResponse("this image is larger than source.max_image_mb by now; skip it", 404)
         except ObjectMissingError:
             logger.warning("image %r is asked for and is no longer in %s", key, self._store.uri)
             return PlainTextResponse("this image has been deleted since it was labelled; skip it", 404)
@@ -67,28 +70,22 @@ class Media:
     async def _image(self, key: str) -> Response:
         path = self._store.local_path(key)
         if path is not None:
-            return await self._of_folder(key, path)
-        if self._settings.media == "redirect" and key.lower().endswith(_SHOWN_NAMES):
+            about = await asyncio.to_thread(_stat, path)
+            if about is None:
+                raise ObjectMissingError(key)
+            kind = await asyncio.to_thread(_kind_to_show, path)
+            if kind is not None:
+                return FileResponse(path, stat_result=about, media_type=kind)
+        elif self._settings.media == "redirect" and key.lower().endswith(_SHOWN_NAMES):
             url = await asyncio.to_thread(presigned_url, self._store, key, self._settings.url_seconds)
             if url is not None:
                 return RedirectResponse(url, 307)
-        return await self._converted(key, await asyncio.to_thread(self._store.get, key))
-
-    async def _of_folder(self, key: str, path: Path) -> Response:
-        about = await asyncio.to_thread(_stat, path)
-        if about is None:
-            raise ObjectMissingError(key)
-        kind = await asyncio.to_thread(_kind_to_show, path)
+        content = (await asyncio.to_thread(self._store.get, key)).data
+        kind = _kind_of(io.BytesIO(content))
         if kind is not None:
-            return FileResponse(path, stat_result=about, media_type=kind)
-        return await self._converted(key, await asyncio.to_thread(self._store.get, key))
-
-    async def _converted(self, key: str, blob: Blob) -> Response:
-        kind = _kind_of(io.BytesIO(blob.data))
-        if kind is not None:
-            return Response(blob.data, media_type=kind)
+            return Response(content, media_type=kind)
         async with self._converting:
-            data = await asyncio.to_thread(self._convert, key, blob.data)
+            data = await asyncio.to_thread(self._convert, key, content)
         if isinstance(data, Failed):
             logger.warning("image %r cannot be shown: %s", key, data.reason)
             return PlainTextResponse("this image has changed since it was labelled and cannot be shown; skip it", 404)
@@ -101,20 +98,6 @@ class Media:
         out = io.BytesIO()
         Image.fromarray(image.pixels).save(out, "JPEG", quality=_JPEG_QUALITY)
         return out.getvalue()
-
-    async def _check_size(self, key: str) -> None:
-        """Look a file up before anything reads it: what was labelled may have been replaced."""
-        found = await asyncio.to_thread(self._store.stat, key)
-        if found is None:
-            raise ObjectMissingError(key)
-        if found.size > self._settings.max_image_mb * _MEGABYTE:
-            raise _TooLargeError(found.size)
-
-
-class _TooLargeError(Exception):
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -102,6 +102,10 @@ BUILT_IN: Final[Mapping[str, frozenset[str]]] = {
     "@voxel51/operators/list_valid_annotation_fields": frozenset({"require_app_support"}),
 }
 """Each only reads the session's own settings."""
+_PARAMETERS: Final = {f"{OURS}/{name}": known for name, known in OPERATORS.items()} | {
+    PANEL: _PANEL_PARAMETERS,
+    **BUILT_IN,
+}
 
 STAGES: Final = frozenset(
     f"fiftyone.core.stages.{name}"
@@ -184,19 +188,14 @@ def check_values(value: object, dataset: Dataset, depth: int = 0) -> None:
 def _check_pair(key: str, item: object, dataset: Dataset) -> None:
     if key in _NAMES_DATASET and item is not None and item not in dataset:
         raise RefusedError(403, "only your own session can be seen")
-    if key in _REACH or key in _OTHER_STRINGS:
+    if key in _REACH or key in _OTHER_STRINGS or (key in _ASIDE and item):
         raise RefusedError(403, f"{key} is not allowed")
-    if key in _ASIDE and item:
-        raise RefusedError(403, f"{key} is not allowed")
-    if key.lower().strip("_") == "cls" and not _is_harmless_class(item):
+    # The class of a label or a field, whose name has no module, or an allowed view stage.
+    harmless = item is None or (isinstance(item, str) and ("." not in item or item in STAGES))
+    if key.lower().strip("_") == "cls" and not harmless:
         raise RefusedError(403, "this kind of view is not allowed")
     if key in _BY_CLASS and item and (not isinstance(item, dict) or not STAGES.issuperset(item)):
         raise RefusedError(403, "this kind of view is not allowed")
-
-
-def _is_harmless_class(named: object) -> bool:
-    """Whether a class is one of a label or a field, whose name has no module, or a view stage that is allowed."""
-    return named is None or (isinstance(named, str) and ("." not in named or named in STAGES))
 
 
 def check_changes(changes: object, whole_sample: bool) -> None:
@@ -204,9 +203,12 @@ def check_changes(changes: object, whole_sample: bool) -> None:
     if not isinstance(changes, list) or not all(isinstance(change, dict) for change in changes):
         raise RefusedError(400, "this is no JSON patch")
     for change in changes:
-        paths = [change.get("path")] + ([change["from"]] if "from" in change else [])
-        for path in paths:
-            _check_path(path, whole_sample, _empties(change))
+        # Leaves nothing where it points, as the App does with both masks when one is removed.
+        empties = change.get("op") == "remove" or (
+            change.get("op") in ("add", "replace") and change.get("value", "") is None
+        )
+        for path in (change.get("path"), *([change["from"]] if "from" in change else [])):
+            _check_path(path, whole_sample, empties)
         _check_value(change.get("value"))
 
 
@@ -214,13 +216,6 @@ def check_field(field: str) -> None:
     """Hold the field of a label's patch to the question, else refuse it (403)."""
     if field.partition(".")[0] != FIELD:
         raise RefusedError(403, f"only {FIELD} can be changed")
-
-
-def _empties(change: dict[str, object]) -> bool:
-    """Whether an operation leaves nothing where it points, as the App does with both masks when one is removed."""
-    if change.get("op") == "remove":
-        return True
-    return change.get("op") in ("add", "replace") and "value" in change and change["value"] is None
 
 
 def _check_path(path: object, whole_sample: bool, empties: bool) -> None:
@@ -268,7 +263,11 @@ def check_graphql(body: object, dataset: Dataset) -> dict[str, Any]:
     operation = _only_operation(document)
     fragments = _Fragments(document)
     fragments.check_size(operation)
-    defaults = _defaults(operation)
+    defaults = {
+        variable.variable.name.value: graphql.value_from_ast_untyped(variable.default_value)
+        for variable in operation.variable_definitions
+        if variable.default_value is not None
+    }
     check_values(defaults, dataset)
     check_values(given, dataset)
     variables = defaults | given
@@ -287,14 +286,6 @@ def _only_operation(document: graphql.DocumentNode) -> graphql.OperationDefiniti
     if len(others) != 1 or not isinstance(others[0], graphql.OperationDefinitionNode):
         raise RefusedError(403, "one operation a request is allowed")
     return others[0]
-
-
-def _defaults(operation: graphql.OperationDefinitionNode) -> dict[str, Any]:
-    return {
-        variable.variable.name.value: graphql.value_from_ast_untyped(variable.default_value)
-        for variable in operation.variable_definitions
-        if variable.default_value is not None
-    }
 
 
 def _allowed_fields(operation: graphql.OperationDefinitionNode, fragments: "_Fragments") -> Iterator[graphql.FieldNode]:
@@ -434,16 +425,7 @@ class _Arguments(graphql.Visitor):
 
 def is_allowed(uri: object) -> bool:
     """Whether an operator may be seen and run."""
-    return isinstance(uri, str) and (uri in BUILT_IN or uri == PANEL or _parameters_of(uri) is not None)
-
-
-def _parameters_of(uri: str) -> frozenset[str] | None:
-    if uri == PANEL:
-        return _PANEL_PARAMETERS
-    if uri in BUILT_IN:
-        return BUILT_IN[uri]
-    plugin, _, name = uri.rpartition("/")
-    return OPERATORS.get(name) if plugin == OURS else None
+    return isinstance(uri, str) and uri in _PARAMETERS
 
 
 def check_operator(body: object) -> dict[str, Any]:
@@ -453,7 +435,7 @@ def check_operator(body: object) -> dict[str, Any]:
     """
     asked = as_object(body)
     uri = asked.get("operator_uri")
-    if not isinstance(uri, str) or (known := _parameters_of(uri)) is None:
+    if not isinstance(uri, str) or (known := _PARAMETERS.get(uri)) is None:
         raise RefusedError(403, "this operator is not allowed here")
     given = as_object(asked.get("params") or {})
     if not known.issuperset(given):

@@ -49,17 +49,14 @@ def answer_key(item_id: str, reviewer: str, epoch: int) -> str:
     return f"{epoch}/{item_id}/{reviewer}"
 
 
-def _verdict_rows(event: Document) -> list[Document]:
-    """The rows of an answer; its time is on the first, so that it counts once."""
-    about = {"reviewer": event["reviewer"], "reviewed_at": event["at"], "simulated": event["simulated"]}
-    return [
-        row | about | {"seconds": None if place else event["seconds"]} for place, row in enumerate(event["verdicts"])
-    ]
-
-
 def verdict_table(events: Iterable[Document]) -> pa.Table:
-    """Make the rows of schemas.reviews.VERDICTS of answers, in their order."""
-    return pa.Table.from_pylist([row for event in events for row in _verdict_rows(event)], schema=VERDICTS)
+    """Make the rows of schemas.reviews.VERDICTS of answers, in their order; the first of each has the time spent."""
+    rows = []
+    for event in events:
+        about = {"reviewer": event["reviewer"], "reviewed_at": event["at"], "simulated": event["simulated"]}
+        for place, row in enumerate(event["verdicts"]):
+            rows.append(row | about | {"seconds": None if place else event["seconds"]})
+    return pa.Table.from_pylist(rows, schema=VERDICTS)
 
 
 def checked_rows(rows: Sequence[VerdictRow], item: Document, classes: Sequence[str]) -> list[Document]:
@@ -133,7 +130,8 @@ def pull_queue(uri: str, queue_id: str, workspace: Store) -> PullOutcome:
         undone = queue.undone()
         _claim(queue, undone)
         answers = _submitted(queue, {"pulled": TAKEN})
-        late = _late(queue)
+        late_events = database.events.find({"queue": queue.id, "what": "late"}, {"item": 1}).sort("seq", DESCENDING)
+        late = [event["item"] for event in late_events]
         before = {"queue": queue.id, "what": "submitted", "pulled": {"$nin": [None, TAKEN, UNDONE]}}
         earlier = database.events.count_documents(before)
         table = verdict_table(answers)
@@ -172,12 +170,6 @@ def _claim(queue: QueueStore, undone: list[int]) -> None:
 def _submitted(queue: QueueStore, which: Document) -> list[Document]:
     wanted = {"queue": queue.id, "what": "submitted", **which}
     return list(queue.database.events.find(wanted).sort("seq"))
-
-
-def _late(queue: QueueStore) -> list[str]:
-    """Items with answers that came when they were another's, latest first."""
-    wanted = {"queue": queue.id, "what": "late"}
-    return [event["item"] for event in queue.database.events.find(wanted, {"item": 1}).sort("seq", DESCENDING)]
 
 
 def _mark(queue: QueueStore, answers: list[Document], name: str) -> None:

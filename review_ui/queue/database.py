@@ -100,10 +100,8 @@ def start_mongod(
 ) -> tuple[subprocess.Popen[bytes], str]:
     """Start a MongoDB server that goes on until it is stopped, on a socket that only this user can open.
 
-    Args:
-        folder: Its data, and its log.
-        uri: Of a server that has died, to be taken over; without it, the server has an address of its own.
-        release: Of MongoDB, such as 7.0, that wrote what is in the folder; only that one is started.
+    `uri` is that of a server that has died, to be taken over; without it, the server has an address of its own. Only
+    the `release` of MongoDB, such as 7.0, that wrote what is in the folder is started.
 
     Returns:
         The process, which answers already, and its mongodb:// URI.
@@ -187,8 +185,7 @@ def forget_socket(uri: str) -> None:
 def mongod_binary(release: str | None = None) -> Path:
     """Choose the newest of the mongod that FiftyOne's package brings and the one on the PATH.
 
-    Args:
-        release: The one that wrote the data, such as 7.0: a release opens its own data, and no other is tried on them.
+    Where a release, such as 7.0, wrote the data, no other is tried on them: each opens its own.
 
     Raises:
         UserError: There is none, or none of that release.

@@ -109,7 +109,11 @@ def _fill(queue: Queue, workspace: Store, current: Current, plans: Plans, guaran
         corrections = HumanLabel.of(visible_verdicts(queue, verdicts), queue.classes)
         writer = Writer(queue, corrections, replace(details, inputs=made_by), wanted)
         missing = _write(partial(labelled_images, *run), writer, changes)
-    _apply(queue, changes)
+    _change(queue, changes.gone, state.ask(False))
+    _change(queue, changes.back, state.ask(True))
+    _change(queue, changes.again, state.ask_again(), {"state": "answered"})
+    for count, names in changes.wanted.items():
+        _change(queue, names, _for(count), _UNTOUCHED)
     return FillOutcome(
         queue=queue.id,
         added=writer.added + len(changes.back),
@@ -215,14 +219,6 @@ def _write(images_of: Callable[[pa.Array], Iterable[ExportImage]], writer: Write
     return len(lost) + sum(task.key in missing for task in changes.new)
 
 
-def _apply(queue: QueueStore, changes: Changes) -> None:
-    _change(queue, changes.gone, state.ask(False))
-    _change(queue, changes.back, state.ask(True))
-    _change(queue, changes.again, state.ask_again(), {"state": "answered"})
-    for count, names in changes.wanted.items():
-        _change(queue, names, _for(count), _UNTOUCHED)
-
-
 def _change(
     queue: QueueStore, names: Sequence[str], change: list[state.Stage], only: Mapping[str, Any] | None = None
 ) -> None:
@@ -273,7 +269,10 @@ def compare(queue: QueueStore, asked: Asked, answers: Answers, before: Pending, 
     stays until the other has. `before` is what `read_pending` gave before the answers were read.
     """
     changes = Changes()
-    pending, seen = _pending_now(queue, before), set()
+    # The workspace may not have had them when its answers were read.
+    since = {"queue": queue.id, "what": "submitted", "seq": {"$gt": before.seq}}
+    pending = before.items | _unpulled(queue) | {one["item"] for one in queue.database.events.find(since, {"item": 1})}
+    seen = set()
     reviewers = dict(zip(answers.label_ids, answers.reviewers.tolist(), strict=True))
     for item in queue.database.items.find({"queue": queue.id}, dict.fromkeys(_FIELDS, 1)):
         name = item["item"]
@@ -284,7 +283,10 @@ def compare(queue: QueueStore, asked: Asked, answers: Answers, before: Pending, 
             if name in asked.open and name not in pending:
                 changes.again.append(name)
                 changes.active.setdefault(item["key"], []).append(name)
-        elif name in asked.open or (name in asked.items and _waits(item, reviewers)):
+        # The workspace has an answer by one of two.
+        elif name in asked.open or (
+            name in asked.items and item["answered_by"] and reviewers.get(name, 0) < item["wanted"]
+        ):
             _keep(changes, item, wanted(name, item["purpose"]))
         elif item["asked"]:
             changes.gone.append(name)
@@ -303,17 +305,6 @@ def _keep(changes: Changes, item: Document, wanted: int) -> None:
     # A dispute is settled by one reading more.
     if wanted != item["wanted"] and not item["answered_by"] and not item.get("again"):
         changes.wanted[wanted].append(name)
-
-
-def _waits(item: Document, reviewers: dict[str, int]) -> bool:
-    """Whether an item that the workspace has an answer to is to be answered all the same."""
-    return bool(item["answered_by"]) and reviewers.get(item["item"], 0) < item["wanted"]
-
-
-def _pending_now(queue: QueueStore, before: Pending) -> frozenset[str]:
-    """Items with answers that the workspace may not have had when its answers were read."""
-    since = {"queue": queue.id, "what": "submitted", "seq": {"$gt": before.seq}}
-    return before.items | _unpulled(queue) | {one["item"] for one in queue.database.events.find(since, {"item": 1})}
 
 
 def _unpulled(queue: QueueStore) -> frozenset[str]:

@@ -139,15 +139,8 @@ class Queue(QueueStore):
         """Record an answer; when this returns, it is on the server's disk.
 
         The same answer to the same item and epoch again changes nothing. An answer after the lease ran out counts as
-        long as nobody else has the item.
-
-        Args:
-            reviewer: Who.
-            item_id: What was answered.
-            epoch: That of the item.
-            rows: Verdicts: one about the label (or `checked` of the image), and one for every missed object.
-            seconds: Time spent; None where it is unknown.
-            simulated: A program answered from ground truth.
+        long as nobody else has the item. `rows` are verdicts: one about the label (or `checked` of the image), and one
+        for every missed object. `seconds` were spent; None where that is unknown.
 
         Raises:
             LeaseLostError: The item is another's by now, not asked any more, or was answered otherwise at this epoch;
@@ -208,7 +201,12 @@ class Queue(QueueStore):
             return None
         free = {"_id": last["_id"], "pulled": {"$in": [None, UNDONE]}}
         if not self.database.events.update_one(free, {"$set": {"pulled": UNDONE}}).matched_count:
-            raise VouchError(_already_pulled(last))
+            gone = "your last answer has gone to the workspace and cannot be taken back here"
+            if last["kind"] != "label":
+                raise VouchError(f"{gone}: what was checked and drawn stays")
+            raise VouchError(
+                f"{gone}; to replace it, import another verdict of yours on the label: vouch verdicts CAMPAIGN FILE"
+            )
         # The item before the event: were we killed in between, the next undo, or `complete`, does the rest.
         item: Document | None = self.database.items.find_one_and_update(
             {"_id": self.key_of(last["item"])},
@@ -384,10 +382,3 @@ def _not_counted(item: Document, *, is_answered: bool) -> str:
     if item["state"] == "gone":
         return f"{what} is not asked any more: your answer is kept in the log, and does not count"
     return f"your lease ran out and {what} is another's by now: your answer is kept in the log, and does not count"
-
-
-def _already_pulled(event: Document) -> str:
-    gone = "your last answer has gone to the workspace and cannot be taken back here"
-    if event["kind"] != "label":
-        return f"{gone}: what was checked and drawn stays"
-    return f"{gone}; to replace it, import another verdict of yours on the label: vouch verdicts CAMPAIGN FILE"

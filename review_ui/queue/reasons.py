@@ -206,13 +206,10 @@ class _Wanted:
         if label_id in self.label_ids:
             details.reasons[label_id] = format_reasons(row)
         for task in self.honeypots.get(row["key"], ()):
-            if self._made_from(task, label_id):
+            # A plan whose writing was cut short leaves a gap in the numbers, not in the count that the id is made with.
+            if any(honeypot_id(self.run, self.seed, plans, label_id) == task.item for plans in range(task.plan)):
                 details.sources[task.item] = label_id
                 details.reasons[task.item] = format_reasons(row, {task.class_name or "": class_name})
-
-    def _made_from(self, task: Task, label_id: str) -> bool:
-        # A plan whose writing was cut short leaves a gap in the numbers, not in the count that the id was made with.
-        return any(honeypot_id(self.run, self.seed, plans, label_id) == task.item for plans in range(task.plan))
 
 
 class Reason(NamedTuple):
@@ -238,7 +235,11 @@ def format_reasons(signals: Signals, renamed: Mapping[str, str] | None = None) -
     reasons = [reason for rule in _RULES if (reason := rule(shown)) is not None and reason.weight > 0]
     # A stable sort: of equal weights the first rule goes first.
     strongest = sorted(reasons, key=lambda reason: -reason.weight)[:MOST]
-    return "; ".join(reason.text for reason in strongest) or _sure(shown)
+    if strongest:
+        return "; ".join(reason.text for reason in strongest)
+    sure = {"detector": _number(shown, "detector_score"), "CLIP": _number(shown, "clip_probability")}
+    scores = [f"{who} {value:.2f}" for who, value in sure.items() if value is not None]
+    return f"the models agree: {', '.join(scores)}" if scores else ""
 
 
 def format_presence(class_name: str, presence: float) -> str:
@@ -295,9 +296,3 @@ _RULES: Final[tuple[Rule, ...]] = (
     _beyond("mask_stability", UNSURE_MASK, 0, "the mask's edge is vague"),
     _tiny,
 )
-
-
-def _sure(signals: Signals) -> str:
-    score, clip = _number(signals, "detector_score"), _number(signals, "clip_probability")
-    scores = [f"{who} {value:.2f}" for who, value in (("detector", score), ("CLIP", clip)) if value is not None]
-    return f"the models agree: {', '.join(scores)}" if scores else ""

@@ -34,12 +34,13 @@ def progress(queue: QueueStore, reviewer: str) -> Progress:
     open_ = [group for group in free if group["state"] == "open"]
     own = _own_seconds(queue, reviewer)
     every = [seconds for values in own.values() for seconds in values]
+    events, by_me = queue.database.events.count_documents, {"queue": queue.id, "reviewer": reviewer}
     return Progress(
         open=_total(open_),
         leased=_total(mine) + _total([group for group in free if group["state"] == "leased"]),
         answered=_total(answered),
         mine=_total(mine),
-        answered_by_me=_count_own(queue, reviewer),
+        answered_by_me=events(by_me | {"what": "submitted"}) - events(by_me | {"what": "undone"}),
         by_class={queue.shown_name(name) or "": found for name, found in _by(open_, "class_name").items()},
         by_kind={kind: count for kind in get_args(Kind) if (count := _by(open_, "kind").get(kind))},
         minutes_left=sum(_seconds(group, own) for group in [*open_, *mine]) / 60,
@@ -70,7 +71,8 @@ def queue_status(queue: QueueStore) -> QueueStatus:
     twice, agreement = _agreement(queue)
     submitted = {"queue": queue.id, "what": "submitted", "seq": {"$nin": undone}}
     events = queue.database.events
-    edited, edit_iou = _edits(queue, submitted)
+    # Boxes that answers corrected: IoU before and after.
+    ious = [event["box_iou"] for event in events.find(submitted | {"box_iou": {"$ne": None}}, {"box_iou": 1})]
     return QueueStatus(
         queue=queue.id,
         run=queue.run,
@@ -79,8 +81,8 @@ def queue_status(queue: QueueStore) -> QueueStatus:
         twice=twice,
         agreement=agreement,
         hinted=events.count_documents(submitted | {"hinted": True}),
-        edited=edited,
-        edit_iou=edit_iou,
+        edited=len(ious),
+        edit_iou=median(ious) if ious else None,
         minutes_left=sum(_seconds(group, own) for group in left) / 60,
         own_pace=any(len(own.get(group["kind"], [])) >= ENOUGH for group in left),
         unpulled=events.count_documents(submitted | {"pulled": UNPULLED}),
@@ -150,12 +152,6 @@ def _seconds(group: Document, own: dict[str, list[float]]) -> float:
     return expected
 
 
-def _count_own(queue: QueueStore, reviewer: str) -> int:
-    count = queue.database.events.count_documents
-    submitted, undone = ({"queue": queue.id, "what": what, "reviewer": reviewer} for what in ("submitted", "undone"))
-    return count(submitted) - count(undone)
-
-
 def _agreement(queue: QueueStore) -> tuple[int, float | None]:
     """Items that two people answered, and the share of them on which all gave the same verdict and the same class."""
     given: dict[str, dict[str, tuple[str, str | None]]] = defaultdict(dict)
@@ -166,13 +162,6 @@ def _agreement(queue: QueueStore) -> tuple[int, float | None]:
         given[event["item"]][event["reviewer"]] = event["verdict"], event["verdicts"][0]["class_name"]
     both = [set(answers.values()) for answers in given.values() if len(answers) > 1]
     return len(both), sum(len(answers) == 1 for answers in both) / len(both) if both else None
-
-
-def _edits(queue: QueueStore, submitted: Document) -> tuple[int, float | None]:
-    """Boxes that answers corrected, and the median IoU of these before and after."""
-    edited = queue.database.events.find(submitted | {"box_iou": {"$ne": None}}, {"box_iou": 1})
-    ious = [event["box_iou"] for event in edited]
-    return len(ious), median(ious) if ious else None
 
 
 def _reviewers(queue: QueueStore, submitted: Document) -> dict[str, ReviewerProgress]:

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from vouch_labels.review_ui.session.read_back import Choice, Document, DraftError, Row, read_back, rows_if_unchanged
+from vouch_labels.review_ui.session.read_back import Choice, DraftError, read_back, rows_if_unchanged
 from vouch_labels.review_ui.session.session import GONE, ItemSummary, ReviewSession
 from vouch_labels.schemas.errors import LeaseLostError
-from vouch_labels.schemas.queue import Item, VerdictRow
+from vouch_labels.schemas.queue import Item
 
 _CHANGED: Final = "you have changed this label, which its crop does not show: answer it by itself (Alt+T)"
 _OTHERWISE: Final = "you have given another answer to this already; to change it, take it back (Alt+Z)"
@@ -20,8 +20,9 @@ def take_grid(
     Labels that the reviewer has drawn on are left out: their crops show them without the drawing.
     """
     with session.lock:
-        labels = [summary["item"] for summary in session.refresh() if summary["kind"] == "label"]
-        out = {*leave, *_touched(session, labels)}
+        drafts = session.drafts([summary["item"] for summary in session.refresh() if summary["kind"] == "label"])
+        touched = [name for name, draft in drafts.items() if rows_if_unchanged(*draft[::-1], session.classes) is None]
+        out = {*leave, *touched}
         if class_name is None:
             first = _hold(session, 1, out)
             class_name = first[0].class_name if first else None
@@ -54,31 +55,22 @@ def submit_grid(
                 if name not in drafts:
                     raise DraftError(GONE)
                 item, sample = drafts[name]
-                rows = _rows(session, item, sample, choice if name in wrong else None, class_name)
+                rows = rows_if_unchanged(sample, item, session.classes)
+                if rows is None:
+                    raise DraftError(_CHANGED)
+                if name in wrong:
+                    rows = read_back(sample, item, session.classes, choice, class_name)
                 session.submit_rows(item, rows, each)
             except (DraftError, LeaseLostError) as error:
                 trouble[name] = str(error)
     for name, earlier in session.queue.answered(session.reviewer, list(trouble)).items():
-        if _is_answer(earlier, choice if name in wrong else None, class_name):
+        picked = choice if name in wrong else None
+        right = class_name if picked == "wrong_class" else None
+        if (earlier[0]["verdict"], earlier[0]["class_name"]) == (picked or "correct", right):
             del trouble[name]
         else:
             trouble[name] = _OTHERWISE
     return trouble
-
-
-def _rows(
-    session: ReviewSession, item: Item, sample: Document, picked: Choice | None, class_name: str | None
-) -> list[Row]:
-    rows = rows_if_unchanged(sample, item, session.classes)
-    if rows is None:
-        raise DraftError(_CHANGED)
-    return rows if picked is None else read_back(sample, item, session.classes, picked, class_name)
-
-
-def _is_answer(rows: Sequence[VerdictRow], picked: Choice | None, class_name: str | None) -> bool:
-    """Whether an earlier answer is the one that is given now."""
-    right = class_name if picked == "wrong_class" else None
-    return (rows[0]["verdict"], rows[0]["class_name"]) == (picked or "correct", right)
 
 
 def _hold(session: ReviewSession, count: int, out: Collection[str], class_name: str | None = None) -> list[Item]:
@@ -90,9 +82,3 @@ def _hold(session: ReviewSession, count: int, out: Collection[str], class_name: 
         if len(found) >= count or len(held) in (before, 0):
             return found
         asked, before = len(held) + count - len(found), len(held)
-
-
-def _touched(session: ReviewSession, labels: Sequence[str]) -> list[str]:
-    """Labels that the reviewer has changed."""
-    drafts = session.drafts(labels)
-    return [name for name, (item, sample) in drafts.items() if rows_if_unchanged(sample, item, session.classes) is None]

@@ -52,7 +52,11 @@ def read_back(
     known = classes if item.class_name is None else (*classes, item.class_name)
     drawn = read_draft(sample, item.width, item.height, known)
     own = None if item.label_id is None else object_id(item.label_id)
-    missed = [_missed(one, item) for one in drawn if one.id != own]
+    missed = [
+        _row(item, "missed", class_name=one.class_name, box=one.box, mask=None if one.mask is None else _rle(one, item))
+        for one in drawn
+        if one.id != own
+    ]
     if item.label_id is None:
         if choice != "as_shown":
             raise DraftError("this asks about the whole image: draw what no box shows and submit it, or skip it")
@@ -130,12 +134,6 @@ def _new_mask(kept: Drawn, item: Item) -> bytes | None:
 
 def _shown_mask(item: Item) -> Mask | None:
     return None if item.rle is None else mask_in_box(item.rle, _box_of(item), item.width, item.height)
-
-
-def _missed(one: Drawn, item: Item) -> Row:
-    return _row(
-        item, "missed", class_name=one.class_name, box=one.box, mask=None if one.mask is None else _rle(one, item)
-    )
 
 
 def _rle(one: Drawn, item: Item) -> bytes:

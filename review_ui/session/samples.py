@@ -59,22 +59,20 @@ def open_dataset(name: str, classes: Sequence[str]) -> "fo.Dataset":
             dataset.delete_sample_fields(former)
     else:
         dataset = fo.Dataset(name, persistent=True)
-        _make_fields(dataset)
+        for text in _TEXTS:
+            dataset.add_sample_field(text, fo.StringField)
+        for labels in (QUESTION, KNOWN):
+            dataset.add_sample_field(labels, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+        # A reviewer's submit finds its sample by it.
+        dataset.create_index("item", unique=True)
         _make_style(dataset)
     if dataset.label_schemas.get(QUESTION, {}).get("classes") != list(classes):
-        _make_schemas(dataset, classes)
+        schema = {"type": "detections", "component": "dropdown", "classes": list(classes), "attributes": []}
+        dataset.update_label_schema(QUESTION, schema)
+        # What is no part of an active schema is not drawn while people annotate.
+        dataset.update_label_schema(KNOWN, schema | {"read_only": True})
+        dataset.activate_label_schemas([QUESTION, KNOWN])
     return dataset
-
-
-def _make_fields(dataset: "fo.Dataset") -> None:
-    import fiftyone as fo
-
-    for name in _TEXTS:
-        dataset.add_sample_field(name, fo.StringField)
-    for name in (QUESTION, KNOWN):
-        dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    # A reviewer's submit finds its sample by it.
-    dataset.create_index("item", unique=True)
 
 
 def _make_style(dataset: "fo.Dataset") -> None:
@@ -100,14 +98,6 @@ def _make_style(dataset: "fo.Dataset") -> None:
     dataset.save()
 
 
-def _make_schemas(dataset: "fo.Dataset", classes: Sequence[str]) -> None:
-    schema = {"type": "detections", "component": "dropdown", "classes": list(classes), "attributes": []}
-    dataset.update_label_schema(QUESTION, schema)
-    # What is no part of an active schema is not drawn while people annotate.
-    dataset.update_label_schema(KNOWN, schema | {"read_only": True})
-    dataset.activate_label_schemas([QUESTION, KNOWN])
-
-
 def sample_of(item: Item, queue: str, answer: Sequence[VerdictRow] = ()) -> "fo.Sample":
     """Make the sample that shows an item, in no dataset yet.
 
@@ -116,8 +106,8 @@ def sample_of(item: Item, queue: str, answer: Sequence[VerdictRow] = ()) -> "fo.
     """
     import fiftyone as fo
 
-    asked = [_drawn(one, item) for one in drawn_before(item, answer)]
-    known = [_detection(other.label_id, other.class_name, other.box, item) for other in item.others]
+    asked = [_detection(one, item) for one in drawn_before(item, answer)]
+    known = [_detection(DrawnBefore(one.label_id, one.class_name, one.box, None), item) for one in item.others]
     return fo.Sample(
         filepath=f"/vouch/{queue}/{item.key}",  # by which the guard knows the image; there is no such file
         metadata=fo.ImageMetadata(
@@ -146,34 +136,21 @@ class DrawnBefore(NamedTuple):
     """COCO RLE counts of the image's size."""
 
 
-def _drawn(one: DrawnBefore, item: Item) -> "fo.Detection":
-    mask = None if one.rle is None else mask_in_box(one.rle, one.box, item.width, item.height)
-    return _detection(one.label_id, one.class_name, one.box, item, mask)
-
-
-def _detection(label_id: str | None, class_name: str, box: Box, item: Item, mask: Mask | None = None) -> "fo.Detection":
+def _detection(one: DrawnBefore, item: Item) -> "fo.Detection":
     import fiftyone as fo
 
-    found = fo.Detection(label=class_name, bounding_box=_shares(box, item), mask=mask)
-    if label_id is not None:
-        found._id = object_id(label_id)
+    mask = None if one.rle is None else mask_in_box(one.rle, one.box, item.width, item.height)
+    x0, y0, x1, y1 = one.box
+    # Left, top, width and height as shares of the image, as FiftyOne keeps them.
+    shares = [x0 / item.width, y0 / item.height, (x1 - x0) / item.width, (y1 - y0) / item.height]
+    found = fo.Detection(label=one.class_name, bounding_box=shares, mask=mask)
+    if one.label_id is not None:
+        found._id = object_id(one.label_id)
     return found
 
 
-def _shares(box: Sequence[float], item: Item) -> list[float]:
-    """Left, top, width and height of a box as shares of the image, as FiftyOne keeps them."""
-    x0, y0, x1, y1 = box
-    return [x0 / item.width, y0 / item.height, (x1 - x0) / item.width, (y1 - y0) / item.height]
-
-
 def mask_in_box(rle_counts: bytes, box: Sequence[float], width: int, height: int) -> Mask | None:
-    """Cut the mask of an image to the pixels of a box, as FiftyOne keeps it.
-
-    Args:
-        rle_counts: Compressed COCO RLE counts of the image's size.
-        box: xyxy in pixels.
-        width: Of the image.
-        height: Of the image.
+    """Cut the mask of an image, compressed COCO RLE counts, to the pixels of an xyxy box, as FiftyOne keeps it.
 
     Returns:
         (h, w) for the pixels that the box touches; None if none of them is set, or it is no mask of such an image.
@@ -192,11 +169,7 @@ def mask_in_box(rle_counts: bytes, box: Sequence[float], width: int, height: int
 def rle_in_image(mask: Mask, box: Sequence[float], width: int, height: int) -> bytes | None:
     """Place a mask that fills a box in the image: a pixel is set where the mask is, at its centre.
 
-    Args:
-        mask: (h, w), stretched over the box whatever its size, as FiftyOne shows it.
-        box: xyxy in pixels, not empty.
-        width: Of the image.
-        height: Of the image.
+    The mask (h, w) is stretched over the box, xyxy in pixels and not empty, whatever its size, as FiftyOne shows it.
 
     Returns:
         Compressed COCO RLE counts of the image's size; None if no pixel is set.

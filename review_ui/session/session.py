@@ -3,7 +3,7 @@
 import hashlib
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypedDict
 
 from bson import ObjectId, json_util
@@ -101,14 +101,16 @@ class ReviewSession:
             self._items = {item.id: item for item in held}
             shown = {one["item"] for one in self._samples.find({}, {"item": True})}
             self._clear([name for name in shown if name not in self._items])
-            self._show(item for item in held if item.id not in shown)
+            if samples := [sample_of(item, self.queue.id) for item in held if item.id not in shown]:
+                self._dataset.add_samples(samples, progress=False)
             return self.items()
 
     def items(self) -> list[ItemSummary]:
         """The items of the session, by place."""
         with self.lock:
             ids = {one["item"]: str(one["_id"]) for one in self._samples.find({}, {"item": True})}
-            return [summarize(item, ids[item.id]) for item in self._in_order() if item.id in ids]
+            in_order = sorted(self._items.values(), key=lambda item: (item.place, item.id))
+            return [summarize(item, ids[item.id]) for item in in_order if item.id in ids]
 
     def item_of(self, sample_id: str) -> str | None:
         """The item that a sample shows; None if there is no such sample."""
@@ -214,14 +216,6 @@ class ReviewSession:
         if not found:
             raise DraftError(GONE)
         return found[item_id]
-
-    def _in_order(self) -> list[Item]:
-        return sorted(self._items.values(), key=lambda item: (item.place, item.id))
-
-    def _show(self, items: Iterable[Item]) -> None:
-        samples = [sample_of(item, self.queue.id) for item in items]
-        if samples:
-            self._dataset.add_samples(samples, progress=False)
 
     def _clear(self, names: Sequence[str]) -> None:
         """Remove items that are not answered; what was drawn is kept in the log."""

@@ -310,16 +310,10 @@ def generate_scenes(
 ) -> Path:
     """Draw scenes with exact ground truth; the same arguments write the same files.
 
-    Args:
-        out: Folder for scene-00000.jpg ... and ground_truth.json; made if missing, must hold no scenes yet.
-        count: Number of scenes.
-        seed: Which world. The bundled models were trained on seeds from 1000 on; the ones below are new to them.
-        split: "core" (the nouns of the bundled models), "full" (all nouns), "core-heldout" or "full-heldout" (with
-            the colour and noun pairs that no training scene shows).
-        smallest: Least height and width in pixels.
-        largest: Greatest height and width in pixels.
-        on_scene: Called with the number of scenes written so far, after each.
-        style: How things look: "noto" (what the bundled models know) or "twitter" (never trained on).
+    The folder gets scene-00000.jpg ... of `smallest` to `largest` pixels a side. The bundled models were trained on
+    seeds from 1000 on, the nouns of "core" and the style "noto"; other splits are "full" (all nouns), "core-heldout"
+    and "full-heldout" (with the colour and noun pairs that no training scene shows), the other style is "twitter".
+    `on_scene` is called with the number of scenes written so far, after each.
 
     Returns:
         The path of ground_truth.json: COCO instances with compressed RLE masks; each annotation's `attributes` hold

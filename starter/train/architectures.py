@@ -31,14 +31,10 @@ def detector_architecture(
     queries: int = 30,
     short_side: int = 192,
 ) -> dict[str, Any]:
-    """Build arguments of the starter GroundingDINO.
+    """Build arguments of the starter GroundingDINO, of a Swin of this width and depths of its four stages.
 
-    Args:
-        vocabulary_size: Pieces of the tokenizer.
-        width: Channels of the first Swin stage.
-        depths: Blocks of the four Swin stages.
-        queries: Boxes the decoder follows; more than any scene has objects.
-        short_side: What images are resized to, in pixels; the long side follows, up to 1.6 times as much.
+    `queries` are boxes that the decoder follows, more than any scene has objects. Images are resized to `short_side`
+    pixels; the long side follows, up to 1.6 times as much.
     """
     groundingdino = {
         "modelname": "groundingdino",
@@ -109,10 +105,8 @@ def detector_architecture(
 def segmenter_architecture(side: int = 192, width: int = 128, depth: int = 4) -> dict[str, Any]:
     """Build arguments of the starter SAM, by part of segment-anything.
 
-    Args:
-        side: Longer side of the input in pixels; a multiple of 64.
-        width: Channels of the image encoder; a multiple of 32.
-        depth: Blocks of the image encoder; the last one attends to the whole image, the others within windows.
+    `side` is the longer side of the input in pixels, a multiple of 64, `width` channels of the image encoder, a
+    multiple of 32; of its `depth` blocks the last one attends to the whole image, the others within windows.
     """
     # Half of SAM's patch side: fine masks from a small input.
     patch, channels = 8, 128
@@ -151,11 +145,8 @@ def segmenter_architecture(side: int = 192, width: int = 128, depth: int = 4) ->
 def scorer_architecture(vocabulary_size: int, end_token: int, side: int = 64, width: int = 24) -> dict[str, Any]:
     """Build arguments of the starter CLIP: a small ResNet for crops, a small transformer for texts.
 
-    Args:
-        vocabulary_size: Pieces of the tokenizer.
-        end_token: Number of its [SEP].
-        side: Input side in pixels; a multiple of 32.
-        width: Channels of the ResNet's first stage.
+    `end_token` is the number of the tokenizer's [SEP], `side` that of the input in pixels, a multiple of 32, `width`
+    channels of the ResNet's first stage.
     """
     return {
         "embed_dim": 128,

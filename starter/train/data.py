@@ -151,7 +151,9 @@ def draw_prompt(
         name = noun.name if rng.random() < 0.6 else names[int(rng.integers(len(names)))]
         if by_colour and noun.tinted:
             seen = {colour for n, colour in zip(scene_nouns, scene_colours, strict=True) if n == noun.name}
-            phrases += [(f"{colour} {name}", noun.name, colour) for colour in _colours(rng, noun, seen)]
+            allowed = [colour for colour in COLOURS if (colour, noun.name) not in HELD_OUT]
+            asked = [colour for colour in allowed if rng.random() < (0.88 if colour in seen else 0.45)]
+            phrases += [(f"{colour} {name}", noun.name, colour) for colour in asked]
         else:
             phrases.append((name, noun.name, None))
     order: NDArray[np.int64] = rng.permutation(len(phrases))[:_MOST_PHRASES]
@@ -163,11 +165,6 @@ def draw_prompt(
         position += length + 1
     targets = [_named(phrases, n, colour) for n, colour in zip(scene_nouns, scene_colours, strict=True)]
     return Prompt(" ".join(text + "." for text, _, _ in phrases), spans, targets)
-
-
-def _colours(rng: np.random.Generator, noun: Noun, seen: set[str | None]) -> list[str]:
-    allowed = [colour for colour in COLOURS if (colour, noun.name) not in HELD_OUT]
-    return [colour for colour in allowed if rng.random() < (0.88 if colour in seen else 0.45)]
 
 
 def _named(phrases: list[tuple[str, str, str | None]], noun: str, colour: str | None) -> int:

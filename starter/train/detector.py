@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import box_convert, box_iou, generalized_box_iou, nms
+from torchvision.ops import box_convert, box_iou, generalized_box_iou, generalized_box_iou_loss, nms
 
 from vouch_labels.schemas.campaign import DetectorConfig
 from vouch_labels.starter.scenes.vocabulary import SPLITS
@@ -62,7 +62,8 @@ def main() -> None:
         squeezed = [side - side // 10 * int(i) for i in rng.integers(2, size=2)]
         height, width = (round(s * full / _SIDE) for s, full in zip(squeezed, scenes.images.shape[1:3], strict=True))
         images, boxes = _batch(rng, scenes, picked, (height, width))
-        prompts = [_prompt(rng, model, options.split, scenes, int(index)) for index in picked]
+        nouns, named = SPLITS[options.split][0], [(scenes.nouns[index], scenes.colours[index]) for index in picked]
+        prompts = [draw_prompt(rng, model.tokenizer, nouns, *one) for one in named]
         return loss(images.to(device), prompts, boxes)
 
     def measure(averaged: nn.Module) -> dict[str, float]:
@@ -139,10 +140,6 @@ def _batch(
         x0, y0, x1, y1 = boxes[number].T
         boxes[number] = np.stack([1 - x1, y0, 1 - x0, y1], axis=1)
     return images, boxes
-
-
-def _prompt(rng: np.random.Generator, model: Any, split: str, scenes: SceneCache, index: int) -> Prompt:  # noqa: ANN401
-    return draw_prompt(rng, model.tokenizer, SPLITS[split][0], scenes.nouns[index], scenes.colours[index])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -344,22 +341,11 @@ def _losses(
         return {"class": classes * _WEIGHTS["class"], "name": zero, "l1": zero, "giou": zero}
     found, truth, share = torch.cat(chosen), torch.cat(wanted), torch.cat(weights)
     l1 = ((found - truth).abs().sum(1) * share).sum()
-    overlap = _paired_giou(box_convert(found, "cxcywh", "xyxy"), box_convert(truth, "cxcywh", "xyxy"))
-    giou = ((1 - overlap) * share).sum()
+    corners = (box_convert(boxes, "cxcywh", "xyxy") for boxes in (found, truth))
+    giou = (generalized_box_iou_loss(*corners) * share).sum()
     naming = (torch.cat(names) * share).sum()
     parts = {"class": classes, "name": naming, "l1": l1, "giou": giou}
     return {name: value * _WEIGHTS[name] / max(float(share.sum()), 1.0) for name, value in parts.items()}
-
-
-def _paired_giou(first: Tensor, second: Tensor) -> Tensor:
-    """(N,) generalised IoU of box pairs (Rezatofighi et al., CVPR 2019)."""
-    low, high = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
-    common = (high - low).clamp(min=0).prod(1)
-    area = (first[:, 2:] - first[:, :2]).prod(1) + (second[:, 2:] - second[:, :2]).prod(1)
-    outer = torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])
-    union = area - common
-    hull = outer.prod(1).clamp(min=1e-9)
-    return common / union.clamp(min=1e-9) - (hull - union) / hull
 
 
 def calibrate(model: nn.Module, scenes: SceneCache, split: str, side: int) -> float:

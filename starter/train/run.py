@@ -98,7 +98,13 @@ class Run:
         options.work.mkdir(parents=True, exist_ok=True)
         self._state = options.work / f"{name}.pt"
         if self._state.exists():
-            self._resume()
+            state = torch.load(self._state, map_location=next(model.parameters()).device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for group in self.optimizer.param_groups:
+                group["fused"] = True
+            self.step, self.elapsed = state["step"], state["elapsed"]
 
     def loop(
         self,
@@ -109,11 +115,7 @@ class Run:
     ) -> None:
         """Train until the minutes are over, or this many steps in all are done; then save and export.
 
-        Args:
-            losses: Draws a batch and returns its losses.
-            measure: Figures of the averaged model for the curve.
-            measure_every: In steps.
-            most_steps: None: only the minutes count.
+        `losses` draws a batch and returns its losses; `measure` gives figures of the averaged model for the curve.
         """
         started, saved = time.monotonic() - self.elapsed, time.monotonic()
         end = self.options.minutes * 60
@@ -186,15 +188,6 @@ class Run:
         row = {"step": self.step, "seconds": round(self.elapsed, 1), **{k: round(v, 4) for k, v in figures.items()}}
         with (self.options.work / f"{self.name}.jsonl").open("a", encoding="utf-8") as curve:
             curve.write(json.dumps(row) + "\n")
-
-    def _resume(self) -> None:
-        state = torch.load(self._state, map_location=next(self.model.parameters()).device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["fused"] = True
-        self.step, self.elapsed = state["step"], state["elapsed"]
 
 
 def start_from(model: nn.Module, weights: Path | None) -> None:

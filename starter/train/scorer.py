@@ -126,9 +126,11 @@ def scorer_losses(
     end, last = len(nouns), len(nouns) + 1 + len(pairs)
     names = [noun.name for noun in nouns]
     plain = torch.tensor([end if noun is None else names.index(noun) for noun in batch.nouns], device=device)
+    # How far phrases are from the sum of their parts: a colour with a noun, the noun, the colour, ...
+    phrases, words, tints = embedded[len(texts) :].reshape(-1, 3, embedded.shape[-1]).unbind(1)
     losses = {
         "nouns": functional.cross_entropy(logits[:, : end + 1], plain),
-        "composed": 2 * _composition(embedded[len(texts) :]),
+        "composed": 2 * (1 - functional.cosine_similarity(phrases, words + tints)).mean(),
     }
     true = [number for number, shifted in enumerate(batch.shifted) if not shifted]
     coloured = [number for number in true if batch.colours[number]]
@@ -139,12 +141,6 @@ def scorer_losses(
         right = torch.tensor([list(COLOURS).index(str(batch.colours[number])) for number in coloured])
         losses["colours"] = 0.5 * functional.cross_entropy(logits[coloured, last:], right.to(device))
     return losses
-
-
-def _composition(embedded: Tensor) -> Tensor:
-    """How far phrases are from the sum of their parts: rows are a colour with a noun, the noun, the colour, ..."""
-    phrases, nouns, colours = embedded.reshape(-1, 3, embedded.shape[-1]).unbind(1)
-    return (1 - functional.cosine_similarity(phrases, nouns + colours)).mean()
 
 
 def _encode_images(clip: Any, batch: ScorerBatch, device: torch.device) -> Tensor:  # noqa: ANN401 - untyped package
@@ -199,7 +195,10 @@ def scorer_batch(rng: np.random.Generator, scenes: SceneCache, size: int, side: 
         boxes = scenes.boxes[index] * image.shape[0]
         if count and rng.random() < 0.8:
             chosen = int(rng.integers(count))
-            box, context = _jittered(rng, boxes[chosen]), 1.0 if rng.random() < 0.5 else float(rng.uniform(1.0, 1.6))
+            exact = boxes[chosen]
+            jitter = np.clip(rng.normal(0, 0.05, 4), -0.15, 0.15) * np.tile(exact[2:] - exact[:2], 2)
+            box = np.asarray(exact + jitter, np.float32)
+            context = 1.0 if rng.random() < 0.5 else float(rng.uniform(1.0, 1.6))
             nouns.append(scenes.nouns[index][chosen])
             colours.append(scenes.colours[index][chosen])
         else:
@@ -238,11 +237,6 @@ def _shift(rng: np.random.Generator, noun: str | None, colour: str | None) -> fl
     hidden = [COLOURS[held] for held, name in HELD_OUT if name == noun] if colour else []
     away = [abs((COLOURS[str(colour)] + angle - hue + 180) % 360 - 180) for hue in hidden]
     return angle if all(distance > _NEAR_HUE for distance in away) else None
-
-
-def _jittered(rng: np.random.Generator, box: NDArray[np.float32]) -> NDArray[np.float32]:
-    size = np.array([box[2] - box[0], box[3] - box[1]] * 2, np.float32)
-    return np.asarray(box + np.clip(rng.normal(0, 0.05, 4), -0.15, 0.15) * size, np.float32)
 
 
 def _nothing(

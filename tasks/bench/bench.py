@@ -17,6 +17,7 @@ from vouch_labels.schemas.campaign import Campaign, Workspace
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.evaluation import BenchReport, StepTime
 from vouch_labels.schemas.records import ImageRef, ShardCounts
+from vouch_labels.tasks.acquire import pace_of
 from vouch_labels.tasks.bench.timing import StageTimer, gpu_busy, peak_bytes, repeated, settled
 from vouch_labels.tasks.models.runtime import choose_runtime
 from vouch_labels.tasks.plan.ledger import Ledger
@@ -63,11 +64,8 @@ def bench(campaign: Campaign, most: int | None = None) -> BenchReport:
     """Label the first images of a campaign's source in a workspace of their own, and measure.
 
     On a GPU the first passes, in which batches grow and kernels are compiled, do not count; and the images of a folder
-    that has fewer are measured several times over.
-
-    Args:
-        campaign: With absolute paths. Its workspace is neither read nor written.
-        most: Images at most; slow machines measure fewer. None: IMAGES, on a GPU IMAGES_ON_GPU.
+    that has fewer are measured several times over. The campaign's paths are absolute; its workspace is neither read nor
+    written. `most` images are measured, fewer on slow machines; None: IMAGES, on a GPU IMAGES_ON_GPU.
 
     Raises:
         UserError: The source holds no image, or the models cannot be used.
@@ -164,13 +162,15 @@ def _report(
     shares = {step: timer.seconds[step] / whole for step in STEPS}
     fetching, decoding = (timer.in_threads[name] * 1000 / len(refs) for name in (FETCHING, DECODING))
     threads = campaign.run.fetch_threads
+    if threads == "auto":
+        threads = pace_of(open_store(campaign.source).uri, campaign.source.s3.threads).threads
     return BenchReport(
         source=open_store(campaign.source).uri,
         images=len(refs),
         distinct=distinct,
         failed=measured.counts.failed,
         labels=measured.counts.labels,
-        device=_device_name(runtime.device),
+        device=str(torch.cuda.get_device_name(runtime.device)) if busy is not None else runtime.device,
         precision=runtime.precision,
         engine=campaign.models.engine,
         cpu_threads=torch.get_num_threads(),
@@ -194,12 +194,6 @@ def _report(
             taken_cores=load / (os.cpu_count() or 1) if torch.get_num_threads() > 1 else 0.0,
         ),
     )
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    return str(torch.cuda.get_device_name(device)) if device.startswith("cuda") else device
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from vouch_labels.tasks.certify.judge import (
     Judged,
     Reviewed,
     RoundResult,
+    could_certify,
     describe_test,
     judge_round,
     looks_at,
@@ -104,7 +105,8 @@ def certify_campaign(campaign: Campaign, unanswered_as_wrong: bool = False) -> C
     test = describe_test(reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
     number = number_of_test(reviews, test)
     judge = partial(judge_round, reviews, found, of_round, unanswered_as_wrong=unanswered_as_wrong)
-    if not judge(number, began=test.began, if_correct=True).certifies:
+    able = could_certify(reviews, found, of_round, number, began=test.began, unanswered_as_wrong=unanswered_as_wrong)
+    if not able:
         # To draw more of it is a test, so what is drawn then must do for the next.
         if not test.whole:
             raise NotCertifiedError(_too_early(test.answered or 0, found.unanswered(reviews.answers)))
@@ -225,7 +227,7 @@ def _round_to_certify(reviews: RunReviews, unanswered_as_wrong: bool) -> Round:
         raise UserError(f"there are no verdicts in {reviews.workspace.uri}; {_PLAN}, and answer what it asks")
     found = last_round(reviews.plans)
     if found is None:
-        known = int((reviews.labels.places(reviews.answers.label_ids) >= 0).sum())
+        known = int((reviews.labels.places(reviews.answers.ids) >= 0).sum())
         raise UserError(
             f"no certification sample was drawn: the verdicts on {plural(known, 'label')} of this run serve to fit; "
             f"{_PLAN}"

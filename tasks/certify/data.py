@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vouch_labels.schemas.campaign import Campaign, Gate, Unsampled
 from vouch_labels.schemas.errors import UserError
@@ -21,11 +22,12 @@ from vouch_labels.schemas.reviews import GroupPlan, ReviewPlan
 from vouch_labels.tasks.arrow import distinct
 from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.policy import LabelNumbers, keep_population, label_numbers
+from vouch_labels.tasks.policy import LabelNumbers, keep_numbers
 from vouch_labels.tasks.reviews.log import check_log
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, resolve
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
+from vouch_labels.tasks.shard.files import read_marker, shards_done
 from vouch_labels.tasks.statistics.betting import BetEvidence, Grid, bet_accepted, bet_delivered
 from vouch_labels.tasks.statistics.bounds import TRUSTED, Bools, Floats, Ints, ReviewerError
 from vouch_labels.tasks.statistics.planning import FitLabels, plan_gate_a
@@ -82,11 +84,24 @@ class RunReviews:
     campaign: Campaign
     workspace: Store
     current: Current
-    labels: RunLabels
     plans: list[tuple[ReviewPlan, pa.Table]]
     """Ascending numbers."""
     verdicts: pa.Table
     answers: Answers
+
+    @cached_property
+    def labels(self) -> RunLabels:
+        """The labels of the run, read when they are first needed.
+
+        Raises:
+            UserError: There is none.
+            StoreError: A table is damaged.
+        """
+        with Ledger.load(self.workspace, self.run) as ledger:
+            found = read_run_labels(self.workspace, self.run, ledger, self.current)
+        if not found.count:
+            raise _no_labels(self.run)
+        return found
 
     @property
     def run(self) -> str:
@@ -106,12 +121,12 @@ class RunReviews:
     @cached_property
     def numbers(self) -> LabelNumbers:
         """Numbers of the run's labels, (N,)."""
-        return label_numbers(self.labels.label_ids)
+        return self.labels.numbers
 
     @cached_property
-    def codes(self) -> Ints:
+    def codes(self) -> NDArray[np.int8]:
         """What people said of each label, (N,), as `Answers.wrong_of` has it."""
-        return np.asarray(self.answers.wrong_of(self.labels.label_ids), np.int64)
+        return self.labels.said(self.answers.ids, self.answers.wrong_of(self.answers.ids), NO_ANSWER)
 
     @property
     def unknown(self) -> Bools:
@@ -121,17 +136,17 @@ class RunReviews:
     def covered(self, chosen: Bools, plan: int = 1) -> Covered:
         """Keep which labels, (N,), a sample is drawn from."""
         return Covered(
-            population=keep_population(self.workspace, self.labels.label_ids.filter(pa.array(chosen))),
+            population=keep_numbers(self.workspace, self.numbers[chosen]),
             labels=int(chosen.sum()),
-            images=len(np.unique(self.labels.image_index[chosen])),
-            known=keep_population(self.workspace, self.labels.label_ids.filter(pa.array(~self.unknown))),
+            images=int(np.count_nonzero(np.bincount(self.labels.image_index[chosen]))),
+            known=keep_numbers(self.workspace, self.numbers[~self.unknown]),
             plan=plan,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
 
 def read_run_reviews(campaign: Campaign) -> RunReviews:
-    """Read all labels of a run, its plans and the workspace's verdicts.
+    """Read what was asked and answered about a run; its labels are read when they are first needed.
 
     Raises:
         UserError: The run has not been run, or has no label.
@@ -139,13 +154,17 @@ def read_run_reviews(campaign: Campaign) -> RunReviews:
     """
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
-    with Ledger.load(workspace, run) as ledger:
-        labels = read_run_labels(workspace, run, ledger, current)
-    if not labels.count:
-        raise UserError(f"run {run!r} has no labels, so there is nothing to review or certify; see `vouch status`")
+    done = shards_done(workspace, run, current.fingerprint)
+    markers = (read_marker(workspace, run, shard, current.fingerprint) for shard in done)
+    if not any(marker is not None and marker.counts.labels for marker in markers):
+        raise _no_labels(run)
     check_log(workspace)
     verdicts = present_verdicts(workspace, current)
-    return RunReviews(campaign, workspace, current, labels, read_plans(workspace, run), verdicts, resolve(verdicts))
+    return RunReviews(campaign, workspace, current, read_plans(workspace, run), verdicts, resolve(verdicts))
+
+
+def _no_labels(run: str) -> UserError:
+    return UserError(f"run {run!r} has no labels, so there is nothing to review or certify; see `vouch status`")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ from vouch_labels.tasks.certify.rounds import (
     last_round,
     policy_of_run,
 )
-from vouch_labels.tasks.labels.arrays import SIGNALS
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.log import CertificationTest
 from vouch_labels.tasks.reviews.plans import CHANGE_CLASS_S, DRAW_BOX_S, VERIFY_S, labels_within
@@ -60,9 +59,10 @@ from vouch_labels.tasks.statistics.threshold_tests import Population, delta_of_t
 
 MOST_TO_FIT: Final = 400
 """Reviewed labels above which a calibrator of these signals gains little."""
-FEW_TO_FIT: Final = 50
-PART_TO_FIT: Final = 10
-"""Labels of a run for each that is reviewed to fit, where they are few: what is reviewed is not automated."""
+FEW_TO_FIT: Final = 40
+PART_TO_FIT: Final = 20
+"""Labels of a run for each that is reviewed to fit, where they are few: what is reviewed is not automated, and reviews
+are worth more in the validation sample (`python -m benchmarks certificate`)."""
 _HONEYPOTS: Final = 98
 """Purpose of the generator that makes honeypots."""
 # Measured on drawn scenes; docs/design.md has the whole of it.
@@ -138,7 +138,7 @@ def draw_first(reviews: RunReviews, seconds: float) -> Draw:
     among = np.flatnonzero(free)
     if not len(among):
         raise UserError("every label was drawn or answered already; use vouch plan-reviews CAMPAIGN --stage certify")
-    scores = labels.signals[among, SIGNALS.index("detector_score")].astype(np.float64)
+    scores = labels.signal("detector_score")[among].astype(np.float64)
     drawn = first_sample(scores, wanted, reviews.seed + len(reviews.plans))
     rows = among[drawn.rows]
     p = labels.p_correct
@@ -174,7 +174,7 @@ def _known_scores(reviews: RunReviews) -> Floats:
     policy = policy_of_run(reviews)
     if policy is not None and policy.certification is not None:
         calibrator = Calibrator.from_dict(policy.certification.calibrator)
-        return calibrator.probabilities(labels.signals, labels.class_index, labels.class_names)
+        return labels.probabilities(calibrator)
     last = last_round(reviews.plans)
     return labels.p_correct if last is None else labels_of_round(reviews, last).candidates.scores
 
@@ -272,7 +272,7 @@ def _extended(reviews: RunReviews, last: Round, count: int) -> Draw:
     before = last.counts()
     counts = [had + part for had, part in zip(before, parts_of(candidates, plan.groups, plan.gate, count), strict=True)]
     drawn = draw_counts(candidates, plan.groups, plan.gate, counts, plan.seed, plan.round)
-    new = ~np.isin(drawn.rows, labels.places(last.certify["label_id"].to_pylist()))
+    new = ~np.isin(drawn.rows, labels.places(last.certify["label_id"]))
     if not new.any():
         raise UserError(
             "every label that could certify has been drawn; ask for a lower routing.precision, or review more to fit "
@@ -427,11 +427,11 @@ def low_confidence_rows(reviews: RunReviews, scores: Floats, count: int) -> tupl
     `UNKNOWN_P_OF_WAITING`. Returned is also how many wait in all.
     """
     labels = reviews.labels
-    codes = reviews.answers.wrong_of(labels.label_ids)
+    codes = reviews.codes
     disputed = np.flatnonzero(codes == IN_DISPUTE)
     asked = np.zeros(labels.count, np.bool_)
     for _, tasks in reviews.plans:
-        places = labels.places(tasks.filter(pc.is_valid(tasks["label_id"]))["label_id"].to_pylist())
+        places = labels.places(tasks["label_id"])
         asked[places[places >= 0]] = True
     policy = policy_of_run(reviews)
     # Labels that a top-up sample may cover are no business of one by one.

@@ -8,9 +8,10 @@ import pyarrow.compute as pc
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.arrow import numbers
 from vouch_labels.tasks.fingerprint import fingerprint
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.labels.arrays import RunLabels
 from vouch_labels.tasks.reviews.plans import Plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, WRONG, Answers
+from vouch_labels.tasks.shard.numbers import SIGNALS
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.fit_calibrator import FEWEST_LABELS, Fitted, fit_calibrator
@@ -66,7 +67,7 @@ def fit_rows(labels: RunLabels, rows: Ints, wrong: Bools, weights: Floats, seed:
         UserError: Fewer labels than a calibrator needs.
     """
     fitted = fit_calibrator(
-        labels.signals[rows],
+        labels.signals_of(rows),
         SIGNALS,
         labels.class_index[rows],
         labels.class_names,
@@ -74,14 +75,14 @@ def fit_rows(labels: RunLabels, rows: Ints, wrong: Bools, weights: Floats, seed:
         labels.image_index[rows],
         seed,
     )
-    scores = fitted.calibrator.probabilities(labels.signals, labels.class_index, labels.class_names)
+    scores = labels.probabilities(fitted.calibrator)
     return Fit(fitted, scores, FitLabels(fitted.held_out, wrong, weights), rows)
 
 
 def fit_verdicts(labels: RunLabels, answers: Answers) -> tuple[Ints, Bools]:
     """Find the undisputed verdicts: (n,) rows of the labels, ascending, and whether each is wrong."""
-    places = labels.places(answers.label_ids)
-    codes = answers.wrong_of(answers.label_ids)
+    places = labels.places(answers.ids)
+    codes = answers.wrong_of(answers.ids)
     known = (places >= 0) & ((codes == CORRECT) | (codes == WRONG))
     order = np.argsort(places[known], kind="stable")
     return places[known][order], (codes[known] == WRONG)[order]
@@ -92,7 +93,7 @@ def inclusion_to_fit(labels: RunLabels, plans: Plans) -> Floats:
     spared = np.ones(labels.count)
     for _, tasks in plans:
         chosen = tasks.filter(pc.equal(tasks["purpose"], "fit"))
-        places = labels.places(chosen["label_id"].to_pylist())
+        places = labels.places(chosen["label_id"])
         inclusion = numbers(chosen["inclusion"], np.float64)
         spared[places[places >= 0]] *= 1 - inclusion[places >= 0]
     return np.where(spared < 1, 1 - spared, 1.0)

@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final, Literal
+from functools import partial
+from typing import Final, Literal, TypedDict
 
 import numpy as np
 import pyarrow.compute as pc
@@ -26,6 +27,7 @@ from vouch_labels.tasks.statistics.threshold_tests import (
     Evidence,
     Sample,
     accepted_counts,
+    certified_step,
     delta_of_test,
 )
 from vouch_labels.tasks.store.store import Store
@@ -121,23 +123,55 @@ def judge(
     for group in groups:
         results = []
         if exact:
-            results.append(_judge(reviewed, group, candidates, guarantee, each, reviewers, whole))
+            tested = _exact_evidence(reviewed, group, candidates, guarantee, each, reviewers, whole)
+            results.append(_described(tested, group, candidates, guarantee, "exact"))
         if any_time:
-            results.append(_judge_any_time(reviewed, group, candidates, guarantee, any_time / len(groups)))
+            tested = _any_time_evidence(reviewed, group, guarantee, any_time / len(groups))
+            results.append(_described(tested, group, candidates, guarantee, "any time"))
         # Of those that certify nothing the one that needs fewer reviews; of equal ones the first.
         found.append(min(results, key=lambda one: (-one.accepted, one.certificate.more_reviews or np.inf)))
     return found
 
 
-def _judge_any_time(
-    reviewed: Reviewed, group: GroupPlan, candidates: Candidates, guarantee: Guarantee, delta: float
-) -> Judged:
+def passes_any(
+    reviewed: Reviewed,
+    groups: Sequence[GroupPlan],
+    candidates: Candidates,
+    guarantee: Guarantee,
+    delta: float,
+    reviewers: ReviewerError = TRUSTED,
+    *,
+    whole: bool = True,
+    exact: bool = True,
+    any_time: float = 0.0,
+) -> bool:
+    """Whether `judge`, which has the same arguments, would certify any group: that alone, which takes less time."""
+    each = (delta - reviewers.spent) / len(groups) + reviewers.spent
+    tests = [
+        partial(_exact_evidence, reviewed, group, candidates, guarantee, each, reviewers, whole)
+        for group in groups
+        if exact
+    ]
+    if any_time:
+        tests += [partial(_any_time_evidence, reviewed, group, guarantee, any_time / len(groups)) for group in groups]
+    return any(certified_step(test().evidence) is not None for test in tests)
+
+
+@dataclass(frozen=True)
+class _Tested:
+    evidence: Evidence
+    sample: Sample
+    kept: tuple[str, ...]
+    """Classes of the group that the guarantee is about."""
+    basis: TestBasis | None = None
+
+
+def _any_time_evidence(reviewed: Reviewed, group: GroupPlan, guarantee: Guarantee, delta: float) -> _Tested:
     """The guarantee is about the group as a whole, whichever classes the sample happened to hold."""
     part = np.isin(np.array(reviewed.classes, dtype=np.str_), group.classes)
     sample = Sample(reviewed.scores[part], reviewed.wrong[part])
-    evidence = bets_of(sample, group, guarantee, delta)
     kept = group.classes if guarantee.unsampled == "accept" else _sampled(reviewed, group)
-    return _described(evidence, sample, group, kept, candidates, guarantee, "any time")
+    return _Tested(bets_of(sample, group, guarantee, delta), sample, kept)
 
 
 def _sampled(reviewed: Reviewed, group: GroupPlan) -> tuple[str, ...]:
@@ -145,7 +179,7 @@ def _sampled(reviewed: Reviewed, group: GroupPlan) -> tuple[str, ...]:
     return tuple(name for name in group.classes if name in set(reviewed.classes))
 
 
-def _judge(
+def _exact_evidence(
     reviewed: Reviewed,
     group: GroupPlan,
     candidates: Candidates,
@@ -153,7 +187,7 @@ def _judge(
     delta: float,
     reviewers: ReviewerError,
     whole: bool,
-) -> Judged:
+) -> _Tested:
     classes = np.array(reviewed.classes, dtype=np.str_)
     part = np.isin(classes, group.classes)
     sample = Sample(reviewed.scores[part], reviewed.wrong[part])
@@ -172,22 +206,12 @@ def _judge(
         kept=tuple(accepted_counts(scores, thresholds).tolist()),
         whole=whole,
     )
-    evidence = exact_test(sample, thresholds, guarantee, basis, reviewers)
-    found = _described(evidence, sample, group, kept, candidates, guarantee, "exact")
-    tested = len(found.certificate.tested)
-    return replace(found, basis=basis.model_copy(update={"sizes": basis.sizes[:tested], "kept": basis.kept[:tested]}))
+    return _Tested(exact_test(sample, thresholds, guarantee, basis, reviewers), sample, kept, basis)
 
 
-def _described(
-    evidence: Evidence,
-    sample: Sample,
-    group: GroupPlan,
-    kept: tuple[str, ...],
-    candidates: Candidates,
-    guarantee: Guarantee,
-    test: Test,
-) -> Judged:
-    """What a test says of a group; kept: its classes that the guarantee is about."""
+def _described(tested: _Tested, group: GroupPlan, candidates: Candidates, guarantee: Guarantee, test: Test) -> Judged:
+    """What a test says of a group."""
+    evidence, sample, kept, basis = tested.evidence, tested.sample, tested.kept, tested.basis
     scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
     thresholds = evidence.thresholds
     certificate = certify(evidence, len(sample.scores))
@@ -199,6 +223,7 @@ def _described(
     precisions = both_precisions(sample, threshold, 1 - guarantee.confidence)
     if guarantee.gate == "accepted":
         precisions = _delivered_of_region(precisions, scores, threshold)
+    last = len(certificate.tested)
     return Judged(
         plan=group,
         classes=kept,
@@ -211,6 +236,7 @@ def _described(
         accepted=accepted,
         drawn=len(sample.scores),
         test=test,
+        basis=basis and basis.model_copy(update={"sizes": basis.sizes[:last], "kept": basis.kept[:last]}),
     )
 
 
@@ -268,6 +294,53 @@ def judge_round(
     if_correct takes every answer as "correct", to see whether the sample could certify anything. That is known without
     the verdicts on the sample, so nothing is given away by it.
     """
+    asked = _asked(reviews, found, of_round, number, began, unanswered_as_wrong, if_correct)
+    judged = judge(*asked.test, **asked.how)
+    return RoundResult(asked.delta, judged, asked.test[0], asked.reviewers, asked.how["exact"])
+
+
+def could_certify(
+    reviews: RunReviews,
+    found: Round,
+    of_round: RoundLabels,
+    number: int,
+    *,
+    began: int | None = None,
+    unanswered_as_wrong: bool = False,
+) -> bool:
+    """Whether `judge_round` would certify anything if every answer were "correct"."""
+    asked = _asked(reviews, found, of_round, number, began, unanswered_as_wrong, if_correct=True)
+    return passes_any(*asked.test, **asked.how)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a test of a sample is asked of."""
+
+    delta: float
+    """The part of 1 - confidence that it spends."""
+    reviewers: Reviewers
+    test: tuple[Reviewed, list[GroupPlan], Candidates, Guarantee, float, ReviewerError]
+    """Arguments of `judge` by place."""
+    how: "_How"
+    """And by name."""
+
+
+class _How(TypedDict):
+    whole: bool
+    exact: bool
+    any_time: float
+
+
+def _asked(
+    reviews: RunReviews,
+    found: Round,
+    of_round: RoundLabels,
+    number: int,
+    began: int | None,
+    unanswered_as_wrong: bool,
+    if_correct: bool,
+) -> _Asked:
     any_answer = found.any_time and not reviews.guarantee.leaves_out
     whole = unanswered_as_wrong or not any_answer or not found.unanswered(reviews.answers)
     tasks = found.in_order if whole else found.in_order[: found.answered(reviews.answers)]
@@ -281,19 +354,9 @@ def judge_round(
         # Which labels count as wrong for want of an answer may depend on the others.
         any_time = 0.0
     reviewers, bounds = _reviewers(reviews, found, delta)
-    groups, candidates = _with_known(reviews, found), of_round.candidates
-    judged = judge(
-        reviewed,
-        groups,
-        candidates,
-        reviews.guarantee,
-        delta,
-        bounds,
-        whole=of_round.whole,
-        exact=whole,
-        any_time=any_time,
-    )
-    return RoundResult(delta if whole else any_time, judged, reviewed, reviewers, whole)
+    test = (reviewed, _with_known(reviews, found), of_round.candidates, reviews.guarantee, delta, bounds)
+    how: _How = {"whole": of_round.whole, "exact": whole, "any_time": any_time}
+    return _Asked(delta if whole else any_time, reviewers, test, how)
 
 
 def _with_known(reviews: RunReviews, found: Round) -> list[GroupPlan]:
@@ -305,9 +368,10 @@ def _with_known(reviews: RunReviews, found: Round) -> list[GroupPlan]:
     if population is None or population.known is None:
         return list(found.plan.groups)
     right = among(reviews.numbers, read_population(reviews.workspace, population.known)) & (reviews.codes == CORRECT)
+    rows = np.flatnonzero(right)
     if not reviews.answers.simulated_of(found.tasks["label_id"]).any():
-        right &= ~reviews.answers.simulated_of(labels.label_ids)
-    counts = np.bincount(labels.class_index[right], minlength=len(labels.class_names))
+        rows = rows[~reviews.answers.simulated_of(labels.table_of(rows)["label_id"])]
+    counts = np.bincount(labels.class_index[rows], minlength=len(labels.class_names))
     groups = []
     for group in found.plan.groups:
         now = sum(int(n) for name, n in zip(labels.class_names, counts, strict=True) if name in group.classes)
@@ -342,7 +406,7 @@ def _untested(reviews: RunReviews, run: str, plans: Plans) -> CertificationTest 
     last = last_round([one for one in plans if same_boxes(reviews, one[0].inputs)])
     if last is None or last.unanswered(reviews.answers) == last.tasks.num_rows:
         return None
-    if run != reviews.run and not (reviews.labels.places(last.certify["label_id"].to_pylist()) >= 0).any():
+    if run != reviews.run and not (reviews.labels.places(last.certify["label_id"]) >= 0).any():
         return None
     tests = read_tests(reviews.workspace, run)
     if any(one.key in _keys(reviews, last, one) for one in tests if one.plans == _numbers(last)):

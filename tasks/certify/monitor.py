@@ -1,19 +1,20 @@
 """Monitors the active policy: its blind audits and what they say of new labels, when it ends, drift of signals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vouch_labels.schemas.policy import Certification, Group, GroupCertificate, Policy
 from vouch_labels.schemas.reviews import ReviewPlan
 from vouch_labels.tasks.arrow import distinct, numbers
 from vouch_labels.tasks.certify.data import Guarantee, RunReviews, bets_of, exact_test, in_order
 from vouch_labels.tasks.certify.fit import calibrator_fingerprint
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.labels.arrays import RunLabels
 from vouch_labels.tasks.policy import LabelNumbers, among, read_coverage, read_population
 from vouch_labels.tasks.reviews.log import check_log
 from vouch_labels.tasks.reviews.plans import Plans, read_plans, runs_with_plans
@@ -426,25 +427,44 @@ def reference(labels: RunLabels, scores: Floats, chosen: Bools) -> dict[str, tup
     chosen: (N,) labels that count.
     """
     found = {}
-    for name, values in _columns(labels, scores, chosen).items():
+    for name, values in _columns(labels, scores, chosen):
         known = values[np.isfinite(values)]
         if len(known):
-            found[name] = tuple(np.percentile(known, np.linspace(0, 100, PERCENTILES)).tolist())
+            found[name] = percentiles(known)
     return found
+
+
+def percentiles(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
+    """The percentiles 0, 1 ... 100 of some numbers, none of them NaN: those of numpy.percentile, which takes longer."""
+    ordered = np.sort(values)
+    places = np.linspace(0, 100, PERCENTILES) / 100 * (len(ordered) - 1)
+    below = np.floor(places).astype(np.int64)
+    low, high = (ordered[np.minimum(rows, len(ordered) - 1)].astype(np.float64) for rows in (below, below + 1))
+    part, step = places - below, high - low
+    return tuple(np.where(part < 0.5, low + step * part, high - step * (1 - part)).tolist())
 
 
 def drift(
     before: Mapping[str, tuple[float, ...]], labels: RunLabels, scores: Floats, chosen: Bools
 ) -> dict[str, Drift]:
     """Compare every signal with its percentiles when the policy was certified, the largest distance first."""
-    now = _columns(labels, scores, chosen)
-    found = {}
-    for name, percentiles in before.items():
-        if name in now:
+    moved = dict.fromkeys(before)
+    found = {name: one for name, one, _ in drifts(before, labels, scores, chosen)}
+    # Of equal distances that which the certificate names first.
+    return dict(sorted(((name, found[name]) for name in moved if name in found), key=lambda item: -item[1].distance))
+
+
+def drifts(
+    before: Mapping[str, tuple[float, ...]], labels: RunLabels, scores: Floats, chosen: Bools
+) -> Iterator[tuple[str, Drift, Floats | NDArray[np.float32]]]:
+    """Yield the drift of each signal that has percentiles, and its values now; some are in memory at a time."""
+    for name, values in _columns(labels, scores, chosen):
+        if name in before:
+            percents = before[name]
             # Percentiles tie the distribution down to one percent, far below the distance that counts as drift.
-            places = np.linspace(0, len(percentiles) - 1, _STEPS * (len(percentiles) - 1) + 1)
-            found[name] = score_drift(np.interp(places, np.arange(len(percentiles)), percentiles), now[name])
-    return dict(sorted(found.items(), key=lambda item: -item[1].distance))
+            places = np.linspace(0, len(percents) - 1, _STEPS * (len(percents) - 1) + 1)
+            known = np.interp(places, np.arange(len(percents)), percents)
+            yield name, score_drift(known, values.astype(np.float64)), values
 
 
 def audit_factor(drifts: Mapping[str, Drift]) -> float:
@@ -452,6 +472,7 @@ def audit_factor(drifts: Mapping[str, Drift]) -> float:
     return max((one.audit_factor for one in drifts.values()), default=1.0)
 
 
-def _columns(labels: RunLabels, scores: Floats, chosen: Bools) -> dict[str, Floats]:
-    columns = {name: labels.signals[chosen, place].astype(np.float64) for place, name in enumerate(SIGNALS)}
-    return columns | {P_CORRECT: scores[chosen]}
+def _columns(labels: RunLabels, scores: Floats, chosen: Bools) -> Iterator[tuple[str, Floats | NDArray[np.float32]]]:
+    for name, values in labels.each_signal():
+        yield name, values[chosen]
+    yield P_CORRECT, scores[chosen]

@@ -9,7 +9,7 @@ wrong is not known; they stand for the confusions and the bad boxes, not for box
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Current
 from vouch_labels.schemas.reviews import HONEYPOT_ACCEPTED, HONEYPOT_ROUTED, TASKS
 from vouch_labels.schemas.tables import BOX, PRESENCE
-from vouch_labels.tasks.arrow import numbers
+from vouch_labels.tasks.arrow import boxes_of, numbers
 from vouch_labels.tasks.certify.data import RunReviews
 from vouch_labels.tasks.labels.arrays import RunLabels
 from vouch_labels.tasks.labels.scan import THREADS, Shard, scan, shards
@@ -52,19 +52,19 @@ def label_tasks(
     Labels with an answer take no time, unless it is asked for again to settle a dispute (purpose doubtful). inclusion
     is (n,) the probability with which each was to be drawn, None: chosen; strata (n,) an index into the plan's strata.
     """
-    ids = labels.label_ids.take(pa.array(rows))
-    known = answers.wrong_of(ids) != NO_ANSWER
+    table = labels.table_of(rows)
+    known = answers.wrong_of(table["label_id"]) != NO_ANSWER
     return task_table(
         len(rows),
         purpose=[purpose] * len(rows),
-        label_id=ids,
-        key=labels.keys.take(pa.array(labels.image_index[rows])),
+        label_id=table["label_id"],
+        key=table["key"],
         class_name=[labels.class_names[place] for place in labels.class_index[rows].tolist()],
         p_correct=pa.array(scores[rows].astype(np.float32), from_pandas=True),
         inclusion=inclusion,
         stratum=strata,
         seconds=np.where(known & (purpose != "doubtful"), 0.0, VERIFY_S).astype(np.float32),
-        **{side: labels.boxes[rows, column] for column, side in enumerate(BOX)},
+        **{side: table[side] for side in BOX},
     )
 
 
@@ -72,7 +72,7 @@ def task_table(count: int, **columns: object) -> pa.Table:
     """Rows of TASKS from columns; those not given are null, `place` counts from 0."""
     given = {"place": np.arange(count), **columns}
     arrays = [
-        pa.nulls(count, field.type) if given.get(field.name) is None else pa.array(given[field.name]).cast(field.type)
+        pa.nulls(count, field.type) if (values := given.get(field.name)) is None else _column(values).cast(field.type)
         for field in TASKS
     ]
     return pa.table(arrays, schema=TASKS)
@@ -109,6 +109,10 @@ def without_labels_of(tasks: pa.Table, asked: pa.Table) -> pa.Table:
     return tasks.filter(pc.or_(tasks["label_id"].is_null(), pc.invert(twice)))
 
 
+def _column(values: Any) -> pa.Array | pa.ChunkedArray:  # noqa: ANN401 - whatever an array is made of
+    return values if isinstance(values, pa.ChunkedArray) else pa.array(values)
+
+
 def numbered(table: pa.Table) -> pa.Table:
     """The same tasks with `place` counting from 0."""
     place = pa.array(np.arange(table.num_rows), pa.int32())
@@ -123,26 +127,24 @@ def make_honeypots(
     Labels at or above `cut` have the scores of accepted ones; `routed` makes half of the honeypots from those below.
     Where there are too few labels, there are fewer than `count`.
     """
-    labels, answers = reviews.labels, reviews.answers
-    right = answers.wrong_of(labels.label_ids) == CORRECT
+    labels = reviews.labels
+    right = reviews.codes == CORRECT
     above = scores >= cut
     high, low = rng.permutation(np.flatnonzero(right & above)), rng.permutation(np.flatnonzero(right & ~above))
     low = low[: count // 2] if routed else low[:0]
     high = high[: count - len(low)]
     rows = np.concatenate([high, low])
     names = [labels.class_names[place] for place in labels.class_index[rows].tolist()]
-    swapped = _swapped(reviews, rows, names, rng)
-    boxes = labels.boxes[rows].copy()
+    table = labels.table_of(rows)
+    ids, boxes = table["label_id"].to_pylist(), boxes_of(table)
+    swapped = _swapped(reviews, ids, names, rng)
     for place in np.flatnonzero([name == old for name, old in zip(swapped, names, strict=True)]):
         boxes[place] = _part(boxes[place], rng)
     return task_table(
         len(rows),
         purpose=[PURPOSE] * len(rows),
-        label_id=[
-            honeypot_id(reviews.run, reviews.seed, len(reviews.plans), label)
-            for label in labels.label_ids.take(pa.array(rows)).to_pylist()
-        ],
-        key=labels.keys.take(pa.array(labels.image_index[rows])),
+        label_id=[honeypot_id(reviews.run, reviews.seed, len(reviews.plans), label) for label in ids],
+        key=table["key"],
         class_name=swapped,
         p_correct=pa.array(scores[rows].astype(np.float32), from_pandas=True),
         stratum=np.repeat([HONEYPOT_ACCEPTED, HONEYPOT_ROUTED], [len(high), len(low)]),
@@ -151,9 +153,8 @@ def make_honeypots(
     )
 
 
-def _swapped(reviews: RunReviews, rows: Ints, names: list[str], rng: np.random.Generator) -> list[str]:
+def _swapped(reviews: RunReviews, ids: list[str], names: list[str], rng: np.random.Generator) -> list[str]:
     """Another class for half of the labels, where a second choice is a declared class."""
-    ids = reviews.labels.label_ids.take(pa.array(rows)).to_pylist()
     seconds = second_classes(reviews, ids)
     declared = set(reviews.labels.class_names)
     found = []

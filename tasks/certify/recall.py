@@ -72,7 +72,7 @@ def image_strata(labels: RunLabels, presence: pa.Table, seen: float = SEEN) -> I
 
     From a presence of `seen` on an image is of the last stratum, whether it has boxes of other classes or not.
     """
-    strata = (np.bincount(labels.image_index, minlength=len(labels.keys)) > 0).astype(np.int64)
+    strata = (np.bincount(labels.image_index, minlength=labels.images) > 0).astype(np.int64)
     sure = pc.greater_equal(presence["clip_presence"], pa.scalar(seen, pa.float32()))
     images = images_of(labels, presence.filter(sure)["key"])
     strata[images[images >= 0]] = STRATA.index("CLIP sees a class without a box")
@@ -173,8 +173,8 @@ def recall_of_run(
     )
     incomplete = int((found.checked & ~found.complete).sum())
     _check_enough(counts, incomplete)
-    every = np.bincount(labels.image_index, minlength=len(labels.keys))
-    accepted = np.bincount(labels.image_index[labels.accepted], minlength=len(labels.keys))
+    every = np.bincount(labels.image_index, minlength=labels.images)
+    accepted = np.bincount(labels.image_index[labels.accepted], minlength=labels.images)
 
     def estimate(values: Ints, shown: Ints) -> Recall:
         # An image finds no more than it has labels.
@@ -241,10 +241,10 @@ def _strata(sizes: Ints, drawn: Ints) -> tuple[Stratum, ...]:
 
 def _with_labels(labels: RunLabels, searches: pa.Table, images: Ints, answers: Answers) -> pa.Table:
     """Put the labels of each image that have no answer before its search."""
-    order = np.full(len(labels.keys), -1, np.int64)
+    order = np.full(labels.images, -1, np.int64)
     order[images] = np.arange(len(images))
     rows = np.flatnonzero(order[labels.image_index] >= 0)
-    rows = rows[answers.wrong_of(labels.label_ids.take(pa.array(rows))) == NO_ANSWER]
+    rows = rows[answers.wrong_of(labels.table_of(rows)["label_id"]) == NO_ANSWER]
     rows = rows[np.argsort(order[labels.image_index[rows]], kind="stable")]
     doubtful = label_tasks(labels, rows, DOUBTFUL, labels.p_correct, answers)
     both = pa.concat_tables([doubtful, searches])
@@ -285,7 +285,7 @@ def exhaustive_images(labels: RunLabels, image_answers: ImageAnswers, answers: A
     missed object counts once, however many people drew it, and not at all where a label shows it: some people draw
     every object of an image, and not only those without a label.
     """
-    total = len(labels.keys)
+    total = labels.images
     mine = np.zeros(total, np.bool_)
     mine[images] = True
     rows = np.flatnonzero(mine[labels.image_index])
@@ -296,7 +296,7 @@ def exhaustive_images(labels: RunLabels, image_answers: ImageAnswers, answers: A
 
     missed, missed_simulated = _missed(labels, image_answers.missed, rows, shown)
     checked, checked_simulated = _checked(labels, image_answers.checked)
-    simulated = answers.simulated_of(labels.label_ids.take(pa.array(rows))).any()
+    simulated = answers.simulated_of(labels.table_of(rows)["label_id"]).any()
     undecided = counted(shown.unreviewed)
     return ExhaustiveRows(
         checked=checked[images],
@@ -327,7 +327,8 @@ class _Shown:
 
 
 def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
-    places = answers.places(labels.label_ids.take(pa.array(rows)))
+    table = labels.table_of(rows)
+    places = answers.places(table["label_id"])
     # Each with one entry more, which -1 finds.
     verdict = np.array([*answers.verdict, ""], np.str_)[places]
     place_of = {name: place for place, name in enumerate(labels.class_names)}
@@ -346,13 +347,13 @@ def _shown(labels: RunLabels, answers: Answers, rows: Ints) -> _Shown:
         class_index=np.select(
             [found, named, wrong_class], [labels.class_index[rows], right_class, _ANY_CLASS], labels.class_index[rows]
         ),
-        boxes=np.where((~found & boxed)[:, None], given, labels.boxes[rows]),
+        boxes=np.where((~found & boxed)[:, None], given, boxes_of(table)),
     )
 
 
 def _missed(labels: RunLabels, rows: pa.Table, label_rows: Ints, shown: _Shown) -> tuple[Ints, Bools]:
     """Missed objects of every image, each once and none that a label shows, and whether one is simulated."""
-    count, simulated = np.zeros(len(labels.keys), np.int64), np.zeros(len(labels.keys), np.bool_)
+    count, simulated = np.zeros(labels.images, np.int64), np.zeros(labels.images, np.bool_)
     images = images_of(labels, rows["key"])
     boxes = boxes_of(rows)
     place_of = {name: place for place, name in enumerate(labels.class_names)}
@@ -392,6 +393,6 @@ def _checked(labels: RunLabels, rows: pa.Table) -> tuple[Bools, Bools]:
         .group_by("image")
         .agg(pl.col("simulated").any(), whole=name.is_null().any() | every_class)
     )
-    whole, simulated = np.zeros((2, len(labels.keys)), np.bool_)
+    whole, simulated = np.zeros((2, labels.images), np.bool_)
     whole[found["image"]], simulated[found["image"]] = found["whole"], found["simulated"]
     return whole, simulated

@@ -160,7 +160,7 @@ def labels_of_round(reviews: RunReviews, found: Round) -> RoundLabels:
     if plan.population is None:
         raise UserError(drawn_by_earlier_version(plan))
     calibrator, kept = read_calibrator(reviews.workspace, reviews.run, plan.calibrator)
-    scores = calibrator.probabilities(labels.signals, labels.class_index, labels.class_names)
+    scores = labels.probabilities(calibrator)
     population = among(reviews.numbers, read_population(reviews.workspace, plan.population.population))
     whole = int(population.sum()) == plan.population.labels
     return RoundLabels(candidates_of(reviews, scores, population), kept, whole)

@@ -138,7 +138,15 @@ class AveragePrecisionMeter:
         # All labels of a class stand as if they were one image's, in the order in which COCOeval would join images.
         places = [order[start:end] for start, end in pairwise(ends)]
         objects = self._objects.tolist()
-        run.evalImgs = [self._entry(labels, rows, count) for rows, count in zip(places, objects, strict=True)]
+        run.evalImgs = [
+            {
+                "dtScores": labels.score[rows],
+                "dtMatches": _bits(labels.matched[rows]),
+                "dtIgnore": _bits(labels.ignored[rows]),
+                "gtIgnore": np.zeros(count),
+            }
+            for rows, count in zip(places, objects, strict=True)
+        ]
         run.params.catIds, run.params.imgIds = list(range(len(objects))), [0]
         run.params.areaRng, run.params.maxDets = run.params.areaRng[:1], [max(1, len(labels.score))]
         # What evaluate() would set.
@@ -146,14 +154,6 @@ class AveragePrecisionMeter:
         with redirect_stdout(StringIO()):
             run.accumulate()
         return run.eval["precision"][:, :, :, 0, 0], run.eval["recall"][:, :, 0, 0]
-
-    def _entry(self, labels: _Evaluated, rows: NDArray[np.int64], objects: int) -> dict[str, Any]:
-        return {
-            "dtScores": labels.score[rows],
-            "dtMatches": _bits(labels.matched[rows]),
-            "dtIgnore": _bits(labels.ignored[rows]),
-            "gtIgnore": np.zeros(objects),
-        }
 
 
 def _evaluated(entry: dict[str, Any], numbers: Sequence[int]) -> _Evaluated:

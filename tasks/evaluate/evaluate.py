@@ -4,8 +4,7 @@ Writes the figures and plots into a folder.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -70,14 +69,17 @@ def evaluate_campaign(
             no such signal.
         StoreError: The workspace cannot be read.
     """
-    _check_signals(signals)
+    for name in signals:
+        if name not in SIGNAL_STAGES:
+            raise UserError(f"--signal: there is no signal {name!r}; choose among {', '.join(SIGNAL_STAGES)}")
     workspace, run = open_workspace(campaign.workspace), campaign.run.name
     current = current_of(workspace, run)
     if isinstance(truth, Path):
         truth = read_truth(truth, progress=reading)
     wanted = list(dict.fromkeys((SCORE, PROBABILITY, *signals)))
     with Ledger.load(workspace, run) as ledger:
-        classes, pairs = pair_with_run(truth, list(_keys(ledger)), current.shown, current.former)
+        keys = [key for shard in ledger.shards() for key in sorted(ledger.keys_of(shard.id))]
+        classes, pairs = pair_with_run(truth, keys, current.shown, current.former)
         session = _Session(truth, classes, pairs, wanted)
         for labels in label_arrays(workspace, run, ledger, current.fingerprint, wanted):
             session.add(labels.with_names(current.names))
@@ -188,6 +190,7 @@ class _Session:
         for place, image in enumerate(self._truth.images):
             if place not in self._met:
                 self._leave("not_labelled", image.file_name)
+        annotations = self._truth.counts()
         return Evaluation(
             truth=str(self._truth.path),
             run=run,
@@ -196,41 +199,23 @@ class _Session:
             policy=current.policy,
             iou_threshold=IOU_THRESHOLD,
             file=self._truth.file.model_copy(update={"hints": self._check.hints()}),
-            images=self._image_pairs(),
-            classes=self._class_pairs(),
+            images=ImagePairs(
+                rule=self._pairs.rule,
+                evaluated=self.compared,
+                **{why: self._left_count[why] for why in ("without_truth", "not_labelled", "ambiguous", "other_size")},
+                examples={why: tuple(names) for why, names in self._left.items()},
+            ),
+            classes=ClassPairs(
+                common=self._classes.common,
+                without_truth={name: self._unknown[name] for name in self._classes.run_only},
+                not_labelled={name: annotations[name] for name in self._classes.truth_only},
+                former=self._classes.former,
+            ),
             crowds=self._crowds,
             masks_missing=self._masks_missing,
             contract=contract,
             **figures._replace(signals=curves)._asdict(),
         )
-
-    def _image_pairs(self) -> ImagePairs:
-        return ImagePairs(
-            rule=self._pairs.rule,
-            evaluated=self.compared,
-            **{why: self._left_count[why] for why in ("without_truth", "not_labelled", "ambiguous", "other_size")},
-            examples={why: tuple(names) for why, names in self._left.items()},
-        )
-
-    def _class_pairs(self) -> ClassPairs:
-        annotations = self._truth.counts()
-        return ClassPairs(
-            common=self._classes.common,
-            without_truth={name: self._unknown[name] for name in self._classes.run_only},
-            not_labelled={name: annotations[name] for name in self._classes.truth_only},
-            former=self._classes.former,
-        )
-
-
-def _check_signals(signals: Sequence[str]) -> None:
-    for name in signals:
-        if name not in SIGNAL_STAGES:
-            raise UserError(f"--signal: there is no signal {name!r}; choose among {', '.join(SIGNAL_STAGES)}")
-
-
-def _keys(ledger: Ledger) -> Iterator[str]:
-    for shard in ledger.shards():
-        yield from sorted(ledger.keys_of(shard.id))
 
 
 def contract_truth(
@@ -256,9 +241,15 @@ def contract_truth(
         side = among(label_numbers(labels.label_ids), covered.labels)
         if certification.gate == "delivered":
             side |= codes != NO_ANSWER
-    labels = replace(labels, accepted=labels.accepted & (codes != WRONG_ANSWER))
-    group_of = _groups(labels, policy)
-    no_verdict = tuple(_doubts(truth, side))
+    labels = labels.with_accepted(labels.accepted & (codes != WRONG_ANSWER))
+    place_of = {name: place for place, group in enumerate(policy.groups) for name in group.classes}
+    group_of = np.array([place_of[name] for name in labels.class_names], np.int64)[labels.class_index]
+    doubts = [*truth.file.doubts()]
+    dropped, count = int((truth.dropped & side).sum()), int(side.sum())
+    if dropped > MOST_LEFT_OUT * count:
+        share = f"{pct(dropped / count)} of the {count:,} labels that it is about"
+        doubts.append(f"{share} have no truth for their image or class")
+    no_verdict = tuple(doubts)
     groups = tuple(
         _group(labels, truth, group, side & (group_of == place), certification.gate, certification.precision)
         for place, group in enumerate(policy.groups)
@@ -279,16 +270,6 @@ def contract_truth(
         whole_run=true_precision(labels.accepted, truth.correct, truth.counted),
         without_truth=dict(truth.left_out),
     )
-
-
-def _doubts(truth: RunTruth, side: NDArray[np.bool_]) -> Iterator[str]:
-    """Why the truth allows no verdict on the labels of this side, (N,)."""
-    yield from truth.file.doubts()
-    dropped, labels = int((truth.dropped & side).sum()), int(side.sum())
-    if dropped > MOST_LEFT_OUT * labels:
-        yield (
-            f"{pct(dropped / labels)} of the {labels:,} labels that it is about have no truth for their image or class"
-        )
 
 
 def true_precision(accepted: NDArray[np.bool_], correct: NDArray[np.bool_], among: NDArray[np.bool_]) -> TruePrecision:
@@ -323,12 +304,6 @@ def _group(
         kept=is_kept(found, gate, precision),
         **found.model_dump(),
     )
-
-
-def _groups(labels: RunLabels, policy: Policy) -> NDArray[np.int64]:
-    """Place of each label's group in the policy, (N,)."""
-    place_of = {name: place for place, group in enumerate(policy.groups) for name in group.classes}
-    return np.array([place_of[name] for name in labels.class_names], np.int64)[labels.class_index]
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -373,7 +373,7 @@ def _polygons(name: str, value: list[Any]) -> list[NDArray[np.float64]] | None:
         if (
             numbers.ndim != 1
             or numbers.dtype.kind not in "iufO"
-            or (numbers.dtype == object and not all(map(_is_number, part)))
+            or (numbers.dtype == object and not all(isinstance(number, int | float) for number in part))
         ):
             return None
         # Integers beyond 64 bits are objects.
@@ -381,10 +381,6 @@ def _polygons(name: str, value: list[Any]) -> list[NDArray[np.float64]] | None:
             raise _MalformedError(f"{name}: its outline has coordinates beyond {LARGEST:.0e}, which are no pixels")
         found.append(numbers.astype(np.float64))
     return found or None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
 
 
 def _is_run(value: object) -> bool:

@@ -17,7 +17,7 @@ from vouch_labels.schemas.reviews import LABEL_VERDICTS
 from vouch_labels.tasks.evaluate.ground_truth import BoxCheck, Truth, objects_of, read_truth
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
 from vouch_labels.tasks.evaluate.pairing import PairedClasses, PairedImages, pair_classes, pair_images
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.labels.read import image_sizes
 from vouch_labels.tasks.matching import (
     NOT_MATCHED,
@@ -29,6 +29,7 @@ from vouch_labels.tasks.matching import (
     ranking,
 )
 from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.shard.numbers import SIGNALS
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 

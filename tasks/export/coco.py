@@ -8,18 +8,18 @@ image names the classes that it was not exhaustively annotated for.
 import hashlib
 import json
 import math
-import tempfile
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
-from functools import lru_cache
-from typing import IO, Any, BinaryIO, Final, Literal
+from functools import lru_cache, partial
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from vouch_labels.schemas.campaign import ExportConfig, Splits
-from vouch_labels.schemas.errors import VouchError
+from vouch_labels.tasks.export.files import FORMATS, Document, FileSeries, Open, images_key
 from vouch_labels.tasks.labels.records import (
     ClassCounts,
     ExportImage,
@@ -31,8 +31,6 @@ from vouch_labels.tasks.labels.records import (
 from vouch_labels.tasks.store.store import Store
 
 ALL = "all"
-
-COPY_BYTES = 1 << 20
 
 ExportStatus = Literal[
     "accepted", "kept", "corrected", "added", "rejected", "duplicate", "undecided", "dropped", "unusable"
@@ -62,78 +60,74 @@ def write_coco(
     Equal input gives equal bytes, but for `created`. Images get ids from 1 in the order they come, annotations as well;
     a split's file keeps the ids of annotations.json. Labels that wait for review become crowd regions (COCO's
     evaluation neither rewards nor punishes detections there; many trainers leave them out), are dropped, or are written
-    as plain labels, as the config says. Verdicts go before the policy's decisions. prefix is the key of the data set's
-    folder, without a slash at its end; version names what the labels depend on; progress is called with the number of
-    images written since the last call.
+    as plain labels, as the config says. Verdicts go before the policy's decisions. With `images_per_file` there are
+    annotations-00000.json and so on, with the format parquet annotations.parquet and images.parquet; files of an
+    earlier export that this one does not write go. prefix is the key of the data set's folder, without a slash at its
+    end; version names what the labels depend on; progress is called with the number of images written since the last
+    call.
 
     Raises:
         StoreError: The workspace cannot be written to; no partial file is left.
         VouchError: The folder for temporary files is full.
     """
     wanted = [name for name in SPLITS if config.splits is not None and getattr(config.splits, name) > 0]
-    keys = {ALL: f"{prefix}/annotations.json"} | {name: f"{prefix}/annotations_{name}.json" for name in wanted}
     head, tail = _head(config, created, version), _tail(class_names, config)
     with ExitStack() as stack:
-        documents = {name: stack.enter_context(open_document(store, key, head, tail)) for name, key in keys.items()}
-        writer = _Writer(class_names, config, documents)
+        series: dict[str, list[FileSeries]] = {}
+        for name in (ALL, *wanted):
+            stem = f"{prefix}/annotations" if name == ALL else f"{prefix}/annotations_{name}"
+            series[name] = [
+                stack.enter_context(
+                    FileSeries(
+                        partial(_opened, open_file, store, head, tail), f"{stem}.{suffix}", config.images_per_file
+                    )
+                )
+                for suffix, open_file in (FORMATS[form] for form in config.formats)
+            ]
+        writer = _Writer(class_names, config, series)
         for image in images:
             writer.add(image)
             if progress is not None:
                 progress(1)
-    for name in set(SPLITS) - set(wanted):
-        # An earlier export may have had this split.
-        store.delete(f"{prefix}/annotations_{name}.json")
-    return writer.summary(run, keys, image_root, guarantee)
+    summary = writer.summary(run, image_root, guarantee)
+    _delete_others(store, prefix, {one.file for split in summary.splits.values() for one in split.files})
+    return summary
 
 
-class CocoDocument:
-    """A file that is being written: images go straight to it, annotations wait in a temporary file."""
+def _opened(
+    open_file: Open, store: Store, head: Mapping[str, Any], tail: Mapping[str, Any], key: str
+) -> AbstractContextManager[Document]:
+    return open_file(store, key, head, tail)
 
-    def __init__(self, out: BinaryIO, spool: IO[bytes]) -> None:
-        """Take the file, its head written already, and the file that annotations wait in."""
-        self._out = out
-        self._spool = spool
-        self.images = 0
-        self.annotations = 0
 
-    def add(self, image: str, annotations: Sequence[str]) -> None:
-        """Append one image and its annotations, each a JSON object as text."""
-        self._out.write((",\n" if self.images else "\n").encode() + image.encode())
-        if annotations:
-            text = ",\n".join(annotations)
-            try:
-                self._spool.write(((",\n" if self.annotations else "\n") + text).encode())
-            except OSError as error:
-                raise _no_room(error) from error
-        self.images += 1
-        self.annotations += len(annotations)
+_OURS: Final = re.compile(r"annotations(_train|_val|_test)?(-\d{5,})?\.(json|parquet)")
 
-    def close(self, tail: Mapping[str, Any]) -> None:
-        """Bring the annotations over and end the file with the keys of `tail`."""
-        self._out.write(b'\n],\n"annotations": [')
-        try:
-            self._spool.seek(0)
-        except OSError as error:
-            raise _no_room(error) from error
-        while block := self._spool.read(COPY_BYTES):
-            self._out.write(block)
-        self._out.write(b"\n]" + b"".join(_member(key, value) for key, value in tail.items()) + b"\n}\n")
+
+def _delete_others(store: Store, prefix: str, written: Collection[str]) -> None:
+    """Delete the files of an earlier export that had other splits, formats, or more files."""
+    for info in list(store.list(f"{prefix}/annotations")):
+        if info.key not in written and _OURS.fullmatch(info.key.removeprefix(f"{prefix}/")):
+            if info.key.endswith(".parquet"):
+                store.delete(images_key(info.key))
+            store.delete(info.key)
 
 
 class _Writer:
     """Numbers, writes and counts images and their labels."""
 
-    def __init__(self, class_names: Sequence[str], config: ExportConfig, documents: dict[str, CocoDocument]) -> None:
+    def __init__(
+        self, class_names: Sequence[str], config: ExportConfig, series: Mapping[str, Sequence[FileSeries]]
+    ) -> None:
         self._config = config
-        self._documents = documents
+        self._series = series
+        self._images = self._annotations = 0
         self._categories = category_ids(tuple(class_names), config.preset)
         self._statuses: Counter[tuple[str, str]] = Counter()
-        self._written: dict[str, Counter[str]] = {name: Counter() for name in documents}
+        self._written: dict[str, Counter[str]] = {name: Counter() for name in series}
         self._bare = self._incomplete = self._rotated = self._checked = self._simulated = self._unreviewed = 0
 
     def add(self, image: ExportImage) -> None:
-        whole = self._documents[ALL]
-        image_id, first = whole.images + 1, whole.annotations + 1
+        image_id, first = self._images + 1, self._annotations + 1
         entries: list[str] = []
         classes: Counter[str] = Counter()
         statuses: list[ExportStatus] = []
@@ -157,16 +151,18 @@ class _Writer:
         self._checked += not doubtful
         text = image_entry(image, image_id, file_name, 1 if self._config.licences else None, doubtful)
         for name in self._targets(image):
-            self._documents[name].add(text, entries)
+            for series in self._series[name]:
+                series.add(text, entries)
             self._written[name] += classes
+        self._images += 1
+        self._annotations += len(entries)
 
     def _targets(self, image: ExportImage) -> tuple[str, ...]:
         if self._config.splits is None:
             return (ALL,)
         return ALL, split_of(self._config.splits, image.sha256 or image.key)
 
-    def summary(self, run: str, keys: dict[str, str], image_root: str, guarantee: Guarantee | str) -> ExportSummary:
-        whole = self._documents[ALL]
+    def summary(self, run: str, image_root: str, guarantee: Guarantee | str) -> ExportSummary:
         if isinstance(guarantee, Guarantee):
             waiting = sum(count for (_, status), count in self._statuses.items() if status in ("undecided", "dropped"))
             guarantee = guarantee.model_copy(update={"waiting": waiting})
@@ -176,13 +172,13 @@ class _Writer:
             preset=self._config.preset,
             undecided_as=self._config.undecided,
             image_root=image_root,
-            images=whole.images,
+            images=self._images,
             images_without_annotations=self._bare,
             images_incomplete=self._incomplete,
             images_rotated=self._rotated,
-            annotations=whole.annotations,
+            annotations=self._annotations,
             classes={name: self._class_counts(name) for name in self._categories},
-            splits={name: self._split_counts(name, key) for name, key in keys.items()},
+            splits={name: self._split_counts(name) for name in self._series},
             images_checked=self._checked,
             simulated=self._simulated,
             unreviewed=self._unreviewed,
@@ -193,10 +189,16 @@ class _Writer:
     def _class_counts(self, class_name: str) -> ClassCounts:
         return ClassCounts(**{status: self._statuses[class_name, status] for status in ClassCounts.model_fields})
 
-    def _split_counts(self, name: str, key: str) -> SplitCounts:
-        document = self._documents[name]
+    def _split_counts(self, name: str) -> SplitCounts:
+        files = [series.files for series in self._series[name]]
         classes = {class_name: self._written[name][class_name] for class_name in self._categories}
-        return SplitCounts(file=key, images=document.images, annotations=document.annotations, classes=classes)
+        return SplitCounts(
+            file=files[0][0].file,
+            files=[one for each in files for one in each],
+            images=sum(one.images for one in files[0]),
+            annotations=sum(one.annotations for one in files[0]),
+            classes=classes,
+        )
 
 
 def _head(config: ExportConfig, created: datetime, version: str) -> dict[str, Any]:
@@ -216,47 +218,6 @@ def _tail(class_names: Sequence[str], config: ExportConfig) -> dict[str, Any]:
     # Never the name of a class, and none is empty: trainers (RF-DETR) leave out what is another class's parent.
     parent = "" if "object" in {name.casefold() for name in class_names} else "object"
     return {"categories": [{"id": number, "name": name, "supercategory": parent} for name, number in ids.items()]}
-
-
-@contextmanager
-def open_document(store: Store, key: str, head: Mapping[str, Any], tail: Mapping[str, Any]) -> Iterator[CocoDocument]:
-    """Open a COCO file for writing; it appears whole when the block ends, and not at all if it raises.
-
-    head comes before the images and is not empty, tail after the annotations.
-
-    Raises:
-        VouchError: The folder for temporary files is full.
-        StoreError: The store cannot be written to.
-    """
-    with store.open_writer(key) as out, _spool() as spool:
-        first = b"".join(_member(name, value) for name, value in head.items())
-        out.write(b"{" + first.removeprefix(b",") + b',\n"images": [')
-        document = CocoDocument(out, spool)
-        yield document
-        document.close(tail)
-
-
-@contextmanager
-def _spool() -> Iterator[IO[bytes]]:
-    try:
-        file = tempfile.TemporaryFile(buffering=COPY_BYTES)  # noqa: SIM115 - closed below, errors aside
-    except OSError as error:
-        raise _no_room(error) from error
-    try:
-        yield file
-    finally:
-        # Closing a file on a full disk fails again, and would hide the first error.
-        with suppress(OSError):
-            file.close()
-
-
-def _member(key: str, value: object) -> bytes:
-    return f",\n{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}".encode()
-
-
-def _no_room(error: OSError) -> VouchError:
-    folder = tempfile.gettempdir()
-    return VouchError(f"cannot write temporary files in {folder} ({error.strerror}); free some space or set TMPDIR")
 
 
 def image_entry(

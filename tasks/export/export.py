@@ -83,6 +83,9 @@ def export_run(
         missed = place_images(images, source, workspace, prefix, config.images, progress=_counter(on_event, "images"))
     for key, reason in missed.items():
         logger.warning("not in the data set %s: %s: %s", config.name, key, reason)
+    if config.images_per_file is not None:
+        # Its files change one after the other: who finds no summary knows that they may not belong together.
+        workspace.delete(_key(config.name))
     summary = write_coco(
         (image for image in reviewed_images(workspace, run, ledger, current) if image.key not in missed),
         current.shown,
@@ -99,7 +102,8 @@ def export_run(
     write_summary(workspace, summary)
     return ExportOutcome(
         uri=root,
-        annotations_file=f"{root}/annotations.json",
+        annotations_file=f"{base}/{summary.splits['all'].file}",
+        files=sum(len(split.files) for split in summary.splits.values()),
         images=summary.images,
         annotations=summary.annotations,
         accepted=sum(counts.accepted for counts in summary.classes.values()),

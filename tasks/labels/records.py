@@ -82,10 +82,19 @@ class ClassCounts(Strict):
     unusable: int = Field(0, ge=0, description="Left out because their box has no extent inside the image.")
 
 
-class SplitCounts(Strict):
-    """What one annotation file holds."""
+class AnnotationFile(Strict):
+    """One annotation file; of Parquet, images.parquet belongs to annotations.parquet."""
 
-    file: str = Field(description="Key of the annotation file, relative to the workspace.")
+    file: str = Field(description="Its key, relative to the workspace.")
+    images: int = Field(0, ge=0, description="Images in it.")
+    annotations: int = Field(0, ge=0, description="Annotations in it, crowd regions included.")
+
+
+class SplitCounts(Strict):
+    """What the annotation files of a split hold."""
+
+    file: str = Field(description="Key of the first annotation file, relative to the workspace.")
+    files: list[AnnotationFile] = Field([], description="All of them; those of a second format hold the same again.")
     images: int = Field(0, ge=0, description="Images in it.")
     annotations: int = Field(0, ge=0, description="Annotations in it, crowd regions included.")
     classes: dict[str, int] = Field(description="Category -> annotations, crowd regions included.")

@@ -23,10 +23,13 @@ from vouch_labels.tasks.store.store import Store, map_ordered
 THREADS: Final = 4
 """Shards that are read at once."""
 _MARKER_THREADS: Final = 8
+_MARKERS: Final = 4
+"""Markers that a thread reads before it looks for more."""
 
 LABEL_TABLES: Final = ("detect", "segment", "score", "route")
 """Stages whose tables have a row a label, in one order."""
-_TABLE_OF: Final = {field.name: stage for stage in LABEL_TABLES for field in STAGES[stage]}
+TABLE_OF: Final = {field.name: stage for stage in LABEL_TABLES for field in STAGES[stage]}
+"""Column of labels -> a stage whose table has it."""
 
 Values = Mapping[str, pa.Array]
 """Column -> values sought; a row matters where any of the columns has one of its values."""
@@ -46,10 +49,10 @@ class Shard:
         """Keys of the images that it holds now."""
         return self.ledger.keys_of(self.marker.shard)
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether it holds every image still that it was made of."""
-        return len(self.keys) == self.marker.counts.images
+        return self.ledger.images_of(self.marker.shard) == self.marker.counts.images
 
     def labels(self, columns: Sequence[str], sought: Values | None = None, *, gone: bool = False) -> pa.Table:
         """Read columns of DETECTIONS, MASKS, SCORES and DECISIONS, one row a label.
@@ -62,7 +65,7 @@ class Shard:
         """
         required = {} if gone or self.whole else {"key": self._held}
         names = dict.fromkeys([*columns, *(sought or {}), *required])
-        table_of = {name: _TABLE_OF[name] for name in names}
+        table_of = {name: TABLE_OF[name] for name in names}
         if "label_id" in names:
             # Every table has the ids: no further one is opened for them.
             others = (stage for name, stage in table_of.items() if name != "label_id")
@@ -143,9 +146,13 @@ def shards(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Iter
     """
     finished = set(shards_done(workspace, run, fingerprint))
     ids = [shard.id for shard in ledger.shards() if shard.id in finished]
-    for marker in map_ordered(lambda shard: read_marker(workspace, run, shard, fingerprint), ids, _MARKER_THREADS):
-        if marker is not None:
-            yield Shard(workspace, marker, ledger)
+
+    def read(some: Sequence[str]) -> list[Marker | None]:
+        return [read_marker(workspace, run, shard, fingerprint) for shard in some]
+
+    parts = (ids[start : start + _MARKERS] for start in range(0, len(ids), _MARKERS))
+    for markers in map_ordered(read, parts, _MARKER_THREADS):
+        yield from (Shard(workspace, marker, ledger) for marker in markers if marker is not None)
 
 
 def scan(

@@ -67,8 +67,14 @@ def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Tota
         StoreError: A marker or table is missing or damaged.
     """
     totals = Totals(images=ledger.count(), shards=len(ledger.shards()))
+    accepted, review = Counter[str](), Counter[str]()
     for shard in shards(workspace, run, ledger, fingerprint):
-        _add(totals, shard.marker.counts if shard.whole else _count_held(shard))
+        counts = shard.marker.counts if shard.whole else _count_held(shard)
+        _add(totals, counts)
+        for name, entry in counts.classes.items():
+            accepted[name] += entry.accepted
+            review[name] += entry.review
+    totals.classes = {name: ClassCounts(accepted=accepted[name], review=review[name]) for name in accepted}
     return totals
 
 
@@ -87,11 +93,6 @@ def _add(totals: Totals, counts: ShardCounts) -> None:
     totals.outside += counts.outside
     totals.labels += counts.labels
     totals.shards_done += 1
-    for name, entry in counts.classes.items():
-        before = totals.classes.get(name, ClassCounts())
-        totals.classes[name] = ClassCounts(
-            accepted=before.accepted + entry.accepted, review=before.review + entry.review
-        )
     for reason, images in counts.reasons.items():
         known = reason in totals.reasons or len(totals.reasons) < MOST_REASONS
         totals.reasons[reason if known else "other reasons"] += images

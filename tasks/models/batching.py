@@ -35,16 +35,10 @@ class Batcher:
         gauge: Gauge | None = None,
         lock: SharedLock | None = None,
     ) -> None:
-        """Settle where to begin.
+        """Settle where to begin: at `size` items a batch; auto at `start`, where it stays if memory cannot be read.
 
-        Args:
-            name: The config key that sets the size, for the warning.
-            size: Items a batch; auto: `start`, on CUDA more as far as memory takes it.
-            start: Where auto begins, and stays where memory cannot be read.
-            most: Where auto ends.
-            device: cpu, cuda:N or mps.
-            gauge: Reads the device's memory; by default that of `device`, where it has one.
-            lock: Decides which computes when; by default the one that all batchers of `device` share.
+        `name` is the config key that sets the size, for the warning. By default the gauge reads the memory of the
+        device, where it has one, and the lock is the one that all batchers of the device share.
         """
         self._name = name
         self._gauge = (gauge or gauge_of(device)) if size == "auto" else None
@@ -65,10 +59,8 @@ class Batcher:
     ) -> list[Result]:
         """Apply `forward` to consecutive batches and join the results, one an item, in order.
 
-        Args:
-            items: Any number of items, none included.
-            forward: Returns one result an item, on the host or at least computed.
-            shape: What the memory that an item takes depends on; equal for all of these.
+        `forward` returns results on the host, or at least computed. `shape` is what the memory that an item takes
+        depends on, equal for all of these.
 
         Raises:
             torch.OutOfMemoryError: Even one item does not fit.

@@ -5,7 +5,6 @@ Objects of a bucket are cached by their ETag, files of the model hub in the hub 
 that belongs to a GroundingDINO checkpoint is found beside it.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from vouch_labels.schemas.campaign import Checkpoint, S3Options
+from vouch_labels.schemas.campaign import Checkpoint, S3Options, nearest
 from vouch_labels.schemas.errors import CheckpointError, StoreAccessError, StoreError, VouchError
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.store.local import LocalStore
@@ -67,7 +66,10 @@ def resolve(config: Checkpoint, kind: Kind, *, download: bool = True) -> Weights
         architecture = architecture or path.with_suffix(".json")
     elif config.checkpoint in OFFICIAL:
         known = OFFICIAL[config.checkpoint].sha256
-        path = _official(config.checkpoint, kind, where, download)
+        _check_kind(config.checkpoint, kind, where)
+        uri = OFFICIAL[config.checkpoint].uri
+        by_hand = cache_folder() / "checkpoints" / Path(uri).name
+        path = by_hand if by_hand.is_file() else fetch(uri, where, download=download)
     elif "://" in config.checkpoint or Path(config.checkpoint).expanduser().exists():
         path = fetch(config.checkpoint, where, download=download)
     else:
@@ -78,7 +80,8 @@ def resolve(config: Checkpoint, kind: Kind, *, download: bool = True) -> Weights
             f"{where}: {path} has SHA-256 {actual}, not {expected}; "
             "the file is damaged or another one: fetch it again, or correct the sha256"
         )
-    return Weights(path, actual, architecture or _architecture_of(actual, kind), config.checkpoint)
+    same = (one.architecture for one in OFFICIAL.values() if (one.kind, one.sha256) == (kind, actual))
+    return Weights(path, actual, architecture or next(same, None), config.checkpoint)
 
 
 def check_there(config: Checkpoint, kind: Kind) -> None:
@@ -129,20 +132,6 @@ def _starter(kind: Kind, where: str) -> tuple[Path, str]:
     return path, pin
 
 
-def _official(name: str, kind: Kind, where: str, download: bool) -> Path:
-    _check_kind(name, kind, where)
-    official = OFFICIAL[name]
-    by_hand = cache_folder() / "checkpoints" / Path(official.uri).name
-    return by_hand if by_hand.is_file() else fetch(official.uri, where, download=download)
-
-
-def _architecture_of(sha256: str, kind: Kind) -> str | None:
-    def same(official: Official) -> bool:
-        return official.kind == kind and official.sha256 == sha256
-
-    return next((official.architecture for official in OFFICIAL.values() if same(official)), None)
-
-
 def names_of(kind: Kind) -> list[str]:
     """What `checkpoint` may be by name for a kind of model."""
     return ["starter", *(name for name, official in OFFICIAL.items() if official.kind == kind)]
@@ -150,8 +139,8 @@ def names_of(kind: Kind) -> list[str]:
 
 def _suggestion(reference: str, kind: Kind) -> str:
     names = names_of(kind)
-    near = difflib.get_close_matches(reference, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"give a path that exists, or one of {', '.join(names)}"
+    near = nearest(reference, names)
+    return f"did you mean {near}?" if near else f"give a path that exists, or one of {', '.join(names)}"
 
 
 @dataclass(frozen=True, slots=True)

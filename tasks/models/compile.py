@@ -40,13 +40,9 @@ _FOUND: Final[list[bool]] = []
 def compiled(function: Callable[P, R], engine: Engine, name: str, mode: str = "default") -> Callable[P, R]:
     """Give back a function that compiles itself, or the function itself where compiling is off.
 
-    What torch makes is kept on disk between runs (in `VOUCH_CACHE`/compiled, else ~/.cache/vouch/compiled).
-
-    Args:
-        function: Of tensors, whose shapes are few.
-        engine: Whether to compile, and after how many calls of a shape.
-        name: What it is, for the warning when it cannot be compiled; then no other function is tried any more.
-        mode: torch.compile's.
+    What torch makes is kept on disk between runs (in `VOUCH_CACHE`/compiled, else ~/.cache/vouch/compiled). The
+    function is of tensors whose shapes are few. When it cannot be compiled, a warning names it, and no other one is
+    tried any more.
     """
     if not engine.compile:
         return function
@@ -77,7 +73,9 @@ class Compiled(Generic[P, R]):
             return self._function(*args, **kwargs)
 
         try:
-            return self._compile()(*args, **kwargs)
+            if self._fast is None:
+                self._fast = torch.compile(self._function, dynamic=False, mode=self._mode)
+            return self._fast(*args, **kwargs)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -85,16 +83,13 @@ class Compiled(Generic[P, R]):
         # An error that is the function's own comes again here, and is the caller's.
         answer = self._function(*args, **kwargs)
         self._failed = True
-        self._give_up(trouble)
-        return answer
-
-    def _give_up(self, trouble: Exception) -> None:
         with _LOCK:
             first = not _FAILED
             _FAILED.append(self._name)
         if first:
             reason = f"{type(trouble).__name__}: {' '.join(str(trouble).split())[:200]}"
             logger.warning("%s cannot be compiled; it runs as it is, and so does all else: %s", self._name, reason)
+        return answer
 
     def _is_due(self, shape: Hashable) -> bool:
         if shape in self._shapes:
@@ -106,11 +101,6 @@ class Compiled(Generic[P, R]):
             return False
         self._shapes.add(shape)
         return True
-
-    def _compile(self) -> Callable[P, R]:
-        if self._fast is None:
-            self._fast = torch.compile(self._function, dynamic=False, mode=self._mode)
-        return self._fast
 
 
 def shape_of(value: object) -> Hashable:
@@ -169,17 +159,13 @@ def has_onednn() -> bool:
     """Whether this torch has the kernel, under the name that torch's own compiler calls it by, and it computes."""
     # A list, since what is compiled can read one and cannot try out a kernel.
     if not _FOUND:
-        _FOUND.append(_try_onednn())
+        try:
+            ones = torch.ones(2, 2)
+            found: Any = torch.ops.mkldnn._linear_pointwise(ones, ones, None, "none", [], "none")
+            _FOUND.append(bool((found == 2).all()))
+        except (AttributeError, RuntimeError):  # NotImplementedError included: another processor, or a later torch
+            _FOUND.append(False)
     return _FOUND[0]
-
-
-def _try_onednn() -> bool:
-    try:
-        ones = torch.ones(2, 2)
-        found: Any = torch.ops.mkldnn._linear_pointwise(ones, ones, None, "none", [], "none")
-    except (AttributeError, RuntimeError):  # NotImplementedError included: another processor, or a later torch
-        return False
-    return bool((found == 2).all())
 
 
 def _install(layer: "nn.Linear") -> None:

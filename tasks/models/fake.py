@@ -11,11 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
 from vouch_labels.tasks.boxes_masks import rle_of_runs
 from vouch_labels.tasks.fingerprint import fingerprint
-from vouch_labels.tasks.models.registry import Detector, Floats, Masks, Phrase, Pixels, RawDetections, Scorer, Segmenter
-from vouch_labels.tasks.models.runtime import Runtime
+from vouch_labels.tasks.models.registry import Floats, Masks, Phrase, Pixels, RawDetections
 
 CELL = 16
 BRIGHT = 64
@@ -25,15 +23,13 @@ _GRID: Final = 4
 _FEATURES: Final = _GRID * _GRID * 3 + 1
 
 
-def fake_detector(config: DetectorConfig, runtime: Runtime) -> Detector:  # noqa: ARG001 - every backend is loaded alike
-    """Make the detector; nothing is read and the config is not looked at."""
-    return FakeDetector()
-
-
 class FakeDetector:
     """Boxes are the cells of a 16-pixel grid that are brighter than the darkest, scores a hash of cell and text."""
 
     fingerprint = fingerprint("fake detector", 1)
+
+    def __init__(self, *_: object) -> None:
+        """Nothing is read, and no config looked at."""
 
     def check(self, phrases: Sequence[Phrase]) -> None:
         """Any text can be asked for."""
@@ -68,15 +64,13 @@ def _score(cell: tuple[int, int, int], text: str) -> float:
     return int.from_bytes(digest, "big") / 65535
 
 
-def fake_segmenter(config: SegmenterConfig, runtime: Runtime) -> Segmenter:  # noqa: ARG001 - every backend is loaded alike
-    """Make the segmenter; nothing is read and the config is not looked at."""
-    return FakeSegmenter()
-
-
 class FakeSegmenter:
     """Draws ellipses: the same boxes give the same masks everywhere."""
 
     fingerprint = fingerprint("fake segmenter", 1)
+
+    def __init__(self, *_: object) -> None:
+        """Nothing is read, and no config looked at."""
 
     def segment(self, images: Sequence[Pixels], boxes: Sequence[Floats]) -> list[Masks]:
         """Mask the ellipse inscribed in each (N, 4) xyxy box; its estimates follow from the box's place alone."""
@@ -121,19 +115,14 @@ def _counts(height: int, width: int, box: NDArray[np.float32]) -> bytes:
     return rle_of_runs((columns * height + top)[filled], (columns * height + bottom)[filled], height, width)
 
 
-def fake_scorer(config: ScorerConfig, runtime: Runtime) -> Scorer:  # noqa: ARG001 - every backend is loaded alike
-    """Make the scorer; nothing is read and the config is not looked at."""
-    return FakeScorer()
-
-
 class FakeScorer:
     """Places a text by its hash and a crop by its colours: the same input gives the same scores everywhere."""
 
     fingerprint = fingerprint("fake scorer", 1)
     logit_scale = 10.0
 
-    def __init__(self) -> None:
-        """Make the projection of colours."""
+    def __init__(self, *_: object) -> None:
+        """Make the projection of colours; no config is looked at."""
         self._projection = _noise("colours", _FEATURES * _WIDTH).reshape(_FEATURES, _WIDTH)
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:

@@ -19,15 +19,15 @@ from vouch_labels.tasks.models.runtime import Runtime
 DETECTORS: Final = {
     "groundingdino": "vouch_labels.tasks.models.groundingdino.backend:load",
     "transformers": "vouch_labels.tasks.models.transformers:load",
-    "fake": "vouch_labels.tasks.models.fake:fake_detector",
+    "fake": "vouch_labels.tasks.models.fake:FakeDetector",
 }
 SEGMENTERS: Final = {
     "sam": "vouch_labels.tasks.models.sam.backend:load",
-    "fake": "vouch_labels.tasks.models.fake:fake_segmenter",
+    "fake": "vouch_labels.tasks.models.fake:FakeSegmenter",
 }
 SCORERS: Final = {
     "open_clip": "vouch_labels.tasks.models.open_clip.backend:load",
-    "fake": "vouch_labels.tasks.models.fake:fake_scorer",
+    "fake": "vouch_labels.tasks.models.fake:FakeScorer",
 }
 
 Pixels = NDArray[np.uint8]
@@ -176,14 +176,10 @@ class Pass(NamedTuple):
 def assemble(
     passes: Sequence[Pass], phrases: int, seen: tuple[float, float], size: tuple[int, int], min_score: float
 ) -> RawDetections:
-    """Put the passes of one image together, in the order asked.
+    """Put the passes of one image together, in the order asked; `phrases` is how many were asked for in all.
 
-    Args:
-        passes: One or more.
-        phrases: How many were asked for in all.
-        seen: Width and height, in pixels of the image, of what the model saw; more than the image where it was padded.
-        size: Width and height of the image.
-        min_score: Boxes without a phrase at or above it are left out.
+    `size` is width and height of the image, `seen` those of what the model saw, in pixels of the image: more where it
+    was padded. Boxes without a phrase at or above `min_score` are left out.
 
     Returns:
         Boxes in pixels clipped to the image, with a score of every phrase, 0 for those of other passes. If a number is

@@ -102,19 +102,14 @@ def light_runtime(config: ModelsConfig) -> Runtime:
 def _precision(asked: str, device: str) -> str:
     if not device.startswith("cuda"):
         return "fp32" if asked == "auto" else asked
-    has_bf16 = _computes_in_bf16(device)
+    import torch
+
+    # torch answers for the current device. Older devices emulate bf16, slower than fp32.
+    with torch.cuda.device(device):
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     if asked == "bf16" and not has_bf16:
         raise UserError("models.precision: this GPU does not compute in bf16; use fp32 or auto")
     return ("bf16" if has_bf16 else "fp32") if asked == "auto" else asked
-
-
-def _computes_in_bf16(device: str) -> bool:
-    """Whether a CUDA device has bf16 itself; older ones emulate it, slower than fp32."""
-    import torch
-
-    # torch answers for the current device.
-    with torch.cuda.device(device):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _device(asked: str) -> str:

@@ -30,23 +30,19 @@ def read_state_dict(weights: Weights) -> dict[str, "Tensor"]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}; check its rights") from error
     if head[8:9] == b"{":
-        return _plain_names(_read_safetensors(weights))
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return _plain_names(load_file(path))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(_damaged(weights)) from error
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         return _plain_names(_unwrap(_read_torch(weights), weights))
     raise CheckpointError(
         f"{path} is no checkpoint ({'it is empty' if not head else 'neither safetensors nor a torch file'}); "
         "fetch it again"
     )
-
-
-def _read_safetensors(weights: Weights) -> dict[str, "Tensor"]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(weights.path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(_damaged(weights)) from error
 
 
 def _read_torch(weights: Weights) -> object:
@@ -119,7 +115,8 @@ def load_into(
     if differences:
         fit = sum(name in state and state[name].shape == value.shape for name, value in wanted.items())
         raise CheckpointError(
-            f"{weights.path} is of another architecture than {_name(weights)} ({fit} of {len(wanted)} tensors fit; "
+            f"{weights.path} is of another architecture than {weights.architecture or 'the one asked for'} "
+            f"({fit} of {len(wanted)} tensors fit; "
             f"first difference: {differences[0]}); set the model's architecture to the checkpoint's own"
         )
     model.load_state_dict({name: state[name].to(value.dtype) for name, value in wanted.items()})
@@ -127,7 +124,3 @@ def load_into(
 
 def _shape(tensor: "Tensor") -> str:
     return "x".join(map(str, tensor.shape)) or "a scalar"
-
-
-def _name(weights: Weights) -> str:
-    return str(weights.architecture) if weights.architecture is not None else "the one asked for"

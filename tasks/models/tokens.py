@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig
 from vouch_labels.schemas.errors import CheckpointError, UserError
@@ -61,24 +61,20 @@ def check_classes(classes: Sequence[ClassConfig], config: DetectorConfig) -> Non
     Raises:
         UserError: As `check_apart`.
     """
-    tokens = _light_tokens(config)
-    if tokens is not None:
-        check_apart(classes, tokens)
-
-
-def _light_tokens(config: DetectorConfig) -> Tokens | None:
+    tokens = None
     try:
         if config.backend == "groundingdino":
             # What is not here is fetched with a word of progress, later.
             weights = resolve(config, "detector", download=False)
-            return reader(tokenizer_folder(config.text_encoder, weights), plain_text)
-        if config.backend == "transformers" and not config.checkpoint.startswith("hf://"):
+            tokens = reader(tokenizer_folder(config.text_encoder, weights), plain_text)
+        elif config.backend == "transformers" and not config.checkpoint.startswith("hf://"):
             folder = Path(config.checkpoint).expanduser()
             kind = str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
-            return reader(folder, single_spaced if kind.startswith("owl") else plain_text)
+            tokens = reader(folder, single_spaced if kind.startswith("owl") else plain_text)
     except (CheckpointError, OSError, ValueError, AttributeError):
         pass  # the backend says what is wrong when it loads
-    return None
+    if tokens is not None:
+        check_apart(classes, tokens)
 
 
 def reader(folder: Path, plain: Callable[[str], str]) -> Tokens | None:
@@ -99,14 +95,10 @@ def _tokenizer(folder: Path) -> "Tokenizer | None":
         if file.is_file():
             tokenizer: Tokenizer = Tokenizer.from_file(str(file))
         else:
-            lower = bool(_settings(folder).get("do_lower_case", True))
+            settings = folder / "tokenizer_config.json"
+            known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+            lower = bool(known.get("do_lower_case", True))
             tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lower)
     except Exception:  # the package raises bare ones; the backend says what is wrong when it loads
         return None
     return tokenizer
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return found

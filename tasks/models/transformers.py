@@ -103,7 +103,10 @@ class ZeroShotDetector:
         """
         if not phrases:
             return [RawDetections(np.zeros((0, 4), np.float32), np.zeros((0, 0), np.float32)) for _ in images]
-        asked = self._ask(tuple(phrase.text for phrase in phrases))
+        texts = tuple(phrase.text for phrase in phrases)
+        if self._remembered is None or self._remembered[0] != texts:
+            self._remembered = texts, self._family.ask(texts, self._runtime.device)
+        asked = self._remembered[1]
         groups: dict[Hashable, list[int]] = {}
         for index, image in enumerate(images):
             groups.setdefault(self._family.alike(*image.shape[:2]), []).append(index)
@@ -117,11 +120,6 @@ class ZeroShotDetector:
                 seen = self._family.seen(height, width)
                 results[index] = assemble(passes, len(phrases), seen, (width, height), min_score)
         return [results[index] for index in range(len(images))]
-
-    def _ask(self, texts: tuple[str, ...]) -> list[Asked]:
-        if self._remembered is None or self._remembered[0] != texts:
-            self._remembered = texts, self._family.ask(texts, self._runtime.device)
-        return self._remembered[1]
 
     @torch.inference_mode()
     def _forward(self, images: Sequence[Pixels], asked: list[Asked]) -> list[list[Floats]]:
@@ -276,7 +274,14 @@ def load_zero_shot(config: DetectorConfig) -> Loaded:
     Raises:
         CheckpointError: The files are missing, unreachable, damaged, of another kind, or not the pinned ones.
     """
-    folder = _folder(config.checkpoint)
+    folder = Path(config.checkpoint).expanduser()
+    if config.checkpoint.startswith("hf://"):
+        folder = fetch_folder(config.checkpoint, _FILES, _WHERE)
+    elif not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{_WHERE}: the transformers backend finds no config.json in {config.checkpoint}; "
+            "give the folder of a saved model, or hf://owner/repo[@revision]"
+        )
     hashes = {path.name: sha256_of(path) for pattern in _FILES for path in sorted(folder.glob(pattern))}
     weights = [name for name in hashes if name.endswith(".safetensors")]
     if not weights:
@@ -291,18 +296,6 @@ def load_zero_shot(config: DetectorConfig) -> Loaded:
         )
     model, processor = _load(folder, config.checkpoint)
     return Loaded(model, processor, fingerprint(hashes))
-
-
-def _folder(reference: str) -> Path:
-    if reference.startswith("hf://"):
-        return fetch_folder(reference, _FILES, _WHERE)
-    folder = Path(reference).expanduser()
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{_WHERE}: the transformers backend finds no config.json in {reference}; "
-            "give the folder of a saved model, or hf://owner/repo[@revision]"
-        )
-    return folder
 
 
 def _load(folder: Path, reference: str) -> tuple[Any, Any]:

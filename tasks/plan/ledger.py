@@ -4,6 +4,8 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -61,6 +63,24 @@ class Due(NamedTuple):
     """Images that shards which were asked for and are done hold now."""
 
 
+@dataclass(frozen=True)
+class _First:
+    """The only generation of a run, not folded yet."""
+
+    workspace: Store
+    run: str
+    generation: Generation
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Id of each shard -> its images."""
+        return {shard.id: shard.count for shard in self.shards()}
+
+    def shards(self) -> Iterator[ShardRef]:
+        """Its shards, in key order."""
+        return added_shards(self.workspace, self.run, self.generation)
+
+
 class Ledger:
     """The fold of all generations of a run, in an unnamed SQLite file on local disk.
 
@@ -71,19 +91,33 @@ class Ledger:
     def __init__(self) -> None:
         """Start with no images."""
         # An empty name is a private file that is unlinked as soon as it is made.
-        self.database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self.database.execute("PRAGMA journal_mode = OFF")
-        self.database.execute("PRAGMA synchronous = OFF")
-        self.database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        self.database.execute("PRAGMA temp_store = FILE")
-        self.database.executescript(TABLES)
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self._database.execute("PRAGMA temp_store = FILE")
+        self._database.executescript(TABLES)
+        self._first: _First | None = None
         self.lock = threading.RLock()
         self.generation = 0
         """Number of the last generation; 0 before the first."""
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The file, with every generation in it."""
+        with self.lock:
+            if self._first is not None:
+                first, self._first = self._first, None
+                with disk_errors():
+                    self._fold(first.workspace, first.run, first.generation)
+                    self._database.execute(BY_SHARD)
+        return self._database
+
     @classmethod
     def load(cls, workspace: Store, run: str) -> "Ledger":
         """Fold the plans of a run; use the result in a with block.
+
+        Of a run that was planned once every shard holds what it was cut with: that is folded when it is asked for.
 
         Raises:
             StoreError: A generation is missing, or the local disk is full.
@@ -91,9 +125,15 @@ class Ledger:
         ledger = cls()
         try:
             with disk_errors():
-                for number in _generations(workspace, run):
-                    ledger._fold(workspace, run, number)
-                ledger.database.execute(BY_SHARD)
+                numbers = _generations(workspace, run)
+                for number in numbers:
+                    generation = read_generation(workspace, run, number)
+                    if numbers == [1] and not generation.removed:
+                        ledger._first, ledger.generation = _First(workspace, run, generation), number
+                    else:
+                        ledger._fold(workspace, run, generation)
+                if ledger._first is None:
+                    ledger._database.execute(BY_SHARD)
         except BaseException:
             ledger.close()
             raise
@@ -102,6 +142,8 @@ class Ledger:
     def count(self) -> int:
         """Count the images that the source holds, as of the last generation."""
         with self.lock:
+            if self._first is not None:
+                return sum(self._first.counts.values())
             return int(self.database.execute("SELECT count(*) FROM images").fetchone()[0])
 
     def shards(self) -> list[ShardRef]:
@@ -112,12 +154,24 @@ class Ledger:
         query = """SELECT id, count, first_key FROM shards
             WHERE EXISTS (SELECT 1 FROM images WHERE shard = shards.number) ORDER BY number"""
         with self.lock:
+            if self._first is not None:
+                return list(self._first.shards())
             return [ShardRef(id=i, count=count, first_key=key) for i, count, key in self.database.execute(query)]
+
+    def images_of(self, shard_id: str) -> int:
+        """Count the images that a shard holds now."""
+        query = "SELECT count(*) FROM images WHERE shard = (SELECT number FROM shards WHERE id = ?)"
+        with self.lock:
+            if self._first is not None and shard_id in self._first.counts:
+                return self._first.counts[shard_id]
+            return int(self.database.execute(query, (shard_id,)).fetchone()[0])
 
     def keys_of(self, shard_id: str) -> set[str]:
         """Give the keys that a shard holds now: those that no later shard holds and that have not left the source."""
         query = "SELECT key FROM images WHERE shard = (SELECT number FROM shards WHERE id = ?)"
         with self.lock:
+            if self._first is not None and shard_id in self._first.counts:
+                return {image.key for image in read_plan(self._first.workspace, self._first.run, shard_id)}
             return {key for (key,) in self.database.execute(query, (shard_id,))}
 
     def settle_due(self, done: Iterable[str], first: int | None = None) -> Due:
@@ -187,7 +241,7 @@ class Ledger:
 
     def close(self) -> None:
         """Delete the file."""
-        self.database.close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         """Nothing to do: the ledger is loaded."""
@@ -199,8 +253,8 @@ class Ledger:
         """Delete the file."""
         self.close()
 
-    def _fold(self, workspace: Store, run: str, number: int) -> None:
-        generation = read_generation(workspace, run, number)
+    def _fold(self, workspace: Store, run: str, generation: Generation) -> None:
+        number = generation.number
         if generation.removed:
             key = removed_key(run, number, generation.removed_id)
             with workspace.open_reader(key) as file, self.transaction():

@@ -3,7 +3,8 @@
 The figures of every report are kept at reports/<run>/<number>.json, so that the next one can say what changed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,16 +35,17 @@ from vouch_labels.schemas.report import (
 )
 from vouch_labels.schemas.reviews import LABEL_VERDICTS
 from vouch_labels.schemas.text import least, most, pct, plural
+from vouch_labels.tasks.arrow import boxes_of
 from vouch_labels.tasks.certify.monitor import expired
 from vouch_labels.tasks.evaluate.evaluate import evaluate_campaign
 from vouch_labels.tasks.evaluate.ground_truth import Truth, read_truth
 from vouch_labels.tasks.evaluate.json_lists import OnBytes
 from vouch_labels.tasks.evaluate.metrics import reliability_bins
 from vouch_labels.tasks.evaluate.run_truth import truth_of_run
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
-from vouch_labels.tasks.labels.scan import scan
+from vouch_labels.tasks.labels.arrays import RunLabels, StoredLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.totals import Totals, add_up
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.policy import among, label_numbers, read_coverage, read_policy
+from vouch_labels.tasks.policy import among, read_coverage, read_policy
 from vouch_labels.tasks.report.figures_reviews import (
     Reviewed,
     asked,
@@ -62,9 +64,9 @@ from vouch_labels.tasks.reviews.log import record_numbers
 from vouch_labels.tasks.reviews.plans import read_plans
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER, Answers, missed_and_checked, resolve
 from vouch_labels.tasks.reviews.verdicts import read_verdicts
+from vouch_labels.tasks.shard.numbers import SIGNALS
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints, shrunken_shares
 from vouch_labels.tasks.statistics.calibrator import reliability
-from vouch_labels.tasks.status import status_of
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -141,11 +143,12 @@ def collect(
         verdicts = read_verdicts(workspace)
         mine = of_this_run(verdicts, labels, asked(plans))
         answers = resolve(mine)
-        answered = answers.wrong_of(labels.label_ids) != NO_ANSWER
+        codes = labels.said(answers.ids, answers.wrong_of(answers.ids), NO_ANSWER)
+        answered = codes != NO_ANSWER
         known = _known_answers(labels, answers, _true_answers(workspace, run, ledger, current, given))
         outside = _outside(workspace, labels, policy) & ~answered
-        chosen = choose_labels(labels, known, outside, campaign.routing.seed)
-        pictures = with_reasons(chosen, workspace, run, ledger, current)
+        pictures = with_reasons(labels, choose_labels(labels, known, outside, campaign.routing.seed))
+        totals = add_up(workspace, run, ledger, current.fingerprint)
     truth = None if given is None else _against_truth(campaign, given, progress)
     new = policy.certification is not None and bool(policy.certification.covers) and bool(outside.any())
     images = missed_and_checked(mine)
@@ -153,13 +156,12 @@ def collect(
     reviewed = reviewed_labels(labels, plans, answers)
     has_expired = expired(policy, plans, answers) is not None
     about_policy = policy_report(policy, campaign.routing, labels.count, expired=has_expired)
-    status = status_of(campaign, workspace)
     report = Report(
         run=run,
         workspace=workspace.uri,
         source=campaign.source.uri,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        images=Images(total=status.images, **status.model_dump(include=set(Images.model_fields))),
+        images=_images(totals, current),
         automation=_accepted(labels, answered, np.ones(labels.count, np.bool_)),
         covered=_accepted(labels, answered, ~outside) if policy.certification else None,
         outside=int(outside.sum()) if policy.certification else None,
@@ -174,7 +176,7 @@ def collect(
         classes=class_reports(labels, reviewed),
         pictures=pictures,
         verdicts=verdicts_report(mine, verdicts, labels, answers, images),
-        time=time_report(mine, labels, answers),
+        time=time_report(mine, labels, codes),
         truth=truth,
         provenance=provenance(campaign, current),
         bundled=campaign.models.bundled,
@@ -182,12 +184,24 @@ def collect(
     return report, _contents(labels, pictures)
 
 
+def _images(totals: Totals, current: Current) -> Images:
+    return Images(
+        total=totals.images,
+        done=totals.done,
+        failed=totals.failed,
+        pending=totals.pending,
+        reasons=dict(totals.reasons.most_common()),
+        skipped=dict((totals.skipped + Counter(current.skipped)).most_common()),
+        misnamed=totals.misnamed,
+    )
+
+
 def _outside(workspace: Store, labels: RunLabels, policy: Policy) -> Bools:
     """Labels that the policy does not cover, (N,); of before 2026-12 those of images that were kept for fitting."""
     guarantee = policy.certification
     covered = read_coverage(workspace, policy)
     if covered is not None:
-        return ~among(label_numbers(labels.label_ids), covered.labels)
+        return ~among(labels.numbers, covered.labels)
     return labels.fit_side(guarantee.fit_share, guarantee.seed) if guarantee else np.zeros(labels.count, np.bool_)
 
 
@@ -205,11 +219,11 @@ def _true_answers(
     return [LABEL_VERDICTS[code] if 0 <= code < len(LABEL_VERDICTS) else "" for code in truth.verdict.tolist()]
 
 
-def _known_answers(labels: RunLabels, answers: Answers, truth: Sequence[str] | None) -> list[str]:
-    """What is known of each label: the truth where there is one, else the verdict."""
-    verdicts = [*answers.verdict, ""]
-    reviewed = [verdicts[place] for place in answers.places(labels.label_ids).tolist()]
-    return reviewed if truth is None else [true or own for true, own in zip(truth, reviewed, strict=True)]
+def _known_answers(labels: RunLabels, answers: Answers, truth: Sequence[str] | None) -> dict[int, str]:
+    """What is known of labels: row -> the truth where there is one, else the verdict."""
+    rows = zip(labels.places(answers.ids).tolist(), answers.verdict, strict=True)
+    reviewed = {row: verdict for row, verdict in rows if row >= 0}
+    return reviewed | {row: true for row, true in enumerate(truth or ()) if true}
 
 
 def _against_truth(campaign: Campaign, given: Truth, progress: Callable[[int], None] | None) -> TruthReport:
@@ -225,10 +239,10 @@ def _against_truth(campaign: Campaign, given: Truth, progress: Callable[[int], N
     )
 
 
-def _contents(labels: RunLabels, pictures: Sequence[Picture]) -> dict[str, str]:
-    wanted = {picture.key for picture in pictures}
-    pairs = zip(labels.keys.to_pylist(), labels.contents.to_pylist(), strict=True)
-    return {key: sha256 for key, sha256 in pairs if key in wanted}
+def _contents(labels: StoredLabels, pictures: Sequence[Picture]) -> dict[str, str]:
+    keys = pa.array(sorted({picture.key for picture in pictures}), pa.string())
+    images = labels.images_of(labels.places([picture.label_id for picture in pictures]), {"key": keys})
+    return dict(zip(images["key"].to_pylist(), images["sha256"].to_pylist(), strict=True))
 
 
 class Tile(NamedTuple):
@@ -323,7 +337,7 @@ def score_histogram(labels: RunLabels, policy: Policy) -> Histogram | None:
 
 def detector_scores(labels: RunLabels) -> NDArray[np.float32]:
     """Score of each label, (N,)."""
-    return labels.signals[:, SIGNALS.index("detector_score")]
+    return labels.signal("detector_score")
 
 
 def reviewed_reliability(labels: RunLabels, reviewed: Reviewed) -> ReviewedReliability:
@@ -473,62 +487,63 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def choose_labels(labels: RunLabels, answers: Sequence[str], kept: Bools, seed: int, each: int = EACH) -> list[Picture]:
+def choose_labels(
+    labels: RunLabels, answers: Mapping[int, str], kept: Bools, seed: int, each: int = EACH
+) -> list[Picture]:
     """Choose labels to show: accepted ones and waiting ones at random, and wrong ones, the accepted among them first.
 
-    answers are members of LABEL_VERDICTS, "disputed" or "". Labels kept for fitting wait whatever their score, so
+    answers are members of LABEL_VERDICTS or "disputed", by rows. Labels kept for fitting wait whatever their score, so
     others are shown before them. The same labels and seed give the same pictures, their reasons empty.
     """
     order = np.random.default_rng([seed, labels.count]).permutation(labels.count)
-    wrong = np.array([bool(answer) and answer != LABEL_VERDICTS[0] for answer in answers], np.bool_)
+    wrong = np.zeros(labels.count, np.bool_)
+    wrong[[row for row, answer in answers.items() if answer != LABEL_VERDICTS[0]]] = True
     chosen = (
-        order[labels.accepted[order]],
-        _first(order[~labels.accepted[order]], ~kept),
-        _first(order[wrong[order]], labels.accepted),
+        _first(order, labels.accepted, labels.accepted, each),
+        _first(order, ~labels.accepted, ~kept, each),
+        _first(order, wrong, labels.accepted, each),
     )
     return [
-        _picture(labels, row, kind, answers[row])
-        for kind, rows in zip(_KINDS, chosen, strict=True)
-        for row in rows[:each].tolist()
+        picture for kind, rows in zip(_KINDS, chosen, strict=True) for picture in _pictures(labels, rows, kind, answers)
     ]
 
 
-def with_reasons(
-    pictures: Sequence[Picture], workspace: Store, run: str, ledger: Ledger, current: Current
-) -> tuple[Picture, ...]:
+def with_reasons(labels: StoredLabels, pictures: Sequence[Picture]) -> tuple[Picture, ...]:
     """Look up why each label was accepted or waits.
 
     Raises:
         StoreError: A table is missing or damaged.
     """
-    wanted = pa.array(sorted({picture.label_id for picture in pictures}), pa.string())
-    reasons: dict[str, str] = {}
-    columns, sought = ["label_id", "reason"], {"label_id": wanted}
-    for table in scan(workspace, run, ledger, current.fingerprint, columns, sought) if len(wanted) else ():
-        reasons |= dict(zip(table["label_id"].to_pylist(), table["reason"].to_pylist(), strict=True))
-        if len(reasons) == len(wanted):
-            break
-    return tuple(picture.model_copy(update={"reason": reasons.get(picture.label_id, "")}) for picture in pictures)
+    found = labels.columns(labels.places([picture.label_id for picture in pictures]), ["reason"])
+    reasons = found["reason"].to_pylist()
+    pairs = zip(pictures, reasons, strict=True)
+    return tuple(picture.model_copy(update={"reason": reason}) for picture, reason in pairs)
 
 
-def _first(rows: Ints, preferred: Bools) -> Ints:
-    """The preferred ones first, otherwise in their order."""
-    return rows[np.argsort(~preferred[rows], kind="stable")]
+def _first(order: Ints, chosen: Bools, preferred: Bools, count: int) -> Ints:
+    """The first few chosen rows of an order, preferred ones before the others."""
+    parts = [order[np.flatnonzero((chosen & mask)[order])[:count]] for mask in (preferred, ~preferred)]
+    return np.concatenate(parts)[:count]
 
 
-def _picture(labels: RunLabels, row: int, kind: str, answer: str) -> Picture:
-    p_correct, score = float(labels.p_correct[row]), float(detector_scores(labels)[row])
-    return Picture.model_validate(
-        {
-            "kind": kind,
-            "label_id": labels.label_ids[row].as_py(),
-            "key": labels.keys[int(labels.image_index[row])].as_py(),
-            "class_name": labels.shown[int(labels.class_index[row])],
-            "box": tuple(labels.boxes[row].tolist()),
-            "accepted": bool(labels.accepted[row]),
-            "p_correct": None if np.isnan(p_correct) else p_correct,
-            "detector_score": None if np.isnan(score) else score,
-            "reason": "",
-            "answer": answer,
-        }
-    )
+def _pictures(labels: RunLabels, rows: Ints, kind: str, answers: Mapping[int, str]) -> Iterator[Picture]:
+    table = labels.table_of(rows)
+    scores = labels.signals_of(rows)[:, SIGNALS.index("detector_score")].tolist()
+    boxes = boxes_of(table).tolist()
+    ids, keys = table["label_id"].to_pylist(), table["key"].to_pylist()
+    for row, label_id, key, box, score in zip(rows.tolist(), ids, keys, boxes, scores, strict=True):
+        p_correct = float(labels.p_correct[row])
+        yield Picture.model_validate(
+            {
+                "kind": kind,
+                "label_id": label_id,
+                "key": key,
+                "class_name": labels.shown[int(labels.class_index[row])],
+                "box": tuple(box),
+                "accepted": bool(labels.accepted[row]),
+                "p_correct": None if np.isnan(p_correct) else p_correct,
+                "detector_score": None if np.isnan(score) else score,
+                "reason": "",
+                "answer": answers.get(row, ""),
+            }
+        )

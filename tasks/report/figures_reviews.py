@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vouch_labels.schemas.campaign import RoutingConfig
 from vouch_labels.schemas.errors import UserError
@@ -31,14 +32,14 @@ from vouch_labels.schemas.report import (
 from vouch_labels.schemas.reviews import TASKS, ReviewPlan
 from vouch_labels.schemas.text import assumption_text, coverage_text, cut
 from vouch_labels.tasks.arrow import numbers
-from vouch_labels.tasks.certify.monitor import P_CORRECT, AuditDraw, audit_draws, audit_factor, drift, monitor
+from vouch_labels.tasks.certify.monitor import AuditDraw, audit_draws, audit_factor, drifts, monitor, percentiles
 from vouch_labels.tasks.certify.recall import recall_of_run
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels
+from vouch_labels.tasks.labels.arrays import RunLabels
 from vouch_labels.tasks.policy import EXPIRED, accepts
 from vouch_labels.tasks.reviews.plans import DRAW_BOX_S, VERIFY_S, Plans
 from vouch_labels.tasks.reviews.resolve import CORRECT, NO_ANSWER, Answers, ImageAnswers
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
-from vouch_labels.tasks.statistics.monitoring import Estimate
+from vouch_labels.tasks.statistics.monitoring import Drift, Estimate
 from vouch_labels.tasks.statistics.recall import Recall
 
 PURPOSES: Final = ("fit", "certify", "audit")
@@ -49,7 +50,6 @@ OF_GATE: Final = {
     "accepted": "of the labels that the policy accepted",
 }
 
-_PERCENTS: Final = np.arange(101)
 _CERTIFIED: Final = ("labels", "accepted", "reviewed", "errors", "limit", "bound", "delta", "refusal", "more_reviews")
 """Of a group, what stands in the report as in its certificate."""
 
@@ -71,14 +71,14 @@ class Reviewed:
 def reviewed_labels(labels: RunLabels, plans: Plans, answers: Answers) -> Reviewed:
     """Find the labels of a run that were drawn at random and have an answer."""
     tasks = _drawn(plans)
-    rows = labels.places(tasks["label_id"].to_pylist())
+    rows = labels.places(tasks["label_id"])
     wrong = answers.wrong_of(tasks["label_id"].combine_chunks())
     use = (rows >= 0) & (wrong != NO_ANSWER)
     held_out = numbers(pc.not_equal(tasks["purpose"], "fit"), np.bool_)
     inclusion = numbers(tasks["inclusion"], np.float64)
     rows, first = np.unique(rows[use], return_index=True)
     # A label drawn for fitting, whatever it was drawn for besides, is one that the calibrator knows.
-    seen = np.isin(rows, labels.places(tasks.filter(pc.equal(tasks["purpose"], "fit"))["label_id"].to_pylist()))
+    seen = np.isin(rows, labels.places(tasks.filter(pc.equal(tasks["purpose"], "fit"))["label_id"]))
     return Reviewed(
         rows=rows.astype(np.int64),
         wrong=wrong[use][first] != 0,
@@ -256,59 +256,71 @@ def drift_report(policy: Policy, labels: RunLabels, chosen: Bools) -> DriftRepor
     guarantee = policy.certification
     if guarantee is None or not guarantee.reference:
         return DriftReport(missing="only a certified policy keeps the scores of its batch to compare with")
-    found = drift(guarantee.reference, labels, labels.p_correct, chosen)
-    signals = tuple(
-        SignalDrift(
-            signal=name,
-            distance=one.distance,
-            drifted=one.audit_factor > 1,
-            before=guarantee.reference[name],
-            now=_percentiles(labels, name, chosen),
+    found: dict[str, Drift] = {}
+    signals: list[SignalDrift] = []
+    for name, one, values in drifts(guarantee.reference, labels, labels.p_correct, chosen):
+        known = values[np.isfinite(values)]
+        found[name] = one
+        signals.append(
+            SignalDrift(
+                signal=name,
+                distance=one.distance,
+                drifted=one.audit_factor > 1,
+                before=guarantee.reference[name],
+                now=percentiles(known) if len(known) else (),
+            )
         )
-        for name, one in found.items()
-    )
-    return DriftReport(signals=signals, audit_factor=audit_factor(found))
-
-
-def _percentiles(labels: RunLabels, name: str, chosen: Bools) -> tuple[float, ...]:
-    values = labels.p_correct if name == P_CORRECT else labels.signals[:, SIGNALS.index(name)]
-    values = values[chosen & np.isfinite(values)].astype(np.float64)
-    return tuple(np.percentile(values, _PERCENTS).tolist()) if len(values) else ()
+    named = list(guarantee.reference)
+    ordered = sorted(signals, key=lambda one: (-one.distance, named.index(one.signal)))
+    return DriftReport(signals=tuple(ordered), audit_factor=audit_factor(found))
 
 
 def of_this_run(verdicts: pa.Table, labels: RunLabels, asked: set[str]) -> pa.Table:
     """Keep the verdicts about a run, each once: those on its labels, on its honeypots (ids in `asked`) and images."""
-    known = pa.concat_arrays([labels.label_ids.cast(pa.string()), pa.array(sorted(asked), pa.string())])
-    on_label = pc.is_in(verdicts["label_id"], value_set=known, skip_nulls=True)
-    on_image = pc.and_(pc.is_null(verdicts["label_id"]), pc.is_in(verdicts["key"], value_set=labels.keys))
-    chosen = verdicts.filter(pc.or_(on_label, on_image))
+    ids = verdicts["label_id"]
+    of_run = pa.array(labels.places(ids) >= 0)
+    on_label = pc.or_(of_run, pc.is_in(ids, value_set=pa.array(sorted(asked), pa.string()), skip_nulls=True))
+    chosen = verdicts.filter(pc.or_(on_label, pc.and_(pc.is_null(ids), _of_images(labels, verdicts["key"], ids))))
     return chosen.group_by(chosen.column_names).aggregate([])
+
+
+def _of_images(labels: RunLabels, keys: pa.ChunkedArray, label_ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which keys are images of the run; nothing is read where no verdict is about an image."""
+    if not label_ids.null_count:
+        return pa.chunked_array([pa.repeat(False, len(keys))])
+    return pc.is_in(keys, value_set=labels.keys)
 
 
 def verdicts_report(
     mine: pa.Table, everything: pa.Table, labels: RunLabels, answers: Answers, images: ImageAnswers
 ) -> Verdicts:
     """Count verdicts, those `of_this_run` and all of the workspace; of reviewers only their number is given."""
-    ours = np.flatnonzero(labels.places(answers.label_ids) >= 0)
-    keys = set(labels.keys.to_pylist())
+    ours = np.flatnonzero(labels.places(answers.ids) >= 0)
+    no_image = pa.array([], pa.string())
+    checked, missed = (
+        pc.is_in(keys, value_set=labels.keys if len(keys) else no_image)
+        for keys in (images.checked["key"], images.missed["key"])
+    )
     people = mine.filter(pc.invert(mine["simulated"]))
     ids = everything["label_id"].drop_null()
     foreign = pc.invert(pc.is_in(ids, value_set=mine["label_id"].combine_chunks()))
     return Verdicts(
         labels=len(ours),
         answers=dict(Counter(answers.verdict[place] for place in ours.tolist()).most_common()),
-        images=len(keys & set(images.checked["key"].to_pylist())),
-        missed=sum(key in keys for key in images.missed["key"].to_pylist()),
+        images=len(images.checked["key"].filter(checked).unique()),
+        missed=int(pc.sum(missed).as_py() or 0),
         reviewers=len(pc.unique(people["reviewer"])),
         simulated=int(answers.simulated[ours].sum()),
         foreign=int(pc.sum(foreign).as_py() or 0),
     )
 
 
-def time_report(mine: pa.Table, labels: RunLabels, answers: Answers) -> TimeReport:
-    """Add up the time that people spent, and what accepted labels without a review saved them."""
+def time_report(mine: pa.Table, labels: RunLabels, answered: NDArray[np.int8]) -> TimeReport:
+    """Add up the time that people spent, and what accepted labels without a review saved them.
+
+    answered: what was said of each label, (N,), as `Answers.wrong_of` has it.
+    """
     accepted = int(labels.accepted.sum())
-    answered = answers.wrong_of(labels.label_ids)
     unseen = int((labels.accepted & (answered == NO_ANSWER)).sum())
     delivered = accepted + int((~labels.accepted & (answered == CORRECT)).sum())
     spent = float(pc.sum(mine["seconds"]).as_py() or 0)

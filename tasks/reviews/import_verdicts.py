@@ -296,7 +296,8 @@ class _Checked:
         self._tables.clear()
         self._pending = 0
         place = flat(pc.index_in(table["label_id"], value_set=self._labels.label_ids))
-        late = _against_labels(table, _own_class(place, self._labels))
+        of_label = pa.array(self._labels.class_index, pa.int64()).take(place)
+        late = _against_labels(table, pa.array(self._labels.class_names, pa.string()).take(of_label))
         late |= _against_images(table, place, self._labels, self._sizes)
         fine = np.ones(table.num_rows, np.bool_)
         fine[list(late)] = False
@@ -421,12 +422,6 @@ def _against_images(table: pa.Table, place: pa.Array, labels: RunLabels, sizes: 
         if problem := mask_trouble(table["rle_counts"][row].as_py(), height, width):
             found[row] = f"rle_counts: {problem}"
     return found
-
-
-def _own_class(place: pa.Array, labels: RunLabels) -> pa.Array:
-    """The class of each row's label, given its place; null where the run does not have it."""
-    known = pa.array(labels.class_index, pa.int64()).take(place)
-    return pa.array(labels.class_names, pa.string()).take(known)
 
 
 def _without_idle_corrections(table: pa.Table) -> pa.Table:

@@ -48,12 +48,6 @@ def note_moves(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> 
     generation, or of which nothing was asked or answered. Every generation is looked at once, also after an
     interruption; of one without a moved image that was reviewed, the record is empty.
 
-    Args:
-        workspace: The workspace.
-        run: Name of the run.
-        ledger: Its ledger.
-        fingerprint: Of the markers to read.
-
     Raises:
         StoreError: A table is missing or damaged, or the workspace cannot be written.
     """
@@ -75,8 +69,17 @@ def note_moves(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> 
             here = {key: sha256 for key, sha256 in part.items() if key in new_keys}
             if here:
                 rows += _label_rows(_each(workspace, run, ledger, shard, "detect"), here, new_keys, reviews)
-                rows += _image_rows(here, new_keys, reviews)
-        _write(workspace, moved_key(run, number), rows, reviews.plans)
+                # Those that were asked about or answered as a whole.
+                rows += [
+                    {"label_id": None, "key": key, "new_label_id": None, "new_key": new_keys[key]}
+                    for key in here
+                    if key in reviews.keys
+                ]
+        now = datetime.now(UTC)
+        table = pa.Table.from_pylist([{**row, "plans": reviews.plans, "moved_at": now} for row in rows], schema=MOVED)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        workspace.put(moved_key(run, number), sink.getvalue().to_pybytes(), if_absent=True)
     return moved
 
 
@@ -138,20 +141,3 @@ def _label_rows(
                 if label_id in reviews.labels and label_id not in seen:
                     seen.add(label_id)
                     yield {"label_id": label_id, "key": key, "new_label_id": new_id, "new_key": new_key}
-
-
-def _image_rows(
-    contents: Mapping[str, str], new_keys: Mapping[str, str], reviews: _Reviews
-) -> Iterator[dict[str, str | None]]:
-    """The moved images that were asked about or answered as a whole."""
-    for key in contents:
-        if key in reviews.keys:
-            yield {"label_id": None, "key": key, "new_label_id": None, "new_key": new_keys[key]}
-
-
-def _write(workspace: Store, key: str, rows: Sequence[Mapping[str, str | None]], plans: int) -> None:
-    moved_at = datetime.now(UTC)
-    table = pa.Table.from_pylist([{**row, "plans": plans, "moved_at": moved_at} for row in rows], schema=MOVED)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    workspace.put(key, sink.getvalue().to_pybytes(), if_absent=True)

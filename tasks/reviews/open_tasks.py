@@ -4,7 +4,6 @@ Blind: nothing that is exported shows why something is asked.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -61,15 +60,12 @@ def open_tasks(tasks: pa.Table, answers: Answers, images: ImageAnswers, accepts:
     codes = answers.wrong_of(tasks["label_id"])
     settles = numbers(pc.equal(tasks["purpose"], _SETTLES), np.bool_)
     waits = (codes == NO_ANSWER) | ((codes == IN_DISPUTE) & settles)
-    doubted = np.flatnonzero((codes == NO_ANSWER) & settles & ~_of_exhaustive_images(tasks))
+    exhaustive = tasks.filter(pc.equal(tasks["purpose"], _SEARCHES))["key"]
+    searched = numbers(pc.is_in(tasks["key"], value_set=exhaustive), np.bool_)
+    doubted = np.flatnonzero((codes == NO_ANSWER) & settles & ~searched)
     if len(doubted):
         waits[doubted] = ~accepts(tasks["label_id"].take(pa.array(doubted)))
     return tasks.filter(pa.array(np.where(about_image, ~_looked_at(tasks, images), waits)))
-
-
-def _of_exhaustive_images(tasks: pa.Table) -> NDArray[np.bool_]:
-    exhaustive = tasks.filter(pc.equal(tasks["purpose"], _SEARCHES))["key"]
-    return numbers(pc.is_in(tasks["key"], value_set=exhaustive), np.bool_)
 
 
 def _looked_at(tasks: pa.Table, images: ImageAnswers) -> NDArray[np.bool_]:
@@ -159,12 +155,17 @@ def verdict_figures(
     readings = second_readings(own, answers)
     disputed = np.array([name == DISPUTED for name in answers.verdict], np.bool_)
     ours = np.flatnonzero(place >= 0).tolist()
+    given = Counter(answers.verdict[row] for row in ours)
+    pairs = Counter((int(labels.class_index[place[row]]), answers.verdict[row]) for row in ours)
     return VerdictFigures(
         run=run,
         verdicts=verdicts.num_rows,
         labels=len(ours),
-        answers=_counts(answers.verdict[row] for row in ours),
-        classes=_by_class(answers, labels, place, ours),
+        answers={name: given[name] for name in ANSWERS if given[name]},
+        classes={
+            name: {answer: pairs[number, answer] for answer in ANSWERS if pairs[number, answer]}
+            for number, name in enumerate(labels.shown)
+        },
         reviewers=_by_reviewer(once),
         doubly_reviewed=doubly,
         agreement=agreement,
@@ -193,17 +194,6 @@ def _agreement(verdicts: pa.Table) -> tuple[int, float | None]:
     return several.num_rows, pc.mean(same).as_py()
 
 
-def _by_class(
-    answers: Answers, labels: RunLabels, place: NDArray[np.int64], ours: list[int]
-) -> dict[str, dict[str, int]]:
-    classes = labels.class_index[place]
-    pairs = Counter((int(classes[row]), answers.verdict[row]) for row in ours)
-    return {
-        name: {answer: pairs[number, answer] for answer in ANSWERS if pairs[number, answer]}
-        for number, name in enumerate(labels.shown)
-    }
-
-
 def _by_reviewer(verdicts: pa.Table) -> dict[str, ReviewerFigures]:
     last = last_verdicts(verdicts)
     about_images = verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(IMAGE_VERDICTS)))
@@ -217,8 +207,3 @@ def _by_reviewer(verdicts: pa.Table) -> dict[str, ReviewerFigures]:
         )
         for name in sorted(seconds)
     }
-
-
-def _counts(answers: Iterable[str]) -> dict[str, int]:
-    found = Counter(answers)
-    return {name: found[name] for name in ANSWERS if found[name]}

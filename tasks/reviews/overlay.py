@@ -76,7 +76,10 @@ class HumanLabel:
         reviewed = self._outcome(verdict, class_name, box)
         result = label._replace(reviewed=reviewed, verdict=verdict)
         if reviewed == "corrected":
-            result = _with_box(result, box, image)._replace(class_name=class_name or label.class_name)
+            result = result._replace(class_name=class_name or label.class_name)
+            # A mask goes with the box that it was made for.
+            if box and max(abs(new - old) for new, old in zip(box, label.xyxy, strict=True)) > _UNCHANGED:
+                result = result._replace(xyxy=_cut(box, image), rle_counts=None, area=0)
         if reviewed in ("kept", "corrected"):
             result = _with_mask(result, self.answers.masks[row].as_py(), image)
             result = result._replace(provenance=_provenance(simulated))
@@ -141,13 +144,6 @@ def _new_label(image: ExportImage, one: Missed) -> ExportLabel:
         verdict="missed",
     )
     return _with_mask(label, one.rle_counts, image)
-
-
-def _with_box(label: ExportLabel, box: Box | None, image: ExportImage) -> ExportLabel:
-    """A label with another box; a mask goes with the box that it was made for."""
-    if box is None or max(abs(new - old) for new, old in zip(box, label.xyxy, strict=True)) <= _UNCHANGED:
-        return label
-    return label._replace(xyxy=_cut(box, image), rle_counts=None, area=0)
 
 
 def _with_mask(label: ExportLabel, rle_counts: bytes | None, image: ExportImage) -> ExportLabel:

@@ -1,7 +1,6 @@
 """Reads and writes tables for other tools: CSV, Parquet, JSON or JSON lines, by the file's suffix."""
 
 import csv
-import difflib
 import io
 import json
 import re
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vouch_labels.schemas.campaign import nearest
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS, MOST_RLE_BYTES, VERDICTS
 from vouch_labels.tasks.store.local import temporary_name
@@ -99,7 +99,9 @@ def read_batches(path: Path, progress: OnRows | None = None) -> Iterator[Batch]:
                     f"{path} has {size / 2**20:,.0f} MiB; split it into files up to {most >> 20} MiB{other}"
                 )
             rows = 0
-            for batch in _READERS[suffix](file, path, progress):
+            reader = _READERS[suffix]
+            listed = None if reader is None else _listed(reader(file, path), file, path, progress)
+            for batch in listed or _read_parquet(file, path, progress):
                 rows += batch.rows
                 if rows > MOST_ROWS:
                     raise UserError(f"{path} has more than {MOST_ROWS:,} rows; split it")
@@ -119,10 +121,6 @@ def _listed(rows: Iterable[Row], file: BinaryIO, path: Path, progress: OnRows | 
         yield Batch(np.array(numbers, np.int64), values)
 
 
-def _read_csv(file: BinaryIO, path: Path, progress: OnRows | None) -> Iterator[Batch]:
-    yield from _listed(_csv_rows(file, path), file, path, progress)
-
-
 def _csv_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
     # Of the whole process, and twice a mask, so that one too long is refused as a row and not with the file.
     csv.field_size_limit(max(csv.field_size_limit(), 2 * MOST_RLE_BYTES))
@@ -130,7 +128,8 @@ def _csv_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
     told, rows = 0, None
     try:
         first = text.readline(MOST_LINE)
-        delimiter = _delimiter(first)
+        # A comma, or the semicolon or tab that Excel writes in many countries.
+        delimiter = max(",;\t", key=first.count)
         if first.lower().startswith("sep=") and len(first.strip()) == 5:  # Excel is told so
             told, delimiter = 1, first[4]
             first = text.readline(MOST_LINE)
@@ -152,11 +151,6 @@ def _csv_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is not UTF-8 after row {number}; save it as UTF-8") from None
     finally:
         text.detach()
-
-
-def _delimiter(header: str) -> str:
-    """What stands between the names: a comma, or the semicolon or tab that Excel writes in many countries."""
-    return max(",;\t", key=header.count)
 
 
 def _decimal_point(cell: str) -> str:
@@ -214,25 +208,22 @@ def _check_text(name: str, column: pa.Array, first: int, path: Path) -> None:
         raise UserError(f"{path}: the column {name} is not UTF-8; write it as UTF-8") from None
 
 
-def _read_json(file: BinaryIO, path: Path, progress: OnRows | None) -> Iterator[Batch]:
+def _json_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
     found = _parsed(file.read(), f"{path}")
     if not isinstance(found, list):
         raise UserError(f"{path} is not an array of objects; write [{{...}}, ...], or objects one a line in a .jsonl")
-    yield from _listed(_objects(enumerate(found, 1), path), file, path, progress)
+    yield from _objects(enumerate(found, 1), path)
 
 
-def _read_jsonl(file: BinaryIO, path: Path, progress: OnRows | None) -> Iterator[Batch]:
-    yield from _listed(_objects(_json_lines(file, path), path), file, path, progress)
+def _jsonl_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
+    def values() -> Iterator[tuple[int, object]]:
+        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), 1):
+            if len(line) == MOST_LINE:
+                raise UserError(f"{path}: row {number} has more than {MOST_LINE >> 20} MiB; it is no verdict")
+            if line.strip():
+                yield number, _parsed(line, f"{path}: row {number}")
 
-
-def _json_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, object]]:
-    number = 0
-    while line := file.readline(MOST_LINE):
-        number += 1
-        if len(line) == MOST_LINE:
-            raise UserError(f"{path}: row {number} has more than {MOST_LINE >> 20} MiB; it is no verdict")
-        if line.strip():
-            yield number, _parsed(line, f"{path}: row {number}")
+    return _objects(values(), path)
 
 
 def _objects(values: Iterable[tuple[int, object]], path: Path) -> Iterator[Row]:
@@ -257,8 +248,8 @@ def _known_columns(given: Iterable[str], path: Path) -> list[str]:
     names = [name.strip().lower() for name in given]
     for name, written in zip(names, given, strict=True):
         if name not in COLUMNS and name not in SHOWN:
-            near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.6)
-            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(COLUMNS)}"
+            near = nearest(name, COLUMNS)
+            hint = f"did you mean {near}?" if near else f"use {', '.join(COLUMNS)}"
             raise UserError(f"{path}: unknown column {written[:60]!r}; {hint}")
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -295,12 +286,13 @@ def _value(scalar: pa.Scalar) -> object:
         return f"a {scalar.type} out of range"
 
 
-_READERS: Final[dict[str, Callable[[BinaryIO, Path, OnRows | None], Iterator[Batch]]]] = {
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-    ".json": _read_json,
-    ".jsonl": _read_jsonl,
+_READERS: Final[dict[str, Callable[[BinaryIO, Path], Iterator[Row]] | None]] = {
+    ".csv": _csv_rows,
+    ".parquet": None,
+    ".json": _json_rows,
+    ".jsonl": _jsonl_rows,
 }
+"""Suffix -> how rows come one by one; None for Parquet, whose columns come together."""
 
 
 def check_suffix(path: Path) -> None:
@@ -342,10 +334,6 @@ def _write_csv(file: BinaryIO, table: pa.Table) -> None:
     text.detach()
 
 
-def _write_parquet(file: BinaryIO, table: pa.Table) -> None:
-    pq.write_table(table, file, compression="zstd")
-
-
 def _write_json(file: BinaryIO, table: pa.Table) -> None:
     for number, row in enumerate(_rows(table)):
         file.write((",\n" if number else "[\n").encode() + _object(row))
@@ -376,7 +364,7 @@ def _plain(value: object) -> object:
 
 _WRITERS: Final[dict[str, Callable[[BinaryIO, pa.Table], None]]] = {
     ".csv": _write_csv,
-    ".parquet": _write_parquet,
+    ".parquet": lambda file, table: pq.write_table(table, file, compression="zstd"),
     ".json": _write_json,
     ".jsonl": _write_jsonl,
 }

@@ -104,8 +104,11 @@ def resolve(verdicts: pa.Table) -> Answers:
     box, mask = pl.all_horizontal(pl.col(BOX).is_finite()), pl.col("rle_counts").is_not_null()
     counts = ~pl.col("outvoted")
     verdict, class_name = pl.col("verdict").filter(counts), pl.col("class_name").filter(counts).drop_nulls()
+    # Outvoted: more than half of the label's reviewers contradict it by one other verdict.
+    most = pl.len().over("label_id", "verdict") * 2 > pl.len().over("label_id")
     found = (
-        _with_outvoted(rows)
+        rows.with_columns(most=most)
+        .with_columns(outvoted=pl.col("most").any().over("label_id") & ~pl.col("most"))
         .with_row_index("row")
         .group_by("label_id", maintain_order=True)
         .agg(
@@ -134,12 +137,6 @@ def resolve(verdicts: pa.Table) -> Answers:
         masks=masks.cast(pa.binary()),
         ids=ids,
     )
-
-
-def _with_outvoted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Mark the verdicts on a label that more than half of its reviewers contradict by one other verdict."""
-    most = pl.len().over("label_id", "verdict") * 2 > pl.len().over("label_id")
-    return rows.with_columns(most=most).with_columns(outvoted=pl.col("most").any().over("label_id") & ~pl.col("most"))
 
 
 def effective_verdicts(verdicts: pa.Table) -> pa.Table:
@@ -174,12 +171,8 @@ def second_readings(verdicts: pa.Table, answers: Answers, confidence: float = 0.
     dispute. If both miss each wrong label with chance m, independently, then of the wrong ones that at least one of
     them finds, the other misses the share q = 2 m (1 - m) / (1 - m^2) = 2 m / (1 + m), so m = q / (2 - q), which grows
     with q: the Clopper-Pearson bounds of q are carried over. Disputed labels count as wrong, so that a false alarm
-    counts as a miss of the other's: where it is settled, it leaves.
-
-    Args:
-        verdicts: Those on the labels in question.
-        answers: What `resolve` makes of them, or of more.
-        confidence: Of the two-sided interval.
+    counts as a miss of the other's: where it is settled, it leaves. The interval is two-sided; `answers` are what
+    `resolve` makes of these verdicts, or of more.
     """
     people = _people_first(verdicts)
     given = in_time(people.filter(pc.is_in(people["verdict"], value_set=pa.array(LABEL_VERDICTS))))

@@ -1,6 +1,5 @@
 """Checks verdicts row by row: turns what other tools write into rows of schemas.reviews.VERDICTS, or says why not."""
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from vouch_labels.schemas.campaign import nearest
 from vouch_labels.schemas.reviews import IMAGE_VERDICTS, LABEL_VERDICTS
 from vouch_labels.schemas.tables import BOX
 from vouch_labels.tasks.reviews.read_file import VERDICT_KINDS
@@ -83,13 +83,9 @@ class RowChecker:
         name = _text("class_name", value)
         if name is None or name.casefold() in self._folded:
             return name and self._folded[name.casefold()]
-        near = difflib.get_close_matches(name.casefold(), self._folded, n=1, cutoff=0.6)
-        hint = f"did you mean {self._shown(near[0])!r}?" if near else "name one of them"
+        meant = self._folded.get(nearest(name.casefold(), self._folded), "")
+        hint = f"did you mean {self.names.get(meant, meant)!r}?" if meant else "name one of them"
         raise RowError(f"{_quoted(name)} is no class of the campaign; {hint}")
-
-    def _shown(self, folded: str) -> str:
-        name = self._folded[folded]
-        return self.names.get(name, name)
 
     def _time(self, value: object) -> datetime:
         if (
@@ -156,8 +152,8 @@ def verdict_of(value: object) -> str | None:
     name = re.sub(r"[\s_-]+", "_", given.casefold())
     if name in VERDICT_KINDS:
         return name
-    near = difflib.get_close_matches(name, VERDICT_KINDS, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(VERDICT_KINDS)}"
+    near = nearest(name, VERDICT_KINDS)
+    hint = f"did you mean {near}?" if near else f"use {', '.join(VERDICT_KINDS)}"
     raise RowError(f"{_quoted(given)} is no verdict; {hint}")
 
 

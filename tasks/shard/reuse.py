@@ -12,12 +12,13 @@ from vouch_labels.schemas.campaign import SIGNALS
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.policy import Policy
 from vouch_labels.schemas.records import Marker
-from vouch_labels.schemas.tables import BOX, STAGES
-from vouch_labels.tasks.arrow import boxes_of, numbers, rows_of_keys
+from vouch_labels.schemas.tables import BOX, IMAGES, STAGES
+from vouch_labels.tasks.arrow import boxes_of, flat, numbers, rows_of_keys
 from vouch_labels.tasks.models.registry import RawDetections
 from vouch_labels.tasks.policy import coverage_of_run
 from vouch_labels.tasks.route import route
 from vouch_labels.tasks.shard.files import decision_counts, markers_of, read_part, write_marker, write_part
+from vouch_labels.tasks.shard.numbers import read_numbers
 from vouch_labels.tasks.shard.pipeline import Pipeline, rerouted, stages_fingerprint
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.store.store import Store
@@ -170,9 +171,10 @@ def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> 
         VouchError: The tables are not of the same labels.
         UserError: The policy cannot be used for these labels.
     """
-    tables = {
-        stage: read_part(workspace, older.parts[stage], stage, columns) for stage, columns in _columns(policy).items()
-    }
+    tables = _from_numbers(workspace, older, policy)
+    if tables is None:
+        wanted = _columns(policy)
+        tables = {stage: read_part(workspace, older.parts[stage], stage, names) for stage, names in wanted.items()}
     covered = coverage_of_run(workspace, policy)
     decisions = route(tables["images"], tables["detect"], tables["segment"], tables["score"], policy, covered)
     stages = rerouted(older.stages, policy)
@@ -184,8 +186,25 @@ def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> 
         counts=older.counts.model_copy(update=decision_counts(tables["detect"], decisions)),
         found=older.found,
         masks=older.masks,
+        numbers=older.numbers,
     )
     return write_marker(workspace, run, marker)
+
+
+def _from_numbers(workspace: Store, older: Marker, policy: Policy) -> dict[str, pa.Table] | None:
+    """What the router looks at, as the tables that it is in; None where numbers do not have it all."""
+    guarantee = policy.certification
+    if older.numbers is None or (guarantee is not None and guarantee.fit_share):
+        return None
+    found = read_numbers(workspace, older.numbers)
+    if found is None:
+        return None
+    ids = read_part(workspace, older.parts["route"], "route", ["label_id"])["label_id"]
+    if len(ids) != found.num_rows:
+        raise StoreError(f"the tables of shard {older.shard} differ in length; delete its markers")
+    names = flat(found["class_name"]).dictionary_decode()
+    labels = found.set_column(1, "class_name", names).append_column("label_id", ids)
+    return {"images": IMAGES.empty_table(), "detect": labels, "segment": labels, "score": labels}
 
 
 def _columns(policy: Policy) -> dict[str, list[str]]:

@@ -28,6 +28,7 @@ from vouch_labels.tasks.shard.files import (
     write_marker,
     write_part,
 )
+from vouch_labels.tasks.shard.numbers import write_numbers
 from vouch_labels.tasks.shard.pipeline import Pipeline, load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.reuse import (
     KEPT_STAGES,
@@ -117,7 +118,7 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
         raise
     marker = Marker(
         shard=shard, fingerprint=fingerprint, stages=stages, parts=parts, counts=counts, found=found,
-        masks=pipeline.masks_key,
+        masks=pipeline.masks_key, numbers=write_numbers(workspace, settings.run, shard, tables),
     )  # fmt: skip
     return write_marker(workspace, settings.run, marker)
 
@@ -130,7 +131,8 @@ def _tables(
     refs = read_plan(workspace, run, shard)
     class_names = [entry.key for entry in campaign.classes]
     alike = Alike(workspace, run, read_alike(workspace, run, shard), pipeline, settings.policy)
-    acquired = acquire(refs, source, campaign.source, campaign.run.fetch_threads, campaign.run.decode_memory_mb)
+    threads = None if campaign.run.fetch_threads == "auto" else campaign.run.fetch_threads
+    acquired = acquire(refs, source, campaign.source, threads, campaign.run.decode_memory_mb)
     images = _Images(acquired, earlier, alike)
     tables_of_batches = []
     covered = coverage_of_run(workspace, settings.policy)

@@ -29,12 +29,13 @@ from vouch_labels.tasks.certify.judge import Reviewed, judge
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.evaluate.evaluate import contract_truth, is_kept, true_precision
 from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, RunTruth, truth_of_campaign
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import read_coverage, read_policy
 from vouch_labels.tasks.reviews.plans import VERIFY_S, read_plans
 from vouch_labels.tasks.reviews.resolve import resolve
 from vouch_labels.tasks.reviews.verdicts import present_verdicts, write_verdicts
+from vouch_labels.tasks.shard.numbers import SIGNALS
 from vouch_labels.tasks.simulate.reviewer import SECONDS, Errors, Question, answer, called, chances
 from vouch_labels.tasks.statistics.betting import PART, tested_any_time
 from vouch_labels.tasks.statistics.bounds import (
@@ -387,19 +388,15 @@ def review_round(
         refusal = str(error)
     if certified is not None and certified.version is not None:
         applied = apply_policy(campaign, certified.version, export=export)
-        labels = _labels(campaign)
-        workspace = open_store(campaign.workspace)
+        workspace, run = open_store(campaign.workspace), campaign.run.name
+        current = current_of(workspace, run)
+        with Ledger.load(workspace, run) as ledger:
+            labels = read_run_labels(workspace, run, ledger, current)
         policy = read_policy(workspace, certified.version, campaign.classes)
-        answers = resolve(present_verdicts(workspace, current_of(workspace, campaign.run.name)))
+        answers = resolve(present_verdicts(workspace, current))
         codes = answers.wrong_of(labels.label_ids).astype(np.int64)
         contract = contract_truth(labels, truth, policy, read_coverage(workspace, policy), codes)
     return Round((first, second), certified, refusal, applied, contract, labels, truth)
-
-
-def _labels(campaign: Campaign) -> RunLabels:
-    workspace, run = open_store(campaign.workspace), campaign.run.name
-    with Ledger.load(workspace, run) as ledger:
-        return read_run_labels(workspace, run, ledger, current_of(workspace, run))
 
 
 def review_next(campaign: Campaign, labels: RunLabels, truth: RunTruth, request: ReviewRequest) -> AnsweredPlan:
@@ -493,13 +490,17 @@ def _median(values: Sequence[float]) -> float:
 
 def only(labels: RunLabels, kept: Bools) -> RunLabels:
     """Keep some labels of a run, and all of its images."""
-    return replace(
-        labels,
+    return RunLabels(
         label_ids=labels.label_ids.filter(pa.array(kept)),
         class_index=labels.class_index[kept],
+        class_names=labels.class_names,
         image_index=labels.image_index[kept],
         boxes=labels.boxes[kept],
         signals=labels.signals[kept],
         p_correct=labels.p_correct[kept],
         accepted=labels.accepted[kept],
+        keys=labels.keys,
+        contents=labels.contents,
+        shown_names=labels.shown_names,
+        former=labels.former,
     )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
 
-_ROWS = 100_000
+ROWS = 100_000
 """Labels that are worked on at once: bounds the memory."""
 
 
@@ -51,8 +51,8 @@ class Calibrator:
         labels later; NaN where a signal is missing whose absence was not fitted.
         """
         found = np.empty(len(signals))
-        for start in range(0, len(signals), _ROWS):
-            rows = slice(start, start + _ROWS)
+        for start in range(0, len(signals), ROWS):
+            rows = slice(start, start + ROWS)
             found[rows] = scipy.special.expit(self.logits(signals[rows], classes[rows], names))
         if self.knots:
             found = np.interp(found, *np.array(self.knots).T)

@@ -10,9 +10,10 @@ answer: such a bound rests on the draw alone, whichever labels the scores were m
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vouch_labels.tasks.statistics.bounds import Bools, Floats, Ints
 
@@ -53,7 +54,9 @@ def first_sample(scores: Floats, count: int, seed: int) -> Drawn:
     sizes = np.bincount(bins)
     taken = allocate(sizes, min(count, len(scores)) // 2)
     spread = _from_strata(bins, taken, rng)
-    rest = np.setdiff1d(np.arange(len(scores)), spread)
+    others = np.ones(len(scores), np.bool_)
+    others[spread] = False
+    rest = np.flatnonzero(others)
     uniform = rng.permutation(rest)[: min(count, len(scores)) - len(spread)]
     shares = np.divide(taken, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
     rows = rng.permutation(np.concatenate([spread, uniform]))
@@ -74,10 +77,10 @@ def certification_sample(among: Bools, count: int, seed: int, number: int = 0, p
     return Drawn(rows, np.full(len(rows), len(rows) / max(1, len(candidates))))
 
 
-def score_bins(scores: Floats, bins: int) -> Ints:
+def score_bins(scores: Floats, bins: int) -> NDArray[np.int16]:
     """Bin of each score, (N,): equally wide between the 1st and 99th percentile, open outside; NaN in a last one."""
     known = np.isfinite(scores)
-    found = np.full(len(scores), bins, np.int64)
+    found = np.full(len(scores), bins, np.int16)
     if known.any():
         low, high = np.percentile(scores[known], [1, 99])
         found[known] = np.searchsorted(np.linspace(low, high, bins + 1)[1:-1], scores[known], side="right")
@@ -104,13 +107,12 @@ def allocate(sizes: Ints, count: int, least: int = 0, proportional: bool = False
     return np.asarray(taken, np.int64)
 
 
-def _from_strata(strata: Ints, taken: Ints, rng: np.random.Generator) -> Ints:
+def _from_strata(strata: NDArray[np.integer[Any]], taken: Ints, rng: np.random.Generator) -> Ints:
     """So many rows of each stratum, drawn without replacement."""
     order = rng.permutation(len(strata))
-    order = order[np.argsort(strata[order], kind="stable")]
-    starts = np.cumsum(np.bincount(strata, minlength=len(taken))) - np.bincount(strata, minlength=len(taken))
-    place = np.arange(len(order)) - starts[strata[order]]
-    return np.asarray(order[place < taken[strata[order]]], np.int64)
+    of_order = strata[order]
+    rows = [order[np.flatnonzero(of_order == stratum)[:count]] for stratum, count in enumerate(taken.tolist()) if count]
+    return np.concatenate([np.zeros(0, np.int64), *rows])
 
 
 def on_fit_side(images: Sequence[str], share: float, seed: int) -> Bools:

@@ -19,8 +19,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 from vouch_labels.schemas.campaign import S3Options
 from vouch_labels.schemas.errors import (
@@ -31,13 +32,14 @@ from vouch_labels.schemas.errors import (
     StoreError,
     VouchError,
 )
+from vouch_labels.tasks.store.listing import Page, list_in_order
 from vouch_labels.tasks.store.store import Blob, ObjectInfo, Store
 
 if TYPE_CHECKING:
     from boto3.session import Session
     from botocore.exceptions import BotoCoreError, ClientError
     from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef, ListObjectsV2OutputTypeDef
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef, ListObjectsV2RequestTypeDef
 
 T = TypeVar("T")
 
@@ -90,27 +92,28 @@ class S3Store:
         return s3_client(self.options)
 
     def list(self, prefix: str = "", left_out: Counter[str] | None = None) -> Iterator[ObjectInfo]:  # noqa: ARG002
-        """Yield the objects under `prefix`, a page of 1,000 in memory at a time, in the store's order.
+        """Yield the objects under `prefix` in the store's order, more than a page of 1,000 in several threads.
 
         General-purpose buckets and Ceph answer in the order of UTF-8 bytes. All names of a bucket stand for objects.
         """
-        after = ""
-        with s3_errors(f"list {self.uri}/{prefix}", permission="s3:ListBucket"):
-            # Page by page ourselves, since credentials may expire between two of them.
-            while True:
-                page = self._ask(partial(self._page, prefix, after))
-                for item in page.get("Contents", []):
-                    if not item["Key"].endswith("/"):
-                        yield ObjectInfo(item["Key"][len(self.prefix) :], _tag(item["ETag"]), item["Size"])
-                after = page.get("NextContinuationToken", "")
-                if not after:
-                    return
+        what = f"list {self.uri}/{prefix}"
+        # Directory buckets list in no order, and know no StartAfter.
+        threads = 1 if self.bucket.endswith("--x-s3") else self.options.threads
+        with s3_errors(what, permission="s3:ListBucket"), _local_disk():
+            for key, tag, size in list_in_order(partial(self._page, prefix), threads, what):
+                if not key.endswith("/"):
+                    yield ObjectInfo(key[len(self.prefix) :], tag, size)
 
-    def _page(self, prefix: str, after: str, s3: "S3Client") -> "ListObjectsV2OutputTypeDef":
-        where = self.prefix + prefix
-        if not after:
-            return s3.list_objects_v2(Bucket=self.bucket, Prefix=where)
-        return s3.list_objects_v2(Bucket=self.bucket, Prefix=where, ContinuationToken=after)
+    def _page(self, prefix: str, after: str, token: str) -> Page:
+        where: ListObjectsV2RequestTypeDef = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
+        if token:
+            where["ContinuationToken"] = token
+        elif after:
+            where["StartAfter"] = after
+        # Page by page, since credentials may expire between two of them.
+        page = self._ask(lambda s3: s3.list_objects_v2(**where))
+        rows = [(item["Key"], _tag(item["ETag"]), item["Size"]) for item in page.get("Contents", [])]
+        return Page(rows, page.get("NextContinuationToken", ""))
 
     def get(self, key: str) -> Blob:
         """Read an object; the ETag is that of the answer, so a change since the listing shows.
@@ -318,6 +321,29 @@ def _tag(etag: str) -> str:
     return etag.strip('"')
 
 
+def _take_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, object], **_: object) -> None:
+    """Take the objects out of a listing before botocore parses it, which takes ten times as long (55 ms a page).
+
+    What is not as expected stays, for botocore to parse or to complain of.
+    """
+    try:
+        root = ElementTree.fromstring(response_dict["body"])  # noqa: S314 - botocore does so too
+        space = root.tag.removesuffix("ListBucketResult")
+        if response_dict["status_code"] != 200 or space == root.tag:
+            return
+        found = root.findall(f"{space}Contents")
+        contents = []
+        for item in found:
+            of = {part.tag: part.text or "" for part in item}
+            contents.append({"Key": of[f"{space}Key"], "ETag": of[f"{space}ETag"], "Size": int(of[f"{space}Size"])})
+    except (ElementTree.ParseError, KeyError, ValueError):
+        return
+    for item in found:
+        root.remove(item)
+    response_dict["body"] = ElementTree.tostring(root)
+    customized_response_dict["Contents"] = contents
+
+
 @contextmanager
 def _local_disk() -> Iterator[None]:
     try:
@@ -410,6 +436,8 @@ def _connect(options: S3Options) -> _Connection:
         client = session.client(
             "s3", endpoint_url=options.endpoint_url, region_name=options.region or None, config=config
         )
+        # Before the handler of botocore that parses the whole body for an error; after it, it would only take longer.
+        client.meta.events.register_first("before-parse.*.ListObjectsV2", _take_contents)
     except (BotoCoreError, ValueError) as error:
         raise StoreAccessError(f"cannot set up S3: {without_secrets(str(error))}; check s3: and AWS_*") from error
     return _Connection(client, session)

@@ -21,7 +21,7 @@ from benchmarks.harness import (
     write_result,
 )
 from benchmarks.registry import BENCHMARKS
-from benchmarks.source_images import KINDS
+from benchmarks.source_images import KINDS, SHAPES
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.bench.timing import peak_bytes
 
@@ -41,19 +41,19 @@ TARGETS = ("0.95", "0.98", "0.99")
 CERTIFICATE = [
     *("80 % right, 400 reviews", "80 % right, gate accepted", "ties, two digits"),
     *("no score for a fifth of the images", "saturated, half of the scores 1", "anti-correlated"),
-    *("80 % right, 600 reviews", "80 % right, 800 reviews"),
+    *(f"80 % right, {reviews} reviews" for reviews in (200, 250, 300, 350, 600, 800)),
     *(f"80 % right, stopped at the first pass, gate {gate}" for gate in ("accepted", "delivered")),
     *("four kinds of errors", "ICC .15", "ICC .30"),
     *("absent classes, ICC .15", "duplicates and parts", "40 Zipf classes in groups", "video, 300 frames"),
     *("exact copies", "one bad class", "500 classes of 3 labels", "one image of 900 boxes"),
     *("83 % right, reviewers miss 5 %", "83 % right, reviewers miss 5 %, gate accepted"),
-    *("83 % right, led reviewers miss 5 %", "1,000 labels come later, 40 % right"),
+    "83 % right, led reviewers miss 5 %",
+    *(f"83 % right, tired reviewers, gate {gate}" for gate in ("accepted", "delivered")),
+    "1,000 labels come later, 40 % right",
     "500 images of 50 % right added to 700 of 97.5 %",
     *(f"just below T 0.95, stopped at the first pass, gate {gate}" for gate in ("accepted", "delivered")),
     *(f"just {side} T {target}" for target in TARGETS for side in ("below", "above")),
     *(f"{right} % right, {labels} labels" for labels in ("500", "4,000") for right in (93, 80, 45)),
-    *(f"80 % right, {reviews} reviews" for reviews in (200, 250, 300, 350)),
-    "80 % right, 800 reviews, 100 for fitting",
     *("60 good nights, .97 right", "60 nights, .97 right, .90 from night 21 on"),
     *("worst row", "reviews for what 800 accepted before"),
 ]
@@ -93,7 +93,7 @@ STARTER = [
     *(
         f"{style} style, T {target}, {rule}"
         for style in ("seen", "harder")
-        for rules in (("A", "B"), ("B, commands",))
+        for rules in (("A", "A, missed 0", "B", "B, missed 0"), ("B, commands",))
         for target in ("0.90", "0.95", "0.98")
         for rule in rules
     ),
@@ -143,8 +143,27 @@ ROWS = [
     ),
     pytest.param("faults", "kill -9; SIGTERM; SIGINT; full disk", marks=SLOW),
     pytest.param("listing", "folder, 2,000; folder, 2,000, nothing new; made up, 5,000"),
+    pytest.param(
+        "far_listing",
+        "; ".join(
+            f"{shape}: {how}" for shape in SHAPES for how in ("boto3's pages", "s3.threads: 1", "s3.threads: 16")
+        ),
+        marks=SLOW,
+    ),
     pytest.param("decoding", "; ".join(DECODING), marks=SLOW),
-    pytest.param("export", "1,000 labels; limit for 1,000,000"),
+    pytest.param(
+        "fetching",
+        "; ".join(
+            f"boto3, {how}{alone}"
+            for alone in ("", ", read alone")
+            for how in ("8 threads", "16 threads", "32 threads", "64 threads", "fetch_threads: auto")
+        ),
+        marks=SLOW,
+    ),
+    pytest.param(
+        "export",
+        "1,000 labels; 1,000 labels, files of 10,000 images; 1,000 labels, Parquet; limit for 1,000,000",
+    ),
     pytest.param("verdict_import", "20,000 rows; the same file again; limit for 5,000,000"),
     pytest.param("ground_truth", "with masks, as evaluate does; without, as simulate does; limit"),
     pytest.param(
@@ -173,6 +192,12 @@ ROWS = [
         "first sample; fit; probabilities; certify both gates; decide; all, 20,000 labels; "
         "vouch plan-reviews, calibration set; vouch plan-reviews, validation sample of 1,200; vouch certify; "
         "vouch apply; the last three, 20,000 labels; limit for 1,000,000",
+    ),
+    pytest.param(
+        "large",
+        "status; certify, nothing asked yet; plan-reviews, calibration set; "
+        "plan-reviews, validation sample of 1,200; certify; apply; report",
+        marks=SLOW,
     ),
 ]
 

@@ -1,30 +1,20 @@
-"""Set-up, wheel and the files of deploy/, whose process form is tried for real on loopback."""
+"""Set-up, wheel and the files of deploy/ that no server reads."""
 
-import json
 import os
 import re
 import shutil
-import signal
-import socket
 import stat
 import subprocess
 import sys
 import tomllib
-import urllib.request
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from PIL import Image
 
-from tests.processes import HANG_S, until
-from vouch_labels.schemas.campaign_template import starter_campaign_text
+from tests.processes import HANG_S
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = """\
@@ -35,8 +25,7 @@ exec "{python}" -c 'import sys; sys.version_info = tuple(map(int, "{version}".sp
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
-FAKE = {"backend": "fake"}
-ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+RAY = yaml.safe_load((DEPLOY / "compose.ray.yaml").read_text())
 
 
 def what_it_says(folder: Path, version: str | None) -> str:
@@ -145,7 +134,7 @@ def test_no_secret_stands_in_the_file_and_each_is_drawn(tmp_path):
         drawn = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
         password = drawn["postgres_password"]
         assert len(password) > 20
-        for entry in COMPOSE["secrets"].values():
+        for entry in [*COMPOSE["secrets"].values(), *RAY["secrets"].values()]:
             assert drawn[Path(entry["file"]).name]
     assert (tmp_path / "secrets" / "postgres_password").read_text() == password
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
@@ -154,6 +143,23 @@ def test_no_secret_stands_in_the_file_and_each_is_drawn(tmp_path):
     for service in SERVICES.values():
         for key, value in service.get("environment", {}).items():
             assert not re.search("PASSWORD|SECRET|AUTH_STRING", key) or value.startswith("/run/secrets/"), key
+
+
+def test_nodes_of_ray_share_image_token_and_data_and_only_workers_compute():
+    head, node, worker = (RAY["services"][name] for name in ("ray-head", "ray-worker", "worker"))
+    assert head["image"] == node["image"] == worker["image"]
+    for service in (head, node, worker):
+        assert "ports" not in service
+        assert service["environment"]["RAY_AUTH_MODE"] == "token"
+        assert Path(service["environment"]["RAY_AUTH_TOKEN_PATH"]).name in {*service["secrets"]}
+        assert service["shm_size"]
+    assert head["volumes"] == node["volumes"] == SERVICES["worker"]["volumes"]
+    assert set(worker["secrets"]) == {*SERVICES["worker"]["secrets"], "ray_token"}
+    assert {*head["secrets"], *node["secrets"], *worker["secrets"]} <= {*COMPOSE["secrets"], *RAY["secrets"]}
+    assert "--num-cpus=0" in head["command"]
+    assert "--num-cpus=0" in worker["command"][-1]
+    # What stands in compose.yaml follows the ray that was started.
+    assert SERVICES["worker"]["command"][-1].split("exec")[1] == worker["command"][-1].split("exec")[1]
 
 
 def test_drawn_s3_keys_agree(tmp_path):
@@ -186,156 +192,3 @@ def test_both_workers_take_one_run_at_a_time():
         assert '"--limit", "1"' in (DEPLOY / f"Dockerfile.{kind}").read_text()
     assert "--limit 1" in SERVICES["worker"]["command"][-1]
     assert SERVICES["worker-gpu"]["environment"]["CUDA_VISIBLE_DEVICES"] == "0"
-
-
-# The process form of deploy/, for real on loopback: server, work pool, worker, deployment, a run.
-
-
-def campaign(folder: Path) -> Path:
-    (folder / "images").mkdir()
-    for number in range(3):
-        Image.new("RGB", (64, 48), (40 * number, 90, 200)).save(folder / "images" / f"{number}.png")
-    path = folder / "campaign.yaml"
-    path.write_text(
-        starter_campaign_text(
-            {
-                "source": {"uri": "./images"},
-                "workspace": {"uri": "./workspace"},
-                "classes": [{"name": "cat"}],
-                "models": {"device": "cpu", "detector": FAKE, "segmenter": FAKE, "scorer": FAKE},
-            }
-        )
-    )
-    return path
-
-
-def ask(url: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=HANG_S) as answer:
-        return json.load(answer)
-
-
-@pytest.mark.slow
-def test_a_deployed_run_completes_and_leaves_its_export(prefect, tmp_path):
-    prefect.environment |= {"VOUCH_HOME": str(ROOT), "VOUCH_CAMPAIGN": str(campaign(tmp_path))}
-    prefect.run("work-pool", "create", "vouch", "--type", "process")
-    prefect.run("deploy", "--all", "--prefect-file", "deploy/prefect.yaml")
-    deployment = ask(f"{prefect.api}/deployments/name/vouch-run/nightly")
-    assert [entry["schedule"]["cron"] for entry in deployment["schedules"]] == ["0 2 * * *"]
-
-    run = ask(f"{prefect.api}/deployments/{deployment['id']}/create_flow_run", {})
-    words = ("worker", "start", "--pool", "vouch", "--type", "process", "--limit", "1", "--with-healthcheck")
-    with prefect.started("worker", *words):
-        state = await_end(prefect, run["id"])
-    assert state["type"] == "COMPLETED", (state, (tmp_path / "worker.log").read_text())
-
-    exported = json.loads((tmp_path / "workspace" / "exports" / "coco" / "annotations.json").read_text())
-    assert len(exported["images"]) == 3
-    artifacts = ask(f"{prefect.api}/artifacts/filter", {"artifacts": {"key": {"any_": ["vouch-run"]}}})
-    assert "| images | 3 (3 new or changed, 0 removed) |" in artifacts[0]["data"]
-
-
-@pytest.mark.slow
-def test_the_automation_is_accepted(prefect):
-    prefect.run("automation", "create", "-f", "deploy/automations.yaml")
-    (automation,) = ask(f"{prefect.api}/automations/filter", {})
-    assert automation["enabled"]
-    assert automation["trigger"]["within"] == 90
-    assert automation["actions"][0]["state"] == "CRASHED"
-
-
-def await_end(prefect, run: str) -> Any:
-    def state() -> Any:
-        return ask(f"{prefect.api}/flow_runs/{run}")["state"]
-
-    until(lambda: state()["type"] in ENDED)
-    return state()
-
-
-@dataclass
-class Prefect:
-    """A server of its own, with nothing shared with the user's."""
-
-    api: str
-    environment: dict[str, str]
-    folder: Path
-
-    def run(self, *words: str) -> str:
-        result = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *words],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-        return result.stdout
-
-    @contextmanager
-    def started(self, name: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A process in a group of its own, which is ended with all that it started."""
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "--no-prompt", *words],
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            yield process
-        finally:
-            _end(process)
-
-
-@pytest.fixture
-def prefect(tmp_path) -> Iterator[Prefect]:
-    port = _free_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PYTEST_"))},
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "DO_NOT_TRACK": "1",
-        "COLUMNS": "200",
-    }
-    server = Prefect(environment["PREFECT_API_URL"], environment, tmp_path)
-    words = ("server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui")
-    with server.started("server", *words) as process:
-        _await(f"{server.api}/health", process, tmp_path / "server.log")
-        yield server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    def answers() -> bool:
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        try:
-            urllib.request.urlopen(url, timeout=HANG_S).close()
-        except OSError:
-            return False
-        return True
-
-    until(answers)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    # The group was made for this process alone. What does not end of itself after a while is killed.
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-    process.wait(HANG_S)

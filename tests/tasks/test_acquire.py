@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.processes import HANG_S
 from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.errors import ObjectArchivedError, ObjectRefusedError, StoreAccessError, StoreError
 from vouch_labels.schemas.records import ImageRef
 from vouch_labels.tasks import decode as decoding
 from vouch_labels.tasks import pixels
-from vouch_labels.tasks.acquire import ARCHIVED, DENIED, Acquired, acquire
+from vouch_labels.tasks.acquire import ARCHIVED, DENIED, Acquired, Pace, acquire, pace_of
 from vouch_labels.tasks.memory import DEFAULT_MB, memory_of
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.store import Blob
@@ -314,3 +315,64 @@ def test_threads_end_when_the_consumer_stops(store: LocalStore, refs: list[Image
     del items
     gc.collect()
     assert workers() == before
+
+
+def test_threads_grow_as_long_as_the_consumer_waits_less_for_more_of_them() -> None:
+    pace = Pace(64)
+    found = [pace.threads]
+    for wait in (10.0, 6.0, 4.0, 3.9, 3.9):  # seconds of waiting for 100 images
+        pace.note(100, 20.0, wait)
+        found.append(pace.threads)
+    assert found == [8, 16, 32, 64, 32, 32]
+    pace.again()
+    pace.note(100, 20.0, 3.9)
+    assert pace.threads == 64
+    pace.note(100, 20.0, 2.0)
+    assert pace.threads == 64  # there are no more, and they have helped
+
+
+def test_threads_do_not_grow_where_the_consumer_is_the_slow_one() -> None:
+    pace = Pace(64)
+    for _ in range(5):
+        pace.note(100, 20.0, 0.9)
+    assert pace.threads == 8
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_there_are_no_more_threads_than_may_be(most: int) -> None:
+    pace = Pace(most)
+    pace.note(100, 20.0, 20.0)
+    assert pace.threads == most
+
+
+def test_more_threads_are_at_work_once_there_may_be_more(
+    store: LocalStore, refs: list[ImageRef], source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = Pace(12, 2)
+    under_way: list[str] = []
+    most: list[int] = []
+    enough = threading.Event()
+
+    def wait(key: str) -> None:
+        under_way.append(key)
+        most.append(len(under_way))
+        if pace.threads == 12:
+            if len(under_way) == 12:
+                enough.set()
+            enough.wait(HANG_S)
+        under_way.remove(key)
+
+    def note(images: int, seconds: float, waited: float) -> None:
+        pace.threads = 12
+
+    monkeypatch.setattr(pace, "note", note)
+    monkeypatch.setattr("vouch_labels.tasks.acquire.pace_of", lambda uri, most: pace)
+    found = list(acquire(refs, Counting(store.root, wait), source))
+    assert [item.ref for item in found] == refs
+    assert enough.is_set()
+    assert max(most) == 12
+
+
+def test_what_a_source_needs_is_remembered(store: LocalStore) -> None:
+    assert pace_of(store.uri, 32) is pace_of(store.uri, 32)
+    assert pace_of(store.uri, 32) is not pace_of(f"{store.uri}/other", 32)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from vouch_labels.schemas.campaign import Strict
@@ -126,10 +126,8 @@ class Resize(Strict):
     long_side: int = Field(1333, ge=32, description="Most pixels of the longer side; it wins.")
 
 
-class Architecture(BaseModel):
+class Architecture(Strict):
     """All that building and feeding a GroundingDINO needs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     groundingdino: dict[str, Any] = Field({}, description="Fields of the package's config; Swin-T's where absent.")
     swin: Swin | None = Field(None, description="Backbone sizes; None: the package's own for `backbone`.")

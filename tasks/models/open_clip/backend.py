@@ -361,8 +361,6 @@ def _pack(crops: Sequence[Pixels], pinned: bool) -> Tensor:
 
 def _square(crop: Tensor, side: int) -> Tensor:
     """(h, w, 3) uint8 to (3, side, side) float32."""
-    from torch.nn import functional
-
     height, width = crop.shape[:2]
     pixels = crop[None].permute(0, 3, 1, 2).float()
     rows, columns = _size(height, width, side)

@@ -13,7 +13,7 @@ from vouch_labels.tasks.models.checkpoints import resolve
 from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, Segmenter
 from vouch_labels.tasks.models.runtime import Runtime, in_threads, numbers_of, to_device
 from vouch_labels.tasks.models.sam.build import architecture_of, build_sam, read_description
-from vouch_labels.tasks.models.sam.masks import Upscale, encode_masks, join_masks, no_masks, split_masks
+from vouch_labels.tasks.models.sam.masks import Upscale, encode_batch, encode_masks, join_masks, no_masks, split_masks
 from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class SamSegmenter:
         with torch.inference_mode():
             inputs = in_threads(lambda image: _resize(image, side), images)
             sizes = [(resized.shape[:2], image.shape[:2]) for resized, image in zip(inputs, images, strict=True)]
-            prompts = [_scaled(each, before, after) for each, (after, before) in zip(boxes, sizes, strict=True)]
+            factors = [[after[1] / before[1], after[0] / before[0]] * 2 for after, before in sizes]
+            prompts = [np.asarray(each * np.array(one), np.float32) for each, one in zip(boxes, factors, strict=True)]
             small = 4 * self._sam.prompt_encoder.image_embedding_size[0]
             upscales = [Upscale(small, side, resized, size) for resized, size in sizes]
             return self._mask(self._encode(inputs), prompts, upscales)
@@ -151,8 +152,6 @@ class SamSegmenter:
         self, logits: "torch.Tensor", iou: "torch.Tensor", upscales: Sequence[Upscale], images: Sequence[int]
     ) -> list[Masks]:
         """Each mask of (N, s, s) logits, in order; `images` are the images that they belong to."""
-        from vouch_labels.tasks.models.sam.masks import encode_batch
-
         threshold = self._sam.mask_threshold
         if self._runtime.engine.has("device_masks"):
             return encode_batch(logits, iou, upscales, images, threshold)
@@ -163,12 +162,6 @@ class SamSegmenter:
             masks = encode_masks(logits[some], upscales[image], threshold, iou[some].cpu().numpy())
             found.extend(split_masks(masks))
         return found
-
-
-def _scaled(boxes: Floats, size: tuple[int, ...], resized: tuple[int, ...]) -> Floats:
-    """Boxes in pixels of an image of (H, W) as boxes in pixels of it resized."""
-    scale = np.array([resized[1] / size[1], resized[0] / size[0]] * 2)
-    return np.asarray(boxes * scale, dtype=np.float32)
 
 
 def _resize(image: Pixels, longest: int) -> Pixels:

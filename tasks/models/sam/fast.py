@@ -121,7 +121,11 @@ class FusedBlock(nn.Module):
         self._span = self._window or side
         self._relative = bool(block.attn.use_rel_pos)
         if self._relative:
-            self._keep_positions()
+            from segment_anything.modeling.image_encoder import get_rel_pos
+
+            span = self._span
+            for name, table in (("_rows", self.attn.rel_pos_h), ("_columns", self.attn.rel_pos_w)):
+                self.register_buffer(name, get_rel_pos(span, span, table.detach()).contiguous(), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)."""
@@ -129,13 +133,6 @@ class FusedBlock(nn.Module):
         tokens = tokens.contiguous()
         tokens = tokens + self._attend(self.norm1(tokens))
         return tokens + self._expand(self.norm2(tokens))
-
-    def _keep_positions(self) -> None:
-        from segment_anything.modeling.image_encoder import get_rel_pos
-
-        span = self._span
-        for name, table in (("_rows", self.attn.rel_pos_h), ("_columns", self.attn.rel_pos_w)):
-            self.register_buffer(name, get_rel_pos(span, span, table.detach()).contiguous(), persistent=False)
 
     def _expand(self, tokens: Tensor) -> Tensor:
         if not self._gelu:
@@ -184,17 +181,12 @@ class FusedBlock(nn.Module):
         query, key, value = parts.unbind(0)
         if not self._relative:
             return functional.scaled_dot_product_attention(query, key, value, scale=self._scale)
-        by_row, by_column = self._terms(query)
-        way = with_bias if query.is_cpu else with_channels
-        return way(query, key, value, self._scale, by_row, by_column)
-
-    def _terms(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """The terms h and w, (N, heads, H, W, H) and (N, heads, H, W, W)."""
-        span = self._span
-        placed = query.reshape(*query.shape[:2], span, span, -1)
+        # The terms h and w, (N, heads, H, W, H) and (N, heads, H, W, W).
+        placed = query.reshape(*query.shape[:2], self._span, self._span, -1)
         by_row = torch.einsum("nahwc,hkc->nahwk", placed, self._rows.to(query.dtype))
         by_column = torch.einsum("nahwc,wkc->nahwk", placed, self._columns.to(query.dtype))
-        return by_row, by_column
+        way = with_bias if query.is_cpu else with_channels
+        return way(query, key, value, self._scale, by_row, by_column)
 
 
 def with_channels(query: Tensor, key: Tensor, value: Tensor, scale: float, by_row: Tensor, by_column: Tensor) -> Tensor:

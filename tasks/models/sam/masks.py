@@ -7,7 +7,7 @@ image, mask by mask; or of several at once on the device (switch device_masks).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from torch import Tensor
 
 from vouch_labels.tasks.boxes_masks import rle_of_crop, rles_of_runs
 from vouch_labels.tasks.models.registry import Floats, Masks
-
-if TYPE_CHECKING:
-    pass
 
 STABILITY_OFFSET: Final = 1.0
 """Logits added to and taken from the threshold; the default of the package's SamAutomaticMaskGenerator."""

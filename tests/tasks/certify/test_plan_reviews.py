@@ -179,8 +179,8 @@ def test_too_few_reviews_for_gate_accepted_say_how_many(campaigned):
 
 def test_plants_are_wrong_and_look_like_the_others(campaigned):
     campaigned.fitted()
-    planned = plan_reviews(campaigned.campaign, ReviewRequest(honeypots=30))
-    assert planned.plan.counts["plant"] == 30
+    planned = plan_reviews(campaigned.campaign, ReviewRequest(honeypots=20))
+    assert planned.plan.counts["plant"] == 20
     tasks, labels = tasks_of(campaigned), campaigned.reviews.labels
     honeypots, others = of(tasks, "plant"), of(tasks, "certify")
     assert labels.places(honeypots["label_id"].to_pylist()).max() == -1
@@ -284,7 +284,7 @@ def test_possible_misses_need_the_presence_stage(campaigned, label):
 def test_new_labels_are_audited_beside_doubtful_ones(campaigned, gate):
     campaigned.with_routing(gate=gate, precision=0.7, confidence=0.8)
     version = in_force(campaigned, minutes=3)
-    campaigned.more_images()
+    campaigned.more_images(80)
     planned = plan_reviews(campaigned.campaign, ReviewRequest(minutes=2))
     assert planned.stage == "queue"
     tasks, reviews = tasks_of(campaigned), campaigned.reviews

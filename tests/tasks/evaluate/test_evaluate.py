@@ -25,10 +25,11 @@ from vouch_labels.tasks.evaluate.evaluate import (
 )
 from vouch_labels.tasks.evaluate.plots import accepted_share
 from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, UNKNOWN, RunTruth, truth_of_campaign
-from vouch_labels.tasks.labels.arrays import SIGNALS, RunLabels, current_of, read_run_labels
+from vouch_labels.tasks.labels.arrays import RunLabels, current_of, read_run_labels
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.policy import Coverage, keep_population, label_numbers, write_policy
 from vouch_labels.tasks.reviews.resolve import NO_ANSWER
+from vouch_labels.tasks.shard.numbers import SIGNALS
 from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.statistics.sampling import on_fit_side
 from vouch_labels.tasks.store.open import open_store

@@ -5,6 +5,8 @@ What a full disk does to a file that is being written.
 Splits: shares, and that an image keeps its split.
 """
 
+import contextlib
+import io
 import json
 import tempfile
 from datetime import UTC, datetime
@@ -12,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
 
 from vouch_labels.schemas.campaign import ExportConfig, Splits
 from vouch_labels.schemas.errors import VouchError
-from vouch_labels.tasks.export.coco import FIRST_IDS, export_status, not_exhaustive, open_document, split_of, write_coco
+from vouch_labels.tasks.export import files
+from vouch_labels.tasks.export.coco import FIRST_IDS, export_status, not_exhaustive, split_of, write_coco
 from vouch_labels.tasks.export.export import owner_of, read_summary
+from vouch_labels.tasks.export.files import images_key, open_document
 from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, Guarantee
 from vouch_labels.tasks.store.local import LocalStore
 
@@ -491,3 +497,126 @@ def test_a_known_image_keeps_its_split_for_ever():
     names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"]
     splits = Splits(train=0.5, val=0.25, test=0.25)
     assert [split_of(splits, name) for name in names] == ["train", "train", "train", "val", "train", "train"]
+
+
+def merged(documents):
+    whole = dict(documents[0])
+    for key in ("images", "annotations"):
+        whole[key] = [entry for document in documents for entry in document[key]]
+    return whole
+
+
+def files_of(written, split="all", suffix=".json"):
+    workspace = written.folder.parents[1]
+    return [workspace / one.file for one in written.summary.splits[split].files if one.file.endswith(suffix)]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 100])
+def test_several_files_hold_what_one_would(write, images, most):
+    one = write(splits={"train": 0.5, "val": 0.3, "test": 0.2})
+    whole = {split: read(one, Path(counts.file).name) for split, counts in one.summary.splits.items()}
+    written = write(splits={"train": 0.5, "val": 0.3, "test": 0.2}, images_per_file=most)
+    for split, expected in whole.items():
+        documents = [json.loads(path.read_text()) for path in files_of(written, split)]
+        assert merged(documents) == expected
+        counts = written.summary.splits[split]
+        assert [len(document["images"]) for document in documents] == [file.images for file in counts.files]
+        assert all(file.images == most for file in counts.files[:-1])
+        assert counts.files[-1].images <= most
+        assert [len(document["annotations"]) for document in documents] == [file.annotations for file in counts.files]
+        # Each is a data set by itself.
+        for document in documents:
+            assert {entry["image_id"] for entry in document["annotations"]} <= {
+                entry["id"] for entry in document["images"]
+            }
+    ignored = {"splits"}
+    assert written.summary.model_dump(exclude=ignored) == one.summary.model_dump(exclude=ignored)
+    names = {path.name for path in written.folder.glob("annotations*")}
+    assert names == {path.name for split in whole for path in files_of(written, split)}
+    assert "annotations-00000.json" in names
+    assert "annotations.json" not in names
+
+
+def test_each_of_several_files_loads(write):
+    for path in files_of(write(images_per_file=2)):
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(str(path))
+        assert coco.getCatIds() == [1, 2, 3]
+        for annotation in coco.loadAnns(coco.getAnnIds()):
+            assert annotation["image_id"] in coco.imgs
+
+
+def test_parquet_holds_what_json_does(write, images):
+    written = write(formats=["coco", "parquet"], splits={"train": 0.5, "val": 0.5, "test": 0})
+    for split in ("all", "train", "val"):
+        ((file,), (table,)) = files_of(written, split), files_of(written, split, ".parquet")
+        document = json.loads(file.read_text())
+        rows = pq.read_table(table)
+        assert [stated(row) for row in rows.to_pylist()] == [
+            stated(entry | {"segmentation": entry["segmentation"] or None}) for entry in document["annotations"]
+        ]
+        about = pq.read_table(images_key(str(table)))
+        assert [stated(row) for row in about.to_pylist()] == [stated(entry) for entry in document["images"]]
+        for each in (rows, about):
+            metadata = {key.decode(): json.loads(value) for key, value in each.schema.metadata.items()}
+            assert metadata == {key: document[key] for key in ("info", "licenses", "categories")}
+
+
+def stated(entry):
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def test_parquet_comes_in_several_files_too(write, images):
+    whole = write(formats=["parquet"])
+    (one,) = files_of(whole, suffix=".parquet")
+    rows, about = pq.read_table(one).to_pylist(), pq.read_table(images_key(str(one))).to_pylist()
+    parts = files_of(write(formats=["parquet"], images_per_file=3), suffix=".parquet")
+    assert [path.name for path in parts] == ["annotations-00000.parquet", "annotations-00001.parquet"]
+    assert [row for path in parts for row in pq.read_table(path).to_pylist()] == rows
+    assert [row for path in parts for row in pq.read_table(images_key(str(path))).to_pylist()] == about
+
+
+def test_parquet_is_written_in_groups(write, images, monkeypatch):
+    (one,) = files_of(write(formats=["parquet"]), suffix=".parquet")
+    expected = pq.read_table(one)
+    monkeypatch.setattr(files, "GROUP_BYTES", 1)
+    (one,) = files_of(write(formats=["parquet"]), suffix=".parquet")
+    assert pq.read_table(one) == expected
+    assert pq.ParquetFile(one).num_row_groups > 1
+
+
+def test_files_of_an_earlier_export_do_not_stay(write, images):
+    kinds: list[dict[str, Any]] = [
+        {"images_per_file": 1}, {"images_per_file": 2}, {}, {"formats": ["parquet"], "images_per_file": 1},
+        {"formats": ["parquet"]}, {"formats": ["coco", "parquet"], "splits": {}}, {"images_per_file": 3},
+    ]  # fmt: skip
+    for kind in kinds:
+        written = write(**kind)
+        (written.folder / "annotations-mine.json").write_text("")
+        present = {path.name for path in written.folder.iterdir()} - {"annotations-mine.json"}
+        expected = {Path(one.file).name for counts in written.summary.splits.values() for one in counts.files}
+        tables = {name for name in expected if name.endswith(".parquet")}
+        assert present == expected | {name.replace("annotations", "images") for name in tables}
+        assert (written.folder / "annotations-mine.json").exists()
+
+
+def test_no_image_makes_one_file_all_the_same(write):
+    written = write([], images_per_file=5, formats=["coco", "parquet"])
+    (file,), (table,) = files_of(written), files_of(written, suffix=".parquet")
+    assert json.loads(file.read_text())["images"] == []
+    assert pq.read_table(table).num_rows == pq.read_table(images_key(str(table))).num_rows == 0
+
+
+def test_an_error_leaves_no_partial_file_among_several(tmp_path, images):
+    def broken():
+        yield from images[:3]
+        raise RuntimeError("lost the table")
+
+    store = LocalStore(tmp_path / "workspace")
+    config = ExportConfig(images_per_file=2, formats=("coco", "parquet"))
+    with pytest.raises(RuntimeError, match="lost the table"):
+        write_coco(broken(), CLASSES, config, store, "e", run="main", created=CREATED, version="1", image_root="r")
+    assert [info.key for info in store.list()] == [
+        "e/annotations-00000.json", "e/annotations-00000.parquet", "e/images-00000.parquet",
+    ]  # fmt: skip
+    assert len(json.loads((tmp_path / "workspace/e/annotations-00000.json").read_text())["images"]) == 2

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.tables import STAGES
-from vouch_labels.tasks.labels.arrays import SIGNALS, current_of, read_run_labels
+from vouch_labels.tasks.arrow import boxes_of
+from vouch_labels.tasks.labels.arrays import current_of, read_run_labels
 from vouch_labels.tasks.labels.read import SIGNAL_STAGES, image_sizes, label_arrays, labelled_images
 from vouch_labels.tasks.labels.scan import LABEL_TABLES, scan, shards
 from vouch_labels.tasks.plan.ledger import Ledger
+from vouch_labels.tasks.policy import label_numbers
 from vouch_labels.tasks.shard.files import read_current, read_part
+from vouch_labels.tasks.shard.numbers import SIGNALS
+from vouch_labels.tasks.statistics.calibrator import Calibrator
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.open import open_store
 
@@ -306,3 +312,54 @@ def test_a_run_without_a_label(make_images, make_campaign, label, tmp_path):
     empty = read(campaign)
     assert (empty.count, len(empty.keys)) == (0, 2)
     assert empty.signals.shape == (0, len(SIGNALS))
+
+
+FIELDS = ("label_ids", "class_index", "image_index", "boxes", "signals", "p_correct", "accepted", "keys", "contents")
+
+
+def without_numbers(workspace):
+    """The markers as they were before they named the numbers of their labels."""
+    for info in list(workspace.list("runs/main/done/")):
+        marker = json.loads(workspace.get(info.key).data)
+        assert marker.pop("numbers")
+        workspace.put(info.key, json.dumps(marker).encode())
+
+
+def test_numbers_are_those_of_the_tables(run):
+    """Of shards that are whole and of one that has lost an image, with and without a file of numbers."""
+    workspace, name, ledger, _ = run
+    current = current_of(workspace, name)
+    first = read_run_labels(workspace, name, ledger, current)
+    rows = np.array([first.count - 1, 0, 2, 2])
+    calibrator = Calibrator(SIGNALS, (0.5,) * 15, (0.3,) * 15, (1.0,) * 15, (0.0,) * 15, 0.0, {})
+    assert first.columns(rows, ["label_id"])["label_id"].to_pylist() == [first.label_ids[row].as_py() for row in rows]
+    assert_array_equal(first.signals_of(rows), first.signals[rows])
+    assert_array_equal(first.signal("clip_margin"), first.signals[:, SIGNALS.index("clip_margin")])
+    passed = dict(first.each_signal())
+    assert tuple(passed) == SIGNALS
+    assert_array_equal(np.stack(list(passed.values()), axis=1), first.signals)
+    whole = calibrator.probabilities(first.signals, first.class_index, first.class_names)
+    assert_array_equal(first.probabilities(calibrator), whole)
+    table = first.table_of(rows)
+    assert table["key"].to_pylist() == [first.keys[int(first.image_index[row])].as_py() for row in rows]
+    assert (boxes_of(table) == first.boxes[rows]).all()
+    without_numbers(workspace)
+    second = read_run_labels(workspace, name, ledger, current)
+    for field in FIELDS:
+        assert_array_equal(np.asarray(getattr(first, field)), np.asarray(getattr(second, field)), field)
+    assert (first.numbers == label_numbers(second.label_ids)).all()
+    assert_array_equal(second.signals_of(rows), first.signals_of(rows))
+
+
+def test_numbers_that_have_gone_are_made_again_and_damaged_ones_are_named(run):
+    workspace, name, ledger, _ = run
+    current = current_of(workspace, name)
+    before = read_run_labels(workspace, name, ledger, current).signals
+    (*_, last) = shards(*run)
+    key = last.marker.numbers.name
+    data = workspace.get(key).data
+    workspace.put(key, data[:-1] + b"x")
+    with pytest.raises(StoreError, match=r"numbers-\w+\.arrow is not the file that was written; delete it"):
+        read_run_labels(workspace, name, ledger, current)
+    workspace.delete(key)
+    assert_array_equal(read_run_labels(workspace, name, ledger, current).signals, before)

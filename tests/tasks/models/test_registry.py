@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as mask_utils
 
 from vouch_labels.schemas.campaign import DetectorConfig, ScorerConfig, SegmenterConfig
-from vouch_labels.tasks.models.fake import fake_scorer
+from vouch_labels.tasks.models.fake import FakeScorer
 from vouch_labels.tasks.models.registry import (
     Pass,
     Phrase,
@@ -188,7 +188,7 @@ RUNTIME = Runtime("cpu", "fp32")
 
 
 def test_texts_have_fixed_places_of_their_own() -> None:
-    scorer = fake_scorer(ScorerConfig(backend="fake"), RUNTIME)
+    scorer = FakeScorer(ScorerConfig(backend="fake"), RUNTIME)
     first, again = scorer.embed_texts(["dog", "cat", "dog"]), load_scorer(ScorerConfig(backend="fake"), RUNTIME)
     np.testing.assert_array_equal(first[0], first[2])
     assert not np.array_equal(first[0], first[1])
@@ -198,13 +198,13 @@ def test_texts_have_fixed_places_of_their_own() -> None:
 
 
 def test_nothing_to_embed() -> None:
-    scorer = fake_scorer(ScorerConfig(), RUNTIME)
+    scorer = FakeScorer(ScorerConfig(), RUNTIME)
     assert scorer.embed_texts([]).shape == (0, 32)
     assert scorer.embed_crops([]).shape == (0, 32)
 
 
 def test_near_colours_near_places() -> None:
-    scorer = fake_scorer(ScorerConfig(), RUNTIME)
+    scorer = FakeScorer(ScorerConfig(), RUNTIME)
     grey, paler, red = (np.full((20, 30, 3), colour, np.uint8) for colour in (100, 105, (255, 0, 0)))
     one, two, three = scorer.embed_crops([grey, paler, red])
     assert one @ two > one @ three
@@ -212,7 +212,7 @@ def test_near_colours_near_places() -> None:
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9).map(lambda shape: (*shape, 3))), st.booleans())
 def test_every_crop_has_a_place(pixels: np.ndarray, turned: bool) -> None:
-    scorer = fake_scorer(ScorerConfig(), RUNTIME)
+    scorer = FakeScorer(ScorerConfig(), RUNTIME)
     (place,) = scorer.embed_crops([pixels.transpose(1, 0, 2) if turned else pixels])
     assert np.isfinite(place).all()
     assert abs(np.linalg.norm(place) - 1) < 1e-5

@@ -460,8 +460,11 @@ def test_damaged_files_are_named(workspace: LocalStore, data: bytes) -> None:
     with Ledger.load(workspace, "r") as ledger:
         shard = plan([ImageRef("a", "", 1)], workspace, "r", ledger, 1).shards[0].id
     workspace.put(shard_key("r", shard), data)
-    with pytest.raises(StoreError, match=rf"{shard}\.parquet is damaged .*; restore it") as raised:
-        Ledger.load(workspace, "r")
+    with (
+        Ledger.load(workspace, "r") as ledger,
+        pytest.raises(StoreError, match=rf"{shard}\.parquet is damaged .*; restore it") as raised,
+    ):
+        ledger.keys_of(shard)
     assert "\n" not in str(raised.value)
     workspace.put("runs/r/plan/000001.json", data)
     with pytest.raises(StoreError, match=r"000001\.json is no plan of this version .*; restore it") as raised:

@@ -1,6 +1,7 @@
 """The store on S3: listing, reading, conditions, what comes damaged, expired credentials, errors in a line."""
 
 import hashlib
+import itertools
 import logging
 import socket
 import threading
@@ -468,6 +469,34 @@ def test_a_key_that_expires_while_listing_costs_nothing(
     keys_file("new")
     assert [info.key for info in listed] == ["2"]
     assert "continuation-token=next" in scripted.requests[-1][1]
+
+
+def test_several_threads_list_through_faults_and_a_new_key(
+    scripted: Scripted, make_options: MakeOptions, keys_file: Callable[[str], None]
+) -> None:
+    keys = [f"{number:05d}" for number in range(600)]
+    asked = itertools.count(1)
+
+    def page(handler: BaseHTTPRequestHandler) -> None:
+        number = next(asked)
+        if number == 40:
+            keys_file("new")
+        if number in (20, 60):
+            return refusal(503, "SlowDown")(handler)
+        query = parse_qs(urlsplit(handler.path).query)
+        after = query["continuation-token" if "continuation-token" in query else "start-after"][0] if number > 1 else ""
+        found = [key for key in keys if key > after]
+        more = f"<NextContinuationToken>{found[4]}</NextContinuationToken>" if len(found) > 5 else ""
+        contents = "".join(f'<Contents><Key>{key}</Key><ETag>"x"</ETag><Size>1</Size></Contents>' for key in found[:5])
+        body = f"<ListBucketResult>{more}{contents}</ListBucketResult>"
+        return takes("old" if number < 40 else "new", answer(200, body.encode(), Content_Type="application/xml"))(
+            handler
+        )
+
+    scripted.answers = [page]
+    store = S3Store("b", "", make_options(scripted.endpoint, threads=4, max_attempts=5))
+    assert [info.key for info in store.list()] == keys
+    assert any("start-after" in path for _, path, _ in scripted.requests)
 
 
 def test_of_many_threads_one_makes_the_new_client(
