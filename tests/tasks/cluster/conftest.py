@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster_workers import ORDERS, Fragile
@@ -82,8 +82,12 @@ class Nodes:
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Kill all processes of a node at once, as if its machine were gone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(node.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            first = psutil.Process(node.pid)
+            # Workers have process groups of their own, and would work on until they miss their raylet.
+            for process in [*first.children(recursive=True), first]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         node.wait()
 
     def close(self) -> None:
