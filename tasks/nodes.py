@@ -65,8 +65,8 @@ TEMPORARY: Final = "vouch-ray-"
 """How the names of local clusters' folders begin."""
 OWNER: Final = "owner.json"
 """File in one that names the process which the cluster ends with."""
-LONGEST_TEMPORARY: Final = 40
-"""Letters of a folder below which Ray's sockets may have paths: 107 are allowed, of which Ray takes about 60."""
+LONGEST_TEMPORARY: Final = 24
+"""Letters of a folder for temporary files below which the path of Ray's longest socket has the 107 that are allowed."""
 
 
 class Size(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logsumexp
+from threadpoolctl import threadpool_limits
 
 from benchmarks.campaigns import Options
 from benchmarks.harness import Table
@@ -387,7 +388,9 @@ def measure(options: Options) -> Table:
     rows: list[list[str]] = []
     figures: dict[str, float] = {}
     for world in _worlds():
-        for (precision, gate), cells in _summary(world, draws).items():
+        with threadpool_limits(1, user_api="blas"):  # the arrays are small: threads would wait for each other
+            found = _summary(world, draws)
+        for (precision, gate), cells in found.items():
             name = f"{world.name}, T {precision:.2f}, {gate}"
             rows.append([name, *_cells(cells, draws)])
             figures |= {f"{name}: {key}": value for key, value in cells.items()}

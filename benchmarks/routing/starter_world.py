@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from benchmarks.campaigns import Options, run_bare, write_campaign
 from benchmarks.harness import Table
@@ -78,7 +79,9 @@ def _measure(folder: Path, images: int, draws: int, campaigns: int) -> Table:
         notes.append(
             f"{words}: {labels.count:,} labels of {images:,} scenes, {truth.correct.mean():.1%} of them correct."
         )
-        for (precision, gate, missed), found in draw_figures(played, PRECISIONS, CONFIDENCE, REVIEWS, draws).items():
+        with threadpool_limits(1, user_api="blas"):  # the arrays are small: threads would wait for each other
+            drawn = draw_figures(played, PRECISIONS, CONFIDENCE, REVIEWS, draws)
+        for (precision, gate, missed), found in drawn.items():
             name = f"{words}, T {precision:.2f}, {gate}{MISSED[missed]}"
             rows.append([name, *_cells(found, draws)])
             figures |= {f"{name}: {key}": value for key, value in found.items()}

@@ -150,7 +150,6 @@ ROWS = [
         ),
         marks=SLOW,
     ),
-    pytest.param("decoding", "; ".join(DECODING), marks=SLOW),
     pytest.param(
         "fetching",
         "; ".join(
@@ -160,6 +159,7 @@ ROWS = [
         ),
         marks=SLOW,
     ),
+    pytest.param("decoding", "; ".join(DECODING), marks=SLOW),
     pytest.param(
         "export",
         "1,000 labels; 1,000 labels, files of 10,000 images; 1,000 labels, Parquet; limit for 1,000,000",
@@ -261,7 +261,7 @@ def test_the_command_runs_what_is_named(tmp_path):
     done = CliRunner().invoke(app, ["export", "--quick", "--out", str(tmp_path)])
     assert done.exit_code == 0
     assert "1,000 labels" in done.output
-    assert "## export: COCO export" in (tmp_path / "RESULTS.md").read_text()
+    assert "## export: " in (tmp_path / "RESULTS.md").read_text()
 
 
 def test_what_cannot_be_measured_here_does_not_keep_the_others_from_it(monkeypatch):

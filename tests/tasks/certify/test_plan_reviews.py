@@ -1,6 +1,6 @@
 import itertools
 import re
-from dataclasses import replace
+from copy import copy
 
 import numpy as np
 import pyarrow as pa
@@ -415,8 +415,11 @@ def test_a_plan_without_a_task_is_not_written(campaigned):
 
 def test_labels_that_are_quicker_drawn_than_looked_at_are_not_asked(campaigned):
     reviews = campaigned.fitted().reviews
-    labels = replace(reviews.labels, p_correct=np.full(reviews.labels.count, 0.05))
-    draw = draw_queue(replace(reviews, labels=labels), 600)
+    labels = copy(reviews.labels)
+    labels.__dict__["p_correct"] = np.full(labels.count, 0.05)
+    doubted = copy(reviews)
+    doubted.__dict__["labels"] = labels
+    draw = draw_queue(doubted, 600)
     assert sum(table.num_rows for table in draw.tables) == 0
     assert draw.notes == (draw.nothing,)
     waiting = labels.count - sum(tasks.num_rows for _, tasks in reviews.plans)

@@ -213,6 +213,7 @@ def test_ray_is_started_again_where_the_machine_is_too_busy(tmp_path, make_campa
 
     tries, enough = [], 3
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(nodes, "LONGEST_TEMPORARY", 1000)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     connect(make_campaign, "local")
@@ -221,6 +222,12 @@ def test_ray_is_started_again_where_the_machine_is_too_busy(tmp_path, make_campa
         connect(make_campaign, "local")
     assert len(tries) == 3
     assert not list(tmp_path.glob("vouch-ray-*"))
+
+
+def test_the_longest_socket_of_ray_has_a_path_that_is_allowed():
+    """108 bytes of `sockaddr_un.sun_path`, one of them its end; process ids have seven digits at most on Linux."""
+    below = f"/{nodes.TEMPORARY}x1234567/session_2026-11-30_21-41-07_680924_4194304/sockets/plasma_store"
+    assert nodes.LONGEST_TEMPORARY + len(below) <= 107
 
 
 @pytest.mark.usefixtures("ray_installed")

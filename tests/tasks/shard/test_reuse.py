@@ -62,6 +62,7 @@ def test_a_class_without_a_rule_and_a_table_that_is_gone(labelled, certified, tm
     workspace, _, older = labelled
     with pytest.raises(UserError, match="has no rule for"):
         reroute_shard(workspace, "main", older, certified({"bird": 0.5}))
-    (tmp_path / "workspace" / older.parts["score"].name).unlink()
+    for part in (older.numbers, older.parts["score"]):
+        (tmp_path / "workspace" / part.name).unlink()
     with pytest.raises(StoreError, match="is missing; delete"):
         reroute_shard(workspace, "main", older, certified({"cat": 0.5, "dog": 0.5}))

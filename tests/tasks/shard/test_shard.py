@@ -373,10 +373,13 @@ def test_two_workers_on_one_shard_agree(tmp_path, make_images, make_campaign):
 def test_a_damaged_part_is_named(tmp_path, make_images, make_campaign, label):
     make_images(tmp_path / "images", 3)
     _, (marker,) = label(make_campaign())
-    part = tmp_path / "workspace" / marker.parts["score"].name
-    part.write_bytes(part.read_bytes()[:-8] + b"deadbeef")
-    with pytest.raises(VouchError, match="is not the file that was written"):
-        label(make_campaign(routing={}))
+    numbers, scores = (tmp_path / "workspace" / part.name for part in (marker.numbers, marker.parts["score"]))
+    for part in (numbers, scores):
+        part.write_bytes(part.read_bytes()[:-8] + b"deadbeef")
+        with pytest.raises(VouchError, match="is not the file that was written"):
+            label(make_campaign(routing={}))
+        # Without the file of numbers the tables are read that it was made of.
+        numbers.unlink(missing_ok=True)
 
 
 def test_nothing_of_this_machine_goes_into_the_results(tmp_path, make_images, make_campaign, label):
