@@ -137,11 +137,12 @@ def test_workers_read_and_write_buckets(tmp_path, campaigns, moto_endpoint, writ
 
 
 def of_this_run(folder):
-    """Processes of the Ray that was started below a folder, and the workers."""
+    """Processes of the Ray that was started below a folder, and the workers; some wipe all but where they run."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes() + (place / "environ").read_bytes()
+            words += bytes((place / "cwd").readlink())
             state = (place / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
