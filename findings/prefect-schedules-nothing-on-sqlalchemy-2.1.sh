@@ -3,7 +3,7 @@
 #   SQLAlchemy 2.1: a deployment with a schedule gets its runs.
 # Happens: the server starts, is healthy and takes the deployment, but no run is ever scheduled. Only its log says why:
 #   each insert of scheduled runs ends with "Can't evaluate bulk DML statement". With SQLAlchemy 2.0 the runs are there.
-# Versions: Prefect 3.8.8, SQLAlchemy 2.1.9 and 2.0.58, SQLite, seen on 2026-11-30.
+# Versions: Prefect 3.8.8, FastAPI 0.150.0, SQLAlchemy 2.1.9 and 2.0.58, SQLite, seen on 2026-11-30.
 # Matters: a nightly labelling of new images that is set up on a fresh installation never runs, and nothing looks broken.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -15,7 +15,7 @@ finish() {
 trap finish EXIT
 python3 -m venv "$folder/venv"
 pip=("$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check)
-"${pip[@]}" prefect==3.8.8 "fastapi<0.151" sqlalchemy==2.1.9
+"${pip[@]}" prefect==3.8.8 fastapi==0.150.0 sqlalchemy==2.1.9
 cat >"$folder/schedule.py" <<'PY'
 import asyncio
 import sys
@@ -46,11 +46,11 @@ asyncio.run(main())
 PY
 export PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS=2
 runs() {
-  port=$("$folder/venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  port=$("$folder/venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
   export PREFECT_HOME=$folder/home-$1
-  "$folder/venv/bin/prefect" server start --host 127.0.0.1 --port "$port" >"$folder/log-$1" 2>&1 &
+  "$folder/venv/bin/prefect" server start --host localhost --port "$port" >"$folder/log-$1" 2>&1 &
   server=$!
-  "$folder/venv/bin/python" "$folder/schedule.py" "http://127.0.0.1:$port/api" 20
+  "$folder/venv/bin/python" "$folder/schedule.py" "http://localhost:$port/api" 20
   kill "$server"
   wait "$server" 2>/dev/null || true
   server=

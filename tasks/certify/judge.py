@@ -1,11 +1,10 @@
 """Tests a validation sample: which thresholds keep the guarantee, group by group, and what counts as a test of it."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -79,19 +78,19 @@ class Judged:
     """Of the exact test."""
 
 
-def judge(
-    reviewed: Reviewed,
-    groups: Sequence[GroupPlan],
-    candidates: Candidates,
-    guarantee: Guarantee,
-    delta: float,
-    reviewers: ReviewerError = TRUSTED,
-    *,
-    whole: bool = True,
-    exact: bool = True,
-    any_time: float = 0.0,
-) -> list[Judged]:
-    """Test every group's threshold grid on its part of the sample.
+@dataclass(frozen=True)
+class _Tested:
+    evidence: Evidence
+    sample: Sample
+    kept: tuple[str, ...]
+    """Classes of the group that the guarantee is about."""
+    test: Test
+    basis: TestBasis | None = None
+
+
+@dataclass(frozen=True)
+class SampleTest:
+    """A test of every group's threshold grid on its part of a validation sample.
 
     delta is shared out equally among the groups, after what the bounds on the reviewers' errors use up once for all.
 
@@ -103,141 +102,115 @@ def judge(
     about the group as a whole. Where gate "delivered" is to leave them to review all the same
     (`Guarantee.unsampled`), fewer wrong labels are delivered unseen and as many correct ones are delivered, so what
     holds of the group with them holds without.
-
-    Args:
-        reviewed: The whole draw with its verdicts.
-        groups: As declared, before it was reviewed.
-        candidates: All labels; under gate "accepted" the ones that the sample was drawn from, unless not `whole`.
-        guarantee: What is to be certified.
-        delta: The part of 1 - confidence that this test may spend.
-        reviewers: What they miss, at most; its bounds must hold with what they spend of this delta.
-        whole: Whether all labels that were drawn from are there; if some have gone since, the test that needs no sizes
-            is taken, and the guarantee is about the labels as they were.
-        exact: Whether `reviewed` is the whole sample, so that the exact test may be taken.
-        any_time: What the test after any answer may spend beside delta; 0: it is not taken. `reviewed` is then in the
-            order in which it was drawn. Of two certificates of a group that which accepts more is taken.
     """
-    # gate_a and binomial_gate_b take off what the reviewers' bounds spent; here that is done once for all groups.
-    each = (delta - reviewers.spent) / len(groups) + reviewers.spent
-    found = []
-    for group in groups:
-        results = []
-        if exact:
-            tested = _exact_evidence(reviewed, group, candidates, guarantee, each, reviewers, whole)
-            results.append(_described(tested, group, candidates, guarantee, "exact"))
-        if any_time:
-            tested = _any_time_evidence(reviewed, group, guarantee, any_time / len(groups))
-            results.append(_described(tested, group, candidates, guarantee, "any time"))
-        # Of those that certify nothing the one that needs fewer reviews; of equal ones the first.
-        found.append(min(results, key=lambda one: (-one.accepted, one.certificate.more_reviews or np.inf)))
-    return found
 
+    reviewed: Reviewed
+    """The draw with its verdicts."""
+    groups: Sequence[GroupPlan]
+    """As declared, before it was reviewed."""
+    candidates: Candidates
+    """All labels; under gate "accepted" the ones that the sample was drawn from, unless not `whole`."""
+    guarantee: Guarantee
+    """What is to be certified."""
+    delta: float
+    """The part of 1 - confidence that the exact test may spend."""
+    reviewers: ReviewerError = TRUSTED
+    """What they miss, at most; its bounds must hold with what they spend of this delta."""
+    whole: bool = True
+    """Whether all labels that were drawn from are there; if some have gone since, the test that needs no sizes is
+    taken, and the guarantee is about the labels as they were."""
+    exact: bool = True
+    """Whether `reviewed` is the whole sample, so that the exact test may be taken."""
+    any_time: float = 0.0
+    """What the test after any answer may spend beside delta; 0: it is not taken. `reviewed` is then in the order in
+    which it was drawn."""
 
-def passes_any(
-    reviewed: Reviewed,
-    groups: Sequence[GroupPlan],
-    candidates: Candidates,
-    guarantee: Guarantee,
-    delta: float,
-    reviewers: ReviewerError = TRUSTED,
-    *,
-    whole: bool = True,
-    exact: bool = True,
-    any_time: float = 0.0,
-) -> bool:
-    """Whether `judge`, which has the same arguments, would certify any group: that alone, which takes less time."""
-    each = (delta - reviewers.spent) / len(groups) + reviewers.spent
-    tests = [
-        partial(_exact_evidence, reviewed, group, candidates, guarantee, each, reviewers, whole)
-        for group in groups
-        if exact
-    ]
-    if any_time:
-        tests += [partial(_any_time_evidence, reviewed, group, guarantee, any_time / len(groups)) for group in groups]
-    return any(certified_step(test().evidence) is not None for test in tests)
+    def judge(self) -> list[Judged]:
+        """The result for each group; of its two certificates that which accepts more."""
+        found = []
+        for group in self.groups:
+            results = [self._described(group, tested) for tested in self._evidence(group)]
+            # Of those that certify nothing the one that needs fewer reviews; of equal ones the first.
+            found.append(min(results, key=lambda one: (-one.accepted, one.certificate.more_reviews or np.inf)))
+        return found
 
+    def passes(self) -> bool:
+        """Whether `judge` would certify any group: that alone, which takes less time."""
+        return any(
+            certified_step(tested.evidence) is not None for group in self.groups for tested in self._evidence(group)
+        )
 
-@dataclass(frozen=True)
-class _Tested:
-    evidence: Evidence
-    sample: Sample
-    kept: tuple[str, ...]
-    """Classes of the group that the guarantee is about."""
-    basis: TestBasis | None = None
+    def _evidence(self, group: GroupPlan) -> Iterator[_Tested]:
+        """Take the tests of a group, each when it is asked for."""
+        if self.exact:
+            yield self._exact(group)
+        if self.any_time:
+            sample = self._sample(group)
+            kept = group.classes if self.guarantee.unsampled == "accept" else self._sampled(group)
+            bets = bets_of(sample, group, self.guarantee, self.any_time / len(self.groups))
+            yield _Tested(bets, sample, kept, "any time")
 
+    def _sample(self, group: GroupPlan) -> Sample:
+        part = np.isin(np.array(self.reviewed.classes, dtype=np.str_), group.classes)
+        return Sample(self.reviewed.scores[part], self.reviewed.wrong[part])
 
-def _any_time_evidence(reviewed: Reviewed, group: GroupPlan, guarantee: Guarantee, delta: float) -> _Tested:
-    """The guarantee is about the group as a whole, whichever classes the sample happened to hold."""
-    part = np.isin(np.array(reviewed.classes, dtype=np.str_), group.classes)
-    sample = Sample(reviewed.scores[part], reviewed.wrong[part])
-    kept = group.classes if guarantee.unsampled == "accept" else _sampled(reviewed, group)
-    return _Tested(bets_of(sample, group, guarantee, delta), sample, kept)
+    def _sampled(self, group: GroupPlan) -> tuple[str, ...]:
+        """The classes of a group of which a label was drawn."""
+        drawn = set(self.reviewed.classes)
+        return tuple(name for name in group.classes if name in drawn)
 
+    def _scores(self, group: GroupPlan, classes: tuple[str, ...]) -> Floats:
+        """Scores of the candidates of some of a group's classes."""
+        return self.candidates.scores[self.candidates.of(group.model_copy(update={"classes": classes}))]
 
-def _sampled(reviewed: Reviewed, group: GroupPlan) -> tuple[str, ...]:
-    """The classes of a group of which a label was drawn."""
-    return tuple(name for name in group.classes if name in set(reviewed.classes))
+    def _exact(self, group: GroupPlan) -> _Tested:
+        # Where no threshold grid was declared, nothing was to be drawn.
+        guarantee = self.guarantee
+        all_kept = (guarantee.gate == "delivered" and guarantee.unsampled == "accept") or not group.thresholds
+        kept = group.classes if all_kept else self._sampled(group)
+        drawn_from = self._scores(group, group.classes)
+        thresholds = np.array(group.thresholds, np.float64)
+        basis = TestBasis(
+            # gate_a and binomial_gate_b take off what the reviewers' bounds spent; here that is done once for all.
+            delta=(self.delta - self.reviewers.spent) / len(self.groups) + self.reviewers.spent,
+            labels=len(drawn_from),
+            known_correct=group.known_correct,
+            known_wrong=group.known_wrong,
+            sizes=tuple(accepted_counts(drawn_from, thresholds).tolist()),
+            kept=tuple(accepted_counts(self._scores(group, kept), thresholds).tolist()),
+            whole=self.whole,
+        )
+        sample = self._sample(group)
+        return _Tested(exact_test(sample, thresholds, guarantee, basis, self.reviewers), sample, kept, "exact", basis)
 
-
-def _exact_evidence(
-    reviewed: Reviewed,
-    group: GroupPlan,
-    candidates: Candidates,
-    guarantee: Guarantee,
-    delta: float,
-    reviewers: ReviewerError,
-    whole: bool,
-) -> _Tested:
-    classes = np.array(reviewed.classes, dtype=np.str_)
-    part = np.isin(classes, group.classes)
-    sample = Sample(reviewed.scores[part], reviewed.wrong[part])
-    # Where no threshold grid was declared, nothing was to be drawn.
-    all_kept = (guarantee.gate == "delivered" and guarantee.unsampled == "accept") or not group.thresholds
-    kept = group.classes if all_kept else _sampled(reviewed, group)
-    scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
-    drawn_from = candidates.scores[candidates.of(group)]
-    thresholds = np.array(group.thresholds, np.float64)
-    basis = TestBasis(
-        delta=delta,
-        labels=len(drawn_from),
-        known_correct=group.known_correct,
-        known_wrong=group.known_wrong,
-        sizes=tuple(accepted_counts(drawn_from, thresholds).tolist()),
-        kept=tuple(accepted_counts(scores, thresholds).tolist()),
-        whole=whole,
-    )
-    return _Tested(exact_test(sample, thresholds, guarantee, basis, reviewers), sample, kept, basis)
-
-
-def _described(tested: _Tested, group: GroupPlan, candidates: Candidates, guarantee: Guarantee, test: Test) -> Judged:
-    """What a test says of a group."""
-    evidence, sample, kept, basis = tested.evidence, tested.sample, tested.kept, tested.basis
-    scores = candidates.scores[candidates.of(group.model_copy(update={"classes": kept}))]
-    thresholds = evidence.thresholds
-    certificate = certify(evidence, len(sample.scores))
-    if not group.thresholds:
-        certificate = replace(certificate, refusal=_NO_GRID)
-    threshold = certificate.threshold
-    step = 0 if threshold is None else int(np.flatnonzero(thresholds == threshold)[0])
-    accepted = int((scores >= threshold).sum()) if threshold is not None else 0
-    precisions = both_precisions(sample, threshold, 1 - guarantee.confidence)
-    if guarantee.gate == "accepted":
-        precisions = _delivered_of_region(precisions, scores, threshold)
-    last = len(certificate.tested)
-    return Judged(
-        plan=group,
-        classes=kept,
-        left_out=tuple(name for name in group.classes if name not in kept),
-        certificate=certificate,
-        precisions=precisions,
-        limit=float(evidence.limits[step]) if len(thresholds) else 1 - guarantee.precision,
-        delta=evidence.delta,
-        labels=len(scores),
-        accepted=accepted,
-        drawn=len(sample.scores),
-        test=test,
-        basis=basis and basis.model_copy(update={"sizes": basis.sizes[:last], "kept": basis.kept[:last]}),
-    )
+    def _described(self, group: GroupPlan, tested: _Tested) -> Judged:
+        """What a test says of a group."""
+        evidence, sample, kept, basis = tested.evidence, tested.sample, tested.kept, tested.basis
+        scores = self._scores(group, kept)
+        thresholds = evidence.thresholds
+        certificate = certify(evidence, len(sample.scores))
+        if not group.thresholds:
+            certificate = replace(certificate, refusal=_NO_GRID)
+        threshold = certificate.threshold
+        step = 0 if threshold is None else int(np.flatnonzero(thresholds == threshold)[0])
+        precisions = both_precisions(sample, threshold, 1 - self.guarantee.confidence)
+        if self.guarantee.gate == "accepted":
+            precisions = _delivered_of_region(precisions, scores, threshold)
+        last = len(certificate.tested)
+        return Judged(
+            plan=group,
+            classes=kept,
+            left_out=tuple(name for name in group.classes if name not in kept),
+            certificate=certificate,
+            precisions=precisions,
+            limit=float(evidence.limits[step]) if len(thresholds) else 1 - self.guarantee.precision,
+            delta=evidence.delta,
+            labels=len(scores),
+            accepted=int((scores >= threshold).sum()) if threshold is not None else 0,
+            drawn=len(sample.scores),
+            test=tested.test,
+            basis=basis and basis.model_copy(update={"sizes": basis.sizes[:last], "kept": basis.kept[:last]}),
+        )
 
 
 def _delivered_of_region(found: Precisions, scores: Floats, threshold: float | None) -> Precisions:
@@ -295,8 +268,7 @@ def judge_round(
     the verdicts on the sample, so nothing is given away by it.
     """
     asked = _asked(reviews, found, of_round, number, began, unanswered_as_wrong, if_correct)
-    judged = judge(*asked.test, **asked.how)
-    return RoundResult(asked.delta, judged, asked.test[0], asked.reviewers, asked.how["exact"])
+    return RoundResult(asked.delta, asked.test.judge(), asked.test.reviewed, asked.reviewers, asked.test.exact)
 
 
 def could_certify(
@@ -310,26 +282,16 @@ def could_certify(
 ) -> bool:
     """Whether `judge_round` would certify anything if every answer were "correct"."""
     asked = _asked(reviews, found, of_round, number, began, unanswered_as_wrong, if_correct=True)
-    return passes_any(*asked.test, **asked.how)
+    return asked.test.passes()
 
 
-@dataclass(frozen=True)
-class _Asked:
+class _Asked(NamedTuple):
     """What a test of a sample is asked of."""
 
     delta: float
     """The part of 1 - confidence that it spends."""
     reviewers: Reviewers
-    test: tuple[Reviewed, list[GroupPlan], Candidates, Guarantee, float, ReviewerError]
-    """Arguments of `judge` by place."""
-    how: "_How"
-    """And by name."""
-
-
-class _How(TypedDict):
-    whole: bool
-    exact: bool
-    any_time: float
+    test: SampleTest
 
 
 def _asked(
@@ -354,9 +316,11 @@ def _asked(
         # Which labels count as wrong for want of an answer may depend on the others.
         any_time = 0.0
     reviewers, bounds = _reviewers(reviews, found, delta)
-    test = (reviewed, _with_known(reviews, found), of_round.candidates, reviews.guarantee, delta, bounds)
-    how: _How = {"whole": of_round.whole, "exact": whole, "any_time": any_time}
-    return _Asked(delta if whole else any_time, reviewers, test, how)
+    test = SampleTest(
+        reviewed, _with_known(reviews, found), of_round.candidates, reviews.guarantee, delta, bounds, of_round.whole,
+        whole, any_time,
+    )  # fmt: skip
+    return _Asked(delta if whole else any_time, reviewers, test)
 
 
 def _with_known(reviews: RunReviews, found: Round) -> list[GroupPlan]:

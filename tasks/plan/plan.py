@@ -1,6 +1,7 @@
 """Plans incrementally: compares the source's images (listing or manifest) with what is planned, and cuts new shards."""
 
 import hashlib
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -277,14 +278,15 @@ def _list_shards(
     for shard, *_ in rows:
         digest.update(shard.encode())
     shards_id = digest.hexdigest()[:LENGTH]
-    rows = ledger.database.execute(CUT)
-    with (
-        workspace.open_writer(shards_key(run, number, shards_id)) as file,
-        pq.ParquetWriter(file, SHARDS, compression="zstd") as writer,
-    ):
-        while batch := rows.fetchmany(BATCH_ROWS):
-            writer.write_table(pa.table([list(column) for column in zip(*batch, strict=True)], schema=SHARDS))
+    _write_rows(workspace, shards_key(run, number, shards_id), ledger.database.execute(CUT), SHARDS)
     return (), shards_id
+
+
+def _write_rows(workspace: Store, key: str, rows: sqlite3.Cursor, schema: pa.Schema) -> None:
+    """Write the rows of a query as a table, some at a time."""
+    with workspace.open_writer(key) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while batch := rows.fetchmany(BATCH_ROWS):
+            writer.write_table(pa.table([list(column) for column in zip(*batch, strict=True)], schema=schema))
 
 
 def _cuts(ledger: Ledger, shard_size: int, number: int) -> Iterator[_Cut]:
@@ -314,13 +316,7 @@ def _write_removed(workspace: Store, run: str, ledger: Ledger, number: int) -> t
     if count == 0:
         return 0, ""
     removed_id = digest.hexdigest()[:LENGTH]
-    rows = ledger.database.execute(GONE)
-    with (
-        workspace.open_writer(removed_key(run, number, removed_id)) as file,
-        pq.ParquetWriter(file, REMOVED, compression="zstd") as writer,
-    ):
-        while batch := rows.fetchmany(BATCH_ROWS):
-            writer.write_table(pa.table([[key for (key,) in batch]], schema=REMOVED))
+    _write_rows(workspace, removed_key(run, number, removed_id), ledger.database.execute(GONE), REMOVED)
     return count, removed_id
 
 

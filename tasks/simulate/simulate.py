@@ -25,7 +25,7 @@ from vouch_labels.tasks.certify.certify import certify_campaign
 from vouch_labels.tasks.certify.data import Candidates, Guarantee, declare_groups, draw_groups
 from vouch_labels.tasks.certify.draw import labels_to_fit
 from vouch_labels.tasks.certify.fit import Fit, fit_rows
-from vouch_labels.tasks.certify.judge import Reviewed, judge
+from vouch_labels.tasks.certify.judge import Reviewed, SampleTest
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.evaluate.evaluate import contract_truth, is_kept, true_precision
 from vouch_labels.tasks.evaluate.run_truth import CORRECT, NOT_AN_OBJECT, RunTruth, truth_of_campaign
@@ -264,7 +264,7 @@ def _go_on(start: _Start, guarantee: Guarantee, reviews: int) -> Draw:
         names = np.array(labels.class_names)[labels.class_index[rows]]
         reviewed = Reviewed(candidates.scores[rows], start.wrong[rows], tuple(names.tolist()))
         bounds = _reviewers(start, guarantee, delta)
-        for one in judge(reviewed, groups, candidates, guarantee, delta, bounds):
+        for one in SampleTest(reviewed, groups, candidates, guarantee, delta, bounds).judge():
             if one.certificate.threshold is not None:
                 kept = candidates.of(one.plan.model_copy(update={"classes": one.classes}))
                 accepted |= kept & (candidates.scores >= one.certificate.threshold)

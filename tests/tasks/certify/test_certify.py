@@ -17,7 +17,7 @@ from vouch_labels.tasks.certify.certify import (
     policy_groups,
 )
 from vouch_labels.tasks.certify.data import Candidates, Guarantee
-from vouch_labels.tasks.certify.judge import Reviewed, RoundResult, judge, judge_round
+from vouch_labels.tasks.certify.judge import Reviewed, RoundResult, SampleTest, judge_round
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.certify.rounds import labels_of_round, last_round, read_tests
 from vouch_labels.tasks.policy import among, read_coverage, read_policy
@@ -274,7 +274,7 @@ def test_classes_that_were_not_sampled_are_a_group_that_accepts_nothing(campaign
     cats = found.certify.filter([name == "cat" for name in found.certify["class_name"].to_pylist()])
     wrong = reviews.answers.wrong_of(cats["label_id"]) != 0
     sample = Reviewed(np.asarray(cats["p_correct"].to_numpy(), np.float64), wrong, ("cat",) * len(wrong))
-    judged = judge(sample, found.plan.groups, of_round.candidates, accepted, 0.1)
+    judged = SampleTest(sample, found.plan.groups, of_round.candidates, accepted, 0.1).judge()
     assert not_sampled(judged) == ("dog",)
     assert [name for group in policy_groups(judged) for name in group.classes] == ["cat"]
     tested = RoundResult(0.1, judged, sample, Reviewers(), whole=True)
@@ -295,7 +295,7 @@ def estimates():
         wrong=np.arange(72) == 0,
         classes=("cat",) * 40 + ("dog",) * 2 + ("owl",) * 30,
     )
-    judged = judge(reviewed, (group,), candidates, Guarantee(0.8, 0.8, "accepted"), 0.2)
+    judged = SampleTest(reviewed, (group,), candidates, Guarantee(0.8, 0.8, "accepted"), 0.2).judge()
     return {one.name: one for one in class_estimates(judged, reviewed, candidates)}
 
 

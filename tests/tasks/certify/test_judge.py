@@ -23,7 +23,7 @@ from vouch_labels.tasks.certify.data import (
     reviews_to_start,
 )
 from vouch_labels.tasks.certify.fit import fit_rows
-from vouch_labels.tasks.certify.judge import Reviewed, drawing_as_test, judge
+from vouch_labels.tasks.certify.judge import Reviewed, SampleTest, drawing_as_test
 from vouch_labels.tasks.certify.plan_reviews import ReviewRequest, plan_reviews
 from vouch_labels.tasks.certify.rounds import read_tests
 from vouch_labels.tasks.reviews.plans import read_plans
@@ -84,7 +84,7 @@ def test_a_campaign_certifies(make_world, gate):
     assert sorted(name for group in groups for name in group.classes) == ["class 0", "class 1"]
     assert candidates.population[rows].all()
     assert len(set(rows.tolist())) == len(rows) <= 800
-    found = judge(reviewed(world, candidates, rows), groups, candidates, guarantee, 0.08)
+    found = SampleTest(reviewed(world, candidates, rows), groups, candidates, guarantee, 0.08).judge()
     wrongly, accepted = broken(world, candidates, found, guarantee)
     assert not wrongly
     assert accepted > 0.3 * candidates.population.sum()
@@ -117,7 +117,7 @@ def test_all_wrong_and_all_right(make_world, gate):
         world.wrong[:] = wrong
         guarantee = Guarantee(0.95, 0.9, gate)
         candidates, groups, rows = played(world, guarantee, seed=0, reviews=400)
-        found = judge(reviewed(world, candidates, rows), groups, candidates, guarantee, 0.08)
+        found = SampleTest(reviewed(world, candidates, rows), groups, candidates, guarantee, 0.08).judge()
         for one in found:
             if wrong:
                 assert one.certificate.threshold is None
@@ -146,17 +146,17 @@ def test_a_class_without_a_sampled_label(make_world):
     rows = rows[world.labels.class_index[rows] != 2]
     thresholds = tuple(np.unique(candidates.scores[candidates.population])[::-1][::40].tolist())
     group = GroupPlan(name="all classes", classes=world.labels.class_names, thresholds=thresholds)
-    (found,) = judge(reviewed(world, candidates, rows), (group,), candidates, guarantee, 0.08)
+    (found,) = SampleTest(reviewed(world, candidates, rows), (group,), candidates, guarantee, 0.08).judge()
     assert found.left_out == ("class 2",)
     assert found.classes == ("class 0", "class 1")
     assert found.labels == (candidates.population & (world.labels.class_index != 2)).sum()
     guarantee = Guarantee(0.9, 0.9, "delivered")
-    (found,) = judge(reviewed(world, candidates, rows), (group,), candidates, guarantee, 0.08)
+    (found,) = SampleTest(reviewed(world, candidates, rows), (group,), candidates, guarantee, 0.08).judge()
     assert (found.left_out, found.classes) == ((), world.labels.class_names)
     assert found.labels == candidates.population.sum()
     # Left to review if that is asked for: the same test, and the same threshold of the others.
     guarantee = replace(guarantee, unsampled="review")
-    (other,) = judge(reviewed(world, candidates, rows), (group,), candidates, guarantee, 0.08)
+    (other,) = SampleTest(reviewed(world, candidates, rows), (group,), candidates, guarantee, 0.08).judge()
     assert (other.left_out, other.classes) == (("class 2",), ("class 0", "class 1"))
     assert other.certificate.threshold == found.certificate.threshold is not None
     assert 0 < other.accepted < found.accepted
@@ -165,7 +165,9 @@ def test_a_class_without_a_sampled_label(make_world):
 def test_without_a_sampled_label_nothing_is_certified(make_world):
     world, guarantee = make_world(images=200), Guarantee(0.9, 0.9, "delivered")
     candidates, groups, _ = played(world, guarantee, seed=2, reviews=100)
-    for one in judge(reviewed(world, candidates, np.zeros(0, np.int64)), groups, candidates, guarantee, 0.08):
+    for one in SampleTest(
+        reviewed(world, candidates, np.zeros(0, np.int64)), groups, candidates, guarantee, 0.08
+    ).judge():
         assert one.certificate.threshold is None
         assert one.certificate.more_reviews
         assert one.accepted == 0
@@ -180,8 +182,8 @@ def test_reviewers_who_miss_wrong_labels_cost_and_their_bounds_are_paid_once(mak
     )
     tired = ReviewerError(0.1, 0.1, 0.016)
     sample = reviewed(world, candidates, rows)
-    trusting = judge(sample, groups, candidates, guarantee, 0.08, TRUSTED)
-    careful = judge(sample, groups, candidates, guarantee, 0.08, tired)
+    trusting = SampleTest(sample, groups, candidates, guarantee, 0.08, TRUSTED).judge()
+    careful = SampleTest(sample, groups, candidates, guarantee, 0.08, tired).judge()
     assert sum(one.accepted for one in careful) < sum(one.accepted for one in trusting)
     # Gate B takes half of what is left for the bound on the routed labels.
     assert careful[0].delta == pytest.approx((0.08 - 0.016) / 2 / 2)
@@ -191,8 +193,8 @@ def test_without_the_labels_drawn_from_the_binomial_test_is_taken(make_world):
     world, guarantee = make_world(images=400, share_wrong=0.05), Guarantee(0.9, 0.9, "accepted")
     candidates, groups, rows = played(world, guarantee, seed=1, reviews=900)
     sample = reviewed(world, candidates, rows)
-    exact = judge(sample, groups, candidates, guarantee, 0.08)
-    plain = judge(sample, groups, candidates, guarantee, 0.08, whole=False)
+    exact = SampleTest(sample, groups, candidates, guarantee, 0.08).judge()
+    plain = SampleTest(sample, groups, candidates, guarantee, 0.08, whole=False).judge()
     assert exact[0].certificate.p_value < plain[0].certificate.p_value
 
 
@@ -200,7 +202,7 @@ def test_a_label_without_a_probability_is_never_accepted_and_still_delivered_by_
     world, guarantee = make_world(images=800, share_wrong=0.1), Guarantee(0.9, 0.9, "delivered")
     candidates, groups, rows = played(world, guarantee, seed=2, reviews=400)
     candidates.scores[::2] = np.nan
-    found = judge(reviewed(world, candidates, rows), groups, candidates, guarantee, 0.08)
+    found = SampleTest(reviewed(world, candidates, rows), groups, candidates, guarantee, 0.08).judge()
     assert not broken(world, candidates, found, guarantee)[0]
     for one in found:
         inside = candidates.of(one.plan)
@@ -212,7 +214,9 @@ def test_a_group_for_which_nothing_was_drawn_says_why(make_world):
     world, guarantee = make_world(images=200), Guarantee(0.9, 0.9, "accepted")
     candidates, _, _ = played(world, guarantee, seed=2, reviews=100)
     group = GroupPlan(name="all classes", classes=world.labels.class_names, thresholds=())
-    (found,) = judge(reviewed(world, candidates, np.zeros(0, np.int64)), (group,), candidates, guarantee, 0.08)
+    (found,) = SampleTest(
+        reviewed(world, candidates, np.zeros(0, np.int64)), (group,), candidates, guarantee, 0.08
+    ).judge()
     assert "no threshold was likely to pass" in found.certificate.refusal
     assert (found.classes, found.left_out) == (world.labels.class_names, ())
 
@@ -230,7 +234,7 @@ def test_the_guarantee_is_kept_as_often_as_guaranteed(make_world, gate):
         for look in (1, 2, 3):
             rows = draw_groups(candidates, groups, gate, 150 * look, seed, 0).rows
             delta = delta_of_test(1 - guarantee.confidence, look)
-            found = judge(reviewed(world, candidates, rows), groups, candidates, guarantee, delta)
+            found = SampleTest(reviewed(world, candidates, rows), groups, candidates, guarantee, delta).judge()
             wrongly, accepted = broken(world, candidates, found, guarantee, rows)
             if accepted:
                 break
@@ -252,7 +256,7 @@ def test_classes_left_out_by_chance_take_no_right_labels_from_the_test():
     for _ in range(draws):
         rows = rng.permutation(2000)[:200]
         sample = Reviewed(scores[rows], wrong[rows], tuple(names[place] for place in classes[rows]))
-        (found,) = judge(sample, [group], candidates, Guarantee(0.95, 0.9, "accepted"), 0.1)
+        (found,) = SampleTest(sample, [group], candidates, Guarantee(0.95, 0.9, "accepted"), 0.1).judge()
         kept = np.isin(np.array(names)[classes], found.classes)
         assert len(found.left_out) > 50
         assert found.limit == pytest.approx(0.05 * kept.mean())
