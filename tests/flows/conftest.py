@@ -52,19 +52,26 @@ class Answer:
 
 
 @pytest.fixture
-def vouch(tmp_path, monkeypatch):
-    """Runs the command line in this process, its log in tmp_path; the root logger is put back as it was."""
-    monkeypatch.setenv("VOUCH_LOG", str(tmp_path / "vouch.log"))
+def log_file(tmp_path, monkeypatch):
+    """Where commands in this process log; the root logger is put back as it was."""
+    path = tmp_path / "logs" / "vouch.log"
+    monkeypatch.setenv("VOUCH_LOG", str(path))
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-
-    def call(*words) -> Answer:
-        result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "100"})
-        return Answer(result.exit_code, result.stdout, result.stderr)
-
-    yield call
+    yield path
     for handler in [handler for handler in root.handlers if handler not in handlers]:
         root.removeHandler(handler)
         handler.close()
     root.setLevel(level)
     logging.captureWarnings(False)
+
+
+@pytest.fixture
+def vouch(log_file):
+    """Runs the command line in this process."""
+
+    def call(*words) -> Answer:
+        result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "100"})
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    return call

@@ -1,6 +1,5 @@
 """The command line itself: help, options, errors, log."""
 
-import logging
 import os
 import re
 import subprocess
@@ -103,11 +102,7 @@ def test_a_termination_unwinds(tmp_path):
 
 
 @pytest.fixture
-def end(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("VOUCH_LOG", str(tmp_path / "sub" / "vouch.log"))
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
+def end(log_file, capsys):
     def call(error: BaseException | None, name: str = "run") -> tuple[int, str]:
         def command() -> None:
             if error is not None:
@@ -120,12 +115,7 @@ def end(tmp_path, monkeypatch, capsys):
             return exit_.exit_code, capsys.readouterr().err
         return 0, capsys.readouterr().err
 
-    yield call
-    for handler in [handler for handler in root.handlers if handler not in handlers]:
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(level)
-    logging.captureWarnings(False)
+    return call
 
 
 def test_success_says_nothing(end):
