@@ -15,7 +15,7 @@ from vouch_labels.schemas.records import Marker
 from vouch_labels.schemas.tables import BOX, IMAGES, STAGES
 from vouch_labels.tasks.arrow import boxes_of, flat, numbers, rows_of_keys
 from vouch_labels.tasks.models.registry import RawDetections
-from vouch_labels.tasks.policy import coverage_of_run
+from vouch_labels.tasks.policy import coverage_of_run, label_numbers
 from vouch_labels.tasks.route import route
 from vouch_labels.tasks.shard.files import decision_counts, markers_of, read_part, write_marker, write_part
 from vouch_labels.tasks.shard.numbers import read_numbers
@@ -200,8 +200,8 @@ def _from_numbers(workspace: Store, older: Marker, policy: Policy) -> dict[str, 
     if found is None:
         return None
     ids = read_part(workspace, older.parts["route"], "route", ["label_id"])["label_id"]
-    if len(ids) != found.num_rows:
-        raise StoreError(f"the tables of shard {older.shard} differ in length; delete its markers")
+    if not np.array_equal(label_numbers(ids), numbers(found["number"], np.uint64)):
+        raise StoreError(f"the tables of shard {older.shard} are not of the same labels; delete its markers")
     names = flat(found["class_name"]).dictionary_decode()
     labels = found.set_column(1, "class_name", names).append_column("label_id", ids)
     return {"images": IMAGES.empty_table(), "detect": labels, "segment": labels, "score": labels}

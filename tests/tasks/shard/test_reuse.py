@@ -1,8 +1,13 @@
+import hashlib
+
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from vouch_labels.schemas.campaign import Thresholds
 from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.tasks.shard.files import read_marker, read_part
+from vouch_labels.tasks.shard.numbers import read_numbers
 from vouch_labels.tasks.shard.pipeline import load_pipeline, stages_fingerprint
 from vouch_labels.tasks.shard.reuse import reroute_shard
 from vouch_labels.tasks.store.open import open_store
@@ -66,3 +71,20 @@ def test_a_class_without_a_rule_and_a_table_that_is_gone(labelled, certified, tm
         (tmp_path / "workspace" / part.name).unlink()
     with pytest.raises(StoreError, match="is missing; delete"):
         reroute_shard(workspace, "main", older, certified({"cat": 0.5, "dog": 0.5}))
+
+
+def test_numbers_of_other_labels_are_refused(labelled, certified):
+    """Their file is whole, and has as many rows; but it is not of these labels."""
+    workspace, _, older = labelled
+    table = read_numbers(workspace, older.numbers)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(
+            table.set_column(0, table.schema.field(0), pc.add(table["number"], pa.scalar(1, pa.uint64())))
+        )
+    data = sink.getvalue().to_pybytes()
+    part = older.numbers.model_copy(update={"name": "other.arrow", "sha256": hashlib.sha256(data).hexdigest()})
+    workspace.put(part.name, data)
+    other = older.model_copy(update={"numbers": part})
+    with pytest.raises(StoreError, match="are not of the same labels; delete its markers"):
+        reroute_shard(workspace, "main", other, certified({"cat": 0.5, "dog": 0.5}))
