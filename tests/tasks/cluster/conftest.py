@@ -57,7 +57,9 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         self._folder, self._started = folder, list[subprocess.Popen[bytes]]()
         self._start("--head", "--port=0", "--include-dashboard=false", "--num-cpus=0", f"--temp-dir={folder}/ray")
-        self.address = (folder / "ray/ray_current_cluster").read_text(encoding="utf-8").strip()
+        address = folder / "ray/ray_current_cluster"
+        until(lambda: address.exists() and address.read_text(encoding="utf-8"))  # written after "started" is said
+        self.address = address.read_text(encoding="utf-8").strip()
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         more = ("--num-gpus=0", f"--object-store-memory={80 << 20}", "--disable-usage-stats", "--block")
