@@ -529,6 +529,21 @@ class RayConfig(Strict):
         return value
 
 
+class Tiles(Strict):
+    """Tiles in which images larger than one are looked at; empty: images are looked at as a whole."""
+
+    size: int = Field(1024, ge=64, le=16384, description="Width and height of a tile, in pixels of the image.")
+    overlap: float = Field(
+        0.2,
+        ge=0,
+        le=0.5,
+        description="Share of a tile that its neighbours see too; objects not larger than it lie whole in some tile.",
+    )
+    whole: bool = Field(
+        True, description="Look at the image as a whole too, which finds the objects larger than the overlap."
+    )
+
+
 class RunConfig(Strict):
     """Orchestration."""
 
@@ -554,6 +569,7 @@ class RunConfig(Strict):
     retries: int = Field(2, ge=0, le=20, description="Times a failed shard is tried again.")
     retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; doubled each time.")
     shard_timeout_s: float = Field(6 * 3600, gt=0, description="A shard that takes longer is given up.")
+    tiles: Tiles | None = Field(None, description="Tiles for large images with small objects; empty: none.")
     fetch_threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto",
         description="Threads that fetch and decode ahead; auto: 8, and more as long as the models wait for images and "

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig
+from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig, Tiles
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Failed
 from vouch_labels.schemas.tables import DETECTIONS
@@ -20,6 +20,7 @@ from vouch_labels.tasks.boxes_masks import box_area, box_iou
 from vouch_labels.tasks.fingerprint import Json, fingerprint
 from vouch_labels.tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
 from vouch_labels.tasks.models.tokens import check_apart
+from vouch_labels.tasks.tiles import TiledDetector
 
 _VERSION = 1
 _BORDER = 1.0
@@ -80,14 +81,20 @@ class Detect:
     The runner-up is the best of the other classes and the class's own negatives.
     """
 
-    def __init__(self, detector: Detector, classes: Sequence[ClassConfig], config: DetectorConfig) -> None:
-        """Take the model and what to look for.
+    def __init__(
+        self,
+        detector: Detector,
+        classes: Sequence[ClassConfig],
+        config: DetectorConfig,
+        tiles: Tiles | None = None,
+    ) -> None:
+        """Take the model and what to look for, in tiles or in whole images.
 
         Raises:
             UserError: A prompt cannot be asked for, or stands for two classes, or for a class and what it is not.
         """
         _refuse_shared(classes)
-        self._detector = detector
+        self._detector = TiledDetector(detector, tiles) if tiles else detector
         self._class_names = [entry.key for entry in classes]
         self._phrases = _phrases(classes)
         self._texts = Texts(self._phrases, self._class_names)
@@ -100,14 +107,14 @@ class Detect:
         self.key = fingerprint(
             "detect",
             _VERSION,
-            detector.fingerprint,
+            self._detector.fingerprint,
             *_prompts(classes),
             least,
             config.nms_iou,
             config.max_boxes,
         )
         """What the step's rows depend on, beside the images."""
-        self.inputs = {"detector weights": detector.fingerprint, **declared_inputs(classes, config)}
+        self.inputs = {"detector weights": detector.fingerprint, **declared_inputs(classes, config, tiles)}
         """The same by what a user can change: name -> its fingerprint."""
 
     def __call__(self, images: Sequence[Pixels]) -> list[Detections | Failed]:
@@ -214,12 +221,14 @@ def _prompts(classes: Sequence[ClassConfig]) -> list[Json]:
     return [texts, [entry.key for entry in classes], *several]
 
 
-def declared_inputs(classes: Sequence[ClassConfig], config: DetectorConfig) -> dict[str, str]:
+def declared_inputs(classes: Sequence[ClassConfig], config: DetectorConfig, tiles: Tiles | None) -> dict[str, str]:
     """What labels depend on of what a campaign says about detecting: name -> its fingerprint; no model is needed."""
     least = [config.min_score if entry.min_score is None else entry.min_score for entry in classes]
     return {
         "prompts": fingerprint(*_prompts(classes)),
-        "detector settings": fingerprint(_VERSION, least, config.nms_iou, config.max_boxes),
+        "detector settings": fingerprint(
+            _VERSION, least, config.nms_iou, config.max_boxes, *([tiles.model_dump()] if tiles else [])
+        ),
     }
 
 

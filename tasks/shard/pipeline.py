@@ -16,6 +16,7 @@ from vouch_labels.schemas.campaign import (
     ModelsConfig,
     ScorerConfig,
     SegmenterConfig,
+    Tiles,
 )
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
@@ -107,17 +108,17 @@ def load_pipeline(campaign: Campaign) -> Pipeline:
     """
     models, source = campaign.models, campaign.source
     off = tuple(name for name in models.switched_off if name != "overlap")
-    loaded = _load(models.model_copy(update={"switched_off": off}), campaign.classes)
+    loaded = _load(models.model_copy(update={"switched_off": off}), campaign.classes, campaign.run.tiles)
     decoding = fingerprint(DECODING, [source.max_image_mb, source.max_pixels])
     return replace(loaded, acquire_key=decoding, stages_on=stages_for(choose_runtime(models)))
 
 
 @lru_cache(maxsize=1)
-def _load(models: ModelsConfig, classes: tuple[ClassConfig, ...]) -> Pipeline:
+def _load(models: ModelsConfig, classes: tuple[ClassConfig, ...], tiles: Tiles | None) -> Pipeline:
     runtime = choose_runtime(models)
     # Prompts are checked with the detector alone, before the larger files are read.
-    detect = Detect(load_detector(models.detector, runtime), classes, models.detector)
-    segment = Segment(load_segmenter(models.segmenter, runtime))
+    detect = Detect(load_detector(models.detector, runtime), classes, models.detector, tiles)
+    segment = Segment(load_segmenter(models.segmenter, runtime), tiles)
     score = Score(load_scorer(models.scorer, runtime), classes, models.scorer)
     score.prepare()
     return Pipeline(detect, segment, score, Presence(score, classes, models.scorer.presence))
@@ -141,6 +142,7 @@ def recipe_of(campaign: Campaign, device: str = "", precision: str = "") -> str:
     return fingerprint(
         *(code_digest(), versions, models.model_dump(mode="json"), device, precision),
         *(files, classes, source.max_image_mb, source.max_pixels),
+        *([campaign.run.tiles.model_dump()] if campaign.run.tiles else []),
     )
 
 
