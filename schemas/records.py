@@ -156,6 +156,25 @@ class Current(Strict):
         return tuple(self.names.get(name, name) for name in self.classes)
 
 
+class Imported(Strict):
+    """Labels of a file that a run takes as they are, beside what its detector finds."""
+
+    file: str = Field(description="Name of the file.")
+    sha256: str = Field(description="Hex of SHA-256 over it.")
+    table: str = Field("", description="Hex of SHA-256 over the table that holds its labels.")
+    images: int = Field(ge=0, description="Images of the source that it names.")
+    labels: int = Field(ge=0, description="Labels taken.")
+    left_out: dict[str, int] = Field(description="Why -> annotations, or images, that were not taken.")
+    renamed: dict[str, str] = Field({}, description="Category of the file -> class that its labels were taken as.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What was taken, and what was not."""
+        yield f"{plural(self.labels, 'label')} of {plural(self.images, 'image')} taken from {self.file}"
+        for why, number in self.left_out.items():
+            yield f"left out: {number:,} {why}"
+        yield "next: vouch run CAMPAIGN masks, scores and routes them"
+
+
 class ExportStatus(Strict):
     """The data set that the campaign names, as it was last written."""
 

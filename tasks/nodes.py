@@ -414,9 +414,9 @@ class Worker:
 
     def _load(self) -> Description:
         campaign = self._start.settings.campaign
-        pipeline = load_pipeline(self._settings.campaign)
+        pipeline = load_pipeline(self._settings.campaign, self._settings.imported)
         runtime = choose_runtime(self._settings.campaign.models)
-        recipe = recipe_of(campaign, self._start.device, runtime.precision)
+        recipe = recipe_of(campaign, self._start.device, runtime.precision, self._settings.imported)
         return Description(pipeline.stages(self._settings.policy), pipeline.inputs, recipe)
 
     def _unlike(self) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from math import ceil
 from typing import Final, Self
@@ -15,6 +16,7 @@ from vouch_labels.schemas.records import Current, ExportOutcome, Generation, Run
 from vouch_labels.tasks.certify.active import choose_policy, guarantee_of
 from vouch_labels.tasks.cluster import Cluster
 from vouch_labels.tasks.export.export import check_export_name, export_run
+from vouch_labels.tasks.imported import imported_of
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images, first_failed
 from vouch_labels.tasks.models.registry import check_models_there
@@ -130,7 +132,8 @@ class CampaignRun:
             before = read_current(self._workspace, self._name)
             with self.timed(LISTING):
                 self._list()
-            self.settings = ShardSettings(campaign, policy)
+            imported = imported_of(self._workspace, self._name)
+            self.settings = ShardSettings(campaign, policy, imported.table if imported else "")
             recipes = self._recipes()
             recipe = recipes[0]
             known = before is not None and before.recipe in recipes and before.recipe != ""
@@ -145,7 +148,7 @@ class CampaignRun:
                         self.cluster = stack.enter_context(self._cluster())
                         stages, inputs, recipe = self.cluster.describe()
                     else:
-                        pipeline = load_pipeline(campaign)
+                        pipeline = load_pipeline(campaign, self.settings.imported)
                         stages, inputs = pipeline.stages(policy), pipeline.inputs
                 self.idle = not known and not self._has_work(stages)
                 if self.cluster is not None and not self.idle:
@@ -206,12 +209,13 @@ class CampaignRun:
     def _recipes(self) -> list[str]:
         """What keys may be made of, see `recipe_of`; the precision of a cluster's GPUs is known by a worker alone."""
         run, models = self.campaign.run, self.campaign.models
+        recipe = partial(recipe_of, self.campaign, imported=self.settings.imported)
         if run.runner == "local":
-            return [recipe_of(self.campaign)]
+            return [recipe()]
         if gpus_of_worker(self.campaign) == 0:
-            return [recipe_of(self.campaign, "cpu", "fp32" if models.precision == "auto" else models.precision)]
+            return [recipe("cpu", "fp32" if models.precision == "auto" else models.precision)]
         asked = ("bf16", "fp32") if models.precision == "auto" else (models.precision,)
-        return [recipe_of(self.campaign, "cuda", precision) for precision in asked]
+        return [recipe("cuda", precision) for precision in asked]
 
     def _cluster(self) -> Cluster:
         size, first = size_of_worker(self.campaign), first_listed(self._ledger)

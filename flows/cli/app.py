@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-add(app, init.init, label.preview, label.run, label.status, label.export, evaluate.evaluate)
+add(app, init.init, label.import_, label.preview, label.run, label.status, label.export, evaluate.evaluate)
 add(app, review.plan_reviews, review.review, certify.certify, certify.apply, certify.simulate)
 add(app, review.verdicts, evaluate.report)
 app.add_typer(label.models)
