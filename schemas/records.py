@@ -175,6 +175,62 @@ class Imported(Strict):
         yield "next: vouch run CAMPAIGN masks, scores and routes them"
 
 
+class Suspect(Strict):
+    """A label that is likely wrong."""
+
+    rank: int = Field(ge=1, description="1: the most likely.")
+    kind: Literal["class", "box", "duplicate", "missing"] = Field(description="What is wrong with it, if it is.")
+    score: float = Field(ge=0, le=1, description="For ordering alone: no probability.")
+    key: str = Field(description="Of its image.")
+    name: str | None = Field(description="The annotation; None where one is missing.")
+    class_name: str = Field(description="Its class; of a missing one the class that the models see.")
+    better_class: str | None = Field(None, description="The class that CLIP sees.")
+
+
+class AuditSummary(Strict):
+    """What models doubt in the labels of a data set."""
+
+    imported: Imported
+    images: int = Field(ge=0, description="Images of the source.")
+    failed: int = Field(ge=0, description="Of them, those that could not be read.")
+    kinds: dict[str, int] = Field(description="Kind -> suspects with a score of .5 or more.")
+    first: list[Suspect] = Field(description="The first suspects.")
+    table: str = Field(description="The file with all of them.")
+    picture: str | None = Field(description="The picture with the first; None where no image could be read.")
+    measure: str = Field(description="A campaign of these labels alone, by which people certify how right they are.")
+    bundled: tuple[str, ...] = Field((), description="Models that are bundled: they know drawn things.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What was looked at, what is doubted most, and where the rest is."""
+        yield f"{plural(self.imported.labels, 'label')} of {plural(self.imported.images, 'image')} looked at"
+        if self.failed:
+            yield f"{plural(self.failed, 'image')} could not be read: vouch status CAMPAIGN names them"
+        yield from (f"left out: {number:,} {why}" for why, number in self.imported.left_out.items())
+        doubts = ", ".join(f"{kind} {number:,}" for kind, number in self.kinds.items())
+        yield f"likely wrong (score .5 or more): {doubts}"
+        rows = [
+            (
+                str(one.rank),
+                one.kind,
+                f"{one.score:.2f}",
+                one.class_name,
+                one.better_class or "",
+                one.name or "",
+                one.key,
+            )
+            for one in self.first
+        ]
+        yield Table("", {"": str, "kind": str, "score": str, "class": str, "or": str, "label": str, "image": str}, rows)
+        yield from bundled_models(self.bundled)
+        yield f"all of them: {self.table}"
+        if self.picture:
+            yield f"picture of the first: {self.picture}"
+        yield (
+            f"how right the data set is, people certify: vouch run {self.measure}, then "
+            f"vouch plan-reviews {self.measure} --images 40, vouch review {self.measure}, vouch certify {self.measure}"
+        )
+
+
 class ExportStatus(Strict):
     """The data set that the campaign names, as it was last written."""
 

@@ -103,6 +103,20 @@ def import_labels(
         return write_imported(workspace, run, labels, record)
 
 
+def category_names(file: Path) -> list[str]:
+    """Names of the categories of a COCO file that have annotations, in its order; all of them where none has.
+
+    Raises:
+        UserError: The file is no COCO file, or has no category.
+    """
+    truth = read_truth(file, masks=False)
+    counts = truth.counts()
+    names = [name for name, number in counts.items() if number] or list(counts)
+    if not names:
+        raise UserError(f"{file}: it has no category")
+    return names
+
+
 def _classes(campaign: Campaign, truth: Truth, renamed: Mapping[str, str], file: Path) -> dict[int | str, str]:
     """Category id -> the name that labels of its class carry, of those that are taken.
 
@@ -117,7 +131,8 @@ def _classes(campaign: Campaign, truth: Truth, renamed: Mapping[str, str], file:
                 f"--class {category}={name}: {name!r} is no class of the campaign; it has {', '.join(names)}"
             )
     paired = pair_classes(list(names), truth.categories, former)
-    unmatched = [name for name in paired.truth_only if name not in renamed]
+    counts = truth.counts()
+    unmatched = [name for name in paired.truth_only if name not in renamed and counts[name]]
     if unmatched:
         near = {name: get_close_matches(name, names, 1) for name in unmatched}
         options = [f'--class "{name}={near[name][0] if near[name] else LEFT_OUT}"' for name in unmatched]

@@ -72,7 +72,7 @@ def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int 
     chosen = {image.key for image in richest[:count]}
     drawn = _with_pixels([image for image in images if image.key in chosen], campaign, source)
     if drawn:
-        _save(draw_grid(drawn, current.shown, columns), path)
+        save_picture(draw_grid(drawn, current.shown, columns), path)
     return len(drawn)
 
 
@@ -119,7 +119,7 @@ def preview(
     if drawn:
         classes = [entry.name for entry in campaign.classes]
         legend = "in colour: accepted; grey, with ?: waits for review"
-        _save(draw_grid(drawn, classes, columns, detailed=True, legend=legend), path)
+        save_picture(draw_grid(drawn, classes, columns, detailed=True, legend=legend), path)
     return Preview(
         picture=str(path.resolve()) if drawn else None,
         images=counts.images,
@@ -169,7 +169,12 @@ def _with_pixels(images: Iterable[ExportImage], campaign: Campaign, source: Stor
     return found
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture; its path's ending says the format.
+
+    Raises:
+        UserError: It names no format, or the file cannot be written.
+    """
     try:
         format_name = Image.registered_extensions()[path.suffix.lower()]
         data = io.BytesIO()

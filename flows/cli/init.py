@@ -75,7 +75,7 @@ def init(
     names = _class_names(classes, class_names)
     images, empty = _images(source, directory)
     values: dict[str, Any] = {
-        "source": {"uri": _source(source, directory)},
+        "source": {"uri": source_uri(source, directory)},
         "workspace": {"uri": "./workspace"},
         "classes": [{"name": name, "prompts": [name]} for name in names or ["cat"]],
         "routing": RoutingConfig().model_dump(include={"precision", "confidence", "gate"}),
@@ -173,7 +173,7 @@ def _count(folder: Path) -> tuple[int, "Counter[str]"]:
     return images, others
 
 
-def _source(given: str | None, directory: Path) -> str:
+def source_uri(given: str | None, directory: Path) -> str:
     """The uri as it stands in the campaign: folders given on the command line are relative to where it is typed."""
     if given is None:
         return "./images"

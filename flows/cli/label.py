@@ -96,69 +96,6 @@ def run(
     check_complete(summary)
 
 
-@reported(
-    "vouch import campaign.yaml labels.json",
-    'vouch import campaign.yaml labels.json --class "kitty=cat" --class "kite=left out"',
-    "vouch import campaign.yaml --remove",
-)
-def import_(
-    campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
-    labels: Annotated[
-        Path | None,
-        typer.Argument(help="COCO annotations of (some of) the images.", metavar="[LABELS]", show_default=False),
-    ] = None,
-    class_names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            help="A category of the file and the class that it is, or 'left out'; kept for the next import.",
-            metavar="CATEGORY=CLASS",
-        ),
-    ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Have no imported labels count any more.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was taken as one JSON object.")] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
-) -> None:
-    """Take the labels of a COCO file as those of another detector: the next run masks, scores and routes them.
-
-    They stay as they are, and what the campaign's own detector finds beside them is added (models.detector.backend:
-    none adds nothing). A second import takes the place of the first; answers of people stay. Images are paired by
-    file_name, categories with classes by name.
-    """
-    from vouch_labels.flows.console.progress import RunProgress
-    from vouch_labels.schemas.campaign_file import load_campaign
-    from vouch_labels.tasks.import_labels import import_labels
-    from vouch_labels.tasks.imported import remove_imported
-    from vouch_labels.tasks.shard.events import Listing, Reading
-    from vouch_labels.tasks.store.open import open_workspace
-
-    config = load_campaign(campaign)
-    if (labels is None) != remove:
-        raise UserError("name the file of labels to import, or say --remove to have none")
-    if labels is None:
-        remove_imported(open_workspace(config.workspace), config.run.name)
-        say(terminal().results(), "imported labels count no more; vouch run labels anew without them")
-        return
-    classes = dict(_class_pair(pair) for pair in class_names or ())
-    with quiet() as shown:
-        with RunProgress(shown.remarks(), plain) as progress:
-            taken = import_labels(
-                config,
-                labels,
-                classes,
-                lambda images: progress(Listing(images)),
-                lambda done, total: progress(Reading(done, total)),
-            )
-        answer(shown, taken, as_json, campaign)
-
-
-def _class_pair(pair: str) -> tuple[str, str]:
-    category, sign, name = pair.rpartition("=")
-    if not (sign and category.strip() and name.strip()):
-        raise UserError(f"--class {pair!r}: write the category of the file, =, and the class that it is: kitty=cat")
-    return category.strip(), name.strip()
-
-
 def check_complete(summary: "RunSummary") -> None:
     """Raise a VouchError that says how much a run has left undone, if any."""
     if summary.pending:

@@ -215,7 +215,7 @@ class _Reader:
         self._category.append(self._category_codes.setdefault(category, len(self._category_codes)))
         self._boxes.extend(box)
         score = value.get("score")
-        self._score.append(score if _is_pixels(score) and 0 <= score <= 1 else math.nan)
+        self._score.append(score if isinstance(score, int | float) and 0 <= score <= 1 else math.nan)
         self._crowd.append(crowd or ignored)
         self._has_mask.append(mask is not None)
         if self._keep and not isinstance(mask, bool):

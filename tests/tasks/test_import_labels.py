@@ -131,9 +131,7 @@ def test_categories_that_fit_no_class_are_asked_about_once(tmp_path, make_images
     categories = [{"id": 1, "name": "kitty"}, {"id": 2, "name": "doge"}, {"id": 3, "name": "kite"}]
     annotations = [annotation(number, 0, number, [2, 3, 5, 6]) for number in (1, 2, 3)]
     file = labels_file(annotations, categories)
-    with pytest.raises(
-        UserError, match=r"'kitty', 'doge', 'kite'; .* \"kitty=left out\", --class \"doge=dog\""
-    ):
+    with pytest.raises(UserError, match=r"'kitty', 'doge', 'kite'; .* \"kitty=left out\", --class \"doge=dog\""):
         import_labels(campaign, file)
     with pytest.raises(UserError, match="'bird' is no class of the campaign; it has cat, dog"):
         import_labels(campaign, file, {"kitty": "bird"})
