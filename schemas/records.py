@@ -116,6 +116,20 @@ _UNKNOWN: Final = "Class that the bundled models do not know -> what they know t
 _WITHOUT_LABEL: Final = "Class -> labels that people answered about and that are not there any more; '': of no plan."
 
 
+class SumOfMarkers(Strict):
+    """Sum of some shards' counts, as markers had them."""
+
+    digest: str = Field(description="Hash of the ids of these shards, and of how many images each held.")
+    shards: int = Field(ge=0, description="How many.")
+    counts: ShardCounts
+
+
+class Sums(Strict):
+    """What `vouch run` adds up at its end, so that `vouch status` need not read a marker a shard."""
+
+    parts: dict[str, SumOfMarkers] = Field(description="First two digits of shards' ids -> the sum of these shards.")
+
+
 class Marker(Strict):
     """Says that a shard is done; parts without it do not exist."""
 

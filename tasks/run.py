@@ -337,7 +337,7 @@ class CampaignRun:
         self._carry_answers()
         parts = self._seconds(worked.seconds)
         where = (self._workspace, self._name, self._ledger, self._current.fingerprint)
-        totals = add_up(*where)
+        totals = add_up(*where, keep=True)
         failed = first_failed(*where) if totals.failed else []
         policy, generation = self.settings.policy, self._generation
         return RunSummary(
