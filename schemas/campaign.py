@@ -89,6 +89,12 @@ class Source(Location):
         description="File that names the keys instead of a listing: .txt, .csv, .jsonl or .parquet, "
         "local or s3://, with a column key and optionally etag and size.",
     )
+    image_column: str | None = Field(
+        None,
+        examples=["image"],
+        description="Column of Parquet files that holds the images; empty: the one that Hugging Face's metadata, or "
+        "its type and name, tell.",
+    )
     max_image_mb: float = Field(100.0, gt=0, description="Larger files fail with a reason; megabytes.")
     max_pixels: int = Field(
         120_000_000, gt=0, description="Images of more pixels fail with a reason (decompression bombs)."

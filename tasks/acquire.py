@@ -12,6 +12,7 @@ from typing import Final
 
 from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.errors import (
+    ContainerError,
     ObjectArchivedError,
     ObjectMissingError,
     ObjectRefusedError,
@@ -193,8 +194,10 @@ def _acquire_one(ref: ImageRef, store: Store, source: Source, room: Room) -> Acq
         outcome = Failed(step="fetch", reason=DENIED)
     except ObjectArchivedError:
         outcome = Failed(step="fetch", reason=ARCHIVED)
+    except ContainerError as error:
+        outcome = Failed(step="acquire", reason=" ".join(str(error).split()))
     except (StoreError, StoreAccessError) as error:
-        if isinstance(error, StoreAccessError) and store.local_path(ref.key) is None:
+        if isinstance(error, StoreAccessError) and store.local_path("x") is None:
             raise
         # A store that fails is no fault of the image: a shard of nothing else is tried again.
         kind = "" if isinstance(error, StoreAccessError) else f"unforeseen {type(error).__name__}: "
@@ -218,9 +221,8 @@ def _fetch_and_decode(ref: ImageRef, store: Store, source: Source, room: Room) -
     if size > source.max_image_mb * _MEGABYTE:
         if not PurePosixPath(ref.key).suffix:
             return Failed(step="acquire", reason="too large, without an extension", skip=True)
-        limit = f"source.max_image_mb, {source.max_image_mb:g}"
-        return Failed(step="acquire", reason=f"too large: {size / _MEGABYTE:.1f} MB is more than {limit}")
-    room.hold(size)
+        return _too_large(size, source)
+    room.hold(max(size, 0))
     for attempt in range(source.s3.max_attempts):
         if attempt:
             time.sleep(_CUT_WAIT_S * 2 ** (attempt - 1))
@@ -235,7 +237,14 @@ def _fetch_and_decode(ref: ImageRef, store: Store, source: Source, room: Room) -
                     return Failed(step="fetch", reason=reason)
         if ref.etag and blob.etag != ref.etag:
             return Failed(step="fetch", reason="changed since it was listed; the next run will take it")
+        if size < 0 and len(blob.data) > source.max_image_mb * _MEGABYTE:
+            return _too_large(len(blob.data), source)
         # Of the version that was listed the size is known; without a version it may be any.
-        if not ref.etag or len(blob.data) == size:
+        if not ref.etag or size < 0 or len(blob.data) == size:
             return decode(ref.key, blob.data, source.max_pixels, room)
     raise StoreError("fewer or more bytes come than are listed, each time; look at the network and the store")
+
+
+def _too_large(size: int, source: Source) -> Failed:
+    limit = f"source.max_image_mb, {source.max_image_mb:g}"
+    return Failed(step="acquire", reason=f"too large: {size / _MEGABYTE:.1f} MB is more than {limit}")

@@ -34,6 +34,7 @@ from vouch_labels.tasks.shard.events import Listing, Loading, OnEvent, Planned, 
 from vouch_labels.tasks.shard.pipeline import load_pipeline
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
 from vouch_labels.tasks.store.open import check_readable, open_store
+from vouch_labels.tasks.store.source import open_source
 from vouch_labels.tasks.store.store import Store
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int 
         UserError: The campaign has not been run yet, or the picture cannot be written.
         StoreError: The workspace cannot be read.
     """
-    source, workspace = open_store(campaign.source), open_store(campaign.workspace)
+    source, workspace = open_source(campaign.source, campaign.workspace, keep=False), open_store(campaign.workspace)
     run = campaign.run.name
     current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
@@ -92,7 +93,7 @@ def preview(
     started = time.monotonic()
     check_classes(campaign.classes, campaign.models.detector)
     check_models_there(campaign.models)
-    source = open_store(campaign.source)
+    source = open_source(campaign.source, campaign.workspace, keep=False)
     check_readable(source)
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot be written (no such folder); choose another place")

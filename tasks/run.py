@@ -52,6 +52,7 @@ from vouch_labels.tasks.store.open import (
     open_workspace,
     write_format,
 )
+from vouch_labels.tasks.store.source import open_source
 
 START: Final = "start"
 """Part of a run's time that is no other: programs and Prefect start, checks, planning, sums."""
@@ -113,7 +114,8 @@ class CampaignRun:
         """
         campaign = self.campaign
         check_models_there(campaign.models)
-        self._source, self._workspace = open_store(campaign.source), open_store(campaign.workspace)
+        self._source = open_source(campaign.source, campaign.workspace)
+        self._workspace = open_store(campaign.workspace)
         self._labelled = labelled_source(campaign.source, self._source)
         check_readable(self._source)
         has_format = check_format(self._workspace)
