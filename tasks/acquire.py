@@ -22,6 +22,8 @@ from vouch_labels.schemas.errors import (
 from vouch_labels.schemas.records import Failed, ImageRef
 from vouch_labels.tasks.decode import NO_MEMORY, DecodedImage, decode
 from vouch_labels.tasks.memory import DEFAULT_MB, Queue, Room, memory_of
+from vouch_labels.tasks.store.cursor import MOST_HELD
+from vouch_labels.tasks.store.source import MOST_CURSORS, SourceStore, container_in
 from vouch_labels.tasks.store.store import Store
 
 DENIED: Final = "access denied; grant s3:GetObject to the credentials in use"
@@ -131,8 +133,9 @@ def acquire(
     """Yield every planned image in the order of `refs`.
 
     At most 2 * threads images are fetched ahead of the consumer. Files, what decoding takes and decoded images that
-    wait share the memory; a quarter of it at most is for images ahead of their turn. When the consumer stops early,
-    what has not started is cancelled and the threads end.
+    wait share the memory; a quarter of it at most is for images ahead of their turn, and an eighth for what is kept of
+    Parquet files and videos that are read through. When the consumer stops early, what has not started is cancelled and
+    the threads end.
 
     Args:
         refs: Images as they were planned. One whose etag has changed since fails; an empty etag matches any.
@@ -149,7 +152,12 @@ def acquire(
             folder, whose access was checked before, a file without read permission is one bad file.)
     """
     window: deque[tuple[Future[Acquired], Room]] = deque()
-    queue = Queue(memory_of(memory_mb))
+    memory = memory_of(memory_mb)
+    queue = Queue(memory)
+    kept = memory.room()
+    if isinstance(store, SourceStore) and any(container_in(ref.key) for ref in refs):
+        store.most_kept = min(MOST_HELD, memory.limit // (8 * MOST_CURSORS))
+        kept.hold(MOST_CURSORS * store.most_kept)
     pace = pace_of(store.uri, source.s3.threads) if threads is None else Pace(threads, threads)
     pace.again()
     jobs = _Jobs(pace)
@@ -181,6 +189,7 @@ def acquire(
     finally:
         queue.stop()
         jobs.stop()
+        kept.hold(0)
         for _, room in window:
             room.hold(0)
 
@@ -239,6 +248,7 @@ def _fetch_and_decode(ref: ImageRef, store: Store, source: Source, room: Room) -
             return Failed(step="fetch", reason="changed since it was listed; the next run will take it")
         if size < 0 and len(blob.data) > source.max_image_mb * _MEGABYTE:
             return _too_large(len(blob.data), source)
+        room.hold(len(blob.data))
         # Of the version that was listed the size is known; without a version it may be any.
         if not ref.etag or size < 0 or len(blob.data) == size:
             return decode(ref.key, blob.data, source.max_pixels, room)

@@ -5,6 +5,7 @@ import heapq
 import io
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ from vouch_labels.tasks.labels.totals import failed_images
 from vouch_labels.tasks.models.registry import Pixels, check_models_there
 from vouch_labels.tasks.models.tokens import check_classes
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.plan.plan import list_source, plan
+from vouch_labels.tasks.plan.plan import list_source, nothing_to_label, plan
 from vouch_labels.tasks.policy import basis, check_fits, default_policy
 from vouch_labels.tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
 from vouch_labels.tasks.shard.pipeline import load_pipeline
@@ -98,9 +99,10 @@ def preview(
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot be written (no such folder); choose another place")
     on_event(Listing(0))
-    refs = draw_refs(list_source(campaign.source, source, workspace=campaign.workspace), count, seed)
+    skipped = Counter[str]()
+    refs = draw_refs(list_source(campaign.source, source, workspace=campaign.workspace, skipped=skipped), count, seed)
     if not refs:
-        raise UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
+        raise nothing_to_label(skipped)
     on_event(Loading("models"))
     policy, remark = _policy(campaign)
     with tempfile.TemporaryDirectory(prefix="vouch-preview-") as folder:

@@ -200,7 +200,7 @@ class CampaignRun:
         if limit is not None and source.manifest is None:
             images = islice(images, limit)  # stores list in the order of keys
         if not take_listing(images, self._ledger, lambda keys: self.on_event(Listing(keys)), limit):
-            refuse_empty(self._ledger)
+            refuse_empty(self._ledger, skipped=self._skipped)
         if not self.options.accept_changes:
             in_part = limit is not None
             check_source(self._workspace, self._name, self._ledger, self._labelled, in_part=in_part)

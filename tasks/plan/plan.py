@@ -3,7 +3,7 @@
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vouch_labels.schemas.campaign import IMAGE_GLOBS, Location, Source
+from vouch_labels.schemas.campaign import IMAGE_GLOBS, VIDEO_SUFFIXES, Location, Source
 from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
 from vouch_labels.schemas.tables import PLAN, REMOVED, SHARDS
@@ -25,7 +25,6 @@ from vouch_labels.tasks.store.source import (
     COMPRESSED_SUFFIXES,
     SourceStore,
     container_in,
-    is_container,
 )
 from vouch_labels.tasks.store.store import ObjectInfo, Store, map_ordered
 
@@ -240,7 +239,14 @@ def _count(ledger: Ledger, table: str) -> int:
     return int(ledger.database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
 
 
-def refuse_empty(ledger: Ledger, *, allow_empty: bool = False) -> None:
+def nothing_to_label(skipped: Collection[str]) -> UserError:
+    """The error of a source without images, by the kinds of files that were skipped."""
+    if any(suffix.upper() in skipped for suffix in VIDEO_SUFFIXES):
+        return UserError("the source holds no image to label, but videos; set source.video to take frames of them")
+    return UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
+
+
+def refuse_empty(ledger: Ledger, *, skipped: Collection[str] = (), allow_empty: bool = False) -> None:
     """Refuse a source without images, see `plan_listed`.
 
     Raises:
@@ -248,7 +254,7 @@ def refuse_empty(ledger: Ledger, *, allow_empty: bool = False) -> None:
     """
     planned = ledger.count()
     if planned == 0:
-        raise UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
+        raise nothing_to_label(skipped)
     if not allow_empty:
         raise UserError(
             f"the source is empty now, but {plural(planned, 'image of it is', 'images of it are')} planned; check the "
@@ -368,7 +374,7 @@ def list_source(
             files = store.expand(files, counts)
         for info in files:
             # The view itself gives those that it cannot read, so that they fail with a reason.
-            kind = None if isinstance(store, SourceStore) and is_container(info.key) else kind_of(info.key)
+            kind = None if isinstance(store, SourceStore) and store.is_container(info.key) else kind_of(info.key)
             if kind is None:
                 yield ImageRef(*info)
             else:
@@ -388,7 +394,7 @@ def _files(
     for info in store.list(left_out=counts):
         if info.key.startswith(own):
             continue
-        if is_container(info.key):
+        if isinstance(store, SourceStore) and store.is_container(info.key):
             if is_hidden(info.key):
                 skip(HIDDEN)
                 continue

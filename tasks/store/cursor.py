@@ -10,7 +10,7 @@ from typing import Final
 from vouch_labels.schemas.errors import ContainerError
 
 MOST_HELD: Final = 64 << 20
-"""Bytes of items that were passed and are kept for threads that come late."""
+"""Bytes of items that were passed and are kept for threads that come late, where memory is plenty."""
 
 Item = bytes | ContainerError
 """What stands at a place, or why it cannot be read."""
@@ -28,7 +28,7 @@ class Cursor:
         self,
         enter: Callable[[int], Iterator[tuple[int, Item]]],
         is_far: Callable[[int, int], bool],
-        most_held: int = MOST_HELD,
+        most_held: int,
     ) -> None:
         """Begin nowhere.
 

@@ -67,13 +67,14 @@ def read_parquet(store: Store, info: ObjectInfo, column: str | None) -> Members:
         return Gathering().members(_reason(error))
 
 
-def rows_of(store: Store, info: ObjectInfo, about: Mapping[str, Any]) -> Cursor:
+def rows_of(store: Store, info: ObjectInfo, about: Mapping[str, Any], most_kept: int) -> Cursor:
     """Open the images of a file for reading in the order of its rows.
 
     Args:
         store: Where it lies.
         info: The version of it that was listed.
         about: What `read_parquet` says of it.
+        most_kept: Bytes of images that are kept for threads that come late.
     """
     column, starts = str(about["column"]), [0, *accumulate(about["groups"])]
 
@@ -83,7 +84,7 @@ def rows_of(store: Store, info: ObjectInfo, about: Mapping[str, Any]) -> Cursor:
     def enter(row: int) -> Iterator[tuple[int, Item]]:
         return _rows(RangeFile(store, info, _MOST_READ), column, starts, row)
 
-    return Cursor(enter, lambda here, there: group_of(there) > group_of(here))
+    return Cursor(enter, lambda here, there: group_of(there) > group_of(here), most_kept)
 
 
 def _rows(file: RangeFile, column: str, starts: list[int], first: int) -> Iterator[tuple[int, Item]]:

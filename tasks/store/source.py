@@ -1,7 +1,8 @@
-"""Shows the images inside tar and Parquet files as objects of the source, each read by its range.
+"""Shows the images inside tar, Parquet and video files as objects of the source, each read by its range.
 
-A key `shards/0001.tar/a.jpg` is the file a.jpg in the object shards/0001.tar, `train.parquet/000012.jpg` a row. What a
-container has inside is read once for each version of it, and kept in the workspace.
+A key `shards/0001.tar/a.jpg` is the file a.jpg in the object shards/0001.tar, `train.parquet/000012.jpg` a row,
+`clip.mp4/00-00-12.500.jpg` a frame. What a container has inside is read once for each version of it, and kept in the
+workspace.
 """
 
 import heapq
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from vouch_labels.schemas.campaign import Location, Source
+from vouch_labels.schemas.campaign import VIDEO_SUFFIXES, Location, Source, VideoOptions
 from vouch_labels.schemas.errors import (
     ContainerError,
     ObjectArchivedError,
@@ -27,24 +28,27 @@ from vouch_labels.schemas.errors import (
     VouchError,
 )
 from vouch_labels.tasks.fingerprint import fingerprint
-from vouch_labels.tasks.store.cursor import Cursor
+from vouch_labels.tasks.store.cursor import MOST_HELD, Cursor
 from vouch_labels.tasks.store.members import Member, Members, from_bytes, to_bytes
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.parquet import read_parquet, rows_of
 from vouch_labels.tasks.store.store import Blob, ObjectInfo, Store
 from vouch_labels.tasks.store.tar import read_tar
+from vouch_labels.tasks.store.video import frames_of, read_video
 
 logger = logging.getLogger(__name__)
 
 FOLDER: Final = "containers/"
 """Folder of the workspace with what containers have inside."""
-SUFFIXES: Final = (".tar", ".parquet")
+_VIDEO: Final = tuple(f".{suffix}" for suffix in VIDEO_SUFFIXES)
+_PLAIN: Final = (".tar", ".parquet")
 COMPRESSED: Final = "compressed tar (unpack it: gunzip ...)"
 """The kind under which they are counted: no image of one can be read by itself."""
 COMPRESSED_SUFFIXES: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _VERSION: Final = 1
 """Raised whenever the same container could get other members."""
-_WITHIN: Final = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})(?=/)", re.IGNORECASE)
+_FRAME: Final = re.compile(r"(\d{2,})-(\d\d)-(\d\d\.\d{3})\.jpg")
+_WITHIN: Final = re.compile(rf"(?:{'|'.join(map(re.escape, (*_PLAIN, *_VIDEO)))})(?=/)", re.IGNORECASE)
 _MOST_KNOWN: Final = 128 << 20
 """Bytes of members that a process keeps."""
 _THREADS: Final = 16
@@ -53,16 +57,11 @@ _AHEAD: Final = 64
 """Containers that are looked into before the listing comes to them."""
 _LOOKED_AHEAD: Final = 10_000
 _TRIES: Final = 3
-_MOST_CURSORS: Final = 2
-"""Parquet files that are read through at the same time: a shard goes from one to the next."""
+MOST_CURSORS: Final = 2
+"""Parquet files and videos that are read through at the same time: a shard goes from one to the next."""
 
 
 _Waiting = tuple[str, int, ObjectInfo, "Future[tuple[ObjectInfo, Members | None]] | None"]
-
-
-def is_container(key: str) -> bool:
-    """Whether the name is that of a file with images inside."""
-    return key.lower().endswith(SUFFIXES)
 
 
 def container_in(key: str) -> str:
@@ -96,14 +95,21 @@ class SourceStore:
         """Take the store itself, the source's settings, and the workspace that keeps what containers have inside."""
         self.store, self.uri = store, store.uri
         self._source, self._workspace, self._keep = source, workspace, keep
+        self._suffixes = _PLAIN if source.video is None else (*_PLAIN, *_VIDEO)
         self._lock = threading.Lock()
         self._containers: dict[str, ObjectInfo | None] = {}
+        self.most_kept = MOST_HELD
+        """Bytes that each of `MOST_CURSORS` readers of Parquet files and videos may keep for threads that come late."""
         self._cursors: OrderedDict[tuple[str, str], Cursor] = OrderedDict()
         self._reading: dict[str, threading.Lock] = {}
 
     def list(self, prefix: str = "", left_out: Counter[str] | None = None) -> Iterator[ObjectInfo]:
         """Yield the objects as the store has them: of containers the file."""
         return self.store.list(prefix, left_out)
+
+    def is_container(self, key: str) -> bool:
+        """Whether the name is that of a file that is looked into: a tar or Parquet file, with source.video a video."""
+        return key.lower().endswith(self._suffixes)
 
     def expand(self, infos: Iterable[ObjectInfo], left_out: Counter[str]) -> Iterator[ObjectInfo]:
         """Put the members of containers in their place, in the order of all keys.
@@ -134,7 +140,7 @@ class SourceStore:
                         futures -= future is not None
                         yield from self._resolved(first, future, left_out)
                     number += 1
-                    if is_container(info.key):
+                    if self.is_container(info.key):
                         futures += 1
                         future = pool.submit(self._looked_into, info)
                         heapq.heappush(waiting, (f"{info.key}/", number, info, future))
@@ -188,7 +194,7 @@ class SourceStore:
             ObjectMissingError: There is none of this key.
             ContainerError: It cannot be read, or is a container itself.
         """
-        if is_container(key):
+        if self.is_container(key):
             raise ContainerError(self._why(key))
         info = self._container_of(key)
         if info is None:
@@ -200,7 +206,7 @@ class SourceStore:
                 row = members.find(name)
                 if row >= 0:
                     member = members.row(row)
-                    return Blob(self._content(info, members, member), _info(info, member, members).etag)
+                    return Blob(self._content(info, members, row), _info(info, member, members).etag)
             except ObjectChangedError:
                 if attempt + 1 == _TRIES:
                     raise
@@ -282,16 +288,27 @@ class SourceStore:
     def _forget(self, key: str) -> None:
         self._containers.pop(key, None)
 
-    def _content(self, info: ObjectInfo, members: Members, member: Member) -> bytes:
-        if not _is_parquet(info.key):
+    def _content(self, info: ObjectInfo, members: Members, row: int) -> bytes:
+        if not (_is_parquet(info.key) or is_video(info.key)):
+            member = members.row(row)
             return self.store.get_range(info.key, member.place, member.size, info.etag)
         with self._lock:
             place = (info.key, info.etag)
-            cursor = self._cursors.pop(place, None) or rows_of(self.store, info, members.about)
+            cursor = self._cursors.pop(place, None) or self._cursor(info, members)
             self._cursors[place] = cursor
-            while len(self._cursors) > _MOST_CURSORS:
+            while len(self._cursors) > MOST_CURSORS:
                 self._cursors.popitem(last=False)
-        return cursor.item(member.place)
+        return cursor.item(row)
+
+    @property
+    def _video(self) -> VideoOptions:
+        # Frames that were labelled are still shown where no more are taken.
+        return self._source.video or VideoOptions()
+
+    def _cursor(self, info: ObjectInfo, members: Members) -> Cursor:
+        if _is_parquet(info.key):
+            return rows_of(self.store, info, members.about, self.most_kept)
+        return frames_of(self.store, info, members, self._source.max_pixels, self.most_kept)
 
     def _members(self, info: ObjectInfo) -> Members:
         """What a version of a container has inside, read at most once at the same time."""
@@ -308,6 +325,8 @@ class SourceStore:
     def _read(self, info: ObjectInfo) -> Members:
         if _is_parquet(info.key):
             members = read_parquet(self.store, info, self._source.image_column)
+        elif is_video(info.key):
+            members = read_video(self.store, info, self._video, self._source.max_pixels)
         else:
             members = read_tar(self.store, info)
         if self._workspace is not None and self._keep:
@@ -328,8 +347,13 @@ class SourceStore:
 
     def _kept_as(self, info: ObjectInfo) -> str:
         endpoint = self._source.s3.endpoint_url if "://" in self.uri else None
-        column = self._source.image_column if _is_parquet(info.key) else None
-        return f"{FOLDER}{fingerprint(_VERSION, self.uri, endpoint, *info, column)}.parquet"
+        how: tuple[str | float | None, ...] = ()
+        if _is_parquet(info.key):
+            how = (self._source.image_column,)
+        elif is_video(info.key):
+            video = self._video
+            how = (video.frames_per_second, video.scene_change, self._source.max_pixels)
+        return f"{FOLDER}{fingerprint(_VERSION, self.uri, endpoint, *info, *how)}.parquet"
 
 
 class _Known:
@@ -364,6 +388,21 @@ def _info(container: ObjectInfo, member: Member, members: Members) -> ObjectInfo
     column = members.about.get("column", "")
     tag = f"{container.etag}@{member.place:x}{column and '-'}{column}"
     return ObjectInfo(f"{container.key}/{member.name}", tag, member.size)
+
+
+def is_video(key: str) -> bool:
+    """Whether the name is that of a video."""
+    return key.lower().endswith(_VIDEO)
+
+
+def frame_of(key: str) -> tuple[str, float] | None:
+    """The key of the video that an image is a frame of, and its time in seconds; None: it is none."""
+    video, _, name = key.rpartition("/")
+    found = _FRAME.fullmatch(name)
+    if found is None or not is_video(video):
+        return None
+    hours, minutes, seconds = found.groups()
+    return video, round(3600 * int(hours) + 60 * int(minutes) + float(seconds), 3)
 
 
 def _is_parquet(key: str) -> bool:

@@ -2,20 +2,21 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from tests.conftest import draw
+from tests.containers import HEIGHT, WIDTH, tar_of, video_of
 from vouch_labels.api import Campaign as Api
 from vouch_labels.schemas.campaign import Campaign
-from vouch_labels.schemas.errors import ObjectMissingError
+from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.tasks.labels.totals import campaign_failures
 from vouch_labels.tasks.preview import preview, write_preview
 from vouch_labels.tasks.report.render import make_report
@@ -42,14 +43,10 @@ def as_files(store: Store, name: str, images: dict[str, bytes]) -> None:
 
 
 def as_tar(store: Store, name: str, images: dict[str, bytes]) -> None:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for key, data in images.items():
-            for suffix, content in ((".png", data), (".cls", b"3")):
-                info = tarfile.TarInfo(key.removesuffix(".png") + suffix)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    store.put(f"{name}.tar", file.getvalue())
+    members = {}
+    for key, data in images.items():
+        members |= {key: data, key.replace(".png", ".cls"): b"3"}
+    store.put(f"{name}.tar", tar_of(members))
 
 
 def as_parquet(store: Store, name: str, images: dict[str, bytes]) -> None:
@@ -265,3 +262,53 @@ def test_the_first_images_alone(tmp_path: Path, make_campaign: Any, label: Any) 
         planned = session.plan()
         assert planned is not None
         assert planned.listed == 4
+
+
+def drawn(number: int) -> np.ndarray:
+    """One picture for each second of a video."""
+    return np.asarray(draw(number // 5, (WIDTH, HEIGHT)))
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"], indirect=True)
+def test_frames_of_videos_are_labelled_with_their_times(
+    place: tuple[Store, Any], tmp_path: Path, make_campaign: Any, label: Any, forget: Any
+) -> None:
+    store, source = place
+    where = source if isinstance(source, dict) else {"uri": source}
+    store.put("a.mp4", video_of(30, picture=drawn))
+    store.put("b.mkv", video_of(20, "matroska", picture=drawn))
+    store.put("plain.png", png(40))
+    store.put("no.mp4", b"no video")
+    export = {"splits": {"train": 0.5, "val": 0.25, "test": 0.25}, "formats": ["coco", "parquet"], "images": "copy"}
+    with pytest.raises(UserError, match=r"no image to label, but videos; set source\.video"):
+        preview(make_campaign(source=where | {"exclude": ["*.png"]}), tmp_path / "none.png", 3)
+    where["video"] = {"frames_per_second": 1}
+    campaign = make_campaign(source=where, export=export)
+    summary, markers = label(campaign)
+    assert (summary.images, summary.done, summary.failed, len(markers)) == (12, 11, 1, 3)
+    assert {key: reason for key, _, reason in summary.failed_images}.keys() == {"no.mp4"}
+    root = tmp_path / "workspace/exports/coco"
+    document = json.loads((root / "annotations.json").read_text())
+    assert [(image.get("video"), image.get("timestamp_s")) for image in document["images"]] == [
+        *(("a.mp4", float(second)) for second in range(6)),
+        *(("b.mkv", float(second)) for second in range(4)),
+        (None, None),
+    ]
+    assert document["annotations"]
+    rows = pq.read_table(root / "images.parquet").to_pylist()
+    assert [row["timestamp_s"] for row in rows] == [image.get("timestamp_s") for image in document["images"]]
+    for image in document["images"]:
+        assert Image.open(root / image["file_name"]).size == (image["width"], image["height"])
+    # Frames of one video look alike: they are in one split.
+    splits = [
+        json.loads((root / f"annotations_{name}.json").read_text())["images"] for name in ("train", "val", "test")
+    ]
+    for name in ("a.mp4", "b.mkv"):
+        assert sum(any(image.get("video") == name for image in images) for images in splits) == 1
+    forget()
+    again, markers = label(campaign)
+    assert (again.new_images, markers) == (0, [])
+    # Twice as many: those that were taken before keep their labels.
+    more = make_campaign(source=where | {"video": {"frames_per_second": 2}}, export=export)
+    summary, _ = label(more)
+    assert (summary.images, summary.new_images) == (22, 10)

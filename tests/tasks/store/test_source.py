@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from tests.containers import Counting, hugging, parquet_of, tar_of
 from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.errors import ContainerError, ObjectChangedError, ObjectMissingError
 from vouch_labels.tasks.plan.plan import list_source
@@ -33,57 +32,6 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forget(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda: monkeypatch.setattr(module, "_known", _Known())
-
-
-def tar_of(members: dict[str, bytes], format: int = tarfile.PAX_FORMAT, more: Any = None) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=format) as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-        if more is not None:
-            more(tar)
-    return file.getvalue()
-
-
-def parquet_of(columns: dict[str, Any], metadata: dict[str, str] | None = None, **how: Any) -> bytes:
-    file = io.BytesIO()
-    table = pa.table(columns)
-    pq.write_table(table.replace_schema_metadata(metadata) if metadata else table, file, **how)
-    return file.getvalue()
-
-
-def hugging(count: int, size: int = 1000, names: bool = True) -> list[dict[str, Any]]:
-    """Rows as the package datasets writes a column of type Image."""
-    return [
-        {"bytes": number.to_bytes(4) * (size // 4), "path": f"some/{number}.jpg" if names else None}
-        for number in range(count)
-    ]
-
-
-class Counting:
-    """A store that counts the bytes and the requests that ranges take."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.ranges: list[tuple[str, int, int]] = []
-        self.gets: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def get(self, key: str) -> Any:
-        self.gets.append(key)
-        return self._store.get(key)
-
-    def get_range(self, key: str, start: int, size: int, etag: str) -> bytes:
-        self.ranges.append((key, start, size))
-        return self._store.get_range(key, start, size, etag)
-
-    @property
-    def bytes(self) -> int:
-        return sum(size for *_, size in self.ranges)
 
 
 def opened(store: Store, workspace: Store | None = None, **settings: Any) -> SourceStore:
