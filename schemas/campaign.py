@@ -74,6 +74,23 @@ class Location(Strict):
         return {"uri": value} if isinstance(value, str) else value
 
 
+VIDEO_SUFFIXES: Final = ("mp4", "m4v", "mov", "3gp", "mkv", "webm", "avi", "mpg", "mpeg", "mts", "m2ts", "wmv")
+
+
+class VideoOptions(Strict):
+    """Which frames of videos are images to label."""
+
+    frames_per_second: float = Field(1.0, gt=0, le=1000, description="Frames taken of each second.")
+    scene_change: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        examples=[0.1],
+        description="Of these take only those that differ from the one taken before: share of the range of brightness, "
+        "on average over the picture. Videos are decoded once for it.",
+    )
+
+
 class Source(Location):
     """The images to label."""
 
@@ -89,6 +106,13 @@ class Source(Location):
         description="File that names the keys instead of a listing: .txt, .csv, .jsonl or .parquet, "
         "local or s3://, with a column key and optionally etag and size.",
     )
+    image_column: str | None = Field(
+        None,
+        examples=["image"],
+        description="Column of Parquet files that holds the images; empty: the one that Hugging Face's metadata, or "
+        "its type and name, tell.",
+    )
+    video: VideoOptions | None = Field(None, description="Which frames of videos are taken; empty: videos are skipped.")
     max_image_mb: float = Field(100.0, gt=0, description="Larger files fail with a reason; megabytes.")
     max_pixels: int = Field(
         120_000_000, gt=0, description="Images of more pixels fail with a reason (decompression bombs)."
@@ -477,7 +501,9 @@ class ExportConfig(Strict):
         description="Boxes waiting for review: crowd regions that trainers ignore, left out, or plain labels.",
     )
     images: Literal["none", "link", "copy"] = Field(
-        "none", description="Also put the images there: hard or symbolic links (folders only), or copies."
+        "none",
+        description="Also put the images there: hard or symbolic links (folders only), or copies. What lies in tar, "
+        "Parquet or video files is copied in any case.",
     )
     splits: Splits | None = Field(None, description="Also write one file a split; empty: one file for all.")
     formats: tuple[Literal["coco", "parquet"], ...] = Field(

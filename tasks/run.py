@@ -54,6 +54,7 @@ from vouch_labels.tasks.store.open import (
     open_workspace,
     write_format,
 )
+from vouch_labels.tasks.store.source import open_source
 
 START: Final = "start"
 """Part of a run's time that is no other: programs and Prefect start, checks, planning, sums."""
@@ -115,7 +116,8 @@ class CampaignRun:
         """
         campaign = self.campaign
         check_models_there(campaign.models)
-        self._source, self._workspace = open_store(campaign.source), open_store(campaign.workspace)
+        self._source = open_source(campaign.source, campaign.workspace)
+        self._workspace = open_store(campaign.workspace)
         self._labelled = labelled_source(campaign.source, self._source)
         check_readable(self._source)
         has_format = check_format(self._workspace)
@@ -201,7 +203,7 @@ class CampaignRun:
         if limit is not None and source.manifest is None:
             images = islice(images, limit)  # stores list in the order of keys
         if not take_listing(images, self._ledger, lambda keys: self.on_event(Listing(keys)), limit):
-            refuse_empty(self._ledger)
+            refuse_empty(self._ledger, skipped=self._skipped)
         if not self.options.accept_changes:
             in_part = limit is not None
             check_source(self._workspace, self._name, self._ledger, self._labelled, in_part=in_part)

@@ -28,6 +28,7 @@ from vouch_labels.tasks.labels.records import (
     Guarantee,
     SplitCounts,
 )
+from vouch_labels.tasks.store.source import frame_of
 from vouch_labels.tasks.store.store import Store
 
 ALL = "all"
@@ -160,7 +161,9 @@ class _Writer:
     def _targets(self, image: ExportImage) -> tuple[str, ...]:
         if self._config.splits is None:
             return (ALL,)
-        return ALL, split_of(self._config.splits, image.sha256 or image.key)
+        frame = frame_of(image.key)
+        # Frames of one video look alike: they must not stand in train and val.
+        return ALL, split_of(self._config.splits, frame[0] if frame else image.sha256 or image.key)
 
     def summary(self, run: str, image_root: str, guarantee: Guarantee | str) -> ExportSummary:
         if isinstance(guarantee, Guarantee):
@@ -229,6 +232,9 @@ def image_entry(
     """
     parts = [f'"id": {image_id}, "file_name": {json.dumps(file_name, ensure_ascii=False)}']
     parts.append(f'"width": {image.width}, "height": {image.height}')
+    frame = frame_of(image.key)
+    if frame is not None:
+        parts.append(f'"video": {json.dumps(frame[0], ensure_ascii=False)}, "timestamp_s": {frame[1]:.3f}')
     if licence is not None:
         parts.append(f'"license": {licence}')
     if image.orientation != 1:
@@ -350,7 +356,7 @@ def split_of(splits: Splits, identity: str) -> str:
 
     The hash of the seed and the identity, as a number in [0, 1), is held against the cumulated shares. So an image
     keeps its split whatever other images come or go, and equal identities always share one. identity is the SHA-256 of
-    its content, or its key where that is unknown.
+    its content, or its key where that is unknown; of a frame the key of its video.
     """
     digest = hashlib.sha256(f"{splits.seed}\n{identity}".encode()).digest()
     # 53 bits, so that the division is exact and the quotient stays below 1.

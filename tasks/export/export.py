@@ -27,6 +27,7 @@ from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
 from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.source import open_source
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def export_run(
         UserError: Links were asked for and one side is no folder.
         StoreError: The workspace cannot be read or written, or not one of the images can be put there.
     """
-    source, workspace = open_store(campaign.source), open_store(campaign.workspace)
+    source, workspace = open_source(campaign.source, campaign.workspace), open_store(campaign.workspace)
     config, run = campaign.export, campaign.run.name
     check_export_name(campaign, workspace)
     prefix = f"exports/{config.name}"

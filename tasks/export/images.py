@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, UserError
+from vouch_labels.schemas.errors import (
+    ContainerError,
+    ObjectChangedError,
+    ObjectMissingError,
+    ObjectRefusedError,
+    StoreAccessError,
+    StoreError,
+    UserError,
+)
 from vouch_labels.tasks.labels.records import ExportImage
 from vouch_labels.tasks.store.local import temporary_name
 from vouch_labels.tasks.store.store import Store
@@ -56,8 +64,9 @@ def place_images(
     """Put each image at <prefix>/images/<key> of the target, replacing what is there.
 
     Links are hard where both folders share a file system, else symbolic; some readers refuse symbolic links that lead
-    out of the folder they were given. A copy is compared with the content that was labelled, a link is not. progress is
-    called with the number of images done since the last call.
+    out of the folder they were given. What lies in a container, such as a tar, is copied all the same. A copy is
+    compared with the content that was labelled, a link is not. progress is called with the number of images done since
+    the last call.
 
     Returns:
         Key -> reason of every image that could not be put there: gone from the source, changed since it was labelled,
@@ -128,7 +137,8 @@ def _place(
         return _Missed(image.key, "its key names no file below a folder")
     if path is None and len(f"{target.uri.partition('://')[2].partition('/')[2]}/{key}".encode()) > _LONGEST_KEY:
         return _Missed(image.key, f"its key would be longer than {_LONGEST_KEY:,} bytes there")
-    reason = _copy(image, source, target, key) if how == "copy" else _link(image, source, target, key)
+    is_file = how == "link" and source.local_path(image.key) is not None
+    reason = _link(image, source, target, key) if is_file else _copy(image, source, target, key)
     return None if reason is None else _Missed(image.key, reason)
 
 
@@ -139,6 +149,10 @@ def _copy(image: ExportImage, source: Store, target: Store, key: str) -> str | N
         return "gone from the source"
     except ObjectRefusedError:
         return "the source refuses access to it"
+    except ObjectChangedError:
+        return "changed since it was labelled; run again"
+    except ContainerError as error:
+        return f"it cannot be read: {error}"
     except (StoreError, StoreAccessError) as error:
         if (reason := _of_one_file(error.__cause__)) is None:
             raise

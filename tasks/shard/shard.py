@@ -43,6 +43,7 @@ from vouch_labels.tasks.shard.reuse import (
 )
 from vouch_labels.tasks.shard.steps import FOUND_OF, Work, join_tables, process_batches
 from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.source import open_source
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def _tables(
     shard: str, settings: ShardSettings, workspace: Store, pipeline: Pipeline, earlier: Earlier, report: "_Reporter"
 ) -> dict[str, pa.Table]:
     campaign, run = settings.campaign, settings.run
-    source = open_store(campaign.source)
+    source = open_source(campaign.source, campaign.workspace)
     refs = read_plan(workspace, run, shard)
     class_names = [entry.key for entry in campaign.classes]
     alike = Alike(workspace, run, read_alike(workspace, run, shard), pipeline, settings.policy)
