@@ -470,22 +470,33 @@ class Licence(Strict):
     url: str = Field("", examples=["https://creativecommons.org/licenses/by/4.0/"], description="Address of its text.")
 
 
-Format = Literal["coco", "parquet", "yolo", "voc"]
+Format = Literal["coco", "parquet", "yolo", "voc", "lvis", "huggingface", "imagefolder", "webdataset", "fiftyone"]
 Undecided = Literal["ignore", "drop_image", "blank", "drop", "include"]
 Masks = Literal["rle", "polygons", "none"]
 
 COCO_FORMATS: Final = frozenset({"coco", "parquet"})
 """Two forms of one data set: the same entries under the same ids."""
 _CANNOT_IGNORE: Final = frozenset({"yolo"})
+_IGNORES_BY_CLASS: Final = frozenset({"lvis"})
+"""Formats that say of a whole image which classes are not to be judged, and nothing of a region."""
 _MASKS: Final[dict[Format, tuple[Masks, ...]]] = {
     "coco": ("rle", "polygons", "none"),
     "parquet": ("rle", "none"),
     "yolo": ("none", "polygons"),
     "voc": ("none",),
+    "lvis": ("polygons",),
+    "huggingface": ("rle", "none"),
+    "imagefolder": ("rle", "none"),
+    "webdataset": ("rle", "polygons", "none"),
+    "fiftyone": ("rle", "none"),
 }
 """What a format holds of masks; first what it has by default."""
-_WITH_IMAGES: Final = frozenset({"yolo", "voc"})
+_WITH_IMAGES: Final = frozenset({"yolo", "voc", "imagefolder", "fiftyone"})
 """Formats whose readers look for the images beside the labels."""
+_IMAGES_INSIDE: Final = frozenset({"huggingface", "webdataset"})
+"""Formats whose files hold the images."""
+_NOBODY_IGNORES: Final = frozenset({"voc", "huggingface", "imagefolder", "webdataset"})
+"""Formats that can say that a region is to be ignored, which the trainers that read them do not heed."""
 
 
 class ExportConfig(Strict):
@@ -501,7 +512,9 @@ class ExportConfig(Strict):
         ("coco",),
         min_length=1,
         description="coco: JSON; parquet: the same keys as columns of two tables; yolo: labels/ beside images/; "
-        "voc: Pascal VOC XML. Each but coco and parquet is a data set by itself: a second one is NAME-FORMAT.",
+        "voc: Pascal VOC XML; lvis: JSON; huggingface: Parquet with the images inside; imagefolder: metadata.jsonl "
+        "beside the images; webdataset: tar files; fiftyone: a FiftyOneDataset. Each but coco and parquet is a data "
+        "set by itself: a second one is NAME-FORMAT.",
     )
     preset: Literal["coco", "detectron2", "yolox", "rtdetr", "torchvision", "zero_based"] = Field(
         "coco", description="Trainer that will read COCO files: sets the category id that comes first."
@@ -511,7 +524,7 @@ class ExportConfig(Strict):
         examples=["drop_image"],
         description="Boxes waiting for review. ignore: regions that trainers ignore; drop_image: their images are left "
         "out; blank: grey in a copy of the image; drop: the boxes alone are left out; include: plain labels. "
-        "Empty: ignore where the format can say it (coco, parquet), else drop_image.",
+        "Empty: ignore where readers of the format heed it (coco, parquet, lvis, fiftyone), else drop_image.",
     )
     masks: Masks | None = Field(
         None,
@@ -526,8 +539,8 @@ class ExportConfig(Strict):
     images: Literal["none", "link", "copy"] | None = Field(
         None,
         examples=["copy"],
-        description="Also put the images there: hard or symbolic links (folders only), or copies. Empty: none for coco "
-        "and parquet, links else, and copies from or to a bucket.",
+        description="Also put the images there: hard or symbolic links (folders only), or copies. Empty: links where "
+        "readers need them beside the labels (yolo, voc, imagefolder, fiftyone), copies with a bucket; else none.",
     )
     splits: Splits | None = Field(None, description="Also write one file a split; empty: one file for all.")
     images_per_file: int | None = Field(
@@ -562,6 +575,8 @@ class ExportConfig(Strict):
         for one in info.data.get("formats", ()):
             if value == "none" and one in _WITH_IMAGES:
                 raise ValueError(f"readers of {one} look for the images beside the labels; use link or copy")
+            if value is not None and one in _IMAGES_INSIDE:
+                raise ValueError(f"the files of {one} hold the images themselves; leave it empty")
         return value
 
     def data_sets(self, linkable: bool) -> "list[ExportConfig]":
@@ -575,10 +590,10 @@ class ExportConfig(Strict):
             groups.setdefault("coco" if one in COCO_FORMATS else one, []).append(one)
         found = []
         for place, (name, formats) in enumerate(groups.items()):
-            undecided = self.undecided or ("ignore" if name in COCO_FORMATS else "drop_image")
-            images = self.images or (
-                ("link" if linkable else "copy") if name in _WITH_IMAGES or undecided == "blank" else "none"
-            )
+            heeded = name not in _CANNOT_IGNORE | _NOBODY_IGNORES
+            undecided = self.undecided or ("ignore" if heeded else "drop_image")
+            beside = name in _WITH_IMAGES or (undecided == "blank" and name not in _IMAGES_INSIDE)
+            images = self.images or (("link" if linkable else "copy") if beside else "none")
             changes = {
                 "name": name if self.name is None else self.name if place == 0 else f"{self.name}-{name}",
                 "formats": tuple(formats),
@@ -591,8 +606,8 @@ class ExportConfig(Strict):
 
     @property
     def can_ignore(self) -> bool:
-        """Whether every format can say that a region is to be ignored."""
-        return not _CANNOT_IGNORE.intersection(self.formats)
+        """Whether every format has regions to be ignored."""
+        return not (_CANNOT_IGNORE | _IGNORES_BY_CLASS).intersection(self.formats)
 
     @property
     def first_name(self) -> str:

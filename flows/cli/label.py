@@ -3,7 +3,7 @@
 import time
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vouch_labels.schemas.records import RunSummary
     from vouch_labels.tasks.models.catalog import CatalogEntry
     from vouch_labels.tasks.run import RunOptions
+
+FORMATS: Final = "coco, parquet, yolo, voc, lvis, huggingface, imagefolder, webdataset or fiftyone"
 
 
 @reported(
@@ -173,7 +175,7 @@ def export(
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="coco, parquet, yolo or voc; may be given several times.", show_default=False),
+        typer.Option("--format", help=f"{FORMATS}; may be given several times.", show_default=False),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Trainer that will read COCO files.")] = None,
     undecided: Annotated[

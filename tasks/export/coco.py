@@ -18,7 +18,7 @@ from vouch_labels.schemas.campaign import Masks
 from vouch_labels.tasks.export.files import FORMATS, Document, FileSeries, Open, images_key
 from vouch_labels.tasks.export.polygons import decoded, polygons
 from vouch_labels.tasks.export.written import ALL, Target, WrittenImage, WrittenLabel
-from vouch_labels.tasks.labels.records import AnnotationFile, ExportImage
+from vouch_labels.tasks.labels.records import AnnotationFile, ExportImage, ExportLabel
 from vouch_labels.tasks.store.store import Store
 
 
@@ -36,7 +36,7 @@ class CocoFiles:
     def open(cls, target: Target) -> Iterator["CocoFiles"]:
         """Open the files of every split; those of an earlier export that are not written again go at the end."""
         config = target.config
-        head, tail = _head(target), _tail(target)
+        head, tail = info_and_licences(target), _tail(target)
         with ExitStack() as stack:
             series: dict[str, list[FileSeries]] = {}
             for name in (ALL, *target.splits):
@@ -90,7 +90,8 @@ def _delete_others(store: Store, prefix: str, written: Collection[str]) -> None:
             store.delete(info.key)
 
 
-def _head(target: Target) -> dict[str, Any]:
+def info_and_licences(target: Target) -> dict[str, Any]:
+    """The first members of a file."""
     config, created = target.config, target.created
     info = {
         "description": config.description,
@@ -150,14 +151,21 @@ def annotation_entry(
         # Run lengths are printable ASCII without quotes; the backslash is the one that JSON escapes.
         escaped = counts.decode("ascii").replace("\\", "\\\\")
         mask = f'{{"size": [{image.height}, {image.width}], "counts": "{escaped}"}}'
-    extra = "" if label.p_correct is None else f', "p_correct": {_number(label.p_correct)}'
-    verdict = "" if label.verdict is None else f', "verdict": {_text(label.verdict)}'
     return (
         f'{{"id": {written.number}, "image_id": {image_id}, "category_id": {categories[label.class_name]}, '
         f'"bbox": [{x0:.2f}, {y0:.2f}, {width:.2f}, {height:.2f}], "area": {area}, "iscrowd": {int(crowd)}, '
-        f'"segmentation": {mask}, "score": {_number(label.score)}{extra}, "decision": {_text(label.decision)}, '
+        f'"segmentation": {mask}, {provenance_members(label)}}}'
+    )
+
+
+def provenance_members(label: ExportLabel) -> str:
+    """What stands in every annotation of where it comes from, as members of a JSON object."""
+    extra = "" if label.p_correct is None else f', "p_correct": {_number(label.p_correct)}'
+    verdict = "" if label.verdict is None else f', "verdict": {_text(label.verdict)}'
+    return (
+        f'"score": {_number(label.score)}{extra}, "decision": {_text(label.decision)}, '
         f'"policy": {_text(label.policy)}, "provenance": {_text(label.provenance)}{verdict}, '
-        f'"label_id": {json.dumps(label.label_id)}}}'
+        f'"label_id": {json.dumps(label.label_id)}'
     )
 
 

@@ -1,10 +1,11 @@
 """Writes labelled images as a data set: numbers and counts what each format then writes in its own way."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import Final
 
-from vouch_labels.schemas.campaign import ExportConfig
+from vouch_labels.schemas.campaign import ExportConfig, Undecided
 from vouch_labels.tasks.export.decide import (
     ExportStatus,
     export_status,
@@ -23,7 +24,10 @@ from vouch_labels.tasks.labels.records import (
     Guarantee,
     SplitCounts,
 )
-from vouch_labels.tasks.store.store import Store
+from vouch_labels.tasks.store.store import Store, map_ordered
+
+READERS: Final = 4
+"""Threads that read images into the files of a format that holds them."""
 
 
 def write_dataset(
@@ -38,6 +42,8 @@ def write_dataset(
     version: str,
     image_root: str,
     guarantee: Guarantee | str = "",
+    contents: Callable[[ExportImage], bytes | str] | None = None,
+    missed: dict[str, str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ExportSummary:
     """Write a data set in its format; returns what `write_summary` keeps of it.
@@ -46,7 +52,8 @@ def write_dataset(
     a split keeps the ids of the whole. Labels that wait for review end as `undecided` says, and files of an earlier
     export that this one does not write go. The images themselves are put there by `place_images`, before. prefix is the
     key of the data set's folder, without a slash at its end; version names what the labels depend on; progress is
-    called with the number of images written since the last call.
+    called with the number of images written since the last call. contents reads an image for a format that holds them;
+    text says why it cannot be had: such an image is left out, and goes to `missed`.
 
     Raises:
         StoreError: The workspace cannot be written to; no partial file is left.
@@ -56,11 +63,27 @@ def write_dataset(
     target = Target(store, prefix, tuple(class_names), settled, created, version)
     with open_format(target) as form:
         writer = _Writer(target, form)
-        for image in images:
-            writer.add(image)
+        for image, data in _with_contents(images, contents, settled.undecided or "ignore"):
+            if isinstance(data, bytes):
+                writer.add(image, data)
+            elif missed is not None:
+                missed[image.key] = data
             if progress is not None:
                 progress(1)
     return writer.summary(run, image_root, guarantee)
+
+
+def _with_contents(
+    images: Iterable[ExportImage], contents: Callable[[ExportImage], bytes | str] | None, undecided: Undecided
+) -> Iterator[tuple[ExportImage, bytes | str]]:
+    if contents is None:
+        yield from ((image, b"") for image in images)
+        return
+
+    def read(image: ExportImage) -> tuple[ExportImage, bytes | str]:
+        return image, b"" if is_left_out(image, undecided) else contents(image)
+
+    yield from map_ordered(read, images, READERS)
 
 
 class _Writer:
@@ -78,7 +101,7 @@ class _Writer:
             self._unreviewed
         ) = 0
 
-    def add(self, image: ExportImage) -> None:
+    def add(self, image: ExportImage, data: bytes) -> None:
         if is_left_out(image, self._undecided):
             self._leave_out(image)
             return
@@ -101,7 +124,8 @@ class _Writer:
         filled = self._undecided == "blank" and "dropped" in statuses
         self._filled += filled
         self._bare += not labels
-        self._incomplete += "unusable" in statuses or ("dropped" in statuses and not filled)
+        doubt_is_told = filled or self._undecided == "ignore"
+        self._incomplete += "unusable" in statuses or ("dropped" in statuses and not doubt_is_told)
         self._rotated += image.orientation != 1 and not filled
         doubtful = not_exhaustive(image, statuses, self._target.class_names)
         self._checked += not doubtful
@@ -111,7 +135,7 @@ class _Writer:
         upright = image._replace(orientation=1) if filled else image
         self._images += 1
         self._annotations += len(labels)
-        self._form.add(WrittenImage(upright, self._images, file_name, split, labels, doubtful))
+        self._form.add(WrittenImage(upright, self._images, file_name, split, labels, doubtful, data))
         for name in (ALL,) if split is None else (ALL, split):
             self._written[name].update(one.label.class_name for one in labels)
             self._sizes[name].update(images=1, annotations=len(labels))

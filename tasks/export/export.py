@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Final, Literal
 
@@ -21,7 +22,7 @@ from vouch_labels.schemas.records import Current, ExportOutcome
 from vouch_labels.tasks.export.dataset import write_dataset
 from vouch_labels.tasks.export.decide import is_left_out
 from vouch_labels.tasks.export.formats import FORMATS, kind_of, layout_of
-from vouch_labels.tasks.export.images import place_images
+from vouch_labels.tasks.export.images import place_images, read_changed
 from vouch_labels.tasks.labels.read import labelled_images
 from vouch_labels.tasks.labels.records import ExportImage, ExportSummary, Guarantee, with_shown_names
 from vouch_labels.tasks.plan.ledger import Ledger
@@ -111,8 +112,6 @@ class _Export:
             workspace.delete(f"{self._prefix}/{name}")
         # Images first: trainers end at annotations of images that are not there.
         missed = self._place_images()
-        for key, reason in missed.items():
-            logger.warning("not in the data set %s: %s: %s", self._name, key, reason)
         summary = write_dataset(
             (image for image in self._images() if image.key not in missed),
             self._current.shown,
@@ -124,8 +123,14 @@ class _Export:
             version=self._current.fingerprint,
             image_root=self._source.uri if config.images == "none" else f"{base}/{self._prefix}",
             guarantee=guarantee,
+            contents=partial(read_changed, source=self._source, layout=layout_of(config))
+            if kind.holds_images
+            else None,
+            missed=missed,
             progress=_counter(self._on_event, "annotations"),
         )
+        for key, reason in missed.items():
+            logger.warning("not in the data set %s: %s: %s", self._name, key, reason)
         write_summary(workspace, summary)
         return _outcome(summary, base, missed)
 

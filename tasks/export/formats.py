@@ -7,8 +7,12 @@ from typing import Final, NamedTuple
 from vouch_labels.schemas.campaign import ExportConfig
 from vouch_labels.tasks.export.coco import CocoFiles
 from vouch_labels.tasks.export.decide import regions, split_of, waiting
+from vouch_labels.tasks.export.fiftyone import FiftyOneFiles
+from vouch_labels.tasks.export.huggingface import HuggingfaceFiles, ImageFolder, imagefolder_path
 from vouch_labels.tasks.export.images import Layout
+from vouch_labels.tasks.export.lvis import LvisFiles
 from vouch_labels.tasks.export.voc import VocFolder, voc_path, voc_refuses
+from vouch_labels.tasks.export.webdataset import WebDatasetFiles
 from vouch_labels.tasks.export.written import Format, Target
 from vouch_labels.tasks.export.yolo import YoloFolder, yolo_path
 from vouch_labels.tasks.labels.records import ExportImage
@@ -24,6 +28,8 @@ class FormatKind(NamedTuple):
     """Files that readers start from: removed first and written last, so that none reads half a data set."""
     label_suffix: str = ""
     """Suffix of the file that an image's labels have to themselves, named as the image; empty: they have none."""
+    holds_images: bool = False
+    """Whether the images are inside its files."""
     refuses: Callable[[str], str] | None = None
     """Says why an image of this key cannot be in such a data set; empty: it can."""
 
@@ -42,8 +48,15 @@ FORMATS: Final = {
         voc_path,
         tuple(f"ImageSets/Main/{name}.txt" for name in ("trainval", "train", "val", "test")),
         ".xml",
-        voc_refuses,
+        refuses=voc_refuses,
     ),
+    "lvis": FormatKind(LvisFiles.open, _coco_path),
+    "huggingface": FormatKind(HuggingfaceFiles.open, _coco_path, ("README.md",), holds_images=True),
+    "imagefolder": FormatKind(
+        ImageFolder.open, imagefolder_path, tuple(f"{name}/metadata.jsonl" for name in ("train", "validation", "test"))
+    ),
+    "fiftyone": FormatKind(FiftyOneFiles.open, _coco_path, ("metadata.json",)),
+    "webdataset": FormatKind(WebDatasetFiles.open, _coco_path, ("classes.json",), holds_images=True),
 }
 
 

@@ -160,10 +160,11 @@ def _place(
         return _Missed(image.key, "its key names no file below a folder")
     if path is None and len(f"{target.uri.partition('://')[2].partition('/')[2]}/{key}".encode()) > _LONGEST_KEY:
         return _Missed(image.key, f"its key would be longer than {_LONGEST_KEY:,} bytes there")
-    if layout.regions is not None and (regions := layout.regions(image)):
-        reason = _copy(image, source, target, key, regions)
+    changed = layout.regions is not None and bool(layout.regions(image))
+    if how == "copy" or changed:
+        reason = _copy(image, source, target, key, layout)
     else:
-        reason = _copy(image, source, target, key) if how == "copy" else _link(image, source, target, key)
+        reason = _link(image, source, target, key)
     return None if reason is None else _Missed(image.key, reason)
 
 
@@ -188,17 +189,26 @@ def read_image(image: ExportImage, source: Store) -> bytes | str:
     return data
 
 
-def _copy(
-    image: ExportImage, source: Store, target: Store, key: str, regions: Sequence[tuple[int, int, int, int]] = ()
-) -> str | None:
+def read_changed(image: ExportImage, source: Store, layout: Layout) -> bytes | str:
+    """As `read_image`, with the regions filled that the layout names.
+
+    Raises:
+        StoreError: The source fails for another reason than this image.
+    """
     data = read_image(image, source)
+    regions = layout.regions(image) if layout.regions is not None else ()
+    if isinstance(data, str) or not regions:
+        return data
+    try:
+        return filled(image.key, data, (image.width, image.height), regions)
+    except CannotFillError as error:
+        return str(error)
+
+
+def _copy(image: ExportImage, source: Store, target: Store, key: str, layout: Layout) -> str | None:
+    data = read_changed(image, source, layout)
     if isinstance(data, str):
         return data
-    if regions:
-        try:
-            data = filled(image.key, data, (image.width, image.height), regions)
-        except CannotFillError as error:
-            return str(error)
     try:
         target.put(key, data)
     except (StoreError, StoreAccessError) as error:

@@ -61,6 +61,8 @@ class WrittenImage(NamedTuple):
     labels: Sequence[WrittenLabel]
     not_exhaustive: tuple[str, ...]
     """Classes of which it may show objects without a plain label, in the order of their numbers."""
+    data: bytes = b""
+    """Content of the image's file, for formats that hold it."""
 
 
 class Format(Protocol):
