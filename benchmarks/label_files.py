@@ -213,11 +213,11 @@ def _export(folder: str, labels: int, settings: dict[str, Any]) -> dict[str, flo
     from datetime import UTC, datetime
 
     from vouch_labels.schemas.campaign import ExportConfig
-    from vouch_labels.tasks.export.coco import write_coco
+    from vouch_labels.tasks.export.dataset import write_dataset
     from vouch_labels.tasks.store.local import LocalStore
 
     cpu = time.process_time()
-    summary = write_coco(
+    summary = write_dataset(
         _images(labels),
         ("cat", "dog", "bird"),
         ExportConfig.model_validate(settings),

@@ -12,7 +12,16 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 SHA256 = r"^[0-9a-f]{64}$"
 BatchSize = Literal["auto"] | Annotated[int, Field(ge=1, le=8192)]
@@ -487,34 +496,149 @@ class Licence(Strict):
     url: str = Field("", examples=["https://creativecommons.org/licenses/by/4.0/"], description="Address of its text.")
 
 
-class ExportConfig(Strict):
-    """A COCO instances data set."""
+Format = Literal["coco", "parquet", "yolo", "voc", "lvis", "huggingface", "imagefolder", "webdataset", "fiftyone"]
+Undecided = Literal["ignore", "drop_image", "blank", "drop", "include"]
+Masks = Literal["rle", "polygons", "none"]
 
-    name: str = Field(
-        "coco", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Folder under workspace/exports."
+COCO_FORMATS: Final = frozenset({"coco", "parquet"})
+"""Two forms of one data set: the same entries under the same ids."""
+_CANNOT_IGNORE: Final = frozenset({"yolo"})
+_IGNORES_BY_CLASS: Final = frozenset({"lvis"})
+"""Formats that say of a whole image which classes are not to be judged, and nothing of a region."""
+_MASKS: Final[dict[Format, tuple[Masks, ...]]] = {
+    "coco": ("rle", "polygons", "none"),
+    "parquet": ("rle", "none"),
+    "yolo": ("none", "polygons"),
+    "voc": ("none",),
+    "lvis": ("polygons",),
+    "huggingface": ("rle", "none"),
+    "imagefolder": ("rle", "none"),
+    "webdataset": ("rle", "polygons", "none"),
+    "fiftyone": ("rle", "none"),
+}
+"""What a format holds of masks; first what it has by default."""
+_WITH_IMAGES: Final = frozenset({"yolo", "voc", "imagefolder", "fiftyone"})
+"""Formats whose readers look for the images beside the labels."""
+_IMAGES_INSIDE: Final = frozenset({"huggingface", "webdataset"})
+"""Formats whose files hold the images."""
+_NOBODY_IGNORES: Final = frozenset({"voc", "huggingface", "imagefolder", "webdataset"})
+"""Formats that can say that a region is to be ignored, which the trainers that read them do not heed."""
+
+
+class ExportConfig(Strict):
+    """Data sets for trainers."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        examples=["for-yolox"],
+        description="Folder under workspace/exports; empty: named as the format.",
+    )
+    formats: tuple[Format, ...] = Field(
+        ("coco",),
+        min_length=1,
+        description="coco: JSON; parquet: the same keys as columns of two tables; yolo: labels/ beside images/; "
+        "voc: Pascal VOC XML; lvis: JSON; huggingface: Parquet with the images inside; imagefolder: metadata.jsonl "
+        "beside the images; webdataset: tar files; fiftyone: a FiftyOneDataset. Each but coco and parquet is a data "
+        "set by itself: a second one is NAME-FORMAT.",
     )
     preset: Literal["coco", "detectron2", "yolox", "rtdetr", "torchvision", "zero_based"] = Field(
-        "coco", description="Trainer that will read it: sets the category id that comes first."
+        "coco", description="Trainer that will read COCO files: sets the category id that comes first."
     )
-    undecided: Literal["ignore", "drop", "include"] = Field(
-        "ignore",
-        description="Boxes waiting for review: crowd regions that trainers ignore, left out, or plain labels.",
+    undecided: Undecided | None = Field(
+        None,
+        examples=["drop_image"],
+        description="Boxes waiting for review. ignore: regions that trainers ignore; drop_image: their images are left "
+        "out; blank: grey in a copy of the image; drop: the boxes alone are left out; include: plain labels. "
+        "Empty: ignore where readers of the format heed it (coco, parquet, lvis, fiftyone), else drop_image.",
     )
-    images: Literal["none", "link", "copy"] = Field(
-        "none",
-        description="Also put the images there: hard or symbolic links (folders only), or copies. What lies in tar, "
-        "Parquet or video files is copied in any case.",
+    masks: Masks | None = Field(
+        None,
+        examples=["polygons"],
+        description="rle: pixel by pixel; polygons: along the edges of pixels; none. Empty: rle where the format has "
+        "it, for yolo none (polygons are its segment labels).",
+    )
+    boxes: Literal["detector", "mask"] = Field(
+        "detector",
+        description="detector: as found, or as people drew them; mask: the extent of the mask, if any.",
+    )
+    images: Literal["none", "link", "copy"] | None = Field(
+        None,
+        examples=["copy"],
+        description="Also put the images there: hard or symbolic links (folders only), or copies. Empty: links where "
+        "readers need them beside the labels (yolo, voc, imagefolder, fiftyone), copies with a bucket; else none.",
     )
     splits: Splits | None = Field(None, description="Also write one file a split; empty: one file for all.")
-    formats: tuple[Literal["coco", "parquet"], ...] = Field(
-        ("coco",), min_length=1, description="coco: JSON; parquet: the same keys as columns of two tables."
-    )
     images_per_file: int | None = Field(
-        None, ge=1, examples=[50_000], description="Images in one annotation file; empty: all in one."
+        None, ge=1, examples=[50_000], description="Images in one annotation file of COCO; empty: all in one."
     )
     description: str = Field("", description="Goes into the data set's info.")
     contributor: str = Field("", description="Goes into the data set's info.")
     licences: tuple[Licence, ...] = Field((), description="Licences of the images, the first is every image's.")
+
+    @field_validator("undecided")
+    @classmethod
+    def _can_be_said(cls, value: Undecided | None, info: ValidationInfo) -> Undecided | None:
+        unable = [one for one in info.data.get("formats", ()) if one in _CANNOT_IGNORE]
+        if value == "ignore" and unable:
+            raise ValueError(
+                f"{unable[0]} cannot say that a region is to be ignored; use drop_image, blank, drop or include, or "
+                "leave it empty"
+            )
+        return value
+
+    @field_validator("masks")
+    @classmethod
+    def _has_such_masks(cls, value: Masks | None, info: ValidationInfo) -> Masks | None:
+        for one in info.data.get("formats", ()):
+            if value is not None and value not in _MASKS[one]:
+                raise ValueError(f"{one} cannot hold {value}; it takes {' or '.join(_MASKS[one])}, or leave it empty")
+        return value
+
+    @field_validator("images")
+    @classmethod
+    def _has_its_images(cls, value: str | None, info: ValidationInfo) -> str | None:
+        for one in info.data.get("formats", ()):
+            if value == "none" and one in _WITH_IMAGES:
+                raise ValueError(f"readers of {one} look for the images beside the labels; use link or copy")
+            if value is not None and one in _IMAGES_INSIDE:
+                raise ValueError(f"the files of {one} hold the images themselves; leave it empty")
+        return value
+
+    def data_sets(self, linkable: bool) -> "list[ExportConfig]":
+        """One entry for every data set that is written, with nothing left empty that has a default.
+
+        Args:
+            linkable: Whether images may be links: source and workspace are folders.
+        """
+        groups: dict[str, list[Format]] = {}
+        for one in dict.fromkeys(self.formats):
+            groups.setdefault("coco" if one in COCO_FORMATS else one, []).append(one)
+        found = []
+        for place, (name, formats) in enumerate(groups.items()):
+            heeded = name not in _CANNOT_IGNORE | _NOBODY_IGNORES
+            undecided = self.undecided or ("ignore" if heeded else "drop_image")
+            beside = name in _WITH_IMAGES or (undecided == "blank" and name not in _IMAGES_INSIDE)
+            images = self.images or (("link" if linkable else "copy") if beside else "none")
+            changes = {
+                "name": name if self.name is None else self.name if place == 0 else f"{self.name}-{name}",
+                "formats": tuple(formats),
+                "undecided": undecided,
+                "masks": self.masks or _MASKS[formats[0]][0],
+                "images": images,
+            }
+            found.append(self.model_copy(update=changes))
+        return found
+
+    @property
+    def can_ignore(self) -> bool:
+        """Whether every format has regions to be ignored."""
+        return not (_CANNOT_IGNORE | _IGNORES_BY_CLASS).intersection(self.formats)
+
+    @property
+    def first_name(self) -> str:
+        """Name of the first data set."""
+        return self.data_sets(linkable=True)[0].name or ""
 
 
 def _runner(value: object) -> object:

@@ -1,5 +1,6 @@
 """Defines the records that runs keep in the workspace: plans, markers, image outcomes; status and summary of a run."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
-from vouch_labels.schemas.campaign import DRAWN, Gate, Strict
+from vouch_labels.schemas.campaign import DRAWN, Gate, Strict, Undecided
 from vouch_labels.schemas.text import (
     Block,
     Table,
@@ -376,6 +377,8 @@ class ExportOutcome(Strict):
     """Where the data set lies and how large it is."""
 
     uri: str = Field(description="Folder or s3:// uri of the data set.")
+    formats: list[str] = Field(["coco"], description="What it is written as.")
+    undecided_as: Undecided = Field("ignore", description="What became of labels that wait for review.")
     annotations_file: str = Field(description="Its annotations.json, or the first of its annotation files.")
     files: int = Field(1, ge=1, description="Annotation files, those of splits and of every format included.")
     images: int = Field(ge=0)
@@ -393,6 +396,11 @@ class ExportOutcome(Strict):
         0, ge=0, description="Labels left out because another shows the object that people corrected them to."
     )
     split_files: list[str] = Field(default_factory=list, description="Beside it, the annotation file of each split.")
+    images_left_out: int = Field(0, ge=0, description="Images that are left out because a label in them waits.")
+    images_filled: int = Field(0, ge=0, description="Of the images, those in which regions are filled with grey.")
+    waiting_of_left_out: dict[int, int] = Field(
+        {}, description="Labels that wait in an image that is left out -> images with so many."
+    )
     images_rotated: int = Field(
         0, ge=0, description="Images whose EXIF orientation a reader must apply, or boxes will not fit."
     )
@@ -401,6 +409,10 @@ class ExportOutcome(Strict):
     )
     missed: dict[str, str] = Field({}, description="Key -> why, of the first of them.")
     not_guaranteed: str = Field("", description="Why a certified policy guarantees nothing of this data set.")
+    precision_of_rest: float | None = Field(
+        None, description="What a guarantee leaves for the labels in it, where images are left out; see `Guarantee`."
+    )
+    others: "list[ExportOutcome]" = Field([], description="The data sets in further formats.")
 
     @property
     def usable(self) -> int:
@@ -410,7 +422,7 @@ class ExportOutcome(Strict):
     def blocks(self) -> Iterator[Block]:
         """How large the data set is and where it lies; first of all, whether there is anything to learn from."""
         if not self.usable:
-            yield not_usable_yet(self.undecided)
+            yield not_usable_yet(self.undecided, all_left_out=self.images_left_out)
         yield (
             f"{plural(self.images, 'image')}, {plural(self.annotations, 'annotation')}, {self.accepted:,} accepted, "
             f"{self.human:,} verified by people"
@@ -423,6 +435,7 @@ class ExportOutcome(Strict):
             yield f"nothing is guaranteed of this data set: {self.not_guaranteed}"
         more = self.files - 1 - len(self.split_files)
         yield f"data set: {self.annotations_file}" + (f" and {plural(more, 'file')} more" if more > 0 else "")
+        yield from self._undecided()
         yield from (f"    split: {file}" for file in self.split_files)
         if self.annotations > MANY_ANNOTATIONS and self.files == 1 + len(self.split_files):
             yield (
@@ -445,6 +458,47 @@ class ExportOutcome(Strict):
             yield from (f"    {key}: {reason}" for key, reason in self.missed.items())
             if more := self.images_missed - len(self.missed):
                 yield f"    and {more:,} more, which the log file names"
+        for other in self.others:
+            yield f"{plural(other.images, 'image')}, {plural(other.annotations, 'annotation')} in {other.formats[0]}"
+            yield from other.places()
+
+    def _undecided(self) -> Iterator[str]:
+        """What became of images for labels that wait, and how many answers bring how many of them back."""
+        if self.images_filled:
+            yield (
+                f"{plural(self.images_filled, 'image')} written again with regions in grey, where a label waits for "
+                "review"
+            )
+        if not self.images_left_out:
+            return
+        answers = sum(waits * images for waits, images in self.waiting_of_left_out.items())
+        yield (
+            f"{self.images_left_out:,} of {plural(self.images + self.images_left_out, 'image')} left out: "
+            f"{plural(answers, 'undecided label')}; {answers_to_free(self.waiting_of_left_out)}"
+        )
+        if self.precision_of_rest is not None:
+            yield (
+                "the guarantee is about the labels of all images; of those that are left, a share of "
+                f"{self.precision_of_rest:.3f} is correct at least"
+            )
+
+
+MOST_FREED: Final = 0.8
+"""Share of the images that are left out for which the answers are counted: the rest takes most answers."""
+
+
+def answers_to_free(waiting: Mapping[int, int]) -> str:
+    """Say how many answers bring how many images back, those first that wait for fewest.
+
+    waiting: Labels that wait in an image -> images with so many.
+    """
+    images = sum(waiting.values())
+    target = math.ceil(MOST_FREED * images)
+    answers = freed = 0
+    for waits, many in sorted(waiting.items()):
+        taken = min(many, target - freed)
+        answers, freed = answers + waits * taken, freed + taken
+    return f"{plural(answers, 'answer frees', 'answers free')} {freed:,} of them"
 
 
 class RunSummary(RunFigures):
@@ -628,9 +682,20 @@ class ApplySummary(Strict):
         yield f"workspace: {self.workspace}"
 
 
-def not_usable_yet(waiting: int, next_step: str = "") -> str:
-    """Say that the data set has nothing to learn from, and what comes next; waiting: labels that wait for review."""
-    if waiting:
+def not_usable_yet(waiting: int, next_step: str = "", all_left_out: int = 0) -> str:
+    """Say that the data set has nothing to learn from, and what comes next.
+
+    Args:
+        waiting: Labels that wait for review.
+        next_step: What to do; empty: what follows from the rest.
+        all_left_out: Images that are left out of it because of these.
+    """
+    if all_left_out:
+        why = (
+            f"each of {plural(all_left_out, 'image')} that have objects is left out, as a label in it waits for review"
+        )
+        step = "vouch review CAMPAIGN, and answer what it asks; or --undecided blank or drop"
+    elif waiting:
         why = f"{plural(waiting, 'label')} {'waits' if waiting == 1 else 'wait'} for review, and none is accepted"
         step = "vouch review CAMPAIGN, and answer what it asks"
     else:

@@ -82,7 +82,7 @@ def status_of(campaign: Campaign, workspace: Store) -> RunStatus:
         in_force=state.policy,
         reviews=state.reviews,
         answers_without_label=unfit,
-        export=_export(workspace, campaign.export.name),
+        export=_export(workspace, campaign.export.first_name),
         other_campaign=other_campaign(workspace, campaign, current.classes if current is not None else ()),
         bundled=campaign.models.bundled,
         unknown_classes=unknown_classes(campaign),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vouch_labels.schemas.campaign import Campaign
     from vouch_labels.schemas.policy import Certified
-    from vouch_labels.schemas.records import RunSummary
+    from vouch_labels.schemas.records import ExportOutcome, RunSummary
     from vouch_labels.schemas.text import Block
     from vouch_labels.tasks.simulate.simulate import Round
 
@@ -37,9 +37,17 @@ NOTE: Final = (
 )
 
 
-@reported("vouch demo", "vouch demo /tmp/demo --json")
+@reported("vouch demo", "vouch demo --format yolo", "vouch demo /tmp/demo --json")
 def demo(
     directory: Annotated[Path, typer.Argument(help="Folder for the demo; made if there is none.")] = Path("demo"),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="Also write the data set as `vouch export --format` does, with splits; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
@@ -55,6 +63,9 @@ def demo(
     from vouch_labels.tasks.report.render import make_report
 
     campaign = prepare(directory)
+    if formats:
+        # A mistake in it shows before anything is labelled.
+        _with_formats(load_campaign(campaign), formats)
     picture, page = directory / "preview.jpg", directory / "report.html"
     with quiet() as terminal:
         summary = label(campaign, terminal, plain=plain)
@@ -66,12 +77,30 @@ def demo(
         if not as_json:
             show(terminal.results(), review_blocks(done), campaign)
         make_report(config, page, samples() / TRUTH)
+        written = _export(config, formats) if formats else None
         if as_json:
             files = {"preview": str(picture), "report": str(page)}
-            print_json(terminal, summary.model_dump(mode="json") | files | review_json(done))
+            also = {"also_written": written.model_dump(mode="json")} if written is not None else {}
+            print_json(terminal, summary.model_dump(mode="json") | files | also | review_json(done))
             return
+        if written is not None:
+            show(terminal.results(), written.blocks(), campaign)
         end = (f"report: {page.resolve()}", "review the rest in the browser: vouch review CAMPAIGN")
         show(terminal.results(), end, campaign)
+
+
+def _export(config: "Campaign", formats: list[str]) -> "ExportOutcome":
+    """Write further data sets of the labels as they are now, reviews included."""
+    from vouch_labels.tasks.run import export_campaign
+
+    return export_campaign(_with_formats(config, formats))
+
+
+def _with_formats(config: "Campaign", formats: list[str]) -> "Campaign":
+    from vouch_labels.tasks.export.export import with_export_settings
+
+    splits = {"train": 0.8, "val": 0.2, "test": 0.0}
+    return with_export_settings(config, {"formats": formats, "splits": splits}, before="--")
 
 
 def samples() -> Path:

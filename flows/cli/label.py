@@ -3,7 +3,7 @@
 import time
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vouch_labels.schemas.records import RunSummary
     from vouch_labels.tasks.models.catalog import CatalogEntry
     from vouch_labels.tasks.run import RunOptions
+
+FORMATS: Final = "coco, parquet, yolo, voc, lvis, huggingface, imagefolder, webdataset or fiftyone"
 
 
 @reported(
@@ -160,21 +162,34 @@ def status(
 
 @reported(
     "vouch export campaign.yaml",
-    "vouch export campaign.yaml --name for-yolox --preset yolox --undecided drop --images copy",
+    "vouch export campaign.yaml --format yolo",
+    "vouch export campaign.yaml --format voc --name voc-small --undecided blank",
+    "vouch export campaign.yaml --name for-yolox --preset yolox --images copy",
     "vouch export campaign.yaml --splits 0.8,0.1,0.1 --seed 7",
 )
 def export(
     campaign: Annotated[Path, typer.Argument(help="The campaign file.", metavar="CAMPAIGN")],
-    name: Annotated[str | None, typer.Option(help="Folder under workspace/exports.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Trainer that will read it.")] = None,
-    undecided: Annotated[str | None, typer.Option(help="Boxes waiting for review: ignore, drop or include.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Folder under workspace/exports (default: named as the format).", show_default=False),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help=f"{FORMATS}; may be given several times.", show_default=False),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Trainer that will read COCO files.")] = None,
+    undecided: Annotated[
+        str | None, typer.Option(help="Boxes waiting for review: ignore, drop_image, blank, drop or include.")
+    ] = None,
+    masks: Annotated[str | None, typer.Option(help="rle, polygons or none; polygons make YOLO segment labels.")] = None,
+    boxes: Annotated[str | None, typer.Option(help="detector, or mask for the extent of the mask.")] = None,
     images: Annotated[str | None, typer.Option(help="Images beside the annotations: none, link or copy.")] = None,
     splits: Annotated[str | None, typer.Option(help="Shares TRAIN,VAL,TEST that sum to 1, or none.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the splits.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as one JSON object.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a progress bar.")] = False,
 ) -> None:
-    """Write the COCO data set of a campaign from the labels that are there; nothing is labelled.
+    """Write the data set of a campaign for a trainer, from the labels that are there; nothing is labelled.
 
     Options stand for the keys of the campaign's export section and go before them.
     """
@@ -184,8 +199,10 @@ def export(
     from vouch_labels.tasks.run import export_campaign
 
     config = load_campaign(campaign)
-    given = {"name": name, "preset": preset, "undecided": undecided, "images": images}
+    given = {"name": name, "preset": preset, "undecided": undecided, "masks": masks, "boxes": boxes, "images": images}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if formats:
+        changes["formats"] = formats
     changes["splits"] = _splits(splits, seed, config.export.model_dump()["splits"])
     config = with_export_settings(config, changes, before="--")
     with quiet() as terminal:

@@ -170,6 +170,8 @@ def guarantee_of(campaign: Campaign, workspace: Store, version: str) -> Guarante
         return f"policy {version.removeprefix(EXPIRED)} has expired; use `vouch certify` again"
     if campaign.export.undecided == "include":
         return "labels that nobody has looked at are plain annotations in it (export.undecided: include)"
+    if campaign.export.boxes == "mask":
+        return "its boxes are those of the masks, and reviewers judged others (export.boxes: mask)"
     if not found.covers:
         return (
             f"policy {version} was certified by an earlier version of Vouch, which did not keep which labels it "

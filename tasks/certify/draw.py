@@ -7,12 +7,13 @@ how much expected error each second of review removes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vouch_labels.schemas.campaign import Undecided
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.policy import Covered
 from vouch_labels.schemas.reviews import TASKS, AuditPlan, GroupPlan, Stratum
@@ -75,8 +76,6 @@ _WEAK: Final = (
 WORTH_VERIFYING: Final = VERIFY_S / DRAW_BOX_S
 """Below this p(correct) it is quicker to draw the objects than to look through proposals for them."""
 UNKNOWN_P_OF_WAITING: Final = 0.5
-
-Undecided = Literal["ignore", "drop", "include"]
 
 
 def labels_to_fit(labels: int, affordable: int) -> int:
@@ -444,25 +443,28 @@ def low_confidence_rows(reviews: RunReviews, scores: Floats, count: int) -> tupl
     return np.concatenate([disputed, worth])[:count], len(disputed) + len(waiting)
 
 
-def nothing_worth_asking(waiting: int, undecided: Undecided) -> str:
+def nothing_worth_asking(waiting: int, undecided: Undecided | None) -> str:
     """Say why none of the labels that wait is worth asking about."""
     if not waiting:
         return "nothing is left to ask: every label that waits has been asked about"
     stay = {
         "ignore": "they stay out of the data set as ignore regions",
+        "drop_image": "their images stay out of the data set",
+        "blank": "they are filled with grey in the data set",
         "drop": "they stay out of the data set",
         "include": "they are in the data set as they are",
     }
     return (
         f"{plural(waiting, 'label waits', 'labels wait')}; all have p_correct below "
-        f"{WORTH_VERIFYING:.3f}, where drawing is quicker than looking ({stay[undecided]})"
+        f"{WORTH_VERIFYING:.3f}, where drawing is quicker than looking ({stay[undecided or 'ignore']})"
     )
 
 
-def removed_per_second(p: Floats, undecided: Undecided) -> Floats:
+def removed_per_second(p: Floats, undecided: Undecided | None) -> Floats:
     """Errors of the data set that a second spent on a label removes, on average.
 
-    A label that waits is left out of the data set ("ignore", "drop"): deciding it brings an object back with chance p.
+    A label that waits is left out of the data set, alone or with its image: deciding it brings an object back
+    with chance p.
     Where it is included, deciding it takes a wrong one out with chance 1 - p. Looking takes `VERIFY_S`, naming what is
     wrong `CHANGE_CLASS_S` more.
     """

@@ -1,25 +1,20 @@
-"""Puts the images beside their annotations, as copies or links."""
+"""Puts the images beside their annotations, as copies or links; copies may have regions filled."""
 
 import errno
 import hashlib
 import os
+import posixpath
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from vouch_labels.schemas.errors import (
-    ContainerError,
-    ObjectChangedError,
-    ObjectMissingError,
-    ObjectRefusedError,
-    StoreAccessError,
-    StoreError,
-    UserError,
-)
+from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, UserError
+from vouch_labels.tasks.export.fill import CannotFillError, filled
 from vouch_labels.tasks.labels.records import ExportImage
 from vouch_labels.tasks.store.local import temporary_name
 from vouch_labels.tasks.store.store import Store
@@ -44,6 +39,24 @@ _LONGEST_KEY: Final = 1024
 """Bytes of an S3 key, at most."""
 
 
+def _beside(image: ExportImage) -> str:
+    return f"images/{image.key}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where images go in a data set's folder, and how they are changed."""
+
+    path: Callable[[ExportImage], str] = _beside
+    """Where an image goes, relative to the data set's folder."""
+    regions: Callable[[ExportImage], Sequence[tuple[int, int, int, int]]] | None = None
+    """Parts of it to be filled with grey, as xyxy in pixels of the upright image; such an image is always copied."""
+    refuses: Callable[[str], str] | None = None
+    """Says why an image of this key cannot be in the data set; empty: it can."""
+    label_suffix: str = ""
+    """Suffix of the file of an image's labels, which has its name: of two images that share one, the first gets it."""
+
+
 class _Missed(NamedTuple):
     """An image that could not be put beside the annotations."""
 
@@ -58,10 +71,11 @@ def place_images(
     prefix: str,
     how: Literal["link", "copy"],
     *,
+    layout: Layout | None = None,
     threads: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, str]:
-    """Put each image at <prefix>/images/<key> of the target, replacing what is there.
+    """Put each image at <prefix>/images/<key> of the target, or where the layout says, replacing what is there.
 
     Links are hard where both folders share a file system, else symbolic; some readers refuse symbolic links that lead
     out of the folder they were given. What lies in a container, such as a tar, is copied all the same. A copy is
@@ -79,10 +93,11 @@ def place_images(
     """
     if how == "link" and (source.local_path("x") is None or target.local_path("x") is None):
         raise UserError("export.images: links need source and workspace to be folders on this machine; use copy")
-    folder = f"{prefix}/images"
-    fold = _folding(target, folder)
+    layout = layout or Layout()
+    fold = _folding(target, prefix)
     missed: dict[str, str] = {}
     names: dict[str, str] = {}
+    label_files: set[int] = set()
     done = 0
 
     def settle(result: "Future[_Missed | None] | _Missed") -> None:
@@ -94,13 +109,20 @@ def place_images(
         if progress is not None:
             progress(1)
 
-    place = partial(_place, source=source, target=target, folder=folder, how=how)
+    place = partial(_place, source=source, target=target, prefix=prefix, how=how, layout=layout)
     waiting: deque[Future[_Missed | None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="export") as pool:
         for image in images:
             if fold is not None and (first := names.setdefault(fold(image.key), image.key)) != image.key:
                 settle(_Missed(image.key, f"the file system takes its name for that of {first}"))
                 continue
+            if layout.label_suffix:
+                path = layout.path(image)
+                stem, _ = posixpath.splitext(path if fold is None else fold(path))
+                if hash(stem) in label_files:
+                    settle(_Missed(image.key, f"the {layout.label_suffix} file of its labels is another image's"))
+                    continue
+                label_files.add(hash(stem))
             waiting.append(pool.submit(place, image))
             if len(waiting) >= 2 * threads:
                 settle(waiting.popleft())
@@ -108,7 +130,7 @@ def place_images(
             settle(waiting.popleft())
     if done and len(missed) == done:
         reason = next(iter(missed.values()))
-        raise StoreError(f"none of {done:,} images could be put into {target.uri}/{folder}: {reason}")
+        raise StoreError(f"none of {done:,} images could be put into {target.uri}/{prefix}: {reason}")
     return missed
 
 
@@ -128,21 +150,31 @@ def _folding(target: Store, folder: str) -> Callable[[str], str] | None:
 
 
 def _place(
-    image: ExportImage, *, source: Store, target: Store, folder: str, how: Literal["link", "copy"]
+    image: ExportImage, *, source: Store, target: Store, prefix: str, how: Literal["link", "copy"], layout: Layout
 ) -> _Missed | None:
-    key = f"{folder}/{image.key}"
+    if layout.refuses is not None and (refusal := layout.refuses(image.key)):
+        return _Missed(image.key, refusal)
+    key = f"{prefix}/{layout.path(image)}"
     try:
         path = target.local_path(key)
     except StoreError:  # "a//b.jpg" is a key of a bucket, and no file
         return _Missed(image.key, "its key names no file below a folder")
     if path is None and len(f"{target.uri.partition('://')[2].partition('/')[2]}/{key}".encode()) > _LONGEST_KEY:
         return _Missed(image.key, f"its key would be longer than {_LONGEST_KEY:,} bytes there")
-    is_file = how == "link" and source.local_path(image.key) is not None
-    reason = _link(image, source, target, key) if is_file else _copy(image, source, target, key)
+    changed = layout.regions is not None and bool(layout.regions(image))
+    if how == "copy" or changed:
+        reason = _copy(image, source, target, key, layout)
+    else:
+        reason = _link(image, source, target, key)
     return None if reason is None else _Missed(image.key, reason)
 
 
-def _copy(image: ExportImage, source: Store, target: Store, key: str) -> str | None:
+def read_image(image: ExportImage, source: Store) -> bytes | str:
+    """Read the file of an image as it was labelled; text: why it cannot be had.
+
+    Raises:
+        StoreError: The source fails for another reason than this image.
+    """
     try:
         data = source.get(image.key).data
     except ObjectMissingError:
@@ -159,6 +191,29 @@ def _copy(image: ExportImage, source: Store, target: Store, key: str) -> str | N
         return f"it cannot be read: {reason}"
     if image.sha256 is not None and hashlib.sha256(data).hexdigest() != image.sha256:
         return "changed since it was labelled; run again"
+    return data
+
+
+def read_changed(image: ExportImage, source: Store, layout: Layout) -> bytes | str:
+    """As `read_image`, with the regions filled that the layout names.
+
+    Raises:
+        StoreError: The source fails for another reason than this image.
+    """
+    data = read_image(image, source)
+    regions = layout.regions(image) if layout.regions is not None else ()
+    if isinstance(data, str) or not regions:
+        return data
+    try:
+        return filled(image.key, data, (image.width, image.height), regions)
+    except CannotFillError as error:
+        return str(error)
+
+
+def _copy(image: ExportImage, source: Store, target: Store, key: str, layout: Layout) -> str | None:
+    data = read_changed(image, source, layout)
+    if isinstance(data, str):
+        return data
     try:
         target.put(key, data)
     except (StoreError, StoreAccessError) as error:

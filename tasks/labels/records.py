@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import AliasChoices, Field
 
-from vouch_labels.schemas.campaign import Gate, Strict
+from vouch_labels.schemas.campaign import Gate, Strict, Undecided
 
 Reviewed = Literal["", "kept", "corrected", "added", "rejected", "duplicate", "unclear", "disputed"]
 """What people made of a label: nothing yet; it is right; they corrected it; they drew it; there is nothing to label; as
@@ -80,6 +80,9 @@ class ClassCounts(Strict):
     undecided: int = Field(0, ge=0, description="Written although they wait for review.")
     dropped: int = Field(0, ge=0, description="Left out because they wait for review.")
     unusable: int = Field(0, ge=0, description="Left out because their box has no extent inside the image.")
+    left_out: int = Field(
+        0, ge=0, description="Decided, and left out with their image because another of its labels waits for review."
+    )
 
 
 class AnnotationFile(Strict):
@@ -112,6 +115,17 @@ class Guarantee(Strict):
     images: int = Field(0, ge=0, description="Images that these are on.")
     as_of: str = Field("", description="When the last of its samples was drawn, ISO 8601, UTC.")
     simulated: bool = Field(description="Verdicts came from a simulated reviewer, so nothing is guaranteed in earnest.")
+    left_out: int = Field(
+        0,
+        ge=0,
+        description="Plain labels that it is about as well and that are not in the data set, since their image is left "
+        "out: it holds of both together.",
+    )
+    precision_of_rest: float | None = Field(
+        None,
+        description="Share of correct labels that this leaves for those in the data set at least, were all wrong ones "
+        "among them; None: nothing is left out.",
+    )
     waiting: int = Field(
         0,
         ge=0,
@@ -126,9 +140,8 @@ class ExportSummary(Strict):
     name: str = Field(description="Name of the data set.")
     run: str = Field(description="Run whose labels they are.")
     preset: str = Field(description="Trainer it is meant for.")
-    undecided_as: Literal["ignore", "drop", "include"] = Field(
-        description="What became of labels that wait for review."
-    )
+    formats: list[str] = Field(["coco"], description="What it is written as.")
+    undecided_as: Undecided = Field(description="What became of labels that wait for review.")
     image_root: str = Field(description="Folder or uri that file names are relative to.")
     images: int = Field(ge=0, description="Images written.")
     images_without_annotations: int = Field(ge=0, description="Of them, those without any annotation.")
@@ -137,6 +150,11 @@ class ExportSummary(Strict):
     )
     images_rotated: int = Field(
         ge=0, description="Of them, those whose EXIF orientation a reader must apply, or boxes will not fit."
+    )
+    images_left_out: int = Field(0, ge=0, description="Images that are left out because a label in them waits.")
+    images_filled: int = Field(0, ge=0, description="Of the images, those in which regions are filled with grey.")
+    waiting_of_left_out: dict[int, int] = Field(
+        {}, description="Labels that wait in an image that is left out -> images with so many."
     )
     annotations: int = Field(ge=0, description="Annotations written, crowd regions included.")
     classes: dict[str, ClassCounts] = Field(description="Category -> how its labels ended.")

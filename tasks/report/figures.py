@@ -475,7 +475,7 @@ def provenance(campaign: Campaign, current: Current) -> Provenance:
             "confidence asked for": f"{routing.confidence:g}",
             "gate": routing.gate,
             "seed of draws": str(routing.seed),
-            "undecided boxes in the data set": export.undecided,
+            "undecided boxes in the data set": export.undecided or "as each format can say",
         },
     )
 

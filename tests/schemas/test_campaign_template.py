@@ -80,7 +80,7 @@ def test_keys_that_default_to_nothing_show_an_example():
 
 def test_choices_and_notes_are_told():
     text = starter_campaign_text(VALUES, {"routing.accept": "These are yours."})
-    assert "One of none, link, copy." in text
+    assert "One of none, link, copy." in " ".join(text.replace("#", "").split())
     assert "# These are yours." in text
 
 

@@ -1,6 +1,7 @@
 """A small labelled data set: real pictures, real masks, every kind of label."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,15 +12,16 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from vouch_labels.schemas.campaign import ExportConfig
-from vouch_labels.tasks.export.coco import write_coco
+from vouch_labels.tasks.export.dataset import write_dataset
+from vouch_labels.tasks.export.decide import is_left_out
 from vouch_labels.tasks.export.export import write_summary
-from vouch_labels.tasks.export.images import place_images
+from vouch_labels.tasks.export.formats import image_path, kind_of, layout_of
+from vouch_labels.tasks.export.images import place_images, read_changed
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel, ExportSummary
 from vouch_labels.tasks.store.local import LocalStore
 
 CLASSES = ("bolt", 'a "hex" nut\\', "überwurf 螺母")
 CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-PREFIX = "exports/coco"
 
 
 class Written(NamedTuple):
@@ -95,24 +97,36 @@ def write(tmp_path: Path, images: list[ExportImage], source: LocalStore) -> Call
     """Writes the images with an ExportConfig of the given fields."""
     workspace = LocalStore(tmp_path / "workspace")
 
-    def run(given: list[ExportImage] | None = None, **fields: Any) -> Written:
-        config = ExportConfig(**fields)
+    def run(given: list[ExportImage] | None = None, missing: dict[str, str] | None = None, **fields: Any) -> Written:
+        (config,) = ExportConfig(**fields).data_sets(linkable=True)
+        prefix = f"exports/{config.name}"
         chosen = images if given is None else given
         if config.images != "none":
-            bare = [image._replace(sha256=None) for image in chosen]
-            assert place_images(bare, source, workspace, PREFIX, config.images) == {}
-        summary = write_coco(
+            path = {image.key: image_path(config, image) for image in chosen}
+            layout = replace(layout_of(config), path=lambda image: path[image.key])
+            bare = [image._replace(sha256=None) for image in chosen if not is_left_out(image, config.undecided)]
+            assert place_images(bare, source, workspace, prefix, config.images, layout=layout) == {}
+        layout = layout_of(config)
+        missed: dict[str, str] = {}
+
+        def contents(image: ExportImage) -> bytes | str:
+            return read_changed(image._replace(sha256=None), source, layout)
+
+        summary = write_dataset(
             iter(chosen),
             CLASSES,
             config,
             workspace,
-            PREFIX,
+            prefix,
             run="main",
             created=CREATED,
             version="7",
             image_root=source.uri,
+            contents=contents if kind_of(config).holds_images else None,
+            missed=missed,
         )
+        assert missed == (missing or {})
         write_summary(workspace, summary)
-        return Written(workspace.root / PREFIX, summary, chosen)
+        return Written(workspace.root / prefix, summary, chosen)
 
     return run

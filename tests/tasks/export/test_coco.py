@@ -24,7 +24,9 @@ from pycocotools.coco import COCO
 from vouch_labels.schemas.campaign import ExportConfig, Splits
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.export import files
-from vouch_labels.tasks.export.coco import FIRST_IDS, export_status, not_exhaustive, split_of, write_coco
+from vouch_labels.tasks.export.coco import FIRST_IDS
+from vouch_labels.tasks.export.dataset import write_dataset
+from vouch_labels.tasks.export.decide import export_status, not_exhaustive, split_of
 from vouch_labels.tasks.export.export import owner_of, read_summary
 from vouch_labels.tasks.export.files import images_key, open_document
 from vouch_labels.tasks.labels.records import ClassCounts, ExportImage, ExportLabel, Guarantee
@@ -276,7 +278,7 @@ def test_what_a_trainer_learns_from_is_counted(write, undecided):
 def test_no_class_is_another_ones_supercategory(tmp_path, names):
     """RF-DETR leaves out a category that is named as another's supercategory and has no annotation."""
     how: dict[str, Any] = {"run": "main", "created": CREATED, "version": "1", "image_root": "r"}
-    write_coco([], names, ExportConfig(), LocalStore(tmp_path), "e", **how)
+    write_dataset([], names, ExportConfig(), LocalStore(tmp_path), "e", **how)
     categories = json.loads((tmp_path / "e/annotations.json").read_text())["categories"]
     assert [entry["name"] for entry in categories] == list(names)
     assert {entry["supercategory"] for entry in categories}.isdisjoint({*names, "none"})
@@ -288,12 +290,12 @@ def test_a_guarantee_says_how_many_labels_wait(tmp_path, images, undecided):
     store, config = LocalStore(tmp_path), ExportConfig(undecided=undecided)
     how: dict[str, Any] = {"run": "main", "created": CREATED, "version": "1", "image_root": "r", "guarantee": guarantee}
     waiting = [label for image in images for label in image.labels if label.decision == "review"]
-    assert write_coco(images, CLASSES, config, store, "e", **how).guarantee.waiting == len(waiting) > 0
+    assert write_dataset(images, CLASSES, config, store, "e", **how).guarantee.waiting == len(waiting) > 0
     decided = [
         image._replace(labels=[label._replace(reviewed="kept", verdict="correct") for label in image.labels])
         for image in images
     ]
-    assert write_coco(decided, CLASSES, config, store, "e", **how).guarantee.waiting == 0
+    assert write_dataset(decided, CLASSES, config, store, "e", **how).guarantee.waiting == 0
 
 
 def test_an_error_on_the_way_leaves_no_file(tmp_path, images):
@@ -303,7 +305,7 @@ def test_an_error_on_the_way_leaves_no_file(tmp_path, images):
 
     store = LocalStore(tmp_path / "workspace")
     with pytest.raises(RuntimeError, match="lost the table"):
-        write_coco(
+        write_dataset(
             broken(), CLASSES, ExportConfig(), store, "e", run="main", created=CREATED, version="1", image_root="r"
         )
     assert list(store.list()) == []
@@ -313,7 +315,7 @@ def test_progress_counts_images(tmp_path, images):
     steps = []
     store = LocalStore(tmp_path / "workspace")
     arguments: dict[str, Any] = {"run": "main", "created": CREATED, "version": "1", "image_root": "r"}
-    write_coco(images, CLASSES, ExportConfig(), store, "e", progress=steps.append, **arguments)
+    write_dataset(images, CLASSES, ExportConfig(), store, "e", progress=steps.append, **arguments)
     assert sum(steps) == len(images)
 
 
@@ -344,7 +346,9 @@ def test_ids_have_no_gap_and_counts_sum(tmp_path: Path, rows, undecided):
     images = [ExportImage(key, 40, 45, found) for key, found in rows]
     store = LocalStore(tmp_path)
     config = ExportConfig(undecided=undecided)
-    summary = write_coco(images, CLASSES, config, store, "e", run="main", created=CREATED, version="1", image_root="r")
+    summary = write_dataset(
+        images, CLASSES, config, store, "e", run="main", created=CREATED, version="1", image_root="r"
+    )
     document = json.loads((tmp_path / "e" / "annotations.json").read_text(encoding="utf-8"))
     assert [entry["id"] for entry in document["images"]] == list(range(1, len(images) + 1))
     assert [entry["file_name"] for entry in document["images"]] == [key for key, _ in rows]
@@ -404,7 +408,7 @@ def test_members_come_in_the_order_given(tmp_path):
     assert (document.images, document.annotations) == (3, 3)
 
 
-IDS = {"cat": 1, "dog": 2, "owl": 3}
+NAMES = ("cat", "dog", "owl")
 
 
 def label(decision="review", reviewed="", class_name="cat", verdict=None):
@@ -437,18 +441,18 @@ def test_export_status(decision, reviewed, ignore, drop, include):
 @pytest.mark.parametrize(
     ("checked", "labels", "statuses", "expected"),
     [
-        ((), [], [], (1, 2, 3)),
-        (IDS, [], [], ()),
-        (("dog", "gone"), [], [], (1, 3)),
-        (IDS, [label("accept"), label(class_name="dog")], ["accepted", "dropped"], (2,)),
-        (IDS, [label(verdict="wrong_class")], ["undecided"], (1, 2, 3)),
-        (IDS, [label(verdict="wrong_class")], ["corrected"], ()),
-        (IDS, [label(verdict="bad_box")], ["unusable"], (1,)),
+        ((), [], [], ("cat", "dog", "owl")),
+        (NAMES, [], [], ()),
+        (("dog", "gone"), [], [], ("cat", "owl")),
+        (NAMES, [label("accept"), label(class_name="dog")], ["accepted", "dropped"], ("dog",)),
+        (NAMES, [label(verdict="wrong_class")], ["undecided"], ("cat", "dog", "owl")),
+        (NAMES, [label(verdict="wrong_class")], ["corrected"], ()),
+        (NAMES, [label(verdict="bad_box")], ["unusable"], ("cat",)),
     ],
 )
 def test_classes_of_which_there_may_be_more(checked, labels, statuses, expected):
     image = ExportImage("a.png", 9, 9, labels, checked=frozenset(checked))
-    assert not_exhaustive(image, statuses, IDS) == expected
+    assert not_exhaustive(image, statuses, NAMES) == expected
 
 
 shares = st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(0, 10)).filter(any)
@@ -615,7 +619,7 @@ def test_an_error_leaves_no_partial_file_among_several(tmp_path, images):
     store = LocalStore(tmp_path / "workspace")
     config = ExportConfig(images_per_file=2, formats=("coco", "parquet"))
     with pytest.raises(RuntimeError, match="lost the table"):
-        write_coco(broken(), CLASSES, config, store, "e", run="main", created=CREATED, version="1", image_root="r")
+        write_dataset(broken(), CLASSES, config, store, "e", run="main", created=CREATED, version="1", image_root="r")
     assert [info.key for info in store.list()] == [
         "e/annotations-00000.json", "e/annotations-00000.parquet", "e/images-00000.parquet",
     ]  # fmt: skip

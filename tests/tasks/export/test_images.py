@@ -234,7 +234,7 @@ def test_an_image_that_may_not_be_read_costs_that_image_alone(tmp_path, keys, mo
 @pytest.mark.parametrize("how", ["copy", "link"])
 def test_where_no_image_can_be_put_the_export_fails(tmp_path, how):
     stores = LocalStore(tmp_path / "source"), LocalStore(tmp_path / "target")
-    with pytest.raises(StoreError, match=r"none of 2 images could be put into .*/e/images: gone from the source"):
+    with pytest.raises(StoreError, match=r"none of 2 images could be put into .*/e: gone from the source"):
         place_images(of(["a.png", "b.png"]), *stores, "e", how)
     assert place_images([], *stores, "e", how) == {}
 

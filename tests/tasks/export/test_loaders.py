@@ -110,6 +110,26 @@ def test_supervision_reads_it(write, images, preset):
             np.testing.assert_array_equal(detections.mask[place], masks[label.label_id])
 
 
+@pytest.mark.parametrize("name", ["RTDetrImageProcessor", "DetrImageProcessor"])
+def test_processors_of_transformers_read_it_and_leave_crowd_regions_out(write, images, source, name):
+    """RTDetrImageProcessor is that of D-FINE as well."""
+    import transformers
+    from PIL import Image
+
+    document = json.loads((write(preset="rtdetr").folder / ANNOTATIONS).read_text(encoding="utf-8"))
+    processor = getattr(transformers, name)(size={"height": 64, "width": 64})
+    for entry, image in zip(document["images"], images, strict=True):
+        some = [one for one in document["annotations"] if one["image_id"] == entry["id"]]
+        with Image.open(source.root / image.key) as picture:
+            target = {"image_id": entry["id"], "annotations": some}
+            found = processor(images=[picture], annotations=[target], return_tensors="pt")["labels"][0]
+        accepted = [label for label in image.labels if label.decision == "accept"]
+        assert [CLASSES[number] for number in found["class_labels"]] == [label.class_name for label in accepted]
+        for (x, y, width, height), label in zip(found["boxes"].tolist(), accepted, strict=True):
+            box = box_of((x - width / 2, y - height / 2, width, height), image)
+            np.testing.assert_allclose(box, label.xyxy, atol=0.01)
+
+
 READ = """
 import json, sys
 import fiftyone as fo
@@ -133,10 +153,7 @@ json.dump({"seen": seen, "samples": len(found), "classes": found.default_classes
 """
 
 
-@pytest.mark.mongod
-def test_fiftyone_reads_it(write, images, tmp_path):
-    written = write(images="copy")
-    out = tmp_path / "seen.json"
+def run_with_fiftyone(tmp_path: Path, script: str, *arguments: object) -> None:
     with mongod(tmp_path / "database") as uri:
         # A home of its own, and a process of its own, since FiftyOne keeps its settings for life.
         environment = os.environ | {
@@ -147,12 +164,19 @@ def test_fiftyone_reads_it(write, images, tmp_path):
             "HOME": str(tmp_path),
         }
         subprocess.run(
-            [sys.executable, "-c", READ, written.folder, written.folder / ANNOTATIONS, out],
+            [sys.executable, "-c", script, *map(str, arguments)],
             env=environment,
             cwd=tmp_path,
             check=True,
             timeout=HANG_S,
         )
+
+
+@pytest.mark.mongod
+def test_fiftyone_reads_it(write, images, tmp_path):
+    written = write(images="copy")
+    out = tmp_path / "seen.json"
+    run_with_fiftyone(tmp_path, READ, written.folder, written.folder / ANNOTATIONS, out)
     found = json.loads(out.read_text())
     assert found["samples"] == 4
     assert found["classes"] == list(CLASSES)
@@ -165,11 +189,75 @@ def test_fiftyone_reads_it(write, images, tmp_path):
             assert (name, decision) == (label.class_name, label.decision)
             assert confidence == pytest.approx(label.score)
             assert crowd == (label.decision == "review")
-            np.testing.assert_allclose(box_of(x, y, width, height, image), label.xyxy, atol=0.01)
+            np.testing.assert_allclose(box_of((x, y, width, height), image), label.xyxy, atol=0.01)
             # FiftyOne keeps the part of the mask inside the box rounded to pixels.
             x0, y0, x1, y1 = (round(side) for side in label.xyxy)
             np.testing.assert_array_equal(np.array(mask).reshape(y1 - y0, x1 - x0), masks[label.label_id][y0:y1, x0:x1])
 
 
-def box_of(x, y, width, height, image):
+def box_of(box, image):
+    x, y, width, height = box
     return np.array([x, y, x + width, y + height]) * [image.width, image.height, image.width, image.height]
+
+
+READ_OWN = """
+import json, sys
+import fiftyone as fo
+
+folder, yolo, voc, out = sys.argv[1:]
+own = fo.Dataset.from_dir(dataset_dir=folder, dataset_type=fo.types.FiftyOneDataset)
+seen = {}
+for sample in own:
+    masks = {d.label_id: d for d in sample.masks.detections}
+    for d in sample.ground_truth.detections:
+        mask = masks.pop(d.label_id, None)
+        seen[d.label_id] = [
+            sample.filepath, d.label, d.bounding_box, d.confidence, d.iscrowd, sample.tags,
+            mask and [mask.bounding_box, mask.mask.tolist()],
+        ]
+    assert not masks
+own.evaluate_detections("ground_truth", gt_field="ground_truth", eval_key="e", compute_mAP=True)
+others = {}
+for name, where in {
+    "yolo": {"dataset_dir": yolo, "dataset_type": fo.types.YOLOv5Dataset, "yaml_path": "data.yaml",
+             "split": "train"},
+    "voc": {"data_path": voc + "/JPEGImages", "labels_path": voc + "/Annotations",
+            "dataset_type": fo.types.VOCDetectionDataset},
+}.items():
+    found = fo.Dataset.from_dir(**where)
+    others[name] = {
+        sample.filepath: [[d.label, d.bounding_box] for d in sample.ground_truth.detections]
+        if sample.ground_truth else [] for sample in found
+    }
+json.dump({"seen": seen, "classes": own.default_classes, "samples": len(own), "others": others,
+           "sortable": own.bounds("ground_truth.detections.confidence")}, open(out, "w"))
+"""
+
+
+@pytest.mark.mongod
+def test_fiftyone_reads_its_own_format_with_whole_masks_and_yolo_and_voc(write, images, tmp_path):
+    written = write(formats=["fiftyone"], images="copy", splits={"train": 1, "val": 0, "test": 0})
+    yolo, voc = (write(formats=[form], undecided="drop", images="copy").folder for form in ("yolo", "voc"))
+    run_with_fiftyone(tmp_path, READ_OWN, written.folder, yolo, voc, tmp_path / "seen.json")
+    found = json.loads((tmp_path / "seen.json").read_text())
+    assert (found["samples"], found["classes"], found["sortable"]) == (4, list(CLASSES), [0.875, 0.875])
+    masks = expected_masks(images)
+    for image in images:
+        for label in image.labels:
+            path, name, box, confidence, crowd, tags, mask = found["seen"][label.label_id]
+            assert Path(path) == written.folder / "images" / image.key
+            assert (name, confidence, crowd, tags) == (
+                label.class_name, 0.875, label.decision == "review", ["train"],
+            )  # fmt: skip
+            np.testing.assert_allclose(box_of(box, image), label.xyxy, atol=0.006)
+            if label.area:
+                x0, y0, x1, y1 = np.rint(box_of(mask[0], image)).astype(int)
+                whole = np.zeros((image.height, image.width), bool)
+                whole[y0:y1, x0:x1] = mask[1]
+                np.testing.assert_array_equal(whole, masks[label.label_id])
+        accepted = [label for label in image.labels if label.decision == "accept"]
+        for form, folder, atol in (("yolo", yolo / "images", 0.02), ("voc", voc / "JPEGImages", 1.5)):
+            boxes = found["others"][form][str(folder / image.key)]
+            assert [name for name, _ in boxes] == [label.class_name for label in accepted]
+            for (_, box), label in zip(boxes, accepted, strict=True):
+                np.testing.assert_allclose(box_of(box, image), label.xyxy, atol=atol)

@@ -194,3 +194,62 @@ def test_images_are_copied_from_the_bucket(tmp_path, make_images, make_campaign,
     assert {entry["image_id"] for entry in written["annotations"]} <= {1, 2}
     for key in keys[1:]:
         assert (folder / "images" / key).read_bytes() == (tmp_path / "images" / key).read_bytes()
+
+
+def test_several_formats_are_several_data_sets_from_a_bucket_too(
+    tmp_path, make_images, make_campaign, label, moto_store
+):
+    keys = make_images(tmp_path / "images", 4)
+    for key in keys:
+        moto_store.put(f"raw/deep/{key}", (tmp_path / "images" / key).read_bytes())
+    formats = ["coco", "yolo", "huggingface", "webdataset"]
+    campaign = make_campaign(source=_in(moto_store, "raw"), export={"formats": formats, "undecided": "blank"})
+    summary, _ = label(campaign)
+    first, others = summary.export, summary.export.others
+    assert [first.formats, *(other.formats for other in others)] == [[name] for name in formats]
+    assert [Path(one.uri).name for one in (first, *others)] == formats
+    assert len({(one.images, one.annotations) for one in (first, *others)}) == 1
+    folder = tmp_path / "workspace/exports"
+    assert sorted(path.name for path in (folder / "yolo/images/deep").iterdir()) == keys[: first.images]
+    assert (folder / "coco/images/deep" / keys[0]).is_file()
+    assert {path.name for path in (tmp_path / "workspace/datasets").iterdir()} == {f"{name}.json" for name in formats}
+    moto_store.delete(f"raw/deep/{keys[0]}")
+    again = export_campaign(make_campaign(source=_in(moto_store, "raw"), export={"formats": ["huggingface"]}))
+    assert again.missed in ({f"deep/{keys[0]}": "gone from the source"}, {})
+    assert again.images + again.images_left_out + again.images_missed == 4
+
+
+def test_a_data_set_is_not_replaced_by_one_of_another_format(tmp_path, make_images, make_campaign, label):
+    make_images(tmp_path / "images", 2)
+    label(make_campaign(export={"name": "birds"}))
+    kept = (tmp_path / "workspace/exports/birds/annotations.json").read_bytes()
+    with pytest.raises(UserError, match=r"exports/birds in .* is a data set in the format coco; choose another"):
+        export_campaign(make_campaign(export={"name": "birds", "formats": ["yolo"]}))
+    assert (tmp_path / "workspace/exports/birds/annotations.json").read_bytes() == kept
+    export_campaign(make_campaign(export={"name": "birds", "formats": ["parquet"]}))
+    export_campaign(make_campaign(export={"name": "birds", "formats": ["coco", "yolo"]}))
+    assert (tmp_path / "workspace/exports/birds-yolo/data.yaml").is_file()
+
+
+def test_the_command_says_what_is_left_out_and_how_many_answers_bring_it_back(
+    tmp_path, make_images, make_campaign, label, verdicts
+):
+    make_images(tmp_path / "images", 5)
+    cats: dict[str, Any] = {"classes": [{"name": "cat", "accept": {"detector_score": 0}}, "dog"], "routing": {}}
+    campaign = make_campaign(**cats, export={"formats": ["yolo"]})
+    label(campaign)
+    before = export_campaign(campaign)
+    assert before.images_left_out > 0
+    answers = sum(waits * images for waits, images in before.waiting_of_left_out.items())
+    assert before.undecided == answers
+    line = f"{before.images_left_out} of 5 images left out: {answers} undecided label"
+    assert any(str(block).startswith(line) for block in before.blocks())
+    coco = export_campaign(make_campaign(**cats))
+    waiting = [
+        entry for entry in json.loads(Path(coco.annotations_file).read_bytes())["annotations"] if entry["iscrowd"]
+    ]
+    assert len(waiting) == answers
+    said = [{"label_id": entry["label_id"], "verdict": "correct"} for entry in waiting]
+    write_verdicts(open_store(campaign.workspace), verdicts(*said))
+    after = export_campaign(campaign)
+    assert (after.images_left_out, after.images, after.annotations) == (0, 5, coco.annotations)
