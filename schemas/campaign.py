@@ -265,7 +265,7 @@ class Checkpoint(Strict):
 class DetectorConfig(Checkpoint):
     """Boxes for class prompts."""
 
-    backend: str = Field("groundingdino", description="groundingdino, transformers, or fake.")
+    backend: str = Field("groundingdino", description="groundingdino, transformers, trained, or fake.")
     text_encoder: str | None = Field(
         None,
         examples=["./tokenizer"],
