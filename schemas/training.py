@@ -104,7 +104,9 @@ class TrainSummary(Strict):
         else:
             yield (
                 "no figure of its quality: nobody has searched an image for every object yet, certification samples "
-                "left out; vouch plan-reviews CAMPAIGN asks for such images"
+                "left out; vouch plan-reviews CAMPAIGN --images 40 asks for such images"
             )
         yield from (f"not readable: {key}: {why}" for key, why in self.unreadable.items())
-        yield f"next round: models.detector: {{backend: trained, checkpoint: {self.folder}}} and another run.name"
+        yield (
+            f"next round: models.detector: {{backend: trained, checkpoint: {self.folder}}}, other run and export names"
+        )
