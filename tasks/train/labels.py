@@ -24,6 +24,8 @@ from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.records import ExportImage
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.reviews.plans import Plans, read_plans
+from vouch_labels.tasks.reviews.resolve import missed_and_checked
+from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.store.open import open_workspace
 
 _SAMPLES: Final = ("certify", "audit", "plant")
@@ -98,7 +100,12 @@ def read_training_set(campaign: Campaign) -> TrainingSet:
     with Ledger.load(workspace, run) as ledger:
         images = reviewed_images(workspace, run, ledger, current)
         found = _sort(campaign, images, classes, certifying)
-    found = found._replace(run=run, policy=current.policy, guarantee=guarantee or "nothing: no policy was certified")
+    checked = missed_and_checked(present_verdicts(workspace, current)).checked
+    played = set(checked.filter(checked["simulated"])["key"].to_pylist())
+    simulated = found.simulated or any(image.key in played for image in found.held_out)
+    found = found._replace(
+        simulated=simulated, run=run, policy=current.policy, guarantee=guarantee or "nothing: no policy was certified"
+    )
     if not any(len(image.boxes) for image in found.images):
         waiting = sum(len(image.ignored) for image in found.images)
         raise UserError(

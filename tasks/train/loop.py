@@ -93,7 +93,8 @@ def train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    with torch.random.fork_rng(enabled=True):
+    devices = [torch.device(device).index or 0] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices):
         torch.manual_seed(settings.seed)
         trainee = build(settings, data.classes)
         session = _Session(trainee, data, settings, read, folder, device)

@@ -23,7 +23,7 @@ from vouch_labels.tasks.models.runtime import Runtime, choose_runtime
 from vouch_labels.tasks.shard.events import Loading, OnEvent, Training, ignore
 from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.train.labels import TrainingImage, TrainingSet, read_training_set
-from vouch_labels.tasks.train.loop import Read, Trained, finish, train, write_model
+from vouch_labels.tasks.train.loop import STATE, Read, Trained, finish, train, write_model
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def train_campaign(
 ) -> TrainSummary:
     """Train a detector on the labels of a campaign's run, and write it into a folder.
 
-    An interrupted training goes on when it is called again with the same arguments.
+    An interrupted training goes on when it is called again with the same arguments; a finished one is not repeated.
 
     Raises:
         UserError: There is nothing to train on, the folder holds another model, or the device is unknown or too small.
@@ -48,7 +48,8 @@ def train_campaign(
     runtime = choose_runtime(campaign.models)
     on_event(Loading("labels"))
     data = read_training_set(campaign)
-    _check_folder(folder, data, settings)
+    if (earlier := _already_trained(folder, data, settings)) is not None:
+        return earlier
     read = Reader(campaign)
     on_event(Loading("the model"))
     trained = train(
@@ -123,12 +124,14 @@ def evaluate_held_out(
     return {"held_out": held_out, "classes": known}
 
 
-def _check_folder(folder: Path, data: TrainingSet, settings: TrainSettings) -> None:
-    """Refuse to write over another model; one of the same labels and settings is trained again to the same end."""
+def _already_trained(folder: Path, data: TrainingSet, settings: TrainSettings) -> TrainSummary | None:
+    """Give what is known of a model of these labels and settings, if it is there; another one is not written over."""
     if not (folder / "config.json").is_file():
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--out: {folder} is no folder; choose another one")
-        return
+        return None
+    if (folder / STATE).is_file():
+        return None  # interrupted before it was tested; another training's state is refused when it is read
     try:
         earlier = TrainSummary.model_validate_json((folder / FORMAT).read_bytes())
     except (OSError, ValidationError):
@@ -139,6 +142,7 @@ def _check_folder(folder: Path, data: TrainingSet, settings: TrainSettings) -> N
         raise UserError(
             f"--out: {folder} holds a model of other labels or settings; choose another folder, or delete it"
         )
+    return earlier
 
 
 def _summary(data: TrainingSet, settings: TrainSettings, folder: Path, trained: Trained, read: Reader) -> TrainSummary:

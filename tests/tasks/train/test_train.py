@@ -123,6 +123,9 @@ def test_trained_tested_and_used_in_the_next_round(campaign: Campaign, settings:
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training.json",
     ]  # fmt: skip
+    events.clear()
+    assert train_campaign(campaign, settings(steps=3, batch=2), folder, events.append) == summary
+    assert not any(isinstance(one, Training) for one in events)
     models = {"device": "cpu", "segmenter": {"backend": "fake"}, "scorer": {"backend": "fake"}}
     models["detector"] = {"backend": "trained", "checkpoint": str(folder), "min_score": 0.0}
     again = write_campaign(tmp_path, models=models, run={"name": "round-2"}, export={"name": "round-2"})
