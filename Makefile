@@ -28,11 +28,13 @@ demo: setup ## label the bundled sample images with the bundled models, into ./d
 
 # One thread a process: the tests are many and small, and torch's threads would fight over the cores. Bytecode is kept
 # even where the environment says not to: hundreds of modules would be compiled by each of dozens of processes.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 test: setup ## run the tests but those that need a GPU or Chromium; SLOW=1 adds those that take long
 	$(PYTEST) -m "$(MARKERS)" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
+# They wait much of the time: for servers, browsers, clusters. So two cores do more than two at once.
+test-rest: JOBS := $(if $(filter auto,$(JOBS)),3,$(JOBS))
 test-rest: setup ## run what `make test` leaves out: what takes long, needs Chromium, or an S3-compatible server
 	$(PYTEST) -m "not gpu and (slow or browser or s3)" $(ARGS)
 
