@@ -219,6 +219,18 @@ def test_equal_input_gives_equal_bytes_and_nothing_of_an_earlier_export_stays(wr
     assert contents(write(formats=[form], undecided="drop")) == once
 
 
+def test_what_a_link_in_the_folder_leads_to_is_not_deleted(write, tmp_path):
+    folder = write(formats=["yolo"], undecided="drop").folder
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "precious.jpg").write_bytes(b"x")
+    (folder / "images" / "linked").symlink_to(mine)
+    (folder / "images" / "stale.jpg").write_bytes(b"x")
+    write(formats=["yolo"], undecided="drop")
+    assert (mine / "precious.jpg").exists()
+    assert not (folder / "images" / "stale.jpg").exists()
+
+
 @pytest.mark.parametrize("form", ["yolo", "voc"])
 def test_an_error_leaves_no_list_that_a_reader_starts_from(write, images, form, tmp_path, monkeypatch):
     folder = write(formats=[form], undecided="drop").folder
