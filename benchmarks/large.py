@@ -60,7 +60,7 @@ def measure(options: Options) -> Table:
         for name, state, words in _STEPS:
             took: dict[str, Took] = {}
             for build, checkout in builds.items():
-                _activate(folder, state, numbers=build == "now")
+                _activate(folder, state, before=build == "before")
                 took[build] = run_command(checkout, [words[0], str(campaign), *words[1:]])
                 figures |= {
                     f"{name} {build} cpu_seconds": took[build].cpu,
@@ -104,15 +104,33 @@ def _folder(shards: int) -> Iterator[Path]:
         yield Path(folder_name)
 
 
-def _activate(folder: Path, state: str, *, numbers: bool) -> None:
-    """Make a state the workspace, file by file as links; no file of a workspace is ever changed in place."""
+def _activate(folder: Path, state: str, *, before: bool) -> None:
+    """Make a state the workspace, file by file as links; no file of a workspace is ever changed in place.
+
+    before: as an earlier Vouch has it, without numbers of shards in markers, all shards of a plan in its record.
+    """
+    import pyarrow.parquet as pq
+
     shutil.rmtree(folder / "workspace", ignore_errors=True)
     shutil.copytree(folder / state, folder / "workspace", copy_function=os.link)
-    for path in () if numbers else folder.glob("workspace/runs/main/done/*/*.json"):
+    if not before:
+        return
+    for path in folder.glob("workspace/runs/main/done/*/*.json"):
         marker = json.loads(path.read_bytes())
         del marker["numbers"]
-        path.unlink()
-        path.write_text(json.dumps(marker), encoding="utf-8")
+        _replace(path, marker)
+    for path in folder.glob("workspace/runs/main/plan/*.json"):
+        plan = json.loads(path.read_bytes())
+        if shards_id := plan.pop("shards_id"):
+            table = path.with_name(f"{path.stem}-{shards_id}-shards.parquet")
+            plan["shards"] = pq.read_table(table).to_pylist()
+            table.unlink()
+        _replace(path, plan)
+
+
+def _replace(path: Path, record: Mapping[str, Any]) -> None:
+    path.unlink()
+    path.write_text(json.dumps(record), encoding="utf-8")
 
 
 def _cells(took: "Took", labels: int) -> list[str]:
@@ -129,6 +147,7 @@ def make(campaign: str, shards: int) -> None:
 
     from vouch_labels.schemas.campaign_file import load_campaign
     from vouch_labels.schemas.records import Current, ImageRef, Marker
+    from vouch_labels.tasks.labels.totals import add_up
     from vouch_labels.tasks.plan.ledger import Ledger
     from vouch_labels.tasks.plan.plan import plan
     from vouch_labels.tasks.policy import default_policy, write_policy
@@ -166,9 +185,10 @@ def make(campaign: str, shards: int) -> None:
         numbered = enumerate(shard.id for shard in ledger.shards())
         for _ in map_ordered(lambda one: write(*one), numbered, 4):
             pass
-    current = Current(
-        fingerprint=stages_fingerprint(stages), policy=policy.version, classes=CLASSES, inputs={"made up": "0"}
-    )
+        current = Current(
+            fingerprint=stages_fingerprint(stages), policy=policy.version, classes=CLASSES, inputs={"made up": "0"}
+        )
+        add_up(workspace, run, ledger, current.fingerprint, keep=True)  # as a run does at its end
     write_current(workspace, run, current)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from benchmarks import cluster, faults, label_files, large, review, source_images, whole_runs
+from benchmarks import cluster, faults, label_files, large, review, small_objects, source_images, whole_runs
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
 from benchmarks.harness import Table
@@ -31,6 +31,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "far_listing": source_images.measure_far_listing,
     "fetching": source_images.measure_fetching,
     "decoding": source_images.measure_decoding,
+    "small_objects": small_objects.measure,
     "export": label_files.measure_export,
     "verdict_import": label_files.measure_verdicts,
     "ground_truth": label_files.measure_truth,

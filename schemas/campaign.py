@@ -83,6 +83,23 @@ class Location(Strict):
         return {"uri": value} if isinstance(value, str) else value
 
 
+VIDEO_SUFFIXES: Final = ("mp4", "m4v", "mov", "3gp", "mkv", "webm", "avi", "mpg", "mpeg", "mts", "m2ts", "wmv")
+
+
+class VideoOptions(Strict):
+    """Which frames of videos are images to label."""
+
+    frames_per_second: float = Field(1.0, gt=0, le=1000, description="Frames taken of each second.")
+    scene_change: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        examples=[0.1],
+        description="Of these take only those that differ from the one taken before: share of the range of brightness, "
+        "on average over the picture. Videos are decoded once for it.",
+    )
+
+
 class Source(Location):
     """The images to label."""
 
@@ -98,6 +115,13 @@ class Source(Location):
         description="File that names the keys instead of a listing: .txt, .csv, .jsonl or .parquet, "
         "local or s3://, with a column key and optionally etag and size.",
     )
+    image_column: str | None = Field(
+        None,
+        examples=["image"],
+        description="Column of Parquet files that holds the images; empty: the one that Hugging Face's metadata, or "
+        "its type and name, tell.",
+    )
+    video: VideoOptions | None = Field(None, description="Which frames of videos are taken; empty: videos are skipped.")
     max_image_mb: float = Field(100.0, gt=0, description="Larger files fail with a reason; megabytes.")
     max_pixels: int = Field(
         120_000_000, gt=0, description="Images of more pixels fail with a reason (decompression bombs)."
@@ -274,7 +298,9 @@ class Checkpoint(Strict):
 class DetectorConfig(Checkpoint):
     """Boxes for class prompts."""
 
-    backend: str = Field("groundingdino", description="groundingdino, transformers, or fake.")
+    backend: str = Field(
+        "groundingdino", description="groundingdino, transformers, none (imported labels alone), or fake."
+    )
     text_encoder: str | None = Field(
         None,
         examples=["./tokenizer"],
@@ -655,6 +681,21 @@ class RayConfig(Strict):
         return value
 
 
+class Tiles(Strict):
+    """Tiles in which images larger than one are looked at; empty: images are looked at as a whole."""
+
+    size: int = Field(1024, ge=64, le=16384, description="Width and height of a tile, in pixels of the image.")
+    overlap: float = Field(
+        0.2,
+        ge=0,
+        le=0.5,
+        description="Share of a tile that its neighbours see too; objects not larger than it lie whole in some tile.",
+    )
+    whole: bool = Field(
+        True, description="Look at the image as a whole too, which finds the objects larger than the overlap."
+    )
+
+
 class RunConfig(Strict):
     """Orchestration."""
 
@@ -680,6 +721,7 @@ class RunConfig(Strict):
     retries: int = Field(2, ge=0, le=20, description="Times a failed shard is tried again.")
     retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; doubled each time.")
     shard_timeout_s: float = Field(6 * 3600, gt=0, description="A shard that takes longer is given up.")
+    tiles: Tiles | None = Field(None, description="Tiles for large images with small objects; empty: none.")
     fetch_threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto",
         description="Threads that fetch and decode ahead; auto: 8, and more as long as the models wait for images and "

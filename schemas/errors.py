@@ -29,6 +29,14 @@ class ObjectMissingError(StoreError):
     """No object has this key (deleted between list and get, perhaps)."""
 
 
+class ObjectChangedError(StoreError):
+    """The object is not the version any more that was asked for."""
+
+
+class ContainerError(StoreError):
+    """A tar, Parquet or video file, or what it holds under one name, is damaged or of a kind that is not read."""
+
+
 class ObjectArchivedError(StoreError):
     """The object lies in an archive and cannot be read before somebody restores it."""
 

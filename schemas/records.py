@@ -117,6 +117,20 @@ _UNKNOWN: Final = "Class that the bundled models do not know -> what they know t
 _WITHOUT_LABEL: Final = "Class -> labels that people answered about and that are not there any more; '': of no plan."
 
 
+class SumOfMarkers(Strict):
+    """Sum of some shards' counts, as markers had them."""
+
+    digest: str = Field(description="Hash of the ids of these shards, and of how many images each held.")
+    shards: int = Field(ge=0, description="How many.")
+    counts: ShardCounts
+
+
+class Sums(Strict):
+    """What `vouch run` adds up at its end, so that `vouch status` need not read a marker a shard."""
+
+    parts: dict[str, SumOfMarkers] = Field(description="First two digits of shards' ids -> the sum of these shards.")
+
+
 class Marker(Strict):
     """Says that a shard is done; parts without it do not exist."""
 
@@ -155,6 +169,81 @@ class Current(Strict):
     def shown(self) -> tuple[str, ...]:
         """The present names of the classes."""
         return tuple(self.names.get(name, name) for name in self.classes)
+
+
+class Imported(Strict):
+    """Labels of a file that a run takes as they are, beside what its detector finds."""
+
+    file: str = Field(description="Name of the file.")
+    sha256: str = Field(description="Hex of SHA-256 over it.")
+    table: str = Field("", description="Hex of SHA-256 over the table that holds its labels.")
+    images: int = Field(ge=0, description="Images of the source that it names.")
+    labels: int = Field(ge=0, description="Labels taken.")
+    left_out: dict[str, int] = Field(description="Why -> annotations, or images, that were not taken.")
+    renamed: dict[str, str] = Field({}, description="Category of the file -> class that its labels were taken as.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What was taken, and what was not."""
+        yield f"{plural(self.labels, 'label')} of {plural(self.images, 'image')} taken from {self.file}"
+        for why, number in self.left_out.items():
+            yield f"left out: {number:,} {why}"
+        yield "next: vouch run CAMPAIGN masks, scores and routes them"
+
+
+class Suspect(Strict):
+    """A label that is likely wrong."""
+
+    rank: int = Field(ge=1, description="1: the most likely.")
+    kind: Literal["class", "box", "duplicate", "missing"] = Field(description="What is wrong with it, if it is.")
+    score: float = Field(ge=0, le=1, description="For ordering alone: no probability.")
+    key: str = Field(description="Of its image.")
+    name: str | None = Field(description="The annotation; None where one is missing.")
+    class_name: str = Field(description="Its class; of a missing one the class that the models see.")
+    better_class: str | None = Field(None, description="The class that CLIP sees.")
+
+
+class AuditSummary(Strict):
+    """What models doubt in the labels of a data set."""
+
+    imported: Imported
+    images: int = Field(ge=0, description="Images of the source.")
+    failed: int = Field(ge=0, description="Of them, those that could not be read.")
+    kinds: dict[str, int] = Field(description="Kind -> suspects with a score of .5 or more.")
+    first: list[Suspect] = Field(description="The first suspects.")
+    table: str = Field(description="The file with all of them.")
+    picture: str | None = Field(description="The picture with the first; None where no image could be read.")
+    measure: str = Field(description="A campaign of these labels alone, by which people certify how right they are.")
+    bundled: tuple[str, ...] = Field((), description="Models that are bundled: they know drawn things.")
+
+    def blocks(self) -> Iterator[Block]:
+        """What was looked at, what is doubted most, and where the rest is."""
+        yield f"{plural(self.imported.labels, 'label')} of {plural(self.imported.images, 'image')} looked at"
+        if self.failed:
+            yield f"{plural(self.failed, 'image')} could not be read: vouch status CAMPAIGN names them"
+        yield from (f"left out: {number:,} {why}" for why, number in self.imported.left_out.items())
+        doubts = ", ".join(f"{kind} {number:,}" for kind, number in self.kinds.items())
+        yield f"likely wrong (score .5 or more): {doubts}"
+        rows = [
+            (
+                str(one.rank),
+                one.kind,
+                f"{one.score:.2f}",
+                one.class_name,
+                one.better_class or "",
+                one.name or "",
+                one.key,
+            )
+            for one in self.first
+        ]
+        yield Table("", {"": str, "kind": str, "score": str, "class": str, "or": str, "label": str, "image": str}, rows)
+        yield from bundled_models(self.bundled)
+        yield f"all of them: {self.table}"
+        if self.picture:
+            yield f"picture of the first: {self.picture}"
+        yield (
+            f"how right the data set is, people certify: vouch run {self.measure}, then "
+            f"vouch plan-reviews {self.measure} --images 40, vouch review {self.measure}, vouch certify {self.measure}"
+        )
 
 
 class ExportStatus(Strict):

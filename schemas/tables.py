@@ -58,6 +58,20 @@ FOUND = pa.schema(
 )
 """One row a candidate box of the detector, before classes are decided; a table for each set of texts asked together."""
 
+IMPORTED = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("class_name", pa.string()),  # as labels carry it; null: the image is named, and this row is no label
+        pa.field("x0", pa.float32()),  # xyxy, pixels of the EXIF-oriented original
+        pa.field("y0", pa.float32()),
+        pa.field("x1", pa.float32()),
+        pa.field("y1", pa.float32()),
+        pa.field("score", pa.float32()),  # [0, 1]; null where the file has none
+        pa.field("name", pa.string(), nullable=False),  # "annotation 17"; empty where it is no label
+    ]
+)
+"""imports/<run>/<hash>.parquet: labels that were made elsewhere, sorted by key."""
+
 DETECTIONS = pa.schema(
     [
         pa.field("label_id", pa.string(), nullable=False),

@@ -143,19 +143,30 @@ def find(detector: Detector, config: DetectorConfig, scene: Scene, texts: Sequen
 
 
 def count_hits(objects: Sequence[tuple[str, Sequence[float]]], found: Boxes, names: Sequence[str], least: float) -> int:
-    """Count the boxes at or above a score that find an object: its name, IoU 0.5, each object once at most.
+    """Count the boxes at or above a score that find an object, see `pairs_of`."""
+    return len(pairs_of(objects, found, names, least))
+
+
+def pairs_of(
+    objects: Sequence[tuple[str, Sequence[float]]], found: Boxes, names: Sequence[str], least: float
+) -> list[tuple[int, int]]:
+    """Pair the boxes at or above a score with objects: of its name, IoU 0.5, each object once at most.
 
     Objects are a name and an xyxy box each; the phrase indices of the boxes are places in `names`.
+
+    Returns:
+        Place of the box, place of the object.
     """
     boxes, scores, labels = found
-    free = set(range(len(objects)))
+    free, pairs = set(range(len(objects))), list[tuple[int, int]]()
     overlaps = box_iou(boxes, np.array([box for _, box in objects], np.float32).reshape(-1, 4))
     for index in np.flatnonzero(scores >= least):
         named = [place for place in free if objects[place][0] == names[int(labels[index])]]
         overlap, match = max(((overlaps[index, place], place) for place in named), default=(0.0, -1))
         if overlap >= 0.5:
             free.remove(match)
-    return len(objects) - len(free)
+            pairs.append((int(index), match))
+    return pairs
 
 
 def average_precision_of_nouns(

@@ -12,6 +12,7 @@ from typing import Final
 
 from vouch_labels.schemas.campaign import Source
 from vouch_labels.schemas.errors import (
+    ContainerError,
     ObjectArchivedError,
     ObjectMissingError,
     ObjectRefusedError,
@@ -21,6 +22,8 @@ from vouch_labels.schemas.errors import (
 from vouch_labels.schemas.records import Failed, ImageRef
 from vouch_labels.tasks.decode import NO_MEMORY, DecodedImage, decode
 from vouch_labels.tasks.memory import DEFAULT_MB, Queue, Room, memory_of
+from vouch_labels.tasks.store.cursor import MOST_HELD
+from vouch_labels.tasks.store.source import MOST_CURSORS, SourceStore, container_in
 from vouch_labels.tasks.store.store import Store
 
 DENIED: Final = "access denied; grant s3:GetObject to the credentials in use"
@@ -130,8 +133,9 @@ def acquire(
     """Yield every planned image in the order of `refs`.
 
     At most 2 * threads images are fetched ahead of the consumer. Files, what decoding takes and decoded images that
-    wait share the memory; a quarter of it at most is for images ahead of their turn. When the consumer stops early,
-    what has not started is cancelled and the threads end.
+    wait share the memory; a quarter of it at most is for images ahead of their turn, and an eighth for what is kept of
+    Parquet files and videos that are read through. When the consumer stops early, what has not started is cancelled and
+    the threads end.
 
     Args:
         refs: Images as they were planned. One whose etag has changed since fails; an empty etag matches any.
@@ -148,7 +152,12 @@ def acquire(
             folder, whose access was checked before, a file without read permission is one bad file.)
     """
     window: deque[tuple[Future[Acquired], Room]] = deque()
-    queue = Queue(memory_of(memory_mb))
+    memory = memory_of(memory_mb)
+    queue = Queue(memory)
+    kept = memory.room()
+    if isinstance(store, SourceStore) and any(container_in(ref.key) for ref in refs):
+        store.most_kept = min(MOST_HELD, memory.limit // (8 * MOST_CURSORS))
+        kept.hold(MOST_CURSORS * store.most_kept)
     pace = pace_of(store.uri, source.s3.threads) if threads is None else Pace(threads, threads)
     pace.again()
     jobs = _Jobs(pace)
@@ -180,6 +189,7 @@ def acquire(
     finally:
         queue.stop()
         jobs.stop()
+        kept.hold(0)
         for _, room in window:
             room.hold(0)
 
@@ -193,8 +203,10 @@ def _acquire_one(ref: ImageRef, store: Store, source: Source, room: Room) -> Acq
         outcome = Failed(step="fetch", reason=DENIED)
     except ObjectArchivedError:
         outcome = Failed(step="fetch", reason=ARCHIVED)
+    except ContainerError as error:
+        outcome = Failed(step="acquire", reason=" ".join(str(error).split()))
     except (StoreError, StoreAccessError) as error:
-        if isinstance(error, StoreAccessError) and store.local_path(ref.key) is None:
+        if isinstance(error, StoreAccessError) and store.local_path("x") is None:
             raise
         # A store that fails is no fault of the image: a shard of nothing else is tried again.
         kind = "" if isinstance(error, StoreAccessError) else f"unforeseen {type(error).__name__}: "
@@ -218,9 +230,8 @@ def _fetch_and_decode(ref: ImageRef, store: Store, source: Source, room: Room) -
     if size > source.max_image_mb * _MEGABYTE:
         if not PurePosixPath(ref.key).suffix:
             return Failed(step="acquire", reason="too large, without an extension", skip=True)
-        limit = f"source.max_image_mb, {source.max_image_mb:g}"
-        return Failed(step="acquire", reason=f"too large: {size / _MEGABYTE:.1f} MB is more than {limit}")
-    room.hold(size)
+        return _too_large(size, source)
+    room.hold(max(size, 0))
     for attempt in range(source.s3.max_attempts):
         if attempt:
             time.sleep(_CUT_WAIT_S * 2 ** (attempt - 1))
@@ -235,7 +246,15 @@ def _fetch_and_decode(ref: ImageRef, store: Store, source: Source, room: Room) -
                     return Failed(step="fetch", reason=reason)
         if ref.etag and blob.etag != ref.etag:
             return Failed(step="fetch", reason="changed since it was listed; the next run will take it")
+        if size < 0 and len(blob.data) > source.max_image_mb * _MEGABYTE:
+            return _too_large(len(blob.data), source)
+        room.hold(len(blob.data))
         # Of the version that was listed the size is known; without a version it may be any.
-        if not ref.etag or len(blob.data) == size:
+        if not ref.etag or size < 0 or len(blob.data) == size:
             return decode(ref.key, blob.data, source.max_pixels, room)
     raise StoreError("fewer or more bytes come than are listed, each time; look at the network and the store")
+
+
+def _too_large(size: int, source: Source) -> Failed:
+    limit = f"source.max_image_mb, {source.max_image_mb:g}"
+    return Failed(step="acquire", reason=f"too large: {size / _MEGABYTE:.1f} MB is more than {limit}")

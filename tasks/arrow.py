@@ -40,6 +40,8 @@ def with_names(table: pa.Table, names: Mapping[str, str]) -> pa.Table:
 
 def first_places(table: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     """Find the first row with the same values in some columns, (N,); null equals null, and NaN equals NaN."""
+    if table.num_rows < 2:
+        return np.arange(table.num_rows)
     # Not at the top: the models' loop reads tables too, and Polars takes some 50 MB.
     import polars as pl
 

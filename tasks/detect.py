@@ -7,25 +7,30 @@ included.
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig
+from vouch_labels.schemas.campaign import ClassConfig, DetectorConfig, Tiles
 from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Failed
 from vouch_labels.schemas.tables import DETECTIONS
-from vouch_labels.tasks.boxes_masks import box_area, box_iou
+from vouch_labels.tasks.boxes_masks import box_area, box_iou, clip_boxes
 from vouch_labels.tasks.fingerprint import Json, fingerprint
 from vouch_labels.tasks.models.registry import Detector, Floats, Phrase, Pixels, RawDetections
 from vouch_labels.tasks.models.tokens import check_apart
+from vouch_labels.tasks.tiles import TiledDetector
 
 _VERSION = 1
 _BORDER = 1.0
 
 ID_LENGTH = 24
 _UNITS = 100
+
+SEEN: Final = 0.5
+"""IoU from which on the detector's candidate is the object of a label that is given."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +55,20 @@ class Detections:
     """Sides of the image that the box comes within a pixel of, 0..4."""
     crowding: Floats
     """Largest IoU with another label of the image, [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """N labels of one image that were made elsewhere; arrays are (N,) unless stated otherwise."""
+
+    boxes: Floats
+    """(N, 4) xyxy in pixels of the image."""
+    class_indices: NDArray[np.int64]
+    """Index into the campaign's classes."""
+    scores: Floats
+    """Score in [0, 1]; NaN where there is none."""
+    names: list[str]
+    """What each is called where it comes from, such as "annotation 17"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +96,28 @@ class Detect:
        left out; other classes' negatives do not count. Equal scores: the class declared first; class before negative.
     4. Below the class's `min_score`, or with an empty box, it is no label. Of the rest the best `max_boxes` stay.
 
+    Labels that are given go before what the detector finds: they stay as they are, box and class, however low they
+    score and however they overlap, and no candidate that overlaps one by more than `nms_iou` makes a label. One without
+    a score of its own gets the detector's: the greatest for its class of the candidates that overlap it by `SEEN` or
+    more, 0 where there is none; its name stands for the prompt.
+
     The runner-up is the best of the other classes and the class's own negatives.
     """
 
-    def __init__(self, detector: Detector, classes: Sequence[ClassConfig], config: DetectorConfig) -> None:
-        """Take the model and what to look for.
+    def __init__(
+        self,
+        detector: Detector,
+        classes: Sequence[ClassConfig],
+        config: DetectorConfig,
+        tiles: Tiles | None = None,
+    ) -> None:
+        """Take the model and what to look for, in tiles or in whole images.
 
         Raises:
             UserError: A prompt cannot be asked for, or stands for two classes, or for a class and what it is not.
         """
         _refuse_shared(classes)
-        self._detector = detector
+        self._detector = TiledDetector(detector, tiles) if tiles else detector
         self._class_names = [entry.key for entry in classes]
         self._phrases = _phrases(classes)
         self._texts = Texts(self._phrases, self._class_names)
@@ -100,14 +130,14 @@ class Detect:
         self.key = fingerprint(
             "detect",
             _VERSION,
-            detector.fingerprint,
+            self._detector.fingerprint,
             *_prompts(classes),
             least,
             config.nms_iou,
             config.max_boxes,
         )
         """What the step's rows depend on, beside the images."""
-        self.inputs = {"detector weights": detector.fingerprint, **declared_inputs(classes, config)}
+        self.inputs = {"detector weights": detector.fingerprint, **declared_inputs(classes, config, tiles)}
         """The same by what a user can change: name -> its fingerprint."""
 
     def __call__(self, images: Sequence[Pixels]) -> list[Detections | Failed]:
@@ -130,9 +160,9 @@ class Detect:
         """
         return self._detector.detect(images, ask.phrases, ask.least)
 
-    def decide(self, found: Sequence[RawDetections], image: Pixels) -> Detections | Failed:
-        """Make labels of the candidates of an image, given those of each of `asks`."""
-        return self._labels(self._joined(found), image)
+    def decide(self, found: Sequence[RawDetections], image: Pixels, given: Given | None = None) -> Detections | Failed:
+        """Make labels of the candidates of an image, those of each of `asks`, and of labels that are given for it."""
+        return self._labels(self._joined(found), image, given)
 
     def _asks(self, captions: Sequence[int]) -> list[Ask]:
         asks = []
@@ -174,30 +204,97 @@ class Detect:
                 raise UserError(f"class {name!r}: {error}") from error
         check_apart(classes, self._detector.tokens)
 
-    def _labels(self, raw: RawDetections, image: Pixels) -> Detections | Failed:
+    def _labels(self, raw: RawDetections, image: Pixels, given: Given | None) -> Detections | Failed:
         if not (np.isfinite(raw.boxes).all() and np.isfinite(raw.scores).all()):
             return Failed(step="detect", reason="the detector's answer is not finite")
+        height, width = image.shape[:2]
+        first = None
+        if given is not None:
+            boxes = clip_boxes(given.boxes, width, height)
+            inside = box_area(boxes) > 0
+            boxes = boxes[inside]
+            overlaps = box_iou(boxes, raw.boxes)
+            first = self._given(given, inside, boxes, _greatest(raw.scores, overlaps >= SEEN))
+            new = ~(overlaps > self._nms_iou).any(axis=0)
+            raw = RawDetections(raw.boxes[new], raw.scores[new])
         kept, joint = merge_duplicates(raw.boxes, raw.scores.max(axis=1, initial=0), raw.scores, self._nms_iou)
         boxes, chosen = raw.boxes[kept], self._texts.choose(joint)
         is_label = ~chosen.hard_negative & (chosen.scores >= self._least[chosen.classes]) & (box_area(boxes) > 0)
         order = np.flatnonzero(is_label)
         order = order[np.argsort(-chosen.scores[order], kind="stable")][: self._max_boxes]
-        boxes = np.ascontiguousarray(boxes[order])
-        height, width = image.shape[:2]
-        low, high = boxes[:, :2] <= _BORDER, boxes[:, 2:] >= np.array([width, height]) - _BORDER
-        overlaps = box_iou(boxes, boxes)
-        np.fill_diagonal(overlaps, 0)
-        return Detections(
-            boxes=boxes,
+        found = _Labels(
+            boxes=boxes[order],
             class_indices=chosen.classes[order],
             prompts=[self._phrases[index].text for index in chosen.prompts[order]],
             scores=chosen.scores[order],
             margins=chosen.margins[order],
             runners_up=[chosen.runners_up[index] for index in order],
-            relative_areas=(box_area(boxes) / (height * width)).astype(np.float32),
-            border_sides=np.asarray(low.sum(axis=1) + high.sum(axis=1), np.int8),
-            crowding=overlaps.max(axis=1, initial=0).astype(np.float32),
         )
+        return _described(found if first is None else _sorted(first, found), width, height)
+
+    def _given(self, given: Given, inside: NDArray[np.bool_], boxes: Floats, seen: Floats) -> "_Labels":
+        """Labels of those given that have an extent inside the image; `seen` (N, P) is what the detector says there."""
+        classes, scores = given.class_indices[inside], given.scores[inside]
+        said = self._texts.describe(seen, classes)
+        scores = np.where(np.isnan(scores), said.scores, scores).astype(np.float32)
+        return _Labels(
+            boxes=boxes,
+            class_indices=classes,
+            prompts=[name for name, kept in zip(given.names, inside, strict=True) if kept],
+            scores=scores,
+            margins=(scores - (said.scores - said.margins)).astype(np.float32),
+            runners_up=said.runners_up,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Labels:
+    """What `Detections` says of labels before they are looked at together."""
+
+    boxes: Floats
+    class_indices: NDArray[np.int64]
+    prompts: list[str]
+    scores: Floats
+    margins: Floats
+    runners_up: list[str | None]
+
+
+def _sorted(first: _Labels, then: _Labels) -> _Labels:
+    scores = np.concatenate([first.scores, then.scores])
+    order = np.argsort(-scores, kind="stable")
+    prompts, runners_up = first.prompts + then.prompts, first.runners_up + then.runners_up
+    return _Labels(
+        boxes=np.concatenate([first.boxes, then.boxes])[order],
+        class_indices=np.concatenate([first.class_indices, then.class_indices])[order],
+        prompts=[prompts[place] for place in order],
+        scores=scores[order],
+        margins=np.concatenate([first.margins, then.margins])[order],
+        runners_up=[runners_up[place] for place in order],
+    )
+
+
+def _described(labels: _Labels, width: int, height: int) -> Detections:
+    boxes = np.ascontiguousarray(labels.boxes)
+    low, high = boxes[:, :2] <= _BORDER, boxes[:, 2:] >= np.array([width, height]) - _BORDER
+    overlaps = box_iou(boxes, boxes)
+    np.fill_diagonal(overlaps, 0)
+    return Detections(
+        boxes=boxes,
+        class_indices=labels.class_indices,
+        prompts=labels.prompts,
+        scores=labels.scores,
+        margins=labels.margins,
+        runners_up=labels.runners_up,
+        relative_areas=(box_area(boxes) / (height * width)).astype(np.float32),
+        border_sides=np.asarray(low.sum(axis=1) + high.sum(axis=1), np.int8),
+        crowding=overlaps.max(axis=1, initial=0).astype(np.float32),
+    )
+
+
+def _greatest(scores: Floats, among: NDArray[np.bool_]) -> Floats:
+    """(N, P) for each of N rows of `among` (N, M) the greatest of the scores (M, P) there; 0 where there are none."""
+    rows = [scores[some].max(axis=0, initial=0) for some in among]
+    return np.array(rows, np.float32).reshape(len(among), scores.shape[1])
 
 
 def _phrases(classes: Sequence[ClassConfig]) -> list[Phrase]:
@@ -214,12 +311,14 @@ def _prompts(classes: Sequence[ClassConfig]) -> list[Json]:
     return [texts, [entry.key for entry in classes], *several]
 
 
-def declared_inputs(classes: Sequence[ClassConfig], config: DetectorConfig) -> dict[str, str]:
+def declared_inputs(classes: Sequence[ClassConfig], config: DetectorConfig, tiles: Tiles | None) -> dict[str, str]:
     """What labels depend on of what a campaign says about detecting: name -> its fingerprint; no model is needed."""
     least = [config.min_score if entry.min_score is None else entry.min_score for entry in classes]
     return {
         "prompts": fingerprint(*_prompts(classes)),
-        "detector settings": fingerprint(_VERSION, least, config.nms_iou, config.max_boxes),
+        "detector settings": fingerprint(
+            _VERSION, least, config.nms_iou, config.max_boxes, *([tiles.model_dump()] if tiles else [])
+        ),
     }
 
 
@@ -273,9 +372,15 @@ class Texts:
 
     def choose(self, scores: Floats) -> Choice:
         """Choose for objects with (N, P) scores of the phrases; the rules are those of the detect step."""
+        return self.describe(scores, self._by_class(scores).argmax(axis=1).astype(np.int64))
+
+    def _by_class(self, scores: Floats) -> Floats:
+        return np.stack([scores[:, prompts].max(axis=1) for prompts in self._prompts], axis=1)
+
+    def describe(self, scores: Floats, classes: NDArray[np.int64]) -> Choice:
+        """Say what the (N, P) scores of the phrases mean for objects whose classes (N,) are chosen."""
         rows = np.arange(len(scores))
-        by_class = np.stack([scores[:, prompts].max(axis=1) for prompts in self._prompts], axis=1)
-        classes = by_class.argmax(axis=1)
+        by_class = self._by_class(scores)
         best = by_class[rows, classes]
         negatives = scores[:, self._negatives]
         own = self._of_class[None, :] == classes[:, None]
@@ -287,7 +392,7 @@ class Texts:
         rival = rivals[rows, second]
         alone = np.isneginf(rival)
         return Choice(
-            classes=classes.astype(np.int64),
+            classes=classes,
             prompts=np.array(
                 [self._prompts[k][scores[row, self._prompts[k]].argmax()] for row, k in enumerate(classes)], np.int64
             ),

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from vouch_labels.schemas.campaign import NO_CLIENT, Campaign, Location, RunConfig
+from vouch_labels.schemas.campaign import NO_CLIENT, Campaign, Location, RunConfig, Source
 from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, UserError, VouchError
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.models.runtime import choose_runtime, light_runtime
@@ -32,6 +32,8 @@ from vouch_labels.tasks.shard.pipeline import code_digest, load_pipeline, recipe
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
 from vouch_labels.tasks.store.lock import LockRecord, ProcessId, is_alive, lock_key, this_process
 from vouch_labels.tasks.store.open import check_readable, open_store
+from vouch_labels.tasks.store.source import open_source
+from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -414,9 +416,9 @@ class Worker:
 
     def _load(self) -> Description:
         campaign = self._start.settings.campaign
-        pipeline = load_pipeline(self._settings.campaign)
+        pipeline = load_pipeline(self._settings.campaign, self._settings.imported)
         runtime = choose_runtime(self._settings.campaign.models)
-        recipe = recipe_of(campaign, self._start.device, runtime.precision)
+        recipe = recipe_of(campaign, self._start.device, runtime.precision, self._settings.imported)
         return Description(pipeline.stages(self._settings.policy), pipeline.inputs, recipe)
 
     def _unlike(self) -> str:
@@ -430,7 +432,9 @@ class Worker:
         campaign = self._settings.campaign
         for name, place in (("source", campaign.source), ("workspace", campaign.workspace)):
             try:
-                store = open_store(place)
+                store: Store = (
+                    open_source(place, campaign.workspace) if isinstance(place, Source) else open_store(place)
+                )
                 if name == "workspace":
                     record = LockRecord.model_validate_json(store.get(lock_key(campaign.run.name)).data)
                     if record.token != self._start.holder:

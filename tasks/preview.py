@@ -5,6 +5,7 @@ import heapq
 import io
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,12 +29,13 @@ from vouch_labels.tasks.labels.totals import failed_images
 from vouch_labels.tasks.models.registry import Pixels, check_models_there
 from vouch_labels.tasks.models.tokens import check_classes
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.plan.plan import list_source, plan
+from vouch_labels.tasks.plan.plan import list_source, nothing_to_label, plan
 from vouch_labels.tasks.policy import basis, check_fits, default_policy
 from vouch_labels.tasks.shard.events import Listing, Loading, OnEvent, Planned, ignore
 from vouch_labels.tasks.shard.pipeline import load_pipeline
 from vouch_labels.tasks.shard.shard import ShardSettings, process_shard
 from vouch_labels.tasks.store.open import check_readable, open_store
+from vouch_labels.tasks.store.source import open_source
 from vouch_labels.tasks.store.store import Store
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int 
         UserError: The campaign has not been run yet, or the picture cannot be written.
         StoreError: The workspace cannot be read.
     """
-    source, workspace = open_store(campaign.source), open_store(campaign.workspace)
+    source, workspace = open_source(campaign.source, campaign.workspace, keep=False), open_store(campaign.workspace)
     run = campaign.run.name
     current = current_of(workspace, run)
     with Ledger.load(workspace, run) as ledger:
@@ -72,7 +74,7 @@ def write_preview(campaign: Campaign, path: Path, count: int = 12, columns: int 
     chosen = {image.key for image in richest[:count]}
     drawn = _with_pixels([image for image in images if image.key in chosen], campaign, source)
     if drawn:
-        _save(draw_grid(drawn, current.shown, columns), path)
+        save_picture(draw_grid(drawn, current.shown, columns), path)
     return len(drawn)
 
 
@@ -92,14 +94,15 @@ def preview(
     started = time.monotonic()
     check_classes(campaign.classes, campaign.models.detector)
     check_models_there(campaign.models)
-    source = open_store(campaign.source)
+    source = open_source(campaign.source, campaign.workspace, keep=False)
     check_readable(source)
     if not path.parent.is_dir():
         raise UserError(f"{path}: cannot be written (no such folder); choose another place")
     on_event(Listing(0))
-    refs = draw_refs(list_source(campaign.source, source, workspace=campaign.workspace), count, seed)
+    skipped = Counter[str]()
+    refs = draw_refs(list_source(campaign.source, source, workspace=campaign.workspace, skipped=skipped), count, seed)
     if not refs:
-        raise UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
+        raise nothing_to_label(skipped)
     on_event(Loading("models"))
     policy, remark = _policy(campaign)
     with tempfile.TemporaryDirectory(prefix="vouch-preview-") as folder:
@@ -119,7 +122,7 @@ def preview(
     if drawn:
         classes = [entry.name for entry in campaign.classes]
         legend = "in colour: accepted; grey, with ?: waits for review"
-        _save(draw_grid(drawn, classes, columns, detailed=True, legend=legend), path)
+        save_picture(draw_grid(drawn, classes, columns, detailed=True, legend=legend), path)
     return Preview(
         picture=str(path.resolve()) if drawn else None,
         images=counts.images,
@@ -169,7 +172,12 @@ def _with_pixels(images: Iterable[ExportImage], campaign: Campaign, source: Stor
     return found
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture; its path's ending says the format.
+
+    Raises:
+        UserError: It names no format, or the file cannot be written.
+    """
     try:
         format_name = Image.registered_extensions()[path.suffix.lower()]
         data = io.BytesIO()

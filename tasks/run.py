@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from math import ceil
 from typing import Final, Self
@@ -15,6 +16,7 @@ from vouch_labels.schemas.records import Current, ExportOutcome, Generation, Run
 from vouch_labels.tasks.certify.active import choose_policy, guarantee_of
 from vouch_labels.tasks.cluster import Cluster
 from vouch_labels.tasks.export.export import check_export_name, export_run
+from vouch_labels.tasks.imported import imported_of
 from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.totals import add_up, by_shown_name, failed_images, first_failed
 from vouch_labels.tasks.models.registry import check_models_there
@@ -52,6 +54,7 @@ from vouch_labels.tasks.store.open import (
     open_workspace,
     write_format,
 )
+from vouch_labels.tasks.store.source import open_source
 
 START: Final = "start"
 """Part of a run's time that is no other: programs and Prefect start, checks, planning, sums."""
@@ -113,7 +116,8 @@ class CampaignRun:
         """
         campaign = self.campaign
         check_models_there(campaign.models)
-        self._source, self._workspace = open_store(campaign.source), open_store(campaign.workspace)
+        self._source = open_source(campaign.source, campaign.workspace)
+        self._workspace = open_store(campaign.workspace)
         self._labelled = labelled_source(campaign.source, self._source)
         check_readable(self._source)
         has_format = check_format(self._workspace)
@@ -130,7 +134,8 @@ class CampaignRun:
             before = read_current(self._workspace, self._name)
             with self.timed(LISTING):
                 self._list()
-            self.settings = ShardSettings(campaign, policy)
+            imported = imported_of(self._workspace, self._name)
+            self.settings = ShardSettings(campaign, policy, imported.table if imported else "")
             recipes = self._recipes()
             recipe = recipes[0]
             known = before is not None and before.recipe in recipes and before.recipe != ""
@@ -145,7 +150,7 @@ class CampaignRun:
                         self.cluster = stack.enter_context(self._cluster())
                         stages, inputs, recipe = self.cluster.describe()
                     else:
-                        pipeline = load_pipeline(campaign)
+                        pipeline = load_pipeline(campaign, self.settings.imported)
                         stages, inputs = pipeline.stages(policy), pipeline.inputs
                 self.idle = not known and not self._has_work(stages)
                 if self.cluster is not None and not self.idle:
@@ -198,7 +203,7 @@ class CampaignRun:
         if limit is not None and source.manifest is None:
             images = islice(images, limit)  # stores list in the order of keys
         if not take_listing(images, self._ledger, lambda keys: self.on_event(Listing(keys)), limit):
-            refuse_empty(self._ledger)
+            refuse_empty(self._ledger, skipped=self._skipped)
         if not self.options.accept_changes:
             in_part = limit is not None
             check_source(self._workspace, self._name, self._ledger, self._labelled, in_part=in_part)
@@ -206,12 +211,13 @@ class CampaignRun:
     def _recipes(self) -> list[str]:
         """What keys may be made of, see `recipe_of`; the precision of a cluster's GPUs is known by a worker alone."""
         run, models = self.campaign.run, self.campaign.models
+        recipe = partial(recipe_of, self.campaign, imported=self.settings.imported)
         if run.runner == "local":
-            return [recipe_of(self.campaign)]
+            return [recipe()]
         if gpus_of_worker(self.campaign) == 0:
-            return [recipe_of(self.campaign, "cpu", "fp32" if models.precision == "auto" else models.precision)]
+            return [recipe("cpu", "fp32" if models.precision == "auto" else models.precision)]
         asked = ("bf16", "fp32") if models.precision == "auto" else (models.precision,)
-        return [recipe_of(self.campaign, "cuda", precision) for precision in asked]
+        return [recipe("cuda", precision) for precision in asked]
 
     def _cluster(self) -> Cluster:
         size, first = size_of_worker(self.campaign), first_listed(self._ledger)
@@ -333,7 +339,7 @@ class CampaignRun:
         self._carry_answers()
         parts = self._seconds(worked.seconds)
         where = (self._workspace, self._name, self._ledger, self._current.fingerprint)
-        totals = add_up(*where)
+        totals = add_up(*where, keep=True)
         failed = first_failed(*where) if totals.failed else []
         policy, generation = self.settings.policy, self._generation
         return RunSummary(

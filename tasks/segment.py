@@ -5,22 +5,25 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
+from vouch_labels.schemas.campaign import Tiles
 from vouch_labels.schemas.records import Failed
 from vouch_labels.schemas.tables import MASKS
 from vouch_labels.tasks.boxes_masks import paired_box_iou
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, Segmenter
+from vouch_labels.tasks.tiles import TiledSegmenter
 
 
 class Segment:
     """The segment step: one mask a box, and no exception for one bad image."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        """Take the model to use; the step adds no setting of its own."""
-        self._segmenter = segmenter
-        self.key = fingerprint("segment", 1, segmenter.fingerprint)
+    def __init__(self, segmenter: Segmenter, tiles: Tiles | None = None) -> None:
+        """Take the model to use, in tiles or in whole images; the step adds no setting of its own."""
+        self._segmenter = TiledSegmenter(segmenter, tiles) if tiles else segmenter
+        self.key = fingerprint("segment", 1, self._segmenter.fingerprint)
         """What the step's rows depend on, beside the images and the boxes."""
-        self.inputs = {"segmenter weights": self.key}
+        # Tiles are an input of the detector, which sees the same ones.
+        self.inputs = {"segmenter weights": fingerprint("segment", 1, segmenter.fingerprint)}
         """The same by what a user can change: name -> its fingerprint."""
 
     def __call__(self, images: Sequence[Pixels], boxes: Sequence[Floats]) -> list[Masks | Failed]:

@@ -254,11 +254,11 @@ class Campaign:
         """
         from vouch_labels.tasks.decode import DecodedImage, decode
         from vouch_labels.tasks.preview import draw_labels
-        from vouch_labels.tasks.store.open import open_store
+        from vouch_labels.tasks.store.source import open_source
 
         image, class_names = self._image(key, run)
         source = self.config.source
-        decoded = decode(key, open_store(source).get(key).data, source.max_pixels)
+        decoded = decode(key, open_source(source, self.config.workspace).get(key).data, source.max_pixels)
         if not isinstance(decoded, DecodedImage):
             raise UserError(f"{key}: cannot be shown: {decoded.reason}")
         return draw_labels(decoded.pixels, image, class_names, side or max(image.width, image.height))

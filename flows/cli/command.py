@@ -81,7 +81,9 @@ def reported(*examples: str) -> Callable[[Callable[Arguments, None]], Callable[A
 def add(app: typer.Typer, *commands: Callable[..., None]) -> None:
     """Let a program have these commands, which `reported` decorates, under the names of their functions."""
     for command in commands:
-        app.command(epilog=_epilogs[command])(command)
+        # A name that Python has taken ends with an underscore there.
+        name = command.__name__.rstrip("_").replace("_", "-")
+        app.command(name, epilog=_epilogs[command])(command)
 
 
 def _say_ended(ended: tuple[int, str], command: str) -> int:

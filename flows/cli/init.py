@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -75,7 +75,7 @@ def init(
     names = _class_names(classes, class_names)
     images, empty = _images(source, directory)
     values: dict[str, Any] = {
-        "source": {"uri": _source(source, directory)},
+        "source": {"uri": source_uri(source, directory)},
         "workspace": {"uri": "./workspace"},
         "classes": [{"name": name, "prompts": [name]} for name in names or ["cat"]],
         "routing": RoutingConfig().model_dump(include={"precision", "confidence", "gate"}),
@@ -156,24 +156,14 @@ def _count(folder: Path) -> tuple[int, "Counter[str]"]:
     """How many images a run would find in a folder and those below it, and by extension what else is there."""
     from vouch_labels.schemas.campaign import Source
     from vouch_labels.tasks.plan.plan import list_source
-    from vouch_labels.tasks.store.local import LocalStore
+    from vouch_labels.tasks.store.source import open_source
 
-    store = LocalStore(folder)
-    # Both come in the same order.
-    taken = list_source(Source(uri=str(folder)), store)
-    images, others = 0, Counter[str]()
-    image = next(taken, None)
-    for info in store.list():
-        if image is not None and info.key == image.key:
-            images, image = images + 1, next(taken, None)
-        elif any(part.startswith(".") for part in info.key.split("/")):
-            others["hidden"] += 1
-        else:
-            others[PurePosixPath(info.key).suffix[1:].upper() or "no extension"] += 1
+    source, others = Source(uri=str(folder)), Counter[str]()
+    images = sum(1 for _ in list_source(source, open_source(source), skipped=others))
     return images, others
 
 
-def _source(given: str | None, directory: Path) -> str:
+def source_uri(given: str | None, directory: Path) -> str:
     """The uri as it stands in the campaign: folders given on the command line are relative to where it is typed."""
     if given is None:
         return "./images"

@@ -16,6 +16,7 @@ from vouch_labels.schemas.errors import ObjectMissingError, VouchError
 from vouch_labels.schemas.records import Failed
 from vouch_labels.tasks.decode import decode, is_animated, sniff
 from vouch_labels.tasks.store.s3 import presigned_url
+from vouch_labels.tasks.store.source import SourceStore
 from vouch_labels.tasks.store.store import Store
 
 SHOWN: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}
@@ -68,7 +69,7 @@ class Media:
             return PlainTextResponse("this image cannot be read now; the log of the review says why", 502)
 
     async def _image(self, key: str) -> Response:
-        path = self._store.local_path(key)
+        path = await asyncio.to_thread(self._store.local_path, key)
         if path is not None:
             about = await asyncio.to_thread(_stat, path)
             if about is None:
@@ -77,7 +78,7 @@ class Media:
             if kind is not None:
                 return FileResponse(path, stat_result=about, media_type=kind)
         elif self._settings.media == "redirect" and key.lower().endswith(_SHOWN_NAMES):
-            url = await asyncio.to_thread(presigned_url, self._store, key, self._settings.url_seconds)
+            url = await asyncio.to_thread(_address, self._store, key, self._settings.url_seconds)
             if url is not None:
                 return RedirectResponse(url, 307)
         content = (await asyncio.to_thread(self._store.get, key)).data
@@ -98,6 +99,13 @@ class Media:
         out = io.BytesIO()
         Image.fromarray(image.pixels).save(out, "JPEG", quality=_JPEG_QUALITY)
         return out.getvalue()
+
+
+def _address(store: Store, key: str, seconds: int) -> str | None:
+    """A signed address of an image, see `presigned_url`; None: it has none of its own, as inside a tar."""
+    if isinstance(store, SourceStore):
+        return None if store.is_member(key) else presigned_url(store.store, key, seconds)
+    return presigned_url(store, key, seconds)
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -18,8 +18,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vouch_labels.review_ui.guard.app import Guard
 from vouch_labels.review_ui.server.process import LOG_VARIABLE, ServerSettings
-from vouch_labels.tasks.store.open import open_store
 from vouch_labels.tasks.store.private import PrivateLog
+from vouch_labels.tasks.store.source import open_source
 
 HEAD_S: Final = 10.0
 """From a connection, or the first byte of another request on it, to the end of the request's head."""
@@ -158,7 +158,9 @@ def application(settings: ServerSettings) -> ASGIApp:
 
     from vouch_labels.review_ui.plugin.operators import review_session
 
-    return Guard(fiftyone.server.app.app, settings.guard, review_session(), open_store(settings.source))
+    return Guard(
+        fiftyone.server.app.app, settings.guard, review_session(), open_source(settings.source, settings.workspace)
+    )
 
 
 if __name__ == "__main__":

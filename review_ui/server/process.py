@@ -16,7 +16,7 @@ from pydantic import Field
 
 from vouch_labels import review_ui
 from vouch_labels.review_ui.guard.settings import GuardSettings
-from vouch_labels.schemas.campaign import Source, Strict
+from vouch_labels.schemas.campaign import Source, Strict, Workspace
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.tasks.store.private import FOLDER_MODE, private
 
@@ -47,6 +47,7 @@ class ServerSettings(Strict):
 
     guard: GuardSettings = Field(description="Whose session, and who may log in.")
     source: Source = Field(description="Where the images lie; a folder by its absolute path.")
+    workspace: Workspace | None = Field(None, description="Where what tar files have inside is kept.")
     socket: int = Field(description="Descriptor of the socket to answer on; it is bound already.")
 
 

@@ -177,7 +177,7 @@ def _settings(
         **campaign.source.model_dump(include={"max_pixels", "max_image_mb"}),
         **options.model_dump(include={"trust_header", "trusted_proxies", "media"}),
     )
-    return ServerSettings(guard=guard, source=campaign.source, socket=bound.fileno())
+    return ServerSettings(guard=guard, source=campaign.source, workspace=campaign.workspace, socket=bound.fileno())
 
 
 @contextmanager

@@ -70,11 +70,19 @@ class _Placed:
 
 
 def draw_scene(
-    seed: int, index: int, split: str, height: int = 256, width: int = 256, most: int = 12, style: str = "noto"
+    seed: int,
+    index: int,
+    split: str,
+    height: int = 256,
+    width: int = 256,
+    most: int = 12,
+    style: str = "noto",
+    small: tuple[float, float] | None = None,
 ) -> Scene:
     """Draw scene number `index` of the world `seed`, with its truth; the same arguments give the same pixels.
 
-    It has at most `most` objects; about one scene in twenty is empty.
+    It has at most `most` objects; about one scene in twenty is empty. With `small`, the least and greatest size of an
+    object as shares of the shorter side, it has `most` attempts at one.
 
     Raises:
         UserError: The split or the style is unknown.
@@ -86,12 +94,15 @@ def draw_scene(
     rng = np.random.default_rng([seed, index])
     canvas = background(rng, height, width)
     count = 0 if rng.random() < 0.05 else int(min(1 + rng.poisson(min(4.0, most * 0.6)), most))
+    if small is not None:
+        count = most
+    sizes = small or (0.15, 0.5 if count <= 4 else 0.36)
     placed: list[_Placed] = []
     for _ in range(count):
-        _place(rng, placed, _choose(rng, split), (height, width), count, style)
+        _place(rng, placed, _choose(rng, split), (height, width), sizes, style)
     for _ in range(int(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1]))):
         glyph = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))]
-        _place(rng, placed, (None, None, glyph), (height, width), count + 2, style)
+        _place(rng, placed, (None, None, glyph), (height, width), small or (0.15, 0.5 if count <= 2 else 0.36), style)
     _composite(rng, canvas, placed)
     return Scene(_photograph(rng, canvas), tuple(_truth(item) for item in placed if item.noun is not None))
 
@@ -114,17 +125,19 @@ def _place(
     placed: list[_Placed],
     choice: tuple[Noun | None, str | None, str],
     shape: tuple[int, int],
-    count: int,
+    sizes: tuple[float, float],
     style: str,
 ) -> None:
-    """Put one sprite in front of the others where it hides none of them too much; give up after some tries."""
+    """Put one sprite in front of the others where it hides none of them too much; give up after some tries.
+
+    Its size lies between two shares of the shorter side.
+    """
     noun, colour, glyph = choice
     height, width = shape
     hue = None if colour is None else COLOURS[colour] + rng.uniform(-7, 7)
     art = sprite(glyph, None if hue is None else float(round(hue)), style)
-    largest = 0.5 if count <= 4 else 0.36
     for attempt in range(_ATTEMPTS):
-        share = float(np.exp(rng.uniform(np.log(0.15), np.log(largest)))) * (1.0 - 0.04 * attempt)
+        share = float(np.exp(rng.uniform(*np.log(sizes)))) * (1.0 - 0.04 * attempt)
         patch = _transform(rng, art, share * min(height, width))
         size = patch.shape[0]
         left = int(rng.integers(-size // 6, max(width - size + size // 6, 1)))

@@ -26,6 +26,7 @@ from vouch_labels.tasks.policy import default_policy
 from vouch_labels.tasks.shard.pipeline import load_pipeline
 from vouch_labels.tasks.shard.shard import BATCH_IMAGES_ON_GPU, ShardSettings, process_shard
 from vouch_labels.tasks.store.open import check_readable, open_store
+from vouch_labels.tasks.store.source import open_source
 
 WARM_UP: Final = 8
 """Images that warm a CPU up."""
@@ -71,7 +72,7 @@ def bench(campaign: Campaign, most: int | None = None) -> BenchReport:
         UserError: The source holds no image, or the models cannot be used.
         StoreAccessError: The source cannot be read.
     """
-    source = open_store(campaign.source)
+    source = open_source(campaign.source, campaign.workspace, keep=False)
     check_readable(source)
     runtime = choose_runtime(campaign.models)
     on_gpu = runtime.device.startswith("cuda")

@@ -18,6 +18,7 @@ from vouch_labels.schemas.campaign import Campaign, Source
 from vouch_labels.schemas.records import ImageRef
 from vouch_labels.tasks.plan.plan import list_source
 from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.source import open_source
 
 if TYPE_CHECKING:
     from torch.autograd.profiler_util import FunctionEvent
@@ -181,7 +182,7 @@ def repeated(
 
     The campaign and its images stay as they are where there are enough, or where they lie in no folder.
     """
-    store = open_store(campaign.source)
+    store = open_source(campaign.source)
     files = [store.local_path(ref.key) for ref in refs]
     if len(refs) >= count or None in files:
         return campaign, refs

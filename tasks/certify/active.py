@@ -80,7 +80,7 @@ def usable_policy(campaign: Campaign, workspace: Store, inputs: Mapping[str, str
 def declared_inputs(campaign: Campaign) -> dict[str, str]:
     """What labels would depend on that were made now, as far as the campaign itself says: name -> its fingerprint."""
     models = campaign.models
-    detector = detect.declared_inputs(campaign.classes, models.detector)
+    detector = detect.declared_inputs(campaign.classes, models.detector, campaign.run.tiles)
     return detector | score.declared_inputs(campaign.classes, models.scorer)
 
 

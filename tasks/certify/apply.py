@@ -115,7 +115,8 @@ def _differing(older: Shard, newer: Shard) -> int:
 def _summary(
     workspace: Store, run: str, ledger: Ledger, before: Current, after: Current, changed: int, policy: Policy
 ) -> ApplySummary:
-    old, new = (add_up(workspace, run, ledger, settings.fingerprint) for settings in (before, after))
+    old = add_up(workspace, run, ledger, before.fingerprint)
+    new = add_up(workspace, run, ledger, after.fingerprint, keep=True)
     classes = {
         shown: ClassChange(before=old.classes.get(name, ClassCounts()), after=new.classes.get(name, ClassCounts()))
         for name, shown in zip(after.classes, after.shown, strict=True)

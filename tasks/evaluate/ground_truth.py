@@ -4,6 +4,7 @@ Types are normalised here and nowhere else: 1, 1.0 and "1" are one id. What cann
 the annotation; what COCO's own reader passes over, annotations of unknown images or categories, is counted.
 """
 
+import math
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,8 @@ class Truth:
     """(N,) ids of annotations, or their place in the list of the file where the id is no whole number."""
     numbered: NDArray[np.bool_]
     """(N,) whether it is an id."""
+    score: NDArray[np.float32]
+    """(N,) scores in [0, 1], which labels of a model have; NaN where there is none."""
     file: TruthFile
     """What was read, and what was left out."""
 
@@ -116,9 +119,9 @@ def read_truth(path: Path, masks: bool = True, progress: OnBytes | None = None) 
         for name, place, value in read_lists(path, _LISTS, progress):
             reader.add(name, place, value)
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; --truth takes a COCO annotation file") from None
+        raise UserError(f"{path}: there is no such file; give a COCO annotation file") from None
     except NotJsonError as error:
-        raise UserError(f"{path}: is no JSON ({error}); --truth takes a COCO annotation file") from None
+        raise UserError(f"{path}: is no JSON ({error}); give a COCO annotation file") from None
     except NotAnObjectError:
         raise UserError(
             f"{path}: is no COCO instances file; it must be a JSON object with the lists {', '.join(_LISTS)}"
@@ -145,7 +148,7 @@ class _Reader:
         self._image_codes: dict[Id, int] = {}
         self._category_codes: dict[Id, int] = {}
         self._image, self._category = array("q"), array("i")
-        self._boxes = array("d")
+        self._boxes, self._score = array("d"), array("f")
         self._crowd, self._kind, self._has_mask = bytearray(), bytearray(), bytearray()
         self._number = array("q")
         self._masks: list[bytes | RunLengths | None] = []
@@ -211,6 +214,8 @@ class _Reader:
         self._image.append(self._image_codes.setdefault(image, len(self._image_codes)))
         self._category.append(self._category_codes.setdefault(category, len(self._category_codes)))
         self._boxes.extend(box)
+        score = value.get("score")
+        self._score.append(score if isinstance(score, int | float) and 0 <= score <= 1 else math.nan)
         self._crowd.append(crowd or ignored)
         self._has_mask.append(mask is not None)
         if self._keep and not isinstance(mask, bool):
@@ -271,6 +276,7 @@ class _Reader:
             masks=[self._masks[row] for row in rows.tolist()] if self._keep else [],
             numbers=numbers[rows],
             numbered=numbered[rows],
+            score=np.frombuffer(self._score, np.float32)[rows],
             file=file,
         )
 

@@ -119,6 +119,9 @@ def image_entry(written: WrittenImage, licence: int | None, categories: Mapping[
     image = written.image
     parts = [f'"id": {written.number}, "file_name": {json.dumps(written.file_name, ensure_ascii=False)}']
     parts.append(f'"width": {image.width}, "height": {image.height}')
+    frame = frame_of(image.key)
+    if frame is not None:
+        parts.append(f'"video": {json.dumps(frame[0], ensure_ascii=False)}, "timestamp_s": {frame[1]:.3f}')
     if licence is not None:
         parts.append(f'"license": {licence}')
     if image.orientation != 1:

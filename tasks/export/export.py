@@ -30,6 +30,7 @@ from vouch_labels.tasks.reviews.overlay import HumanLabel
 from vouch_labels.tasks.reviews.verdicts import present_verdicts
 from vouch_labels.tasks.shard.events import Exporting, OnEvent, ignore
 from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.source import open_source
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)

@@ -30,6 +30,8 @@ _IMAGES: Final = pa.schema([
     ("width", pa.int32()),
     ("height", pa.int32()),
     ("license", pa.int32()),
+    ("video", pa.string()),
+    ("timestamp_s", pa.float64()),
     ("exif_orientation", pa.int32()),
     ("not_exhaustive_category_ids", pa.list_(pa.int32())),
 ])  # fmt: skip

@@ -78,8 +78,9 @@ def place_images(
     """Put each image at <prefix>/images/<key> of the target, or where the layout says, replacing what is there.
 
     Links are hard where both folders share a file system, else symbolic; some readers refuse symbolic links that lead
-    out of the folder they were given. A copy is compared with the content that was labelled, a link is not. progress is
-    called with the number of images done since the last call.
+    out of the folder they were given. What lies in a container, such as a tar, is copied all the same. A copy is
+    compared with the content that was labelled, a link is not. progress is called with the number of images done since
+    the last call.
 
     Returns:
         Key -> reason of every image that could not be put there: gone from the source, changed since it was labelled,
@@ -180,6 +181,10 @@ def read_image(image: ExportImage, source: Store) -> bytes | str:
         return "gone from the source"
     except ObjectRefusedError:
         return "the source refuses access to it"
+    except ObjectChangedError:
+        return "changed since it was labelled; run again"
+    except ContainerError as error:
+        return f"it cannot be read: {error}"
     except (StoreError, StoreAccessError) as error:
         if (reason := _of_one_file(error.__cause__)) is None:
             raise

@@ -5,7 +5,7 @@ original. Shards come in plan order, images in plan order within each, and the l
 detector score first. Rows of images that have left the source, or that a later shard holds now, are left out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Final
@@ -136,15 +136,17 @@ class Shard:
         return table if rows is None else table.filter(rows)
 
 
-def shards(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Iterator[Shard]:
+def shards(
+    workspace: Store, run: str, ledger: Ledger, fingerprint: str, among: Collection[str] | None = None
+) -> Iterator[Shard]:
     """Yield every shard that still holds images and is done by markers of this fingerprint, in plan order.
 
-    Only its marker is read.
+    Only its marker is read. `among` are ids of shards that are done: no others are given.
 
     Raises:
         StoreError: A marker is damaged.
     """
-    finished = set(shards_done(workspace, run, fingerprint))
+    finished = set(shards_done(workspace, run, fingerprint)) if among is None else among
     ids = [shard.id for shard in ledger.shards() if shard.id in finished]
 
     def read(some: Sequence[str]) -> list[Marker | None]:

@@ -7,12 +7,15 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from vouch_labels.schemas.campaign import Campaign
-from vouch_labels.schemas.records import ClassCounts, Current, ShardCounts, Step
+from vouch_labels.schemas.errors import ObjectMissingError
+from vouch_labels.schemas.records import ClassCounts, Current, ShardCounts, Step, SumOfMarkers, Sums
+from vouch_labels.tasks.fingerprint import fingerprint as fingerprint_of
 from vouch_labels.tasks.labels.scan import Shard, shards
 from vouch_labels.tasks.plan.ledger import Ledger
-from vouch_labels.tasks.shard.files import COUNTED, count, read_current
+from vouch_labels.tasks.shard.files import COUNTED, count, read_current, shards_done
 from vouch_labels.tasks.store.open import open_workspace
 from vouch_labels.tasks.store.store import Store
 
@@ -54,28 +57,70 @@ class Totals:
         """Labels that wait for a person."""
         return sum(entry.review for entry in self.classes.values())
 
+    def counts(self) -> ShardCounts:
+        """The same as counts of one shard, of totals that began with no image."""
+        return ShardCounts(
+            images=self.done + self.failed + sum(self.skipped.values()),
+            done=self.done,
+            failed=self.failed,
+            labels=self.labels,
+            accepted=self.accepted,
+            review=self.review,
+            classes=self.classes,
+            reasons=dict(self.reasons),
+            skipped=dict(self.skipped),
+            misnamed=self.misnamed,
+            outside=self.outside,
+        )
+
     def figures(self) -> dict[str, Any]:
         """What a status and a summary of the run say of it alike."""
         alike = ("images", "shards", "done", "failed", "pending", "labels", "accepted", "review", "misnamed", "outside")
         return {name: getattr(self, name) for name in alike} | {"reasons": dict(self.reasons.most_common())}
 
 
-def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str) -> Totals:
+def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str, *, keep: bool = False) -> Totals:
     """Sum the markers of a run; shards that have lost images to later ones are counted row by row.
+
+    Sums that were kept are used where they are of the very shards that are done now, and of what these hold now: a
+    marker never changes. With `keep` every marker is read, and the sums are kept.
 
     Raises:
         StoreError: A marker or table is missing or damaged.
     """
-    totals = Totals(images=ledger.count(), shards=len(ledger.shards()))
-    accepted, review = Counter[str](), Counter[str]()
-    for shard in shards(workspace, run, ledger, fingerprint):
-        counts = shard.marker.counts if shard.whole else _count_held(shard)
-        _add(totals, counts)
-        for name, entry in counts.classes.items():
-            accepted[name] += entry.accepted
-            review[name] += entry.review
-    totals.classes = {name: ClassCounts(accepted=accepted[name], review=review[name]) for name in accepted}
+    known = {} if keep else _read_sums(workspace, run, fingerprint)
+    planned = ledger.shards()
+    done = set(shards_done(workspace, run, fingerprint))
+    groups: dict[str, list[str]] = {}
+    for shard in sorted(done.intersection(one.id for one in planned)):
+        groups.setdefault(shard[:2], []).append(shard)
+    digests = {name: fingerprint_of([[id_, ledger.images_of(id_)] for id_ in some]) for name, some in groups.items()}
+    fresh = {name: known[name] for name in groups if name in known and known[name].digest == digests[name]}
+    gathered = {name: Totals(0, 0) for name in groups if name not in fresh}
+    others = {shard for name in gathered for shard in groups[name]}
+    for one in shards(workspace, run, ledger, fingerprint, others) if others else ():
+        _add(gathered[one.marker.shard[:2]], one.marker.counts if one.whole else _count_held(one))
+    totals = Totals(images=ledger.count(), shards=len(planned))
+    sums = fresh | {
+        name: SumOfMarkers(digest=digests[name], shards=part.shards_done, counts=part.counts())
+        for name, part in gathered.items()
+    }
+    for part in sums.values():
+        _add(totals, part.counts, part.shards)
+    if keep:
+        workspace.put(_sums_key(run, fingerprint), Sums(parts=sums).model_dump_json().encode())
     return totals
+
+
+def _sums_key(run: str, fingerprint: str) -> str:
+    return f"runs/{run}/sums/{fingerprint}.json"
+
+
+def _read_sums(workspace: Store, run: str, fingerprint: str) -> dict[str, SumOfMarkers]:
+    try:
+        return Sums.model_validate_json(workspace.get(_sums_key(run, fingerprint)).data).parts
+    except (ObjectMissingError, ValidationError):
+        return {}  # they save time, and nothing else
 
 
 def _count_held(shard: Shard) -> ShardCounts:
@@ -84,7 +129,7 @@ def _count_held(shard: Shard) -> ShardCounts:
     return count({"images": images, "detect": labels, "route": labels})
 
 
-def _add(totals: Totals, counts: ShardCounts) -> None:
+def _add(totals: Totals, counts: ShardCounts, shards: int = 1) -> None:
     totals.done += counts.done
     totals.failed += counts.failed
     totals.images -= sum(counts.skipped.values())
@@ -92,7 +137,12 @@ def _add(totals: Totals, counts: ShardCounts) -> None:
     totals.misnamed += counts.misnamed
     totals.outside += counts.outside
     totals.labels += counts.labels
-    totals.shards_done += 1
+    totals.shards_done += shards
+    for name, entry in counts.classes.items():
+        before = totals.classes.get(name, ClassCounts())
+        totals.classes[name] = ClassCounts(
+            accepted=before.accepted + entry.accepted, review=before.review + entry.review
+        )
     for reason, images in counts.reasons.items():
         known = reason in totals.reasons or len(totals.reasons) < MOST_REASONS
         totals.reasons[reason if known else "other reasons"] += images

@@ -1,6 +1,6 @@
-"""Backends without a model, for tests and for benchmarks of everything else.
+"""Backends without a model: for tests and for benchmarks of everything else, and a detector that finds nothing.
 
-The detector makes bright regions boxes, the segmenter fills the ellipse inside each box, the scorer puts texts and
+The fake detector makes bright regions boxes, the segmenter fills the ellipse inside each box, the scorer puts texts and
 crops into fixed places.
 """
 
@@ -41,6 +41,17 @@ class FakeDetector:
     def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
         """Give the same boxes and scores for the same pixels and texts, on every machine."""
         return [_detect(image, phrases, min_score) for image in images]
+
+
+class NoDetector(FakeDetector):
+    """Finds nothing: for labels that are imported, and no others."""
+
+    fingerprint = fingerprint("no detector", 1)
+
+    def detect(self, images: Sequence[Pixels], phrases: Sequence[Phrase], min_score: float) -> list[RawDetections]:
+        """Give no box."""
+        del min_score
+        return [RawDetections(np.zeros((0, 4), np.float32), np.zeros((0, len(phrases)), np.float32)) for _ in images]
 
 
 def _detect(image: Pixels, phrases: Sequence[Phrase], min_score: float) -> RawDetections:

@@ -19,6 +19,7 @@ from vouch_labels.tasks.models.runtime import Runtime
 DETECTORS: Final = {
     "groundingdino": "vouch_labels.tasks.models.groundingdino.backend:load",
     "transformers": "vouch_labels.tasks.models.transformers:load",
+    "none": "vouch_labels.tasks.models.fake:NoDetector",
     "fake": "vouch_labels.tasks.models.fake:FakeDetector",
 }
 SEGMENTERS: Final = {
@@ -98,6 +99,20 @@ class Masks:
     """(N,) the model's own estimate, clipped to [0, 1]."""
     stability: Floats
     """(N,) IoU of the mask cut at logit threshold + offset and - offset, in [0, 1]."""
+
+
+def no_masks() -> Masks:
+    """The masks of an image without boxes."""
+    none = np.zeros(0, dtype=np.float32)
+    return Masks([], np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32), none, none)
+
+
+def join_masks(parts: Sequence[Masks]) -> Masks:
+    """The masks of all parts as one, in order."""
+    if not parts:
+        return no_masks()
+    arrays = zip(*((part.areas, part.boxes, part.predicted_iou, part.stability) for part in parts), strict=True)
+    return Masks([counts for part in parts for counts in part.rle_counts], *map(np.concatenate, arrays))
 
 
 class Segmenter(Protocol):

@@ -3,7 +3,7 @@
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vouch_labels.schemas.campaign import IMAGE_GLOBS, Location, Source
+from vouch_labels.schemas.campaign import IMAGE_GLOBS, VIDEO_SUFFIXES, Location, Source
 from vouch_labels.schemas.errors import UserError, WorkspaceBusyError
 from vouch_labels.schemas.records import Generation, ImageRef, ShardRef
 from vouch_labels.schemas.tables import PLAN, REMOVED, SHARDS
@@ -20,7 +20,13 @@ from vouch_labels.tasks.fingerprint import LENGTH, fingerprint
 from vouch_labels.tasks.plan.alike import write_alike
 from vouch_labels.tasks.plan.ledger import Ledger, disk_errors, generation_key, removed_key, shard_key, shards_key
 from vouch_labels.tasks.store.manifest import compile_filter, read_manifest
-from vouch_labels.tasks.store.store import Store, map_ordered
+from vouch_labels.tasks.store.source import (
+    COMPRESSED,
+    COMPRESSED_SUFFIXES,
+    SourceStore,
+    container_in,
+)
+from vouch_labels.tasks.store.store import ObjectInfo, Store, map_ordered
 
 BATCH_ROWS = 10_000
 WRITE_THREADS = 8
@@ -233,7 +239,14 @@ def _count(ledger: Ledger, table: str) -> int:
     return int(ledger.database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
 
 
-def refuse_empty(ledger: Ledger, *, allow_empty: bool = False) -> None:
+def nothing_to_label(skipped: Collection[str]) -> UserError:
+    """The error of a source without images, by the kinds of files that were skipped."""
+    if any(suffix.upper() in skipped for suffix in VIDEO_SUFFIXES):
+        return UserError("the source holds no image to label, but videos; set source.video to take frames of them")
+    return UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
+
+
+def refuse_empty(ledger: Ledger, *, skipped: Collection[str] = (), allow_empty: bool = False) -> None:
     """Refuse a source without images, see `plan_listed`.
 
     Raises:
@@ -241,7 +254,7 @@ def refuse_empty(ledger: Ledger, *, allow_empty: bool = False) -> None:
     """
     planned = ledger.count()
     if planned == 0:
-        raise UserError("the source holds no image to label; check the prefix in source.uri, and source.include")
+        raise nothing_to_label(skipped)
     if not allow_empty:
         raise UserError(
             f"the source is empty now, but {plural(planned, 'image of it is', 'images of it are')} planned; check the "
@@ -329,6 +342,9 @@ def list_source(
 ) -> Iterator[ImageRef]:
     """Yield the images that a source names, a page in memory at a time.
 
+    Of a container, such as a tar file, the images inside are given, see `SourceStore`; one that cannot be read is given
+    itself, so that it fails with the reason.
+
     A manifest stands for itself: only globs that the campaign spells out are applied to it, not the default ones.
     What a manifest leaves out (etag, size) is looked up where that is cheap, in a folder; for S3 it stays unknown.
     A workspace below the source is left out of a listing, or the images of its exports would be labelled again. So are
@@ -348,16 +364,21 @@ def list_source(
     """
     if source.manifest is None:
         counts = Counter[str]() if skipped is None else skipped
-        kind = _kind_filter(source)
-        own = _folder_of(workspace, source)
-        for info in store.list(left_out=counts):
-            if info.key.startswith(own):
-                continue
-            left_out = kind(info.key)
-            if left_out is None:
+
+        def skip(kind: str) -> None:
+            counts[kind if kind in counts or len(counts) < MOST_KINDS else OTHER] += 1
+
+        kind_of = _kind_filter(source)
+        files = _files(source, store, _folder_of(workspace, source), skip, counts)
+        if isinstance(store, SourceStore):
+            files = store.expand(files, counts)
+        for info in files:
+            # The view itself gives those that it cannot read, so that they fail with a reason.
+            kind = None if isinstance(store, SourceStore) and store.is_container(info.key) else kind_of(info.key)
+            if kind is None:
                 yield ImageRef(*info)
             else:
-                counts[left_out if left_out in counts or len(counts) < MOST_KINDS else OTHER] += 1
+                skip(kind)
         return
     takes = compile_filter(source.include if "include" in source.model_fields_set else ("**",), source.exclude)
     is_folder = store.local_path("x") is not None
@@ -365,20 +386,54 @@ def list_source(
     yield from (ref for ref in refs if takes(ref.key))
 
 
-def _kind_filter(source: Source) -> Callable[[str], str | None]:
-    """Make a function that says as what kind of file a key is left out; None: it is taken."""
-    takes, excludes = compile_filter(source.include), compile_filter(source.exclude)
-    looks_into = source.include == IMAGE_GLOBS
+def _files(
+    source: Source, store: Store, own: tuple[str, ...], skip: Callable[[str], None], counts: Counter[str]
+) -> Iterator[ObjectInfo]:
+    """What the store lists, without the workspace and containers that are left out with all that they hold."""
+    excludes, is_hidden = compile_filter(source.exclude), _hidden_filter(source)
+    for info in store.list(left_out=counts):
+        if info.key.startswith(own):
+            continue
+        if isinstance(store, SourceStore) and store.is_container(info.key):
+            if is_hidden(info.key):
+                skip(HIDDEN)
+                continue
+            if source.exclude and excludes(info.key):
+                skip(EXCLUDED)
+                continue
+        yield info
+
+
+def _hidden_filter(source: Source) -> Callable[[str], bool]:
+    """Make a function that says whether a key is hidden, and no glob spells such a name out."""
     shows_hidden = any(
         part.startswith(".") and part not in {".", ".."} for glob in source.include for part in glob.split("/")
     )
+    return lambda key: not shows_hidden and (key.startswith(".") or "/." in key)
+
+
+def _kind_filter(source: Source) -> Callable[[str], str | None]:
+    """Make a function that says as what kind of file a key is left out; None: it is taken.
+
+    An image in a container that a glob of `include` covers is taken by that.
+    """
+    takes, excludes = compile_filter(source.include), compile_filter(source.exclude)
+    is_image, is_hidden = compile_filter(IMAGE_GLOBS), _hidden_filter(source)
+    looks_into = source.include == IMAGE_GLOBS
+
+    def is_taken(key: str) -> bool:
+        if takes(key) or (looks_into and not PurePosixPath(key).suffix):
+            return True
+        container = container_in(key)
+        return bool(container) and takes(container) and (is_image(key) or not PurePosixPath(key).suffix)
 
     def kind(key: str) -> str | None:
-        suffix = PurePosixPath(key).suffix
-        if not shows_hidden and (key.startswith(".") or "/." in key):
+        if is_hidden(key):
             return HIDDEN
-        if not (takes(key) or (looks_into and not suffix)):
-            name = suffix[1:].upper()
+        if not is_taken(key):
+            if key.lower().endswith(COMPRESSED_SUFFIXES):
+                return COMPRESSED
+            name = PurePosixPath(key).suffix[1:].upper()
             return name if name.isalnum() and not name.isdigit() and len(name) <= LONGEST_KIND else OTHER
         return EXCLUDED if source.exclude and excludes(key) else None
 

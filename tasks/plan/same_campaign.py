@@ -16,6 +16,7 @@ from vouch_labels.schemas.errors import ObjectMissingError, UserError, VouchErro
 from vouch_labels.schemas.text import plural, some
 from vouch_labels.tasks.plan.ledger import Ledger, disk_errors
 from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.source import open_source
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ def check_same_campaign(workspace: Store, campaign: Campaign, before: Sequence[s
     """
     run = campaign.run.name
     check_classes(workspace, run, before, campaign.classes)
-    known, store = read_source(workspace, run), open_store(campaign.source)
+    known, store = read_source(workspace, run), open_source(campaign.source, campaign.workspace, keep=False)
     source = labelled_source(campaign.source, store)
     if known is None or known == source:
         return

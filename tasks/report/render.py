@@ -29,6 +29,7 @@ from vouch_labels.tasks.report.figures import POLICY_STATUSES, collect, keep_rep
 from vouch_labels.tasks.report.plots import drift_plot, histogram_plot, interval_bar, reliability_plot, share_bar
 from vouch_labels.tasks.score import LEAST_SIDE, span
 from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.source import open_source
 from vouch_labels.tasks.store.store import Store, map_ordered
 
 MOST_CLASSES: Final = 40
@@ -76,7 +77,9 @@ def make_report(
     report, contents = collect(campaign, truth_file, progress, reading)
     report = keep_report(open_store(campaign.workspace), report)
     if out is not None:
-        pictures = thumbnails(report.pictures, open_store(campaign.source), campaign.source, contents)
+        pictures = thumbnails(
+            report.pictures, open_source(campaign.source, campaign.workspace), campaign.source, contents
+        )
         write_page(out, render(report, pictures))
     return report
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -100,6 +99,10 @@ def resolve(verdicts: pa.Table) -> Answers:
     until more than half of them are one verdict, which counts alone then.
     Rows that come again change nothing. Where people answered, simulated verdicts are passed over.
     """
+    if not verdicts.num_rows:
+        return _nobody_answered()
+    import polars as pl  # not at the top: `vouch status` and others have no verdicts to resolve, and it takes 50 MB
+
     rows = pl.DataFrame(effective_verdicts(verdicts)).with_columns(pl.col("seconds").cast(pl.Float64).fill_nan(None))
     box, mask = pl.all_horizontal(pl.col(BOX).is_finite()), pl.col("rle_counts").is_not_null()
     counts = ~pl.col("outvoted")
@@ -139,6 +142,20 @@ def resolve(verdicts: pa.Table) -> Answers:
     )
 
 
+def _nobody_answered() -> Answers:
+    return Answers(
+        label_ids=(),
+        verdict=[],
+        class_name=[],
+        boxes=np.zeros((0, 4), np.float32),
+        seconds=np.zeros(0),
+        simulated=np.zeros(0, np.bool_),
+        reviewers=np.zeros(0, np.int64),
+        masks=pa.chunked_array([], pa.binary()),
+        ids=pa.array([], pa.string()),
+    )
+
+
 def effective_verdicts(verdicts: pa.Table) -> pa.Table:
     """Keep the effective verdicts on labels, simulated ones only where no others are."""
     return last_verdicts(_people_first(verdicts))
@@ -157,6 +174,8 @@ def last_verdicts(verdicts: pa.Table) -> pa.Table:
 
     Verdicts about images are left out.
     """
+    import polars as pl
+
     rows = in_time(verdicts.filter(pc.is_in(verdicts["verdict"], value_set=pa.array(LABEL_VERDICTS))))
     frame = pl.DataFrame(rows.select(["label_id", "reviewer"])).with_row_index("row")
     labels_first = pl.col("row").min().over("label_id")
@@ -174,6 +193,8 @@ def second_readings(verdicts: pa.Table, answers: Answers, confidence: float = 0.
     counts as a miss of the other's: where it is settled, it leaves. The interval is two-sided; `answers` are what
     `resolve` makes of these verdicts, or of more.
     """
+    import polars as pl
+
     people = _people_first(verdicts)
     given = in_time(people.filter(pc.is_in(people["verdict"], value_set=pa.array(LABEL_VERDICTS))))
     twice = (
@@ -201,15 +222,23 @@ def missed_and_checked(verdicts: pa.Table) -> ImageAnswers:
     rows = distinct(rows, rows.column_names)
     checked = rows.filter(pc.equal(rows["verdict"], "checked"))
     missed = rows.filter(pc.equal(rows["verdict"], "missed"))
+    return ImageAnswers(
+        checked=distinct(checked, ["key", "class_name"]).select(["key", "class_name", "simulated"]),
+        missed=_each_object_once(missed),
+        seconds=float(pc.sum(rows["seconds"]).as_py() or 0),
+    )
+
+
+def _each_object_once(missed: pa.Table) -> pa.Table:
     names = ["key", "class_name", *BOX, "reviewer"]
+    schema = pa.schema([VERDICTS.field(name) for name in (*names, "simulated", "rle_counts")])
+    if not missed.num_rows:
+        return schema.empty_table()
+    import polars as pl
+
     objects = (
         pl.DataFrame(missed)
         .group_by(names, maintain_order=True)
         .agg(pl.col("simulated").first(), pl.col("rle_counts").drop_nulls().last())
-        .to_arrow()
     )
-    return ImageAnswers(
-        checked=distinct(checked, ["key", "class_name"]).select(["key", "class_name", "simulated"]),
-        missed=objects.cast(pa.schema([VERDICTS.field(name) for name in objects.column_names])),
-        seconds=float(pc.sum(rows["seconds"]).as_py() or 0),
-    )
+    return objects.to_arrow().cast(schema)

@@ -16,6 +16,7 @@ from vouch_labels.schemas.campaign import (
     ModelsConfig,
     ScorerConfig,
     SegmenterConfig,
+    Tiles,
 )
 from vouch_labels.schemas.errors import VouchError
 from vouch_labels.schemas.policy import Policy
@@ -55,10 +56,12 @@ class Pipeline:
     stages_on: str | None = None
     """The CUDA device on which detecting, segmenting and scoring go on side by side; None: one after the other, since
     each of them fills a CPU."""
+    imported: str = ""
+    """Hash of the table of imported labels that are taken beside what the detector finds; empty: none."""
 
     def stages(self, policy: Policy) -> dict[str, str]:
         """Stage name -> key of all that its table depends on, beside the images; a stage's key covers its inputs'."""
-        detect = fingerprint(self.acquire_key, self.detect.key)
+        detect = fingerprint(self.acquire_key, self.detect.key, *([self.imported] if self.imported else []))
         segment = fingerprint(detect, self.segment.key)
         score = fingerprint(detect, self.score.key)
         presence = fingerprint(detect, self.presence.key)
@@ -90,14 +93,15 @@ class Pipeline:
         """
         return {
             "image decoding": self.acquire_key,
+            **({"imported labels": self.imported} if self.imported else {}),
             **self.detect.inputs,
             **self.segment.inputs,
             **self.score.inputs,
         }
 
 
-def load_pipeline(campaign: Campaign) -> Pipeline:
-    """Load the campaign's models, or give those that this process has loaded already.
+def load_pipeline(campaign: Campaign, imported: str = "") -> Pipeline:
+    """Load the campaign's models, or give those that this process has loaded already; imported as in `Pipeline`.
 
     Models are loaded again only when they or the classes are others: not for another source, and not when pipeline
     stages are switched off.
@@ -107,23 +111,23 @@ def load_pipeline(campaign: Campaign) -> Pipeline:
     """
     models, source = campaign.models, campaign.source
     off = tuple(name for name in models.switched_off if name != "overlap")
-    loaded = _load(models.model_copy(update={"switched_off": off}), campaign.classes)
+    loaded = _load(models.model_copy(update={"switched_off": off}), campaign.classes, campaign.run.tiles)
     decoding = fingerprint(DECODING, [source.max_image_mb, source.max_pixels])
-    return replace(loaded, acquire_key=decoding, stages_on=stages_for(choose_runtime(models)))
+    return replace(loaded, acquire_key=decoding, stages_on=stages_for(choose_runtime(models)), imported=imported)
 
 
 @lru_cache(maxsize=1)
-def _load(models: ModelsConfig, classes: tuple[ClassConfig, ...]) -> Pipeline:
+def _load(models: ModelsConfig, classes: tuple[ClassConfig, ...], tiles: Tiles | None) -> Pipeline:
     runtime = choose_runtime(models)
     # Prompts are checked with the detector alone, before the larger files are read.
-    detect = Detect(load_detector(models.detector, runtime), classes, models.detector)
-    segment = Segment(load_segmenter(models.segmenter, runtime))
+    detect = Detect(load_detector(models.detector, runtime), classes, models.detector, tiles)
+    segment = Segment(load_segmenter(models.segmenter, runtime), tiles)
     score = Score(load_scorer(models.scorer, runtime), classes, models.scorer)
     score.prepare()
     return Pipeline(detect, segment, score, Presence(score, classes, models.scorer.presence))
 
 
-def recipe_of(campaign: Campaign, device: str = "", precision: str = "") -> str:
+def recipe_of(campaign: Campaign, device: str = "", precision: str = "", imported: str = "") -> str:
     """Name all that the keys of a campaign's pipeline are made of, without loading a model: equal recipes, equal keys.
 
     Names of classes are no part of it where labels carry others. Empty where only loading tells: a checkpoint of a hub
@@ -141,12 +145,14 @@ def recipe_of(campaign: Campaign, device: str = "", precision: str = "") -> str:
     return fingerprint(
         *(code_digest(), versions, models.model_dump(mode="json"), device, precision),
         *(files, classes, source.max_image_mb, source.max_pixels),
+        *([campaign.run.tiles.model_dump()] if campaign.run.tiles else []),
+        *([imported] if imported else []),
     )
 
 
 def _files(kind: Kind, config: DetectorConfig | SegmenterConfig | ScorerConfig) -> list[str] | None:
     """SHA-256 of the files that a model's fingerprint is made of; None where they cannot be told without loading."""
-    if config.backend == "fake":
+    if config.backend in ("fake", "none"):
         return []
     path = Path(config.checkpoint).expanduser()
     if "://" in config.checkpoint or config.backend not in ("groundingdino", "sam", "open_clip", "transformers"):

@@ -1,7 +1,7 @@
 """Processes one shard: fetch, detect, segment, score, route, write; the marker is written last."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,6 +14,8 @@ from vouch_labels.schemas.tables import STAGES
 from vouch_labels.schemas.text import plural
 from vouch_labels.tasks.acquire import DELETED, DENIED, Acquired, acquire
 from vouch_labels.tasks.decode import NO_MEMORY
+from vouch_labels.tasks.detect import Given
+from vouch_labels.tasks.imported import read_given
 from vouch_labels.tasks.plan.alike import read_alike
 from vouch_labels.tasks.plan.ledger import read_plan
 from vouch_labels.tasks.policy import coverage_of_run
@@ -41,6 +43,7 @@ from vouch_labels.tasks.shard.reuse import (
 )
 from vouch_labels.tasks.shard.steps import FOUND_OF, Work, join_tables, process_batches
 from vouch_labels.tasks.store.open import open_store
+from vouch_labels.tasks.store.source import open_source
 from vouch_labels.tasks.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class ShardSettings:
     """With absolute paths, as load_campaign gives it."""
     policy: Policy
     """What decides over labels."""
+    imported: str = ""
+    """Hash of the table of imported labels that are taken; empty: none."""
 
     @property
     def run(self) -> str:
@@ -87,7 +92,7 @@ def process_shard(shard: str, settings: ShardSettings, on_event: OnEvent = ignor
     """
     campaign = settings.campaign
     workspace = open_store(campaign.workspace)
-    pipeline = load_pipeline(campaign)
+    pipeline = load_pipeline(campaign, settings.imported)
     stages = pipeline.stages(settings.policy)
     fingerprint = stages_fingerprint(stages)
     marker = read_marker(workspace, settings.run, shard, fingerprint)
@@ -127,13 +132,16 @@ def _tables(
     shard: str, settings: ShardSettings, workspace: Store, pipeline: Pipeline, earlier: Earlier, report: "_Reporter"
 ) -> dict[str, pa.Table]:
     campaign, run = settings.campaign, settings.run
-    source = open_store(campaign.source)
+    source = open_source(campaign.source, campaign.workspace)
     refs = read_plan(workspace, run, shard)
     class_names = [entry.key for entry in campaign.classes]
     alike = Alike(workspace, run, read_alike(workspace, run, shard), pipeline, settings.policy)
     threads = None if campaign.run.fetch_threads == "auto" else campaign.run.fetch_threads
     acquired = acquire(refs, source, campaign.source, threads, campaign.run.decode_memory_mb)
-    images = _Images(acquired, earlier, alike)
+    given = None
+    if settings.imported:
+        given = read_given(workspace, run, settings.imported, [ref.key for ref in refs], class_names)
+    images = _Images(acquired, earlier, alike, given)
     tables_of_batches = []
     covered = coverage_of_run(workspace, settings.policy)
     for tables in process_batches(_batches(images, pipeline), pipeline, settings.policy, class_names, covered):
@@ -149,8 +157,11 @@ def _tables(
 class _Images:
     """Hands out what is to be worked through: images with the rows that they keep, each content once."""
 
-    def __init__(self, images: Iterator[Acquired], earlier: Earlier, alike: Alike) -> None:
-        self._images, self._earlier, self._alike = images, earlier, alike
+    def __init__(
+        self, images: Iterator[Acquired], earlier: Earlier, alike: Alike, given: Mapping[str, Given] | None
+    ) -> None:
+        """Take what is to be labelled, what is known of it, and key -> imported labels, None where none count."""
+        self._images, self._earlier, self._alike, self._given = images, earlier, alike, given
         self._first: dict[str, str] = {}
         self.copies: list[Copy] = []
         self.known = 0
@@ -162,14 +173,16 @@ class _Images:
                 yield Work(item.ref, None, item.failed)
                 continue
             key, sha256 = item.ref.key, item.image.sha256
-            original = self._first.setdefault(sha256, key)
-            if original != key:
-                self.copies.append(Copy(item.ref, sha256, original))
-                continue
+            if self._given is None:  # else equal images may have other labels
+                original = self._first.setdefault(sha256, key)
+                if original != key:
+                    self.copies.append(Copy(item.ref, sha256, original))
+                    continue
             work = Work(item.ref, item.image, kept=self._earlier.kept(key, sha256))
             work.found = self._earlier.found_of(key, sha256)
             work.masked = self._earlier.masked_of(key, sha256)
-            if not work.kept:
+            work.given = None if self._given is None else self._given.get(key)
+            if not work.kept and self._given is None:
                 self.known += self._alike.take_over(work, sha256)
             yield work
 

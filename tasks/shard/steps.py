@@ -22,7 +22,7 @@ from vouch_labels.schemas.records import Failed, ImageRef, Step
 from vouch_labels.schemas.tables import FOUND, IMAGES, MASKS, STAGES
 from vouch_labels.tasks.arrow import boxes_of
 from vouch_labels.tasks.decode import DecodedImage
-from vouch_labels.tasks.detect import Ask, Detect, Detections
+from vouch_labels.tasks.detect import Ask, Detect, Detections, Given
 from vouch_labels.tasks.models.batching import is_out_of_memory
 from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, RawDetections
 from vouch_labels.tasks.models.runtime import WAIT_SECONDS, on_own_stream
@@ -52,6 +52,8 @@ class Work:
     """Stage -> this image's rows of an earlier marker, which need no computing."""
     found: dict[str, RawDetections] = field(default_factory=dict)
     """Key of texts asked together -> candidates of the detector, kept from an earlier marker or as they come."""
+    given: Given | None = None
+    """Labels that were imported for it."""
     masked: pa.Table | None = None
     """Boxes and masks of an earlier marker, rows of DETECTIONS and MASKS side by side: a mask goes by its box alone."""
     detections: Detections | None = None
@@ -206,7 +208,7 @@ def _detect(works: Sequence[Work], pipeline: Pipeline, class_names: list[str]) -
     _step(
         "detect",
         works,
-        lambda group: [detect.decide([work.found[key] for key in keys], work.pixels) for work in group],
+        lambda group: [detect.decide([work.found[key] for key in keys], work.pixels, work.given) for work in group],
         "detections",
     )
     for work in works:

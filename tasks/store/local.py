@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from vouch_labels.schemas.errors import ObjectMissingError, StoreAccessError, StoreError
+from vouch_labels.schemas.errors import ObjectChangedError, ObjectMissingError, StoreAccessError, StoreError
 from vouch_labels.tasks.store.lock import ProcessId, is_alive, this_process
 from vouch_labels.tasks.store.private import private, private_folder
 from vouch_labels.tasks.store.store import Blob, ObjectInfo
@@ -89,6 +89,19 @@ class LocalStore:
             raise ObjectMissingError(f"{self.uri} has no object {key!r}") from None
         except OSError as error:
             raise _translated(error, f"read {path}") from error
+
+    def get_range(self, key: str, start: int, size: int, etag: str) -> bytes:
+        """Read a part of a file; the version is taken after reading, as by `get`."""
+        with self.open_reader(key) as file:
+            try:
+                file.seek(start)
+                data = file.read(size)
+                found = _etag(os.fstat(file.fileno()))
+            except OSError as error:
+                raise _translated(error, f"read {self._path(key)}") from error
+        if found != etag or len(data) != size:
+            raise ObjectChangedError(f"{self.uri}/{key} has changed while it was read")
+        return data
 
     @contextmanager
     def open_reader(self, key: str) -> Iterator[BinaryIO]:

@@ -26,6 +26,7 @@ from xml.etree import ElementTree
 from vouch_labels.schemas.campaign import S3Options
 from vouch_labels.schemas.errors import (
     ObjectArchivedError,
+    ObjectChangedError,
     ObjectMissingError,
     ObjectRefusedError,
     StoreAccessError,
@@ -66,6 +67,8 @@ _has_md5_tags: dict[tuple[str, bool], bool] = {}
 DAMAGED = "what comes is not what was stored (its checksum, MD5 or size differs); look at the network and the store"
 RESTORE = "the object is archived (S3 Glacier, Deep Archive ...): restore it in the store, and run again"
 
+CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"}
+"""If-Match names another version, or the object ends before the range."""
 ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity", "507"}
 BUSY = {"SlowDown", "SlowDownRead", "SlowDownWrite", "TooManyRequests", "RequestLimitExceeded", "429", "503"}
@@ -120,13 +123,6 @@ class S3Store:
 
         An answer that breaks off, or that does not fit its checksum or its ETag (see `_fits`), is read again.
         """
-        from botocore.exceptions import (
-            FlexibleChecksumError,
-            IncompleteReadError,
-            ReadTimeoutError,
-            ResponseStreamingError,
-        )
-
         found: list[str] = []
         with s3_errors(f"read {self.uri}/{key}", permission="s3:GetObject", key=key):
             for attempt in range(self.options.max_attempts):
@@ -135,7 +131,7 @@ class S3Store:
                 answer = self._ask(lambda s3: s3.get_object(Bucket=self.bucket, Key=self.prefix + key))
                 try:
                     data = answer["Body"].read()
-                except (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+                except _broken_off():
                     # boto3 repeats requests, but not an answer that breaks off.
                     if attempt + 1 == self.options.max_attempts:
                         raise
@@ -146,6 +142,39 @@ class S3Store:
                     return blob
         if self._is_believed(found):
             return blob
+        raise StoreError(f"cannot read {self.uri}/{key}: {DAMAGED}")
+
+    def get_range(self, key: str, start: int, size: int, etag: str) -> bytes:
+        """Read a part of an object by one request with Range and If-Match, again where the answer breaks off.
+
+        Of a part no ETag tells whether it is what was stored; its length is compared.
+        """
+        if size == 0:
+            return b""  # no Range says so
+        last = start + size - 1
+        with s3_errors(f"read {self.uri}/{key}", permission="s3:GetObject", key=key):
+            for attempt in range(self.options.max_attempts):
+                if attempt:
+                    time.sleep(BROKEN_OFF_WAIT_S * 2 ** (attempt - 1))
+                answer = self._ask(
+                    lambda s3: s3.get_object(
+                        Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={start}-{last}", IfMatch=f'"{etag}"'
+                    )
+                )
+                if _tag(answer["ETag"]) != etag:  # a store that passes over If-Match
+                    raise ObjectChangedError(f"{self.uri}/{key} has changed while it was read")
+                if not answer.get("ContentRange", "").startswith(f"bytes {start}-{last}/"):
+                    raise StoreError(
+                        f"cannot read {self.uri}/{key}: the store gives another part than asked for (Range)"
+                    )
+                try:
+                    data = answer["Body"].read()
+                except _broken_off():
+                    if attempt + 1 == self.options.max_attempts:
+                        raise
+                    continue
+                if len(data) == size:
+                    return data
         raise StoreError(f"cannot read {self.uri}/{key}: {DAMAGED}")
 
     @contextmanager
@@ -315,6 +344,18 @@ class S3Store:
             if fresh is None:
                 raise
         return request(fresh)
+
+
+def _broken_off() -> tuple[type[Exception], ...]:
+    """What reading an answer raises that breaks off, or does not fit its checksum."""
+    from botocore.exceptions import (
+        FlexibleChecksumError,
+        IncompleteReadError,
+        ReadTimeoutError,
+        ResponseStreamingError,
+    )
+
+    return FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
 
 def _tag(etag: str) -> str:
@@ -509,6 +550,7 @@ def s3_errors(what: str, *, permission: str, key: str | None = None) -> Iterator
 
     Raises:
         ObjectMissingError: The object does not exist.
+        ObjectChangedError: It is not the version that was asked for.
         ObjectRefusedError: Access to the object is denied.
         ObjectArchivedError: The object is in an archive, and has not been restored.
         StoreAccessError: Something that the user can fix: the bucket, credentials, endpoint, region.
@@ -543,6 +585,8 @@ def _from_answer(error: "ClientError", what: str, permission: str, key: str | No
     code = answer.get("Error", {}).get("Code", "") or status
     if key is not None and (code == "NoSuchKey" or (status == "404" and code in {"404", "NotFound", ""})):
         return ObjectMissingError(f"cannot {what}: no object has this key")
+    if key is not None and (code in CHANGED or status in CHANGED):
+        return ObjectChangedError(f"cannot {what}: it has changed since")
     if code in ARCHIVED:
         return ObjectArchivedError(f"cannot {what}: {RESTORE}")
     if code in FULL:

@@ -62,6 +62,14 @@ class Store(Protocol):
             ObjectMissingError: No object has this key.
         """
 
+    def get_range(self, key: str, start: int, size: int, etag: str) -> bytes:
+        """Read `size` bytes from `start` on, of exactly the version that has this tag.
+
+        Raises:
+            ObjectMissingError: No object has this key.
+            ObjectChangedError: It has another tag by now, or has not so many bytes.
+        """
+
     def open_reader(self, key: str) -> AbstractContextManager[BinaryIO]:
         """Read a large object as a seekable file (an object of S3 is downloaded to temporary local disk first).
 

@@ -160,6 +160,7 @@ ROWS = [
         marks=SLOW,
     ),
     pytest.param("decoding", "; ".join(DECODING), marks=SLOW),
+    pytest.param("small_objects", "whole images; run.tiles; gain (target 0.25)", marks=SLOW),
     pytest.param(
         "export",
         "1,000 labels; 1,000 labels, files of 10,000 images; 1,000 labels, Parquet; limit for 1,000,000",

@@ -89,7 +89,7 @@ def test_models_that_take_open_clips_names_are_left_to_it(tmp_path, make_images,
     models = FAKE_MODELS | {"scorer": {"checkpoint": "ViT-L-14/laion2b_s32b_b82k"}}
     refused_late = UserError("asked of the hub")
 
-    def load(campaign):
+    def load(campaign, imported):
         raise refused_late
 
     monkeypatch.setattr(module, "load_pipeline", load)

@@ -14,7 +14,7 @@ from vouch_labels.schemas.errors import UserError
 from vouch_labels.schemas.records import Failed
 from vouch_labels.schemas.tables import DETECTIONS
 from vouch_labels.tasks.boxes_masks import box_area, box_iou
-from vouch_labels.tasks.detect import Detect, Detections
+from vouch_labels.tasks.detect import Detect, Detections, Given
 from vouch_labels.tasks.models.fake import FakeDetector
 from vouch_labels.tasks.models.registry import Phrase, Pixels, RawDetections
 
@@ -328,3 +328,59 @@ def test_order_and_company_do_not_matter() -> None:
         assert isinstance(other, Detections)
         assert len(one.boxes) > 0
         assert step.table([("k", "0", one)]) == step.table([("k", "0", other)])
+
+
+def of_file(boxes, class_indices, scores=None):
+    return Given(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(class_indices, np.int64),
+        np.full(len(class_indices), np.nan, np.float32) if scores is None else np.array(scores, np.float32),
+        [f"annotation {number}" for number in range(len(class_indices))],
+    )
+
+
+CAT_AND_DOG = classes("cat", DOG)
+"""Phrases: cat, dog, puppy, wolf (negative)."""
+
+
+def decided(boxes, scores, known, **config):
+    raw = RawDetections(np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32).reshape(-1, 4))
+    found = Detect(Scripted(), CAT_AND_DOG, DetectorConfig(**config)).decide([raw], IMAGE, known)
+    assert isinstance(found, Detections)
+    return found
+
+
+def test_given_labels_stay_as_they_are_and_take_the_place_of_what_overlaps_them():
+    found = decided(
+        [ONE, FAR], [[0.2, 0.9, 0.3, 0.1], [0.8, 0.1, 0.1, 0.1]], of_file([NEAR, NEAR], [0, 0]), nms_iou=0.7
+    )
+    assert found.boxes.tolist() == [FAR, NEAR, NEAR]
+    assert found.class_indices.tolist() == [0, 0, 0]
+    assert found.prompts == ["cat", "annotation 0", "annotation 1"]
+    assert found.scores.tolist() == pytest.approx([0.8, 0.2, 0.2])
+    assert found.margins[1] == pytest.approx(0.2 - 0.9)
+    assert found.runners_up[1] == "dog"
+    assert found.crowding[1] == 1
+
+
+def test_given_labels_with_scores_keep_them_and_what_is_new_is_added():
+    found = decided(
+        [ONE, [10, 10, 60, 30]],
+        [[0.2, 0.9, 0.3, 0.1], [0.1, 0.1, 0.7, 0.1]],
+        of_file([NEAR], [0], [0.25]),
+    )
+    assert found.prompts == ["puppy", "annotation 0"]
+    assert found.scores.tolist() == pytest.approx([0.7, 0.25])
+    assert found.margins[1] == pytest.approx(0.25 - 0.9)
+
+
+def test_given_labels_that_no_candidate_shows_score_nothing_and_outside_the_image_there_is_none():
+    found = decided([], [], of_file([FAR, [300, 10, 320, 20], [190, 90, 210, 110]], [1, 0, 0]))
+    assert found.boxes.tolist() == [FAR, [190, 90, 200, 100]]
+    assert found.class_indices.tolist() == [1, 0]
+    assert found.scores.tolist() == [0, 0]
+
+
+def test_given_labels_are_never_too_many():
+    found = decided([ONE], [[0.9, 0, 0, 0]], of_file([FAR] * 5, [0] * 5), max_boxes=1)
+    assert len(found.boxes) == 6

@@ -10,10 +10,10 @@ from vouch_labels.schemas.campaign import BatchSize, SegmenterConfig
 from vouch_labels.tasks.fingerprint import fingerprint
 from vouch_labels.tasks.models.batching import Batcher
 from vouch_labels.tasks.models.checkpoints import resolve
-from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, Segmenter
+from vouch_labels.tasks.models.registry import Floats, Masks, Pixels, Segmenter, join_masks, no_masks
 from vouch_labels.tasks.models.runtime import Runtime, in_threads, numbers_of, to_device
 from vouch_labels.tasks.models.sam.build import architecture_of, build_sam, read_description
-from vouch_labels.tasks.models.sam.masks import Upscale, encode_batch, encode_masks, join_masks, no_masks, split_masks
+from vouch_labels.tasks.models.sam.masks import Upscale, encode_batch, encode_masks, split_masks
 from vouch_labels.tasks.models.state_dict import load_into, read_state_dict
 
 if TYPE_CHECKING:

@@ -86,20 +86,6 @@ def encode_masks(small: Tensor, upscale: Upscale, threshold: float, iou: NDArray
     return Masks(counts, areas, boxes, np.clip(iou, 0, 1).astype(np.float32), stability)
 
 
-def no_masks() -> Masks:
-    """The masks of an image without boxes."""
-    none = np.zeros(0, dtype=np.float32)
-    return Masks([], np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32), none, none)
-
-
-def join_masks(parts: Sequence[Masks]) -> Masks:
-    """The masks of all parts as one, in order."""
-    if not parts:
-        return no_masks()
-    arrays = zip(*((part.areas, part.boxes, part.predicted_iou, part.stability) for part in parts), strict=True)
-    return Masks([counts for part in parts for counts in part.rle_counts], *map(np.concatenate, arrays))
-
-
 def split_masks(masks: Masks) -> list[Masks]:
     """Each mask alone."""
     return [

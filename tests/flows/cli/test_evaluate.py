@@ -116,7 +116,7 @@ def test_many_classes_show_their_confusions(vouch, tmp_path, make_images, write_
 def test_problems_are_one_line(vouch, labelled, tmp_path):
     campaign, truth = labelled
     for words, problem in (
-        (["--truth", tmp_path / "no.json"], "no.json: there is no such file; --truth takes a COCO annotation file"),
+        (["--truth", tmp_path / "no.json"], "no.json: there is no such file; give a COCO annotation file"),
         (["--truth", campaign], "campaign.yaml: is no JSON"),
         (["--truth", truth, "--signal", "speed"], "--signal: there is no signal 'speed'; choose among detector_score"),
         (["--truth", truth, "--out", truth], "--out: "),

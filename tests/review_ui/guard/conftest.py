@@ -14,6 +14,7 @@ from vouch_labels.review_ui.guard.app import Guard
 from vouch_labels.review_ui.guard.auth import token_hash
 from vouch_labels.review_ui.guard.settings import GuardSettings
 from vouch_labels.tasks.store.local import LocalStore
+from vouch_labels.tasks.store.store import Store
 
 TOKEN = "a-token-of-the-tests"
 DATASET = "vouch-q-ann"
@@ -82,7 +83,15 @@ class Session:
         return item == "item-1"
 
     def has_image(self, key):
-        return key in ("one.png", "gone.png", "folder/two words.png", "turned.jpg", "slow.tif", "../secret.png")
+        return key in (
+            "one.png",
+            "gone.png",
+            "folder/two words.png",
+            "turned.jpg",
+            "slow.tif",
+            "a.tar/one.png",
+            "../secret.png",
+        )
 
     def log(self, *what):
         self.noted.append(what)
@@ -93,7 +102,7 @@ class Guarded:
     behind: Behind
     session: Session
     folder: Path
-    store: LocalStore
+    store: Store
 
     def client(self, *, peer="127.0.0.1", logged_in=True, base="http://127.0.0.1", **settings) -> TestClient:
         values = {

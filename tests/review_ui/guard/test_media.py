@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw
-from vouch_labels.schemas.campaign import S3Options
+from tests.containers import tar_of
+from vouch_labels.schemas.campaign import S3Options, Source
 from vouch_labels.tasks.store.local import LocalStore
 from vouch_labels.tasks.store.s3 import S3Store
+from vouch_labels.tasks.store.source import SourceStore
 
 
 def ask(client, filepath, **headers):
@@ -116,6 +118,21 @@ def test_a_file_that_grew_beyond_what_is_labelled_is_not_read(guarded, read, nam
     assert read == [name]
 
 
+def test_an_image_in_a_tar_is_shown(guarded):
+    one = (guarded.folder / "one.png").read_bytes()
+    (guarded.folder / "a.tar").write_bytes(tar_of({"one.png": one, "other.png": one}))
+    guarded.store = SourceStore(guarded.store, Source(uri=str(guarded.folder)))
+    client = guarded.client()
+    answer = ask(client, "/vouch/q/a.tar/one.png")
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, one, "image/png")
+    assert ask(client, "/vouch/q/one.png").content == one
+    assert ask(client, "/vouch/q/a.tar/other.png").status_code == 403
+    (guarded.folder / "a.tar").write_bytes(tar_of({"other.png": one}))
+    assert ask(client, "/vouch/q/a.tar/one.png").status_code == 404
+    (guarded.folder / "a.tar").unlink()
+    assert ask(client, "/vouch/q/a.tar/one.png").status_code == 404
+
+
 class TestBucket:
     @pytest.fixture
     def bucket(self, guarded, monkeypatch):
@@ -142,6 +159,13 @@ class TestBucket:
         assert "/raw/one.png?" in address
         assert "X-Amz-Expires=60" in address
         assert answer.headers["cache-control"] == "no-store"
+
+    def test_an_image_in_a_tar_of_a_bucket_comes_from_here(self, guarded, bucket):
+        one = bucket.get_object(Bucket="photos", Key="raw/one.png")["Body"].read()
+        bucket.put_object(Bucket="photos", Key="raw/a.tar", Body=tar_of({"one.png": one}))
+        guarded.store = SourceStore(guarded.store, Source(uri="s3://photos/raw"))
+        assert ask(guarded.client(), "/vouch/q/a.tar/one.png").content == one
+        assert ask(guarded.client(), "/vouch/q/one.png").status_code == 307
 
     def test_or_gets_it_from_here(self, guarded, bucket):
         answer = ask(guarded.client(media="proxy"), "/vouch/q/one.png")

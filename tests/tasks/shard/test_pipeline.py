@@ -38,6 +38,7 @@ def model(part, **settings):
         (model("scorer", templates="plain"), {"scorer texts"}),
         (model("scorer", background=["sky"]), {"scorer texts"}),
         ({"max_pixels": 10**6}, {"image decoding"}),
+        ({"run": {"tiles": {"size": 64}}}, {"detector settings"}),
     ],
 )
 def test_a_change_shows_in_keys_and_inputs(make_campaign, tmp_path, change, names):

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,6 +14,8 @@ from vouch_labels.schemas.records import Failed, ImageRef, Marker
 from vouch_labels.schemas.tables import STAGES
 from vouch_labels.tasks import decode
 from vouch_labels.tasks.acquire import DENIED
+from vouch_labels.tasks.arrow import boxes_of
+from vouch_labels.tasks.boxes_masks import is_rle, rle_area
 from vouch_labels.tasks.detect import Detect
 from vouch_labels.tasks.presence import Presence
 from vouch_labels.tasks.run import CampaignRun
@@ -73,6 +76,23 @@ def test_every_stage_has_its_table_and_rows_agree(tmp_path, make_images, make_ca
         assert pairs
         labelled = {(row["key"], row["class_name"]) for row in tables["detect"].to_pylist()}
         assert not labelled & {(row["key"], row["class_name"]) for row in pairs}
+
+
+def test_tiles_are_looked_at_and_labels_are_of_the_whole_image(tmp_path, make_campaign, label, counted):
+    (tmp_path / "images").mkdir()
+    pixels = np.zeros((208, 304, 3), np.uint8)  # which the fake detector's cells of 16 pixels fit
+    pixels[176:192, 272:288] = pixels[16:32, 16:32] = 255
+    Image.fromarray(pixels).save(tmp_path / "images/large.png")
+    for tiles in ({"size": 64}, {"size": 64, "whole": False}, None):
+        campaign = make_campaign(run={"tiles": tiles}, classes=[{"name": "cat", "min_score": 0}])
+        summary, [marker] = label(campaign)
+        assert summary.done == 1
+        boxes = boxes_of(read_part(open_store(campaign.workspace), marker.parts["detect"], "detect"))
+        assert {tuple(box) for box in boxes.astype(int).tolist()} >= {(16, 16, 32, 32), (272, 176, 288, 192)}
+        masks = read_part(open_store(campaign.workspace), marker.parts["segment"], "segment")
+        assert [rle_area(counts) for counts in masks["rle_counts"].to_pylist()] == masks["mask_area"].to_pylist()
+        assert all(is_rle(counts, 208, 304) for counts in masks["rle_counts"].to_pylist())
+    assert counted["detect"] == 3
 
 
 def test_a_second_run_does_nothing(tmp_path, make_images, make_campaign, label, counted):

@@ -13,8 +13,9 @@ from segment_anything.utils.amg import calculate_stability_score
 from torch.nn import functional
 
 from tests.float_bounds import U32, assert_within, gamma
+from vouch_labels.tasks.models.registry import join_masks
 from vouch_labels.tasks.models.sam import masks as encoding
-from vouch_labels.tasks.models.sam.masks import Upscale, encode_batch, encode_masks, join_masks
+from vouch_labels.tasks.models.sam.masks import Upscale, encode_batch, encode_masks
 
 SMALL, PADDED = 16, 64
 sides = st.integers(1, 150)
