@@ -19,6 +19,7 @@ from vouch_labels.tasks.export.files import FORMATS, Document, FileSeries, Open,
 from vouch_labels.tasks.export.polygons import decoded, polygons
 from vouch_labels.tasks.export.written import ALL, Target, WrittenImage, WrittenLabel
 from vouch_labels.tasks.labels.records import AnnotationFile, ExportImage, ExportLabel
+from vouch_labels.tasks.store.source import frame_of
 from vouch_labels.tasks.store.store import Store
 
 

@@ -13,7 +13,7 @@ from vouch_labels.tasks.export.decide import (
     is_left_out,
     mask_box,
     not_exhaustive,
-    split_of,
+    split_of_image,
 )
 from vouch_labels.tasks.export.formats import image_path, open_format
 from vouch_labels.tasks.export.written import ALL, Format, Target, WrittenImage, WrittenLabel
@@ -129,7 +129,7 @@ class _Writer:
         self._rotated += image.orientation != 1 and not filled
         doubtful = not_exhaustive(image, statuses, self._target.class_names)
         self._checked += not doubtful
-        split = None if self._config.splits is None else split_of(self._config.splits, image.sha256 or image.key)
+        split = split_of_image(self._config.splits, image)
         file_name = image.key if self._config.images == "none" else image_path(self._config, image)
         # Whoever fills regions writes an upright image.
         upright = image._replace(orientation=1) if filled else image

@@ -12,6 +12,7 @@ import numpy as np
 
 from vouch_labels.schemas.campaign import Splits, Undecided
 from vouch_labels.tasks.labels.records import ExportImage, ExportLabel
+from vouch_labels.tasks.store.source import frame_of
 
 ExportStatus = Literal[
     "accepted", "kept", "corrected", "added", "rejected", "duplicate", "undecided", "dropped", "unusable", "left_out"
@@ -111,12 +112,23 @@ def not_exhaustive(
     return tuple(name for name in class_names if name not in known)
 
 
+def split_of_image(splits: Splits | None, image: ExportImage) -> str | None:
+    """Name the split of an image; None where there are none.
+
+    Images of one content share one, and so do the frames of one video, which look alike.
+    """
+    if splits is None:
+        return None
+    frame = frame_of(image.key)
+    return split_of(splits, frame[0] if frame else image.sha256 or image.key)
+
+
 def split_of(splits: Splits, identity: str) -> str:
     """Name the split of an image, never one whose share is 0.
 
     The hash of the seed and the identity, as a number in [0, 1), is held against the cumulated shares. So an image
     keeps its split whatever other images come or go, and equal identities always share one. identity is the SHA-256 of
-    its content, or its key where that is unknown.
+    its content, or its key where that is unknown; of a frame the key of its video.
     """
     digest = hashlib.sha256(f"{splits.seed}\n{identity}".encode()).digest()
     # 53 bits, so that the division is exact and the quotient stays below 1.

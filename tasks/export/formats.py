@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from vouch_labels.schemas.campaign import ExportConfig
 from vouch_labels.tasks.export.coco import CocoFiles
-from vouch_labels.tasks.export.decide import regions, split_of, waiting
+from vouch_labels.tasks.export.decide import regions, split_of_image, waiting
 from vouch_labels.tasks.export.fiftyone import FiftyOneFiles
 from vouch_labels.tasks.export.huggingface import HuggingfaceFiles, ImageFolder, imagefolder_path
 from vouch_labels.tasks.export.images import Layout
@@ -83,5 +83,4 @@ def layout_of(config: ExportConfig) -> Layout:
 
 def image_path(config: ExportConfig, image: ExportImage) -> str:
     """Where an image lies in the data set's folder."""
-    split = None if config.splits is None else split_of(config.splits, image.sha256 or image.key)
-    return kind_of(config).image_path(image.key, split)
+    return kind_of(config).image_path(image.key, split_of_image(config.splits, image))

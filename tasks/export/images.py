@@ -13,7 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from vouch_labels.schemas.errors import ObjectMissingError, ObjectRefusedError, StoreAccessError, StoreError, UserError
+from vouch_labels.schemas.errors import (
+    ContainerError,
+    ObjectChangedError,
+    ObjectMissingError,
+    ObjectRefusedError,
+    StoreAccessError,
+    StoreError,
+    UserError,
+)
 from vouch_labels.tasks.export.fill import CannotFillError, filled
 from vouch_labels.tasks.labels.records import ExportImage
 from vouch_labels.tasks.store.local import temporary_name
@@ -162,7 +170,8 @@ def _place(
     if path is None and len(f"{target.uri.partition('://')[2].partition('/')[2]}/{key}".encode()) > _LONGEST_KEY:
         return _Missed(image.key, f"its key would be longer than {_LONGEST_KEY:,} bytes there")
     changed = layout.regions is not None and bool(layout.regions(image))
-    if how == "copy" or changed:
+    # What lies in a container, such as a tar, is no file.
+    if how == "copy" or changed or source.local_path(image.key) is None:
         reason = _copy(image, source, target, key, layout)
     else:
         reason = _link(image, source, target, key)
