@@ -36,7 +36,7 @@ def benchmarks(
     The names: end_to_end, stage_shares, engine, engine_switches, cluster, cluster_plans, orchestration, memory,
     faults, listing, far_listing, fetching, decoding, small_objects, export, verdict_import, ground_truth,
     review_queue, review_operators, review_app, certificate, routing_contract, routing_after, routing_starter,
-    routing_size, large.
+    routing_size, train, large.
     """
     from benchmarks.campaigns import Options
     from benchmarks.harness import in_child, make_result, print_table, write_result

@@ -38,7 +38,7 @@ THREADS: Final = 16
 PER_PAGE: Final = 1000
 
 
-def write_campaign(folder: Path, images: Path, **sections: Mapping[str, Any] | list[Any]) -> Path:
+def write_campaign(folder: Path, images: Path, **sections: Mapping[str, Any] | list[Any] | str) -> Path:
     """Write a campaign with a fresh workspace, and with backends that need no model unless `sections` says otherwise.
 
     Args:

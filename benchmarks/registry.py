@@ -2,7 +2,17 @@
 
 from typing import Final, Protocol
 
-from benchmarks import cluster, faults, label_files, large, review, small_objects, source_images, whole_runs
+from benchmarks import (
+    cluster,
+    faults,
+    label_files,
+    large,
+    review,
+    small_objects,
+    source_images,
+    training,
+    whole_runs,
+)
 from benchmarks.campaigns import Options
 from benchmarks.engine import measure as engine
 from benchmarks.harness import Table
@@ -43,5 +53,6 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "routing_after": after_table.measure,
     "routing_starter": starter_world.measure,
     "routing_size": size.measure,
+    "train": training.measure,
     "large": large.measure,
 }

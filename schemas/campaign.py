@@ -299,7 +299,9 @@ class DetectorConfig(Checkpoint):
     """Boxes for class prompts."""
 
     backend: str = Field(
-        "groundingdino", description="groundingdino, transformers, none (imported labels alone), or fake."
+        "groundingdino",
+        description="groundingdino, transformers, trained (a folder of `vouch train`), none (imported labels alone), "
+        "or fake.",
     )
     text_encoder: str | None = Field(
         None,

@@ -24,6 +24,7 @@ from vouch_labels.tasks.imported import imported_of, write_imported
 from vouch_labels.tasks.plan.plan import list_source
 from vouch_labels.tasks.store.lock import WorkspaceLock
 from vouch_labels.tasks.store.open import check_format, check_readable, check_writable, open_store, write_format
+from vouch_labels.tasks.store.source import open_source
 
 LEFT_OUT: Final = "left out"
 """What a category is called that is not to be taken."""
@@ -56,7 +57,7 @@ def import_labels(
         StoreError: The workspace cannot be written.
         WorkspaceBusyError: The campaign is being run.
     """
-    source, workspace = open_store(campaign.source), open_store(campaign.workspace)
+    source, workspace = open_source(campaign.source, campaign.workspace), open_store(campaign.workspace)
     run = campaign.run.name
     check_readable(source)
     truth = read_truth(file, masks=False, progress=reading)

@@ -32,7 +32,8 @@ from vouch_labels.tasks.labels.arrays import current_of
 from vouch_labels.tasks.labels.scan import scan
 from vouch_labels.tasks.plan.ledger import Ledger
 from vouch_labels.tasks.preview import save_picture
-from vouch_labels.tasks.store.open import open_store, open_workspace
+from vouch_labels.tasks.store.open import open_workspace
+from vouch_labels.tasks.store.source import open_source
 
 TWICE: Final = 0.5
 """IoU from which on two labels of a class are one object twice."""
@@ -163,7 +164,7 @@ def draw_suspects(campaign: Campaign, suspects: pa.Table, path: Path, count: int
     Raises:
         UserError: The picture cannot be written.
     """
-    source = open_store(campaign.source)
+    source = open_source(campaign.source, campaign.workspace)
     tiles: list[tuple[int, Image.Image]] = []
     first = suspects.slice(0, count).sort_by([("key", "ascending"), ("rank", "ascending")])
     for key, part in rows_of_keys(first).items():

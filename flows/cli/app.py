@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vouch_labels.flows.cli import certify, demo, evaluate, imported, init, label, review
+from vouch_labels.flows.cli import certify, demo, evaluate, imported, init, label, review, train
 from vouch_labels.flows.cli.command import add, epilog
 from vouch_labels.flows.console.output import read_names_as_utf8, show_plain_signs
 from vouch_labels.flows.prefect_server import is_gone, leave_at_once
@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 add(app, init.init, label.preview, label.run, label.status, label.export, evaluate.evaluate)
 add(app, review.plan_reviews, review.review, certify.certify, certify.apply, certify.simulate)
-add(app, review.verdicts, evaluate.report, imported.import_, imported.audit)
+add(app, review.verdicts, train.train, evaluate.report, imported.import_, imported.audit)
 app.add_typer(label.models)
 add(app, evaluate.bench, demo.demo, demo.scenes)
 

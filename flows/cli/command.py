@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 OK: Final = 0
 FAILURE: Final = 1
 
-_RESUMED: Final = ("run", "demo", "apply")
+_RESUMED: Final = ("run", "demo", "apply", "train")
 """Commands that go on where they were interrupted; the others start again."""
 
 Arguments = ParamSpec("Arguments")

@@ -259,8 +259,8 @@ def list_models(as_json: Json = False) -> None:
         say(
             terminal.remarks(),
             "A checkpoint may also be a path, s3://bucket/key or hf://owner/repo[@revision]/file; the transformers "
-            "backend takes hf://owner/repo. A scorer's may be any that open_clip names, as architecture/tag: "
-            "ViT-L-14/laion2b_s32b_b82k; `vouch models check CAMPAIGN` fetches it.",
+            "and trained backends take hf://owner/repo or the folder of a saved model. A scorer's may be any that "
+            "open_clip names, as architecture/tag (ViT-L-14/laion2b_s32b_b82k); `vouch models check` fetches it.",
         )
 
 

@@ -20,6 +20,7 @@ from vouch_labels.tasks.shard.events import (
     Planned,
     Reading,
     Routing,
+    Training,
     Workers,
 )
 from vouch_labels.tasks.shard.events import Progress as Step
@@ -134,6 +135,7 @@ class _State:
         self.phase = "starting"
         self.through = self.total = self.new = self.accepted = self.review = self.failed = 0
         self.workers = ""
+        self.loss = 0.0
         self._recent: list[tuple[float, int]] = []
 
     def take(self, event: Event) -> None:
@@ -155,6 +157,10 @@ class _State:
             case Reading(done, total):
                 self.phase = "reading the file"
                 self.through, self.total = done, total
+            case Training(done, total, loss):
+                self.phase, self.loss = "training", loss
+                self._note(done)
+                self.through, self.total = done, total
             case Step(done, failed, accepted, review):
                 self.phase = "labelling"
                 self.through += done + failed
@@ -162,10 +168,13 @@ class _State:
                 self.failed += failed
                 self.accepted += accepted
                 self.review += review
-                now = time.monotonic()
-                self._recent.append((now, self.new))
-                while len(self._recent) > 2 and now - self._recent[1][0] > RATE_OVER_S:
-                    self._recent.pop(0)
+                self._note(self.new)
+
+    def _note(self, through: int) -> None:
+        now = time.monotonic()
+        self._recent.append((now, through))
+        while len(self._recent) > 2 and now - self._recent[1][0] > RATE_OVER_S:
+            self._recent.pop(0)
 
     def figures(self) -> str:
         if unit := _UNITS.get(self.phase.split()[0]):
@@ -174,9 +183,11 @@ class _State:
             return f"{100 * self.through // max(self.total, 1)}%"
         if self.phase == "planned":
             return f"{plural(self.total - self.through, 'image')} to work through, {self.through:,} done before"
-        if self.phase != "labelling":
+        if self.phase not in ("labelling", "training"):
             return self.workers if self.phase.startswith("loading") else ""
         rate = self.rate()
+        if self.phase == "training":
+            return self._training(rate)
         parts = [f"{self.through:,} of {plural(self.total, 'image')}"]
         if rate:
             left = max(0, self.total - self.through) / rate
@@ -185,8 +196,15 @@ class _State:
         parts += [self.workers] if self.workers else []
         return " | ".join(parts)
 
+    def _training(self, rate: float) -> str:
+        steps = plural(self.total, "step") if self.total else "as many steps as there is time for"
+        parts = [f"{self.through:,} of {steps}", f"loss {self.loss:.2f}"]
+        if rate and self.total:
+            parts.append(f"{duration((self.total - self.through) / rate)} left")
+        return " | ".join(parts)
+
     def rate(self) -> float:
-        """Images a second, lately; 0 while unknown."""
+        """Images a second, or steps of a training, lately; 0 while unknown."""
         if len(self._recent) < 2:
             return 0.0
         (first, before), (last, after) = self._recent[0], self._recent[-1]

@@ -115,7 +115,7 @@ def not_exhaustive(
 def split_of_image(splits: Splits | None, image: ExportImage) -> str | None:
     """Name the split of an image; None where there are none.
 
-    Images of one content share one, and so do the frames of one video, which look alike.
+    Frames of one video look alike, so they are never in several.
     """
     if splits is None:
         return None

@@ -96,8 +96,8 @@ class _Export:
     def __init__(
         self, campaign: Campaign, config: ExportConfig, ledger: Ledger, current: Current, on_event: OnEvent
     ) -> None:
-        self._source = open_source(campaign.source, campaign.workspace)
         self._workspace = open_store(campaign.workspace)
+        self._source = open_source(campaign.source, campaign.workspace)
         self._run, self._ledger, self._current = campaign.run.name, ledger, current
         self._config, self._on_event = config, on_event
         self._name, self._undecided = config.name or "", config.undecided or "ignore"

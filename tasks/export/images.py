@@ -170,7 +170,7 @@ def _place(
     if path is None and len(f"{target.uri.partition('://')[2].partition('/')[2]}/{key}".encode()) > _LONGEST_KEY:
         return _Missed(image.key, f"its key would be longer than {_LONGEST_KEY:,} bytes there")
     changed = layout.regions is not None and bool(layout.regions(image))
-    # What lies in a container, such as a tar, is no file.
+    # What lies in a container is no file to link to.
     if how == "copy" or changed or source.local_path(image.key) is None:
         reason = _copy(image, source, target, key, layout)
     else:

@@ -19,6 +19,7 @@ from vouch_labels.tasks.models.runtime import Runtime
 DETECTORS: Final = {
     "groundingdino": "vouch_labels.tasks.models.groundingdino.backend:load",
     "transformers": "vouch_labels.tasks.models.transformers:load",
+    "trained": "vouch_labels.tasks.models.trained:load",
     "none": "vouch_labels.tasks.models.fake:NoDetector",
     "fake": "vouch_labels.tasks.models.fake:FakeDetector",
 }

@@ -268,6 +268,17 @@ def _pixels(processor: "ProcessorMixin", images: Sequence[Pixels]) -> Tensor:
 def load_zero_shot(config: DetectorConfig) -> Loaded:
     """Load model and processor in fp32 on the CPU, from a folder or hf://owner/repo[@revision].
 
+    Raises:
+        CheckpointError: The files are missing, unreachable, damaged, of another kind, or not the pinned ones.
+    """
+    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+    return load_saved(config, AutoModelForZeroShotObjectDetection, AutoProcessor, FAMILIES)
+
+
+def load_saved(config: DetectorConfig, model_class: Any, processor_class: Any, families: Sequence[str]) -> Loaded:  # noqa: ANN401 - auto classes of transformers
+    """Load a model of some families and its processor in fp32 on the CPU, by transformers' auto classes.
+
     The config's sha256 is that of model.safetensors, or of the lines "<sha256>  <name>" of the parts of a split one, in
     the order of their names.
 
@@ -279,7 +290,7 @@ def load_zero_shot(config: DetectorConfig) -> Loaded:
         folder = fetch_folder(config.checkpoint, _FILES, _WHERE)
     elif not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{_WHERE}: the transformers backend finds no config.json in {config.checkpoint}; "
+            f"{_WHERE}: the {config.backend} backend finds no config.json in {config.checkpoint}; "
             "give the folder of a saved model, or hf://owner/repo[@revision]"
         )
     hashes = {path.name: sha256_of(path) for pattern in _FILES for path in sorted(folder.glob(pattern))}
@@ -294,13 +305,19 @@ def load_zero_shot(config: DetectorConfig) -> Loaded:
             f"{_WHERE}: the weights of {config.checkpoint} have SHA-256 {actual}, not {config.sha256}; "
             "they are damaged or others: fetch them again, or correct the sha256"
         )
-    model, processor = _load(folder, config.checkpoint)
+    model, processor = _load(folder, config.checkpoint, model_class, processor_class, families)
     return Loaded(model, processor, fingerprint(hashes))
 
 
-def _load(folder: Path, reference: str) -> tuple[Any, Any]:
+def _load(
+    folder: Path,
+    reference: str,
+    model_class: Any,  # noqa: ANN401 - an auto class of transformers
+    processor_class: Any,  # noqa: ANN401 - another one
+    families: Sequence[str],
+) -> tuple[Any, Any]:
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -308,10 +325,10 @@ def _load(folder: Path, reference: str) -> tuple[Any, Any]:
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
         kind = AutoConfig.from_pretrained(str(folder), **local).model_type
-        if kind not in FAMILIES:
-            raise CheckpointError(f"{_WHERE}: {reference} is a {kind} model; use one of {', '.join(FAMILIES)}")
-        processor = AutoProcessor.from_pretrained(str(folder), **local)
-        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+        if kind not in families:
+            raise CheckpointError(f"{_WHERE}: {reference} is a {kind} model; use one of {', '.join(families)}")
+        processor = processor_class.from_pretrained(str(folder), **local)
+        model, report = model_class.from_pretrained(
             str(folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:

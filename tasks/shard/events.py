@@ -111,7 +111,19 @@ class Routing:
     """Labels decided on so far."""
 
 
-Event = Listing | Planned | Loading | Progress | Workers | Exporting | Reading | Comparing | Routing
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A detector is being trained."""
+
+    done: int
+    """Batches that it learned from so far."""
+    total: int
+    """All of them; 0 where time decides."""
+    loss: float
+    """Of the last one."""
+
+
+Event = Listing | Planned | Loading | Progress | Workers | Exporting | Reading | Comparing | Routing | Training
 OnEvent = Callable[[Event], None]
 
 

@@ -39,6 +39,9 @@ _PACKAGES: Final = {
 }
 """Modules whose defaults are part of a model's fingerprint, and the packages that they come in."""
 
+_FROM_FILES: Final = ("groundingdino", "sam", "open_clip", "transformers", "trained")
+"""Backends whose fingerprints are made of files that `_files` names."""
+
 ROUTING = 2
 """Raised whenever the router could decide differently on the same signals."""
 
@@ -155,12 +158,12 @@ def _files(kind: Kind, config: DetectorConfig | SegmenterConfig | ScorerConfig) 
     if config.backend in ("fake", "none"):
         return []
     path = Path(config.checkpoint).expanduser()
-    if "://" in config.checkpoint or config.backend not in ("groundingdino", "sam", "open_clip", "transformers"):
+    if "://" in config.checkpoint or config.backend not in _FROM_FILES:
         return None
     if config.backend == "open_clip" and config.checkpoint.count("/") == 1 and not path.exists():
         return []  # open_clip's model/tag stands for a published file, which stays as it is
     try:
-        if config.backend == "transformers":
+        if config.backend in ("transformers", "trained"):
             files = list(path.iterdir())
         else:
             weights = resolve(config, kind, download=False)

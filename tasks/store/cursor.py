@@ -3,13 +3,13 @@
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Final
 
 from vouch_labels.schemas.errors import ContainerError
 
-MOST_HELD: Final = 64 << 20
+MOST_HELD: Final = 32 << 20
 """Bytes of items that were passed and are kept for threads that come late, where memory is plenty."""
 
 Item = bytes | ContainerError
@@ -26,22 +26,24 @@ class Cursor:
 
     def __init__(
         self,
-        enter: Callable[[int], Iterator[tuple[int, Item]]],
+        count: int,
+        enter: Callable[[int], Generator[tuple[int, Item], None, None]],
         is_far: Callable[[int, int], bool],
         most_held: int,
     ) -> None:
         """Begin nowhere.
 
         Args:
+            count: How many items there are.
             enter: Yields number and item of the items from a number on, or from a little before it, without a gap.
             is_far: Whether it is cheaper to enter at the second number than to read on from the first.
             most_held: Bytes of items that are kept.
         """
-        self._enter, self._is_far, self._most = enter, is_far, most_held
+        self._count, self._enter, self._is_far, self._most = count, enter, is_far, most_held
         self._changed = threading.Condition()
         self._asked: list[int] = []
         self._busy = False
-        self._items: Iterator[tuple[int, Item]] = iter(())
+        self._items: Generator[tuple[int, Item], None, None] | None = None
         self._next = -1
         self._kept: OrderedDict[int, Item] = OrderedDict()
         self._served: set[int] = set()
@@ -71,26 +73,33 @@ class Cursor:
 
     def _find(self, number: int) -> Item:
         if number not in self._kept:
-            if self._next < 0 or number < self._next or self._is_far(self._next, number):
-                self._next = -1
+            if self._items is None or number < self._next or self._is_far(self._next, number):
+                self._leave()
                 self._items = self._enter(number)
             try:
-                self._read_to(number)
+                self._read_to(self._items, number)
             except BaseException:
-                self._next = -1
+                self._leave()
                 raise
         if number not in self._kept:
             return ContainerError("damaged: it ends before this place")
         self._served.add(number)
         return self._kept[number]
 
-    def _read_to(self, number: int) -> None:
-        for at, item in self._items:
+    def _read_to(self, items: Generator[tuple[int, Item], None, None], number: int) -> None:
+        for at, item in items:
             self._next = at + 1
             self._keep(at, item, number)
             if at >= number:
-                return
-        self._next = -1
+                break
+        if self._next == self._count or number not in self._kept:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Give back what reading holds: a decoder has frames in memory."""
+        if self._items is not None:
+            self._items.close()
+        self._items, self._next = None, -1
 
     def _keep(self, at: int, item: Item, wanted: int) -> None:
         self._drop(at)

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,8 @@ _BACK: Final = 64
 """Rows before the one asked for that are kept too: threads ask nearly in order."""
 _DIGITS: Final = 6
 _LONGEST_SUFFIX: Final = 5
+
+Rows = Generator[tuple[int, Item], None, None]
 
 
 def read_parquet(store: Store, info: ObjectInfo, column: str | None) -> Members:
@@ -81,13 +83,13 @@ def rows_of(store: Store, info: ObjectInfo, about: Mapping[str, Any], most_kept:
     def group_of(row: int) -> int:
         return bisect_right(starts, row) - 1
 
-    def enter(row: int) -> Iterator[tuple[int, Item]]:
+    def enter(row: int) -> Rows:
         return _rows(RangeFile(store, info, _MOST_READ), column, starts, row)
 
-    return Cursor(enter, lambda here, there: group_of(there) > group_of(here), most_kept)
+    return Cursor(starts[-1], enter, lambda here, there: group_of(there) > group_of(here), most_kept)
 
 
-def _rows(file: RangeFile, column: str, starts: list[int], first: int) -> Iterator[tuple[int, Item]]:
+def _rows(file: RangeFile, column: str, starts: list[int], first: int) -> Rows:
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -57,8 +57,8 @@ _AHEAD: Final = 64
 """Containers that are looked into before the listing comes to them."""
 _LOOKED_AHEAD: Final = 10_000
 _TRIES: Final = 3
-MOST_CURSORS: Final = 2
-"""Parquet files and videos that are read through at the same time: a shard goes from one to the next."""
+MOST_CURSORS: Final = 8
+"""Parquet files and videos that are read through at the same time: threads go ahead into the next ones."""
 
 
 _Waiting = tuple[str, int, ObjectInfo, "Future[tuple[ObjectInfo, Members | None]] | None"]

@@ -1,7 +1,7 @@
 """Takes frames out of videos, at a rate or where the scene changes, decoding forward without unpacking anything."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from itertools import chain
@@ -32,6 +32,7 @@ _LAST_MS: Final = 1000
 _SMALL: Final = (64, 36)
 """Width and height at which two frames are compared."""
 _HEAD: Final = 512
+_THREADS: Final = 4
 
 
 def read_video(store: Store, info: ObjectInfo, options: VideoOptions, max_pixels: int) -> Members:
@@ -72,11 +73,11 @@ def frames_of(store: Store, info: ObjectInfo, members: Members, max_pixels: int,
     """
     times: list[int] = members.table.column("place").to_pylist()
 
-    def enter(number: int) -> Iterator[tuple[int, Item]]:
+    def enter(number: int) -> Generator[tuple[int, Item], None, None]:
         for at, frame in _frames(RangeFile(store, info), times[number:], max_pixels):
             yield number + at, frame if isinstance(frame, ContainerError) else _jpeg(_upright(frame))
 
-    return Cursor(enter, lambda here, there: times[there] - times[min(here, there)] > SEEK_MS, most_kept)
+    return Cursor(len(times), enter, lambda here, there: times[there] - times[min(here, there)] > SEEK_MS, most_kept)
 
 
 def _name(time: int, hours: int) -> str:
@@ -204,7 +205,8 @@ def _opened(file: RangeFile, max_pixels: int) -> Iterator[tuple["InputContainer"
                     f"too many pixels: {width} x {height} is more than source.max_pixels, {max_pixels}"
                 )
             stream.codec_context.options = {"max_pixels": str(max_pixels)}
-            stream.thread_type = "AUTO"
+            # Each thread of the decoder holds frames.
+            stream.thread_type, stream.codec_context.thread_count = "AUTO", _THREADS
             yield container, stream
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         if file.error is not None:

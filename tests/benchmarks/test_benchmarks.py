@@ -195,6 +195,20 @@ ROWS = [
         "vouch apply; the last three, 20,000 labels; limit for 1,000,000",
     ),
     pytest.param(
+        "train",
+        "; ".join(
+            [
+                *(
+                    f"{style} style, {arm}"
+                    for style in ("seen", "harder")
+                    for arm in ("Vouch's labels", "the truth", "raw predictions")
+                ),
+                *(f"harder style, new scenes, detector {when} the loop" for when in ("before", "after")),
+            ]
+        ),
+        marks=SLOW,
+    ),
+    pytest.param(
         "large",
         "status; certify, nothing asked yet; plan-reviews, calibration set; "
         "plan-reviews, validation sample of 1,200; certify; apply; report",

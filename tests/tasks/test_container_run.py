@@ -18,6 +18,7 @@ from vouch_labels.api import Campaign as Api
 from vouch_labels.schemas.campaign import Campaign
 from vouch_labels.schemas.errors import ObjectMissingError, UserError
 from vouch_labels.tasks.labels.totals import campaign_failures
+from vouch_labels.tasks.memory import memory_of
 from vouch_labels.tasks.preview import preview, write_preview
 from vouch_labels.tasks.report.render import make_report
 from vouch_labels.tasks.run import CampaignRun, RunOptions
@@ -312,3 +313,13 @@ def test_frames_of_videos_are_labelled_with_their_times(
     more = make_campaign(source=where | {"video": {"frames_per_second": 2}}, export=export)
     summary, _ = label(more)
     assert (summary.images, summary.new_images) == (22, 10)
+
+
+def test_little_memory_is_shared_with_what_containers_keep(tmp_path: Path, make_campaign: Any, label: Any) -> None:
+    folder = LocalStore(tmp_path / "images")
+    as_parquet(folder, "a", images(0, 30))
+    folder.put("b.mp4", video_of(50, picture=drawn))
+    source = {"uri": str(tmp_path / "images"), "video": {}}
+    summary, _ = label(make_campaign(source=source, run={"shard_size": 50, "decode_memory_mb": 64}))
+    assert (summary.done, summary.failed) == (40, 0)
+    assert memory_of(64).held == 0

@@ -121,6 +121,24 @@ def test_frames_that_follow_are_decoded_in_one_go_by_many_threads(moto_store: St
     assert counting.bytes < len(data) / 2
 
 
+def test_of_many_short_clips_each_is_read_once(tmp_path: Path) -> None:
+    """Threads are in several clips at once."""
+    folder = LocalStore(tmp_path)
+    clip = video_of(15)
+    for number in range(40):
+        folder.put(f"{number:02}.mp4", clip)
+    counting = Counting(folder)
+    view = opened(counting)
+    found = keys(view)
+    assert len(found) == 120
+    counting.ranges.clear()
+    with ThreadPoolExecutor(8) as pool:
+        contents = list(pool.map(lambda key: view.get(key).data, found))
+    assert len(set(contents)) == 3
+    # Each is opened once, or twice where a later frame came first.
+    assert counting.bytes < 2.5 * 40 * len(clip)
+
+
 def test_a_video_that_was_turned_is_upright(tmp_path: Path) -> None:
     """Phones write how they were held into the track's header."""
 

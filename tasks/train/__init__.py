@@ -1,0 +1,1 @@
+"""Trains a detector on the labels of a run, for the next round of a campaign."""
