@@ -410,14 +410,14 @@ class Campaign:
 
     @_in_one_line
     def export(self, **settings: Any) -> "ExportOutcome":  # noqa: ANN401 - as the file's keys are
-        """Write the COCO data set from the labels that are there: `vouch export`.
+        """Write data sets from the labels that are there: `vouch export`.
 
         Args:
-            settings: Keys of the campaign's `export` section that go before it: name, preset, undecided, images,
-                splits, ...
+            settings: Keys of the campaign's `export` section that go before it: name, formats, preset, undecided,
+                images, splits, ...
 
         Returns:
-            Where it lies, and what is in it.
+            Where it lies, and what is in it; `others` has those in further formats.
 
         Raises:
             UserError: The campaign has not been run yet, a setting cannot be used, or the data set is another run's.

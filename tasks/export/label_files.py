@@ -32,7 +32,7 @@ class LabelFiles:
                 files._waiting.popleft().result()
         for folder in folders:
             for info in list(store.list(f"{prefix}/{folder}/")):
-                if hash(info.key) not in files._present:
+                if hash(info.key) not in files._present and _is_within(store, info.key, prefix):
                     store.delete(info.key)
 
     def keep(self, path: str) -> None:
@@ -45,3 +45,9 @@ class LabelFiles:
         self._waiting.append(self._pool.submit(self._store.put, f"{self._prefix}/{path}", text.encode()))
         if len(self._waiting) > 4 * THREADS:
             self._waiting.popleft().result()
+
+
+def _is_within(store: Store, key: str, prefix: str) -> bool:
+    """Whether a file lies in the data set's folder itself, and not in one that a link in it leads to."""
+    path, folder = store.local_path(key), store.local_path(prefix)
+    return path is None or folder is None or path.parent.resolve().is_relative_to(folder.resolve())

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from vouch_labels.schemas.campaign import ExportConfig
 from vouch_labels.schemas.errors import StoreError
 from vouch_labels.schemas.records import answers_to_free
-from vouch_labels.tasks.export.decide import is_left_out
+from vouch_labels.tasks.export.decide import is_left_out, split_of_image
 from vouch_labels.tasks.export.fill import GREY
-from vouch_labels.tasks.export.formats import layout_of
+from vouch_labels.tasks.export.formats import image_path, layout_of
 from vouch_labels.tasks.export.images import place_images
 from vouch_labels.tasks.labels.records import Guarantee
 from vouch_labels.tasks.store.local import LocalStore
@@ -82,6 +82,13 @@ def test_yolo_splits_are_folders_that_hold_every_image_once(write, images):
     # Without splits nothing of them stays, and the other way round.
     again = write(many, formats=["yolo"], undecided="drop")
     assert all(name.split("/")[1] not in ("train", "val") for name in files(again.folder) if "/" in name)
+
+
+def test_frames_of_one_video_share_a_split_in_labels_and_images(write, images):
+    (config,) = ExportConfig(formats=("yolo",), splits={"train": 0.5, "val": 0.5, "test": 0}).data_sets(linkable=True)
+    frames = [images[2]._replace(key=f"a.mp4/00-00-{second:02d}.000.jpg", sha256=f"{second}") for second in range(30)]
+    assert len({image_path(config, frame).split("/")[1] for frame in frames}) == 1
+    assert len({split_of_image(config.splits, frame) for frame in frames}) == 1
 
 
 def test_a_folder_called_images_does_not_mislead_readers(write, images):
@@ -217,6 +224,18 @@ def test_equal_input_gives_equal_bytes_and_nothing_of_an_earlier_export_stays(wr
     once = contents(write(formats=[form], undecided="drop"))
     write(images[:1], formats=[form], undecided="drop", splits={})
     assert contents(write(formats=[form], undecided="drop")) == once
+
+
+def test_what_a_link_in_the_folder_leads_to_is_not_deleted(write, tmp_path):
+    folder = write(formats=["yolo"], undecided="drop").folder
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "precious.jpg").write_bytes(b"x")
+    (folder / "images" / "linked").symlink_to(mine)
+    (folder / "images" / "stale.jpg").write_bytes(b"x")
+    write(formats=["yolo"], undecided="drop")
+    assert (mine / "precious.jpg").exists()
+    assert not (folder / "images" / "stale.jpg").exists()
 
 
 @pytest.mark.parametrize("form", ["yolo", "voc"])
