@@ -187,7 +187,9 @@ def _card(summary: TrainSummary) -> str:
     on = "" if held_out is None else f" on {held_out.images} images with {held_out.objects} objects"
     if held_out is not None and held_out.simulated:
         on += ", searched by a simulated reviewer"
-    rows = "\n".join(f"| {name} | {one.labels} | {one.objects} | {one.ap} |" for name, one in summary.classes.items())
+    rows = "\n".join(
+        f"| {_cell(name)} | {one.labels} | {one.objects} | {one.ap} |" for name, one in summary.classes.items()
+    )
     return f"""---
 library_name: transformers
 pipeline_tag: object-detection
@@ -213,3 +215,8 @@ pipeline_tag: object-detection
 
 `models.detector: {{backend: trained, checkpoint: FOLDER}}` in a campaign file uses it as the detector.
 """
+
+
+def _cell(text: str) -> str:
+    """A text that stays in its cell of a Markdown table."""
+    return text.replace("|", "\\|")
