@@ -298,7 +298,8 @@ def _with_grid(candidates: Candidates, group: GroupPlan) -> GroupPlan:
     """What the test after any answer knows of a group's thresholds before anything is answered."""
     scores = candidates.scores[candidates.of(group)]
     grid = grid_of(scores, np.array(group.thresholds, np.float64))
-    most_wrong = float(np.nansum(1 - scores))
+    wrong_share = np.nan_to_num(1 - scores, copy=False, nan=0)
+    most_wrong = float(wrong_share.sum())
     accepted, wrong = tuple(grid.accepted.tolist()), tuple(grid.wrong.tolist())
     found = {"labels": len(scores), "accepted": accepted, "wrong": wrong, "most_wrong": most_wrong}
     return group.model_copy(update=found)

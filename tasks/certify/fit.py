@@ -57,7 +57,7 @@ def fit_run(labels: RunLabels, plans: Plans, answers: Answers, seed: int) -> Fit
             f"{len(rows)} labels are reviewed for fitting, at least {FEWEST_LABELS} are needed; "
             "use `vouch plan-reviews` and answer what it asks"
         )
-    return fit_rows(labels, rows, wrong, 1 / inclusion_to_fit(labels, plans)[rows], seed)
+    return fit_rows(labels, rows, wrong, 1 / inclusion_to_fit(labels, plans, rows), seed)
 
 
 def fit_rows(labels: RunLabels, rows: Ints, wrong: Bools, weights: Floats, seed: int) -> Fit:
@@ -88,12 +88,13 @@ def fit_verdicts(labels: RunLabels, answers: Answers) -> tuple[Ints, Bools]:
     return places[known][order], (codes[known] == WRONG)[order]
 
 
-def inclusion_to_fit(labels: RunLabels, plans: Plans) -> Floats:
-    """Probability with which each label was to be drawn for fitting, (N,); 1 for labels that no such draw took."""
+def inclusion_to_fit(labels: RunLabels, plans: Plans, rows: Ints) -> Floats:
+    """Probability with which some labels, (n,) rows, were to be drawn for fitting; 1 for those that no draw took."""
     spared = np.ones(labels.count)
     for _, tasks in plans:
         chosen = tasks.filter(pc.equal(tasks["purpose"], "fit"))
         places = labels.places(chosen["label_id"])
         inclusion = numbers(chosen["inclusion"], np.float64)
         spared[places[places >= 0]] *= 1 - inclusion[places >= 0]
-    return np.where(spared < 1, 1 - spared, 1.0)
+    left = spared[rows]
+    return np.where(left < 1, 1 - left, 1.0)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from vouch_labels.schemas.errors import StoreError, UserError
 from vouch_labels.schemas.records import Current, Part
@@ -175,6 +175,24 @@ class _Kept:
     """Of its images that are done, those that it holds still; None: all."""
 
 
+class _Column:
+    """A column that grows by the labels of one shard after the other, where it is: never twice in memory."""
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._values, self._count = np.empty(1 << 16, dtype), 0
+
+    def add(self, values: NDArray[Any]) -> None:
+        end = self._count + len(values)
+        if end > len(self._values):
+            self._values.resize(max(end, len(self._values) * 3 // 2), refcheck=False)
+        self._values[self._count : end] = values
+        self._count = end
+
+    def values(self) -> NDArray[Any]:
+        self._values.resize(self._count, refcheck=False)
+        return self._values
+
+
 class StoredLabels(RunLabels):
     """Labels of which only the numbers that all are needed for stay in memory, some 30 bytes each.
 
@@ -198,7 +216,7 @@ class StoredLabels(RunLabels):
         place_of = {name: place for place, name in enumerate(current.classes)}
         kept: list[_Kept] = []
         made: dict[int, pa.Table] = {}
-        columns: list[list[NDArray[Any]]] = [[np.zeros(0, dtype)] for dtype in _IN_MEMORY.values()]
+        columns = [_Column(dtype) for dtype in _IN_MEMORY.values()]
         starts, images = [0], 0
         found = shards(workspace, run, ledger, current.fingerprint)
         for shard, table, done, p_correct, accepted in map_ordered(_read_shard, found, THREADS):
@@ -214,13 +232,12 @@ class StoredLabels(RunLabels):
                 accepted,
             )
             for column, value in zip(columns, values, strict=True):
-                # A copy, so that the file's other columns do not stay in memory.
-                column.append(value.copy())
+                column.add(value)
             kept.append(shard)
             starts.append(starts[-1] + table.num_rows)
             images += done
-        for name in reversed(_IN_MEMORY):
-            self.__dict__[name] = np.concatenate(columns.pop())
+        self.__dict__ |= {name: column.values() for name, column in zip(_IN_MEMORY, columns, strict=True)}
+        pa.default_memory_pool().release_unused()
         self.__dict__ |= {
             "class_names": current.classes,
             "shown_names": current.shown,

@@ -89,18 +89,17 @@ def add_up(workspace: Store, run: str, ledger: Ledger, fingerprint: str, *, keep
         StoreError: A marker or table is missing or damaged.
     """
     known = {} if keep else _read_sums(workspace, run, fingerprint)
-    planned = ledger.shards()
-    done = set(shards_done(workspace, run, fingerprint))
+    held = ledger.held()
     groups: dict[str, list[str]] = {}
-    for shard in sorted(done.intersection(one.id for one in planned)):
+    for shard in sorted(held.keys() & set(shards_done(workspace, run, fingerprint))):
         groups.setdefault(shard[:2], []).append(shard)
-    digests = {name: fingerprint_of([[id_, ledger.images_of(id_)] for id_ in some]) for name, some in groups.items()}
+    digests = {name: fingerprint_of([[shard, held[shard]] for shard in some]) for name, some in groups.items()}
     fresh = {name: known[name] for name in groups if name in known and known[name].digest == digests[name]}
     gathered = {name: Totals(0, 0) for name in groups if name not in fresh}
     others = {shard for name in gathered for shard in groups[name]}
     for one in shards(workspace, run, ledger, fingerprint, others) if others else ():
         _add(gathered[one.marker.shard[:2]], one.marker.counts if one.whole else _count_held(one))
-    totals = Totals(images=ledger.count(), shards=len(planned))
+    totals = Totals(images=ledger.count(), shards=len(held))
     sums = fresh | {
         name: SumOfMarkers(digest=digests[name], shards=part.shards_done, counts=part.counts())
         for name, part in gathered.items()

@@ -158,6 +158,14 @@ class Ledger:
                 return list(self._first.shards())
             return [ShardRef(id=i, count=count, first_key=key) for i, count, key in self.database.execute(query)]
 
+    def held(self) -> dict[str, int]:
+        """Id of each shard that still holds an image -> how many it holds."""
+        query = "SELECT id, count(*) FROM images JOIN shards ON shard = shards.number GROUP BY shards.number"
+        with self.lock:
+            if self._first is not None:
+                return dict(self._first.counts)
+            return dict(self.database.execute(query).fetchall())
+
     def images_of(self, shard_id: str) -> int:
         """Count the images that a shard holds now."""
         query = "SELECT count(*) FROM images WHERE shard = (SELECT number FROM shards WHERE id = ?)"

@@ -32,7 +32,7 @@ from typing import Final
 import numpy as np
 
 from vouch_labels.tasks.statistics.bounds import Floats, Ints
-from vouch_labels.tasks.statistics.threshold_tests import Evidence, Population, Sample, accepted_counts
+from vouch_labels.tasks.statistics.threshold_tests import Evidence, Population, Sample, accepted_counts, expected_wrong
 
 FEWEST: Final = 400
 """Labels of a sample from which on it is tested after any answer too; of fewer such a test passes little."""
@@ -79,8 +79,7 @@ class Grid:
 
 def grid_of(scores: Floats, thresholds: Floats) -> Grid:
     """Count what scores, (N,) p(correct) of the population, say of L thresholds, strict to loose."""
-    known = np.sort(scores[np.isfinite(scores)])[::-1]
-    wrong = np.concatenate([[0.0], np.cumsum(1 - known)])
+    wrong = expected_wrong(scores)
     accepted = accepted_counts(scores, thresholds)
     return Grid(thresholds, accepted, wrong[accepted], np.full(len(thresholds), wrong[-1]))
 

@@ -20,6 +20,7 @@ from vouch_labels.tasks.statistics.threshold_tests import (
     Sample,
     accepted_counts,
     certified_step,
+    expected_wrong,
     threshold_grid,
 )
 
@@ -92,9 +93,9 @@ def plan_gate_a(
 
 def predicted_shares(scores: Floats, thresholds: Floats, fit: FitLabels) -> Floats:
     """`QUANTILES` of the share of wrong labels at or above each threshold, (Q, L), as `plan_gate_a` takes it."""
-    known = np.sort(scores[np.isfinite(scores)])[::-1]
+    wrong = expected_wrong(scores)
     accepted = accepted_counts(scores, thresholds)
-    expected = np.cumsum(1 - known)[accepted - 1] / accepted if len(thresholds) else np.zeros(0)
+    expected = wrong[accepted] / accepted if len(thresholds) else np.zeros(0)
     weights = fit.weights[:, None] * (fit.scores[:, None] >= thresholds[None, :])
     total, squares = weights.sum(axis=0), (weights**2).sum(axis=0)
     effective = np.divide(total**2, squares, out=np.zeros(len(total)), where=squares > 0)

@@ -458,7 +458,23 @@ def binomial_gate_b(
 
 def accepted_counts(scores: Floats, thresholds: Floats) -> Ints:
     """Labels at or above each threshold, (L,)."""
-    return _at_or_above(_orderable(scores), thresholds)
+    # Not by sorting, which takes two copies of the scores of all labels.
+    return np.array([np.count_nonzero(scores >= threshold) for threshold in thresholds], np.int64)
+
+
+def expected_wrong(scores: Floats) -> Floats:
+    """Expect how many of the labels with the best scores are wrong: sums of 1 - p, (n + 1,) for 0 to n labels.
+
+    scores: (N,) p(correct); n of them are finite.
+    """
+    # In place, since there may be tens of millions.
+    known = scores[np.isfinite(scores)]
+    known.sort()
+    wrong = np.empty(len(known) + 1)
+    wrong[0] = 0
+    np.subtract(1, known[::-1], out=wrong[1:])
+    np.cumsum(wrong[1:], out=wrong[1:])
+    return wrong
 
 
 def _orderable(scores: Floats) -> Floats:
@@ -474,7 +490,9 @@ def threshold_grid(scores: Floats, steps: int = STEPS) -> Floats:
 
     The last accepts everything; empty where there is no score. NaN is left out.
     """
-    known = np.sort(scores[np.isfinite(scores)])[::-1]
+    known = scores[np.isfinite(scores)]
+    known.sort()
+    known = known[::-1]
     if not len(known):
         return np.zeros(0)
     ranks = np.linspace(0, len(known), steps + 1)[1:]
