@@ -94,11 +94,18 @@ def _route_all(
 
 
 def _each(workspace: Store, run: str, ledger: Ledger, before: Current, policy: Policy) -> Iterator[tuple[Marker, int]]:
+    known: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], str]] = {}
+
     def one(older: Shard) -> tuple[Marker, int]:
-        fingerprint = stages_fingerprint(rerouted(older.marker.stages, policy))
+        # Shards of a run mostly have the same stages, and to name them takes as long as to decide over a shard.
+        place = tuple(older.marker.stages.items())
+        if place not in known:
+            rerouted_stages = rerouted(older.marker.stages, policy)
+            known[place] = rerouted_stages, stages_fingerprint(rerouted_stages)
+        stages, fingerprint = known[place]
         marker = read_marker(workspace, run, older.marker.shard, fingerprint)
         if marker is None:
-            marker = reroute_shard(workspace, run, older.marker, policy)
+            marker = reroute_shard(workspace, run, older.marker, policy, stages)
         return marker, _differing(older, replace(older, marker=marker))
 
     return map_ordered(one, shards(workspace, run, ledger, before.fingerprint), _THREADS)

@@ -160,8 +160,12 @@ def with_found(store: Store, earlier: Earlier, markers: Sequence[Marker], pipeli
     return replace(earlier, found=found, masked=masked)
 
 
-def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> Marker:
+def reroute_shard(
+    workspace: Store, run: str, older: Marker, policy: Policy, stages: dict[str, str] | None = None
+) -> Marker:
     """Decide over the labels of a shard again; all its tables but the decisions are taken from an older marker.
+
+    stages: what `rerouted` gives, for those who know it already.
 
     Returns:
         The marker under that policy, written or found; the older one stays.
@@ -177,7 +181,7 @@ def reroute_shard(workspace: Store, run: str, older: Marker, policy: Policy) -> 
         tables = {stage: read_part(workspace, older.parts[stage], stage, names) for stage, names in wanted.items()}
     covered = coverage_of_run(workspace, policy)
     decisions = route(tables["images"], tables["detect"], tables["segment"], tables["score"], policy, covered)
-    stages = rerouted(older.stages, policy)
+    stages = stages or rerouted(older.stages, policy)
     marker = Marker(
         shard=older.shard,
         fingerprint=stages_fingerprint(stages),
